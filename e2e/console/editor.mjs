@@ -78,7 +78,7 @@ const of = (whole, title) => whole.steps.find((step) => step.title === title);
 /** From nothing to five steps in two sections. */
 async function writes(page, id) {
     await page.goto(`${given.url}/o/acme/walkthroughs/${id}`);
-    await page.getByText('Write the first step').waitFor();
+    await page.getByText('No steps yet').waitFor();
     await see(page, 'empty');
     for (const title of ['One', 'Two', 'Three', 'Four', 'Five']) {
         await page.locator('[data-add]:visible').click();
@@ -156,7 +156,7 @@ async function reorders(page, id) {
     await page.screenshot({ path: join(given.screenshots, 'editor-drag.png') });
     await page.mouse.up();
     assert.deepEqual(await titles(page), ['Five', 'One', 'Two', 'Three', 'Four']);
-    await said(page, 'Five: now step 1 of 5, in the section Begin.');
+    await said(page, 'Five: now step 1 of 5, in section Begin.');
     await until(page, id, (it) => it.steps[0].title === 'Five' && it.steps[0].section_title === 'Begin', 'dragged');
 
     await row(page, 'Five').focus();
@@ -187,7 +187,7 @@ async function reorders(page, id) {
     await see(page, 'deleted');
     for (const close of await page.locator('.toast [aria-label="Dismiss"]').all()) await close.click();
 
-    await page.getByRole('button', { name: 'Rename the section Begin' }).first().click();
+    await page.getByRole('button', { name: 'Rename section Begin' }).first().click();
     await page.keyboard.type('Start');
     await page.keyboard.press('Enter');
     await until(page, id, (it) => it.steps.filter((step) => step.section_title === 'Start').length >= 2, 'renamed');
@@ -209,7 +209,7 @@ async function details(page, id) {
     await page.locator('.step-marks', { hasText: 'Missing: context, operations' }).first().waitFor();
     await row(page, 'Three').click();
     await field(page, 'title').fill('');
-    await page.locator('#s-title-wrong', { hasText: 'Write a title' }).waitFor();
+    await page.locator('#s-title-error', { hasText: 'Write a title' }).waitFor();
     await page.locator('[data-said]', { hasText: 'Not saved: see the marked field' }).waitFor();
     await see(page, 'refused');
     await field(page, 'title').fill('Three');
@@ -245,19 +245,19 @@ async function together(page, other, id) {
     assert.equal(of(await draft(page, id), 'Three').content, 'The rocket is red.\n\nLight it.', 'nothing is overwritten');
     await see(other, 'conflict');
     await field(other, 'content').fill('The rocket is blue and fast.\n\nLight it.');
-    await other.getByRole('button', { name: 'Write both into one' }).click();
+    await other.getByRole('button', { name: 'Merge both' }).click();
     await other.locator('#conflict-content-merged').fill('The rocket is red and blue.\n\nLight it.');
-    await other.getByRole('button', { name: 'Save this text' }).click();
+    await other.getByRole('button', { name: 'Save merged text' }).click();
     await until(page, id, (it) => of(it, 'Three').content === 'The rocket is red and blue.\n\nLight it.', 'merged');
     await other.locator('.conflict').waitFor({ state: 'detached' });
     await field(page, 'title').focus();
     await page.waitForFunction(() => document.querySelector('[name="content"]').value.includes('red and blue'), null, { timeout: 15_000 });
 
     await both('Mine', 'Theirs');
-    await other.getByRole('button', { name: 'Take theirs' }).click();
+    await other.getByRole('button', { name: 'Use the other version' }).click();
     assert.equal(await field(other, 'content').inputValue(), 'Mine');
     await both('Mine again', 'Theirs again');
-    await other.getByRole('button', { name: 'Keep mine' }).click();
+    await other.getByRole('button', { name: 'Keep my version' }).click();
     await until(page, id, (it) => of(it, 'Three').content === 'Theirs again', 'kept');
 
     // One deletes the step in which the other writes.
@@ -268,9 +268,9 @@ async function together(page, other, id) {
     await page.keyboard.press('Delete');
     await until(page, id, (it) => !of(it, 'Three'), 'deleted');
     await other.context().setOffline(false);
-    await other.getByText('Somebody else deleted this step').first().waitFor();
+    await other.getByText('Another user deleted this step').first().waitFor();
     await see(other, 'gone');
-    await other.getByRole('button', { name: 'Put the step back with my text' }).click();
+    await other.getByRole('button', { name: 'Restore the step with my text' }).click();
     await until(page, id, (it) => of(it, 'Three')?.content === 'Do not lose this', 'back with the text');
     await saved(other);
 }
@@ -280,11 +280,11 @@ async function survives(page, id) {
     await row(page, 'Two').click();
     await page.context().setOffline(true);
     await field(page, 'content').fill('Written in a tunnel');
-    await page.locator('[data-said]', { hasText: 'Not saved: offline, trying again' }).waitFor();
+    await page.locator('[data-said]', { hasText: 'Not saved: offline, retrying' }).waitFor();
     await page.locator('.banner', { hasText: 'kept in this browser' }).waitFor();
     await see(page, 'offline');
     await page.context().setOffline(false);
-    await page.getByRole('button', { name: 'Try now' }).click({ timeout: 2_000 }).catch(() => {});
+    await page.getByRole('button', { name: 'Retry now' }).click({ timeout: 2_000 }).catch(() => {});
     await until(page, id, (it) => of(it, 'Two').content === 'Written in a tunnel', 'sent when the connection is back');
     await saved(page);
 
@@ -303,7 +303,7 @@ async function survives(page, id) {
     const cookies = await page.context().cookies();
     await page.context().clearCookies();
     await field(page, 'content').fill('Written without a session');
-    await page.locator('.banner', { hasText: 'Your session has ended' }).waitFor();
+    await page.locator('.banner', { hasText: 'Your session has expired' }).waitFor();
     await see(page, 'signed-out');
     await page.context().addCookies(cookies);
     await page.evaluate(() => window.dispatchEvent(new Event('focus')));
@@ -353,7 +353,7 @@ async function remembers(page, id) {
     const added = page.locator('[data-history] [data-revision="1"]');
     await added.getByText('Added by').waitFor();
     const edited = page.locator('[data-history] [data-revision="2"]');
-    await edited.getByText('What changed').click();
+    await edited.getByText('Show changes').click();
     await edited.locator('.history-diff ins', { hasText: 'As it was' }).waitFor();
     await see(page, 'history');
     await added.getByRole('button', { name: 'Restore revision 1' }).click();
@@ -367,7 +367,7 @@ async function remembers(page, id) {
     assert.equal((await api(page, 'DELETE', `/walkthroughs/${id}/steps/${step}`)).status, 200);
     await page.reload();
     await page.locator('[data-trash] summary').click();
-    await page.getByRole('button', { name: 'Put back Renamed' }).click();
+    await page.getByRole('button', { name: 'Restore Renamed' }).click();
     await until(page, id, (it) => it.steps.some((own) => own.id === step && own.content === 'As it was'), 'put back');
     assert.equal((await api(page, 'DELETE', `/walkthroughs/${id}/steps/${step}`)).status, 200);
 }

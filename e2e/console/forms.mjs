@@ -18,7 +18,7 @@ async function revoke(page) {
     await signIn(other);
     await other.waitForURL(/\/o\//);
     await other.goto(`${given.url}/account`);
-    await other.getByRole('button', { name: 'Sign out all others' }).click();
+    await other.getByRole('button', { name: 'Sign out other sessions' }).click();
     await other.locator('[data-flash]').waitFor();
     await other.context().close();
     assert.ok((await page.context().cookies()).some((cookie) => cookie.name === '__Host-wp_console'), 'the cookie is still there');
@@ -101,7 +101,7 @@ async function ticketsComeBack(page, org) {
         await page.goto(given.url + path);
         await comesBack(page, path, end, { fields: { [field]: edited }, button: 'Save', show, after: /\/tickets\//, within: article });
         assert.ok((await comments()).some((it) => it.body === edited), 'the note is changed');
-        const within = page.getByRole('form', { name: 'State of the ticket' });
+        const within = page.getByRole('form', { name: 'Ticket details' });
         await comesBack(page, path, end, { choices: { status: 'in_progress', priority: 'high' }, button: 'Save', within, after: /\/tickets\// });
         await api(page, 'PATCH', `/tickets/${ticket}`, { status: 'pending', priority: 'normal' });
     }
@@ -114,7 +114,7 @@ async function refusedFormsComeBack(page, org) {
     const body = page.locator('main [name="body"]');
     await body.fill(' ');
     await page.getByRole('button', { name: 'Send', exact: true }).click();
-    await page.locator('main .wrong').waitFor();
+    await page.locator('main .field-error').waitFor();
     assert.match(page.url(), /\/comments$/);
     await body.fill('A second try');
     await revoke(page);

@@ -52,9 +52,9 @@ async function signUp(page) {
     await see(page, 'login', '/login');
     await see(page, 'set-up', given.setup);
     await page.getByLabel('Your name').fill('Anna');
-    await page.getByLabel('E-mail').fill('anna@example.com');
+    await page.getByLabel('Email').fill('anna@example.com');
     await page.getByLabel('Password').fill(PASSWORD);
-    await page.getByRole('button', { name: 'Create the account' }).click();
+    await page.getByRole('button', { name: 'Create account' }).click();
     await page.waitForURL(/organizations\/new/);
     await see(page, 'organization-new');
     await page.getByLabel('Name', { exact: true }).fill('Acme Rockets');
@@ -74,7 +74,7 @@ async function makeServer(page) {
     await see(page, 'server-new', '/o/acme/servers/new');
     await page.getByLabel('Name', { exact: true }).fill('Acme Docs');
     await page.waitForFunction(() => document.querySelector('input[name="slug"]').value === 'acme-docs');
-    await page.getByRole('button', { name: 'Create the server' }).click();
+    await page.getByRole('button', { name: 'Create server' }).click();
     await page.waitForURL(/\/servers\/srv_/);
     const id = page.url().match(/srv_[0-9a-z]+/)[0];
     await see(page, 'server');
@@ -90,7 +90,7 @@ async function makeServer(page) {
 async function write(page) {
     await see(page, 'walkthrough-new', '/o/acme/walkthroughs/new');
     await page.getByLabel('Title').fill('Launch a rocket');
-    await page.getByLabel('Nothing', { exact: true }).check();
+    await page.getByLabel('Empty walkthrough', { exact: true }).check();
     await page.getByRole('button', { name: 'Create and open the editor' }).click();
     await page.waitForURL(/\/walkthroughs\/wt_/);
     const id = page.url().match(/wt_[0-9a-z]+/)[0];
@@ -139,7 +139,7 @@ async function publish(page, id, name) {
 /** On the server, between its other tabs. */
 async function assign(page, server, id) {
     await page.goto(at(`/o/acme/servers/${server}/walkthroughs`));
-    await page.getByRole('button', { name: /Place here.*Launch a rocket/ }).click();
+    await page.getByRole('button', { name: /Assign.*Launch a rocket/ }).click();
     await page.locator('#assigned', { hasText: 'Launch a rocket' }).waitFor();
     await see(page, 'server-walkthroughs');
     await see(page, 'walkthrough-assignments', `/o/acme/walkthroughs/${id}/assignments`);
@@ -232,10 +232,10 @@ async function importFile(page) {
 /** A colleague joins in a browser of their own, and both write in one step. */
 async function invite(page, other, id) {
     await see(page, 'members', '/o/acme/members');
-    await page.locator('#invite').getByLabel('E-mail').fill('ben@example.com');
+    await page.locator('#invite').getByLabel('Email').fill('ben@example.com');
     await page.getByRole('button', { name: 'Invite', exact: true }).click();
     // The link proves the address, so only the address gets it.
-    await main(page).getByText('An e-mail with a link is on its way').waitFor();
+    await main(page).getByText('We sent an email with a link').waitFor();
     assert.ok(!(await page.content()).includes('/invite?token='), 'the inviting person does not see the link');
     await see(page, 'members-invited');
     const mail = await fetch(`${given.mail}/link?email=ben%40example.com`);
@@ -245,7 +245,7 @@ async function invite(page, other, id) {
     await look.at(other, 'invitation');
     await other.getByLabel('Your name').fill('Ben');
     await other.getByLabel('Password').fill(PASSWORD);
-    await other.getByRole('button', { name: 'Create the account and join' }).click();
+    await other.getByRole('button', { name: 'Create account and join' }).click();
     await other.waitForURL(/\/o\/acme/);
 
     for (const it of [page, other]) {
@@ -266,7 +266,7 @@ async function invite(page, other, id) {
     await other.locator('.conflict').waitFor();
     assert.equal((await aim()).content, 'To the moon.', 'nothing is overwritten');
     await see(other, 'editor-conflict');
-    await other.getByRole('button', { name: 'Keep mine' }).click();
+    await other.getByRole('button', { name: 'Keep my version' }).click();
     await until(page, aim, (it) => it.content === 'To the sun.', 'decided');
     // What a member may not open is not offered, and not there.
     assert.equal(await other.locator('nav.side a', { hasText: 'API keys' }).count(), 0);

@@ -303,7 +303,7 @@ fn refused(incoming: &ServerRequest, message: &str) -> Response {
         ErrorPage {
             title: "This application cannot be connected",
             message,
-            advice: "Go back to the application and connect again. If it stays, tell its makers what stands here.",
+            advice: "Go back to the application and connect again. If the problem persists, send this message to the app's developer.",
         },
     )
 }

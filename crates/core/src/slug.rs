@@ -190,7 +190,7 @@ fn check_label(text: &str, shortest: usize) -> Result<()> {
     let problem = if !(shortest..=MAX_LABEL).contains(&text.chars().count()) {
         format!("has {shortest} to {MAX_LABEL} characters")
     } else if !text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
-        "has only small letters from a to z, digits and `-`".to_owned()
+        "can only contain lowercase letters from a to z, digits and `-`".to_owned()
     } else if !edge(text.bytes().next()) || !edge(text.bytes().last()) {
         "begins and ends with a letter or a digit".to_owned()
     } else if text.as_bytes().get(2..4) == Some(b"--") {

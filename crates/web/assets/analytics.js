@@ -1,4 +1,4 @@
-// The range of the filter: a preset empties the days, a day means that days are meant.
+// The period filter: selecting a preset clears the days, and entering a day selects the custom range.
 const range = document.getElementById("f-range");
 const days = ["f-from", "f-to"].map((id) => document.getElementById(id));
 range.addEventListener("change", () => {

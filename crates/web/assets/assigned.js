@@ -1,4 +1,4 @@
-// Dragging the walkthroughs of a server into another order. Without this, the arrows beside each of them do the same.
+// Reorders the walkthroughs of a server by drag and drop. Without JavaScript, the arrow buttons do the same.
 import { api } from "./console.js";
 
 let dragged = null;
@@ -6,8 +6,8 @@ let before = [];
 
 const ids = (list) => [...list.children].map((row) => row.dataset.id);
 
-function say(text) {
-  document.getElementById("said").textContent = text;
+function announce(text) {
+  document.getElementById("list-status").textContent = text;
 }
 
 document.addEventListener("dragstart", (event) => {
@@ -43,23 +43,23 @@ document.addEventListener("dragend", async () => {
   const order = ids(list);
   if (order.join() === before.join()) return;
   try {
-    const answer = await api("PUT", list.dataset.order, { body: order });
-    if (!answer.ok) throw new Error((await answer.json()).detail);
-    say(`“${row.dataset.title}” is now number ${order.indexOf(row.dataset.id) + 1} of ${order.length}.`);
+    const response = await api("PUT", list.dataset.order, { body: order });
+    if (!response.ok) throw new Error((await response.json()).detail);
+    announce(`“${row.dataset.title}” moved to position ${order.indexOf(row.dataset.id) + 1} of ${order.length}.`);
     for (const [at, item] of [...list.children].entries()) {
       item.querySelector("[id^=up-]").disabled = at === 0;
       item.querySelector("[id^=down-]").disabled = at === order.length - 1;
     }
   } catch (error) {
     for (const id of before) list.append(list.querySelector(`[data-id="${id}"]`));
-    say(`The order was not saved. ${error.message}`);
+    announce(`The order was not saved. ${error.message}`);
     const note = document.createElement("p");
-    note.className = "wrong";
-    note.textContent = `The order was not saved: ${error.message || "the server gave no answer"}. Load the page again.`;
+    note.className = "field-error";
+    note.textContent = `The order was not saved: ${error.message || "the server did not respond"}. Reload the page.`;
     list.after(note);
   }
 });
 
-// A change that was refused: somebody else has changed the list meanwhile. The page as it is now says more than words.
+// A rejected change means that another user has changed the list, so show the current state.
 document.addEventListener("htmx:responseError", () => location.reload());
-document.addEventListener("htmx:sendError", () => say("The server gave no answer. Try again."));
+document.addEventListener("htmx:sendError", () => announce("The server did not respond. Try again."));

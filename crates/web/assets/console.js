@@ -1,8 +1,8 @@
-// What every page of the console needs of a script: menus, dialogs, copying, times. Larger parts have files of their own.
+// The script of all console pages: menus, dialogs, copy buttons and times. Larger features have their own files.
 
-import { keepForms } from "./forms.js";
+import { protectForms } from "./forms.js";
 
-// <details class="menu"> closes like a menu.
+// Closes <details class="menu"> on a click outside and on Escape.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) {
     if (!menu.contains(event.target)) menu.open = false;
@@ -16,7 +16,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// Buttons that open and close: [data-open=ID], [data-close], [data-nav-toggle], [data-copy].
+// Button actions: [data-open=ID], [data-close], [data-nav-toggle] and [data-copy].
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
   if (!button) return;
@@ -34,14 +34,14 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// A destructive button stays off until the name is typed.
+// A destructive button stays disabled until the confirmation text is entered.
 document.addEventListener("input", (event) => {
-  const wanted = event.target.dataset?.typed;
-  if (wanted === undefined) return;
-  event.target.form.querySelector("button[type=submit]").disabled = event.target.value !== wanted;
+  const expected = event.target.dataset?.typed;
+  if (expected === undefined) return;
+  event.target.form.querySelector("button[type=submit]").disabled = event.target.value !== expected;
 });
 
-// A form is sent once: a second click on the button does nothing.
+// Prevents a second submit of the same form.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.method === "dialog" || form.matches("[hx-post], [hx-get]")) return;
@@ -52,14 +52,14 @@ window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
-keepForms(document.body.dataset.viewer ?? null);
+protectForms(document.body.dataset.viewer ?? null);
 
-// [data-submit-on-change]: the form of a filter sends itself.
+// [data-submit-on-change] submits a filter form on every change.
 document.addEventListener("change", (event) => {
   if (event.target.closest("[data-submit-on-change]")) event.target.form.requestSubmit();
 });
 
-// Times stand in the page in UTC, and are shown in the reader's zone.
+// Converts the UTC times of the page to the local time zone.
 const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 export function localTimes(root) {
   for (const time of root.querySelectorAll("time[data-time]")) {
@@ -74,17 +74,17 @@ localTimes(document);
 document.addEventListener("htmx:afterSwap", (event) => localTimes(event.target));
 
 /**
- * A call of the REST API with the session of this page.
+ * Calls the REST API with the session of this page.
  * @param {string} method
  * @param {string} path below /api/v1
  * @param {{body?: unknown, ifMatch?: string, keepalive?: boolean, headers?: Record<string, string>, signal?: AbortSignal}} [options]
  * @returns {Promise<Response>}
  */
 export function api(method, path, { body, ifMatch, keepalive, headers, signal } = {}) {
-  const all = { Accept: "application/json", ...headers };
-  if (document.body.dataset.org) all["Waypost-Organization"] = document.body.dataset.org;
-  if (body !== undefined) all["Content-Type"] = "application/json";
-  if (ifMatch) all["If-Match"] = ifMatch;
+  const allHeaders = { Accept: "application/json", ...headers };
+  if (document.body.dataset.org) allHeaders["Waypost-Organization"] = document.body.dataset.org;
+  if (body !== undefined) allHeaders["Content-Type"] = "application/json";
+  if (ifMatch) allHeaders["If-Match"] = ifMatch;
   const text = body === undefined ? undefined : JSON.stringify(body);
-  return fetch(`/api/v1${path}`, { method, headers: all, keepalive, signal, body: text });
+  return fetch(`/api/v1${path}`, { method, headers: allHeaders, keepalive, signal, body: text });
 }

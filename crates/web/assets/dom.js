@@ -1,7 +1,8 @@
-// Making elements without markup in strings: what people wrote only ever becomes text.
+// Creates elements without HTML strings, so that user input is only ever inserted as text.
 
 /**
- * An element. `on…` members listen, `dataset` is set, true and false set and remove, the rest are attributes.
+ * Creates an element. `on…` members are listeners, `dataset` sets data attributes, `true` and `false` toggle an attribute, and
+ * all other members are attributes.
  * @param {string} name
  * @param {Record<string, unknown>} [attributes]
  * @param {...(Node|string|null|false|undefined)} children
@@ -18,22 +19,22 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Sets the text of `element` when it is another one: what stays is not announced again. */
+/** Sets the text of `element` if it differs, so that unchanged text is not announced again. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Makes `wanted` the children of `parent`, in order, moving as little as possible: what has the focus keeps it. */
-export function arrange(parent, wanted) {
-  const keep = new Set(wanted);
+/** Makes `children` the children of `parent`, in order, with as few moves as possible so that the focus is kept. */
+export function arrange(parent, children) {
+  const keep = new Set(children);
   for (const child of [...parent.children]) if (!keep.has(child)) child.remove();
-  wanted.forEach((child, index) => {
+  children.forEach((child, index) => {
     if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
   });
 }
 
-/** A list of tabs (WAI-ARIA): one of `tablist`'s [role=tab] is selected, arrow keys go to the others. */
-export function tabs(tablist, chosen) {
+/** Sets up a tab list (WAI-ARIA) with arrow key navigation. Returns a function that selects a tab by name. */
+export function tabs(tablist, onSelect) {
   const all = [...tablist.querySelectorAll('[role="tab"]')];
   const select = (tab, focus) => {
     for (const other of all) {
@@ -44,7 +45,7 @@ export function tabs(tablist, chosen) {
       if (panel) panel.classList.toggle("shown", on);
     }
     if (focus) tab.focus();
-    chosen?.(tab);
+    onSelect?.(tab);
   };
   tablist.addEventListener("click", (event) => {
     const tab = event.target.closest('[role="tab"]');

@@ -1,4 +1,4 @@
-// Two people have changed the same text: both versions side by side, and the choice is a person's.
+// Shows the two versions of a text that two users have changed, for the user to resolve the conflict.
 
 import { el, say } from "./dom.js";
 import { compare } from "./editor-diff.js";
@@ -25,7 +25,7 @@ export class Conflicts {
       this.subject = subject;
     }
     if (!subject) return;
-    this.showGone(subject);
+    this.showDeleted(subject);
     const names = Object.keys(subject.fields).filter((name) => isConflict(subject.fields[name]));
     for (const [name, part] of this.parts) {
       if (name === "gone" || names.includes(name)) continue;
@@ -38,21 +38,21 @@ export class Conflicts {
     }
   }
 
-  showGone(subject) {
+  showDeleted(subject) {
     const part = this.parts.get("gone");
     if (!subject.gone) {
       part?.element.remove();
       this.parts.delete("gone");
     } else if (!part) {
-      const element = el("section", { class: "conflict", "aria-label": "Deleted by somebody else" },
-        el("h3", {}, "Somebody else deleted this step"),
-        el("p", {}, "What you wrote is not saved. It is kept in this browser until you decide."),
+      const element = el("section", { class: "conflict", "aria-label": "Deleted by another user" },
+        el("h3", {}, "Another user deleted this step"),
+        el("p", {}, "Your changes are not saved. They are kept in this browser until you decide."),
         el("div", { class: "actions" },
-          el("button", { type: "button", class: "primary", onclick: () => this.editor.bringBackOwn(subject.id) }, "Put the step back with my text"),
-          el("button", { type: "button", class: "danger", onclick: () => this.editor.letGo(subject.id) }, "Give up my text")));
+          el("button", { type: "button", class: "primary", onclick: () => this.editor.restoreOwn(subject.id) }, "Restore the step with my text"),
+          el("button", { type: "button", class: "danger", onclick: () => this.editor.discardDeleted(subject.id) }, "Discard my text")));
       this.place.prepend(element);
       this.parts.set("gone", { element });
-      this.editor.announce("Somebody else deleted this step. Your text is not saved.");
+      this.editor.announce("Another user deleted this step. Your changes are not saved.");
     }
   }
 
@@ -63,34 +63,34 @@ export class Conflicts {
       return { text, element: el("div", {}, el("h4", {}, title), text) };
     };
     const mine = side("Your version");
-    const theirs = side("The version of somebody else");
+    const theirs = side("The other version");
     const merged = el("textarea", { id: `${id}-merged`, rows: "8", class: "mono" });
-    const merging = el("div", { class: "field", hidden: true }, el("label", { for: `${id}-merged` }, "Both in one"), merged,
-      el("div", { class: "actions" }, el("button", { type: "button", class: "primary", onclick: () => decide(merged.value) }, "Save this text")));
+    const merging = el("div", { class: "field", hidden: true }, el("label", { for: `${id}-merged` }, "Merged text"), merged,
+      el("div", { class: "actions" }, el("button", { type: "button", class: "primary", onclick: () => decide(merged.value) }, "Save merged text")));
     const decide = (text) => {
       this.editor.session.resolve(subject, name, text);
-      this.editor.announce(`${LABELS[name]}: decided.`);
-      this.editor.backTo(subject, name);
+      this.editor.announce(`${LABELS[name]}: conflict resolved.`);
+      this.editor.focusField(subject, name);
     };
     const it = subject.fields[name];
     const element = el("section", { class: "conflict", "aria-labelledby": id },
       el("h3", { id }, `${LABELS[name]}: two versions`),
-      el("p", {}, "You and somebody else have changed this text at the same time. Yours is not saved yet; go on writing, and decide when you are ready."),
+      el("p", {}, "You and another user have changed this text at the same time. Your version is not saved yet. You can continue editing and decide later."),
       el("div", { class: "versions" }, mine.element, theirs.element),
-      el("p", { class: "hint legend-line" }, el("del", {}, "Only in yours"), " ", el("ins", {}, "only in theirs")),
+      el("p", { class: "hint legend-line" }, el("del", {}, "Only in your version"), " ", el("ins", {}, "only in the other version")),
       el("div", { class: "actions" },
-        el("button", { type: "button", class: "primary", onclick: () => decide(it.text) }, "Keep mine"),
-        el("button", { type: "button", onclick: () => decide(it.theirs) }, "Take theirs"),
+        el("button", { type: "button", class: "primary", onclick: () => decide(it.text) }, "Keep my version"),
+        el("button", { type: "button", onclick: () => decide(it.theirs) }, "Use the other version"),
         el("button", { type: "button", onclick: () => {
           merged.value = it.text;
           merging.hidden = false;
           merged.focus();
-        } }, "Write both into one")),
+        } }, "Merge both")),
       merging);
     const part = { element, mine: mine.text, theirs: theirs.text };
     this.place.append(element);
     this.parts.set(name, part);
-    this.editor.announce(`${LABELS[name]}: somebody else has changed the same text. Both versions stand above the fields.`);
+    this.editor.announce(`${LABELS[name]}: another user has changed the same text. Both versions are shown above the fields.`);
     return part;
   }
 

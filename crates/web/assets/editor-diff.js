@@ -1,21 +1,21 @@
-// What differs between two texts, for people: lines first, and words within lines that were changed. Pure.
+// Compares two texts for display: by line, and by word within changed lines. No side effects.
 
-/** Above so many pairs the comparison would take too long to type along with: then the middle is one change. */
-const MOST_PAIRS = 1_000_000;
+/** Above this number of pairs, the comparison is too slow while typing, so the middle becomes one change. */
+const MAX_PAIRS = 1_000_000;
 
-/** The parts of `from` and `to`: `{kind: "same" | "del" | "ins", text}`, in order. */
+/** Returns the parts of `from` and `to` in order: `{kind: "same" | "del" | "ins", text}`. */
 export function compare(from, to) {
   const lines = (text) => text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
   const parts = [];
   let del = "";
   let ins = "";
   const flush = () => {
-    if (del && ins) parts.push(...sequence(words(del), words(ins)));
+    if (del && ins) parts.push(...compareLists(splitWords(del), splitWords(ins)));
     else if (del) parts.push({ kind: "del", text: del });
     else if (ins) parts.push({ kind: "ins", text: ins });
     del = ins = "";
   };
-  for (const part of sequence(lines(from), lines(to))) {
+  for (const part of compareLists(lines(from), lines(to))) {
     if (part.kind === "del") del += part.text;
     else if (part.kind === "ins") ins += part.text;
     else {
@@ -24,15 +24,15 @@ export function compare(from, to) {
     }
   }
   flush();
-  return joined(parts);
+  return mergeParts(parts);
 }
 
-function words(text) {
+function splitWords(text) {
   return text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
 }
 
-/** The longest common subsequence of two lists of texts. */
-function sequence(from, to) {
+/** Compares two lists of texts by their longest common subsequence. */
+function compareLists(from, to) {
   let start = 0;
   while (start < from.length && start < to.length && from[start] === to[start]) start += 1;
   let end = 0;
@@ -40,11 +40,11 @@ function sequence(from, to) {
   const same = (texts) => texts.map((text) => ({ kind: "same", text }));
   const head = same(from.slice(0, start));
   const tail = same(from.slice(from.length - end));
-  return joined([...head, ...middle(from.slice(start, from.length - end), to.slice(start, to.length - end)), ...tail]);
+  return mergeParts([...head, ...compareMiddle(from.slice(start, from.length - end), to.slice(start, to.length - end)), ...tail]);
 }
 
-function middle(from, to) {
-  if (from.length * to.length > MOST_PAIRS) {
+function compareMiddle(from, to) {
+  if (from.length * to.length > MAX_PAIRS) {
     return [{ kind: "del", text: from.join("") }, { kind: "ins", text: to.join("") }];
   }
   const width = to.length + 1;
@@ -75,7 +75,7 @@ function middle(from, to) {
   return parts;
 }
 
-function joined(parts) {
+function mergeParts(parts) {
   const out = [];
   for (const part of parts) {
     if (part.text === "") continue;

@@ -1,4 +1,4 @@
-// The texts of the chosen step.
+// The form fields of the selected step.
 
 import { el, say } from "./dom.js";
 import { isConflict, isDirty } from "./editor-model.js";
@@ -7,14 +7,14 @@ import { apply, bytes, characters } from "./editor-text.js";
 const MAX_LINE = 200;
 const MAX_TEXT = 64 * 1024;
 
-const AGENT = "Plain text; the user does not see it.";
+const AGENT = "Plain text. Agents are asked not to show this.";
 const FIELDS = [
-  { name: "title", label: "Title", line: true, hint: "What the user gets done in this step." },
-  { name: "section_title", label: "Section", line: true, hint: "Steps in a row with the same section stand under one heading. May be empty." },
+  { name: "title", label: "Title", line: true, hint: "What the user achieves in this step." },
+  { name: "section_title", label: "Section", line: true, hint: "Consecutive steps with the same section are grouped under one heading. Optional." },
   { name: "content", label: "Content", markdown: true, hint: "What the user reads. Markdown." },
-  { name: "introduction_for_agent", label: "Introduction for the agent", hint: `How the agent opens the step, before it shows the content. ${AGENT}` },
-  { name: "context_for_agent", label: "Context for the agent", hint: `What the agent needs to know to answer questions and to tell what went wrong. ${AGENT}` },
-  { name: "operations_for_agent", label: "Operations for the agent", hint: `What the agent does itself in this step, and how it sees that it worked. ${AGENT}` },
+  { name: "introduction_for_agent", label: "Introduction for the agent", hint: `How the agent introduces the step before it shows the content. ${AGENT}` },
+  { name: "context_for_agent", label: "Context for the agent", hint: `What the agent needs to know to answer questions and diagnose problems. ${AGENT}` },
+  { name: "operations_for_agent", label: "Operations for the agent", hint: `What the agent does in this step, and how it verifies the result. ${AGENT}` },
 ];
 
 const BUTTONS = [
@@ -24,13 +24,13 @@ const BUTTONS = [
 ];
 const KEYS = { b: "bold", i: "italic", k: "link" };
 
-const CHEATS = [
-  ["## Heading", "a heading within the step"], ["**bold** and _italic_", "emphasis"], ["`make install`", "a command or a name, in a line"],
-  ["```\nmake install\n```", "lines of code"], ["- one\n- two", "a list"], ["1. first\n2. second", "a numbered list"],
-  ["[text](https://…)", "a link"], ["> a remark", "a quotation"], ["| a | b |\n| - | - |\n| 1 | 2 |", "a table"],
+const SYNTAX = [
+  ["## Heading", "heading"], ["**bold** and _italic_", "emphasis"], ["`make install`", "inline code"],
+  ["```\nmake install\n```", "code block"], ["- one\n- two", "list"], ["1. first\n2. second", "numbered list"],
+  ["[text](https://…)", "link"], ["> quote", "quotation"], ["| a | b |\n| - | - |\n| 1 | 2 |", "table"],
 ];
 
-/** Which types cannot be published without a text. */
+/** The walkthrough types that require a field for publishing. */
 const REQUIRED = {
   title: ["course", "quickstart", "installer", "troubleshooting", "integration"],
   content: ["course", "quickstart", "installer", "troubleshooting", "integration"],
@@ -50,14 +50,14 @@ export class Fields {
     this.subject = null;
   }
 
-  /** Whether a person is in the box `name` of `subject`. */
+  /** Whether the field `name` of `subject` has the focus. */
   isIn(subject, name) {
     return subject === this.subject && document.hasFocus() && document.activeElement === this.boxes.get(name)?.input;
   }
 
   make(spec) {
     const id = `s-${spec.name}`;
-    const ids = `${id}-wrong ${id}-hint ${id}-count`;
+    const ids = `${id}-error ${id}-hint ${id}-count`;
     const common = { id, name: spec.name, "aria-describedby": ids };
     const input = spec.line
       ? el("input", { ...common, autocomplete: "off", list: spec.name === "section_title" ? "sections" : null, "aria-required": spec.name === "title" ? "true" : null })
@@ -65,7 +65,7 @@ export class Fields {
     const box = {
       spec, input,
       required: el("span", { class: "badge", hidden: true }),
-      wrong: el("p", { class: "wrong", id: `${id}-wrong`, role: "alert" }),
+      error: el("p", { class: "field-error", id: `${id}-error`, role: "alert" }),
       count: el("span", { class: "count", id: `${id}-count` }),
       theirs: el("p", { class: "note warn", hidden: true }),
     };
@@ -78,9 +78,9 @@ export class Fields {
     box.element = el("div", { class: "field" },
       el("div", { class: "label-line" }, el("label", { for: id }, spec.label), box.required, box.count),
       spec.markdown ? this.toolbar(input) : null,
-      input, box.wrong, box.theirs,
+      input, box.error, box.theirs,
       el("p", { class: "hint", id: `${id}-hint` }, spec.hint),
-      spec.markdown ? this.cheats() : null);
+      spec.markdown ? this.syntaxHelp() : null);
     return box;
   }
 
@@ -90,7 +90,7 @@ export class Fields {
       const change = apply(kind, { text, start, end });
       input.focus();
       input.setSelectionRange(change.from, change.to);
-      // As if it were typed, so that the browser can undo it.
+      // Inserted like typed text, so that the browser can undo it.
       const typed = change.insert === "" ? document.execCommand("delete") : document.execCommand("insertText", false, change.insert);
       if (!typed) {
         input.setRangeText(change.insert, change.from, change.to);
@@ -123,17 +123,17 @@ export class Fields {
     return bar;
   }
 
-  cheats() {
-    const rows = CHEATS.map(([code, text]) => el("div", {}, el("dt", {}, el("code", {}, code)), el("dd", {}, text)));
-    return el("details", { class: "cheats" }, el("summary", {}, "Markdown in short"), el("dl", {}, ...rows),
-      el("p", { class: "hint" }, "HTML is taken out when the step is served, and words in it stay apart. Your text stays as you typed it; the preview shows what changes."));
+  syntaxHelp() {
+    const rows = SYNTAX.map(([code, text]) => el("div", {}, el("dt", {}, el("code", {}, code)), el("dd", {}, text)));
+    return el("details", { class: "cheats" }, el("summary", {}, "Markdown syntax"), el("dl", {}, ...rows),
+      el("p", { class: "hint" }, "HTML tags are removed when the step is served. Your text is kept unchanged; the preview shows the difference."));
   }
 
   show() {
     const own = this.editor.session.step(this.editor.chosen);
     this.subject = own ?? null;
     this.form.hidden = !own;
-    if (!own) return say(this.title, this.editor.session.steps.length === 0 ? "No steps yet" : "Choose a step");
+    if (!own) return say(this.title, this.editor.session.steps.length === 0 ? "No steps yet" : "Select a step");
     const at = this.editor.session.steps.indexOf(own);
     say(this.title, `Step ${at + 1} of ${this.editor.session.steps.length}`);
     for (const box of this.boxes.values()) this.fill(box);
@@ -154,18 +154,18 @@ export class Fields {
     const empty = it.text.trim() === "";
     box.required.hidden = !required || spec.name === "title";
     box.required.className = `badge ${empty ? "warn" : ""}`;
-    say(box.required, empty ? "Missing: needed to publish" : "Needed to publish");
+    say(box.required, empty ? "Missing: required to publish" : "Required to publish");
     const size = spec.line ? characters(it.text) : bytes(it.text);
-    const most = spec.line ? MAX_LINE : MAX_TEXT;
+    const max = spec.line ? MAX_LINE : MAX_TEXT;
     const unit = spec.line ? "characters" : "bytes";
-    say(box.count, size > most * 0.8 || spec.line || spec.markdown ? `${size.toLocaleString()} of ${most.toLocaleString()} ${unit}` : "");
-    box.count.classList.toggle("over", size > most);
-    const wrong = it.refused && isDirty(it) && it.refused.text === it.text ? it.refused.message : "";
-    say(box.wrong, wrong);
-    if (wrong) input.setAttribute("aria-invalid", "true");
+    say(box.count, size > max * 0.8 || spec.line || spec.markdown ? `${size.toLocaleString()} of ${max.toLocaleString()} ${unit}` : "");
+    box.count.classList.toggle("over", size > max);
+    const error = it.refused && isDirty(it) && it.refused.text === it.text ? it.refused.message : "";
+    say(box.error, error);
+    if (error) input.setAttribute("aria-invalid", "true");
     else input.removeAttribute("aria-invalid");
     box.theirs.hidden = it.theirs === null || isConflict(it);
-    if (!box.theirs.hidden) say(box.theirs, "Somebody else has just changed this text. You see their version as soon as you leave the field.");
+    if (!box.theirs.hidden) say(box.theirs, "Another user has just changed this text. Their version is shown when you leave the field.");
   }
 
   focus(name = "title", select = false) {

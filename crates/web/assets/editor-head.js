@@ -1,20 +1,20 @@
-// Title, details, and how saving stands.
+// The title, the details dialog and the save status.
 
 import { say } from "./dom.js";
 import { HEAD_FIELDS, isDirty } from "./editor-model.js";
 
 const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-/** What is said of each state of saving. */
-function sentence(session) {
+/** Returns the text of the save status. */
+function statusText(session) {
   switch (session.state) {
     case "loading": return "Loading…";
-    case "lost": return session.isUnsaved ? "Not saved: offline, trying again" : "Offline, trying again";
-    case "signed-out": return "Not saved: your session has ended";
-    case "conflict": return "Not saved: somebody else changed the same text";
+    case "lost": return session.isUnsaved ? "Not saved: offline, retrying" : "Offline, retrying";
+    case "signed-out": return "Not saved: your session has expired";
+    case "conflict": return "Not saved: another user changed the same text";
     case "refused": return "Not saved: see the marked field";
     case "deleted": return "This walkthrough was deleted";
-    default: return session.savedAt ? `Saved ${time.format(session.savedAt)}` : "Everything is saved";
+    default: return session.savedAt ? `Saved ${time.format(session.savedAt)}` : "All changes saved";
   }
 }
 
@@ -48,7 +48,7 @@ export class Head {
     this.root.querySelector("[data-busy]").hidden = !busy;
     const said = this.root.querySelector("[data-said]");
     said.hidden = busy;
-    if (!busy) say(said, sentence(this.session));
+    if (!busy) say(said, statusText(this.session));
     const bad = !["saved", "saving", "loading"].includes(this.session.state);
     this.root.querySelector("[data-save]").classList.toggle("bad", bad);
   }
@@ -57,9 +57,9 @@ export class Head {
     const { head, info } = this.session.model;
     const it = head.fields.title;
     if (this.title.value !== it.text) this.title.value = it.text;
-    const wrong = it.refused && isDirty(it) && it.refused.text === it.text ? it.refused.message : "";
-    say(this.root.querySelector("#walkthrough-title-wrong"), wrong);
-    if (wrong) this.title.setAttribute("aria-invalid", "true");
+    const error = it.refused && isDirty(it) && it.refused.text === it.text ? it.refused.message : "";
+    say(this.root.querySelector("#walkthrough-title-error"), error);
+    if (error) this.title.setAttribute("aria-invalid", "true");
     else this.title.removeAttribute("aria-invalid");
     say(this.root.querySelector("[data-name]"), it.text || "Untitled");
     document.title = `${it.text || "Untitled"} · Waypost`;
@@ -82,14 +82,14 @@ export class Head {
     const { fields } = this.session.model.head;
     this.opened = Object.fromEntries(HEAD_FIELDS.map((name) => [name, fields[name].base]));
     for (const name of HEAD_FIELDS) if (this.form.elements[name]) this.form.elements[name].value = fields[name].text;
-    this.trouble("");
+    this.showProblem("");
     this.dialog.showModal();
   }
 
-  trouble(text) {
-    const place = this.root.querySelector("[data-details-problem]");
-    place.hidden = text === "";
-    say(place, text);
+  showProblem(text) {
+    const problem = this.root.querySelector("[data-details-problem]");
+    problem.hidden = text === "";
+    say(problem, text);
   }
 
   async save() {
@@ -97,13 +97,13 @@ export class Head {
     const minutes = this.form.elements.estimated_duration_minutes;
     if (!minutes.checkValidity() || !/^\d*$/.test(minutes.value)) {
       minutes.focus();
-      return this.trouble("Minutes are a whole number, or nothing.");
+      return this.showProblem("Enter a whole number of minutes, or leave the field empty.");
     }
     for (const name of HEAD_FIELDS) {
       const input = this.form.elements[name];
       const it = head.fields[name];
       if (!input || input.value === it.text) continue;
-      // What somebody else changed while the dialog was open stays theirs, unless it was changed here too.
+      // A change made by another user while the dialog was open is kept, unless the field was changed here too.
       const seen = this.opened[name];
       if (it.base !== seen && input.value === seen) continue;
       if (it.base !== seen && it.theirs === null) Object.assign(it, { theirs: it.base, base: seen, settled: seen });
@@ -111,7 +111,7 @@ export class Head {
     }
     await this.session.flush();
     const refused = HEAD_FIELDS.map((name) => head.fields[name]).find((it) => it.refused && isDirty(it) && it.refused.text === it.text);
-    if (refused && refused !== head.fields.title) return this.trouble(refused.refused.message);
+    if (refused && refused !== head.fields.title) return this.showProblem(refused.refused.message);
     this.dialog.close();
   }
 }

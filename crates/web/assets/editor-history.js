@@ -1,29 +1,29 @@
-// The history of the chosen step: who changed what and when, from the server, with a button to restore it.
+// The revision history of the selected step, with buttons to restore a revision.
 
 import { el } from "./dom.js";
 import { compare } from "./editor-diff.js";
 
 const time = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const ACTS = {
-  baseline: "Before the history began", add: "Added", edit: "Edited", import: "Imported", restore: "Restored", delete: "Deleted",
+const ACTIONS = {
+  baseline: "Initial revision", add: "Added", edit: "Edited", import: "Imported", restore: "Restored", delete: "Deleted",
 };
 const FIELDS = [
   ["title", "Title"], ["section_title", "Section"], ["content", "Content"], ["introduction_for_agent", "Introduction for the agent"],
   ["context_for_agent", "Context for the agent"], ["operations_for_agent", "Operations for the agent"],
 ];
 
-/** Lines around a change that are shown as they are; longer stretches are cut. */
-function shortened(text) {
+/** Shortens unchanged text to the lines around the changes. */
+function shorten(text) {
   const lines = text.split("\n");
   return lines.length > 6 ? [...lines.slice(0, 3), "…", ...lines.slice(-3)].join("\n") : text;
 }
 
-/** The texts that differ between two revisions, as elements; `before` is null for the first one. */
+/** Returns the differences between two revisions as elements. `before` is null for the first revision. */
 export function differences(before, after) {
   return FIELDS.flatMap(([name, label]) => {
     const [from, to] = [before?.[name] ?? "", after[name] ?? ""];
     if (from === to) return [];
-    const parts = compare(from, to).map(({ kind, text }) => (kind === "same" ? shortened(text) : el(kind, {}, text)));
+    const parts = compare(from, to).map(({ kind, text }) => (kind === "same" ? shorten(text) : el(kind, {}, text)));
     return [el("h4", {}, label), el("p", { class: "history-diff" }, ...parts)];
   });
 }
@@ -33,7 +33,7 @@ export class History {
     this.editor = editor;
     this.place = root.querySelector("[data-history]");
     this.list = el("ol", { class: "list history" });
-    this.more = el("button", { type: "button", class: "small", hidden: true, onclick: () => this.load() }, "Earlier");
+    this.more = el("button", { type: "button", class: "small", hidden: true, onclick: () => this.load() }, "Show earlier changes");
     this.said = el("p", { class: "soft", role: "status" });
     this.place.append(this.said, this.list, this.more);
     this.place.addEventListener("toggle", () => this.place.open && this.begin());
@@ -43,7 +43,7 @@ export class History {
     return this.editor.session;
   }
 
-  /** The chosen step, or its texts, changed. */
+  /** Called when another step is selected or its content changes. */
   show() {
     const id = this.editor.chosen;
     this.place.hidden = !id || !this.session.step(id);
@@ -57,7 +57,7 @@ export class History {
 
   begin() {
     this.cursor = null;
-    this.asked = {};
+    this.request = {};
     this.list.replaceChildren();
     return this.load();
   }
@@ -68,25 +68,25 @@ export class History {
 
   async load() {
     this.id = this.editor.chosen;
-    const asked = this.asked;
+    const request = this.request;
     try {
       const query = this.cursor ? `?cursor=${this.cursor}` : "";
-      const { body } = await this.session.ask("GET", this.path(query));
-      if (asked !== this.asked) return;
+      const { body } = await this.session.request("GET", this.path(query));
+      if (request !== this.request) return;
       this.list.append(...body.items.map((it) => this.row(it)));
       this.cursor = body.next_cursor;
       this.more.hidden = !this.cursor;
-      this.said.textContent = "Changes are kept for 90 days. Edits of one person within 10 minutes are shown as one.";
+      this.said.textContent = "Changes are kept for 90 days. Edits by one user within 10 minutes are combined.";
     } catch (error) {
       this.said.textContent = error.message;
     }
   }
 
   row(it) {
-    const act = it.restored_from ? `Restored from ${it.restored_from}` : ACTS[it.act];
+    const act = it.restored_from ? `Restored from ${it.restored_from}` : ACTIONS[it.act];
     const who = it.actor_name ?? it.actor;
     const changes = el("div", {});
-    const details = el("details", {}, el("summary", {}, "What changed"), changes);
+    const details = el("details", {}, el("summary", {}, "Show changes"), changes);
     details.addEventListener("toggle", () => details.open && this.explain(it.number, changes), { once: true });
     const at = new Date(it.updated_at);
     return el("li", { dataset: { revision: it.number } },
@@ -101,14 +101,14 @@ export class History {
   async explain(number, place) {
     try {
       const [after, before] = await Promise.all([
-        this.session.ask("GET", this.path(`/${number}`)),
-        // The one before it may have been deleted: then all of it is shown as new.
+        this.session.request("GET", this.path(`/${number}`)),
+        // If the previous revision has been deleted, all content is shown as new.
         number > 1 ? this.session.call("GET", this.path(`/${number - 1}`)) : null,
       ]);
       const parts = differences(before?.status === 200 ? before.body : null, after.body);
-      place.replaceChildren(...(parts.length > 0 ? parts : [el("p", { class: "soft" }, "The text is the same as before.")]));
+      place.replaceChildren(...(parts.length > 0 ? parts : [el("p", { class: "soft" }, "No changes.")]));
     } catch (error) {
-      place.replaceChildren(el("p", { class: "wrong" }, error.message));
+      place.replaceChildren(el("p", { class: "field-error" }, error.message));
     }
   }
 
@@ -116,7 +116,7 @@ export class History {
     const { id } = this;
     await this.session.flush();
     if (!(await this.session.restoreRevision(id, number))) return;
-    this.editor.announce(`Revision ${number} is restored.`);
+    this.editor.announce(`Revision ${number} restored.`);
     await this.begin();
   }
 }

@@ -1,11 +1,11 @@
-// Texts that are not saved yet, kept in this browser until they are: a crash, a reload or a lost connection loses nothing.
+// Keeps unsaved text in this browser until it is saved, so that a crash, a reload or a lost connection loses nothing.
 
 import { edit, field, isDirty, receive, some } from "./editor-model.js";
 
 const PREFIX = "waypost.text";
-const LONGEST_MS = 30 * 24 * 60 * 60 * 1_000;
+const MAX_AGE_MS = 30 * 24 * 60 * 60 * 1_000;
 
-/** `storage` as localStorage; `who` reads and writes here; `tab` is this window. */
+/** `storage`: localStorage or compatible. `who`: the user. `tab`: the ID of this tab. */
 export class Keeper {
   constructor(storage, { who, walkthrough, tab, now = Date.now }) {
     this.storage = storage;
@@ -14,7 +14,7 @@ export class Keeper {
     this.now = now;
   }
 
-  /** Keeps what is not saved of `subject` ("head" or a step's id), and nothing when all is. */
+  /** Stores the unsaved fields of `subject` ("head" or a step's ID), or removes the entry if all are saved. */
   put(name, revision, subject) {
     const key = `${this.prefix}${name}:${this.tab}`;
     try {
@@ -23,17 +23,17 @@ export class Keeper {
       const fields = Object.fromEntries(dirty.map(([own, it]) => [own, { base: it.base, text: it.text }]));
       this.storage.setItem(key, JSON.stringify({ revision, at: this.now(), title: subject.fields.title.text, fields }));
     } catch {
-      // Full, or forbidden by the browser: saving goes on without.
+      // Storage is full or not available; saving to the server continues.
     }
   }
 
-  /** What was kept, oldest first: `{key, name, revision, at, title, fields}`. What is too old or unreadable is thrown away. */
+  /** Returns the stored entries, oldest first: `{key, name, revision, at, title, fields}`. Removes expired and malformed entries. */
   all() {
     const found = [];
     for (const key of this.keys()) {
       try {
         const kept = JSON.parse(this.storage.getItem(key));
-        if (this.now() - kept.at > LONGEST_MS || typeof kept.fields !== "object") this.storage.removeItem(key);
+        if (this.now() - kept.at > MAX_AGE_MS || typeof kept.fields !== "object") this.storage.removeItem(key);
         else found.push({ ...kept, key, name: key.slice(this.prefix.length).split(":")[0] });
       } catch {
         this.storage.removeItem(key);
@@ -46,7 +46,7 @@ export class Keeper {
     try {
       this.storage.removeItem(key);
     } catch {
-      // As above.
+      // Storage is not available.
     }
   }
 
@@ -61,8 +61,8 @@ export class Keeper {
 }
 
 /**
- * Puts what was kept back into the boxes of `subject`, as if it had just been typed on top of what it was typed on: what
- * somebody else has changed since is a conflict. Gives whether anything was.
+ * Restores stored text in the fields of `subject`, as if it had just been typed on its original base: a change made by another
+ * user since then is a conflict. Returns whether anything was restored.
  */
 export function restore(subject, fields) {
   let restored = false;

@@ -1,17 +1,17 @@
-// What the editor knows of a walkthrough: for each text what the server has, what stands in the box, and what somebody else
-// has written meanwhile. Pure: no page, no network. docs/console.md has the invariants; e2e/console/unit tests them.
+// The editor's model of a walkthrough: for each field, the text of the server, the text in the input, and the concurrent
+// change by another user. No DOM, no network. docs/console.md describes the invariants; e2e/console/unit tests them.
 
-/** The texts of a step. */
+/** The fields of a step. */
 export const STEP_FIELDS = [
   "title", "section_title", "content", "introduction_for_agent", "context_for_agent", "operations_for_agent",
 ];
-/** The texts of the head. */
+/** The fields of the walkthrough itself ("head"). */
 export const HEAD_FIELDS = ["title", "description", "type", "estimated_duration_minutes", "tags"];
 
 /**
- * A text. `base`: what the server has. `text`: what stands in the box. `settled`: the text that the server took as `base`
- * (it takes blanks around a title away). `theirs`: what somebody else made of it since `base`, while it could not be shown. `refused`: a text
- * that the server does not take, and why.
+ * Creates a field. `base`: the text of the server. `text`: the text in the input. `settled`: the text that the server stored as
+ * `base` (it trims titles). `theirs`: another user's change since `base` that could not be shown yet. `refused`: a rejected
+ * text with the reason.
  */
 export function field(value) {
   return { base: value, text: value, settled: value, theirs: null, refused: null };
@@ -21,28 +21,28 @@ function reset(it, value) {
   Object.assign(it, field(value));
 }
 
-/** Whether the box holds what the server does not have. */
+/** Whether the field has unsaved changes. */
 export function isDirty(it) {
   return it.text !== it.settled;
 }
 
-/** Whether two people have changed the same text. */
+/** Whether two users have changed the same field. */
 export function isConflict(it) {
   return it.theirs !== null && isDirty(it);
 }
 
-/** Whether the text shall be sent now. What is in conflict waits for a person; what was refused, for another text. */
+/** Whether the field can be saved now. A conflict waits for the user to resolve it; a rejected text, for an edit. */
 export function isSendable(it) {
   return isDirty(it) && it.theirs === null && it.refused?.text !== it.text;
 }
 
-/** Somebody types. */
+/** The user edits the field. */
 export function edit(it, text) {
   it.text = text;
   if (it.refused && it.refused.text !== text) it.refused = null;
 }
 
-/** The server has `value` now. With `focused`, the box is not touched: a person is in it. */
+/** Applies `value` from the server. If `focused`, the input is not changed because the user is in it. */
 export function receive(it, value, focused) {
   if (value === it.base) {
     it.theirs = null;
@@ -56,20 +56,20 @@ export function receive(it, value, focused) {
   }
 }
 
-/** The server took `sent` and has `value` now (without blanks around a title, say). The box keeps what was typed. */
+/** The server accepted `sent` and stored `value`, for example trimmed. The input keeps the typed text. */
 export function taken(it, sent, value) {
   it.base = value;
   it.settled = sent;
   it.refused = null;
 }
 
-/** Nobody is in the box any more: what somebody else wrote meanwhile is shown. What was typed here is never rewritten. */
+/** The input has lost the focus: shows a change made by another user meanwhile. Text typed here is never overwritten. */
 export function leave(it) {
   if (isDirty(it) || it.theirs === null) return;
   reset(it, it.theirs);
 }
 
-/** A person decides a conflict: `text` it shall be. */
+/** Resolves a conflict with `text`. */
 export function resolve(it, text) {
   const theirs = it.theirs;
   if (theirs === null) return;
@@ -77,13 +77,13 @@ export function resolve(it, text) {
   Object.assign(it, { base: theirs, settled: theirs, text, theirs: null, refused: null });
 }
 
-/** What the API says as what stands in boxes. */
+/** Converts a value of the API to the text of an input. */
 export function toText(name, value) {
   if (name === "tags") return (value ?? []).join(", ");
   return value === null || value === undefined ? "" : String(value);
 }
 
-/** What stands in a box as what the API takes. */
+/** Converts the text of an input to a value of the API. */
 export function toValue(name, text) {
   if (name === "tags") return text.split(",").map((tag) => tag.trim()).filter((tag) => tag !== "");
   if (name === "estimated_duration_minutes") return text.trim() === "" ? null : Number(text);
@@ -95,12 +95,12 @@ function fieldsOf(names, dto) {
   return Object.fromEntries(names.map((name) => [name, field(toText(name, dto[name]))]));
 }
 
-/** A step as the server has it. */
+/** Creates a step from the response of the server. */
 export function step(dto) {
   return { id: dto.id, key: dto.key ?? null, metadata: dto.metadata ?? {}, gone: false, fields: fieldsOf(STEP_FIELDS, dto) };
 }
 
-/** The whole, as `GET /walkthroughs/{id}` answers. */
+/** Creates the model from the response of `GET /walkthroughs/{id}`. */
 export function model(dto) {
   return {
     id: dto.id,
@@ -115,22 +115,22 @@ function info({ slug, state, current_version, has_unpublished_changes, updated_a
   return { slug, state, current_version, has_unpublished_changes, updated_at };
 }
 
-/** Whether any of the texts of `subject` (a step or the head) fulfils `test`. */
+/** Whether any field of `subject` (a step or the head) passes `test`. */
 export function some(subject, test) {
   return Object.values(subject.fields).some(test);
 }
 
-/** The head and the steps. */
+/** Returns the head and all steps. */
 export function subjects(it) {
   return [it.head, ...it.steps];
 }
 
-/** Whether anything is not saved. */
+/** Whether any change is unsaved. */
 export function isUnsaved(it) {
   return subjects(it).some((subject) => some(subject, isDirty));
 }
 
-/** What is to be sent of `subject`: null, or its members with the texts that they were made of. */
+/** Returns the unsaved fields of `subject` as a request body with the sent texts, or null if there are none. */
 export function changes(subject) {
   const all = Object.entries(subject.fields).filter(([, it]) => isSendable(it));
   if (all.length === 0 || subject.gone) return null;
@@ -140,7 +140,7 @@ export function changes(subject) {
   };
 }
 
-/** The server took `sent`, and answered with `dto`. */
+/** The server accepted `sent` and responded with `dto`. */
 export function saved(subject, sent, dto, focus = () => false) {
   for (const [name, it] of Object.entries(subject.fields)) {
     const value = toText(name, dto[name]);
@@ -150,11 +150,11 @@ export function saved(subject, sent, dto, focus = () => false) {
 }
 
 /**
- * The server has `dto` now. Gives what a person should be told: `added` and `changed` ids of steps, `removed` steps.
- * A step that is gone stays while it has texts that are not saved.
+ * Merges `dto` from the server. Returns the changes to announce: `added` and `changed` step IDs, and `removed` steps.
+ * A deleted step is kept while it has unsaved changes.
  */
 export function merge(it, dto, focus = () => false) {
-  const told = { added: [], changed: [], removed: [], moved: false };
+  const report = { added: [], changed: [], removed: [], moved: false };
   it.revision = dto.revision;
   it.info = info(dto);
   for (const [name, own] of Object.entries(it.head.fields)) receive(own, toText(name, dto[name]), focus(it.head, name));
@@ -163,7 +163,7 @@ export function merge(it, dto, focus = () => false) {
   const steps = dto.steps.map((theirs) => {
     const own = mine.get(theirs.id);
     if (!own) {
-      told.added.push(theirs.id);
+      report.added.push(theirs.id);
       return step(theirs);
     }
     mine.delete(theirs.id);
@@ -172,40 +172,40 @@ export function merge(it, dto, focus = () => false) {
     own.metadata = theirs.metadata ?? {};
     for (const [name, text] of Object.entries(own.fields)) {
       const value = toText(name, theirs[name]);
-      if (value !== text.base && !told.changed.includes(own.id)) told.changed.push(own.id);
+      if (value !== text.base && !report.changed.includes(own.id)) report.changed.push(own.id);
       receive(text, value, focus(own, name));
     }
     return own;
   });
   for (const own of mine.values()) {
-    if (!own.gone) told.removed.push(own);
+    if (!own.gone) report.removed.push(own);
     if (!some(own, isDirty)) continue;
     own.gone = true;
-    // Where it stood: after the last one before it that is still there.
+    // Keeps its position: after the closest earlier step that still exists.
     const at = it.steps.indexOf(own);
     const previous = it.steps.slice(0, at).reverse().find((other) => steps.includes(other));
     steps.splice(previous ? steps.indexOf(previous) + 1 : 0, 0, own);
   }
   const after = steps.filter((own) => before.includes(own.id) && !own.gone).map((own) => own.id);
-  told.moved = before.filter((id) => after.includes(id)).join() !== after.join();
+  report.moved = before.filter((id) => after.includes(id)).join() !== after.join();
   it.steps = steps;
-  return told;
+  return report;
 }
 
-/** A step as the API takes it back. */
+/** Converts a step to the API's representation. */
 export function toStep(own) {
   const texts = Object.entries(own.fields).map(([name, it]) => [name, toValue(name, it.text)]);
   return { id: own.id, key: own.key, metadata: own.metadata, ...Object.fromEntries(texts) };
 }
 
-/** The id of the step that `id` comes after, among those that the server has; null for the first. */
+/** Returns the ID of the step before `id`, among the steps of the server; null for the first. */
 export function previous(it, id) {
   const steps = it.steps.filter((own) => !own.gone || own.id === id);
   const at = steps.findIndex((own) => own.id === id);
   return at > 0 ? steps[at - 1].id : null;
 }
 
-/** Puts the step `id` after the step `after` (null: first). */
+/** Moves the step `id` after the step `after` (null: first). */
 export function moveAfter(it, id, after) {
   const own = it.steps.find((other) => other.id === id);
   const rest = it.steps.filter((other) => other !== own);
@@ -216,19 +216,18 @@ export function moveAfter(it, id, after) {
 }
 
 /**
- * In which section a step belongs that was put between two others: its own when a neighbour is in it, else that of the
- * neighbours.
+ * Returns the section of a step moved between two others: its own if a neighbour has the same one, else that of a neighbour.
  */
 export function sectionBetween(own, before, after) {
-  const around = [before, after].filter((section) => section !== undefined);
-  if (around.length === 0 || around.includes(own)) return own;
-  return around[0];
+  const neighbours = [before, after].filter((section) => section !== undefined);
+  if (neighbours.length === 0 || neighbours.includes(own)) return own;
+  return neighbours[0];
 }
 
-/** What publishing asks for and is empty: names of texts. The same rule as in the core (`missing_field`). */
+/** Returns the names of empty fields that are required for publishing. The core applies the same rule (`missing_field`). */
 export function missing(kind, own) {
-  const wanted = ["content"];
-  if (kind === "troubleshooting" || kind === "integration") wanted.push("context_for_agent");
-  if (kind === "installer" || kind === "integration") wanted.push("operations_for_agent");
-  return wanted.filter((name) => own.fields[name].text.trim() === "");
+  const required = ["content"];
+  if (kind === "troubleshooting" || kind === "integration") required.push("context_for_agent");
+  if (kind === "installer" || kind === "integration") required.push("operations_for_agent");
+  return required.filter((name) => own.fields[name].text.trim() === "");
 }

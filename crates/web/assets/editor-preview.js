@@ -1,4 +1,4 @@
-// What users and their agents get: made by the server from what stands in the boxes.
+// The preview of what users and agents receive, rendered by the server from the current fields.
 
 import { localTimes } from "./console.js";
 import { tabs } from "./dom.js";
@@ -14,7 +14,7 @@ export class Preview {
     this.completed = 0;
     this.tab = "read";
     this.turn = 0;
-    this.overtaken = false;
+    this.superseded = false;
     this.stepShown = null;
     this.select = tabs(root.querySelector("[data-preview-tabs]"), (tab) => {
       this.tab = tab.dataset.tab;
@@ -27,7 +27,7 @@ export class Preview {
     });
   }
 
-  /** Shows what is typed by now, soon. */
+  /** Schedules a refresh of the preview. */
   refresh(ms = AFTER_MS) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.show(), ms);
@@ -36,19 +36,19 @@ export class Preview {
   async show() {
     if (this.tab === "play") return this.play();
     const own = this.editor.session.step(this.editor.chosen);
-    if (!own) return this.tell("Choose a step, and see here what its user reads.");
-    if (own.gone) return this.tell("Somebody else deleted this step.");
+    if (!own) return this.showMessage("Select a step to preview it.");
+    if (own.gone) return this.showMessage("Another user deleted this step.");
     const fields = new URLSearchParams({ step_id: own.id });
     for (const [name, it] of Object.entries(own.fields)) fields.set(name, it.text);
-    const wanted = fields.toString();
-    if (wanted === this.shown) return;
+    const query = fields.toString();
+    if (query === this.shown) return;
     const html = await this.fetch(`${this.at}/preview`, { method: "POST", body: fields });
     if (html === null) {
-      // The last preview of this step stays; that of another one would be taken for this one's.
-      if (this.stepShown !== own.id && !this.overtaken) this.tell("The preview needs the server, which cannot be reached.");
+      // Keeps the last preview of this step, but not of another step.
+      if (this.stepShown !== own.id && !this.superseded) this.showMessage("The preview is not available because the server cannot be reached.");
       return;
     }
-    this.shown = wanted;
+    this.shown = query;
     this.stepShown = own.id;
     const part = parse(html);
     const find = (name) => part.querySelector(`[data-part="${name}"]`);
@@ -56,24 +56,24 @@ export class Preview {
     this.agent.replaceChildren(...(find("agent") ?? part).childNodes);
   }
 
-  /** Parts of pages from the server, which escapes what people wrote. None when a later request has overtaken this one. */
-  async fetch(address, options = {}) {
+  /** Fetches a page fragment; the server escapes user content. Returns null if a later request has superseded this one. */
+  async fetch(url, options = {}) {
     this.turn += 1;
     const { turn } = this;
     try {
-      const response = await fetch(address, { ...options, redirect: "error", headers: { "HX-Request": "true" } });
+      const response = await fetch(url, { ...options, redirect: "error", headers: { "HX-Request": "true" } });
       const ours = response.headers.get("content-type")?.startsWith("text/html");
       const html = await response.text();
-      this.overtaken = turn !== this.turn;
-      if (this.overtaken) return null;
+      this.superseded = turn !== this.turn;
+      if (this.superseded) return null;
       return ours && response.status !== 401 ? html : null;
     } catch {
-      this.overtaken = turn !== this.turn;
+      this.superseded = turn !== this.turn;
       return null;
     }
   }
 
-  tell(text) {
+  showMessage(text) {
     this.shown = null;
     this.stepShown = null;
     for (const panel of [this.read, this.agent]) {
@@ -90,7 +90,7 @@ export class Preview {
   }
 
   async play() {
-    // What is played is the draft as it is saved.
+    // The play-through uses the saved draft.
     await this.editor.session.flush();
     const html = await this.fetch(`${this.at}/play?at=${this.completed}`);
     if (html === null) return;

@@ -1,6 +1,6 @@
-// Requests one after the other, tried again for as long as it takes. Pure but for its timer, which tests replace.
+// Runs requests one after the other and retries them until they succeed. Its only side effect is the timer, which tests replace.
 
-/** The server cannot be reached, or is in trouble: try again. */
+/** The server cannot be reached or returns a server error. The request is retried. */
 export class Lost extends Error {
   constructor(message = "The server cannot be reached.", afterMs = 0) {
     super(message);
@@ -8,20 +8,20 @@ export class Lost extends Error {
   }
 }
 
-/** The session has ended: try again when somebody has signed in. */
+/** The session has expired. The request is retried after signing in. */
 export class SignedOut extends Error {}
 
 const FIRST_WAIT_MS = 1_000;
-const LONGEST_WAIT_MS = 30_000;
+const MAX_WAIT_MS = 30_000;
 const SIGN_IN_WAIT_MS = 15_000;
 
-/** How long to wait before the try after `failures` of them. */
+/** Returns the delay before the next attempt after `failures` failed attempts. */
 export function backOff(failures, afterMs = 0) {
-  return Math.max(afterMs, Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS));
+  return Math.max(afterMs, Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), MAX_WAIT_MS));
 }
 
 /**
- * `trouble` is null, "lost" or "signed-out"; `onChange` is called whenever it, or whether something is at work, changes.
+ * A task queue. `trouble` is null, "lost" or "signed-out". `onChange` is called when `trouble` or the activity changes.
  */
 export class Queue {
   constructor({ timer = globalThis, onChange = () => {} } = {}) {
@@ -38,8 +38,8 @@ export class Queue {
   }
 
   /**
-   * Runs `task` when those before it are done. It is run again for as long as it throws `Lost` or `SignedOut`; its argument
-   * is how often it was run before. A task with a `name` that already waits is not added again.
+   * Runs `task` after the earlier tasks. It is retried while it throws `Lost` or `SignedOut`; its argument is the number of
+   * earlier attempts. A task with a `name` that is already waiting is not added again.
    */
   push(task, name = null) {
     const waiting = name && this.tasks.find((other) => other.name === name);
@@ -51,7 +51,7 @@ export class Queue {
     return entry.promise;
   }
 
-  /** Does not wait any longer for the next try. */
+  /** Retries immediately instead of waiting. */
   wake() {
     this.wakeUp?.();
   }
@@ -66,23 +66,23 @@ export class Queue {
   }
 
   async run(entry) {
-    for (let tries = 0; ; tries += 1) {
+    for (let attempts = 0; ; attempts += 1) {
       try {
-        const result = await entry.task(tries);
-        this.is(null);
+        const result = await entry.task(attempts);
+        this.setTrouble(null);
         return entry.resolve(result);
       } catch (error) {
         if (!(error instanceof Lost || error instanceof SignedOut)) {
-          this.is(null);
+          this.setTrouble(null);
           return entry.reject(error);
         }
-        this.is(error instanceof Lost ? "lost" : "signed-out");
-        await this.wait(error instanceof Lost ? backOff(tries + 1, error.afterMs) : SIGN_IN_WAIT_MS);
+        this.setTrouble(error instanceof Lost ? "lost" : "signed-out");
+        await this.wait(error instanceof Lost ? backOff(attempts + 1, error.afterMs) : SIGN_IN_WAIT_MS);
       }
     }
   }
 
-  is(trouble) {
+  setTrouble(trouble) {
     if (this.trouble === trouble) return;
     this.trouble = trouble;
     this.onChange();

@@ -1,5 +1,5 @@
-// An editing session: what is typed goes to the server, what others do comes from there. Without a page: views listen with
-// `on`, and read `model`. The rules are in editor-model.js.
+// An editing session: saves changes to the server and receives the changes of other users. Does not use the DOM: views listen
+// with `on` and read `model`. The rules are in editor-model.js.
 
 import { Keeper, restore } from "./editor-keep.js";
 import * as m from "./editor-model.js";
@@ -7,17 +7,17 @@ import { Lost, Queue, SignedOut } from "./editor-queue.js";
 import { Undo } from "./editor-undo.js";
 
 const SAVE_AFTER_MS = 600;
-/** Somebody who types without a pause is saved all the same. */
+/** Continuous typing is saved after this time at the latest. */
 const SAVE_WITHIN_MS = 3_000;
 const KEEP_AFTER_MS = 150;
-/** Bytes that browsers send on behalf of a page that goes away. */
+/** The maximum request size that browsers send for a closing page, in bytes. */
 const MAX_KEEPALIVE = 60_000;
-const TRIES_AGAINST_OTHERS = 8;
+const MAX_CONFLICT_RETRIES = 8;
 
-/** What the server answers to what it does not take. */
+/** A request that the server has rejected. */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem?.detail ?? "The server did not take this.");
+    super(problem?.detail ?? "The server rejected the change.");
     this.status = status;
     this.problem = problem ?? {};
   }
@@ -25,7 +25,7 @@ export class Refused extends Error {
 
 export class Session {
   /**
-   * `api` as in console.js; `focused(subject, name)`: whether a person is in that box; `key()`: an Idempotency-Key.
+   * `api`: see console.js. `focused(subject, name)`: whether that field has the focus. `key()`: returns an Idempotency-Key.
    */
   constructor({ id, api, storage, who, focused = () => false, key, now = Date.now, timer = globalThis }) {
     Object.assign(this, { id, api, focused, key, now, timer });
@@ -56,12 +56,12 @@ export class Session {
     return this.model?.steps.find((own) => own.id === id);
   }
 
-  /** The steps to show. */
+  /** The visible steps. */
   get steps() {
     return this.model?.steps.filter((own) => !own.leaving) ?? [];
   }
 
-  /** How saving stands, in one word. */
+  /** The save status. */
   get state() {
     if (this.deleted) return "deleted";
     if (!this.model) return this.queue.trouble ?? "loading";
@@ -79,7 +79,7 @@ export class Session {
 
   structural = 0;
 
-  // Asking the server
+  // Requests
 
   async call(method, path, options = {}) {
     let response;
@@ -90,35 +90,35 @@ export class Session {
     } catch {
       throw new Lost();
     }
-    if (response.status === 401) throw new SignedOut("The session has ended.");
+    if (response.status === 401) throw new SignedOut("The session has expired.");
     if (response.status >= 500 || response.status === 429 || response.status === 408) {
-      throw new Lost("The server does not answer.", 1_000 * (Number(response.headers.get("Retry-After")) || 0));
+      throw new Lost("The server does not respond.", 1_000 * (Number(response.headers.get("Retry-After")) || 0));
     }
     let body = null;
     try {
       if (response.status !== 204 && response.status !== 304) body = await response.json();
     } catch {
-      throw new Lost("The answer broke off.");
+      throw new Lost("The response was incomplete.");
     }
     return { status: response.status, body, etag: response.headers.get("ETag") };
   }
 
-  /** As `call`, for what is expected to be taken. */
-  async ask(method, path, options) {
-    const answer = await this.call(method, path, options);
-    if (answer.status >= 400) throw new Refused(answer.status, answer.body);
-    return answer;
+  /** Like `call`, but throws `Refused` for an error status. */
+  async request(method, path, options) {
+    const response = await this.call(method, path, options);
+    if (response.status >= 400) throw new Refused(response.status, response.body);
+    return response;
   }
 
-  /** Reads the walkthrough, and puts back what was not saved when this browser was last here. */
+  /** Loads the walkthrough and restores unsaved text kept in this browser. */
   async load() {
-    const { body, etag } = await this.queue.push(() => this.ask("GET", this.path));
+    const { body, etag } = await this.queue.push(() => this.request("GET", this.path));
     this.model = m.model(body);
     this.etag = etag;
     const restored = this.restoreKept();
     this.tell("model");
     if (restored.length > 0) {
-      this.tell("notice", { text: `Text that had not been saved was restored: ${restored.join(", ")}.` });
+      this.tell("notice", { text: `Unsaved text was restored: ${restored.join(", ")}.` });
       this.schedule(0);
     }
   }
@@ -128,7 +128,7 @@ export class Session {
     for (const kept of this.keeper.all()) {
       let subject = kept.name === "head" ? this.model.head : this.step(kept.name);
       if (!subject) {
-        // Deleted meanwhile; its text is all that there is of it.
+        // The step has been deleted; only its stored text is left.
         subject = { ...m.step({ id: kept.name, title: kept.title }), gone: true };
         if (restore(subject, kept.fields)) this.model.steps.push(subject);
       } else if (!restore(subject, kept.fields)) {
@@ -149,7 +149,7 @@ export class Session {
     this.write(subject, name, text);
   }
 
-  /** As `edit`, without noting it for undo. */
+  /** Like `edit`, but not recorded for undo. */
   write(subject, name, text) {
     m.edit(subject.fields[name], text);
     this.keepSoon(subject);
@@ -194,7 +194,7 @@ export class Session {
     this.tell("status");
   }
 
-  /** Saves what can be saved, at once. */
+  /** Saves all pending changes immediately. */
   flush() {
     this.timer.clearTimeout(this.saveTimer);
     this.firstUnsaved = null;
@@ -204,16 +204,16 @@ export class Session {
     return this.queue.push(() => this.save(), "save").catch((error) => this.tell("problem", error.message));
   }
 
-  /** The page goes away, perhaps for good. */
-  goAway() {
+  /** Called when the page is hidden or closed. */
+  suspend() {
     this.keepNow();
     this.unloading = true;
     this.flush();
   }
 
-  comeBack() {
+  resume() {
     this.unloading = false;
-    // Publishing changes no draft, and is to be seen all the same.
+    // Publishing does not change the draft, but its result must be shown.
     this.etag = null;
     this.queue.wake();
   }
@@ -224,14 +224,14 @@ export class Session {
   }
 
   async saveOne(subject) {
-    for (let n = 0; n < TRIES_AGAINST_OTHERS; n += 1) {
+    for (let n = 0; n < MAX_CONFLICT_RETRIES; n += 1) {
       const change = subject.leaving ? null : m.changes(subject);
       if (!change || this.deleted) return;
       const path = subject === this.model.head ? this.path : `${this.path}/steps/${subject.id}`;
-      const answer = await this.call("PATCH", path, { body: change.body, ifMatch: `"${this.model.revision}"` });
-      if (answer.status < 300) return this.saved(subject, change, answer);
-      if (answer.status === 412 || answer.status === 404) await this.refresh();
-      else return this.refused(subject, change, answer.body);
+      const response = await this.call("PATCH", path, { body: change.body, ifMatch: `"${this.model.revision}"` });
+      if (response.status < 300) return this.saved(subject, change, response);
+      if (response.status === 412 || response.status === 404) await this.refresh();
+      else return this.refused(subject, change, response.body);
     }
   }
 
@@ -246,13 +246,13 @@ export class Session {
   }
 
   refused(subject, { sent }, problem) {
-    const message = problem?.detail ?? "The server did not take this.";
+    const message = problem?.detail ?? "The server rejected the change.";
     const names = problem?.field in sent ? [problem.field] : Object.keys(sent);
     for (const name of names) subject.fields[name].refused = { text: sent[name], message };
     this.tell("model");
   }
 
-  // What others do
+  // Changes by others
 
   async poll() {
     if (!this.model || this.deleted || !this.queue.idle) return;
@@ -261,29 +261,29 @@ export class Session {
 
   async refresh() {
     const headers = this.etag ? { "If-None-Match": this.etag } : {};
-    const answer = await this.call("GET", this.path, { headers });
-    if (answer.status === 304) return;
-    if (answer.status === 404) {
+    const response = await this.call("GET", this.path, { headers });
+    if (response.status === 304) return;
+    if (response.status === 404) {
       this.deleted = true;
       this.tell("model");
       return;
     }
-    if (answer.status >= 400) throw new Refused(answer.status, answer.body);
-    this.etag = answer.etag;
-    const told = m.merge(this.model, answer.body, this.focused);
-    // What was moved here, and is not there yet.
+    if (response.status >= 400) throw new Refused(response.status, response.body);
+    this.etag = response.etag;
+    const report = m.merge(this.model, response.body, this.focused);
+    // Reapplies moves that the server has not processed yet.
     for (const { id, after } of this.moves) m.moveAfter(this.model, id, after);
     for (const subject of m.subjects(this.model)) this.keep(subject);
     this.tell("model");
-    this.tell("others", told);
-    // What is not saved, and free to be sent, was typed on what is there now.
+    this.tell("others", report);
+    // Saves pending changes, which are now based on the current revision.
     if (m.subjects(this.model).some((subject) => m.changes(subject))) this.schedule();
   }
 
-  // Steps as a whole
+  // Step operations
 
-  /** Runs an act on the list of steps; gives its answer, or null when it could not be done. */
-  async act(task) {
+  /** Runs an operation on the list of steps. Returns its result, or null if it failed. */
+  async run(task) {
     this.structural += 1;
     this.tell("status");
     try {
@@ -300,8 +300,8 @@ export class Session {
     }
   }
 
-  /** Takes the revision of an act's answer; reads everything when somebody else was there in between. */
-  async revised(revision) {
+  /** Applies the revision of a response. Reloads if another user has made a change in between. */
+  async applyRevision(revision) {
     this.etag = null;
     if (this.model.info.current_version !== null) this.model.info.has_unpublished_changes = true;
     if (revision > this.model.revision + 1) await this.refresh();
@@ -313,17 +313,17 @@ export class Session {
       this.model.steps.push(m.step(body.step));
       m.moveAfter(this.model, body.step.id, after ?? m.previous(this.model, body.step.id));
     }
-    await this.revised(body.revision);
+    await this.applyRevision(body.revision);
     return body.step.id;
   }
 
-  /** Adds a step after the step `after`, or at the end; gives its id. */
+  /** Adds a step after the step `after`, or at the end. Returns its ID. */
   add(after, section) {
     const headers = { "Idempotency-Key": this.key() };
-    return this.act(async () => {
+    return this.run(async () => {
       const place = after && this.step(after) && !this.step(after).gone ? { after } : {};
       const body = { title: "New step", section_title: section || null, content: "", ...place };
-      return this.inserted(await this.ask("POST", `${this.path}/steps`, { body, headers }), place.after);
+      return this.inserted(await this.request("POST", `${this.path}/steps`, { body, headers }), place.after);
     });
   }
 
@@ -331,10 +331,10 @@ export class Session {
     this.flush();
     const headers = { "Idempotency-Key": this.key() };
     const path = `${this.path}/steps/${id}/duplicate`;
-    return this.act(async () => this.inserted(await this.ask("POST", path, { headers }), id));
+    return this.run(async () => this.inserted(await this.request("POST", path, { headers }), id));
   }
 
-  /** Moves a step behind another one (null: first), and into the section that is there. */
+  /** Moves a step after another one (null: first) and into the section at that position. */
   move(id, after) {
     if (m.previous(this.model, id) === after || id === after) return Promise.resolve();
     m.moveAfter(this.model, id, after);
@@ -342,48 +342,48 @@ export class Session {
     const at = this.model.steps.indexOf(own);
     const section = (other) => other?.fields.section_title.text;
     const before = section(this.model.steps[at - 1]);
-    const wanted = m.sectionBetween(section(own), before, section(this.model.steps[at + 1]));
+    const target = m.sectionBetween(section(own), before, section(this.model.steps[at + 1]));
     this.tell("model");
     const headers = { "Idempotency-Key": this.key() };
     const move = { id, after };
     this.moves.push(move);
-    const moved = this.act(async () => {
+    const moved = this.run(async () => {
       try {
-        const { body } = await this.ask("POST", `${this.path}/steps/${id}/move`, { body: { after }, headers });
-        await this.revised(body.revision);
+        const { body } = await this.request("POST", `${this.path}/steps/${id}/move`, { body: { after }, headers });
+        await this.applyRevision(body.revision);
       } catch (error) {
         if (error instanceof Refused) this.moves.splice(this.moves.indexOf(move), 1);
         throw error;
       }
       this.moves.splice(this.moves.indexOf(move), 1);
     });
-    if (wanted !== section(own)) this.edit(own, "section_title", wanted);
+    if (target !== section(own)) this.edit(own, "section_title", target);
     return moved;
   }
 
-  /** Deletes a step; gives what brings it back, or null when it was not deleted. */
+  /** Deletes a step. Returns what is needed to restore it, or null if it was not deleted. */
   remove(id) {
     const own = this.step(id);
     const after = m.previous(this.model, id);
     const seen = JSON.stringify(Object.values(own.fields).map((it) => it.base));
     own.leaving = true;
     this.tell("model");
-    return this.act(async () => {
+    return this.run(async () => {
       try {
-        for (let n = 0; n < TRIES_AGAINST_OTHERS; n += 1) {
+        for (let n = 0; n < MAX_CONFLICT_RETRIES; n += 1) {
           const ifMatch = `"${this.model.revision}"`;
-          const answer = await this.call("DELETE", `${this.path}/steps/${id}`, { ifMatch });
-          if (answer.status === 404) await this.refresh();
-          if (answer.status < 300 || answer.status === 404) return await this.removed(own, after, answer);
-          if (answer.status !== 412) throw new Refused(answer.status, answer.body);
+          const response = await this.call("DELETE", `${this.path}/steps/${id}`, { ifMatch });
+          if (response.status === 404) await this.refresh();
+          if (response.status < 300 || response.status === 404) return await this.removed(own, after, response);
+          if (response.status !== 412) throw new Refused(response.status, response.body);
           await this.refresh();
           const changed = Object.values(own.fields).some((it) => it.theirs !== null);
           if (changed || seen !== JSON.stringify(Object.values(own.fields).map((it) => it.base))) {
             const title = own.fields.title.text;
-            throw new Error(`Somebody else has just changed “${title}”, so it was not deleted. Look at it first.`);
+            throw new Error(`Another user has just changed “${title}”, so it was not deleted. Review the change first.`);
           }
         }
-        throw new Error("Others are changing this walkthrough. Try again in a moment.");
+        throw new Error("Other users are changing this walkthrough. Try again in a moment.");
       } finally {
         own.leaving = false;
       }
@@ -393,75 +393,75 @@ export class Session {
   async removed(own, after, { status, body }) {
     this.model.steps = this.model.steps.filter((other) => other !== own);
     this.keeper.drop(`${this.keeper.prefix}${own.id}:${this.keeper.tab}`);
-    if (status < 300) await this.revised(body.revision);
+    if (status < 300) await this.applyRevision(body.revision);
     return { step: m.toStep(own), after };
   }
 
-  /** Brings a deleted step back under its id, with the texts that it is given. */
-  bringBack({ step, after }) {
+  /** Restores a deleted step with its ID and the given content. */
+  restoreStep({ step, after }) {
     const headers = { "Idempotency-Key": this.key() };
-    return this.act(async () => {
+    return this.run(async () => {
       const place = after === null || this.step(after) ? { after } : {};
-      const answer = await this.ask("POST", `${this.path}/steps/${step.id}/restore`, { body: { step, ...place }, headers });
-      const there = this.step(step.id);
-      if (there) {
-        m.saved(there, Object.fromEntries(Object.entries(there.fields).map(([name, it]) => [name, it.text])), answer.body.step);
-        Object.assign(there, { gone: false, leaving: false });
-        this.keep(there);
-        await this.revised(answer.body.revision);
+      const response = await this.request("POST", `${this.path}/steps/${step.id}/restore`, { body: { step, ...place }, headers });
+      const existing = this.step(step.id);
+      if (existing) {
+        m.saved(existing, Object.fromEntries(Object.entries(existing.fields).map(([name, it]) => [name, it.text])), response.body.step);
+        Object.assign(existing, { gone: false, leaving: false });
+        this.keep(existing);
+        await this.applyRevision(response.body.revision);
         await this.refresh();
         return step.id;
       }
-      const id = await this.inserted(answer, place.after === null ? null : place.after);
+      const id = await this.inserted(response, place.after === null ? null : place.after);
       if (place.after === null) m.moveAfter(this.model, id, null);
       return id;
     });
   }
 
-  /** Takes back the last change that was typed ("undo"), or makes it again ("redo"); gives the change, or null. */
+  /** Undoes ("undo") or redoes ("redo") the last typed change. Returns the change, or null. */
   rewind(direction) {
     const subject = (id) => (id === "head" ? this.model.head : this.step(id));
     const text = (id, name) => subject(id)?.fields[name]?.text;
-    const change = this.undoing[direction](text, (id, name, wanted) => this.write(subject(id), name, wanted));
+    const change = this.undoing[direction](text, (id, name, target) => this.write(subject(id), name, target));
     if (change) this.tell("model");
     return change;
   }
 
-  /** The steps that were deleted from the draft and can be restored. */
+  /** Returns the deleted steps of the draft that can be restored. */
   async deletedSteps() {
-    const { body } = await this.queue.push(() => this.ask("GET", `${this.path}/deleted-steps`));
+    const { body } = await this.queue.push(() => this.request("GET", `${this.path}/deleted-steps`));
     return body.items;
   }
 
-  /** Makes a step what it was at a revision; gives its id, or null when it could not be done. */
+  /** Restores a step to a revision. Returns its ID, or null on failure. */
   restoreRevision(id, number) {
     const headers = { "Idempotency-Key": this.key() };
-    return this.act(async () => {
+    return this.run(async () => {
       const ifMatch = `"${this.model.revision}"`;
-      const answer = await this.call("POST", `${this.path}/steps/${id}/revisions/${number}/restore`, { headers, ifMatch });
-      if (answer.status === 412) {
+      const response = await this.call("POST", `${this.path}/steps/${id}/revisions/${number}/restore`, { headers, ifMatch });
+      if (response.status === 412) {
         await this.refresh();
-        throw new Error("Somebody else has just changed this walkthrough, so nothing was restored. Look at it, then restore again.");
+        throw new Error("Another user has just changed this walkthrough, so nothing was restored. Review the change, then restore again.");
       }
-      if (answer.status >= 400) throw new Refused(answer.status, answer.body);
+      if (response.status >= 400) throw new Refused(response.status, response.body);
       const own = this.step(id);
-      // What stands in the boxes gives way: the person asked for the restored text.
-      if (own) Object.assign(own, m.step(answer.body.step), { gone: false });
+      // Replaces unsaved text, because the user requested the restored text.
+      if (own) Object.assign(own, m.step(response.body.step), { gone: false });
       this.etag = null;
       await this.refresh();
       return id;
     });
   }
 
-  /** A step that somebody deleted is given up, with the text that was not saved. */
-  letGo(id) {
+  /** Discards a step that another user has deleted, including its unsaved text. */
+  discardDeleted(id) {
     const own = this.step(id);
     this.model.steps = this.model.steps.filter((other) => other !== own);
     this.keeper.drop(`${this.keeper.prefix}${id}:${this.keeper.tab}`);
     this.tell("model");
   }
 
-  /** Gives the steps `ids` another section heading. */
+  /** Sets the section of the steps `ids`. */
   rename(ids, section) {
     for (const id of ids) {
       const own = this.step(id);

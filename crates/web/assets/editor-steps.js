@@ -1,13 +1,13 @@
-// The list of steps: choosing, adding, moving by hand and by keyboard, deleting, sections.
+// The list of steps: selecting, adding, moving by pointer and keyboard, deleting, and sections.
 
 import { arrange, el, say } from "./dom.js";
 import { isConflict, isDirty, missing, previous, some } from "./editor-model.js";
 
 const NAMES = { content: "content", context_for_agent: "context", operations_for_agent: "operations" };
-/** So far a pointer has to go before a press becomes a drag. */
+/** The distance in pixels after which a press becomes a drag. */
 const DRAG_AFTER = 6;
 
-/** `editor`: session, chosen id, `choose(id, focus)`, `announce(text)`, `remove(id)`, `add(after)`. */
+/** `editor` provides the session, the selected ID, `choose(id, focus)`, `announce(text)`, `remove(id)` and `add(after)`. */
 export class Steps {
   constructor(editor, root) {
     this.editor = editor;
@@ -17,7 +17,7 @@ export class Steps {
     this.renaming = null;
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("pointerdown", (event) => this.press(event));
-    // A drag ends with a click on what is below; that chooses nothing.
+    // A drag ends with a click on the element below, which must not select a step.
     this.list.addEventListener("click", (event) => {
       if (this.dragged) event.stopPropagation();
     }, true);
@@ -34,7 +34,7 @@ export class Steps {
     const rows = steps.map((own, index) => {
       const row = this.rows.get(own.id) ?? this.make(own);
       const title = own.fields.section_title.text;
-      // A first run without a section needs no heading; a later one would seem to belong to the section above it.
+      // Steps without a section need a heading unless they come first; otherwise they would seem to belong to the section above.
       const begins = title !== section ? title : null;
       section = title;
       this.fill(row, own, { index, begins, kind });
@@ -85,8 +85,8 @@ export class Steps {
     say(row.title, own.fields.title.text || "Untitled step");
     const lacks = missing(kind, own).map((name) => NAMES[name]);
     const marks = [];
-    if (own.gone) marks.push(["bad", "Deleted by somebody else"]);
-    else if (some(own, isConflict)) marks.push(["bad", "Two versions"]);
+    if (own.gone) marks.push(["bad", "Deleted by another user"]);
+    else if (some(own, isConflict)) marks.push(["bad", "Conflict"]);
     else if (some(own, (it) => it.refused !== null && isDirty(it))) marks.push(["bad", "Not saved"]);
     if (lacks.length > 0) marks.push(["warn", `Missing: ${lacks.join(", ")}`]);
     const key = JSON.stringify(marks);
@@ -112,14 +112,14 @@ export class Steps {
     row.heading.hidden = begins === null;
     if (begins === null || row.heading.dataset.section === begins) return;
     row.heading.dataset.section = begins;
-    const [text, label] = begins === "" ? ["Name", "Name this section"] : ["Rename", `Rename the section ${begins}`];
+    const [text, label] = begins === "" ? ["Add name", "Add a section name"] : ["Rename", `Rename section ${begins}`];
     row.heading.replaceChildren(
       el("h3", {}, begins || "No section"),
       el("button", { type: "button", class: "link", "aria-label": label, onclick: () => this.rename(row, own.id) }, text));
   }
 
-  /** The steps of the run of one section that begins with `id`. */
-  run(id) {
+  /** Returns the IDs of consecutive steps of one section, starting with `id`. */
+  sectionSteps(id) {
     const { steps } = this.session;
     const at = steps.findIndex((own) => own.id === id);
     const section = steps[at].fields.section_title.text;
@@ -135,16 +135,16 @@ export class Steps {
       if (this.renaming !== id) return;
       this.renaming = null;
       delete row.heading.dataset.section;
-      const ids = this.run(id);
+      const ids = this.sectionSteps(id);
       if (save && input.value !== before) {
         this.session.rename(ids, input.value);
-        const steps = ids.length === 1 ? "one step" : `${ids.length} steps`;
-        this.editor.announce(input.value ? `The section of ${steps} is ${input.value}.` : `${steps} without a section.`);
+        const steps = ids.length === 1 ? "1 step" : `${ids.length} steps`;
+        this.editor.announce(input.value ? `Section of ${steps} set to ${input.value}.` : `Section removed from ${steps}.`);
       }
       this.show();
       (row.heading.querySelector("button") ?? row.open).focus();
     };
-    const input = el("input", { "aria-label": before ? `New name of the section ${before}` : "Name of the section", value: before, autocomplete: "off" });
+    const input = el("input", { "aria-label": before ? `New name of section ${before}` : "Section name", value: before, autocomplete: "off" });
     input.addEventListener("keydown", (event) => {
       event.stopPropagation();
       if (event.key === "Enter" || event.key === "Escape") {
@@ -186,7 +186,7 @@ export class Steps {
     row.open.focus();
   }
 
-  /** Moves a step one place up or down. */
+  /** Moves a step one position up or down. */
   shift(id, by) {
     const { steps } = this.session;
     const at = steps.findIndex((own) => own.id === id);
@@ -194,24 +194,24 @@ export class Steps {
     if (to < 0 || to >= steps.length) return;
     const focus = document.activeElement;
     this.move(id, by < 0 ? (steps[to - 1]?.id ?? null) : steps[to].id);
-    // The element has been moved, which takes the focus from it.
+    // Moving the element loses the focus.
     if (focus?.isConnected && !focus.disabled) focus.focus();
     else this.focus(id);
   }
 
   move(id, after) {
-    if (this.session.step(id).gone) return this.editor.announce("Somebody else deleted this step. Put it back first.");
-    // What is gone is none of the server's: nothing stands behind it.
+    if (this.session.step(id).gone) return this.editor.announce("Another user deleted this step. Restore it first.");
+    // The server does not know deleted steps, so a step cannot be moved after one.
     while (after !== null && this.session.step(after)?.gone) after = previous(this.session.model, after);
     this.session.move(id, after);
     const at = this.session.steps.findIndex((own) => own.id === id);
     const own = this.session.step(id);
     const section = own.fields.section_title.text;
-    const where = section ? `, in the section ${section}` : "";
+    const where = section ? `, in section ${section}` : "";
     this.editor.announce(`${own.fields.title.text}: now step ${at + 1} of ${this.session.steps.length}${where}.`);
   }
 
-  // By hand: with a mouse anywhere on the row, with a finger on the grip, so that the page can still be scrolled.
+  // Pointer: a mouse can drag anywhere on the row, touch only on the grip, so that the page can still be scrolled.
 
   press(event) {
     const row = event.target.closest(".step-row");
@@ -259,7 +259,7 @@ export class Steps {
     }, 16);
   }
 
-  /** Between which steps the pointer is: the row, and whether before it. */
+  /** Returns the drop position at `y`: the row, and whether before or after it. */
   placeAt(y) {
     const items = [...this.list.children];
     for (const item of items) {

@@ -1,60 +1,60 @@
-// What the buttons above a Markdown field do to its text, and how long texts are. Pure.
+// The toolbar actions of the Markdown field, and text lengths. No side effects.
 
-/** Bytes of a text in UTF-8. */
+/** Returns the number of UTF-8 bytes of a text. */
 export function bytes(text) {
   return new TextEncoder().encode(text).length;
 }
 
-/** Characters as the server counts them. */
+/** Returns the number of characters (code points), as the server counts them. */
 export function characters(text) {
   return [...text].length;
 }
 
 /**
- * What a button does: `{text, start, end}` is a text with a selection; gives what replaces which part, and what is selected
- * then: `{from, to, insert, start, end}`.
+ * Applies a toolbar action to a text with a selection (`{text, start, end}`). Returns the replacement and the new selection:
+ * `{from, to, insert, start, end}`.
  */
 export function apply(kind, { text, start, end }) {
-  const chosen = text.slice(start, end);
+  const selected = text.slice(start, end);
   switch (kind) {
-    case "bold": return around(text, start, end, "**", "bold text");
-    case "italic": return around(text, start, end, "_", "italic text");
-    case "code": return around(text, start, end, "`", "code");
-    case "block": return block(text, start, end);
-    case "link": return link(start, end, chosen);
-    case "list": return lines(text, start, end, () => "- ", /^[-*+] /);
-    case "numbers": return lines(text, start, end, (index) => `${index + 1}. `, /^\d+[.)] /);
+    case "bold": return toggleMarks(text, start, end, "**", "bold text");
+    case "italic": return toggleMarks(text, start, end, "_", "italic text");
+    case "code": return toggleMarks(text, start, end, "`", "code");
+    case "block": return insertBlock(text, start, end);
+    case "link": return insertLink(start, end, selected);
+    case "list": return toggleLines(text, start, end, () => "- ", /^[-*+] /);
+    case "numbers": return toggleLines(text, start, end, (index) => `${index + 1}. `, /^\d+[.)] /);
     default: throw new Error(`no such button: ${kind}`);
   }
 }
 
-function around(text, start, end, mark, placeholder) {
+function toggleMarks(text, start, end, mark, placeholder) {
   const n = mark.length;
-  // Once more takes it away again, whether the marks are selected or stand around what is.
+  // Applying the action again removes the marks, whether they are inside or around the selection.
   if (text.slice(start - n, start) === mark && text.slice(end, end + n) === mark) {
     return { from: start - n, to: end + n, insert: text.slice(start, end), start: start - n, end: end - n };
   }
-  const chosen = text.slice(start, end);
-  if (chosen.length >= 2 * n + 1 && chosen.startsWith(mark) && chosen.endsWith(mark)) {
-    return { from: start, to: end, insert: chosen.slice(n, -n), start, end: end - 2 * n };
+  const selected = text.slice(start, end);
+  if (selected.length >= 2 * n + 1 && selected.startsWith(mark) && selected.endsWith(mark)) {
+    return { from: start, to: end, insert: selected.slice(n, -n), start, end: end - 2 * n };
   }
-  const inner = chosen || placeholder;
+  const inner = selected || placeholder;
   return { from: start, to: end, insert: mark + inner + mark, start: start + n, end: start + n + inner.length };
 }
 
-function link(start, end, chosen) {
-  if (/^https?:\/\/\S+$/.test(chosen)) {
-    return { from: start, to: end, insert: `[text](${chosen})`, start: start + 1, end: start + 5 };
+function insertLink(start, end, selected) {
+  if (/^https?:\/\/\S+$/.test(selected)) {
+    return { from: start, to: end, insert: `[text](${selected})`, start: start + 1, end: start + 5 };
   }
-  const label = chosen || "text";
+  const label = selected || "text";
   const at = start + label.length + 3;
   return { from: start, to: end, insert: `[${label}](https://)`, start: at, end: at + 8 };
 }
 
-function block(text, start, end) {
-  const chosen = text.slice(start, end);
-  const inner = chosen || "code";
-  // A fence that the text itself does not have.
+function insertBlock(text, start, end) {
+  const selected = text.slice(start, end);
+  const inner = selected || "code";
+  // Uses a fence that the text does not contain.
   let fence = "```";
   while (inner.includes(fence)) fence += "`";
   const before = start === 0 || text[start - 1] === "\n" ? "" : "\n";
@@ -65,7 +65,7 @@ function block(text, start, end) {
   return { from: start, to: end, insert: open + inner + close, start: at, end: at + inner.length };
 }
 
-function lines(text, start, end, mark, marked) {
+function toggleLines(text, start, end, mark, marked) {
   const from = text.lastIndexOf("\n", start - 1) + 1;
   const next = text.indexOf("\n", Math.max(end, from));
   const to = next < 0 ? text.length : next;

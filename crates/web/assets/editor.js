@@ -1,4 +1,4 @@
-// The editor: puts the parts together. docs/console.md, "The editor", says what holds.
+// The editor page. docs/console.md, "The editor", describes its behaviour.
 
 import { api } from "./console.js";
 import { el, say } from "./dom.js";
@@ -38,7 +38,7 @@ class Editor {
     this.banner = part("[data-banner]");
     this.banner.append(el("div", { class: "banner" }), this.headConflicts.place);
     this.trash = [];
-    this.session.on((kind, detail) => this.hear(kind, detail));
+    this.session.on((kind, detail) => this.handle(kind, detail));
     this.listen();
   }
 
@@ -47,7 +47,7 @@ class Editor {
     try {
       await this.session.load();
     } catch (error) {
-      return this.warn(error.message, el("a", { href: location.href }, "Load the page again"));
+      return this.showWarning(error.message, el("a", { href: location.href }, "Reload the page"));
     }
     this.choose(this.session.step(this.chosen) ? this.chosen : (this.session.steps[0]?.id ?? null), false);
     await this.showDeleted();
@@ -62,13 +62,13 @@ class Editor {
       button.addEventListener("click", () => this.pane(button.dataset.pane));
     }
     document.addEventListener("visibilitychange", () => {
-      if (document.visibilityState === "hidden") return this.session.goAway();
-      this.session.comeBack();
+      if (document.visibilityState === "hidden") return this.session.suspend();
+      this.session.resume();
       this.session.poll();
     });
-    window.addEventListener("pagehide", () => this.session.goAway());
-    for (const event of ["online", "focus"]) window.addEventListener(event, () => this.session.comeBack());
-    // What people press out of habit does what they mean.
+    window.addEventListener("pagehide", () => this.session.suspend());
+    for (const event of ["online", "focus"]) window.addEventListener(event, () => this.session.resume());
+    // Ctrl+S saves immediately.
     document.addEventListener("keydown", (event) => {
       if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
       event.preventDefault();
@@ -81,7 +81,7 @@ class Editor {
     window.addEventListener("beforeunload", (event) => {
       if (this.session.isUnsaved) event.preventDefault();
     });
-    // On to another page of this walkthrough: with all that is written.
+    // Saves pending changes before navigating to another page of this walkthrough.
     this.root.addEventListener("click", async (event) => {
       const link = event.target.closest("a[data-leave]");
       if (!link || !this.session.isUnsaved || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -91,7 +91,7 @@ class Editor {
     });
   }
 
-  hear(kind, detail) {
+  handle(kind, detail) {
     if (kind === "notice") return this.toast(detail.text);
     if (kind === "problem") return this.toast(detail, null, true);
     if (kind === "others") return this.others(detail);
@@ -101,7 +101,7 @@ class Editor {
       this.showBanner();
     }
     if (!this.session.model || kind === "status") return;
-    if (!this.session.step(this.chosen) && kind === "model") this.follow();
+    if (!this.session.step(this.chosen) && kind === "model") this.selectNeighbour();
     const none = this.session.steps.length === 0;
     this.root.classList.toggle("none", none);
     this.root.querySelector("[data-no-steps]").hidden = !none;
@@ -116,22 +116,22 @@ class Editor {
     this.preview.refresh();
   }
 
-  /** The chosen step is not there any more: on to the one that has its place. */
-  follow() {
+  /** Selects the step at the position of a step that no longer exists. */
+  selectNeighbour() {
     const { steps } = this.session;
     this.chosen = (steps[this.place ?? 0] ?? steps.at(-1))?.id ?? null;
-    this.address();
+    this.updateUrl();
   }
 
   others({ added, changed, removed }) {
-    const said = [];
-    const count = (n) => (n === 1 ? "a step" : `${n} steps`);
-    if (added.length > 0) said.push(`added ${count(added.length)}`);
-    if (changed.length > 0) said.push(`changed ${count(changed.length)}`);
-    if (removed.length > 0) said.push(`deleted ${removed.map((own) => `“${own.fields.title.text}”`).join(", ")}`);
-    if (said.length > 0) this.announce(`Somebody else ${said.join(", ")}.`);
+    const parts = [];
+    const count = (n) => (n === 1 ? "1 step" : `${n} steps`);
+    if (added.length > 0) parts.push(`added ${count(added.length)}`);
+    if (changed.length > 0) parts.push(`changed ${count(changed.length)}`);
+    if (removed.length > 0) parts.push(`deleted ${removed.map((own) => `“${own.fields.title.text}”`).join(", ")}`);
+    if (parts.length > 0) this.announce(`Another user ${parts.join(", ")}.`);
     for (const own of removed) {
-      if (!own.gone && !own.leaving) this.toast(`Somebody else deleted “${own.fields.title.text}”.`);
+      if (!own.gone && !own.leaving) this.toast(`Another user deleted “${own.fields.title.text}”.`);
     }
   }
 
@@ -139,40 +139,40 @@ class Editor {
     const { state } = this.session;
     const login = `/login?${new URLSearchParams({ next: "/" })}`;
     if (state === "signed-out") {
-      this.warn("Your session has ended. What you write is kept in this browser, and saved as soon as you have signed in.",
-        el("a", { href: login, target: "_blank", rel: "noopener" }, "Sign in in a new tab"));
+      this.showWarning("Your session has expired. Your changes are kept in this browser and saved after you sign in.",
+        el("a", { href: login, target: "_blank", rel: "noopener" }, "Sign in (new tab)"));
     } else if (state === "lost") {
-      this.warn("The server cannot be reached. Go on writing: what you write is kept in this browser, and saved when the connection is back.",
-        el("button", { type: "button", class: "small", onclick: () => this.session.comeBack() }, "Try now"));
+      this.showWarning("The server cannot be reached. You can continue editing: your changes are kept in this browser and saved when the connection is restored.",
+        el("button", { type: "button", class: "small", onclick: () => this.session.resume() }, "Retry now"));
     } else if (state === "deleted") {
-      this.warn("Somebody else deleted this walkthrough. Copy what you still need of it.",
-        el("a", { href: this.root.querySelector(".crumbs a").href }, "To the walkthroughs"));
+      this.showWarning("Another user deleted this walkthrough. Copy any text that you still need.",
+        el("a", { href: this.root.querySelector(".crumbs a").href }, "Go to walkthroughs"));
     } else {
       this.banner.firstChild.replaceChildren();
     }
   }
 
-  warn(text, action) {
+  showWarning(text, action) {
     this.banner.firstChild.replaceChildren(el("div", { class: "note warn with-action" }, el("p", {}, text), action));
   }
 
   // Steps
 
-  /** Shows the step `id`; with `show`, also where only one pane is seen. */
+  /** Selects the step `id`. With `show`, also opens the edit pane on small screens. */
   choose(id, show) {
     this.chosen = id;
-    this.address();
-    this.hear("model");
+    this.updateUrl();
+    this.handle("model");
     this.root.querySelector(".pane-edit").scrollTop = 0;
     if (show) this.pane("edit");
   }
 
-  /** The address of the page names the step. */
-  address() {
-    const address = new URL(location.href);
-    if (this.chosen) address.searchParams.set("step", this.chosen);
-    else address.searchParams.delete("step");
-    history.replaceState(null, "", address);
+  /** Updates the step in the URL of the page. */
+  updateUrl() {
+    const url = new URL(location.href);
+    if (this.chosen) url.searchParams.set("step", this.chosen);
+    else url.searchParams.delete("step");
+    history.replaceState(null, "", url);
     this.place = Math.max(0, this.session.steps.findIndex((own) => own.id === this.chosen));
   }
 
@@ -199,7 +199,7 @@ class Editor {
     if (!copy) return;
     this.choose(copy, false);
     this.steps.focus(copy);
-    this.announce(`Duplicated, as step ${this.place + 1}.`);
+    this.announce(`Duplicated as step ${this.place + 1}.`);
   }
 
   async remove(id) {
@@ -209,7 +209,7 @@ class Editor {
     const title = steps[at].fields.title.text;
     if (steps[at].gone) {
       this.choose(id, true);
-      return this.announce("Somebody else deleted this step already. Above its fields you decide about your text.");
+      return this.announce("Another user has already deleted this step. Decide above the fields what to do with your text.");
     }
     const next = (steps[at + 1] ?? steps[at - 1])?.id ?? null;
     const removing = this.session.remove(id);
@@ -217,20 +217,20 @@ class Editor {
     if (next) this.steps.focus(next);
     else this.root.querySelector("[data-no-steps] button").focus();
     const removed = await removing;
-    if (removed) return this.discard(removed, title);
+    if (removed) return this.offerRestore(removed, title);
     this.choose(id, false);
     this.steps.focus(id);
   }
 
-  /** Takes back the last change, or makes it again, and shows where. */
+  /** Undoes or redoes the last change and selects the changed step. */
   rewind(direction) {
     const change = this.session.model && this.session.rewind(direction);
-    if (!change) return this.announce(direction === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
+    if (!change) return this.announce(direction === "undo" ? "Nothing to undo." : "Nothing to redo.");
     if (change.id !== "head" && change.id !== this.chosen) this.choose(change.id, false);
     this.announce(direction === "undo" ? "Undone." : "Redone.");
   }
 
-  /** Ctrl+Z: the browser undoes what was typed in a box since the page was loaded; what is older, this does. */
+  /** Ctrl+Z: the browser undoes text typed since the page was loaded; this method undoes earlier changes. */
   rewindByKey(event) {
     const key = event.key.toLowerCase();
     if (!(event.ctrlKey || event.metaKey) || event.altKey || !["z", "y"].includes(key)) return;
@@ -240,7 +240,7 @@ class Editor {
     this.rewind(key === "y" || event.shiftKey ? "redo" : "undo");
   }
 
-  /** Steps that were deleted earlier can be put back as well as those that were deleted just now. */
+  /** Lists steps that were deleted in earlier sessions, so that they can be restored too. */
   async showDeleted() {
     try {
       for (const { id, revision } of await this.session.deletedSteps()) {
@@ -248,12 +248,12 @@ class Editor {
       }
       this.showTrash();
     } catch {
-      // The list is a help; what is typed does not depend on it.
+      // The list is optional; editing does not depend on it.
     }
   }
 
-  /** Says that a step is deleted, and offers to bring it back. */
-  discard(removed, title) {
+  /** Announces a deleted step and offers to restore it. */
+  offerRestore(removed, title) {
     this.trash.unshift({ ...removed, title });
     this.showTrash();
     this.toast(`“${title}” was deleted.`, { label: "Undo", act: () => this.undo(removed.step.id) });
@@ -264,51 +264,51 @@ class Editor {
     if (!removed) return;
     const restored = await (removed.number
       ? this.session.restoreRevision(id, removed.number)
-      : this.session.bringBack(removed));
+      : this.session.restoreStep(removed));
     if (!restored) return;
     this.trash = this.trash.filter((it) => it !== removed);
     this.showTrash();
     this.choose(restored, false);
     this.steps.focus(restored);
-    this.announce(`“${removed.title}” is back, as step ${this.place + 1}.`);
+    this.announce(`“${removed.title}” restored as step ${this.place + 1}.`);
   }
 
-  async bringBackOwn(id) {
+  async restoreOwn(id) {
     const { steps } = this.session;
     const at = steps.findIndex((own) => own.id === id);
     const before = steps.slice(0, at).reverse().find((own) => !own.gone);
-    await this.session.bringBack({ step: toStep(this.session.step(id)), after: before?.id ?? null });
+    await this.session.restoreStep({ step: toStep(this.session.step(id)), after: before?.id ?? null });
   }
 
-  letGo(id) {
+  discardDeleted(id) {
     const own = this.session.step(id);
     const removed = { step: toStep(own), after: previous(this.session.model, id) };
-    this.session.letGo(id);
-    this.discard(removed, own.fields.title.text);
+    this.session.discardDeleted(id);
+    this.offerRestore(removed, own.fields.title.text);
   }
 
   showTrash() {
     this.root.querySelector("[data-trash]").hidden = this.trash.length === 0;
     this.root.querySelector("[data-trash-list]").replaceChildren(...this.trash.map(({ step, title }) =>
       el("li", {}, el("span", {}, title), " ",
-        el("button", { type: "button", class: "small", "aria-label": `Put back ${title}`, onclick: () => this.undo(step.id) }, "Put back"))));
+        el("button", { type: "button", class: "small", "aria-label": `Restore ${title}`, onclick: () => this.undo(step.id) }, "Restore"))));
   }
 
-  /** After a decision: to the box that it was about. */
-  backTo(subject, name) {
+  /** Focuses the field of a resolved conflict. */
+  focusField(subject, name) {
     if (subject === this.session.model.head) this.head.title.focus();
     else this.fields.focus(name);
   }
 
-  // Saying
+  // Messages
 
   announce(text) {
     const place = this.root.querySelector("[data-announce]");
-    // The same sentence twice is said twice.
+    // Makes screen readers announce a repeated message.
     say(place, place.textContent === text ? `${text}\u00a0` : text);
   }
 
-  /** A message that goes away by itself, but not while somebody is about to use it. */
+  /** Shows a message that disappears after a while, unless it is hovered or focused. */
   toast(text, action = null, bad = false) {
     const close = () => toast.remove();
     const toast = el("div", { class: bad ? "toast bad" : "toast", role: bad ? "alert" : "status" }, el("p", {}, text));

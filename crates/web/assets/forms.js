@@ -1,15 +1,16 @@
-// What people type into forms is not lost: a form whose session has ended is filled again after signing in, and leaving a
-// form that was changed asks first. Kept in sessionStorage: of this tab, for this user, for an hour; never a secret.
+// Protects form input from being lost: a form submitted after the session has ended is filled in again after signing in, and
+// leaving a changed form asks for confirmation. Stored in sessionStorage per tab and user for one hour; secrets are never
+// stored.
 
 import { forgetUndo } from "./editor-undo.js";
 
 const KEY = "waypost.form";
 const MAX_AGE_MS = 60 * 60 * 1_000;
 const MAX_CHARS = 300_000;
-/** Fields that are never kept. Files cannot be. */
+/** Field types that are never stored. Files cannot be stored. */
 const NEVER = new Set(["password", "file", "hidden", "submit", "button", "image", "reset"]);
 
-/** The fields of `form` as they can be kept: name, type, value, and whether it is ticked. */
+/** Returns the storable fields of `form`: name, type, value, and whether it is checked. */
 export function fieldsOf(form) {
   const kept = [];
   for (const field of form.elements) {
@@ -22,34 +23,34 @@ export function fieldsOf(form) {
   return kept;
 }
 
-/** A field that a person confirms with, or a one-time code. */
+/** Whether a field contains a confirmation, a password or a one-time code. */
 function isPrivate(field) {
   return "typed" in field.dataset || /one-time-code|password/.test(field.getAttribute("autocomplete") ?? "");
 }
 
-/** Puts kept values into `form`; gives those that have no field any more. */
+/** Fills stored values into `form`. Returns the values whose field no longer exists. */
 export function fill(form, kept) {
   const taken = new Set();
   return kept.filter((it) => {
     const fields = [...form.elements].filter((field) => field.name === it.name && field.type === it.type && !isPrivate(field));
-    const ticked = it.type === "checkbox" || it.type === "radio";
-    const field = fields.find((own) => !taken.has(own) && (!ticked || own.value === it.value));
-    if (!field) return ticked ? it.on : (it.value ?? "") !== "";
+    const isCheckable = it.type === "checkbox" || it.type === "radio";
+    const field = fields.find((own) => !taken.has(own) && (!isCheckable || own.value === it.value));
+    if (!field) return isCheckable ? it.on : (it.value ?? "") !== "";
     taken.add(field);
-    if (ticked) field.checked = it.on;
+    if (isCheckable) field.checked = it.on;
     else if (it.values) for (const option of field.options) option.selected = it.values.includes(option.value);
     else field.value = it.value;
     return false;
   });
 }
 
-/** Whether a field says something else than when its page was made. */
+/** Whether the value of a field differs from its initial value. */
 export function isChanged(field) {
   if (!field.name || field.disabled || isPrivate(field)) return false;
   if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
   if (field.options) {
     const options = [...field.options];
-    // Without a choice by the server the first option of a list is chosen.
+    // If the server selects no option, the browser selects the first.
     const none = field.type === "select-one" && !options.some((option) => option.defaultSelected);
     return options.some((option, at) => option.selected !== (none ? at === 0 : option.defaultSelected));
   }
@@ -57,8 +58,8 @@ export function isChanged(field) {
   return !NEVER.has(field.type) && field.value !== field.defaultValue;
 }
 
-/** What is kept of the form that was sent last. */
-export class Kept {
+/** The stored fields of the last submitted form. */
+export class FormStore {
   constructor(storage, now = Date.now) {
     this.storage = storage;
     this.now = now;
@@ -69,7 +70,7 @@ export class Kept {
       const kept = JSON.parse(this.storage.getItem(KEY));
       if (kept && this.now() - kept.at < MAX_AGE_MS && Array.isArray(kept.fields)) return kept;
     } catch {
-      // Not ours, or the browser keeps nothing.
+      // Malformed, or storage is not available.
     }
     this.drop();
     return null;
@@ -81,7 +82,7 @@ export class Kept {
       if (text.length <= MAX_CHARS) this.storage.setItem(KEY, text);
       else this.drop();
     } catch {
-      // Full, or forbidden by the browser.
+      // Storage is full or not available.
     }
   }
 
@@ -89,13 +90,13 @@ export class Kept {
     try {
       this.storage.removeItem(KEY);
     } catch {
-      // As above.
+      // Storage is not available.
     }
   }
 
   /**
-   * Where a form of the page at `path` comes back. A form that was refused is shown again at the address that it was sent
-   * to, which may exist for sending only, so it comes back where it was first. Ask before `arrive`, which drops it.
+   * Returns the path at which a form of the page at `path` is restored. A rejected form is shown at the URL it was submitted
+   * to, which may only accept POST, so the form is restored at its original page. Call this before `arrive`, which drops it.
    */
   home(path, wasRedirected) {
     const kept = this.read();
@@ -103,8 +104,8 @@ export class Kept {
   }
 
   /**
-   * A page of `viewer` (null: nobody is signed in) at `path` was loaded. Gives what to put back into its form, once.
-   * What was sent and answered is dropped; after a page for visitors it was not answered.
+   * Called when a page at `path` is loaded by `viewer` (null if no user is signed in). Returns the stored form to restore, once.
+   * A form whose submit succeeded is dropped; if the next page is one for visitors, the submit failed.
    */
   arrive(viewer, path) {
     const kept = this.read();
@@ -120,16 +121,16 @@ export class Kept {
   }
 }
 
-/** Forms that are sent to be kept, and asked about: those that change something, not lists where one ticks rows. */
-const isWritten = (form) => form instanceof HTMLFormElement && form.method === "post" && !form.matches("[data-bulk], [data-no-warning]");
+/** Whether a form is protected: forms that change something, except lists with row selection. */
+const isProtected = (form) => form instanceof HTMLFormElement && form.method === "post" && !form.matches("[data-bulk], [data-no-warning]");
 
-function same(action) {
-  return [...document.forms].filter((form) => isWritten(form) && new URL(form.action).pathname === action);
+function formsWithAction(action) {
+  return [...document.forms].filter((form) => isProtected(form) && new URL(form.action).pathname === action);
 }
 
-/** Puts `kept` back into the page, and says so. */
-function putBack(kept) {
-  const form = same(kept.action)[kept.index] ?? same(kept.action)[0];
+/** Restores `kept` in the page and shows a note. */
+function restore(kept) {
+  const form = formsWithAction(kept.action)[kept.index] ?? formsWithAction(kept.action)[0];
   const left = form ? fill(form, kept.fields) : kept.fields.filter((it) => (it.value ?? "") !== "" && it.on !== false);
   form?.closest("dialog")?.showModal();
   for (let up = form?.closest("details"); up; up = up.parentElement.closest("details")) up.open = true;
@@ -138,8 +139,8 @@ function putBack(kept) {
   note.setAttribute("role", "status");
   note.dataset.restored = "";
   note.append(form
-    ? "Your session had ended, so the form was not sent. What you typed is back: check it and send it again. Files and secrets have to be entered again."
-    : "Your session had ended, so the form was not sent. Its form is no longer on this page. This is what you typed:");
+    ? "Your session had expired, so the form was not submitted. Your input has been restored: review it and submit the form again. Enter files and secrets again."
+    : "Your session had expired, so the form was not submitted. The form is no longer on this page. This was your input:");
   for (const it of left) {
     const text = document.createElement("pre");
     text.textContent = `${it.name}: ${it.value ?? it.values.join(", ")}`;
@@ -149,37 +150,37 @@ function putBack(kept) {
   note.scrollIntoView({ block: "center" });
 }
 
-/** Starts all of it on this page. */
-export function keepForms(viewer) {
-  const kept = new Kept(window.sessionStorage);
+/** Sets up form protection on this page. */
+export function protectForms(viewer) {
+  const store = new FormStore(window.sessionStorage);
   const path = location.pathname + location.search;
-  const page = kept.home(path, performance.getEntriesByType("navigation")[0]?.redirectCount > 0);
+  const page = store.home(path, performance.getEntriesByType("navigation")[0]?.redirectCount > 0);
   let sending = false;
-  const back = kept.arrive(viewer, path);
-  if (back) putBack(back);
+  const restored = store.arrive(viewer, path);
+  if (restored) restore(restored);
   if (!viewer) {
-    returnAfterSignIn(kept.read());
+    returnAfterSignIn(store.read());
     return;
   }
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method === "post" && new URL(form.action).pathname === "/logout") {
-      kept.drop();
+      store.drop();
       forgetUndo(window.localStorage);
     }
-    if (!isWritten(form)) return;
+    if (!isProtected(form)) return;
     const action = new URL(form.action).pathname;
-    kept.write({ viewer, page, action, index: same(action).indexOf(form), fields: fieldsOf(form) });
+    store.write({ viewer, page, action, index: formsWithAction(action).indexOf(form), fields: fieldsOf(form) });
     sending = !event.defaultPrevented;
   });
   window.addEventListener("pageshow", () => { sending = false; });
   window.addEventListener("beforeunload", (event) => {
-    const unsent = [...document.forms].filter((form) => isWritten(form) && [...form.elements].some(isChanged));
+    const unsent = [...document.forms].filter((form) => isProtected(form) && [...form.elements].some(isChanged));
     if (!sending && unsent.length > 0) event.preventDefault();
   });
 }
 
-/** The sign-in leads back to the page of the form. */
+/** Makes the sign-in return to the page of the form. */
 function returnAfterSignIn(kept) {
   if (!kept?.lost) return;
   for (const input of document.querySelectorAll('form input[type="hidden"][name="next"]')) {

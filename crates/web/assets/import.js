@@ -1,62 +1,62 @@
-// The import: files are dropped or chosen, a dry run says what would happen, and the author confirms.
-// Everything that comes from a file or from the server is put into the page as text, never as HTML.
+// The import: the author drops or selects files, reviews the result of a dry run and confirms.
+// Content of files and of the server is only ever inserted as text, never as HTML.
 
 const root = document.getElementById("import");
 const drop = root.querySelector("[data-drop]");
 const options = root.querySelector("[data-options]");
-const said = root.querySelector("[data-said]");
+const status = root.querySelector("[data-status]");
 const report = root.querySelector("[data-report]");
-const LIMIT = 8 * 1024 * 1024;
+const MAX_BYTES = 8 * 1024 * 1024;
 const SOURCE = /^index\.json$|\.(md|markdown|tour)$/i;
-const FOREIGN = [".git", ".hg", ".svn", "node_modules"];
-/** Entries of a dropped folder that are looked at, at most. */
-const ENTRIES = 20_000;
-let chosen = [];
+const IGNORED_FOLDERS = [".git", ".hg", ".svn", "node_modules"];
+/** The maximum number of entries read from a dropped folder. */
+const MAX_ENTRIES = 20_000;
+let selected = [];
 let turn = 0;
 
 function element(name, { text, ...attributes } = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  made.append(...children);
-  return made;
+  const created = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
+  if (text !== undefined) created.textContent = text;
+  created.append(...children);
+  return created;
 }
 
 function problem(text) {
   report.replaceChildren(element("div", { class: "problem", role: "alert", text }));
 }
 
-/** Whether a file of a folder can be part of a walkthrough: the same rule as on the server. */
+/** Whether a file of a folder can be part of a walkthrough. The server applies the same rule. */
 function isSource(path) {
   const parts = path.split("/");
   const name = parts.pop();
-  return !name.startsWith(".") && !parts.some((part) => FOREIGN.includes(part)) && SOURCE.test(name);
+  return !name.startsWith(".") && !parts.some((part) => IGNORED_FOLDERS.includes(part)) && SOURCE.test(name);
 }
 
-/** Chooses files: pairs of path and file. */
-function choose(files) {
-  chosen = files.filter(({ path }) => !path.includes("/") || isSource(path));
-  if (chosen.length === 0) {
-    problem("There is no file to import in it. Choose a JSON, Markdown or CodeTour file, or a folder with such files.");
+/** Selects files: pairs of path and file. */
+function select(files) {
+  selected = files.filter(({ path }) => !path.includes("/") || isSource(path));
+  if (selected.length === 0) {
+    problem("No files to import. Select a JSON, Markdown or CodeTour file, or a folder with such files.");
     return;
   }
-  if (chosen.length > 500) {
-    problem(`The folder has ${chosen.length} files to import, 500 at most. Is it the right one?`);
+  if (selected.length > 500) {
+    problem(`The folder contains ${selected.length} files to import; at most 500 are allowed.`);
     return;
   }
-  if (chosen.reduce((sum, { file }) => sum + file.size, 0) > LIMIT) {
-    problem("The files are larger than 8 MiB together. Leave out what is no text, such as pictures.");
+  if (selected.reduce((sum, { file }) => sum + file.size, 0) > MAX_BYTES) {
+    problem("The files are larger than 8 MiB in total. Remove files that are not text, such as images.");
     return;
   }
   options.hidden = false;
-  const [first] = chosen;
-  options.querySelector("[data-chosen]").textContent = chosen.length === 1 ? first.path : `${chosen.length} files of ${first.path.split("/")[0]}`;
+  const [first] = selected;
+  options.querySelector("[data-selection]").textContent = selected.length === 1 ? first.path : `${selected.length} files of ${first.path.split("/")[0]}`;
   run(true);
 }
 
-/** Sends the files; a dry run changes nothing. */
+/** Uploads the files. A dry run changes nothing. */
 async function run(dry) {
-  const mine = ++turn;
+  const ownTurn = ++turn;
   const query = new URLSearchParams({ dry_run: String(dry) });
   const title = document.getElementById("f-title").value.trim();
   const server = document.getElementById("f-server")?.value;
@@ -65,31 +65,31 @@ async function run(dry) {
   if (document.getElementById("f-publish").checked) query.set("publish", "true");
   if (document.getElementById("f-replace").checked) query.set("replace", "true");
   const form = new FormData();
-  for (const { path, file } of chosen) form.append("file", file, path);
-  said.textContent = dry ? "Looking at the files…" : "Importing…";
+  for (const { path, file } of selected) form.append("file", file, path);
+  status.textContent = dry ? "Checking files…" : "Importing…";
   const headers = { Accept: "application/json", "Waypost-Organization": document.body.dataset.org };
   let response, body;
   try {
     response = await fetch(`/api/v1/walkthroughs/import?${query}`, { method: "POST", headers, body: form });
     body = await response.json();
   } catch {
-    if (mine !== turn) return;
-    said.textContent = "";
-    problem("The server did not answer. Nothing was imported. Check your connection, then try again.");
+    if (ownTurn !== turn) return;
+    status.textContent = "";
+    problem("The server did not respond. Nothing was imported. Check your connection, then try again.");
     return;
   }
-  if (mine !== turn) return;
-  said.textContent = "";
-  if (!response.ok) refused(body);
-  else if (dry) show(body);
+  if (ownTurn !== turn) return;
+  status.textContent = "";
+  if (!response.ok) showRejection(body);
+  else if (dry) showPreview(body);
   else location.assign(`${root.dataset.walkthroughs}/${encodeURIComponent(body.id)}`);
 }
 
-function refused(body) {
+function showRejection(body) {
   const where = [["File", body.file], ["Step", body.step], ["Field", body.field]].filter(([, value]) => value);
   const list = element("dl", { class: "facts" });
   for (const [name, value] of where) list.append(element("dt", { text: name }), element("dd", { text: value }));
-  const box = element("div", { class: "problem", role: "alert" }, element("p", { text: body.detail ?? "It was refused." }));
+  const box = element("div", { class: "problem", role: "alert" }, element("p", { text: body.detail ?? "The import was rejected." }));
   if (where.length > 0) box.append(list);
   report.replaceChildren(box);
 }
@@ -98,15 +98,15 @@ const CHANGES = {
   added: ["badge good", "Added"],
   updated: ["badge warn", "Changed"],
   moved: ["badge info", "Moved"],
-  unchanged: ["badge", "Kept"],
+  unchanged: ["badge", "Unchanged"],
   removed: ["badge bad", "Removed"],
 };
 
-function show(body) {
+function showPreview(body) {
   const nothing = !body.created && !body.changed;
-  const did = body.created ? "makes a new walkthrough" : nothing ? "changes nothing in" : "updates";
+  const did = body.created ? "creates a new walkthrough" : nothing ? "changes nothing in" : "updates";
   const card = element("section", { class: "card", "aria-labelledby": "report-title" });
-  card.append(element("h2", { id: "report-title", text: "What will happen" }));
+  card.append(element("h2", { id: "report-title", text: "Preview" }));
   card.append(element("p", {}, `The import ${did}${body.created ? ": " : " "}`, element("strong", { text: body.title }), ". ", body.summary));
   for (const warning of body.warnings) card.append(element("p", { class: "note warn", text: warning }));
   if (body.published_version) {
@@ -128,8 +128,8 @@ function show(body) {
   report.replaceChildren(card);
 }
 
-/** The files of an entry that was dropped: itself, or everything below it that can be imported. */
-async function below(entry, seen = { entries: 0 }, prefix = "", depth = 0) {
+/** Returns the files of a dropped entry: the file itself, or all files of a folder that can be imported. */
+async function filesOf(entry, seen = { entries: 0 }, prefix = "", depth = 0) {
   seen.entries += 1;
   const path = prefix + entry.name;
   if (entry.isFile) {
@@ -137,13 +137,13 @@ async function below(entry, seen = { entries: 0 }, prefix = "", depth = 0) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     return [{ path, file }];
   }
-  if (depth > 7 || FOREIGN.includes(entry.name)) return [];
+  if (depth > 7 || IGNORED_FOLDERS.includes(entry.name)) return [];
   const reader = entry.createReader();
   const found = [];
-  while (seen.entries < ENTRIES) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (some.length === 0) break;
-    for (const child of some) found.push(...(await below(child, seen, `${path}/`, depth + 1)));
+  while (seen.entries < MAX_ENTRIES) {
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (batch.length === 0) break;
+    for (const child of batch) found.push(...(await filesOf(child, seen, `${path}/`, depth + 1)));
   }
   return found;
 }
@@ -156,13 +156,13 @@ drop.addEventListener("drop", async (event) => {
   event.preventDefault();
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.length === 0) {
-    choose([...event.dataTransfer.files].map((file) => ({ path: file.name, file })));
+    select([...event.dataTransfer.files].map((file) => ({ path: file.name, file })));
     return;
   }
   try {
-    choose((await Promise.all(entries.map((entry) => below(entry)))).flat());
+    select((await Promise.all(entries.map((entry) => filesOf(entry)))).flat());
   } catch {
-    problem("The browser could not read what was dropped. Choose it with the button instead.");
+    problem("The browser could not read the dropped files. Use the buttons to select them instead.");
   }
 });
 for (const id of ["f-file", "f-folder"]) {
@@ -170,7 +170,7 @@ for (const id of ["f-file", "f-folder"]) {
   input.addEventListener("change", () => {
     const files = [...input.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
     input.value = "";
-    if (files.length > 0) choose(files);
+    if (files.length > 0) select(files);
   });
 }
-options.addEventListener("change", () => { if (chosen.length > 0) run(true); });
+options.addEventListener("change", () => { if (selected.length > 0) run(true); });

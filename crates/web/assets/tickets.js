@@ -1,15 +1,16 @@
-// Ticking many rows: [data-check-all=NAME] ticks every box of that name in its form, [data-ticked=NAME] says how many are.
+// Row selection: [data-select-all=NAME] toggles all checkboxes with that name in its form, [data-selected-count=NAME] shows how
+// many are selected.
 function boxes(form, name) {
   return [...form.querySelectorAll(`input[type=checkbox][name="${CSS.escape(name)}"]`)];
 }
 
-function say(form) {
-  for (const place of form.querySelectorAll("[data-ticked]")) {
-    const count = boxes(form, place.dataset.ticked).filter((box) => box.checked).length;
-    place.textContent = count ? `(${count})` : "";
+function update(form) {
+  for (const output of form.querySelectorAll("[data-selected-count]")) {
+    const count = boxes(form, output.dataset.selectedCount).filter((box) => box.checked).length;
+    output.textContent = count ? `(${count})` : "";
   }
-  for (const all of form.querySelectorAll("[data-check-all]")) {
-    const own = boxes(form, all.dataset.checkAll);
+  for (const all of form.querySelectorAll("[data-select-all]")) {
+    const own = boxes(form, all.dataset.selectAll);
     const count = own.filter((box) => box.checked).length;
     all.checked = count > 0 && count === own.length;
     all.indeterminate = count > 0 && count < own.length;
@@ -19,11 +20,11 @@ function say(form) {
 document.addEventListener("change", (event) => {
   const form = event.target.form;
   if (!form || event.target.type !== "checkbox") return;
-  const { checkAll } = event.target.dataset;
-  if (checkAll) {
-    for (const box of boxes(form, checkAll)) box.checked = event.target.checked;
+  const { selectAll } = event.target.dataset;
+  if (selectAll) {
+    for (const box of boxes(form, selectAll)) box.checked = event.target.checked;
   }
-  say(form);
+  update(form);
 });
 
-window.addEventListener("pageshow", () => document.querySelectorAll("form").forEach(say));
+window.addEventListener("pageshow", () => document.querySelectorAll("form").forEach(update));

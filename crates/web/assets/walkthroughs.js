@@ -1,20 +1,20 @@
-// The list of walkthroughs: ticking rows, and the bar for what to do with the ticked ones.
+// The list of walkthroughs: row selection and the bar for bulk actions.
 
 function update(form) {
   const boxes = [...form.querySelectorAll('input[name="ids"]')];
-  const ticked = boxes.filter((box) => box.checked).length;
+  const selected = boxes.filter((box) => box.checked).length;
   const all = form.querySelector("[data-bulk-all]");
-  all.checked = ticked > 0 && ticked === boxes.length;
-  all.indeterminate = ticked > 0 && ticked < boxes.length;
+  all.checked = selected > 0 && selected === boxes.length;
+  all.indeterminate = selected > 0 && selected < boxes.length;
   const bar = form.querySelector("[data-bulk-bar]");
-  bar.hidden = ticked === 0;
-  form.querySelector("[data-bulk-count]").textContent = ticked === 1 ? "1 ticked" : `${ticked} ticked`;
+  bar.hidden = selected === 0;
+  form.querySelector("[data-bulk-count]").textContent = `${selected} selected`;
   const action = form.querySelector("[data-bulk-action]");
   const server = form.querySelector("[data-bulk-server]");
   if (server) server.hidden = action.value !== "assign";
 }
 
-function begin(root) {
+function updateAll(root) {
   for (const form of root.querySelectorAll("[data-bulk]")) update(form);
 }
 
@@ -26,6 +26,6 @@ document.addEventListener("change", (event) => {
   }
   update(form);
 });
-document.addEventListener("htmx:afterSettle", () => begin(document));
-window.addEventListener("pageshow", () => begin(document));
-begin(document);
+document.addEventListener("htmx:afterSettle", () => updateAll(document));
+window.addEventListener("pageshow", () => updateAll(document));
+updateAll(document);

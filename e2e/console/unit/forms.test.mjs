@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Kept, fieldsOf, fill, isChanged } from '../../../crates/web/assets/forms.js';
+import { FormStore, fieldsOf, fill, isChanged } from '../../../crates/web/assets/forms.js';
 
 class Storage {
     items = new Map();
@@ -47,7 +47,7 @@ test('a form comes back as it was', () => {
 test('it comes back once, on its page, for the same user, within an hour', () => {
     let now = 1_000;
     const storage = new Storage();
-    const kept = new Kept(storage, () => now);
+    const kept = new FormStore(storage, () => now);
     const entry = { viewer: 'anna', page: '/o/acme/t', action: '/o/acme/t', index: 0, fields: [] };
 
     kept.write(entry);
@@ -79,7 +79,7 @@ test('it comes back once, on its page, for the same user, within an hour', () =>
 });
 
 test('a form that was refused comes back on the page that it was sent from', () => {
-    const kept = new Kept(new Storage());
+    const kept = new FormStore(new Storage());
     const [page, action] = ['/o/acme/tickets/1?from=list', '/o/acme/tickets/1/comments'];
     const send = () => kept.write({ viewer: 'anna', page, action, index: 0, fields: [] });
     assert.equal(kept.home(page, false), page);

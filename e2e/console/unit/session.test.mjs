@@ -133,11 +133,11 @@ test('a deleted step comes back under its id, at its place, with what was writte
     session.edit(own('B'), 'content', 'Not saved yet');
     const removed = await session.remove('ws_2');
     assert.deepEqual([server.titles(), titles(), session.isUnsaved], [['A', 'C'], ['A', 'C'], false]);
-    await session.bringBack(removed);
+    await session.restoreStep(removed);
     assert.deepEqual([server.titles(), titles()], [['A', 'B', 'C'], ['A', 'B', 'C']]);
     assert.deepEqual([server.steps[1].id, server.steps[1].content], ['ws_2', 'Not saved yet']);
     const first = await session.remove('ws_1');
-    await session.bringBack(first);
+    await session.restoreStep(first);
     assert.deepEqual([server.titles(), titles()], [['A', 'B', 'C'], ['A', 'B', 'C']]);
 });
 
@@ -161,12 +161,12 @@ test('a step that somebody else deleted is put back with the text that was not s
     session.edit(own('B'), 'content', 'Mine');
     await session.flush();
     assert.deepEqual([session.state, own('B').gone], ['conflict', true]);
-    await session.bringBack({ step: { id: 'ws_2', title: 'B', content: 'Mine' }, after: 'ws_1' });
+    await session.restoreStep({ step: { id: 'ws_2', title: 'B', content: 'Mine' }, after: 'ws_1' });
     assert.deepEqual([server.titles(), server.step('B').content, session.state], [['A', 'B', 'C'], 'Mine', 'saved']);
     gone('C');
     session.edit(own('C'), 'content', 'Mine');
     await session.flush();
-    session.letGo('ws_3');
+    session.discardDeleted('ws_3');
     assert.deepEqual([session.state, session.isUnsaved, session.storage?.length], ['saved', false, undefined]);
 });
 
@@ -188,7 +188,7 @@ test('what is not saved survives a reload, also of a step that is gone by then',
     server.before = lost;
     session.edit(own('A'), 'content', 'Mine');
     session.edit(own('B'), 'content', 'Mine too');
-    session.goAway();
+    session.suspend();
     const kept = [...storage.map.keys()].filter((key) => key.startsWith('waypost.text'));
     assert.equal(kept.length, 2);
     server.before = () => {};
@@ -210,7 +210,7 @@ test('a session that ends keeps the text, and goes on after the sign-in', async 
     await new Promise((resolve) => setImmediate(resolve));
     assert.ok(['signed-out', 'saving'].includes(session.state), session.state);
     server.answer = answer;
-    session.comeBack();
+    session.resume();
     await saving;
     assert.deepEqual([server.step('A').content, session.state], ['Mine', 'saved']);
 });

@@ -235,7 +235,7 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
     let path = format!("/o/acme/end-users/{ann}/erase");
     admin.post(&path, &[("confirm", "ann")]).await.assert_status(409).assert_contains("Nothing was erased");
     admin.post(&path, &[("confirm", &ann)]).await.assert_redirect("/o/acme/end-users");
-    admin.get_page("/o/acme/end-users").await.assert_contains("is erased").assert_lacks(&ann);
+    admin.get_page("/o/acme/end-users").await.assert_contains("End user erased").assert_lacks(&ann);
     admin.get(&format!("/o/acme/end-users/{ann}")).await.assert_status(404);
     let now = fixture.get("/analytics/overview").await["current"].clone();
     assert_eq!((&now["started"], &now["completed"], &now["active"]), (&json!(2), &json!(0), &json!(2)));
@@ -253,7 +253,7 @@ async fn the_pages_show_the_analytics(app: App) {
     let browser = ConsoleBrowser::member(&fixture.org, "m@x.example", Role::Member).await;
     let page = browser.get_page("/o/acme/analytics").await;
     page.assert_contains("<dt>Started</dt><dd>3</dd>")
-        .assert_contains("Choose a walkthrough above")
+        .assert_contains("Select a walkthrough above")
         .assert_contains("<title id=\"lines-title\">");
     assert!(!page.body.contains("style=\"") && page.body.len() < 200_000, "{}", page.body.len());
     let page = browser.get_page(&format!("/o/acme/analytics?walkthrough={}&range=7", fixture.walkthrough_id)).await;
@@ -261,18 +261,18 @@ async fn the_pages_show_the_analytics(app: App) {
         .assert_contains("3 started, 1 completed")
         .assert_contains("Start → Download: 2")
         .assert_contains("version 1");
-    browser.get("/o/acme/analytics?range=soon").await.assert_status(422).assert_contains("Choose one of the ranges");
-    browser.get("/o/acme/analytics?from=x").await.assert_status(422).assert_contains("This is no day");
+    browser.get("/o/acme/analytics?range=soon").await.assert_status(422).assert_contains("Select one of the periods");
+    browser.get("/o/acme/analytics?from=x").await.assert_status(422).assert_contains("Enter a valid date");
     browser
         .get_page("/o/acme/analytics?from=2020-01-01&to=2020-01-02")
         .await
-        .assert_contains("Nothing happened in this time");
+        .assert_contains("No activity in this period");
     let file: ConsoleResponse = browser.get_page("/o/acme/analytics/export/overview?range=7&format=csv").await;
     file.assert_contains("from,to,started,");
     browser.get("/o/acme/analytics/export/other").await.assert_status(404);
     let list = browser.get_page("/o/acme/end-users?status=completed").await;
     list.assert_contains(">ann</a>").assert_lacks(">bob</a>");
-    browser.get_page("/o/acme/end-users?q=nobody").await.assert_contains("Nobody fits");
+    browser.get_page("/o/acme/end-users?q=nobody").await.assert_contains("No matching users");
     let id = fixture.get("/end-users?q=cid").await["items"][0]["id"].as_str().unwrap().to_owned();
     let calls = browser.get_page(&format!("/o/acme/end-users/{id}?show=calls")).await;
     calls.assert_contains("select_walkthrough").assert_lacks("badge info\">Event");

@@ -108,7 +108,7 @@ async fn the_page_shows_a_key_once(app: App) {
     let id = listed["items"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(listed["items"][0]["expires_at"], "2027-01-31T23:59:59.999Z");
     let path = format!("/o/acme/api-keys/{id}");
-    admin.get_page(&path).await.assert_contains("2027-01-31").assert_contains("in the audit log");
+    admin.get_page(&path).await.assert_contains("2027-01-31").assert_contains("View in audit log");
     let fields = [("name", "CI"), ("scope", "admin"), ("expires_on", "")];
     admin.post(&path, &fields).await.assert_redirect("/o/acme/api-keys");
     admin

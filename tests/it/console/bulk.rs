@@ -117,7 +117,7 @@ async fn bulk_publishing_on_the_page_shows_the_impact_first() {
         .post(bulk, &confirmed)
         .await
         .assert_status(200)
-        .assert_contains("Not everything was done")
+        .assert_contains("Some walkthroughs were not changed")
         .assert_contains("First");
     assert_eq!((version(&first).await, version(&second).await), (Value::Null, json!(1)));
     app.finish().await;

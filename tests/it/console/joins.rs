@@ -45,7 +45,7 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     let server = set_up(&app).await;
     let admin = ConsoleBrowser::member(&server.org, "admin@acme.example", Role::Admin).await;
     let member = ConsoleBrowser::member(&server.org, "member@acme.example", Role::Member).await;
-    admin.get_page("/o/acme/joins").await.assert_contains("Nothing was claimed yet");
+    admin.get_page("/o/acme/joins").await.assert_contains("No claimed progress yet");
     let form = [("server", server.id.as_str()), ("tracking_id", "ann"), ("expires_in_hours", "24")];
     member.get("/o/acme/joins").await.assert_status(403);
     member.post("/o/acme/joins", &form).await.assert_status(403);

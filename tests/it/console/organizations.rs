@@ -11,9 +11,9 @@ use crate::app::{App, open};
 async fn a_user_creates_and_owns_an_organisation(app: App) {
     let home = app.org("home").await;
     let anna = ConsoleBrowser::member(&home, "anna@example.com", Role::Member).await;
-    anna.get_page("/organizations/new").await.assert_contains("A further organisation").assert_lacks("dialog");
+    anna.get_page("/organizations/new").await.assert_contains("A new organisation").assert_lacks("dialog");
     let part = anna.get_page("/organizations/slug?name=Acme+%3Cb%3E+GmbH&slug=&suggested=").await;
-    part.assert_contains("value=\"acme-b-gmbh\"").assert_contains("is free").assert_lacks("<b>");
+    part.assert_contains("value=\"acme-b-gmbh\"").assert_contains("is available").assert_lacks("<b>");
     anna.get_page("/organizations/slug?name=Other&slug=mine&suggested=x").await.assert_contains("value=\"mine\"");
     anna.get_page("/organizations/slug?name=Home").await.assert_contains("value=\"home-2\"");
     anna.get_page("/organizations/slug?name=%21%21%00").await.assert_contains("value=\"\"");
@@ -36,8 +36,8 @@ async fn a_user_creates_and_owns_an_organisation(app: App) {
     anna.post("/organizations/new", &[("name", "Acme"), ("slug", "acme")]).await.assert_redirect("/o/acme");
     anna.get_page("/o/acme")
         .await
-        .assert_contains("You own it")
-        .assert_contains("First steps")
+        .assert_contains("Organisation created.")
+        .assert_contains("Get started")
         .assert_contains("/o/acme/servers/new");
 
     let created = anna.api(Method::POST, "/organizations", Some(json!({ "slug": "third" }))).await;
@@ -82,14 +82,14 @@ async fn roles_are_enforced(app: App) {
     member.api(Method::GET, &path, None).await.assert_status(200);
     member.api(Method::PATCH, &path, rename()).await.assert_status(403);
     member.get("/o/acme/settings").await.assert_status(403);
-    member.get_page("/o/acme").await.assert_lacks("Latest changes").assert_lacks("/o/acme/audit");
+    member.get_page("/o/acme").await.assert_lacks("Recent changes").assert_lacks("/o/acme/audit");
     // The organisation is addressed by ID, independent of the session's organisation.
     admin.api(Method::PATCH, &path, rename()).await.assert_status(200);
     admin.api(Method::PATCH, &path, Some(json!({ "created_at": "2020-01-01T00:00:00Z" }))).await.assert_status(422);
     admin.api(Method::DELETE, &path, None).await.assert_status(403);
-    admin.get_page("/o/acme/settings").await.assert_lacks("Delete this organisation");
+    admin.get_page("/o/acme/settings").await.assert_lacks("Delete organisation");
     admin.post("/o/acme/settings/delete", &[("confirm", "acme")]).await.assert_status(403);
-    admin.get_page("/o/acme").await.assert_contains("Latest changes").assert_contains("organization.update");
+    admin.get_page("/o/acme").await.assert_contains("Recent changes").assert_contains("organization.update");
     admin
         .post("/o/acme/settings", &[("name", "N"), ("slug", "other")])
         .await
@@ -121,7 +121,7 @@ async fn deleting_an_organisation_deletes_its_contents(app: App) {
     owner.post("/o/acme/settings/delete", &[("confirm", "acme")]).await.assert_redirect("/");
     // The account is kept: the user can create another organisation.
     owner.get("/").await.assert_redirect("/organizations/new");
-    owner.get_page("/organizations/new").await.assert_contains("is deleted").assert_contains("your first one");
+    owner.get_page("/organizations/new").await.assert_contains(" deleted.").assert_contains("your first organisation");
     let request =
         Request::get("/api/v1/servers").header(header::AUTHORIZATION, format!("Bearer {secret}")).body(Body::empty());
     ConsoleBrowser::new(&app).send(request.unwrap()).await.assert_status(401);
@@ -159,7 +159,7 @@ async fn logos_are_validated_and_stored(app: App) {
         .assert_status(422)
         .assert_contains("SVG")
         .assert_contains("id=\"e-logo\"");
-    owner.send(logo_form(b"")).await.assert_status(422).assert_contains("Choose a file");
+    owner.send(logo_form(b"")).await.assert_status(422).assert_contains("Select a PNG");
     owner.send(logo_form(&vec![0; 1_000_001])).await.assert_status(422).assert_contains("1 MB");
     owner.send(logo_form(&vec![0; 4 * 1024 * 1024])).await.assert_status(413).assert_contains("1 MiB");
     owner.send(logo_form(PIXEL)).await.assert_redirect("/o/acme/settings");

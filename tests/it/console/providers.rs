@@ -220,7 +220,7 @@ async fn a_login_state_works_once_for_one_browser_and_provider() {
         .get(&format!("{callback_path}&iss=https://evil.example"))
         .await
         .assert_status(403)
-        .assert_contains("another provider");
+        .assert_contains("a different provider");
     let callback_path = fake.authorize(&browser, "openid").await;
     browser
         .get(&format!("{callback_path}&error=access_denied"))

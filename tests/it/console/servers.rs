@@ -19,13 +19,13 @@ async fn set_up(app: &App) -> (Org, Server, String) {
 async fn a_server_is_created_updated_and_deleted(app: App) {
     let org = app.org("acme").await;
     let owner = ConsoleBrowser::owner(&org).await;
-    owner.get_page("/o/acme/servers").await.assert_contains("No server yet").assert_contains("/o/acme/servers/new");
+    owner.get_page("/o/acme/servers").await.assert_contains("No servers yet").assert_contains("/o/acme/servers/new");
     owner.get_page("/o/acme/servers/new").await.assert_contains("hx-get=\"/o/acme/servers/slug");
     // The slug follows the name until the user enters one.
     let field = "/o/acme/servers/slug?part=field&name=Acme%20Docs%21";
     owner.get_page(field).await.assert_contains("value=\"acme-docs\"");
     owner.get_page(&format!("{field}&slug=mine&suggested=acme")).await.assert_contains("value=\"mine\"");
-    owner.get_page("/o/acme/servers/slug?slug=mine").await.assert_contains("mine is free");
+    owner.get_page("/o/acme/servers/slug?slug=mine").await.assert_contains("mine is available");
     owner.get_page("/o/acme/servers/slug?slug=www").await.assert_contains("reserved");
     owner.get_page("/o/acme/servers/slug?slug=No%00%3Cb%3E").await.assert_contains("does not fit").assert_lacks("<b>");
     let rejected = owner.post("/o/acme/servers", &[("name", HOSTILE), ("slug", "x")]).await;
@@ -47,10 +47,10 @@ async fn a_server_is_created_updated_and_deleted(app: App) {
     owner
         .get_page(&base)
         .await
-        .assert_contains("No walkthrough is placed here")
+        .assert_contains("No walkthroughs are assigned")
         .assert_contains("http://localhost:8080/s/guide/mcp");
     owner.get_page("/o/acme/servers?q=alert").await.assert_contains(&base);
-    owner.get_page("/o/acme/servers?q=%25").await.assert_contains("Nothing found");
+    owner.get_page("/o/acme/servers?q=%25").await.assert_contains("No matching servers");
     owner.get_page("/o/acme/servers?q=a%00b&after=%00").await;
 
     let settings = format!("{base}/settings");
@@ -74,8 +74,8 @@ async fn a_server_is_created_updated_and_deleted(app: App) {
         .assert_contains("identity provider");
     owner.post(&settings, &fields).await.assert_redirect(&settings);
     let page = owner.get_page(&settings).await;
-    page.assert_contains("Former addresses").assert_contains("<code>guide</code>").assert_contains("value=\"manual\"");
-    owner.get_page(&base).await.assert_contains("tools are switched off");
+    page.assert_contains("Former slugs").assert_contains("<code>guide</code>").assert_contains("value=\"manual\"");
+    owner.get_page(&base).await.assert_contains("tools are turned off");
     owner.post(&format!("{base}/slugs/release"), &[("slug", "guide")]).await.assert_redirect(&settings);
     owner.post(&format!("{base}/slugs/release"), &[("slug", "guide")]).await.assert_status(404);
 
@@ -311,7 +311,7 @@ async fn sign_in_providers_are_managed(app: App) {
     let (org, ..) = set_up(&app).await;
     let owner = ConsoleBrowser::owner(&org).await;
     let member = ConsoleBrowser::member(&org, "m@a.example", Role::Member).await;
-    owner.get_page("/o/acme/oauth-configs").await.assert_contains("No sign-in provider yet");
+    owner.get_page("/o/acme/oauth-configs").await.assert_contains("No sign-in providers yet");
     owner.get_page("/o/acme/oauth-configs/new").await.assert_contains("http://localhost:8080/s/SERVER/oauth/callback");
     let fields = [("name", HOSTILE), ("issuer", "not a url"), ("client_id", "waypost"), ("client_secret", "hush-hush")];
     let rejected = owner.post("/o/acme/oauth-configs", &fields).await;
@@ -327,15 +327,15 @@ async fn sign_in_providers_are_managed(app: App) {
     owner
         .get_page(&base)
         .await
-        .assert_contains("Check the provider")
-        .assert_contains("kept, sealed")
+        .assert_contains("Check provider")
+        .assert_contains("Set (encrypted)")
         .assert_lacks("v1.sealed");
     member
         .get_page(&base)
         .await
         .assert_contains("https://id.example")
         .assert_lacks("v1.sealed")
-        .assert_lacks("Check the provider");
+        .assert_lacks("Check provider");
     let unchanged = owner.get_page(&base).await;
     unchanged.assert_contains("value=\"openid email\"");
     let fields = [

@@ -59,7 +59,7 @@ async fn create_unverified_member(app: &App, org: &crate::app::Org, email: &str,
         .get(&format!("/link?token={}", link.token))
         .await
         .assert_status(404)
-        .assert_contains("not valid any more");
+        .assert_contains("no longer valid");
     browser
 }
 
@@ -67,7 +67,7 @@ async fn the_first_owner_can_set_up_once(app: App) {
     let org = app.org("acme").await;
     let token = get_set_up_token(&app).await.unwrap();
     let browser = ConsoleBrowser::new(&app);
-    browser.get("/setup").await.assert_status(404).assert_contains("not valid any more");
+    browser.get("/setup").await.assert_status(404).assert_contains("no longer valid");
     browser.get("/setup?token=AAAA").await.assert_status(404);
     browser.get_page(&format!("/setup?token={token}")).await.assert_contains("Set up Waypost");
     let fields =
@@ -84,7 +84,7 @@ async fn the_first_owner_can_set_up_once(app: App) {
     assert_eq!(members, [("anna@example.com", Role::Owner)]);
     browser.post("/logout", &[]).await.assert_redirect("/login");
     browser.get("/").await.assert_redirect("/login");
-    browser.get_page("/login").await.assert_contains("You are signed out.");
+    browser.get_page("/login").await.assert_contains("You have signed out.");
     let wrong = browser.post("/login", &[("email", "anna@example.com"), ("password", "quartz")]).await;
     wrong
         .assert_status(422)
@@ -191,7 +191,7 @@ async fn responses_do_not_reveal_whether_an_account_exists() {
     let to =
         |email: &str| mails.iter().filter(|mail| mail.to == email).map(|mail| mail.text.clone()).collect::<Vec<_>>();
     assert_eq!((to("known@example.com").len(), to("other@example.com").len()), (3, 3));
-    assert!(to("other@example.com").iter().filter(|text| text.contains("There is no account with it")).count() == 2);
+    assert!(to("other@example.com").iter().filter(|text| text.contains("No account uses it")).count() == 2);
     app.finish().await;
 }
 
@@ -214,9 +214,9 @@ async fn email_codes_sign_up_sign_in_and_reset_passwords() {
     let code_one = email_code(&app, 1).await;
     // Another browser cannot use the code.
     let other = ConsoleBrowser::new(&app);
-    other.get(sent.location()).await.assert_status(422).assert_contains("does not work");
+    other.get(sent.location()).await.assert_status(422).assert_contains("This code is not valid");
     let form = [("sent", id.as_str()), ("code", code_one.as_str()), ("name", "Anna")];
-    other.post("/code", &form).await.assert_status(422).assert_contains("does not work");
+    other.post("/code", &form).await.assert_status(422).assert_contains("This code is not valid");
     browser.post("/code", &[form[0], form[1], ("name", "")]).await.assert_status(422).assert_contains(&code_one);
     browser.post("/code", &form).await.assert_redirect("/");
     browser.get("/").await.assert_redirect("/organizations/new");
@@ -257,15 +257,15 @@ async fn pages_explain_disabled_features() {
     login.assert_lacks("Create an account").assert_lacks("/login/code").assert_contains("waypost user link");
     browser.get("/sign-up").await.assert_status(403).assert_contains("by invitation");
     browser.post("/sign-up", &[("email", "a@b.de"), ("password", PASSWORD)]).await.assert_status(403);
-    browser.get("/forgot").await.assert_status(503).assert_contains("cannot send mails");
+    browser.get("/forgot").await.assert_status(503).assert_contains("cannot send email");
     browser.post("/forgot", &[("email", "a@b.de")]).await.assert_status(503);
     browser.post("/login/code", &[("email", "a@b.de")]).await.assert_status(503);
     browser.get("/code?sent=nonsense").await.assert_status(422);
-    browser.get("/invite?token=").await.assert_status(404).assert_contains("not valid any more");
+    browser.get("/invite?token=").await.assert_status(404).assert_contains("no longer valid");
     browser.get("/account").await.assert_redirect("/login?next=%2Faccount");
     app.finish().await;
     let app = start_app(SignUpPolicy::Open, false).await;
-    ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(503).assert_contains("cannot send mails");
+    ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(503).assert_contains("cannot send email");
     app.finish().await;
     let app = start_app(SignUpPolicy::Closed, true).await;
     ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(403).assert_contains("No new accounts");
@@ -295,7 +295,7 @@ async fn an_invited_colleague_joins() {
         .await
         .assert_contains("Join acme")
         .assert_contains("an admin")
-        .assert_contains("Create the account and join");
+        .assert_contains("Create account and join");
     let fields = [("token", token), ("name", "Berta\r\nBcc: x"), ("password", OTHER_PASSWORD)];
     berta
         .post("/invite", &[fields[0], fields[1], ("password", "short")])
@@ -304,7 +304,7 @@ async fn an_invited_colleague_joins() {
         .assert_contains("at least 12");
     berta.post("/invite", &fields).await.assert_redirect("/o/acme");
     berta.get_page("/account").await.assert_contains("Berta  Bcc: x").assert_contains("Welcome to acme.");
-    ConsoleBrowser::new(&app).get(&path).await.assert_status(404).assert_contains("not valid any more");
+    ConsoleBrowser::new(&app).get(&path).await.assert_status(404).assert_contains("no longer valid");
     berta.post("/invite", &fields).await.assert_status(404);
     // Her unverified account is limited to this organisation: another organisation's invitation creates a separate
     // account.
@@ -322,7 +322,7 @@ async fn an_invited_colleague_joins() {
         format!("/invite?token={}", created.secret)
     };
     let path = invite_to_other().await;
-    berta.get_page(&path).await.assert_contains("Create the account and join").assert_lacks("Accept and join");
+    berta.get_page(&path).await.assert_contains("Create account and join").assert_lacks("Accept and join");
     let token = path.split_once('=').unwrap().1;
     berta
         .post("/invite", &[("token", token), ("name", "Berta"), ("password", OTHER_PASSWORD)])
@@ -429,19 +429,19 @@ async fn users_manage_their_own_account() {
     let org = app.org("acme").await;
     let browser = create_verified_member(&app, &org, "anna@example.com", Role::Owner).await;
     let page = browser.get_page("/account").await;
-    page.assert_contains("anna@example.com").assert_contains("This one").assert_lacks("Sign out all others");
+    page.assert_contains("anna@example.com").assert_contains("This session").assert_lacks("Sign out other sessions");
     browser.post("/account", &[("name", "<script>alert(1)</script>")]).await.assert_redirect("/account");
-    browser.get_page("/account").await.assert_contains("Your name is saved.").assert_lacks("<script>alert");
+    browser.get_page("/account").await.assert_contains("Name saved.").assert_lacks("<script>alert");
     browser.post("/account", &[("name", " ")]).await.assert_status(422).assert_contains("must not be empty");
     let two = ConsoleBrowser::new(&app);
     two.post("/login", &[("email", "anna@example.com"), ("password", PASSWORD)]).await.assert_redirect("/");
-    browser.get_page("/account").await.assert_contains("Sign out all others");
+    browser.get_page("/account").await.assert_contains("Sign out other sessions");
     let wrong =
         browser.post("/account/password", &[("password", OTHER_PASSWORD), ("new_password", OTHER_PASSWORD)]).await;
     wrong.assert_status(422).assert_contains("not your present password");
     let fields = [("password", PASSWORD), ("new_password", OTHER_PASSWORD)];
     browser.post("/account/password", &fields).await.assert_redirect("/account");
-    browser.get_page("/account").await.assert_contains("one other browser signed out");
+    browser.get_page("/account").await.assert_contains("1 other browser was signed out");
     two.get("/account").await.assert_redirect("/login?next=%2Faccount");
     // Users can end their own sessions but not those of others.
     let fields = [("email", "anna@example.com"), ("password", OTHER_PASSWORD)];
@@ -466,11 +466,7 @@ async fn users_manage_their_own_account() {
     let leave = format!("/account/organizations/{}/leave", org.id);
     browser.post(&leave, &[]).await.assert_status(409).assert_contains("You are the last owner");
     mallory.post(&leave, &[]).await.assert_redirect("/account");
-    mallory
-        .get_page("/account")
-        .await
-        .assert_contains("You have left acme")
-        .assert_contains("You are in no organisation");
+    mallory.get_page("/account").await.assert_contains("You have left acme").assert_contains("No organisations yet");
     mallory.post(&leave, &[]).await.assert_status(404);
     app.finish().await;
 }

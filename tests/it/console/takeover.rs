@@ -72,11 +72,7 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     let token = token(&mails[0].text);
     // The person signs in with a code, as without the invitation, and accepts.
     let victim = sign_in_by_code(&app, 2).await;
-    victim
-        .get_page("/account")
-        .await
-        .assert_contains("Your e-mail address is verified.")
-        .assert_contains("were revoked");
+    victim.get_page("/account").await.assert_contains("Your email is verified.").assert_contains("were revoked");
     victim.get_page(&format!("/invite?token={token}")).await.assert_contains("Accept and join");
     victim.post("/invite", &[("token", &token)]).await.assert_redirect("/o/big");
     victim.get_page("/o/big").await;

@@ -184,7 +184,7 @@ async fn the_team_is_notified_and_replies_by_email() {
     page.assert_contains("&#60;script&#62;")
         .assert_lacks("<script>alert")
         .assert_lacks("<img src=x")
-        .assert_contains("Goes to zoe@b.example by mail");
+        .assert_contains("Sent to zoe@b.example by email");
     member.get_page("/o/acme/tickets").await.assert_contains("#1 Help").assert_lacks("<script>alert");
     // A note is internal; an answer is emailed and resolves the ticket.
     let note = [("body", "Only us"), ("kind", "note"), ("then", "")];
@@ -217,7 +217,7 @@ async fn the_team_is_notified_and_replies_by_email() {
     let comment = comments["items"][1]["id"].as_str().unwrap();
     let field = format!("body-{comment}");
     member.post(&format!("{path}/comments/{comment}"), &[(&field, "Try _that_")]).await.assert_redirect(&path);
-    member.get_page(&path).await.assert_contains("<em>that</em>").assert_contains("show what stood there before");
+    member.get_page(&path).await.assert_contains("<em>that</em>").assert_contains("show previous versions");
     let other = ConsoleBrowser::member(&server.org, "other@acme.example", Role::Member).await;
     other.post(&format!("{path}/comments/{comment}"), &[(&field, "Mine")]).await.assert_status(403);
     other.post(&format!("{path}/comments/{comment}/delete"), &[]).await.assert_status(403);

@@ -68,8 +68,8 @@ async fn test_calls_are_not_counted(app: App) {
     assert_eq!(json!([overview["started"], overview["active"], overview["completed"]]), zero);
     let funnel = call_with_key(org, Role::Member, Method::GET, &format!("/analytics/funnel{guide}"), None).await.json();
     assert_eq!(json!([funnel["started"], funnel["completed"], funnel["steps"][0]["reached"]]), zero);
-    browser.get_page("/o/acme/analytics").await.assert_contains("Nothing happened in this time");
-    browser.get_page("/o/acme/end-users").await.assert_contains("Nobody has come yet");
+    browser.get_page("/o/acme/analytics").await.assert_contains("No activity in this period");
+    browser.get_page("/o/acme/end-users").await.assert_contains("No end users yet");
 
     // Calls of an end user are counted.
     server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();

@@ -348,21 +348,21 @@ async fn pages_cover_creating_publishing_and_deleting() {
     let app = App::new().await;
     let org = app.org("acme").await;
     let browser = ConsoleBrowser::owner(&org).await;
-    browser.get_page("/o/acme/walkthroughs").await.assert_contains("Write the first one");
+    browser.get_page("/o/acme/walkthroughs").await.assert_contains("No walkthroughs yet");
     browser.get_page("/o/acme/walkthroughs/new").await.assert_contains("Troubleshooting");
-    browser.get_page("/o/acme/walkthroughs/import").await.assert_contains("Drop a file or a folder here");
+    browser.get_page("/o/acme/walkthroughs/import").await.assert_contains("Drop a file or folder here");
     let fields = [("title", "<b>Set up</b>"), ("type", "installer"), ("start", "template")];
     let made = browser.post("/o/acme/walkthroughs/new", &fields).await;
     let at = made.assert_status(303).location().to_owned();
     browser.post("/o/acme/walkthroughs/new", &fields).await.assert_status(409).assert_contains("already");
     browser.get_page("/o/acme/walkthroughs").await.assert_contains("Set up").assert_lacks("<b>Set up</b>");
-    browser.get_page("/o/acme/walkthroughs?q=nothing").await.assert_contains("Nothing fits");
+    browser.get_page("/o/acme/walkthroughs?q=nothing").await.assert_contains("No matching walkthroughs");
     browser.get_page(&format!("{at}/publish")).await.assert_contains("This is the first version, with 4 steps.");
     browser
         .post(&format!("{at}/publish"), &[("revision", "9")])
         .await
         .assert_status(412)
-        .assert_contains("edited meanwhile");
+        .assert_contains("changed in the meantime");
     let rejected = browser.post(&format!("{at}/publish"), &[("revision", "1")]).await;
     rejected.assert_status(422).assert_contains("‹fill in: ");
     let path = format!("/walkthroughs/{}", at.rsplit('/').next().unwrap());
@@ -377,7 +377,7 @@ async fn pages_cover_creating_publishing_and_deleting() {
     }
     let published = browser.post(&format!("{at}/publish"), &[]).await;
     published.assert_redirect(&format!("{at}/assignments"));
-    browser.get_page(&format!("{at}/versions?from=1&to=draft")).await.assert_contains("They are the same.");
+    browser.get_page(&format!("{at}/versions?from=1&to=draft")).await.assert_contains("No differences.");
     browser.get_page(&format!("{at}/assignments")).await.assert_contains("No servers yet");
     browser.get_page(&format!("{at}/export")).await.assert_contains("Download");
     browser.get_page(&format!("{at}/export/markdown")).await.assert_contains("## Install");

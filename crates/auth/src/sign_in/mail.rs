@@ -77,7 +77,7 @@ fn mail(made: &IssuedCode, purpose: CodePurpose, link: &str) -> EmailMessage {
     let text = format!(
         "{code}\n\n{what}\n\nType it on the page that asked for it. It is valid for 10 minutes.\n\n\
          Or open this link in the same browser:\n{link}\n\n\
-         If this was not you, ignore this mail. Nobody gets in without the code: give it to nobody.\n"
+         If you did not request this code, ignore this email. Never share the code: it gives access to your account.\n"
     );
     EmailMessage { to: email.clone(), subject: format!("{code} is your code for {}", quote_name(organization)), text }
 }

@@ -422,7 +422,7 @@ fn check_slug(slug: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "`slug` has 1 to {MAX_WALKTHROUGH_SLUG} small letters from a to z, digits and `-`, \
+        "`slug` has 1 to {MAX_WALKTHROUGH_SLUG} lowercase letters from a to z, digits and `-`, \
          and begins and ends with a letter or a digit."
     );
     Err(Error::invalid("slug", message))

@@ -1,4 +1,4 @@
-//! `/account`: what users see and change of themselves.
+//! `/account`: the account settings of the signed-in user.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -18,7 +18,7 @@ use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/account", Access::User, show)
@@ -29,7 +29,7 @@ pub(super) fn routes() -> Routes {
         .post("/account/organizations/{id}/leave", Access::User, leave_organization)
 }
 
-/// A signed-in browser, for people.
+/// A row of the session list.
 struct SessionRow {
     id: String,
     browser: String,
@@ -39,7 +39,7 @@ struct SessionRow {
     is_own: bool,
 }
 
-/// An organisation of the user.
+/// A row of the organisation list.
 struct OrganizationRow {
     id: String,
     name: String,
@@ -51,7 +51,7 @@ struct OrganizationRow {
 #[template(path = "account/account.html")]
 struct AccountPage {
     layout: Layout,
-    /// What is wrong with which of the forms: its name, and what.
+    /// The name of the form that `form_error` belongs to.
     form: &'static str,
     form_error: FormError,
     full_name: String,
@@ -62,7 +62,7 @@ struct AccountPage {
 }
 
 impl AccountPage {
-    /// What is wrong with the form `name`.
+    /// Returns the error of the form `name`, or an empty one.
     fn form_error_for(&self, name: &str) -> FormError {
         if self.form == name { self.form_error.clone() } else { FormError::default() }
     }
@@ -102,7 +102,7 @@ async fn show(State(web): State<Web>, current_user: CurrentUser) -> PageResult {
     Ok(view::page(&load_page(&web, current_user).await?))
 }
 
-/// The page with what is wrong with one of its forms.
+/// Renders the page with the error of one of its forms.
 async fn render_error(web: &Web, current_user: CurrentUser, form: &'static str, error: Error) -> PageResult {
     let layout = current_user.layout.clone();
     let (status, form_error) =
@@ -123,12 +123,12 @@ struct NameForm {
 
 async fn rename(State(web): State<Web>, current_user: CurrentUser, Form(fields): Form<NameForm>) -> PageResult {
     match user_accounts::set_name(&current_user.cx, web.ops(), &fields.name).await {
-        Ok(()) => Ok(view::redirect_with_flash("/account", "Your name is saved.")),
+        Ok(()) => Ok(view::redirect_with_flash("/account", "Name saved.")),
         Err(error) => render_error(&web, current_user, "name", error).await,
     }
 }
 
-/// Without `Debug`: passwords are in it.
+/// Does not implement `Debug` because it contains passwords.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct PasswordForm {
@@ -152,9 +152,9 @@ async fn change_password(
     match changed.await {
         Ok(PasswordChange { ended, device }) => {
             let message = match ended {
-                0 => "Your password is changed.".to_owned(),
-                1 => "Your password is changed, and one other browser signed out.".to_owned(),
-                ended => format!("Your password is changed, and {ended} other browsers signed out."),
+                0 => "Password changed.".to_owned(),
+                1 => "Password changed. 1 other browser was signed out.".to_owned(),
+                ended => format!("Password changed. {ended} other browsers were signed out."),
             };
             let mut response = view::redirect_with_flash("/account", &message);
             cookies::set_device(response.headers_mut(), &device);
@@ -168,12 +168,12 @@ async fn end_session(State(web): State<Web>, current_user: CurrentUser, Path(id)
     let page_error = |error| PageError::from(error).with_layout(current_user.layout.clone());
     let id = id.parse().map_err(|_| page_error(Error::not_found("session")))?;
     user_sessions::delete(&current_user.cx, web.ops(), &id).await.map_err(page_error)?;
-    Ok(view::redirect_with_flash("/account", "That browser is signed out."))
+    Ok(view::redirect_with_flash("/account", "Browser signed out."))
 }
 
 async fn end_other_sessions(State(web): State<Web>, current_user: CurrentUser) -> PageResult {
     user_sessions::delete_others(&current_user.cx, web.ops(), Some(&current_user.session.id)).await?;
-    Ok(view::redirect_with_flash("/account", "All other browsers are signed out."))
+    Ok(view::redirect_with_flash("/account", "All other browsers signed out."))
 }
 
 async fn leave_organization(State(web): State<Web>, current_user: CurrentUser, Path(id): Path<String>) -> PageResult {
@@ -186,9 +186,9 @@ async fn leave_organization(State(web): State<Web>, current_user: CurrentUser, P
     }
 }
 
-/// What people call a browser: its name and system, as far as it says them.
+/// Returns a readable browser name from a user agent, such as `Firefox on Linux`.
 fn browser_name(user_agent: &str) -> String {
-    // Each pretends to be those that came before it, so the order matters.
+    // User agents include the names of older browsers, so the order matters.
     const BROWSERS: [(&str, &str); 6] = [
         ("Edg/", "Edge"),
         ("OPR/", "Opera"),
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_have_names() {
+    fn user_agents_become_browser_names() {
         for (user_agent, name) in [
             ("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", "Firefox on Linux"),
             (

@@ -18,11 +18,11 @@ use super::session::Member;
 use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 
-/// A new key ends after so many days when nobody says otherwise.
+/// The default lifetime of a new key, in days.
 const DEFAULT_LIFETIME_DAYS: i64 = 90;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::KeyRead);
     const WRITE: Access = Access::Member(Operation::KeyWrite);
@@ -34,13 +34,13 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/api-keys/{id}/delete", WRITE, delete)
 }
 
-/// A key, for a row.
+/// A row of the key list.
 struct ApiKeyRow {
     key: ApiKey,
     expired: bool,
 }
 
-/// A key that was just made.
+/// A newly created key.
 struct CreatedKey {
     name: String,
     secret: String,
@@ -69,7 +69,7 @@ struct ApiKeyPage {
     form_error: FormError,
     key: ApiKey,
     expired: bool,
-    /// Whether the viewer may change it.
+    /// Whether the viewer can change it.
     can_change: bool,
     roles: Vec<(&'static str, &'static str)>,
     entered_name: String,
@@ -87,7 +87,7 @@ struct ApiKeyForm {
 
 impl ApiKeyForm {
     fn scope(&self) -> Result<Role, Error> {
-        self.scope.parse().map_err(|why| Error::invalid("scope", format!("This is no role: {why}.")))
+        self.scope.parse().map_err(|why| Error::invalid("scope", format!("Invalid role: {why}.")))
     }
 }
 
@@ -125,7 +125,7 @@ async fn create(State(web): State<Web>, member: Member, Form(fields): Form<ApiKe
     };
     match created {
         Ok((key, secret)) => {
-            // Not by a redirect: the secret is in this answer and nowhere else.
+            // Rendered without a redirect because the secret is only available in this response.
             let page = ApiKeysPage::read(&web, &member).await?;
             Ok(view::page(&ApiKeysPage { created: Some(CreatedKey { name: key.name, secret }), ..page }))
         }
@@ -172,7 +172,7 @@ async fn update(
     let page = find(&web, &member, &id).await?;
     let changed = match (fields.scope(), end_of_day(&fields.expires_on)) {
         (Ok(scope), Ok(expires_at)) => {
-            // The day that is shown is not the moment: who leaves it alone changes nothing.
+            // The form shows only the day, so an unchanged day must not change the exact expiry time.
             let expires_at = (fields.expires_on != page.expires_on).then_some(expires_at);
             let changes = ApiKeyPatch { name: Some(fields.name.clone()), scope: Some(scope), expires_at };
             api_keys::update(&member.cx, web.ops(), &member.organization_id, &page.key.id, &changes).await
@@ -193,7 +193,7 @@ async fn delete(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
     let page = find(&web, &member, &id).await?;
     let deleted = api_keys::delete(&member.cx, web.ops(), &member.organization_id, &page.key.id).await;
     deleted.map_err(|error| PageError::from(error).with_layout(page.layout.clone()))?;
-    let message = format!("The key {} is deleted. It works no more.", page.key.name);
+    let message = format!("API key {} deleted.", page.key.name);
     Ok(view::redirect_with_flash(&member.org.path("api-keys"), &message))
 }
 
@@ -210,17 +210,18 @@ fn form_error(member: &Member, error: Error) -> Result<(StatusCode, FormError), 
     FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))
 }
 
-/// The day of a time, in UTC.
+/// Returns the day of a time in UTC.
 fn day(time: Timestamp) -> String {
     time.rfc3339().chars().take(10).collect()
 }
 
-/// The last moment of a day in UTC; none for an empty text.
+/// Returns the end of a day in UTC, or `None` for an empty string.
 fn end_of_day(day: &str) -> Result<Option<Timestamp>, Error> {
     if day.is_empty() {
         return Ok(None);
     }
     let time = Timestamp::from_rfc3339(&format!("{day}T23:59:59.999Z"));
-    time.map(Some)
-        .ok_or_else(|| Error::invalid("expires_on", "This is no day. Write it as 2027-01-31, or leave it empty."))
+    time.map(Some).ok_or_else(|| {
+        Error::invalid("expires_on", "Enter a valid date, such as 2027-01-31, or leave the field empty.")
+    })
 }

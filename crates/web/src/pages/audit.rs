@@ -20,10 +20,10 @@ use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::audit_export::{self, AuditExportFormat};
 
-/// Entries on a page.
+/// The number of entries per page.
 const ENTRIES: u32 = 50;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
-/// What acts begin with, to choose from.
+/// The action prefixes offered in the filter.
 const ACTS: &[&str] = &[
     "account.",
     "assignment.",
@@ -46,13 +46,13 @@ const ACTS: &[&str] = &[
     "webhook.",
 ];
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::AuditRead);
     Routes::new().get("/o/{org}/audit", READ, list).get("/o/{org}/audit/export", READ, export)
 }
 
-/// The filter as it stands in the address.
+/// The filter, as query parameters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct AuditQuery {
@@ -68,7 +68,7 @@ struct AuditQuery {
 impl AuditQuery {
     fn filter(&self) -> Result<Filter, Error> {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        // The last day counts as a whole.
+        // The last day is included.
         let to = day("to", &self.to)?.map(|time| time.plus(DAY_MS));
         Ok(Filter {
             act: text(&self.act),
@@ -79,7 +79,7 @@ impl AuditQuery {
         })
     }
 
-    /// The filter as a query, with one more pair.
+    /// Returns the filter as a query string with one additional pair.
     fn query(&self, name: &str, value: &str) -> String {
         let fields = [
             ("act", self.act.as_str()),
@@ -97,11 +97,11 @@ impl AuditQuery {
     }
 }
 
-/// An entry, for people.
+/// An entry, formatted for the page.
 pub(super) struct AuditRow {
     pub(super) at: String,
     pub(super) actor: String,
-    /// What they are called; none when they are gone.
+    /// The name of the actor. `None` if it no longer exists.
     pub(super) actor_name: Option<String>,
     pub(super) act: String,
     pub(super) target: String,
@@ -125,7 +125,7 @@ impl From<AuditEventView> for AuditRow {
     }
 }
 
-/// Name and value of each member, as texts.
+/// Formats the members of the details as pairs of name and value.
 fn detail(detail: &Map<String, Value>) -> Vec<(String, String)> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -146,10 +146,10 @@ struct AuditPage {
     fields: AuditQuery,
     entries: Vec<AuditRow>,
     acts: &'static [&'static str],
-    /// Members and keys, to choose from.
+    /// The members and API keys offered in the filter.
     actors: Vec<String>,
     older: Option<String>,
-    /// The query of the export, to which the format is added.
+    /// The URL of the export without the format.
     export: String,
 }
 
@@ -212,11 +212,12 @@ fn download(format: AuditExportFormat, file: Vec<u8>) -> Response {
     response
 }
 
-/// The beginning of a day in UTC; none for an empty text.
+/// Returns the start of a day in UTC, or `None` for an empty string.
 fn day(field: &str, text: &str) -> Result<Option<Timestamp>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
     let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
-    time.map(Some).ok_or_else(|| Error::invalid(field, "This is no day. Write it as 2026-01-31, or leave it empty."))
+    time.map(Some)
+        .ok_or_else(|| Error::invalid(field, "Enter a valid date, such as 2026-01-31, or leave the field empty."))
 }

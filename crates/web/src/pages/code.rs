@@ -1,4 +1,4 @@
-//! `/code`: the code that came by mail is typed, to sign in, to make an account, or to set a new password.
+//! `/code`: entering an emailed code to sign in, create an account or set a new password.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -19,15 +19,15 @@ use super::view::{self, FormError, PageResult};
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/code", Access::Public, show).post("/code", Access::Public, post)
 }
 
-/// Sends a code and gives the redirect to the page that asks for it, in this browser only.
+/// Sends a code and returns the redirect to the page for entering it. The code is valid in this browser only.
 ///
 /// # Errors
-/// As [`sign_in_mail::send_code`].
+/// See [`sign_in_mail::send_code`].
 pub(super) async fn send(
     (web, info, headers): (&Web, &RequestInfo, &HeaderMap),
     (purpose, email, password): (CodePurpose, &str, Option<&str>),
@@ -62,7 +62,7 @@ struct CodePage<'a> {
     resend_path: &'static str,
 }
 
-/// What the address and the form say. Without `Debug`: a code and a password are in it.
+/// The query parameters and form fields. Does not implement `Debug` because it contains a code and a password.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CodeForm {
@@ -98,7 +98,7 @@ async fn post(
 }
 
 async fn submit_code(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &CodeForm) -> Result<Response> {
-    // No limit comes before the code: a right one is never rejected, and a wrong one is counted.
+    // No rate limit is checked before the code: a correct code is never rejected, and incorrect codes are counted.
     let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let CodeForm { sent, code, name, new_password, .. } = fields;
@@ -107,7 +107,7 @@ async fn submit_code(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields:
     Ok(sign_in::start_session(web, headers, &session, &fields.next).await)
 }
 
-/// The page, while the code can be entered; else a notice.
+/// Renders the page while the code can be entered, else a notice.
 async fn render(
     web: &Web,
     info: &RequestInfo,
@@ -124,7 +124,7 @@ async fn render(
         Err(error) => return Err(error.into()),
     };
     let retry_after = form_error.retry_after;
-    // A code that was not wrong stays in its field.
+    // Keeps the entered code unless it was incorrect.
     let entered_code = if form_error.field == "code" { "" } else { &fields.code };
     let resend_path = match open.purpose {
         CodePurpose::SignIn => "/login",
@@ -147,10 +147,10 @@ async fn render(
 }
 
 fn render_unusable_code(status: StatusCode, form_error: FormError, error: Error) -> Response {
-    // "Wrong, and it was the last try" says more than "cannot be used any more".
+    // The error of the last attempt is more specific than "can no longer be used".
     let message = if form_error.message.is_empty() { error.message } else { form_error.message };
     let status = if status == StatusCode::OK { StatusCode::UNPROCESSABLE_ENTITY } else { status };
-    let mut response = sign_in::notice(status, ("This code does not work", message), ("/login", "Back to sign in"));
+    let mut response = sign_in::notice(status, ("This code is not valid", message), ("/login", "Back to sign in"));
     if let Some(seconds) = form_error.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

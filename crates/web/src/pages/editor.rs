@@ -1,5 +1,5 @@
-//! `/o/{org}/walkthroughs/{id}`: the editor. The page is a frame; `assets/editor.js` reads and saves through the REST API.
-//! What the preview shows is made here, by the functions that serve end users.
+//! `/o/{org}/walkthroughs/{id}`: the editor. `assets/editor.js` loads and saves the walkthrough through the REST API.
+//! The preview is rendered here, by the functions that serve end users.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -23,7 +23,7 @@ use super::session::Member;
 use super::view::{self, FormError, PageError, PageResult};
 use crate::{Web, markdown};
 
-/// The page and its parts.
+/// Returns the routes of the editor and its fragments.
 pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/o/{org}/walkthroughs/{id}", Access::Member(Operation::WalkthroughRead), show)
@@ -31,10 +31,10 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/walkthroughs/{id}/play", Access::Member(Operation::WalkthroughRead), play)
 }
 
-/// Each type with its name for people.
+/// The types with their labels.
 const KINDS: [(&str, &str); 5] = [
     ("course", "Course: lessons in order"),
-    ("quickstart", "Quickstart: the shortest way to a first success"),
+    ("quickstart", "Quickstart: the fastest path to a first result"),
     ("installer", "Installer: every step needs operations for the agent"),
     ("troubleshooting", "Troubleshooting: every step needs context for the agent"),
     ("integration", "Integration: every step needs context and operations for the agent"),
@@ -45,12 +45,12 @@ const KINDS: [(&str, &str); 5] = [
 struct EditorPage<'a> {
     layout: Layout,
     walkthrough: &'a Walkthrough,
-    /// The address of the list.
+    /// The path of the list.
     walkthroughs: String,
-    /// The address of this walkthrough.
+    /// The path of this walkthrough.
     at: String,
     tab: &'static str,
-    /// Whose texts the browser keeps until they are saved.
+    /// The email of the viewer. The browser keeps unsaved text per viewer.
     viewer: String,
     kinds: [(&'static str, &'static str); 5],
 }
@@ -76,12 +76,12 @@ async fn show(
     }))
 }
 
-/// The id in a path. One that is none is that of nothing.
+/// Parses the ID in a path. A malformed ID returns `not_found`.
 fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
     text.parse().map_err(|_| Error::not_found("walkthrough"))
 }
 
-/// A step as it stands in the boxes of the editor, saved or not.
+/// The content of a step in the editor, including unsaved changes.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct StepForm {
@@ -97,7 +97,7 @@ struct StepForm {
 impl StepForm {
     fn into_content(self) -> StepContent {
         StepContent {
-            // A step without a title cannot be saved, and can be looked at.
+            // A step without a title can be previewed but not saved.
             title: if self.title.trim().is_empty() { "Untitled step".to_owned() } else { self.title },
             section_title: Some(self.section_title),
             content: self.content,
@@ -121,7 +121,7 @@ struct PreviewFragment<'a> {
     structured: String,
 }
 
-/// A step as its user reads it, and as their agent receives it.
+/// Renders a step as the user and as the agent see it.
 async fn preview_step(
     State(web): State<Web>,
     Member { cx, organization_id, .. }: Member,
@@ -170,7 +170,7 @@ struct PlayFragment<'a> {
     html: String,
 }
 
-/// A moment of the walkthrough as the draft has it.
+/// Renders the draft of the walkthrough after `at` completed steps.
 async fn play(
     State(web): State<Web>,
     Member { cx, organization_id, .. }: Member,
@@ -206,7 +206,7 @@ struct PreviewErrorFragment {
     message: String,
 }
 
-/// What stands in place of a preview that cannot be made.
+/// Renders the error shown in place of a preview.
 fn render_preview_error(error: Error) -> Result<Response, PageError> {
     let (status, message) = match FormError::from_error(error) {
         Ok((status, form_error)) => (status, form_error.message),

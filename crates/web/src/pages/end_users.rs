@@ -1,4 +1,4 @@
-//! End users: who came, how far they are, and what they did.
+//! End users: the list, and the progress and activity of one end user.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -24,10 +24,10 @@ use crate::Web;
 use crate::api::activity::{cursor, parse_cursor};
 use crate::api::end_users::json_download;
 
-/// Rows on a page.
+/// The number of rows per page.
 const ROWS: u32 = 50;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::EndUserRead);
     Routes::new()
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/end-users/{id}/erase", Access::Member(Operation::EndUserDelete), erase)
 }
 
-/// The filter of the list, as it stands in the address.
+/// The filter of the list, as query parameters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct EndUserQuery {
@@ -45,7 +45,7 @@ struct EndUserQuery {
     server: String,
     walkthrough: String,
     status: String,
-    /// `1`: test users are listed, too.
+    /// `1` includes test users.
     test: String,
     after: String,
 }
@@ -87,14 +87,14 @@ impl EndUserQuery {
     }
 }
 
-/// The name of an end user on the page: their name, else their email address, else their tracking ID.
+/// Returns the display name of an end user: the name, else the email, else the tracking ID.
 fn display_name(it: &EndUser) -> String {
     if let Some(known) = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()) {
         return known.clone();
     }
     let Some(tracking_id) = &it.tracking_id else { return "Anonymous".to_owned() };
     match tracking_id.strip_prefix(personal::STORED_PREFIX) {
-        // The beginning of the hash is enough to tell people apart.
+        // The first characters of the hash are enough to distinguish users.
         Some(hash) => format!("Personal URL {}", hash.chars().take(6).collect::<String>()),
         None => tracking_id.clone(),
     }
@@ -180,7 +180,7 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<EndUs
     Ok(view::html(status, &page))
 }
 
-/// What of a person's time line is shown, as it stands in the address.
+/// The filter of an end user's timeline, as query parameters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct TimelineQuery {
@@ -199,14 +199,14 @@ impl TimelineQuery {
         }
     }
 
-    /// The address of this page that shows something else, or goes on.
+    /// Returns the query string for another filter or page.
     fn query(&self, show: &str, before: &str) -> String {
         let fields = [("show", show), ("before", before)];
         Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
     }
 }
 
-/// Something on the time line, for people.
+/// An entry of the timeline.
 struct TimelineItem {
     at: String,
     class: &'static str,
@@ -220,13 +220,13 @@ impl From<TimelineEntry> for TimelineItem {
         let at = moment.at().rfc3339();
         match moment {
             TimelineEntry::Session(it) => {
-                let client = it.client_name.unwrap_or_else(|| "a client that did not say its name".to_owned());
+                let client = it.client_name.unwrap_or_else(|| "an unknown client".to_owned());
                 let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
-                let text = format!("Came with {client}{version}");
+                let text = format!("Connected with {client}{version}");
                 Self { at, class: "session", badge: "Session", text, detail: it.server_id.to_string() }
             }
             TimelineEntry::Event(it) => {
-                // Titles are those of the version in which it happened: they stay when the step is renamed or deleted.
+                // The titles come from the version of the event, so they persist if the step is renamed or deleted.
                 let step = it.step_title.or(it.step_id.map(|step| step.to_string()));
                 let step = step.map(|step| format!(": {step}")).unwrap_or_default();
                 let text = format!("{}{step}", it.kind.as_str().replace('_', " "));
@@ -242,7 +242,7 @@ impl From<TimelineEntry> for TimelineItem {
                 Self { at, class, badge: "Call", text, detail }
             }
             TimelineEntry::Ticket(it) => {
-                let text = format!("Asked for help: #{} {}", it.number, it.title);
+                let text = format!("Opened ticket #{}: {}", it.number, it.title);
                 Self { at, class: "ticket-opened", badge: "Ticket", text, detail: it.status.label().to_owned() }
             }
         }
@@ -338,13 +338,10 @@ async fn erase(
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
     let id = parse_id(&text).map_err(page_error)?;
     match end_users::delete_confirmed(cx, web.ops(), (organization_id, &id), &confirm).await {
-        Ok(()) => Ok(view::redirect_with_flash(
-            &org.path("end-users"),
-            "The end user and all that was known of them is erased.",
-        )),
+        Ok(()) => Ok(view::redirect_with_flash(&org.path("end-users"), "End user erased with all their data.")),
         Err(error) => {
             let (status, mut form_error) = FormError::from_error(error).map_err(page_error)?;
-            // The field is in a dialog that is closed now.
+            // The field is in a dialog that is closed after a reload, so the error is shown above the page.
             form_error.field = String::new();
             render_end_user(&web, &member, &text, (TimelineQuery::default(), status, form_error)).await
         }

@@ -1,4 +1,4 @@
-//! What the forms of pages send.
+//! The form extractor of the pages.
 
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use waypost_core::{Code, Error};
 use super::view::PageError;
 use crate::Web;
 
-/// The fields of a form. One that cannot be read was not sent by a page of ours.
+/// The fields of a form. Renders an error page if the form cannot be parsed.
 pub struct Form<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Web> for Form<T> {
@@ -18,7 +18,7 @@ impl<T: DeserializeOwned> FromRequest<Web> for Form<T> {
         match axum::Form::<T>::from_request(request, web).await {
             Ok(axum::Form(fields)) => Ok(Self(fields)),
             Err(rejection) => {
-                let message = "This form cannot be read. Go back, load the page again, and send it once more.";
+                let message = "This form could not be read. Go back, reload the page and submit it again.";
                 let mut response = PageError::from(Error::new(Code::InvalidArguments, message)).into_response();
                 *response.status_mut() = rejection.status();
                 Err(response)

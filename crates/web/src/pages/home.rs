@@ -1,4 +1,4 @@
-//! `/`: on to where the user works.
+//! `/`: the redirect to the user's current organisation.
 
 use axum::response::Response;
 
@@ -6,12 +6,12 @@ use super::routes::{Access, Routes};
 use super::session::CurrentUser;
 use super::view;
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/", Access::User, home)
 }
 
-/// On to the organisation where the user worked last, or to the making of their first one.
+/// Redirects to the organisation that the user last worked in, or to the page to create the first one.
 async fn home(CurrentUser { session, memberships, .. }: CurrentUser) -> Response {
     let last = memberships.iter().find(|it| Some(&it.organization.id) == session.organization_id.as_ref());
     match last.or(memberships.first()) {

@@ -20,21 +20,21 @@ use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/invite", Access::Public, show).post("/invite", Access::Public, post)
 }
 
-/// What who comes with an invitation can do.
+/// The available action for the viewer of an invitation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InvitationAction {
-    /// Accept it: they are signed in.
+    /// Accept the invitation: the invited user is signed in.
     Accept,
-    /// Sign out: they are signed in with another address.
+    /// Sign out: the viewer is signed in with another email.
     SignOut,
-    /// Sign in, or make an account: the page does not reveal whether there is one.
+    /// Sign in or create an account. The page does not reveal whether an account exists.
     Create,
-    /// Sign in: no new accounts are made here.
+    /// Sign in: new accounts cannot be created on this installation.
     SignIn,
 }
 
@@ -52,13 +52,13 @@ struct InvitationPage<'a> {
     expires_at: String,
     own_email: &'a str,
     full_name: &'a str,
-    /// This page, to come back to.
+    /// The path of this page.
     return_path: String,
-    /// The page to sign in on, which leads back here.
+    /// The path of the sign-in page, which redirects back to this page.
     login: String,
 }
 
-/// What the link and the form send. Without `Debug`: a password is in it.
+/// The fields of the link and the form. Does not implement `Debug` because it contains a password.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct InvitationForm {
@@ -162,8 +162,8 @@ fn build_page<'a>(
     }
 }
 
-/// Whether somebody signed in gets another account by this invitation: their own account is for the invited address, but not
-/// verified, so it is valid for other organisations only.
+/// Whether a signed-in user needs a new account to accept this invitation. Their account has the invited email, but the email
+/// is not verified, so the account is valid for other organisations only.
 fn needs_new_account(user: &CurrentUser, invited: &InvitationDetails) -> bool {
     !user.is_verified && user.email_key() == invited.invitation.email_key
 }
@@ -172,6 +172,6 @@ fn render_invalid_invitation(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    let text = ("This invitation is not valid any more", error.message);
-    Ok(sign_in::notice(StatusCode::NOT_FOUND, text, ("/", "To the start")))
+    let text = ("This invitation is no longer valid", error.message);
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, text, ("/", "Go to home")))
 }

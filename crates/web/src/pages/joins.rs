@@ -1,4 +1,4 @@
-//! Earlier progress that signed-in end users claimed: who, what and when; the links to claim with, and undoing.
+//! Progress that signed-in end users claimed: the list, claim links and undoing a claim.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -21,10 +21,10 @@ use crate::Web;
 use crate::api::joins::HOUR_MS;
 use crate::request_info::RequestInfo;
 
-/// Rows on a page.
+/// The number of rows per page.
 const ROWS: u32 = 50;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/o/{org}/joins", Access::Member(Operation::JoinRead), list)
@@ -38,7 +38,7 @@ struct PageQuery {
     before: String,
 }
 
-/// The form for a new link.
+/// The form for a new claim link.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ClaimLinkForm {
@@ -81,7 +81,7 @@ impl ClaimRow {
     }
 }
 
-/// A link that was just signed.
+/// A newly created claim link.
 struct CreatedClaimLink {
     url: String,
     tracking_id: String,
@@ -135,7 +135,7 @@ async fn create(
 ) -> PageResult {
     let page = JoinsPage::read(&web, &member, None).await?;
     match create_link(&web, &member, &info, &fields).await {
-        // Not by a redirect: the link is in this answer and nowhere else.
+        // Rendered without a redirect because the link is only available in this response.
         Ok(created) => Ok(view::html(StatusCode::OK, &JoinsPage { created: Some(created), ..page })),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error)
@@ -151,9 +151,9 @@ async fn create_link(
     info: &RequestInfo,
     fields: &ClaimLinkForm,
 ) -> Result<CreatedClaimLink> {
-    let unknown = |_| Error::invalid("server", "Choose one of your servers.");
+    let unknown = |_| Error::invalid("server", "Select one of your servers.");
     let server: ServerId = fields.server.parse().map_err(unknown)?;
-    // What is no number is no possible lifetime either.
+    // A malformed number becomes 0, which is rejected as a lifetime.
     let hours: u32 = fields.expires_in_hours.trim().parse().unwrap_or_default();
     let claim = (fields.tracking_id.trim(), i64::from(hours) * HOUR_MS);
     let (ops, organization) = ((web.ops(), web.hosting.secret()), &member.organization_id);
@@ -173,6 +173,6 @@ async fn undo(State(web): State<Web>, member: Member, Path((_, id)): Path<(Strin
         Err(_) => Err(Error::not_found("join")),
     };
     undone.map_err(|error| PageError::from(error).with_layout(layout.clone().with_section("end-users")))?;
-    let message = "The claim is undone. Claim links for this label that were created before no longer work.";
+    let message = "Claim undone. Claim links created earlier for this tracking ID no longer work.";
     Ok(view::redirect_with_flash(&org.path("joins"), message))
 }

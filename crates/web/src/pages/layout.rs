@@ -1,60 +1,60 @@
-//! What stands around the content of every page.
+//! The layout of all pages: header, navigation and flash message.
 
 use waypost_core::organization::{Membership, Organization, Role};
 
 use crate::asset;
 
-/// A person who looks at a page.
+/// The user who views a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Viewer {
-    /// Their name, or else their address.
+    /// The name of the user, or the email if the user has no name.
     pub name: String,
-    /// Their address.
+    /// The email of the user.
     pub email: String,
 }
 
-/// The organisation that a page is about.
+/// The organisation of a page, with the viewer's role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurrentOrganization {
     /// The organisation.
     pub organization: Organization,
-    /// The viewer's role there.
+    /// The viewer's role.
     pub role: Role,
 }
 
 impl CurrentOrganization {
-    /// The path of a page of this organisation: `path("servers")` is `/o/acme/servers`.
+    /// Returns the path of a page of this organisation: `path("servers")` is `/o/acme/servers`.
     #[must_use]
     pub fn path(&self, rest: &str) -> String {
         let slug = &self.organization.slug;
         if rest.is_empty() { format!("/o/{slug}") } else { format!("/o/{slug}/{rest}") }
     }
 
-    /// Whether the viewer may do what admins do.
+    /// Whether the viewer is at least an admin.
     #[must_use]
     pub fn is_admin(&self) -> bool {
         self.role.covers(Role::Admin)
     }
 
-    /// Whether the viewer owns it.
+    /// Whether the viewer is an owner.
     #[must_use]
     pub fn is_owner(&self) -> bool {
         self.role == Role::Owner
     }
 }
 
-/// A link of the navigation.
+/// A navigation link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NavItem {
-    /// Where it leads.
+    /// The target path.
     pub href: String,
-    /// Its text.
+    /// The label.
     pub label: &'static str,
-    /// The section that it is, as in [`Layout::section`].
+    /// The section, as in [`Layout::section`].
     pub section: &'static str,
 }
 
-/// Section, path below the organisation, and text of each link; those of the second list are for admins.
+/// Section, path below the organisation and label of each link, in groups. The last group is for admins.
 const NAV: [&[(&str, &str, &str)]; 3] = [
     &[
         ("overview", "", "Overview"),
@@ -74,36 +74,36 @@ const NAV: [&[(&str, &str, &str)]; 3] = [
     ],
 ];
 
-/// What stands around the content of every page.
+/// The layout of all pages: header, navigation and flash message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
-    /// Who looks at it; none for visitors.
+    /// The signed-in user, if any.
     pub viewer: Option<Viewer>,
-    /// The organisation that it is about; none for pages of the user alone.
+    /// The organisation of the page. `None` on pages outside organisations.
     pub org: Option<CurrentOrganization>,
-    /// The organisations to switch to.
+    /// The memberships shown in the organisation switcher.
     pub memberships: Vec<Membership>,
-    /// The part of the navigation that is the present one, such as `servers`.
+    /// The current navigation section, such as `servers`.
     pub section: &'static str,
-    /// What happened just before, to be said once.
+    /// The message of the previous action, shown once.
     pub flash: Option<String>,
 }
 
 impl Layout {
-    /// A frame without anybody: for visitors, and for errors.
+    /// Creates a layout without a user, for visitors and errors.
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// As the present part of the navigation.
+    /// Sets the current navigation section.
     #[must_use]
     pub fn with_section(mut self, section: &'static str) -> Self {
         self.section = section;
         self
     }
 
-    /// The links of the navigation, in groups: what the viewer may not open is not shown.
+    /// Returns the navigation links that the viewer can open, in groups.
     #[must_use]
     pub fn nav(&self) -> Vec<Vec<NavItem>> {
         let Some(org) = &self.org else { return Vec::new() };
@@ -116,7 +116,7 @@ impl Layout {
         NAV[..shown].iter().map(|group| group.iter().map(item).collect()).collect()
     }
 
-    /// The address of a file of ours.
+    /// Returns the URL of an asset.
     #[must_use]
     pub fn asset(&self, name: &str) -> &'static str {
         asset::path(name)

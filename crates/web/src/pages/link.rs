@@ -1,4 +1,4 @@
-//! `/link`: name and password by a link that the operator made.
+//! `/link`: setting name and password with a link created by the operator.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -17,7 +17,7 @@ use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/link", Access::Public, show).post("/link", Access::Public, post)
 }
@@ -33,7 +33,7 @@ struct LinkPage<'a> {
     is_new: bool,
 }
 
-/// What the link and the form send. Without `Debug`: a password is in it.
+/// The fields of the link and the form. Does not implement `Debug` because it contains a password.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct LinkForm {
@@ -93,9 +93,5 @@ fn render_invalid_link(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    Ok(sign_in::notice(
-        StatusCode::NOT_FOUND,
-        ("This link is not valid any more", error.message),
-        ("/login", "Sign in"),
-    ))
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, ("This link is no longer valid", error.message), ("/login", "Sign in")))
 }

@@ -23,7 +23,7 @@ use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/login", Access::Public, show)
@@ -41,7 +41,7 @@ struct LoginPage<'a> {
     next: &'a str,
     can_mail: bool,
     can_sign_up: bool,
-    /// Name and address of each provider.
+    /// The name and sign-in URL of each provider.
     providers: Vec<(&'a str, String)>,
 }
 
@@ -57,14 +57,14 @@ impl<'a> LoginPage<'a> {
     }
 }
 
-/// Where to go on to.
+/// The path to redirect to after signing in or out.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct NextQuery {
     pub(super) next: String,
 }
 
-/// Asks for address and password; who is signed in goes on.
+/// Renders the sign-in form, or redirects if the user is signed in.
 async fn show(
     State(web): State<Web>,
     OptionalUser(user): OptionalUser,
@@ -80,7 +80,7 @@ async fn show(
     view::page(&page)
 }
 
-/// What the form sends. Without `Debug`: a password is in it.
+/// The form fields. Does not implement `Debug` because it contains a password.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct LoginForm {
@@ -89,7 +89,7 @@ struct LoginForm {
     next: String,
 }
 
-/// Signs in.
+/// Signs in with email and password.
 async fn post(
     State(web): State<Web>,
     info: RequestInfo,
@@ -110,7 +110,7 @@ async fn post(
     }
 }
 
-/// Sends a code to sign in with.
+/// Sends a sign-in code by email.
 async fn send_code(
     State(web): State<Web>,
     info: RequestInfo,
@@ -149,18 +149,18 @@ async fn sign_in_with_password(
     Ok(sign_in::start_session(web, headers, &session, &fields.next).await)
 }
 
-/// The slug of the organisation that a path leads to; empty if it leads to none.
+/// Returns the slug of the organisation in a path, or an empty string.
 fn organization_slug(path: &str) -> &str {
     path.strip_prefix("/o/").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default()
 }
 
-/// Ends the session of this browser.
+/// Signs out: ends the session of this browser.
 async fn logout(State(web): State<Web>, headers: HeaderMap, Form(NextQuery { next }): Form<NextQuery>) -> PageResult {
     if let Some(token) = cookies::read(&headers, cookies::SESSION) {
         user_sessions::delete_by_token(web.ops(), &token).await?;
     }
     let next = if next.is_empty() { "/login" } else { view::local_path(&next) };
-    let mut response = view::redirect_with_flash(next, "You are signed out.");
+    let mut response = view::redirect_with_flash(next, "You have signed out.");
     cookies::clear(response.headers_mut(), cookies::SESSION);
     Ok(response)
 }

@@ -21,10 +21,10 @@ use crate::Web;
 use crate::invite::{self, SentInvitation};
 use crate::request_info::RequestInfo;
 
-/// Invitations on a page.
+/// The number of invitations per page.
 const INVITATIONS: u32 = 50;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const WRITE: Access = Access::Member(Operation::MemberWrite);
     const INVITE: Access = Access::Member(Operation::InvitationWrite);
@@ -37,28 +37,28 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/invitations/{id}/revoke", INVITE, revoke)
 }
 
-/// Roles that somebody with `own` can give, the least first: value and text.
+/// Returns the roles that a member with the role `own` can assign, lowest first, as pairs of value and label.
 pub(super) fn roles(own: Role) -> Vec<(&'static str, &'static str)> {
     let all = [
         (Role::Member, "Member: reads and writes content"),
-        (Role::Admin, "Admin: everything but owners"),
+        (Role::Admin, "Admin: everything except managing owners"),
         (Role::Owner, "Owner: everything"),
     ];
     all.into_iter().filter(|(role, _)| own.covers(*role)).map(|(role, text)| (role.as_str(), text)).collect()
 }
 
-/// A member, for a row.
+/// A row of the member list.
 struct MemberRow {
     member: OrganizationMember,
-    /// Whether it is the viewer.
+    /// Whether the member is the viewer.
     is_self: bool,
-    /// Whether the viewer may change and remove them.
+    /// Whether the viewer can change or remove the member.
     can_change: bool,
-    /// Whether they are the only owner.
+    /// Whether the member is the only owner.
     is_last_owner: bool,
 }
 
-/// An invitation, for a row.
+/// A row of the invitation list.
 struct InvitationRow {
     id: InvitationId,
     email: String,
@@ -78,16 +78,16 @@ struct MembersPage {
     members: Vec<MemberRow>,
     roles: Vec<(&'static str, &'static str)>,
     invitations: Vec<InvitationRow>,
-    /// Leads to older invitations.
+    /// The URL of the next page of invitations.
     older: Option<String>,
-    /// What was typed.
+    /// The email entered in the form.
     email: String,
     role: String,
-    /// The invitation that was just made.
+    /// The invitation that was just created.
     sent: Option<SentInvitation>,
-    /// Whether this installation can send mails.
+    /// Whether this installation can send email.
     can_mail: bool,
-    /// Whether only those who have an account already can accept.
+    /// Whether only users with an existing account can accept invitations.
     is_sign_up_closed: bool,
 }
 
@@ -139,7 +139,7 @@ impl MembersPage {
         })
     }
 
-    /// The page with what is wrong.
+    /// Loads the page with a form error.
     async fn refused(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
         let (status, form_error) =
             FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
@@ -150,14 +150,14 @@ impl MembersPage {
 fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role) -> InvitationRow {
     let it = listed.invitation;
     let state = it.state(now);
-    // When what the state says happened, or will.
+    // The time of the state change: past, or future for a pending invitation.
     let at = match state {
         InvitationState::Accepted => it.accepted_at,
         InvitationState::Revoked => it.revoked_at,
         InvitationState::Pending | InvitationState::Expired => Some(it.expires_at),
     };
     let invited_by = listed.invited_by.unwrap_or_else(|| match it.invited_by.as_str() {
-        "operator" => "the operator".to_owned(),
+        "operator" => "Operator".to_owned(),
         gone => gone.to_owned(),
     });
     InvitationRow {
@@ -184,11 +184,11 @@ async fn set_role(
     let changed = match (id.parse::<UserId>(), fields.role.parse::<Role>()) {
         (Ok(user), Ok(role)) => users::update(&member.cx, web.ops(), &member.organization_id, &user, role).await,
         (Err(_), _) => Err(Error::not_found("member")),
-        (_, Err(why)) => Err(Error::invalid("", format!("This is no role: {why}."))),
+        (_, Err(why)) => Err(Error::invalid("", format!("Invalid role: {why}."))),
     };
     match changed {
         Ok(changed) => {
-            let message = format!("{} is {} now.", changed.email, changed.role);
+            let message = format!("{} now has the role {}.", changed.email, changed.role);
             Ok(view::redirect_with_flash(&member.org.path("members"), &message))
         }
         Err(error) => render_error(&web, &member, error).await,
@@ -204,12 +204,12 @@ async fn remove(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
         Ok(()) if id == member.cx.caller.actor() => {
             Ok(view::redirect_with_flash("/", &format!("You have left {}.", member.org.organization.name)))
         }
-        Ok(()) => Ok(view::redirect_with_flash(&member.org.path("members"), "The member is removed.")),
+        Ok(()) => Ok(view::redirect_with_flash(&member.org.path("members"), "Member removed.")),
         Err(error) => render_error(&web, &member, error).await,
     }
 }
 
-/// The page again, with what is wrong above it.
+/// Renders the page with the error above the lists.
 async fn render_error(web: &Web, member: &Member, error: Error) -> PageResult {
     let (status, page) = MembersPage::refused(web, member, error).await?;
     Ok(view::html(status, &page))
@@ -226,7 +226,7 @@ async fn invite(
             let invitee = (fields.email.as_str(), role);
             invite::create(&web, (&member.cx, &info), &member.organization_id, invitee).await
         }
-        Err(why) => Err(Error::invalid("role", format!("This is no role: {why}."))),
+        Err(why) => Err(Error::invalid("role", format!("Invalid role: {why}."))),
     };
     match sent {
         Ok(sent) => render_link(&web, &member, sent).await,
@@ -253,7 +253,7 @@ async fn resend(
     }
 }
 
-/// The page with the link, this once: it is not in a redirect, where histories and logs would keep it.
+/// Renders the page with the invitation link. A redirect would leave the link in browser histories and logs.
 async fn render_link(web: &Web, member: &Member, sent: SentInvitation) -> Result<Response, PageError> {
     let page = MembersPage::read(web, member, "").await?;
     Ok(view::page(&MembersPage { sent: Some(sent), ..page }))
@@ -265,10 +265,7 @@ async fn revoke(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
         Err(_) => Err(Error::not_found("invitation")),
     };
     match revoked {
-        Ok(()) => Ok(view::redirect_with_flash(
-            &member.org.path("members"),
-            "The invitation is taken back: its link is dead.",
-        )),
+        Ok(()) => Ok(view::redirect_with_flash(&member.org.path("members"), "Invitation revoked.")),
         Err(error) => render_error(&web, &member, error).await,
     }
 }

@@ -1,5 +1,5 @@
-//! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
-//! renders.
+//! The console's pages: one module per resource, with its templates in a folder of the same name. A handler reads the
+//! request, calls an operation and renders a template.
 
 mod account;
 mod analytics;
@@ -36,10 +36,10 @@ mod webhooks;
 
 use routes::Routes;
 
-/// Every page, with who may see it.
+/// Returns all pages with their required access.
 #[must_use]
 pub fn routes() -> Routes {
-    // One line each, so that a new one is a new line.
+    // One line each, so that adding a module changes one line.
     #[rustfmt::skip]
     let all = [
         analytics::routes,

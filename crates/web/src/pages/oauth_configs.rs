@@ -1,4 +1,4 @@
-//! `/o/{org}/oauth-configs`: identity providers that sign end users in.
+//! `/o/{org}/oauth-configs`: identity providers for end users.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -21,7 +21,7 @@ use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     let (read, write) = (Access::Member(Operation::OauthConfigRead), Access::Member(Operation::OauthConfigWrite));
     Routes::new()
@@ -34,7 +34,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/oauth-configs/{oauth_config}/delete", write, delete)
 }
 
-/// What the forms send. Without `Debug`: a secret is in it.
+/// The form fields. Does not implement `Debug` because it contains a secret.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OauthConfigForm {
@@ -70,7 +70,7 @@ impl From<&OauthConfig> for OauthConfigForm {
 }
 
 impl OauthConfigForm {
-    /// What differs from `old`: what nobody touched is not set.
+    /// Returns the settings that differ from `old`. Unchanged settings are not set.
     fn settings(&self, old: &Self) -> Result<Settings, Error> {
         let new = |new: &str, old: &str| Some(new.trim().to_owned()).filter(|new| new != old);
         let filled = |text: &str, old: &str| new(text, old).filter(|text| !text.is_empty());
@@ -81,7 +81,7 @@ impl OauthConfigForm {
                     .map_err(|why| Error::invalid("token_auth_method", format!("`token_auth_method`: {why}.")))?,
             ),
         };
-        // With an issuer its metadata names the endpoints.
+        // If there is an issuer, its metadata defines the endpoints.
         let by_issuer = !self.issuer.trim().is_empty();
         let endpoint = |text: &str, old: &str| if by_issuer { None } else { filled(text, old) };
         Ok(Settings {
@@ -105,16 +105,16 @@ impl OauthConfigForm {
 
 fn auth_methods(first: &str) -> Vec<(String, String)> {
     let label = |it: TokenAuthMethod| match it {
-        TokenAuthMethod::ClientSecretBasic => "Secret in the header (client_secret_basic)",
-        TokenAuthMethod::ClientSecretPost => "Secret in the body (client_secret_post)",
-        TokenAuthMethod::None => "No secret: PKCE alone (none)",
+        TokenAuthMethod::ClientSecretBasic => "Secret in the Authorization header (client_secret_basic)",
+        TokenAuthMethod::ClientSecretPost => "Secret in the request body (client_secret_post)",
+        TokenAuthMethod::None => "No secret, PKCE only (none)",
     };
     let known = TokenAuthMethod::ALL.iter().map(|it| (it.to_string(), label(*it).to_owned()));
     let first = Some((String::new(), first.to_owned())).filter(|(_, text)| !text.is_empty());
     first.into_iter().chain(known).collect()
 }
 
-/// A refusal as the forms show it: what the provider itself is about stands above the fields.
+/// Converts an error for the forms. Errors about the provider itself are shown above the fields.
 fn form_error(error: Error) -> Result<(StatusCode, FormError), Error> {
     let (status, mut form_error) = FormError::from_error(error)?;
     match form_error.field.as_str() {
@@ -172,7 +172,7 @@ struct NewOauthConfigPage {
     base: String,
     fields: OauthConfigForm,
     auth_methods: Vec<(String, String)>,
-    /// An address to register, for an example server.
+    /// The redirect URI of an example server.
     redirect_uri: String,
 }
 
@@ -191,7 +191,7 @@ fn render_new(
             form_error,
             base: member.org.path("oauth-configs"),
             fields,
-            auth_methods: auth_methods("As the provider says"),
+            auth_methods: auth_methods("Automatic (from the provider)"),
             redirect_uri: format!("{address}/oauth/callback"),
         },
     )
@@ -215,7 +215,7 @@ async fn create(
     match created {
         Ok((config, findings)) => {
             let location = org.path(&format!("oauth-configs/{}", config.id));
-            Ok(view::redirect_with_flash(&location, &with_warnings("The provider is saved.", &findings)))
+            Ok(view::redirect_with_flash(&location, &with_warnings("Provider created.", &findings)))
         }
         Err(error) => {
             let refused = form_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
@@ -224,7 +224,7 @@ async fn create(
     }
 }
 
-/// A sentence, and what somebody should know.
+/// Appends the warnings of a check to a message.
 fn with_warnings(text: &str, findings: &[Finding]) -> String {
     let warnings = findings.iter().filter(|finding| finding.level != Level::Ok).map(|it| it.message.as_str());
     std::iter::once(text).chain(warnings).collect::<Vec<_>>().join(" ")
@@ -248,7 +248,7 @@ struct OauthConfigPage {
     auth_methods: Vec<(String, String)>,
     servers: Vec<ServerLink>,
     redirect_uris: Vec<String>,
-    /// Of a check that was just made.
+    /// The results of a check in this request.
     findings: Option<Vec<Finding>>,
 }
 
@@ -267,14 +267,14 @@ impl OauthConfigPage {
 
     fn secret_hint(&self) -> &'static str {
         if self.config.client_secret.is_some() {
-            "One is kept, sealed; it is never shown. Leave this empty to keep it."
+            "A secret is stored encrypted and never shown. Leave empty to keep it."
         } else {
-            "None is kept. It is kept sealed and never shown."
+            "No secret is set. Secrets are stored encrypted and never shown again."
         }
     }
 }
 
-/// The provider in the path.
+/// The path parameter with the ID of a provider.
 #[derive(Deserialize)]
 struct OauthConfigPath {
     oauth_config: String,
@@ -289,7 +289,7 @@ async fn find(web: &Web, member: &Member, at: &OauthConfigPath) -> Result<OauthC
     found.map_err(|error| PageError::from(error).with_layout(layout.clone()))
 }
 
-/// What a page of a provider shows beside what is saved.
+/// The unsaved state of the form on a provider's page.
 struct FormState {
     status: StatusCode,
     form_error: FormError,
@@ -397,7 +397,7 @@ async fn delete(
     let deleted = oauth_configs::delete(&member.cx, web.ops(), &member.organization_id, &config.id).await;
     match deleted {
         Ok(()) => {
-            let said = format!("The provider “{}” is deleted.", config.name);
+            let said = format!("Provider “{}” deleted.", config.name);
             Ok(view::redirect_with_flash(&member.org.path("oauth-configs"), &said))
         }
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Organisations: making one, and its settings.
+//! Creating an organisation, and its settings.
 
 use askama::Template;
 use axum::extract::{FromRequest, Multipart, Query, Request, State};
@@ -18,7 +18,7 @@ use super::session::{CurrentUser, Member};
 use super::view::{self, FormError, PageError, PageResult, pluralize};
 use crate::Web;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::OrganizationRead);
     const UPDATE: Access = Access::Member(Operation::OrganizationUpdate);
@@ -35,11 +35,11 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/settings/delete", Access::Member(Operation::OrganizationDelete), delete)
 }
 
-/// What is said of a slug beside its field.
+/// The availability of a slug, shown next to its field.
 #[derive(Debug, Default)]
 struct SlugState {
     is_available: bool,
-    /// Empty while there is nothing to say.
+    /// Empty if no slug is entered.
     message: String,
 }
 
@@ -52,11 +52,11 @@ struct NewOrganizationPage<'a> {
     slug: &'a str,
     suggested: &'a str,
     state: SlugState,
-    /// Whether it is the first one.
+    /// Whether this is the user's first organisation.
     is_first: bool,
 }
 
-/// The field of the slug alone, while the name is typed.
+/// The slug field, refreshed while the user types the name.
 #[derive(Template)]
 #[template(path = "organizations/slug_field.html")]
 struct SlugFieldFragment<'a> {
@@ -66,7 +66,7 @@ struct SlugFieldFragment<'a> {
     state: SlugState,
 }
 
-/// What is said of the slug alone, while it is typed.
+/// The availability of the slug, refreshed while the user types the slug.
 #[derive(Template)]
 #[template(path = "organizations/slug_state.html")]
 struct SlugStateFragment {
@@ -78,7 +78,7 @@ struct SlugStateFragment {
 struct OrganizationForm {
     name: String,
     slug: String,
-    /// What was suggested last: as long as the slug is that, it follows the name.
+    /// The last suggestion. While the slug equals it, the slug follows the name.
     suggested: String,
     confirm: String,
 }
@@ -102,11 +102,9 @@ async fn create(
     Form(fields): Form<OrganizationForm>,
 ) -> PageResult {
     match organizations::create(&cx, web.ops(), fields.slug.trim(), Some(&fields.name)).await {
-        Ok(created) => {
-            Ok(view::redirect_with_flash(&format!("/o/{}", created.slug), "The organisation is there. You own it."))
-        }
+        Ok(created) => Ok(view::redirect_with_flash(&format!("/o/{}", created.slug), "Organisation created.")),
         Err(error) => {
-            // The address is taken: that is about the slug.
+            // A conflict means that the slug is taken.
             let error = if error.code == Code::Conflict { error.with("field", "slug") } else { error };
             let (status, form_error) =
                 FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
@@ -145,7 +143,7 @@ async fn check_slug(web: &Web, cx: &waypost_core::caller::Ctx, slug: &str) -> Re
         return Ok(SlugState::default());
     }
     match organizations::check_slug(cx, web.ops(), slug).await {
-        Ok(()) => Ok(SlugState { is_available: true, message: format!("{slug} is free.") }),
+        Ok(()) => Ok(SlugState { is_available: true, message: format!("{slug} is available.") }),
         Err(error) if matches!(error.code, Code::Conflict | Code::InvalidArguments) => {
             Ok(SlugState { is_available: false, message: error.message })
         }
@@ -173,7 +171,7 @@ struct OrganizationSettingsPage {
     entered_name: String,
     slug: String,
     logo: Option<Timestamp>,
-    /// What a deletion destroys, line by line; for owners.
+    /// The consequences of a deletion, one per line. `None` if the viewer is not an owner.
     deletion_summary: Option<Vec<String>>,
 }
 
@@ -208,14 +206,14 @@ impl OrganizationSettingsPage {
     }
 }
 
-/// What goes with an organisation, in words.
+/// Returns what is deleted with an organisation, one item per line.
 fn deletion_summary(contents: &Contents) -> Vec<String> {
     let Contents { servers, walkthroughs, end_users, members, api_keys } = *contents;
     vec![
-        format!("{}: MCP clients that use them get an error", pluralize(servers, "server", "servers")),
+        format!("{}: MCP clients that use them will get an error", pluralize(servers, "server", "servers")),
         format!("{} with all drafts and versions", pluralize(walkthroughs, "walkthrough", "walkthroughs")),
         format!("{} with their progress and history", pluralize(end_users, "end user", "end users")),
-        format!("{}: scripts that use them are refused", pluralize(api_keys, "API key", "API keys")),
+        format!("{}: scripts that use them will be rejected", pluralize(api_keys, "API key", "API keys")),
         format!("the access of {}", pluralize(members, "member", "members")),
     ]
 }
@@ -242,7 +240,7 @@ async fn set_logo(State(web): State<Web>, member: Member, request: Request) -> P
         Err(error) => Err(error),
     };
     match set {
-        Ok(()) => Ok(view::redirect_with_flash(&member.org.path("settings"), "The logo is set.")),
+        Ok(()) => Ok(view::redirect_with_flash(&member.org.path("settings"), "Logo saved.")),
         Err(error) => {
             let (status, page) = OrganizationSettingsPage::refused(&web, &member, error).await?;
             Ok(view::html(status, &page))
@@ -250,9 +248,9 @@ async fn set_logo(State(web): State<Web>, member: Member, request: Request) -> P
     }
 }
 
-/// The file in the form. Its name does not matter, and is not kept.
+/// Reads the uploaded file. The file name is ignored.
 async fn read_logo(request: Request, web: &Web) -> Result<Vec<u8>, Error> {
-    let refused = || Error::invalid("logo", "Choose a file: PNG, JPEG, GIF or WebP, at most 1 MB.");
+    let refused = || Error::invalid("logo", "Select a PNG, JPEG, GIF or WebP file of at most 1 MB.");
     let mut form = Multipart::from_request(request, web).await.map_err(|_| refused())?;
     while let Some(field) = form.next_field().await.map_err(|_| refused())? {
         if field.name() == Some("logo") {
@@ -265,16 +263,16 @@ async fn read_logo(request: Request, web: &Web) -> Result<Vec<u8>, Error> {
 
 async fn remove_logo(State(web): State<Web>, member: Member) -> PageResult {
     logos::remove(&member.cx, web.ops(), &member.organization_id).await?;
-    Ok(view::redirect_with_flash(&member.org.path("settings"), "The logo is gone."))
+    Ok(view::redirect_with_flash(&member.org.path("settings"), "Logo removed."))
 }
 
 async fn delete(State(web): State<Web>, member: Member, Form(fields): Form<OrganizationForm>) -> PageResult {
     let slug = &member.org.organization.slug;
     if fields.confirm != *slug {
-        let error = Error::invalid("", format!("Nothing was deleted. Type {slug} to confirm."));
+        let error = Error::invalid("", format!("Type {slug} to confirm. Nothing was deleted."));
         let (status, page) = OrganizationSettingsPage::refused(&web, &member, error).await?;
         return Ok(view::html(status, &page));
     }
     organizations::delete(&member.cx, web.ops(), &member.organization_id).await?;
-    Ok(view::redirect_with_flash("/", &format!("{} is deleted.", member.org.organization.name)))
+    Ok(view::redirect_with_flash("/", &format!("{} deleted.", member.org.organization.name)))
 }

@@ -1,4 +1,4 @@
-//! `/o/{org}`: the way through the first run, and afterwards what goes on.
+//! `/o/{org}`: the set-up steps of a new organisation, and the overview of recent activity.
 
 use askama::Template;
 use axum::extract::State;
@@ -13,33 +13,33 @@ use super::session::Member;
 use super::view::{self, PageError, PageResult};
 use crate::Web;
 
-/// Entries of the audit log that are shown.
+/// The number of audit log entries shown.
 const ENTRIES: u32 = 8;
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/o/{org}", Access::Member(Operation::OrganizationRead), show)
 }
 
-/// A step of the first run.
+/// A set-up step.
 struct SetupStep {
     done: bool,
-    /// Whether it is the next one to do.
+    /// Whether this is the next step to complete.
     next: bool,
     title: &'static str,
-    /// What it is for, while it is not done.
+    /// The description, shown for the next step.
     text: &'static str,
-    /// Where it is done; empty when the viewer cannot do it.
+    /// The path of the page to complete the step on. Empty if the viewer is not allowed to.
     href: String,
     action: &'static str,
 }
 
-/// A number, and where it comes from.
+/// A metric with a link to its source.
 struct OverviewTile {
     label: &'static str,
     count: i64,
     hint: &'static str,
-    /// Empty for none.
+    /// Empty for no link.
     href: String,
 }
 
@@ -72,7 +72,7 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
             tiles.push(OverviewTile {
                 label: "Claimed progress",
                 count: claims,
-                hint: "claims of tracking IDs in the last 7 days: check who made them",
+                hint: "claims of tracking IDs in the last 7 days; review them",
                 href: org.path("joins"),
             });
         }
@@ -84,7 +84,7 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
     Ok(view::page(&OrganizationOverviewPage { layout, org, steps, tiles, entries }))
 }
 
-/// The first run, in order, from what is really there.
+/// Returns the set-up steps in order, with their current state.
 fn steps(org: &CurrentOrganization, overview: &OrganizationOverview) -> Vec<SetupStep> {
     let server = overview.server.as_ref().map(|id| org.path(&format!("servers/{id}")));
     let walkthrough = overview.walkthrough.as_ref().map(|id| org.path(&format!("walkthroughs/{id}")));
@@ -94,38 +94,45 @@ fn steps(org: &CurrentOrganization, overview: &OrganizationOverview) -> Vec<Setu
         _ => String::new(),
     };
     let (publish_title, publish_action) = if overview.published == 0 {
-        ("Publish it, and assign it to the server", "Look at what is published")
+        ("Publish it and assign it to a server", "Review and publish")
     } else {
-        ("Assign it to the server", "Choose servers")
+        ("Assign it to a server", "Assign to a server")
     };
     let new_server = if org.is_admin() { org.path("servers/new") } else { String::new() };
     let mut steps = vec![
-        SetupStep { done: true, next: false, title: "Make an organisation", text: "", href: String::new(), action: "" },
+        SetupStep {
+            done: true,
+            next: false,
+            title: "Create an organisation",
+            text: "",
+            href: String::new(),
+            action: "",
+        },
         SetupStep {
             done: overview.servers > 0,
             next: false,
             title: "Create a server",
             text: if org.is_admin() {
-                "The MCP server that your users connect to, with an address of its own."
+                "The MCP server that your users connect to, with its own URL."
             } else {
                 "The MCP server that your users connect to. Ask an admin of the organisation to create it."
             },
             href: new_server,
-            action: "Create a server",
+            action: "Create server",
         },
         SetupStep {
             done: overview.walkthroughs > 0,
             next: false,
-            title: "Write your first walkthrough",
-            text: "Steps that an agent goes through with a user: from scratch, from a template, or from a file.",
+            title: "Create a walkthrough",
+            text: "A list of steps that an agent goes through with a user. Start from scratch, from a template or from a file.",
             href: org.path("walkthroughs/new"),
-            action: "Write a walkthrough",
+            action: "Create walkthrough",
         },
         SetupStep {
             done: overview.offered > 0,
             next: false,
             title: publish_title,
-            text: "Users see what is published and assigned to a server, and nothing else.",
+            text: "Users only see walkthroughs that are published and assigned to a server.",
             href: publish,
             action: publish_action,
         },
@@ -133,9 +140,9 @@ fn steps(org: &CurrentOrganization, overview: &OrganizationOverview) -> Vec<Setu
             done: overview.called,
             next: false,
             title: "Connect a client",
-            text: "Add the server to Claude, Cursor, VS Code or another MCP client. This is done when the first call comes.",
+            text: "Add the server to Claude, Cursor, VS Code or another MCP client. This step is complete when the first call arrives.",
             href: server.map(|path| format!("{path}/install")).unwrap_or_default(),
-            action: "Show how to connect",
+            action: "View setup instructions",
         },
     ];
     if let Some(step) = steps.iter_mut().find(|step| !step.done) {
@@ -156,7 +163,7 @@ fn tiles(org: &CurrentOrganization, overview: &OrganizationOverview, open_ticket
         OverviewTile {
             label: "Active now",
             count: overview.active,
-            hint: "people who did something in a walkthrough within 15 minutes",
+            hint: "end users with walkthrough activity in the last 15 minutes",
             href: org.path("analytics"),
         },
         OverviewTile {

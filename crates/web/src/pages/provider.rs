@@ -1,4 +1,4 @@
-//! `/login/with/{provider}`: to a provider of the installation, and back.
+//! `/login/with/{provider}`: signing in with an identity provider of the installation.
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -15,7 +15,7 @@ use crate::providers::{Provider, ProviderKind};
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
-/// The two addresses.
+/// Returns the routes for the redirect to the provider and the callback.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/login/with/{provider}", Access::Public, redirect_to_provider).get(
         "/login/with/{provider}/callback",
@@ -28,7 +28,7 @@ fn find<'a>(web: &'a Web, key: &str) -> Result<&'a Provider> {
     web.providers.iter().find(|provider| provider.key == key).ok_or_else(|| Error::not_found("provider"))
 }
 
-/// Where the provider sends the browser back to.
+/// Returns the redirect URI registered with the provider.
 fn redirect_uri(web: &Web, provider: &Provider) -> String {
     format!("{}/login/with/{}/callback", web.public_url.origin(), provider.key)
 }
@@ -67,7 +67,7 @@ async fn start(
     Ok(response)
 }
 
-/// What a provider sends (RFC 6749, 4.1.2; RFC 9207, 2). A parameter that comes twice is refused.
+/// The authorization response (RFC 6749, 4.1.2; RFC 9207, 2). Repeated parameters are rejected.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CallbackQuery {
@@ -101,14 +101,14 @@ async fn finish(
     let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let login = web.accounts().finish_login(&cx, &web.provider_context, (provider.key, &cookie, &query.state)).await?;
-    // What another provider sends must not be acted on at all (RFC 9207, 2.4).
+    // A response from another issuer must not be processed at all (RFC 9207, 2.4).
     if let (Some(iss), ProviderKind::Openid { issuer }) = (&query.iss, &provider.kind)
         && iss != issuer
     {
-        return Err(Error::new(Code::Forbidden, "The answer came from another provider than the one that was asked."));
+        return Err(Error::new(Code::Forbidden, "The response came from a different provider than requested."));
     }
     if query.error.is_some() || query.code.is_empty() {
-        let message = format!("{} did not sign you in: nothing was changed.", provider.name);
+        let message = format!("{} did not sign you in. Nothing was changed.", provider.name);
         return Err(Error::new(Code::Forbidden, message));
     }
     let asked = (redirect_uri(web, provider), cx.now());
@@ -121,16 +121,16 @@ fn render_failure(error: Error) -> PageResult {
     let (status, message) = match error.code {
         Code::Forbidden => (StatusCode::FORBIDDEN, error.message),
         Code::Conflict => (StatusCode::CONFLICT, error.message),
-        Code::InvalidArguments => (StatusCode::FORBIDDEN, "The provider's address of yours is none.".to_owned()),
+        Code::InvalidArguments => (StatusCode::FORBIDDEN, "Your provider returned no valid email.".to_owned()),
         Code::Unavailable => {
             crate::problem::log(&error);
             (StatusCode::BAD_GATEWAY, error.message)
         }
         Code::NotFound => {
-            let message = "You came back too late, twice, or in another browser. Begin again.";
+            let message = "This sign-in has expired, was already used, or was started in another browser. Start again.";
             (StatusCode::NOT_FOUND, message.to_owned())
         }
         _ => return Err(error.into()),
     };
-    Ok(sign_in::notice(status, ("You are not signed in", message), ("/login", "Back to sign in")))
+    Ok(sign_in::notice(status, ("Sign-in failed", message), ("/login", "Back to sign in")))
 }

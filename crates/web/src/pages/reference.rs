@@ -1,4 +1,4 @@
-//! `/api/reference`: the OpenAPI document for people, made from the document itself.
+//! `/api/reference`: the API reference, generated from the OpenAPI document.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,12 +14,12 @@ use super::session::OptionalUser;
 use super::view;
 use crate::{Web, api, markdown};
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/api/reference", Access::Public, show)
 }
 
-/// Operations of one noun.
+/// The operations of one resource.
 struct TagDoc {
     name: String,
     operations: Vec<OperationDoc>,
@@ -29,7 +29,7 @@ struct OperationDoc {
     id: String,
     method: String,
     path: String,
-    /// HTML.
+    /// Rendered HTML.
     description: String,
     parameters: Vec<FieldDoc>,
     body: Option<BodyDoc>,
@@ -37,14 +37,14 @@ struct OperationDoc {
     curl: String,
 }
 
-/// A parameter, or a member of a body.
+/// A parameter or a body member.
 struct FieldDoc {
     name: String,
-    /// Where it stands: `path`, `query`, `header`, or empty for a member.
+    /// The location of the parameter: `path`, `query` or `header`. Empty for a body member.
     location: String,
     kind: String,
     required: bool,
-    /// HTML.
+    /// Rendered HTML.
     description: String,
 }
 
@@ -133,7 +133,7 @@ fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) 
     }
 }
 
-/// A schema by its reference, or itself.
+/// Resolves the `$ref` of a schema, if any.
 fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
         Some(name) => &document["components"]["schemas"][name],
@@ -141,7 +141,7 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// The members of an object, or of the objects of a list of them.
+/// Returns the members of an object schema, or of the item schema of an array.
 fn fields(document: &Value, schema: &Value) -> Vec<FieldDoc> {
     let schema = resolve(document, schema);
     if let Some(items) = schema.get("items") {
@@ -163,7 +163,7 @@ fn fields(document: &Value, schema: &Value) -> Vec<FieldDoc> {
     all
 }
 
-/// What a schema describes, in a few words.
+/// Returns a short description of the schema's type.
 fn kind(schema: &Value) -> String {
     if let Some(reference) = schema["$ref"].as_str() {
         return reference.rsplit('/').next().unwrap_or_default().to_owned();
@@ -188,7 +188,7 @@ fn kind(schema: &Value) -> String {
     }
 }
 
-/// The call as a command; the reader puts in what stands in capitals.
+/// Returns an example `curl` command with placeholders in capitals.
 fn curl((method, path): (&str, &str), body: Option<&BodyDoc>) -> String {
     let mut address = path.to_owned();
     while let (Some(open), Some(close)) = (address.find('{'), address.find('}')) {
@@ -216,7 +216,7 @@ mod tests {
         for tag in TAGS.iter() {
             for operation in &tag.operations {
                 assert!(!operation.id.is_empty() && !operation.description.is_empty(), "{}", operation.path);
-                assert!(!operation.responses.is_empty(), "{} answers something", operation.id);
+                assert!(!operation.responses.is_empty(), "{} has no responses", operation.id);
             }
         }
         assert!(TAGS.iter().any(|tag| tag.name == "organizations"));

@@ -1,4 +1,4 @@
-//! `/forgot`: a code for a new password.
+//! `/forgot`: requesting a code to set a new password.
 
 use askama::Template;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use super::view::{self, FormError, PageResult};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/forgot", Access::Public, show).post("/forgot", Access::Public, post)
 }
@@ -64,9 +64,9 @@ async fn post(
     }
 }
 
-/// What people are told where no mail can be sent.
+/// Renders the notice of an installation that cannot send email.
 pub(super) fn mail_unavailable() -> Response {
-    let message = "This installation cannot send mails (setting smtp_url), so there are no codes. Its operator can make a \
+    let message = "This installation cannot send email (setting smtp_url), so codes are not available. The operator can create a \
         link for you on the command line: waypost user link.";
-    sign_in::notice(StatusCode::SERVICE_UNAVAILABLE, ("No mail can be sent", message), ("/login", "Back to sign in"))
+    sign_in::notice(StatusCode::SERVICE_UNAVAILABLE, ("Email is not available", message), ("/login", "Back to sign in"))
 }

@@ -1,4 +1,4 @@
-//! The list of pages beside the router, so that a test can try each of them as everybody.
+//! The router of the pages with a list of all routes, so that a test can call each route with every role.
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
@@ -12,29 +12,29 @@ use super::session::{CurrentUser, Member};
 use super::view::PageError;
 use crate::Web;
 
-/// Who may see a page. Asked before the page's handler, which reads the form only then; its acts ask once more.
+/// The access that a page requires. Checked before the handler reads the form; the operations check again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// No sign-in required.
     Public,
-    /// Signed-in users, for themselves.
+    /// Any signed-in user.
     User,
-    /// Members of the organisation in the path who may do this.
+    /// Members of the organisation in the path who are allowed to perform this operation.
     Member(Operation),
 }
 
-/// A page.
+/// A route of a page or form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The method.
     pub method: Method,
-    /// The path, with `{org}` for the slug of an organisation.
+    /// The path, where `{org}` is the slug of the organisation.
     pub path: &'static str,
-    /// Who may see it.
+    /// The required access.
     pub access: Access,
 }
 
-/// Pages and their router.
+/// A list of routes with their router.
 #[derive(Default)]
 pub struct Routes {
     router: Router<Web>,
@@ -42,13 +42,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// None yet.
+    /// Creates an empty list.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a page.
+    /// Adds a GET route.
     #[must_use]
     pub fn get<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
         self.add(Route { method: Method::GET, path, access }, |router| {
@@ -56,7 +56,7 @@ impl Routes {
         })
     }
 
-    /// Adds a form.
+    /// Adds a POST route.
     #[must_use]
     pub fn post<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
         self.add(Route { method: Method::POST, path, access }, |router| {
@@ -64,7 +64,7 @@ impl Routes {
         })
     }
 
-    /// Adds what a script deletes.
+    /// Adds a DELETE route.
     #[must_use]
     pub fn delete<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
         self.add(Route { method: Method::DELETE, path, access }, |router| {
@@ -78,7 +78,7 @@ impl Routes {
         Self { router: to(router), list }
     }
 
-    /// Adds those of another noun.
+    /// Adds all routes of `other`.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         let Self { router, mut list } = self;
@@ -86,19 +86,19 @@ impl Routes {
         Self { router: router.merge(other.router), list }
     }
 
-    /// All pages.
+    /// Returns all routes.
     #[must_use]
     pub fn list(&self) -> &[Route] {
         &self.list
     }
 
-    /// The router.
+    /// Returns the router.
     pub fn into_router(self) -> Router<Web> {
         self.router
     }
 }
 
-/// Lets those through who may see the page.
+/// Calls the handler if the caller has the required access.
 async fn guard<H: Handler<T, Web>, T: 'static>(
     access: Access,
     handler: H,

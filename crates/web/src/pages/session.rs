@@ -1,4 +1,4 @@
-//! Who looks at a page: extractors, so that a handler cannot forget to ask.
+//! Extractors for the user and the organisation of a page.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::response::{IntoResponse, Response};
@@ -19,20 +19,20 @@ use crate::{Web, cookies};
 
 /// A signed-in user.
 pub struct CurrentUser {
-    /// For what they do for themselves.
+    /// The context for operations on the user's own account.
     pub cx: Ctx,
-    /// Their session.
+    /// The session.
     pub session: UserSession,
-    /// Where they are members.
+    /// The memberships of the user.
     pub memberships: Vec<Membership>,
-    /// Whether their address is verified.
+    /// Whether the user's email is verified.
     pub is_verified: bool,
-    /// What stands around the page.
+    /// The layout of the page.
     pub layout: Layout,
 }
 
 impl CurrentUser {
-    /// The key of the user's address.
+    /// Returns the normalised key of the user's email.
     pub fn email_key(&self) -> String {
         self.layout.viewer.as_ref().map(|viewer| email::key(&viewer.email)).unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl FromRequestParts<Web> for CurrentUser {
     }
 }
 
-/// Whoever looks at a page that is for everybody: the user when they are signed in.
+/// The signed-in user of a public page, if any.
 pub struct OptionalUser(pub Option<CurrentUser>);
 
 impl FromRequestParts<Web> for OptionalUser {
@@ -63,7 +63,7 @@ impl FromRequestParts<Web> for OptionalUser {
     }
 }
 
-/// What the cookie of a request stands for; kept in its extensions, because several extractors ask.
+/// The session data of a request, cached in its extensions because several extractors need it.
 #[derive(Clone)]
 struct SessionData {
     session: UserSession,
@@ -101,13 +101,13 @@ async fn find_user(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_
     Ok(Some(CurrentUser { cx, session, memberships, is_verified, layout }))
 }
 
-/// Where a visitor signs in, and comes back from.
+/// Redirects a visitor to the sign-in page, which redirects back after the sign-in.
 fn redirect_to_login(parts: &Parts) -> Response {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let next = if parts.method == Method::GET { path } else { "/" };
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
     let location = if next == "/" { "/login".to_owned() } else { format!("/login?{query}") };
-    // A script that asked for a part of a page cannot follow a redirect to another one.
+    // A script that requests a fragment cannot follow a redirect to a page.
     if parts.headers.contains_key("hx-request") {
         let mut response = StatusCode::UNAUTHORIZED.into_response();
         if let Ok(location) = HeaderValue::from_str("/login") {
@@ -122,15 +122,15 @@ fn redirect_to_login(parts: &Parts) -> Response {
     response
 }
 
-/// A member of the organisation whose slug stands in the path as `{org}`.
+/// A member of the organisation in the path (`{org}`).
 pub struct Member {
-    /// For the acts of this organisation.
+    /// The context for operations in this organisation.
     pub cx: Ctx,
     /// The organisation.
     pub organization_id: OrganizationId,
     /// The organisation with the viewer's role.
     pub org: CurrentOrganization,
-    /// What stands around the page.
+    /// The layout of the page.
     pub layout: Layout,
 }
 
@@ -150,7 +150,7 @@ impl FromRequestParts<Web> for Member {
         let address = info.client.to_string();
         let touched = user_sessions::touch(&cx, web.ops(), &session, (Some(&organization_id), &address)).await;
         if let Err(error) = touched {
-            tracing::warn!(%error, "the last use of a session could not be written");
+            tracing::warn!(%error, "failed to record the last use of a session");
         }
         let cx = cx.with_caller(user_sessions::member_caller(&session.user_id, membership));
         let org = CurrentOrganization { organization: membership.organization.clone(), role: membership.role };

@@ -1,4 +1,4 @@
-//! `/setup`: the first owner, by the link that `serve` prints.
+//! `/setup`: creating the first owner with the link that `serve` prints.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -17,7 +17,7 @@ use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/setup", Access::Public, show).post("/setup", Access::Public, post)
 }
@@ -32,7 +32,7 @@ struct SetUpPage<'a> {
     email: &'a str,
 }
 
-/// What the link and the form send. Without `Debug`: a password is in it.
+/// The fields of the link and the form. Does not implement `Debug` because it contains a password.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct SetUpForm {
@@ -95,9 +95,5 @@ fn render_invalid_link(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    Ok(sign_in::notice(
-        StatusCode::NOT_FOUND,
-        ("This link is not valid any more", error.message),
-        ("/login", "Sign in"),
-    ))
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, ("This link is no longer valid", error.message), ("/login", "Sign in")))
 }

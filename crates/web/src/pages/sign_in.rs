@@ -1,4 +1,4 @@
-//! What the pages on the way in share: limits, the browser that signs in, the session that begins, and notices.
+//! Shared parts of the sign-in pages: rate limits, the browser, starting a session and notices.
 
 use std::net::IpAddr;
 
@@ -16,20 +16,20 @@ use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
-/// What is said to a person who has just verified an address for which there were accounts.
-const REVOKED: &str = "Your e-mail address is verified. Passwords, sessions and API keys from before were revoked. You can set \
-                       a new password under Your account.";
+/// The message for a user who has verified an email that existing accounts had claimed.
+const REVOKED: &str = "Your email is verified. Earlier passwords, sessions and API keys were revoked. You can set a new password \
+                       in your account settings.";
 
-/// Who signs in: nobody yet.
+/// Returns the context of a request without a signed-in user.
 pub(super) fn visitor_context(web: &Web, info: &RequestInfo) -> Ctx {
     web.context(Caller::Visitor, info)
 }
 
-/// Counts a request of this kind, unless it comes from a browser that has signed in to an account of the address `email`
-/// before: nobody else's requests reject that one.
+/// Checks the rate limit of this kind, except for a browser that has signed in to an account with `email` before. Such a
+/// browser cannot be locked out by requests from others.
 ///
 /// # Errors
-/// As [`check_limit`].
+/// See [`check_limit`].
 pub(super) fn check_limit_for_email(
     web: &Web,
     (kind, info): (LimitKind, &RequestInfo),
@@ -42,18 +42,18 @@ pub(super) fn check_limit_for_email(
     check_limit(web, kind, info)
 }
 
-/// Counts a request of this kind.
+/// Checks the rate limit of this kind.
 ///
 /// # Errors
-/// `rate_limited` when there were too many from the same network.
+/// `rate_limited` if there were too many requests from the same network.
 pub(super) fn check_limit(web: &Web, kind: LimitKind, info: &RequestInfo) -> Result<()> {
     web.limits.check(kind, info.client).map_err(|wait| {
-        let message = "Too many tries from your network. Wait a minute, and try again.";
+        let message = "Too many attempts from your network. Wait a minute, then try again.";
         Error::new(Code::RateLimited, message).with("retry_after_seconds", wait.as_secs().max(1))
     })
 }
 
-/// The browser that signs in.
+/// The browser of a sign-in request.
 pub(super) struct Device {
     user_agent: String,
     address: IpAddr,
@@ -61,25 +61,25 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// As its request says.
+    /// Reads the browser from a request.
     pub(super) fn from_request(headers: &HeaderMap, info: &RequestInfo) -> Self {
         let user_agent = headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let cookie = cookies::read(headers, cookies::DEVICE).unwrap_or_default();
         Self { user_agent: user_agent.to_owned(), address: info.client, cookie }
     }
 
-    /// For the acts.
+    /// Converts it for the operations.
     pub(super) fn browser(&self) -> Browser<'_> {
         Browser { user_agent: &self.user_agent, address: self.address, device: &self.cookie }
     }
 }
 
-/// Gives the browser its new session, and ends the one that it had: a cookie that somebody else put there opens nothing.
+/// Sets the cookies of the new session and ends the previous session, so that a planted session cookie is worthless.
 pub(super) async fn start_session(web: &Web, headers: &HeaderMap, session: &NewUserSession, next: &str) -> Response {
     if let Some(before) = cookies::read(headers, cookies::SESSION)
         && let Err(error) = user_sessions::delete_by_token(web.ops(), &before).await
     {
-        tracing::warn!(%error, "a session before could not be ended");
+        tracing::warn!(%error, "failed to end the previous session");
     }
     let mut response = view::redirect(view::local_path(next));
     cookies::set_session(response.headers_mut(), &session.token);
@@ -90,19 +90,19 @@ pub(super) async fn start_session(web: &Web, headers: &HeaderMap, session: &NewU
     response
 }
 
-/// A page that says something, and leads on.
+/// A page with a message and a link.
 #[derive(Template)]
 #[template(path = "notice.html")]
 pub(super) struct Notice {
     pub(super) layout: Layout,
     pub(super) title: &'static str,
     pub(super) message: String,
-    /// Where the button leads; empty for none.
+    /// The target of the button. Empty for no button.
     pub(super) href: &'static str,
     pub(super) action: &'static str,
 }
 
-/// A notice for visitors.
+/// Renders a notice for a visitor.
 pub(super) fn notice(
     status: StatusCode,
     (title, message): (&'static str, impl Into<String>),

@@ -1,4 +1,4 @@
-//! `/sign-up`: an account for everybody, where that is allowed. It is made when the code that comes by mail is typed.
+//! `/sign-up`: creating an account where sign-up is open. The account is created when the emailed code is entered.
 
 use askama::Template;
 use axum::extract::State;
@@ -19,7 +19,7 @@ use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 
-/// The page.
+/// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
     Routes::new().get("/sign-up", Access::Public, show).post("/sign-up", Access::Public, post)
 }
@@ -32,7 +32,7 @@ struct SignUpPage<'a> {
     email: &'a str,
 }
 
-/// What the form sends. Without `Debug`: a password is in it.
+/// The form fields. Does not implement `Debug` because it contains a password.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct SignUpForm {
@@ -77,7 +77,7 @@ async fn send_code(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &
 
 fn sign_up_refusal(web: &Web) -> Option<Response> {
     if let Err(error) = web.accounts().check_sign_up_open() {
-        let words = ("You cannot make an account here", error.message);
+        let words = ("Sign-up is not available", error.message);
         return Some(sign_in::notice(StatusCode::FORBIDDEN, words, ("/login", "Sign in")));
     }
     web.mail.is_none().then(mail_unavailable)

@@ -1,4 +1,4 @@
-//! Answers of pages: HTML, redirects, errors, with the headers that each of them has.
+//! Responses of pages: HTML, redirects and errors, with security headers.
 
 use askama::Template;
 use axum::extract::Request;
@@ -10,10 +10,10 @@ use waypost_core::{Code, Error};
 use super::layout::Layout;
 use crate::{cookies, problem};
 
-/// What a handler of a page gives.
+/// The result of a page handler.
 pub type PageResult = Result<Response, PageError>;
 
-/// Renders a page or a part of one.
+/// Renders a page or a fragment.
 pub fn html(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(body) => {
@@ -22,14 +22,14 @@ pub fn html(status: StatusCode, template: &impl Template) -> Response {
             response
         }
         Err(error) => {
-            tracing::error!(%error, "a page could not be rendered");
-            (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side. Try again.").into_response()
+            tracing::error!(%error, "failed to render a page");
+            (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong. Try again.").into_response()
         }
     }
 }
 
-/// Renders a page with a form that was refused, with `Retry-After` (RFC 9110, section 10.2.3) if it may be sent again after
-/// some seconds.
+/// Renders a page with a rejected form. Sets `Retry-After` (RFC 9110, section 10.2.3) if the form can be submitted again after
+/// a delay in seconds.
 pub fn html_with_retry_after(status: StatusCode, retry_after: Option<u64>, template: &impl Template) -> Response {
     let mut response = html(status, template);
     if let Some(seconds) = retry_after {
@@ -38,12 +38,12 @@ pub fn html_with_retry_after(status: StatusCode, retry_after: Option<u64>, templ
     response
 }
 
-/// Renders a page that shows all is well.
+/// Renders a page with status 200.
 pub fn page(template: &impl Template) -> Response {
     html(StatusCode::OK, template)
 }
 
-/// Sends the browser to `location`, a path of ours, with GET.
+/// Redirects the browser to the local path `location` with GET.
 #[must_use]
 pub fn redirect(location: &str) -> Response {
     match HeaderValue::from_str(location) {
@@ -53,13 +53,13 @@ pub fn redirect(location: &str) -> Response {
             response
         }
         Err(error) => {
-            tracing::error!(%error, "a redirect could not be written");
+            tracing::error!(%error, "failed to create a redirect");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// As [`redirect`]; the page there says `message`, once.
+/// Redirects like [`redirect`] and shows `message` once on the next page.
 #[must_use]
 pub fn redirect_with_flash(location: &str, message: &str) -> Response {
     let mut response = redirect(location);
@@ -67,7 +67,7 @@ pub fn redirect_with_flash(location: &str, message: &str) -> Response {
     response
 }
 
-/// What [`redirect_saying`] left for the next page is shown by one page only.
+/// Clears the message of [`redirect_with_flash`] after a page has shown it.
 pub async fn clear_flash(request: Request, next: Next) -> Response {
     let said = request.method() == Method::GET && cookies::read(request.headers(), cookies::FLASH).is_some();
     let part = request.headers().contains_key("hx-request");
@@ -78,7 +78,7 @@ pub async fn clear_flash(request: Request, next: Next) -> Response {
     response
 }
 
-/// A path of ours that a query or a form may name as the place to go on to; `/` for anything else.
+/// Returns `next` if it is a path of this site, else `/`. Prevents redirects to other sites.
 #[must_use]
 pub fn local_path(next: &str) -> &str {
     let own = next.starts_with('/')
@@ -89,7 +89,7 @@ pub fn local_path(next: &str) -> &str {
     if own { next } else { "/" }
 }
 
-/// An error on its way to a page of its own.
+/// An error that is rendered as a page.
 #[derive(Debug)]
 pub struct PageError {
     error: Error,
@@ -103,7 +103,7 @@ impl From<Error> for PageError {
 }
 
 impl PageError {
-    /// With the navigation around it.
+    /// Renders the error within `layout`.
     #[must_use]
     pub fn with_layout(self, layout: Layout) -> Self {
         Self { layout: Some(Box::new(layout)), ..self }
@@ -125,14 +125,14 @@ impl IntoResponse for PageError {
         problem::log(&error);
         let (title, advice) = match error.code {
             Code::NotFound => (
-                "There is nothing here",
-                "It may have been deleted, or it belongs to an organisation that is not yours.",
+                "Page not found",
+                "It may have been deleted, or it belongs to an organisation that you are not a member of.",
             ),
-            Code::Forbidden => ("You may not do this", "Ask an owner of the organisation for a higher role."),
-            Code::RateLimited => ("Too many requests", "Wait a little, then load this page again."),
-            Code::Unavailable => ("A part of Waypost does not answer", "Try again in a moment."),
-            Code::Internal => ("Something went wrong on our side", "Try again; if it stays, tell the operator."),
-            _ => ("This did not work", "Go back, change it, and try once more."),
+            Code::Forbidden => ("Access denied", "Ask an owner of the organisation for a higher role."),
+            Code::RateLimited => ("Too many requests", "Wait a moment, then reload the page."),
+            Code::Unavailable => ("Temporarily unavailable", "Try again in a moment."),
+            Code::Internal => ("Something went wrong", "Try again. If the problem persists, contact the operator."),
+            _ => ("Invalid request", "Go back, correct your input and try again."),
         };
         let layout = layout.map_or_else(Layout::empty, |layout| *layout);
         let (status, retry_after) = (problem::status(error.code), problem::retry_after(&error));
@@ -140,28 +140,28 @@ impl IntoResponse for PageError {
     }
 }
 
-/// `1 server`, `2 servers`.
+/// Formats a count with its noun: `1 server`, `2 servers`.
 #[must_use]
 pub fn pluralize(count: i64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
-/// What is wrong with a form, to stand beside its fields.
+/// A validation error of a form, shown next to the field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FormError {
-    /// The field; empty when it is none in particular.
+    /// The name of the field. Empty for the form as a whole.
     pub field: String,
-    /// What is wrong, and what would be right.
+    /// The message.
     pub message: String,
-    /// Seconds until it is worth trying again, for the header `Retry-After`.
+    /// The value of the `Retry-After` header, in seconds.
     pub retry_after: Option<u64>,
 }
 
 impl FormError {
-    /// What `error` is for who filled in the form.
+    /// Converts `error` into the status and form error to show to the user.
     ///
     /// # Errors
-    /// The error itself, when it is none of theirs: a page of its own shows it.
+    /// Returns `error` unchanged if the form does not cause it. It is shown on an error page.
     pub fn from_error(error: Error) -> Result<(StatusCode, Self), Error> {
         match error.code {
             Code::InvalidArguments
@@ -178,14 +178,14 @@ impl FormError {
         }
     }
 
-    /// The message, when it is about `field`.
+    /// Returns the message if the error belongs to `field`.
     #[must_use]
     pub fn message_for(&self, field: &str) -> Option<&str> {
         (self.field == field && !self.message.is_empty()).then_some(self.message.as_str())
     }
 }
 
-/// Nothing from elsewhere, no script but ours, in nobody's frame, in nobody's cache.
+/// Adds the security headers: only local content and scripts, no framing, no caching.
 fn add_security_headers(response: &mut Response) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
         connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goes_on_to_our_own_pages_only() {
+    fn only_local_paths_are_redirect_targets() {
         assert_eq!(local_path("/o/acme/servers?x=1"), "/o/acme/servers?x=1");
         for next in
             ["", "https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nSet-Cookie: x", "javascript:x"]

@@ -1,4 +1,4 @@
-//! Receivers of webhooks, and what was sent to them.
+//! Webhooks and their deliveries.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -19,10 +19,10 @@ use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::extract::Query;
 
-/// Messages on a page.
+/// The number of messages per page.
 const DELIVERIES: u32 = 25;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::WebhookRead);
     const WRITE: Access = Access::Member(Operation::WebhookWrite);
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/webhooks/{id}/deliveries/{delivery}/replay", WRITE, replay)
 }
 
-/// An event to choose.
+/// An event option.
 struct EventOption {
     name: &'static str,
     label: &'static str,
@@ -46,13 +46,13 @@ struct EventOption {
 
 fn label(event: WebhookEvent) -> &'static str {
     match event {
-        WebhookEvent::TicketCreated => "A ticket is opened",
-        WebhookEvent::TicketUpdated => "A ticket changes",
-        WebhookEvent::TicketCommented => "The team writes on a ticket",
-        WebhookEvent::WalkthroughCompleted => "A user completes a walkthrough",
-        WebhookEvent::WalkthroughPublished => "A walkthrough is published",
-        WebhookEvent::ProgressClaimed => "A signed-in user claims earlier progress",
-        WebhookEvent::Test => "A test",
+        WebhookEvent::TicketCreated => "Ticket created",
+        WebhookEvent::TicketUpdated => "Ticket updated",
+        WebhookEvent::TicketCommented => "Ticket commented on",
+        WebhookEvent::WalkthroughCompleted => "Walkthrough completed",
+        WebhookEvent::WalkthroughPublished => "Walkthrough published",
+        WebhookEvent::ProgressClaimed => "Progress claimed",
+        WebhookEvent::Test => "Test",
     }
 }
 
@@ -65,7 +65,7 @@ fn event_options(chosen: &[String]) -> Vec<EventOption> {
     WebhookEvent::SUBSCRIBABLE.into_iter().map(choice).collect()
 }
 
-/// The fields of a receiver, as they were sent.
+/// The form fields of a webhook.
 #[derive(Default)]
 struct WebhookForm {
     url: String,
@@ -103,7 +103,7 @@ impl From<&Webhook> for WebhookForm {
 
 impl WebhookForm {
     fn events(&self) -> Result<Vec<WebhookEvent>, Error> {
-        let unknown = |_| Error::invalid("events", "There is no such event. Load the page again.");
+        let unknown = |_| Error::invalid("events", "Unknown event. Reload the page.");
         self.events.iter().map(|text| text.parse().map_err(unknown)).collect()
     }
 }
@@ -119,12 +119,12 @@ struct WebhooksPage {
     event_options: Vec<EventOption>,
 }
 
-/// A message, for the page.
+/// A row of the message list.
 struct DeliveryRow {
     delivery: Delivery,
     label: &'static str,
     badge: &'static str,
-    /// The body, in lines.
+    /// The body, pretty-printed.
     payload: String,
 }
 
@@ -155,7 +155,7 @@ struct WebhookPage {
     webhook: Webhook,
     fields: WebhookForm,
     event_options: Vec<EventOption>,
-    /// A secret that was just made.
+    /// A newly created secret.
     secret: Option<String>,
     deliveries: Vec<DeliveryRow>,
     older: Option<String>,
@@ -172,7 +172,7 @@ impl WebhookPage {
     }
 }
 
-/// Which page of messages.
+/// The cursor of the message list.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct DeliveriesQuery {
@@ -198,7 +198,7 @@ async fn load_list(web: &Web, member: &Member, fields: WebhookForm) -> Result<We
 }
 
 async fn list(State(web): State<Web>, member: Member) -> PageResult {
-    // A new receiver is told of everything, unless somebody says otherwise.
+    // All events are selected by default.
     let events = WebhookEvent::SUBSCRIBABLE.iter().map(|event| event.as_str().to_owned()).collect();
     Ok(view::page(&load_list(&web, &member, WebhookForm { events, ..WebhookForm::default() }).await?))
 }
@@ -222,7 +222,7 @@ async fn create(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(S
     }
 }
 
-/// Not by a redirect: the secret is in this answer and nowhere else.
+/// Rendered without a redirect because the secret is only available in this response.
 async fn render_with_secret(web: &Web, member: &Member, webhook: Webhook, secret: &SecretText) -> PageResult {
     let page = load(web, member, webhook.id.as_str(), "").await.map_err(page_error(member))?;
     Ok(view::page(&WebhookPage { secret: Some(secret.expose().to_owned()), ..page }))
@@ -296,7 +296,7 @@ async fn send_test(State(web): State<Web>, member: Member, Path((_, id)): Path<(
     let page = load(&web, &member, &id, "").await.map_err(page_error(&member))?;
     match ops::send_test(&member.cx, web.ops(), &member.organization_id, &page.webhook.id).await {
         Ok(_) => {
-            let message = "A test is on its way. Load this page again in a moment to see what came of it.";
+            let message = "Test queued. Reload the page in a moment to see the result.";
             Ok(view::redirect_with_flash(&page.path(), message))
         }
         Err(error) => {
@@ -316,7 +316,7 @@ async fn rotate_secret(State(web): State<Web>, member: Member, Path((_, id)): Pa
 async fn delete(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let id: WebhookId = id.parse().map_err(|_| page_error(&member)(Error::not_found("webhook")))?;
     ops::delete(&member.cx, web.ops(), &member.organization_id, &id).await.map_err(page_error(&member))?;
-    Ok(view::redirect_with_flash(&member.org.path("webhooks"), "The webhook is deleted, with the log of its messages."))
+    Ok(view::redirect_with_flash(&member.org.path("webhooks"), "Webhook deleted."))
 }
 
 async fn replay(
@@ -327,7 +327,7 @@ async fn replay(
     let page = load(&web, &member, &id, "").await.map_err(page_error(&member))?;
     let delivery: WebhookDeliveryId = delivery.parse().map_err(|_| page_error(&member)(Error::not_found("message")))?;
     match deliveries::replay(&member.cx, web.ops(), &member.organization_id, &delivery).await {
-        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "The message is sent again.")),
+        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Message queued again.")),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error).map_err(page_error(&member))?;
             Ok(view::html(status, &WebhookPage { form_error, ..page }))

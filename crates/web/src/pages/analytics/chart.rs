@@ -1,4 +1,4 @@
-//! Charts as shapes for SVG: numbers in, paths out. Their texts and colours are the templates' and the style sheet's.
+//! Converts numbers into SVG shapes for the charts. Text and colours are defined in the templates and the style sheet.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -6,34 +6,34 @@ use std::fmt::Write;
 use waypost_core::analytics::DayTotals;
 use waypost_ops::analytics::{FlowEdge, FlowNode};
 
-/// The line chart is so wide and high inside; the page stretches it.
+/// The width of the line chart in user units. The page scales the chart.
 pub(super) const WIDTH: f64 = 1_000.0;
-/// As [`WIDTH`].
+/// The height of the line chart in user units.
 pub(super) const HEIGHT: f64 = 240.0;
-/// Steps that a Sankey shows at most: more would be nothing but noise. The table beside it has all.
+/// The maximum number of steps in a Sankey diagram. The table contains all steps.
 const MAX_STEPS: usize = 40;
 
-/// A line.
+/// A line of the line chart.
 pub(super) struct ChartLine {
-    /// What it shows.
+    /// The label.
     pub(super) label: &'static str,
-    /// Its class.
+    /// The CSS class.
     pub(super) class: &'static str,
-    /// The path.
+    /// The SVG path.
     pub(super) path: String,
-    /// The sum or, for what cannot be added up, nothing.
+    /// The sum, or `None` if the values cannot be added up.
     pub(super) sum: Option<u64>,
 }
 
-/// A line chart of days.
+/// A line chart by day.
 pub(super) struct LineChart {
-    /// The lines.
+    /// The lines of the chart.
     pub(super) lines: Vec<ChartLine>,
-    /// The number at the top.
+    /// The maximum of the value axis.
     pub(super) top: u64,
 }
 
-/// The number that the top of a chart stands for: the next of 1, 2, 5, 10, 20, 50 …
+/// Rounds up to the next of 1, 2, 5, 10, 20, 50 …
 fn round_up(most: u64) -> u64 {
     let mut unit = 1_u64;
     loop {
@@ -46,7 +46,7 @@ fn round_up(most: u64) -> u64 {
     }
 }
 
-/// Started, completed and active by day.
+/// Creates the chart of started, completed and active by day.
 pub(super) fn lines(days: &[DayTotals]) -> LineChart {
     let top = round_up(days.iter().map(|day| day.started.max(day.completed).max(day.active)).max().unwrap_or(0).max(1));
     let line = |label, class, sum, value: fn(&DayTotals) -> u64| ChartLine {
@@ -74,53 +74,53 @@ fn path(values: impl Iterator<Item = u64>, count: usize, top: u64) -> String {
         let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
     }
     if count == 1 {
-        // One day is a level line.
+        // A single day is drawn as a horizontal line.
         let _ = write!(path, "h{WIDTH}");
     }
     path
 }
 
-/// A box of a Sankey.
+/// A node of a Sankey diagram.
 pub(super) struct SankeyNode {
-    /// Where.
+    /// The horizontal position.
     pub(super) x: f64,
-    /// Where.
+    /// The vertical position.
     pub(super) y: f64,
-    /// How high.
+    /// The height.
     pub(super) height: f64,
-    /// `start`, `step`, `end` or `left`.
+    /// The CSS class.
     pub(super) class: &'static str,
-    /// What stands under it.
+    /// The label below the node.
     pub(super) label: String,
-    /// What it is, in full.
+    /// The tooltip.
     pub(super) title: String,
-    /// Where the label stands.
+    /// The vertical position of the label.
     pub(super) label_y: f64,
 }
 
-/// A band of a Sankey.
+/// A link of a Sankey diagram.
 pub(super) struct SankeyLink {
-    /// The path along its middle.
+    /// The SVG path of the centre line.
     pub(super) path: String,
-    /// How wide.
+    /// The stroke width.
     pub(super) width: f64,
-    /// What it is, in full.
+    /// The tooltip.
     pub(super) title: String,
-    /// Whether it leads out.
+    /// The CSS class.
     pub(super) class: &'static str,
 }
 
-/// A Sankey.
+/// A Sankey diagram.
 pub(super) struct Sankey {
-    /// How wide it is.
+    /// The width.
     pub(super) width: f64,
-    /// How high it is.
+    /// The height.
     pub(super) height: f64,
-    /// The boxes.
+    /// The nodes.
     pub(super) nodes: Vec<SankeyNode>,
-    /// The bands.
+    /// The links.
     pub(super) links: Vec<SankeyLink>,
-    /// Whether steps are left out.
+    /// Whether steps are omitted.
     pub(super) is_cut: bool,
 }
 
@@ -128,20 +128,20 @@ const COLUMN_WIDTH: f64 = 96.0;
 const NODE_WIDTH: f64 = 14.0;
 const TOP_Y: f64 = 16.0;
 const FLOW_HEIGHT: f64 = 180.0;
-/// Where those who left come to.
+/// The vertical position where links of attempts that left end.
 const EXIT_Y: f64 = 268.0;
 
-/// The name of a place, in full.
+/// Returns the full name of a node.
 pub(super) fn name(place: &FlowNode) -> &str {
     match place {
         FlowNode::Start => "Start",
         FlowNode::Step(_, title) => title,
         FlowNode::End => "Completed",
-        FlowNode::Left => "Left or still there",
+        FlowNode::Left => "Left or still active",
     }
 }
 
-/// Lays out where people go. `order` are the steps of the version, by id; steps of other versions come behind them.
+/// Lays out the diagram. `order` is the order of the version's steps by ID; steps of other versions are appended.
 pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     let started: u64 = flows.iter().filter(|flow| flow.from == FlowNode::Start).map(|flow| flow.count).sum();
     if started == 0 {
@@ -167,7 +167,7 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     };
     let mut links = Vec::new();
     let mut flows: Vec<&FlowEdge> = flows.iter().collect();
-    // Those who go on stand above those who leave, the near ones above the far ones.
+    // Links that continue are placed above links that leave, and short links above long ones.
     flows.sort_by_key(|flow| (flow.to == FlowNode::Left, layout.column(&flow.to), layout.column(&flow.from)));
     for flow in &flows {
         links.extend(layout.link(flow));
@@ -180,13 +180,13 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
 struct SankeyLayout<'a> {
     columns: &'a [String],
     scale: f64,
-    /// How much of a column's right and left side is used.
+    /// The used height on the right and left side of each column.
     out: HashMap<usize, f64>,
     into: HashMap<usize, f64>,
 }
 
 impl SankeyLayout<'_> {
-    /// None for a step that is cut, and for those who left.
+    /// Returns the column of a node, or `None` for omitted steps and for attempts that left.
     fn column(&self, place: &FlowNode) -> Option<usize> {
         match place {
             FlowNode::Start => Some(0),
@@ -207,7 +207,12 @@ impl SankeyLayout<'_> {
         if flow.to == FlowNode::Left {
             let x2 = x1 + COLUMN_WIDTH / 2.0;
             let path = format!("M{x1:.1} {y1:.1}C{x2:.1} {y1:.1} {x2:.1} {y1:.1} {x2:.1} {EXIT_Y:.1}");
-            return Some(SankeyLink { path, width: width.clamp(1.0, COLUMN_WIDTH / 2.5), title, class: "band-left" });
+            return Some(SankeyLink {
+                path,
+                width: width.clamp(1.0, COLUMN_WIDTH / 2.5),
+                title,
+                class: "sankey-link-left",
+            });
         }
         let to = self.column(&flow.to)?;
         let x2 = to as f64 * COLUMN_WIDTH + COLUMN_WIDTH / 2.0 - NODE_WIDTH / 2.0;
@@ -226,7 +231,7 @@ impl SankeyLayout<'_> {
                 x2 - COLUMN_WIDTH / 2.0
             )
         };
-        Some(SankeyLink { path, width: width.max(1.0), title, class: "band" })
+        Some(SankeyLink { path, width: width.max(1.0), title, class: "sankey-link" })
     }
 
     fn nodes(&self, flows: &[&FlowEdge]) -> Vec<SankeyNode> {
@@ -266,12 +271,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tops_are_round() {
+    fn axis_maxima_are_rounded_up() {
         assert_eq!([1, 2, 3, 5, 6, 11, 99, 501].map(round_up), [1, 2, 5, 5, 10, 20, 100, 1_000]);
     }
 
     #[test]
-    fn lines_stay_in_their_frame() {
+    fn lines_stay_within_the_chart() {
         let day = |at, active| DayTotals { at: Timestamp(at), started: 1, completed: 0, active };
         let chart = lines(&[day(0, 3), day(1, 5)]);
         assert_eq!((chart.top, chart.lines[0].path.as_str()), (5, "M0.0 96.0L1000.0 0.0"));
@@ -280,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_becomes_a_band() {
+    fn every_flow_becomes_a_link() {
         let step = |n: u8| FlowNode::Step(StepId::from_store(format!("ws_{n}")), format!("Step <{n}>"));
         let flow = |from: FlowNode, to: FlowNode, count| FlowEdge { from, to, count };
         let flows = [

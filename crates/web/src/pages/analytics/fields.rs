@@ -1,4 +1,4 @@
-//! The filter of the page, as it stands in the address.
+//! The filter of the page, as query parameters.
 
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
@@ -6,17 +6,17 @@ use waypost_core::analytics::{DAY_MS, TimeRange};
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::analytics::{self, AnalyticsQuery};
 
-/// Value and text of each range.
+/// Value and label of each range.
 pub(super) const RANGES: [(&str, &str); 6] = [
     ("1", "Last 24 hours"),
     ("7", "Last 7 days"),
     ("30", "Last 30 days"),
     ("90", "Last 90 days"),
     ("365", "Last 365 days"),
-    ("custom", "From … to …"),
+    ("custom", "Custom range"),
 ];
 
-/// What is asked for.
+/// The query parameters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct AnalyticsFilter {
@@ -31,7 +31,7 @@ pub(super) struct AnalyticsFilter {
 }
 
 impl AnalyticsFilter {
-    /// The range: that which is named, or the days that are, or the last 30 days.
+    /// Returns the selected range: the named one, else `custom` if days are set, else the last 30 days.
     pub(super) fn range(&self) -> &str {
         match self.range.as_str() {
             "" if !self.from.is_empty() || !self.to.is_empty() => "custom",
@@ -43,7 +43,7 @@ impl AnalyticsFilter {
     pub(super) fn ask(&self, now: Timestamp) -> Result<AnalyticsQuery> {
         let range = match self.range() {
             "custom" => {
-                // The last day counts as a whole.
+                // The last day is included.
                 let to = day("to", &self.to)?.map_or(now, |at| at.plus(DAY_MS));
                 let from = day("from", &self.from)?.unwrap_or(to.plus(-30 * DAY_MS));
                 TimeRange { from, to }
@@ -51,10 +51,10 @@ impl AnalyticsFilter {
             preset if RANGES.iter().any(|(value, _)| *value == preset) => {
                 analytics::last_days(now, preset.parse().unwrap_or(30))
             }
-            _ => return Err(Error::invalid("range", "Choose one of the ranges.")),
+            _ => return Err(Error::invalid("range", "Select one of the periods.")),
         };
         let version = match (self.version.as_str(), self.walkthrough.is_empty()) {
-            // A version of the walkthrough that was chosen before.
+            // Ignores a version without a walkthrough.
             ("", _) | (_, true) => None,
             (text, false) => Some(text.parse().map_err(|_| Error::not_found("version"))?),
         };
@@ -70,7 +70,7 @@ impl AnalyticsFilter {
         })
     }
 
-    /// The filter as a query, for links.
+    /// Returns the filter as a query string.
     pub(super) fn query(&self, format: &str) -> String {
         let fields = [
             ("range", self.range()),
@@ -86,13 +86,14 @@ impl AnalyticsFilter {
     }
 }
 
-/// The beginning of a day in UTC; none for an empty text.
+/// Returns the start of a day in UTC, or `None` for an empty string.
 fn day(field: &str, text: &str) -> Result<Option<Timestamp>> {
     if text.is_empty() {
         return Ok(None);
     }
     let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
-    time.map(Some).ok_or_else(|| Error::invalid(field, "This is no day. Write it as 2026-01-31, or leave it empty."))
+    time.map(Some)
+        .ok_or_else(|| Error::invalid(field, "Enter a valid date, such as 2026-01-31, or leave the field empty."))
 }
 
 #[cfg(test)]
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_custom_range_has_its_last_day() {
+    fn a_custom_range_includes_its_last_day() {
         let fields =
             AnalyticsFilter { from: "2026-01-01".into(), to: "2026-01-01".into(), ..AnalyticsFilter::default() };
         let range = fields.ask(Timestamp(0)).unwrap().range;

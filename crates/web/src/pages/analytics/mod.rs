@@ -1,4 +1,4 @@
-//! What happens on an organisation's servers, in numbers and charts. docs/analytics.md says what they mean.
+//! Analytics of an organisation's servers. The metrics are defined in docs/analytics.md.
 
 mod chart;
 mod fields;
@@ -22,22 +22,22 @@ use crate::api::analytics::file;
 
 const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true };
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::AnalyticsRead);
     Routes::new().get("/o/{org}/analytics", READ, show).get("/o/{org}/analytics/export/{part}", READ, export)
 }
 
-/// A number at the top, with that of the range before.
+/// A metric with its value in the previous period.
 struct AnalyticsTile {
     label: &'static str,
     value: String,
     before: String,
-    /// Such as `+12 %`; none when there is nothing to compare.
+    /// The change, such as `+12 %`. `None` if there is no previous value.
     change: Option<String>,
 }
 
-/// A row of a funnel's table.
+/// A row of the funnel table.
 struct FunnelRow {
     position: usize,
     title: String,
@@ -45,18 +45,18 @@ struct FunnelRow {
     completed: u64,
     dropped: u64,
     median: String,
-    /// Of those who started, from 0 to 100.
+    /// The share of started attempts, from 0 to 100.
     width: f64,
 }
 
-/// A link of a Sankey's table.
+/// A row of the paths table.
 struct FlowRow {
     from: String,
     to: String,
     count: u64,
 }
 
-/// Everything that is counted for the page.
+/// The data of the page.
 struct AnalyticsData {
     now: Overview,
     before: Overview,
@@ -104,7 +104,7 @@ struct AnalyticsPage {
     org: CurrentOrganization,
     form_error: FormError,
     fields: AnalyticsFilter,
-    /// Value and text of each choice.
+    /// Value and label of each option.
     ranges: Vec<(String, String)>,
     servers: Vec<(String, String)>,
     walkthroughs: Vec<(String, String)>,
@@ -114,7 +114,7 @@ struct AnalyticsPage {
     charts: Option<AnalyticsCharts>,
 }
 
-/// What stands below the tiles.
+/// The charts and tables below the tiles.
 struct AnalyticsCharts {
     lines: LineChart,
     days: Vec<(String, u64, u64, u64)>,
@@ -131,7 +131,7 @@ struct AnalyticsCharts {
     is_empty: bool,
 }
 
-/// A time in words: `3 min 20 s`.
+/// Formats a duration, such as `3 min 20 s`.
 pub(super) fn duration(milliseconds: Option<i64>) -> String {
     let Some(milliseconds) = milliseconds else { return "–".to_owned() };
     let seconds = milliseconds / 1_000;
@@ -278,7 +278,7 @@ async fn show(State(web): State<Web>, member: Member, Query(fields): Query<Analy
     Ok(view::html(status, &page))
 }
 
-/// A part of the page as a file: the same as in the REST API, for the organisation in the address.
+/// Downloads the data of one section, in the same format as the REST API.
 async fn export(
     State(web): State<Web>,
     member: Member,
@@ -296,11 +296,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_said_in_words() {
-        let told =
+    fn durations_are_formatted_with_units() {
+        let formatted =
             [None, Some(0), Some(999), Some(1_000), Some(180_000), Some(200_000), Some(7_260_000), Some(90_000_000)]
                 .map(duration);
-        assert_eq!(told, ["–", "0 ms", "999 ms", "1 s", "3 min", "3 min 20 s", "2 h 1 min", "1 d 1 h"]);
+        assert_eq!(formatted, ["–", "0 ms", "999 ms", "1 s", "3 min", "3 min 20 s", "2 h 1 min", "1 d 1 h"]);
         assert_eq!(micros(Some(250)), "250 µs");
     }
 

@@ -1,4 +1,4 @@
-//! What people paste into their AI client, for each of them, with an optional tracking id.
+//! Setup instructions for each AI client, with an optional tracking ID.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -21,7 +21,7 @@ pub(super) struct InstallQuery {
     tracking_id: String,
 }
 
-/// A client to choose.
+/// A client option.
 struct ClientOption {
     href: String,
     name: &'static str,
@@ -37,12 +37,12 @@ struct InstallPage {
     client_options: Vec<ClientOption>,
     client: Client,
     tracking_id: String,
-    /// Whether the texts are personal.
+    /// Whether the snippets contain a tracking ID.
     is_personal: bool,
-    /// Whether clients in a cloud can reach the URL.
+    /// Whether the URL is reachable from the internet.
     is_reachable: bool,
     page_url: Option<String>,
-    /// Whether a tracking id names anybody on this server.
+    /// Whether end users sign in, which makes tracking IDs irrelevant.
     signs_in: bool,
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn show(
     if !tracking_id.is_empty() && !is_personal {
         status = StatusCode::UNPROCESSABLE_ENTITY;
         form_error.field = "tracking_id".to_owned();
-        "A tracking id has 1 to 128 letters from A to Z, digits, and . _ ~ -. The texts below are without one."
+        "A tracking ID has 1 to 128 characters: letters A to Z, digits and . _ ~ -. The snippets below do not contain it."
             .clone_into(&mut form_error.message);
     }
     let address = web.public_url.path_urls(&info.authority, &context.server.slug);

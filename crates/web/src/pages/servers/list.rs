@@ -14,7 +14,7 @@ use super::{auth_label, group_digits, pluralize};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
-/// Servers on a page.
+/// The number of servers per page.
 const LIMIT: u32 = 24;
 
 #[derive(Default, Deserialize)]
@@ -28,7 +28,7 @@ struct ServerRow {
     href: String,
     name: String,
     slug: String,
-    /// The public page; `None` if it is switched off.
+    /// The URL of the public page. `None` if it is turned off.
     page_url: Option<String>,
     auth: &'static str,
     walkthroughs: String,
@@ -96,7 +96,7 @@ fn row(base: &str, page_url: Option<String>, server: Server, usage: Usage) -> Se
     }
 }
 
-/// The calls in words: they are counted up to a number only.
+/// Formats the number of calls. Calls are counted up to a maximum only.
 pub(super) fn format_calls(usage: Usage) -> String {
     let more = if usage.calls >= MAX_CALLS { "+" } else { "" };
     format!("{}{more}", group_digits(usage.calls))

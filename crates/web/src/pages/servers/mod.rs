@@ -26,7 +26,7 @@ use super::view::PageError;
 use crate::Web;
 use crate::request_info::RequestInfo;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     let (read, write) = (Access::Member(Operation::ServerRead), Access::Member(Operation::ServerWrite));
     let assign = Access::Member(Operation::AssignmentWrite);
@@ -52,16 +52,16 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/servers/{server}/delete", write, settings::delete)
 }
 
-/// The server in the path, as `{server}`, with who looks at it.
+/// The server in the path (`{server}`) with the context of the request.
 pub(super) struct ServerContext {
     cx: Ctx,
     organization_id: OrganizationId,
     org: CurrentOrganization,
     layout: Layout,
     server: Server,
-    /// Its address for people.
+    /// The MCP URL.
     mcp_url: String,
-    /// Its public page; `None` if that is switched off.
+    /// The URL of the public page. `None` if it is turned off.
     page_url: Option<String>,
 }
 
@@ -90,14 +90,14 @@ impl FromRequestParts<Web> for ServerContext {
 }
 
 impl ServerContext {
-    /// The path of one of its pages.
+    /// Returns the path of a page of the server.
     fn path(&self, rest: &str) -> String {
         let id = &self.server.id;
         let rest = if rest.is_empty() { format!("servers/{id}") } else { format!("servers/{id}/{rest}") };
         self.org.path(&rest)
     }
 
-    /// The head of one of its pages.
+    /// Returns the header for a page of the server.
     fn header(&self, tab: &'static str) -> ServerHeader {
         ServerHeader { list: self.org.path("servers"), base: self.path(""), name: self.server.name.clone(), tab }
     }
@@ -107,7 +107,7 @@ impl ServerContext {
     }
 }
 
-/// What stands above each page of a server.
+/// The header of all pages of a server.
 pub(super) struct ServerHeader {
     /// The path of the list.
     list: String,
@@ -118,7 +118,7 @@ pub(super) struct ServerHeader {
 }
 
 impl ServerHeader {
-    /// The pages of a server: path, text, and name.
+    /// Returns the path and label of each tab, and whether it is the current one.
     fn tabs(&self) -> Vec<(String, &'static str, bool)> {
         [
             ("", "Overview"),
@@ -136,23 +136,23 @@ impl ServerHeader {
     }
 }
 
-/// How people are told apart, in words.
+/// Returns the label of an authentication type.
 fn auth_label(auth_type: waypost_core::server::AuthType) -> &'static str {
     use waypost_core::server::AuthType;
     match auth_type {
         AuthType::None => "No sign-in",
-        AuthType::CollectEmail => "Asks for an e-mail address",
+        AuthType::CollectEmail => "Asks for an email",
         AuthType::PlatformOauth => "Sign-in with Waypost",
         AuthType::CustomOauth => "Sign-in with your provider",
     }
 }
 
-/// `3 walkthroughs`, `1 walkthrough`.
+/// Formats a count with its noun and thousands separators: `1 walkthrough`, `3,000 walkthroughs`.
 fn pluralize(count: i64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{} {many}", group_digits(count)) }
 }
 
-/// A number with its thousands apart.
+/// Formats a number with thousands separators.
 fn group_digits(count: i64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
@@ -170,11 +170,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_readable() {
+    fn numbers_have_thousands_separators() {
         assert_eq!(group_digits(0), "0");
         assert_eq!(group_digits(999), "999");
         assert_eq!(group_digits(12_345_678), "12,345,678");
-        assert_eq!(pluralize(1, "person", "people"), "1 person");
-        assert_eq!(pluralize(1_000, "person", "people"), "1,000 people");
+        assert_eq!(pluralize(1, "user", "users"), "1 user");
+        assert_eq!(pluralize(1_000, "user", "users"), "1,000 users");
     }
 }

@@ -1,4 +1,4 @@
-//! A new server, with its slug suggested from the name and checked as one types.
+//! Creating a server. The slug is suggested from the name and checked while the user types.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -34,7 +34,7 @@ struct NewServerPage {
 }
 
 impl NewServerPage {
-    /// The slug follows the name: htmx asks for its field.
+    /// Returns the attributes that refresh the slug field when the name changes.
     fn name_extra(&self) -> String {
         format!(
             r##"required maxlength="200" autocomplete="off" hx-get="{}/slug?part=field" hx-trigger="input changed delay:300ms" hx-target="#slug-field" hx-swap="outerHTML" hx-include="closest form" hx-sync="closest form:replace""##,
@@ -43,21 +43,21 @@ impl NewServerPage {
     }
 }
 
-/// The field of the slug, which htmx renews when the name changes.
+/// The slug field, refreshed by htmx when the name changes.
 #[derive(Template)]
 #[template(path = "servers/slug.html")]
 struct SlugField {
     form_error: FormError,
     base: String,
     value: String,
-    /// What was suggested: while the field holds just that, it follows the name.
+    /// The last suggestion. While the slug equals it, the slug follows the name.
     suggested: String,
     address: String,
 }
 
 impl SlugField {
     fn hint(&self) -> String {
-        format!("3 to 40 small letters, digits and “-”. It stands in the address that people paste: {}", self.address)
+        format!("3 to 40 lowercase letters, digits and hyphens. Part of the MCP URL: {}", self.address)
     }
 
     fn extra(&self) -> String {
@@ -65,15 +65,15 @@ impl SlugField {
     }
 }
 
-/// The attributes of a field for a slug: htmx asks as somebody types whether it can be had, by the server `own`.
+/// Returns the attributes of a slug field. htmx checks while the user types whether the slug is available to the server `own`.
 pub(super) fn slug_extra(base: &str, own: &str) -> String {
     let own = if own.is_empty() { String::new() } else { format!("?server={own}") };
     format!(
-        r##"required minlength="3" maxlength="40" autocomplete="off" autocapitalize="none" spellcheck="false" hx-get="{base}/slug{own}" hx-trigger="input changed delay:300ms, load" hx-target="#slug-said" hx-include="this""##
+        r##"required minlength="3" maxlength="40" autocomplete="off" autocapitalize="none" spellcheck="false" hx-get="{base}/slug{own}" hx-trigger="input changed delay:300ms, load" hx-target="#slug-check" hx-include="this""##
     )
 }
 
-/// Whether the slug in the field can be had.
+/// The availability of the slug.
 #[derive(Template)]
 #[template(path = "servers/slug_check.html")]
 struct SlugCheckFragment {
@@ -127,7 +127,7 @@ pub(super) async fn create(
     match servers::create(&member.cx, web.ops(), &member.organization_id, slug, &settings).await {
         Ok(server) => {
             let location = member.org.path(&format!("servers/{}/walkthroughs", server.id));
-            Ok(view::redirect_with_flash(&location, "The server is there. Now choose what it offers."))
+            Ok(view::redirect_with_flash(&location, "Server created. Now assign walkthroughs to it."))
         }
         Err(error) => {
             let refused = FormError::from_error(error)?;
@@ -136,16 +136,16 @@ pub(super) async fn create(
     }
 }
 
-/// What htmx asks while somebody types.
+/// The query parameters of the slug check.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct SlugQuery {
-    /// `field` for the whole field, which follows the name; else only what is said of the slug.
+    /// `field` for the whole slug field, otherwise only the availability.
     part: String,
     name: String,
     slug: String,
     suggested: String,
-    /// The server that would get the slug.
+    /// The server that the slug is for.
     server: String,
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn slug(
     if let Some(id) = &own
         && servers::get(cx, web.ops(), organization_id, id).await?.slug == slug
     {
-        // It has this one: there is nothing to say.
+        // The slug is unchanged.
         return Ok(view::page(&SlugCheckFragment { reason: None, slug: String::new() }));
     }
     let reason = servers::find_slug_problem(cx, web.ops(), organization_id, &slug, own.as_ref()).await?;

@@ -1,4 +1,4 @@
-//! A server at a glance: its address, what agents see, what happened lately.
+//! The overview of a server: its URL, what agents see and recent activity.
 
 use askama::Template;
 use axum::extract::State;
@@ -29,38 +29,34 @@ struct ServerOverviewPage {
     auth: &'static str,
 }
 
-/// What agents see at the moment.
+/// The tools and walkthroughs that agents currently see.
 pub(super) struct AgentView {
-    /// Whether there is anything.
+    /// Whether agents see any walkthrough tools.
     is_ok: bool,
     text: String,
-    /// What to do about it: text and path.
+    /// The next action: label and path.
     next: Option<(&'static str, &'static str)>,
 }
 
-/// As `tools/list` decides it (docs/mcp.md, "Tools").
+/// Follows the rules of `tools/list` (docs/mcp.md, "Tools").
 fn agent_view(server: &Server, offered: usize, assigned: usize) -> AgentView {
     let support = match server.support {
         Support::Off => "",
-        Support::Tickets => " The support tool is listed.",
+        Support::Tickets => " Agents also see the support tool.",
     };
     let bad = |text: &str, next| AgentView { is_ok: false, text: format!("{text}{support}"), next: Some(next) };
     if !server.walkthrough_tools_enabled {
-        return bad(
-            "The walkthrough tools are switched off, so agents see none of them.",
-            ("Switch them on", "settings"),
-        );
+        return bad("The walkthrough tools are turned off, so agents do not see them.", ("Turn them on", "settings"));
     }
     if assigned == 0 {
         return bad(
-            "No walkthrough is placed here, so agents see no walkthrough tools.",
-            ("Choose walkthroughs", "walkthroughs"),
+            "No walkthroughs are assigned, so agents see no walkthrough tools.",
+            ("Assign walkthroughs", "walkthroughs"),
         );
     }
     if offered == 0 {
-        let text =
-            "None of the walkthroughs here is both published and switched on, so agents see no walkthrough tools.";
-        return bad(text, ("Look at the walkthroughs", "walkthroughs"));
+        let text = "None of the assigned walkthroughs is published and enabled, so agents see no walkthrough tools.";
+        return bad(text, ("View walkthroughs", "walkthroughs"));
     }
     let tools = match server.toolset {
         Toolset::Guided => "the guided tools",
@@ -68,7 +64,7 @@ fn agent_view(server: &Server, offered: usize, assigned: usize) -> AgentView {
         Toolset::All => "the guided and the stepwise tools",
     };
     let offered = pluralize(i64::try_from(offered).unwrap_or(i64::MAX), "walkthrough", "walkthroughs");
-    AgentView { is_ok: true, text: format!("Agents see {tools}, and {offered} to play.{support}"), next: None }
+    AgentView { is_ok: true, text: format!("Agents see {tools} and {offered}.{support}"), next: None }
 }
 
 pub(super) async fn show(State(web): State<Web>, info: RequestInfo, context: ServerContext) -> PageResult {

@@ -19,7 +19,7 @@ use crate::Web;
 
 type Options = Vec<(String, String)>;
 
-/// What the form sends. A check box that is off is not sent at all.
+/// The form fields. An unchecked checkbox is not sent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct SettingsForm {
@@ -67,7 +67,7 @@ impl SettingsForm {
         let lines = self.allowed_origins.lines().map(str::trim).filter(|line| !line.is_empty());
         let auth_type = chosen::<AuthType>("auth_type", &self.auth_type)?;
         let none = self.oauth_config.is_empty() || self.oauth_config == "none";
-        // Without a choice the only provider is taken by itself.
+        // If none is selected, the only provider is used automatically.
         let oauth_config = match (none, auth_type) {
             (true, Some(AuthType::CustomOauth)) => None,
             (true, _) => Some("none".to_owned()),
@@ -105,14 +105,14 @@ struct ServerSettingsPage {
     toolsets: Options,
     supports: Options,
     former: Vec<String>,
-    /// What a change of the sign-in does, in words.
+    /// The warning about changing the sign-in settings.
     sign_in_warning: String,
     server_id: String,
 }
 
 impl ServerSettingsPage {
     fn slug_extra(&self) -> String {
-        // Who may not change it need not ask whether it could be had.
+        // Viewers who cannot change the slug do not need the check.
         if self.is_admin { super::new::slug_extra(&self.header.list, &self.server_id) } else { String::new() }
     }
 }
@@ -123,16 +123,16 @@ fn options<T: Copy + std::fmt::Display>(all: &[T], label: impl Fn(T) -> &'static
 
 fn sign_in_label(it: SignInPolicy) -> &'static str {
     match it {
-        SignInPolicy::Auto => "Automatic: depends on what the client can do",
-        SignInPolicy::WhenNeeded => "When somebody begins a walkthrough",
-        SignInPolicy::OnConnect => "At once, when the client connects",
+        SignInPolicy::Auto => "Automatic: depends on the client",
+        SignInPolicy::WhenNeeded => "When a walkthrough starts",
+        SignInPolicy::OnConnect => "When the client connects",
     }
 }
 
 fn toolset_label(it: Toolset) -> &'static str {
     match it {
-        Toolset::Guided => "Guided: the server leads from step to step",
-        Toolset::Stepwise => "Stepwise: the agent picks the steps",
+        Toolset::Guided => "Guided: the server leads step by step",
+        Toolset::Stepwise => "Stepwise: the agent selects the steps",
         Toolset::All => "Both",
     }
 }
@@ -140,7 +140,7 @@ fn toolset_label(it: Toolset) -> &'static str {
 fn support_label(it: Support) -> &'static str {
     match it {
         Support::Off => "Off",
-        Support::Tickets => "Agents can open support tickets",
+        Support::Tickets => "Tickets: agents can open support tickets",
     }
 }
 
@@ -156,8 +156,8 @@ async fn render(
     providers.extend(configs.into_iter().map(|config| (config.id.to_string(), config.name)));
     let signed_in = servers::count_signed_in(cx, web.ops(), organization_id, &server.id).await?;
     let sign_in_warning = if signed_in > 0 {
-        let people = pluralize(signed_in, "person is", "people are");
-        format!("{people} signed in: a change signs them out, and they have to sign in again.")
+        let people = pluralize(signed_in, "end user is", "end users are");
+        format!("{people} signed in. Changing the sign-in settings signs them out, and they have to sign in again.")
     } else {
         String::new()
     };
@@ -201,7 +201,10 @@ pub(super) async fn save(
             let message = if new.slug == server.slug {
                 "Saved.".to_owned()
             } else {
-                format!("Saved. The server also answers to “{}” until you release it below.", server.slug)
+                format!(
+                    "Saved. The server is still available under “{}” until you release that slug below.",
+                    server.slug
+                )
             };
             Ok(view::redirect_with_flash(&context.path("settings"), &message))
         }
@@ -225,7 +228,7 @@ pub(super) async fn release(
     let ServerContext { cx, organization_id, server, .. } = &context;
     let released = servers::release_slug(cx, web.ops(), organization_id, &server.id, &slug).await;
     released.map_err(|error| context.page_error(error))?;
-    let message = format!("“{slug}” is released: the server does not answer to it any more.");
+    let message = format!("Slug “{slug}” released. The server is no longer available under it.");
     Ok(view::redirect_with_flash(&context.path("settings"), &message))
 }
 
@@ -270,22 +273,24 @@ async fn render_delete(
     ))
 }
 
-/// What goes with a server, in words.
+/// Returns what is deleted with a server, one item per line.
 fn deletion_summary(holdings: Holdings) -> Vec<String> {
     let mut lines = Vec::new();
     if holdings.attempts > 0 {
-        let (attempts, people) =
-            (pluralize(holdings.attempts, "attempt", "attempts"), pluralize(holdings.end_users, "person", "people"));
-        lines.push(format!("the progress of {people}: {attempts} at walkthroughs, finished ones included"));
+        let (attempts, people) = (
+            pluralize(holdings.attempts, "attempt", "attempts"),
+            pluralize(holdings.end_users, "end user", "end users"),
+        );
+        lines.push(format!("the progress of {people}: {attempts}, including completed ones"));
     }
     if holdings.walkthroughs > 0 {
         let placed = pluralize(holdings.walkthroughs, "walkthrough", "walkthroughs");
-        lines.push(format!("the places of {placed} (the walkthroughs themselves stay)"));
+        lines.push(format!("the assignments of {placed} (the walkthroughs are kept)"));
     }
     if holdings.signed_in > 0 {
-        lines.push(format!("the sign-in of {}", pluralize(holdings.signed_in, "person", "people")));
+        lines.push(format!("the sign-in of {}", pluralize(holdings.signed_in, "end user", "end users")));
     }
-    lines.push("its sessions, its record of calls, and what they count in the analytics".to_owned());
+    lines.push("its sessions, call log and analytics".to_owned());
     lines
 }
 
@@ -303,11 +308,11 @@ pub(super) struct DeleteForm {
 pub(super) async fn delete(State(web): State<Web>, context: ServerContext, Form(form): Form<DeleteForm>) -> PageResult {
     let ServerContext { cx, organization_id, server, org, .. } = &context;
     if form.confirm.trim() != server.slug {
-        let message = format!("Type {} exactly as it stands here.", server.slug);
+        let message = format!("Type {} exactly as shown.", server.slug);
         let form_error = FormError { field: "confirm".to_owned(), message, ..FormError::default() };
         return Ok(render_delete(&web, &context, (StatusCode::UNPROCESSABLE_ENTITY, form_error)).await?);
     }
     let deleted = servers::delete(cx, web.ops(), organization_id, &server.id).await;
     deleted.map_err(|error| context.page_error(error))?;
-    Ok(view::redirect_with_flash(&org.path("servers"), &format!("The server “{}” is deleted.", server.name)))
+    Ok(view::redirect_with_flash(&org.path("servers"), &format!("Server “{}” deleted.", server.name)))
 }

@@ -1,4 +1,4 @@
-//! A panel that speaks MCP with the server itself, from the browser.
+//! The “Try it” panel, an MCP client in the browser.
 
 use askama::Template;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::Web;
 struct TryPage {
     layout: Layout,
     header: ServerHeader,
-    /// The path of the MCP endpoint on the host of this page: a personal URL that marks its calls as tests.
+    /// The path of the MCP endpoint on this host: a personal URL that marks its calls as tests.
     path: String,
     reset_path: String,
     mcp_url: String,
@@ -36,8 +36,8 @@ pub(super) async fn show(State(web): State<Web>, context: ServerContext) -> Page
     }))
 }
 
-/// Deletes the progress of the user's tests.
+/// Deletes the user's test progress.
 pub(super) async fn reset(State(web): State<Web>, context: ServerContext) -> PageResult {
     try_it::reset(&context.cx, web.ops(), &context.organization_id).await.map_err(|error| context.page_error(error))?;
-    Ok(view::redirect_with_flash(&context.path("try"), "Your tests were deleted. The next one starts over."))
+    Ok(view::redirect_with_flash(&context.path("try"), "Test progress deleted. The next test starts over."))
 }

@@ -1,5 +1,5 @@
-//! The walkthroughs of a server: choose, order, switch, remove. Every change is one of a single assignment, or of places
-//! alone, so that two people who work here at the same time keep each other's changes.
+//! The walkthroughs of a server. Every change affects a single assignment or only the order, so concurrent changes by
+//! different users do not overwrite each other.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -18,7 +18,7 @@ use super::super::view::{self, PageResult};
 use super::{ServerContext, ServerHeader};
 use crate::Web;
 
-/// Walkthroughs to choose among that are shown at once; the search finds the others.
+/// The maximum number of candidates shown. The search finds the others.
 const CANDIDATES: u32 = 20;
 
 #[derive(Template)]
@@ -30,7 +30,7 @@ struct ServerWalkthroughsPage {
     candidates: Candidates,
 }
 
-/// The list itself, which htmx renews.
+/// The list of assignments, refreshed by htmx.
 #[derive(Template)]
 #[template(path = "servers/assignment_list.html")]
 struct AssignmentList {
@@ -39,9 +39,9 @@ struct AssignmentList {
     walkthroughs: String,
     order_path: String,
     rows: Vec<AssignmentRow>,
-    /// What is said of the change that was made.
+    /// The status message of the last change.
     message: String,
-    /// Whether it comes alone, and the rest of the page is there.
+    /// Whether the list is rendered without the rest of the page.
     is_fragment: bool,
 }
 
@@ -58,15 +58,15 @@ struct AssignmentRow {
 impl AssignmentRow {
     fn badge(&self) -> (&'static str, &'static str) {
         match (self.state, self.enabled) {
-            (WalkthroughState::Published, true) => ("good", "offered"),
-            (WalkthroughState::Published, false) => ("", "switched off"),
+            (WalkthroughState::Published, true) => ("good", "available"),
+            (WalkthroughState::Published, false) => ("", "disabled"),
             (WalkthroughState::Draft, _) => ("warn", "not published"),
             (WalkthroughState::Archived, _) => ("warn", "archived"),
         }
     }
 }
 
-/// What could be placed here, which htmx renews as somebody types.
+/// The walkthroughs that can be assigned, refreshed by htmx while the user types.
 #[derive(Template)]
 #[template(path = "servers/candidates.html")]
 struct Candidates {
@@ -151,7 +151,7 @@ pub(super) async fn candidates(
     Query(search): Query<CandidateQuery>,
 ) -> PageResult {
     if !headers.contains_key("hx-request") {
-        // The form of the search, sent by hand.
+        // The search form was submitted without htmx.
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("q", &search.q).finish();
         return Ok(view::redirect(&format!("{}?{query}", context.path("walkthroughs"))));
     }
@@ -173,10 +173,10 @@ pub(super) async fn assign(State(web): State<Web>, context: ServerContext, Form(
         Err(_) => Err(Error::not_found("walkthrough")),
     };
     result.map_err(|error| context.page_error(error))?;
-    Ok(view::redirect_with_flash(&context.path("walkthroughs"), "The walkthrough is placed here, after the others."))
+    Ok(view::redirect_with_flash(&context.path("walkthroughs"), "Walkthrough assigned."))
 }
 
-/// The assignment in the path.
+/// The path parameter with the ID of an assignment.
 #[derive(Deserialize)]
 pub(super) struct AssignmentPath {
     assignment: String,
@@ -188,7 +188,7 @@ impl AssignmentPath {
     }
 }
 
-/// The list after a change: as a part for htmx, or as the page with a sentence.
+/// Renders the list after a change: as a fragment for htmx, otherwise as a redirect with a message.
 async fn render_list(
     web: &Web,
     context: &ServerContext,
@@ -219,7 +219,7 @@ pub(super) async fn toggle(
     let (id, placement) = (at.id(&context)?, AssignmentPatch { enabled: Some(enabled), display_order: None });
     let changed = assignments::update(&context.cx, web.ops(), &context.organization_id, &id, placement).await;
     let changed = changed.map_err(|error| context.page_error(error))?;
-    let message = format!("“{}” is switched {}.", changed.title, if enabled { "on" } else { "off" });
+    let message = format!("“{}” is now {}.", changed.title, if enabled { "enabled" } else { "disabled" });
     Ok(render_list(&web, &context, &headers, &message).await?)
 }
 
@@ -256,7 +256,7 @@ pub(super) async fn reorder(
     order.swap(from, to);
     let sorted = assignments::reorder(cx, web.ops(), organization_id, &server.id, &order).await;
     sorted.map_err(|error| context.page_error(error))?;
-    let message = format!("“{}” is now number {} of {}.", listed[from].title, to + 1, order.len());
+    let message = format!("“{}” moved to position {} of {}.", listed[from].title, to + 1, order.len());
     Ok(render_list(&web, &context, &headers, &message).await?)
 }
 
@@ -269,6 +269,6 @@ pub(super) async fn unassign(
     let id = at.id(&context)?;
     let deleted = assignments::delete(&context.cx, web.ops(), &context.organization_id, &id).await;
     deleted.map_err(|error| context.page_error(error))?;
-    let message = "The walkthrough is not offered here any more. What people did is kept.";
+    let message = "Walkthrough removed from this server. Progress is kept.";
     Ok(render_list(&web, &context, &headers, message).await?)
 }

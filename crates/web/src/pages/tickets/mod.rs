@@ -23,12 +23,12 @@ use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::extract::Query;
 
-/// Tickets on a page.
+/// The number of tickets per page.
 const TICKETS: u32 = 50;
-/// Values and texts of a choice.
+/// Pairs of value and label.
 type Options = Vec<(String, String)>;
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::TicketRead);
     const WRITE: Access = Access::Member(Operation::TicketWrite);
@@ -42,7 +42,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/tickets/{id}/comments/{comment}/delete", WRITE, show::delete_comment)
 }
 
-/// The colour of a status.
+/// Returns the badge class of a status.
 fn status_badge(status: TicketStatus) -> &'static str {
     match status {
         TicketStatus::NeedsEmail => "warn",
@@ -53,7 +53,7 @@ fn status_badge(status: TicketStatus) -> &'static str {
     }
 }
 
-/// The colour of a priority.
+/// Returns the badge class of a priority.
 fn priority_badge(priority: Priority) -> &'static str {
     match priority {
         Priority::Urgent => "bad",
@@ -78,7 +78,7 @@ fn prepend_option(value: &str, text: &str, rest: Options) -> Options {
     std::iter::once((value.to_owned(), text.to_owned())).chain(rest).collect()
 }
 
-/// The filter, as it stands in the address.
+/// The filter, as query parameters.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct TicketQuery {
@@ -94,8 +94,7 @@ struct TicketQuery {
 impl TicketQuery {
     fn filter(&self, cx: &Ctx) -> Result<Filter> {
         fn load<T: std::str::FromStr>(field: &str, text: &str) -> Result<Option<T>> {
-            let invalid =
-                |_| Error::invalid(field, "There is no such choice. Choose another one, or clear the filter.");
+            let invalid = |_| Error::invalid(field, "Invalid value. Select another one, or clear the filter.");
             (!text.is_empty()).then(|| text.parse().map_err(invalid)).transpose()
         }
         let assignee = match self.assignee.as_str() {
@@ -114,7 +113,7 @@ impl TicketQuery {
         })
     }
 
-    /// The filter as a query, with one of its members replaced.
+    /// Returns the filter as a query string with one parameter replaced.
     fn query(&self, name: &str, value: &str) -> String {
         let fields = [
             ("status", self.status.as_str()),
@@ -133,13 +132,13 @@ impl TicketQuery {
         query.finish()
     }
 
-    /// Whether nothing but the status narrows the list.
+    /// Whether no filter other than the status is set.
     fn is_unfiltered(&self) -> bool {
         [&self.priority, &self.assignee, &self.server, &self.walkthrough, &self.q].into_iter().all(|it| it.is_empty())
     }
 }
 
-/// A tab: one status, or all.
+/// A status tab, or the tab for all tickets.
 struct Tab {
     href: String,
     label: &'static str,
@@ -161,12 +160,12 @@ struct TicketsPage {
     priorities: Options,
     assignees: Options,
     servers: Options,
-    /// Only when the address names one.
+    /// The title of the walkthrough in the filter, if any.
     walkthrough: Option<String>,
     bulk_statuses: Options,
     bulk_priorities: Options,
     bulk_assignees: Options,
-    /// Where support can be switched on; none when it is on somewhere.
+    /// The servers without support, offered if no server has support.
     without_support: Vec<Server>,
     has_support: bool,
     can_mail: bool,
@@ -200,7 +199,7 @@ async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: Filter) -
     let ops = web.ops();
     let counts = tickets::count_by_status(cx, ops, organization_id, &filter).await?;
     let total = counts.iter().map(|(_, count)| count).sum();
-    // A mark that is none begins at the newest.
+    // A malformed cursor starts at the newest ticket.
     let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
     let wanted = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
     let found = tickets::list(cx, ops, organization_id, wanted).await?;
@@ -223,7 +222,7 @@ async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: Filter) -
     };
     let of_status = |(status, count): &(TicketStatus, u64)| tab(status.label(), status.as_str(), *count);
     let tabs = std::iter::once(tab("All", "", total)).chain(counts.iter().map(of_status)).collect();
-    let who = prepend_option("me", "Me", prepend_option("none", "Nobody", members.clone()));
+    let who = prepend_option("me", "Me", prepend_option("none", "Unassigned", members.clone()));
     Ok(TicketsPage {
         layout: layout.clone().with_section("tickets"),
         org: org.clone(),
@@ -233,12 +232,12 @@ async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: Filter) -
         older: found.next_cursor.map(|cursor| address(fields.query("before", &cursor))),
         tickets: found.items,
         priorities: prepend_option("", "Any", priorities()),
-        assignees: prepend_option("", "Anybody", who),
+        assignees: prepend_option("", "Any", who),
         servers: prepend_option("", "Any", all.iter().map(|it| (it.id.to_string(), it.name.clone())).collect()),
         walkthrough,
-        bulk_statuses: prepend_option("", "Keep", statuses()),
-        bulk_priorities: prepend_option("", "Keep", priorities()),
-        bulk_assignees: prepend_option("", "Keep", prepend_option("none", "Nobody", members)),
+        bulk_statuses: prepend_option("", "No change", statuses()),
+        bulk_priorities: prepend_option("", "No change", priorities()),
+        bulk_assignees: prepend_option("", "No change", prepend_option("none", "Unassigned", members)),
         without_support: all.into_iter().filter(|it| it.support != Support::Tickets).take(5).collect(),
         has_support,
         can_mail: tickets::can_send_email(ops),
@@ -246,7 +245,7 @@ async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: Filter) -
     })
 }
 
-/// Changes the tickets that are ticked. What the page was filtered by stands in the form as `back`.
+/// Updates the selected tickets. The form field `back` contains the filter of the page.
 async fn update_selected(
     State(web): State<Web>,
     member: Member,
@@ -258,7 +257,7 @@ async fn update_selected(
     let back = value("back");
     let back = if back.is_empty() { member.org.path("tickets") } else { member.org.path(&format!("tickets?{back}")) };
     let back = view::local_path(&back).to_owned();
-    let invalid = |field| Error::invalid(field, "There is no such choice. Load the page again.");
+    let invalid = |field| Error::invalid(field, "Invalid value. Reload the page.");
     let status = Some(value("status")).filter(|it| !it.is_empty()).map(str::parse).transpose();
     let priority = Some(value("priority")).filter(|it| !it.is_empty()).map(str::parse).transpose();
     let change = TicketPatch {
@@ -272,7 +271,7 @@ async fn update_selected(
         email: None,
     };
     if ids.is_empty() || change == TicketPatch::default() {
-        let message = "Nothing changed: tick tickets, and choose what to change of them.";
+        let message = "No changes. Select tickets and choose what to change.";
         return Ok(view::redirect_with_flash(&back, message));
     }
     let results = tickets::update_many(&member.cx, web.ops(), &member.organization_id, &ids, &change).await;
@@ -281,8 +280,8 @@ async fn update_selected(
     let done = results.len() - failed.len();
     let tickets = if done == 1 { "ticket" } else { "tickets" };
     let message = match failed.first() {
-        None => format!("{done} {tickets} changed."),
-        Some(first) => format!("{done} {tickets} changed, {} not: {}", failed.len(), first.message),
+        None => format!("{done} {tickets} updated."),
+        Some(first) => format!("{done} {tickets} updated, {} failed: {}", failed.len(), first.message),
     };
     Ok(view::redirect_with_flash(&back, &message))
 }

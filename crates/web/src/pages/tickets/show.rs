@@ -1,4 +1,4 @@
-//! One ticket: its story, what the team wrote, and what to do with it.
+//! The page of a ticket with its comments.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -17,7 +17,7 @@ use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::session::Member;
 use crate::pages::view::{self, FormError, PageError, PageResult};
 
-/// A comment, for the page.
+/// A comment, formatted for the page.
 struct CommentView {
     id: String,
     author: String,
@@ -27,9 +27,9 @@ struct CommentView {
     mailed_to: Option<String>,
     html: String,
     body: String,
-    /// What stood there before, newest first: when it was replaced, and the text as HTML.
+    /// The previous versions, newest first: the time of the edit and the text as HTML.
     edits: Vec<(String, String)>,
-    /// Whether the viewer may change it.
+    /// Whether the viewer can change it.
     can_change: bool,
 }
 
@@ -46,7 +46,7 @@ struct TicketPage {
     statuses: Options,
     priorities: Options,
     assignees: Options,
-    /// What was typed and refused, and as what.
+    /// The text and type of a rejected comment.
     draft: String,
     draft_internal: bool,
     can_mail: bool,
@@ -104,7 +104,7 @@ async fn load(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error>
         comments: comments.into_iter().map(|it| comment_view(member, it)).collect(),
         statuses: statuses().into_iter().filter(|(value, _)| can_change_status(&named.ticket, value)).collect(),
         priorities: priorities(),
-        assignees: prepend_option("none", "Nobody", members),
+        assignees: prepend_option("none", "Unassigned", members),
         draft: String::new(),
         draft_internal: false,
         can_mail: tickets::can_send_email(ops),
@@ -112,7 +112,7 @@ async fn load(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error>
     })
 }
 
-/// Whether the ticket can come to this status.
+/// Whether the ticket can change to this status.
 fn can_change_status(ticket: &Ticket, status: &str) -> bool {
     status
         .parse::<TicketStatus>()
@@ -140,7 +140,7 @@ pub(super) async fn show(State(web): State<Web>, member: Member, Path((_, id)): 
     Ok(view::page(&find(&web, &member, &id).await?))
 }
 
-/// The form beside the story.
+/// The form with the ticket details.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct TicketForm {
@@ -153,7 +153,7 @@ pub(super) struct TicketForm {
 
 impl TicketForm {
     fn change(&self) -> Result<TicketPatch, Error> {
-        let invalid = |field| Error::invalid(field, "There is no such choice. Load the page again.");
+        let invalid = |field| Error::invalid(field, "Invalid value. Reload the page.");
         Ok(TicketPatch {
             status: Some(self.status.parse().map_err(|_| invalid("status"))?),
             priority: Some(self.priority.parse().map_err(|_| invalid("priority"))?),
@@ -172,7 +172,7 @@ pub(super) async fn update(
     let page = find(&web, &member, &id).await?;
     let updated = match fields.change() {
         Ok(mut change) => {
-            // An assignee who has left since is no choice of the form's, and stays.
+            // An assignee who is no longer a member is not an option, so an unchanged value is kept.
             if fields.assignee == page.assignee() {
                 change.assignee = None;
             }
@@ -195,7 +195,7 @@ pub(super) async fn update(
     }
 }
 
-/// The form of an answer.
+/// The form for a new comment.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct CommentForm {
@@ -225,9 +225,9 @@ pub(super) async fn add_comment(
                     .map_err(page_error)?;
             }
             let message = match (internal, added.named.comment.mailed_to.is_some()) {
-                (true, _) => "The note is there.",
-                (false, true) => "The answer is on its way by mail.",
-                (false, false) => "The answer is there, but no mail went out.",
+                (true, _) => "Note added.",
+                (false, true) => "Reply added. The email is on its way.",
+                (false, false) => "Reply added. No email was sent.",
             };
             Ok(view::redirect_with_flash(&page.path(), message))
         }
@@ -248,16 +248,16 @@ pub(super) async fn edit_comment(
     let page = find(&web, &member, &id).await?;
     let page_error = |error| PageError::from(error).with_layout(page.layout.clone());
     let comment: TicketCommentId = parse_id(&comment_id, "comment").map_err(page_error)?;
-    // Every comment has a form of its own, and so has its field a name of its own.
+    // Every comment has its own form with a unique field name.
     let field = format!("body-{comment}");
     let body = pairs.into_iter().find(|(name, _)| *name == field).map(|(_, body)| body).unwrap_or_default();
     let target = (&page.ticket().id, &comment);
     let edited = ticket_comments::update(&member.cx, web.ops(), &member.organization_id, target, &body).await;
     match edited {
-        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Saved. What stood there before is kept.")),
+        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Saved. The previous version is kept.")),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
-            // The text is not lost: it stands in the form that it was sent from.
+            // Keeps the entered text in the form it was submitted from.
             let mut page = TicketPage { form_error: FormError { field, ..form_error }, ..page };
             if let Some(own) = page.comments.iter_mut().find(|it| it.id == comment.as_str()) {
                 own.body = body;
@@ -277,5 +277,5 @@ pub(super) async fn delete_comment(
     let comment: TicketCommentId = parse_id(&comment_id, "comment").map_err(page_error)?;
     let target = (&page.ticket().id, &comment);
     ticket_comments::delete(&member.cx, web.ops(), &member.organization_id, target).await.map_err(page_error)?;
-    Ok(view::redirect_with_flash(&page.path(), "The comment is deleted."))
+    Ok(view::redirect_with_flash(&page.path(), "Comment deleted."))
 }

@@ -1,4 +1,4 @@
-//! Where a walkthrough goes: onto servers, and into files.
+//! The assignments and the export of a walkthrough.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -32,7 +32,7 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/walkthroughs/{id}/export/{format}", READ, download)
 }
 
-/// A server, with how the walkthrough is placed there.
+/// A server with the walkthrough's assignment, if any.
 struct AssignmentRow {
     server: Server,
     assigned: Option<AssignmentView>,
@@ -68,7 +68,7 @@ async fn show(State(web): State<Web>, member: Member, Path((_, id)): Path<(Strin
     }))
 }
 
-/// What to do on which server.
+/// The form to change an assignment.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct AssignmentForm {
@@ -92,14 +92,14 @@ async fn update(
             assignments::assign(cx, web.ops(), organization_id, (&server, &context.id), placement)
         };
         match fields.act.as_str() {
-            "add" => put(None).await.map(|_| format!("Placed on {name}.")),
-            "on" => put(Some(true)).await.map(|_| format!("Switched on for {name}.")),
-            "off" => put(Some(false)).await.map(|_| format!("Switched off for {name}. Progress is kept.")),
+            "add" => put(None).await.map(|_| format!("Assigned to {name}.")),
+            "on" => put(Some(true)).await.map(|_| format!("Enabled on {name}.")),
+            "off" => put(Some(false)).await.map(|_| format!("Disabled on {name}. Progress is kept.")),
             "remove" => {
                 let removed = assignments::unassign(cx, web.ops(), organization_id, &server, &context.id).await;
                 removed.map(|()| format!("Removed from {name}. Progress is kept."))
             }
-            _ => Err(Error::invalid("act", "Choose what to do on the server.")),
+            _ => Err(Error::invalid("act", "Select an action for the server.")),
         }
     };
     let message = done.await.map_err(|error| context.page_error(error))?;

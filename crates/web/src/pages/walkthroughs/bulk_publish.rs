@@ -1,4 +1,4 @@
-//! Publishing several walkthroughs: the page that says what it means for each of them, before it is done.
+//! The confirmation page for publishing several walkthroughs.
 
 use askama::Template;
 use waypost_core::{Error, Result};
@@ -8,10 +8,10 @@ use crate::api::walkthroughs::publish_impact::PublishImpactSummary;
 use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::session::Member;
 
-/// Walkthroughs on the page at most: as many as the act takes.
+/// The maximum number of walkthroughs, as for the operation.
 const MAX_IDS: usize = 100;
 
-/// The page.
+/// Returns the routes of this page.
 #[derive(Template)]
 #[template(path = "walkthroughs/bulk_publish.html")]
 pub(super) struct BulkPublishPage {
@@ -21,13 +21,13 @@ pub(super) struct BulkPublishPage {
     refused: Vec<PublishImpactSummary>,
 }
 
-/// Makes the page for these walkthroughs.
+/// Creates the page for these walkthroughs.
 ///
 /// # Errors
 /// `invalid_arguments` if there are none or more than 100.
 pub(super) async fn confirm(web: &Web, member: &Member, ids: &[String]) -> Result<BulkPublishPage> {
     if ids.is_empty() || ids.len() > MAX_IDS {
-        return Err(Error::invalid("ids", format!("Tick 1 to {MAX_IDS} walkthroughs to publish.")));
+        return Err(Error::invalid("ids", format!("Select 1 to {MAX_IDS} walkthroughs to publish.")));
     }
     let mut all = Vec::with_capacity(ids.len());
     for text in ids {
@@ -39,7 +39,7 @@ pub(super) async fn confirm(web: &Web, member: &Member, ids: &[String]) -> Resul
 }
 
 impl BulkPublishPage {
-    /// The title, or the id of what does not exist.
+    /// Returns the title, or the ID if the walkthrough does not exist.
     fn title(it: &PublishImpactSummary) -> &str {
         it.title.as_deref().unwrap_or(&it.id)
     }

@@ -1,4 +1,4 @@
-//! The list: searched as one types, filtered, sorted, with acts on one or several.
+//! The list of walkthroughs with search, filters, sorting and bulk actions.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -35,7 +35,7 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/walkthroughs/{id}/delete", WRITE, confirm_delete)
 }
 
-/// What stands in the address of a list.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct WalkthroughQuery {
@@ -54,7 +54,7 @@ impl WalkthroughQuery {
         let text = |text: String| Some(text).filter(|text| !text.is_empty());
         WalkthroughListQuery {
             query: text(self.q),
-            // A link with a value that is none shows everything.
+            // Malformed values are ignored.
             state: self.state.parse().ok(),
             kind: self.kind.parse().ok(),
             server_id: self.server_id.parse().ok(),
@@ -69,7 +69,7 @@ impl WalkthroughQuery {
         self.q.is_empty() && self.state.is_empty() && self.kind.is_empty() && self.server_id.is_empty()
     }
 
-    /// The address of this list with another sort, order and cursor.
+    /// Returns the URL of this list with another sort, order and cursor.
     fn address(&self, org: &CurrentOrganization, (sort, order, cursor): (&str, &str, &str)) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in [
@@ -90,11 +90,11 @@ impl WalkthroughQuery {
     }
 }
 
-/// A column by which a list can be sorted.
+/// A sortable column.
 struct Column {
     label: &'static str,
     href: String,
-    /// `aria-sort`.
+    /// The value of `aria-sort`.
     sorted: &'static str,
 }
 
@@ -110,22 +110,22 @@ struct WalkthroughsPage {
     servers: Vec<Server>,
 }
 
-/// The part of the page that a search replaces.
+/// The results, replaced by a search.
 #[derive(Template)]
 #[template(path = "walkthroughs/results.html")]
 struct ResultsFragment {
     org: CurrentOrganization,
     items: Vec<ListedWalkthrough>,
     columns: Vec<Column>,
-    /// The address of the next page.
+    /// The URL of the next page.
     next: Option<String>,
-    /// Whether this is a part of the list only.
+    /// Whether a filter is set.
     is_filtered: bool,
     servers: Vec<Server>,
 }
 
 impl ResultsFragment {
-    /// The address of a walkthrough.
+    /// Returns the path of a walkthrough.
     fn at(&self, item: &ListedWalkthrough) -> String {
         self.org.path(&format!("walkthroughs/{}", item.walkthrough.id))
     }
@@ -179,18 +179,18 @@ fn columns(filter: &WalkthroughQuery, org: &CurrentOrganization) -> Vec<Column> 
     };
     vec![
         column("Title", WalkthroughSort::Title, "asc"),
-        column("Changed", WalkthroughSort::UpdatedAt, "desc"),
-        column("Made", WalkthroughSort::CreatedAt, "desc"),
+        column("Updated", WalkthroughSort::UpdatedAt, "desc"),
+        column("Created", WalkthroughSort::CreatedAt, "desc"),
     ]
 }
 
-/// The ids that were ticked, and what to do with them.
+/// The selected walkthroughs and the action to apply.
 struct BulkSelection {
     action: Option<WalkthroughBulkAction>,
-    /// As it stands in the form.
+    /// The action as sent by the form.
     word: String,
     server: Option<ServerId>,
-    /// The ids; with the revision that the confirmation was about.
+    /// The IDs, with the revision shown on the confirmation page.
     ids: Vec<(String, Option<u32>)>,
     is_confirmed: bool,
 }
@@ -220,18 +220,18 @@ impl BulkSelection {
     }
 }
 
-/// What became of several walkthroughs.
+/// The result of a bulk action.
 #[derive(Template)]
 #[template(path = "walkthroughs/bulk.html")]
 struct BulkResultPage {
     layout: Layout,
     org: CurrentOrganization,
     done: usize,
-    /// What was refused: title or id, and why.
+    /// The failures: title or ID, and the reason.
     refused: Vec<(String, String)>,
 }
 
-/// A walkthrough that is to be deleted, with what goes with it.
+/// A walkthrough to be deleted, with what is deleted with it.
 struct DeletionPreview {
     id: String,
     title: String,
@@ -246,7 +246,7 @@ struct DeletionPreview {
 struct DeleteWalkthroughsPage {
     layout: Layout,
     org: CurrentOrganization,
-    /// Where the form goes.
+    /// The target of the form.
     action: String,
     previews: Vec<DeletionPreview>,
     people: u64,
@@ -258,7 +258,7 @@ async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<V
     let page_error = |error| PageError::from(error).with_layout(layout.clone());
     let selection = BulkSelection::of(fields);
     let Some(action) = selection.action else {
-        return Err(page_error(Error::invalid("action", "Choose what to do with the walkthroughs.")));
+        return Err(page_error(Error::invalid("action", "Select an action.")));
     };
     let ids: Vec<String> = selection.ids.iter().map(|(id, _)| id.clone()).collect();
     if matches!(action, WalkthroughBulkAction::Delete) && !selection.is_confirmed {
@@ -278,7 +278,7 @@ async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<V
         let verb = match selection.word.as_str() {
             "publish" => "published",
             "archive" => "archived",
-            "unarchive" => "taken out of the archive",
+            "unarchive" => "unarchived",
             "assign" => "assigned",
             _ => "deleted",
         };
@@ -296,7 +296,7 @@ async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<V
     Ok(view::page(&BulkResultPage { layout, org, done, refused }))
 }
 
-/// The page that says what a deletion destroys.
+/// Returns the confirmation page of a deletion.
 async fn delete_page(web: &Web, member: &Member, ids: &[String], action: String) -> Result<DeleteWalkthroughsPage> {
     let (cx, ops, org) = (&member.cx, web.ops(), &member.organization_id);
     let mut previews = Vec::with_capacity(ids.len());
@@ -315,7 +315,7 @@ async fn delete_page(web: &Web, member: &Member, ids: &[String], action: String)
         });
     }
     if previews.is_empty() {
-        return Err(Error::invalid("ids", "Tick the walkthroughs to delete first."));
+        return Err(Error::invalid("ids", "Select the walkthroughs to delete first."));
     }
     let people = previews.iter().map(|it| it.people).sum();
     Ok(DeleteWalkthroughsPage {
@@ -341,7 +341,7 @@ async fn duplicate(State(web): State<Web>, member: Member, Path((_, id)): Path<(
     let Member { cx, organization_id, org, .. } = &context.member;
     let created = walkthroughs::duplicate(cx, web.ops(), organization_id, &context.id, None).await;
     let created = created.map_err(|error| context.page_error(error))?;
-    let said = format!("This is the copy, “{}”. It is a draft, on no server.", created.title);
+    let said = format!("Created the copy “{}” as a draft. It is not assigned to any server.", created.title);
     Ok(view::redirect_with_flash(&org.path(&format!("walkthroughs/{}", created.id)), &said))
 }
 
@@ -349,8 +349,10 @@ async fn archive(State(web): State<Web>, member: Member, Path((_, id)): Path<(St
     let context = DraftContext::new(&web, member, &id).await?;
     let done = publish::archive(&context.member.cx, web.ops(), context.target(None)).await;
     done.map_err(|error| context.page_error(error))?;
-    let said =
-        format!("“{}” is archived: it is not offered any more, and everything is kept.", context.walkthrough().title);
+    let said = format!(
+        "“{}” archived. It is no longer available to end users. Its content and progress are kept.",
+        context.walkthrough().title
+    );
     Ok(view::redirect_with_flash(&context.member.org.path("walkthroughs"), &said))
 }
 
@@ -358,6 +360,6 @@ async fn unarchive(State(web): State<Web>, member: Member, Path((_, id)): Path<(
     let context = DraftContext::new(&web, member, &id).await?;
     let done = publish::unarchive(&context.member.cx, web.ops(), context.target(None)).await;
     done.map_err(|error| context.page_error(error))?;
-    let said = format!("“{}” is a draft again. Publish it to offer it.", context.walkthrough().title);
+    let said = format!("“{}” unarchived. It is a draft; publish it to make it available.", context.walkthrough().title);
     Ok(view::redirect_with_flash(&context.member.org.path("walkthroughs"), &said))
 }

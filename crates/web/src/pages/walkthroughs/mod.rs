@@ -1,5 +1,5 @@
-//! Walkthroughs: the list in [`list`], making and importing in [`new`], publishing in [`publish`], the history in
-//! [`versions`], servers and files in [`assignments`]. The editor has a file of its own.
+//! Walkthroughs: the list in [`list`], creating and importing in [`new`], publishing in [`publish`], the history in
+//! [`versions`], assignments and export in [`assignments`]. The editor has its own module.
 
 mod assignments;
 mod bulk_publish;
@@ -21,7 +21,7 @@ use super::view::PageError;
 use crate::Web;
 use crate::diff::{DiffLine, DiffTag, Differ};
 
-/// The pages.
+/// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     Routes::new()
         .merge(list::routes())
@@ -32,17 +32,17 @@ pub(super) fn routes() -> Routes {
         .merge(assignments::routes())
 }
 
-/// The id in a path. One that is none is that of nothing.
+/// Parses the ID in a path. A malformed ID returns `not_found`.
 fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
     text.parse().map_err(|_| Error::not_found("walkthrough"))
 }
 
-/// A walkthrough's draft, opened for one of its pages.
+/// A draft with the context of the request.
 struct DraftContext {
     member: Member,
     id: WalkthroughId,
     draft: Draft,
-    /// The address of the walkthrough.
+    /// The path of the walkthrough.
     at: String,
 }
 
@@ -74,12 +74,12 @@ impl DraftContext {
         PageError::from(error).with_layout(self.layout())
     }
 
-    /// What a form changes, and the revision that its page showed.
+    /// Returns the target of a change, with the revision that the page showed.
     fn target(&self, revision: Option<u32>) -> EditTarget<'_> {
         EditTarget { organization_id: &self.member.organization_id, walkthrough_id: &self.id, revision }
     }
 
-    /// What stands around each of the pages.
+    /// Returns the header for a page of the walkthrough.
     fn header(&self, tab: &'static str) -> WalkthroughHeader {
         WalkthroughHeader {
             list: self.member.org.path("walkthroughs"),
@@ -92,28 +92,28 @@ impl DraftContext {
     }
 }
 
-/// What stands around the pages of one walkthrough.
+/// The header of all pages of a walkthrough.
 struct WalkthroughHeader {
-    /// The address of the list.
+    /// The path of the list.
     list: String,
     title: String,
     state: WalkthroughState,
-    /// Whether the draft has changed since its newest version.
+    /// Whether the draft has changed since the newest version.
     unpublished: bool,
-    /// The address of the walkthrough.
+    /// The path of the walkthrough.
     at: String,
-    /// The present page.
+    /// The current tab.
     tab: &'static str,
 }
 
 impl WalkthroughHeader {
-    /// The present page.
+    /// The current tab.
     fn tab(&self) -> &'static str {
         self.tab
     }
 }
 
-/// The badge of a state: its class and its word.
+/// Returns the class and label of the badge of a state.
 fn badge(state: &WalkthroughState) -> (&'static str, &'static str) {
     match state {
         WalkthroughState::Draft => ("badge info", "Draft"),
@@ -122,7 +122,7 @@ fn badge(state: &WalkthroughState) -> (&'static str, &'static str) {
     }
 }
 
-/// The name of a type for people.
+/// Returns the label of a type.
 fn kind_name(kind: &WalkthroughType) -> &'static str {
     match kind {
         WalkthroughType::Course => "Course",
@@ -133,34 +133,34 @@ fn kind_name(kind: &WalkthroughType) -> &'static str {
     }
 }
 
-/// The name of a field for people.
+/// Returns the label of a field.
 fn field_name(field: &str) -> String {
     let words = field.replace("_for_agent", " for the agent").replace('_', " ");
     let mut letters = words.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A field that is different, for a page.
+/// A changed field.
 struct FieldChange {
     name: String,
     lines: Vec<DiffLine>,
 }
 
-/// A step that is different, for a page.
+/// A changed step.
 struct StepChange {
-    /// Class and text of its badge.
+    /// The class and label of the badge.
     badge: (&'static str, &'static str),
     title: String,
-    /// Where it stood and stands.
+    /// The old and new position.
     places: String,
     fields: Vec<FieldChange>,
 }
 
-/// What is different, without what stayed.
+/// The changes between two versions, without unchanged steps.
 struct Changes {
     head: Vec<FieldChange>,
     steps: Vec<StepChange>,
-    /// How many steps stayed as they are.
+    /// The number of unchanged steps.
     unchanged: usize,
 }
 
@@ -200,7 +200,7 @@ impl Changes {
     }
 }
 
-/// The mark of a line, which says what the colour says.
+/// Returns the sign of a line, so that the change is not conveyed by colour alone.
 fn mark(tag: &DiffTag) -> &'static str {
     match tag {
         DiffTag::Same => " ",

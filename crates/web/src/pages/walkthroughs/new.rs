@@ -1,4 +1,4 @@
-//! Making a walkthrough: empty, from the template of its type, or from files.
+//! Creating a walkthrough: empty, from a template or by import.
 
 use askama::Template;
 use axum::extract::State;
@@ -30,7 +30,7 @@ pub(super) fn routes() -> Routes {
     )
 }
 
-/// A type to choose, with what it is good for and how many steps its template has.
+/// A type option with its purpose and the number of steps of its template.
 struct TypeOption {
     value: &'static str,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! Publishing: what changes, whom it affects, what stands in the way.
+//! Publishing: the changes, their impact and the findings of the check.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -27,10 +27,10 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/walkthroughs/{id}/unpublish", WRITE, unpublish)
 }
 
-/// Something that was found, with a link to where it is.
+/// A finding with a link to the step.
 struct FindingRow {
     step: String,
-    /// The step in the editor; none for the walkthrough.
+    /// The step in the editor. `None` for the walkthrough itself.
     href: Option<String>,
     field: String,
     message: String,
@@ -42,12 +42,12 @@ struct PublishPage {
     layout: Layout,
     header: WalkthroughHeader,
     form_error: FormError,
-    /// Whether code holds characters that turn the direction of text around, which the author has to confirm.
+    /// Whether code contains characters that change the text direction, which the author must confirm.
     needs_bidi_confirmation: bool,
     revision: u32,
     to_version: u32,
     is_first: bool,
-    /// Whether publishing makes no new version.
+    /// Whether publishing creates no new version.
     is_same: bool,
     is_archived: bool,
     is_published: bool,
@@ -96,7 +96,7 @@ impl PublishPage {
         })
     }
 
-    /// What the button does.
+    /// Returns the label of the button.
     fn button_label(&self) -> String {
         if self.is_same { "Publish again".to_owned() } else { format!("Publish version {}", self.to_version) }
     }
@@ -125,14 +125,14 @@ async fn publish_draft(
     match publish::publish(&context.member.cx, web.ops(), target, fields.confirm_bidi == "true").await {
         Ok(published) => {
             let message = match published.created {
-                true => format!("Version {} is published. Everybody who begins from now on gets it.", published.number),
-                false => format!("Version {} is published; nothing had changed since.", published.number),
+                true => format!("Version {} published. End users who start from now on get it.", published.number),
+                false => format!("Version {} published. There were no changes.", published.number),
             };
             let Member { cx, organization_id, .. } = &context.member;
             let assigned = assignments::list_for_walkthrough(cx, web.ops(), organization_id, &context.id).await;
             if assigned.map_err(|error| context.page_error(error))?.is_empty() {
                 let message = format!(
-                    "Version {} is published, but the walkthrough is not on any server, so nobody can start it. \
+                    "Version {} published. The walkthrough is not assigned to a server yet, so no one can start it. \
                      Assign it to a server.",
                     published.number
                 );
@@ -143,16 +143,16 @@ async fn publish_draft(
         Err(error) => {
             let needs_bidi_confirmation = error.code == Code::ConfirmationRequired;
             let error = match error.code {
-                // What the page shows now is what is there now.
+                // The page shows the current state of the draft.
                 Code::PreconditionFailed => Error::new(
                     Code::PreconditionFailed,
-                    "The walkthrough was edited meanwhile, so nothing was published. Below is what publishing would do now.",
+                    "The draft has changed in the meantime, so nothing was published. Review the updated summary below.",
                 ),
                 _ => error,
             };
             let (status, form_error): (StatusCode, FormError) =
                 FormError::from_error(error).map_err(|error| context.page_error(error))?;
-            // The findings themselves stand below, with links.
+            // The findings are shown in their own section, with links.
             let form_error = FormError { field: String::new(), ..form_error };
             let page = PublishPage { form_error, needs_bidi_confirmation, ..PublishPage::new(&web, &context).await? };
             Ok(view::html(status, &page))
@@ -164,6 +164,6 @@ async fn unpublish(State(web): State<Web>, member: Member, Path((_, id)): Path<(
     let context = DraftContext::new(&web, member, &id).await?;
     let done = publish::unpublish(&context.member.cx, web.ops(), context.target(None)).await;
     done.map_err(|error| context.page_error(error))?;
-    let message = "It is not offered any more. Versions and progress are kept; publishing offers it again.";
+    let message = "Walkthrough unpublished. Versions and progress are kept. Publish it again to make it available.";
     Ok(view::redirect_with_flash(&format!("{}/publish", context.at), message))
 }

@@ -39,7 +39,7 @@ async fn restore(State(web): State<Web>, member: Member, Path((_, id)): Path<(St
     let restored = async { trash::restore(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await };
     let restored =
         restored.await.map_err(|error| PageError::from(error).with_layout(layout.with_section("walkthroughs")))?;
-    let message = format!("“{}” is restored.", restored.title);
+    let message = format!("“{}” restored.", restored.title);
     Ok(view::redirect_with_flash(&org.path(&format!("walkthroughs/{}", restored.id)), &message))
 }
 
@@ -47,5 +47,5 @@ async fn purge(State(web): State<Web>, member: Member, Path((_, id)): Path<(Stri
     let Member { cx, organization_id, org, layout } = member;
     let purged = async { trash::purge(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await };
     purged.await.map_err(|error| PageError::from(error).with_layout(layout.with_section("walkthroughs")))?;
-    Ok(view::redirect_with_flash(&org.path("walkthroughs/trash"), "The walkthrough is deleted permanently."))
+    Ok(view::redirect_with_flash(&org.path("walkthroughs/trash"), "Walkthrough deleted permanently."))
 }

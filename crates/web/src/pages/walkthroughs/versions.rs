@@ -1,4 +1,4 @@
-//! The history: versions, what is different between two of them, going back to one, taking one back.
+//! The version history: comparing, restoring and withdrawing versions.
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/walkthroughs/{id}/versions/{number}/withdraw", WRITE, withdraw)
 }
 
-/// Which states to compare.
+/// The versions to compare.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct CompareQuery {
@@ -41,7 +41,7 @@ struct VersionsPage {
     form_error: FormError,
     revision: u32,
     versions: Vec<ListedVersion>,
-    /// What can be compared: value and text.
+    /// The versions to select from, as pairs of value and label.
     sides: Vec<(String, String)>,
     from: String,
     to: String,
@@ -56,7 +56,7 @@ impl VersionsPage {
         let name = |it: &ListedVersion| (it.head.number.to_string(), format!("Version {}", it.head.number));
         let mut sides: Vec<_> = versions.iter().map(name).collect();
         let newest = sides.first().map(|(number, _)| number.clone()).unwrap_or_default();
-        sides.insert(0, ("draft".to_owned(), "The draft".to_owned()));
+        sides.insert(0, ("draft".to_owned(), "Draft".to_owned()));
         let changes = match query.from.parse() {
             Err(_) => None,
             Ok(from) => {
@@ -120,7 +120,7 @@ async fn restore(
     let target = context.target(fields.revision);
     match versions::restore(&context.member.cx, web.ops(), target, version).await {
         Ok(_) => {
-            let message = format!("The draft is version {version} again. Nothing is published yet.");
+            let message = format!("Version {version} restored as draft. Publish it to make it available.");
             Ok(view::redirect_with_flash(&context.at, &message))
         }
         Err(error) => VersionsPage::render_error(&web, &context, error).await,
@@ -137,8 +137,7 @@ async fn withdraw(
     let version = parse_version(&version).map_err(|error| context.page_error(error))?;
     match publish::withdraw(&context.member.cx, web.ops(), context.target(None), version, &fields.reason).await {
         Ok(_) => {
-            let message =
-                format!("Version {version} is withdrawn. Who was on it is told the reason at their next step.");
+            let message = format!("Version {version} withdrawn. End users on it see the reason at their next step.");
             Ok(view::redirect_with_flash(&format!("{}/versions", context.at), &message))
         }
         Err(error) => VersionsPage::render_error(&web, &context, error).await,
