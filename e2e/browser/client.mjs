@@ -1,5 +1,4 @@
-// A small MCP client with OAuth, as a user's application is: it registers, waits for the browser on loopback, gets
-// tokens, and calls tools.
+// A small MCP client with OAuth: it registers, waits for the browser on loopback, gets tokens and calls tools.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -9,12 +8,12 @@ const ACCEPT = 'application/json, text/event-stream';
 
 async function json(response) {
     const text = await response.text();
-    assert.ok(response.ok, `${response.url} answered ${response.status}: ${text}`);
+    assert.ok(response.ok, `${response.url} returned ${response.status}: ${text}`);
     return JSON.parse(text);
 }
 
 export class Client {
-    /** A client of the MCP server at `url` that listens for its user's browser; `close()` ends it. */
+    /** Starts a client of the MCP server at `url` that listens for the user's browser. `close()` ends it. */
     static async start(url, name = 'Rocket Studio') {
         const client = new Client();
         client.url = url;
@@ -48,9 +47,9 @@ export class Client {
     }
 
     async discover() {
-        const refused = await this.post('select_walkthrough', { walkthrough_id: 'wt_any' });
-        assert.equal(refused.status, 401);
-        const [, metadata] = /resource_metadata="([^"]+)"/.exec(refused.headers.get('www-authenticate'));
+        const rejected = await this.post('select_walkthrough', { walkthrough_id: 'wt_any' });
+        assert.equal(rejected.status, 401);
+        const [, metadata] = /resource_metadata="([^"]+)"/.exec(rejected.headers.get('www-authenticate'));
         this.resource = await json(await fetch(metadata));
         assert.equal(this.resource.resource, this.url);
         this.issuer = this.resource.authorization_servers[0];
@@ -60,7 +59,7 @@ export class Client {
         assert.equal(this.server.issuer, this.issuer);
     }
 
-    /** The address to open in the user's browser. */
+    /** Returns the URL to open in the user's browser. */
     authorize(more = {}) {
         this.verifier = randomBytes(32).toString('base64url');
         this.state = randomBytes(16).toString('base64url');
@@ -78,7 +77,7 @@ export class Client {
         return `${this.server.authorization_endpoint}?${query}`;
     }
 
-    /** Waits for the browser, and gives the parameters that it brought. */
+    /** Waits for the browser and returns the parameters of the callback. */
     async callback() {
         const at = this.callbacks.shift() ?? (await new Promise((resolve) => this.waiting.push(resolve)));
         assert.equal(at.searchParams.get('state'), this.state);
@@ -86,11 +85,11 @@ export class Client {
         return at.searchParams;
     }
 
-    /** Waits for the browser, and exchanges the code that it brought. */
+    /** Waits for the browser and exchanges the code. */
     async tokens() {
         const parameters = await this.callback();
         assert.equal(parameters.get('error'), null, parameters.get('error_description'));
-        const answer = await json(await fetch(this.server.token_endpoint, {
+        const tokens = await json(await fetch(this.server.token_endpoint, {
             method: 'POST',
             body: new URLSearchParams({
                 grant_type: 'authorization_code',
@@ -101,8 +100,8 @@ export class Client {
                 resource: this.resource.resource,
             }),
         }));
-        assert.equal(answer.token_type, 'Bearer');
-        this.token = answer.access_token;
+        assert.equal(tokens.token_type, 'Bearer');
+        this.token = tokens.access_token;
     }
 
     post(name, args) {
@@ -117,19 +116,19 @@ export class Client {
         });
     }
 
-    /** Calls a tool, and gives its structured content. */
+    /** Calls a tool and returns its structured content. */
     async call(name, args) {
         const response = await this.post(name, args);
         const text = await response.text();
         assert.equal(response.status, 200, `${name}: ${response.status} ${text}`);
-        // One message, as JSON or as an event.
+        // A single message, as JSON or as an event.
         const data = text.startsWith('{') ? text : /^data: ?(\{.*)$/m.exec(text)[1];
         const { result } = JSON.parse(data);
         assert.ok(result && !result.isError, `${name}: ${data}`);
         return result.structuredContent;
     }
 
-    /** Starts or resumes the first walkthrough, and gives how many steps are completed. */
+    /** Starts or resumes the first walkthrough and returns the number of completed steps. */
     async begin() {
         const { walkthroughs } = await this.call('list_walkthroughs', {});
         const { progress } = await this.call('select_walkthrough', { walkthrough_id: walkthroughs[0].id });

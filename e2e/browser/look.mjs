@@ -1,4 +1,4 @@
-// Looks at pages: on a phone and on a desk, in light and in dark; for barriers, and with screenshots.
+// Checks pages on a phone and a desktop, in the light and dark scheme, for accessibility, and takes screenshots.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { join } from 'node:path';
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SIZES = { 375: { width: 375, height: 812 }, 1280: { width: 1280, height: 800 } };
 
-/** What looks at the pages of one scenario; the screenshots go into `folder`. */
+/** Checks the pages of one scenario. Screenshots are saved in `folder`. */
 export class Looker {
     constructor(folder, scenario) {
         this.folder = folder;
@@ -17,7 +17,7 @@ export class Looker {
         this.seen = [];
     }
 
-    /** Looks at the page that is open, which the file's name calls `name`, in every size and colour scheme. */
+    /** Checks the open page in every size and colour scheme. `name` is part of the file names. */
     async at(page, name) {
         await mkdir(this.folder, { recursive: true });
         const before = page.viewportSize();
@@ -38,11 +38,11 @@ export class Looker {
     async check(page, file) {
         const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
         assert.ok(overflow <= 0, `${file}: the page is ${overflow}px wider than the window`);
-        // By the debugger, which the policy of the page does not concern.
+        // Injected through the debugger, which bypasses the page's content security policy.
         await page.evaluate(`${axe}; undefined`);
         const { violations } = await page.evaluate(() => window.axe.run());
-        const grave = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-        const told = grave.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(' ')}`);
-        assert.deepEqual(told, [], file);
+        const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+        const problems = serious.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(' ')}`);
+        assert.deepEqual(problems, [], file);
     }
 }

@@ -1,77 +1,77 @@
-// Signing in where Waypost itself knows the users. Every scenario begins on an installation without users.
+// Sign-in with Waypost accounts. Every scenario starts on an installation without users.
 
 import assert from 'node:assert/strict';
-import { asks, back, consent, decide, fill, form, open } from './browser.mjs';
+import { decide, fill, form, open, waitForConsent, waitForForm, waitForReturn } from './browser.mjs';
 
 const ADA = 'ada@example.com';
 const PASSWORD = 'a rocket in every garage';
 
-/** From the application to the sign-in page. */
+/** Opens the sign-in page from the application. */
 async function start(t, page, client, more) {
     await page.goto(client.authorize(more));
-    await asks(page, 'email');
+    await waitForForm(page, 'email');
 }
 
-/** Types the code that was mailed. */
+/** Enters the emailed code. */
 async function enterCode(t, page, email = ADA) {
-    await asks(page, 'code');
+    await waitForForm(page, 'code');
     await fill(page, { code: await t.mail(email) });
 }
 
 async function allow(page, client) {
-    await consent(page);
+    await waitForConsent(page);
     await decide(page, 'allow');
-    await back(page);
+    await waitForReturn(page);
     await client.tokens();
 }
 
-/** From the sign-in page to that for passwords, with the address typed. */
+/** Enters the email and opens the password page. */
 async function choosePassword(page) {
     await form(page, 'email').locator('input[name="email"]').fill(ADA);
     await page.locator('button[formaction*="/oauth/sign-in/password"]').click();
-    await asks(page, 'email', 'password');
+    await waitForForm(page, 'email', 'password');
 }
 
 async function signUp(t, page, client) {
     await start(t, page, client);
     await page.locator('a[href*="/oauth/sign-up"]').click();
-    await asks(page, 'email', 'password');
+    await waitForForm(page, 'email', 'password');
     await fill(page, { email: ADA, password: PASSWORD });
     await enterCode(t, page);
     await allow(page, client);
 }
 
-/** Sign-up with a password; the page says what a password must be; the user is then in the walkthrough. */
+/** Sign-up with a password. A weak password is rejected. The user can then start the walkthrough. */
 export async function signs_up(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
     await t.look.at(page, 'sign-in');
     await page.locator('a[href*="/oauth/sign-up"]').click();
-    await asks(page, 'email', 'password');
+    await waitForForm(page, 'email', 'password');
     await t.look.at(page, 'sign-up');
     await fill(page, { email: ADA, password: 'password1234' });
     await page.locator('[role="alert"]').waitFor();
-    await t.look.at(page, 'sign-up-refused');
+    await t.look.at(page, 'sign-up-rejected');
     await fill(page, { email: ADA, password: PASSWORD });
-    await asks(page, 'code');
+    await waitForForm(page, 'code');
     await t.look.at(page, 'code');
     await fill(page, { code: '00000000' });
     await page.locator('[role="alert"]').waitFor();
-    await t.look.at(page, 'code-refused');
+    await t.look.at(page, 'code-rejected');
     await enterCode(t, page);
-    await consent(page);
+    await waitForConsent(page);
     const text = await page.locator('body').innerText();
-    for (const told of ['Rocket Studio', '127.0.0.1', ADA, 'Acme Rockets']) {
-        assert.ok(text.includes(told), `the consent page tells ${told}:\n${text}`);
+    for (const expected of ['Rocket Studio', '127.0.0.1', ADA, 'Acme Rockets']) {
+        assert.ok(text.includes(expected), `the consent page shows ${expected}:\n${text}`);
     }
-    assert.equal(await page.locator('[role="note"]').count(), 1, 'it warns of an application that nobody vouches for');
+    assert.equal(await page.locator('[role="note"]').count(), 1, 'the page warns of an unverified application');
     await t.look.at(page, 'consent');
     await allow(page, client);
     assert.equal(await client.begin(), 0);
     assert.deepEqual(page.problems, []);
 }
 
-/** Sign-in by a code alone, by somebody whom nobody knew before. */
+/** Sign-in of a new user with a code only. */
 export async function by_code(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
@@ -80,7 +80,7 @@ export async function by_code(t) {
     await allow(page, client);
     await client.begin();
     await client.next();
-    // Again in another browser, with another client: the same person, at the same step.
+    // Again in another browser, with another client: the same user, at the same step.
     const [other, second] = [await open(t.browser), await t.client('Another studio')];
     await start(t, other, second);
     await fill(other, { email: ADA });
@@ -90,7 +90,7 @@ export async function by_code(t) {
     assert.deepEqual([...page.problems, ...other.problems], []);
 }
 
-/** Sign-in by password; a wrong one is refused. */
+/** Sign-in with a password; an incorrect password is rejected. */
 export async function by_password(t) {
     const [first, known] = [await open(t.browser), await t.client()];
     await signUp(t, first, known);
@@ -102,14 +102,14 @@ export async function by_password(t) {
     await t.look.at(page, 'password');
     await fill(page, { email: ADA, password: 'not the password' });
     await page.locator('[role="alert"]').waitFor();
-    await t.look.at(page, 'password-refused');
+    await t.look.at(page, 'password-rejected');
     await fill(page, { email: ADA, password: PASSWORD });
     await allow(page, client);
     assert.equal(await client.begin(), 1);
     assert.deepEqual(page.problems, []);
 }
 
-/** A forgotten password is replaced by way of a code; the old one is worth nothing then. */
+/** A forgotten password is replaced with a code; the old password no longer works. */
 export async function forgotten(t) {
     const [first, known] = [await open(t.browser), await t.client()];
     await signUp(t, first, known);
@@ -117,15 +117,15 @@ export async function forgotten(t) {
     await start(t, page, client);
     await choosePassword(page);
     await page.locator('a[href*="/oauth/sign-in/forgotten"]').click();
-    await asks(page, 'email');
+    await waitForForm(page, 'email');
     await t.look.at(page, 'forgotten');
     await fill(page, { email: ADA });
-    await asks(page, 'code', 'new_password');
+    await waitForForm(page, 'code', 'new_password');
     await t.look.at(page, 'reset');
     await fill(page, { code: await t.mail(ADA), new_password: 'two rockets in every garage' });
     await allow(page, client);
     await client.begin();
-    // What the old password had opened is closed.
+    // Sessions of the old password are revoked.
     assert.equal((await known.post('select_walkthrough', { walkthrough_id: 'wt_any' })).status, 401);
     const [other, third] = [await open(t.browser), await t.client()];
     await start(t, other, third);
@@ -137,22 +137,22 @@ export async function forgotten(t) {
     assert.deepEqual(page.problems, []);
 }
 
-/** Who refuses is sent back to the application, which learns it. */
+/** A user who denies consent returns to the application with an error. */
 export async function refusal(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
     await fill(page, { email: ADA });
     await enterCode(t, page);
-    await consent(page);
+    await waitForConsent(page);
     await decide(page, 'deny');
-    await back(page);
+    await waitForReturn(page);
     const parameters = await client.callback();
     assert.equal(parameters.get('error'), 'access_denied');
     assert.equal(parameters.get('code'), null);
     assert.deepEqual(page.problems, []);
 }
 
-/** A browser that is signed in skips to the consent, also with a client on the device that was allowed before. */
+/** A signed-in browser goes directly to the consent page, also for a client that was allowed before. */
 export async function returning(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
@@ -165,26 +165,26 @@ export async function returning(t) {
     await page.goto(client.authorize());
     await allow(page, client);
     await client.begin();
-    // Who asks for a sign-in gets one.
+    // `prompt=login` forces a sign-in.
     await start(t, page, client, { prompt: 'login' });
     assert.deepEqual(page.problems, []);
 }
 
-/** Without a mouse: every field and button can be reached, and shows that it is. */
+/** Keyboard only: every field and button can be focused and shows the focus. */
 export async function keyboard(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
     await focus(page, 'form:not(:has([name="password"])) input[name="email"]');
     await page.keyboard.type(ADA);
     await page.keyboard.press('Enter');
-    await asks(page, 'code');
+    await waitForForm(page, 'code');
     await focus(page, 'input[name="code"]');
     await page.keyboard.type(await t.mail(ADA));
     await page.keyboard.press('Enter');
-    await consent(page);
+    await waitForConsent(page);
     await focus(page, 'button[value="allow"]');
     await page.keyboard.press('Enter');
-    await back(page);
+    await waitForReturn(page);
     await client.tokens();
     assert.equal(await client.begin(), 0);
     assert.deepEqual(page.problems, []);
@@ -193,13 +193,13 @@ export async function keyboard(t) {
 /** Presses Tab until the element has the focus. */
 async function focus(page, selector) {
     for (let presses = 0; presses < 30; presses += 1) {
-        const focused = await page.evaluate((wanted) => {
+        const focused = await page.evaluate((selector) => {
             const { activeElement } = document;
             const { outlineStyle, boxShadow } = getComputedStyle(activeElement);
-            return activeElement.matches(wanted) ? { seen: outlineStyle !== 'none' || boxShadow !== 'none' } : null;
+            return activeElement.matches(selector) ? { seen: outlineStyle !== 'none' || boxShadow !== 'none' } : null;
         }, selector);
         if (focused) {
-            assert.ok(focused.seen, `${selector} shows that it has the focus`);
+            assert.ok(focused.seen, `${selector} shows the focus`);
             return;
         }
         await page.keyboard.press('Tab');
@@ -213,23 +213,23 @@ export async function phone(t) {
     await start(t, page, client);
     await fill(page, { email: ADA });
     await enterCode(t, page);
-    await consent(page);
-    // What has to be decided is seen without scrolling sideways.
+    await waitForConsent(page);
+    // The decision buttons are visible without horizontal scrolling.
     for (const button of await page.locator('button[name="decision"]').all()) {
         const box = await button.boundingBox();
-        assert.ok(box.x >= 0 && box.x + box.width <= 375 && box.height >= 40, `a finger finds it: ${JSON.stringify(box)}`);
+        assert.ok(box.x >= 0 && box.x + box.width <= 375 && box.height >= 40, `the button is large enough: ${JSON.stringify(box)}`);
     }
     await allow(page, client);
     assert.equal(await client.begin(), 0);
     assert.deepEqual(page.problems, []);
 }
 
-/** The link in the mail works in the browser that asked, after a press of a button, and in no other. */
+/** The emailed link works only in the requesting browser, after pressing a button. */
 export async function by_link(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
     await fill(page, { email: ADA });
-    await asks(page, 'code');
+    await waitForForm(page, 'code');
     const link = await t.link(ADA);
     const elsewhere = await open(t.browser);
     await elsewhere.goto(link);

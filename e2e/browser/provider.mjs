@@ -1,5 +1,5 @@
-// The identity provider of an organisation: `oidc-provider`, on loopback, with the pages that it has for development.
-// Every start signs with a new key. usage: provider.mjs PORT REDIRECT_URI…
+// The identity provider of an organisation: `oidc-provider` on loopback, with its development pages.
+// Every start uses a new signing key. usage: provider.mjs PORT REDIRECT_URI…
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -9,7 +9,7 @@ const [port, ...redirectUris] = process.argv.slice(2);
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const key = { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig', alg: 'RS256' };
 
-// It warns of being for development only, which is what it is here.
+// Suppresses the warnings about development use.
 console.warn = () => {};
 console.info = () => {};
 
@@ -19,13 +19,13 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 
 const provider = new Provider(issuer, {
     clients: [{ client_id: 'waypost', client_secret: 'a secret that only the two know', redirect_uris: redirectUris }],
-    // Whoever is typed in exists, and owns the address of that name.
+    // Every login exists and has the email of that name.
     findAccount: (_, login) => ({
         accountId: login,
         claims: () => ({ sub: login, name: `${login} of Acme`, email: `${login}@example.com`, email_verified: true }),
     }),
     claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'] },
-    // Says the address in the ID token as well, as large providers do.
+    // Includes the email in the ID token too, like large providers do.
     conformIdTokenClaims: false,
     cookies: { keys: [randomUUID()] },
     jwks: { keys: [key] },

@@ -1,7 +1,7 @@
 // A first-time visitor of a server's public page. usage: public_page.mjs JSON
 //
-// The JSON: `chromium`, its program; `url`, the origin; `screenshots`, a folder. There are the servers
-// `rockets` and `other` without sign-in, `members` with sign-in, and `hidden`, which asks for it on connect.
+// The JSON: `chromium`, the executable; `url`, the origin; `screenshots`, a folder. The installation has the servers
+// `rockets` and `other` without sign-in, `members` with sign-in, and `hidden` with sign-in on connect.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -14,31 +14,31 @@ import { Looker } from './look.mjs';
 const given = JSON.parse(process.argv[2]);
 const MAX_BYTES = 200_000;
 setTimeout(() => {
-    console.error('the scenario did not end within two minutes');
+    console.error('the scenario did not finish within two minutes');
     process.exit(1);
 }, 120_000).unref();
 
-/** A client process of its own, started with nothing but the URL. Returns what it printed; `end` terminates it. */
+/** Runs a client process with the URL and terminates it after `steps` steps. Returns its output. */
 async function play(url, steps) {
     const program = fileURLToPath(new URL('../clients/personal.mjs', import.meta.url));
     const child = spawn(process.execPath, [program, url, String(steps)], { stdio: ['ignore', 'pipe', 'inherit'] });
-    const told = [];
+    const output = [];
     for await (const line of createInterface({ input: child.stdout })) {
         if (line === 'waiting') break;
-        told.push(JSON.parse(line));
+        output.push(JSON.parse(line));
     }
-    assert.equal(told.length, steps + 1, 'the client played its steps');
-    assert.equal(child.exitCode, null, 'and still runs');
+    assert.equal(output.length, steps + 1, 'the client played its steps');
+    assert.equal(child.exitCode, null, 'the client is still running');
     child.kill('SIGKILL');
     const [code, signal] = await once(child, 'exit');
-    assert.deepEqual([code, signal], [null, 'SIGKILL'], 'it was terminated and did not end by itself');
-    return told;
+    assert.deepEqual([code, signal], [null, 'SIGKILL'], 'the client was terminated');
+    return output;
 }
 
 const path = (slug) => `${given.url}/s/${slug}`;
 const shown = (page) => page.locator('#url').innerText();
 
-/** What the copy button of a snippet puts on the clipboard. */
+/** Returns the text that the copy button of a snippet puts on the clipboard. */
 async function copied(page, client) {
     await page.evaluate(() => navigator.clipboard.writeText('nothing'));
     const panel = page.locator(`[data-client="${client}"]`);
@@ -63,18 +63,18 @@ try {
     }
     await look.at(page, 'open');
 
-    // The recommended client is chosen; its command is copied.
+    // Copies the command of the recommended client.
     const command = await copied(page, 'claude-code');
     const [, url] = command.match(/^claude mcp add --transport http rockets (http:\S+)$/) ?? assert.fail(command);
     assert.match(url, /\/s\/rockets\/t\/pu_[0-9a-z]{26}\/mcp$/);
 
     const first = await play(url, 3);
     assert.deepEqual(first.map(({ position }) => position), [1, 2, 3, 4]);
-    assert.ok(first.every(({ progress_handle: handle }) => handle === null), 'the URL is all that identifies the user');
+    assert.ok(first.every(({ progress_handle: handle }) => handle === null), 'only the URL identifies the user');
     const [again] = await play(url, 0);
     assert.deepEqual([again.position, again.completed], [4, 3], 'a new client continues at step four');
 
-    // Another editor gets the same URL: chosen with the keyboard, and on a second visit.
+    // Other clients show the same URL: selected with the keyboard, and on a second visit.
     await page.getByRole('radio', { name: 'Claude Code' }).focus();
     await page.keyboard.press('ArrowLeft');
     assert.equal(await page.getByRole('radio', { name: 'Other clients' }).isChecked(), true);
@@ -88,12 +88,12 @@ try {
     assert.equal(mcp.headers()['content-type'], 'text/html; charset=utf-8', 'a browser at the MCP URL');
     assert.equal(await shown(page), url);
 
-    // Somebody else, and another server of the same host.
-    const stranger = await open(browser);
-    await stranger.goto(path('rockets'));
-    assert.notEqual(await shown(stranger), url, 'another visitor');
-    await stranger.goto(url);
-    assert.notEqual(await shown(stranger), url, 'whoever opens a personal URL in a browser gets their own');
+    // Another visitor, and another server on the same host.
+    const visitor = await open(browser);
+    await visitor.goto(path('rockets'));
+    assert.notEqual(await shown(visitor), url, 'another visitor');
+    await visitor.goto(url);
+    assert.notEqual(await shown(visitor), url, 'opening a personal URL in a browser shows the visitor\'s own URL');
     await page.goto(path('other'));
     const other = await shown(page);
     assert.ok(other.startsWith(`${path('other')}/t/pu_`) && !other.includes(url.split('/t/')[1]), other);
@@ -102,20 +102,20 @@ try {
         ['wp_personal', '/s/other', true, 'Lax'],
         ['wp_personal', '/s/rockets', true, 'Lax'],
     ]);
-    assert.equal(await page.evaluate(() => document.cookie), '', 'no script reads them');
+    assert.equal(await page.evaluate(() => document.cookie), '', 'scripts cannot read the cookies');
 
-    // Users who sign in.
+    // Servers with sign-in.
     await page.goto(path('members'));
     assert.equal(await shown(page), `${path('members')}/mcp`);
     await look.at(page, 'sign-in');
     await page.goto(path('hidden'));
     assert.equal(await page.getByText('Waypost in ten minutes').count(), 0);
-    const missing = await page.goto(path('nobody'));
+    const missing = await page.goto(path('missing'));
     assert.equal(missing.status(), 404);
     await look.at(page, 'missing');
     assert.deepEqual(page.problems, []);
 
-    // Without a script: everything is there, the client can be chosen, no button does nothing.
+    // Without JavaScript: all content is visible, the client can be selected, and no button is shown.
     const context = await browser.newContext({ javaScriptEnabled: false, viewport: { width: 375, height: 812 } });
     const plain = await context.newPage();
     await plain.goto(path('rockets'));

@@ -1,8 +1,7 @@
 // Runs one scenario. usage: run.mjs KIND SCENARIO JSON
 //
-// The JSON: `chromium`, its program; `url` of the MCP server; `mail`, the origin that tells one-time codes
-// (tests/support/user.rs); `provider`, the origin of the organisation's provider, where there is one; `screenshots`, a
-// folder.
+// The JSON: `chromium`, the executable; `url` of the MCP server; `mail`, the origin that returns one-time codes
+// (tests/support/user.rs); `provider`, the origin of the organisation's provider, if any; `screenshots`, a folder.
 
 import assert from 'node:assert/strict';
 import { launch } from './browser.mjs';
@@ -15,16 +14,16 @@ const [kind, scenario, json] = process.argv.slice(2);
 const given = JSON.parse(json);
 const play = { custom, platform }[kind][scenario];
 
-// A browser that waits for ever must not hold up a build.
+// A hanging browser must not block a build.
 setTimeout(() => {
-    console.error('the scenario did not end within two minutes');
+    console.error('the scenario did not finish within two minutes');
     process.exit(1);
 }, 120_000).unref();
 
-async function mailed(what, email) {
-    const answer = await fetch(`${given.mail}/${what}?${new URLSearchParams({ email })}`);
-    const text = await answer.text();
-    assert.ok(answer.ok, text);
+async function readMail(what, email) {
+    const response = await fetch(`${given.mail}/${what}?${new URLSearchParams({ email })}`);
+    const text = await response.text();
+    assert.ok(response.ok, text);
     return text;
 }
 
@@ -35,8 +34,8 @@ try {
         browser,
         given,
         look: new Looker(given.screenshots, `${kind}-${scenario}`),
-        mail: (email) => mailed('code', email),
-        link: (email) => mailed('link', email),
+        mail: (email) => readMail('code', email),
+        link: (email) => readMail('link', email),
         async client(name) {
             const client = await Client.start(given.url, name);
             clients.push(client);
@@ -44,7 +43,7 @@ try {
         },
     });
 } catch (error) {
-    // Where it came to a stop.
+    // Shows where the scenario stopped.
     for (const page of browser.contexts().flatMap((context) => context.pages())) {
         const text = await page.locator('body').innerText().catch(() => '');
         console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${text}\n`);

@@ -1,20 +1,19 @@
-// What the scenarios of the console share: the first owner, calls of the API and of MCP tools, and what is shown when a
-// scenario fails.
+// Helpers of the console scenarios: the first owner, API and MCP tool calls, and output on failure.
 
 import assert from 'node:assert/strict';
 
 export const EMAIL = 'anna@example.com';
 export const PASSWORD = 'quartz-banjo-umbrella-42';
 
-/** Ends the process after so many minutes: a browser that waits for ever must not hold up a build. */
+/** Ends the process after a number of minutes, so that a hanging browser does not block a build. */
 export function endAfter(minutes) {
     setTimeout(() => {
-        console.error(`the scenario did not end within ${minutes} minutes`);
+        console.error(`the scenario did not finish within ${minutes} minutes`);
         process.exit(1);
     }, minutes * 60_000).unref();
 }
 
-/** Makes the account of the first owner on the set-up page `url`. */
+/** Creates the account of the first owner on the set-up page `url`. */
 export async function setUp(page, url) {
     await page.goto(url);
     await page.locator('input[name="name"]').fill('Anna');
@@ -24,14 +23,14 @@ export async function setUp(page, url) {
     await page.waitForURL(/\/o\//);
 }
 
-/** Fills the sign-in page that is open, and sends it. */
+/** Fills in and submits the open sign-in page. */
 export async function signIn(page) {
     await page.locator('input[name="email"]').fill(EMAIL);
     await page.locator('input[name="password"]').fill(PASSWORD);
     await page.getByRole('button', { name: 'Sign in', exact: true }).click();
 }
 
-/** A call of the API as a script of the page makes it; a call that is refused fails. */
+/** Calls the API from a script of the page. Throws if the call is rejected. */
 export async function api(page, method, path, body) {
     return page.evaluate(async ([method, path, body]) => {
         const headers = { 'Content-Type': 'application/json', 'Waypost-Organization': document.body.dataset.org };
@@ -42,7 +41,7 @@ export async function api(page, method, path, body) {
     }, [method, path, body]);
 }
 
-/** A call of an MCP tool at `url` by a client that keeps nothing. */
+/** Calls an MCP tool at `url` from a stateless client. */
 export async function tool(url, name, args) {
     const response = await fetch(url, {
         method: 'POST',
@@ -56,16 +55,16 @@ export async function tool(url, name, args) {
     return result.structuredContent;
 }
 
-/** Waits until `test` holds for what `ask` gives. */
-export async function until(page, ask, test, what) {
+/** Waits until `test` passes for the result of `get`. */
+export async function until(page, get, test, what) {
     for (let n = 0; n < 100; n += 1) {
-        if (test(await ask())) return;
+        if (test(await get())) return;
         await page.waitForTimeout(100);
     }
-    assert.fail(`${what}: ${JSON.stringify(await ask(), null, 1)}`);
+    assert.fail(`${what}: ${JSON.stringify(await get(), null, 1)}`);
 }
 
-/** Prints every page that is open, and saves pictures of them as `NAME-1.png`, … in `folder`. */
+/** Prints every open page and saves screenshots as `NAME-1.png`, … in `folder`. */
 export async function showPages(browser, folder, name) {
     const pages = browser.contexts().flatMap((context) => context.pages());
     for (const [at, page] of pages.entries()) {

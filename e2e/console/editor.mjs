@@ -1,8 +1,8 @@
-// Two people write a walkthrough in the editor, with a real browser. usage: editor.mjs JSON
+// Two users edit a walkthrough in a real browser. usage: editor.mjs JSON
 //
-// The JSON: `chromium`, its program; `url` of a fresh installation with one organisation; `setup`, the path of its set-up
-// page; `screenshots`, a folder. With `assets`, style sheet and scripts come from that folder, so that a change can be tried
-// without a build.
+// The JSON: `chromium`, the executable; `url` of a new installation with one organisation; `setup`, the path of its set-up
+// page; `screenshots`, a folder. With `assets`, style sheet and scripts are loaded from that folder, so that changes can be
+// tested without a build.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ const look = new Looker(given.screenshots, 'editor');
 
 endAfter(4);
 
-async function fromFolder(page) {
+async function serveAssetsFromFolder(page) {
     if (!given.assets) return;
     await page.route('**/assets/*.{js,css}*', (route) => {
         const url = new URL(route.request().url());
@@ -27,10 +27,10 @@ async function fromFolder(page) {
     });
 }
 
-async function person(browser, viewport) {
+async function newUser(browser, viewport) {
     const page = await open(browser, viewport);
-    await fromFolder(page);
-    // Nothing moves in screenshots.
+    await serveAssetsFromFolder(page);
+    // No animations in screenshots.
     await page.emulateMedia({ reducedMotion: 'reduce' });
     return page;
 }
@@ -41,13 +41,13 @@ async function signIn(page) {
     await page.waitForURL(/\/o\//);
 }
 
-/** Looks at the page from its top. */
+/** Checks the page, scrolled to its top. */
 async function see(page, name) {
     await page.evaluate(() => window.scrollTo(0, 0));
     await look.at(page, name);
 }
 
-/** A call of the API as a script of the page makes it. */
+/** Calls the API from a script of the page. */
 async function api(page, method, path, body, headers = {}) {
     return page.evaluate(async ([method, path, body, headers]) => {
         const response = await fetch(`/api/v1${path}`, {
@@ -64,7 +64,7 @@ const saved = (page) => page.locator('[data-said]:visible', { hasText: /^Saved \
 const row = (page, title) => page.locator('.step-open', { has: page.locator('.step-title', { hasText: new RegExp(`^${title}$`) }) });
 const said = (page, text) => page.locator('[data-announce]', { hasText: text }).waitFor({ state: 'attached' });
 
-/** Waits until the server's draft fulfils `test`. */
+/** Waits until the server's draft passes `test`. */
 async function until(page, id, test, what) {
     for (let n = 0; n < 100; n += 1) {
         if (test(await draft(page, id))) return;
@@ -75,8 +75,8 @@ async function until(page, id, test, what) {
 
 const of = (whole, title) => whole.steps.find((step) => step.title === title);
 
-/** From nothing to five steps in two sections. */
-async function writes(page, id) {
+/** Writes five steps in two sections. */
+async function writesSteps(page, id) {
     await page.goto(`${given.url}/o/acme/walkthroughs/${id}`);
     await page.getByText('No steps yet').waitFor();
     await see(page, 'empty');
@@ -93,8 +93,8 @@ async function writes(page, id) {
     assert.match(page.url(), /\?step=ws_/);
 }
 
-/** The buttons of Markdown, the preview, and playing it through. */
-async function previews(page, id) {
+/** The Markdown toolbar, the preview and the play-through. */
+async function showsPreviews(page, id) {
     await row(page, 'One').click();
     const content = field(page, 'content');
     await content.fill('Run make now');
@@ -107,8 +107,8 @@ async function previews(page, id) {
     await content.press('Control+b');
     assert.equal(await content.inputValue(), 'Run **make** now');
     await page.locator('[data-read] strong', { hasText: 'make' }).waitFor();
-    assert.ok(await content.evaluate((box) => box === document.activeElement), 'the preview leaves the focus alone');
-    // What is typed stays, also when the box is left: the preview tells what is served otherwise, and undo still works.
+    assert.ok(await content.evaluate((box) => box === document.activeElement), 'the preview does not take the focus');
+    // The typed text is kept after leaving the field: the preview shows the served text, and undo still works.
     await content.fill('fast<br>slow <kbd>A</kbd>');
     await page.locator('[data-changes]', { hasText: 'fast<br>slow <kbd>A</kbd>' }).waitFor();
     await page.locator('[data-read] br').waitFor({ state: 'attached' });
@@ -143,8 +143,8 @@ async function center(locator) {
     return { x: box.x + box.width / 2, y: box.y + box.height / 2, ...box };
 }
 
-/** By hand and by keyboard; duplicates, deletes, takes it back. */
-async function reorders(page, id) {
+/** Reorders by mouse and keyboard; duplicates, deletes and restores a step. */
+async function reordersSteps(page, id) {
     await page.setViewportSize({ width: 1280, height: 1000 });
     const from = await center(row(page, 'Five'));
     const to = await center(row(page, 'One'));
@@ -152,7 +152,7 @@ async function reorders(page, id) {
     await page.mouse.down();
     await page.mouse.move(from.x, from.y - 20, { steps: 3 });
     await page.mouse.move(to.x, to.y - to.height / 4, { steps: 6 });
-    assert.equal(await page.locator('.drop-before').count(), 1, 'a line shows where it would go');
+    assert.equal(await page.locator('.drop-before').count(), 1, 'a line shows the drop position');
     await page.screenshot({ path: join(given.screenshots, 'editor-drag.png') });
     await page.mouse.up();
     assert.deepEqual(await titles(page), ['Five', 'One', 'Two', 'Three', 'Four']);
@@ -163,7 +163,7 @@ async function reorders(page, id) {
     await page.keyboard.press('Alt+ArrowDown');
     await page.keyboard.press('Alt+ArrowDown');
     assert.deepEqual(await titles(page), ['One', 'Two', 'Five', 'Three', 'Four']);
-    assert.ok(await row(page, 'Five').evaluate((it) => it === document.activeElement), 'the focus goes along');
+    assert.ok(await row(page, 'Five').evaluate((it) => it === document.activeElement), 'the focus moves with the step');
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('Enter');
     assert.equal(await field(page, 'title').inputValue(), 'Three');
@@ -178,10 +178,10 @@ async function reorders(page, id) {
     await page.locator('.toast', { hasText: 'was deleted' }).waitFor();
     await until(page, id, (it) => it.steps.length === 5, 'deleted');
     await page.locator('.toast').getByRole('button', { name: 'Undo' }).click();
-    await until(page, id, (it) => it.steps[3]?.id === copy.id, 'back under its id, at its place');
+    await until(page, id, (it) => it.steps[3]?.id === copy.id, 'restored with its ID at its position');
     await row(page, 'Three \\(copy\\)').focus();
     await page.keyboard.press('Delete');
-    assert.ok(await row(page, 'Five').evaluate((it) => it === document.activeElement), 'the focus goes on to the next step');
+    assert.ok(await row(page, 'Five').evaluate((it) => it === document.activeElement), 'the focus moves to the next step');
     await until(page, id, (it) => it.steps.length === 5, 'deleted again');
     await page.locator('[data-trash] summary').click();
     await see(page, 'deleted');
@@ -194,8 +194,8 @@ async function reorders(page, id) {
     await see(page, 'filled');
 }
 
-/** What belongs to the walkthrough as a whole, and what is missing for its type. */
-async function details(page, id) {
+/** The details of the walkthrough, and the missing fields for its type. */
+async function editsDetails(page, id) {
     await page.locator('#walkthrough-title').fill('Rockets for everybody');
     await page.getByRole('button', { name: 'Details' }).click();
     await see(page, 'details');
@@ -211,17 +211,17 @@ async function details(page, id) {
     await field(page, 'title').fill('');
     await page.locator('#s-title-error', { hasText: 'Write a title' }).waitFor();
     await page.locator('[data-said]', { hasText: 'Not saved: see the marked field' }).waitFor();
-    await see(page, 'refused');
+    await see(page, 'rejected');
     await field(page, 'title').fill('Three');
     await saved(page);
 }
 
-/** Two people in the same step: other fields are merged, the same one is a conflict that a person decides. */
-async function together(page, other, id) {
+/** Two users in the same step: changes of different fields are merged; the same field becomes a conflict. */
+async function resolvesConflicts(page, other, id) {
     await signIn(other);
     await other.goto(page.url());
     await other.waitForFunction(() => document.querySelector('[data-form]')?.hidden === false);
-    assert.equal(await field(other, 'title').inputValue(), 'Three', 'the address names the step');
+    assert.equal(await field(other, 'title').inputValue(), 'Three', 'the URL contains the step');
 
     await field(page, 'context_for_agent').fill('From Anna');
     await field(other, 'operations_for_agent').fill('From Ben');
@@ -260,7 +260,7 @@ async function together(page, other, id) {
     await other.getByRole('button', { name: 'Keep my version' }).click();
     await until(page, id, (it) => of(it, 'Three').content === 'Theirs again', 'kept');
 
-    // One deletes the step in which the other writes.
+    // One user deletes the step that the other is editing.
     await row(page, 'Three').focus();
     await page.waitForFunction(() => document.querySelector('[name="content"]').value === 'Theirs again');
     await other.context().setOffline(true);
@@ -269,14 +269,14 @@ async function together(page, other, id) {
     await until(page, id, (it) => !of(it, 'Three'), 'deleted');
     await other.context().setOffline(false);
     await other.getByText('Another user deleted this step').first().waitFor();
-    await see(other, 'gone');
+    await see(other, 'deleted-by-other');
     await other.getByRole('button', { name: 'Restore the step with my text' }).click();
-    await until(page, id, (it) => of(it, 'Three')?.content === 'Do not lose this', 'back with the text');
+    await until(page, id, (it) => of(it, 'Three')?.content === 'Do not lose this', 'restored with the text');
     await saved(other);
 }
 
-/** No connection, a reload, a session that ends: nothing is lost. */
-async function survives(page, id) {
+/** No connection, a reload, an expired session: nothing is lost. */
+async function survivesFailures(page, id) {
     await row(page, 'Two').click();
     await page.context().setOffline(true);
     await field(page, 'content').fill('Written in a tunnel');
@@ -285,10 +285,10 @@ async function survives(page, id) {
     await see(page, 'offline');
     await page.context().setOffline(false);
     await page.getByRole('button', { name: 'Retry now' }).click({ timeout: 2_000 }).catch(() => {});
-    await until(page, id, (it) => of(it, 'Two').content === 'Written in a tunnel', 'sent when the connection is back');
+    await until(page, id, (it) => of(it, 'Two').content === 'Written in a tunnel', 'saved after reconnecting');
     await saved(page);
 
-    // The server takes nothing, and the page is loaded again.
+    // The server rejects every change, and the page is reloaded.
     await page.route('**/api/v1/**', (route) => (route.request().method() === 'PATCH' ? route.fulfill({ status: 503, body: '{}' }) : route.continue()));
     await field(page, 'content').fill('Written before a reload');
     await page.locator('[data-said]', { hasText: 'Not saved' }).waitFor();
@@ -311,8 +311,8 @@ async function survives(page, id) {
     await saved(page);
 }
 
-/** On a phone the panes are three views; everything is in reach. */
-async function phone(page, id) {
+/** On a phone, the panes are three separate views. */
+async function worksOnPhone(page, id) {
     await page.setViewportSize({ width: 375, height: 812 });
     await page.goto(`${given.url}/o/acme/walkthroughs/${id}`);
     await page.locator('.step-open').first().waitFor();
@@ -327,11 +327,11 @@ async function phone(page, id) {
     await saved(page);
 }
 
-/** Undo after a reload, the history of a step, and deleted steps. */
-async function remembers(page, id) {
+/** Undo after a reload, the step history, and deleted steps. */
+async function keepsHistory(page, id) {
     await page.goto(`${given.url}${new URL(page.url()).pathname}`);
     await page.locator('[data-add]:visible').first().click();
-    // Until the new step is open, the fields are those of another one.
+    // Until the new step is open, the fields belong to another step.
     await page.waitForFunction(() => document.activeElement?.name === 'title');
     await field(page, 'title').fill('Remembered');
     await field(page, 'content').fill('As it was');
@@ -362,33 +362,33 @@ async function remembers(page, id) {
     await page.getByRole('button', { name: 'Restore revision 2' }).click();
     await until(page, id, (it) => it.steps.some((step) => step.title === 'Renamed' && step.content === 'As it was'), 'restored');
 
-    // A deleted step comes back after a reload, too.
+    // A deleted step can also be restored after a reload.
     const step = new URL(page.url()).searchParams.get('step');
     assert.equal((await api(page, 'DELETE', `/walkthroughs/${id}/steps/${step}`)).status, 200);
     await page.reload();
     await page.locator('[data-trash] summary').click();
     await page.getByRole('button', { name: 'Restore Renamed' }).click();
-    await until(page, id, (it) => it.steps.some((own) => own.id === step && own.content === 'As it was'), 'put back');
+    await until(page, id, (it) => it.steps.some((own) => own.id === step && own.content === 'As it was'), 'restored again');
     assert.equal((await api(page, 'DELETE', `/walkthroughs/${id}/steps/${step}`)).status, 200);
 }
 
 const browser = await launch(given.chromium);
 try {
-    const page = await person(browser);
+    const page = await newUser(browser);
     await setUp(page, given.url + given.setup);
-    const made = await api(page, 'POST', '/walkthroughs', { title: 'Launch a rocket', type: 'course' });
-    assert.equal(made.status, 201, JSON.stringify(made.body));
-    const { id } = made.body;
-    const other = await person(browser);
-    const acts = { writes, previews, reorders, details, together, survives, remembers, phone };
-    for (const [name, act] of Object.entries(acts)) {
-        await (act.length === 3 ? act(page, other, id) : act(page, id));
+    const created = await api(page, 'POST', '/walkthroughs', { title: 'Launch a rocket', type: 'course' });
+    assert.equal(created.status, 201, JSON.stringify(created.body));
+    const { id } = created.body;
+    const other = await newUser(browser);
+    const scenarios = { writesSteps, showsPreviews, reordersSteps, editsDetails, resolvesConflicts, survivesFailures, keepsHistory, worksOnPhone };
+    for (const [name, scenario] of Object.entries(scenarios)) {
+        await (scenario.length === 3 ? scenario(page, other, id) : scenario(page, id));
         console.log(`${name}: ok`);
     }
     for (const it of [page, other]) {
-        // Requests that the scenario itself has cut off are told there.
-        const strange = it.problems.filter((problem) => !/net::ERR_|status of (401|412|422|503|404)/.test(problem));
-        assert.deepEqual(strange, []);
+        // The console reports requests that the scenario itself interrupted.
+        const unexpected = it.problems.filter((problem) => !/net::ERR_|status of (401|412|422|503|404)/.test(problem));
+        assert.deepEqual(unexpected, []);
     }
 } catch (error) {
     await showPages(browser, given.screenshots, 'failed');

@@ -1,6 +1,6 @@
-// Forms whose session has ended, with a real browser: nothing that was typed is lost. usage: forms.mjs JSON
+// Forms submitted after the session has expired, in a real browser: no input is lost. usage: forms.mjs JSON
 //
-// The JSON: `chromium`, its program; `url` of a fresh installation with one organisation; `setup`, the path of its set-up
+// The JSON: `chromium`, the executable; `url` of a new installation with one organisation; `setup`, the path of its set-up
 // page; `screenshots`, a folder.
 
 import assert from 'node:assert/strict';
@@ -11,7 +11,7 @@ const given = JSON.parse(process.argv[2]);
 
 endAfter(4);
 
-/** The user signs in with another browser and ends every other session there: the cookie is still sent, and names none. */
+/** Signs in with another browser and ends all other sessions there: the cookie is still sent but is no longer valid. */
 async function revoke(page) {
     const other = await open(page.context().browser());
     await other.goto(`${given.url}/login`);
@@ -21,37 +21,37 @@ async function revoke(page) {
     await other.getByRole('button', { name: 'Sign out other sessions' }).click();
     await other.locator('[data-flash]').waitFor();
     await other.context().close();
-    assert.ok((await page.context().cookies()).some((cookie) => cookie.name === '__Host-wp_console'), 'the cookie is still there');
+    assert.ok((await page.context().cookies()).some((cookie) => cookie.name === '__Host-wp_console'), 'the cookie still exists');
 }
 
 const forget = (page) => page.context().clearCookies();
 
 /**
- * Fills a form, ends the session, sends the form, signs in: everything is there again, and can be sent. `within`
- * is what the form is in, and `show` opens it.
+ * Fills in a form, ends the session, submits the form and signs in: the input is restored and can be submitted. `within`
+ * contains the form, and `show` opens it.
  */
-async function comesBack(page, path, end, form) {
-    const { fields = {}, choices = {}, ticked = [], secrets = {}, button, show, after, within = page.locator('main') } = form;
+async function survivesSignIn(page, path, end, form) {
+    const { fields = {}, choices = {}, checked = [], secrets = {}, button, show, after, within = page.locator('main') } = form;
     const at = (name) => within.locator(`[name="${name}"]`).first();
     const box = ([name, value]) => within.locator(`[name="${name}"][value="${value}"]`);
     await page.goto(given.url + path);
     await show?.();
     for (const [name, value] of Object.entries({ ...fields, ...secrets })) await at(name).fill(value);
     for (const [name, value] of Object.entries(choices)) await at(name).selectOption(value);
-    for (const pair of ticked) await box(pair).check();
+    for (const pair of checked) await box(pair).check();
     await end(page);
     await within.getByRole('button', { name: button, exact: true }).click();
     await page.waitForURL(/\/login/);
     const kept = await page.evaluate(() => JSON.stringify(sessionStorage));
-    for (const secret of Object.values(secrets)) assert.ok(!kept.includes(secret), 'a secret is not kept');
+    for (const secret of Object.values(secrets)) assert.ok(!kept.includes(secret), 'secrets are not stored');
     await signIn(page);
     await page.locator('[data-restored]').waitFor();
-    assert.equal(new URL(page.url()).pathname, path, 'the page of the form');
+    assert.equal(new URL(page.url()).pathname, path, 'the page of the form is open');
     for (const [name, value] of Object.entries({ ...fields, ...choices })) {
         assert.equal(await at(name).inputValue(), value, `${path}: ${name}`);
-        assert.ok(await at(name).isVisible(), `${path}: ${name} is open`);
+        assert.ok(await at(name).isVisible(), `${path}: ${name} is visible`);
     }
-    for (const pair of ticked) assert.ok(await box(pair).isChecked(), `${path}: ${pair}`);
+    for (const pair of checked) assert.ok(await box(pair).isChecked(), `${path}: ${pair}`);
     for (const [name, value] of Object.entries(secrets)) {
         assert.equal(await at(name).inputValue(), '', `${path}: ${name}`);
         await at(name).fill(value);
@@ -61,54 +61,54 @@ async function comesBack(page, path, end, form) {
     await page.locator('[data-restored]').waitFor({ state: 'detached' });
 }
 
-async function restores(page, org) {
+async function restoresForms(page, org) {
     const server = await api(page, 'POST', '/servers', { slug: 'rockets', name: 'Rockets', support: 'tickets' });
     for (const end of [forget, revoke]) {
-        await comesBack(page, `${org}/servers/${server.id}/settings`, end, {
+        await survivesSignIn(page, `${org}/servers/${server.id}/settings`, end, {
             fields: { name: 'Rockets & more', product_name: 'Rocket' }, button: 'Save', after: /settings/,
         });
-        await comesBack(page, `${org}/walkthroughs/new`, end, { fields: { title: `Launch "it" (${end.name})` }, button: 'Create and open the editor', after: /\/walkthroughs\/wt_/ });
-        await comesBack(page, `${org}/settings`, end, { fields: { name: 'Ümlaut <b>' }, button: 'Save', after: /settings/ });
-        await comesBack(page, `${org}/webhooks`, end, {
-            fields: { url: 'https://hooks.example/rockets?a=1', description: 'Tickets "to" <chat>' }, ticked: [['events', 'ticket.created']],
+        await survivesSignIn(page, `${org}/walkthroughs/new`, end, { fields: { title: `Launch "it" (${end.name})` }, button: 'Create and open the editor', after: /\/walkthroughs\/wt_/ });
+        await survivesSignIn(page, `${org}/settings`, end, { fields: { name: 'Ümlaut <b>' }, button: 'Save', after: /settings/ });
+        await survivesSignIn(page, `${org}/webhooks`, end, {
+            fields: { url: 'https://hooks.example/rockets?a=1', description: 'Tickets "to" <chat>' }, checked: [['events', 'ticket.created']],
             button: 'Create webhook', after: /\/webhooks/,
         });
-        await comesBack(page, `${org}/members`, end, {
+        await survivesSignIn(page, `${org}/members`, end, {
             fields: { email: `${end.name}@example.com` }, choices: { role: 'admin' }, button: 'Invite', after: /\/(members|invitations)/,
         });
         const { items } = await api(page, 'GET', '/invitations');
         const invited = items.find((it) => it.email === `${end.name}@example.com`);
-        assert.equal(invited?.role, 'admin', 'the role was restored as well');
+        assert.equal(invited?.role, 'admin', 'the role was restored too');
     }
 }
 
-/** What is written about a ticket: an answer, a note, and a note that is changed. */
-async function ticketsComeBack(page, org) {
+/** The forms of a ticket: a reply, a note, and an edit of a note. */
+async function restoresTicketForms(page, org) {
     const { ticket_id: ticket } = await tool(`${given.url}/s/rockets/mcp`, 'get_support', { title: 'It leaks', problem: 'Fuel.', email: 'pia@example.com' });
     const path = `${org}/tickets/${ticket}`;
     const comments = () => api(page, 'GET', `/tickets/${ticket}/comments`).then((it) => it.items);
     const text = (about) => `${about}: tighten **the valve**.\n\n    <b> & "quotes"`;
     for (const end of [forget, revoke]) {
-        const [answer, note, edited] = ['Answer', 'Note', 'Edited'].map((it) => text(`${it}, ${end.name}`));
-        await comesBack(page, path, end, { fields: { body: answer }, button: 'Send', after: /\/tickets\// });
-        await comesBack(page, path, end, { fields: { body: note }, ticked: [['kind', 'note']], button: 'Send', after: /\/tickets\// });
+        const [reply, note, edited] = ['Reply', 'Note', 'Edited'].map((it) => text(`${it}, ${end.name}`));
+        await survivesSignIn(page, path, end, { fields: { body: reply }, button: 'Send', after: /\/tickets\// });
+        await survivesSignIn(page, path, end, { fields: { body: note }, checked: [['kind', 'note']], button: 'Send', after: /\/tickets\// });
         const written = (await comments()).find((it) => it.body === note);
-        assert.ok(written?.internal, 'the note is one');
-        assert.equal((await comments()).find((it) => it.body === answer)?.internal, false);
+        assert.ok(written?.internal, 'the note is internal');
+        assert.equal((await comments()).find((it) => it.body === reply)?.internal, false);
         const article = page.locator(`article[id="${written.id}"]`);
         const show = () => article.locator('summary', { hasText: 'Edit' }).click();
         const field = `body-${written.id}`;
         await page.goto(given.url + path);
-        await comesBack(page, path, end, { fields: { [field]: edited }, button: 'Save', show, after: /\/tickets\//, within: article });
-        assert.ok((await comments()).some((it) => it.body === edited), 'the note is changed');
+        await survivesSignIn(page, path, end, { fields: { [field]: edited }, button: 'Save', show, after: /\/tickets\//, within: article });
+        assert.ok((await comments()).some((it) => it.body === edited), 'the note was changed');
         const within = page.getByRole('form', { name: 'Ticket details' });
-        await comesBack(page, path, end, { choices: { status: 'in_progress', priority: 'high' }, button: 'Save', within, after: /\/tickets\// });
+        await survivesSignIn(page, path, end, { choices: { status: 'in_progress', priority: 'high' }, button: 'Save', within, after: /\/tickets\// });
         await api(page, 'PATCH', `/tickets/${ticket}`, { status: 'pending', priority: 'normal' });
     }
 }
 
-/** A form that was refused stands at the address that it was sent to, which cannot be opened: it comes back where it was. */
-async function refusedFormsComeBack(page, org) {
+/** A rejected form is shown at the URL it was submitted to, which has no GET route: it is restored on its original page. */
+async function restoresRejectedForms(page, org) {
     const { items: [ticket] } = await api(page, 'GET', '/tickets');
     await page.goto(`${given.url}${org}/tickets/${ticket.id}`);
     const body = page.locator('main [name="body"]');
@@ -116,23 +116,23 @@ async function refusedFormsComeBack(page, org) {
     await page.getByRole('button', { name: 'Send', exact: true }).click();
     await page.locator('main .field-error').waitFor();
     assert.match(page.url(), /\/comments$/);
-    await body.fill('A second try');
+    await body.fill('A second attempt');
     await revoke(page);
     await page.getByRole('button', { name: 'Send', exact: true }).click();
     await page.waitForURL(/\/login/);
     await signIn(page);
     await page.locator('[data-restored]').waitFor();
     assert.equal(new URL(page.url()).pathname, `${org}/tickets/${ticket.id}`);
-    assert.equal(await body.inputValue(), 'A second try');
+    assert.equal(await body.inputValue(), 'A second attempt');
     await page.getByRole('button', { name: 'Send', exact: true }).click();
-    await page.locator('article', { hasText: 'A second try' }).waitFor();
+    await page.locator('article', { hasText: 'A second attempt' }).waitFor();
 }
 
-/** Leaving a form that was changed asks; one that was not changed, or was sent, does not. */
-async function warns(page, org) {
-    const asked = [];
+/** Leaving a changed form asks for confirmation; leaving an unchanged or submitted form does not. */
+async function warnsBeforeLeaving(page, org) {
+    const dialogs = [];
     page.on('dialog', async (dialog) => {
-        asked.push(dialog.type());
+        dialogs.push(dialog.type());
         await dialog.accept();
     });
     const leave = async () => {
@@ -141,16 +141,16 @@ async function warns(page, org) {
     };
     await page.goto(given.url + `${org}/settings`);
     await leave();
-    assert.deepEqual(asked, [], 'nothing was changed');
+    assert.deepEqual(dialogs, [], 'the form is unchanged');
     await page.goto(given.url + `${org}/settings`);
     await page.locator('main [name="name"]').first().fill('Changed');
     await leave();
-    assert.deepEqual(asked, ['beforeunload']);
+    assert.deepEqual(dialogs, ['beforeunload']);
     await page.goto(given.url + `${org}/settings`);
     await page.locator('main [name="name"]').first().fill('Sent');
     await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.locator('[data-flash]').waitFor();
-    assert.deepEqual(asked, ['beforeunload'], 'it was sent');
+    assert.deepEqual(dialogs, ['beforeunload'], 'the form was submitted');
 }
 
 const browser = await launch(given.chromium);
@@ -158,8 +158,8 @@ try {
     const page = await open(browser);
     await setUp(page, given.url + given.setup);
     const [org] = new URL(page.url()).pathname.match(/^\/o\/[^/]+/);
-    for (const [name, act] of Object.entries({ restores, ticketsComeBack, refusedFormsComeBack, warns })) {
-        await act(page, org);
+    for (const [name, scenario] of Object.entries({ restoresForms, restoresTicketForms, restoresRejectedForms, warnsBeforeLeaving })) {
+        await scenario(page, org);
         console.log(`${name}: ok`);
     }
     assert.deepEqual(page.problems.filter((problem) => !/status of 4\d\d/.test(problem)), []);

@@ -1,8 +1,8 @@
-// Files and folders in the formats of others are dropped on the import page, published and played by a client, with a real
-// browser. usage: imports.mjs JSON
+// Imports files and folders in third-party formats in a real browser, publishes them and plays them with a client.
+// usage: imports.mjs JSON
 //
-// The JSON: `chromium`, its program; `url` of a fresh installation with one organisation, `acme`; `setup`, the path of its
-// set-up page; `samples`, absolute paths of files and folders; `waypost`, the program whose `walk` is the MCP client;
+// The JSON: `chromium`, the executable; `url` of a new installation with one organisation, `acme`; `setup`, the path of its
+// set-up page; `samples`, absolute paths of files and folders; `waypost`, the executable whose `walk` is the MCP client;
 // `folder` for its state; `screenshots`, a folder.
 
 import assert from 'node:assert/strict';
@@ -20,7 +20,7 @@ endAfter(4);
 
 const at = (path) => `${given.url}${path}`;
 
-/** Drops what is at `path` on the page as a person does it with a file manager: folders too. */
+/** Drops the file or folder at `path` on the page, like a file manager does. */
 async function drop(page, path) {
     const box = await page.locator('[data-drop]').boundingBox();
     const to = { x: box.x + box.width / 2, y: box.y + 20 };
@@ -30,17 +30,17 @@ async function drop(page, path) {
     await devtools.detach();
 }
 
-/** Chooses what is at `path` with the page's buttons. */
-async function choose(page, path) {
+/** Selects the file or folder at `path` with the page's buttons. */
+async function select(page, path) {
     await page.locator(statSync(path).isDirectory() ? '#f-folder' : '#f-file').setInputFiles(path);
 }
 
-/** Imports a sample, publishes it on a server of its own, and plays it to the end. */
-async function imports(page, path, number, give) {
+/** Imports a sample, publishes it on its own server and plays it to the end. */
+async function imports(page, path, number, provide) {
     const slug = `sample-${number}`;
     const server = await api(page, 'POST', '/servers', { name: `Sample ${number}`, slug });
     await page.goto(at('/o/acme/walkthroughs/import'));
-    await give(page, path);
+    await provide(page, path);
     await page.locator('[data-options]:visible').waitFor();
     await page.locator('#f-title').fill(`Sample ${number}`);
     await page.locator('#f-server').selectOption(server.id);
@@ -60,9 +60,9 @@ try {
     await setUp(page, given.url + given.setup);
     let number = 0;
     for (const path of given.samples) {
-        for (const give of [drop, choose]) await imports(page, path, number += 1, give);
+        for (const provide of [drop, select]) await imports(page, path, number += 1, provide);
     }
-    // What is no walkthrough is refused with a sentence, and a folder without one as well.
+    // A folder without importable files is rejected with a message.
     await page.goto(at('/o/acme/walkthroughs/import'));
     await drop(page, given.folder);
     await page.locator('[data-report] [role="alert"]').waitFor();

@@ -1,11 +1,11 @@
-// From an empty database to a ticket that is answered, with a real browser. usage: story.mjs JSON
+// From an empty database to a resolved ticket, in a real browser. usage: story.mjs JSON
 //
-// The JSON: `chromium`, its program; `url` of an installation with nothing in it; `setup`, the path of its set-up page;
-// `mail`, where the links of its emails can be read;
-// `waypost`, the program whose `walk` is the MCP client; `folder` for its state; `screenshots`, a folder.
+// The JSON: `chromium`, the executable; `url` of an empty installation; `setup`, the path of its set-up page; `mail`, the URL
+// at which the links of its emails can be read; `waypost`, the executable whose `walk` is the MCP client; `folder` for its
+// state; `screenshots`, a folder.
 //
-// Every page that is come by is looked at: on a phone and on a desk, in light and in dark, for barriers with axe-core, for
-// its weight, and for links that lead nowhere.
+// Every visited page is checked on a phone and a desktop, in the light and dark scheme, for accessibility with axe-core, for
+// its size and for broken links.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -24,7 +24,7 @@ const at = (path) => `${given.url}${path}`;
 const main = (page) => page.locator('main');
 const links = new Set();
 
-/** Loads `path`, and looks at what is there. */
+/** Loads `path` and checks the page. */
 async function see(page, name, path) {
     if (path) {
         const response = await page.goto(at(path));
@@ -32,7 +32,7 @@ async function see(page, name, path) {
     }
     await page.evaluate(() => window.scrollTo(0, 0));
     await look.at(page, name);
-    assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`);
+    assert.equal(await page.locator('h1').count(), 1, `${name}: one first-level heading`);
     const bytes = await page.evaluate(() => performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
         .filter((it) => it.name.startsWith(location.origin) && !/\/api\/v1\/|\/mcp$/.test(it.name))
         .reduce((sum, it) => sum + it.encodedBodySize, 0));
@@ -86,7 +86,7 @@ async function makeServer(page) {
     return id;
 }
 
-/** Five steps, written in the editor; put in order by hand and by keyboard. */
+/** Writes five steps in the editor and reorders them by mouse and keyboard. */
 async function write(page) {
     await see(page, 'walkthrough-new', '/o/acme/walkthroughs/new');
     await page.getByLabel('Title').fill('Launch a rocket');
@@ -94,7 +94,7 @@ async function write(page) {
     await page.getByRole('button', { name: 'Create and open the editor' }).click();
     await page.waitForURL(/\/walkthroughs\/wt_/);
     const id = page.url().match(/wt_[0-9a-z]+/)[0];
-    // The list of steps is shown until the editor knows that there are none.
+    // The list of steps is visible until the editor has loaded.
     await page.locator('[data-no-steps] [data-add]').waitFor();
     for (const title of ['Fuel', 'Build', 'Aim', 'Count down', 'Launch']) {
         await page.locator('[data-add]:visible').first().click();
@@ -102,7 +102,7 @@ async function write(page) {
         await page.keyboard.type(title);
         await field(page, 'content').fill(`# ${title}\n\nDo **${title}** now.`);
     }
-    const order = (wanted) => until(page, () => draft(page, id), (it) => it.steps.map((step) => step.title).join() === wanted, wanted);
+    const order = (expected) => until(page, () => draft(page, id), (it) => it.steps.map((step) => step.title).join() === expected, expected);
     await order('Fuel,Build,Aim,Count down,Launch');
     await page.setViewportSize({ width: 1280, height: 1000 });
     const center = async (locator) => {
@@ -136,7 +136,7 @@ async function publish(page, id, name) {
     return said;
 }
 
-/** On the server, between its other tabs. */
+/** Assigns the walkthrough, and checks the tabs of the server. */
 async function assign(page, server, id) {
     await page.goto(at(`/o/acme/servers/${server}/walkthroughs`));
     await page.getByRole('button', { name: /Assign.*Launch a rocket/ }).click();
@@ -155,7 +155,7 @@ async function assign(page, server, id) {
     await see(page, 'server-try');
 }
 
-/** An MCP client plays it to the end; another one stops half way and asks for help. */
+/** One MCP client completes the walkthrough; another one stops half-way and opens a ticket. */
 async function play(page, id) {
     const { stdout } = await run(given.waypost, ['walk', at('/s/acme-docs/mcp'), '--yes'], { env: { ...process.env, XDG_STATE_HOME: given.folder } });
     assert.match(stdout, /Launch/);
@@ -171,7 +171,7 @@ async function play(page, id) {
     return ticket.ticket_id;
 }
 
-/** What the company sees of it. */
+/** Checks analytics and end users. */
 async function watch(page, id) {
     await see(page, 'analytics', `/o/acme/analytics?walkthrough=${id}`);
     const funnel = await page.getByRole('region', { name: 'Funnel', exact: true }).innerText();
@@ -184,7 +184,7 @@ async function watch(page, id) {
     await see(page, 'end-user');
 }
 
-/** The ticket is answered, and the list worked on. */
+/** Replies to the ticket and resolves it. */
 async function help(page, ticket) {
     await see(page, 'tickets', '/o/acme/tickets');
     await see(page, 'ticket', `/o/acme/tickets/${ticket}`);
@@ -194,10 +194,10 @@ async function help(page, ticket) {
     await page.locator('article', { hasText: 'Tighten the valve.' }).waitFor();
     const now = await api(page, 'GET', `/tickets/${ticket}`);
     assert.equal(now.status, 'resolved');
-    await see(page, 'ticket-answered');
+    await see(page, 'ticket-replied');
 }
 
-/** Version 2, with what it means for who is on the way. */
+/** Publishes version 2, with its impact on users in progress. */
 async function again(page, id) {
     await page.goto(at(`/o/acme/walkthroughs/${id}`));
     await row(page, 'Fuel').click();
@@ -210,7 +210,7 @@ async function again(page, id) {
     await see(page, 'versions', `/o/acme/walkthroughs/${id}/versions`);
 }
 
-/** A file is dropped, its dry run read, and imported. */
+/** Drops a file, checks the dry run and imports it. */
 async function importFile(page) {
     await page.goto(at('/o/acme/walkthroughs/import'));
     const drop = await page.evaluateHandle(() => {
@@ -222,21 +222,21 @@ async function importFile(page) {
     await page.locator('[data-report]', { hasText: 'Land a rocket' }).waitFor();
     await see(page, 'import');
     await main(page).getByRole('button', { name: /^Import/ }).last().click();
-    // The page goes on to the editor of what was imported.
+    // The page opens the editor of the imported walkthrough.
     await page.waitForURL(/\/walkthroughs\/wt_/);
     await until(page, () => api(page, 'GET', '/walkthroughs?q=Land'), (it) => it.items.length === 1 && it.items[0].step_count === 2, 'imported');
     await see(page, 'walkthroughs', '/o/acme/walkthroughs');
     await see(page, 'export', `/o/acme/walkthroughs/${(await api(page, 'GET', '/walkthroughs?q=Land')).items[0].id}/export`);
 }
 
-/** A colleague joins in a browser of their own, and both write in one step. */
+/** A second member joins in another browser, and both edit the same step. */
 async function invite(page, other, id) {
     await see(page, 'members', '/o/acme/members');
     await page.locator('#invite').getByLabel('Email').fill('ben@example.com');
     await page.getByRole('button', { name: 'Invite', exact: true }).click();
-    // The link proves the address, so only the address gets it.
+    // The link proves ownership of the email, so it is only sent by email.
     await main(page).getByText('We sent an email with a link').waitFor();
-    assert.ok(!(await page.content()).includes('/invite?token='), 'the inviting person does not see the link');
+    assert.ok(!(await page.content()).includes('/invite?token='), 'the inviting user does not see the link');
     await see(page, 'members-invited');
     const mail = await fetch(`${given.mail}/link?email=ben%40example.com`);
     const link = (await mail.text()).trim();
@@ -267,20 +267,20 @@ async function invite(page, other, id) {
     assert.equal((await aim()).content, 'To the moon.', 'nothing is overwritten');
     await see(other, 'editor-conflict');
     await other.getByRole('button', { name: 'Keep my version' }).click();
-    await until(page, aim, (it) => it.content === 'To the sun.', 'decided');
-    // What a member may not open is not offered, and not there.
+    await until(page, aim, (it) => it.content === 'To the sun.', 'resolved');
+    // Pages that a member cannot open are not linked and return 403.
     assert.equal(await other.locator('nav.side a', { hasText: 'API keys' }).count(), 0);
     assert.equal((await other.goto(at('/o/acme/api-keys'))).status(), 403);
     await look.at(other, 'forbidden');
 }
 
-/** The rest of the pages. */
+/** Checks the remaining pages. */
 async function rest(page) {
     await page.goto(at('/o/acme/api-keys'));
     await page.locator('main form').first().getByLabel('Name').fill('CI');
     await page.locator('main form').first().locator('button[type="submit"]').click();
     await page.locator('.copy code', { hasText: 'wpk_' }).first().waitFor();
-    await see(page, 'api-key-made');
+    await see(page, 'api-key-created');
     await see(page, 'api-keys', '/o/acme/api-keys');
     for (const [name, path] of [['overview', '/o/acme'], ['servers', '/o/acme/servers'], ['audit', '/o/acme/audit'], ['settings', '/o/acme/settings'],
         ['account', '/account'], ['reference', '/api/reference']]) {
@@ -292,14 +292,14 @@ async function rest(page) {
     await look.at(page, 'not-found');
 }
 
-/** Every link that was seen leads somewhere. */
-async function follow(page) {
+/** Checks that no link on the visited pages is broken. */
+async function followLinks(page) {
     await page.goto(at('/o/acme'));
     for (const link of links) {
         const status = await page.evaluate(async (link) => (await fetch(link, { headers: { Accept: 'text/html' } })).status, link);
         assert.ok(status < 400, `${link}: ${status}`);
     }
-    console.log(`${links.size} links lead somewhere; ${look.seen.length} pages were looked at`);
+    console.log(`${links.size} links checked; ${look.seen.length} pages checked`);
 }
 
 const browser = await launch(given.chromium);
@@ -318,11 +318,11 @@ try {
     await importFile(page);
     await invite(page, other, id);
     await rest(page);
-    await follow(page);
+    await followLinks(page);
     for (const it of [page, other]) {
-        // Requests that the story itself has cut off, and conflicts that it made, are told there.
-        const strange = it.problems.filter((problem) => !/net::ERR_|status of (401|403|404|412)/.test(problem));
-        assert.deepEqual(strange, []);
+        // The console reports requests that the story itself interrupted, and its conflicts.
+        const unexpected = it.problems.filter((problem) => !/net::ERR_|status of (401|403|404|412)/.test(problem));
+        assert.deepEqual(unexpected, []);
     }
 } catch (error) {
     await showPages(browser, given.screenshots, 'failed');

@@ -1,4 +1,4 @@
-// The console's modules as pages load them, apart from those that need a page.
+// The console's modules that do not use the DOM.
 
 export * from '../../../crates/web/assets/editor-model.js';
 export * from '../../../crates/web/assets/editor-queue.js';

@@ -1,4 +1,4 @@
-// Forms whose session has ended: what is kept, for whom, and for how long.
+// Stored form input after the session has expired.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -16,7 +16,7 @@ const input = (name, value, type = 'text', more = {}) => ({
 });
 const form = (...elements) => ({ elements });
 
-test('secrets, files and confirmations are never kept', () => {
+test('secrets, files and confirmations are never stored', () => {
     const kept = fieldsOf(form(
         input('title', 'Help'), input('client_secret', 'x', 'password'), input('file', 'x', 'file'), input('revision', '3', 'hidden'),
         input('confirm', 'acme', 'text', { dataset: { typed: 'acme' } }), input('code', '123456', 'text', { autocomplete: 'one-time-code' }),
@@ -25,7 +25,7 @@ test('secrets, files and confirmations are never kept', () => {
     assert.deepEqual(kept, [{ name: 'title', type: 'text', value: 'Help' }]);
 });
 
-test('a form comes back as it was', () => {
+test('a form is restored completely', () => {
     const option = (value) => ({ value, selected: false });
     const list = (name, ...chosen) => {
         const options = ['a', 'b', 'c'].map(option);
@@ -44,61 +44,61 @@ test('a form comes back as it was', () => {
     ]);
 });
 
-test('it comes back once, on its page, for the same user, within an hour', () => {
+test('a form is restored once, on its page, for the same user, within an hour', () => {
     let now = 1_000;
     const storage = new Storage();
-    const kept = new FormStore(storage, () => now);
+    const store = new FormStore(storage, () => now);
     const entry = { viewer: 'anna', page: '/o/acme/t', action: '/o/acme/t', index: 0, fields: [] };
 
-    kept.write(entry);
-    assert.equal(kept.arrive('anna', '/o/acme/t'), null, 'it was answered');
+    store.write(entry);
+    assert.equal(store.arrive('anna', '/o/acme/t'), null, 'the submit succeeded');
     assert.equal(storage.items.size, 0);
 
-    const lose = () => { kept.write(entry); kept.arrive(null, '/login'); kept.arrive(null, '/login/code'); };
+    const lose = () => { store.write(entry); store.arrive(null, '/login'); store.arrive(null, '/login/code'); };
     lose();
-    assert.equal(kept.arrive('anna', '/o/acme/t').action, '/o/acme/t');
-    assert.equal(kept.arrive('anna', '/o/acme/t'), null, 'once');
+    assert.equal(store.arrive('anna', '/o/acme/t').action, '/o/acme/t');
+    assert.equal(store.arrive('anna', '/o/acme/t'), null, 'once');
 
     lose();
-    assert.equal(kept.arrive('anna', '/'), null, 'another page first');
-    assert.notEqual(kept.arrive('anna', '/o/acme/t'), null);
+    assert.equal(store.arrive('anna', '/'), null, 'another page first');
+    assert.notEqual(store.arrive('anna', '/o/acme/t'), null);
 
     lose();
-    assert.equal(kept.arrive('bob', '/o/acme/t'), null);
-    assert.equal(storage.items.size, 0, 'nothing stays for another user');
+    assert.equal(store.arrive('bob', '/o/acme/t'), null);
+    assert.equal(storage.items.size, 0, 'nothing is kept for another user');
 
     lose();
     now += 60 * 60 * 1_000;
-    assert.equal(kept.arrive('anna', '/o/acme/t'), null);
+    assert.equal(store.arrive('anna', '/o/acme/t'), null);
     assert.equal(storage.items.size, 0);
 
-    kept.write({ ...entry, fields: [{ name: 'x', type: 'text', value: 'x'.repeat(400_000) }] });
-    assert.equal(storage.items.size, 0, 'of a limited size');
+    store.write({ ...entry, fields: [{ name: 'x', type: 'text', value: 'x'.repeat(400_000) }] });
+    assert.equal(storage.items.size, 0, 'the size is limited');
     storage.setItem('waypost.form', 'not JSON');
-    assert.equal(kept.read(), null);
+    assert.equal(store.read(), null);
 });
 
-test('a form that was refused comes back on the page that it was sent from', () => {
-    const kept = new FormStore(new Storage());
+test('a rejected form is restored on its original page', () => {
+    const store = new FormStore(new Storage());
     const [page, action] = ['/o/acme/tickets/1?from=list', '/o/acme/tickets/1/comments'];
-    const send = () => kept.write({ viewer: 'anna', page, action, index: 0, fields: [] });
-    assert.equal(kept.home(page, false), page);
+    const send = () => store.write({ viewer: 'anna', page, action, index: 0, fields: [] });
+    assert.equal(store.home(page, false), page);
     send();
-    assert.equal(kept.home(action, false), page, 'it was refused');
-    assert.equal(kept.home(action, true), action, 'it was accepted');
-    assert.equal(kept.home('/o/acme/tickets/1', false), '/o/acme/tickets/1');
-    kept.arrive('anna', action);
-    assert.equal(kept.home(action, false), action, 'nothing was sent since');
+    assert.equal(store.home(action, false), page, 'the form was rejected');
+    assert.equal(store.home(action, true), action, 'the form was accepted');
+    assert.equal(store.home('/o/acme/tickets/1', false), '/o/acme/tickets/1');
+    store.arrive('anna', action);
+    assert.equal(store.home(action, false), action, 'nothing was submitted since');
 });
 
-test('only what was changed is asked about', () => {
+test('only changed fields count as changed', () => {
     assert.equal(isChanged(input('a', '')), false);
     assert.equal(isChanged(input('a', 'x')), true);
     assert.equal(isChanged(input('a', 'x', 'hidden')), false);
     assert.equal(isChanged(input('a', 'on', 'checkbox', { checked: true, defaultChecked: true })), false);
     assert.equal(isChanged(input('a', 'on', 'checkbox', { checked: false, defaultChecked: true })), true);
     const options = [{ selected: true, defaultSelected: false }, { selected: false, defaultSelected: false }];
-    assert.equal(isChanged(input('a', '', 'select-one', { options })), false, 'the first one is chosen by itself');
+    assert.equal(isChanged(input('a', '', 'select-one', { options })), false, 'the first option is selected by default');
     assert.equal(isChanged(input('a', '', 'select-one', { options: options.toReversed() })), true);
     assert.equal(isChanged(input('typed', 'acme', 'text', { dataset: { typed: 'acme' } })), false);
 });

@@ -1,4 +1,4 @@
-// The editor's rules about who wrote what: nothing that a person typed is lost, nothing of others is overwritten unseen.
+// The editor's merge rules: typed text is never lost, and unseen changes of others are never overwritten.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -14,7 +14,7 @@ const whole = (steps, more = {}) => ({
 });
 const find = (model, id) => model.steps.find((step) => step.id === id);
 
-test('what is typed is sent, and no more', () => {
+test('only typed changes are sent', () => {
     const model = m.model(whole([dto('a')]));
     assert.equal(m.isUnsaved(model), false);
     assert.equal(m.changes(find(model, 'a')), null);
@@ -25,14 +25,14 @@ test('what is typed is sent, and no more', () => {
     assert.deepEqual(m.changes(model.head).body, { tags: ['a', 'c'], estimated_duration_minutes: null });
 });
 
-test('an optional text that is emptied is cleared', () => {
+test('an emptied optional field is cleared', () => {
     const model = m.model(whole([dto('a', { context_for_agent: 'x' })]));
     m.edit(find(model, 'a').fields.context_for_agent, '');
     m.edit(find(model, 'a').fields.content, '');
     assert.deepEqual(m.changes(find(model, 'a')).body, { content: '', context_for_agent: null });
 });
 
-test('what the server makes of a text never rewrites what was typed', () => {
+test('normalised text from the server never replaces typed text', () => {
     const model = m.model(whole([dto('a')]));
     const { title } = find(model, 'a').fields;
     m.edit(title, 'Hello ');
@@ -49,7 +49,7 @@ test('what the server makes of a text never rewrites what was typed', () => {
     assert.equal(title.text, 'Theirs');
 });
 
-test('what is typed while a save is under way stays to be saved', () => {
+test('text typed during a save is saved next', () => {
     const model = m.model(whole([dto('a')]));
     const { content } = find(model, 'a').fields;
     m.edit(content, 'one');
@@ -60,17 +60,17 @@ test('what is typed while a save is under way stays to be saved', () => {
     assert.deepEqual(m.changes(find(model, 'a')).body, { content: 'one two' });
 });
 
-test('changes of others to other texts are taken without a word', () => {
+test('changes of others to other fields are merged', () => {
     const model = m.model(whole([dto('a'), dto('b')]));
     m.edit(find(model, 'a').fields.content, 'mine');
-    const told = m.merge(model, whole([dto('a', { title: 'Theirs' }), dto('b', { content: 'Theirs' })], { revision: 5 }));
+    const report = m.merge(model, whole([dto('a', { title: 'Theirs' }), dto('b', { content: 'Theirs' })], { revision: 5 }));
     assert.equal(model.revision, 5);
-    assert.deepEqual(told.changed, ['a', 'b']);
+    assert.deepEqual(report.changed, ['a', 'b']);
     assert.equal(find(model, 'a').fields.title.text, 'Theirs');
     assert.deepEqual(m.changes(find(model, 'a')).body, { content: 'mine' });
 });
 
-test('two people in the same text: nothing is sent until one decides', () => {
+test('two users in the same field: nothing is sent until the conflict is resolved', () => {
     const conflict = () => {
         const model = m.model(whole([dto('a')]));
         const { content } = find(model, 'a').fields;
@@ -99,7 +99,7 @@ test('two people in the same text: nothing is sent until one decides', () => {
         assert.deepEqual(m.changes(step).body, { content: 'both' });
     }
     {
-        // The other one goes on, and then writes the very same.
+        // The other user continues and then writes the same text.
         const [content, , model] = conflict();
         m.merge(model, whole([dto('a', { content: 'theirs again' })], { revision: 3 }));
         assert.equal(content.theirs, 'theirs again');
@@ -108,7 +108,7 @@ test('two people in the same text: nothing is sent until one decides', () => {
         assert.equal(m.isDirty(content), false);
     }
     {
-        // The other one takes it back.
+        // The other user reverts the change.
         const [content, step, model] = conflict();
         m.merge(model, whole([dto('a')], { revision: 3 }));
         assert.equal(m.isConflict(content), false);
@@ -116,14 +116,14 @@ test('two people in the same text: nothing is sent until one decides', () => {
     }
 });
 
-test('an answer that was lost is no conflict', () => {
+test('a lost response is not a conflict', () => {
     const model = m.model(whole([dto('a')]));
     m.edit(find(model, 'a').fields.content, 'mine');
     m.merge(model, whole([dto('a', { content: 'mine' })], { revision: 2 }));
     assert.equal(m.isUnsaved(model), false);
 });
 
-test('the box with the focus is not touched; who types in it then is in conflict', () => {
+test('a focused field is not changed; typing in it then is a conflict', () => {
     const focused = () => true;
     const model = m.model(whole([dto('a')]));
     const { content } = find(model, 'a').fields;
@@ -137,7 +137,7 @@ test('the box with the focus is not touched; who types in it then is in conflict
     assert.equal(content.text, 'theirs');
 });
 
-test('what the server refuses is not sent again until it is another text', () => {
+test('a rejected text is not sent again until it changes', () => {
     const model = m.model(whole([dto('a')]));
     const { title } = find(model, 'a').fields;
     m.edit(title, '');
@@ -149,30 +149,30 @@ test('what the server refuses is not sent again until it is another text', () =>
     assert.deepEqual(m.changes(find(model, 'a')).body, { title: 'x' });
 });
 
-test('steps of others appear, move and go', () => {
+test('steps added, moved and deleted by others are merged', () => {
     const model = m.model(whole([dto('a'), dto('b'), dto('c')]));
-    const told = m.merge(model, whole([dto('c'), dto('n'), dto('a')]));
+    const report = m.merge(model, whole([dto('c'), dto('n'), dto('a')]));
     assert.deepEqual(model.steps.map((step) => step.id), ['c', 'n', 'a']);
-    assert.deepEqual([told.added, told.removed.map((step) => step.id), told.moved], [['n'], ['b'], true]);
+    assert.deepEqual([report.added, report.removed.map((step) => step.id), report.moved], [['n'], ['b'], true]);
     assert.deepEqual(m.merge(model, whole([dto('c'), dto('n'), dto('a')])).moved, false);
 });
 
-test('a step that somebody deleted stays while its text is not saved, where it stood', () => {
+test('a deleted step keeps its position while it has unsaved text', () => {
     const model = m.model(whole([dto('a'), dto('b'), dto('c')]));
     m.edit(find(model, 'b').fields.content, 'mine');
     assert.equal(m.merge(model, whole([dto('a'), dto('c')])).removed.length, 1);
     assert.deepEqual(model.steps.map((step) => [step.id, step.gone]), [['a', false], ['b', true], ['c', false]]);
-    assert.equal(m.changes(find(model, 'b')), null, 'there is nothing to send it to');
+    assert.equal(m.changes(find(model, 'b')), null, 'the step no longer exists on the server');
     assert.equal(m.previous(model, 'b'), 'a');
-    assert.equal(m.previous(model, 'c'), 'a', 'what is gone precedes nothing');
-    assert.equal(m.merge(model, whole([dto('a'), dto('c')])).removed.length, 0, 'said once');
+    assert.equal(m.previous(model, 'c'), 'a', 'deleted steps are skipped');
+    assert.equal(m.merge(model, whole([dto('a'), dto('c')])).removed.length, 0, 'reported once');
     assert.equal(m.toStep(find(model, 'b')).content, 'mine');
     m.merge(model, whole([dto('a'), dto('b', { content: 'mine' }), dto('c')]));
     assert.equal(find(model, 'b').gone, false);
     assert.equal(m.isUnsaved(model), false);
 });
 
-test('steps move, and take on the section that they come into', () => {
+test('moved steps take the section of their new position', () => {
     const model = m.model(whole([dto('a'), dto('b'), dto('c')]));
     m.moveAfter(model, 'a', 'c');
     assert.deepEqual(model.steps.map((step) => step.id), ['b', 'c', 'a']);
@@ -186,7 +186,7 @@ test('steps move, and take on the section that they come into', () => {
     assert.equal(m.sectionBetween('C', undefined, undefined), 'C');
 });
 
-test('what is missing depends on the type', () => {
+test('required fields depend on the type', () => {
     const [step] = m.model(whole([dto('a', { content: ' ' })])).steps;
     const expected = {
         course: ['content'], quickstart: ['content'], installer: ['content', 'operations_for_agent'],
@@ -196,8 +196,8 @@ test('what is missing depends on the type', () => {
     for (const [kind, fields] of Object.entries(expected)) assert.deepEqual(m.missing(kind, step), fields, kind);
 });
 
-/** Random people at work on one text: what is typed is never lost without a decision, theirs never overwritten unseen. */
-test('whatever happens, nobody loses a text', () => {
+/** Random concurrent edits of one field: typed text is never lost without a decision, and unseen changes are never overwritten. */
+test('no text is lost in random concurrent edits', () => {
     let seed = 7;
     const random = (n) => {
         seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
@@ -208,19 +208,19 @@ test('whatever happens, nobody loses a text', () => {
         const seen = new Set(['v0']);
         const model = m.model(whole([dto('a', { content: 'v0' })]));
         const { content } = find(model, 'a').fields;
-        for (let act = 0; act < 12; act += 1) {
+        for (let turn = 0; turn < 12; turn += 1) {
             const get = () => whole([dto('a', { content: server.content })], { revision: server.revision });
             const focused = random(2) === 0;
             const show = () => [content.base, content.theirs, content.text].forEach((text) => seen.add(text));
             switch (random(6)) {
-                case 0: m.edit(content, `mine ${round} ${act}`); break;
-                case 1: server.content = `theirs ${round} ${act}`; server.revision += 1; break;
+                case 0: m.edit(content, `mine ${round} ${turn}`); break;
+                case 1: server.content = `theirs ${round} ${turn}`; server.revision += 1; break;
                 case 2: m.merge(model, get(), () => focused); show(); break;
                 case 3: {
                     const change = m.changes(find(model, 'a'));
                     if (!change) break;
                     if (model.revision !== server.revision) { m.merge(model, get(), () => focused); show(); break; }
-                    assert.ok(seen.has(server.content), `${server.content} was overwritten, and nobody had seen it`);
+                    assert.ok(seen.has(server.content), `${server.content} was overwritten without being seen`);
                     server.content = change.body.content.trim();
                     server.revision += 1;
                     m.saved(find(model, 'a'), change.sent, dto('a', { content: server.content }), () => focused);
@@ -238,7 +238,7 @@ test('whatever happens, nobody loses a text', () => {
                 default: if (m.isConflict(content)) m.resolve(content, random(2) ? content.text : content.theirs);
             }
         }
-        // In the end both have the same, once the last conflict is decided.
+        // At the end, both have the same text after the last conflict is resolved.
         m.merge(model, whole([dto('a', { content: server.content })], { revision: server.revision }));
         m.leave(content);
         if (m.isConflict(content)) m.resolve(content, content.theirs);

@@ -1,10 +1,10 @@
-// One request at a time, tried again until it is through.
+// One request at a time, retried until it succeeds.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Lost, Queue, SignedOut, backOff } from './assets.mjs';
 
-/** A clock that a test moves. */
+/** A timer with a manual clock. */
 class Timer {
     now = 0;
     all = new Map();
@@ -26,7 +26,7 @@ class Timer {
 }
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-test('one at a time, in order', async () => {
+test('tasks run one at a time, in order', async () => {
     const queue = new Queue();
     const log = [];
     let release;
@@ -42,7 +42,7 @@ test('one at a time, in order', async () => {
     assert.ok(queue.idle);
 });
 
-test('a task of the same name that waits is enough', async () => {
+test('a waiting task is not added twice under the same name', async () => {
     const queue = new Queue();
     let runs = 0;
     let release;
@@ -54,32 +54,32 @@ test('a task of the same name that waits is enough', async () => {
     assert.equal(runs, 1);
 });
 
-test('what is lost is tried again, later and later, until it is through', async () => {
+test('a lost request is retried with increasing delays until it succeeds', async () => {
     const timer = new Timer();
     const states = [];
     const queue = new Queue({ timer, onChange: () => states.push(queue.trouble) });
-    const tries = [];
+    const attempts = [];
     const done = queue.push(async (nth) => {
-        tries.push(nth);
+        attempts.push(nth);
         if (nth < 3) throw new Lost();
-        return 'through';
+        return 'success';
     });
     await settle();
-    assert.deepEqual(tries, [0]);
+    assert.deepEqual(attempts, [0]);
     assert.equal(queue.trouble, 'lost');
     await timer.pass(999);
-    assert.deepEqual(tries, [0]);
+    assert.deepEqual(attempts, [0]);
     await timer.pass(1);
-    assert.deepEqual(tries, [0, 1]);
+    assert.deepEqual(attempts, [0, 1]);
     await timer.pass(2_000);
-    assert.deepEqual(tries, [0, 1, 2]);
+    assert.deepEqual(attempts, [0, 1, 2]);
     queue.wake();
-    assert.equal(await done, 'through');
+    assert.equal(await done, 'success');
     assert.equal(queue.trouble, null);
     assert.deepEqual(states.filter((state, index) => state !== states[index - 1]), [null, 'lost', null]);
 });
 
-test('a session that has ended waits for the sign-in', async () => {
+test('an expired session waits for the sign-in', async () => {
     const timer = new Timer();
     const queue = new Queue({ timer });
     let signedIn = false;
@@ -94,7 +94,7 @@ test('a session that has ended waits for the sign-in', async () => {
     assert.equal(queue.trouble, null);
 });
 
-test('a refusal ends its task and no other', async () => {
+test('an error ends only its own task', async () => {
     const queue = new Queue();
     const bad = queue.push(async () => { throw new Error('no'); });
     const good = queue.push(async () => 'yes');
@@ -102,7 +102,7 @@ test('a refusal ends its task and no other', async () => {
     assert.equal(await good, 'yes');
 });
 
-test('the waits grow to half a minute, and heed what the server says', () => {
+test('delays grow to 30 seconds and respect Retry-After', () => {
     assert.deepEqual([1, 2, 3, 6, 50].map((failures) => backOff(failures)), [1_000, 2_000, 4_000, 30_000, 30_000]);
     assert.equal(backOff(1, 7_000), 7_000);
 });

@@ -1,4 +1,4 @@
-// A server as the editor sees it, and what can go wrong on the way to it.
+// A fake server for the editor, with injected failures.
 
 const TEXTS = ['title', 'section_title', 'content', 'introduction_for_agent', 'context_for_agent', 'operations_for_agent'];
 
@@ -10,7 +10,7 @@ export class Server {
         this.next = 0;
         this.steps = titles.map((title) => this.make({ title, content: `${title}.` }));
         this.removed = new Set();
-        this.answered = new Map();
+        this.responses = new Map();
         this.log = [];
         this.before = () => {};
         this.after = () => {};
@@ -34,26 +34,26 @@ export class Server {
         return this.steps.find((step) => step.title === title);
     }
 
-    /** As somebody else does it. */
+    /** Applies a change by another user. */
     change(act) {
         act(this);
         this.revision += 1;
     }
 
-    /** As `api` of console.js. `before` and `after` may throw: the request, or its answer, is lost. */
+    /** Like `api` of console.js. If `before` or `after` throws, the request or its response is lost. */
     api = async (method, path, options = {}) => {
         this.log.push(`${method} ${path.replace('/walkthroughs/wt_1', '')}`);
         await this.before(method, path, options);
         const key = options.headers?.['Idempotency-Key'];
-        const answer = (key && this.answered.get(key)) ?? this.answer(method, path, options);
-        if (key && answer.status < 300) this.answered.set(key, answer);
+        const answer = (key && this.responses.get(key)) ?? this.answer(method, path, options);
+        if (key && answer.status < 300) this.responses.set(key, answer);
         await this.after(method, path, options);
         return { status: answer.status, headers: new Headers(answer.headers), json: async () => structuredClone(answer.body) };
     };
 
     answer(method, path, { body, ifMatch, headers }) {
         const [, , , kind, id, act] = path.split('/');
-        if (ifMatch && ifMatch !== `"${this.revision}"`) return { status: 412, body: { detail: 'changed meanwhile' } };
+        if (ifMatch && ifMatch !== `"${this.revision}"`) return { status: 412, body: { detail: 'changed in the meantime' } };
         const at = this.steps.findIndex((step) => step.id === id);
         const edited = (status, step) => {
             this.revision += 1;

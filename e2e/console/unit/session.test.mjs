@@ -1,4 +1,4 @@
-// An editing session against a server that others work on too, and that cannot always be reached.
+// An editing session with concurrent users and an unreliable server.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -14,7 +14,7 @@ class Memory {
     removeItem(key) { this.map.delete(key); }
 }
 
-/** Waits pass at once; nothing is saved by itself. */
+/** Delays pass immediately; nothing is saved automatically. */
 const timer = {
     setTimeout: (act, ms) => (ms >= 1_000 ? setImmediate(act) : null),
     clearTimeout: () => {},
@@ -25,15 +25,15 @@ async function begin(titles = ['A', 'B', 'C'], storage = new Memory(), server = 
     const session = new Session({
         id: 'wt_1', api: server.api, storage, who: 'anna@example.com', timer, key: () => `key-${Math.random()}-${keys += 1}`,
     });
-    const told = [];
-    session.on((kind, detail) => ['notice', 'problem'].includes(kind) && told.push(detail.text ?? detail));
+    const messages = [];
+    session.on((kind, detail) => ['notice', 'problem'].includes(kind) && messages.push(detail.text ?? detail));
     await session.load();
     const own = (title) => session.model.steps.find((step) => step.fields.title.text === title);
     const titlesHere = () => session.steps.map((step) => step.fields.title.text);
-    return { server, session, storage, told, own, titles: titlesHere };
+    return { server, session, storage, messages, own, titles: titlesHere };
 }
 
-/** Lets the next request of a method fail once. */
+/** Makes the next request of a method fail once. */
 function once(server, when, method, fail) {
     server[when] = (own) => {
         if (own !== method) return;
@@ -43,7 +43,7 @@ function once(server, when, method, fail) {
 }
 const lost = () => { throw new TypeError('fetch failed'); };
 
-test('what is typed is saved, with the revision that was read', async () => {
+test('typed text is saved with the revision that was read', async () => {
     const { server, session, own } = await begin();
     session.edit(own('A'), 'content', 'New');
     session.edit(session.model.head, 'title', 'Better');
@@ -128,7 +128,7 @@ test('an order that was read before a move does not undo it', async () => {
     assert.deepEqual([server.titles(), titles()], [['C', 'A', 'B'], ['C', 'A', 'B']]);
 });
 
-test('a deleted step comes back under its id, at its place, with what was written', async () => {
+test('a deleted step is restored with its ID, position and text', async () => {
     const { server, session, own, titles } = await begin();
     session.edit(own('B'), 'content', 'Not saved yet');
     const removed = await session.remove('ws_2');
@@ -141,17 +141,17 @@ test('a deleted step comes back under its id, at its place, with what was writte
     assert.deepEqual([server.titles(), titles()], [['A', 'B', 'C'], ['A', 'B', 'C']]);
 });
 
-test('a step that somebody else has just changed is not deleted unseen', async () => {
-    const { server, session, told, titles, own } = await begin();
+test('a step that another user has just changed is not deleted', async () => {
+    const { server, session, messages, titles, own } = await begin();
     server.change(() => { server.step('B').content = 'Theirs'; });
     assert.equal(await session.remove('ws_2'), null);
     assert.deepEqual([server.titles(), titles(), own('B').fields.content.text], [['A', 'B', 'C'], ['A', 'B', 'C'], 'Theirs']);
-    assert.match(told[0], /changed “B”, so it was not deleted/);
+    assert.match(messages[0], /changed “B”, so it was not deleted/);
     server.change(() => { server.step('A').content = 'Theirs'; });
-    assert.ok(await session.remove('ws_2'), 'another step is no reason');
+    assert.ok(await session.remove('ws_2'), 'changes of other steps do not matter');
 });
 
-test('a step that somebody else deleted is put back with the text that was not saved, or given up', async () => {
+test('a step deleted by another user is restored with the unsaved text, or discarded', async () => {
     const { server, session, own } = await begin();
     const gone = (title) => server.change(() => {
         server.removed.add(server.step(title).id);
@@ -170,7 +170,7 @@ test('a step that somebody else deleted is put back with the text that was not s
     assert.deepEqual([session.state, session.isUnsaved, session.storage?.length], ['saved', false, undefined]);
 });
 
-test('what is refused says why, and holds nothing else up', async () => {
+test('a rejected change shows the reason and does not block other changes', async () => {
     const { server, session, own } = await begin();
     session.edit(own('A'), 'title', '');
     session.edit(own('B'), 'content', 'Mine');
@@ -183,7 +183,7 @@ test('what is refused says why, and holds nothing else up', async () => {
     assert.deepEqual([server.titles(), session.state], [['A2', 'B', 'C'], 'saved']);
 });
 
-test('what is not saved survives a reload, also of a step that is gone by then', async () => {
+test('unsaved text survives a reload, even if the step has been deleted', async () => {
     const { server, session, storage, own } = await begin();
     server.before = lost;
     session.edit(own('A'), 'content', 'Mine');
@@ -194,14 +194,14 @@ test('what is not saved survives a reload, also of a step that is gone by then',
     server.before = () => {};
     server.change(() => { server.steps = server.steps.filter((step) => step.title !== 'B'); });
     const again = await begin([], storage, server);
-    assert.match(again.told[0], /restored: “A”, “B”/);
+    assert.match(again.messages[0], /restored: “A”, “B”/);
     assert.equal(again.session.state, 'conflict');
     await again.session.flush();
     assert.equal(server.step('A').content, 'Mine');
     assert.equal(again.own('B').fields.content.text, 'Mine too');
 });
 
-test('a session that ends keeps the text, and goes on after the sign-in', async () => {
+test('an expired session keeps the text and continues after the sign-in', async () => {
     const { server, session, own } = await begin();
     const { answer } = server;
     server.answer = () => ({ status: 401, body: {} });
@@ -215,14 +215,14 @@ test('a session that ends keeps the text, and goes on after the sign-in', async 
     assert.deepEqual([server.step('A').content, session.state], ['Mine', 'saved']);
 });
 
-test('an unchanged draft is asked for, not read', async () => {
+test('polling an unchanged draft returns 304', async () => {
     const { server, session } = await begin();
     let read = 0;
     const { answer } = server;
     server.answer = (...all) => {
-        const given = answer.apply(server, all);
-        if (given.status === 200) read += 1;
-        return given;
+        const response = answer.apply(server, all);
+        if (response.status === 200) read += 1;
+        return response;
     };
     await session.poll();
     await session.poll();
@@ -232,7 +232,7 @@ test('an unchanged draft is asked for, not read', async () => {
     assert.equal(read, 1);
 });
 
-test('a walkthrough that is deleted says so', async () => {
+test('a deleted walkthrough is reported', async () => {
     const { server, session } = await begin();
     server.answer = () => ({ status: 404, body: {} });
     session.etag = null;

@@ -1,4 +1,4 @@
-// Differences, the buttons above Markdown fields, and what is kept in the browser.
+// Text comparison, the Markdown toolbar, and text kept in the browser.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -6,7 +6,7 @@ import { Keeper, apply, bytes, characters, compare, edit, isConflict, model, res
 
 const side = (parts, kind) => parts.filter((part) => part.kind !== kind).map((part) => part.text).join('');
 
-test('differences are told by line and by word, and give both texts back', () => {
+test('texts are compared by line and word, and both can be reconstructed', () => {
     assert.deepEqual(compare('a b c', 'a x c'), [
         { kind: 'same', text: 'a ' }, { kind: 'del', text: 'b' }, { kind: 'ins', text: 'x' }, { kind: 'same', text: ' c' },
     ]);
@@ -22,7 +22,7 @@ test('differences are told by line and by word, and give both texts back', () =>
     }
 });
 
-test('a large text is compared while somebody types', () => {
+test('a large text is compared fast enough for typing', () => {
     const from = Array.from({ length: 2_000 }, (_, n) => `line ${n} of the text\n`).join('');
     const began = performance.now();
     const parts = compare(from, from.replace('line 1000 of', 'line 1000 of all'));
@@ -39,7 +39,7 @@ const press = (kind, marked) => {
     return `${after.slice(0, change.start)}[[${after.slice(change.start, change.end)}]]${after.slice(change.end)}`;
 };
 
-test('buttons work on the selection, and take away what they put there', () => {
+test('toolbar actions apply to the selection and can be reversed', () => {
     const cases = [
         ['bold', 'a [[b]] c', 'a **[[b]]** c'],
         ['bold', 'a **[[b]]** c', 'a [[b]] c'],
@@ -57,12 +57,12 @@ test('buttons work on the selection, and take away what they put there', () => {
     for (const [kind, before, after] of cases) assert.equal(press(kind, before), after, `${kind}: ${before}`);
 });
 
-test('lengths are those of the server', () => {
+test('lengths match the server', () => {
     assert.equal(bytes('aä€😀'), 10);
     assert.equal(characters('aä€😀'), 4);
 });
 
-/** As localStorage. */
+/** A fake localStorage. */
 class Memory {
     map = new Map();
     get length() { return this.map.size; }
@@ -77,14 +77,14 @@ const whole = (content) => ({
     steps: [{ id: 'ws_1', title: 'One', content, section_title: null }],
 });
 
-test('what is not saved survives the page, once', () => {
+test('unsaved text survives a reload', () => {
     const storage = new Memory();
     const options = { who: 'a@b.example', walkthrough: 'wt_1', tab: '1' };
     const keeper = new Keeper(storage, options);
     const before = model(whole('old'));
     edit(before.steps[0].fields.content, 'typed');
     keeper.put('ws_1', 1, before.steps[0]);
-    assert.equal(new Keeper(storage, { ...options, who: 'c@d.example' }).all().length, 0, 'nobody else reads it');
+    assert.equal(new Keeper(storage, { ...options, who: 'c@d.example' }).all().length, 0, 'other users cannot read it');
     assert.equal(new Keeper(storage, { ...options, walkthrough: 'wt_2' }).all().length, 0);
 
     const [kept] = new Keeper(storage, { ...options, tab: '2' }).all();
@@ -96,16 +96,16 @@ test('what is not saved survives the page, once', () => {
 
     const other = model(whole('theirs')).steps[0];
     assert.ok(restore(other, kept.fields));
-    assert.ok(isConflict(other.fields.content), 'somebody else was faster');
+    assert.ok(isConflict(other.fields.content), 'another user was faster');
 
-    assert.equal(restore(model(whole('typed')).steps[0], kept.fields), false, 'it was saved after all');
+    assert.equal(restore(model(whole('typed')).steps[0], kept.fields), false, 'the text had been saved');
 
     before.steps[0].fields.content.text = 'old';
     keeper.put('ws_1', 1, before.steps[0]);
     assert.equal(storage.length, 0);
 });
 
-test('a storage that is full, forbidden, old or strange does no harm', () => {
+test('full, unavailable, expired or malformed storage is handled', () => {
     const storage = new Memory();
     const keeper = new Keeper(storage, { who: 'a', walkthrough: 'w', tab: '1', now: () => 1e15 });
     storage.setItem('waypost.text:a:w:s:1', '{');

@@ -1,4 +1,4 @@
-// Undo that survives a reload.
+// Undo and redo across reloads.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -47,7 +47,7 @@ test('changes are undone and redone, also after a reload', () => {
     assert.equal(it.texts['s1 content'], '');
 });
 
-test('what is typed in one go is one change, and a new change ends redo', () => {
+test('continuous typing is one change, and a new change clears redo', () => {
     const it = world();
     const undo = it.open();
     for (const text of ['h', 'he', 'hel']) it.type(undo, 's1', 'content', text, 100);
@@ -61,17 +61,17 @@ test('what is typed in one go is one change, and a new change ends redo', () => 
     assert.equal(it.texts['s1 content'], 'new');
 });
 
-test('texts of others are not overwritten', () => {
+test('changes of other users are not overwritten', () => {
     const it = world();
     const undo = it.open();
     it.type(undo, 's2', 'content', 'mine');
     it.type(undo, 's1', 'content', 'mine');
     it.texts['s1 content'] = 'theirs';
-    assert.equal(undo.undo(it.text, it.set).id, 's2', 'the change that still stands');
+    assert.equal(undo.undo(it.text, it.set).id, 's2', 'the change that still applies');
     assert.deepEqual(it.texts, { 's1 content': 'theirs', 's1 title': 'A', 's2 content': 'x' });
 });
 
-test('it is bounded, for one user, for a week, until somebody signs out', () => {
+test('the list is bounded, per user, for a week, until sign-out', () => {
     const it = world();
     const undo = it.open();
     for (let n = 0; n < 150; n += 1) it.type(undo, 's1', 'content', `text ${n}`);
