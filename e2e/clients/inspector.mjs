@@ -1,4 +1,4 @@
-// The Inspector's command line: every request is a client of its own, so only the handle ties the steps together.
+// The Inspector's command line: every request is a separate client, so only the progress handle connects the steps.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -6,13 +6,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { play, words } from './play.mjs';
+import { play, parseArguments } from './play.mjs';
 
-const { url, era } = words(['legacy', 'auto', 'modern']);
+const { url, era } = parseArguments(['legacy', 'auto', 'modern']);
 const program = fileURLToPath(
     new URL('node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js', import.meta.url),
 );
-// It keeps files in the home folder; not in this one.
+// It stores files in the home folder, so it gets a temporary one.
 const home = await mkdtemp(join(tmpdir(), 'waypost-inspector-'));
 
 /** The command's exit code and what it printed. */
@@ -36,8 +36,8 @@ async function result(method, ...args) {
     return JSON.parse(stdout).result;
 }
 
-/** `tools/list --strict` ends with 6 when a schema is not portable; what it only warns of goes to stderr. */
-async function strict() {
+/** `tools/list --strict` exits with 6 if a schema is not portable, and prints warnings to stderr. */
+async function checkStrict() {
     const { code, stderr } = await run('--method', 'tools/list', '--strict');
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^$|\b0 errors\b/);
@@ -53,11 +53,11 @@ async function connect() {
             const { code, stdout, stderr } = await run(
                 '--method', 'tools/call', '--tool-name', name, '--tool-args-json', json,
             );
-            // 5 also stands for a result that is an error, which is printed all the same.
+            // The exit code is also 5 for an error result, which is still printed.
             assert.ok(code === 0 || (code === 5 && stdout), `${name}: ${code} ${stderr}`);
-            const answer = JSON.parse(stdout).result;
-            assert.equal(answer.isError === true, code === 5);
-            return answer;
+            const toolResult = JSON.parse(stdout).result;
+            assert.equal(toolResult.isError === true, code === 5);
+            return toolResult;
         },
         prompts: async () => (await result('prompts/list')).prompts,
         prompt: (name) => result('prompts/get', '--prompt-name', name),
@@ -68,7 +68,7 @@ async function connect() {
 }
 
 try {
-    await strict();
+    await checkStrict();
     await play({
         client: 'inspector 2.12.0',
         era,

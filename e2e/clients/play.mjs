@@ -1,8 +1,8 @@
-// One walkthrough, played to the end by a client that the caller brings.
+// Plays one walkthrough to the end with a client that the caller provides.
 //
 // A connection is `{ version, sessionId, tools(), call(name, arguments), prompts(), prompt(name), resources(),
-// resource(uri), close() }`: the lists are arrays, `call` gives the result of `tools/call` whether or not it is an
-// error, and everything else that fails throws.
+// resource(uri), close() }`: the lists are arrays, `call` returns the result of `tools/call` even if it is an
+// error, and all other failures throw.
 
 import assert from 'node:assert/strict';
 import Ajv2020 from 'ajv/dist/2020.js';
@@ -16,13 +16,13 @@ const TOOLS = [
 ];
 
 /** The arguments of a script: `URL ERA`. */
-export function words(eras) {
+export function parseArguments(eras) {
     const [url, era] = process.argv.slice(2);
     if (!url || !eras.includes(era)) {
         console.error(`usage: ${process.argv[1]} URL ${eras.join('|')}`);
         process.exit(2);
     }
-    // A client that waits for ever must not hold up a build.
+    // A client that never finishes must not block a build.
     setTimeout(() => {
         console.error('the walkthrough was not played within three minutes');
         process.exit(1);
@@ -31,17 +31,17 @@ export function words(eras) {
 }
 
 /**
- * Plays, and prints what came of it as one line of JSON.
+ * Plays the walkthrough and prints the outcome as one line of JSON.
  *
- * - `connect({ sessionId, version })` opens a new client; the two are there when it is to go on in an old session;
- * - `expected` is the protocol version that has to be agreed on;
- * - `keepsSession` says that the client keeps the session that it was given over its calls.
+ * - `connect({ sessionId, version })` opens a new client; both arguments are set if it resumes an existing session;
+ * - `expected` is the protocol version that must be negotiated;
+ * - `keepsSession` is true if the client uses one session for all its calls.
  */
 export async function play({ client, era, expected, keepsSession, connect }) {
     const first = await connect({});
     assert.equal(first.version, expected, 'the negotiated version');
     const tools = await first.tools();
-    const call = checked(tools);
+    const call = checkedCall(tools);
 
     for (const name of TOOLS) {
         assert.ok(tools.some((tool) => tool.name === name), `tools/list has ${name}`);
@@ -50,59 +50,59 @@ export async function play({ client, era, expected, keepsSession, connect }) {
     assert.ok(walkthroughs.length > 0, 'the demo has walkthroughs');
     const { id, slug, title, step_count: total } = walkthroughs[0];
     assert.equal(walkthroughs[0].status, 'not_started');
-    await prompts(first, slug, id);
-    await outline(first, id, title);
+    await checkPrompts(first, slug, id);
+    await checkOutline(first, id, title);
 
-    // The first half. A session is enough to be known by; without one the handle goes along.
+    // The first half. A session identifies the user; without one, the handle is passed.
     let result = await call(first, 'select_walkthrough', { walkthrough_id: id });
     const handle = result.progress_handle;
-    assert.ok(handle, 'progress that was written without an account comes with a handle');
-    const who = keepsSession ? {} : { progress_handle: handle };
+    assert.ok(handle, 'progress without an account has a handle');
+    const identity = keepsSession ? {} : { progress_handle: handle };
     const half = Math.floor(total / 2);
     for (let done = 0; done < half; done += 1) {
-        result = await next(call, first, result.step.id, { walkthrough_id: id, ...who }, done + 1);
+        result = await completeStep(call, first, result.step.id, { walkthrough_id: id, ...identity }, done + 1);
     }
-    const waiting = result.step.id;
+    const currentStep = result.step.id;
     if (!keepsSession) {
-        await refused(call, first, 'next_walkthrough_step', { walkthrough_id: id }, 'no_active_walkthrough');
+        await expectError(call, first, 'next_walkthrough_step', { walkthrough_id: id }, 'no_active_walkthrough');
     }
     const { sessionId, version } = first;
     await first.close();
 
-    // The same person, by the handle, in a client that has seen nothing.
+    // The same user, identified by the handle, in a new client.
     let current = await connect({});
     result = await call(current, 'select_walkthrough', { walkthrough_id: id, progress_handle: handle });
-    assert.equal(result.step.id, waiting, 'a new client with the handle is at the same step');
+    assert.equal(result.step.id, currentStep, 'a new client with the handle is at the same step');
     assert.equal(result.progress.completed, half);
 
     // A step that is not the current one, and a repeated request.
     const mine = { walkthrough_id: id, progress_handle: handle };
-    const wrong = await refused(call, current, 'next_walkthrough_step', { ...mine, current_step_id: 'ws_none' }, 'step_mismatch');
-    assert.ok(JSON.stringify(wrong).includes(waiting), 'step_mismatch names the current step');
+    const wrong = await expectError(call, current, 'next_walkthrough_step', { ...mine, current_step_id: 'ws_none' }, 'step_mismatch');
+    assert.ok(JSON.stringify(wrong).includes(currentStep), 'step_mismatch names the current step');
     const status = await call(current, 'get_walkthrough_status', mine);
     const done = status.steps.filter((step) => step.state === 'completed');
     assert.equal(done.length, half);
     result = await call(current, 'next_walkthrough_step', { ...mine, current_step_id: done[0].id });
-    assert.equal(result.step.id, waiting, 'a repeated request changes nothing');
+    assert.equal(result.step.id, currentStep, 'a repeated request changes nothing');
     assert.equal(result.completed_step_id, null);
 
-    // The same person, by the session, in a client that was given nothing else.
+    // The same user, identified only by the session, in a new client.
     let bySession = false;
     if (keepsSession && sessionId) {
         await current.close();
         current = await connect({ sessionId, version });
         assert.equal(current.sessionId, sessionId);
         result = await call(current, 'select_walkthrough', { walkthrough_id: id });
-        assert.equal(result.step.id, waiting, 'a new client with the session is at the same step');
+        assert.equal(result.step.id, currentStep, 'a new client with the session is at the same step');
         bySession = true;
     }
 
     let steps = half;
     while (result.step !== null) {
         steps += 1;
-        result = await next(call, current, result.step.id, mine, steps);
+        result = await completeStep(call, current, result.step.id, mine, steps);
     }
-    assert.equal(steps, total, 'as many steps as the list said');
+    assert.equal(steps, total, 'the number of steps is that in the list');
     const end = await call(current, 'get_walkthrough_status', mine);
     assert.equal(end.progress.status, 'completed');
     assert.equal(end.progress.percent, 100);
@@ -121,31 +121,31 @@ export async function play({ client, era, expected, keepsSession, connect }) {
     }));
 }
 
-/** Completes the step, and checks that the count goes on. */
-async function next(call, connection, step, who, completed) {
-    const result = await call(connection, 'next_walkthrough_step', { ...who, current_step_id: step });
+/** Completes the step and checks the count of completed steps. */
+async function completeStep(call, connection, step, identity, completed) {
+    const result = await call(connection, 'next_walkthrough_step', { ...identity, current_step_id: step });
     assert.equal(result.completed_step_id, step);
     assert.equal(result.progress.completed, completed);
     assert.equal(result.step === null, completed === result.progress.total);
     return result;
 }
 
-/** An error of a tool is a result, with the code. */
-async function refused(call, connection, tool, args, code) {
+/** Checks that the tool's result is an error with the code. */
+async function expectError(call, connection, tool, args, code) {
     const { error } = await call(connection, tool, args, true);
     assert.equal(error?.code, code);
     assert.ok(error.message);
     return error;
 }
 
-async function prompts(connection, slug, id) {
+async function checkPrompts(connection, slug, id) {
     const list = await connection.prompts();
     assert.ok(list.some((prompt) => prompt.name === slug), `prompts/list has ${slug}`);
     const { messages } = await connection.prompt(slug);
-    assert.ok(messages.some((message) => message.content.text?.includes(id)), 'the prompt says which walkthrough');
+    assert.ok(messages.some((message) => message.content.text?.includes(id)), 'the prompt names the walkthrough');
 }
 
-async function outline(connection, id, title) {
+async function checkOutline(connection, id, title) {
     const uri = `walkthrough://${id}`;
     const list = await connection.resources();
     assert.ok(list.some((resource) => resource.uri === uri), `resources/list has ${uri}`);
@@ -155,10 +155,10 @@ async function outline(connection, id, title) {
 }
 
 /**
- * Calls tools, and holds every structured content, errors too, to the schema that the tool declares. The schemas
- * require nothing, so it also looks that what they declare is there and nothing else.
+ * Calls tools and validates every structured content, including errors, against the schema that the tool declares. The
+ * schemas have no required members, so it also checks that all declared members are present and no others.
  */
-function checked(tools) {
+function checkedCall(tools) {
     const ajv = new Ajv2020({ strict: true, allowUnionTypes: true, allErrors: true });
     const schemas = new Map(tools.map((tool) => [tool.name, tool.outputSchema]));
     const validators = new Map(tools.map((tool) => [tool.name, ajv.compile(tool.outputSchema)]));
@@ -174,18 +174,18 @@ function checked(tools) {
             assert.deepEqual(Object.keys(content), ['error'], text);
         } else {
             const { error: _, ...properties } = schemas.get(name).properties;
-            same({ ...schemas.get(name), properties }, content, name);
+            checkMembers({ ...schemas.get(name), properties }, content, name);
         }
         return content;
     };
 }
 
-function same(schema, value, path) {
+function checkMembers(schema, value, path) {
     if (Array.isArray(value)) {
-        value.forEach((item, index) => same(schema.items, item, `${path}[${index}]`));
+        value.forEach((item, index) => checkMembers(schema.items, item, `${path}[${index}]`));
     } else if (value !== null && typeof value === 'object') {
         const members = Object.keys(value).sort();
         assert.deepEqual(members, Object.keys(schema.properties).sort(), `the members of ${path}`);
-        members.forEach((member) => same(schema.properties[member], value[member], `${path}.${member}`));
+        members.forEach((member) => checkMembers(schema.properties[member], value[member], `${path}.${member}`));
     }
 }

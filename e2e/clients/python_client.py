@@ -1,4 +1,5 @@
-"""The official Python client plays the first walkthrough of the demo to its end, in each era and revision that it speaks.
+"""The official Python client plays the first walkthrough of the demo to its end, in each era and revision that it
+supports.
 
 usage: python_client.py URL legacy|auto|modern|REVISION
 """
@@ -25,29 +26,29 @@ TOOLS = {
 
 
 def check(condition: bool, what: str, about: object = "") -> None:
-    """`assert` that `python -O` does not take away."""
+    """An `assert` that `python -O` does not remove."""
     if not condition:
         raise AssertionError(f"{what}: {about}" if about else what)
 
 
-def same(schema: dict, value: object, path: str) -> None:
-    """The schemas require nothing: look that what they declare is there, and nothing else."""
+def check_members(schema: dict, value: object, path: str) -> None:
+    """The schemas have no required members: check that all declared members are present and no others."""
     if isinstance(value, list):
         for index, item in enumerate(value):
-            same(schema["items"], item, f"{path}[{index}]")
+            check_members(schema["items"], item, f"{path}[{index}]")
     elif isinstance(value, dict):
         check(set(value) == set(schema["properties"]), f"the members of {path}", sorted(value))
         for member, inner in value.items():
-            same(schema["properties"][member], inner, f"{path}.{member}")
+            check_members(schema["properties"][member], inner, f"{path}.{member}")
 
 
-class Checked:
-    """A client of which every call of a tool is held to the schema that the tool declares."""
+class CheckedClient:
+    """A client that validates every tool result against the schema that the tool declares."""
 
     def __init__(self, client: Client, tools: list) -> None:
         self.client = client
         self.tools = {tool.name: tool for tool in tools}
-        # Counts what the client itself validates.
+        # Counts the validations by the client.
         self.validated = 0
         validate = client.session.validate_tool_result
 
@@ -65,18 +66,18 @@ class Checked:
         check(bool(result.content[0].text), f"{name} has text")
         schema = self.tools[name].output_schema
         Draft202012Validator.check_schema(schema)
-        # Errors too, which this client leaves alone.
+        # Includes errors, which this client does not validate.
         Draft202012Validator(schema).validate(content)
         if error:
             check(set(content) == {"error"}, name, content)
         else:
             check(self.validated == before + 1, "the client validates every structured content")
             properties = {member: inner for member, inner in schema["properties"].items() if member != "error"}
-            same({**schema, "properties": properties}, content, name)
+            check_members({**schema, "properties": properties}, content, name)
         return content
 
-    async def next(self, step: str, completed: int, arguments: dict) -> dict:
-        """Completes the step, and checks that the count goes on."""
+    async def complete_step(self, step: str, completed: int, arguments: dict) -> dict:
+        """Completes the step and checks the count of completed steps."""
         result = await self.call("next_walkthrough_step", {**arguments, "current_step_id": step})
         progress = result["progress"]
         check(result["completed_step_id"] == step, "completed_step_id", result)
@@ -84,15 +85,15 @@ class Checked:
         check((result["step"] is None) == (completed == progress["total"]), "no step after the last", result)
         return result
 
-    async def refused(self, name: str, arguments: dict, code: str) -> dict:
-        """An error of a tool is a result, with the code."""
+    async def expect_error(self, name: str, arguments: dict, code: str) -> dict:
+        """Checks that the tool's result is an error with the code."""
         error = (await self.call(name, arguments, error=True))["error"]
         check(error["code"] == code and bool(error["message"]), code, error)
         return error
 
 
-class Older:
-    """A stream that asks for an older revision: the client itself always asks for the newest that it knows."""
+class OlderRevisionStream:
+    """A stream that requests an older revision: the client always requests the newest that it supports."""
 
     def __init__(self, inner, revision: str) -> None:
         self.inner = inner
@@ -115,24 +116,24 @@ class Older:
 
 
 @asynccontextmanager
-async def older(url: str, revision: str):
+async def connect_older(url: str, revision: str):
     async with streamable_http_client(url) as (read, write):
-        yield read, Older(write, revision)
+        yield read, OlderRevisionStream(write, revision)
 
 
 @asynccontextmanager
 async def connect(url: str, era: str):
-    server = url if era in MODES else older(url, era)
+    server = url if era in MODES else connect_older(url, era)
     async with Client(server, mode=MODES.get(era, "legacy")) as client:
         tools = (await client.list_tools()).tools
-        yield Checked(client, tools)
+        yield CheckedClient(client, tools)
 
 
-async def prompts_and_resources(client: Client, walkthrough: dict) -> None:
+async def check_prompts_and_resources(client: Client, walkthrough: dict) -> None:
     names = {prompt.name for prompt in (await client.list_prompts()).prompts}
     check(walkthrough["slug"] in names, "prompts/list has the walkthrough", names)
     messages = (await client.get_prompt(walkthrough["slug"])).messages
-    check(any(walkthrough["id"] in message.content.text for message in messages), "the prompt says which walkthrough")
+    check(any(walkthrough["id"] in message.content.text for message in messages), "the prompt names the walkthrough")
     uri = f"walkthrough://{walkthrough['id']}"
     uris = {str(resource.uri) for resource in (await client.list_resources()).resources}
     check(uri in uris, "resources/list has the walkthrough", uris)
@@ -150,42 +151,43 @@ async def play(url: str, era: str) -> dict:
         listed = (await first.call("list_walkthroughs", {}))["walkthroughs"]
         check(bool(listed) and listed[0]["status"] == "not_started", "the demo has walkthroughs", listed)
         walkthrough = listed[0]
-        await prompts_and_resources(first.client, walkthrough)
+        await check_prompts_and_resources(first.client, walkthrough)
 
-        # The first half. A session is enough to be known by; without one the handle goes along.
-        this = {"walkthrough_id": walkthrough["id"]}
-        result = await first.call("select_walkthrough", this)
-        check(bool(result["progress_handle"]), "progress without an account comes with a handle")
-        mine = {**this, "progress_handle": result["progress_handle"]}
+        # The first half. A session identifies the user; without one, the handle is passed.
+        anonymous = {"walkthrough_id": walkthrough["id"]}
+        result = await first.call("select_walkthrough", anonymous)
+        check(bool(result["progress_handle"]), "progress without an account has a handle")
+        with_handle = {**anonymous, "progress_handle": result["progress_handle"]}
         half = walkthrough["step_count"] // 2
         for done in range(half):
-            result = await first.next(result["step"]["id"], done + 1, this if legacy else mine)
-        waiting = result["step"]["id"]
+            result = await first.complete_step(result["step"]["id"], done + 1, anonymous if legacy else with_handle)
+        current_step = result["step"]["id"]
         if not legacy:
-            await first.refused("next_walkthrough_step", this, "no_active_walkthrough")
+            await first.expect_error("next_walkthrough_step", anonymous, "no_active_walkthrough")
 
-    # The same person, by the handle, in a client that has seen nothing.
+    # The same user, identified by the handle, in a new client.
     async with connect(url, era) as second:
-        result = await second.call("select_walkthrough", mine)
-        check(result["step"]["id"] == waiting, "a new client with the handle is at the same step", result)
+        result = await second.call("select_walkthrough", with_handle)
+        check(result["step"]["id"] == current_step, "a new client with the handle is at the same step", result)
 
         # A step that is not the current one, and a repeated request.
-        wrong = await second.refused("next_walkthrough_step", {**mine, "current_step_id": "ws_none"}, "step_mismatch")
-        check(waiting in json.dumps(wrong), "step_mismatch names the current step", wrong)
-        status = await second.call("get_walkthrough_status", mine)
+        other_step = {**with_handle, "current_step_id": "ws_none"}
+        wrong = await second.expect_error("next_walkthrough_step", other_step, "step_mismatch")
+        check(current_step in json.dumps(wrong), "step_mismatch names the current step", wrong)
+        status = await second.call("get_walkthrough_status", with_handle)
         states = [step["state"] for step in status["steps"]]
-        check(states.count("completed") == half, "half is completed", states)
-        repeated = {**mine, "current_step_id": status["steps"][0]["id"]}
+        check(states.count("completed") == half, "half of the steps are completed", states)
+        repeated = {**with_handle, "current_step_id": status["steps"][0]["id"]}
         result = await second.call("next_walkthrough_step", repeated)
         check(result["completed_step_id"] is None, "a repeated request changes nothing", result)
-        check(result["step"]["id"] == waiting, "a repeated request changes nothing", result)
+        check(result["step"]["id"] == current_step, "a repeated request changes nothing", result)
 
         steps = half
         while result["step"] is not None:
             steps += 1
-            result = await second.next(result["step"]["id"], steps, mine)
-        check(steps == walkthrough["step_count"], "as many steps as the list said", steps)
-        end = await second.call("get_walkthrough_status", mine)
+            result = await second.complete_step(result["step"]["id"], steps, with_handle)
+        check(steps == walkthrough["step_count"], "the number of steps is that in the list", steps)
+        end = await second.call("get_walkthrough_status", with_handle)
         progress = end["progress"]
         check((progress["status"], progress["percent"]) == ("completed", 100), "the status at the end", progress)
         check(all(step["state"] == "completed" for step in end["steps"]), "every step is completed", end)
@@ -197,14 +199,14 @@ async def play(url: str, era: str) -> dict:
         "walkthrough": walkthrough["slug"],
         "steps": steps,
         "resumed": True,
-        # This client keeps its session over its calls, and takes none over from another.
+        # This client uses one session for all its calls, but cannot resume another client's session.
         "resumed_by_session": False,
         "completed": True,
     }
 
 
 async def main(url: str, era: str) -> None:
-    # A client that waits for ever must not hold up a build.
+    # A client that never finishes must not block a build.
     with anyio.fail_after(180):
         print(json.dumps(await play(url, era), separators=(",", ":")))
 

@@ -1,17 +1,17 @@
-// The TypeScript client of version 1 (`@modelcontextprotocol/sdk`), in every revision that it takes from a server.
+// The TypeScript client of version 1 (`@modelcontextprotocol/sdk`), in every revision that it accepts.
 
 import assert from 'node:assert/strict';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { AjvJsonSchemaValidator } from '@modelcontextprotocol/sdk/validation/ajv';
-import { play, words } from './play.mjs';
+import { play, parseArguments } from './play.mjs';
 
-// `2024-10-07` is a draft that this client still takes and that Waypost does not speak: the answer is the newest one.
+// `2024-10-07` is a draft that this client still accepts but Waypost does not support: Waypost answers with the newest.
 const REVISIONS = ['2024-10-07', '2024-11-05', '2025-03-26', '2025-06-18', '2025-11-25'];
-const { url, era } = words(['legacy', ...REVISIONS]);
-const unknown = era === 'legacy' || era === '2024-10-07';
+const { url, era } = parseArguments(['legacy', ...REVISIONS]);
+const expectsNewest = era === 'legacy' || era === '2024-10-07';
 
-/** It always asks for the newest revision that it knows; this one asks for an older one. */
+/** The client always requests the newest revision that it supports; this transport requests an older one. */
 class Transport extends StreamableHTTPClientTransport {
     async send(message, options) {
         if (message.method === 'initialize' && era !== 'legacy') {
@@ -22,12 +22,12 @@ class Transport extends StreamableHTTPClientTransport {
 }
 
 async function connect({ sessionId, version }) {
-    // Counts what the client itself validates.
-    const own = new AjvJsonSchemaValidator();
+    // Counts the validations by the client.
+    const validators = new AjvJsonSchemaValidator();
     let validated = 0;
     const jsonSchemaValidator = {
         getValidator(schema) {
-            const validate = own.getValidator(schema);
+            const validate = validators.getValidator(schema);
             return (value) => {
                 validated += 1;
                 return validate(value);
@@ -62,7 +62,7 @@ async function connect({ sessionId, version }) {
 await play({
     client: 'typescript @modelcontextprotocol/sdk 1.32.2',
     era,
-    expected: unknown ? '2025-11-25' : era,
+    expected: expectsNewest ? '2025-11-25' : era,
     keepsSession: true,
     connect,
 });

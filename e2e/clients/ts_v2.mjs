@@ -1,13 +1,13 @@
-// The TypeScript client of version 2 (`@modelcontextprotocol/client`), in every era and revision that it speaks.
+// The TypeScript client of version 2 (`@modelcontextprotocol/client`), in every era and revision that it supports.
 
 import assert from 'node:assert/strict';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { AjvJsonSchemaValidator } from '@modelcontextprotocol/client/validators/ajv';
-import { play, words } from './play.mjs';
+import { play, parseArguments } from './play.mjs';
 
-const OLD = ['2024-11-05', '2025-03-26', '2025-06-18', '2025-11-25'];
-const { url, era } = words(['legacy', 'auto', 'modern', ...OLD]);
-const isLegacy = era === 'legacy' || OLD.includes(era);
+const LEGACY_REVISIONS = ['2024-11-05', '2025-03-26', '2025-06-18', '2025-11-25'];
+const { url, era } = parseArguments(['legacy', 'auto', 'modern', ...LEGACY_REVISIONS]);
+const isLegacy = era === 'legacy' || LEGACY_REVISIONS.includes(era);
 const ERAS = {
     legacy: {},
     auto: { versionNegotiation: { mode: 'auto' } },
@@ -16,12 +16,12 @@ const ERAS = {
 const settings = ERAS[era] ?? { supportedProtocolVersions: [era] };
 
 async function connect({ sessionId, version }) {
-    // Counts what the client itself validates.
-    const own = new AjvJsonSchemaValidator();
+    // Counts the validations by the client.
+    const validators = new AjvJsonSchemaValidator();
     let validated = 0;
     const jsonSchemaValidator = {
         getValidator(schema) {
-            const validate = own.getValidator(schema);
+            const validate = validators.getValidator(schema);
             return (value) => {
                 validated += 1;
                 return validate(value);
@@ -43,7 +43,7 @@ async function connect({ sessionId, version }) {
         async call(name, args) {
             const before = validated;
             const result = await client.callTool({ name, arguments: args });
-            // It leaves errors alone, and in an old session it has no list of the tools.
+            // The client does not validate errors, and in a resumed session it has no tool list.
             if (!result.isError && !sessionId) {
                 assert.equal(validated, before + 1, 'the client validates every structured content');
             }

@@ -3,11 +3,11 @@
 import { createAnthropic } from '@ai-sdk/anthropic';
 import { auth, createMCPClient } from '@ai-sdk/mcp';
 import { stepCountIs, streamText } from 'ai';
-import { given, headers, REDIRECT, signIn, store, TURNS } from './given.mjs';
+import { config, headers, REDIRECT, signIn, store, TURNS } from './run_config.mjs';
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
-/** An OAuth client that keeps everything in files. The SDK asks for one; programs bring their own. */
+/** An OAuth client that stores everything in files. The SDK requires programs to provide one. */
 const provider = {
     redirectUrl: REDIRECT,
     clientMetadata: {
@@ -35,18 +35,18 @@ const provider = {
 };
 
 /** Signs in before the program connects, unless an earlier process did. */
-async function authorized() {
-    if (!store.get('tokens') && (await auth(provider, { serverUrl: given.url })) === 'REDIRECT') {
+async function authorize() {
+    if (!store.get('tokens') && (await auth(provider, { serverUrl: config.url })) === 'REDIRECT') {
         const [code, state, issuer] = ['code', 'state', 'iss'].map((name) => provider.callback.get(name));
         const callback = { authorizationCode: code, callbackState: state, callbackIssuer: issuer };
-        await auth(provider, { serverUrl: given.url, ...callback });
+        await auth(provider, { serverUrl: config.url, ...callback });
     }
     return provider;
 }
 
-const authProvider = given.user ? await authorized() : undefined;
-const client = await createMCPClient({ transport: { type: 'http', url: given.url, headers, authProvider } });
-const anthropic = createAnthropic({ baseURL: `${given.model}/v1`, apiKey: 'dummy' });
+const authProvider = config.user ? await authorize() : undefined;
+const client = await createMCPClient({ transport: { type: 'http', url: config.url, headers, authProvider } });
+const anthropic = createAnthropic({ baseURL: `${config.model}/v1`, apiKey: 'dummy' });
 const result = streamText({
     model: anthropic('claude-stub'),
     system: 'You guide the user.',

@@ -1,4 +1,4 @@
-"""CrewAI, with OpenAI's chat completions. Its MCP servers take headers, and no OAuth client."""
+"""CrewAI, with OpenAI's chat completions. Its MCP servers accept headers, but no OAuth client."""
 
 import asyncio
 
@@ -6,10 +6,10 @@ from crewai import LLM, Agent
 from crewai.mcp import MCPServerHTTP
 from crewai.tools.mcp_native_tool import MCPNativeTool
 
-from given import HEADERS, MODEL, TURNS, URL
+from run_config import HEADERS, MODEL, TURNS, URL
 
 # Version 1.15.30 calls `asyncio.run` while it handles the error that there is no running event loop, and on Python 3.11
-# takes that error for a failure of the connection: every call looks failed, although the server answered it.
+# takes that error for a failure of the connection: every call seems to have failed, although the server answered it.
 MCPNativeTool._run = lambda self, **arguments: asyncio.run(self._run_async(**arguments))
 
 

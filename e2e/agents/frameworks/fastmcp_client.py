@@ -1,5 +1,5 @@
-"""FastMCP's client has no model: this program asks the scripted one which tool to call next, and shows it everything that
-the client returned."""
+"""FastMCP's client has no model: this program asks the scripted model which tool to call next, and passes it everything
+that the client returned."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import httpx2
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 
-from given import GIVEN, HEADERS, MODEL, TURNS, URL, oauth
+from run_config import CONFIG, HEADERS, MODEL, TURNS, URL, oauth
 
 
 async def main() -> None:

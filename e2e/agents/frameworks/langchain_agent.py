@@ -6,7 +6,7 @@ from langchain.agents import create_agent
 from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_openai import ChatOpenAI
 
-from given import HEADERS, MODEL, TURNS, URL, oauth
+from run_config import HEADERS, MODEL, TURNS, URL, oauth
 
 
 async def main() -> None:

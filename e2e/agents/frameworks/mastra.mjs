@@ -2,16 +2,16 @@
 
 import { Agent } from '@mastra/core/agent';
 import { MCPClient, MCPOAuthClientProvider } from '@mastra/mcp';
-import { given, headers, open, store, TURNS } from './given.mjs';
+import { config, headers, open, store, TURNS } from './run_config.mjs';
 
-/** Mastra's OAuth client never registers itself: this is what a developer does once, by hand. */
-async function registered(metadata) {
+/** Mastra's OAuth client does not register itself: a developer does this once, manually. */
+async function register(metadata) {
     if (!store.get('client')) {
-        const register = given.url.replace(/\/mcp$/, '/oauth/register');
+        const endpoint = config.url.replace(/\/mcp$/, '/oauth/register');
         const body = JSON.stringify(metadata);
-        const answer = await fetch(register, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
-        const { client_id, client_id_issued_at } = await answer.json();
-        store.set('client', { client_id, client_id_issued_at, issuer: given.url.replace(/\/mcp$/, '') });
+        const response = await fetch(endpoint, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+        const { client_id, client_id_issued_at } = await response.json();
+        store.set('client', { client_id, client_id_issued_at, issuer: config.url.replace(/\/mcp$/, '') });
     }
     return store.get('client');
 }
@@ -25,7 +25,7 @@ async function oauth() {
         response_types: ['code'],
         token_endpoint_auth_method: 'none',
     };
-    const clientInformation = await registered(clientMetadata);
+    const clientInformation = await register(clientMetadata);
     const storage = {
         get: (key) => store.get(encodeURIComponent(key)),
         set: (key, value) => store.set(encodeURIComponent(key), value),
@@ -35,19 +35,19 @@ async function oauth() {
     return new MCPOAuthClientProvider(options);
 }
 
-const server = { url: new URL(given.url), requestInit: { headers } };
-if (given.user) {
+const server = { url: new URL(config.url), requestInit: { headers } };
+if (config.user) {
     server.authProvider = await oauth();
 }
 const client = new MCPClient({ servers: { wp: server } });
-if (given.user) {
+if (config.user) {
     await client.authenticate('wp');
 }
 const agent = new Agent({
     id: 'guide',
     name: 'Guide',
     instructions: 'You guide the user.',
-    model: { id: 'stub/stub', url: `${given.model}/v1`, apiKey: 'dummy' },
+    model: { id: 'stub/stub', url: `${config.model}/v1`, apiKey: 'dummy' },
     tools: await client.listTools(),
 });
 const result = await agent.stream('go', { maxSteps: TURNS });

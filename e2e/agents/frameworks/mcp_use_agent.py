@@ -5,7 +5,7 @@ import asyncio
 from langchain_openai import ChatOpenAI
 from mcp_use import MCPAgent, MCPClient
 
-from given import HEADERS, MODEL, TURNS, URL, oauth
+from run_config import HEADERS, MODEL, TURNS, URL, oauth
 
 
 async def main() -> None:

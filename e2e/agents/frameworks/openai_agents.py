@@ -6,7 +6,7 @@ from agents import Agent, OpenAIResponsesModel, Runner, set_tracing_disabled
 from agents.mcp import MCPServerStreamableHttp
 from openai import AsyncOpenAI
 
-from given import HEADERS, MODEL, TURNS, URL, oauth
+from run_config import HEADERS, MODEL, TURNS, URL, oauth
 
 
 async def main() -> None:

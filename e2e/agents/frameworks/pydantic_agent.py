@@ -8,7 +8,7 @@ from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
-from given import HEADERS, MODEL, URL, oauth
+from run_config import HEADERS, MODEL, URL, oauth
 
 
 async def main() -> None:

@@ -13,7 +13,7 @@ export const gemini = {
         const declared = (body.tools ?? []).flatMap((tool) => tool.functionDeclarations ?? []);
         const responses = parts.flatMap((part) => part.functionResponse ?? []);
         return {
-            // Gemini CLI hands over a part of what it tells the model as the user's first message.
+            // Gemini CLI passes part of its instructions as the user's first message.
             system: [body.systemInstruction?.parts, parts.filter((part) => 'text' in part)].map(textOf).join('\n'),
             tools: declared.map(({ name, description }) => ({ name, description })),
             results: responses.map(({ response, parts: more }) => result(more ? [response, more] : response)),

@@ -2,7 +2,7 @@
 //
 // usage: main.mjs PLAN.json LOG.jsonl
 //
-// Listens on a free port of loopback and prints `listening on http://…`; `held` when it has come to the end of a plan
+// Listens on a free port of loopback and prints `listening on http://…`; `held` when it has reached the end of a plan
 // that ends with `hang`; `failed: …` when it cannot follow the plan. Each request is a line of the log: what the model
 // was shown, and what it answered.
 
@@ -13,7 +13,7 @@ import { PROTOCOLS } from './protocols.mjs';
 import { describe } from './seen.mjs';
 
 // More than any agent sends.
-const MOST_BYTES = 16 * 1024 * 1024;
+const MAX_BYTES = 16 * 1024 * 1024;
 
 const [planFile, logFile] = process.argv.slice(2);
 const plan = new Plan(planFile);
@@ -42,12 +42,12 @@ class Reply {
     }
 }
 
-async function bodyOf(request) {
+async function readBody(request) {
     const chunks = [];
     let size = 0;
     for await (const chunk of request) {
         size += chunk.length;
-        if (size > MOST_BYTES) {
+        if (size > MAX_BYTES) {
             throw new Error('the request is too large');
         }
         chunks.push(chunk);
@@ -67,7 +67,7 @@ async function serve(request, reply) {
         reply.json({ error: { message: `the model has no ${request.method} ${path}` } }, 404);
         return;
     }
-    const body = await bodyOf(request);
+    const body = await readBody(request);
     const id = ++requests;
     const stream = Boolean(body.stream) || path.endsWith(':streamGenerateContent');
     const seen = protocol.read(body);

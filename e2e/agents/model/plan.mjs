@@ -5,7 +5,7 @@
 //
 // An argument that starts with `$` refers to a value in the tool results that the model was shown; with a final `?` the
 // argument is left out if the model was shown no such value. After the last step the model stops with a text, or never
-// answers, so that the test can end the agent in the middle of its work.
+// answers, so that the test can kill the agent in the middle of its work.
 
 import { readFileSync } from 'node:fs';
 import { currentStep, handle } from './seen.mjs';
@@ -16,22 +16,22 @@ const REFERENCES = {
     current_step_id: (results) => results.slice(-1).map(currentStep)[0],
 };
 
-function resolved(values, results) {
-    const known = {};
+function resolve(values, results) {
+    const resolved = {};
     for (const [name, value] of Object.entries(values)) {
         if (typeof value !== 'string' || !value.startsWith('$')) {
-            known[name] = value;
+            resolved[name] = value;
             continue;
         }
         const reference = value.replace(/[$?]/g, '');
         const found = REFERENCES[reference](results);
         if (found !== undefined) {
-            known[name] = found;
+            resolved[name] = found;
         } else if (!value.endsWith('?')) {
-            throw new Error(`no tool result that the model was shown has a ${reference}`);
+            throw new Error(`none of the tool results shown to the model contains a ${reference}`);
         }
     }
-    return known;
+    return resolved;
 }
 
 export class Plan {
@@ -48,27 +48,28 @@ export class Plan {
      */
     answer({ tools, results }) {
         if (!tools.some(({ name, description }) => /walkthrough/i.test(`${name} ${description}`))) {
-            // A side request of the agent, such as one for the session's title.
+            // An additional request by the agent, for example for a session title.
             return { text: 'Walkthrough' };
         }
         const step = this.steps[results.length];
         if (!step) {
             return this.end === 'hang' ? { hang: true } : { text: 'That is the end of the plan.' };
         }
-        const tool = this.find(tools, step.tool);
+        const tool = this.findTool(tools, step.tool);
         if (!tool) {
-            throw new Error(`the model was shown no tool ${step.tool}`);
+            throw new Error(`the tool ${step.tool} was not shown to the model`);
         }
-        return { call: { tool, arguments: resolved(step.arguments, results) } };
+        return { call: { tool, arguments: resolve(step.arguments, results) } };
     }
+
     /**
-     * Clients prefix the names of tools, so a tool is found by the end of its name. Some cut the names that this makes too
-     * long; then a model, too, has only the description.
+     * Clients prefix tool names, so the tool is found by the end of its name. Some clients shorten names that become too
+     * long; then the description identifies the tool, as for a real model.
      */
-    find(tools, wanted) {
-        const words = (text) => text?.split(/\s+/).join(' ') ?? '';
-        const description = words(this.descriptions[wanted]);
-        const named = tools.find(({ name }) => name.endsWith(wanted));
-        return named ?? tools.find((tool) => description && words(tool.description).includes(description));
+    findTool(tools, expected) {
+        const normalize = (text) => text?.split(/\s+/).join(' ') ?? '';
+        const description = normalize(this.descriptions[expected]);
+        const byName = tools.find(({ name }) => name.endsWith(expected));
+        return byName ?? tools.find((tool) => description && normalize(tool.description).includes(description));
     }
 }

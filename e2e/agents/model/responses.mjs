@@ -11,7 +11,7 @@ const USAGE = {
     total_tokens: 2,
 };
 
-/** Functions, also those in a namespace, which the model calls by both names. */
+/** Functions, including those in a namespace, which the model calls by both names. */
 function functions(tools, namespace) {
     return tools.flatMap((tool) => {
         if (tool.type === 'namespace') {
@@ -26,11 +26,11 @@ export const responses = {
 
     read(body) {
         const items = typeof body.input === 'string' ? [] : body.input;
-        const told = items.filter(({ role }) => role === 'system' || role === 'developer');
+        const messages = items.filter(({ role }) => role === 'system' || role === 'developer');
         const namespaces = (body.tools ?? []).filter(({ type }) => type === 'namespace');
         return {
-            // The description of a namespace stands beside its tools, which is where some clients put `instructions`.
-            system: [body.instructions, ...told.map(({ content }) => content), ...namespaces.map((it) => it.description)]
+            // Some clients put `instructions` into the description of the tools' namespace.
+            system: [body.instructions, ...messages.map(({ content }) => content), ...namespaces.map((it) => it.description)]
                 .map(textOf)
                 .join('\n'),
             tools: functions(body.tools ?? []),

@@ -1,6 +1,6 @@
-// Reads what a model is shown of a tool's result. Agents wrap it: in JSON, in a string of JSON, behind a line of their own.
+// Reads a tool result in the form in which the model is shown it. Agents wrap it: in JSON, in a JSON string, after a line of text.
 
-/** The objects and strings in a value, also in strings that are or contain JSON. */
+/** The objects and strings in a value, including those in strings that are or contain JSON. */
 function* parts(value) {
     if (Array.isArray(value)) {
         for (const item of value) {
@@ -18,7 +18,7 @@ function* parts(value) {
     }
 }
 
-/** The JSON that a string is, or that starts at one of its lines and goes on to its end. */
+/** The JSON in a string: the whole string, or from one of its lines to the end. */
 function embedded(text) {
     const starts = [0, ...[...text.matchAll(/\n(?=[[{"])/g)].map(({ index }) => index + 1)];
     for (const start of starts) {
@@ -26,7 +26,7 @@ function embedded(text) {
             try {
                 return JSON.parse(text.slice(start));
             } catch {
-                // Not from here.
+                // No JSON starts here.
             }
         }
     }
@@ -71,7 +71,7 @@ export function handle({ text }) {
     return last(text, HANDLE);
 }
 
-/** What a test asks about a result: its raw text, and the two forms of a step result that may be in it. */
+/** The log entry for a result: its raw text, and the two forms of a step result that it may contain. */
 export function describe(result) {
     return {
         text: result.text,
@@ -82,7 +82,7 @@ export function describe(result) {
     };
 }
 
-/** A result as the protocols hand it over: `shown` is a JSON value, `text` the same as one string. */
+/** A result as the protocols pass it on: `shown` is a JSON value, `text` the same as one string. */
 export function result(shown) {
     return { shown, text: typeof shown === 'string' ? shown : JSON.stringify(shown) };
 }

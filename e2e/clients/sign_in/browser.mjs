@@ -1,7 +1,7 @@
-// Stands for the user's browser where a client opens one: hands the address to the user (tests/support/user.rs).
+// Replaces the browser that a client opens: passes the URL to the simulated user (tests/support/user.rs).
 
-const answer = await fetch(`${process.env.SIGN_IN_USER}/open?${new URLSearchParams({ url: process.argv[2] })}`);
-if (!answer.ok) {
-    console.error(await answer.text());
+const response = await fetch(`${process.env.SIGN_IN_USER}/open?${new URLSearchParams({ url: process.argv[2] })}`);
+if (!response.ok) {
+    console.error(await response.text());
     process.exit(1);
 }

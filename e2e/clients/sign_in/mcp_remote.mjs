@@ -1,22 +1,22 @@
-// `mcp-remote` signs in, for a client that only speaks stdio.
+// Signs in with `mcp-remote`, for a client that only supports stdio.
 
 import { Client } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { fileURLToPath } from 'node:url';
-import { browser, given, play, port } from './play.mjs';
+import { browserEnv, config, play, port } from './play.mjs';
 
-// Version 0.1 loses the request during which it is asked to sign in, except its own first one.
-const old = given.era === 'mcp-remote-0.1';
-const folder = old ? 'mcp-remote-0.1' : 'mcp-remote';
+// Version 0.1 loses the request that requires a sign-in, except its own first request.
+const isOldVersion = config.era === 'mcp-remote-0.1';
+const folder = isOldVersion ? 'mcp-remote-0.1' : 'mcp-remote';
 const program = fileURLToPath(new URL(`../node_modules/${folder}/dist/proxy.js`, import.meta.url));
 
 async function connect() {
-    const args = [program, given.url, String(await port()), '--host', '127.0.0.1', '--allow-http'];
+    const args = [program, config.url, String(await port()), '--host', '127.0.0.1', '--allow-http'];
     args.push('--transport', 'http-only', '--auth-timeout', '60');
-    if (!old) args.push('--protocol', given.era);
-    if (given.document) args.push('--client-metadata-url', given.document);
-    // Its home is where it keeps what it has to keep.
-    const env = { ...browser(), HOME: given.state, MCP_REMOTE_CONFIG_DIR: given.state };
+    if (!isOldVersion) args.push('--protocol', config.era);
+    if (config.document) args.push('--client-metadata-url', config.document);
+    // It stores its data in its home folder.
+    const env = { ...browserEnv(), HOME: config.state, MCP_REMOTE_CONFIG_DIR: config.state };
     const client = new Client({ name: 'waypost-e2e-mcp-remote', version: '1.0.0' });
     await client.connect(new StdioClientTransport({ command: process.execPath, args, env, stderr: 'inherit' }));
     return {

@@ -1,5 +1,6 @@
-// One walkthrough, played to the end by a signed-in user of a client that the caller brings, in two runs: the first is
-// killed in the middle, the second goes on where it was. A connection is `{ version, call(name, arguments), close() }`.
+// Plays one walkthrough to the end as a signed-in user, with a client that the caller provides, in two runs: the first
+// is killed in the middle, the second continues at the same step. A connection is
+// `{ version, call(name, arguments), close() }`.
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -8,36 +9,36 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
- * The script's only argument, JSON: the server's `url`; `on_connect`, whether it wants a sign-in at once; the `era` to
- * speak; `user`, the origin of who signs in (tests/support/user.rs); `state`, a folder for what the client keeps; the
- * `run`, `first` or `second`; `document`, the URL of the client's metadata document, or null when it is to register
+ * The script's only argument, JSON: the server's `url`; `on_connect`, whether connecting requires a sign-in; the `era` to
+ * use; `user`, the origin of the simulated user (tests/support/user.rs); `state`, a folder for the client's data; the
+ * `run`, `first` or `second`; `document`, the URL of the client's metadata document, or null if the client registers
  * itself.
  */
-export const given = JSON.parse(process.argv[2]);
+export const config = JSON.parse(process.argv[2]);
 
-// A client that waits for ever must not hold up a build.
+// A client that never finishes must not block a build.
 setTimeout(() => {
     console.error('the walkthrough was not played within three minutes');
     process.exit(1);
 }, 180_000);
 
-/** Where the client would have the user's browser sent, once signed in: the address, after the sign-in. */
+/** Signs in as the simulated user; returns the URL to which the browser is then redirected. */
 export async function signIn(url) {
-    const answer = await fetch(`${given.user}/drive?${new URLSearchParams({ url })}`);
-    const text = await answer.text();
-    assert.ok(answer.ok, text);
+    const response = await fetch(`${config.user}/drive?${new URLSearchParams({ url })}`);
+    const text = await response.text();
+    assert.ok(response.ok, text);
     return new URL(text);
 }
 
-/** What makes clients that open a browser open ours. */
-export function browser() {
+/** Environment variables that make clients open `browser.mjs` as the browser. */
+export function browserEnv() {
     const script = fileURLToPath(new URL('browser.mjs', import.meta.url));
-    return { BROWSER: `${process.execPath} ${script}`, SIGN_IN_USER: given.user, PATH: process.env.PATH };
+    return { BROWSER: `${process.execPath} ${script}`, SIGN_IN_USER: config.user, PATH: process.env.PATH };
 }
 
-/** A port that was free at the first run, for the client to listen on; the same in both runs. */
+/** A port for the client to listen on, which was free at the first run; the same in both runs. */
 export async function port() {
-    const file = join(given.state, 'port');
+    const file = join(config.state, 'port');
     if (!existsSync(file)) {
         const server = createServer();
         await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -48,62 +49,63 @@ export async function port() {
 }
 
 async function signIns() {
-    const answer = await fetch(`${given.user}/sign-ins`);
-    return Number(await answer.text());
+    const response = await fetch(`${config.user}/sign-ins`);
+    return Number(await response.text());
 }
 
-async function called(connection, name, args) {
+async function callTool(connection, name, args) {
     const result = await connection.call(name, args);
     assert.ok(!result.isError, `${name}: ${JSON.stringify(result)}`);
     return result.structuredContent;
 }
 
-async function next(connection, id, step, completed) {
-    const result = await called(connection, 'next_walkthrough_step', { walkthrough_id: id, current_step_id: step });
+async function completeStep(connection, id, step, completed) {
+    const result = await callTool(connection, 'next_walkthrough_step', { walkthrough_id: id, current_step_id: step });
     assert.equal(result.completed_step_id, step);
     assert.equal(result.progress.completed, completed);
-    assert.equal(result.progress_handle, null, 'who is signed in needs no handle');
+    assert.equal(result.progress_handle, null, 'a signed-in user needs no handle');
     return result;
 }
 
 async function first(connect) {
     const connection = await connect();
-    const { walkthroughs } = await called(connection, 'list_walkthroughs', {});
+    const { walkthroughs } = await callTool(connection, 'list_walkthroughs', {});
     const { id, step_count: total, status } = walkthroughs[0];
     assert.equal(status, 'not_started');
-    assert.equal(await signIns(), given.on_connect ? 1 : 0, 'connecting and listing need a sign-in only on_connect');
-    let result = await called(connection, 'select_walkthrough', { walkthrough_id: id });
-    assert.equal(await signIns(), 1, 'starting does');
+    const expected = config.on_connect ? 1 : 0;
+    assert.equal(await signIns(), expected, 'connecting and listing require a sign-in only with on_connect');
+    let result = await callTool(connection, 'select_walkthrough', { walkthrough_id: id });
+    assert.equal(await signIns(), 1, 'starting a walkthrough requires a sign-in');
     const half = Math.floor(total / 2);
     for (let done = 1; done <= half; done += 1) {
-        result = await next(connection, id, result.step.id, done);
+        result = await completeStep(connection, id, result.step.id, done);
     }
     console.log(JSON.stringify({ protocol_version: connection.version, at: result.step.id, completed: half }));
-    // Until it is killed.
+    // Waits until it is killed.
     await new Promise(() => {});
 }
 
 async function second(connect) {
     const connection = await connect();
-    const { walkthroughs } = await called(connection, 'list_walkthroughs', {});
+    const { walkthroughs } = await callTool(connection, 'list_walkthroughs', {});
     const { id, step_count: total, status } = walkthroughs[0];
-    assert.equal(status, 'in_progress', 'a client that has a token is known when it lists');
-    let result = await called(connection, 'select_walkthrough', { walkthrough_id: id });
+    assert.equal(status, 'in_progress', 'a client with a token is recognised when it lists walkthroughs');
+    let result = await callTool(connection, 'select_walkthrough', { walkthrough_id: id });
     const resumed = result.step.id;
     let steps = result.progress.completed;
     while (result.step !== null) {
         steps += 1;
-        result = await next(connection, id, result.step.id, steps);
+        result = await completeStep(connection, id, result.step.id, steps);
     }
-    assert.equal(steps, total, 'as many steps as the list said');
-    const end = await called(connection, 'get_walkthrough_status', { walkthrough_id: id });
+    assert.equal(steps, total, 'the number of steps is that in the list');
+    const end = await callTool(connection, 'get_walkthrough_status', { walkthrough_id: id });
     assert.equal(end.progress.status, 'completed');
     await connection.close();
     console.log(JSON.stringify({ protocol_version: connection.version, resumed, steps, completed: true }));
     process.exit(0);
 }
 
-/** Plays the run that the script was asked for. */
+/** Plays the run that the configuration selects. */
 export async function play(connect) {
-    await (given.run === 'first' ? first : second)(connect);
+    await (config.run === 'first' ? first : second)(connect);
 }

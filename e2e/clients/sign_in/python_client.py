@@ -1,4 +1,4 @@
-"""The official Python client signs in and plays, in two runs; see play.mjs, which does the same for the others."""
+"""Signs in and plays with the official Python client, in two runs, as play.mjs does for the other clients."""
 
 import json
 import sys
@@ -13,22 +13,22 @@ from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
-GIVEN = json.loads(sys.argv[1])
-# Nobody listens there: the user tells where the browser was sent.
+CONFIG = json.loads(sys.argv[1])
+# Nothing listens on this port: the simulated user returns the URL to which the browser was redirected.
 REDIRECT = "http://127.0.0.1:33419/callback"
 
 
 def check(condition: bool, what: str, about: object = "") -> None:
-    """`assert` that `python -O` does not take away."""
+    """An `assert` that `python -O` does not remove."""
     if not condition:
         raise AssertionError(f"{what}: {about}" if about else what)
 
 
 class Store:
-    """What the client keeps between its runs."""
+    """The data that the client stores between its runs."""
 
     def __init__(self) -> None:
-        self.folder = Path(GIVEN["state"])
+        self.folder = Path(CONFIG["state"])
 
     def _read(self, name: str, model):
         file = self.folder / name
@@ -48,18 +48,18 @@ class Store:
 
 
 class User:
-    """Who signs in (tests/support/user.rs)."""
+    """The simulated user who signs in (tests/support/user.rs)."""
 
     def __init__(self) -> None:
-        self.http = httpx2.AsyncClient(base_url=GIVEN["user"], trust_env=False, timeout=60)
+        self.http = httpx2.AsyncClient(base_url=CONFIG["user"], trust_env=False, timeout=60)
         self.callback = ""
 
     async def open(self, url: str) -> None:
-        answer = await self.http.get("/drive", params={"url": url})
-        check(answer.status_code == 200, "the user can sign in", answer.text)
-        self.callback = answer.text
+        response = await self.http.get("/drive", params={"url": url})
+        check(response.status_code == 200, "the user can sign in", response.text)
+        self.callback = response.text
 
-    async def answer(self) -> AuthorizationCodeResult:
+    async def callback_result(self) -> AuthorizationCodeResult:
         query = parse_qs(urlsplit(self.callback).query)
         values = {name: query.get(name, [None])[0] for name in ("code", "state", "iss")}
         return AuthorizationCodeResult(**values)
@@ -74,11 +74,11 @@ async def call(client: Client, name: str, arguments: dict) -> dict:
     return result.structured_content
 
 
-async def next_step(client: Client, walkthrough: str, step: str, completed: int) -> dict:
+async def complete_step(client: Client, walkthrough: str, step: str, completed: int) -> dict:
     arguments = {"walkthrough_id": walkthrough, "current_step_id": step}
     result = await call(client, "next_walkthrough_step", arguments)
     check(result["completed_step_id"] == step and result["progress"]["completed"] == completed, "progress", result)
-    check(result["progress_handle"] is None, "who is signed in needs no handle")
+    check(result["progress_handle"] is None, "a signed-in user needs no handle")
     return result
 
 
@@ -92,11 +92,11 @@ async def connect(user: User):
         token_endpoint_auth_method="none",
     )
     auth = OAuthClientProvider(
-        GIVEN["url"], metadata, Store(), user.open, user.answer, client_metadata_url=GIVEN["document"]
+        CONFIG["url"], metadata, Store(), user.open, user.callback_result, client_metadata_url=CONFIG["document"]
     )
     async with httpx2.AsyncClient(auth=auth, trust_env=False, timeout=60) as http:
-        transport = streamable_http_client(GIVEN["url"], http_client=http)
-        async with Client(transport, mode=GIVEN["era"]) as client:
+        transport = streamable_http_client(CONFIG["url"], http_client=http)
+        async with Client(transport, mode=CONFIG["era"]) as client:
             yield client
 
 
@@ -104,40 +104,40 @@ async def first() -> None:
     user = User()
     async with connect(user) as client:
         walkthrough = (await call(client, "list_walkthroughs", {}))["walkthroughs"][0]
-        check(walkthrough["status"] == "not_started", "nothing is started", walkthrough)
-        wanted = 1 if GIVEN["on_connect"] else 0
-        check(await user.sign_ins() == wanted, "connecting and listing need a sign-in only on_connect")
+        check(walkthrough["status"] == "not_started", "no walkthrough is started", walkthrough)
+        expected = 1 if CONFIG["on_connect"] else 0
+        check(await user.sign_ins() == expected, "connecting and listing require a sign-in only with on_connect")
         result = await call(client, "select_walkthrough", {"walkthrough_id": walkthrough["id"]})
-        check(await user.sign_ins() == 1, "starting does")
+        check(await user.sign_ins() == 1, "starting a walkthrough requires a sign-in")
         half = walkthrough["step_count"] // 2
         for done in range(1, half + 1):
-            result = await next_step(client, walkthrough["id"], result["step"]["id"], done)
-        told = {"protocol_version": client.protocol_version, "at": result["step"]["id"], "completed": half}
-        print(json.dumps(told), flush=True)
-        # Until it is killed.
+            result = await complete_step(client, walkthrough["id"], result["step"]["id"], done)
+        outcome = {"protocol_version": client.protocol_version, "at": result["step"]["id"], "completed": half}
+        print(json.dumps(outcome), flush=True)
+        # Waits until it is killed.
         await anyio.sleep_forever()
 
 
 async def second() -> None:
     async with connect(User()) as client:
         walkthrough = (await call(client, "list_walkthroughs", {}))["walkthroughs"][0]
-        check(walkthrough["status"] == "in_progress", "a client that has a token is known when it lists", walkthrough)
+        check(walkthrough["status"] == "in_progress", "a client with a token is recognised when it lists walkthroughs", walkthrough)
         result = await call(client, "select_walkthrough", {"walkthrough_id": walkthrough["id"]})
         resumed, steps = result["step"]["id"], result["progress"]["completed"]
         while result["step"] is not None:
             steps += 1
-            result = await next_step(client, walkthrough["id"], result["step"]["id"], steps)
-        check(steps == walkthrough["step_count"], "as many steps as the list said", steps)
+            result = await complete_step(client, walkthrough["id"], result["step"]["id"], steps)
+        check(steps == walkthrough["step_count"], "the number of steps is that in the list", steps)
         end = await call(client, "get_walkthrough_status", {"walkthrough_id": walkthrough["id"]})
         check(end["progress"]["status"] == "completed", "it is completed", end)
-        told = {"protocol_version": client.protocol_version, "resumed": resumed, "steps": steps, "completed": True}
-        print(json.dumps(told), flush=True)
+        outcome = {"protocol_version": client.protocol_version, "resumed": resumed, "steps": steps, "completed": True}
+        print(json.dumps(outcome), flush=True)
 
 
 async def main() -> None:
-    # A client that waits for ever must not hold up a build.
+    # A client that never finishes must not block a build.
     with anyio.fail_after(180):
-        await (first if GIVEN["run"] == "first" else second)()
+        await (first if CONFIG["run"] == "first" else second)()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-// The TypeScript client of version 2 signs in. What it has to keep is in a file.
+// Signs in with version 2 of the TypeScript client, which stores its data in a file.
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client';
-import { given, play, signIn } from './play.mjs';
+import { config, play, signIn } from './play.mjs';
 
 const ERAS = { legacy: {}, auto: { versionNegotiation: { mode: 'auto' } } };
 
-/** What the client keeps between its runs. */
+/** The data that the client stores between its runs. */
 class Store {
-    file = join(given.state, 'store.json');
+    file = join(config.state, 'store.json');
 
     get(name) {
         return existsSync(this.file) ? JSON.parse(readFileSync(this.file, 'utf8'))[name] : undefined;
@@ -24,9 +24,9 @@ class Store {
 
 class Provider {
     store = new Store();
-    // Nobody listens there: the user tells where the browser was sent.
+    // Nothing listens on this port: the simulated user returns the URL to which the browser was redirected.
     redirectUrl = 'http://127.0.0.1:33418/callback';
-    clientMetadataUrl = given.document ?? undefined;
+    clientMetadataUrl = config.document ?? undefined;
     clientMetadata = {
         client_name: 'TypeScript client',
         redirect_uris: [this.redirectUrl],
@@ -70,10 +70,10 @@ class Provider {
     }
 }
 
-/** A client that is connected; it signs in for that where it has to. */
+/** Connects a client and signs in if required. */
 async function open(authProvider) {
-    const client = new Client({ name: 'waypost-e2e-ts-v2', version: '1.0.0' }, ERAS[given.era]);
-    const transport = new StreamableHTTPClientTransport(new URL(given.url), { authProvider });
+    const client = new Client({ name: 'waypost-e2e-ts-v2', version: '1.0.0' }, ERAS[config.era]);
+    const transport = new StreamableHTTPClientTransport(new URL(config.url), { authProvider });
     try {
         await client.connect(transport);
     } catch (error) {

@@ -1,6 +1,6 @@
-"""The argument of each script, JSON: `url`, the server's address; `model`, the origin of the scripted model; `token`, a
-preset access token, or null; `user`, the origin of the person who signs in (tests/support/user.rs), or null; `state`, a
-folder for what the client keeps between its processes."""
+"""The argument of each script, JSON: `url`, the server's URL; `model`, the origin of the scripted model; `token`, a
+preset access token, or null; `user`, the origin of the simulated user who signs in (tests/support/user.rs), or null; `state`, a
+folder for what the client stores between its processes."""
 
 import json
 import sys
@@ -11,21 +11,21 @@ from urllib.request import ProxyHandler, build_opener
 from mcp.client.auth import OAuthClientProvider
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
-GIVEN = json.loads(sys.argv[1])
-URL = GIVEN["url"]
-MODEL = GIVEN["model"]
-HEADERS = {"Authorization": f"Bearer {GIVEN['token']}"} if GIVEN["token"] else {}
-# Nothing listens there: the test says where the browser was redirected to.
+CONFIG = json.loads(sys.argv[1])
+URL = CONFIG["url"]
+MODEL = CONFIG["model"]
+HEADERS = {"Authorization": f"Bearer {CONFIG['token']}"} if CONFIG["token"] else {}
+# Nothing listens on this port: the test returns the URL to which the browser was redirected.
 REDIRECT = "http://127.0.0.1:33419/callback"
 # The plan of the test has fewer turns.
 TURNS = 40
 
 
 class _Store:
-    """Keeps tokens and the client's registration in files."""
+    """Stores tokens and the client's registration in files."""
 
     def __init__(self) -> None:
-        self.folder = Path(GIVEN["state"])
+        self.folder = Path(CONFIG["state"])
 
     def _read(self, name, model):
         file = self.folder / name
@@ -45,18 +45,18 @@ class _Store:
 
 
 def oauth():
-    """The SDK's own OAuth client, for `auth` of the frameworks' HTTP clients; `None` without a person to sign in."""
-    if not GIVEN["user"]:
+    """The SDK's own OAuth client, for `auth` of the frameworks' HTTP clients; `None` without a user to sign in."""
+    if not CONFIG["user"]:
         return None
     callback = ""
 
     async def redirect(url: str) -> None:
         nonlocal callback
         opener = build_opener(ProxyHandler({}))
-        with opener.open(f"{GIVEN['user']}/drive?{urlencode({'url': url})}", timeout=60) as answer:
-            callback = answer.read().decode()
+        with opener.open(f"{CONFIG['user']}/drive?{urlencode({'url': url})}", timeout=60) as response:
+            callback = response.read().decode()
 
-    async def answer():
+    async def callback_result():
         query = {name: values[0] for name, values in parse_qs(urlsplit(callback).query).items()}
         try:
             from mcp.client.auth import AuthorizationCodeResult
@@ -72,4 +72,4 @@ def oauth():
         response_types=["code"],
         token_endpoint_auth_method="none",
     )
-    return OAuthClientProvider(URL, metadata, _Store(), redirect, answer)
+    return OAuthClientProvider(URL, metadata, _Store(), redirect, callback_result)
