@@ -1,7 +1,7 @@
-//! Configuration: flags, then environment, then file, then defaults; one table of settings for all of them.
+//! Configuration from flags, environment, file and defaults, in this order of precedence, based on one table of settings.
 //!
-//! Everything that can be set is a row of [`table::SETTINGS`]. Whatever is not in the table, or does not parse, stops
-//! the start with a message that names the setting and where it came from, and never its value when that is a secret.
+//! Every setting is a row of [`table::SETTINGS`]. An unknown or invalid setting is a start-up error. Its message contains
+//! the name and the source of the setting, but never the value of a secret.
 
 mod env;
 pub mod table;
@@ -24,15 +24,15 @@ use waypost_outbound::Allowance;
 use table::{SETTINGS, Setting};
 pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
 
-/// Milliseconds of a day.
+/// Milliseconds per day.
 const DAY_MS: i64 = 24 * 3_600_000;
 
-/// Where a value was set. Ordered by weight: a later one wins.
+/// The source of a value, in ascending order of precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The file of `--config`.
+    /// The configuration file.
     File(PathBuf),
-    /// A variable of the environment, by name.
+    /// An environment variable, by name.
     Environment(String),
     /// A flag, by name.
     Flag(&'static str),
@@ -41,52 +41,52 @@ pub enum Origin {
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::File(path) => write!(f, "from the file {}", path.display()),
-            Self::Environment(name) => write!(f, "from the environment, {name}"),
-            Self::Flag(name) => write!(f, "from the flag {name}"),
+            Self::File(path) => write!(f, "from file {}", path.display()),
+            Self::Environment(name) => write!(f, "from environment variable {name}"),
+            Self::Flag(name) => write!(f, "from flag {name}"),
         }
     }
 }
 
-/// Why the configuration cannot be used.
+/// A configuration error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("the configuration file {path} cannot be read: {source}", path = path.display())]
+    #[error("cannot read the configuration file {path}: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not valid TOML.
     #[error("the configuration file {path} is not valid TOML, line {line}: {message}", path = path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line number, starting at 1.
         line: usize,
-        /// What is wrong, without the text of the line: it may hold a secret.
+        /// The problem, without the text of the line, which may contain a secret.
         message: String,
     },
-    /// There is no such setting.
+    /// The setting does not exist.
     #[error("unknown setting `{name}` ({origin}){hint}", hint = hint(suggestion.as_deref()))]
     Unknown {
-        /// As it was written.
+        /// The name as written.
         name: String,
-        /// Where.
+        /// Its source.
         origin: Origin,
-        /// The setting that it looks like.
+        /// A setting with a similar name.
         suggestion: Option<String>,
     },
-    /// A value does not fit.
+    /// The value is invalid.
     #[error("invalid setting `{name}` ({origin}): {reason}")]
     Invalid {
         /// The setting.
         name: &'static str,
-        /// Where.
+        /// Its source.
         origin: Origin,
-        /// What is wrong, and what would be right.
+        /// The problem and the expected format.
         reason: String,
     },
 }
@@ -94,130 +94,130 @@ pub enum Error {
 fn hint(suggestion: Option<&str>) -> String {
     match suggestion {
         Some(name) => format!("; did you mean `{name}`?"),
-        None => "; `waypost --help` and docs/config.md list the settings".to_owned(),
+        None => "; see docs/config.md for all settings".to_owned(),
     }
 }
 
 impl Error {
-    /// Whether a flag is to blame: wrong usage of the command line.
+    /// Whether the error was caused by a flag, which counts as incorrect usage.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
+    pub fn is_usage_error(&self) -> bool {
         matches!(self, Self::Unknown { origin: Origin::Flag(_), .. } | Self::Invalid { origin: Origin::Flag(_), .. })
     }
 }
 
-/// What the configuration is read from.
+/// The sources of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The file of `--config`.
+    /// The file passed with `--config`.
     pub file: Option<PathBuf>,
     /// The environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// Settings that were given as flags: the setting's name and its value.
+    /// Settings passed as flags: name and value.
     pub flags: Vec<(&'static str, String)>,
 }
 
-/// Waypost as a client of a provider with which users sign in to the console.
+/// Waypost's client credentials at an identity provider for console users.
 #[derive(Debug, Clone, Default)]
 pub struct OauthClient {
-    /// Its name there.
+    /// The client ID.
     pub id: Option<String>,
-    /// Its secret there.
+    /// The client secret.
     pub secret: Option<SecretText>,
 }
 
-/// Everything that can be set, checked.
+/// The validated settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the hosted MCP servers are served.
+    /// Main listen address.
     pub listen: SocketAddr,
-    /// The origin under which others reach this installation; see [`Settings::public_url`] for its default.
+    /// Public origin of this installation; see [`Settings::public_url`] for the default.
     pub public_url: Option<Url>,
-    /// The database.
+    /// Database URL.
     pub database_url: DatabaseUrl,
-    /// Where files are kept.
+    /// Data directory.
     pub data_dir: PathBuf,
-    /// Where metrics and health are served; none when switched off.
+    /// Listen address of the diagnostics port; `None` if disabled.
     pub diagnostics_listen: Option<SocketAddr>,
-    /// The key that signs and encrypts, when it is set and not kept in a file.
+    /// Secret key, if it is configured and not stored in a file.
     pub secret_key: Option<SecretKey>,
-    /// The key before that one.
+    /// Previous secret key.
     pub secret_key_previous: Option<SecretKey>,
-    /// Proxies whose forwarded headers count.
+    /// Proxies whose forwarded headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Private networks that outgoing requests may reach, by purpose and organisation.
     pub outbound_allow: Vec<Allowance>,
     /// Whether clients may name a metadata document.
     pub client_documents: ClientDocuments,
-    /// Root certificates that requests to others trust beside the system's.
+    /// File with root certificates that outgoing requests trust in addition to the system's.
     pub outbound_ca_file: Option<PathBuf>,
-    /// How mails are sent; none when they cannot be.
+    /// Mail transport; `None` if mail is disabled.
     pub smtp_url: Option<MailUrl>,
-    /// Whom mails come from.
+    /// Sender of emails.
     pub mail_from: Option<Sender>,
-    /// Who may make an account of the console for themselves.
+    /// Policy for creating console accounts.
     pub sign_up: SignUpPolicy,
-    /// Waypost as a client of GitHub: id and secret.
+    /// Client credentials at GitHub.
     pub github: OauthClient,
-    /// Waypost as a client of Google.
+    /// Client credentials at Google.
     pub google: OauthClient,
-    /// Waypost as a client of a provider of OpenID Connect.
+    /// Client credentials at an OpenID Connect provider.
     pub openid: OauthClient,
-    /// That provider's issuer.
+    /// Issuer of that provider.
     pub openid_issuer: Option<String>,
-    /// What that provider is called.
+    /// Display name of that provider.
     pub openid_name: String,
-    /// Calls per second of one caller; 0 is no limit.
+    /// Calls per second per caller; 0 for no limit.
     pub rate_limit_per_caller: u32,
-    /// Calls of one caller at once.
+    /// Burst size per caller.
     pub rate_limit_burst: u32,
-    /// How many times that the users with progress of one client address may call together.
+    /// Combined limit of all anonymous users with progress on one client address, as a multiple of the limit per caller.
     pub rate_limit_callers_per_address: u32,
-    /// New anonymous users per hour of one client address; 0 is no limit.
+    /// New anonymous users per hour per client address; 0 for no limit.
     pub new_users_per_address: u32,
-    /// Calls per second of one server; 0 is no limit.
+    /// Calls per second per server; 0 for no limit.
     pub rate_limit_per_server: u32,
-    /// Tickets per hour from one client address.
+    /// Support tickets per hour per client address; 0 for no limit.
     pub ticket_limit_per_address: u32,
-    /// Tickets per hour on one server.
+    /// Support tickets per hour per server; 0 for no limit.
     pub ticket_limit_per_server: u32,
-    /// Streams of `subscriptions/listen` in this process; 0 for no limit.
+    /// `subscriptions/listen` streams in this process; 0 for no limit.
     pub listen_limit: u32,
-    /// Streams to one hosted server; 0 for no limit.
+    /// Streams per hosted server; 0 for no limit.
     pub listen_limit_per_server: u32,
-    /// Streams from one client address; 0 for no limit.
+    /// Streams per client address; 0 for no limit.
     pub listen_limit_per_address: u32,
-    /// Connections of the main port; 0 for as many as the file descriptors allow.
+    /// Connections to the main port; 0 for as many as the file descriptors allow.
     pub connection_limit: u32,
-    /// Connections from one client address; 0 for no limit.
+    /// Connections per client address; 0 for no limit.
     pub connection_limit_per_address: u32,
-    /// Connections of the diagnostics port.
+    /// Connections to the diagnostics port.
     pub diagnostics_connection_limit: u32,
-    /// Seconds for a complete request head.
+    /// Timeout for a complete request head, in seconds.
     pub header_timeout_seconds: u32,
-    /// Bytes of a request head.
+    /// Maximum size of a request head in bytes.
     pub header_limit_bytes: u32,
-    /// Seconds that a request body may be behind [`Settings::body_bytes_per_second`].
+    /// Seconds that a request body may lag behind [`Settings::body_bytes_per_second`].
     pub body_timeout_seconds: u32,
-    /// Bytes per second of a request body; 0 for no limit.
+    /// Minimum transfer rate of a request body in bytes per second; 0 for no limit.
     pub body_bytes_per_second: u32,
-    /// Bytes of all incomplete request bodies; 0 for no limit.
+    /// Memory for all incomplete request bodies in bytes; 0 for no limit.
     pub body_memory_bytes: u64,
-    /// Seconds between two requests on a connection.
+    /// Idle timeout between requests on a connection, in seconds.
     pub keep_alive_seconds: u32,
-    /// Seconds for a client to accept any bytes of its response.
+    /// Timeout for a client to accept any bytes of its response, in seconds.
     pub response_timeout_seconds: u32,
-    /// Requests at the same time on a connection of HTTP/2.
+    /// Concurrent requests per HTTP/2 connection.
     pub http2_stream_limit: u32,
-    /// Requests that a connection of HTTP/2 may cancel within a minute; 0 for no limit.
+    /// Requests that an HTTP/2 connection may cancel per minute; 0 for no limit.
     pub http2_reset_limit: u32,
-    /// How long logs are kept.
+    /// Retention periods.
     pub retention: RetentionPeriods,
-    /// How log lines look.
+    /// Log format.
     pub log_format: LogFormat,
-    /// Which log lines are written.
+    /// Log level.
     pub log_level: LogLevel,
-    /// Memory for published versions, in bytes.
+    /// Size of the cache for published versions in bytes.
     pub version_cache_bytes: u64,
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -281,10 +281,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the configuration.
+    /// Loads the settings.
     ///
     /// # Errors
-    /// When a setting is unknown or invalid, wherever it stands, or the file cannot be read.
+    /// If a setting is unknown or invalid, or the file cannot be read.
     pub fn load(sources: &Sources) -> Result<Self, Error> {
         let mut settings = Self::default();
         let (file, values) = env::settings(&sources.environment)?;
@@ -320,8 +320,8 @@ impl Settings {
                 let suggestion = closest(name, SETTINGS.iter().map(|setting| setting.name.to_owned()));
                 return Err(Error::Unknown { name: name.clone(), origin, suggestion });
             };
-            let Some(text) = plain(value) else {
-                let reason = "expected a text, a number or a list of texts".to_owned();
+            let Some(text) = toml_text(value) else {
+                let reason = "expected a string, a number or a list of strings".to_owned();
                 return Err(Error::Invalid { name: setting.name, origin, reason });
             };
             self.apply(setting, origin, &text)?;
@@ -339,13 +339,13 @@ impl Settings {
         Ok(())
     }
 
-    /// Where a setting was set; none when it has its default.
+    /// Returns the source of a setting; `None` if it has its default value.
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         self.origins.get(name)
     }
 
-    /// The origin under which others reach this installation, when it listens on `port`.
+    /// Returns the public origin of this installation, given the port it listens on.
     #[must_use]
     pub fn public_url(&self, port: u16) -> Url {
         self.public_url.clone().unwrap_or_else(|| {
@@ -354,17 +354,17 @@ impl Settings {
         })
     }
 
-    /// Whether forwarded headers from `peer` count.
+    /// Whether forwarded headers from `peer` are trusted.
     #[must_use]
     pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
-        // A socket that speaks both families shows an IPv4 peer as ::ffff:a.b.c.d.
+        // A dual-stack socket reports an IPv4 peer as ::ffff:a.b.c.d.
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 }
 
-/// A value of the file as the text that the environment would have; none for tables and times.
-fn plain(value: &toml::Value) -> Option<String> {
+/// Converts a TOML value to the text that an environment variable would have. `None` for tables, floats and times.
+fn toml_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
@@ -377,7 +377,7 @@ fn plain(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// The candidate that differs least from `name`, when it is near enough to be a slip.
+/// Returns the candidate most similar to `name`, if it is similar enough to be a typo.
 fn closest(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     candidates
         .map(|candidate| (distance(&name.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate))
@@ -386,7 +386,7 @@ fn closest(name: &str, candidates: impl Iterator<Item = String>) -> Option<Strin
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance: how many letters to change, add or leave out.
+/// Returns the Levenshtein distance between two strings.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,4 @@
-//! The demo: an organisation, a server and three walkthroughs, made once, so that the first look needs no preparation.
+//! The demo: an organisation, a server and three walkthroughs, created once.
 
 use std::net::SocketAddr;
 
@@ -12,35 +12,35 @@ use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, system};
 
-/// Slug of the demo's organisation and of its server.
+/// Slug of the demo organisation and of its server.
 const SLUG: &str = "demo";
 
-/// The walkthroughs that come along, in the order in which they are offered.
+/// The walkthroughs, in display order.
 const ORDER: &[&str] = &["waypost-in-ten-minutes.json", "git-from-zero.json", "install-a-service.json"];
 
 #[derive(RustEmbed)]
 #[folder = "demo"]
 struct Files;
 
-/// Makes the demo, unless its organisation is there: what was changed or deleted since stays as it is.
+/// Creates the demo, unless its organisation exists. Later changes and deletions are not reverted.
 ///
 /// # Errors
-/// When the database fails, or the slug of the server is taken by another organisation.
+/// If the database fails, or another organisation uses the slug of the server.
 pub async fn create(db: &Db) -> anyhow::Result<()> {
     let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
     if system::find_organization(&mut db.read().await?, SLUG).await?.is_some() {
         return Ok(());
     }
     let organization = organizations::create(&cx, &ops, SLUG, Some("Demo")).await?;
-    if let Err(error) = fill(&cx, &ops, &organization.id).await {
-        // All of it or nothing: otherwise the next start would take the half for the whole.
+    if let Err(error) = create_content(&cx, &ops, &organization.id).await {
+        // Delete a partial demo, which the next start would take for a complete one.
         organizations::delete(&cx, &ops, &organization.id).await?;
         return Err(error);
     }
     Ok(())
 }
 
-async fn fill(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> anyhow::Result<()> {
+async fn create_content(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> anyhow::Result<()> {
     let settings = servers::ServerSettings {
         name: Some("Waypost demo".to_owned()),
         product_name: Some("Waypost".to_owned()),
@@ -48,7 +48,7 @@ async fn fill(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> anyhow::Res
     };
     servers::create(cx, ops, organization, SLUG, &settings).await?;
     for name in ORDER {
-        let file = Files::get(name).with_context(|| format!("{name} is not part of this program"))?;
+        let file = Files::get(name).with_context(|| format!("{name} is not included in this program"))?;
         let text = std::str::from_utf8(&file.data)?;
         let parsed = transfer::parse(name, text).map_err(|error| anyhow!("{name}: {error}"))?;
         let options = ImportOptions { server: Some(SLUG.to_owned()), publish: true, ..ImportOptions::default() };
@@ -57,19 +57,19 @@ async fn fill(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> anyhow::Res
     Ok(())
 }
 
-/// The line that leads to the public page of the demo server.
+/// Returns the line with the URL of the demo server's public page.
 #[must_use]
-pub fn invitation(public_url: &PublicUrl) -> String {
+pub fn page_hint(public_url: &PublicUrl) -> String {
     format!("open in a browser: {}/s/{SLUG}", public_url.origin())
 }
 
-/// How to play the demo in a terminal.
+/// Returns the instructions for playing the demo in a terminal.
 #[must_use]
-pub fn snippets(address: SocketAddr) -> String {
+pub fn usage_hint(address: SocketAddr) -> String {
     format!(
         "\n\
-         The demo server is ready. Open its page in a browser: it shows how to connect your AI client.\n\
-         Or play it in another terminal:\n\
+         The demo server is ready. Open its page in a browser to see how to connect your AI client,\n\
+         or play a walkthrough in another terminal:\n\
          \n\
          \x20   waypost walk http://{address}/s/{SLUG}/mcp\n"
     )

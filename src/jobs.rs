@@ -1,7 +1,7 @@
-//! The background jobs of `serve` beside its requests. `hosting.jobs()` supervises them; docs/operations.md lists them.
+//! The background jobs of `serve`. They are supervised by `hosting.jobs()` and listed in docs/operations.md.
 //!
-//! Jobs on what is shared have a lease: of several replicas, one runs them. Jobs on what each process has for itself run
-//! everywhere, and so does the sending of webhooks, because each message is claimed by one process.
+//! Jobs on shared data have a lease, so that only one replica runs them. Jobs on the state of a process run in every
+//! process. So does the sending of webhooks, because each delivery is claimed by one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,31 +20,31 @@ use crate::notifications::NotificationSender;
 use crate::telemetry::Metrics;
 use crate::webhooks::{self, WebhookQueue, WebhookSender};
 
-/// How often memory that nobody needs is given back.
-const OFTEN: Duration = Duration::from_secs(5);
-/// How often the database is looked through.
-const SELDOM: Duration = Duration::from_secs(30);
-/// How often the queue of webhooks is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// A job of every few seconds is late after this long.
-const LATE: Duration = Duration::from_secs(60);
-/// The job of emails is late after this long: its ten rounds, each with the timeouts of a mail server.
-const SLOW: Duration = Duration::from_secs(15 * 60);
+/// Interval of memory maintenance.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of jobs on the database.
+const DATABASE_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval at which queues are polled.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which a job that runs every few seconds is late.
+const FREQUENT_LATE_AFTER: Duration = Duration::from_secs(60);
+/// Time after which the email job is late: ten rounds, each with the timeouts of a mail server.
+const EMAIL_LATE_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// What the jobs work on.
+/// The data that the jobs work on.
 #[derive(Clone)]
 pub struct JobContext {
     /// The metrics of this process.
     pub metrics: Metrics,
-    /// The ways to organisations' identity providers.
+    /// The context for requests to identity providers and webhook receivers.
     pub provider_context: IdentityProviderContext,
-    /// How long logs are kept.
+    /// The retention periods of logs.
     pub retention: RetentionPeriods,
     /// The database.
     pub db: Db,
 }
 
-/// Starts all jobs among `jobs`. They end with [`Jobs::stop`].
+/// Starts all jobs. They end with [`Jobs::stop`].
 pub fn start(jobs: &Jobs, context: JobContext) {
     start_local(jobs, &context);
     let leases = Arc::new(JobLeases::new(context.db.clone(), Arc::new(SystemClock), &SystemRandom));
@@ -81,29 +81,29 @@ pub fn start(jobs: &Jobs, context: JobContext) {
     });
 }
 
-/// Starts the sending of emails about tickets, in every process: each digest and each email is claimed by one. A mail server
-/// that times out makes a run slow, which is no reason to take a process out of service.
+/// Starts the job that sends emails about tickets. It runs in every process, because each digest and each email is claimed
+/// by one process. A mail server that times out makes a run slow, but must not take the process out of service.
 pub fn start_emails(jobs: &Jobs, sender: NotificationSender) {
-    jobs.start(Job { late_after: SLOW, ..Job::new(notifications::JOB, LOOK) }, move || {
+    jobs.start(Job { late_after: EMAIL_LATE_AFTER, ..Job::new(notifications::JOB, POLL_INTERVAL) }, move || {
         let sender = sender.clone();
-        async move { Ok(sender.look().await?) }
+        async move { Ok(sender.send_due().await?) }
     });
 }
 
-/// Jobs that every process has for itself.
+/// Starts the jobs that run in every process.
 fn start_local(jobs: &Jobs, context: &JobContext) {
     let (context, registry) = (context.clone(), jobs.clone());
-    let deliveries = WebhookSender {
+    let sender = WebhookSender {
         cx: Ctx::operator(),
         ops: Ops::new(context.db.clone()),
         provider_context: context.provider_context.clone(),
     };
-    let queue = Arc::new(WebhookQueue::new(deliveries));
-    jobs.start(Job { late_after: LATE, ..Job::new(webhooks::JOB, LOOK) }, move || {
+    let queue = Arc::new(WebhookQueue::new(sender));
+    jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new(webhooks::JOB, POLL_INTERVAL) }, move || {
         let queue = Arc::clone(&queue);
-        async move { Ok(queue.look().await?) }
+        async move { Ok(queue.start_due().await?) }
     });
-    jobs.start(Job { late_after: LATE, ..Job::new("memory", OFTEN) }, move || {
+    jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("memory", MEMORY_INTERVAL) }, move || {
         let (context, registry) = (context.clone(), registry.clone());
         async move {
             context.metrics.upkeep();
@@ -113,7 +113,7 @@ fn start_local(jobs: &Jobs, context: &JobContext) {
     });
 }
 
-/// How jobs on what all replicas share are started.
+/// Starts jobs on shared data, with a lease.
 struct LeasedJobs<'a> {
     jobs: &'a Jobs,
     leases: Arc<dyn Leases>,
@@ -127,6 +127,6 @@ impl LeasedJobs<'_> {
         R: Future<Output = Result> + Send + 'static,
     {
         let db = self.db.clone();
-        self.jobs.start_leased(Job::new(name, SELDOM), Arc::clone(&self.leases), move || run(db.clone()));
+        self.jobs.start_leased(Job::new(name, DATABASE_INTERVAL), Arc::clone(&self.leases), move || run(db.clone()));
     }
 }

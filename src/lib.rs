@@ -1,4 +1,4 @@
-//! The program `waypost`: its commands, and the wiring of its parts. A library only so that tests can reach it.
+//! The program `waypost`: its commands, and the wiring of its parts. A library so that tests can use it.
 
 pub mod cmd;
 pub mod config;

@@ -1,5 +1,5 @@
-//! Advisory locks between processes, held on a file beside the database. The operating system lets go of them when
-//! the process ends, however it ends; the file itself stays.
+//! Advisory file locks between processes, on a file next to the database. The operating system releases a lock when its
+//! process ends for any reason; the file remains.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
@@ -7,64 +7,64 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// A lock that is held until it is dropped.
+/// A lock. Released when dropped.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
 }
 
-/// What came of asking for a lock without waiting.
+/// The result of trying to acquire a lock without waiting.
 #[derive(Debug)]
 pub enum LockAttempt {
-    /// It is ours.
+    /// The lock was acquired.
     Acquired(FileLock),
-    /// Another process has it.
+    /// Another process holds the lock.
     HeldElsewhere,
 }
 
-/// The file of the lock that is held while migrations run on the SQLite database `database`.
+/// Returns the lock file for migrations of the SQLite database `database`.
 #[must_use]
 pub fn migration_file(database: &Path) -> PathBuf {
-    beside(database, ".migrate.lock")
+    with_suffix(database, ".migrate.lock")
 }
 
-/// The file of the lock that `serve` holds on the SQLite database `database`.
+/// Returns the lock file of `serve` for the SQLite database `database`.
 #[must_use]
 pub fn serve_file(database: &Path) -> PathBuf {
-    beside(database, ".serve.lock")
+    with_suffix(database, ".serve.lock")
 }
 
-fn beside(database: &Path, ending: &str) -> PathBuf {
+fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
-    name.push(ending);
+    name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Waits for the lock. Blocks the thread.
+/// Acquires the lock, waiting until it is free. Blocks the thread.
 ///
 /// # Errors
-/// When the file cannot be made or locked.
+/// If the file cannot be created or locked.
 pub fn acquire(path: &Path) -> anyhow::Result<FileLock> {
     let file = open(path)?;
-    file.lock().with_context(|| no_lock(path))?;
+    file.lock().with_context(|| lock_error(path))?;
     Ok(FileLock { _file: file })
 }
 
-/// Takes the lock when nobody has it.
+/// Acquires the lock if it is free.
 ///
 /// # Errors
-/// When the file cannot be made or locked.
+/// If the file cannot be created or locked.
 pub fn try_acquire(path: &Path) -> anyhow::Result<LockAttempt> {
     let mut file = open(path)?;
     match file.try_lock() {
         Ok(()) => {
-            // Only a help for people who look into the file; the lock does not depend on it.
+            // Informational only; the lock does not depend on the content.
             let _ =
                 file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
             Ok(LockAttempt::Acquired(FileLock { _file: file }))
         }
         Err(TryLockError::WouldBlock) => Ok(LockAttempt::HeldElsewhere),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| no_lock(path)),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| lock_error(path)),
     }
 }
 
@@ -75,11 +75,11 @@ fn open(path: &Path) -> anyhow::Result<File> {
         .read(true)
         .write(true)
         .open(path)
-        .with_context(|| format!("cannot write the lock file {}: give the folder to the user that runs waypost, or choose another with --data-dir", path.display()))
+        .with_context(|| format!("cannot write the lock file {}: make the folder writable for the user that runs waypost, or choose another with --data-dir", path.display()))
 }
 
-fn no_lock(path: &Path) -> String {
-    format!("cannot lock {}: the folder must be on a file system that has locks", path.display())
+fn lock_error(path: &Path) -> String {
+    format!("cannot lock {}: the folder must be on a file system that supports locks", path.display())
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holder_at_a_time() {
+    fn a_lock_has_one_holder_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = serve_file(&folder.path().join("waypost.db"));
         assert!(path.ends_with("waypost.db.serve.lock"));

@@ -1,4 +1,4 @@
-//! How mail is sent, as the settings want it.
+//! Starts the sending of email according to the settings.
 
 use std::time::Duration;
 
@@ -9,34 +9,35 @@ use waypost_ops::public_url::PublicUrl;
 
 use crate::config::Settings;
 
-/// Starts sending email, with workers among `jobs`. Returns `None` if the installation is not set up for it. The demo prints its emails to the terminal,
-/// unless a mail server is set.
+/// Starts the email workers in `jobs`. Returns `None` if email is not configured. Without a mail server, the demo prints
+/// emails to the terminal.
 ///
 /// # Errors
-/// When the mail server's URL or the sender cannot be used.
+/// If the mail server's URL or the sender is not usable.
 pub fn start(settings: &Settings, public_url: &PublicUrl, demo: bool, jobs: &Jobs) -> anyhow::Result<Option<Outbox>> {
     let url = settings.smtp_url.clone().or_else(|| demo.then_some(MailUrl::Console));
     let Some(url) = url else { return Ok(None) };
     let from = settings.mail_from.clone().or_else(|| Sender::for_host(public_url.host()));
-    let from =
-        from.ok_or_else(|| anyhow!("the setting `mail_from` is needed: no mail can come from the public URL"))?;
-    let mailer = create_mailer(&url, &from).context("the setting `smtp_url` cannot be used")?;
+    let from = from.ok_or_else(|| {
+        anyhow!("the setting `mail_from` is required, because the public URL contains no domain for a sender")
+    })?;
+    let mailer = create_mailer(&url, &from).context("invalid setting `smtp_url`")?;
     Ok(Some(Outbox::start_in(jobs, mailer)))
 }
 
-/// Sends the emails that are waiting, for as long as `patience`. Logs only if some of them are lost.
-pub async fn finish(outbox: &Outbox, patience: Duration) {
-    let lost = outbox.finish(patience).await;
+/// Sends the queued emails within `timeout`. Logs only if some of them are lost.
+pub async fn finish(outbox: &Outbox, timeout: Duration) {
+    let lost = outbox.finish(timeout).await;
     if lost > 0 {
-        tracing::warn!(lost, "emails could not be sent in time and are lost");
+        tracing::warn!(lost, "queued emails could not be sent in time and were discarded");
     }
 }
 
-/// What to tell the operator at the start.
+/// Returns a notice for the operator to print at start-up.
 #[must_use]
 pub fn notice(settings: &Settings, demo: bool) -> Option<&'static str> {
-    let console = matches!(settings.smtp_url, Some(MailUrl::Console)) || settings.smtp_url.is_none() && demo;
-    console.then_some("mails are not sent but printed here, codes for signing in among them (setting smtp_url)")
+    let prints_emails = matches!(settings.smtp_url, Some(MailUrl::Console)) || settings.smtp_url.is_none() && demo;
+    prints_emails.then_some("emails, including sign-in codes, are printed here and not sent (setting smtp_url)")
 }
 
 #[cfg(test)]
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_sends_emails_is_supervised() {
+    async fn email_workers_are_supervised() {
         let (jobs, public_url) = (Jobs::default(), PublicUrl::new("http://localhost:8080".parse().unwrap()));
         let outbox = start(&Settings::default(), &public_url, true, &jobs).unwrap();
         let names: Vec<_> = jobs.statuses().iter().map(|status| status.name).collect();

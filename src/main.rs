@@ -1,9 +1,9 @@
-//! `waypost`: MCP platform, one binary.
+//! The `waypost` binary.
 
 use std::process::ExitCode;
 
-/// Requests are many small allocations on several threads, which the C library's allocator neither serves fast nor gives
-/// back.
+/// mimalloc, because requests make many small allocations on several threads, for which the C library's allocator is slow
+/// and does not return memory to the operating system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

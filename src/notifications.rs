@@ -1,4 +1,4 @@
-//! Emails about tickets, to teams and to the users who opened them: the words, and the sending.
+//! Emails about tickets to teams and to the users who opened them: composition and delivery.
 
 use waypost_core::caller::Ctx;
 use waypost_core::markdown::clean_line;
@@ -9,12 +9,13 @@ use waypost_ops::notifications::{self, EmailText, Notification, NotificationKind
 use waypost_ops::public_url::PublicUrl;
 use waypost_store::email_queue::QueuedEmail;
 
-/// Characters of a title in a subject or a list at most.
-const MAX_TITLE: usize = 120;
-/// Characters of a problem, and of its context, in an email at most. Anybody can open a ticket: the page shows the rest.
-const MAX_TEXT: usize = 2_000;
-/// Rounds of emails that are sent before the job reports that it is alive.
-const ROUNDS: usize = 10;
+/// Maximum length of a title in a subject or a list, in characters.
+const MAX_TITLE_CHARS: usize = 120;
+/// Maximum length of a problem, and of its context, in an email, in characters. Limited because anyone can open a ticket;
+/// the console shows the full text.
+const MAX_TEXT_CHARS: usize = 2_000;
+/// Maximum number of rounds per run, so that the job regularly reports success.
+const MAX_ROUNDS: usize = 10;
 
 /// The [`Notifier`] that sends by email.
 pub struct MailNotifier {
@@ -23,27 +24,27 @@ pub struct MailNotifier {
 }
 
 impl MailNotifier {
-    /// Sends with `mail`; links lead to this installation.
+    /// Creates a notifier that sends with `mail`. Links are based on `public_url`.
     #[must_use]
     pub fn new(mail: Outbox, public_url: PublicUrl) -> Self {
         Self { mail, public_url }
     }
 
-    fn tickets_url(&self, notice: &Notification) -> String {
-        format!("{}/o/{}/tickets", self.public_url.origin(), notice.organization.slug)
+    fn tickets_url(&self, notification: &Notification) -> String {
+        format!("{}/o/{}/tickets", self.public_url.origin(), notification.organization.slug)
     }
 
-    fn ticket_url(&self, notice: &Notification, ticket: &Ticket) -> String {
-        format!("{}/{}", self.tickets_url(notice), ticket.id)
+    fn ticket_url(&self, notification: &Notification, ticket: &Ticket) -> String {
+        format!("{}/{}", self.tickets_url(notification), ticket.id)
     }
 
-    /// The text of a digest with several tickets, newest first.
-    fn list(&self, notice: &Notification, (others, count): (&[Ticket], usize)) -> String {
-        let product = quote_name(&notice.product);
+    /// Returns the text of a digest of several tickets, newest first.
+    fn digest(&self, notification: &Notification, (others, count): (&[Ticket], usize)) -> String {
+        let product = quote_name(&notification.product);
         let mut text = format!("{count} new support tickets for {product}.\n");
-        for ticket in std::iter::once(&notice.ticket).chain(others) {
-            let (number, title) = (ticket.number, short(&ticket.title));
-            text.push_str(&format!("\n#{number} {title}\n{}\n", self.ticket_url(notice, ticket)));
+        for ticket in std::iter::once(&notification.ticket).chain(others) {
+            let (number, title) = (ticket.number, short_line(&ticket.title));
+            text.push_str(&format!("\n#{number} {title}\n{}\n", self.ticket_url(notification, ticket)));
         }
         let more = count.saturating_sub(1 + others.len());
         if more > 0 {
@@ -51,44 +52,46 @@ impl MailNotifier {
         } else {
             text.push_str("\nAll tickets:\n");
         }
-        text.push_str(&format!("{}\n", self.tickets_url(notice)));
+        text.push_str(&format!("{}\n", self.tickets_url(notification)));
         text
     }
 }
 
 impl Notifier for MailNotifier {
-    fn compose(&self, notice: &Notification) -> EmailText {
-        let Notification { ticket, product, organization, .. } = notice;
-        let title = short(&ticket.title);
+    fn compose(&self, notification: &Notification) -> EmailText {
+        let Notification { ticket, product, organization, .. } = notification;
+        let title = short_line(&ticket.title);
         let subject = |what: &str| format!("[#{}] {what}: {title}", ticket.number);
         let (product, organization) = (quote_name(product), quote_name(&organization.name));
-        let link = self.ticket_url(notice, ticket);
-        let (subject, text) = match &notice.kind {
+        let link = self.ticket_url(notification, ticket);
+        let (subject, text) = match &notification.kind {
             NotificationKind::Opened { others, count: count @ 2.. } => {
-                (format!("{count} new tickets for {product}"), self.list(notice, (others, *count)))
+                (format!("{count} new tickets for {product}"), self.digest(notification, (others, *count)))
             }
             NotificationKind::Opened { .. } => {
-                let story = story(ticket);
+                let summary = ticket_summary(ticket);
                 (
                     subject("New ticket"),
-                    format!("New support ticket for {product}.\n\n{story}\nOpen the ticket: {link}\n"),
+                    format!("New support ticket for {product}.\n\n{summary}\nOpen the ticket: {link}\n"),
                 )
             }
             NotificationKind::Assigned => {
-                let story = story(ticket);
+                let summary = ticket_summary(ticket);
                 (
-                    subject("Yours"),
-                    format!("You were assigned this ticket for {product}.\n\n{story}\nOpen the ticket: {link}\n"),
+                    subject("Assigned to you"),
+                    format!(
+                        "You were assigned this support ticket for {product}.\n\n{summary}\nOpen the ticket: {link}\n"
+                    ),
                 )
             }
             NotificationKind::Answered { body, .. } => (
-                subject("Answer"),
-                format!("{body}\n\n-- \nThe team of {organization} answers your question about {product}.\n"),
+                subject("Reply"),
+                format!("{body}\n\n-- \nThe {organization} team has replied to your question about {product}.\n"),
             ),
             NotificationKind::Resolved => (
                 subject("Resolved"),
                 format!(
-                    "The team of {organization} has resolved your question about {product}:\n\n    {title}\n\n\
+                    "The {organization} team has resolved your question about {product}:\n\n    {title}\n\n\
                      If you still need help, ask your assistant to open another support ticket.\n"
                 ),
             ),
@@ -102,7 +105,7 @@ impl Notifier for MailNotifier {
             let mail = EmailMessage { to: recipient.clone(), subject: subject.clone(), text: body.clone() };
             match self.mail.deliver(&mail).await {
                 Ok(()) => {
-                    count("sent");
+                    count_email("sent");
                     SendOutcome::Sent
                 }
                 Err(error) if error.is_final() => {
@@ -118,30 +121,31 @@ impl Notifier for MailNotifier {
     }
 
     fn record_discarded(&self) {
-        count("failed");
+        count_email("failed");
     }
 }
 
-fn count(outcome: &'static str) {
+fn count_email(outcome: &'static str) {
     metrics::counter!("waypost_emails_total", "kind" => "ticket", "outcome" => outcome).increment(1);
 }
 
-/// Sends emails about tickets as they become due. Several processes share the work.
+/// Sends emails about tickets when they are due. Several processes share the work.
 #[derive(Clone)]
 pub struct NotificationSender {
     /// The operator's context.
     pub cx: Ctx,
-    /// What acts are done on, with its [`Notifier`].
+    /// The store for operations, with its [`Notifier`].
     pub ops: Ops,
 }
 
 impl NotificationSender {
-    /// Sends what is due, some rounds of it. What a run that is cut off has not sent is sent by another process, after its lease.
+    /// Sends the emails that are due, in several rounds. Emails that an aborted run has not sent are sent by another process
+    /// after the lease has expired.
     ///
     /// # Errors
     /// As [`notifications::send_due`].
-    pub async fn look(&self) -> waypost_core::Result<()> {
-        for _ in 0..ROUNDS {
+    pub async fn send_due(&self) -> waypost_core::Result<()> {
+        for _ in 0..MAX_ROUNDS {
             if self.run_once().await? == 0 {
                 break;
             }
@@ -149,7 +153,7 @@ impl NotificationSender {
         Ok(())
     }
 
-    /// Makes the digests that are due now, and some of the attempts. Returns the number of attempts.
+    /// Creates the digests that are due and makes some of the due attempts. Returns the number of attempts.
     ///
     /// # Errors
     /// As [`notifications::send_due`].
@@ -158,38 +162,38 @@ impl NotificationSender {
     }
 }
 
-/// A line for a subject or a list: without line breaks and invisible characters, and not too long.
-fn short(text: &str) -> String {
-    cut(&clean_line(text), MAX_TITLE)
+/// Returns one line for a subject or a list: without line breaks and invisible characters, and truncated.
+fn short_line(text: &str) -> String {
+    truncate(&clean_line(text), MAX_TITLE_CHARS)
 }
 
-fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+fn truncate(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-/// What a user wrote, in the marks of a quotation: no line of it reads as one of this installation.
-fn quotation(text: &str) -> String {
-    cut(text, MAX_TEXT).lines().map(|line| format!("> {line}\n")).collect()
+/// Returns user-supplied text as a quotation, so that none of its lines looks like text of this installation.
+fn quote(text: &str) -> String {
+    truncate(text, MAX_TEXT_CHARS).lines().map(|line| format!("> {line}\n")).collect()
 }
 
-fn story(ticket: &Ticket) -> String {
-    let mut story = format!("{}>\n{}", quotation(&ticket.title), quotation(&ticket.problem));
+fn ticket_summary(ticket: &Ticket) -> String {
+    let mut summary = format!("{}>\n{}", quote(&ticket.title), quote(&ticket.problem));
     if let Some(context) = &ticket.context {
-        story.push_str(&format!(">\n{}", quotation(context)));
+        summary.push_str(&format!(">\n{}", quote(context)));
     }
     if let Some(place) = &ticket.origin {
-        story.push_str(&format!("\nWalkthrough: {} (version {})", short(&place.title), place.version));
+        summary.push_str(&format!("\nWalkthrough: {} (version {})", short_line(&place.title), place.version));
         if let Some(step) = &place.step {
-            story.push_str(&format!(", at step {}: {}", step.position, short(&step.title)));
+            summary.push_str(&format!(", at step {}: {}", step.position, short_line(&step.title)));
         }
-        story.push('\n');
+        summary.push('\n');
     }
     match &ticket.email {
-        Some(email) => story.push_str(&format!("\nAnswer to: {email}\n")),
-        None => story.push_str("\nNo email address is known yet.\n"),
+        Some(email) => summary.push_str(&format!("\nReply to: {email}\n")),
+        None => summary.push_str("\nThe user has not provided an email yet.\n"),
     }
-    story
+    summary
 }

@@ -1,4 +1,4 @@
-//! Providers with which users sign in to the console, as the settings want them.
+//! Identity providers for console users, from the settings.
 
 use anyhow::bail;
 use waypost_core::seal::SecretText;
@@ -6,14 +6,14 @@ use waypost_web::providers::{Github, Provider, ProviderKind};
 
 use crate::config::{OauthClient, Settings};
 
-/// The issuer of Google's accounts.
+/// Issuer of Google accounts.
 const GOOGLE: &str = "https://accounts.google.com";
 
-/// The providers that are set, in the order of their buttons.
+/// Returns the configured providers, in the order of their buttons.
 ///
 /// # Errors
-/// When one is set by half.
-pub fn of(settings: &Settings) -> anyhow::Result<Vec<Provider>> {
+/// If the settings of a provider are incomplete.
+pub fn from_settings(settings: &Settings) -> anyhow::Result<Vec<Provider>> {
     let mut providers = Vec::new();
     let mut add = |key, name: &str, client: Option<(String, SecretText)>, kind| {
         if let Some((client_id, client_secret)) = client {
@@ -27,9 +27,9 @@ pub fn of(settings: &Settings) -> anyhow::Result<Vec<Provider>> {
         (Some(issuer), Some(client)) => {
             add("openid", &settings.openid_name, Some(client), ProviderKind::Openid { issuer: issuer.clone() });
         }
-        (None, Some(_)) => bail!("the setting `openid_issuer` is needed beside `openid_client_id`"),
+        (None, Some(_)) => bail!("the setting `openid_client_id` requires `openid_issuer`"),
         (Some(_), None) => {
-            bail!("the settings `openid_client_id` and `openid_client_secret` are needed beside `openid_issuer`")
+            bail!("the setting `openid_issuer` requires `openid_client_id` and `openid_client_secret`")
         }
     }
     Ok(providers)
@@ -39,8 +39,8 @@ fn client(name: &str, client: &OauthClient) -> anyhow::Result<Option<(String, Se
     match (&client.id, &client.secret) {
         (None, None) => Ok(None),
         (Some(id), Some(secret)) => Ok(Some((id.clone(), secret.clone()))),
-        (Some(_), None) => bail!("the setting `{name}_client_secret` is needed beside `{name}_client_id`"),
-        (None, Some(_)) => bail!("the setting `{name}_client_id` is needed beside `{name}_client_secret`"),
+        (Some(_), None) => bail!("the setting `{name}_client_id` requires `{name}_client_secret`"),
+        (None, Some(_)) => bail!("the setting `{name}_client_secret` requires `{name}_client_id`"),
     }
 }
 
@@ -53,16 +53,16 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_is_whole_or_not_there() {
+    fn an_incomplete_provider_is_an_error() {
         let mut settings = Settings::default();
-        assert!(of(&settings).unwrap().is_empty());
+        assert!(from_settings(&settings).unwrap().is_empty());
         settings.github = client_of(Some("id"), Some("secret"));
         settings.openid = client_of(Some("id"), Some("secret"));
-        assert!(of(&settings).unwrap_err().to_string().contains("openid_issuer"));
+        assert!(from_settings(&settings).unwrap_err().to_string().contains("openid_issuer"));
         settings.openid_issuer = Some("https://id.example".to_owned());
-        let keys: Vec<_> = of(&settings).unwrap().into_iter().map(|it| it.key).collect();
+        let keys: Vec<_> = from_settings(&settings).unwrap().into_iter().map(|it| it.key).collect();
         assert_eq!(keys, ["github", "openid"]);
         settings.google = client_of(Some("id"), None);
-        assert!(of(&settings).unwrap_err().to_string().contains("google_client_secret"));
+        assert!(from_settings(&settings).unwrap_err().to_string().contains("google_client_secret"));
     }
 }

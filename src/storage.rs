@@ -1,4 +1,4 @@
-//! Opening the store: the same way for `serve` and for every command.
+//! Opens the store and the secret keys for `serve` and all other commands.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -12,240 +12,240 @@ use waypost_store::{Db, migrate};
 use crate::config::{DatabaseUrl, SecretKey, Settings};
 use crate::lock::{self, FileLock, LockAttempt};
 
-/// What to do with migrations that are pending.
+/// The handling of pending migrations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationPolicy {
-    /// Apply them.
+    /// Apply pending migrations.
     Apply,
-    /// Refuse to start.
+    /// Fail if there are pending migrations.
     Refuse,
 }
 
-/// An open store.
+/// An open database with a current schema.
 #[derive(Debug)]
 pub struct StoreHandle {
     /// The database.
     pub db: Db,
-    /// Its schema version before.
+    /// Schema version before the migration.
     pub before: i64,
-    /// Its schema version now.
+    /// Current schema version.
     pub now: i64,
 }
 
-/// The file of a SQLite database; none for PostgreSQL.
+/// Returns the file of a SQLite database; `None` for PostgreSQL.
 ///
 /// # Errors
-/// When the URL cannot be read.
+/// If the URL cannot be parsed.
 pub fn sqlite_file(url: &DatabaseUrl) -> anyhow::Result<Option<PathBuf>> {
-    Db::sqlite_file(url.expose()).map_err(|error| anyhow!(error).context("the setting `database_url` cannot be used"))
+    Db::sqlite_file(url.expose()).map_err(|error| anyhow!(error).context("invalid setting `database_url`"))
 }
 
-/// Opens the store, with its folder and up to date.
+/// Opens the database. Creates its folder if necessary and handles pending migrations according to `policy`.
 ///
 /// # Errors
-/// When the folder or the database cannot be used; the message says what to do.
-pub async fn open(settings: &Settings, pending: MigrationPolicy) -> anyhow::Result<StoreHandle> {
+/// If the folder or the database is not usable. The message says what to do.
+pub async fn open(settings: &Settings, policy: MigrationPolicy) -> anyhow::Result<StoreHandle> {
     let (db, _lock) = connect_locked(settings).await?;
-    bring_up_to_date(db, pending).await
+    apply_migrations(db, policy).await
 }
 
-/// Opens the store with its folder, and leaves the schema alone. On SQLite, nobody else migrates while the lock lives.
+/// Opens the database without migrations. On SQLite, the returned lock prevents other processes from migrating.
 ///
 /// # Errors
-/// As [`open`].
+/// See [`open`].
 pub async fn connect_locked(settings: &Settings) -> anyhow::Result<(Db, Option<FileLock>)> {
     let Some(file) = sqlite_file(&settings.database_url)? else {
         return Ok((connect(&settings.database_url).await?, None));
     };
-    make_folder(&settings.data_dir)?;
-    make_folder(folder_of(&file))?;
-    // Also held while the file is opened: two processes must not both make it.
+    create_folder(&settings.data_dir)?;
+    create_folder(folder_of(&file))?;
+    // Also held while the file is opened, because two processes must not create it at the same time.
     let lock = migration_lock(&file).await?;
-    make_private(&file);
+    create_private_file(&file);
     Ok((connect(&settings.database_url).await?, Some(lock)))
 }
 
-/// Connects and changes nothing but what opening itself does.
+/// Connects to the database without migrations or locks.
 ///
 /// # Errors
-/// When the database cannot be reached; the message says what to do.
+/// If the database cannot be reached. The message says what to do.
 pub async fn connect(url: &DatabaseUrl) -> anyhow::Result<Db> {
     Db::open(url.expose()).await.map_err(|error| {
-        let advice = unreachable(url, &error);
+        let advice = open_advice(url, &error);
         anyhow!(error).context(advice)
     })
 }
 
-/// Waits in another thread until no other process migrates the SQLite database `file`.
+/// Waits in another thread until no other process is migrating the SQLite database `file`.
 ///
 /// # Errors
-/// When the lock's file cannot be used.
+/// If the lock file is not usable.
 pub async fn migration_lock(file: &Path) -> anyhow::Result<FileLock> {
     let path = lock::migration_file(file);
     tokio::task::spawn_blocking(move || lock::acquire(&path)).await?
 }
 
-async fn bring_up_to_date(db: Db, pending: MigrationPolicy) -> anyhow::Result<StoreHandle> {
-    if pending == MigrationPolicy::Refuse {
-        migrate::check(&db).await.map_err(schema)?;
+async fn apply_migrations(db: Db, policy: MigrationPolicy) -> anyhow::Result<StoreHandle> {
+    if policy == MigrationPolicy::Refuse {
+        migrate::check(&db).await.map_err(migration_error)?;
         let now = migrate::known_version(db.dialect());
         return Ok(StoreHandle { db, before: now, now });
     }
-    let (before, now) = migrate::migrate(&db).await.map_err(schema)?;
+    let (before, now) = migrate::migrate(&db).await.map_err(migration_error)?;
     if before < now {
-        tracing::info!(before, now, "the schema was brought up to date");
+        tracing::info!(before, now, "migrated the database");
     }
     Ok(StoreHandle { db, before, now })
 }
 
-fn schema(error: waypost_store::Error) -> anyhow::Error {
+fn migration_error(error: waypost_store::Error) -> anyhow::Error {
     match error {
         error @ (waypost_store::Error::NewerSchema { .. } | waypost_store::Error::OlderSchema { .. }) => anyhow!(error),
-        error => anyhow!(error).context("the database could not be brought up to date; nothing of it was changed"),
+        error => anyhow!(error).context("the migrations failed; the database was not changed"),
     }
 }
 
-/// Takes the lock of `serve` on a SQLite database; PostgreSQL needs none.
+/// Acquires the lock of `serve` on a SQLite database. PostgreSQL needs no lock.
 ///
 /// # Errors
-/// When another `serve` holds it.
+/// If another `serve` holds it.
 pub fn serve_lock(settings: &Settings) -> anyhow::Result<Option<FileLock>> {
     let Some(file) = sqlite_file(&settings.database_url)? else { return Ok(None) };
-    make_folder(folder_of(&file))?;
+    create_folder(folder_of(&file))?;
     let path = lock::serve_file(&file);
     match lock::try_acquire(&path)? {
         LockAttempt::Acquired(lock) => Ok(Some(lock)),
         LockAttempt::HeldElsewhere => bail!(
-            "another `waypost serve` already uses this database (it holds {}): stop it first, or name another database; for several at once use PostgreSQL",
+            "another `waypost serve` is using this database (it holds {}): stop it first, or use another database; to run several replicas, use PostgreSQL",
             path.display()
         ),
     }
 }
 
-/// Sees that the database can be written to, and changes nothing: SQLite opens a file that may only be read without a
-/// word, and so does PostgreSQL's standby.
+/// Checks that the database is writable, without changing it. Opening a read-only SQLite file or a PostgreSQL standby
+/// reports no error.
 ///
 /// # Errors
-/// When it cannot; the message says what to do.
+/// If the database is not writable. The message says what to do.
 pub async fn check_writable(settings: &Settings, db: &Db) -> anyhow::Result<()> {
     let attempt = async { db.begin().await?.touch_config().await };
     attempt.await.map_err(|error: waypost_store::Error| {
-        let advice = unreachable(&settings.database_url, &error);
+        let advice = open_advice(&settings.database_url, &error);
         anyhow!(error).context(advice)
     })
 }
 
-/// The key that signs and encrypts: the setting, else on SQLite the file in the data folder, made when it is missing.
+/// Returns the key for signing and encryption: the setting, or on SQLite the key file, which is created if it is missing.
 ///
 /// # Errors
-/// When there is none on PostgreSQL, or the file cannot be used.
+/// If the setting is missing on PostgreSQL, or the file is not usable.
 pub fn secret_key(settings: &Settings, random: &dyn Random) -> anyhow::Result<SecretKey> {
     if let Some(key) = &settings.secret_key {
         return Ok(key.clone());
     }
     if !settings.database_url.is_sqlite() {
         bail!(
-            "the setting `secret_key` (WAYPOST_SECRET_KEY) is required on PostgreSQL: 64 hexadecimal digits, the same on every replica; `openssl rand -hex 32` makes one"
+            "the setting `secret_key` (WAYPOST_SECRET_KEY) is required on PostgreSQL: 64 hexadecimal digits, the same on every replica; `openssl rand -hex 32` generates one"
         );
     }
     let path = secret_file(settings);
     match read_key(&path)? {
         Some(key) => Ok(key),
-        None => make_secret(&path, random),
+        None => create_key_file(&path, random),
     }
 }
 
-/// The keys as the acts use them: the one of [`secret_key`], and the one before it, if there is one.
+/// Returns the current key (see [`secret_key`]) and the previous one, if there is one.
 ///
 /// # Errors
-/// As [`secret_key`].
+/// See [`secret_key`].
 pub fn keys(settings: &Settings, random: &dyn Random) -> anyhow::Result<SecretKeys> {
-    let current = for_acts(&secret_key(settings, random)?);
-    Ok(SecretKeys { current, previous: previous_key(settings)?.as_ref().map(for_acts) })
+    let current = to_core_key(&secret_key(settings, random)?);
+    Ok(SecretKeys { current, previous: previous_key(settings)?.as_ref().map(to_core_key) })
 }
 
-/// The same when they are there already; nothing is made.
+/// Like [`keys`], but returns `None` instead of creating a key.
 ///
 /// # Errors
-/// As [`secret_key`].
+/// See [`secret_key`].
 pub fn existing_keys(settings: &Settings) -> anyhow::Result<Option<SecretKeys>> {
     let current = match &settings.secret_key {
         Some(key) => Some(key.clone()),
         None => read_key(&secret_file(settings))?,
     };
     let previous = previous_key(settings)?;
-    Ok(current.map(|key| SecretKeys { current: for_acts(&key), previous: previous.as_ref().map(for_acts) }))
+    Ok(current.map(|key| SecretKeys { current: to_core_key(&key), previous: previous.as_ref().map(to_core_key) }))
 }
 
-/// The key before the current one.
+/// Returns the previous key.
 ///
 /// # Errors
-/// When its file cannot be used.
+/// If its file is not usable.
 pub fn previous_key(settings: &Settings) -> anyhow::Result<Option<SecretKey>> {
     match (&settings.secret_key_previous, &settings.secret_key) {
         (Some(key), _) => Ok(Some(key.clone())),
-        // The file belongs to the other file.
+        // The previous key file is only used together with the current key file.
         (None, None) if settings.database_url.is_sqlite() => read_key(&previous_secret_file(settings)),
         (None, _) => Ok(None),
     }
 }
 
-fn for_acts(key: &SecretKey) -> secret::SecretKey {
+fn to_core_key(key: &SecretKey) -> secret::SecretKey {
     secret::SecretKey::new(*key.expose())
 }
 
 fn read_key(path: &Path) -> anyhow::Result<Option<SecretKey>> {
     match std::fs::read_to_string(path) {
-        Ok(text) => text.parse().map(Some).map_err(|why| {
-            anyhow!("the secret key in {} cannot be used: {why}. Put the old key back; a new one makes what was signed with the old one invalid", path.display())
+        Ok(text) => text.parse().map(Some).map_err(|reason| {
+            anyhow!("invalid secret key in {}: {reason}. Restore the previous key; a new key invalidates everything that was signed with it", path.display())
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read the secret key {}", path.display())),
     }
 }
 
-/// Where the key is kept when it is not set.
+/// Returns the path of the key file.
 #[must_use]
 pub fn secret_file(settings: &Settings) -> PathBuf {
     settings.data_dir.join("secret.key")
 }
 
-/// Where the one before it is kept.
+/// Returns the path of the previous key file.
 #[must_use]
 pub fn previous_secret_file(settings: &Settings) -> PathBuf {
     settings.data_dir.join("secret.key.previous")
 }
 
-/// A new key.
+/// Generates a key.
 #[must_use]
-pub fn new_key(random: &dyn Random) -> SecretKey {
+pub fn generate_key(random: &dyn Random) -> SecretKey {
     let mut bytes = [0; 32];
     random.fill(&mut bytes);
     SecretKey::new(bytes)
 }
 
-/// Puts `key` into its file in the place of the one that is there, whole or not at all, also when the power fails.
+/// Atomically and durably replaces the content of a key file.
 ///
 /// # Errors
-/// When it cannot be written.
-pub fn replace_secret(path: &Path, key: &SecretKey) -> anyhow::Result<()> {
-    let written = || -> std::io::Result<()> {
+/// If the file cannot be written.
+pub fn replace_key_file(path: &Path, key: &SecretKey) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".secret").tempfile_in(folder_of(path))?;
         writeln!(file, "{}", key.expose_hex())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        // The name as well. Not every file system can do this for a folder.
+        // Makes the rename durable. Not every file system supports syncing a folder.
         let _ = std::fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all());
         Ok(())
     };
-    written().with_context(|| format!("cannot write the secret key {}", path.display()))
+    write().with_context(|| format!("cannot write the secret key {}", path.display()))
 }
 
-fn make_secret(path: &Path, random: &dyn Random) -> anyhow::Result<SecretKey> {
-    make_folder(folder_of(path))?;
-    let key = new_key(random);
-    // Written whole before it has its name, so that another process never reads half of it; whoever comes second
-    // takes what is there.
+fn create_key_file(path: &Path, random: &dyn Random) -> anyhow::Result<SecretKey> {
+    create_folder(folder_of(path))?;
+    let key = generate_key(random);
+    // Renamed only when it is complete, so that another process never reads a partial key. If two processes create the
+    // file, the second one uses the key of the first.
     let mut file = tempfile::Builder::new()
         .prefix(".secret")
         .tempfile_in(folder_of(path))
@@ -256,20 +256,20 @@ fn make_secret(path: &Path, random: &dyn Random) -> anyhow::Result<SecretKey> {
         Ok(_) => Ok(key),
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
             let text = std::fs::read_to_string(path)?;
-            text.parse().map_err(|why| anyhow!("the secret key in {} cannot be used: {why}", path.display()))
+            text.parse().map_err(|reason| anyhow!("invalid secret key in {}: {reason}", path.display()))
         }
         Err(error) => Err(error.error).with_context(|| format!("cannot write the secret key {}", path.display())),
     }
 }
 
-/// The folder that a file stands in.
+/// Returns the folder that contains a file.
 #[must_use]
 pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes a folder that only its owner may look into; leaves one that is there as it is.
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
+/// Creates a folder that is accessible only to its owner. An existing folder is not changed.
+fn create_folder(folder: &Path) -> anyhow::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -278,13 +278,16 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).with_context(|| {
-        format!("cannot make the folder {}: make it yourself and give it to the user that runs waypost, or choose another with --data-dir", folder.display())
+        format!(
+            "cannot create the folder {}: create it for the user that runs waypost, or choose another with --data-dir",
+            folder.display()
+        )
     })
 }
 
-/// Makes an empty file for its owner only, which SQLite takes for a new database; its log gets the same rights. When
-/// this fails, so does opening the database, with a better message.
-fn make_private(file: &Path) {
+/// Creates an empty file that is accessible only to its owner. SQLite uses it as a new database, and its log gets the same
+/// permissions. A failure is ignored, because opening the database then fails with a better message.
+fn create_private_file(file: &Path) {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -292,8 +295,8 @@ fn make_private(file: &Path) {
     let _ = options.open(file);
 }
 
-/// What to do when the database does not open.
-fn unreachable(url: &DatabaseUrl, error: &waypost_store::Error) -> String {
+/// Returns the error message for a database that cannot be opened, including advice.
+fn open_advice(url: &DatabaseUrl, error: &waypost_store::Error) -> String {
     let code = error.code().unwrap_or_default();
     match code.as_str() {
         _ if matches!(error, waypost_store::Error::Url) => {
@@ -302,32 +305,34 @@ fn unreachable(url: &DatabaseUrl, error: &waypost_store::Error) -> String {
         _ if url.is_sqlite() => sqlite_advice(url, &code),
         // SQLSTATE, PostgreSQL manual, appendix A: invalid_password, invalid_authorization_specification.
         "28P01" | "28000" => {
-            format!("PostgreSQL refuses the user or the password of {url}: check the setting `database_url`")
+            format!("PostgreSQL rejected the user name or password for {url}: check the setting `database_url`")
         }
         "3D000" => format!(
-            "PostgreSQL has no such database as {url}: make it (`createdb`), or check the setting `database_url`"
+            "the PostgreSQL database {url} does not exist: create it (`createdb`), or check the setting `database_url`"
         ),
-        "25006" => format!("PostgreSQL lets nobody write to {url}: name the primary and not a standby"),
-        "53300" => format!("PostgreSQL has no free connection for {url}: raise max_connections, or stop other clients"),
-        _ => format!(
-            "the database {url} cannot be reached: check that PostgreSQL runs there and the setting `database_url`"
-        ),
+        "25006" => format!("the PostgreSQL database {url} is read-only: use the primary, not a standby"),
+        "53300" => {
+            format!("PostgreSQL has no free connection for {url}: increase max_connections, or stop other clients")
+        }
+        _ => {
+            format!("cannot reach the database {url}: check the setting `database_url` and that PostgreSQL is running")
+        }
     }
 }
 
-/// By SQLite's primary result code (<https://www.sqlite.org/rescode.html>).
+/// Returns the message for SQLite's primary result code (<https://www.sqlite.org/rescode.html>).
 fn sqlite_advice(url: &DatabaseUrl, code: &str) -> String {
     match code.parse::<u32>().unwrap_or(0) & 0xff {
         8 | 14 => {
             let writable =
-                "give its folder and its files to the user that runs waypost, or choose another with --data-dir";
+                "make its folder and files writable for the user that runs waypost, or choose another with --data-dir";
             match sqlite_file(url).ok().flatten().map(|file| OpenOptions::new().append(true).open(file)) {
                 Some(Err(error)) => format!("the database {url} cannot be opened for writing ({error}): {writable}"),
                 _ => format!("the database {url} cannot be opened for writing: {writable}"),
             }
         }
-        11 | 26 => format!("the file of {url} is no SQLite database, or is damaged: restore a backup into a new file"),
-        13 => format!("the disk under {url} is full: make room"),
+        11 | 26 => format!("{url} is not a SQLite database, or is damaged: restore a backup into a new file"),
+        13 => format!("the disk of {url} is full: free up space"),
         5 => format!("the database {url} is locked by another program: stop it and try again"),
         _ => format!("the database {url} cannot be opened"),
     }

@@ -1,5 +1,5 @@
-//! What `serve` does for outgoing webhooks: takes messages whose time has come, and makes an attempt for each. Several
-//! processes share the work: a message that one of them has taken belongs to it for a minute.
+//! Sends outgoing webhooks: claims due deliveries and makes one attempt for each. Several processes share the work; a
+//! claim lasts one minute.
 
 use std::sync::Arc;
 
@@ -10,54 +10,54 @@ use waypost_jobs::catch;
 use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::{Ops, webhook_deliveries};
 
-/// The name of the job that calls [`WebhookQueue::look`].
+/// Name of the job that calls [`WebhookQueue::start_due`].
 pub const JOB: &str = "webhooks";
-/// Attempts at the same time: a receiver that takes its time holds nobody else up.
-const AT_ONCE: usize = 32;
+/// Maximum number of concurrent attempts, so that a slow receiver does not delay others.
+const MAX_CONCURRENT: usize = 32;
 
-/// The sender of messages.
+/// Sends webhook deliveries.
 #[derive(Clone)]
 pub struct WebhookSender {
-    /// What acts are done with.
+    /// The context of operations.
     pub cx: Ctx,
-    /// What acts are done on.
+    /// The store for operations.
     pub ops: Ops,
-    /// The way out, and the keys.
+    /// The HTTP client and the keys.
     pub provider_context: IdentityProviderContext,
 }
 
-/// The queue of messages with the attempts that are under way in this process.
+/// The queue of deliveries, with the attempts in progress in this process.
 pub struct WebhookQueue {
-    deliveries: Arc<WebhookSender>,
-    under_way: Mutex<JoinSet<Option<()>>>,
+    sender: Arc<WebhookSender>,
+    in_progress: Mutex<JoinSet<Option<()>>>,
 }
 
 impl WebhookQueue {
-    /// Nothing is under way yet.
+    /// Creates a queue without attempts in progress.
     #[must_use]
-    pub fn new(deliveries: WebhookSender) -> Self {
-        Self { deliveries: Arc::new(deliveries), under_way: Mutex::default() }
+    pub fn new(sender: WebhookSender) -> Self {
+        Self { sender: Arc::new(sender), in_progress: Mutex::default() }
     }
 
-    /// Takes the messages that are due, and begins an attempt for each. An attempt that is cut off because the queue is
-    /// dropped is made again by another process.
+    /// Claims the deliveries that are due and starts an attempt for each. An attempt that is aborted because the queue is
+    /// dropped is repeated by another process.
     ///
     /// # Errors
-    /// `unavailable` when the database is away.
-    pub async fn look(&self) -> waypost_core::Result<()> {
-        let mut under_way = self.under_way.lock().await;
-        while under_way.try_join_next().is_some() {}
-        self.deliveries.take(&mut under_way).await
+    /// `unavailable` if the database is unavailable.
+    pub async fn start_due(&self) -> waypost_core::Result<()> {
+        let mut in_progress = self.in_progress.lock().await;
+        while in_progress.try_join_next().is_some() {}
+        self.sender.start_attempts(&mut in_progress).await
     }
 }
 
 impl WebhookSender {
-    async fn take(self: &Arc<Self>, under_way: &mut JoinSet<Option<()>>) -> waypost_core::Result<()> {
-        let room = AT_ONCE.saturating_sub(under_way.len());
-        for delivery in webhook_deliveries::claim(&self.cx, &self.ops, room).await? {
+    async fn start_attempts(self: &Arc<Self>, in_progress: &mut JoinSet<Option<()>>) -> waypost_core::Result<()> {
+        let capacity = MAX_CONCURRENT.saturating_sub(in_progress.len());
+        for delivery in webhook_deliveries::claim(&self.cx, &self.ops, capacity).await? {
             let sender = Arc::clone(self);
-            // After a panic the message is due again when its claim ends.
-            under_way.spawn(catch(JOB, async move {
+            // After a panic, the delivery is due again when its claim expires.
+            in_progress.spawn(catch(JOB, async move {
                 let id = delivery.id.clone();
                 let attempted =
                     webhook_deliveries::attempt(&sender.cx, &sender.ops, &sender.provider_context, delivery).await;
@@ -66,23 +66,23 @@ impl WebhookSender {
                         metrics::counter!("waypost_webhook_attempts_total", "status" => delivery.status.as_str())
                             .increment(1);
                     }
-                    Err(error) => tracing::warn!(%error, %id, "an attempt to send a webhook could not be written down"),
+                    Err(error) => tracing::warn!(%error, %id, "failed to record a webhook delivery attempt"),
                 }
             }));
         }
         Ok(())
     }
 
-    /// Makes every attempt that is due now, and waits for all of them; says how many there were.
+    /// Makes all attempts that are due now, waits for them, and returns their number.
     ///
     /// # Errors
-    /// `unavailable` when the database is away.
+    /// `unavailable` if the database is unavailable.
     pub async fn run_once(&self) -> waypost_core::Result<usize> {
         let sender = Arc::new(self.clone());
-        let mut under_way = JoinSet::new();
-        sender.take(&mut under_way).await?;
-        let count = under_way.len();
-        while under_way.join_next().await.is_some() {}
+        let mut in_progress = JoinSet::new();
+        sender.start_attempts(&mut in_progress).await?;
+        let count = in_progress.len();
+        while in_progress.join_next().await.is_some() {}
         Ok(count)
     }
 }

@@ -1,4 +1,4 @@
-//! `waypost assignment`: walkthroughs on servers.
+//! `waypost assignment`: assigns walkthroughs to servers.
 
 use serde_json::{Value, json};
 use waypost_core::assignment::Assignment;
@@ -7,53 +7,53 @@ use waypost_ops::assignments::{self, AssignmentPatch};
 use super::session::Session;
 use super::{output, server, walkthrough};
 
-/// What to do.
+/// Subcommands of `waypost assignment`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Places a walkthrough on a server, or changes how it is placed there.
+    /// Assign a walkthrough to a server, or change an assignment.
     #[command(alias = "update")]
     Add {
-        /// Slug or id of the server.
+        /// Slug or ID of the server.
         #[arg(long, value_name = "SLUG")]
         server: String,
-        /// Id or slug of the walkthrough.
+        /// ID or slug of the walkthrough.
         #[arg(long, value_name = "ID")]
         walkthrough: String,
-        /// Smaller numbers stand first; by default behind what is there.
+        /// Display order, lowest first; default: after the existing assignments.
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         order: Option<i64>,
-        /// Does not offer it for now.
+        /// Do not offer the walkthrough for now.
         #[arg(long)]
         disabled: bool,
-        /// Offers it, when it was disabled before.
+        /// Offer a disabled walkthrough again.
         #[arg(long, conflicts_with = "disabled")]
         enabled: bool,
     },
-    /// Takes a walkthrough off a server. Progress is kept.
+    /// Remove a walkthrough from a server. Progress is kept.
     #[command(alias = "delete")]
     Remove {
-        /// Slug or id of the server.
+        /// Slug or ID of the server.
         #[arg(long, value_name = "SLUG")]
         server: String,
-        /// Id or slug of the walkthrough.
+        /// ID or slug of the walkthrough.
         #[arg(long, value_name = "ID")]
         walkthrough: String,
     },
-    /// Lists what is placed on a server, in order.
+    /// List the assignments of a server in display order.
     List {
-        /// Slug or id of the server.
+        /// Slug or ID of the server.
         #[arg(long, value_name = "SLUG")]
         server: String,
-        /// Only this walkthrough, by id or slug.
+        /// Show only this walkthrough (ID or slug).
         #[arg(long, value_name = "ID")]
         walkthrough: Option<String>,
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::Add { server: slug, .. } | Command::Remove { server: slug, .. } | Command::List { server: slug, .. }) =
@@ -65,24 +65,25 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
             let enabled = (disabled || enabled).then_some(enabled);
             let placement = AssignmentPatch { display_order: order, enabled };
-            let made = assignments::assign(cx, ops, organization, (&server.id, &head.id), placement).await?;
-            output::object(*json, &shape(&made))
+            let assignment = assignments::assign(cx, ops, organization, (&server.id, &head.id), placement).await?;
+            output::object(*json, &to_json(&assignment))
         }
         Command::Remove { walkthrough, .. } => {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
             assignments::unassign(cx, ops, organization, &server.id, &head.id).await?;
-            removed(*json, head.id.as_str(), (&head.title, &server.slug))
+            print_removed(*json, head.id.as_str(), (&head.title, &server.slug))
         }
         Command::List { walkthrough, .. } => {
             let only = match &walkthrough {
                 Some(text) => Some(walkthrough::find_in(session, organization, text).await?.id),
                 None => None,
             };
-            let found = assignments::list(cx, ops, organization, &server.id).await?;
-            let wanted =
-                found.iter().filter(|listed| only.as_ref().is_none_or(|id| *id == listed.assignment.walkthrough_id));
-            let items = wanted.map(|listed| {
-                let mut value = shape(&listed.assignment);
+            let assignments = assignments::list(cx, ops, organization, &server.id).await?;
+            let selected = assignments
+                .iter()
+                .filter(|listed| only.as_ref().is_none_or(|id| *id == listed.assignment.walkthrough_id));
+            let items = selected.map(|listed| {
+                let mut value = to_json(&listed.assignment);
                 value["title"] = json!(listed.title);
                 value["state"] = json!(listed.state.as_str());
                 value
@@ -96,14 +97,14 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
     output::list(json, &["display_order", "walkthrough_id", "title", "state", "enabled"], items)
 }
 
-pub(super) fn removed(json: bool, walkthrough: &str, (title, slug): (&str, &str)) -> anyhow::Result<()> {
-    output::deleted(json, walkthrough, &format!("Took {} off the server {slug}.", output::clean(title)))
+pub(super) fn print_removed(json: bool, walkthrough: &str, (title, slug): (&str, &str)) -> anyhow::Result<()> {
+    output::deleted(json, walkthrough, &format!("Removed {} from server {slug}.", output::clean(title)))
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &["id", "server_id", "walkthrough_id", "display_order", "enabled", "created_at"];
 
-fn shape(assignment: &Assignment) -> Value {
+fn to_json(assignment: &Assignment) -> Value {
     json!({
         "id": assignment.id,
         "server_id": assignment.server_id,

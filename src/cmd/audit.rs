@@ -1,4 +1,4 @@
-//! `waypost audit`: who did what.
+//! `waypost audit`: the audit log.
 
 use serde_json::{Value, json};
 use waypost_core::Timestamp;
@@ -8,48 +8,48 @@ use super::output;
 use super::session::Session;
 use super::user::Org;
 
-/// What to do.
+/// Subcommands of `waypost audit`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Lists what was done in an organisation, newest first.
+    /// List the audit log of an organisation, newest first.
     List {
         #[command(flatten)]
         org: Org,
-        /// Only acts that begin so, such as `member.`.
+        /// Only actions with this prefix, such as `member.`.
         #[arg(long, value_name = "ACT")]
         act: Option<String>,
-        /// Only what this one did: an id, the address of a member, the name of a key, or `operator`.
+        /// Only actions of this actor: an ID, a member's email, the name of a key, or `operator`.
         #[arg(long, value_name = "WHO")]
         actor: Option<String>,
-        /// Only what was done to the thing with this id.
+        /// Only actions on the object with this ID.
         #[arg(long, value_name = "ID")]
         target: Option<String>,
-        /// Not before this time, by RFC 3339.
-        #[arg(long, value_name = "TIME", value_parser = time)]
+        /// Only actions at or after this time (RFC 3339).
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         from: Option<Timestamp>,
-        /// Before this time, by RFC 3339.
-        #[arg(long, value_name = "TIME", value_parser = time)]
+        /// Only actions before this time (RFC 3339).
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         to: Option<Timestamp>,
-        /// Entries at most.
+        /// Maximum number of entries.
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let Command::List { org, act, actor, target, from, to, limit } = command;
     let organization = session.organization(org.org.as_deref()).await?.id;
     let filter = Filter { act, actor, target, from, to };
-    let found = audit_events::list(cx, ops, &organization, &filter, (None, limit)).await?;
-    output::list(*json, &["created_at", "who", "act", "target", "detail"], found.iter().map(shape).collect())
+    let events = audit_events::list(cx, ops, &organization, &filter, (None, limit)).await?;
+    output::list(*json, &["created_at", "who", "act", "target", "detail"], events.iter().map(to_json).collect())
 }
 
-fn shape(listed: &AuditEventView) -> Value {
+fn to_json(listed: &AuditEventView) -> Value {
     let event = &listed.event;
     json!({
         "id": event.id,
@@ -63,7 +63,7 @@ fn shape(listed: &AuditEventView) -> Value {
     })
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+fn parse_time(text: &str) -> Result<Timestamp, String> {
     Timestamp::from_rfc3339(text)
-        .ok_or_else(|| "expected a time by RFC 3339, such as `2026-01-31T00:00:00Z`".to_owned())
+        .ok_or_else(|| "expected a time in RFC 3339 format, such as `2026-01-31T00:00:00Z`".to_owned())
 }

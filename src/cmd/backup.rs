@@ -13,38 +13,38 @@ use waypost_store::migrate;
 use super::{App, output};
 use crate::storage;
 
-/// Flags of `backup`.
+/// Arguments of `waypost backup`.
 #[derive(Debug, clap::Args)]
 pub struct BackupArgs {
-    /// Where the backup goes.
+    /// Backup file to write.
     file: PathBuf,
-    /// Replaces a file that is there.
+    /// Overwrite an existing file.
     #[arg(long)]
     force: bool,
 }
 
-/// Flags of `restore`.
+/// Arguments of `waypost restore`.
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
-    /// The backup.
+    /// Backup file to read.
     file: PathBuf,
 }
 
-/// Writes a backup beside everything that goes on meanwhile. The file has its name only once it is whole.
+/// Writes a backup while the database is in use. The file gets its final name only when it is complete.
 ///
 /// # Errors
-/// When the database or the file fails.
+/// If the database cannot be read or the file cannot be written.
 pub async fn backup(app: &App, args: BackupArgs) -> anyhow::Result<()> {
     let name = args.file.display();
     if args.file.is_dir() {
-        bail!("{name} is a folder: name a file in it");
+        bail!("{name} is a folder: specify a file in it");
     }
     if args.file.exists() && !args.force {
-        bail!("{name} is there already: choose another name, or say --force to replace it");
+        bail!("{name} already exists: choose another name, or pass --force to overwrite it");
     }
     let opened = app.open().await?;
     let folder = storage::folder_of(&args.file);
-    // Only the owner may read a temporary file, and that stays so when it is renamed.
+    // A temporary file is readable only by its owner. Renaming it keeps these permissions.
     let file = tempfile::Builder::new()
         .prefix(".waypost-backup")
         .tempfile_in(folder)
@@ -55,51 +55,51 @@ pub async fn backup(app: &App, args: BackupArgs) -> anyhow::Result<()> {
     writer.flush().with_context(|| format!("cannot write {name}"))?;
     let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.as_file().sync_all().with_context(|| format!("cannot write {name}"))?;
-    let kept = if args.force { file.persist(&args.file) } else { file.persist_noclobber(&args.file) };
-    match kept {
+    let persisted = if args.force { file.persist(&args.file) } else { file.persist_noclobber(&args.file) };
+    match persisted {
         Ok(_) => {}
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{name} was made by somebody else meanwhile: choose another name, or say --force to replace it")
+            bail!(
+                "{name} was created by another process in the meantime: choose another name, or pass --force to overwrite it"
+            )
         }
         Err(error) => return Err(error.error).with_context(|| format!("cannot write {name}")),
     }
-    // The new name has to survive a power cut as well. Not every file system can do this for a folder.
+    // Makes the rename durable. Not every file system supports syncing a folder.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    let done = format!(
-        "Backed up {} rows to {name}.\nThe secret key is not in it: keep a copy of that, too.\n",
-        total(&summary)
+    let message = format!(
+        "Backed up {} rows to {name}.\nThe secret key is not included: back it up separately.\n",
+        total_rows(&summary)
     );
-    tell(app, &args.file, &summary, &done)
+    print_summary(app, &args.file, &summary, &message)
 }
 
-/// Restores a backup into a database without content.
+/// Restores a backup into an empty database.
 ///
 /// # Errors
-/// When the file is damaged, the database has content, or either fails.
+/// If the file is damaged, the database is not empty, or either cannot be accessed.
 pub async fn restore(app: &App, args: RestoreArgs) -> anyhow::Result<()> {
     let name = args.file.display();
     let file = File::open(&args.file).with_context(|| format!("cannot read {name}"))?;
     let (db, _lock) = storage::connect_locked(&app.settings).await?;
     let summary = backup::read(&db, &mut BufReader::new(file)).await?;
-    migrate::migrate(&db)
-        .await
-        .context("the rows are restored, but the database could not be brought up to date: run `waypost migrate`")?;
+    migrate::migrate(&db).await.context("the rows were restored, but the migrations failed: run `waypost migrate`")?;
     db.close().await;
-    let done = format!(
-        "Restored {} rows of {}.\nPut the secret key that belongs to them in place before `waypost serve`.\n",
-        total(&summary),
+    let message = format!(
+        "Restored {} rows from {}.\nInstall the matching secret key before you run `waypost serve`.\n",
+        total_rows(&summary),
         summary.created_at
     );
-    tell(app, &args.file, &summary, &done)
+    print_summary(app, &args.file, &summary, &message)
 }
 
-fn total(summary: &Summary) -> u64 {
+fn total_rows(summary: &Summary) -> u64 {
     summary.rows.values().sum()
 }
 
-fn tell(app: &App, file: &std::path::Path, summary: &Summary, text: &str) -> anyhow::Result<()> {
+fn print_summary(app: &App, file: &std::path::Path, summary: &Summary, message: &str) -> anyhow::Result<()> {
     if !app.json {
-        return output::text(text);
+        return output::text(message);
     }
     output::json(&json!({
         "file": file.display().to_string(),

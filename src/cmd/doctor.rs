@@ -1,4 +1,4 @@
-//! `waypost doctor`: looks at everything that an installation needs, changes nothing, and says what to do.
+//! `waypost doctor`: checks the installation without changing anything, and suggests fixes.
 
 mod checks;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{App, output};
 
-/// How a check went.
+/// The status of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum CheckStatus {
     Ok,
@@ -26,54 +26,54 @@ impl CheckStatus {
     }
 }
 
-/// One line of the report.
+/// A check, shown as one line of the report.
 #[derive(Debug)]
 struct Check {
     name: &'static str,
-    grade: CheckStatus,
-    /// What was found.
+    status: CheckStatus,
+    /// The finding.
     found: String,
-    /// What to do about it; empty when nothing is.
+    /// The suggested fix; empty if there is nothing to do.
     advice: String,
 }
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, grade: CheckStatus::Ok, found: found.into(), advice: String::new() }
+        Self { name, status: CheckStatus::Ok, found: found.into(), advice: String::new() }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name, grade: CheckStatus::Warn, found: found.into(), advice: advice.into() }
+        Self { name, status: CheckStatus::Warn, found: found.into(), advice: advice.into() }
     }
 
     fn fail(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name, grade: CheckStatus::Fail, found: found.into(), advice: advice.into() }
+        Self { name, status: CheckStatus::Fail, found: found.into(), advice: advice.into() }
     }
 }
 
-/// Examines, and fails when a check does.
+/// Runs all checks. The exit code is 1 if a check failed.
 ///
 /// # Errors
-/// Only when the report cannot be printed.
+/// If the report cannot be printed.
 pub async fn run(app: &App) -> anyhow::Result<ExitCode> {
     let settings = &app.settings;
     let mut checks = vec![checks::configuration(settings)];
     checks.extend(checks::files(settings));
     checks.extend(checks::database(settings).await);
     checks.extend(checks::ports(settings).await);
-    let worst = checks.iter().map(|check| check.grade).max().unwrap_or(CheckStatus::Ok);
+    let worst = checks.iter().map(|check| check.status).max().unwrap_or(CheckStatus::Ok);
     if app.json {
         let items: Vec<_> = checks
             .iter()
             .map(|check| {
-                json!({"check": check.name, "status": check.grade.as_str(), "found": check.found, "advice": check.advice})
+                json!({"check": check.name, "status": check.status.as_str(), "found": check.found, "advice": check.advice})
             })
             .collect();
         output::json(&json!({"status": worst.as_str(), "items": items}))?;
     } else {
         let line = |check: &Check| {
             let advice = if check.advice.is_empty() { String::new() } else { format!(": {}", check.advice) };
-            format!("{:4}  {:16}  {}{advice}\n", check.grade.as_str(), check.name, check.found)
+            format!("{:4}  {:16}  {}{advice}\n", check.status.as_str(), check.name, check.found)
         };
         output::text(&checks.iter().map(line).collect::<String>())?;
     }

@@ -1,4 +1,4 @@
-//! `waypost join`: what end users did before they had signed in, and whose it became.
+//! `waypost join`: joins of anonymous progress with signed-in end users.
 
 use serde_json::{Value, json};
 use waypost_core::Error;
@@ -7,85 +7,85 @@ use waypost_core::id::JoinId;
 use waypost_core::join::Join;
 use waypost_ops::{claim_links, joins, servers};
 
-use super::session::{Session, named};
+use super::session::{Session, not_found_message};
 use super::user::Org;
 use super::{App, output};
 use crate::storage;
 
-/// The members of a join that are shown.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] =
     &["id", "server_id", "kind", "from_end_user_id", "to_end_user_id", "created_at", "undone_at"];
-/// The columns of the list.
+/// The columns of a list.
 pub(super) const COLUMNS: [&str; 6] = ["id", "kind", "from_end_user_id", "to_end_user_id", "created_at", "undone_at"];
 const HOUR_MS: i64 = 3_600_000;
 
-/// What to do.
+/// Subcommands of `waypost join`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Lists the joins of an organisation, newest first.
+    /// List the joins of an organisation, newest first.
     List {
         #[command(flatten)]
         org: Org,
     },
-    /// Shows a join.
+    /// Show a join.
     Show {
-        /// Id.
+        /// ID of the join.
         join: String,
         #[command(flatten)]
         org: Org,
     },
-    /// Creates a link with which one user who signs in claims the progress recorded under a label.
+    /// Create a link with which one user can sign in and claim the progress recorded under a label.
     Link {
-        /// The label: a tracking ID of the organisation.
+        /// The label: a tracking ID chosen by the organisation.
         label: String,
-        /// Slug or id of the server.
+        /// Slug or ID of the server.
         #[arg(long)]
         server: String,
-        /// How long the link is valid.
+        /// Validity of the link.
         #[arg(long, value_name = "HOURS", default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..=720))]
         expires_in_hours: u32,
         #[command(flatten)]
         org: Org,
     },
-    /// Gives back what was taken over; what the user did since stays theirs.
+    /// Undo a join. Progress that the user made afterwards stays with the user.
     Undo {
-        /// Id.
+        /// ID of the join.
         join: String,
         #[command(flatten)]
         org: Org,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::List { org } | Command::Show { org, .. } | Command::Link { org, .. } | Command::Undo { org, .. }) =
         &command;
     let organization = session.organization(org.org.as_deref()).await?.id;
-    let unknown = |error, text: &str| named(error, "join", text, "join");
+    let unknown = |error, text: &str| not_found_message(error, "join", text, "join");
     let parse = |text: &str| text.parse::<JoinId>().map_err(|_| unknown(Error::not_found("join"), text));
     match command {
         Command::List { .. } => {
-            let items = joins::list(cx, ops, &organization).await?.iter().map(shape).collect();
+            let items = joins::list(cx, ops, &organization).await?.iter().map(to_json).collect();
             output::list(*json, &COLUMNS, items)
         }
         Command::Show { join, .. } => {
             let found = joins::show(cx, ops, &organization, &parse(&join)?).await;
-            output::object(*json, &shape(&found.map_err(|error| unknown(error, &join))?))
+            output::object(*json, &to_json(&found.map_err(|error| unknown(error, &join))?))
         }
         Command::Link { label, server, expires_in_hours, .. } => {
-            let unknown = |error| named(error, "server", &server, "server");
+            let unknown = |error| not_found_message(error, "server", &server, "server");
             let found = servers::resolve(cx, ops, &server).await.map_err(unknown)?;
             let keys = storage::keys(&app.settings, &SystemRandom)?;
             let claim = (label.as_str(), i64::from(expires_in_hours) * HOUR_MS);
-            let made = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
-            let (found, link) = made.map_err(unknown)?;
+            let created = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
+            let (found, link) = created.map_err(unknown)?;
             let origin = session.public_url.origin();
             let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
             let address = session.public_url.path_urls(authority, &found.slug);
@@ -96,20 +96,20 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let id = parse(&join)?;
             joins::show(cx, ops, &organization, &id).await.map_err(|error| unknown(error, &join))?;
             confirm_undo(yes, id.as_str())?;
-            output::object(*json, &shape(&joins::undo(cx, ops, &organization, &id).await?))
+            output::object(*json, &to_json(&joins::undo(cx, ops, &organization, &id).await?))
         }
     }
 }
 
-/// Asks before a join is undone.
+/// Asks for confirmation before a join is undone.
 ///
 /// # Errors
-/// When the answer is no.
+/// If the user declines.
 pub(super) fn confirm_undo(yes: bool, id: &str) -> anyhow::Result<()> {
-    output::confirm(yes, &format!("Undo the join {id}? The signed-in user loses what it brought."))
+    output::confirm(yes, &format!("Undo join {id}? The signed-in user loses the progress it added."))
 }
 
-fn shape(join: &Join) -> Value {
+fn to_json(join: &Join) -> Value {
     json!({
         "id": join.id,
         "server_id": join.server_id,

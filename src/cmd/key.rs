@@ -7,69 +7,69 @@ use waypost_core::organization::{ApiKey, Role};
 use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 
 use super::output;
-use super::session::{Session, named, one_of};
+use super::session::{Session, not_found_message, one_of};
 use super::user::Org;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// What to do.
+/// Subcommands of `waypost key`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a key and shows it, this once.
+    /// Create an API key. It is shown only once.
     Create {
         #[command(flatten)]
         org: Org,
-        /// Name for people, unique in the organisation.
+        /// Display name, unique in the organisation.
         #[arg(long)]
         name: String,
-        /// The role that it acts as.
+        /// Role of the key.
         #[arg(long, default_value = "admin", value_parser = one_of(Role::ALL, Role::as_str))]
         scope: Role,
-        /// Stops working after so many days; without it, never.
+        /// Number of days until the key expires; by default, it never expires.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_652))]
         expires_in_days: Option<u32>,
     },
-    /// Lists the keys of an organisation, without their secrets.
+    /// List the API keys of an organisation, without their secrets.
     List {
         #[command(flatten)]
         org: Org,
     },
-    /// Shows a key, without its secret.
+    /// Show an API key, without its secret.
     Show {
-        /// Name or id.
+        /// Name or ID of the key.
         key: String,
         #[command(flatten)]
         org: Org,
     },
-    /// Changes name or scope.
+    /// Change the name or scope of an API key.
     Update {
-        /// Name or id.
+        /// Name or ID of the key.
         key: String,
         #[command(flatten)]
         org: Org,
-        /// A new name.
+        /// New name.
         #[arg(long)]
         name: Option<String>,
-        /// Another role to act as.
+        /// New role.
         #[arg(long, value_parser = one_of(Role::ALL, Role::as_str))]
         scope: Option<Role>,
     },
-    /// Deletes a key: it stops working at once.
+    /// Delete an API key. It stops working immediately.
     Delete {
-        /// Name or id.
+        /// Name or ID of the key.
         key: String,
         #[command(flatten)]
         org: Org,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::Create { org, .. }
@@ -80,48 +80,48 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let organization = session.organization(org.org.as_deref()).await?.id;
     match command {
         Command::Create { name, scope, expires_in_days, .. } => {
-            let expires_at = expires_in_days.map(|days| end(cx.now(), days));
+            let expires_at = expires_in_days.map(|days| expiry(cx.now(), days));
             let new = CreateApiKey { name: &name, scope, expires_at };
-            let (made, secret) = api_keys::create(cx, ops, &organization, new).await?;
-            let mut shown = json!({"id": made.id, "name": made.name, "key": secret});
-            if let Some(at) = made.expires_at {
+            let (created, secret) = api_keys::create(cx, ops, &organization, new).await?;
+            let mut shown = json!({"id": created.id, "name": created.name, "key": secret});
+            if let Some(at) = created.expires_at {
                 shown["expires_at"] = at.rfc3339().into();
             }
             print_secret(*json, &shown)
         }
         Command::List { .. } => {
-            print_list(*json, api_keys::list(cx, ops, &organization).await?.iter().map(shape).collect())
+            print_list(*json, api_keys::list(cx, ops, &organization).await?.iter().map(to_json).collect())
         }
-        Command::Show { key, .. } => output::object(*json, &shape(&find(session, &organization, &key).await?)),
+        Command::Show { key, .. } => output::object(*json, &to_json(&find(session, &organization, &key).await?)),
         Command::Update { key, name, scope, .. } => {
             let found = find(session, &organization, &key).await?;
             let changes = ApiKeyPatch { name, scope, expires_at: None };
-            let changed = api_keys::update(cx, ops, &organization, &found.id, &changes).await?;
-            output::object(*json, &shape(&changed))
+            let updated = api_keys::update(cx, ops, &organization, &found.id, &changes).await?;
+            output::object(*json, &to_json(&updated))
         }
         Command::Delete { key, yes, .. } => {
             let found = find(session, &organization, &key).await?;
             confirm_deletion(yes, &found.name)?;
             api_keys::delete(cx, ops, &organization, &found.id).await?;
-            deleted(*json, found.id.as_str(), &found.name)
+            print_deleted(*json, found.id.as_str(), &found.name)
         }
     }
 }
 
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<ApiKey> {
     let found = api_keys::find(&session.cx, &session.ops, organization, text).await;
-    found.map_err(|error| named(error, "key", text, "key"))
+    found.map_err(|error| not_found_message(error, "key", text, "key"))
 }
 
-/// When a key ends that works for so many days.
-pub(super) fn end(now: Timestamp, days: u32) -> Timestamp {
+/// Returns the time at which a key expires that is valid for `days`.
+pub(super) fn expiry(now: Timestamp, days: u32) -> Timestamp {
     now.plus(i64::from(days) * DAY_MS)
 }
 
-/// Shows a new key with its secret.
+/// Prints a new key with its secret.
 pub(super) fn print_secret(json: bool, shown: &Value) -> anyhow::Result<()> {
     output::object(json, shown)?;
-    if json { Ok(()) } else { output::text("Keep the key now: it cannot be shown again.\n") }
+    if json { Ok(()) } else { output::text("Store the key now. It cannot be shown again.\n") }
 }
 
 pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
@@ -129,17 +129,17 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
 }
 
 pub(super) fn confirm_deletion(yes: bool, name: &str) -> anyhow::Result<()> {
-    output::confirm(yes, &format!("Delete the key {}? It stops working at once.", output::clean(name)))
+    output::confirm(yes, &format!("Delete the key {}? It stops working immediately.", output::clean(name)))
 }
 
-pub(super) fn deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
+pub(super) fn print_deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
     output::deleted(json, id, &format!("Deleted the key {}.", output::clean(name)))
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &["id", "name", "scope", "created_at", "expires_at", "last_used_at"];
 
-fn shape(key: &ApiKey) -> Value {
+fn to_json(key: &ApiKey) -> Value {
     json!({
         "id": key.id,
         "name": key.name,

@@ -1,4 +1,4 @@
-//! `waypost migrate`: brings the database up to date.
+//! `waypost migrate`: applies pending migrations.
 
 use anyhow::Context;
 use serde_json::json;
@@ -7,27 +7,27 @@ use waypost_store::{Dialect, space};
 use super::{App, output};
 use crate::storage;
 
-/// Flags of `migrate`.
+/// Arguments of `waypost migrate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Also rewrites a SQLite file without its free space; needed once for a file that an older Waypost made.
+    /// Also compact the SQLite file. Needed once for a file created by an older version.
     #[arg(long)]
     compact: bool,
 }
 
-/// Migrates, and says from which version to which.
+/// Applies pending migrations and prints the old and the new version.
 ///
 /// # Errors
-/// When the database cannot be reached or brought up to date.
+/// If the database cannot be reached or migrated.
 pub async fn run(app: &App, args: Args) -> anyhow::Result<()> {
-    // Of SQLite: nobody else may use the file while it is rewritten.
+    // No other process may use the SQLite file while it is rewritten.
     let _lock = if args.compact { storage::serve_lock(&app.settings)? } else { None };
     let opened = app.open().await?;
     let is_compacted = args.compact && opened.db.dialect() == Dialect::Sqlite;
     if is_compacted {
         space::compact(&opened.db).await.context(
-            "the database could not be compacted, and is as it was: check that the disk has room for a second copy, and \
-             that no other command uses it",
+            "the database could not be compacted and was not changed: check that the disk has enough space for a \
+            second copy and that no other command uses the database",
         )?;
     }
     opened.db.close().await;
@@ -38,7 +38,7 @@ pub async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     if before == now {
         output::text(&format!("The database is up to date (schema {now}).\n"))?;
     } else {
-        output::text(&format!("The database was brought from schema {before} to {now}.\n"))?;
+        output::text(&format!("Migrated the database from schema {before} to {now}.\n"))?;
     }
-    if is_compacted { output::text("The file was rewritten without free space.\n") } else { Ok(()) }
+    if is_compacted { output::text("Compacted the database file.\n") } else { Ok(()) }
 }

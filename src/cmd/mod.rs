@@ -31,7 +31,7 @@ use crate::storage::{self, MigrationPolicy, StoreHandle};
 use crate::telemetry::{self, LogProfile};
 use session::Session;
 
-/// The platform for MCP: guided walkthroughs hosted as MCP servers, progress that is never lost.
+/// Host MCP servers that guide users step by step through walkthroughs.
 #[derive(Debug, Parser)]
 #[command(name = "waypost", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
@@ -42,36 +42,35 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings come from flags, then the environment (WAYPOST_…), then the file of --config; docs/config.md lists them.
-Exit codes: 0 success, 1 failure, 2 wrong usage.";
+Settings are read from flags, then environment variables (WAYPOST_…), then the --config file; see docs/config.md.
+Exit codes: 0 success, 1 failure, 2 incorrect usage.";
 
-/// Flags that every command has.
+/// Global options.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// TOML file with settings.
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Everywhere")]
+    /// TOML configuration file.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options")]
     config: Option<PathBuf>,
-    /// Database, sqlite://PATH or postgres://…
-    #[arg(long, value_name = "URL", global = true, help_heading = "Everywhere")]
+    /// Database URL: sqlite://PATH or postgres://…
+    #[arg(long, value_name = "URL", global = true, help_heading = "Global options")]
     database: Option<String>,
-    /// Folder for files, the default database among them.
-    #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
+    /// Data directory, which contains the default database.
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Global options")]
     data_dir: Option<String>,
-    /// Works on a running installation through its REST API, at this address [env: WAYPOST_URL].
-    #[arg(long = "url", value_name = "URL", global = true, help_heading = "Everywhere")]
+    /// Use the REST API of the running installation at this URL instead of a database [env: WAYPOST_URL].
+    #[arg(long = "url", value_name = "URL", global = true, help_heading = "Global options")]
     remote: Option<String>,
-    /// API key for --url; `-` reads it from standard input. Better set it as WAYPOST_API_KEY: others on the machine can see
-    /// flags.
-    #[arg(long, value_name = "KEY", global = true, help_heading = "Everywhere", value_parser = secret_text)]
+    /// API key for --url; `-` reads it from standard input. Prefer WAYPOST_API_KEY: other users of the machine can see flags.
+    #[arg(long, value_name = "KEY", global = true, help_heading = "Global options", value_parser = secret_text)]
     api_key: Option<SecretText>,
-    /// Prints data as JSON: an object, or {"items": […]}.
-    #[arg(long, global = true, help_heading = "Everywhere")]
+    /// Print data as JSON: an object, or {"items": […]}.
+    #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
-    /// Refuses to work with a database that is not up to date, instead of migrating it.
-    #[arg(long, global = true, help_heading = "Everywhere")]
+    /// Fail if the database has pending migrations, instead of applying them.
+    #[arg(long, global = true, help_heading = "Global options")]
     no_migrate: bool,
-    /// Tells more: the causes of an error, and the log down to `debug`.
-    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    /// Show the causes of errors, and log at level `debug`.
+    #[arg(short, long, global = true, help_heading = "Global options")]
     verbose: bool,
 }
 
@@ -81,59 +80,59 @@ fn secret_text(text: &str) -> Result<SecretText, std::convert::Infallible> {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs everything: the hosted MCP servers, metrics and health.
+    /// Run everything: MCP servers, console, API, metrics and health.
     Serve(serve::Args),
-    /// Plays a walkthrough in the terminal, from any MCP server.
+    /// Play a walkthrough from any MCP server in the terminal.
     Walk(walk::Args),
-    /// Walkthroughs: import, export, lint, publish.
+    /// Import, export, lint, publish and manage walkthroughs.
     #[command(subcommand)]
     Walkthrough(walkthrough::Command),
-    /// Organisations.
+    /// Manage organisations.
     #[command(subcommand)]
     Org(org::Command),
-    /// The people who operate an organisation.
+    /// Manage the users of an organisation.
     #[command(subcommand)]
     User(user::Command),
-    /// Hosted MCP servers.
+    /// Manage hosted MCP servers.
     #[command(subcommand)]
     Server(server::Command),
-    /// Identity providers that sign end users in.
+    /// Manage identity providers with which end users sign in.
     #[command(subcommand)]
     OauthConfig(oauth_config::Command),
-    /// API keys.
+    /// Manage API keys.
     #[command(subcommand)]
     Key(key::Command),
-    /// Who did what in an organisation.
+    /// Show the audit log of an organisation.
     #[command(subcommand)]
     Audit(audit::Command),
-    /// What end users did before they had signed in, and whose it became.
+    /// Manage joins of anonymous progress with signed-in end users.
     #[command(subcommand)]
     Join(join::Command),
-    /// Walkthroughs on servers.
+    /// Assign walkthroughs to servers.
     #[command(subcommand)]
     Assignment(assignment::Command),
-    /// Brings the database up to date.
+    /// Apply pending database migrations.
     Migrate(migrate::Args),
-    /// Looks at everything that an installation needs, and says what to do.
+    /// Check the installation and suggest fixes.
     Doctor,
-    /// The secret key of this installation.
+    /// Manage the secret key of this installation.
     #[command(subcommand)]
     Secret(secret::Command),
-    /// Writes everything in the database to a file, while it is in use.
+    /// Back up the database to a file, while it is in use.
     Backup(backup::BackupArgs),
-    /// Reads a backup into a new database.
+    /// Restore a backup into a new database.
     Restore(backup::RestoreArgs),
 }
 
-/// Wrong usage that the argument parser cannot see: exits with 2.
+/// Incorrect usage that the argument parser does not detect. The exit code is 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// What every command gets.
+/// The context of a command.
 #[derive(Debug)]
 pub struct App {
-    /// The configuration.
+    /// The settings.
     pub settings: Settings,
     /// Whether data is printed as JSON.
     pub json: bool,
@@ -142,22 +141,22 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, up to date.
+    /// Opens the store and applies pending migrations.
     ///
     /// # Errors
-    /// As [`storage::open`].
+    /// See [`storage::open`].
     pub async fn open(&self) -> anyhow::Result<StoreHandle> {
         storage::open(&self.settings, self.migration_policy).await
     }
 }
 
-/// The program: reads the command line, does the command, and says how it went.
+/// Parses the command line, runs the command and reports errors.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are answers, not errors; clap knows which goes where, and that misuse is 2.
+            // Also covers help and version. clap selects the output stream and the exit code.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -175,7 +174,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let address = remote::find(&cli.global, &cli.command)?;
+    let endpoint = remote::find(&cli.global, &cli.command)?;
     let mut flags = Vec::new();
     flags.extend(cli.global.database.map(|url| ("database_url", url)));
     flags.extend(cli.global.data_dir.map(|folder| ("data_dir", folder)));
@@ -192,8 +191,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     telemetry::start_log(&settings, program)?;
     let migration_policy = if cli.global.no_migrate { MigrationPolicy::Refuse } else { MigrationPolicy::Apply };
     let app = App { settings, json: cli.global.json, migration_policy };
-    if let Some(address) = address {
-        return remote::run(&app, address, cli.command).await;
+    if let Some(endpoint) = endpoint {
+        return remote::run(&app, endpoint, cli.command).await;
     }
     match cli.command {
         Command::Serve(args) => serve::run(app, args).await?,
@@ -220,16 +219,16 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what went wrong in one line, with the causes behind it when they are asked for.
+/// Prints the error in one line, followed by its causes if `verbose` is set.
 fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     if io.is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) {
-        // Whoever closed the pipe has seen enough.
+        // The reader closed the pipe.
         return ExitCode::FAILURE;
     }
     let mut causes: Vec<_> = error.chain().skip(1).map(|cause| one_line(&cause.to_string())).collect();
     let mut message = one_line(&error.to_string());
-    // What the operating system says is short and tells most; the database's words are for whoever asks.
+    // The message of the operating system is short and useful. Messages of the database are shown only with -v.
     if io.is_some() && causes.len() == 1 {
         let cause = causes.remove(0);
         if !message.contains(&cause) {
@@ -238,11 +237,12 @@ fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
     }
     eprintln!("error: {message}");
     if verbose {
-        causes.iter().for_each(|cause| eprintln!("  because: {cause}"));
+        causes.iter().for_each(|cause| eprintln!("  caused by: {cause}"));
     } else if !causes.is_empty() {
-        eprintln!("(-v tells the cause)");
+        eprintln!("(use -v to show the cause)");
     }
-    let usage = error.is::<UsageError>() || error.downcast_ref::<config::Error>().is_some_and(config::Error::is_usage);
+    let usage =
+        error.is::<UsageError>() || error.downcast_ref::<config::Error>().is_some_and(config::Error::is_usage_error);
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

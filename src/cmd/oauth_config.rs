@@ -1,4 +1,4 @@
-//! `waypost oauth-config`: identity providers that sign end users in.
+//! `waypost oauth-config`: identity providers with which end users sign in.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -17,112 +17,112 @@ use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
 use waypost_ops::public_url::{HostKind, PublicUrl};
 use waypost_outbound::Outbound;
 
-use super::session::{Session, named, one_of};
+use super::session::{Session, not_found_message, one_of};
 use super::user::Org;
 use super::{App, output};
 use crate::{outbound, storage};
 
-/// A file of a secret is short.
-const MAX_SECRET: u64 = 4 * 1024;
+/// Maximum size of a secret file in bytes.
+const MAX_SECRET_BYTES: u64 = 4 * 1024;
 
-/// What to do.
+/// Subcommands of `waypost oauth-config`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Looks at a provider and, when users can sign in with it, saves it.
+    /// Check an identity provider and save it if users can sign in with it.
     Create {
-        /// Name for people, unique in the organisation.
+        /// Display name, unique in the organisation.
         name: String,
         #[command(flatten)]
         org: Org,
         #[command(flatten)]
         flags: Box<Flags>,
     },
-    /// Lists the providers of an organisation.
+    /// List the identity providers of an organisation.
     List {
         #[command(flatten)]
         org: Org,
     },
-    /// Shows a provider, without its secret, and the redirect URIs to register there.
+    /// Show an identity provider, without its secret, and the redirect URIs to register there.
     Show {
-        /// Name or id.
+        /// Name or ID of the provider.
         provider: String,
         #[command(flatten)]
         org: Org,
     },
-    /// Changes what is named; the provider is looked at again before.
+    /// Change the given settings after checking the identity provider again.
     Update {
-        /// Name or id.
+        /// Name or ID of the provider.
         provider: String,
         #[command(flatten)]
         org: Org,
-        /// A new name.
+        /// New name.
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         flags: Box<Flags>,
     },
-    /// Deletes a provider that no server uses.
+    /// Delete an identity provider that no server uses.
     Delete {
-        /// Name or id.
+        /// Name or ID of the provider.
         provider: String,
         #[command(flatten)]
         org: Org,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Looks at a provider again, and says what was found; fails when users could not sign in.
+    /// Check an identity provider and print the findings. Fails if users cannot sign in.
     Check {
-        /// Name or id.
+        /// Name or ID of the provider.
         provider: String,
         #[command(flatten)]
         org: Org,
     },
 }
 
-/// What can be set.
+/// Settings of an identity provider.
 #[derive(Debug, clap::Args)]
 pub struct Flags {
-    /// The issuer, exactly as the provider writes it; its metadata is found from it.
+    /// Issuer, exactly as the provider writes it. Its metadata is discovered from it.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// Where the provider's metadata is, instead of the issuer.
+    /// URL of the provider's metadata, instead of the issuer.
     #[arg(long, value_name = "URL")]
     metadata_url: Option<String>,
-    /// For a provider without metadata.
+    /// Authorization endpoint, for a provider without metadata.
     #[arg(long, value_name = "URL")]
     authorization_endpoint: Option<String>,
-    /// For a provider without metadata.
+    /// Token endpoint, for a provider without metadata.
     #[arg(long, value_name = "URL")]
     token_endpoint: Option<String>,
-    /// For a provider without metadata, or whose metadata does not name it.
+    /// Userinfo endpoint, if the provider's metadata does not contain it.
     #[arg(long, value_name = "URL")]
     userinfo_endpoint: Option<String>,
-    /// What the provider calls Waypost.
+    /// Client ID assigned by the provider.
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// File with the secret that the provider gave; `-` for standard input.
+    /// File with the client secret assigned by the provider; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     client_secret_file: Option<PathBuf>,
-    /// What to ask for; several times for several. By default openid, email and profile.
+    /// Scope to request; can be repeated [default: openid, email and profile].
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Option<Vec<String>>,
-    /// How the secret is shown to the token endpoint; by default what the provider says.
+    /// Client authentication method at the token endpoint [default: from the provider's metadata].
     #[arg(long, value_parser = one_of(TokenAuthMethod::ALL, TokenAuthMethod::as_str))]
     token_auth_method: Option<TokenAuthMethod>,
-    /// The claim that names a user for ever; `sub` by default, without OpenID Connect `id`.
+    /// Claim that permanently identifies a user [default: `sub`, or `id` without OpenID Connect].
     #[arg(long, value_name = "CLAIM")]
     subject_claim: Option<String>,
-    /// Whether users with the same verified address as those of other providers are the same; `false` by default.
+    /// Whether to treat users with the same verified email at different providers as one user [default: false].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     link_verified_email: Option<bool>,
 }
 
 impl Flags {
-    /// As the acts take them; reads the file of the secret.
+    /// Converts the flags to settings. Reads the secret file.
     ///
     /// # Errors
-    /// When that file cannot be read.
+    /// If the secret file cannot be read.
     pub(super) fn settings(self, name: Option<String>) -> anyhow::Result<Settings> {
         Ok(Settings {
             name,
@@ -141,56 +141,58 @@ impl Flags {
     }
 }
 
-/// A command line can be seen by every user of the machine, and stays in the shell's history: a file is not.
+/// Reads a secret from a file. A file is used because a command line is visible to other users of the machine and is kept
+/// in the shell's history.
 fn read_secret(path: PathBuf) -> anyhow::Result<SecretText> {
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(MAX_SECRET).read_to_string(&mut text)
+        std::io::stdin().take(MAX_SECRET_BYTES).read_to_string(&mut text)
     } else {
-        std::fs::File::open(&path).and_then(|file| file.take(MAX_SECRET).read_to_string(&mut text))
+        std::fs::File::open(&path).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
     };
     read.with_context(|| format!("cannot read the client secret from {}", path.display()))?;
     Ok(SecretText::new(text.trim_end_matches(['\r', '\n'])))
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<ExitCode> {
     let Session { cx, ops, json, .. } = session;
     match command {
         Command::Create { name, org, flags } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
             let settings = flags.settings(Some(name))?;
-            let (made, findings) =
+            let (created, findings) =
                 oauth_configs::create(cx, ops, &provider_context(app)?, &organization, &settings).await?;
-            show(app, session, &made, &findings).await?;
+            show(app, session, &created, &findings).await?;
         }
         Command::List { org } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
-            print_list(*json, oauth_configs::list(cx, ops, &organization).await?.iter().map(shape).collect())?;
+            print_list(*json, oauth_configs::list(cx, ops, &organization).await?.iter().map(to_json).collect())?;
         }
         Command::Show { provider, org } => {
             let config = find(session, &org, &provider).await?;
             show(app, session, &config, &[]).await?;
         }
         Command::Update { provider, org, name, flags } => {
-            let old = find(session, &org, &provider).await?;
+            let current = find(session, &org, &provider).await?;
             let settings = flags.settings(name)?;
-            let (changed, findings) = oauth_configs::update(cx, ops, &provider_context(app)?, &old, &settings).await?;
-            show(app, session, &changed, &findings).await?;
+            let (updated, findings) =
+                oauth_configs::update(cx, ops, &provider_context(app)?, &current, &settings).await?;
+            show(app, session, &updated, &findings).await?;
         }
         Command::Delete { provider, org, yes } => {
             let config = find(session, &org, &provider).await?;
             confirm_deletion(yes, &config.name)?;
             oauth_configs::delete(cx, ops, &config.organization_id, &config.id).await?;
-            deleted(*json, config.id.as_str(), &config.name)?;
+            print_deleted(*json, config.id.as_str(), &config.name)?;
         }
         Command::Check { provider, org } => {
             let config = find(session, &org, &provider).await?;
             let findings = oauth_configs::check(cx, ops, &provider_context(app)?, &config).await?;
-            return print_check(*json, findings.iter().map(finding).collect());
+            return print_check(*json, findings.iter().map(finding_to_json).collect());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -202,25 +204,25 @@ fn provider_context(app: &App) -> anyhow::Result<IdentityProviderContext> {
 }
 
 async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthConfig> {
-    let mut refusal = waypost_core::Error::not_found("identity provider");
+    let mut not_found = waypost_core::Error::not_found("identity provider");
     for organization in session.candidates(org.org.as_deref()).await? {
         match oauth_configs::find(&session.cx, &session.ops, &organization, text).await {
-            Err(error) if error.code == waypost_core::Code::NotFound => refusal = error,
+            Err(error) if error.code == waypost_core::Code::NotFound => not_found = error,
             found => return Ok(found?),
         }
     }
-    Err(named(refusal, "identity provider", text, "oauth-config"))
+    Err(not_found_message(not_found, "identity provider", text, "oauth-config"))
 }
 
 async fn show(app: &App, session: &Session, config: &OauthConfig, findings: &[Finding]) -> anyhow::Result<()> {
     let servers = servers(session, &config.organization_id, config).await?;
-    let mut value = shape(config);
+    let mut value = to_json(config);
     value["redirect_uris"] = json!(redirect_uris(app, &servers));
     value["servers"] = json!(servers);
-    print(session.json, value, findings.iter().map(finding).collect())
+    print(session.json, value, findings.iter().map(finding_to_json).collect())
 }
 
-/// Shows a provider and what was found out that is worth a thought.
+/// Prints a provider and all findings except those with level `ok`.
 pub(super) fn print(json: bool, mut value: Value, mut findings: Vec<Value>) -> anyhow::Result<()> {
     findings.retain(|finding| finding["level"] != Level::Ok.as_str());
     if json {
@@ -233,11 +235,11 @@ pub(super) fn print(json: bool, mut value: Value, mut findings: Vec<Value>) -> a
     output::text(&lines.collect::<String>())
 }
 
-/// Shows what was found out, and fails when users cannot sign in.
+/// Prints the findings. The exit code is 1 if users cannot sign in.
 pub(super) fn print_check(json: bool, findings: Vec<Value>) -> anyhow::Result<ExitCode> {
-    let failed = findings.iter().any(|finding| finding["level"] == Level::Error.as_str());
+    let has_failed = findings.iter().any(|finding| finding["level"] == Level::Error.as_str());
     output::list(json, &["level", "message"], findings)?;
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
@@ -248,7 +250,7 @@ pub(super) fn confirm_deletion(yes: bool, name: &str) -> anyhow::Result<()> {
     output::confirm(yes, &format!("Delete the identity provider {}?", output::clean(name)))
 }
 
-pub(super) fn deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
+pub(super) fn print_deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
     output::deleted(json, id, &format!("Deleted the identity provider {}.", output::clean(name)))
 }
 
@@ -260,17 +262,17 @@ async fn servers(
     Ok(oauth_configs::servers(&session.cx, &session.ops, organization, &config.id).await?)
 }
 
-/// What has to be registered at the provider: every address under which the servers may be asked.
+/// Returns the redirect URIs to register at the provider: one for every URL form of the servers.
 fn redirect_uris(app: &App, servers: &[String]) -> Vec<String> {
     let url = app.settings.public_url(app.settings.listen.port());
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let authority = format!("{}{port}", url.host_str().unwrap_or_default());
-    let has_names_below = matches!(url.host(), Some(Host::Domain(_)));
+    let has_virtual_hosts = matches!(url.host(), Some(Host::Domain(_)));
     let public = PublicUrl::new(url);
     let mut uris = Vec::new();
     for slug in servers {
         let mut issuers = vec![public.server_urls(&authority, &HostKind::Main, slug).issuer()];
-        if has_names_below {
+        if has_virtual_hosts {
             let site = HostKind::Server(slug.clone());
             issuers.push(public.server_urls(&format!("{slug}.{authority}"), &site, slug).issuer());
         }
@@ -279,11 +281,11 @@ fn redirect_uris(app: &App, servers: &[String]) -> Vec<String> {
     uris
 }
 
-fn finding(finding: &Finding) -> Value {
+fn finding_to_json(finding: &Finding) -> Value {
     json!({"level": finding.level.as_str(), "message": finding.message})
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &[
     "id",
     "organization_id",
@@ -304,7 +306,7 @@ pub(super) const MEMBERS: &[&str] = &[
     "updated_at",
 ];
 
-fn shape(config: &OauthConfig) -> Value {
+fn to_json(config: &OauthConfig) -> Value {
     json!({
         "id": config.id,
         "organization_id": config.organization_id,

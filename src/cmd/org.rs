@@ -11,63 +11,63 @@ use waypost_ops::logos;
 use waypost_ops::organizations::{self, OrganizationPatch};
 
 use super::output;
-use super::session::{Session, named};
+use super::session::{Session, not_found_message};
 
-/// What to do.
+/// Subcommands of `waypost org`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes an organisation.
+    /// Create an organisation.
     Create {
-        /// Short name, unique.
+        /// Slug, unique across all organisations.
         slug: String,
-        /// Name for people; the slug by default.
+        /// Display name [default: the slug].
         #[arg(long)]
         name: Option<String>,
     },
-    /// Lists organisations.
+    /// List organisations.
     List,
-    /// Shows an organisation.
+    /// Show an organisation.
     Show {
-        /// Slug or id.
+        /// Slug or ID of the organisation.
         org: String,
     },
-    /// Changes slug, name or logo.
+    /// Change the slug, name or logo of an organisation.
     Update {
-        /// Slug or id.
+        /// Slug or ID of the organisation.
         org: String,
-        /// A new slug.
+        /// New slug.
         #[arg(long)]
         slug: Option<String>,
-        /// A new name.
+        /// New name.
         #[arg(long)]
         name: Option<String>,
-        /// A picture for the pages on which end users sign in: PNG, JPEG, GIF or WebP; `none` takes it away.
+        /// Logo for the sign-in pages of end users: a PNG, JPEG, GIF or WebP file; `none` removes it.
         #[arg(long, value_name = "FILE")]
         logo: Option<PathBuf>,
     },
-    /// Deletes an organisation and everything it owns, progress included.
+    /// Delete an organisation and everything it owns, including progress.
     Delete {
-        /// Slug or id.
+        /// Slug or ID of the organisation.
         org: String,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     match command {
         Command::Create { slug, name } => {
-            let made = organizations::create(cx, ops, &slug, name.as_deref()).await?;
-            output::object(*json, &shape(&made))
+            let created = organizations::create(cx, ops, &slug, name.as_deref()).await?;
+            output::object(*json, &to_json(&created))
         }
-        Command::List => print_list(*json, organizations::list(cx, ops).await?.iter().map(shape).collect()),
-        Command::Show { org } => output::object(*json, &shape(&find(session, &org).await?)),
+        Command::List => print_list(*json, organizations::list(cx, ops).await?.iter().map(to_json).collect()),
+        Command::Show { org } => output::object(*json, &to_json(&find(session, &org).await?)),
         Command::Update { org, slug, name, logo } => {
             let organization = find(session, &org).await?;
             if let Some(logo) = logo {
@@ -77,32 +77,32 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
                 }
             }
             let changes = OrganizationPatch { slug, name };
-            let changed = organizations::update(cx, ops, &organization.id, &changes).await?;
-            output::object(*json, &shape(&changed))
+            let updated = organizations::update(cx, ops, &organization.id, &changes).await?;
+            output::object(*json, &to_json(&updated))
         }
         Command::Delete { org, yes } => {
             let organization = find(session, &org).await?;
             let slug = &organization.slug;
             confirm_deletion(yes, slug)?;
             organizations::delete(cx, ops, &organization.id).await?;
-            deleted(*json, organization.id.as_str(), slug)
+            print_deleted(*json, organization.id.as_str(), slug)
         }
     }
 }
 
-/// The bytes of a file that is to be a logo; none for the word that takes it away.
+/// Reads a logo file. `None` if the argument is `none`, which removes the logo.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub(super) fn read_logo(logo: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     if logo == Path::new("none") {
         return Ok(None);
     }
-    let file = File::open(logo).with_context(|| format!("{} cannot be read", logo.display()))?;
+    let file = File::open(logo).with_context(|| format!("cannot read {}", logo.display()))?;
     let mut bytes = Vec::new();
-    // One byte more than is allowed is enough to see that it is too much.
-    let most = logos::MAX_BYTES as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).with_context(|| format!("{} cannot be read", logo.display()))?;
+    // One byte more than allowed is enough to detect a file that is too large.
+    let limit = logos::MAX_BYTES as u64 + 1;
+    file.take(limit).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", logo.display()))?;
     Ok(Some(bytes))
 }
 
@@ -114,19 +114,19 @@ pub(super) fn confirm_deletion(yes: bool, slug: &str) -> anyhow::Result<()> {
     output::confirm(yes, &format!("Delete the organisation {slug} and everything it owns?"))
 }
 
-pub(super) fn deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
+pub(super) fn print_deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
     output::deleted(json, id, &format!("Deleted the organisation {slug}."))
 }
 
 async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
     let found = organizations::find(&session.cx, &session.ops, text).await;
-    found.map_err(|error| named(error, "organisation", text, "org"))
+    found.map_err(|error| not_found_message(error, "organisation", text, "org"))
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "created_at"];
 
-fn shape(organization: &Organization) -> Value {
+fn to_json(organization: &Organization) -> Value {
     json!({
         "id": organization.id,
         "slug": organization.slug,

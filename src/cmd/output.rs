@@ -1,24 +1,24 @@
-//! What commands print: short tables for people, JSON for programs.
+//! Output of commands: tables for people, JSON for programs.
 
 use std::io::{IsTerminal, Write};
 
 use serde_json::{Value, json};
 
-/// Prints a text to standard output.
+/// Prints text to standard output.
 ///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn text(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Prints a file as it is. On a terminal, which obeys what it is sent, other control characters than tabs and line feeds are
-/// replaced: the text is somebody else's.
+/// Prints the content of a file unchanged. On a terminal, control characters other than tab and line feed are replaced,
+/// because the text may come from an untrusted author.
 ///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn file(content: &str) -> anyhow::Result<()> {
     if !std::io::stdout().is_terminal() {
         return text(content);
@@ -27,10 +27,10 @@ pub fn file(content: &str) -> anyhow::Result<()> {
     text(&content.chars().map(shown).collect::<String>())
 }
 
-/// Prints one JSON value, indented for a terminal, else on one line.
+/// Prints a JSON value, indented on a terminal, otherwise on one line.
 ///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn json(value: &Value) -> anyhow::Result<()> {
     let line = if std::io::stdout().is_terminal() { format!("{value:#}\n") } else { format!("{value}\n") };
     text(&line)
@@ -39,23 +39,23 @@ pub fn json(value: &Value) -> anyhow::Result<()> {
 /// Prints a list: `{"items": […]}`, or a table with the members `columns` of each item.
 ///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn list(as_json: bool, columns: &[&str], items: Vec<Value>) -> anyhow::Result<()> {
     if as_json {
         return json(&json!({ "items": items }));
     }
     if items.is_empty() {
-        return text("Nothing there yet.\n");
+        return text("No entries.\n");
     }
     let head = columns.iter().map(|column| column.replace('_', " ").to_uppercase()).collect();
     let rows = items.iter().map(|item| columns.iter().map(|column| cell(&item[*column])).collect());
     text(&table(std::iter::once(head).chain(rows).collect()))
 }
 
-/// Prints one thing: the object, or its members line by line.
+/// Prints an object as JSON, or one member per line.
 ///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn object(as_json: bool, value: &Value) -> anyhow::Result<()> {
     if as_json {
         return json(value);
@@ -64,15 +64,15 @@ pub fn object(as_json: bool, value: &Value) -> anyhow::Result<()> {
     text(&table(members.map(|(name, value)| vec![format!("{}:", name.replace('_', " ")), cell(value)]).collect()))
 }
 
-/// Says that something is gone.
+/// Reports a deletion.
 ///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn deleted(as_json: bool, id: &str, sentence: &str) -> anyhow::Result<()> {
     if as_json { json(&json!({"id": id, "deleted": true})) } else { text(&format!("{sentence}\n")) }
 }
 
-/// A value as one line without control characters: names come from people, and a terminal obeys what it is sent.
+/// Formats a value as one line without control characters, so that user-supplied text cannot control the terminal.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".to_owned(),
@@ -87,13 +87,13 @@ fn cell(value: &Value) -> String {
     clean(&text)
 }
 
-/// `text` with every control character replaced.
+/// Replaces every control character in `text`.
 #[must_use]
 pub fn clean(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 
-/// Columns as wide as their widest cell, two spaces apart.
+/// Formats a table whose columns are as wide as their widest cell and separated by two spaces.
 fn table(rows: Vec<Vec<String>>) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
@@ -107,16 +107,18 @@ fn table(rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// Asks before something is destroyed. Without a terminal nobody can answer: then `--yes` is required.
+/// Asks for confirmation before something is destroyed. Without a terminal, `--yes` is required.
 ///
 /// # Errors
-/// When the answer is no, or nobody can be asked.
+/// If the user declines, or there is no terminal.
 pub fn confirm(yes: bool, question: &str) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(super::UsageError(format!("{question} Say --yes to do it; there is no terminal to ask on.")).into());
+        return Err(
+            super::UsageError(format!("{question} Pass --yes to confirm; there is no terminal for a prompt.")).into()
+        );
     }
     eprint!("{question} [y/N] ");
     let mut answer = String::new();
@@ -124,7 +126,7 @@ pub fn confirm(yes: bool, question: &str) -> anyhow::Result<()> {
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    anyhow::bail!("nothing was changed")
+    anyhow::bail!("cancelled, nothing was changed")
 }
 
 #[cfg(test)]
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_aligned_and_harmless() {
+    fn tables_are_aligned_and_contain_no_control_characters() {
         let rows = [json!({"slug": "a", "name": "Ä\u{1b}[2J"}), json!({"slug": "long-one", "name": null})];
         let cells = rows.iter().map(|row| vec![cell(&row["slug"]), cell(&row["name"])]).collect();
         assert_eq!(table(cells), "a         Ä\u{fffd}[2J\nlong-one  -\n");

@@ -12,81 +12,81 @@ use super::{App, UsageError, output};
 use crate::config::Settings;
 use crate::storage;
 
-/// What to do.
+/// Subcommands of `waypost secret`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Replaces the key, and seals everything anew; the former key still opens and verifies.
+    /// Replace the secret key and re-encrypt all secrets. The previous key remains valid for decryption and verification.
     ///
-    /// Where the key is kept in a file, a new one is made and the former one kept beside it, as secret.key.previous. Where
-    /// it is set, set the new one as WAYPOST_SECRET_KEY and the former one as WAYPOST_SECRET_KEY_PREVIOUS before. A
-    /// command that was interrupted is finished by the next one.
+    /// If the key is stored in a file, a new key is generated and the previous one is kept as secret.key.previous. If the
+    /// key is set by a setting, first set the new key as WAYPOST_SECRET_KEY and the previous one as
+    /// WAYPOST_SECRET_KEY_PREVIOUS. An interrupted rotation is completed by the next one.
     Rotate,
 }
 
-/// What came of it.
-struct Done {
-    /// Whether a new key was made.
+/// The result of a rotation.
+struct RotationResult {
+    /// Whether a new key was generated.
     new_key: bool,
     resealed: ResealSummary,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the key cannot be replaced; what is sealed can then still be opened.
+/// If the key cannot be replaced. All secrets can still be decrypted in that case.
 pub async fn run(app: &App, command: Command) -> anyhow::Result<ExitCode> {
     let Command::Rotate = command;
     let settings = &app.settings;
-    // On SQLite nobody serves meanwhile: who has read the former key would not know the new one.
+    // On SQLite, `serve` must not run meanwhile, because it would not know the new key.
     let _lock = storage::serve_lock(settings)?;
     if settings.secret_key.is_some() && settings.secret_key_previous.is_none() {
-        let message = "the key is set: set the new one as WAYPOST_SECRET_KEY and the former one as WAYPOST_SECRET_KEY_PREVIOUS, and say it again";
+        let message = "the secret key is set by a setting: set the new key as WAYPOST_SECRET_KEY and the previous one as WAYPOST_SECRET_KEY_PREVIOUS, then run the command again";
         return Err(UsageError(message.to_owned()).into());
     }
     let db = app.open().await?.db;
-    let done = rotate(settings, &Ops::new(db.clone())).await;
+    let result = rotate(settings, &Ops::new(db.clone())).await;
     db.close().await;
-    tell(app, &done?)
+    print_result(app, &result?)
 }
 
-async fn rotate(settings: &Settings, ops: &Ops) -> anyhow::Result<Done> {
+async fn rotate(settings: &Settings, ops: &Ops) -> anyhow::Result<RotationResult> {
     let cx = Ctx::operator();
     let keys = storage::keys(settings, &SystemRandom)?;
-    // First what an interrupted command has left: the former key is about to be forgotten.
+    // First complete an interrupted rotation, because the previous key is about to be discarded.
     let resealed = secrets::reseal(&cx, ops, &keys.keyring()).await?;
     if settings.secret_key.is_some() || resealed.resealed > 0 {
-        return Ok(Done { new_key: false, resealed });
+        return Ok(RotationResult { new_key: false, resealed });
     }
-    replace(settings)?;
+    replace_key_files(settings)?;
     let keys = storage::keys(settings, &SystemRandom)?;
-    Ok(Done { new_key: true, resealed: secrets::reseal(&cx, ops, &keys.keyring()).await? })
+    Ok(RotationResult { new_key: true, resealed: secrets::reseal(&cx, ops, &keys.keyring()).await? })
 }
 
-/// In this order, so that at every moment the two files open everything: interrupted after the first step they are the
-/// same; after the second, everything is sealed with the previous one.
-fn replace(settings: &Settings) -> anyhow::Result<()> {
+/// Replaces the key files. The order ensures that the two files can decrypt everything at any time: after the first step
+/// they contain the same key; after the second, everything is encrypted with the previous key.
+fn replace_key_files(settings: &Settings) -> anyhow::Result<()> {
     let current = storage::secret_key(settings, &SystemRandom)?;
-    storage::replace_secret(&storage::previous_secret_file(settings), &current)?;
-    storage::replace_secret(&storage::secret_file(settings), &storage::new_key(&SystemRandom))
+    storage::replace_key_file(&storage::previous_secret_file(settings), &current)?;
+    storage::replace_key_file(&storage::secret_file(settings), &storage::generate_key(&SystemRandom))
 }
 
-fn tell(app: &App, done: &Done) -> anyhow::Result<ExitCode> {
-    let ResealSummary { resealed, unreadable } = done.resealed;
+fn print_result(app: &App, result: &RotationResult) -> anyhow::Result<ExitCode> {
+    let ResealSummary { resealed, unreadable } = result.resealed;
     if app.json {
-        output::json(&json!({"new_key": done.new_key, "resealed": resealed, "unreadable": unreadable}))?;
+        output::json(&json!({"new_key": result.new_key, "resealed": resealed, "unreadable": unreadable}))?;
     } else {
-        let key = match (done.new_key, &app.settings.secret_key) {
+        let key = match (result.new_key, &app.settings.secret_key) {
             (true, _) => {
                 let previous = storage::previous_secret_file(&app.settings);
-                format!("There is a new key; the former one is kept in {}.\n", previous.display())
+                format!("Generated a new key. The previous key is kept in {}.\n", previous.display())
             }
             (false, Some(_)) => String::new(),
-            (false, None) => "A rotation that was interrupted is finished now; there is no new key.\n".to_owned(),
+            (false, None) => "Completed an interrupted rotation. No new key was generated.\n".to_owned(),
         };
-        output::text(&format!("{key}{resealed} secrets were sealed anew.\n"))?;
+        output::text(&format!("{key}Re-encrypted {resealed} secrets.\n"))?;
         if unreadable > 0 {
             output::text(&format!(
-                "{unreadable} secrets are sealed with neither key: `waypost doctor` says what to do.\n"
+                "{unreadable} secrets cannot be decrypted with either key: run `waypost doctor` for advice.\n"
             ))?;
         }
     }

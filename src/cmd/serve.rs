@@ -1,4 +1,4 @@
-//! `waypost serve`: runs everything.
+//! `waypost serve`: runs all parts of an installation.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -38,38 +38,38 @@ use crate::telemetry::{self, Metrics};
 use crate::{demo, jobs, mail, outbound, providers, storage};
 use waypost_ops::public_url::PublicUrl;
 
-/// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long requests and streams that are ended then may take to tell their clients.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// Descriptors that are kept for the diagnostics port.
-const RESERVE: usize = 16;
-/// How long the rest of what is queued may take to be written.
-const DRAIN: Duration = Duration::from_millis(2_500);
-/// How long closing the database may take: one that is away does not answer farewells.
-const CLOSE: Duration = Duration::from_millis(500);
-/// How long emails that wait may take to be sent.
-const POST: Duration = Duration::from_secs(1);
+/// Time for open requests to finish after a stop signal. The process must exit within ten seconds.
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
+/// Time for cancelled requests and streams to notify their clients.
+const CANCELLATION_TIMEOUT: Duration = Duration::from_millis(500);
+/// File descriptors reserved for the diagnostics port.
+const RESERVED_DESCRIPTORS: usize = 16;
+/// Time for writing the remaining queued records.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// Time for closing the database, which may be unreachable.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for sending queued emails.
+const MAIL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Flags of `serve`.
+/// Arguments of `waypost serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address and port of the hosted MCP servers.
+    /// Address and port to listen on.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Origin under which clients reach this installation.
+    /// Public URL of this installation: an origin without a path.
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// Address and port of metrics and health, or `off`.
+    /// Address and port of the diagnostics port (metrics and health), or `off`.
     #[arg(long, value_name = "ADDRESS")]
     diagnostics_listen: Option<String>,
-    /// Also makes the demo organisation, once.
+    /// Create the demo organisation, unless it was created before.
     #[arg(long)]
     pub demo: bool,
 }
 
 impl Args {
-    /// The flags that are settings.
+    /// Appends the flags that are settings.
     pub(super) fn settings(&self, flags: &mut Vec<(&'static str, String)>) {
         let given = [
             ("listen", &self.listen),
@@ -80,10 +80,10 @@ impl Args {
     }
 }
 
-/// Serves until it is told to stop.
+/// Serves until a stop signal.
 ///
 /// # Errors
-/// When it cannot start: the database, an address or the key cannot be used.
+/// If it cannot start because the database, a listen address or the secret key is not usable.
 pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let settings = &app.settings;
     let files = descriptors::raise_limit();
@@ -92,7 +92,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let db = app.open().await?.db;
     storage::check_writable(settings, &db).await?;
     if args.demo {
-        demo::create(&db).await.context("the demo could not be made")?;
+        demo::create(&db).await.context("the demo could not be created")?;
     }
     let main = bind(settings.listen, "listen").await?;
     let diagnostics = match settings.diagnostics_listen {
@@ -102,7 +102,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let address = main.local_addr()?;
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
-    let (hosting, tasks) = start(settings, db.clone(), keys);
+    let (hosting, tasks) = start_hosting(settings, db.clone(), keys);
     let mail = mail::start(settings, &public_url, args.demo, hosting.jobs())?;
     let outbox = mail.clone();
     let hosting = match &mail {
@@ -113,7 +113,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         per_address: settings.ticket_limit_per_address,
         per_server: settings.ticket_limit_per_server,
     });
-    // `stop`: take no new requests. `end`: give up those that are still open, and streams.
+    // `stop`: accept no new requests. `end`: cancel open requests and streams.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let options = LimitOptions {
         per_caller: settings.rate_limit_per_caller,
@@ -131,7 +131,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     )
     .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
-        .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
+        .context("outgoing requests cannot be set up: check the setting `outbound_ca_file`")?;
     let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let web = Web::new(waypost_web::State {
         hosting: hosting.clone(),
@@ -141,7 +141,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         provider_context: provider_context.clone(),
         sign_up: settings.sign_up,
-        providers: providers::of(settings)?,
+        providers: providers::from_settings(settings)?,
     });
     let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
     let auth = Auth::new(State {
@@ -160,11 +160,11 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
     let phases = Shutdown { graceful: stop.clone(), immediate: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
-    let watch = diagnostics.map(|listener| {
+    let diagnostics_task = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
         let limits = ConnectionLimits::diagnostics(settings);
-        let connections = Connections::with_reserve(limits, phases.clone(), RESERVE, &connections);
-        // Not supervised: it accepts connections until the end. Should it panic, probes of `/readyz` fail.
+        let connections = Connections::with_reserve(limits, phases.clone(), RESERVED_DESCRIPTORS, &connections);
+        // Not supervised, because it runs until the end. If it panics, probes of `/readyz` fail.
         tokio::spawn(async move { connections.serve(listener, router).await })
     });
     let router = router::build(RouterState {
@@ -176,47 +176,47 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
     });
     stop_on_signal(stop.clone())?;
-    // Unheard it ends the process; heard, a limit on the size of files fails the write, as a full disk does.
+    // By default, SIGXFSZ terminates the process. With a handler, exceeding a file size limit is a write error instead.
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     if args.demo {
-        // First of all: this is where a person begins. The socket accepts connections already.
-        say(&demo::invitation(&public_url));
+        // Printed first, because users start here. The socket already accepts connections.
+        print_line(&demo::page_hint(&public_url));
     }
-    say(&format!("listening on http://{address}"));
+    print_line(&format!("listening on http://{address}"));
     if let Some(token) = set_up {
-        say(&format!("set up: {}/setup?token={token}", public_url.origin()));
+        print_line(&format!("set up: {}/setup?token={token}", public_url.origin()));
     }
     if let Some(notice) = mail::notice(settings, args.demo) {
-        say(notice);
+        print_line(notice);
     }
     if args.demo {
-        say(&demo::snippets(address));
+        print_line(&demo::usage_hint(address));
     }
     serve(connections, (main, router), &phases, &end).await;
-    // In this order: jobs queue mails and records, what is queued is written, the database is closed.
+    // The order matters: jobs enqueue emails and records, queues are drained, then the database is closed.
     jobs.stop().await;
-    if let Some(watch) = watch {
-        let _ = watch.await;
+    if let Some(task) = diagnostics_task {
+        let _ = task.await;
     }
     if let Some(outbox) = outbox {
-        mail::finish(&outbox, POST).await;
+        mail::finish(&outbox, MAIL_TIMEOUT).await;
     }
-    if tokio::time::timeout(DRAIN, tasks.finish()).await.is_err() {
-        tracing::error!("the records of the last calls could not be written in time");
+    if tokio::time::timeout(DRAIN_TIMEOUT, tasks.finish()).await.is_err() {
+        tracing::error!("timed out writing the records of the last calls");
     }
-    let _ = tokio::time::timeout(CLOSE, db.close()).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, db.close()).await;
     Ok(())
 }
 
-/// Prints a line. Whoever reads the first ones may have closed the pipe since: that ends no server.
-fn say(line: &str) {
+/// Prints a line. A closed pipe is not an error, because the reader may need only the first lines.
+fn print_line(line: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
-        tracing::debug!(%error, "nobody reads standard output");
+        tracing::debug!(%error, "failed to write to standard output");
     }
 }
 
-fn start(settings: &Settings, db: Db, keys: SecretKeys) -> (Hosting, Tasks) {
+fn start_hosting(settings: &Settings, db: Db, keys: SecretKeys) -> (Hosting, Tasks) {
     let options = HostingOptions {
         keys,
         version_cache_bytes: settings.version_cache_bytes,
@@ -246,50 +246,50 @@ fn client_documents(settings: &Settings, outbound: Outbound) -> anyhow::Result<D
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: stop what listens there, or choose another address with the setting `{setting}`")
+        format!("cannot listen on {address}: stop the program that uses it, or choose another address with the setting `{setting}`")
     })
 }
 
-/// Serves until it is told to stop, then lets open requests finish for a while; cancels `end` for those that do not.
-/// When it returns, no connection is left, and nothing that a request held.
+/// Serves until `stop`, then waits for open requests for the grace period and cancels `end` for the remaining ones. When
+/// it returns, all connections are closed and all resources of requests are released.
 async fn serve(
     connections: Connections,
     (listener, router): (TcpListener, Router),
     stop: &Shutdown,
     end: &CancellationToken,
 ) {
-    let overtime = async {
+    let shutdown = async {
         stop.graceful.cancelled().await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(GRACE_PERIOD).await;
         end.cancel();
-        tokio::time::sleep(FAREWELL).await;
-        // A client that has not sent its whole request has lost nothing: it is told by the end of the connection.
-        let busy = connections.active_count();
-        if busy > 0 {
-            tracing::warn!(connections = busy, "some requests did not finish in time and are cut off");
+        tokio::time::sleep(CANCELLATION_TIMEOUT).await;
+        // Connections with incomplete requests do not count: closing them loses nothing.
+        let active = connections.active_count();
+        if active > 0 {
+            tracing::warn!(connections = active, "closing connections whose requests did not finish in time");
         }
         stop.immediate.cancel();
     };
-    // Even if all connections end in time, the diagnostics port is to end now.
+    // The diagnostics port must stop now, even if all connections closed in time.
     let serving = async {
         connections.serve(listener, router).await;
         stop.immediate.cancel();
     };
-    tokio::pin!(overtime, serving);
+    tokio::pin!(shutdown, serving);
     tokio::select! {
         () = &mut serving => {}
-        () = &mut overtime => serving.await,
+        () = &mut shutdown => serving.await,
     }
 }
 
 fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
-    let depth = hosting.clone();
+    let hosting_for_metrics = hosting.clone();
     Router::new()
         .route(
             "/metrics",
             get(move || async move {
-                metrics::gauge!("waypost_writer_queue_depth").set(depth.queue_depth() as f64);
-                depth.jobs().observe();
+                metrics::gauge!("waypost_writer_queue_depth").set(hosting_for_metrics.queue_depth() as f64);
+                hosting_for_metrics.jobs().observe();
                 metrics.render()
             }),
         )
@@ -304,7 +304,7 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping");
+        tracing::info!("shutting down");
         stop.cancel();
     });
     Ok(())

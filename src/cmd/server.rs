@@ -6,100 +6,99 @@ use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_ops::servers::{self, ServerSettings};
 
 use super::output;
-use super::session::{Session, named, one_of};
+use super::session::{Session, not_found_message, one_of};
 use super::user::Org;
 
-/// What to do.
+/// Subcommands of `waypost server`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a server.
+    /// Create a server.
     Create {
-        /// Its host name label, unique over all organisations.
+        /// Slug, used in the server's URLs; unique across all organisations.
         slug: String,
         #[command(flatten)]
         org: Org,
         #[command(flatten)]
         flags: Flags,
     },
-    /// Lists the servers of an organisation.
+    /// List the servers of an organisation.
     List {
         #[command(flatten)]
         org: Org,
     },
-    /// Shows a server.
+    /// Show a server.
     Show {
-        /// Slug or id.
+        /// Slug or ID of the server.
         server: String,
     },
-    /// Changes what is named.
+    /// Change the given settings of a server.
     Update {
-        /// Slug or id.
+        /// Slug or ID of the server.
         server: String,
-        /// A new slug; the old one goes on serving until it is released.
+        /// New slug. The old slug remains valid until it is released.
         #[arg(long)]
         slug: Option<String>,
         #[command(flatten)]
         flags: Flags,
     },
-    /// Stops serving a former slug, so that another server can have it.
+    /// Release a former slug so that another server can use it.
     ReleaseSlug {
-        /// Slug or id of the server.
+        /// Slug or ID of the server.
         server: String,
-        /// The former slug.
+        /// Former slug to release.
         former: String,
     },
-    /// Deletes a server with its assignments and its end users' progress.
+    /// Delete a server with its assignments and all progress of its end users.
     Delete {
-        /// Slug or id.
+        /// Slug or ID of the server.
         server: String,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// What can be set.
+/// Settings of a server.
 #[derive(Debug, clap::Args)]
 pub struct Flags {
-    /// Name for people; the slug by default.
+    /// Display name [default: the slug].
     #[arg(long)]
     name: Option<String>,
-    /// The product that it guides through; the name by default.
+    /// Name of the product that the walkthroughs are about [default: the name].
     #[arg(long)]
     product: Option<String>,
-    /// How end users are recognised; `none` by default.
+    /// How end users are identified [default: none].
     #[arg(long, value_parser = one_of(AuthType::ALL, AuthType::as_str))]
     auth_type: Option<AuthType>,
-    /// When it asks users to sign in; `auto` by default: clients that are known to fail during a session are asked
-    /// when they connect, others when a call needs a user.
+    /// When users are asked to sign in [default: auto]. With `auto`, clients that are known to fail if asked during a session
+    /// are asked when they connect, others when a call requires a user.
     #[arg(long, value_parser = one_of(SignInPolicy::ALL, SignInPolicy::as_str))]
     sign_in: Option<SignInPolicy>,
-    /// The provider that signs end users in with `custom_oauth`, by name or id; by default the only one of the
-    /// organisation; `none` for none.
+    /// Identity provider for `custom_oauth` (name or ID), or `none` [default: the organisation's only provider].
     #[arg(long, value_name = "PROVIDER")]
     oauth_config: Option<String>,
-    /// Which walkthrough tools it lists; `guided` by default.
+    /// Walkthrough tools to list [default: guided].
     #[arg(long, value_parser = one_of(Toolset::ALL, Toolset::as_str))]
     toolset: Option<Toolset>,
-    /// Whether it lists walkthrough tools at all; `true` by default.
+    /// Whether to list walkthrough tools [default: true].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     walkthrough_tools: Option<bool>,
-    /// Whether it offers support; `off` by default.
+    /// Whether agents can open support tickets [default: off].
     #[arg(long, value_parser = one_of(Support::ALL, Support::as_str))]
     support: Option<Support>,
-    /// Origin of browsers that may call it; several times for several, `none` for no other than its own.
+    /// Origin of a browser-based client that may call the server; can be repeated; `none` removes all.
     #[arg(long = "allowed-origin", value_name = "ORIGIN")]
     allowed_origins: Option<Vec<String>>,
-    /// Whether the public page is served; `true` by default.
+    /// Whether to serve the public page [default: true].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     public_page: Option<bool>,
-    /// Whether search engines may index the public page; `false` by default.
+    /// Whether search engines may index the public page [default: false].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     public_page_indexed: Option<bool>,
 }
 
 impl Flags {
-    /// As the acts take them.
+    /// Converts the flags to settings.
     pub(super) fn settings(self, slug: Option<String>) -> ServerSettings {
         let allowed_origins = self.allowed_origins.map(|mut origins| {
             origins.retain(|origin| origin != "none");
@@ -122,28 +121,28 @@ impl Flags {
     }
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     match command {
         Command::Create { slug, org, flags } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
-            let made = servers::create(cx, ops, &organization, &slug, &flags.settings(None)).await?;
-            output::object(*json, &shape(&made))
+            let created = servers::create(cx, ops, &organization, &slug, &flags.settings(None)).await?;
+            output::object(*json, &to_json(&created))
         }
         Command::List { org } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
-            print_list(*json, servers::list(cx, ops, &organization).await?.iter().map(shape).collect())
+            print_list(*json, servers::list(cx, ops, &organization).await?.iter().map(to_json).collect())
         }
         Command::Show { server } => show(session, &find(session, &server).await?).await,
         Command::Update { server, slug, flags } => {
-            let old = find(session, &server).await?;
+            let current = find(session, &server).await?;
             let settings = flags.settings(slug);
-            let changed = servers::update(cx, ops, &old.organization_id, &old.id, &settings).await?;
-            show(session, &changed).await
+            let updated = servers::update(cx, ops, &current.organization_id, &current.id, &settings).await?;
+            show(session, &updated).await
         }
         Command::ReleaseSlug { server, former } => {
             let server = find(session, &server).await?;
@@ -155,20 +154,20 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let slug = &server.slug;
             confirm_deletion(yes, slug)?;
             servers::delete(cx, ops, &server.organization_id, &server.id).await?;
-            deleted(*json, server.id.as_str(), slug)
+            print_deleted(*json, server.id.as_str(), slug)
         }
     }
 }
 
 pub(super) async fn find(session: &Session, text: &str) -> anyhow::Result<Server> {
     let found = servers::resolve(&session.cx, &session.ops, text).await;
-    found.map_err(|error| named(error, "server", text, "server"))
+    found.map_err(|error| not_found_message(error, "server", text, "server"))
 }
 
-/// With what only one server at a time is asked for.
+/// Prints a server, including its former slugs.
 async fn show(session: &Session, server: &Server) -> anyhow::Result<()> {
     let former = servers::list_former_slugs(&session.cx, &session.ops, &server.organization_id, &server.id).await?;
-    let mut value = shape(server);
+    let mut value = to_json(server);
     value["former_slugs"] = json!(former);
     output::object(session.json, &value)
 }
@@ -178,14 +177,14 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
 }
 
 pub(super) fn confirm_deletion(yes: bool, slug: &str) -> anyhow::Result<()> {
-    output::confirm(yes, &format!("Delete the server {slug} with its assignments and everybody's progress?"))
+    output::confirm(yes, &format!("Delete the server {slug} with its assignments and the progress of all users?"))
 }
 
-pub(super) fn deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
+pub(super) fn print_deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
     output::deleted(json, id, &format!("Deleted the server {slug}."))
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &[
     "id",
     "organization_id",
@@ -205,7 +204,7 @@ pub(super) const MEMBERS: &[&str] = &[
     "updated_at",
 ];
 
-fn shape(server: &Server) -> Value {
+fn to_json(server: &Server) -> Value {
     json!({
         "id": server.id,
         "organization_id": server.organization_id,

@@ -1,5 +1,4 @@
-//! What commands on the store's contents share: the open store, the operator as the caller, and finding the
-//! organisation that is meant.
+//! The context of commands on the database: the open store, the operator as caller, and the lookup of organisations.
 
 use anyhow::bail;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -12,84 +11,88 @@ use waypost_store::Db;
 
 use super::{App, UsageError};
 
-/// A command at work on the store.
+/// The session of a command that works on the database.
 pub struct Session {
-    /// The acts' store.
+    /// The store for operations.
     pub ops: Ops,
-    /// The operator.
+    /// The operator's context.
     pub cx: Ctx,
     /// Whether data is printed as JSON.
     pub json: bool,
-    /// The origin under which others reach this installation, as far as a command can know it.
+    /// The public URL of this installation, according to the settings.
     pub public_url: PublicUrl,
     db: Db,
 }
 
 impl Session {
-    /// Opens the store, runs `work`, and closes the store whatever came of it.
+    /// Opens the store, runs `work`, and closes the store in any case.
     ///
     /// # Errors
-    /// When the store cannot be opened, and whatever `work` fails with.
+    /// If the store cannot be opened, or any error of `work`.
     pub async fn run<T>(app: &App, work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let db = app.open().await?.db;
         let public_url = PublicUrl::new(app.settings.public_url(app.settings.listen.port()));
         let session = Self { ops: Ops::new(db.clone()), cx: Ctx::operator(), json: app.json, public_url, db };
         let outcome = work(&session).await;
-        // Folds the log of SQLite back into its file.
+        // Checkpoints the write-ahead log of SQLite.
         session.db.close().await;
         outcome
     }
 
-    /// The organisation that `--org` names; without it the only one there is.
+    /// Returns the organisation given by `--org`; without it, the only organisation.
     ///
     /// # Errors
-    /// When there is no such one, or it must be named.
-    pub async fn organization(&self, named: Option<&str>) -> anyhow::Result<Organization> {
-        if let Some(named) = named {
-            return match organizations::find(&self.cx, &self.ops, named).await {
+    /// If the organisation does not exist, or there are several and `--org` is missing.
+    pub async fn organization(&self, name: Option<&str>) -> anyhow::Result<Organization> {
+        if let Some(name) = name {
+            return match organizations::find(&self.cx, &self.ops, name).await {
                 Ok(organization) => Ok(organization),
                 Err(error) if error.code == waypost_core::Code::NotFound => {
-                    bail!("there is no organisation `{named}`: `waypost org list` shows them")
+                    bail!("there is no organisation `{name}`: run `waypost org list` to see all")
                 }
                 Err(error) => Err(error.into()),
             };
         }
         let mut all = organizations::list(&self.cx, &self.ops).await?;
         match all.len() {
-            0 => bail!("there is no organisation yet: make one with `waypost org create SLUG`"),
+            0 => bail!("there is no organisation yet: create one with `waypost org create SLUG`"),
             1 => Ok(all.remove(0)),
             _ => {
                 let slugs: Vec<_> = all.iter().map(|organization| organization.slug.as_str()).collect();
-                Err(UsageError(format!("say which organisation with --org SLUG: {}", slugs.join(", "))).into())
+                Err(UsageError(format!(
+                    "there are several organisations, choose one with --org SLUG: {}",
+                    slugs.join(", ")
+                ))
+                .into())
             }
         }
     }
 
-    /// Every organisation that a command may mean: the named one, or all.
+    /// Returns the IDs of the organisations to search: the one given by `--org`, or all.
     ///
     /// # Errors
-    /// As [`Session::organization`].
-    pub async fn candidates(&self, named: Option<&str>) -> anyhow::Result<Vec<OrganizationId>> {
-        if named.is_some() {
-            return Ok(vec![self.organization(named).await?.id]);
+    /// See [`Session::organization`].
+    pub async fn candidates(&self, name: Option<&str>) -> anyhow::Result<Vec<OrganizationId>> {
+        if name.is_some() {
+            return Ok(vec![self.organization(name).await?.id]);
         }
         let all = organizations::list(&self.cx, &self.ops).await?;
         Ok(all.into_iter().map(|organization| organization.id).collect())
     }
 }
 
-/// A refusal in the words of the command line: which thing was not found, and where to look.
-pub(super) fn named(error: waypost_core::Error, noun: &str, text: &str, list: &str) -> anyhow::Error {
+/// Replaces a `not_found` error with a message that names the object and the command that lists all objects.
+pub(super) fn not_found_message(error: waypost_core::Error, noun: &str, text: &str, list: &str) -> anyhow::Error {
     if error.code == waypost_core::Code::NotFound {
         return anyhow::anyhow!(
-            "there is no {noun} `{}`: `waypost {list} list` shows them",
+            "there is no {noun} `{}`: run `waypost {list} list` to see all",
             super::output::clean(text)
         );
     }
     error.into()
 }
 
-/// Reads one of the names of an enum, and lists them in the help.
+/// Parses the name of an enum variant; the help lists all names.
 pub(super) fn one_of<T>(all: &'static [T], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + std::str::FromStr<Err = String> + 'static,

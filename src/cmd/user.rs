@@ -1,4 +1,4 @@
-//! `waypost user`: the people who operate an organisation.
+//! `waypost user`: the users of an organisation.
 
 use serde_json::{Value, json};
 use waypost_core::id::OrganizationId;
@@ -7,74 +7,74 @@ use waypost_ops::user_accounts::{self, AccountLink};
 use waypost_ops::users;
 
 use super::output;
-use super::session::{Session, named, one_of};
+use super::session::{Session, not_found_message, one_of};
 
-/// What to do.
+/// Subcommands of `waypost user`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a person a member of an organisation, and a link for those who cannot sign in yet.
+    /// Add a user to an organisation. Prints a set-up link if the user cannot sign in yet.
     Create {
-        /// E-mail address.
+        /// Email of the user.
         email: String,
         #[command(flatten)]
         org: Org,
-        /// What they may do.
+        /// Role of the user.
         #[arg(long, default_value = "member", value_parser = one_of(Role::ALL, Role::as_str))]
         role: Role,
     },
-    /// Makes a link for a member to set name and password with; it works once, for 48 hours.
+    /// Create a link with which a member sets their name and password. It works once and expires after 48 hours.
     Link {
-        /// E-mail address or id.
+        /// Email or ID of the user.
         user: String,
         #[command(flatten)]
         org: Org,
     },
-    /// Lists the members of an organisation.
+    /// List the members of an organisation.
     List {
         #[command(flatten)]
         org: Org,
     },
-    /// Shows a member.
+    /// Show a member.
     Show {
-        /// E-mail address or id.
+        /// Email or ID of the user.
         user: String,
         #[command(flatten)]
         org: Org,
     },
-    /// Changes the role of a member.
+    /// Change the role of a member.
     Update {
-        /// E-mail address or id.
+        /// Email or ID of the user.
         user: String,
         #[command(flatten)]
         org: Org,
-        /// What they may do from now on.
+        /// New role.
         #[arg(long, value_parser = one_of(Role::ALL, Role::as_str))]
         role: Role,
     },
-    /// Takes a member out of an organisation; without another one, the user is deleted.
+    /// Remove a member from an organisation. A user without any organisation is deleted.
     Delete {
-        /// E-mail address or id.
+        /// Email or ID of the user.
         user: String,
         #[command(flatten)]
         org: Org,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Which organisation.
+/// The organisation to work on.
 #[derive(Debug, clap::Args)]
 pub struct Org {
-    /// The organisation, by slug or id; needed when there are several.
+    /// Organisation (slug or ID); required if there are several.
     #[arg(long, value_name = "SLUG")]
     pub org: Option<String>,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the act is refused.
+/// If the operation is rejected.
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::Create { org, .. }
@@ -87,39 +87,39 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let id = &organization.id;
     match command {
         Command::Create { email, role, .. } => {
-            let made = users::create(cx, ops, id, &email, role).await?;
-            let link = user_accounts::create_first_account_link(cx, ops, id, &made.user_id).await?;
-            output::object(*json, &with_link(session, &made, link.as_ref()))
+            let member = users::create(cx, ops, id, &email, role).await?;
+            let link = user_accounts::create_first_account_link(cx, ops, id, &member.user_id).await?;
+            output::object(*json, &with_link(session, &member, link.as_ref()))
         }
         Command::Link { user, .. } => {
             let member = find(session, id, &user).await?;
             let link = user_accounts::create_account_link(cx, ops, id, &member.user_id).await?;
             output::object(*json, &with_link(session, &member, Some(&link)))
         }
-        Command::List { .. } => print_list(*json, users::list(cx, ops, id).await?.iter().map(shape).collect()),
-        Command::Show { user, .. } => output::object(*json, &shape(&find(session, id, &user).await?)),
+        Command::List { .. } => print_list(*json, users::list(cx, ops, id).await?.iter().map(to_json).collect()),
+        Command::Show { user, .. } => output::object(*json, &to_json(&find(session, id, &user).await?)),
         Command::Update { user, role, .. } => {
             let member = find(session, id, &user).await?;
-            output::object(*json, &shape(&users::update(cx, ops, id, &member.user_id, role).await?))
+            output::object(*json, &to_json(&users::update(cx, ops, id, &member.user_id, role).await?))
         }
         Command::Delete { user, yes, .. } => {
             let member = find(session, id, &user).await?;
             let slug = &organization.slug;
             confirm_deletion(yes, &member.email, slug)?;
             users::delete(cx, ops, id, &member.user_id).await?;
-            deleted(*json, member.user_id.as_str(), (&member.email, slug))
+            print_deleted(*json, member.user_id.as_str(), (&member.email, slug))
         }
     }
 }
 
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Member> {
     let found = users::find(&session.cx, &session.ops, organization, text).await;
-    found.map_err(|error| named(error, "user", text, "user"))
+    found.map_err(|error| not_found_message(error, "user", text, "user"))
 }
 
-/// The member with their link, when there is one.
+/// Returns the member, with the link if there is one.
 fn with_link(session: &Session, member: &Member, link: Option<&AccountLink>) -> Value {
-    let mut value = shape(member);
+    let mut value = to_json(member);
     if let Some(link) = link {
         value["link"] = format!("{}/link?token={}", session.public_url.origin(), link.token).into();
         value["link_expires_at"] = link.expires_at.rfc3339().into();
@@ -132,17 +132,17 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
 }
 
 pub(super) fn confirm_deletion(yes: bool, email: &str, slug: &str) -> anyhow::Result<()> {
-    output::confirm(yes, &format!("Take {} out of the organisation {slug}?", output::clean(email)))
+    output::confirm(yes, &format!("Remove {} from organisation {slug}?", output::clean(email)))
 }
 
-pub(super) fn deleted(json: bool, id: &str, (email, slug): (&str, &str)) -> anyhow::Result<()> {
-    output::deleted(json, id, &format!("Took {} out of the organisation {slug}.", output::clean(email)))
+pub(super) fn print_deleted(json: bool, id: &str, (email, slug): (&str, &str)) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Removed {} from organisation {slug}.", output::clean(email)))
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &["id", "email", "role", "verified", "created_at"];
 
-fn shape(member: &Member) -> Value {
+fn to_json(member: &Member) -> Value {
     json!({
         "id": member.user_id,
         "email": member.email,

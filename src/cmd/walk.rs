@@ -1,33 +1,33 @@
-//! `waypost walk URL`: plays a walkthrough of any MCP server in the terminal.
+//! `waypost walk URL`: plays a walkthrough from any MCP server in the terminal.
 
 use std::{io::ErrorKind, process::ExitCode};
 
 use url::Url;
 use waypost_player::{PlayError, PlayOptions};
 
-/// Plays a walkthrough in the terminal, from any MCP server that has the guided tools.
+/// Play a walkthrough from any MCP server with the guided tools in the terminal.
 ///
-/// Your place is kept: run the same command again to go on.
+/// Your progress is saved: run the same command again to continue.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// MCP address of the server, such as https://example.com/s/demo/mcp.
+    /// MCP URL of the server, such as https://example.com/s/demo/mcp.
     #[arg(value_parser = http_url)]
     url: Url,
-    /// Id or slug of the walkthrough; without it the first that is not completed.
+    /// ID or slug of the walkthrough [default: the first one that is not completed].
     #[arg(long, value_name = "ID")]
     walkthrough: Option<String>,
-    /// Goes through without asking; succeeds only when the walkthrough is completed.
+    /// Play without prompts. Exits with 0 only if the walkthrough was completed.
     #[arg(long)]
     yes: bool,
-    /// E-mail address, for a server that asks for one.
+    /// Email, for servers that require one.
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
-    /// Prints the end state as one JSON object on standard output, everything else on standard error.
+    /// Print the final state as one JSON object to standard output, and everything else to standard error.
     #[arg(long)]
     json: bool,
 }
 
-/// Plays it.
+/// Runs the command.
 pub async fn run(args: Args) -> ExitCode {
     let options = PlayOptions {
         url: args.url,
@@ -39,7 +39,7 @@ pub async fn run(args: Args) -> ExitCode {
     match waypost_player::run(&options, args.json).await {
         Ok(report) if report.is_success(options.yes) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
-        // Whoever closed the pipe has seen enough.
+        // The reader closed the pipe.
         Err(PlayError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
@@ -51,6 +51,6 @@ pub async fn run(args: Args) -> ExitCode {
 fn http_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-        _ => Err("an address begins with http:// or https://".to_owned()),
+        _ => Err("the URL must begin with http:// or https://".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! `waypost walkthrough`: authoring from files, and the life of walkthroughs.
+//! `waypost walkthrough`: authoring from files, and the lifecycle of walkthroughs.
 
 pub(super) mod files;
 pub(super) mod import;
@@ -18,81 +18,81 @@ use super::session::{Session, one_of};
 use super::user::Org;
 use super::{App, output};
 
-/// What to do.
+/// Subcommands of `waypost walkthrough`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes or updates walkthroughs from files (JSON, Markdown, CodeTour) or folders (Markdown, Killercoda, CodeTour).
+    /// Create or update walkthroughs from files (JSON, Markdown, CodeTour) or folders (Markdown, Killercoda, CodeTour).
     Import(import::Args),
-    /// Writes a walkthrough's draft as a file: JSON or Markdown. Importing it makes the same walkthrough.
+    /// Export the draft of a walkthrough as JSON or Markdown. Importing the file creates the same walkthrough.
     Export {
         #[command(flatten)]
         one: WalkthroughArg,
-        /// `json` or `markdown`; by default Markdown if FILE ends in `.md`, else JSON.
+        /// Format [default: markdown if FILE ends in `.md`, otherwise json].
         #[arg(long, value_parser = one_of(&Format::ALL, Format::as_str))]
         format: Option<Format>,
-        /// Where to; standard output by default.
+        /// Output file [default: standard output].
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Checks files without importing them; needs no database.
+    /// Check files without importing them. Requires no database.
     Lint {
         /// JSON or Markdown files, or folders.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Lists walkthroughs by title.
+    /// List walkthroughs by title.
     List {
         #[command(flatten)]
         org: Org,
-        /// Only those in this state.
+        /// Show only walkthroughs in this state.
         #[arg(long, value_parser = one_of(WalkthroughState::ALL, WalkthroughState::as_str))]
         state: Option<WalkthroughState>,
-        /// Lists deleted walkthroughs instead, which can be restored for 30 days.
+        /// List deleted walkthroughs instead. They can be restored for 30 days.
         #[arg(long, conflicts_with = "state")]
         trash: bool,
     },
-    /// Shows a walkthrough with the titles of its steps.
+    /// Show a walkthrough with the titles of its steps.
     Show(WalkthroughArg),
-    /// Changes what is named.
+    /// Change the given properties of a walkthrough.
     Update(Box<Update>),
-    /// Publishes the draft as a new version; an unchanged draft makes none.
+    /// Publish the draft as a new version. An unchanged draft creates no version.
     Publish {
         #[command(flatten)]
         one: WalkthroughArg,
-        /// Publishes although code has characters that change the direction of text; it is served without them.
+        /// Publish even if code contains characters that change the text direction. They are removed when served.
         #[arg(long)]
         confirm_bidi: bool,
     },
-    /// Stops serving a walkthrough. Versions and progress are kept.
+    /// Stop offering a walkthrough. Versions and progress are kept.
     Unpublish(WalkthroughArg),
-    /// Lists the published versions, newest first.
+    /// List the published versions, newest first.
     Versions(WalkthroughArg),
-    /// Takes a version back: whoever is on it is moved to the newest one that is left.
+    /// Withdraw a version. Its users are moved to the newest remaining version.
     Withdraw {
         #[command(flatten)]
         one: WalkthroughArg,
-        /// Number of the version.
+        /// Version number.
         #[arg(long, value_name = "N")]
         version: u32,
-        /// Why; users who were on it are told.
+        /// Reason, shown to the users of the version.
         #[arg(long)]
         reason: String,
     },
-    /// Takes a walkthrough out of use. Everything is kept.
+    /// Archive a walkthrough. All data is kept.
     Archive(WalkthroughArg),
-    /// Takes a walkthrough out of the archive, as a draft.
+    /// Unarchive a walkthrough, as a draft.
     Unarchive(WalkthroughArg),
-    /// Moves a walkthrough to the trash, where it can be restored for 30 days.
+    /// Move a walkthrough to the trash. It can be restored for 30 days.
     Delete {
         #[command(flatten)]
         one: WalkthroughArg,
-        /// Does not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Takes a walkthrough out of the trash, with its assignments and everybody's progress.
+    /// Restore a walkthrough from the trash, with its assignments and the progress of all users.
     Restore {
-        /// ID of the walkthrough: `walkthrough list --trash` shows it.
+        /// ID of the walkthrough, shown by `walkthrough list --trash`.
         #[arg(value_name = "ID")]
         walkthrough: WalkthroughId,
         #[command(flatten)]
@@ -103,7 +103,7 @@ pub enum Command {
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The envelope of version 1.1.
+    /// The JSON envelope, version 1.1.
     Json,
     /// WalkthroughArg Markdown file.
     Markdown,
@@ -112,7 +112,7 @@ pub enum Format {
 impl Format {
     const ALL: [Self; 2] = [Self::Json, Self::Markdown];
 
-    /// The name, as the API has it.
+    /// Returns the name used by the API.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -120,7 +120,7 @@ impl Format {
         }
     }
 
-    /// The format that was chosen, else the one that the name of the file asks for.
+    /// Returns the chosen format, or else the format that matches the file extension.
     pub(super) fn choose(chosen: Option<Self>, file: Option<&Path>) -> Self {
         let extension = file.and_then(Path::extension).and_then(|extension| extension.to_str());
         let is_markdown =
@@ -134,58 +134,58 @@ impl std::str::FromStr for Format {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
-        found.ok_or_else(|| "it is `json` or `markdown`".to_owned())
+        found.ok_or_else(|| "expected `json` or `markdown`".to_owned())
     }
 }
 
-/// Which walkthrough.
+/// The walkthrough to work on.
 #[derive(Debug, clap::Args)]
 pub struct WalkthroughArg {
-    /// Id or slug of the walkthrough.
+    /// ID or slug of the walkthrough.
     #[arg(value_name = "ID")]
     pub(super) walkthrough: String,
     #[command(flatten)]
     pub(super) org: Org,
 }
 
-/// Flags of `update`.
+/// Arguments of `waypost walkthrough update`.
 #[derive(Debug, clap::Args)]
 pub struct Update {
     #[command(flatten)]
     pub(super) one: WalkthroughArg,
-    /// Title; the slug stays.
+    /// Title. The slug does not change.
     #[arg(long)]
     pub(super) title: Option<String>,
-    /// Slug: the name in addresses and of the prompt.
+    /// Slug, used in URLs and as the prompt name.
     #[arg(long)]
     pub(super) slug: Option<String>,
     /// WalkthroughArg paragraph for a list.
     #[arg(long)]
     pub(super) description: Option<String>,
-    /// What it is for.
+    /// Type of the walkthrough.
     #[arg(long = "type", value_parser = one_of(WalkthroughType::ALL, WalkthroughType::as_str))]
     pub(super) kind: Option<WalkthroughType>,
-    /// How long it takes, in minutes; 0 for unknown.
+    /// Estimated duration in minutes; 0 for unknown.
     #[arg(long, value_name = "N")]
     pub(super) minutes: Option<u32>,
-    /// Labels, separated by commas, all of them.
+    /// Comma-separated tags, which replace the existing ones.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub(super) tags: Option<Vec<String>>,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When a file cannot be read or an act is refused.
+/// If a file cannot be read or an operation is rejected.
 pub async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Lint { files } => import::lint(app, &files),
         Command::Import(args) => import::run(app, args).await,
-        other => Session::run(app, async |session| act(session, other).await).await,
+        other => Session::run(app, async |session| run_in_session(session, other).await).await,
     }
 }
 
-async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
+async fn run_in_session(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     match command {
         Command::Import(_) | Command::Lint { .. } => Ok(()),
@@ -193,10 +193,10 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::List { org, state, .. } => list(session, &org, state).await,
         Command::Export { one, format, output } => {
             let format = Format::choose(format, output.as_deref());
-            export_to(session, &find(session, &one).await?, format, output).await
+            export_walkthrough(session, &find(session, &one).await?, format, output).await
         }
         Command::Show(one) => show(session, &find(session, &one).await?).await,
-        Command::Update(update) => change(session, *update).await,
+        Command::Update(update) => update_walkthrough(session, *update).await,
         Command::Publish { one, confirm_bidi } => {
             let head = find(session, &one).await?;
             let published = publish::publish(cx, ops, target(&head), confirm_bidi).await?;
@@ -207,39 +207,39 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Versions(one) => {
             let head = find(session, &one).await?;
             let versions = publish::list_versions(cx, ops, &head.organization_id, &head.id).await?;
-            output::list(*json, VERSION_MEMBERS, versions.iter().map(version_shape).collect())
+            output::list(*json, VERSION_MEMBERS, versions.iter().map(version_to_json).collect())
         }
         Command::Withdraw { one, version, reason } => {
             let head = find(session, &one).await?;
-            let changed = publish::withdraw(cx, ops, target(&head), version, &reason).await?;
-            output::object(*json, &shape(&changed))
+            let updated = publish::withdraw(cx, ops, target(&head), version, &reason).await?;
+            output::object(*json, &to_json(&updated))
         }
         Command::Unpublish(one) => {
             let head = find(session, &one).await?;
-            output::object(*json, &shape(&publish::unpublish(cx, ops, target(&head)).await?))
+            output::object(*json, &to_json(&publish::unpublish(cx, ops, target(&head)).await?))
         }
         Command::Archive(one) => {
             let head = find(session, &one).await?;
-            output::object(*json, &shape(&publish::archive(cx, ops, target(&head)).await?))
+            output::object(*json, &to_json(&publish::archive(cx, ops, target(&head)).await?))
         }
         Command::Unarchive(one) => {
             let head = find(session, &one).await?;
-            output::object(*json, &shape(&publish::unarchive(cx, ops, target(&head)).await?))
+            output::object(*json, &to_json(&publish::unarchive(cx, ops, target(&head)).await?))
         }
         Command::Delete { one, yes } => {
             let head = find(session, &one).await?;
             confirm_deletion(yes, &head.title)?;
             walkthroughs::delete(cx, ops, target(&head)).await?;
-            deleted(*json, head.id.as_str(), &head.title)
+            print_deleted(*json, head.id.as_str(), &head.title)
         }
         Command::Restore { walkthrough, org } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
-            output::object(*json, &shape(&trash::restore(cx, ops, &organization, &walkthrough).await?))
+            output::object(*json, &to_json(&trash::restore(cx, ops, &organization, &walkthrough).await?))
         }
     }
 }
 
-/// Whatever revision is there: a command has shown none to its user.
+/// Targets any revision, because commands do not show a revision that could be outdated.
 fn target(head: &Walkthrough) -> EditTarget<'_> {
     EditTarget { organization_id: &head.organization_id, walkthrough_id: &head.id, revision: None }
 }
@@ -248,9 +248,9 @@ async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> 
     let organization = session.organization(org.org.as_deref()).await?.id;
     let (mut items, mut cursor) = (Vec::new(), None);
     loop {
-        let wanted = WalkthroughListQuery { state, limit: Some(200), cursor, ..WalkthroughListQuery::default() };
-        let page = walkthroughs::list(&session.cx, &session.ops, &organization, wanted).await?;
-        items.extend(page.items.iter().map(|row| shape(&row.walkthrough)));
+        let query = WalkthroughListQuery { state, limit: Some(200), cursor, ..WalkthroughListQuery::default() };
+        let page = walkthroughs::list(&session.cx, &session.ops, &organization, query).await?;
+        items.extend(page.items.iter().map(|row| to_json(&row.walkthrough)));
         cursor = page.next_cursor;
         if cursor.is_none() {
             return print_list(session.json, items);
@@ -275,7 +275,12 @@ async fn list_trash(session: &Session, org: &Org) -> anyhow::Result<()> {
     output::list(session.json, TRASH_MEMBERS, items.iter().map(row).collect())
 }
 
-async fn export_to(session: &Session, head: &Walkthrough, format: Format, file: Option<PathBuf>) -> anyhow::Result<()> {
+async fn export_walkthrough(
+    session: &Session,
+    head: &Walkthrough,
+    format: Format,
+    file: Option<PathBuf>,
+) -> anyhow::Result<()> {
     let (cx, ops, organization) = (&session.cx, &session.ops, &head.organization_id);
     let text = match format {
         Format::Json => format!("{:#}\n", export::export(cx, ops, organization, &head.id).await?),
@@ -284,7 +289,7 @@ async fn export_to(session: &Session, head: &Walkthrough, format: Format, file: 
     write_export(session.json, file, &text, (head.id.as_str(), &head.title))
 }
 
-/// Writes an export where it is wanted, and says so when that is a file.
+/// Writes an export to a file, or to standard output if `file` is `None`.
 pub(super) fn write_export(
     json: bool,
     file: Option<PathBuf>,
@@ -300,7 +305,8 @@ pub(super) fn write_export(
     output::text(&format!("Wrote {} to {file}.\n", output::clean(title)))
 }
 
-/// Prints the result of publishing; for a walkthrough that is on no server (`unassigned` is its slug) also how to assign it.
+/// Prints the result of publishing. `unassigned` is the slug of a walkthrough without assignments; the output then
+/// explains how to assign it.
 pub(super) fn print_published(
     json: bool,
     published: &Value,
@@ -310,11 +316,11 @@ pub(super) fn print_published(
     if json {
         return output::json(published);
     }
-    let news = if published["created"] == true { "Published" } else { "Nothing has changed since" };
-    output::text(&format!("{news} version {} of {}.\n", published["number"], output::clean(title)))?;
+    let result = if published["created"] == true { "Published" } else { "No changes since" };
+    output::text(&format!("{result} version {} of {}.\n", published["number"], output::clean(title)))?;
     let Some(slug) = unassigned else { return Ok(()) };
     output::text(&format!(
-        "It is not on any server yet. Assign it: waypost assignment add --server SLUG --walkthrough {}\n",
+        "It is not assigned to a server yet. To assign it: waypost assignment add --server SLUG --walkthrough {}\n",
         output::clean(slug)
     ))
 }
@@ -328,8 +334,8 @@ pub(super) fn confirm_deletion(yes: bool, title: &str) -> anyhow::Result<()> {
     output::confirm(yes, &format!("Move {title} to the trash? Users cannot continue it until it is restored."))
 }
 
-pub(super) fn deleted(json: bool, id: &str, title: &str) -> anyhow::Result<()> {
-    output::deleted(json, id, &format!("Moved {} to the trash, where it is kept for 30 days.", output::clean(title)))
+pub(super) fn print_deleted(json: bool, id: &str, title: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Moved {} to the trash. It can be restored for 30 days.", output::clean(title)))
 }
 
 async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
@@ -345,10 +351,10 @@ async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
             })
         })
         .collect();
-    print_draft(session.json, shape(&draft.walkthrough), steps)
+    print_draft(session.json, to_json(&draft.walkthrough), steps)
 }
 
-/// Shows a walkthrough with the titles of its steps.
+/// Prints a walkthrough with the titles of its steps.
 pub(super) fn print_draft(json: bool, mut value: Value, steps: Vec<Value>) -> anyhow::Result<()> {
     if json {
         value["steps"] = Value::Array(steps);
@@ -359,7 +365,7 @@ pub(super) fn print_draft(json: bool, mut value: Value, steps: Vec<Value>) -> an
     output::list(false, &["position", "id", "section_title", "title"], steps)
 }
 
-async fn change(session: &Session, update: Update) -> anyhow::Result<()> {
+async fn update_walkthrough(session: &Session, update: Update) -> anyhow::Result<()> {
     let head = find(session, &update.one).await?;
     let change = WalkthroughPatch {
         title: update.title,
@@ -370,41 +376,47 @@ async fn change(session: &Session, update: Update) -> anyhow::Result<()> {
         tags: update.tags.map(|tags| tags.into_iter().filter(|tag| !tag.trim().is_empty()).collect()),
         metadata: None,
     };
-    let changed = walkthroughs::update(&session.cx, &session.ops, target(&head), change).await?;
-    output::object(session.json, &shape(&changed))
+    let updated = walkthroughs::update(&session.cx, &session.ops, target(&head), change).await?;
+    output::object(session.json, &to_json(&updated))
 }
 
-/// The walkthrough, by id wherever it is, or by slug in the organisation.
+/// Returns a walkthrough by ID in any organisation, or by slug in the given organisation.
 async fn find(session: &Session, one: &WalkthroughArg) -> anyhow::Result<Walkthrough> {
     let text = &one.walkthrough;
-    let named = one.org.org.as_deref();
-    // A slug is only unique within an organisation; an id needs none.
+    let org = one.org.org.as_deref();
+    // A slug is only unique within an organisation.
     let candidates = if text.parse::<WalkthroughId>().is_ok() {
-        session.candidates(named).await?
+        session.candidates(org).await?
     } else {
-        vec![session.organization(named).await?.id]
+        vec![session.organization(org).await?.id]
     };
     for organization in &candidates {
-        if let Some(found) = look_up(session, organization, text).await? {
+        if let Some(found) = find_by_id_or_slug(session, organization, text).await? {
             return Ok(found);
         }
     }
-    bail!("there is no walkthrough `{}`: `waypost walkthrough list` shows them", output::clean(text))
+    bail!("there is no walkthrough `{}`: run `waypost walkthrough list` to see all", output::clean(text))
 }
 
-/// The walkthrough by id or slug, in one organisation.
+/// Returns a walkthrough by ID or slug in one organisation.
 pub(super) async fn find_in(
     session: &Session,
     organization: &OrganizationId,
     text: &str,
 ) -> anyhow::Result<Walkthrough> {
-    look_up(session, organization, text).await?.with_context(|| {
+    find_by_id_or_slug(session, organization, text).await?.with_context(|| {
         let text = output::clean(text);
-        format!("there is no walkthrough `{text}` in the server's organisation: `waypost walkthrough list` shows them")
+        format!(
+            "there is no walkthrough `{text}` in the server's organisation: run `waypost walkthrough list` to see all"
+        )
     })
 }
 
-async fn look_up(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Option<Walkthrough>> {
+async fn find_by_id_or_slug(
+    session: &Session,
+    organization: &OrganizationId,
+    text: &str,
+) -> anyhow::Result<Option<Walkthrough>> {
     let found = match text.parse::<WalkthroughId>() {
         Ok(id) => walkthroughs::get_draft(&session.cx, &session.ops, organization, &id).await,
         Err(_) => walkthroughs::get_draft_by_slug(&session.cx, &session.ops, organization, text).await,
@@ -416,7 +428,7 @@ async fn look_up(session: &Session, organization: &OrganizationId, text: &str) -
     }
 }
 
-/// What is shown of one, as [`shape`] writes it.
+/// The members of the output, in the order of [`to_json`].
 pub(super) const MEMBERS: &[&str] = &[
     "id",
     "organization_id",
@@ -432,15 +444,15 @@ pub(super) const MEMBERS: &[&str] = &[
     "created_at",
     "updated_at",
 ];
-/// The members of a deleted walkthrough in a list.
+/// The members shown of a deleted walkthrough.
 pub(super) const TRASH_MEMBERS: &[&str] = &["id", "slug", "title", "type", "state", "deleted_at", "purged_at"];
-/// What is shown of a step, in `show`.
+/// The members shown of a step.
 pub(super) const STEP_MEMBERS: &[&str] = &["position", "id", "title", "section_title"];
-/// What is shown of a version, as [`version_shape`] writes it.
+/// The members shown of a version, in the order of [`version_to_json`].
 pub(super) const VERSION_MEMBERS: &[&str] =
     &["number", "id", "title", "step_count", "created_at", "withdrawn_at", "withdrawn_reason"];
 
-fn shape(head: &Walkthrough) -> Value {
+fn to_json(head: &Walkthrough) -> Value {
     json!({
         "id": head.id,
         "organization_id": head.organization_id,
@@ -458,7 +470,7 @@ fn shape(head: &Walkthrough) -> Value {
     })
 }
 
-fn version_shape(version: &VersionInfo) -> Value {
+fn version_to_json(version: &VersionInfo) -> Value {
     json!({
         "number": version.number,
         "id": version.id,

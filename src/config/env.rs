@@ -1,4 +1,4 @@
-//! Settings from the environment: every variable that begins with `WAYPOST_` must be one.
+//! Settings from environment variables. Every variable that starts with `WAYPOST_` must be a known one.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use super::table::{SETTINGS, Setting};
 use super::{Error, Origin, closest};
 
 const PREFIX: &str = "WAYPOST_";
-/// Names the file, as `--config` does.
+/// The path of the configuration file, like `--config`.
 pub(super) const FILE: &str = "WAYPOST_CONFIG";
-/// Say where commands work, as `--url` and `--api-key` do: nothing that is served depends on them.
+/// The remote installation for commands, like `--url` and `--api-key`. `serve` does not use them.
 pub(super) const COMMANDS: [&str; 2] = ["WAYPOST_URL", "WAYPOST_API_KEY"];
-/// Switches of the project's own tests.
-const TESTS: &str = "WAYPOST_TEST_";
-/// Present in every container that Kubernetes runs.
+/// Prefix of variables used by the project's tests.
+const TEST_PREFIX: &str = "WAYPOST_TEST_";
+/// Set in every Kubernetes container.
 const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 
-/// A setting, where it was found, and its text.
-pub(super) type Found = (&'static Setting, Origin, String);
+/// A setting with its source and text.
+pub(super) type SettingValue = (&'static Setting, Origin, String);
 
-/// The file that the environment names, and its settings in the order of the table.
-pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<PathBuf>, Vec<Found>), Error> {
+/// Returns the configuration file named by the environment, and its settings in the order of the table.
+pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<PathBuf>, Vec<SettingValue>), Error> {
     let in_kubernetes = environment.iter().any(|(name, _)| name == KUBERNETES);
     let mut file = None;
     let mut found = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<P
             file = Some(PathBuf::from(value));
             continue;
         }
-        if COMMANDS.contains(&name) || name.starts_with(TESTS) || (in_kubernetes && is_service_link(name)) {
+        if COMMANDS.contains(&name) || name.starts_with(TEST_PREFIX) || (in_kubernetes && is_service_link(name)) {
             continue;
         }
         let origin = Origin::Environment(name.to_owned());
@@ -49,9 +49,10 @@ pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<P
     Ok((file, found.into_iter().map(|(_, found)| found).collect()))
 }
 
-/// Kubernetes tells each container of every service in its namespace, in Docker's old way
-/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>): a service by the name
-/// of `waypost` must not keep Waypost from starting.
+/// Whether the variable was set by Kubernetes for a service. Kubernetes passes such variables for every service in the
+/// namespace to each container
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>), and a service named
+/// `waypost` must not prevent Waypost from starting.
 fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| {
         let mut parts = rest.splitn(3, '_');
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_service_links() {
+    fn service_links_are_recognised() {
         for name in ["WAYPOST_SERVICE_HOST", "WAYPOST_PORT", "WAYPOST_PORT_8080_TCP_ADDR", "WAYPOST_DB_SERVICE_PORT_PG"]
         {
             assert!(is_service_link(name), "{name}");

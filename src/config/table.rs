@@ -1,4 +1,4 @@
-//! The table of settings: names, defaults and explanations, from which `docs/config.md` is made.
+//! The table of settings: names, defaults and descriptions. `docs/config.md` is generated from it.
 
 use std::path::PathBuf;
 
@@ -6,48 +6,48 @@ use waypost_core::seal::SecretText;
 
 use super::{Settings, value};
 
-/// One row of the table.
+/// A row of the table.
 pub struct Setting {
-    /// The name in the file; in capitals and behind `WAYPOST_` that of the environment.
+    /// Name in the configuration file. The environment variable is `WAYPOST_` + the name in upper case.
     pub name: &'static str,
-    /// The flag, and the only command that has it when it is not on all.
+    /// The command-line flag, if there is one.
     pub flag: Option<&'static str>,
-    /// The default, for people.
+    /// Default value, as Markdown.
     pub default: &'static str,
-    /// What it is for, for people.
+    /// Description, as Markdown.
     pub help: &'static str,
-    /// Takes the text over into the settings, or says what would be right.
+    /// Parses the text into the settings, or returns the expected format.
     pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
 }
 
 impl Setting {
-    /// The name in the environment.
+    /// Returns the name of the environment variable.
     #[must_use]
     pub fn environment(&self) -> String {
         format!("WAYPOST_{}", self.name.to_ascii_uppercase())
     }
 }
 
-/// The row by its name.
+/// Returns the row with the given name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-/// Everything that can be set.
+/// All settings.
 pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "listen",
         flag: Some("--listen"),
         default: "`127.0.0.1:8080`",
-        help: "Address and port of the hosted MCP servers.",
+        help: "Address and port to listen on.",
         set: |settings, text| value::address(text).map(|address| settings.listen = address),
     },
     Setting {
         name: "public_url",
         flag: Some("--public-url"),
         default: "`http://localhost:` + the port of `listen`",
-        help: "The origin, without path, under which clients reach this installation. Hosted servers are below it.",
+        help: "The public URL of this installation: an origin without a path. The URLs of hosted servers are based on it.",
         set: |settings, text| value::origin(text).map(|url| settings.public_url = Some(url)),
     },
     Setting {
@@ -61,10 +61,10 @@ pub static SETTINGS: &[Setting] = &[
         name: "data_dir",
         flag: Some("--data-dir"),
         default: "`./waypost-data`",
-        help: "Where files are kept. Made with the rights of its owner only; a relative path starts at the working directory.",
+        help: "Data directory. Created with access for its owner only. A relative path is relative to the working directory.",
         set: |settings, text| {
             if text.is_empty() {
-                return Err("expected a folder".to_owned());
+                return Err("expected a directory".to_owned());
             }
             settings.data_dir = PathBuf::from(text);
             Ok(())
@@ -74,338 +74,338 @@ pub static SETTINGS: &[Setting] = &[
         name: "diagnostics_listen",
         flag: Some("--diagnostics-listen"),
         default: "`127.0.0.1:9464`",
-        help: "Address and port of `/metrics`, `/healthz` and `/readyz`; `off` for none.",
+        help: "Address and port of the diagnostics port, which serves `/metrics`, `/healthz` and `/readyz`; `off` disables it.",
         set: |settings, text| value::address_or_off(text).map(|address| settings.diagnostics_listen = address),
     },
     Setting {
         name: "secret_key",
         flag: None,
-        default: "on SQLite `data_dir` + `/secret.key`, made at the first start; none on PostgreSQL",
-        help: "Signs and encrypts: 32 bytes as 64 hexadecimal digits, such as `openssl rand -hex 32` makes. Required on PostgreSQL, the same on every replica.",
+        default: "SQLite: `data_dir` + `/secret.key`, generated on the first start; PostgreSQL: none",
+        help: "Key for signing and encryption: 32 bytes as 64 hexadecimal digits, for example from `openssl rand -hex 32`. Required on PostgreSQL; must be the same on every replica.",
         set: |settings, text| text.parse().map(|key| settings.secret_key = Some(key)),
     },
     Setting {
         name: "secret_key_previous",
         flag: None,
-        default: "on SQLite `data_dir` + `/secret.key.previous`, if it is there",
-        help: "A second key that opens and verifies, and with which nothing is made: the one before, or while replicas are restarted one by one the next (`waypost secret rotate`).",
+        default: "SQLite: `data_dir` + `/secret.key.previous`, if it exists; PostgreSQL: none",
+        help: "A second key, used only for decryption and verification: the previous key, or the next one while replicas are restarted one by one (see `waypost secret rotate`).",
         set: |settings, text| text.parse().map(|key| settings.secret_key_previous = Some(key)),
     },
     Setting {
         name: "trusted_proxies",
         flag: None,
         default: "none",
-        help: "Proxies whose forwarded headers count: addresses or networks, separated by commas, such as `127.0.0.1,10.0.0.0/8`.",
+        help: "Proxies whose forwarded headers are trusted: comma-separated addresses or networks, such as `127.0.0.1,10.0.0.0/8`.",
         set: |settings, text| value::networks(text).map(|networks| settings.trusted_proxies = networks),
     },
     Setting {
         name: "outbound_allow",
         flag: None,
         default: "none (`serve --demo`: loopback)",
-        help: "Private networks that outgoing requests may reach, also over `http://`: `NETWORK=PURPOSE` or `NETWORK=PURPOSE@ORG`, separated by commas. PURPOSE is `sign-in`, `client-documents`, `webhooks` or `tools`; ORG is the slug or ID of the only organisation that the entry applies to. Example: `10.1.0.0/16=sign-in,10.2.0.5=webhooks@acme`.",
+        help: "Private networks that outgoing requests may reach, also over `http://`: comma-separated entries `NETWORK=PURPOSE` or `NETWORK=PURPOSE@ORG`. PURPOSE is `sign-in`, `client-documents`, `webhooks` or `tools`; ORG is the slug or ID of an organisation and limits the entry to it. Example: `10.1.0.0/16=sign-in,10.2.0.5=webhooks@acme`.",
         set: |settings, text| value::allowances(text).map(|allowances| settings.outbound_allow = allowances),
     },
     Setting {
         name: "client_documents",
         flag: None,
         default: "`auto`",
-        help: "Whether clients may name a metadata document instead of registering: `auto` (advertised while documents can be fetched, see [sign-in.md](sign-in.md#client-metadata-documents)), `on` (always advertised, without a check) or `off` (never; a client that names one is refused).",
+        help: "Whether clients may use a metadata document instead of registering: `auto` (advertised while documents can be fetched, see [sign-in.md](sign-in.md#client-metadata-documents)), `on` (always advertised, without a check) or `off` (never advertised, and rejected).",
         set: |settings, text| text.parse().map(|mode| settings.client_documents = mode),
     },
     Setting {
         name: "outbound_ca_file",
         flag: None,
         default: "none",
-        help: "A PEM file with root certificates that these requests, and commands with `--url`, trust beside the system's.",
+        help: "PEM file with root certificates that outgoing requests and commands with `--url` trust in addition to the system's.",
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
     },
     Setting {
         name: "smtp_url",
         flag: None,
         default: "none (`serve --demo`: `console:`)",
-        help: "How mails are sent: `smtp://USER:PASSWORD@HOST:587`, `smtps://USER:PASSWORD@HOST`, or `console:`, which prints them to standard output. Without it nobody can sign in with a code by mail.",
+        help: "Mail server: `smtp://USER:PASSWORD@HOST:587`, `smtps://USER:PASSWORD@HOST`, or `console:`, which prints emails to standard output. Signing in with an emailed code requires this setting.",
         set: |settings, text| text.parse().map(|url| settings.smtp_url = Some(url)),
     },
     Setting {
         name: "mail_from",
         flag: None,
         default: "`waypost@` + the host of `public_url`",
-        help: "Whom mails come from: `waypost@example.com` or `Acme <waypost@example.com>`.",
+        help: "Sender of emails: `waypost@example.com` or `Acme <waypost@example.com>`.",
         set: |settings, text| text.parse().map(|sender| settings.mail_from = Some(sender)),
     },
     Setting {
         name: "sign_up",
         flag: None,
         default: "`invite`",
-        help: "Who may make an account of the console for themselves: `invite` (whoever was invited), `open` (everybody, with a code by mail) or `closed` (nobody). The first owner comes by the link that `serve` prints.",
+        help: "Who can create a console account: `invite` (invited users), `open` (anyone, with an emailed code) or `closed` (no one). The first owner uses the set-up link that `serve` prints.",
         set: |settings, text| text.parse().map(|sign_up| settings.sign_up = sign_up),
     },
     Setting {
         name: "github_client_id",
         flag: None,
         default: "none",
-        help: "Waypost's client id at GitHub. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/github/callback`.",
+        help: "Client ID at GitHub. If ID and secret are set, console users can sign in with GitHub. Register the callback URL `public_url` + `/login/with/github/callback` there.",
         set: |settings, text| value::text(text).map(|id| settings.github.id = Some(id)),
     },
     Setting {
         name: "github_client_secret",
         flag: None,
         default: "none",
-        help: "Waypost's client secret at GitHub.",
+        help: "Client secret at GitHub.",
         set: |settings, text| value::text(text).map(|secret| settings.github.secret = Some(SecretText::new(secret))),
     },
     Setting {
         name: "google_client_id",
         flag: None,
         default: "none",
-        help: "Waypost's client id at Google. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/google/callback`.",
+        help: "Client ID at Google. If ID and secret are set, console users can sign in with Google. Register the callback URL `public_url` + `/login/with/google/callback` there.",
         set: |settings, text| value::text(text).map(|id| settings.google.id = Some(id)),
     },
     Setting {
         name: "google_client_secret",
         flag: None,
         default: "none",
-        help: "Waypost's client secret at Google.",
+        help: "Client secret at Google.",
         set: |settings, text| value::text(text).map(|secret| settings.google.secret = Some(SecretText::new(secret))),
     },
     Setting {
         name: "openid_issuer",
         flag: None,
         default: "none",
-        help: "A provider of OpenID Connect with which users of the console can sign in: its issuer, such as `https://id.example.com`.",
+        help: "Issuer of an OpenID Connect provider with which console users can sign in, such as `https://id.example.com`.",
         set: |settings, text| value::issuer(text).map(|issuer| settings.openid_issuer = Some(issuer)),
     },
     Setting {
         name: "openid_client_id",
         flag: None,
         default: "none",
-        help: "Waypost's client id at the provider of OpenID Connect. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/openid/callback`.",
+        help: "Client ID at the OpenID Connect provider. If issuer, ID and secret are set, console users can sign in with it. Register the callback URL `public_url` + `/login/with/openid/callback` there.",
         set: |settings, text| value::text(text).map(|id| settings.openid.id = Some(id)),
     },
     Setting {
         name: "openid_client_secret",
         flag: None,
         default: "none",
-        help: "Waypost's client secret at the provider of OpenID Connect.",
+        help: "Client secret at the OpenID Connect provider.",
         set: |settings, text| value::text(text).map(|secret| settings.openid.secret = Some(SecretText::new(secret))),
     },
     Setting {
         name: "openid_name",
         flag: None,
         default: "`OpenID Connect`",
-        help: "What that provider is called on its button: `Continue with …`.",
+        help: "Name of the OpenID Connect provider on the sign-in button: `Continue with …`.",
         set: |settings, text| value::text(text).map(|name| settings.openid_name = name),
     },
     Setting {
         name: "rate_limit_per_caller",
         flag: None,
         default: "`100`",
-        help: "Calls per second of one caller: a signed-in end user, an anonymous user, or all callers of one client address (of one /64 network of IPv6) who have stored no progress; `0` for no limit.",
+        help: "MCP calls per second per caller. A caller is a signed-in end user, an anonymous user with stored progress, or all other callers from one client address (or one IPv6 /64 network) together. `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_caller = number),
     },
     Setting {
         name: "rate_limit_burst",
         flag: None,
         default: "`200`",
-        help: "Calls that one caller may make at once before the limit counts; at least 1.",
+        help: "Burst size per caller: calls that are allowed at once before the limit applies; at least 1.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.rate_limit_burst = number),
     },
     Setting {
         name: "rate_limit_callers_per_address",
         flag: None,
         default: "`5`",
-        help: "How many times the limit of one caller the anonymous users of one client address have together, once they have stored progress; at least 1.",
+        help: "Combined limit of all anonymous users with stored progress on one client address, as a multiple of `rate_limit_per_caller`; at least 1.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.rate_limit_callers_per_address = number),
     },
     Setting {
         name: "new_users_per_address",
         flag: None,
         default: "`300`",
-        help: "Anonymous users who may start from one client address (from one /64 network of IPv6) per hour; `0` for no limit. Users who started before can always continue.",
+        help: "New anonymous users per hour per client address (or IPv6 /64 network); `0` for no limit. Existing users can always continue.",
         set: |settings, text| value::number(text).map(|number| settings.new_users_per_address = number),
     },
     Setting {
         name: "rate_limit_per_server",
         flag: None,
         default: "`1000`",
-        help: "Calls per second of one hosted server; `0` for no limit.",
+        help: "MCP calls per second per hosted server; `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_server = number),
     },
     Setting {
         name: "ticket_limit_per_address",
         flag: None,
         default: "`30`",
-        help: "Support tickets per hour from one client address (from one /64 network of IPv6), on all servers together; users whom a token identifies do not count. `0` for no limit.",
+        help: "Support tickets per hour per client address (or IPv6 /64 network), across all servers; `0` for no limit. Does not apply to users identified by a token.",
         set: |settings, text| value::number(text).map(|number| settings.ticket_limit_per_address = number),
     },
     Setting {
         name: "ticket_limit_per_server",
         flag: None,
         default: "`100`",
-        help: "Support tickets per hour on one hosted server; `0` for no limit.",
+        help: "Support tickets per hour per hosted server; `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.ticket_limit_per_server = number),
     },
     Setting {
         name: "listen_limit",
         flag: None,
         default: "`2000`",
-        help: "Streams of `subscriptions/listen` that may be open in one process; `0` for no limit. Each holds a connection.",
+        help: "Open `subscriptions/listen` streams per process; `0` for no limit. Each stream uses a connection.",
         set: |settings, text| value::number(text).map(|number| settings.listen_limit = number),
     },
     Setting {
         name: "listen_limit_per_server",
         flag: None,
         default: "`1000`",
-        help: "Of these, streams to one hosted server; `0` for no limit.",
+        help: "Open streams per hosted server; `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.listen_limit_per_server = number),
     },
     Setting {
         name: "listen_limit_per_address",
         flag: None,
         default: "`100`",
-        help: "Of these, streams from one client address (from one /64 network of IPv6); `0` for no limit.",
+        help: "Open streams per client address (or IPv6 /64 network); `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.listen_limit_per_address = number),
     },
     Setting {
         name: "connection_limit",
         flag: None,
         default: "`0`",
-        help: "Connections of the main port; `0` for as many as file descriptors allow, at most 10,000. It is never more than they allow. When it is reached, the connection that has waited for its client the longest is closed; a new one is refused (503) only if none waits.",
+        help: "Connections to the main port; `0` for as many as file descriptors allow, up to 10,000. The limit never exceeds the available file descriptors. When it is reached, the connection that has been waiting for its client the longest is closed; a new connection is rejected (503) only if none is waiting.",
         set: |settings, text| value::number(text).map(|number| settings.connection_limit = number),
     },
     Setting {
         name: "connection_limit_per_address",
         flag: None,
         default: "`500`",
-        help: "Of these, connections from one client address (from one /64 network of IPv6), at most three quarters of all; `0` for no limit. Trusted proxies are exempt. When it is reached, the same happens with the connections of that address (429).",
+        help: "Connections per client address (or IPv6 /64 network), at most three quarters of all; `0` for no limit. Trusted proxies are exempt. When it is reached, the same rule applies to the connections of that address (429).",
         set: |settings, text| value::number(text).map(|number| settings.connection_limit_per_address = number),
     },
     Setting {
         name: "diagnostics_connection_limit",
         flag: None,
         default: "`64`",
-        help: "Connections of the diagnostics port, for which file descriptors are reserved.",
+        help: "Connections to the diagnostics port, which has reserved file descriptors.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.diagnostics_connection_limit = number),
     },
     Setting {
         name: "header_timeout_seconds",
         flag: None,
         default: "`10`",
-        help: "Seconds that a client may take for the head of a request, from the start of the connection or of a further request.",
+        help: "Timeout in seconds for a complete request head, measured from the start of the connection or of a further request.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.header_timeout_seconds = number),
     },
     Setting {
         name: "header_limit_bytes",
         flag: None,
         default: "`32KiB`",
-        help: "The size of the head of a request, in bytes or with `KiB`; at least 8 KiB. A larger one gets 431.",
+        help: "Maximum size of a request head, in bytes or with `KiB`; at least 8 KiB. A larger head is rejected (431).",
         set: |settings, text| value::header_bytes(text).map(|bytes| settings.header_limit_bytes = bytes),
     },
     Setting {
         name: "body_timeout_seconds",
         flag: None,
         default: "`5`",
-        help: "Seconds that the body of a request may be behind `body_bytes_per_second`; then it gets 408.",
+        help: "Seconds that a request body may lag behind `body_bytes_per_second` before it is rejected (408).",
         set: |settings, text| value::at_least_one(text).map(|number| settings.body_timeout_seconds = number),
     },
     Setting {
         name: "body_bytes_per_second",
         flag: None,
         default: "`1000`",
-        help: "How fast the body of a request has to arrive; `0` for no limit.",
+        help: "Minimum transfer rate of a request body; `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.body_bytes_per_second = number),
     },
     Setting {
         name: "body_memory_bytes",
         flag: None,
         default: "`64MiB`",
-        help: "Memory for all incomplete bodies of requests, in bytes or with `KiB`, `MiB`, `GiB`; `0` for no limit. When it is reached, the client address that holds the most loses its largest one (503).",
+        help: "Memory for all incomplete request bodies, in bytes or with `KiB`, `MiB` or `GiB`; `0` for no limit. When it is reached, the largest body of the client address that uses the most memory is rejected (503).",
         set: |settings, text| value::bytes(text).map(|bytes| settings.body_memory_bytes = bytes),
     },
     Setting {
         name: "keep_alive_seconds",
         flag: None,
         default: "`75`",
-        help: "Seconds that a connection may be without a request. Streams and requests that are being processed have no limit.",
+        help: "Idle timeout of a connection in seconds. Does not apply to streams and to requests that are being processed.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.keep_alive_seconds = number),
     },
     Setting {
         name: "response_timeout_seconds",
         flag: None,
         default: "`60`",
-        help: "Seconds that a client may accept no bytes of its response.",
+        help: "Timeout in seconds for a client to accept any bytes of its response.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.response_timeout_seconds = number),
     },
     Setting {
         name: "http2_stream_limit",
         flag: None,
         default: "`100`",
-        help: "Requests at the same time on one connection of HTTP/2.",
+        help: "Concurrent requests per HTTP/2 connection.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.http2_stream_limit = number),
     },
     Setting {
         name: "http2_reset_limit",
         flag: None,
         default: "`100`",
-        help: "Requests that one connection of HTTP/2 may cancel within a minute, if these are more than half of all; then it is closed. `0` for no limit.",
+        help: "Requests that an HTTP/2 connection may cancel per minute; it is closed when it exceeds this limit and more than half of its requests were cancelled. `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.http2_reset_limit = number),
     },
     Setting {
         name: "retention_tool_calls",
         flag: None,
         default: "`90d`",
-        help: "Age at which tool calls are deleted, in days (`90d`) or hours (`36h`, at least `1h`); `off` or `0` keeps them forever. Analytics does not change. Use the same value on all replicas. See [operations.md](operations.md#retention).",
+        help: "Retention period of the tool call log, in days (`90d`) or hours (`36h`, at least `1h`); `off` or `0` keeps it forever. Does not affect analytics. Use the same value on all replicas. See [operations.md](operations.md#retention).",
         set: |settings, text| value::period(text).map(|period| settings.retention.tool_calls = period),
     },
     Setting {
         name: "retention_events",
         flag: None,
         default: "`400d`",
-        help: "The same for events of walkthroughs and for the counts of calls. Progress and completions are not deleted.",
+        help: "Retention period of walkthrough events and call counts. Progress and completions are not deleted.",
         set: |settings, text| value::period(text).map(|period| settings.retention.events = period),
     },
     Setting {
         name: "retention_audit",
         flag: None,
         default: "`730d`",
-        help: "The same for the audit log. Nothing else deletes from it.",
+        help: "Retention period of the audit log. Entries are never deleted otherwise.",
         set: |settings, text| value::period(text).map(|period| settings.retention.audit = period),
     },
     Setting {
         name: "retention_deliveries",
         flag: None,
         default: "`30d`",
-        help: "The same for webhook deliveries that are no longer pending.",
+        help: "Retention period of webhook deliveries that are no longer pending.",
         set: |settings, text| value::period(text).map(|period| settings.retention.deliveries = period),
     },
     Setting {
         name: "log_format",
         flag: None,
         default: "`auto`",
-        help: "`text`, `json`, or `auto`: text when standard error is a terminal, else JSON.",
+        help: "`text`, `json` or `auto` (text if standard error is a terminal, otherwise JSON).",
         set: |settings, text| text.parse().map(|format| settings.log_format = format),
     },
     Setting {
         name: "log_level",
         flag: None,
         default: "`info` (commands other than `serve`: `warn`)",
-        help: "`off`, `error`, `warn`, `info`, `debug` or `trace`; parts of the program may differ, as in `info,waypost=debug`.",
+        help: "`off`, `error`, `warn`, `info`, `debug` or `trace`, optionally with levels per module, such as `info,waypost=debug`.",
         set: |settings, text| text.parse().map(|level| settings.log_level = level),
     },
     Setting {
         name: "version_cache_bytes",
         flag: None,
         default: "`64MiB`",
-        help: "Memory for the published versions of walkthroughs, in bytes or with `KiB`, `MiB`, `GiB`.",
+        help: "Size of the cache for published walkthrough versions, in bytes or with `KiB`, `MiB` or `GiB`.",
         set: |settings, text| value::bytes(text).map(|bytes| settings.version_cache_bytes = bytes),
     },
 ];
 
-/// The text of `docs/config.md`.
+/// Returns the text of `docs/config.md`.
 #[must_use]
 pub fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
-    text.push_str("| Setting | Environment | Flag | Default | Meaning |\n|---|---|---|---|---|\n");
+    text.push_str("| Setting | Environment | Flag | Default | Description |\n|---|---|---|---|---|\n");
     for setting in SETTINGS {
         let flag = setting.flag.map(|flag| format!("`{flag}`")).unwrap_or_default();
         let (name, environment, help) = (setting.name, setting.environment(), setting.help);
@@ -416,26 +416,26 @@ pub fn reference() -> String {
 }
 
 const INTRODUCTION: &str = "\
-<!-- Made from src/config/table.rs by the test `the_reference_is_up_to_date`. Do not edit. -->
+<!-- Generated from src/config/table.rs by the test `the_reference_is_up_to_date`. Do not edit. -->
 
 # Configuration
 
-A setting is taken from the first of these that has it:
+Each setting is read from the first of these sources that contains it:
 
-1. a flag of the command line,
-2. the environment (`WAYPOST_…`),
-3. the TOML file that `--config FILE` or `WAYPOST_CONFIG` names,
-4. its default.
+1. a command-line flag
+2. an environment variable (`WAYPOST_…`)
+3. the TOML file given by `--config FILE` or `WAYPOST_CONFIG`
+4. the default
 
-An unknown or invalid setting, in any of these places, stops the start with a message that names it.
+An unknown or invalid setting is a start-up error that names the setting.
 
 ";
 
 const CLOSING: &str = "
-`--config`, `--database` and `--data-dir` are flags of every command; the other flags belong to `waypost serve`.
-`--data-dir` also moves the default database.
+`--config`, `--database` and `--data-dir` are accepted by every command, the other flags only by `waypost serve`.
+`--data-dir` also changes the location of the default database.
 
-A file holds any of these, at its top level:
+The configuration file contains settings at its top level:
 
 ```toml
 listen = \"0.0.0.0:8080\"
@@ -444,21 +444,23 @@ database_url = \"postgres://waypost@db.example.com/waypost\"
 trusted_proxies = [\"10.0.0.0/8\"]
 ```
 
-## Commands on another machine
+## Commands for a remote installation
 
-Two more variables say where commands work; what is served does not depend on them, and no file holds them:
+Two further variables select the installation that commands work on. They do not affect `serve` and cannot be set in the
+configuration file:
 
-| Environment | Flag | Meaning |
+| Environment | Flag | Description |
 |---|---|---|
-| `WAYPOST_URL` | `--url` | The origin of a running installation, such as `https://waypost.example.com`: commands on organisations, users, servers, providers, keys, walkthroughs and assignments work through its REST API and open no database. |
-| `WAYPOST_API_KEY` | `--api-key` | The API key for it. The environment is better than the flag, which every user of the machine can see; `--api-key -` reads the key from standard input. |
+| `WAYPOST_URL` | `--url` | The origin of a running installation, such as `https://waypost.example.com`. Commands for organisations, users, servers, identity providers, keys, joins, walkthroughs and assignments then use its REST API instead of a database. |
+| `WAYPOST_API_KEY` | `--api-key` | The API key. Prefer the environment variable: other users of the machine can see flags. `--api-key -` reads the key from standard input. |
 
-`--database` and `--data-dir` come before `WAYPOST_URL`, and contradict `--url`. Commands that work on the database itself
-(`migrate`, `doctor`, `backup`, `restore`, `secret`) refuse both, unless a database is named.
+`--database` and `--data-dir` take precedence over `WAYPOST_URL` and cannot be combined with `--url`. Commands that work
+directly on the database (`migrate`, `doctor`, `backup`, `restore`, `secret`, `audit`) do not accept `--url`, and accept
+`WAYPOST_URL` only if `--database` or `--data-dir` is given.
 
-## The environment
+## Environment variables
 
-Every variable of the environment that begins with `WAYPOST_` must be one of the tables', or `WAYPOST_CONFIG`. Two kinds
-are passed over: those that Kubernetes sets for services (`WAYPOST_SERVICE_HOST`, `WAYPOST_PORT_8080_TCP`, …), and
-`WAYPOST_TEST_…`, which belongs to the project's own tests.
+Every environment variable that starts with `WAYPOST_` must be listed in the tables above or be `WAYPOST_CONFIG`. Two
+kinds of variables are ignored: those that Kubernetes sets for services (`WAYPOST_SERVICE_HOST`, `WAYPOST_PORT_8080_TCP`,
+…), and `WAYPOST_TEST_…`, which the project's tests use.
 ";

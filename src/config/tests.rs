@@ -12,12 +12,12 @@ fn load(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]
     Settings::load(&sources).map_err(|error| error.to_string().replace(folder.path().to_str().unwrap(), "DIR"))
 }
 
-fn refused(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> String {
+fn load_error(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> String {
     load(file, environment, flags).unwrap_err()
 }
 
 #[test]
-fn retention_periods_are_days_hours_or_off() {
+fn retention_periods_are_in_days_or_hours_or_off() {
     let day = 86_400_000;
     let periods = load("", &[], &[]).unwrap().retention;
     assert_eq!((periods.tool_calls, periods.events), (Some(90 * day), Some(400 * day)));
@@ -27,12 +27,12 @@ fn retention_periods_are_days_hours_or_off() {
         assert_eq!(settings.retention.audit, period, "{text}");
     }
     for text in ["", "90", "-1d", "1.5d", "d", "99999999999d"] {
-        assert!(refused("", &[("WAYPOST_RETENTION_AUDIT", text)], &[]).contains("retention_audit"), "{text}");
+        assert!(load_error("", &[("WAYPOST_RETENTION_AUDIT", text)], &[]).contains("retention_audit"), "{text}");
     }
 }
 
 #[test]
-fn flags_beat_environment_beats_file_beats_default() {
+fn flags_override_environment_overrides_file_overrides_defaults() {
     let settings = load("listen = '127.0.0.1:1'\nrate_limit_burst = 7", &[], &[]).unwrap();
     assert_eq!((settings.listen.port(), settings.rate_limit_burst, settings.rate_limit_per_caller), (1, 7, 100));
     let environment = [("WAYPOST_LISTEN", "127.0.0.1:2"), ("HOME", "/root")];
@@ -45,7 +45,7 @@ fn flags_beat_environment_beats_file_beats_default() {
 }
 
 #[test]
-fn the_data_folder_moves_the_default_database_only() {
+fn the_data_directory_moves_only_the_default_database() {
     let settings = load("data_dir = '/srv/100%?'", &[], &[]).unwrap();
     assert_eq!(settings.database_url.expose(), "sqlite:///srv/100%25%3F/waypost.db");
     let settings = load("database_url = 'sqlite:///x.db'", &[], &[("data_dir", "/elsewhere")]).unwrap();
@@ -53,40 +53,40 @@ fn the_data_folder_moves_the_default_database_only() {
 }
 
 #[test]
-fn unknown_settings_are_named() {
-    insta::assert_snapshot!(refused("lisen = 'x'", &[], &[]), @"unknown setting `lisen` (from the file DIR/waypost.toml); did you mean `listen`?");
-    insta::assert_snapshot!(refused("[server]\nport = 1", &[], &[]), @"unknown setting `server` (from the file DIR/waypost.toml); `waypost --help` and docs/config.md list the settings");
-    insta::assert_snapshot!(refused("", &[("WAYPOST_DATABASE", "x")], &[]), @"unknown setting `WAYPOST_DATABASE` (from the environment, WAYPOST_DATABASE); did you mean `WAYPOST_DATABASE_URL`?");
+fn unknown_settings_are_named_in_the_error() {
+    insta::assert_snapshot!(load_error("lisen = 'x'", &[], &[]), @"unknown setting `lisen` (from file DIR/waypost.toml); did you mean `listen`?");
+    insta::assert_snapshot!(load_error("[server]\nport = 1", &[], &[]), @"unknown setting `server` (from file DIR/waypost.toml); see docs/config.md for all settings");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_DATABASE", "x")], &[]), @"unknown setting `WAYPOST_DATABASE` (from environment variable WAYPOST_DATABASE); did you mean `WAYPOST_DATABASE_URL`?");
 }
 
 #[test]
-fn where_commands_work_is_no_setting() {
+fn variables_for_commands_are_not_settings() {
     let environment = [("WAYPOST_URL", "https://waypost.example.com"), ("WAYPOST_API_KEY", "wpk_x")];
     load("", &environment, &[]).unwrap();
-    insta::assert_snapshot!(refused("", &[("WAYPOST_APIKEY", "wpk_geheim")], &[]), @"unknown setting `WAYPOST_APIKEY` (from the environment, WAYPOST_APIKEY); did you mean `WAYPOST_API_KEY`?");
-    insta::assert_snapshot!(refused("url = 'https://a.example'", &[], &[]), @"unknown setting `url` (from the file DIR/waypost.toml); `waypost --help` and docs/config.md list the settings");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_APIKEY", "wpk_password")], &[]), @"unknown setting `WAYPOST_APIKEY` (from environment variable WAYPOST_APIKEY); did you mean `WAYPOST_API_KEY`?");
+    insta::assert_snapshot!(load_error("url = 'https://a.example'", &[], &[]), @"unknown setting `url` (from file DIR/waypost.toml); see docs/config.md for all settings");
 }
 
 #[test]
-fn invalid_settings_are_named() {
-    insta::assert_snapshot!(refused("listen = 8080", &[], &[]), @"invalid setting `listen` (from the file DIR/waypost.toml): expected an address and a port, such as 127.0.0.1:8080, not `8080`");
-    insta::assert_snapshot!(refused("listen = {}", &[], &[]), @"invalid setting `listen` (from the file DIR/waypost.toml): expected a text, a number or a list of texts");
-    insta::assert_snapshot!(refused("", &[("WAYPOST_PUBLIC_URL", "https://a.example/b")], &[]), @"invalid setting `public_url` (from the environment, WAYPOST_PUBLIC_URL): expected an origin such as https://waypost.example.com, without path, query or fragment");
-    insta::assert_snapshot!(refused("", &[("WAYPOST_LOG_LEVEL", "verbose")], &[]), @"invalid setting `log_level` (from the environment, WAYPOST_LOG_LEVEL): expected off, error, warn, info, debug or trace, not `verbose`");
-    insta::assert_snapshot!(refused("", &[], &[("database_url", "mysql://u:geheim@h/d")]), @"invalid setting `database_url` (from the flag --database): expected sqlite://PATH or postgres://USER@HOST/DATABASE");
-    insta::assert_snapshot!(refused("trusted_proxies = ['10.0.0.0/8', 'x']", &[], &[]), @"invalid setting `trusted_proxies` (from the file DIR/waypost.toml): expected addresses or networks such as 10.0.0.0/8, not `x`");
-    insta::assert_snapshot!(refused("a =", &[], &[]), @"the configuration file DIR/waypost.toml is not valid TOML, line 1: string values must be quoted, expected literal string");
+fn invalid_settings_are_named_in_the_error() {
+    insta::assert_snapshot!(load_error("listen = 8080", &[], &[]), @"invalid setting `listen` (from file DIR/waypost.toml): expected an address and a port, such as 127.0.0.1:8080, not `8080`");
+    insta::assert_snapshot!(load_error("listen = {}", &[], &[]), @"invalid setting `listen` (from file DIR/waypost.toml): expected a string, a number or a list of strings");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_PUBLIC_URL", "https://a.example/b")], &[]), @"invalid setting `public_url` (from environment variable WAYPOST_PUBLIC_URL): expected an origin, such as https://waypost.example.com, without path, query or fragment");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_LOG_LEVEL", "verbose")], &[]), @"invalid setting `log_level` (from environment variable WAYPOST_LOG_LEVEL): expected off, error, warn, info, debug or trace, not `verbose`");
+    insta::assert_snapshot!(load_error("", &[], &[("database_url", "mysql://u:password@h/d")]), @"invalid setting `database_url` (from flag --database): expected sqlite://PATH or postgres://USER@HOST/DATABASE");
+    insta::assert_snapshot!(load_error("trusted_proxies = ['10.0.0.0/8', 'x']", &[], &[]), @"invalid setting `trusted_proxies` (from file DIR/waypost.toml): expected addresses or networks, such as 10.0.0.0/8, not `x`");
+    insta::assert_snapshot!(load_error("a =", &[], &[]), @"the configuration file DIR/waypost.toml is not valid TOML, line 1: string values must be quoted, expected literal string");
 }
 
 #[test]
 fn secrets_are_never_shown() {
     let key = "5eC2e7".repeat(11);
     for message in [
-        refused("", &[("WAYPOST_SECRET_KEY", &key)], &[]),
-        refused(&format!("secret_key = '{key}'"), &[], &[]),
-        refused(&format!("secret_key = {key}"), &[], &[]),
-        refused(&format!("secret_key = '{key}"), &[], &[]),
-        refused("", &[("WAYPOST_DATABASE_URL", "postgres://u:5eC2e7@[h/d")], &[]),
+        load_error("", &[("WAYPOST_SECRET_KEY", &key)], &[]),
+        load_error(&format!("secret_key = '{key}'"), &[], &[]),
+        load_error(&format!("secret_key = {key}"), &[], &[]),
+        load_error(&format!("secret_key = '{key}"), &[], &[]),
+        load_error("", &[("WAYPOST_DATABASE_URL", "postgres://u:5eC2e7@[h/d")], &[]),
     ] {
         assert!(!message.contains("5eC2e7"), "{message}");
     }
@@ -114,7 +114,7 @@ fn proxies_are_addresses_or_networks() {
 }
 
 #[test]
-fn requests_to_others_stay_on_the_public_internet_by_default() {
+fn outgoing_requests_reach_only_the_public_internet_by_default() {
     let settings = load("", &[], &[]).unwrap();
     assert_eq!((settings.outbound_allow, settings.outbound_ca_file), (Vec::new(), None));
     let file = "outbound_allow = ['10.1.2.3/16=sign-in', '::1=webhooks@acme']\noutbound_ca_file = 'ca.pem'";
@@ -124,13 +124,13 @@ fn requests_to_others_stay_on_the_public_internet_by_default() {
     let environment = [("WAYPOST_OUTBOUND_ALLOW", "10.0.0.0/8=tools, 127.0.0.1=client-documents")];
     assert_eq!(load("", &environment, &[]).unwrap().outbound_allow.len(), 2);
     assert_eq!(settings.outbound_ca_file.as_deref(), Some(Path::new("ca.pem")));
-    insta::assert_snapshot!(refused("outbound_allow = 'intranet'", &[], &[]), @"invalid setting `outbound_allow` (from the file DIR/waypost.toml): expected NETWORK=PURPOSE or NETWORK=PURPOSE@ORG such as 10.0.0.0/8=sign-in, not `intranet`");
-    insta::assert_snapshot!(refused("", &[("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8")], &[]), @"invalid setting `outbound_allow` (from the environment, WAYPOST_OUTBOUND_ALLOW): `127.0.0.0/8` names no purpose: write 127.0.0.0/8=PURPOSE or 127.0.0.0/8=PURPOSE@ORG, where PURPOSE is one of sign-in, client-documents, webhooks, tools");
-    insta::assert_snapshot!(refused("", &[("WAYPOST_OUTBOUND_CA_FILE", "")], &[]), @"invalid setting `outbound_ca_file` (from the environment, WAYPOST_OUTBOUND_CA_FILE): expected a file");
+    insta::assert_snapshot!(load_error("outbound_allow = 'intranet'", &[], &[]), @"invalid setting `outbound_allow` (from file DIR/waypost.toml): expected NETWORK=PURPOSE or NETWORK=PURPOSE@ORG, such as 10.0.0.0/8=sign-in, not `intranet`");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8")], &[]), @"invalid setting `outbound_allow` (from environment variable WAYPOST_OUTBOUND_ALLOW): `127.0.0.0/8` has no purpose: write 127.0.0.0/8=PURPOSE or 127.0.0.0/8=PURPOSE@ORG, where PURPOSE is one of sign-in, client-documents, webhooks, tools");
+    insta::assert_snapshot!(load_error("", &[("WAYPOST_OUTBOUND_CA_FILE", "")], &[]), @"invalid setting `outbound_ca_file` (from environment variable WAYPOST_OUTBOUND_CA_FILE): expected a file");
 }
 
 #[test]
-fn services_of_kubernetes_are_no_settings() {
+fn kubernetes_service_variables_are_ignored() {
     let link = ("WAYPOST_PORT_8080_TCP", "tcp://10.0.0.1:8080");
     assert!(load("", &[link], &[]).is_err());
     assert!(load("", &[link, ("KUBERNETES_SERVICE_HOST", "10.0.0.1")], &[]).is_ok());
@@ -145,13 +145,13 @@ fn sizes_have_units() {
     assert!(size("99999999999999999999").is_err() && size("17179869184GiB").is_err() && size("-1").is_err());
 }
 
-/// Run with `WAYPOST_TEST_WRITE=1` to write the file anew.
+/// Run with `WAYPOST_TEST_WRITE=1` to update the file.
 #[test]
 fn the_reference_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
     if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
         std::fs::write(&path, table::reference()).unwrap();
     }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(there, table::reference(), "docs/config.md is stale: run the test with WAYPOST_TEST_WRITE=1");
+    let current = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(current, table::reference(), "docs/config.md is out of date: run the test with WAYPOST_TEST_WRITE=1");
 }

@@ -1,4 +1,4 @@
-//! The types of settings that are more than a number, and how their text is read.
+//! The types of settings, and parsers for their text.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,26 +11,26 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 use waypost_outbound::Allowance;
 
-/// The address of the database. Never shows a password.
+/// The URL of the database. Its `Display` and `Debug` output never contains the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The SQLite database in a file.
+    /// Returns the URL of the SQLite database in a file.
     #[must_use]
     pub fn sqlite(path: &Path) -> Self {
-        // What follows a question mark is read as parameters, and a percent sign as the begin of a byte.
+        // In a URL, a question mark starts the parameters and a percent sign starts an escape.
         let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
         Self(format!("sqlite://{path}"))
     }
 
-    /// The whole URL, password included: for the driver only.
+    /// Returns the complete URL, including the password. Only for the database driver.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is a file of SQLite.
+    /// Whether the database is SQLite.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
         self.0.starts_with("sqlite:")
@@ -48,11 +48,11 @@ impl FromStr for DatabaseUrl {
                 return Err(expected.to_owned());
             }
             if path.starts_with(":memory:") || path.contains("mode=memory") {
-                return Err("a database in memory cannot be used, name a file".to_owned());
+                return Err("in-memory databases are not supported, specify a file".to_owned());
             }
             return Ok(Self(text.to_owned()));
         }
-        // The URL parser's own words may hold a part of the text, and that may be the password.
+        // The URL parser's message may contain a part of the text, and therefore of the password.
         match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => Ok(Self(text.to_owned())),
             _ => Err(expected.to_owned()),
@@ -67,7 +67,7 @@ impl fmt::Display for DatabaseUrl {
         }
         match Url::parse(&self.0) {
             Ok(url) => {
-                // A password may also stand among the parameters, so none of them is shown.
+                // Parameters can also contain a password, so they are omitted.
                 let user = if url.username().is_empty() { String::new() } else { format!("{}@", url.username()) };
                 let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
                 write!(f, "postgres://{user}{}{port}{}", url.host_str().unwrap_or_default(), url.path())
@@ -83,24 +83,24 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// The key that signs and encrypts. Never shown.
+/// The key for signing and encryption. Its `Debug` output never contains the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretKey([u8; 32]);
 
 impl SecretKey {
-    /// Takes 32 bytes.
+    /// Creates a key from 32 bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The bytes as 64 hexadecimal digits: for the key's own file only.
+    /// Returns the key as 64 hexadecimal digits. Only for the key file.
     #[must_use]
     pub fn expose_hex(&self) -> String {
         data_encoding::HEXLOWER.encode(&self.0)
@@ -113,7 +113,7 @@ impl FromStr for SecretKey {
     fn from_str(text: &str) -> Result<Self, String> {
         let bytes = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
         bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or_else(|| {
-            "expected 32 bytes as 64 hexadecimal digits, such as `openssl rand -hex 32` makes".to_owned()
+            "expected 32 bytes as 64 hexadecimal digits, for example from `openssl rand -hex 32`".to_owned()
         })
     }
 }
@@ -124,13 +124,13 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     #[default]
     Auto,
-    /// For people.
+    /// Human-readable text.
     Text,
     /// One JSON object per line.
     Json,
@@ -149,12 +149,12 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Which log lines are written: a level, and exceptions for parts of the program.
+/// The log level, with optional levels per module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLevel {
-    /// For everything else.
+    /// The level of all other modules.
     pub default: LevelFilter,
-    /// By the beginning of the module's path.
+    /// Levels by prefix of the module path.
     pub targets: Vec<(String, LevelFilter)>,
 }
 
@@ -167,7 +167,7 @@ impl Default for LogLevel {
 impl FromStr for LogLevel {
     type Err = String;
 
-    /// Stricter than tracing's own parser, which takes a misspelt level for the name of a module.
+    /// Parses a log level. Stricter than the parser of `tracing`, which interprets a misspelt level as a module name.
     fn from_str(text: &str) -> Result<Self, String> {
         let level = |name: &str| match name.trim().to_ascii_lowercase().as_str() {
             "off" => Ok(LevelFilter::OFF),
@@ -189,26 +189,26 @@ impl FromStr for LogLevel {
     }
 }
 
-/// An address to listen on.
+/// Parses a listen address.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| format!("expected an address and a port, such as 127.0.0.1:8080, not `{text}`"))
 }
 
-/// An address to listen on, or `off`.
+/// Parses a listen address or `off`.
 pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|reason| format!("{reason}; `off` is none")) }
+    if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|reason| format!("{reason}, or `off`")) }
 }
 
-/// `scheme://host[:port]`, nothing behind it.
+/// Parses `scheme://host[:port]` without anything after it.
 pub fn origin(text: &str) -> Result<Url, String> {
-    let expected = "expected an origin such as https://waypost.example.com";
+    let expected = "expected an origin, such as https://waypost.example.com";
     let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(format!("{expected}; it begins with http:// or https://"));
+        return Err(format!("{expected}, starting with http:// or https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("{expected}, without user or password"));
+        return Err(format!("{expected}, without user name or password"));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err(format!("{expected}, without path, query or fragment"));
@@ -216,33 +216,33 @@ pub fn origin(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Addresses and networks, separated by commas.
+/// Parses comma-separated addresses and networks.
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let network = |part: &str| {
         let address = part.parse::<IpAddr>().map(IpNet::from);
         address
             .or_else(|_| part.parse::<IpNet>().map(|network| network.trunc()))
-            .map_err(|_| format!("expected addresses or networks such as 10.0.0.0/8, not `{part}`"))
+            .map_err(|_| format!("expected addresses or networks, such as 10.0.0.0/8, not `{part}`"))
     };
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
 }
 
-/// Entries of `outbound_allow`, separated by commas.
+/// Parses comma-separated entries of `outbound_allow`.
 pub(super) fn allowances(text: &str) -> Result<Vec<Allowance>, String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
 }
 
-/// A file.
+/// Parses a file path.
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("expected a file".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
-/// A number from 0 up.
+/// Parses a number that is at least 0.
 pub(super) fn number(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}, not `{text}`", u32::MAX))
 }
 
-/// A number from 1 up.
+/// Parses a number that is at least 1.
 pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
     match number(text)? {
         0 => Err("expected at least 1".to_owned()),
@@ -250,7 +250,7 @@ pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A period in milliseconds, in days (`90d`) or hours (`36h`); `None` for `off` and `0`.
+/// Parses a period in days (`90d`) or hours (`36h`) to milliseconds; `None` for `off` and `0`.
 pub(super) fn period(text: &str) -> Result<Option<i64>, String> {
     const HOUR_MS: i64 = 3_600_000;
     if matches!(text, "off" | "0") {
@@ -261,11 +261,11 @@ pub(super) fn period(text: &str) -> Result<Option<i64>, String> {
     match found {
         Some((0, _)) => Ok(None),
         Some((count, ms)) => Ok(Some(i64::from(count) * ms)),
-        None => Err(format!("expected a period such as 90d or 36h, or off, not `{text}`")),
+        None => Err(format!("expected a period, such as 90d or 36h, or off, not `{text}`")),
     }
 }
 
-/// A size in bytes, with `KiB`, `MiB` or `GiB` when it is not plain.
+/// Parses a size in bytes, or with the unit `KiB`, `MiB` or `GiB`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let (digits, shift) = units
@@ -276,31 +276,31 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("expected a number of bytes, such as 67108864 or 64MiB, not `{text}`"))
 }
 
-/// The size of a request head: what the HTTP library needs at least, and at most 1 MiB.
+/// Parses the maximum size of a request head: at least what the HTTP library requires, at most 1 MiB.
 pub(super) fn header_bytes(text: &str) -> Result<u32, String> {
     let fitting = u32::try_from(bytes(text)?).ok().filter(|bytes| (8_192..=1 << 20).contains(bytes));
     fitting.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
 }
 
-/// A text that is not empty.
+/// Parses a non-empty text of one line.
 pub(super) fn text(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.contains(char::is_control) {
-        return Err("expected a text of one line".to_owned());
+        return Err("expected one line of text".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// The issuer of a provider of OpenID Connect (Discovery 1.0, section 3): no query, no fragment. As it was written,
-/// because issuers are compared to the letter, and a URL would get a slash that nobody wrote.
+/// Parses the issuer of an OpenID Connect provider (Discovery 1.0, section 3): a URL without query and fragment. Returned
+/// exactly as written, because issuers are compared as strings and a parsed URL would gain a trailing slash.
 pub(super) fn issuer(text: &str) -> Result<String, String> {
-    let expected = || "expected an issuer such as https://id.example.com".to_owned();
+    let expected = || "expected an issuer, such as https://id.example.com".to_owned();
     let url = Url::parse(text.trim()).map_err(|_| expected())?;
-    let fine = matches!(url.scheme(), "https" | "http")
+    let is_valid = matches!(url.scheme(), "https" | "http")
         && url.has_host()
         && url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none();
-    if fine { Ok(text.trim().to_owned()) } else { Err(expected()) }
+    if is_valid { Ok(text.trim().to_owned()) } else { Err(expected()) }
 }

@@ -45,7 +45,7 @@ fn an_operator_sets_up_an_organisation() {
     id:    key_…
     name:  ci
     key:   wpk_…
-    Keep the key now: it cannot be shown again.
+    Store the key now. It cannot be shown again.
     ");
     for (noun, of) in [("org", "acme"), ("user", "ann@ACME.example"), ("server", "acme-docs"), ("key", "ci")] {
         let shown = workspace.run_json(&[noun, "show", of]);
@@ -85,25 +85,25 @@ fn resources_are_updated_and_deleted() {
     assert_eq!(server["walkthrough_tools_enabled"], false);
     assert_eq!(workspace.run_json(&["server", "release-slug", "acme-help", "acme-docs"])["former_slugs"], json!([]));
     assert_eq!(workspace.run_json(&["org", "update", "acme", "--name", "A"])["name"], "A");
-    insta::assert_snapshot!(workspace.run_err(2, &["server", "delete", "acme-help"]), @"error: Delete the server acme-help with its assignments and everybody's progress? Say --yes to do it; there is no terminal to ask on.");
+    insta::assert_snapshot!(workspace.run_err(2, &["server", "delete", "acme-help"]), @"error: Delete the server acme-help with its assignments and the progress of all users? Pass --yes to confirm; there is no terminal for a prompt.");
     let deleted = workspace.run_json(&["server", "delete", "acme-help", "--yes"]);
     assert_eq!((&deleted["id"], &deleted["deleted"]), (&server["id"], &json!(true)));
-    insta::assert_snapshot!(workspace.run_ok(&["user", "delete", "bob@acme.example", "--yes"]), @"Took bob@acme.example out of the organisation acme.");
-    insta::assert_snapshot!(workspace.run_ok(&["server", "list"]), @"Nothing there yet.");
+    insta::assert_snapshot!(workspace.run_ok(&["user", "delete", "bob@acme.example", "--yes"]), @"Removed bob@acme.example from organisation acme.");
+    insta::assert_snapshot!(workspace.run_ok(&["server", "list"]), @"No entries.");
     insta::assert_snapshot!(workspace.run_ok(&["org", "delete", "acme", "--yes"]), @"Deleted the organisation acme.");
 }
 
 #[test]
 fn errors_say_what_to_do() {
     let workspace = Workspace::new();
-    insta::assert_snapshot!(workspace.run_err(1, &["server", "list"]), @"error: there is no organisation yet: make one with `waypost org create SLUG`");
+    insta::assert_snapshot!(workspace.run_err(1, &["server", "list"]), @"error: there is no organisation yet: create one with `waypost org create SLUG`");
     workspace.run_ok(&["org", "create", "acme"]);
     insta::assert_snapshot!(workspace.run_err(1, &["org", "create", "acme"]), @"error: The slug `acme` is taken by another organisation. Choose another one.");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "show", "gone"]), @"error: there is no organisation `gone`: `waypost org list` shows them");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "show", "gone"]), @"error: there is no organisation `gone`: run `waypost org list` to see all");
     insta::assert_snapshot!(workspace.run_err(1, &["server", "create", "Docs!"]), @r#"error: The slug "Docs!" does not fit: a slug can only contain lowercase letters from a to z, digits and `-`."#);
     insta::assert_snapshot!(workspace.run_err(1, &["user", "create", "nobody"]), @"error: `email` must be an address such as `anna@example.com`.");
     workspace.run_ok(&["org", "create", "other"]);
-    insta::assert_snapshot!(workspace.run_err(2, &["server", "list"]), @"error: say which organisation with --org SLUG: acme, other");
+    insta::assert_snapshot!(workspace.run_err(2, &["server", "list"]), @"error: there are several organisations, choose one with --org SLUG: acme, other");
     assert_eq!(workspace.run_json(&["server", "list", "--org", "other"]), json!({"items": []}));
 }
 
@@ -112,7 +112,7 @@ async fn joins_are_listed_and_undone() {
     let workspace = Workspace::new();
     let org = workspace.run_json(&["org", "create", "acme"])["id"].as_str().unwrap().to_owned();
     let server = workspace.run_json(&["server", "create", "acme-docs"])["id"].as_str().unwrap().to_owned();
-    insta::assert_snapshot!(workspace.run_ok(&["join", "list"]), @"Nothing there yet.");
+    insta::assert_snapshot!(workspace.run_ok(&["join", "list"]), @"No entries.");
     let sql = format!(
         "INSERT INTO end_users (id, organization_id, created_at) VALUES ('eu_1', '{org}', 1), ('eu_2', '{org}', 1);
          INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo, created_at)
@@ -128,15 +128,15 @@ async fn joins_are_listed_and_undone() {
     assert_eq!((&join["kind"], &join["undone_at"]), (&json!("session"), &json!(null)));
     let id = join["id"].as_str().unwrap();
     assert_eq!(&workspace.run_json(&["join", "show", id]), join);
-    insta::assert_snapshot!(workspace.run_err(2, &["join", "undo", id]), @"error: Undo the join joi_000000000001? The signed-in user loses what it brought. Say --yes to do it; there is no terminal to ask on.");
+    insta::assert_snapshot!(workspace.run_err(2, &["join", "undo", id]), @"error: Undo join joi_000000000001? The signed-in user loses the progress it added. Pass --yes to confirm; there is no terminal for a prompt.");
     let undone = workspace.run_json(&["join", "undo", id, "--yes"]);
     assert!(undone["undone_at"].is_string());
     assert_eq!(workspace.run_json(&["join", "undo", id, "--yes"]), undone, "undoing again changes nothing");
     let link = workspace.run_json(&["join", "link", "ann", "--server", "acme-docs", "--expires-in-hours", "2"]);
     let url = link["url"].as_str().unwrap();
     assert!(url.starts_with("http://localhost:8080/s/acme-docs/t/claim~ann~") && url.ends_with("/mcp"), "{url}");
-    insta::assert_snapshot!(workspace.run_err(1, &["join", "link", "ann", "--server", "gone"]), @"error: there is no server `gone`: `waypost server list` shows them");
-    insta::assert_snapshot!(workspace.run_err(1, &["join", "show", "gone"]), @"error: there is no join `gone`: `waypost join list` shows them");
+    insta::assert_snapshot!(workspace.run_err(1, &["join", "link", "ann", "--server", "gone"]), @"error: there is no server `gone`: run `waypost server list` to see all");
+    insta::assert_snapshot!(workspace.run_err(1, &["join", "show", "gone"]), @"error: there is no join `gone`: run `waypost join list` to see all");
 }
 
 #[test]
@@ -152,5 +152,5 @@ fn a_logo_is_set_and_removed() {
     let svg = workspace.write_file("logo.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>");
     insta::assert_snapshot!(workspace.run_err(1, &["org", "update", "acme", "--logo", &svg]), @"error: This logo cannot be used: an SVG can hold scripts. Save it as PNG.");
     let error = workspace.run_err(1, &["org", "update", "acme", "--logo", "gone.png"]);
-    assert!(error.contains("gone.png cannot be read"), "{error}");
+    assert!(error.contains("cannot read gone.png"), "{error}");
 }

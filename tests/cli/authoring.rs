@@ -19,21 +19,21 @@ fn a_file_is_imported_published_and_assigned() {
     let file = workspace.write_file("hello.md", HELLO);
     let import = ["walkthrough", "import", &file, "--server", "acme-docs", "--publish"];
     insta::assert_snapshot!(workspace.run_ok(&[&import[..], &["--dry-run"]].concat()), @r#"
-    Would make Hello (new) from DIR/hello.md: 2 steps: 2 added
+    Would create Hello (new) from DIR/hello.md: 2 steps: 2 added
       + step 1 "One": added
       + step 2 "Two": added
       Version 1 would be published.
-      Would be placed on the server.
+      Would be assigned to the server.
     "#);
     assert_eq!(workspace.run_json(&["walkthrough", "list"]), json!({"items": []}));
     insta::assert_snapshot!(workspace.run_ok(&import), @"
-    Made Hello (wt_…) from DIR/hello.md: 2 steps: 2 added
+    Created Hello (wt_…) from DIR/hello.md: 2 steps: 2 added
       Version 1 published.
-      Placed on the server.
+      Assigned to the server.
     ");
     insta::assert_snapshot!(workspace.run_ok(&import), @"
-    Nothing to change in Hello (wt_…) from DIR/hello.md: nothing changes (2 steps)
-      Version 1 is published already.
+    No changes in Hello (wt_…) from DIR/hello.md: nothing changes (2 steps)
+      Version 1 is already published.
     ");
     insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "show", "hello"]), @"
     id:                          wt_…
@@ -107,14 +107,14 @@ fn a_walkthrough_moves_through_its_states() {
     let publish = workspace.run_ok(&["walkthrough", "publish", "hello"]);
     insta::assert_snapshot!(publish, @r"
     Published version 3 of Hi.
-    It is not on any server yet. Assign it: waypost assignment add --server SLUG --walkthrough hello
+    It is not assigned to a server yet. To assign it: waypost assignment add --server SLUG --walkthrough hello
     ");
     assert_eq!(state(&["delete", "hello", "--yes"])["deleted"], true);
     assert_eq!(state(&["list", "--trash"])["items"][0]["id"], json!(id));
     assert_eq!(state(&["list"])["items"], json!([]));
     assert_eq!(state(&["restore", &id])["title"], "Hi");
     assert_eq!(state(&["delete", "hello", "--yes"])["deleted"], true);
-    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "show", "hello"]), @"error: there is no walkthrough `hello`: `waypost walkthrough list` shows them");
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "show", "hello"]), @"error: there is no walkthrough `hello`: run `waypost walkthrough list` to see all");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn folders_and_multiple_files_are_imported() {
     let made = workspace.run_json(&["walkthrough", "import", &course, &hello]);
     assert_eq!((&made["items"][0]["title"], &made["items"][1]["title"]), (&json!("Course"), &json!("Hello")));
     assert_eq!(workspace.run_json(&["walkthrough", "show", "course"])["type"], "course");
-    insta::assert_snapshot!(workspace.run_err(2, &["walkthrough", "import", &course, &hello, "--title", "x"]), @"error: --title and --id are for one file");
+    insta::assert_snapshot!(workspace.run_err(2, &["walkthrough", "import", &course, &hello, "--title", "x"]), @"error: --title and --id can only be used with a single file");
 }
 
 #[test]
@@ -148,13 +148,13 @@ fn lint_needs_no_database() {
     let workspace = Workspace::new();
     let hello = workspace.write_file("hello.md", HELLO);
     let bad = workspace.write_file("bad.md", "---\ntype: installer\n---\n\n# Setup\n\n## One\n\nText.\n");
-    insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "lint", &hello]), @"DIR/hello.md: fine");
+    insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "lint", &hello]), @"DIR/hello.md: no problems");
     let result = workspace.run(&["walkthrough", "lint", &hello, &bad]);
     assert_eq!(result.code, 1);
     insta::assert_snapshot!(format!("{}{}", result.out, result.err), @r#"
-    DIR/hello.md: fine
+    DIR/hello.md: no problems
     DIR/bad.md: error: step 1 "One": `operations_for_agent`: is empty, but every step of the type `installer` needs it.
-    error: 1 file cannot be published as it is
+    error: 1 file has errors that prevent publishing
     "#);
     assert!(!workspace.path("waypost-data").exists());
 }

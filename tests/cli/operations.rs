@@ -26,10 +26,10 @@ fn migrate_reports_the_result() {
         format!("error: the database has schema version 0, this program needs {newest}: run `waypost migrate`");
     assert_eq!(result.trim_end(), expected);
     let result = workspace.run_ok(&["migrate"]);
-    assert_eq!(result.trim_end(), format!("The database was brought from schema 0 to {newest}."));
+    assert_eq!(result.trim_end(), format!("Migrated the database from schema 0 to {newest}."));
     let result = workspace.run_ok(&["migrate"]);
     assert_eq!(result.trim_end(), format!("The database is up to date (schema {newest})."));
-    insta::assert_snapshot!(workspace.run_ok(&["org", "list", "--no-migrate"]), @"Nothing there yet.");
+    insta::assert_snapshot!(workspace.run_ok(&["org", "list", "--no-migrate"]), @"No entries.");
 }
 
 #[cfg(unix)]
@@ -97,15 +97,15 @@ async fn a_command_waits_for_a_running_migration() {
 fn an_unwritable_folder_is_named() {
     let workspace = Workspace::new();
     workspace.write_file("taken", "a file");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--data-dir", "taken/below"]), @"error: cannot make the folder taken/below: make it yourself and give it to the user that runs waypost, or choose another with --data-dir (Not a directory)");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--data-dir", "/proc/waypost"]), @"error: cannot make the folder /proc/waypost: make it yourself and give it to the user that runs waypost, or choose another with --data-dir (No such file or directory)");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--data-dir", "taken/below"]), @"error: cannot create the folder taken/below: create it for the user that runs waypost, or choose another with --data-dir (Not a directory)");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--data-dir", "/proc/waypost"]), @"error: cannot create the folder /proc/waypost: create it for the user that runs waypost, or choose another with --data-dir (No such file or directory)");
     workspace.write_file(
         "waypost-data/waypost.db",
         "this is not a database, and longer than a header of one hundred bytes. ".repeat(9).as_str(),
     );
     insta::assert_snapshot!(workspace.run_err(1, &["org", "list"]), @"
-    error: the file of sqlite://./waypost-data/waypost.db is no SQLite database, or is damaged: restore a backup into a new file
-    (-v tells the cause)
+    error: sqlite://./waypost-data/waypost.db is not a SQLite database, or is damaged: restore a backup into a new file
+    (use -v to show the cause)
     ");
 }
 
@@ -129,14 +129,14 @@ fn a_backup_can_be_restored() {
     workspace.run_ok(&["org", "create", "acme"]);
     insta::assert_snapshot!(workspace.run_ok(&["backup", "a.backup"]), @"
     Backed up 2 rows to a.backup.
-    The secret key is not in it: keep a copy of that, too.
+    The secret key is not included: back it up separately.
     ");
-    insta::assert_snapshot!(workspace.run_err(1, &["backup", "a.backup"]), @"error: a.backup is there already: choose another name, or say --force to replace it");
+    insta::assert_snapshot!(workspace.run_err(1, &["backup", "a.backup"]), @"error: a.backup already exists: choose another name, or pass --force to overwrite it");
     workspace.run_ok(&["backup", "a.backup", "--force"]);
     insta::assert_snapshot!(workspace.run_err(1, &["restore", "a.backup"]), @"error: the database has content already (in audit_events): restore into a new one, and name it with --database or --data-dir");
     insta::assert_snapshot!(workspace.run_ok(&["restore", "a.backup", "--data-dir", "second"]), @"
-    Restored 2 rows of TIME.
-    Put the secret key that belongs to them in place before `waypost serve`.
+    Restored 2 rows from TIME.
+    Install the matching secret key before you run `waypost serve`.
     ");
     let of = |folder| workspace.run_json(&["org", "show", "acme", "--data-dir", folder]);
     assert_eq!(of("waypost-data"), of("second"));
@@ -172,7 +172,7 @@ fn doctor_changes_nothing() {
     let found: Value = serde_json::from_str(&result.out).unwrap();
     let failed: Vec<_> = found["items"].as_array().unwrap().iter().filter(|item| item["status"] == "fail").collect();
     assert_eq!(failed.len(), 2, "{failed:#?}");
-    insta::assert_snapshot!(failed[0]["found"].as_str().unwrap(), @"./waypost-data/secret.key holds no key");
+    insta::assert_snapshot!(failed[0]["found"].as_str().unwrap(), @"./waypost-data/secret.key does not contain a key");
 }
 
 #[test]
@@ -188,9 +188,9 @@ fn doctor_warns_if_email_is_needed_but_not_configured() {
         items.into_iter().find(|item| item["check"] == name).unwrap()
     };
     let documents = check(&file, "client documents");
-    assert_eq!(documents["found"], "switched off by `client_documents`: clients register");
+    assert_eq!(documents["found"], "disabled by `client_documents`; clients register instead");
     let mail = check(&file, "mail");
-    assert_eq!((&mail["status"], &mail["found"]), (&"warn".into(), &"acme-docs signs its users in by mail".into()));
+    assert_eq!((&mail["status"], &mail["found"]), (&"warn".into(), &"server acme-docs signs users in by email".into()));
     let file = workspace.write_file(
         "waypost.toml",
         "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\nclient_documents = 'off'\nsmtp_url = 'console:'\n",
@@ -242,7 +242,7 @@ fn only_one_serve_runs_but_commands_can_run_beside_it() {
     workspace.run_ok(&["backup", "a.backup"]);
     let file = workspace.write_file("waypost.toml", &format!("listen = '{address}'\ndiagnostics_listen = 'off'\n"));
     let found = workspace.run_ok(&["doctor", "--config", &file]);
-    assert!(found.contains(&format!("{address} is held by a running waypost")), "{found}");
+    assert!(found.contains(&format!("{address} is in use by a running waypost")), "{found}");
 }
 
 #[test]
@@ -303,7 +303,7 @@ async fn a_file_from_an_older_version_is_compacted_once() {
     assert!(refused.contains("waypost.db.serve.lock"), "{refused}");
     drop(serve);
     let output = workspace.run_ok(&["migrate", "--compact"]);
-    assert!(output.ends_with("The file was rewritten without free space.\n"), "{output}");
+    assert!(output.ends_with("Compacted the database file.\n"), "{output}");
     assert_eq!(space(), None);
     assert!(before - bytes() > 3_000_000, "{before} {}", bytes());
     assert_eq!(workspace.run_json(&["org", "show", "acme"])["slug"], "acme");

@@ -108,8 +108,8 @@ fn an_operator_configures_a_provider() {
     workspace.run_ok(&["oauth-config", "update", "Acme ID", "--name", "Other", "--link-verified-email", "true"]);
     workspace.run_ok(&["server", "update", "acme-docs", "--auth-type", "none", "--oauth-config", "none"]);
     workspace.run_ok(&["oauth-config", "delete", "Other", "--yes"]);
-    insta::assert_snapshot!(workspace.run_ok(&["oauth-config", "list"]), @"Nothing there yet.");
-    insta::assert_snapshot!(workspace.run_err(1, &["oauth-config", "show", "Other"]), @"error: there is no identity provider `Other`: `waypost oauth-config list` shows them");
+    insta::assert_snapshot!(workspace.run_ok(&["oauth-config", "list"]), @"No entries.");
+    insta::assert_snapshot!(workspace.run_err(1, &["oauth-config", "show", "Other"]), @"error: there is no identity provider `Other`: run `waypost oauth-config list` to see all");
 }
 
 #[test]
@@ -121,14 +121,14 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     assert_eq!(rotated, json!({"new_key": true, "resealed": 1, "unreadable": 0}));
     let second = workspace.key("secret.key");
     assert!(first != second && workspace.key("secret.key.previous") == first);
-    assert_eq!(workspace.doctor(), (true, "the secret key opens all of them".to_owned()));
+    assert_eq!(workspace.doctor(), (true, "all can be decrypted".to_owned()));
     // The old key is no longer needed.
     std::fs::remove_file(workspace.path("waypost-data/secret.key.previous")).unwrap();
     assert!(workspace.doctor().0);
     assert_eq!(workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]).code, 0);
     insta::assert_snapshot!(workspace.run_ok(&["secret", "rotate"]), @"
-    There is a new key; the former one is kept in ./waypost-data/secret.key.previous.
-    1 secrets were sealed anew.
+    Generated a new key. The previous key is kept in ./waypost-data/secret.key.previous.
+    Re-encrypted 1 secrets.
     ");
     assert_eq!(workspace.key("secret.key.previous"), second);
     #[cfg(unix)]

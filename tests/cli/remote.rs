@@ -141,12 +141,12 @@ fn org_and_key_commands_work_remotely() {
     id:    key_…
     name:  ci
     key:   wpk_…
-    Keep the key now: it cannot be shown again.
+    Store the key now. It cannot be shown again.
     ");
     insta::assert_snapshot!(server.run_err(1, &["org", "create", "other"]), @"error: API keys cannot do this. Sign in to the console instead.");
     server.workspace.run_ok(&["org", "create", "other"]);
-    insta::assert_snapshot!(server.run_err(1, &["org", "show", "other"]), @"error: the API key is for the organisation `acme`, not for `other`: use a key of `other`");
-    insta::assert_snapshot!(server.run_err(1, &["server", "list", "--org", "other"]), @"error: the API key is for the organisation `acme`, not for `other`: use a key of `other`");
+    insta::assert_snapshot!(server.run_err(1, &["org", "show", "other"]), @"error: the API key belongs to organisation `acme`, not to `other`: use a key of `other`");
+    insta::assert_snapshot!(server.run_err(1, &["server", "list", "--org", "other"]), @"error: the API key belongs to organisation `acme`, not to `other`: use a key of `other`");
     insta::assert_snapshot!(server.run_ok(&["org", "delete", "acme", "--yes"]), @"Deleted the organisation acme.");
     assert_eq!(server.workspace.run_json(&["org", "list"])["items"][0]["slug"], "other");
 }
@@ -178,17 +178,14 @@ fn user_commands_work_remotely() {
     // Removing the last owner fails with the same error.
     server.assert_same(&["user", "update", "ann@acme.example", "--role", "member"]);
     server.assert_same(&["user", "delete", "bob@acme.example"]);
-    insta::assert_snapshot!(server.run_ok(&["user", "delete", "bob@acme.example", "--yes"]), @"Took bob@acme.example out of the organisation acme.");
+    insta::assert_snapshot!(server.run_ok(&["user", "delete", "bob@acme.example", "--yes"]), @"Removed bob@acme.example from organisation acme.");
     // Over the API a user is invited and must accept.
     let invited = server.run_json(&["user", "create", "cid@acme.example", "--role", "admin"]);
     assert_eq!(member_names(&invited), ["id", "email", "role", "created_at", "expires_at", "link", "mailed"]);
     assert_eq!((&invited["role"], &invited["mailed"]), (&json!("admin"), &json!(false)));
     assert!(invited["link"].as_str().unwrap().starts_with("http://"), "{invited}");
     let output = server.run_ok(&["user", "create", "dan@acme.example"]);
-    assert!(
-        output.ends_with("Give the link to dan@acme.example, who becomes a member by it; it cannot be shown again.\n"),
-        "{output}"
-    );
+    assert!(output.ends_with("Send the link to dan@acme.example. It cannot be shown again.\n"), "{output}");
     assert_eq!(server.run_json(&["user", "list"])["items"].as_array().unwrap().len(), 1);
 }
 
@@ -200,7 +197,7 @@ fn an_emailed_invitation_shows_no_link() {
     let invited = server.run_json(&["user", "create", "cid@acme.example", "--role", "admin"]);
     assert_eq!((&invited["mailed"], &invited["link"]), (&json!(true), &Value::Null), "{invited}");
     let output = server.run_ok(&["user", "create", "dan@acme.example"]);
-    assert!(output.ends_with("The link is on its way to dan@acme.example, who becomes a member by it.\n"), "{output}");
+    assert!(output.ends_with("The invitation was sent to dan@acme.example.\n"), "{output}");
     for shown in [invited.to_string(), output] {
         assert!(!shown.contains("/invite") && !shown.contains("token"), "{shown}");
     }
@@ -308,7 +305,7 @@ fn walkthrough_and_assignment_commands_work_remotely() {
     server.assert_same(&[&["assignment", "list"][..], &on].concat());
     // An existing assignment is updated, remotely and locally.
     server.assert_same(&[&["assignment", "update"][..], &on, &["--enabled"]].concat());
-    insta::assert_snapshot!(server.run_ok(&[&["assignment", "remove"][..], &on].concat()), @"Took Hello off the server acme-docs.");
+    insta::assert_snapshot!(server.run_ok(&[&["assignment", "remove"][..], &on].concat()), @"Removed Hello from server acme-docs.");
     server.assert_same(&[&["assignment", "remove"][..], &on].concat());
     server.assert_same(&["assignment", "list", "--server", "acme-docs"]);
     let update = ["walkthrough", "update", "hello", "--title", "Hello!", "--minutes", "5", "--tags", "a,b"];
@@ -325,7 +322,7 @@ fn walkthrough_and_assignment_commands_work_remotely() {
     }
     server.assert_same(&["walkthrough", "update", "hello", "--title", ""]);
     server.assert_same(&["walkthrough", "delete", "hello"]);
-    insta::assert_snapshot!(server.run_ok(&["walkthrough", "delete", "hello", "--yes"]), @"Moved Hello! to the trash, where it is kept for 30 days.");
+    insta::assert_snapshot!(server.run_ok(&["walkthrough", "delete", "hello", "--yes"]), @"Moved Hello! to the trash. It can be restored for 30 days.");
     let trash = server.run_json(&["walkthrough", "list", "--trash"]);
     let (id, title) = (trash["items"][0]["id"].as_str().unwrap().to_owned(), &trash["items"][0]["title"]);
     assert_eq!(title, "Hello!");

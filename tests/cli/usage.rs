@@ -24,7 +24,7 @@ fn incorrect_usage_exits_with_2() {
 
     For more information, try '--help'.
     ");
-    insta::assert_snapshot!(workspace.run_err(2, &["migrate", "--database", "mysql://u:secret@h/d"]), @"error: invalid setting `database_url` (from the flag --database): expected sqlite://PATH or postgres://USER@HOST/DATABASE");
+    insta::assert_snapshot!(workspace.run_err(2, &["migrate", "--database", "mysql://u:secret@h/d"]), @"error: invalid setting `database_url` (from flag --database): expected sqlite://PATH or postgres://USER@HOST/DATABASE");
 }
 
 #[test]
@@ -32,13 +32,13 @@ fn unknown_and_invalid_settings_are_named() {
     let workspace = Workspace::new();
     let mut command = workspace.command(&["migrate"]);
     let result = workspace.to_result(command.env("WAYPOST_LISTENN", "x").output().unwrap());
-    insta::assert_snapshot!(result.err, @"error: unknown setting `WAYPOST_LISTENN` (from the environment, WAYPOST_LISTENN); did you mean `WAYPOST_LISTEN`?");
+    insta::assert_snapshot!(result.err, @"error: unknown setting `WAYPOST_LISTENN` (from environment variable WAYPOST_LISTENN); did you mean `WAYPOST_LISTEN`?");
     assert_eq!(result.code, 1);
     let file = workspace.write_file("waypost.toml", "rate_limit_brust = 3\n");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", &file]), @"error: unknown setting `rate_limit_brust` (from the file DIR/waypost.toml); did you mean `rate_limit_burst`?");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", &file]), @"error: unknown setting `rate_limit_brust` (from file DIR/waypost.toml); did you mean `rate_limit_burst`?");
     workspace.write_file("waypost.toml", "secret_key = 'abc'\n");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", &file]), @"error: invalid setting `secret_key` (from the file DIR/waypost.toml): expected 32 bytes as 64 hexadecimal digits, such as `openssl rand -hex 32` makes");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", "gone.toml"]), @"error: the configuration file gone.toml cannot be read: No such file or directory (os error 2)");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", &file]), @"error: invalid setting `secret_key` (from file DIR/waypost.toml): expected 32 bytes as 64 hexadecimal digits, for example from `openssl rand -hex 32`");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", "gone.toml"]), @"error: cannot read the configuration file gone.toml: No such file or directory (os error 2)");
     assert!(!workspace.path("waypost-data").exists(), "nothing may be made before the settings are right");
 }
 

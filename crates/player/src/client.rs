@@ -1,4 +1,4 @@
-//! The MCP connection: the modern revision first, the handshake of older ones where the server knows no other.
+//! The MCP connection. Prefers the current protocol revision and falls back to the `initialize` handshake of older ones.
 
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
@@ -16,14 +16,14 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use crate::{
-    clean,
-    error::{PlayError, short},
+    clean::{clean_line, clean_value},
+    error::{PlayError, truncate},
 };
 
-const CONNECT: Duration = Duration::from_secs(10);
-const CALL: Duration = Duration::from_secs(60);
-const GOODBYE: Duration = Duration::from_secs(2);
-const TOOL_PAGES: usize = 50;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_TOOL_PAGES: usize = 50;
 
 /// A connection to one server.
 pub(crate) struct Client {
@@ -31,15 +31,15 @@ pub(crate) struct Client {
     url: String,
 }
 
-/// A call that brought no success.
+/// The error of a tool call.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// The tool said no, with a code.
+    /// The tool returned an error result with a code.
     Tool { code: String, message: String },
-    /// There is no such tool.
-    NoSuchTool,
-    /// Everything else.
-    Failed(PlayError),
+    /// The tool does not exist.
+    UnknownTool,
+    /// Any other error.
+    Other(PlayError),
 }
 
 impl Client {
@@ -48,35 +48,35 @@ impl Client {
             preferred_versions: vec![ProtocolVersion::V_2026_07_28],
             legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
         };
-        let shown = shown(url);
+        let display_url = display_url(url);
         let connection = async {
-            match greet(url, auto).await {
-                // The server knows discovery, but offers only revisions that begin with a handshake.
+            match initialize(url, auto).await {
+                // The server supports discovery, but only revisions that require the handshake.
                 Err(ClientInitializeError::NoCompatibleProtocolVersion { .. }) => {
-                    greet(url, ClientLifecycleMode::Initialize).await
+                    initialize(url, ClientLifecycleMode::Initialize).await
                 }
-                greeted => greeted,
+                result => result,
             }
         };
-        match tokio::time::timeout(CALL, connection).await {
-            Ok(Ok(service)) => Ok(Self { service, url: shown }),
-            Ok(Err(error)) => Err(PlayError::from_connect(&shown, &error)),
-            Err(_) => Err(PlayError::Timeout { url: shown }),
+        match tokio::time::timeout(CALL_TIMEOUT, connection).await {
+            Ok(Ok(service)) => Ok(Self { service, url: display_url }),
+            Ok(Err(error)) => Err(PlayError::from_connect(&display_url, &error)),
+            Err(_) => Err(PlayError::Timeout { url: display_url }),
         }
     }
 
-    /// The address for messages: without a password and without a query.
+    /// Returns the URL for messages, without credentials and query.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The names of the tools that the server lists.
+    /// Returns the names of the tools that the server lists.
     pub(crate) async fn tools(&self) -> Result<HashSet<String>, PlayError> {
         let mut names = HashSet::new();
         let mut cursor = None;
-        for _ in 0..TOOL_PAGES {
+        for _ in 0..MAX_TOOL_PAGES {
             let params = PaginatedRequestParams::default().with_cursor(cursor);
-            let page = self.bounded("tools/list", self.service.list_tools(Some(params))).await?;
+            let page = self.with_timeout("tools/list", self.service.list_tools(Some(params))).await?;
             names.extend(page.tools.into_iter().map(|tool| tool.name.into_owned()));
             cursor = page.next_cursor;
             if cursor.is_none() {
@@ -86,79 +86,79 @@ impl Client {
         Ok(names)
     }
 
-    /// Calls a tool; what comes back is clean.
+    /// Calls a tool and returns its result with all strings cleaned.
     pub(crate) async fn call(&self, tool: &'static str, arguments: JsonObject) -> Result<Value, CallError> {
         let params = CallToolRequestParams::new(tool).with_arguments(arguments);
-        let result = match tokio::time::timeout(CALL, self.service.call_tool(params)).await {
+        let result = match tokio::time::timeout(CALL_TIMEOUT, self.service.call_tool(params)).await {
             Ok(Ok(result)) => result,
             Ok(Err(ServiceError::McpError(error))) if error.code == ErrorCode::INVALID_PARAMS => {
-                return Err(CallError::NoSuchTool);
+                return Err(CallError::UnknownTool);
             }
-            Ok(Err(error)) => return Err(CallError::Failed(PlayError::from_call(&self.url, tool, &error))),
-            Err(_) => return Err(CallError::Failed(PlayError::Timeout { url: self.url.clone() })),
+            Ok(Err(error)) => return Err(CallError::Other(PlayError::from_call(&self.url, tool, &error))),
+            Err(_) => return Err(CallError::Other(PlayError::Timeout { url: self.url.clone() })),
         };
-        self.read(tool, result)
+        self.parse_result(tool, result)
     }
 
-    fn read(&self, tool: &'static str, result: CallToolResult) -> Result<Value, CallError> {
+    fn parse_result(&self, tool: &'static str, result: CallToolResult) -> Result<Value, CallError> {
         let texts: Vec<&str> =
             result.content.iter().filter_map(|block| block.as_text()).map(|block| block.text.as_str()).collect();
-        let said = texts.join("\n");
-        // A server of an older revision has no structured content, and may have put the same JSON into the text.
-        let value = result.structured_content.or_else(|| serde_json::from_str(&said).ok().filter(Value::is_object));
-        let value = value.map(clean::value);
+        let text = texts.join("\n");
+        // A server with an older revision has no structured content but may send the same JSON as text.
+        let value = result.structured_content.or_else(|| serde_json::from_str(&text).ok().filter(Value::is_object));
+        let value = value.map(clean_value);
         if result.is_error == Some(true) {
             let error = value.as_ref().map(|value| &value["error"]);
-            let member = |name: &str| error.and_then(|error| error[name].as_str()).map(clean::line);
-            let message = member("message").unwrap_or_else(|| clean::line(&said));
+            let member = |name: &str| error.and_then(|error| error[name].as_str()).map(clean_line);
+            let message = member("message").unwrap_or_else(|| clean_line(&text));
             return Err(CallError::Tool { code: member("code").unwrap_or_else(|| "error".to_owned()), message });
         }
         value.ok_or_else(|| {
-            let why = match clean::line(&said) {
-                said if said.is_empty() => "no structured content".to_owned(),
-                said => format!("text only. It says: {}", short(&said)),
+            let reason = match clean_line(&text) {
+                text if text.is_empty() => "no structured content".to_owned(),
+                text => format!("only text: {}", truncate(&text)),
             };
-            CallError::Failed(PlayError::InvalidResponse { url: self.url.clone(), tool, why })
+            CallError::Other(PlayError::InvalidResponse { url: self.url.clone(), tool, reason })
         })
     }
 
-    async fn bounded<T>(
+    async fn with_timeout<T>(
         &self,
-        what: &str,
+        method: &str,
         call: impl Future<Output = Result<T, ServiceError>>,
     ) -> Result<T, PlayError> {
-        match tokio::time::timeout(CALL, call).await {
-            Ok(result) => result.map_err(|error| PlayError::from_call(&self.url, what, &error)),
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+            Ok(result) => result.map_err(|error| PlayError::from_call(&self.url, method, &error)),
             Err(_) => Err(PlayError::Timeout { url: self.url.clone() }),
         }
     }
 
-    /// Ends the connection; a server that does not let go is left behind.
+    /// Closes the connection. Does not wait long for a server that does not respond.
     pub(crate) async fn close(self) {
-        let _ = tokio::time::timeout(GOODBYE, self.service.cancel()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.service.cancel()).await;
     }
 }
 
-async fn greet(
+async fn initialize(
     url: &Url,
     mode: ClientLifecycleMode,
 ) -> Result<RunningService<RoleClient, ClientConfig>, ClientInitializeError> {
     let http = http_client(url).map_err(|error| ClientInitializeError::ConnectionClosed(error.to_string()))?;
     let config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
     let transport = StreamableHttpClientTransport::with_client(http, config);
-    let me = Implementation::new("waypost-walk", env!("CARGO_PKG_VERSION"));
-    ClientConfig::new(ClientCapabilities::default(), me).serve_with_lifecycle(transport, mode).await
+    let client_info = Implementation::new("waypost-walk", env!("CARGO_PKG_VERSION"));
+    ClientConfig::new(ClientCapabilities::default(), client_info).serve_with_lifecycle(transport, mode).await
 }
 
 fn http_client(url: &Url) -> reqwest::Result<reqwest::Client> {
-    // A redirect that keeps the method is followed on the same host; any other would turn the call into a GET or
-    // send the handle to somebody else.
+    // Only redirects to the same host that keep the method are followed. Any other would turn the call into a GET or
+    // send the handle to another host.
     let policy = redirect::Policy::custom(|attempt| {
-        let keeps = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-        let same = attempt.previous().first().is_some_and(|first| first.host() == attempt.url().host());
-        if keeps && same && attempt.previous().len() <= 3 { attempt.follow() } else { attempt.stop() }
+        let keeps_method = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        let is_same_host = attempt.previous().first().is_some_and(|first| first.host() == attempt.url().host());
+        if keeps_method && is_same_host && attempt.previous().len() <= 3 { attempt.follow() } else { attempt.stop() }
     });
-    let builder = reqwest::Client::builder().connect_timeout(CONNECT).redirect(policy);
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).redirect(policy);
     let builder = if is_loopback(url) { builder.no_proxy() } else { builder };
     builder.build()
 }
@@ -172,8 +172,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// An address without what may be secret in it.
-pub(crate) fn shown(url: &Url) -> String {
+/// Returns the URL without parts that may be secret.
+pub(crate) fn display_url(url: &Url) -> String {
     let mut url = url.clone();
     let _ = url.set_password(None);
     let _ = url.set_username("");

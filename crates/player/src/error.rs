@@ -1,4 +1,4 @@
-//! Why a walkthrough could not be played, each with what to do about it.
+//! Errors of the player. Every message says what to do.
 
 use rmcp::{
     ServiceError,
@@ -8,165 +8,167 @@ use rmcp::{
     },
 };
 
-use crate::clean;
+use crate::clean::clean_line;
 
-/// Why it could not be played. The message is one line and says what to do.
+/// The reason why a walkthrough could not be played. The message is one line and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    /// No connection.
-    #[error("cannot reach {url}: {why}; is the server running, and is the address right?")]
+    /// The connection failed.
+    #[error("cannot reach {url}: {reason}; check the URL and that the server is running")]
     Unreachable {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// Cause.
-        why: String,
+        /// The cause.
+        reason: String,
     },
-    /// A connection, but no answer in time.
-    #[error("{url} did not answer in time; try again later")]
+    /// The server did not respond in time.
+    #[error("{url} did not respond in time; try again later")]
     Timeout {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
     },
-    /// Something else lives there.
-    #[error("{url} is not an MCP address ({why}); check it, most end in /mcp")]
+    /// The URL is not an MCP endpoint.
+    #[error("{url} is not an MCP endpoint ({reason}); check the URL, most end in /mcp")]
     NotMcp {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// What came instead.
-        why: String,
+        /// The response that was received instead.
+        reason: String,
     },
-    /// The server wants to know who asks.
-    #[error("{url} needs a sign-in (HTTP {status}), which this player cannot do yet; use an MCP client that can")]
+    /// The server requires the user to sign in.
+    #[error(
+        "{url} requires signing in (HTTP {status}), which `waypost walk` does not support yet; use another MCP client"
+    )]
     SignInRequired {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
         /// 401 or 403.
         status: u16,
     },
-    /// The server is too busy or broken.
-    #[error("{url} cannot answer now (HTTP {status}); try again {when}")]
+    /// The server is overloaded or broken.
+    #[error("{url} is unavailable (HTTP {status}); try again {when}")]
     Unavailable {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
         /// 429 or 5xx.
         status: u16,
-        /// When to try again.
+        /// When to try again, such as `in 5 s`.
         when: String,
     },
-    /// The protocol went wrong.
-    #[error("{url} answered {what} with an error: {message}")]
+    /// The server returned a protocol error.
+    #[error("{url} returned an error for {request}: {message}")]
     Protocol {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// What was asked for.
-        what: String,
-        /// What the server said.
+        /// The request that failed.
+        request: String,
+        /// The server's message.
         message: String,
     },
-    /// A tool answered with an error.
+    /// A tool returned an error.
     #[error("{tool} failed: {message} ({code})")]
     Tool {
-        /// Tool that failed.
+        /// The tool that failed.
         tool: &'static str,
-        /// Stable code of the error.
+        /// The error code.
         code: String,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// There is nothing to play.
-    #[error("there are no walkthroughs at {url}")]
+    /// The server offers no walkthroughs.
+    #[error("{url} offers no walkthroughs")]
     NoWalkthroughs {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
     },
-    /// There is no such walkthrough.
-    #[error("there is no walkthrough '{wanted}' at {url}; there is: {offered}")]
+    /// The requested walkthrough does not exist.
+    #[error("{url} offers no walkthrough '{walkthrough}'; available: {available}")]
     NotFound {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// What was asked for.
-        wanted: String,
-        /// What there is.
-        offered: String,
+        /// The requested ID or slug.
+        walkthrough: String,
+        /// The walkthroughs that the server offers.
+        available: String,
     },
-    /// An MCP server, but not one of walkthroughs.
-    #[error("{url} is an MCP server without walkthroughs: it lacks the tool {tool}")]
+    /// The MCP server has no walkthrough tools.
+    #[error("{url} is an MCP server without walkthroughs: the tool {tool} is missing")]
     MissingTool {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// Tool that is missing.
+        /// The missing tool.
         tool: &'static str,
     },
-    /// Only the stepwise tools.
-    #[error("{url} offers its walkthroughs stepwise only; this player needs the guided tools (toolset guided or all)")]
+    /// The server has only the stepwise tools.
+    #[error("{url} offers only the stepwise tools; `waypost walk` needs the toolset `guided` or `all`")]
     StepwiseOnly {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
     },
-    /// An answer that a program cannot read.
-    #[error("{url} answered {tool} in a form that this player cannot read: {why}")]
+    /// The result of a tool cannot be parsed.
+    #[error("{url} returned an unsupported result for {tool}: {reason}")]
     InvalidResponse {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// Tool that was called.
+        /// The tool that was called.
         tool: &'static str,
-        /// What is wrong.
-        why: String,
+        /// The problem.
+        reason: String,
     },
-    /// The walkthrough does not go on.
-    #[error("{url} does not go on after the step '{step}', although it was confirmed; report this to its operator")]
+    /// The server does not advance to the next step.
+    #[error("{url} did not advance after step '{step}' was completed; report this to its operator")]
     NoProgress {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
-        /// Step that repeats.
+        /// The step that repeats.
         step: String,
     },
-    /// The server forgets every handle that it gives.
-    #[error("{url} does not know a handle that it has just given out; report this to its operator")]
+    /// The server rejects a handle that it has just issued.
+    #[error("{url} rejected a progress handle that it has just issued; report this to its operator")]
     HandleLost {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
     },
-    /// The server wants an e-mail address and nobody is there to be asked.
-    #[error("{url} asks for an e-mail address; give one with --email ADDRESS")]
+    /// The server requires an email, and the player runs without prompts.
+    #[error("{url} requires an email; pass it with --email ADDRESS")]
     EmailRequired {
-        /// Address that was asked.
+        /// The URL of the server.
         url: String,
     },
-    /// The output is gone.
-    #[error("cannot write: {0}")]
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
 }
 
 impl PlayError {
-    /// Whether the same call may succeed when it is made again at once.
-    pub(crate) fn is_passing(&self) -> bool {
+    /// Whether an immediate retry may succeed.
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
     }
 
-    /// From a connection that was not made.
+    /// Converts the error of a failed connection attempt.
     pub(crate) fn from_connect(url: &str, error: &ClientInitializeError) -> Self {
         match error {
             ClientInitializeError::TransportError { error, .. } => from_transport(url, error.error.as_ref()),
             ClientInitializeError::LegacyFallbackFailed { discover, fallback } => {
                 match Self::from_connect(url, fallback) {
-                    // The second attempt only finds the connection closed after the first one found out why.
+                    // The fallback only reports that the connection is closed; the first attempt has the cause.
                     Self::Protocol { .. } => Self::from_connect(url, discover),
-                    found => found,
+                    error => error,
                 }
             }
-            ClientInitializeError::JsonRpcError(error) => from_message(url, "the greeting", &error.message),
-            other => from_message(url, "the greeting", &other.to_string()),
+            ClientInitializeError::JsonRpcError(error) => from_message(url, "the handshake", &error.message),
+            other => from_message(url, "the handshake", &other.to_string()),
         }
     }
 
-    /// From a call that brought no result.
-    pub(crate) fn from_call(url: &str, what: &str, error: &ServiceError) -> Self {
+    /// Converts the error of a failed request.
+    pub(crate) fn from_call(url: &str, request: &str, error: &ServiceError) -> Self {
         match error {
             ServiceError::TransportSend(error) => from_transport(url, error.error.as_ref()),
             ServiceError::Timeout { .. } => Self::Timeout { url: url.to_owned() },
-            ServiceError::McpError(error) => from_message(url, what, &error.message),
-            other => from_message(url, what, &other.to_string()),
+            ServiceError::McpError(error) => from_message(url, request, &error.message),
+            other => from_message(url, request, &other.to_string()),
         }
     }
 }
@@ -174,8 +176,8 @@ impl PlayError {
 fn from_transport(url: &str, error: &(dyn std::error::Error + 'static)) -> PlayError {
     let mut current = Some(error);
     while let Some(cause) = current {
-        if let Some(found) = from_cause(url, cause) {
-            return found;
+        if let Some(error) = from_cause(url, cause) {
+            return error;
         }
         current = cause.source();
     }
@@ -198,7 +200,7 @@ fn from_cause(url: &str, cause: &(dyn std::error::Error + 'static)) -> Option<Pl
     if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
         return Some(match error.is_timeout() && !error.is_connect() {
             true => PlayError::Timeout { url },
-            false => PlayError::Unreachable { url, why: innermost(error) },
+            false => PlayError::Unreachable { url, reason: innermost(error) },
         });
     }
     match cause.downcast_ref::<StreamableHttpError<reqwest::Error>>()? {
@@ -206,40 +208,43 @@ fn from_cause(url: &str, cause: &(dyn std::error::Error + 'static)) -> Option<Pl
         StreamableHttpError::Client(error) => from_cause(&url, error),
         StreamableHttpError::UnexpectedServerResponse(text) => Some(from_message(&url, "the request", text)),
         StreamableHttpError::UnexpectedContentType(kind) => {
-            let why =
-                kind.as_deref().map_or("no content type".to_owned(), |kind| format!("it sent {}", clean::line(kind)));
-            Some(PlayError::NotMcp { url, why })
+            let reason = kind
+                .as_deref()
+                .map_or("no content type".to_owned(), |kind| format!("content type {}", clean_line(kind)));
+            Some(PlayError::NotMcp { url, reason })
         }
         _ => None,
     }
 }
 
-/// Sorts out a text: the transport reports most statuses of HTTP only in words, as `HTTP 404 Not Found: …`.
-fn from_message(url: &str, what: &str, message: &str) -> PlayError {
+/// Derives an error from a message: the transport reports most HTTP statuses only as text, such as
+/// `HTTP 404 Not Found: …`.
+fn from_message(url: &str, request: &str, message: &str) -> PlayError {
     let url = url.to_owned();
     let status = message.split("HTTP ").nth(1).and_then(|rest| rest.get(..3)).and_then(|code| code.parse::<u16>().ok());
     match status {
         Some(status @ (401 | 403)) => PlayError::SignInRequired { url, status },
         Some(status @ (301 | 302 | 303 | 307 | 308)) => {
-            PlayError::NotMcp { url, why: format!("HTTP {status}: it points to another address") }
+            PlayError::NotMcp { url, reason: format!("HTTP {status}: redirect to another URL") }
         }
-        Some(421) => PlayError::NotMcp { url, why: "HTTP 421: the server does not know this host name".to_owned() },
-        Some(status @ 400..=499) => PlayError::NotMcp { url, why: format!("HTTP {status}") },
-        _ => PlayError::Protocol { url, what: what.to_owned(), message: short(message) },
+        Some(421) => PlayError::NotMcp { url, reason: "HTTP 421: unknown host name".to_owned() },
+        Some(status @ 400..=499) => PlayError::NotMcp { url, reason: format!("HTTP {status}") },
+        _ => PlayError::Protocol { url, request: request.to_owned(), message: truncate(message) },
     }
 }
 
-/// The deepest cause is the one that names the reason: `Connection refused`, not `error sending request`.
+/// Returns the message of the innermost cause: `Connection refused`, not `error sending request`.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut current = error;
     while let Some(source) = current.source() {
         current = source;
     }
-    short(&current.to_string())
+    truncate(&current.to_string())
 }
 
-pub(crate) fn short(text: &str) -> String {
-    let line = clean::line(text);
+/// Returns the cleaned text, truncated to 300 characters.
+pub(crate) fn truncate(text: &str) -> String {
+    let line = clean_line(text);
     match line.char_indices().nth(300) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

@@ -1,4 +1,4 @@
-//! Answers, one line each, from a terminal, a pipe or a test.
+//! User input, line by line, from a terminal, a pipe or a test.
 
 use std::{
     io::{self, BufRead},
@@ -7,34 +7,34 @@ use std::{
 
 use tokio::sync::mpsc;
 
-/// Reads lines on a thread of its own: a blocked read of standard input must not hold up an interrupt, nor the end
+/// Reads lines in a separate thread, because a blocking read of standard input must not delay an interrupt or the end
 /// of the program.
 pub(crate) struct InputLines {
-    source: Source,
+    state: ReaderState,
 }
 
-enum Source {
-    /// Nothing has been asked yet, so nothing is read.
-    Waiting(Option<Box<dyn BufRead + Send>>),
+enum ReaderState {
+    /// No line has been requested yet, so nothing is read.
+    Idle(Option<Box<dyn BufRead + Send>>),
     Reading(mpsc::Receiver<String>),
 }
 
 impl InputLines {
     pub(crate) fn new(reader: Box<dyn BufRead + Send>) -> Self {
-        Self { source: Source::Waiting(Some(reader)) }
+        Self { state: ReaderState::Idle(Some(reader)) }
     }
 
-    /// The next line without blanks around it; `None` at the end of the input.
+    /// Returns the next line, trimmed; `None` at the end of the input.
     pub(crate) async fn next(&mut self) -> io::Result<Option<String>> {
-        if let Source::Waiting(reader) = &mut self.source {
+        if let ReaderState::Idle(reader) = &mut self.state {
             let Some(reader) = reader.take() else { return Ok(None) };
             let (sender, receiver) = mpsc::channel(1);
-            thread::Builder::new().name("answers".to_owned()).spawn(move || read(reader, &sender))?;
-            self.source = Source::Reading(receiver);
+            thread::Builder::new().name("input".to_owned()).spawn(move || read(reader, &sender))?;
+            self.state = ReaderState::Reading(receiver);
         }
-        match &mut self.source {
-            Source::Reading(receiver) => Ok(receiver.recv().await),
-            Source::Waiting(_) => Ok(None),
+        match &mut self.state {
+            ReaderState::Reading(receiver) => Ok(receiver.recv().await),
+            ReaderState::Idle(_) => Ok(None),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A player of walkthroughs in the terminal. It is an MCP client and nothing else: what it knows of a server is what
-//! the tools of the guided toolset say, so it plays the walkthroughs of any server that has them.
+//! A terminal player for walkthroughs. It is a pure MCP client that relies only on the tools of the guided toolset, so
+//! it works with any server that has these tools.
 //!
-//! [`run`] plays on the terminal of the process, [`play`] on any reader and writers.
+//! [`run`] plays in the terminal of the process, [`play`] with any reader and writers.
 
 mod clean;
 mod client;

@@ -1,7 +1,7 @@
-//! CommonMark with tables, task lists and strike-through, laid out for a terminal.
+//! Renders CommonMark with tables, task lists and strikethrough for a terminal.
 //!
-//! `pulldown-cmark` reads it: numbered lists, code inside list items, links and soft line breaks come out as the
-//! author meant them.
+//! Parsing is done by `pulldown-cmark`, so numbered lists, code in list items, links and soft line breaks are handled
+//! according to the specification.
 
 use pulldown_cmark::{Alignment, BlockQuoteKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
@@ -11,50 +11,50 @@ use crate::{
     text::{self, Span, TextStyle},
 };
 
-/// Nested quotes and lists are indented up to here; deeper ones stay at this depth.
-const DEEPEST: usize = 8;
+/// Maximum depth to which nested quotes and lists are indented.
+const MAX_DEPTH: usize = 8;
 
-/// Renders Markdown to lines without a line feed at their end. The text is expected to be clean (`clean::text`).
+/// Renders Markdown to lines without line terminators. The input must already be clean (`clean_text`).
 pub(crate) fn render(markdown: &str, style: OutputStyle) -> Vec<String> {
     let options =
         Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS | Options::ENABLE_GFM;
-    let mut page = Page::new(style);
+    let mut renderer = Renderer::new(style);
     for event in Parser::new_ext(markdown, options) {
-        page.event(event);
+        renderer.handle_event(event);
     }
-    page.flush();
-    page.lines
+    renderer.flush();
+    renderer.lines
 }
 
 struct Prefix {
-    /// Stands before the first line only (the mark of a list item).
+    /// Prefix of the first line only (the marker of a list item).
     first: Option<String>,
     rest: String,
 }
 
-struct Page {
+struct Renderer {
     style: OutputStyle,
     lines: Vec<String>,
     prefixes: Vec<Prefix>,
-    /// A blank line is due before the next block.
-    gap: bool,
+    /// Whether a blank line is required before the next block.
+    needs_blank_line: bool,
     spans: Vec<Span>,
-    looks: Vec<TextStyle>,
+    styles: Vec<TextStyle>,
     lists: Vec<Option<u64>>,
     code: Option<String>,
     links: Vec<(String, usize)>,
     table: Option<table::Table>,
 }
 
-impl Page {
+impl Renderer {
     fn new(style: OutputStyle) -> Self {
         Self {
             style,
             lines: Vec::new(),
             prefixes: Vec::new(),
-            gap: false,
+            needs_blank_line: false,
             spans: Vec::new(),
-            looks: vec![TextStyle::PLAIN],
+            styles: vec![TextStyle::PLAIN],
             lists: Vec::new(),
             code: None,
             links: Vec::new(),
@@ -62,41 +62,41 @@ impl Page {
         }
     }
 
-    fn event(&mut self, event: Event<'_>) {
+    fn handle_event(&mut self, event: Event<'_>) {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
             Event::Text(text) => match &mut self.code {
                 Some(code) => code.push_str(&text),
-                None => self.say(&text, self.look()),
+                None => self.push_text(&text, self.current_style()),
             },
             Event::Code(code) => {
                 let code = if self.style.ansi { code.to_string() } else { format!("`{code}`") };
-                self.say(&code, TextStyle { colour: TextStyle::CODE.colour, ..self.look() });
+                self.push_text(&code, TextStyle { colour: TextStyle::CODE.colour, ..self.current_style() });
             }
-            Event::SoftBreak => self.say(" ", self.look()),
-            Event::HardBreak => self.say("\n", self.look()),
+            Event::SoftBreak => self.push_text(" ", self.current_style()),
+            Event::HardBreak => self.push_text("\n", self.current_style()),
             Event::Rule => {
-                self.separate();
+                self.push_blank_line_if_needed();
                 let rule = if self.style.ansi { "─" } else { "-" };
-                self.put(&TextStyle::DIM.paint(&rule.repeat(self.room().min(40)), self.style.ansi));
-                self.gap = true;
+                self.push_line(&TextStyle::DIM.paint(&rule.repeat(self.available_width().min(40)), self.style.ansi));
+                self.needs_blank_line = true;
             }
-            Event::TaskListMarker(done) => self.say(if done { "[x] " } else { "[ ] " }, self.look()),
-            Event::Html(html) | Event::InlineHtml(html) => self.html(&html),
+            Event::TaskListMarker(done) => self.push_text(if done { "[x] " } else { "[ ] " }, self.current_style()),
+            Event::Html(html) | Event::InlineHtml(html) => self.push_html(&html),
             Event::FootnoteReference(text) | Event::InlineMath(text) | Event::DisplayMath(text) => {
-                self.say(&text, self.look());
+                self.push_text(&text, self.current_style());
             }
         }
     }
 
-    /// `<your-name>` is a placeholder far more often than HTML, so tags are shown; comments are not.
-    fn html(&mut self, html: &str) {
+    /// Shows tags, because `<your-name>` is usually a placeholder and not HTML. Hides comments.
+    fn push_html(&mut self, html: &str) {
         let html = html.trim_end();
         if matches!(html, "<br>" | "<br/>" | "<br />") {
-            self.say("\n", self.look());
+            self.push_text("\n", self.current_style());
         } else if !html.trim_start().starts_with("<!--") {
-            self.say(html, self.look());
+            self.push_text(html, self.current_style());
         }
     }
 
@@ -106,23 +106,23 @@ impl Page {
             Tag::Heading { level, .. } => {
                 self.flush();
                 let top = level <= HeadingLevel::H2;
-                self.looks.push(TextStyle { underline: top, ..TextStyle::BOLD });
+                self.styles.push(TextStyle { underline: top, ..TextStyle::BOLD });
                 if !self.style.ansi {
-                    self.say(&format!("{} ", "#".repeat(level as usize)), TextStyle::PLAIN);
+                    self.push_text(&format!("{} ", "#".repeat(level as usize)), TextStyle::PLAIN);
                 }
             }
             Tag::BlockQuote(kind) => {
                 self.flush();
-                self.separate();
+                self.push_blank_line_if_needed();
                 let bar = if self.style.ansi { TextStyle::DIM.paint("│ ", true) } else { "> ".to_owned() };
                 self.prefixes.push(Prefix { first: None, rest: bar });
                 if let Some(kind) = kind {
-                    self.put(&TextStyle::BOLD.paint(alert(kind), self.style.ansi));
+                    self.push_line(&TextStyle::BOLD.paint(alert_title(kind), self.style.ansi));
                 }
             }
             Tag::CodeBlock(_) => {
                 self.flush();
-                self.separate();
+                self.push_blank_line_if_needed();
                 self.code = Some(String::new());
             }
             Tag::List(first) => {
@@ -135,12 +135,12 @@ impl Page {
                 self.table = Some(table::Table::new(alignments.iter().map(|side| *side == Alignment::Right).collect()));
             }
             Tag::TableHead | Tag::TableRow => self.table.iter_mut().for_each(table::Table::start_row),
-            Tag::Emphasis => self.looks.push(TextStyle { italic: true, ..self.look() }),
-            Tag::Strong => self.looks.push(TextStyle { bold: true, ..self.look() }),
-            Tag::Strikethrough => self.looks.push(TextStyle { strike: true, ..self.look() }),
+            Tag::Emphasis => self.styles.push(TextStyle { italic: true, ..self.current_style() }),
+            Tag::Strong => self.styles.push(TextStyle { bold: true, ..self.current_style() }),
+            Tag::Strikethrough => self.styles.push(TextStyle { strike: true, ..self.current_style() }),
             Tag::Link { dest_url, .. } => self.start_link(&dest_url),
             Tag::Image { dest_url, .. } => {
-                self.say("[image: ", self.look());
+                self.push_text("[image: ", self.current_style());
                 self.start_link(&dest_url);
             }
             _ => {}
@@ -151,42 +151,42 @@ impl Page {
         match tag {
             TagEnd::Paragraph | TagEnd::HtmlBlock => {
                 self.flush();
-                self.gap = true;
+                self.needs_blank_line = true;
             }
             TagEnd::Heading(_) => {
                 self.flush();
-                self.looks.pop();
-                self.gap = true;
+                self.styles.pop();
+                self.needs_blank_line = true;
             }
             TagEnd::BlockQuote(_) => {
                 self.flush();
                 self.prefixes.pop();
-                self.gap = true;
+                self.needs_blank_line = true;
             }
             TagEnd::CodeBlock => self.end_code(),
             TagEnd::List(_) => {
                 self.lists.pop();
-                self.gap = self.gap || self.lists.is_empty();
+                self.needs_blank_line = self.needs_blank_line || self.lists.is_empty();
             }
             TagEnd::Item => {
                 self.flush();
                 if self.prefixes.last().is_some_and(|prefix| prefix.first.is_some()) {
-                    self.put("");
+                    self.push_line("");
                 }
                 self.prefixes.pop();
             }
             TagEnd::TableCell => {
                 let cell = std::mem::take(&mut self.spans);
-                self.table.iter_mut().for_each(|table| table.cell(cell.clone()));
+                self.table.iter_mut().for_each(|table| table.add_cell(cell.clone()));
             }
             TagEnd::Table => self.end_table(),
             TagEnd::Emphasis | TagEnd::Strong | TagEnd::Strikethrough => {
-                self.looks.pop();
+                self.styles.pop();
             }
             TagEnd::Link => self.end_link(),
             TagEnd::Image => {
                 self.end_link();
-                self.say("]", self.look());
+                self.push_text("]", self.current_style());
             }
             _ => {}
         }
@@ -194,7 +194,7 @@ impl Page {
 
     fn start_item(&mut self) {
         self.flush();
-        self.separate();
+        self.push_blank_line_if_needed();
         let mark = match self.lists.last_mut() {
             Some(Some(number)) => {
                 let mark = format!("{number}. ");
@@ -212,76 +212,76 @@ impl Page {
         let code = self.code.take().unwrap_or_default();
         for line in code.trim_end_matches('\n').split('\n') {
             let line = format!("    {}", TextStyle::CODE.paint(line, self.style.ansi));
-            self.put(line.trim_end());
+            self.push_line(line.trim_end());
         }
-        self.gap = true;
+        self.needs_blank_line = true;
     }
 
     fn end_table(&mut self) {
         if let Some(table) = self.table.take() {
-            self.separate();
-            for line in table.lay_out(self.room(), self.style.ansi) {
-                self.put(&line);
+            self.push_blank_line_if_needed();
+            for line in table.render(self.available_width(), self.style.ansi) {
+                self.push_line(&line);
             }
-            self.gap = true;
+            self.needs_blank_line = true;
         }
     }
 
     fn start_link(&mut self, url: &str) {
         self.links.push((url.to_owned(), self.spans.len()));
-        self.looks.push(TextStyle { underline: true, ..self.look() });
+        self.styles.push(TextStyle { underline: true, ..self.current_style() });
     }
 
-    /// The address follows the text, unless the text is the address.
+    /// Appends the URL, unless the link text is the URL.
     fn end_link(&mut self) {
-        self.looks.pop();
+        self.styles.pop();
         let Some((url, from)) = self.links.pop() else { return };
-        let shown: String = self.spans.iter().skip(from).map(|span| span.text.as_str()).collect();
-        if shown != url && format!("mailto:{shown}") != url && !url.is_empty() {
-            self.say(&format!(" ({url})"), TextStyle { dim: true, ..self.look() });
+        let text: String = self.spans.iter().skip(from).map(|span| span.text.as_str()).collect();
+        if text != url && format!("mailto:{text}") != url && !url.is_empty() {
+            self.push_text(&format!(" ({url})"), TextStyle { dim: true, ..self.current_style() });
         }
     }
 
-    fn look(&self) -> TextStyle {
-        self.looks.last().copied().unwrap_or_default()
+    fn current_style(&self) -> TextStyle {
+        self.styles.last().copied().unwrap_or_default()
     }
 
-    fn say(&mut self, text: &str, look: TextStyle) {
-        self.spans.push(Span { text: text.to_owned(), look });
+    fn push_text(&mut self, text: &str, style: TextStyle) {
+        self.spans.push(Span { text: text.to_owned(), style });
     }
 
-    fn room(&self) -> usize {
-        let taken: usize = self.shown().map(|prefix| visible(&prefix.rest)).sum();
-        self.style.width.saturating_sub(taken).max(20)
+    fn available_width(&self) -> usize {
+        let used: usize = self.visible_prefixes().map(|prefix| prefix_width(&prefix.rest)).sum();
+        self.style.width.saturating_sub(used).max(20)
     }
 
-    fn shown(&self) -> impl Iterator<Item = &Prefix> {
-        let deeper = self.prefixes.len().saturating_sub(DEEPEST);
+    fn visible_prefixes(&self) -> impl Iterator<Item = &Prefix> {
+        let deeper = self.prefixes.len().saturating_sub(MAX_DEPTH);
         self.prefixes.iter().skip(deeper)
     }
 
-    /// Writes the inline text that has gathered as a block of its own. A blank line follows only a paragraph, which
-    /// says so itself: the items of a tight list stand together.
+    /// Writes the collected inline text as a block. Does not request a blank line after it, because the items of a tight
+    /// list have none; paragraphs request one themselves.
     fn flush(&mut self) {
         let spans = std::mem::take(&mut self.spans);
         if spans.iter().all(|span| span.text.trim().is_empty()) {
             return;
         }
-        self.separate();
-        for line in text::wrap(&spans, self.room(), false) {
-            self.put(&text::paint(&line, self.style.ansi));
+        self.push_blank_line_if_needed();
+        for line in text::wrap(&spans, self.available_width(), false) {
+            self.push_line(&text::paint(&line, self.style.ansi));
         }
     }
 
-    fn separate(&mut self) {
-        if std::mem::take(&mut self.gap) && !self.lines.is_empty() {
-            let prefix: String = self.shown().map(|prefix| prefix.rest.as_str()).collect();
+    fn push_blank_line_if_needed(&mut self) {
+        if std::mem::take(&mut self.needs_blank_line) && !self.lines.is_empty() {
+            let prefix: String = self.visible_prefixes().map(|prefix| prefix.rest.as_str()).collect();
             self.lines.push(prefix.trim_end().to_owned());
         }
     }
 
-    fn put(&mut self, line: &str) {
-        let deeper = self.prefixes.len().saturating_sub(DEEPEST);
+    fn push_line(&mut self, line: &str) {
+        let deeper = self.prefixes.len().saturating_sub(MAX_DEPTH);
         let mut whole = String::new();
         for (depth, prefix) in self.prefixes.iter_mut().enumerate() {
             let mark = prefix.first.take();
@@ -294,12 +294,12 @@ impl Page {
     }
 }
 
-/// Columns of a prefix: its bar may be painted.
-fn visible(prefix: &str) -> usize {
+/// Returns the width of a prefix in columns, ignoring the escape sequences of a styled bar.
+fn prefix_width(prefix: &str) -> usize {
     if prefix.contains('│') { 2 } else { prefix.chars().count() }
 }
 
-fn alert(kind: BlockQuoteKind) -> &'static str {
+fn alert_title(kind: BlockQuoteKind) -> &'static str {
     match kind {
         BlockQuoteKind::Note => "Note",
         BlockQuoteKind::Tip => "Tip",
@@ -313,7 +313,7 @@ fn alert(kind: BlockQuoteKind) -> &'static str {
 mod tests {
     use super::*;
 
-    const EVERYTHING: &str = "\
+    const SAMPLE: &str = "\
 # Install the *tool*
 First line of a paragraph
 that goes on, with **bold**, `code`, a [link](https://example.com/docs) and <https://example.com>.
@@ -349,8 +349,8 @@ Line<br>break ![A picture](a.png)
     }
 
     #[test]
-    fn plain() {
-        insta::assert_snapshot!(render(EVERYTHING, style(false)).join("\n"), @r#"
+    fn renders_plain_text() {
+        insta::assert_snapshot!(render(SAMPLE, style(false)).join("\n"), @r#"
     # Install the tool
 
     First line of a paragraph that goes on, with bold,
@@ -388,8 +388,8 @@ Line<br>break ![A picture](a.png)
     }
 
     #[test]
-    fn painted() {
-        insta::assert_snapshot!(render(EVERYTHING, style(true)).join("\n").replace('\u{1b}', "^"), @r#"
+    fn renders_with_escape_sequences() {
+        insta::assert_snapshot!(render(SAMPLE, style(true)).join("\n").replace('\u{1b}', "^"), @r#"
     ^[1;4mInstall the ^[0m^[1;3;4mtool^[0m
 
     First line of a paragraph that goes on, with ^[1mbold^[0m,
@@ -427,9 +427,9 @@ Line<br>break ![A picture](a.png)
     }
 
     #[test]
-    fn plain_output_has_no_escape_and_deep_nesting_is_bounded() {
+    fn the_indentation_of_deep_nesting_is_limited() {
         let deep = format!("{}deep", "> ".repeat(500));
         let lines = render(&deep, style(false));
-        assert_eq!(lines, [format!("{}deep", "> ".repeat(DEEPEST))]);
+        assert_eq!(lines, [format!("{}deep", "> ".repeat(MAX_DEPTH))]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the walkthrough tools answer: the members the player needs, all others ignored.
+//! The results of the walkthrough tools. Only the members that the player needs; all others are ignored.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ pub(crate) struct WalkthroughPage {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// One walkthrough of a list.
+/// A walkthrough in a list.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct WalkthroughEntry {
     pub(crate) id: String,
@@ -32,60 +32,60 @@ impl WalkthroughEntry {
         self.status.as_deref() == Some(COMPLETED)
     }
 
-    /// What a person types to mean this walkthrough.
+    /// Returns the name to show to users: the slug if there is one, else the ID.
     pub(crate) fn name(&self) -> &str {
         self.slug.as_deref().unwrap_or(&self.id)
     }
 }
 
-/// The answer of `select_walkthrough` and `next_walkthrough_step`.
+/// The result of `select_walkthrough` and `next_walkthrough_step`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct StepResult {
     pub(crate) walkthrough: Walkthrough,
     pub(crate) progress: Progress,
     #[serde(default)]
     pub(crate) step: Option<Step>,
-    /// What there is to tell the user. `message` is for agents.
+    /// A message for the user. (`message` is for agents.)
     #[serde(default)]
     pub(crate) notice: Option<String>,
 }
 
-/// The walkthrough that a result is about.
+/// The walkthrough of a step result.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Walkthrough {
-    /// Id, as the server names it.
+    /// ID assigned by the server.
     pub id: String,
-    /// Slug, where the server has one.
+    /// Slug, if the server has one.
     #[serde(default)]
     pub slug: Option<String>,
     /// Title.
     pub title: String,
-    /// Version that is being played.
+    /// Version being played.
     #[serde(default)]
     pub version: Option<u64>,
-    /// Newest version there is.
+    /// Newest published version.
     #[serde(default)]
     pub latest_version: Option<u64>,
 }
 
-/// How far it is played.
+/// The user's progress.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 pub struct Progress {
     /// `not_started`, `in_progress` or `completed`.
     pub status: String,
-    /// Steps that are completed.
+    /// Number of completed steps.
     #[serde(default)]
     pub completed: u64,
-    /// Steps there are.
+    /// Number of steps.
     #[serde(default)]
     pub total: u64,
-    /// Completed steps in percent, rounded down.
+    /// Percentage of completed steps, rounded down.
     #[serde(default)]
     pub percent: u64,
-    /// Start, RFC 3339.
+    /// Start time in RFC 3339 format.
     #[serde(default)]
     pub started_at: Option<String>,
-    /// End, RFC 3339.
+    /// Completion time in RFC 3339 format.
     #[serde(default)]
     pub completed_at: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Progress {
     }
 }
 
-/// One step with its content.
+/// A step with its content.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Step {
     pub(crate) id: String,
@@ -110,7 +110,7 @@ pub(crate) struct Step {
     pub(crate) content: Option<String>,
 }
 
-/// The answer of `get_walkthrough_status`.
+/// The result of `get_walkthrough_status`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct WalkthroughStatus {
     pub(crate) progress: Progress,
@@ -118,7 +118,7 @@ pub(crate) struct WalkthroughStatus {
     pub(crate) steps: Vec<StepOutline>,
 }
 
-/// One step without its content.
+/// A step without its content.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StepOutline {
     pub(crate) id: String,

@@ -1,4 +1,4 @@
-//! How a walkthrough is played: choose, start or resume, show a step, ask, go on, until it is completed.
+//! Plays a walkthrough: selects it, starts or resumes it, then shows and completes one step after another.
 
 use std::{
     collections::HashSet,
@@ -27,26 +27,26 @@ const LIST: &str = "list_walkthroughs";
 const SELECT: &str = "select_walkthrough";
 const NEXT: &str = "next_walkthrough_step";
 const STATUS: &str = "get_walkthrough_status";
-/// Pages of a list, and steps of a walkthrough, after which a server is taken to be broken.
-const MOST_PAGES: usize = 100;
-const MOST_STEPS: usize = 10_000;
+/// Limits on the pages of a list and the steps of a walkthrough, beyond which the server is considered broken.
+const MAX_PAGES: usize = 100;
+const MAX_STEPS: usize = 10_000;
 
-/// What to play, and how.
+/// Options for playing a walkthrough.
 #[derive(Debug, Clone)]
 pub struct PlayOptions {
-    /// MCP address of the server.
+    /// MCP URL of the server.
     pub url: Url,
-    /// Id or slug; without it the first walkthrough that is not completed.
+    /// ID or slug of the walkthrough; by default, the first one that is not completed.
     pub walkthrough: Option<String>,
-    /// Goes through without asking.
+    /// Plays without prompting.
     pub yes: bool,
-    /// E-mail address for a server that asks for one.
+    /// Email of the user, for servers that require one.
     pub email: Option<String>,
-    /// Folder that progress handles are kept in; see [`crate::default_folder`]. Without one nothing is kept.
+    /// Folder in which progress handles are stored; see [`crate::default_folder`]. `None` stores nothing.
     pub state_folder: Option<PathBuf>,
 }
 
-/// How it ended.
+/// The outcome of playing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -54,38 +54,38 @@ pub enum Outcome {
     Completed,
     /// The user stopped before the end.
     Stopped,
-    /// Every walkthrough of the server was completed before.
+    /// All walkthroughs of the server were already completed.
     NothingLeft,
 }
 
-/// The end state.
+/// The final state.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Address of the server.
+    /// URL of the server.
     pub url: String,
-    /// The walkthrough, if one was chosen.
+    /// The walkthrough, if one was selected.
     pub walkthrough: Option<Walkthrough>,
-    /// How far it is played.
+    /// The user's progress.
     pub progress: Option<Progress>,
-    /// The step to go on with.
+    /// The current step.
     pub step: Option<StepSummary>,
 }
 
 /// A step, without its content.
 #[derive(Debug, Clone, Serialize)]
 pub struct StepSummary {
-    /// Id, as the server names it.
+    /// ID assigned by the server.
     pub id: String,
-    /// From 1.
+    /// Position, starting at 1.
     pub position: u64,
     /// Title.
     pub title: String,
 }
 
 impl Report {
-    /// Whether the command succeeded: who promised to go through (`yes`) has to have reached the end.
+    /// Whether the command succeeded. With `yes`, stopping before the end is a failure.
     pub fn is_success(&self, yes: bool) -> bool {
         self.outcome != Outcome::Stopped || !yes
     }
@@ -95,17 +95,18 @@ impl Report {
 ///
 /// # Errors
 ///
-/// When the server cannot be reached, is none of walkthroughs, refuses, or does not go on; and when the output is gone.
+/// If the server cannot be reached, has no walkthroughs, returns an error or does not advance, or if the output cannot
+/// be written.
 pub async fn play(options: &PlayOptions, terminal: Terminal<'_>) -> Result<Report, PlayError> {
-    let url = client::shown(&options.url);
+    let url = client::display_url(&options.url);
     let client = tokio::select! {
         client = Client::connect(&options.url) => client?,
         () = terminal.interrupt.notified() => return Ok(report(Outcome::Stopped, url, None)),
     };
-    // The fragment never reaches the server, so it does not make another place.
-    let mut place = options.url.clone();
-    place.set_fragment(None);
-    let file = HandleFile::new(options.state_folder.as_deref(), place.as_str());
+    // The fragment is never sent to the server, so it does not identify another handle.
+    let mut server_url = options.url.clone();
+    server_url.set_fragment(None);
+    let file = HandleFile::new(options.state_folder.as_deref(), server_url.as_str());
     let mut player = Player {
         options,
         handle: file.load(),
@@ -116,12 +117,11 @@ pub async fn play(options: &PlayOptions, terminal: Terminal<'_>) -> Result<Repor
         interrupt: terminal.interrupt,
         screen: Screen::new(terminal.out, terminal.style),
         err: terminal.err,
-        kept: true,
-        told: None,
+        is_handle_stored: true,
+        last_notice: None,
         last: None,
     };
-    let ended = player.run().await;
-    let ended = match ended {
+    let result = match player.run().await {
         Err(EarlyExit::Stopped) => player.stop(),
         Err(EarlyExit::Failed(error)) => Err(error),
         Err(EarlyExit::HandleUnknown) => Err(PlayError::HandleLost { url: url.clone() }),
@@ -129,7 +129,7 @@ pub async fn play(options: &PlayOptions, terminal: Terminal<'_>) -> Result<Repor
     };
     let last = player.last.take();
     player.client.close().await;
-    ended.map(|outcome| report(outcome, url, last))
+    result.map(|outcome| report(outcome, url, last))
 }
 
 fn report(outcome: Outcome, url: String, last: Option<StepResult>) -> Report {
@@ -141,7 +141,7 @@ fn report(outcome: Outcome, url: String, last: Option<StepResult>) -> Report {
     Report { outcome, url, walkthrough, progress, step }
 }
 
-/// Why playing ends early.
+/// The reason why playing ends early.
 enum EarlyExit {
     Stopped,
     HandleUnknown,
@@ -171,70 +171,71 @@ struct Player<'o, 't> {
     screen: Screen<'t>,
     err: &'t mut (dyn Write + Send),
     /// Whether the handle could be stored.
-    kept: bool,
-    /// The last notice of the server, which it may repeat with every step.
-    told: Option<String>,
-    /// The last state that the server gave.
+    is_handle_stored: bool,
+    /// The most recent notice. The server may repeat it with every step.
+    last_notice: Option<String>,
+    /// The most recent step result.
     last: Option<StepResult>,
 }
 
 impl Player<'_, '_> {
     async fn run(&mut self) -> Result<Outcome, EarlyExit> {
-        let guided = self.is_guided().await?;
-        match self.attempt(guided).await {
+        let has_guided_tools = self.has_guided_tools().await?;
+        match self.attempt(has_guided_tools).await {
             Err(EarlyExit::HandleUnknown) => {
-                self.start_afresh().await?;
-                self.attempt(guided).await
+                self.confirm_restart().await?;
+                self.attempt(has_guided_tools).await
             }
-            ended => ended,
+            result => result,
         }
     }
 
-    /// A server that lists no tool of walkthroughs may still have an empty list of them.
-    async fn is_guided(&mut self) -> Result<bool, EarlyExit> {
+    /// Whether the server lists the guided tools. A server without walkthroughs may list none and still respond to
+    /// `list_walkthroughs`.
+    async fn has_guided_tools(&mut self) -> Result<bool, EarlyExit> {
         let tools = tokio::select! {
             tools = self.client.tools() => tools?,
             () = self.interrupt.notified() => return Err(EarlyExit::Stopped),
         };
-        let guided = tools.contains(SELECT) && tools.contains(NEXT);
-        if !guided && tools.contains("complete_step") {
+        let has_guided_tools = tools.contains(SELECT) && tools.contains(NEXT);
+        if !has_guided_tools && tools.contains("complete_step") {
             return Err(PlayError::StepwiseOnly { url: self.url() }.into());
         }
-        Ok(guided)
+        Ok(has_guided_tools)
     }
 
-    async fn attempt(&mut self, guided: bool) -> Result<Outcome, EarlyExit> {
+    async fn attempt(&mut self, has_guided_tools: bool) -> Result<Outcome, EarlyExit> {
         let entries = self.list().await?;
         if entries.is_empty() {
             return Err(PlayError::NoWalkthroughs { url: self.url() }.into());
         }
-        if !guided {
+        if !has_guided_tools {
             return Err(PlayError::MissingTool { url: self.url(), tool: SELECT }.into());
         }
         let Some(entry) = self.choose(&entries)? else {
             let all = plural(entries.len() as u64, "walkthrough");
-            self.screen.line(&format!("Everything here is completed ({all})."))?;
+            self.screen.line(&format!("Nothing left to play: {all} completed."))?;
             return Ok(Outcome::NothingLeft);
         };
         self.screen.title(&entry)?;
         let result = self.select(&entry).await?;
         if result.step.is_none() && result.progress.is_completed() {
             self.screen.line("")?;
-            self.screen.line("You have completed this walkthrough already.")?;
+            self.screen.line("You have already completed this walkthrough.")?;
             return Ok(Outcome::Completed);
         }
         if result.progress.completed > 0 {
             let (done, total) = (result.progress.completed, plural(result.progress.total, "step"));
             self.screen.line("")?;
-            self.screen.paragraph(&format!("You go on where you stopped: {done} of {total} done."), TextStyle::BOLD)?;
+            self.screen.paragraph(&format!("Resuming: {done} of {total} completed."), TextStyle::BOLD)?;
         }
-        let end = self.steps(result).await?;
-        self.screen.completed(&end.walkthrough.title, &end.progress)?;
+        let result = self.play_steps(result).await?;
+        self.screen.completed(&result.walkthrough.title, &result.progress)?;
         if self.options.walkthrough.is_none()
             && let Some(next) = entries.iter().find(|other| other.id != entry.id && !other.is_completed())
         {
             self.screen.paragraph(
-                &format!("Next here: {}. Run the same command to start it.", next.title),
+                &format!("Next walkthrough: {}. Run the same command to start it.", next.title),
                 TextStyle::PLAIN,
             )?;
         }
@@ -244,7 +245,7 @@ impl Player<'_, '_> {
     async fn list(&mut self) -> Result<Vec<WalkthroughEntry>, EarlyExit> {
         let mut entries = Vec::new();
         let mut cursor: Option<String> = None;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let arguments = cursor.map_or(json!({}), |cursor| json!({ "cursor": cursor }));
             let page: WalkthroughPage = self.call(LIST, arguments).await?;
             entries.extend(page.walkthroughs);
@@ -257,15 +258,15 @@ impl Player<'_, '_> {
     }
 
     fn choose(&self, entries: &[WalkthroughEntry]) -> Result<Option<WalkthroughEntry>, PlayError> {
-        let Some(wanted) = &self.options.walkthrough else {
+        let Some(name) = &self.options.walkthrough else {
             return Ok(entries.iter().find(|entry| !entry.is_completed()).cloned());
         };
-        let is_wanted = |entry: &&WalkthroughEntry| entry.id == *wanted || entry.slug.as_ref() == Some(wanted);
-        match entries.iter().find(is_wanted) {
+        let matches = |entry: &&WalkthroughEntry| entry.id == *name || entry.slug.as_ref() == Some(name);
+        match entries.iter().find(matches) {
             Some(entry) => Ok(Some(entry.clone())),
             None => {
-                let offered: Vec<&str> = entries.iter().map(WalkthroughEntry::name).collect();
-                Err(PlayError::NotFound { url: self.url(), wanted: wanted.clone(), offered: offered.join(", ") })
+                let available: Vec<&str> = entries.iter().map(WalkthroughEntry::name).collect();
+                Err(PlayError::NotFound { url: self.url(), walkthrough: name.clone(), available: available.join(", ") })
             }
         }
     }
@@ -280,21 +281,21 @@ impl Player<'_, '_> {
                 if self.options.yes {
                     return Err(PlayError::EmailRequired { url: self.url() }.into());
                 }
-                arguments["email"] = json!(self.answer("This server asks for your e-mail address: ").await?);
+                arguments["email"] = json!(self.prompt("This server requires your email: ").await?);
                 self.call(SELECT, arguments).await?
             }
             result => result?,
         };
-        self.arrive(result)
+        self.accept(result)
     }
 
-    /// Shows a step, asks, goes on; until there is no step any more.
-    async fn steps(&mut self, mut result: StepResult) -> Result<StepResult, EarlyExit> {
-        let mut done = HashSet::new();
+    /// Shows and completes one step after another until there is no further step.
+    async fn play_steps(&mut self, mut result: StepResult) -> Result<StepResult, EarlyExit> {
+        let mut seen = HashSet::new();
         while let Some(step) = result.step.clone() {
-            // A server that turns in a circle would be followed for ever.
-            if done.len() >= MOST_STEPS || !done.insert(step.id.clone()) {
-                return Err(self.stuck(&step));
+            // Prevents an endless loop if the server repeats a step.
+            if seen.len() >= MAX_STEPS || !seen.insert(step.id.clone()) {
+                return Err(self.no_progress(&step));
             }
             self.screen.step(&step, &result.progress)?;
             self.confirm(&step, &result).await?;
@@ -303,8 +304,8 @@ impl Player<'_, '_> {
         if result.progress.is_completed() {
             return Ok(result);
         }
-        let why = "there is no step, and it is not completed".to_owned();
-        Err(PlayError::InvalidResponse { url: self.url(), tool: NEXT, why }.into())
+        let reason = "it has no step, but the walkthrough is not completed".to_owned();
+        Err(PlayError::InvalidResponse { url: self.url(), tool: NEXT, reason }.into())
     }
 
     async fn confirm(&mut self, step: &Step, result: &StepResult) -> Result<(), EarlyExit> {
@@ -313,7 +314,7 @@ impl Player<'_, '_> {
         }
         loop {
             self.screen.keys()?;
-            match self.answer("").await?.to_lowercase().as_str() {
+            match self.prompt("").await?.to_lowercase().as_str() {
                 "" | "n" | "next" => return Ok(()),
                 "b" | "back" => self.screen.step(step, &result.progress)?,
                 "s" | "status" => {
@@ -322,35 +323,35 @@ impl Player<'_, '_> {
                     self.screen.status(&status.progress, &status.steps)?;
                 }
                 "q" | "quit" => return Err(EarlyExit::Stopped),
-                _ => self.screen.line("Please answer with Enter, b, s or q.")?,
+                _ => self.screen.line("Press Enter, or type b, s or q.")?,
             }
         }
     }
 
-    /// Completes a step. One that the server then shows again is completed once more, as the current step of the
-    /// server's own status; after that it is stuck.
+    /// Completes a step. If the server then returns the same step, completes the current step according to the server's
+    /// status once more; after that it fails.
     async fn advance(&mut self, walkthrough: &str, step: &Step) -> Result<StepResult, EarlyExit> {
-        let moved = |result: &StepResult| result.step.as_ref().is_none_or(|next| next.id != step.id);
+        let has_advanced = |result: &StepResult| result.step.as_ref().is_none_or(|next| next.id != step.id);
         let mut result = self.complete(walkthrough, &step.id).await?;
-        if !moved(&result) {
+        if !has_advanced(&result) {
             let status: Result<WalkthroughStatus, EarlyExit> =
                 self.call(STATUS, json!({ "walkthrough_id": walkthrough })).await;
             let current = match status {
                 Ok(status) => status.steps.into_iter().find(|step| step.state == "current").map(|step| step.id),
                 Err(EarlyExit::Failed(_)) => None,
-                Err(halt) => return Err(halt),
+                Err(exit) => return Err(exit),
             };
             result = self.complete(walkthrough, current.as_deref().unwrap_or(&step.id)).await?;
         }
-        if moved(&result) { self.arrive(result) } else { Err(self.stuck(step)) }
+        if has_advanced(&result) { self.accept(result) } else { Err(self.no_progress(step)) }
     }
 
-    /// Safe to repeat: with the id of a step that is completed already the call changes nothing.
+    /// Completes a step. Safe to retry: the call changes nothing if the step is already completed.
     async fn complete(&mut self, walkthrough: &str, step: &str) -> Result<StepResult, EarlyExit> {
         let arguments = json!({ "walkthrough_id": walkthrough, "current_step_id": step });
         match self.call(NEXT, arguments.clone()).await {
-            Err(EarlyExit::Failed(error)) if error.is_passing() => self.call(NEXT, arguments).await,
-            // The same walkthrough is played elsewhere too: go on from where it stands now.
+            Err(EarlyExit::Failed(error)) if error.is_transient() => self.call(NEXT, arguments).await,
+            // The walkthrough is also played in another client: continue at the current step.
             Err(EarlyExit::Failed(PlayError::Tool { code, .. })) if code == "step_mismatch" => {
                 self.call(SELECT, json!({ "walkthrough_id": walkthrough })).await
             }
@@ -358,51 +359,51 @@ impl Player<'_, '_> {
         }
     }
 
-    /// Takes a result as the state of things, and shows what the server says about it.
-    fn arrive(&mut self, result: StepResult) -> Result<StepResult, EarlyExit> {
+    /// Stores a result as the current state and shows its notice if it is new.
+    fn accept(&mut self, result: StepResult) -> Result<StepResult, EarlyExit> {
         let notice = result.notice.as_deref().map(str::trim).filter(|notice| !notice.is_empty());
         if let Some(notice) = notice
-            && self.told.as_deref() != Some(notice)
+            && self.last_notice.as_deref() != Some(notice)
         {
             self.screen.line("")?;
             self.screen.paragraph(notice, TextStyle::DIM)?;
-            self.told = Some(notice.to_owned());
+            self.last_notice = Some(notice.to_owned());
         }
         self.last = Some(result.clone());
         Ok(result)
     }
 
-    async fn start_afresh(&mut self) -> Result<(), EarlyExit> {
-        self.screen
-            .paragraph("This server does not know your place any more; it may have expired.", TextStyle::BOLD)?;
+    /// Asks whether to start again after the server rejected the handle, and deletes the handle.
+    async fn confirm_restart(&mut self) -> Result<(), EarlyExit> {
+        self.screen.paragraph("The server no longer has your progress. It may have expired.", TextStyle::BOLD)?;
         if !self.options.yes {
-            let answer = self.answer("Start from the beginning? [Y/n] ").await?.to_lowercase();
+            let answer = self.prompt("Start from the beginning? [Y/n] ").await?.to_lowercase();
             if !matches!(answer.as_str(), "" | "y" | "yes") {
                 return Err(EarlyExit::Stopped);
             }
         }
-        self.file.forget()?;
-        (self.handle, self.told, self.last) = (None, None, None);
+        self.file.delete()?;
+        (self.handle, self.last_notice, self.last) = (None, None, None);
         self.screen.line("")?;
         Ok(())
     }
 
-    /// What the user leaves with.
+    /// Shows whether the progress is saved.
     fn stop(&mut self) -> Result<Outcome, PlayError> {
         self.screen.line("")?;
-        let personal = self.options.url.path().contains("/t/");
-        let words = match (&self.last, &self.handle) {
+        let is_personal = self.options.url.path().contains("/t/");
+        let message = match (&self.last, &self.handle) {
             (None, _) => "Stopped.",
-            (_, Some(_)) if self.kept => "Your place is kept. Run the same command to go on.",
-            (_, None) if personal => "Your place is kept. Run the same command to go on.",
-            _ => "Stopped. Your place could not be kept.",
+            (_, Some(_)) if self.is_handle_stored => "Your progress is saved. Run the same command to continue.",
+            (_, None) if is_personal => "Your progress is saved. Run the same command to continue.",
+            _ => "Stopped. Your progress could not be saved.",
         };
-        self.screen.line(words)?;
+        self.screen.line(message)?;
         Ok(Outcome::Stopped)
     }
 
-    async fn answer(&mut self, question: &str) -> Result<String, EarlyExit> {
-        self.screen.ask(question)?;
+    async fn prompt(&mut self, question: &str) -> Result<String, EarlyExit> {
+        self.screen.prompt(question)?;
         let answer = tokio::select! {
             answer = self.lines.next() => answer?,
             () = self.interrupt.notified() => None,
@@ -413,47 +414,47 @@ impl Player<'_, '_> {
         answer.ok_or(EarlyExit::Stopped)
     }
 
-    /// Calls a tool with the handle, keeps the handle that comes back, and reads the result.
+    /// Calls a tool with the stored handle, stores the handle it returns, and parses the result.
     async fn call<T: DeserializeOwned>(&mut self, tool: &'static str, arguments: Value) -> Result<T, EarlyExit> {
         let mut arguments: JsonObject = arguments.as_object().cloned().unwrap_or_default();
         if let Some(handle) = &self.handle {
             arguments.insert("progress_handle".to_owned(), json!(handle));
         }
-        let called = tokio::select! {
-            called = self.client.call(tool, arguments) => called,
+        let result = tokio::select! {
+        result = self.client.call(tool, arguments) => result,
             () = self.interrupt.notified() => return Err(EarlyExit::Stopped),
         };
-        let value = match called {
+        let value = match result {
             Ok(value) => value,
-            Err(CallError::Failed(error)) => return Err(error.into()),
-            Err(CallError::NoSuchTool) => return Err(PlayError::MissingTool { url: self.url(), tool }.into()),
+            Err(CallError::Other(error)) => return Err(error.into()),
+            Err(CallError::UnknownTool) => return Err(PlayError::MissingTool { url: self.url(), tool }.into()),
             Err(CallError::Tool { code, .. }) if code == "handle_unknown" && self.handle.is_some() => {
                 return Err(EarlyExit::HandleUnknown);
             }
             Err(CallError::Tool { code, message }) => return Err(PlayError::Tool { tool, code, message }.into()),
         };
         if let Some(handle) = value["progress_handle"].as_str().filter(|handle| !handle.is_empty()) {
-            self.keep(handle)?;
+            self.store_handle(handle)?;
         }
         serde_json::from_value(value)
-            .map_err(|error| PlayError::InvalidResponse { url: self.url(), tool, why: error.to_string() }.into())
+            .map_err(|error| PlayError::InvalidResponse { url: self.url(), tool, reason: error.to_string() }.into())
     }
 
-    /// A handle that cannot be stored is a warning: the walkthrough can be played to its end without.
-    fn keep(&mut self, handle: &str) -> io::Result<()> {
+    /// Stores the handle. Only warns if that fails, because the walkthrough can still be completed in this session.
+    fn store_handle(&mut self, handle: &str) -> io::Result<()> {
         if self.handle.as_deref() == Some(handle) {
             return Ok(());
         }
         self.handle = Some(handle.to_owned());
         let saved = self.file.save(handle);
-        self.kept = saved.is_ok();
+        self.is_handle_stored = saved.is_ok();
         match saved {
             Ok(()) => Ok(()),
-            Err(error) => writeln!(self.err, "warning: your place cannot be kept on this machine: {error}"),
+            Err(error) => writeln!(self.err, "warning: your progress cannot be saved on this machine: {error}"),
         }
     }
 
-    fn stuck(&self, step: &Step) -> EarlyExit {
+    fn no_progress(&self, step: &Step) -> EarlyExit {
         PlayError::NoProgress { url: self.url(), step: step.title.clone() }.into()
     }
 

@@ -1,4 +1,4 @@
-//! The place a player keeps the progress handle of a server in: one small file per address, readable by its owner only.
+//! Storage of progress handles: one small file per server URL, readable only by its owner.
 
 use std::{
     fs, io,
@@ -9,14 +9,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The folder of this user: `$XDG_STATE_HOME/waypost`, `~/.local/state/waypost`, or what the system has instead.
-/// `None` where the user has no home.
+/// Returns the folder for this user: in `$XDG_STATE_HOME/waypost`, `~/.local/state/waypost`, or the equivalent of the
+/// operating system. `None` if the user has no home folder.
 pub fn default_folder() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "waypost")?;
     Some(folders.state_dir().unwrap_or_else(|| folders.data_local_dir()).join("walk"))
 }
 
-/// The stored handle of one server address.
+/// The file with the progress handle for one server URL.
 #[derive(Debug)]
 pub(crate) struct HandleFile {
     path: Option<PathBuf>,
@@ -30,29 +30,29 @@ struct Record {
 }
 
 impl HandleFile {
-    /// Without a folder nothing is kept.
+    /// Creates a `HandleFile`. Without a folder, nothing can be stored.
     pub(crate) fn new(folder: Option<&Path>, url: &str) -> Self {
         let digest = Sha256::digest(url.as_bytes());
         let name = format!("{}.json", data_encoding::HEXLOWER.encode(&digest[..16]));
         Self { path: folder.map(|folder| folder.join(name)), url: url.to_owned() }
     }
 
-    /// The handle, if there is one; a file that is damaged or of another address counts as none.
+    /// Returns the stored handle. `None` if there is no file, or if it is damaged or belongs to another URL.
     pub(crate) fn load(&self) -> Option<String> {
         let bytes = fs::read(self.path.as_ref()?).ok()?;
         let record: Record = serde_json::from_slice(&bytes).ok()?;
         (record.url == self.url && !record.progress_handle.is_empty()).then_some(record.progress_handle)
     }
 
-    /// Writes beside the file and renames, so that a crash leaves the old handle or the new one.
+    /// Stores the handle. Writes a temporary file and renames it, so that a crash leaves either the old or the new handle.
     pub(crate) fn save(&self, handle: &str) -> io::Result<()> {
         let Some(path) = &self.path else {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "there is no home folder to keep it in"));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no home folder found"));
         };
         let folder = path.parent().unwrap_or(Path::new("."));
         create_private(folder)?;
         let record = Record { url: self.url.clone(), progress_handle: handle.to_owned() };
-        // A temporary file of this crate has mode 0600 from the start.
+        // `tempfile` creates files with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer_pretty(&mut file, &record)?;
         file.write_all(b"\n")?;
@@ -61,8 +61,8 @@ impl HandleFile {
         Ok(())
     }
 
-    /// Removes the handle; that there is none is fine.
-    pub(crate) fn forget(&self) -> io::Result<()> {
+    /// Deletes the stored handle, if there is one.
+    pub(crate) fn delete(&self) -> io::Result<()> {
         match self.path.as_ref().map(fs::remove_file) {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_is_kept_per_address_and_forgotten() -> io::Result<()> {
+    fn handles_are_stored_and_deleted_per_url() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let inner = folder.path().join("state");
         let (one, two) = (HandleFile::new(Some(&inner), "http://a/mcp"), HandleFile::new(Some(&inner), "http://b/mcp"));
@@ -95,16 +95,16 @@ mod tests {
         one.save("first")?;
         one.save("second")?;
         assert_eq!((one.load().as_deref(), two.load()), (Some("second"), None));
-        one.forget()?;
-        one.forget()?;
+        one.delete()?;
+        one.delete()?;
         assert_eq!(one.load(), None);
-        assert_eq!(fs::read_dir(&inner)?.count(), 0, "no temporary file stays behind");
+        assert_eq!(fs::read_dir(&inner)?.count(), 0, "no temporary file is left");
         Ok(())
     }
 
     #[cfg(unix)]
     #[test]
-    fn only_the_owner_can_read_it() -> io::Result<()> {
+    fn only_the_owner_can_read_the_file() -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir()?;
         let inner = folder.path().join("state");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_counts_as_none() -> io::Result<()> {
+    fn a_damaged_file_is_ignored() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let file = HandleFile::new(Some(folder.path()), "http://a/mcp");
         fs::write(file.path.as_deref().unwrap_or(Path::new("")), b"{\"url\": ")?;

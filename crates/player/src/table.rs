@@ -1,40 +1,40 @@
-//! A table in columns that fit the terminal.
+//! Tables that fit the width of the terminal.
 
 use crate::text::{self, Line, Span, TextStyle};
 
-/// Between two columns.
+/// Width of the separator between two columns.
 const GUTTER: usize = 3;
-/// A column is not made narrower than this.
-const NARROWEST: usize = 6;
+/// Minimum width of a column.
+const MIN_WIDTH: usize = 6;
 
-/// Cells, row by row; the first row is the head.
+/// The cells, row by row. The first row is the header.
 pub(crate) struct Table {
-    right: Vec<bool>,
+    right_aligned: Vec<bool>,
     rows: Vec<Vec<Vec<Span>>>,
 }
 
 impl Table {
-    /// A table whose columns stand to the right where `right` says so.
-    pub(crate) fn new(right: Vec<bool>) -> Self {
-        Self { right, rows: Vec::new() }
+    /// Creates a table. `right_aligned` has one entry per column.
+    pub(crate) fn new(right_aligned: Vec<bool>) -> Self {
+        Self { right_aligned, rows: Vec::new() }
     }
 
     pub(crate) fn start_row(&mut self) {
         self.rows.push(Vec::new());
     }
 
-    pub(crate) fn cell(&mut self, mut cell: Vec<Span>) {
+    pub(crate) fn add_cell(&mut self, mut cell: Vec<Span>) {
         if self.rows.len() == 1 {
-            cell.iter_mut().for_each(|span| span.look.bold = true);
+            cell.iter_mut().for_each(|span| span.style.bold = true);
         }
         if let Some(row) = self.rows.last_mut() {
             row.push(cell);
         }
     }
 
-    /// The lines of the table in `room` columns; cells wrap.
-    pub(crate) fn lay_out(&self, room: usize, ansi: bool) -> Vec<String> {
-        let widths = self.widths(room);
+    /// Renders the table in `max_width` columns. Cells wrap.
+    pub(crate) fn render(&self, max_width: usize, ansi: bool) -> Vec<String> {
+        let widths = self.column_widths(max_width);
         let mut lines = Vec::new();
         for (index, row) in self.rows.iter().enumerate() {
             let cells: Vec<Vec<Line>> =
@@ -57,26 +57,30 @@ impl Table {
         let parts: Vec<String> = (cells.iter().zip(widths).enumerate())
             .map(|(column, (lines, width))| {
                 let line = lines.get(number).map(Vec::as_slice).unwrap_or_default();
-                let pad = " ".repeat(width.saturating_sub(text::width(line)));
+                let padding = " ".repeat(width.saturating_sub(text::width(line)));
                 let painted = text::paint(line, ansi);
-                if self.right.get(column).copied().unwrap_or(false) { pad + &painted } else { painted + &pad }
+                if self.right_aligned.get(column).copied().unwrap_or(false) {
+                    padding + &painted
+                } else {
+                    painted + &padding
+                }
             })
             .collect();
         parts.join(&bar)
     }
 
-    /// The natural width of every column, the widest ones narrowed until the table fits.
-    fn widths(&self, room: usize) -> Vec<usize> {
-        let mut widths = vec![1; self.right.len()];
+    /// Returns the width of every column: the natural width, with the widest columns narrowed until the table fits.
+    fn column_widths(&self, max_width: usize) -> Vec<usize> {
+        let mut widths = vec![1; self.right_aligned.len()];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 let longest = text::wrap(cell, usize::MAX, false).iter().map(|line| text::width(line)).max();
                 *width = (*width).max(longest.unwrap_or(0));
             }
         }
-        let room = room.saturating_sub(GUTTER * widths.len().saturating_sub(1));
-        while widths.iter().sum::<usize>() > room {
-            let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROWEST) else { break };
+        let available = max_width.saturating_sub(GUTTER * widths.len().saturating_sub(1));
+        while widths.iter().sum::<usize>() > available {
+            let Some(widest) = widths.iter_mut().max().filter(|width| **width > MIN_WIDTH) else { break };
             *widest -= 1;
         }
         widths

@@ -1,4 +1,4 @@
-//! The terminal that a walkthrough is played on.
+//! The terminal in which a walkthrough is played.
 
 use std::{
     env,
@@ -11,27 +11,27 @@ use tokio::sync::Notify;
 
 use crate::{OutputStyle, PlayError, PlayOptions, Report, play};
 
-/// Narrower than this no line reads well, and wider neither.
+/// Range of line widths that are comfortable to read.
 const WIDTHS: std::ops::RangeInclusive<u16> = 40..=100;
 
-/// Where the player reads and writes.
+/// The input and output of the player.
 pub struct Terminal<'t> {
-    /// What the player shows.
+    /// Normal output.
     pub out: &'t mut (dyn Write + Send),
     /// Warnings.
     pub err: &'t mut (dyn Write + Send),
-    /// Answers, a line each.
+    /// User input, line by line.
     pub input: Box<dyn BufRead + Send>,
-    /// Whether what is typed is seen (a terminal), so that a line ends with the answer.
+    /// Whether the input is echoed (a terminal), so that a prompt line ends with the user's input.
     pub echo: bool,
     /// Notified when the user interrupts.
     pub interrupt: Arc<Notify>,
-    /// What the output can show.
+    /// Capabilities of the output.
     pub style: OutputStyle,
 }
 
-/// Plays on the standard streams. With `json` the end state is one JSON object on standard output, and everything
-/// else goes to standard error.
+/// Plays on the standard streams. With `json`, prints the final state as one JSON object to standard output and
+/// everything else to standard error.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub async fn run(options: &PlayOptions, json: bool) -> Result<Report, PlayError>
     let style = if json { style_of(&stderr) } else { style_of(&stdout) };
     let out: &mut (dyn Write + Send) = if json { &mut stderr } else { &mut stdout };
     let interrupt = Arc::new(Notify::new());
-    let listener = tokio::spawn(listen(Arc::clone(&interrupt)));
+    let listener = tokio::spawn(notify_on_interrupt(Arc::clone(&interrupt)));
     let terminal = Terminal {
         out,
         err: &mut warnings,
@@ -61,7 +61,7 @@ pub async fn run(options: &PlayOptions, json: bool) -> Result<Report, PlayError>
     Ok(report)
 }
 
-async fn listen(interrupt: Arc<Notify>) {
+async fn notify_on_interrupt(interrupt: Arc<Notify>) {
     while tokio::signal::ctrl_c().await.is_ok() {
         interrupt.notify_one();
     }
@@ -76,13 +76,14 @@ trait Stream: io::IsTerminal + std::os::windows::io::AsHandle {}
 #[cfg(windows)]
 impl<S: io::IsTerminal + std::os::windows::io::AsHandle> Stream for S {}
 
-/// Colour only on a terminal that knows it, and never against <https://no-color.org>.
+/// Returns the capabilities of `stream`. Uses colour only in a terminal that supports it, and honours `NO_COLOR`
+/// (<https://no-color.org>).
 fn style_of(stream: &impl Stream) -> OutputStyle {
     if !stream.is_terminal() {
         return OutputStyle::PLAIN;
     }
-    let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
     let width = terminal_size_of(stream).map_or(80, |(Width(width), _)| width.clamp(*WIDTHS.start(), *WIDTHS.end()));
-    OutputStyle { ansi: !refused && !dumb, bar: true, width: usize::from(width) }
+    OutputStyle { ansi: !no_color && !dumb, bar: true, width: usize::from(width) }
 }

@@ -1,8 +1,8 @@
-//! Styled text: wrapped to a width, painted with or without colour.
+//! Styled text: wrapping, and rendering with or without escape sequences.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// How a piece of text looks.
+/// The style of a piece of text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TextStyle {
     pub(crate) bold: bool,
@@ -10,13 +10,13 @@ pub(crate) struct TextStyle {
     pub(crate) strike: bool,
     pub(crate) underline: bool,
     pub(crate) dim: bool,
-    /// A colour of the terminal's own palette, so that light and dark themes both work.
+    /// A colour of the terminal's palette, so that both light and dark themes work.
     pub(crate) colour: Option<u8>,
 }
 
-/// Green of the palette.
+/// Palette colour green.
 pub(crate) const GREEN: u8 = 32;
-/// Cyan of the palette.
+/// Palette colour cyan.
 pub(crate) const CYAN: u8 = 36;
 
 impl TextStyle {
@@ -26,7 +26,7 @@ impl TextStyle {
     pub(crate) const PLAIN: Self =
         Self { bold: false, italic: false, strike: false, underline: false, dim: false, colour: None };
 
-    /// The text with this look, where colour is on.
+    /// Returns the text in this style if `ansi` is true, otherwise unchanged.
     pub(crate) fn paint(self, text: &str, ansi: bool) -> String {
         let codes: Vec<String> =
             [(self.bold, 1), (self.dim, 2), (self.italic, 3), (self.underline, 4), (self.strike, 9)]
@@ -42,33 +42,33 @@ impl TextStyle {
     }
 }
 
-/// A piece of text with one look; a line feed in it is a hard break.
+/// A piece of text with one style. A line feed in it is a hard break.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) text: String,
-    pub(crate) look: TextStyle,
+    pub(crate) style: TextStyle,
 }
 
-/// One line of spans.
+/// A line of spans.
 pub(crate) type Line = Vec<Span>;
 
-/// Paints a line.
+/// Renders a line.
 pub(crate) fn paint(line: &[Span], ansi: bool) -> String {
-    line.iter().map(|span| span.look.paint(&span.text, ansi)).collect()
+    line.iter().map(|span| span.style.paint(&span.text, ansi)).collect()
 }
 
-/// Columns that a line takes.
+/// Returns the width of a line in columns.
 pub(crate) fn width(line: &[Span]) -> usize {
     line.iter().map(|span| span.text.width()).sum()
 }
 
-/// Breaks spans into lines at blanks. A word that is wider than the width stays whole (a link or a command is there
-/// to be copied) unless `split` says that the width is hard, as in a table.
+/// Wraps spans at whitespace. A word that is wider than `width` is kept whole, so that links and commands can be
+/// copied, unless `split` is true, as in tables.
 pub(crate) fn wrap(spans: &[Span], width: usize, split: bool) -> Vec<Line> {
     let mut wrapper = Wrapper { width: width.max(1), split, ..Wrapper::default() };
     for span in spans {
         for character in span.text.chars() {
-            wrapper.take(character, span.look);
+            wrapper.push_char(character, span.style);
         }
     }
     wrapper.end_word();
@@ -89,7 +89,7 @@ struct Wrapper {
 }
 
 impl Wrapper {
-    fn take(&mut self, character: char, look: TextStyle) {
+    fn push_char(&mut self, character: char, style: TextStyle) {
         let columns = character.width().unwrap_or(0);
         match character {
             '\n' => {
@@ -98,14 +98,14 @@ impl Wrapper {
             }
             ' ' | '\t' => {
                 self.end_word();
-                self.blank = Some(look);
+                self.blank = Some(style);
             }
             _ => {
-                // Between wide characters (Chinese, Japanese) a line may break without a blank.
+                // Lines may break between wide characters (Chinese, Japanese) without whitespace.
                 if columns == 2 || (self.split && self.word_width + columns > self.width) {
                     self.end_word();
                 }
-                push(&mut self.word, character, look);
+                push(&mut self.word, character, style);
                 self.word_width += columns;
             }
         }
@@ -118,12 +118,12 @@ impl Wrapper {
         let blank = self.blank.take().filter(|_| self.column > 0);
         if self.column > 0 && self.column + usize::from(blank.is_some()) + self.word_width > self.width {
             self.end_line();
-        } else if let Some(look) = blank {
-            push(&mut self.line, ' ', look);
+        } else if let Some(style) = blank {
+            push(&mut self.line, ' ', style);
             self.column += 1;
         }
         for span in std::mem::take(&mut self.word) {
-            span.text.chars().for_each(|character| push(&mut self.line, character, span.look));
+            span.text.chars().for_each(|character| push(&mut self.line, character, span.style));
         }
         self.column += std::mem::take(&mut self.word_width);
     }
@@ -135,10 +135,10 @@ impl Wrapper {
     }
 }
 
-fn push(line: &mut Line, character: char, look: TextStyle) {
+fn push(line: &mut Line, character: char, style: TextStyle) {
     match line.last_mut() {
-        Some(last) if last.look == look => last.text.push(character),
-        _ => line.push(Span { text: character.to_string(), look }),
+        Some(last) if last.style == style => last.text.push(character),
+        _ => line.push(Span { text: character.to_string(), style }),
     }
 }
 
@@ -147,12 +147,12 @@ mod tests {
     use super::*;
 
     fn lines(text: &str, width: usize, split: bool) -> Vec<String> {
-        let spans = [Span { text: text.to_owned(), look: TextStyle::PLAIN }];
+        let spans = [Span { text: text.to_owned(), style: TextStyle::PLAIN }];
         wrap(&spans, width, split).iter().map(|line| paint(line, false)).collect()
     }
 
     #[test]
-    fn wraps_at_blanks_and_keeps_long_words() {
+    fn wraps_at_whitespace_and_keeps_long_words() {
         assert_eq!(lines("one two  three", 8, false), ["one two", "three"]);
         assert_eq!(lines("a https://example.com/long b", 6, false), ["a", "https://example.com/long", "b"]);
         assert_eq!(lines("abcdefgh", 3, true), ["abc", "def", "gh"]);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn paints_only_where_colour_is_on() {
+    fn uses_escape_sequences_only_if_enabled() {
         assert_eq!(TextStyle::BOLD.paint("x", true), "\u{1b}[1mx\u{1b}[0m");
         assert_eq!(TextStyle::BOLD.paint("x", false), "x");
         assert_eq!(TextStyle::PLAIN.paint("x", true), "x");

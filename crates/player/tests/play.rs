@@ -1,4 +1,4 @@
-//! The player against a server, from the first call to the last.
+//! End-to-end tests of the player against an MCP server.
 
 mod fixture;
 
@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use url::Url;
 use waypost_player::{Outcome, OutputStyle, PlayError, PlayOptions, Report, Terminal, play};
 
-type Done = Result<(), Box<dyn Error>>;
+type TestResult = Result<(), Box<dyn Error>>;
 
-/// One user with a home folder of their own.
+/// A user with a separate home folder.
 struct User {
     folder: tempfile::TempDir,
     url: Url,
@@ -38,18 +38,18 @@ impl User {
         }
     }
 
-    /// Plays with `answers` on standard input; what was shown, and how it ended.
-    async fn plays(&self, answers: &str) -> (String, Result<Report, PlayError>) {
-        shown(&self.options(), answers, OutputStyle::PLAIN).await
+    /// Plays with `answers` on standard input. Returns the output and the result.
+    async fn play(&self, answers: &str) -> (String, Result<Report, PlayError>) {
+        play_with(&self.options(), answers, OutputStyle::PLAIN).await
     }
 
-    async fn goes_through(&self) -> (String, Result<Report, PlayError>) {
-        shown(&PlayOptions { yes: true, ..self.options() }, "", OutputStyle::PLAIN).await
+    async fn play_without_prompts(&self) -> (String, Result<Report, PlayError>) {
+        play_with(&PlayOptions { yes: true, ..self.options() }, "", OutputStyle::PLAIN).await
     }
 
-    async fn fails(&self) -> Result<String, Box<dyn Error>> {
-        match self.goes_through().await {
-            (shown, Ok(_)) => Err(format!("it succeeded and showed {shown}").into()),
+    async fn expect_error(&self) -> Result<String, Box<dyn Error>> {
+        match self.play_without_prompts().await {
+            (output, Ok(_)) => Err(format!("it succeeded with this output: {output}").into()),
             (_, Err(error)) => Ok(error.to_string().replace(self.url.as_str(), "URL")),
         }
     }
@@ -60,7 +60,7 @@ impl User {
     }
 }
 
-async fn shown(options: &PlayOptions, answers: &str, style: OutputStyle) -> (String, Result<Report, PlayError>) {
+async fn play_with(options: &PlayOptions, answers: &str, style: OutputStyle) -> (String, Result<Report, PlayError>) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let terminal = Terminal {
         out: &mut out,
@@ -70,15 +70,15 @@ async fn shown(options: &PlayOptions, answers: &str, style: OutputStyle) -> (Str
         interrupt: Arc::new(Notify::new()),
         style,
     };
-    let ended = play(options, terminal).await;
+    let result = play(options, terminal).await;
     out.append(&mut err);
-    (String::from_utf8_lossy(&out).into_owned(), ended)
+    (String::from_utf8_lossy(&out).into_owned(), result)
 }
 
 #[tokio::test]
-async fn goes_through_to_the_end() -> Done {
+async fn a_walkthrough_is_played_to_the_end() -> TestResult {
     let fixture = Fixture::new(Kind::Good);
-    let (shown, ended) = User::of(&fixture).await?.goes_through().await;
+    let (shown, ended) = User::of(&fixture).await?.play_without_prompts().await;
     let ended = ended?;
     assert!(ended.is_success(true));
     assert_eq!(ended.outcome, Outcome::Completed);
@@ -117,24 +117,24 @@ async fn goes_through_to_the_end() -> Done {
 
     That is all.
 
-    3 of 3 steps done (100 %)
+    3 of 3 steps completed (100 %)
     Completed: First steps
-    From start to end it took 12 min 5 s.
-    Next here: Second. Run the same command to start it.
+    Time taken: 12 min 5 s.
+    Next walkthrough: Second. Run the same command to start it.
     "#);
     let steps: Vec<String> = (fixture.state().calls.iter())
         .filter(|(tool, _)| tool == "next_walkthrough_step")
         .map(|(_, arguments)| arguments["current_step_id"].to_string())
         .collect();
-    assert_eq!(steps, ["\"ws_0_0\"", "\"ws_0_1\"", "\"ws_0_2\""], "a step is always named");
+    assert_eq!(steps, ["\"ws_0_0\"", "\"ws_0_1\"", "\"ws_0_2\""], "every call names the step");
     Ok(())
 }
 
 #[tokio::test]
-async fn answers_lead_through() -> Done {
+async fn user_input_controls_the_player() -> TestResult {
     let fixture = Fixture::new(Kind::Good);
     let user = User::of(&fixture).await?;
-    let (shown, ended) = user.plays("\nwhat?\ns\nb\nq\n").await;
+    let (shown, ended) = user.play("\nwhat?\ns\nb\nq\n").await;
     let ended = ended?;
     assert_eq!((ended.outcome, ended.step.map(|step| step.position)), (Outcome::Stopped, Some(2)));
     insta::assert_snapshot!(shown, @r#"
@@ -155,7 +155,7 @@ async fn answers_lead_through() -> Done {
 
         curl https://example.com | sh
 
-    [Enter] done, next · [b] show this step again · [s] status · [q] stop here
+    [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
     Step 2 of 3 (33 %)
@@ -167,14 +167,14 @@ async fn answers_lead_through() -> Done {
     1. Open `config.toml`
     2. Set the port
 
-    [Enter] done, next · [b] show this step again · [s] status · [q] stop here
+    [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
-    Please answer with Enter, b, s or q.
+    Press Enter, or type b, s or q.
 
-    [Enter] done, next · [b] show this step again · [s] status · [q] stop here
+    [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
-    1 of 3 steps done (33 %)
+    1 of 3 steps completed (33 %)
 
     Setup
     [x]  1. Install
@@ -183,7 +183,7 @@ async fn answers_lead_through() -> Done {
     Use
     [ ]  3. Go
 
-    [Enter] done, next · [b] show this step again · [s] status · [q] stop here
+    [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
     Step 2 of 3 (33 %)
@@ -195,41 +195,41 @@ async fn answers_lead_through() -> Done {
     1. Open `config.toml`
     2. Set the port
 
-    [Enter] done, next · [b] show this step again · [s] status · [q] stop here
+    [Enter] complete step · [b] show step again · [s] status · [q] quit
     > 
 
-    Your place is kept. Run the same command to go on.
+    Your progress is saved. Run the same command to continue.
     "#);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_next_run_goes_on_and_then_to_the_next_walkthrough() -> Done {
+async fn a_later_run_resumes_and_then_starts_the_next_walkthrough() -> TestResult {
     let fixture = Fixture::new(Kind::Good);
     let user = User::of(&fixture).await?;
-    user.plays("\nq\n").await.1?;
-    let (shown, ended) = user.plays("\n\n").await;
+    user.play("\nq\n").await.1?;
+    let (shown, ended) = user.play("\n\n").await;
     assert_eq!(ended?.outcome, Outcome::Completed);
-    assert!(shown.contains("You go on where you stopped: 1 of 3 steps done."), "{shown}");
-    assert!(shown.contains("From start to end it took 12 min 5 s."), "{shown}");
+    assert!(shown.contains("Resuming: 1 of 3 steps completed."), "{shown}");
+    assert!(shown.contains("Time taken: 12 min 5 s."), "{shown}");
     assert!(!shown.contains("Step 1 of 3"), "{shown}");
-    assert_eq!(fixture.state().progress.len(), 1, "one end user");
-    let (shown, _) = user.plays("\n").await;
-    assert!(shown.contains("Step 1 of 1 (0 %)"), "then the next one: {shown}");
-    let (shown, ended) = user.plays("").await;
+    assert_eq!(fixture.state().progress.len(), 1, "all runs use the same handle");
+    let (shown, _) = user.play("\n").await;
+    assert!(shown.contains("Step 1 of 1 (0 %)"), "the next walkthrough starts: {shown}");
+    let (shown, ended) = user.play("").await;
     assert_eq!(ended?.outcome, Outcome::NothingLeft);
-    assert_eq!(shown, "Everything here is completed (2 walkthroughs).\n");
+    assert_eq!(shown, "Nothing left to play: 2 walkthroughs completed.\n");
     Ok(())
 }
 
 #[tokio::test]
-async fn the_end_of_the_input_and_an_interrupt_stop_it() -> Done {
+async fn the_end_of_the_input_or_an_interrupt_stops_the_player() -> TestResult {
     let user = User::of(&Fixture::new(Kind::Good)).await?;
-    let (shown, ended) = user.plays("").await;
+    let (shown, ended) = user.play("").await;
     let ended = ended?;
     assert_eq!(ended.outcome, Outcome::Stopped);
     assert!(ended.is_success(false) && !ended.is_success(true));
-    assert!(shown.ends_with("Your place is kept. Run the same command to go on.\n"), "{shown}");
+    assert!(shown.ends_with("Your progress is saved. Run the same command to continue.\n"), "{shown}");
 
     let interrupt = Arc::new(Notify::new());
     interrupt.notify_one();
@@ -241,74 +241,73 @@ async fn the_end_of_the_input_and_an_interrupt_stop_it() -> Done {
 }
 
 #[tokio::test]
-async fn a_walkthrough_is_named_by_id_or_slug() -> Done {
+async fn a_walkthrough_is_selected_by_id_or_slug() -> TestResult {
     let user = User::of(&Fixture::new(Kind::Good)).await?;
     for name in ["second", "wt_1"] {
         let options = PlayOptions { walkthrough: Some(name.to_owned()), yes: true, ..user.options() };
-        let (shown, ended) = shown(&options, "", OutputStyle::PLAIN).await;
+        let (shown, ended) = play_with(&options, "", OutputStyle::PLAIN).await;
         assert_eq!(ended?.walkthrough.map(|walkthrough| walkthrough.id).as_deref(), Some("wt_1"));
-        let already = shown.contains("You have completed this walkthrough already.");
+        let already = shown.contains("You have already completed this walkthrough.");
         assert_eq!(already, name == "wt_1", "{shown}");
     }
     let options = PlayOptions { walkthrough: Some("third".to_owned()), ..user.options() };
     let error =
-        shown(&options, "", OutputStyle::PLAIN).await.1.err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(error.starts_with("there is no walkthrough 'third' at"), "{error}");
-    assert!(error.ends_with("there is: first-steps, second"), "{error}");
+        play_with(&options, "", OutputStyle::PLAIN).await.1.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("offers no walkthrough 'third';"), "{error}");
+    assert!(error.ends_with("available: first-steps, second"), "{error}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_handle_that_the_server_forgot_is_dropped() -> Done {
+async fn a_handle_that_the_server_rejects_is_replaced() -> TestResult {
     let fixture = Fixture::new(Kind::Good);
     let user = User::of(&fixture).await?;
-    user.plays("\nq\n").await.1?;
+    user.play("\nq\n").await.1?;
     fixture.state().progress.clear();
-    let (shown, ended) = user.plays("n\n").await;
+    let (shown, ended) = user.play("n\n").await;
     assert_eq!(ended?.outcome, Outcome::Stopped);
-    assert!(shown.contains("This server does not know your place any more"), "{shown}");
-    let (shown, ended) = user.plays("y\n\nq\n").await;
+    assert!(shown.contains("The server no longer has your progress."), "{shown}");
+    let (shown, ended) = user.play("y\n\nq\n").await;
     assert_eq!(ended?.step.map(|step| step.position), Some(2), "{shown}");
     assert!(shown.contains("Step 1 of 3"), "{shown}");
     fixture.state().progress.clear();
-    let (_, ended) = user.goes_through().await;
+    let (_, ended) = user.play_without_prompts().await;
     assert_eq!(ended?.outcome, Outcome::Completed);
     assert_eq!(user.files(), 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_go_on_is_left() -> Done {
-    for kind in [Kind::Frozen, Kind::Circle] {
-        let error = User::of(&Fixture::new(kind)).await?.fails().await?;
-        let told =
-            "URL does not go on after the step 'Install', although it was confirmed; report this to its operator";
-        assert_eq!(error, told, "{kind:?}");
+async fn a_server_that_does_not_advance_is_an_error() -> TestResult {
+    for kind in [Kind::Frozen, Kind::Loop] {
+        let error = User::of(&Fixture::new(kind)).await?.expect_error().await?;
+        let expected = "URL did not advance after step 'Install' was completed; report this to its operator";
+        assert_eq!(error, expected, "{kind:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn older_revisions_and_personal_addresses_work() -> Done {
+async fn older_revisions_and_personal_urls_work() -> TestResult {
     let legacy = User::of(&Fixture::new(Kind::Legacy)).await?;
-    assert_eq!(legacy.goes_through().await.1?.outcome, Outcome::Completed);
+    assert_eq!(legacy.play_without_prompts().await.1?.outcome, Outcome::Completed);
 
     let address = Fixture::new(Kind::Personal).serve("127.0.0.1:0").await?;
     let personal = User::at(&format!("http://{address}/t/me/mcp"))?;
-    let (shown, _) = personal.plays("\nq\n").await;
-    assert!(shown.contains("Your place is kept."), "{shown}");
-    let (shown, ended) = personal.goes_through().await;
-    assert!(shown.contains("1 of 3 steps done") && ended?.outcome == Outcome::Completed, "{shown}");
-    assert_eq!(personal.files(), 0, "there is no handle to keep");
+    let (shown, _) = personal.play("\nq\n").await;
+    assert!(shown.contains("Your progress is saved."), "{shown}");
+    let (shown, ended) = personal.play_without_prompts().await;
+    assert!(shown.contains("1 of 3 steps completed") && ended?.outcome == Outcome::Completed, "{shown}");
+    assert_eq!(personal.files(), 0, "there is no handle to store");
     Ok(())
 }
 
 #[tokio::test]
-async fn an_email_address_is_asked_for_or_given() -> Done {
+async fn a_required_email_is_prompted_for_or_passed_as_an_option() -> TestResult {
     let fixture = Fixture::new(Kind::Email);
     let user = User::of(&fixture).await?;
-    assert_eq!(user.fails().await?, "URL asks for an e-mail address; give one with --email ADDRESS");
-    let (shown, _) = user.plays("me@example.com\n").await;
+    assert_eq!(user.expect_error().await?, "URL requires an email; pass it with --email ADDRESS");
+    let (shown, _) = user.play("me@example.com\n").await;
     assert!(shown.contains("Step 1 of 3"), "{shown}");
     assert_eq!(
         fixture.state().calls.last().map(|(_, arguments)| arguments["email"].clone()),
@@ -318,65 +317,65 @@ async fn an_email_address_is_asked_for_or_given() -> Done {
 }
 
 #[tokio::test]
-async fn a_place_that_moved_elsewhere_is_followed() -> Done {
-    let (shown, ended) = User::of(&Fixture::new(Kind::Elsewhere)).await?.goes_through().await;
+async fn progress_made_in_another_client_is_followed() -> TestResult {
+    let (shown, ended) = User::of(&Fixture::new(Kind::Concurrent)).await?.play_without_prompts().await;
     assert_eq!(ended?.outcome, Outcome::Completed);
     assert!(
         shown.contains("Step 1 of 3") && !shown.contains("Step 2 of 3") && shown.contains("Step 3 of 3"),
         "{shown}"
     );
-    assert_eq!(shown.matches("Version 2 was withdrawn.").count(), 1, "the same notice once: {shown}");
-    assert!(!shown.contains("Show <content>"), "what is said to agents is not shown: {shown}");
+    assert_eq!(shown.matches("Version 2 was withdrawn.").count(), 1, "a repeated notice is shown once: {shown}");
+    assert!(!shown.contains("Show <content>"), "messages for agents are not shown: {shown}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_list_is_read_to_its_end() -> Done {
+async fn all_pages_of_a_list_are_read() -> TestResult {
     let user = User::of(&Fixture::new(Kind::Paged)).await?;
     let options = PlayOptions { walkthrough: Some("second".to_owned()), yes: true, ..user.options() };
-    assert_eq!(shown(&options, "", OutputStyle::PLAIN).await.1?.outcome, Outcome::Completed);
+    assert_eq!(play_with(&options, "", OutputStyle::PLAIN).await.1?.outcome, Outcome::Completed);
     Ok(())
 }
 
 #[tokio::test]
-async fn nothing_of_a_server_steers_the_terminal() -> Done {
+async fn text_from_a_server_cannot_control_the_terminal() -> TestResult {
     let evil = Walkthrough {
         slug: "evil\u{1b}[2J",
         title: "T\u{1b}]0;owned\u{7}",
         steps: vec![("S\u{1b}[31m", "\u{9b}1A", "a\u{1b}[2Jb\r\u{8}\n```\n\u{1b}]52;c;eA==\u{7}\n```\n`\u{202e}x`")],
     };
     let user = User::of(&Fixture::with(Kind::Good, vec![evil])).await?;
-    let (out, ended) = user.plays("s\n\n").await;
+    let (out, ended) = user.play("s\n\n").await;
     assert_eq!(ended?.outcome, Outcome::Completed);
     let bad = |character: char| (character.is_control() && character != '\n') || character == '\u{202e}';
     assert_eq!(out.matches(bad).count(), 0, "{out:?}");
     let other = User { folder: tempfile::tempdir()?, url: user.url.clone() };
-    let (out, _) = shown(&other.options(), "s\n\n", OutputStyle { ansi: true, bar: true, width: 80 }).await;
+    let (out, _) = play_with(&other.options(), "s\n\n", OutputStyle { ansi: true, bar: true, width: 80 }).await;
     let own = out.split('\u{1b}').skip(1).all(|rest| {
         let code = rest.strip_prefix('[').and_then(|rest| rest.split_once('m')).map(|(code, _)| code);
         code.is_some_and(|code| !code.is_empty() && code.chars().all(|c| c.is_ascii_digit() || c == ';'))
     });
-    assert!(own, "only the looks of the player itself: {out:?}");
+    assert!(own, "all escape sequences are the player's own: {out:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn servers_that_cannot_be_played_say_why() -> Done {
-    let mut told = Vec::new();
+async fn errors_explain_why_a_server_cannot_be_played() -> TestResult {
+    let mut errors = Vec::new();
     for kind in [Kind::Empty, Kind::Stepwise, Kind::TextOnly, Kind::SignIn] {
-        told.push(User::of(&Fixture::new(kind)).await?.fails().await?);
+        errors.push(User::of(&Fixture::new(kind)).await?.expect_error().await?);
     }
-    insta::assert_snapshot!(told.join("\n"), @r#"
-    there are no walkthroughs at URL
-    URL offers its walkthroughs stepwise only; this player needs the guided tools (toolset guided or all)
-    URL answered list_walkthroughs in a form that this player cannot read: text only. It says: There are 2 walkthroughs.
-    URL needs a sign-in (HTTP 401), which this player cannot do yet; use an MCP client that can
+    insta::assert_snapshot!(errors.join("\n"), @r#"
+    URL offers no walkthroughs
+    URL offers only the stepwise tools; `waypost walk` needs the toolset `guided` or `all`
+    URL returned an unsupported result for list_walkthroughs: only text: There are 2 walkthroughs.
+    URL requires signing in (HTTP 401), which `waypost walk` does not support yet; use another MCP client
     "#);
     Ok(())
 }
 
 #[tokio::test]
-async fn addresses_that_are_wrong_say_why() -> Done {
+async fn errors_explain_why_a_url_is_wrong() -> TestResult {
     let challenge = [("www-authenticate", "Bearer resource_metadata=\"https://example.com\"")];
     let router = axum::Router::new()
         .route("/html", axum::routing::any(|| async { axum::response::Html("<p>Hello</p>") }))
@@ -390,26 +389,26 @@ async fn addresses_that_are_wrong_say_why() -> Done {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
-    let mut told = Vec::new();
+    let mut errors = Vec::new();
     for path in ["html", "empty", "lost", "none", "bare", "signin", "busy", "broken", "moved"] {
-        told.push(format!("{path}: {}", User::at(&format!("http://{address}/{path}"))?.fails().await?));
+        errors.push(format!("{path}: {}", User::at(&format!("http://{address}/{path}"))?.expect_error().await?));
     }
     server.abort();
     let _ = server.await;
-    let closed = User::at(&format!("http://{address}/mcp"))?.fails().await?;
+    let closed = User::at(&format!("http://{address}/mcp"))?.expect_error().await?;
     assert!(closed.starts_with("cannot reach URL: ") && closed.contains("efused"), "{closed}");
-    let unknown = User::at("http://no-such-name.invalid/mcp")?.fails().await?;
+    let unknown = User::at("http://no-such-name.invalid/mcp")?.expect_error().await?;
     assert!(unknown.starts_with("cannot reach URL: "), "{unknown}");
-    insta::assert_snapshot!(told.join("\n"), @r#"
-    html: URL is not an MCP address (it sent text/html; charset=utf-8); check it, most end in /mcp
-    empty: URL is not an MCP address (it sent text/plain; charset=utf-8); check it, most end in /mcp
-    lost: URL is not an MCP address (HTTP 421: the server does not know this host name); check it, most end in /mcp
-    none: URL is not an MCP address (HTTP 404); check it, most end in /mcp
-    bare: URL needs a sign-in (HTTP 401), which this player cannot do yet; use an MCP client that can
-    signin: URL needs a sign-in (HTTP 401), which this player cannot do yet; use an MCP client that can
-    busy: URL cannot answer now (HTTP 429); try again in 7 s
-    broken: URL cannot answer now (HTTP 502); try again later
-    moved: URL is not an MCP address (HTTP 303: it points to another address); check it, most end in /mcp
+    insta::assert_snapshot!(errors.join("\n"), @r#"
+    html: URL is not an MCP endpoint (content type text/html; charset=utf-8); check the URL, most end in /mcp
+    empty: URL is not an MCP endpoint (content type text/plain; charset=utf-8); check the URL, most end in /mcp
+    lost: URL is not an MCP endpoint (HTTP 421: unknown host name); check the URL, most end in /mcp
+    none: URL is not an MCP endpoint (HTTP 404); check the URL, most end in /mcp
+    bare: URL requires signing in (HTTP 401), which `waypost walk` does not support yet; use another MCP client
+    signin: URL requires signing in (HTTP 401), which `waypost walk` does not support yet; use another MCP client
+    busy: URL is unavailable (HTTP 429); try again in 7 s
+    broken: URL is unavailable (HTTP 502); try again later
+    moved: URL is not an MCP endpoint (HTTP 303: redirect to another URL); check the URL, most end in /mcp
     "#);
     Ok(())
 }

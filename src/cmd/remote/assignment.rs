@@ -1,16 +1,16 @@
-//! `waypost assignment` through the API.
+//! `waypost assignment` through the REST API.
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::{RemoteSession, given, server, text, walkthrough};
-use crate::cmd::assignment::{Command, MEMBERS, print_list, removed};
+use super::{RemoteSession, server, text, walkthrough, without_nulls};
+use crate::cmd::assignment::{Command, MEMBERS, print_list, print_removed};
 use crate::cmd::output;
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When it is refused.
+/// If the operation is rejected.
 pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let (Command::Add { server: slug, .. } | Command::Remove { server: slug, .. } | Command::List { server: slug, .. }) =
@@ -20,33 +20,33 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
     match command {
         Command::Add { walkthrough, order, disabled, enabled, .. } => {
             let head = walkthrough::find(remote, &walkthrough).await?;
-            let placement = given(json!({
+            let placement = without_nulls(json!({
                 "server_id": server_id,
                 "walkthrough_id": head["id"],
                 "display_order": order,
                 "enabled": (disabled || enabled).then_some(enabled),
             }));
-            let made = client.post(&["assignments"], placement).await?;
-            output::object(remote.json, &remote.shape(&made, MEMBERS))
+            let assignment = client.post(&["assignments"], placement).await?;
+            output::object(remote.json, &remote.select(&assignment, MEMBERS))
         }
         Command::Remove { walkthrough, .. } => {
             let head = walkthrough::find(remote, &walkthrough).await?;
             let id = text(&head, "id");
-            let placed = list(remote, server_id, Some(id)).await?;
-            let placed = placed.first().context("There is no such assignment.")?;
-            client.delete(&["assignments", text(placed, "id")]).await?;
-            removed(remote.json, id, (text(&head, "title"), &output::clean(text(&server, "slug"))))
+            let assignments = list(remote, server_id, Some(id)).await?;
+            let assignment = assignments.first().context("There is no such assignment.")?;
+            client.delete(&["assignments", text(assignment, "id")]).await?;
+            print_removed(remote.json, id, (text(&head, "title"), &output::clean(text(&server, "slug"))))
         }
         Command::List { walkthrough, .. } => {
             let only = match &walkthrough {
-                Some(wanted) => Some(walkthrough::find(remote, wanted).await?),
+                Some(name) => Some(walkthrough::find(remote, name).await?),
                 None => None,
             };
-            let found = list(remote, server_id, only.as_ref().map(|head| text(head, "id"))).await?;
-            let items = found.iter().map(|listed| {
-                let mut value = remote.shape(listed, MEMBERS);
-                value["title"] = listed["walkthrough"]["title"].clone();
-                value["state"] = listed["walkthrough"]["state"].clone();
+            let assignments = list(remote, server_id, only.as_ref().map(|head| text(head, "id"))).await?;
+            let items = assignments.iter().map(|assignment| {
+                let mut value = remote.select(assignment, MEMBERS);
+                value["title"] = assignment["walkthrough"]["title"].clone();
+                value["state"] = assignment["walkthrough"]["state"].clone();
                 value
             });
             print_list(remote.json, items.collect())

@@ -1,4 +1,4 @@
-//! Requests to the REST API, with limits on everything that comes back.
+//! A client for the REST API, with limits on all responses.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use super::error::{self, ApiError};
 use crate::config::Settings;
 use crate::outbound;
 
-/// Until the connection stands.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Between two pieces of an answer, the first of which may take a look at an identity provider.
-const SILENCE: Duration = Duration::from_secs(60);
-/// For everything together: an import can be large and the line slow.
-const TOTAL: Duration = Duration::from_secs(300);
-/// Bytes of an answer at most.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// Items of a list at most, over all of its pages.
+/// Timeout for establishing a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout between two chunks of a response. The first one may require requests to an identity provider.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout for a complete request. Long, because an import can be large and the connection slow.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Maximum size of a response in bytes.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum number of items of a list, over all pages.
 const MAX_ITEMS: usize = 100_000;
-/// Items of a page, the most that the API gives.
-const PAGE: &str = "200";
+/// Number of items per page: the maximum of the API.
+const PAGE_SIZE: &str = "200";
 
-/// What is sent with a request.
+/// The body of a request.
 pub enum Body {
-    /// Nothing.
+    /// No body.
     None,
-    /// JSON.
+    /// A JSON value.
     Json(Value),
-    /// Bytes of the kind that `Content-Type` says.
+    /// A content type and the bytes.
     Bytes(String, Vec<u8>),
 }
 
-/// The way to an installation's API.
+/// A client for an installation's REST API.
 pub struct Client {
     http: reqwest::Client,
     root: Url,
@@ -45,56 +45,56 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that has sent nothing yet.
+    /// Creates a client. Sends no request.
     ///
     /// # Errors
-    /// When the settings name root certificates that cannot be read.
-    pub fn new(address: ApiEndpoint, settings: &Settings) -> anyhow::Result<Self> {
-        // A redirect is not followed: it would take the key along, or turn a change into a question.
+    /// If the root certificates in the settings cannot be read.
+    pub fn new(endpoint: ApiEndpoint, settings: &Settings) -> anyhow::Result<Self> {
+        // Redirects are not followed: they would forward the key or change the method to GET.
         let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .timeout(TOTAL)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT)
             .redirect(redirect::Policy::none())
             .user_agent(concat!("waypost/", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = outbound::policy(settings, false)?.extra_roots_pem {
             let roots =
-                Certificate::from_pem_bundle(&pem).context("the setting `outbound_ca_file` names no PEM file")?;
+                Certificate::from_pem_bundle(&pem).context("the setting `outbound_ca_file` must name a PEM file")?;
             builder = builder.tls_certs_merge(roots);
         }
-        let http = builder.build().context("cannot make connections")?;
-        let origin = address.origin.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http, root: address.origin, origin, key: address.key })
+        let http = builder.build().context("cannot create the HTTP client")?;
+        let origin = endpoint.origin.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { http, root: endpoint.origin, origin, key: endpoint.key })
     }
 
-    /// Where it goes.
+    /// Returns the origin of the installation.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// One thing.
+    /// Gets an object.
     ///
     /// # Errors
-    /// When there is no way to it, or it is refused.
+    /// If the API cannot be reached or returns an error.
     pub async fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
         self.send(Method::GET, (path, &[]), Body::None).await
     }
 
-    /// One thing; none when there is none.
+    /// Gets an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// As [`Client::get`], but for that.
+    /// See [`Client::get`].
     pub async fn find(&self, path: &[&str]) -> anyhow::Result<Option<Value>> {
         match self.get(path).await {
             Err(error) if error.downcast_ref::<ApiError>().is_some_and(ApiError::is_not_found) => Ok(None),
-            found => found.map(Some),
+            result => result.map(Some),
         }
     }
 
-    /// Everything that is on the pages of a list.
+    /// Gets all items of a list, page by page.
     ///
     /// # Errors
-    /// As [`Client::get`]; when the list does not end.
+    /// See [`Client::get`]. Also if the list does not end.
     pub async fn list(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
         let (mut items, mut cursor) = (Vec::new(), None::<String>);
         loop {
@@ -102,15 +102,15 @@ impl Client {
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let mut page = self.send(Method::GET, (path, &query), Body::None).await?;
             let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) else {
-                return Err(error::strange(&self.origin));
+                return Err(error::not_an_api_response(&self.origin));
             };
             let next = page["next_cursor"].as_str().map(str::to_owned);
-            // A page that brings nothing and yet goes on would do so for ever.
-            let stuck = next.is_some() && (found.is_empty() || next == cursor);
+            // An empty page with a cursor would lead to an endless loop.
+            let is_stuck = next.is_some() && (found.is_empty() || next == cursor);
             items.extend(found);
             cursor = next;
-            if stuck || items.len() > MAX_ITEMS {
-                anyhow::bail!("the list that {} gives does not end: it has more than {MAX_ITEMS} items", self.origin);
+            if is_stuck || items.len() > MAX_ITEMS {
+                anyhow::bail!("the list returned by {} does not end or has more than {MAX_ITEMS} items", self.origin);
             }
             if cursor.is_none() {
                 return Ok(items);
@@ -118,57 +118,57 @@ impl Client {
         }
     }
 
-    /// Everything that is on the pages of a list that can be long, in the largest pages that there are.
+    /// Gets all items of a long list, with the maximum page size.
     ///
     /// # Errors
-    /// As [`Client::list`].
-    pub async fn pages(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
-        self.list(path, &[query, &[("limit", PAGE)]].concat()).await
+    /// See [`Client::list`].
+    pub async fn list_paged(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
+        self.list(path, &[query, &[("limit", PAGE_SIZE)]].concat()).await
     }
 
-    /// Makes or does something.
+    /// Sends a POST request.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// See [`Client::get`].
     pub async fn post(&self, path: &[&str], body: Value) -> anyhow::Result<Value> {
         self.send(Method::POST, (path, &[]), Body::Json(body)).await
     }
 
-    /// Changes something.
+    /// Sends a PATCH request.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// See [`Client::get`].
     pub async fn patch(&self, path: &[&str], body: Value) -> anyhow::Result<Value> {
         self.send(Method::PATCH, (path, &[]), Body::Json(body)).await
     }
 
-    /// Deletes something.
+    /// Sends a DELETE request.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// See [`Client::get`].
     pub async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
         self.send(Method::DELETE, (path, &[]), Body::None).await
     }
 
-    /// Any request; an answer without content is null.
+    /// Sends a request and parses the response. An empty response is `null`.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// See [`Client::get`].
     pub async fn send(&self, method: Method, to: (&[&str], &[(&str, &str)]), body: Body) -> anyhow::Result<Value> {
         let content = self.fetch(method, to, body).await?;
         if content.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&content).map_err(|_| error::strange(&self.origin))
+        serde_json::from_slice(&content).map_err(|_| error::not_an_api_response(&self.origin))
     }
 
-    /// Returns a file that is not JSON.
+    /// Gets a text that is not JSON.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// See [`Client::get`].
     pub async fn get_text(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<String> {
         let content = self.fetch(Method::GET, (path, query), Body::None).await?;
-        String::from_utf8(content).map_err(|_| error::strange(&self.origin))
+        String::from_utf8(content).map_err(|_| error::not_an_api_response(&self.origin))
     }
 
     /// Sends a request and reads the body of the response.
@@ -184,17 +184,21 @@ impl Client {
             Body::Json(value) => request.json(&value),
             Body::Bytes(kind, bytes) => request.header(reqwest::header::CONTENT_TYPE, kind).body(bytes),
         };
-        let lost = |error: reqwest::Error| error::lost(&error, &self.origin);
-        let mut response = request.send().await.map_err(lost)?;
+        let connection_error = |error: reqwest::Error| error::connection_error(&error, &self.origin);
+        let mut response = request.send().await.map_err(connection_error)?;
         let mut content = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(lost)? {
-            if content.len() + piece.len() > MAX_ANSWER {
-                anyhow::bail!("the answer of {} is larger than {} MiB", self.origin, MAX_ANSWER / (1024 * 1024));
+        while let Some(chunk) = response.chunk().await.map_err(connection_error)? {
+            if content.len() + chunk.len() > MAX_RESPONSE_BYTES {
+                anyhow::bail!(
+                    "the response of {} is larger than {} MiB",
+                    self.origin,
+                    MAX_RESPONSE_BYTES / (1024 * 1024)
+                );
             }
-            content.extend_from_slice(&piece);
+            content.extend_from_slice(&chunk);
         }
         if !response.status().is_success() {
-            return Err(error::refused(&self.origin, &response, serde_json::from_slice(&content).ok()));
+            return Err(error::from_response(&self.origin, &response, serde_json::from_slice(&content).ok()));
         }
         Ok(content)
     }

@@ -1,4 +1,4 @@
-//! Where a command works: on the database, or through the REST API of a running server.
+//! Determines whether a command works on the database or through the REST API of a running installation.
 
 use std::io::Read;
 
@@ -9,35 +9,35 @@ use waypost_core::seal::SecretText;
 use crate::cmd::{Command, Global, UsageError, walkthrough};
 use crate::config;
 
-/// Names the installation, as `--url` does.
+/// Environment variable for `--url`.
 const URL: &str = "WAYPOST_URL";
-/// Holds the key, as `--api-key` does.
+/// Environment variable for `--api-key`.
 const API_KEY: &str = "WAYPOST_API_KEY";
-/// A key is short.
-const MAX_KEY: u64 = 4 * 1024;
+/// Maximum length of an API key in bytes.
+const MAX_KEY_BYTES: u64 = 4 * 1024;
 
-/// A running installation, and the key to work on it with.
+/// The URL and API key of a running installation.
 #[derive(Debug)]
 pub struct ApiEndpoint {
-    /// Its origin.
+    /// Origin of the installation.
     pub origin: Url,
-    /// The API key.
+    /// API key.
     pub key: SecretText,
 }
 
-/// What a command works on.
+/// The data that a command works on.
 enum CommandScope {
-    /// Data that the REST API also has.
+    /// Data that is also available through the REST API.
     Data,
-    /// The database itself, or what is around it on this machine.
-    Machine(&'static str),
-    /// Neither.
-    Nothing(&'static str),
+    /// The database itself, or files on its machine. Contains the name of the command.
+    Local(&'static str),
+    /// Neither. Contains the name of the command.
+    None(&'static str),
 }
 
-fn reach(command: &Command) -> CommandScope {
+fn command_scope(command: &Command) -> CommandScope {
     match command {
-        Command::Walkthrough(walkthrough::Command::Lint { .. }) => CommandScope::Nothing("walkthrough lint"),
+        Command::Walkthrough(walkthrough::Command::Lint { .. }) => CommandScope::None("walkthrough lint"),
         Command::Walkthrough(_)
         | Command::Org(_)
         | Command::User(_)
@@ -46,65 +46,63 @@ fn reach(command: &Command) -> CommandScope {
         | Command::Key(_)
         | Command::Join(_)
         | Command::Assignment(_) => CommandScope::Data,
-        Command::Serve(_) => CommandScope::Nothing("serve"),
-        Command::Walk(_) => CommandScope::Nothing("walk"),
-        Command::Audit(_) => CommandScope::Machine("audit"),
-        Command::Migrate(_) => CommandScope::Machine("migrate"),
-        Command::Doctor => CommandScope::Machine("doctor"),
-        Command::Secret(_) => CommandScope::Machine("secret"),
-        Command::Backup(_) => CommandScope::Machine("backup"),
-        Command::Restore(_) => CommandScope::Machine("restore"),
+        Command::Serve(_) => CommandScope::None("serve"),
+        Command::Walk(_) => CommandScope::None("walk"),
+        Command::Audit(_) => CommandScope::Local("audit"),
+        Command::Migrate(_) => CommandScope::Local("migrate"),
+        Command::Doctor => CommandScope::Local("doctor"),
+        Command::Secret(_) => CommandScope::Local("secret"),
+        Command::Backup(_) => CommandScope::Local("backup"),
+        Command::Restore(_) => CommandScope::Local("restore"),
     }
 }
 
-/// The installation that the command is to work on through its API; none when it works on the database.
+/// Returns the installation whose API the command uses; `None` if it works on the database.
 ///
 /// # Errors
-/// Wrong usage: when the command cannot do that, two places are named, the URL is none, or there is no key.
+/// A usage error if the command does not support `--url`, both a URL and a database are given, the URL is invalid, or
+/// the API key is missing.
 pub fn find(global: &Global, command: &Command) -> anyhow::Result<Option<ApiEndpoint>> {
-    let here = global.database.is_some() || global.data_dir.is_some();
-    let Some(url) = wanted(global, command, here)? else {
+    let has_database = global.database.is_some() || global.data_dir.is_some();
+    let Some(url) = requested_url(global, command, has_database)? else {
         if global.api_key.is_some() {
-            return usage("--api-key goes with --url, which says where the key is for");
+            return usage("--api-key requires --url");
         }
         return Ok(None);
     };
-    let origin =
-        config::origin(&url).map_err(|why| UsageError(format!("the URL of the installation is wrong: {why}")))?;
-    Ok(Some(ApiEndpoint { origin, key: key(global)? }))
+    let origin = config::origin(&url).map_err(|reason| UsageError(format!("invalid installation URL: {reason}")))?;
+    Ok(Some(ApiEndpoint { origin, key: api_key(global)? }))
 }
 
-fn wanted(global: &Global, command: &Command, here: bool) -> anyhow::Result<Option<String>> {
-    let reach = reach(command);
+fn requested_url(global: &Global, command: &Command, has_database: bool) -> anyhow::Result<Option<String>> {
+    let scope = command_scope(command);
     if let Some(url) = &global.remote {
-        return match reach {
-            CommandScope::Data if here => {
-                usage("--url and --database or --data-dir name two places to work on: say one")
-            }
+        return match scope {
+            CommandScope::Data if has_database => usage("--url cannot be combined with --database or --data-dir"),
             CommandScope::Data => Ok(Some(url.clone())),
-            CommandScope::Machine(name) => usage(&format!(
-                "`waypost {name}` works on the database itself, not through --url: run it on its machine"
+            CommandScope::Local(name) => usage(&format!(
+                "`waypost {name}` works directly on the database and does not support --url: run it on the machine of the installation"
             )),
-            CommandScope::Nothing(name) => usage(&format!("`waypost {name}` does not work with --url: leave it out")),
+            CommandScope::None(name) => usage(&format!("`waypost {name}` does not support --url")),
         };
     }
-    // A flag comes before the environment: who names a database means it.
-    let url = environment(URL)?.filter(|_| !here);
-    match (url, reach) {
+    // Flags take precedence over the environment.
+    let url = environment(URL)?.filter(|_| !has_database);
+    match (url, scope) {
         (Some(url), CommandScope::Data) => Ok(Some(url)),
-        // Nobody should have a backup of another installation than they think.
-        (Some(_), CommandScope::Machine(name)) => usage(&format!(
-            "{URL} is set, and `waypost {name}` works on the database itself: unset it, or name the database with --database or --data-dir"
+        // Prevents, for example, a backup of a different installation than intended.
+        (Some(_), CommandScope::Local(name)) => usage(&format!(
+            "{URL} is set, but `waypost {name}` works directly on the database: unset it, or specify the database with --database or --data-dir"
         )),
-        (Some(_), CommandScope::Nothing(_)) | (None, _) => Ok(None),
+        (Some(_), CommandScope::None(_)) | (None, _) => Ok(None),
     }
 }
 
-fn key(global: &Global) -> anyhow::Result<SecretText> {
+fn api_key(global: &Global) -> anyhow::Result<SecretText> {
     let key = match &global.api_key {
         Some(key) if key.expose() == "-" => {
             let mut text = String::new();
-            let read = std::io::stdin().take(MAX_KEY).read_to_string(&mut text);
+            let read = std::io::stdin().take(MAX_KEY_BYTES).read_to_string(&mut text);
             read.context("cannot read the API key from standard input")?;
             SecretText::new(text.trim())
         }
@@ -113,16 +111,16 @@ fn key(global: &Global) -> anyhow::Result<SecretText> {
     };
     if key.expose().is_empty() {
         return usage(&format!(
-            "say the API key: set {API_KEY}, or write it to standard input with `--api-key -`; the console makes keys, and so does `waypost key create`"
+            "an API key is required: set {API_KEY}, or pass `--api-key -` and write the key to standard input; create keys in the console or with `waypost key create`"
         ));
     }
     if !key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return usage("the API key holds characters that no key has: copy it again, it begins with wpk_");
+        return usage("the API key contains invalid characters: copy it again, it starts with wpk_");
     }
     Ok(key)
 }
 
-/// A variable that is empty is not set.
+/// Returns an environment variable; `None` if it is empty.
 fn environment(name: &str) -> anyhow::Result<Option<String>> {
     match std::env::var(name) {
         Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),

@@ -1,4 +1,4 @@
-//! What goes wrong between a command and the API, each in one line that says what to do.
+//! Errors of the REST API client. Every message is one line and says what to do.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cmd::output::clean;
 
-/// The API refused, in its own words.
+/// An error returned by the API, with the API's message.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -17,45 +17,43 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Whether what was asked for is not there.
+    /// Whether the requested object does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self.code.as_str(), "not_found" | "walkthrough_not_found")
     }
 
-    /// The same refusal in other words.
-    pub fn reworded(mut self, words: impl FnOnce(&str) -> String) -> Self {
-        self.message = words(&self.message);
+    /// Returns the error with another message.
+    pub fn map_message(mut self, map: impl FnOnce(&str) -> String) -> Self {
+        self.message = map(&self.message);
         self
     }
 }
 
-/// An answer that is no success.
-pub fn refused(origin: &str, response: &Response, body: Option<Value>) -> anyhow::Error {
+/// Converts a non-2xx response.
+pub fn from_response(origin: &str, response: &Response, body: Option<Value>) -> anyhow::Error {
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(clean);
     if status.is_redirection() {
-        let to = header(header::LOCATION).unwrap_or_default();
-        return anyhow::anyhow!(
-            "{origin} sends its visitors on to {to}: say that address with --url, without its path"
-        );
+        let target = header(header::LOCATION).unwrap_or_default();
+        return anyhow::anyhow!("{origin} redirects to {target}: pass that URL with --url, without its path");
     }
-    // Whatever stands before Waypost has errors of its own, without a code.
+    // Errors of a proxy in front of Waypost have no code.
     let text = |name: &str| body.as_ref().and_then(|body| body.get(name)).and_then(Value::as_str).map(clean);
     let (Some(code), Some(detail)) = (text("code"), text("detail")) else {
         let hint = match status {
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                "is that the address of Waypost, and not too old?"
+                "check that the URL is the URL of Waypost and that Waypost is not too old"
             }
-            StatusCode::MISDIRECTED_REQUEST => "say the public URL of the installation, as its servers know it",
-            _ if status.is_server_error() => "is Waypost running behind that address?",
-            _ => "is that the address of Waypost?",
+            StatusCode::MISDIRECTED_REQUEST => "use the public URL of the installation",
+            _ if status.is_server_error() => "check that Waypost is running behind that URL",
+            _ => "check that the URL is the URL of Waypost",
         };
-        return anyhow::anyhow!("{origin} answered {status}: {hint}");
+        return anyhow::anyhow!("{origin} returned {status}: {hint}");
     };
     let message = match status {
         StatusCode::UNAUTHORIZED => {
             format!(
-                "{origin} does not take this API key: it is mistyped, deleted or has ended; the console makes another one"
+                "{origin} rejected the API key: it is mistyped, deleted or expired; create another one in the console"
             )
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => match header(header::RETRY_AFTER) {
@@ -67,38 +65,38 @@ pub fn refused(origin: &str, response: &Response, body: Option<Value>) -> anyhow
     ApiError { code, message }.into()
 }
 
-/// An answer that is not the API's.
-pub fn strange(origin: &str) -> anyhow::Error {
-    anyhow::anyhow!("what {origin} answers is not Waypost's API: is that the right address?")
+/// Returns the error for a response that does not match the API.
+pub fn not_an_api_response(origin: &str) -> anyhow::Error {
+    anyhow::anyhow!("the response of {origin} is not from Waypost's API: check the URL")
 }
 
-/// No answer, or not a whole one.
-pub fn lost(error: &reqwest::Error, origin: &str) -> anyhow::Error {
-    let (mut why, mut tls) = (String::new(), false);
+/// Converts an error without a complete response.
+pub fn connection_error(error: &reqwest::Error, origin: &str) -> anyhow::Error {
+    let (mut reason, mut is_tls) = (String::new(), false);
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
-        // The deepest cause is the one that names the reason.
-        why = clean(current.to_string().split(" (os error").next().unwrap_or_default());
+        // The innermost cause contains the reason.
+        reason = clean(current.to_string().split(" (os error").next().unwrap_or_default());
         cause = current.source();
         if let Some(outer) = current.downcast_ref::<io::Error>() {
-            // The only invalid data before a connection stands is what the TLS library refuses.
-            tls |= outer.kind() == io::ErrorKind::InvalidData;
-            // `source` of an I/O error skips the error that it was made of.
+            // Before a connection is established, only the TLS library reports invalid data.
+            is_tls |= outer.kind() == io::ErrorKind::InvalidData;
+            // `source` of an I/O error skips the wrapped error.
             cause = outer.get_ref().map(|inner| inner as &(dyn StdError + 'static)).or(cause);
         }
     }
     match (error.is_connect(), error.is_timeout()) {
-        (true, false) if tls => anyhow::anyhow!(
-            "no encrypted connection to {origin} ({why}): for a certificate authority of your own set `outbound_ca_file`; where there is no TLS, say http://"
+        (true, false) if is_tls => anyhow::anyhow!(
+            "no secure connection to {origin} ({reason}): for a private certificate authority, set `outbound_ca_file`; without TLS, use http://"
         ),
         (true, _) => {
-            anyhow::anyhow!("cannot reach {origin} ({why}): is the URL right, and `waypost serve` running there?")
+            anyhow::anyhow!("cannot reach {origin} ({reason}): check the URL and that `waypost serve` is running there")
         }
         (false, true) => anyhow::anyhow!(
-            "{origin} took too long to answer: whether it was done is not known, so look before you say it again"
+            "{origin} did not respond in time: the operation may have been completed, so check before you retry"
         ),
         (false, false) => anyhow::anyhow!(
-            "the connection to {origin} broke off ({why}): whether it was done is not known, so look before you say it again"
+            "the connection to {origin} was lost ({reason}): the operation may have been completed, so check before you retry"
         ),
     }
 }

@@ -1,5 +1,5 @@
-//! Commands through the REST API of a running server (`--url`): the same flags, output and exit codes as on the database,
-//! one file per noun.
+//! Commands through the REST API of a running installation (`--url`), one file per noun. Flags, output and exit codes are
+//! the same as for commands on the database.
 
 mod assignment;
 mod client;
@@ -23,7 +23,7 @@ pub use endpoint::{ApiEndpoint, find};
 
 use super::{App, Command, output};
 
-/// A command at work through the API.
+/// The session of a command that uses the API.
 pub struct RemoteSession {
     client: Client,
     /// Whether data is printed as JSON.
@@ -32,12 +32,12 @@ pub struct RemoteSession {
     organization: Value,
 }
 
-/// Does the command through the API at `address`.
+/// Runs the command through the API at `endpoint`.
 ///
 /// # Errors
-/// When there is no way to it, or it is refused.
-pub async fn run(app: &App, address: ApiEndpoint, command: Command) -> anyhow::Result<ExitCode> {
-    let remote = RemoteSession::connect(app, address).await?;
+/// If the API cannot be reached or the operation is rejected.
+pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::Result<ExitCode> {
+    let remote = RemoteSession::connect(app, endpoint).await?;
     match command {
         Command::Org(command) => org::run(&remote, command).await?,
         Command::User(command) => user::run(&remote, command).await?,
@@ -47,18 +47,18 @@ pub async fn run(app: &App, address: ApiEndpoint, command: Command) -> anyhow::R
         Command::Assignment(command) => assignment::run(&remote, command).await?,
         Command::Walkthrough(command) => walkthrough::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
-        _ => bail!("this command does not work with --url"),
+        _ => bail!("this command does not support --url"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl RemoteSession {
-    /// Asks whose the key is, which also tells whether there is a way, an API behind it, and a key that it takes.
-    async fn connect(app: &App, address: ApiEndpoint) -> anyhow::Result<Self> {
-        let client = Client::new(address, &app.settings)?;
+    /// Gets the organisation of the key, which also checks the connection, the API and the key.
+    async fn connect(app: &App, endpoint: ApiEndpoint) -> anyhow::Result<Self> {
+        let client = Client::new(endpoint, &app.settings)?;
         let mut organizations = client.list(&["organizations"], &[]).await?;
         if organizations.len() != 1 {
-            return Err(error::strange(client.origin()));
+            return Err(error::not_an_api_response(client.origin()));
         }
         Ok(Self { client, json: app.json, organization: organizations.remove(0) })
     }
@@ -71,55 +71,55 @@ impl RemoteSession {
         output::clean(text(&self.organization, "slug"))
     }
 
-    /// Sees to it that the organisation that is named, if any, is the key's.
-    fn organization(&self, named: Option<&str>) -> anyhow::Result<()> {
-        let own = |named: &str| [self.organization_id(), text(&self.organization, "slug")].contains(&named);
-        match named {
-            Some(named) if !own(named) => {
-                let (slug, named) = (self.organization_slug(), output::clean(named));
-                bail!("the API key is for the organisation `{slug}`, not for `{named}`: use a key of `{named}`")
+    /// Checks that the organisation in `--org`, if given, is the organisation of the key.
+    fn check_organization(&self, name: Option<&str>) -> anyhow::Result<()> {
+        let is_own = |name: &str| [self.organization_id(), text(&self.organization, "slug")].contains(&name);
+        match name {
+            Some(name) if !is_own(name) => {
+                let (slug, name) = (self.organization_slug(), output::clean(name));
+                bail!("the API key belongs to organisation `{slug}`, not to `{name}`: use a key of `{name}`")
             }
             _ => Ok(()),
         }
     }
 
-    /// The members that the command shows, in its order.
-    fn shape(&self, it: &Value, members: &[&str]) -> Value {
+    /// Returns an object with the given members of `object`, in this order.
+    fn select(&self, object: &Value, members: &[&str]) -> Value {
         let member = |name: &&str| {
-            let own = it.get(*name).cloned();
-            // The API does not repeat what every answer of a key has in common.
-            let value = own.or_else(|| (*name == "organization_id").then(|| json!(self.organization_id())));
+            let value = object.get(*name).cloned();
+            // The API omits the organisation, which is the same for all objects of a key.
+            let value = value.or_else(|| (*name == "organization_id").then(|| json!(self.organization_id())));
             ((*name).to_owned(), value.unwrap_or_default())
         };
         Value::Object(members.iter().map(member).collect::<Map<_, _>>())
     }
 
-    fn shapes(&self, items: &[Value], members: &[&str]) -> Vec<Value> {
-        items.iter().map(|item| self.shape(item, members)).collect()
+    fn select_all(&self, items: &[Value], members: &[&str]) -> Vec<Value> {
+        items.iter().map(|item| self.select(item, members)).collect()
     }
 }
 
-/// A member that is a text.
+/// Returns a string member; empty if it is missing.
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
 
-/// The only one that `is` true of; `noun` and `list` are for the refusal.
-fn only(
+/// Returns the item for which `matches` is true. `noun`, `name` and `list` are used in the error message.
+fn find_item(
     items: Vec<Value>,
-    is: impl Fn(&Value) -> bool,
+    matches: impl Fn(&Value) -> bool,
     (noun, name, list): (&str, &str, &str),
 ) -> anyhow::Result<Value> {
-    items.into_iter().find(|item| is(item)).with_context(|| unknown(noun, name, list))
+    items.into_iter().find(|item| matches(item)).with_context(|| not_found_message(noun, name, list))
 }
 
-/// As a command on the database says it.
-fn unknown(noun: &str, name: &str, list: &str) -> String {
-    format!("there is no {noun} `{}`: `waypost {list} list` shows them", output::clean(name))
+/// Returns the same message as commands on the database.
+fn not_found_message(noun: &str, name: &str, list: &str) -> String {
+    format!("there is no {noun} `{}`: run `waypost {list} list` to see all", output::clean(name))
 }
 
-/// The members that are there: what is not named stays as it is.
-fn given(mut body: Value) -> Value {
+/// Removes members that are `null`, so that they stay unchanged in an update.
+fn without_nulls(mut body: Value) -> Value {
     if let Some(members) = body.as_object_mut() {
         members.retain(|_, value| !value.is_null());
     }

@@ -1,4 +1,4 @@
-//! `waypost oauth-config` through the API: the server looks at the provider, from where it is.
+//! `waypost oauth-config` through the REST API. The installation, not this machine, checks the provider.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use waypost_core::name;
 use waypost_ops::oauth_configs::Settings;
 
-use super::{RemoteSession, given, only, text};
-use crate::cmd::oauth_config::{Command, MEMBERS, confirm_deletion, deleted, print, print_check, print_list};
+use super::{RemoteSession, find_item, text, without_nulls};
+use crate::cmd::oauth_config::{Command, MEMBERS, confirm_deletion, print, print_check, print_deleted, print_list};
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When it is refused.
+/// If the operation is rejected.
 pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<ExitCode> {
     let client = &remote.client;
     let (Command::Create { org, .. }
@@ -21,49 +21,49 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<Exi
     | Command::Update { org, .. }
     | Command::Delete { org, .. }
     | Command::Check { org, .. }) = &command;
-    remote.organization(org.org.as_deref())?;
+    remote.check_organization(org.org.as_deref())?;
     match command {
         Command::Create { name, flags, .. } => {
-            let made = client.post(&["oauth-configs"], body(flags.settings(Some(name))?)).await?;
-            show(remote, &made)?;
+            let created = client.post(&["oauth-configs"], body(flags.settings(Some(name))?)).await?;
+            show(remote, &created)?;
         }
         Command::List { .. } => {
             let items = client.list(&["oauth-configs"], &[]).await?;
-            print_list(remote.json, items.iter().map(|config| shape(remote, config)).collect())?;
+            print_list(remote.json, items.iter().map(|config| to_output(remote, config)).collect())?;
         }
         Command::Show { provider, .. } => show(remote, &find(remote, &provider).await?)?,
         Command::Update { provider, name, flags, .. } => {
-            let old = find(remote, &provider).await?;
+            let current = find(remote, &provider).await?;
             let changes = body(flags.settings(name)?);
-            show(remote, &client.patch(&["oauth-configs", text(&old, "id")], changes).await?)?;
+            show(remote, &client.patch(&["oauth-configs", text(&current, "id")], changes).await?)?;
         }
         Command::Delete { provider, yes, .. } => {
             let config = find(remote, &provider).await?;
             let (id, name) = (text(&config, "id"), text(&config, "name"));
             confirm_deletion(yes, name)?;
             client.delete(&["oauth-configs", id]).await?;
-            deleted(remote.json, id, name)?;
+            print_deleted(remote.json, id, name)?;
         }
         Command::Check { provider, .. } => {
             let config = find(remote, &provider).await?;
-            let mut checked = client.post(&["oauth-configs", text(&config, "id"), "check"], json!({})).await?;
-            return print_check(remote.json, findings(&mut checked));
+            let mut result = client.post(&["oauth-configs", text(&config, "id"), "check"], json!({})).await?;
+            return print_check(remote.json, take_findings(&mut result));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// By id or name.
-pub(super) async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
+/// Returns an identity provider by ID or name.
+pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     let configs = remote.client.list(&["oauth-configs"], &[]).await?;
-    let name = name::clean(wanted);
-    let is = |config: &Value| config["id"] == wanted || config["name"] == name.as_str();
-    only(configs, is, ("identity provider", wanted, "oauth-config"))
+    let name = name::clean(text);
+    let matches = |config: &Value| config["id"] == text || config["name"] == name.as_str();
+    find_item(configs, matches, ("identity provider", text, "oauth-config"))
 }
 
-/// The settings as the API takes them.
+/// Converts the settings to a request body.
 fn body(settings: Settings) -> Value {
-    given(json!({
+    without_nulls(json!({
         "name": settings.name,
         "issuer": settings.issuer,
         "metadata_url": settings.metadata_url,
@@ -79,21 +79,21 @@ fn body(settings: Settings) -> Value {
     }))
 }
 
-fn shape(remote: &RemoteSession, config: &Value) -> Value {
-    let mut value = remote.shape(config, MEMBERS);
+fn to_output(remote: &RemoteSession, config: &Value) -> Value {
+    let mut value = remote.select(config, MEMBERS);
     value["client_secret"] = if config["has_client_secret"] == true { json!("set") } else { Value::Null };
     value
 }
 
 fn show(remote: &RemoteSession, config: &Value) -> anyhow::Result<()> {
-    let mut value = shape(remote, config);
+    let mut value = to_output(remote, config);
     value["redirect_uris"] = config["redirect_uris"].clone();
     value["servers"] = config["servers"].clone();
-    print(remote.json, value, findings(&mut config.clone()))
+    print(remote.json, value, take_findings(&mut config.clone()))
 }
 
-fn findings(answer: &mut Value) -> Vec<Value> {
-    match answer["findings"].take() {
+fn take_findings(response: &mut Value) -> Vec<Value> {
+    match response["findings"].take() {
         Value::Array(findings) => findings,
         _ => Vec::new(),
     }

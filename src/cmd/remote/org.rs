@@ -1,31 +1,31 @@
-//! `waypost org` through the API: a key sees its own organisation.
+//! `waypost org` through the REST API. A key has access only to its own organisation.
 
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Body, RemoteSession, given};
-use crate::cmd::org::{Command, MEMBERS, confirm_deletion, deleted, print_list, read_logo};
+use super::{Body, RemoteSession, without_nulls};
+use crate::cmd::org::{Command, MEMBERS, confirm_deletion, print_deleted, print_list, read_logo};
 use crate::cmd::output;
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When it is refused.
+/// If the operation is rejected.
 pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let id = remote.organization_id();
     match command {
         Command::Create { slug, name } => {
-            let made = client.post(&["organizations"], given(json!({"slug": slug, "name": name}))).await?;
-            output::object(remote.json, &remote.shape(&made, MEMBERS))
+            let created = client.post(&["organizations"], without_nulls(json!({"slug": slug, "name": name}))).await?;
+            output::object(remote.json, &remote.select(&created, MEMBERS))
         }
-        Command::List => print_list(remote.json, vec![remote.shape(&remote.organization, MEMBERS)]),
+        Command::List => print_list(remote.json, vec![remote.select(&remote.organization, MEMBERS)]),
         Command::Show { org } => {
-            remote.organization(Some(&org))?;
-            output::object(remote.json, &remote.shape(&remote.organization, MEMBERS))
+            remote.check_organization(Some(&org))?;
+            output::object(remote.json, &remote.select(&remote.organization, MEMBERS))
         }
         Command::Update { org, slug, name, logo } => {
-            remote.organization(Some(&org))?;
+            remote.check_organization(Some(&org))?;
             if let Some(file) = logo {
                 let path = &["organizations", id, "logo"];
                 match read_logo(&file)? {
@@ -36,16 +36,16 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
                     }
                 };
             }
-            let changes = given(json!({"slug": slug, "name": name}));
-            let changed = client.patch(&["organizations", id], changes).await?;
-            output::object(remote.json, &remote.shape(&changed, MEMBERS))
+            let changes = without_nulls(json!({"slug": slug, "name": name}));
+            let updated = client.patch(&["organizations", id], changes).await?;
+            output::object(remote.json, &remote.select(&updated, MEMBERS))
         }
         Command::Delete { org, yes } => {
-            remote.organization(Some(&org))?;
+            remote.check_organization(Some(&org))?;
             let slug = remote.organization_slug();
             confirm_deletion(yes, &slug)?;
             client.delete(&["organizations", id]).await?;
-            deleted(remote.json, id, &slug)
+            print_deleted(remote.json, id, &slug)
         }
     }
 }

@@ -1,36 +1,36 @@
-//! `waypost server` through the API.
+//! `waypost server` through the REST API.
 
 use serde_json::{Value, json};
 use waypost_core::id::ServerId;
 use waypost_ops::servers::ServerSettings;
 
-use super::{RemoteSession, given, oauth_config, text, unknown};
+use super::{RemoteSession, not_found_message, oauth_config, text, without_nulls};
 use crate::cmd::output;
-use crate::cmd::server::{Command, MEMBERS, confirm_deletion, deleted, print_list};
+use crate::cmd::server::{Command, MEMBERS, confirm_deletion, print_deleted, print_list};
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When it is refused.
+/// If the operation is rejected.
 pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     match command {
         Command::Create { slug, org, flags } => {
-            remote.organization(org.org.as_deref())?;
+            remote.check_organization(org.org.as_deref())?;
             let new = body(remote, flags.settings(Some(slug))).await?;
-            let made = client.post(&["servers"], new).await?;
-            output::object(remote.json, &remote.shape(&made, MEMBERS))
+            let created = client.post(&["servers"], new).await?;
+            output::object(remote.json, &remote.select(&created, MEMBERS))
         }
         Command::List { org } => {
-            remote.organization(org.org.as_deref())?;
-            let items = client.pages(&["servers"], &[]).await?;
-            print_list(remote.json, remote.shapes(&items, MEMBERS))
+            remote.check_organization(org.org.as_deref())?;
+            let items = client.list_paged(&["servers"], &[]).await?;
+            print_list(remote.json, remote.select_all(&items, MEMBERS))
         }
         Command::Show { server } => show(remote, &find(remote, &server).await?).await,
         Command::Update { server, slug, flags } => {
-            let old = find(remote, &server).await?;
+            let current = find(remote, &server).await?;
             let changes = body(remote, flags.settings(slug)).await?;
-            show(remote, &client.patch(&["servers", text(&old, "id")], changes).await?).await
+            show(remote, &client.patch(&["servers", text(&current, "id")], changes).await?).await
         }
         Command::ReleaseSlug { server, former } => {
             let server = find(remote, &server).await?;
@@ -42,14 +42,14 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
             let (id, slug) = (text(&server, "id"), output::clean(text(&server, "slug")));
             confirm_deletion(yes, &slug)?;
             client.delete(&["servers", id]).await?;
-            deleted(remote.json, id, &slug)
+            print_deleted(remote.json, id, &slug)
         }
     }
 }
 
-/// The settings as the API takes them.
+/// Converts the settings to a request body.
 async fn body(remote: &RemoteSession, settings: ServerSettings) -> anyhow::Result<Value> {
-    let mut body = given(json!({
+    let mut body = without_nulls(json!({
         "slug": settings.slug,
         "name": settings.name,
         "product_name": settings.product_name,
@@ -63,32 +63,32 @@ async fn body(remote: &RemoteSession, settings: ServerSettings) -> anyhow::Resul
         "public_page_indexed": settings.public_page_indexed,
     }));
     if let Some(provider) = settings.oauth_config {
-        // What a name means may change between two requests: the API takes ids.
+        // The API requires an ID.
         body["oauth_config_id"] = match provider.as_str() {
             "none" => Value::Null,
-            named => oauth_config::find(remote, named).await?["id"].take(),
+            name => oauth_config::find(remote, name).await?["id"].take(),
         };
     }
     Ok(body)
 }
 
-/// By id, slug, or a former slug that it still answers to.
-pub(super) async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
+/// Returns a server by ID, slug, or a former slug that is still served.
+pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     let client = &remote.client;
-    if wanted.parse::<ServerId>().is_ok() {
-        let found = client.find(&["servers", wanted]).await?;
-        return found.ok_or_else(|| anyhow::anyhow!(unknown("server", wanted, "server")));
+    if text.parse::<ServerId>().is_ok() {
+        let found = client.find(&["servers", text]).await?;
+        return found.ok_or_else(|| anyhow::anyhow!(not_found_message("server", text, "server")));
     }
-    let servers = client.pages(&["servers"], &[]).await?;
-    if let Some(found) = servers.iter().find(|server| server["slug"] == wanted) {
+    let servers = client.list_paged(&["servers"], &[]).await?;
+    if let Some(found) = servers.iter().find(|server| server["slug"] == text) {
         return Ok(found.clone());
     }
     for server in servers {
-        if former_slugs(remote, &server).await?.iter().any(|slug| slug == wanted) {
+        if former_slugs(remote, &server).await?.iter().any(|slug| slug == text) {
             return Ok(server);
         }
     }
-    Err(anyhow::anyhow!(unknown("server", wanted, "server")))
+    Err(anyhow::anyhow!(not_found_message("server", text, "server")))
 }
 
 async fn former_slugs(remote: &RemoteSession, server: &Value) -> anyhow::Result<Vec<Value>> {
@@ -96,9 +96,9 @@ async fn former_slugs(remote: &RemoteSession, server: &Value) -> anyhow::Result<
     Ok(slugs.into_iter().map(|mut slug| slug["slug"].take()).collect())
 }
 
-/// With what only one server at a time is asked for.
+/// Prints a server, including its former slugs.
 async fn show(remote: &RemoteSession, server: &Value) -> anyhow::Result<()> {
-    let mut value = remote.shape(server, MEMBERS);
+    let mut value = remote.select(server, MEMBERS);
     value["former_slugs"] = Value::Array(former_slugs(remote, server).await?);
     output::object(remote.json, &value)
 }

@@ -29,12 +29,12 @@ fn error_for(workspace: &Workspace, url: &str) -> String {
 fn an_unreachable_or_foreign_server_is_reported() {
     let workspace = Workspace::new();
     let unused_url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    insta::assert_snapshot!(error_for(&workspace, &unused_url), @"error: cannot reach URL (Connection refused): is the URL right, and `waypost serve` running there?");
-    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("200 OK", "<h1>Hello</h1>")), @"error: what URL answers is not Waypost's API: is that the right address?");
-    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("200 OK", r#"{"items": [], "next_cursor": null}"#)), @"error: what URL answers is not Waypost's API: is that the right address?");
-    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("404 Not Found", "")), @"error: URL answered 404 Not Found: is that the address of Waypost, and not too old?");
-    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("502 Bad Gateway", "oops")), @"error: URL answered 502 Bad Gateway: is Waypost running behind that address?");
-    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("301 Moved\r\nLocation: https://x.example/", "")), @"error: URL sends its visitors on to https://x.example/: say that address with --url, without its path");
+    insta::assert_snapshot!(error_for(&workspace, &unused_url), @"error: cannot reach URL (Connection refused): check the URL and that `waypost serve` is running there");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("200 OK", "<h1>Hello</h1>")), @"error: the response of URL is not from Waypost's API: check the URL");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("200 OK", r#"{"items": [], "next_cursor": null}"#)), @"error: the response of URL is not from Waypost's API: check the URL");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("404 Not Found", "")), @"error: URL returned 404 Not Found: check that the URL is the URL of Waypost and that Waypost is not too old");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("502 Bad Gateway", "oops")), @"error: URL returned 502 Bad Gateway: check that Waypost is running behind that URL");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("301 Moved\r\nLocation: https://x.example/", "")), @"error: URL redirects to https://x.example/: pass that URL with --url, without its path");
     let busy = start_fixed_server(
         "429 Too Many\r\nRetry-After: 7",
         r#"{"code": "rate_limited", "detail": "Too many requests."}"#,
@@ -42,7 +42,7 @@ fn an_unreachable_or_foreign_server_is_reported() {
     insta::assert_snapshot!(error_for(&workspace, &busy), @"error: Too many requests. Try again in 7 s.");
     let plain = start_fixed_server("200 OK", "").replace("http:", "https:");
     let error = error_for(&workspace, &plain);
-    assert!(error.starts_with("error: no encrypted connection to URL (") && error.contains("say http://"), "{error}");
+    assert!(error.starts_with("error: no secure connection to URL (") && error.contains("use http://"), "{error}");
 }
 
 /// A hostile server cannot send control characters to the terminal or an endless list.
@@ -60,7 +60,7 @@ fn a_hostile_server_cannot_control_the_terminal() {
     let other = workspace.run(&["server", "list", "--org", "x", "--url", &named, "--api-key", "wpk_x"]);
     assert!(other.code == 1 && !other.err.replace('\n', "").chars().any(char::is_control), "{:?}", other.err);
     let endless = start_fixed_server("200 OK", r#"{"items": [{"id": "org_x"}], "next_cursor": "again"}"#);
-    insta::assert_snapshot!(error_for(&workspace, &endless), @"error: the list that URL gives does not end: it has more than 100000 items");
+    insta::assert_snapshot!(error_for(&workspace, &endless), @"error: the list returned by URL does not end or has more than 100000 items");
 }
 
 #[test]
@@ -73,13 +73,13 @@ fn rejected_keys_are_explained() {
     };
     let (code, error) = wrong("wpk_000000000000000000000000000000");
     assert_eq!(code, 1);
-    insta::assert_snapshot!(error, @"error: URL does not take this API key: it is mistyped, deleted or has ended; the console makes another one");
+    insta::assert_snapshot!(error, @"error: URL rejected the API key: it is mistyped, deleted or expired; create another one in the console");
     let (code, error) = wrong("");
     assert_eq!(code, 2);
-    insta::assert_snapshot!(error, @"error: say the API key: set WAYPOST_API_KEY, or write it to standard input with `--api-key -`; the console makes keys, and so does `waypost key create`");
+    insta::assert_snapshot!(error, @"error: an API key is required: set WAYPOST_API_KEY, or pass `--api-key -` and write the key to standard input; create keys in the console or with `waypost key create`");
     let (code, error) = wrong("wpk_ä");
     assert_eq!(code, 2);
-    insta::assert_snapshot!(error, @"error: the API key holds characters that no key has: copy it again, it begins with wpk_");
+    insta::assert_snapshot!(error, @"error: the API key contains invalid characters: copy it again, it starts with wpk_");
     // For a key without permission the API's message is shown.
     let member = server.run_json(&["key", "create", "--name", "reader", "--scope", "member"]);
     let member = member["key"].as_str().unwrap();
@@ -89,7 +89,7 @@ fn rejected_keys_are_explained() {
         "{rejected}"
     );
     server.workspace.run_ok(&["key", "delete", "reader", "--yes"]);
-    assert!(server.run_err(1, &["server", "list", "--api-key", member]).contains("does not take this API key"));
+    assert!(server.run_err(1, &["server", "list", "--api-key", member]).contains("rejected the API key"));
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn conflicting_flags_are_rejected() {
         result.err
     };
     let url = ["--url", "http://127.0.0.1:1"];
-    insta::assert_snapshot!(fails(&["org", "list"]), @"error: --api-key goes with --url, which says where the key is for");
+    insta::assert_snapshot!(fails(&["org", "list"]), @"error: --api-key requires --url");
     for flags in [["--database", "sqlite://x.db"], ["--data-dir", "x"]] {
         let error = fails(&[&["org", "list"][..], &flags, &url].concat());
         insta::allow_duplicates!(
-            insta::assert_snapshot!(error, @"error: --url and --database or --data-dir name two places to work on: say one")
+            insta::assert_snapshot!(error, @"error: --url cannot be combined with --database or --data-dir")
         );
     }
     for command in [
@@ -135,11 +135,11 @@ fn conflicting_flags_are_rejected() {
         let error = fails(&[command, &url].concat());
         assert!(error.contains(&format!("`waypost {}", command[0])) && error.contains("--url"), "{error}");
     }
-    insta::assert_snapshot!(fails(&["org", "list", "--url", "acme.example"]), @"error: the URL of the installation is wrong: expected an origin such as https://waypost.example.com: relative URL without a base");
-    insta::assert_snapshot!(fails(&["org", "list", "--url", "acme.example:80"]), @"error: the URL of the installation is wrong: expected an origin such as https://waypost.example.com; it begins with http:// or https://");
-    insta::assert_snapshot!(fails(&["org", "list", "--url", "http://acme.example/api/v1"]), @"error: the URL of the installation is wrong: expected an origin such as https://waypost.example.com, without path, query or fragment");
+    insta::assert_snapshot!(fails(&["org", "list", "--url", "acme.example"]), @"error: invalid installation URL: expected an origin, such as https://waypost.example.com: relative URL without a base");
+    insta::assert_snapshot!(fails(&["org", "list", "--url", "acme.example:80"]), @"error: invalid installation URL: expected an origin, such as https://waypost.example.com, starting with http:// or https://");
+    insta::assert_snapshot!(fails(&["org", "list", "--url", "http://acme.example/api/v1"]), @"error: invalid installation URL: expected an origin, such as https://waypost.example.com, without path, query or fragment");
     let error = fails(&["org", "list", "--url", "https://ann:geheim@acme.example"]);
-    assert!(!error.contains("geheim") && error.contains("without user or password"), "{error}");
+    assert!(!error.contains("geheim") && error.contains("without user name or password"), "{error}");
     assert!(!workspace.path("waypost-data").exists(), "nothing is made on this machine");
 }
 
@@ -154,7 +154,7 @@ fn local_commands_reject_a_remote_url() {
     };
     let rejected = run(&["backup", "x"]);
     assert_eq!(rejected.code, 2);
-    insta::assert_snapshot!(rejected.err, @"error: WAYPOST_URL is set, and `waypost backup` works on the database itself: unset it, or name the database with --database or --data-dir");
+    insta::assert_snapshot!(rejected.err, @"error: WAYPOST_URL is set, but `waypost backup` works directly on the database: unset it, or specify the database with --database or --data-dir");
     for arguments in
         [&["migrate", "--data-dir", "here"][..], &["org", "list", "--data-dir", "here"], &["serve", "--help"]]
     {

@@ -198,7 +198,7 @@ async fn the_team_is_notified_and_replies_by_email() {
     let mails = app.mails().sent();
     let mut got: Vec<_> = mails[1..].iter().map(|mail| (mail.to.as_str(), &mail.subject[..12])).collect();
     got.sort();
-    assert_eq!(got, [("zoe@b.example", "[#1] Answer:"), ("zoe@b.example", "[#1] Resolve")]);
+    assert_eq!(got, [("zoe@b.example", "[#1] Reply: "), ("zoe@b.example", "[#1] Resolve")]);
     assert!(mails.iter().all(|mail| !mail.text.contains("Only us")));
     member
         .get_page(&path)
@@ -211,7 +211,7 @@ async fn the_team_is_notified_and_replies_by_email() {
     member.api(Method::PATCH, &format!("/tickets/{id}"), Some(change)).await.assert_status(200);
     app.send_emails().await;
     let mails = app.mails().sent();
-    assert_eq!((mails[3].to.as_str(), &mails[3].subject[..10]), ("owner@acme.example", "[#1] Yours"));
+    assert_eq!((mails[3].to.as_str(), &mails[3].subject[..13]), ("owner@acme.example", "[#1] Assigned"));
     // A comment can be edited by its author and by admins, with a history.
     let comments = member.api(Method::GET, &format!("/tickets/{id}/comments"), None).await.assert_status(200).json();
     let comment = comments["items"][1]["id"].as_str().unwrap();
