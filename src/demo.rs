@@ -28,7 +28,7 @@ struct Files;
 /// If the database fails, or another organisation uses the slug of the server.
 pub async fn create(db: &Db) -> anyhow::Result<()> {
     let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
-    if system::find_organization(&mut db.read().await?, SLUG).await?.is_some() {
+    if system::find_organization_by_slug(&mut db.read().await?, SLUG).await?.is_some() {
         return Ok(());
     }
     let organization = organizations::create(&cx, &ops, SLUG, Some("Demo")).await?;

@@ -128,7 +128,7 @@ pub fn serve_lock(settings: &Settings) -> anyhow::Result<Option<FileLock>> {
 /// # Errors
 /// If the database is not writable. The message says what to do.
 pub async fn check_writable(settings: &Settings, db: &Db) -> anyhow::Result<()> {
-    let attempt = async { db.begin().await?.touch_config().await };
+    let attempt = async { db.begin().await?.bump_config_version().await };
     attempt.await.map_err(|error: waypost_store::Error| {
         let advice = open_advice(&settings.database_url, &error);
         anyhow!(error).context(advice)
@@ -299,7 +299,7 @@ fn create_private_file(file: &Path) {
 fn open_advice(url: &DatabaseUrl, error: &waypost_store::Error) -> String {
     let code = error.code().unwrap_or_default();
     match code.as_str() {
-        _ if matches!(error, waypost_store::Error::Url) => {
+        _ if matches!(error, waypost_store::Error::InvalidUrl) => {
             "the setting `database_url` must begin with sqlite:// or postgres://".to_owned()
         }
         _ if url.is_sqlite() => sqlite_advice(url, &code),

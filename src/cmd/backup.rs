@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde_json::json;
 use waypost_core::{Clock, SystemClock};
-use waypost_store::backup::{self, Summary};
+use waypost_store::backup::{self, BackupSummary};
 use waypost_store::migrate;
 
 use super::{App, output};
@@ -93,11 +93,11 @@ pub async fn restore(app: &App, args: RestoreArgs) -> anyhow::Result<()> {
     print_summary(app, &args.file, &summary, &message)
 }
 
-fn total_rows(summary: &Summary) -> u64 {
+fn total_rows(summary: &BackupSummary) -> u64 {
     summary.rows.values().sum()
 }
 
-fn print_summary(app: &App, file: &std::path::Path, summary: &Summary, message: &str) -> anyhow::Result<()> {
+fn print_summary(app: &App, file: &std::path::Path, summary: &BackupSummary, message: &str) -> anyhow::Result<()> {
     if !app.json {
         return output::text(message);
     }

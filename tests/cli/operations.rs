@@ -133,7 +133,7 @@ fn a_backup_can_be_restored() {
     ");
     insta::assert_snapshot!(workspace.run_err(1, &["backup", "a.backup"]), @"error: a.backup already exists: choose another name, or pass --force to overwrite it");
     workspace.run_ok(&["backup", "a.backup", "--force"]);
-    insta::assert_snapshot!(workspace.run_err(1, &["restore", "a.backup"]), @"error: the database has content already (in audit_events): restore into a new one, and name it with --database or --data-dir");
+    insta::assert_snapshot!(workspace.run_err(1, &["restore", "a.backup"]), @"error: the database is not empty (table audit_events has rows): restore into a new one with --database or --data-dir");
     insta::assert_snapshot!(workspace.run_ok(&["restore", "a.backup", "--data-dir", "second"]), @"
     Restored 2 rows from TIME.
     Install the matching secret key before you run `waypost serve`.
@@ -142,7 +142,7 @@ fn a_backup_can_be_restored() {
     assert_eq!(of("waypost-data"), of("second"));
     let text = std::fs::read_to_string(workspace.path("a.backup")).unwrap();
     workspace.write_file("a.backup", &text.replace("acme", "evil"));
-    insta::assert_snapshot!(workspace.run_err(1, &["restore", "a.backup", "--data-dir", "third"]), @"error: the backup cannot be used: its checksum differs: it was changed after it was made");
+    insta::assert_snapshot!(workspace.run_err(1, &["restore", "a.backup", "--data-dir", "third"]), @"error: the backup cannot be used: its checksum does not match: it was modified after it was written");
     insta::assert_snapshot!(workspace.run_err(1, &["backup", "nowhere/a.backup"]), @"error: cannot write to the folder nowhere (No such file or directory)");
 }
 

@@ -15,8 +15,8 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{AccountId, EmailCodeId, OrganizationId};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Result, email};
-pub use waypost_store::email_code::Open;
-use waypost_store::email_code::{Key, NewCode, Proof, Tried};
+pub use waypost_store::email_code::PendingCode;
+use waypost_store::email_code::{CodeCheck, CodeProof, EmailCodeKey, NewEmailCode};
 use waypost_store::identity::Identity;
 use waypost_store::{
     Tx, account as store, browser_session, email_code, identity, oauth_grant, organization, sign_in_attempt,
@@ -177,7 +177,7 @@ impl Accounts {
         let now = cx.now();
         let id = EmailCodeId::new(now, &*cx.random);
         let code = codes::new(&*cx.random);
-        let row = NewCode {
+        let row = NewEmailCode {
             id: &id,
             organization: org,
             request: &request.id,
@@ -190,7 +190,7 @@ impl Accounts {
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
         let mut tx = self.ops.db.begin().await?;
-        sign_in_attempt::add(&mut tx, &self.slot(AttemptKind::Code, org, &email.key), now).await?;
+        sign_in_attempt::increment(&mut tx, &self.slot(AttemptKind::Code, org, &email.key), now).await?;
         email_code::insert(&mut tx, &row).await?;
         tx.commit().await?;
         let has_account = admitted.account.is_some();
@@ -201,11 +201,11 @@ impl Accounts {
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it cannot be entered any more.
-    pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<Open> {
+    pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<PendingCode> {
         authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
         let id = id.parse().map_err(|_| codes::gone())?;
-        let key = Key { organization: &request.organization_id, request: &request.id, id: &id };
-        email_code::find_open(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
+        let key = EmailCodeKey { organization: &request.organization_id, request: &request.id, id: &id };
+        email_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
     }
 
     /// Signs in with a code: the address is proved by it, gets an account if it has none, and the new password if there
@@ -236,10 +236,10 @@ impl Accounts {
             Ok(open) => open,
         };
         let id = entered.id.parse().map_err(|_| codes::gone())?;
-        let key = Key { organization: org, request: &request.id, id: &id };
+        let key = EmailCodeKey { organization: org, request: &request.id, id: &id };
         let code_hash = codes::hash(&self.secret, &id, &code);
         // Only for a right code is a password hashed.
-        let is_right = email_code::is_right(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
+        let is_right = email_code::is_correct(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
         let organization = self.organization_name(org).await?;
         let new_hash = match (open.purpose, entered.new_password) {
             (CodePurpose::Reset, Some(password)) if is_right => {
@@ -251,16 +251,16 @@ impl Accounts {
             (CodePurpose::SignIn | CodePurpose::SignUp, _) => None,
         };
         let mut tx = self.ops.db.begin().await?;
-        let tried = email_code::enter(&mut tx, key, &code_hash, cx.now()).await?;
+        let tried = email_code::verify(&mut tx, key, &code_hash, cx.now()).await?;
         let proof = match tried {
-            Tried::Right(proof) => proof,
-            Tried::Wrong { left } => {
+            CodeCheck::Accepted(proof) => proof,
+            CodeCheck::Rejected { attempts_left: left } => {
                 // The try counts.
                 tx.commit().await?;
                 count(&scope(org, &email::key(&open.email)));
                 return Err(codes::wrong(left));
             }
-            Tried::Gone => return Err(codes::gone()),
+            CodeCheck::Invalid => return Err(codes::gone()),
         };
         if open.purpose == CodePurpose::Reset && new_hash.is_none() {
             // Nothing is committed: the code can still be entered.
@@ -306,7 +306,7 @@ impl Accounts {
         }
         let mut tx = self.ops.db.begin().await?;
         let Some(account) = account.filter(|_| right) else {
-            sign_in_attempt::add(&mut tx, &self.slot(AttemptKind::Password, org, &email.key), cx.now()).await?;
+            sign_in_attempt::increment(&mut tx, &self.slot(AttemptKind::Password, org, &email.key), cx.now()).await?;
             tx.commit().await?;
             return Err(if is_limited { account_limit_error(AttemptKind::Password) } else { wrong() });
         };
@@ -384,7 +384,7 @@ impl Accounts {
     }
 
     async fn organization_name(&self, org: &OrganizationId) -> Result<String> {
-        let organization = organization::get(&mut self.ops.db.read().await?, org).await?;
+        let organization = organization::find(&mut self.ops.db.read().await?, org).await?;
         Ok(organization.ok_or_else(|| Error::not_found("organisation"))?.name)
     }
 }
@@ -402,7 +402,7 @@ fn scope(org: &OrganizationId, email_key: &str) -> String {
     format!("{org} {email_key}")
 }
 
-async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &Proof) -> Result<Account> {
+async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &CodeProof) -> Result<Account> {
     if let Some(account) = store::find_by_email(tx, org, &proof.email_key).await? {
         return Ok(account);
     }
@@ -431,7 +431,7 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> R
     let mut ended = (0, 0);
     if let Some(Identity { end_user_id, .. }) = identity {
         let browsers = browser_session::delete_of_end_user(tx, org, &end_user_id).await?;
-        let clients = oauth_grant::revoke_of_end_user(tx, org, &end_user_id, "new_password", cx.now()).await?;
+        let clients = oauth_grant::revoke_for_end_user(tx, org, &end_user_id, "new_password", cx.now()).await?;
         ended = (browsers, clients);
     }
     let detail = json!({ "first": account.password_hash.is_none(), "browsers": ended.0, "grants": ended.1 });

@@ -5,8 +5,8 @@ use waypost_core::analytics::TimeRange;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
 use waypost_core::{Result, Timestamp};
-use waypost_store::activity::{self as store, Query};
-pub use waypost_store::activity::{Event, SessionRow};
+use waypost_store::activity::{self as store, ActivityQuery};
+pub use waypost_store::activity::{ClientSession, WalkthroughEvent};
 pub use waypost_store::tool_call::ToolCall;
 
 use crate::Ops;
@@ -31,8 +31,8 @@ pub struct ActivityFilter {
 }
 
 impl ActivityFilter {
-    fn query<'a>(&'a self, organization: &'a OrganizationId) -> Query<'a> {
-        Query {
+    fn query<'a>(&'a self, organization: &'a OrganizationId) -> ActivityQuery<'a> {
+        ActivityQuery {
             organization,
             server: self.server_id.as_ref(),
             end_user: self.end_user_id.as_ref(),
@@ -54,9 +54,9 @@ pub async fn list_events(
     ops: &Ops,
     organization: &OrganizationId,
     filter: &ActivityFilter,
-) -> Result<Vec<Event>> {
+) -> Result<Vec<WalkthroughEvent>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::events(&mut ops.db.read().await?, &filter.query(organization)).await?)
+    Ok(store::list_events(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
 
 /// A page of tool calls.
@@ -70,7 +70,7 @@ pub async fn list_calls(
     filter: &ActivityFilter,
 ) -> Result<Vec<ToolCall>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
+    Ok(store::list_calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
 
 /// A page of sessions, by when they began.
@@ -82,7 +82,7 @@ pub async fn list_sessions(
     ops: &Ops,
     organization: &OrganizationId,
     filter: &ActivityFilter,
-) -> Result<Vec<SessionRow>> {
+) -> Result<Vec<ClientSession>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::sessions(&mut ops.db.read().await?, &filter.query(organization)).await?)
+    Ok(store::list_sessions(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }

@@ -12,7 +12,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::clock::Clock;
 use waypost_core::id::{OrganizationId, ServerId, StepId, VersionId, WalkthroughId};
 use waypost_core::{Error, Result, Timestamp};
-use waypost_store::analytics::{self as store, Packed, Wanted};
+use waypost_store::analytics::{self as store, LogQuery, PackedLog};
 pub use waypost_store::tool_call::RejectedCalls;
 use waypost_store::{Conn, Db, counted_call, server, tool_call, version, walkthrough};
 
@@ -251,17 +251,21 @@ pub async fn run<T: Send + 'static>(
     let versions = versions(&mut tx, organization, ask).await?;
     let before = ask.range.previous();
     let whole = TimeRange { from: if parts.before { before.from } else { ask.range.from }, to: ask.range.to };
-    let wanted =
-        Wanted { organization, server: ask.server_id.as_ref(), walkthrough: ask.walkthrough_id.as_ref(), range: whole };
-    let mut packed = Packed::default();
+    let wanted = LogQuery {
+        organization,
+        server: ask.server_id.as_ref(),
+        walkthrough: ask.walkthrough_id.as_ref(),
+        range: whole,
+    };
+    let mut packed = PackedLog::default();
     let (mut counted, mut rejected) = (Vec::new(), Vec::new());
     if parts.events {
-        store::events(&mut tx, wanted, &mut packed).await?;
+        store::read_events(&mut tx, wanted, &mut packed).await?;
     }
     if parts.calls {
-        store::calls(&mut tx, wanted, &mut packed).await?;
+        store::read_calls(&mut tx, wanted, &mut packed).await?;
         counted = counted_call::sum(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
-        rejected = tool_call::rejected(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
+        rejected = tool_call::sum_rejected(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
     }
     drop(tx);
     let (ask, range) = (ask.clone(), ask.range);
@@ -295,7 +299,7 @@ fn check(ask: &AnalyticsQuery) -> Result<()> {
 /// The versions of the walkthrough that is asked for. What is named is there, or it is an error.
 async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &AnalyticsQuery) -> Result<Vec<VersionSteps>> {
     if let Some(id) = &ask.server_id
-        && server::get(conn, organization, id).await?.is_none()
+        && server::find(conn, organization, id).await?.is_none()
     {
         return Err(Error::not_found("server"));
     }
@@ -305,7 +309,7 @@ async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Analytic
     }
     let heads = version::list(conn, organization, walkthrough_id).await?;
     let mut steps: HashMap<VersionId, Vec<(StepId, String)>> = HashMap::new();
-    for (version, step, title) in version::titles(conn, organization, walkthrough_id).await? {
+    for (version, step, title) in version::list_step_titles(conn, organization, walkthrough_id).await? {
         steps.entry(version).or_default().push((step, title));
     }
     let versions: Vec<VersionSteps> = heads
@@ -328,16 +332,16 @@ async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Analytic
 /// `unavailable` when the database is away.
 pub async fn pack_settled(db: &Db, clock: &dyn Clock) -> Result<()> {
     let now = clock.now();
-    let due = db.in_time(async { store::due(&mut db.read().await?, now).await }).await?;
+    let due = db.with_timeout(async { store::list_due(&mut db.read().await?, now).await }).await?;
     for due in due {
         loop {
             let once = async {
                 let mut tx = db.begin().await?;
-                let more = store::roll(&mut tx, &due, now).await?;
+                let more = store::roll_up(&mut tx, &due, now).await?;
                 tx.commit().await?;
                 Ok(more)
             };
-            match db.in_time(once).await {
+            match db.with_timeout(once).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 // The server was deleted meanwhile, or another process packs the same rows.

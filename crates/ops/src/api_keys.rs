@@ -74,7 +74,7 @@ pub async fn create(
     cx.random.fill(&mut bytes);
     let secret = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
     let mut tx = ops.db.begin().await?;
-    if organization::get(&mut tx, organization).await?.is_none() {
+    if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     if let Some(own) = own_key(cx, &mut tx, organization).await?
@@ -116,7 +116,7 @@ pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Ca
 
 async fn note_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Result<()> {
     let mut tx = ops.db.begin().await?;
-    store::used(&mut tx, &key.organization_id, &key.id, (cx.now(), before)).await?;
+    store::record_use(&mut tx, &key.organization_id, &key.id, (cx.now(), before)).await?;
     Ok(tx.commit().await?)
 }
 
@@ -135,7 +135,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// The key that `text` names, by id or by name.
@@ -146,7 +146,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     authorize(&cx.caller, Operation::KeyRead, organization)?;
     let mut conn = ops.db.read().await?;
     if let Ok(id) = text.parse::<ApiKeyId>()
-        && let Some(key) = store::get(&mut conn, organization, &id).await?
+        && let Some(key) = store::find(&mut conn, organization, &id).await?
     {
         return Ok(key);
     }
@@ -167,7 +167,7 @@ pub async fn update(
 ) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = old.clone();
     if let Some(text) = &changes.name {
         new.name = name::check("name", text)?;
@@ -205,13 +205,13 @@ pub async fn update(
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<()> {
     authorize(&cx.caller, Operation::KeyWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let key = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let key = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, key.scope)?;
     store::delete(&mut tx, organization, id).await?;
     let detail = described(&key);
     record(cx, &mut tx, organization, Entry { action: "key.delete", target: id.as_str(), detail }).await?;
     invitations::revoke_of(cx, &mut tx, organization, (id.as_str(), None)).await?;
-    for created in user_account::delete_keys(&mut tx, id.as_str()).await? {
+    for created in user_account::delete_api_keys(&mut tx, id.as_str()).await? {
         let detail = json!({ "name": created.name, "created_by": id });
         record(cx, &mut tx, organization, Entry { action: "key.delete", target: created.id.as_str(), detail }).await?;
         invitations::revoke_of(cx, &mut tx, organization, (created.id.as_str(), None)).await?;
@@ -226,7 +226,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Api
 /// `not_found` if the key was deleted since the request was authenticated.
 async fn own_key(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<Option<ApiKey>> {
     let Ok(id) = cx.caller.actor().parse::<ApiKeyId>() else { return Ok(None) };
-    store::get(tx, organization, &id).await?.map(Some).ok_or_else(not_found)
+    store::find(tx, organization, &id).await?.map(Some).ok_or_else(not_found)
 }
 
 /// Whether `key` has at most the rights and the time of `own`, and less of one of them: a leaked key must not become one that

@@ -55,8 +55,8 @@ pub(crate) async fn upsert(
     check_order(placement)?;
     // First of all: this locks the one row, so that changes of assignments come one after the other, and two who add at
     // the same time get different places.
-    tx.touch_config().await?;
-    let old = store::find(tx, organization, server_id, walkthrough_id).await?;
+    tx.bump_config_version().await?;
+    let old = store::find_by_walkthrough(tx, organization, server_id, walkthrough_id).await?;
     let new = match &old {
         Some(old) => Assignment {
             display_order: placement.display_order.unwrap_or(old.display_order),
@@ -70,7 +70,7 @@ pub(crate) async fn upsert(
             walkthrough_id: walkthrough_id.clone(),
             display_order: match placement.display_order {
                 Some(order) => order,
-                None => store::next_order(tx, organization, server_id).await?,
+                None => store::next_display_order(tx, organization, server_id).await?,
             },
             enabled: placement.enabled.unwrap_or(true),
             created_at: cx.now(),
@@ -116,7 +116,7 @@ fn check_order(placement: AssignmentPatch) -> Result<()> {
 /// `not_found` when there is none that the caller may know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<AssignmentView> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Changes place or switch, each only when it is given. What others change of the same assignment at the same moment
@@ -134,8 +134,8 @@ pub async fn update(
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     check_order(placement)?;
     let mut tx = ops.db.begin().await?;
-    tx.touch_config().await?;
-    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    tx.bump_config_version().await?;
+    let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let new = Assignment {
         display_order: placement.display_order.unwrap_or(old.assignment.display_order),
         enabled: placement.enabled.unwrap_or(old.assignment.enabled),
@@ -166,8 +166,8 @@ pub async fn reorder(
 ) -> Result<Vec<AssignmentView>> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    tx.touch_config().await?;
-    if server::get(&mut tx, organization, server).await?.is_none() {
+    tx.bump_config_version().await?;
+    if server::find(&mut tx, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }
     let mut left = store::list(&mut tx, organization, server).await?;
@@ -194,7 +194,7 @@ pub async fn reorder(
     if changed.is_empty() {
         return Ok(sorted);
     }
-    store::set_places(&mut tx, organization, &changed).await?;
+    store::set_display_orders(&mut tx, organization, &changed).await?;
     let ids: Vec<_> = sorted.iter().map(|listed| listed.assignment.id.as_str()).collect();
     let entry = Entry { action: "assignment.reorder", target: server.as_str(), detail: json!({ "order": ids }) };
     record(cx, &mut tx, organization, entry).await?;
@@ -209,7 +209,7 @@ pub async fn reorder(
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let found = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let found = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     delete_row(cx, &mut tx, &found.assignment).await?;
     tx.commit().await?;
     Ok(())
@@ -234,7 +234,7 @@ async fn insert(tx: &mut Tx, assignment: &Assignment) -> Result<()> {
     if store::insert(tx, assignment).await? {
         return Ok(());
     }
-    let there = server::get(tx, &assignment.organization_id, &assignment.server_id).await?;
+    let there = server::find(tx, &assignment.organization_id, &assignment.server_id).await?;
     Err(match there {
         None => Error::not_found("server"),
         Some(_) => Error::new(Code::WalkthroughNotFound, "There is no such walkthrough in this server's organisation."),
@@ -254,7 +254,7 @@ pub async fn unassign(
 ) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let found = store::find(&mut tx, organization, server, walkthrough).await?;
+    let found = store::find_by_walkthrough(&mut tx, organization, server, walkthrough).await?;
     let assignment = found.ok_or_else(not_found)?;
     delete_row(cx, &mut tx, &assignment).await?;
     tx.commit().await?;
@@ -273,7 +273,7 @@ pub async fn list(
 ) -> Result<Vec<AssignmentView>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     let mut conn = ops.db.read().await?;
-    if server::get(&mut conn, organization, server).await?.is_none() {
+    if server::find(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }
     Ok(store::list(&mut conn, organization, server).await?)
@@ -294,7 +294,7 @@ pub async fn list_for_walkthrough(
     if walkthrough::find(&mut conn, organization, id).await?.is_none() {
         return Err(Error::not_found("walkthrough"));
     }
-    Ok(store::list_of_walkthrough(&mut conn, organization, id).await?)
+    Ok(store::list_for_walkthrough(&mut conn, organization, id).await?)
 }
 
 /// Walkthroughs that could be placed on a server: not placed there, not archived, `text` in the title; `limit` at most.
@@ -310,8 +310,8 @@ pub async fn list_candidates(
 ) -> Result<Vec<AssignmentCandidate>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.db.read().await?;
-    if server::get(&mut conn, organization, server).await?.is_none() {
+    if server::find(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }
-    Ok(store::candidates(&mut conn, organization, server, (&name::clean(text), limit)).await?)
+    Ok(store::list_candidates(&mut conn, organization, server, (&name::clean(text), limit)).await?)
 }

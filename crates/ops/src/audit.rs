@@ -74,7 +74,7 @@ pub(crate) async fn record_edit(
         entry.detail["edits"] = edits.into();
         entry.detail["last_edit_at"] = now.rfc3339().into();
         if audit::update_detail(tx, organization, &session.audit_event_id, entry.detail.clone()).await? {
-            return Ok(editing_session::put(tx, &EditingSession { edits, expires_at, ..session }).await?);
+            return Ok(editing_session::upsert(tx, &EditingSession { edits, expires_at, ..session }).await?);
         }
     }
     entry.detail["edits"] = 1.into();
@@ -87,5 +87,5 @@ pub(crate) async fn record_edit(
         edits: 1,
         expires_at,
     };
-    Ok(editing_session::put(tx, &session).await?)
+    Ok(editing_session::upsert(tx, &session).await?)
 }

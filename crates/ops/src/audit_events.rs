@@ -64,7 +64,7 @@ pub async fn list(
 #[derive(Debug)]
 pub struct Export {
     organization_id: OrganizationId,
-    filter: store::Filter,
+    filter: store::AuditFilter,
     last: Option<AuditEventId>,
     read: usize,
     done: bool,
@@ -127,14 +127,14 @@ impl Export {
 async fn read(
     conn: &mut Conn,
     organization: &OrganizationId,
-    filter: &store::Filter,
+    filter: &store::AuditFilter,
     (before, limit): (Option<&AuditEventId>, u32),
 ) -> Result<Vec<AuditEventView>> {
     let events = store::search(conn, organization, filter, (before, i64::from(limit))).await?;
     let mut actors: Vec<&str> = events.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
-    let names = store::names(conn, organization, &actors).await?;
+    let names = store::find_actor_names(conn, organization, &actors).await?;
     let listed = |event: AuditEvent| {
         let actor_name = names.get(&event.actor).cloned();
         AuditEventView { event, actor_name }
@@ -143,7 +143,7 @@ async fn read(
 }
 
 /// The filter as the store takes it: who is named by an address or a name is found.
-async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &Filter) -> Result<store::Filter> {
+async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &Filter) -> Result<store::AuditFilter> {
     if let (Some(from), Some(to)) = (filter.from, filter.to)
         && from > to
     {
@@ -153,7 +153,7 @@ async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &Filter
     let is_id = ["usr_", "key_", "srv_"].iter().any(|prefix| actor.starts_with(prefix));
     let actor = if actor.is_empty() || is_id || matches!(actor.as_str(), "operator" | "visitor") {
         actor
-    } else if let Some(member) = user::find_member(conn, organization, &email::key(&actor)).await? {
+    } else if let Some(member) = user::find_member_by_email(conn, organization, &email::key(&actor)).await? {
         member.user_id.to_string()
     } else if let Some(key) = api_key::find_by_name(conn, organization, &name::clean(&actor)).await? {
         key.id.to_string()
@@ -161,7 +161,7 @@ async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &Filter
         let message = "There is no member with this address and no key with this name. Who is gone is found by id.";
         return Err(Error::invalid("actor", message));
     };
-    Ok(store::Filter {
+    Ok(store::AuditFilter {
         act: text("act", filter.act.as_deref())?,
         actor,
         target: text("target", filter.target.as_deref())?,

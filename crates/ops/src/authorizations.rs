@@ -8,8 +8,8 @@ use waypost_core::id::AuthorizationRequestId;
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
 use waypost_core::{Error, Result};
-use waypost_store::authorization_request::{self as store, Key};
-use waypost_store::open_rows::{self, Bounds, Table};
+use waypost_store::authorization_request::{self as store, AuthorizationRequestKey};
+use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::{expired, oauth_client};
 
 use crate::Ops;
@@ -19,7 +19,7 @@ use crate::oauth_clients::UNUSED_LIFETIME_MS;
 pub const LIFETIME_MS: i64 = 30 * 60 * 1_000;
 
 /// Requests that are kept of those that are neither completed nor waiting for a code that was sent.
-pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_place: 10_000, share: 100 };
+pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 10_000, share: 100 };
 
 /// Keeps a request of the browser with the cookie `browser`, which came from `network`. If there are as many as [`BOUNDS`]
 /// allows, it replaces an older one.
@@ -29,7 +29,7 @@ pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_place: 10_000, share
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     let key = (request.server_id.as_str(), network);
-    open_rows::make_room(&mut tx, Table::AuthorizationRequests, key, BOUNDS).await?;
+    open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, key, BOUNDS).await?;
     store::insert(&mut tx, request, &hash(browser), network).await?;
     Ok(tx.commit().await?)
 }
@@ -41,7 +41,12 @@ pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, ne
 pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str) -> Result<AuthorizationRequest> {
     let id: AuthorizationRequestId = id.parse().map_err(|_| not_found())?;
     let browser_hash = hash(browser);
-    let key = Key { organization: &server.organization_id, server: &server.id, id: &id, browser_hash: &browser_hash };
+    let key = AuthorizationRequestKey {
+        organization: &server.organization_id,
+        server: &server.id,
+        id: &id,
+        browser_hash: &browser_hash,
+    };
     store::find(&mut ops.db.read().await?, key, cx.now()).await?.ok_or_else(not_found)
 }
 
@@ -52,15 +57,20 @@ pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str)
 pub async fn consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     let browser_hash = hash(browser);
-    if !store::consent(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
+    if !store::record_consent(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
         return Err(not_found());
     }
     Ok(tx.commit().await?)
 }
 
 /// The key of a request that was found.
-pub(crate) fn key_of<'a>(request: &'a AuthorizationRequest, browser_hash: &'a str) -> Key<'a> {
-    Key { organization: &request.organization_id, server: &request.server_id, id: &request.id, browser_hash }
+pub(crate) fn key_of<'a>(request: &'a AuthorizationRequest, browser_hash: &'a str) -> AuthorizationRequestKey<'a> {
+    AuthorizationRequestKey {
+        organization: &request.organization_id,
+        server: &request.server_id,
+        id: &request.id,
+        browser_hash,
+    }
 }
 
 pub(crate) fn not_found() -> Error {

@@ -7,7 +7,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::ToolCallId;
 use waypost_core::server::Server;
 use waypost_core::{Error, Timestamp};
-use waypost_store::recorder::Record;
+use waypost_store::recorder::RecorderEntry;
 use waypost_store::tool_call::ToolCall;
 
 use crate::hosting::Hosting;
@@ -72,7 +72,7 @@ impl CallContext {
             CallOutcome::Failed(error) => error.code.as_str(),
         };
         let row = self.row(cx, server, &owner, outcome);
-        hosting.recorder.record(Record::Call(Box::new(row))).await;
+        hosting.recorder.record(RecorderEntry::Call(Box::new(row))).await;
         sessions::record_use(cx, hosting, server, (self, &owner)).await;
     }
 }

@@ -30,7 +30,7 @@ pub async fn create(
 ) -> Result<(Server, ClaimLink)> {
     authorize(&cx.caller, Operation::ClaimLinkCreate, organization)?;
     let mut tx = ops.db.begin().await?;
-    let server = server::get(&mut tx, organization, server).await?.ok_or_else(|| Error::not_found("server"))?;
+    let server = server::find(&mut tx, organization, server).await?.ok_or_else(|| Error::not_found("server"))?;
     if !claim_link::is_label(label) || try_it::is_test_id(label) {
         let message = "A tracking ID of yours has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ - and does not begin with \
                        `claim~` or `test~`. IDs that the public page generated need no link.";

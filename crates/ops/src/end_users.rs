@@ -9,9 +9,9 @@ use waypost_core::personal;
 use waypost_core::progress::Status;
 use waypost_core::ticket::Ticket;
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_store::activity::{self, Event, Query, SessionRow};
+use waypost_store::activity::{self, ActivityQuery, ClientSession, WalkthroughEvent};
 use waypost_store::end_user as store;
-pub use waypost_store::end_user::{EndUser, Extent, Standing};
+pub use waypost_store::end_user::{EndUser, EndUserAttempt, EndUserDataCounts};
 use waypost_store::tool_call::ToolCall;
 
 use crate::audit::{Entry, record};
@@ -69,7 +69,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
     if text.is_some_and(|text| text.chars().count() > MAX_SEARCH || text.contains('\0')) {
         return Err(Error::invalid("q", format!("A search has at most {MAX_SEARCH} characters, and no NUL.")));
     }
-    let search = store::Search {
+    let search = store::EndUserSearch {
         text,
         server: search.server_id.as_ref(),
         walkthrough: search.walkthrough_id.as_ref(),
@@ -87,7 +87,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
 /// `not_found` when there is none, or in an organisation that the caller may not know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// The attempts of an end user, those that changed last first.
@@ -99,27 +99,32 @@ pub async fn list_progress(
     ops: &Ops,
     organization: &OrganizationId,
     id: &EndUserId,
-) -> Result<Vec<Standing>> {
+) -> Result<Vec<EndUserAttempt>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::standings(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::list_attempts(&mut ops.db.read().await?, organization, id).await?)
 }
 
 /// How much an erasure would destroy.
 ///
 /// # Errors
 /// As [`get`].
-pub async fn get_extent(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
+pub async fn get_extent(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &EndUserId,
+) -> Result<EndUserDataCounts> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::extent(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::count_data(&mut ops.db.read().await?, organization, id).await?)
 }
 
 /// Something on an end user's time line.
 #[derive(Debug, Clone)]
 pub enum TimelineEntry {
     /// A client came.
-    Session(SessionRow),
+    Session(ClientSession),
     /// Something happened to an attempt.
-    Event(Event),
+    Event(WalkthroughEvent),
     /// A tool was called.
     Call(ToolCall),
     /// A ticket was opened.
@@ -186,7 +191,7 @@ pub async fn get_timeline(
             |it: &TimelineEntry| before.as_ref().is_none_or(|(at, id)| (it.at(), it.id()) < (*at, id.as_str()));
         moments.extend(tickets.map(|named| TimelineEntry::Ticket(Box::new(named.ticket))).filter(is_older));
     }
-    let query = Query {
+    let query = ActivityQuery {
         organization,
         server: None,
         end_user: Some(id),
@@ -197,13 +202,13 @@ pub async fn get_timeline(
         limit: i64::from(limit),
     };
     if kinds.sessions {
-        moments.extend(activity::sessions(&mut conn, &query).await?.into_iter().map(TimelineEntry::Session));
+        moments.extend(activity::list_sessions(&mut conn, &query).await?.into_iter().map(TimelineEntry::Session));
     }
     if kinds.events {
-        moments.extend(activity::events(&mut conn, &query).await?.into_iter().map(TimelineEntry::Event));
+        moments.extend(activity::list_events(&mut conn, &query).await?.into_iter().map(TimelineEntry::Event));
     }
     if kinds.calls {
-        moments.extend(activity::calls(&mut conn, &query).await?.into_iter().map(TimelineEntry::Call));
+        moments.extend(activity::list_calls(&mut conn, &query).await?.into_iter().map(TimelineEntry::Call));
     }
     moments.sort_by(|a, b| (b.at(), b.id()).cmp(&(a.at(), a.id())));
     moments.truncate(limit as usize);
@@ -274,11 +279,11 @@ fn readable(row: &str) -> Value {
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     let mut tx = ops.db.begin().await?;
-    let extent = store::extent(&mut tx, organization, id).await?;
+    let extent = store::count_data(&mut tx, organization, id).await?;
     if !store::delete(&mut tx, organization, id).await? {
         return Err(not_found());
     }
-    let Extent { attempts, events, calls, sessions, grants, tickets } = extent;
+    let EndUserDataCounts { attempts, events, calls, sessions, oauth_grants: grants, tickets } = extent;
     let detail = json!({
         "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": grants, "tickets": tickets,
     });

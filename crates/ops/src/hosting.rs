@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// # Errors
 /// `unavailable` when the time is up: whether something was changed is not known then.
 pub async fn with_timeout<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::new(Code::Unavailable, UNAVAILABLE).caused_by(waypost_store::Error::Slow);
+    let late = || Error::new(Code::Unavailable, UNAVAILABLE).caused_by(waypost_store::Error::Timeout);
     tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -189,7 +189,7 @@ impl Hosting {
             return Ok(version);
         }
         let mut conn = self.read().await?;
-        let version = version::load(&mut conn, organization, id)
+        let version = version::find_with_steps(&mut conn, organization, id)
             .await?
             .ok_or_else(|| Error::internal(format!("the version {id} is referred to and not there")))?;
         let version = Arc::new(version);

@@ -6,7 +6,7 @@
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::seal::{Keyring, SealLocation};
 use waypost_core::{Code, Error, Result};
-use waypost_store::idempotency::{self as store, Claim};
+use waypost_store::idempotency::{self as store, IdempotencyClaim};
 
 use crate::Ops;
 
@@ -42,7 +42,7 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
         Caller::Member { organization_id, .. } => Some(organization_id.clone()),
         _ => None,
     };
-    let claim = Claim {
+    let claim = IdempotencyClaim {
         actor: cx.caller.actor().to_owned(),
         key: key.to_owned(),
         organization_id,

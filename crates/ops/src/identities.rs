@@ -59,7 +59,7 @@ pub async fn find_issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
     match (server.auth_type, &server.oauth_config_id) {
         (AuthType::PlatformOauth, _) => Ok(Some(ISSUER.to_owned())),
         (AuthType::CustomOauth, Some(id)) => {
-            let config = oauth_config::get(&mut ops.db.read().await?, &server.organization_id, id).await?;
+            let config = oauth_config::find(&mut ops.db.read().await?, &server.organization_id, id).await?;
             Ok(config.as_ref().and_then(issuer_of))
         }
         _ => Ok(None),
@@ -130,7 +130,7 @@ async fn seen_again(
         last_sign_in_at: cx.now(),
         ..found
     };
-    store::signed_in(tx, &identity, email.map(|email| email.key.as_str())).await?;
+    store::record_sign_in(tx, &identity, email.map(|email| email.key.as_str())).await?;
     Ok(identity)
 }
 
@@ -145,7 +145,7 @@ async fn seen_first(
     let now = cx.now();
     let other = match email {
         Some(email) if link_verified_email && claims.email_verified => {
-            store::find_to_link(tx, organization, &claims.issuer, &email.key).await?
+            store::find_linkable(tx, organization, &claims.issuer, &email.key).await?
         }
         _ => None,
     };

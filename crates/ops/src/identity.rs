@@ -16,7 +16,7 @@ use waypost_core::secret::{SecretKey, hash};
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::progress::NewEndUser;
-use waypost_store::recorder::Record;
+use waypost_store::recorder::RecorderEntry;
 use waypost_store::session::NewSession;
 use waypost_store::{end_user, session};
 
@@ -215,7 +215,7 @@ pub(crate) async fn claim_email(
         return Ok(());
     }
     let (Some(id), organization) = (&identity.end_user_id, &server.organization_id) else { return Ok(()) };
-    let known = end_user::claimed_email(&mut hosting.read().await?, organization, id).await?;
+    let known = end_user::find_claimed_email(&mut hosting.read().await?, organization, id).await?;
     match email {
         None if known.is_none() => Err(required()),
         Some(email) if known.as_ref() != Some(&email.address) => {
@@ -402,7 +402,7 @@ async fn find_by_handle(
     };
     let Some(mut known) = found else { return Ok(None) };
     if now.since(known.last_used_at) >= USED_EVERY_MS {
-        hosting.recorder.record(Record::Used { handle_hash, at: now }).await;
+        hosting.recorder.record(RecorderEntry::HandleUse { handle_hash, at: now }).await;
         known.last_used_at = now;
     }
     hosting.identities.insert(key, known.clone());

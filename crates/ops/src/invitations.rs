@@ -58,7 +58,7 @@ pub async fn create(
     still_inviter(cx, &mut tx, organization, role).await?;
     not_a_member(&mut tx, organization, &email.key).await?;
     replaceable(cx, &mut tx, organization, (&email.key, None)).await?;
-    let replaced = store::revoke_of_address(&mut tx, organization, (&email.key, None), now).await?;
+    let replaced = store::revoke_for_email(&mut tx, organization, (&email.key, None), now).await?;
     bounded(cx, &mut tx, organization).await?;
     let invitation = Invitation {
         id: InvitationId::new(now, &*cx.random),
@@ -99,7 +99,7 @@ pub async fn list(
     let mut conn = ops.db.read().await?;
     let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
     let actors: Vec<&str> = found.iter().map(|it| it.invited_by.as_str()).collect();
-    let names = audit::names(&mut conn, organization, &actors).await?;
+    let names = audit::find_actor_names(&mut conn, organization, &actors).await?;
     let listed = |invitation: Invitation| {
         let invited_by = names.get(&invitation.invited_by).cloned();
         InvitationView { invitation, invited_by }
@@ -114,8 +114,8 @@ pub async fn list(
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
     authorize(&cx.caller, Operation::InvitationRead, organization)?;
     let mut conn = ops.db.read().await?;
-    let invitation = store::get(&mut conn, organization, id).await?.ok_or_else(not_found)?;
-    let mut names = audit::names(&mut conn, organization, &[&invitation.invited_by]).await?;
+    let invitation = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
+    let mut names = audit::find_actor_names(&mut conn, organization, &[&invitation.invited_by]).await?;
     let invited_by = names.remove(&invitation.invited_by);
     Ok(InvitationView { invitation, invited_by })
 }
@@ -128,7 +128,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Invit
 pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<()> {
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let invitation = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let invitation = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, invitation.role)?;
     // The statement decides, not what was read before: somebody may be accepting it at this moment.
     if store::revoke(&mut tx, organization, id, cx.now()).await? {
@@ -137,7 +137,7 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
         tx.commit().await?;
         return Ok(());
     }
-    let now = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let now = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     if now.state(cx.now()) == InvitationState::Accepted {
         let message = format!("{} has accepted the invitation. Remove the member instead.", now.email);
         return Err(Error::new(Code::Conflict, message));
@@ -159,13 +159,13 @@ pub async fn resend(
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
     let inviting = lock(&mut tx, organization).await?;
-    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, old.role)?;
     still_inviter(cx, &mut tx, organization, old.role).await?;
     let key = email::key(&old.email);
     not_a_member(&mut tx, organization, &key).await?;
     replaceable(cx, &mut tx, organization, (&key, Some(id))).await?;
-    store::revoke_of_address(&mut tx, organization, (&key, Some(id)), now).await?;
+    store::revoke_for_email(&mut tx, organization, (&key, Some(id)), now).await?;
     if old.state(now) != InvitationState::Pending {
         bounded(cx, &mut tx, organization).await?;
     }
@@ -203,7 +203,7 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization
     if !store::lock(tx, organization).await? {
         return Err(Error::not_found("organisation"));
     }
-    organization::get(tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))
+    organization::find(tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))
 }
 
 /// Revokes the open invitations of an actor whose membership ends, whose role changes, or whose key is deleted; with `only`,
@@ -215,7 +215,7 @@ pub(crate) async fn revoke_of(
     (inviter, only): (&str, Option<Role>),
 ) -> Result<()> {
     store::lock(tx, organization).await?;
-    for id in store::revoke_of_inviter(tx, organization, (inviter, only), cx.now()).await? {
+    for id in store::revoke_by_inviter(tx, organization, (inviter, only), cx.now()).await? {
         let entry =
             Entry { action: "invitation.revoke", target: id.as_str(), detail: json!({ "invited_by": inviter }) };
         record(cx, tx, organization, entry).await?;
@@ -227,9 +227,9 @@ pub(crate) async fn revoke_of(
 /// may have changed, since the request was authenticated.
 async fn still_inviter(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, role: Role) -> Result<()> {
     let own = if let Ok(user) = cx.caller.actor().parse::<UserId>() {
-        user::get_member(tx, organization, &user).await?.map(|member| member.role)
+        user::find_member(tx, organization, &user).await?.map(|member| member.role)
     } else if let Ok(key) = cx.caller.actor().parse::<ApiKeyId>() {
-        api_key::get(tx, organization, &key).await?.map(|key| key.scope)
+        api_key::find(tx, organization, &key).await?.map(|key| key.scope)
     } else {
         return Ok(());
     };
@@ -250,7 +250,7 @@ async fn replaceable(
     organization: &OrganizationId,
     of: (&str, Option<&InvitationId>),
 ) -> Result<()> {
-    let Some(role) = store::highest_open_role(tx, organization, of, cx.now()).await? else { return Ok(()) };
+    let Some(role) = store::find_highest_pending_role(tx, organization, of, cx.now()).await? else { return Ok(()) };
     authorize_role(&cx.caller, role).map_err(|_| {
         let message = format!(
             "This address is invited with the role `{role}`, which is above yours. Ask an `{role}` to revoke that \
@@ -261,7 +261,7 @@ async fn replaceable(
 }
 
 async fn not_a_member(tx: &mut Tx, organization: &OrganizationId, email_key: &str) -> Result<()> {
-    match user::find_member(tx, organization, email_key).await? {
+    match user::find_member_by_email(tx, organization, email_key).await? {
         None => Ok(()),
         Some(member) => {
             let message = format!("{} is a member already. Change the role in the list of members.", member.email);

@@ -49,13 +49,13 @@ impl JobLeases {
 
 impl Leases for JobLeases {
     fn acquire<'a>(&'a self, job: &'static str, lifetime: Duration) -> LeaseResult<'a, bool> {
-        Box::pin(async move { Ok(self.is_alone() || self.db.in_time(self.write(job, Some(lifetime))).await?) })
+        Box::pin(async move { Ok(self.is_alone() || self.db.with_timeout(self.write(job, Some(lifetime))).await?) })
     }
 
     fn release<'a>(&'a self, job: &'static str) -> LeaseResult<'a, ()> {
         Box::pin(async move {
             if !self.is_alone() {
-                self.db.in_time(self.write(job, None)).await?;
+                self.db.with_timeout(self.write(job, None)).await?;
             }
             Ok(())
         })

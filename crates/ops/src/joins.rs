@@ -21,7 +21,7 @@ use waypost_core::server::Server;
 use waypost_core::version::Version;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result, Timestamp};
-pub use waypost_store::join::Listed;
+pub use waypost_store::join::JoinSummary;
 use waypost_store::progress::ProgressKey;
 use waypost_store::{Conn, Tx, end_user, join as store, session, version};
 
@@ -186,7 +186,7 @@ pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &
     if !is_secret(&claim.tracking_id) && is_spent(&mut conn, server, &from, claim).await? {
         return Ok(false);
     }
-    Ok(store::claimed_by(&mut conn, organization, &from).await?.is_none())
+    Ok(store::find_claimant(&mut conn, organization, &from).await?.is_none())
 }
 
 /// Whether a tracking ID in its stored form is that of a personal ID, which only its holder knows.
@@ -198,7 +198,7 @@ fn is_secret(tracking_id: &str) -> bool {
 /// hands. The time at which a link was shown would not do: an undo may be committing at that moment.
 async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &ProgressClaim) -> Result<bool> {
     let Some(issued_at) = claim.issued_at else { return Ok(true) };
-    Ok(store::is_spent(conn, &server.organization_id, &server.id, (from, issued_at)).await?)
+    Ok(store::is_claim_link_spent(conn, &server.organization_id, &server.id, (from, issued_at)).await?)
 }
 
 /// One join that is being made.
@@ -229,7 +229,7 @@ impl Joining<'_> {
         let Self { cx, server, from, to, .. } = self;
         let (organization, now) = (&server.organization_id, cx.now());
         let mut tx = self.hosting.ops.db.begin().await?;
-        let there = store::lock_users(&mut tx, organization, (from, to)).await?;
+        let there = store::lock_end_users(&mut tx, organization, (from, to)).await?;
         if !there.contains(to) {
             return Err(identity::sign_in_required());
         }
@@ -237,7 +237,7 @@ impl Joining<'_> {
             return Ok(None);
         }
         let mut undo = JoinUndo::default();
-        for (walkthrough, from, to) in store::open_of_both(&mut tx, organization, &server.id, (from, to)).await? {
+        for (walkthrough, from, to) in store::lock_open_attempts(&mut tx, organization, &server.id, (from, to)).await? {
             let from_version = self.version(&mut tx, &from.version_id).await?;
             let to_version = match &to {
                 Some(to) => Some(self.version(&mut tx, &to.version_id).await?),
@@ -298,7 +298,7 @@ impl Joining<'_> {
         }
         // A tracking id that somebody has claimed on another server is theirs on this one, too.
         let owner = match self.kind {
-            JoinKind::Tracking => store::claimed_by(tx, organization, &self.from).await?,
+            JoinKind::Tracking => store::find_claimant(tx, organization, &self.from).await?,
             JoinKind::Handle | JoinKind::Session => None,
         };
         Ok(owner.is_none_or(|owner| owner == self.to))
@@ -318,11 +318,11 @@ impl Joining<'_> {
             server_id: self.server.id.clone(),
             walkthrough_id: walkthrough.clone(),
         };
-        store::save(tx, organization, &joined.from).await?;
+        store::update_attempt(tx, organization, &joined.from).await?;
         if joined.is_new {
-            store::open_new(tx, &key, &joined.to).await?;
+            store::insert_attempt(tx, &key, &joined.to).await?;
         } else {
-            store::save(tx, organization, &joined.to).await?;
+            store::update_attempt(tx, organization, &joined.to).await?;
         }
         store::copy_completions(tx, organization, (&joined.from.id, &joined.to.id)).await?;
         let event = EventId::new(now, &*self.cx.random);
@@ -341,7 +341,7 @@ impl Joining<'_> {
 
 async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Version> {
     let missing = || Error::internal(format!("the version {id} is referred to and not there"));
-    version::load(conn, organization, id).await?.ok_or_else(missing)
+    version::find_with_steps(conn, organization, id).await?.ok_or_else(missing)
 }
 
 /// The joins of an organisation, newest first, those that were undone included.
@@ -362,7 +362,7 @@ pub async fn list_page(
     ops: &Ops,
     organization: &OrganizationId,
     (before, limit): (Option<&JoinId>, u32),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<JoinSummary>> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     Ok(store::list_page(&mut ops.db.read().await?, organization, before, i64::from(limit)).await?)
 }
@@ -383,7 +383,7 @@ pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &Organizatio
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Takes a join back: the user loses what only the anonymous user had brought, whose progress and handles open again.
@@ -406,11 +406,11 @@ pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinI
 async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
-    let mut join = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    store::lock_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
-    let Some(undo) = store::set_undone(&mut tx, organization, id, now).await? else {
+    let mut join = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    store::lock_end_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
+    let Some(undo) = store::mark_undone(&mut tx, organization, id, now).await? else {
         // Read again: it may have been undone since it was read above.
-        return store::get(&mut tx, organization, id).await?.ok_or_else(not_found);
+        return store::find(&mut tx, organization, id).await?.ok_or_else(not_found);
     };
     for (walkthrough, taken) in &undo.walkthroughs {
         let key = ProgressKey {
@@ -432,9 +432,9 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
 /// Takes back what a join did to one walkthrough. Attempts that the user has closed since are history and stay.
 async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, now: Timestamp) -> Result<()> {
     let organization = &key.organization_id;
-    if let Some(present) = store::open(tx, key).await? {
+    if let Some(present) = store::lock_open_attempt(tx, key).await? {
         let version = load(tx, organization, &present.version_id).await?;
-        let shared = store::shared_completions(tx, organization, (&taken.from, &present.id)).await?;
+        let shared = store::list_shared_completions(tx, organization, (&taken.from, &present.id)).await?;
         let still = shared.iter().map(|(_, ordinal)| *ordinal).collect();
         let pinned = PinnedAttempt { attempt: &present, version: &version };
         let restored = rules::undo(taken, pinned, &still, now);
@@ -444,10 +444,10 @@ async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, no
             }
         }
         if restored != present {
-            store::save(tx, organization, &restored).await?;
+            store::update_attempt(tx, organization, &restored).await?;
         }
     }
-    store::reopen(tx, organization, &taken.from).await?;
+    store::reopen_attempt(tx, organization, &taken.from).await?;
     Ok(())
 }
 

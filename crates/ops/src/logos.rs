@@ -51,7 +51,7 @@ pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Re
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let png = TURN.recode(file).await?;
     let mut tx = ops.db.begin().await?;
-    organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    organization::find(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     store::set(&mut tx, org, &png, cx.now()).await?;
     let detail = json!({ "logo": "set", "bytes": png.len() });
     record(cx, &mut tx, org, Entry { action: "organization.logo", target: org.as_str(), detail }).await?;
@@ -65,7 +65,7 @@ pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Re
 pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let mut tx = ops.db.begin().await?;
-    organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    organization::find(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     if store::delete(&mut tx, org).await? {
         let entry = Entry { action: "organization.logo", target: org.as_str(), detail: json!({ "logo": "none" }) };
         record(cx, &mut tx, org, entry).await?;
@@ -80,7 +80,7 @@ pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
 /// `not_found` in an organisation that is not the caller's; `unavailable` when the database is away.
 pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
-    Ok(store::get(&mut ops.db.read().await?, org).await?)
+    Ok(store::find(&mut ops.db.read().await?, org).await?)
 }
 
 /// The logo of an organisation, a PNG, for its members.
@@ -89,7 +89,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec
 /// `not_found` in an organisation that the caller may not know of; `unavailable` when the database is away.
 pub async fn show(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
-    Ok(store::get(&mut ops.db.read().await?, org).await?)
+    Ok(store::find(&mut ops.db.read().await?, org).await?)
 }
 
 /// When the logo of an organisation was set, for its members; none when it has none.
@@ -98,7 +98,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Ve
 /// As [`show`].
 pub async fn updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
-    Ok(store::updated_at(&mut ops.db.read().await?, org).await?)
+    Ok(store::find_updated_at(&mut ops.db.read().await?, org).await?)
 }
 
 /// How the pages of an organisation look.
@@ -108,8 +108,8 @@ pub async fn updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Opt
 pub async fn branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
     let mut conn = ops.db.read().await?;
-    let name = organization::get(&mut conn, org).await?.ok_or_else(|| Error::not_found("organisation"))?.name;
-    Ok(Branding { name, logo: store::updated_at(&mut conn, org).await? })
+    let name = organization::find(&mut conn, org).await?.ok_or_else(|| Error::not_found("organisation"))?.name;
+    Ok(Branding { name, logo: store::find_updated_at(&mut conn, org).await? })
 }
 
 /// The right to decode a picture.

@@ -158,7 +158,7 @@ impl Notifications {
                 body: &email_text.text,
                 created_at,
             };
-            email_queue::insert(tx, &email).await?;
+            email_queue::enqueue(tx, &email).await?;
         }
         Ok(notice.to.len().min(room))
     }
@@ -227,7 +227,7 @@ async fn finish(
             // The page says that an answer was not sent.
             if email_queue::delete(&mut tx, email).await? {
                 if let Some(comment) = &email.comment_id {
-                    ticket_comment::set_unsent(&mut tx, &email.organization_id, comment).await?;
+                    ticket_comment::mark_unsent(&mut tx, &email.organization_id, comment).await?;
                 }
                 notifier.record_discarded();
             }
@@ -255,18 +255,18 @@ async fn digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
 /// What to tell the owners and admins about the new tickets of a server.
 async fn opened(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notification>> {
     let id = &due.organization_id;
-    let new = ticket_digest::take(tx, due).await?;
+    let new = ticket_digest::consume_tickets(tx, due).await?;
     let mut tickets = Vec::new();
     for ticket_id in new.iter().rev().take(DIGEST_TICKETS) {
-        tickets.extend(ticket::get(tx, id, ticket_id).await?.map(|named| named.ticket));
+        tickets.extend(ticket::find(tx, id, ticket_id).await?.map(|named| named.ticket));
     }
     if tickets.is_empty() {
         return Ok(None);
     }
-    let Some(organization) = organization::get(tx, id).await? else { return Ok(None) };
+    let Some(organization) = organization::find(tx, id).await? else { return Ok(None) };
     let members = user::list_members(tx, id).await?;
     let team = members.into_iter().filter(|member| member.role.covers(Role::Admin)).map(|member| member.email);
-    let product = server::get(tx, id, &due.server_id).await?.map(|server| server.name);
+    let product = server::find(tx, id, &due.server_id).await?.map(|server| server.name);
     Ok(Some(Notification {
         ticket: tickets.remove(0),
         kind: NotificationKind::Opened { others: tickets, count: new.len() },

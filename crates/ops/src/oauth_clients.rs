@@ -9,7 +9,7 @@ use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient}
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
-use waypost_store::open_rows::{self, Bounds, Table};
+use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::{Tx, oauth_client as store};
 
 use crate::Ops;
@@ -25,7 +25,7 @@ const MAX_NAME: usize = 200;
 /// A registration that was not used expires after this long.
 pub const UNUSED_LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Registrations that are kept while they are not used. A class of 300 people behind one address has room for three each.
-pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_place: 5_000, share: 100 };
+pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 5_000, share: 100 };
 /// Registrations of a server within an hour that have an entry in the audit log, which nobody may delete.
 const RECORDED: u32 = 10;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
@@ -85,7 +85,9 @@ pub async fn register(
     };
     let mut tx = ops.db.begin().await.map_err(waypost_core::Error::from)?;
     let key = (server.id.as_str(), network);
-    open_rows::make_room(&mut tx, Table::OauthClients, key, BOUNDS).await.map_err(waypost_core::Error::from)?;
+    open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, key, BOUNDS)
+        .await
+        .map_err(waypost_core::Error::from)?;
     store::insert(&mut tx, &client, network).await.map_err(waypost_core::Error::from)?;
     record_registration(cx, &mut tx, &client).await?;
     tx.commit().await.map_err(waypost_core::Error::from)?;
@@ -96,7 +98,7 @@ pub async fn register(
 /// log. For the same reason only the first [`RECORDED`] of an hour have an entry; using a client is always recorded
 /// (`grant.create`).
 async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> waypost_core::Result<()> {
-    let before = store::nth_newest_unused(tx, &client.server_id, RECORDED + 1).await?;
+    let before = store::find_nth_newest_unused(tx, &client.server_id, RECORDED + 1).await?;
     if before.is_some_and(|at| cx.now().since(at) < HOUR_MS) {
         return Ok(());
     }

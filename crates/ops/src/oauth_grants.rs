@@ -15,7 +15,9 @@ use waypost_core::scope::Scopes;
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
 use waypost_core::{Code as ErrorCode, Error, Result, Timestamp};
-use waypost_store::oauth_grant::{self as store, Access, Code, Consumed, Pair, Rotated};
+use waypost_store::oauth_grant::{
+    self as store, AccessToken, AuthorizationCode, CodeOutcome, RefreshOutcome, TokenPair,
+};
 use waypost_store::{Tx, authorization_request, oauth_client, oauth_consent};
 
 use crate::Ops;
@@ -41,7 +43,7 @@ const MAX_TOKEN: usize = 128;
 
 /// Access tokens that were found good within the last second.
 #[derive(Debug, Clone)]
-pub(crate) struct TokenCache(Cache<(ServerId, String), Access>);
+pub(crate) struct TokenCache(Cache<(ServerId, String), AccessToken>);
 
 impl Default for TokenCache {
     fn default() -> Self {
@@ -112,7 +114,7 @@ pub async fn find_consent_for(
     end_user: &EndUserId,
 ) -> Result<Option<Scopes>> {
     let redirect = redirect_uri::for_consent(redirect_uri);
-    let key = oauth_consent::Key { organization, server, end_user, client_id, redirect: &redirect };
+    let key = oauth_consent::ConsentKey { organization, server, end_user, client_id, redirect: &redirect };
     let found = oauth_consent::find(&mut ops.db.read().await?, key).await?;
     Ok(found.and_then(|scope| Scopes::parse(&scope).ok()))
 }
@@ -121,8 +123,8 @@ fn consent_key<'a>(
     request: &'a AuthorizationRequest,
     end_user: &'a EndUserId,
     redirect: &'a str,
-) -> oauth_consent::Key<'a> {
-    oauth_consent::Key {
+) -> oauth_consent::ConsentKey<'a> {
+    oauth_consent::ConsentKey {
         organization: &request.organization_id,
         server: &request.server_id,
         end_user,
@@ -157,8 +159,8 @@ pub async fn issue_code(
     // What was allowed before stays allowed: asking for more later must not lose it.
     let before = oauth_consent::find(&mut tx, key).await?.and_then(|scope| Scopes::parse(&scope).ok());
     let allowed = before.map_or(asked, |before| before.union(&asked));
-    oauth_consent::put(&mut tx, key, &allowed.to_string(), now).await?;
-    oauth_client::used(&mut tx, &request.server_id, &request.client_id, now).await?;
+    oauth_consent::upsert(&mut tx, key, &allowed.to_string(), now).await?;
+    oauth_client::record_use(&mut tx, &request.server_id, &request.client_id, now).await?;
     let grant = OauthGrant {
         id: OauthGrantId::new(now, &*cx.random),
         organization_id: request.organization_id.clone(),
@@ -172,7 +174,7 @@ pub async fn issue_code(
         expires_at: now.plus(GRANT_LIFETIME_MS),
     };
     let code = secret_text(cx, "wpc_");
-    let row = Code {
+    let row = AuthorizationCode {
         code_hash: hash(&code),
         redirect_uri: request.redirect_uri.clone(),
         code_challenge: request.code_challenge.clone(),
@@ -195,12 +197,12 @@ pub async fn issue_code(
 /// Deletes the oldest grants of an end user at a server if there is no room for another one.
 async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUserId, now: Timestamp) -> Result<()> {
     let server = (&request.organization_id, &request.server_id);
-    let Some(at) = store::nth_newest(tx, server, end_user, MAX_GRANTS).await? else { return Ok(()) };
+    let Some(at) = store::find_nth_newest(tx, server, end_user, MAX_GRANTS).await? else { return Ok(()) };
     if now.since(at) < HOUR_MS {
         let message = "You have connected very many times within an hour. Wait an hour, then connect again.";
         return Err(Error::new(ErrorCode::RateLimited, message).with("retry_after_seconds", HOUR_MS / 1_000));
     }
-    store::delete_until(tx, server, end_user, at).await?;
+    store::delete_created_until(tx, server, end_user, at).await?;
     Ok(())
 }
 
@@ -247,7 +249,7 @@ pub async fn exchange_code(
     let key = (&server.organization_id, &server.id);
     let consumed = store::consume_code(&mut tx, key, token_client.client_id, &hash(exchange.code), now).await;
     let answer = match consumed.map_err(Error::from)? {
-        Consumed::Good { grant, redirect_uri, code_challenge } => {
+        CodeOutcome::Valid { grant, redirect_uri, code_challenge } => {
             if exchange.redirect_uri.is_some_and(|named| named != redirect_uri) {
                 Err(invalid_grant("The code was sent to another redirect_uri."))
             } else if !verifies(exchange.verifier, &code_challenge) {
@@ -257,11 +259,11 @@ pub async fn exchange_code(
                 Ok(give(cx, &mut tx, &grant.id, (1, scopes)).await?)
             }
         }
-        Consumed::Again(grant) => {
+        CodeOutcome::Reused(grant) => {
             revoke_grant(cx, &mut tx, server, (&grant, "code_reuse")).await?;
             Err(invalid_grant("The code was used before. Everything that came of it is revoked."))
         }
-        Consumed::Unknown => Err(invalid_grant("The code is unknown here, or has expired.")),
+        CodeOutcome::Invalid => Err(invalid_grant("The code is unknown here, or has expired.")),
     };
     tx.commit().await.map_err(Error::from)?;
     answer
@@ -278,14 +280,14 @@ fn verifies(verifier: &str, challenge: &str) -> bool {
 async fn give(cx: &Ctx, tx: &mut Tx, grant: &OauthGrantId, (generation, scopes): (i64, Scopes)) -> Result<TokenSet> {
     let now = cx.now();
     let (access_token, refresh_token) = (secret_text(cx, "wpt_"), secret_text(cx, "wpr_"));
-    let pair = Pair {
+    let pair = TokenPair {
         access_hash: hash(&access_token),
         scope: scopes.to_string(),
         access_expires_at: now.plus(ACCESS_LIFETIME_MS),
         refresh_hash: hash(&refresh_token),
         generation,
     };
-    store::insert_pair(tx, grant, &pair, now).await?;
+    store::insert_token_pair(tx, grant, &pair, now).await?;
     Ok(TokenSet { access_token, expires_in: ACCESS_LIFETIME_MS / 1_000, refresh_token, scope: scopes })
 }
 
@@ -319,27 +321,27 @@ pub async fn refresh_tokens(
     let mut tx = ops.db.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
     let times = (now, now.plus(GRANT_LIFETIME_MS));
-    let rotated = store::rotate(&mut tx, key, token_client.client_id, &hash(refresh_token), times).await;
+    let rotated = store::refresh(&mut tx, key, token_client.client_id, &hash(refresh_token), times).await;
     let answer = match rotated.map_err(Error::from)? {
-        Rotated::Good { grant, generation } => {
+        RefreshOutcome::Valid { grant, generation } => {
             let granted = Scopes::parse(&grant.scope).unwrap_or_default();
             let scopes = scopes.unwrap_or(granted);
             if !granted.covers(&scopes) {
                 // Not committed: the token was good, and stays so.
                 return Err(OauthError::new(OauthCode::InvalidScope, "The scope is more than was granted."));
             }
-            oauth_client::used(&mut tx, &server.id, token_client.client_id, now).await.map_err(Error::from)?;
+            oauth_client::record_use(&mut tx, &server.id, token_client.client_id, now).await.map_err(Error::from)?;
             if generation % PRUNE_EVERY == 0 {
                 let first = generation - MAX_GENERATIONS;
-                store::prune(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
+                store::prune_tokens(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
             }
             Ok(give(cx, &mut tx, &grant.id, (generation, scopes)).await?)
         }
-        Rotated::Reused(grant) => {
+        RefreshOutcome::Reused(grant) => {
             revoke_grant(cx, &mut tx, server, (&grant, "refresh_reuse")).await?;
             Err(invalid_grant("The refresh token was used before. Everything that came of its grant is revoked."))
         }
-        Rotated::Unknown => Err(invalid_grant("The refresh token is unknown here, has expired, or is revoked.")),
+        RefreshOutcome::Invalid => Err(invalid_grant("The refresh token is unknown here, has expired, or is revoked.")),
     };
     tx.commit().await.map_err(Error::from)?;
     answer
@@ -365,10 +367,12 @@ pub async fn revoke_token(
         Some((grant, true)) => revoke_grant(cx, &mut tx, server, (&grant, "client")).await?,
         Some((grant, false)) => {
             let now = cx.now();
-            let was_active = store::revoke_access(&mut tx, &token_hash, now).await.map_err(Error::from)?;
+            let was_active = store::revoke_access_token(&mut tx, &token_hash, now).await.map_err(Error::from)?;
             // A client can refresh and revoke without end.
             if was_active
-                && store::note_revocation(&mut tx, &grant, now, now.plus(-HOUR_MS)).await.map_err(Error::from)?
+                && store::mark_revocation_recorded(&mut tx, &grant, now, now.plus(-HOUR_MS))
+                    .await
+                    .map_err(Error::from)?
             {
                 let entry = Entry { action: "token.revoke", target: grant.as_str(), detail: json!({}) };
                 record(cx, &mut tx, &server.organization_id, entry).await?;
@@ -394,7 +398,7 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
         return Ok(subject(access, now));
     }
     let mut conn = hosting.read().await?;
-    let found = store::find_access(&mut conn, &server.organization_id, &server.id, &key.1, now).await?;
+    let found = store::find_access_token(&mut conn, &server.organization_id, &server.id, &key.1, now).await?;
     let Some(access) = found else { return Ok(None) };
     hosting.tokens.0.insert(key, access.clone());
     Ok(subject(access, now))
@@ -408,11 +412,11 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
 pub async fn is_token_active(hosting: &Hosting, server: &Server, token_hash: &str) -> Result<bool> {
     let now = hosting.clock.now();
     let mut conn = hosting.read().await?;
-    let found = store::find_access(&mut conn, &server.organization_id, &server.id, token_hash, now).await?;
+    let found = store::find_access_token(&mut conn, &server.organization_id, &server.id, token_hash, now).await?;
     Ok(found.is_some_and(|access| access.expires_at > now))
 }
 
-fn subject(access: Access, now: Timestamp) -> Option<Subject> {
+fn subject(access: AccessToken, now: Timestamp) -> Option<Subject> {
     let scopes = Scopes::parse(&access.scope).ok()?;
     (access.expires_at > now).then_some(Subject { end_user_id: access.end_user_id, grant_id: access.grant_id, scopes })
 }

@@ -138,7 +138,7 @@ impl OfferCache {
         // The time before the read: a change that is committed after the read is newer than this.
         let asked_at = self.0.clock.now();
         let db = &self.0.db;
-        let version = db.in_time(async { db.read().await?.config_version().await }).await?;
+        let version = db.with_timeout(async { db.read().await?.config_version().await }).await?;
         // Polls can overlap: one that read the database before a change must not take back what a later one has seen.
         let newest = self.0.version.fetch_max(version, Ordering::AcqRel).max(version);
         self.0.polled_at.store(asked_at.0, Ordering::Release);
@@ -194,12 +194,12 @@ impl OfferCache {
         let db = &self.0.db;
         let read = async {
             let mut conn = db.read().await?;
-            let Some((server, _)) = system::find_server(&mut conn, slug).await? else { return Ok(None) };
+            let Some((server, _)) = system::find_server_by_slug(&mut conn, slug).await? else { return Ok(None) };
             let list = offer::list(&mut conn, &server.organization_id, &server.id).await?;
             let event = WebhookEvent::WalkthroughCompleted;
-            let receivers = webhook::receivers(&mut conn, &server.organization_id, event).await?;
+            let receivers = webhook::list_receivers(&mut conn, &server.organization_id, event).await?;
             Ok(Some(Arc::new(Offers::new(server, list, receivers))))
         };
-        db.in_time(read).await?.ok_or_else(|| Error::not_found("server"))
+        db.with_timeout(read).await?.ok_or_else(|| Error::not_found("server"))
     }
 }

@@ -73,13 +73,13 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
     match &cx.caller {
         Caller::Operator => Ok(system::list_organizations(&mut conn).await?),
         Caller::User { user_id } => {
-            let mine = user_session::memberships(&mut conn, user_id).await?;
+            let mine = user_session::list_memberships(&mut conn, user_id).await?;
             Ok(mine.into_iter().map(|membership| membership.organization).collect())
         }
         Caller::Visitor => Err(Error::new(Code::Forbidden, "Sign in first.")),
         Caller::Member { organization_id, .. } | Caller::Client { organization_id, .. } => {
             authorize(&cx.caller, Operation::OrganizationRead, organization_id)?;
-            Ok(store::get(&mut conn, organization_id).await?.into_iter().collect())
+            Ok(store::find(&mut conn, organization_id).await?.into_iter().collect())
         }
     }
 }
@@ -91,8 +91,8 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
 pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<OrganizationId>() {
-        Ok(id) => store::get(&mut conn, &id).await?,
-        Err(_) => system::find_organization(&mut conn, text).await?,
+        Ok(id) => store::find(&mut conn, &id).await?,
+        Err(_) => system::find_organization_by_slug(&mut conn, text).await?,
     };
     let organization = found.ok_or_else(not_found)?;
     authorize(&cx.caller, Operation::OrganizationRead, &organization.id)?;
@@ -105,7 +105,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
 /// `not_found` when there is none that the caller may know of.
 pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationRead, id)?;
-    store::get(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
 }
 
 /// Changes slug and name.
@@ -115,7 +115,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizati
 pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &OrganizationPatch) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationUpdate, id)?;
     let mut tx = ops.db.begin().await?;
-    let old = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
+    let old = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let mut new = old.clone();
     if let Some(slug) = changes.slug.as_ref().filter(|slug| **slug != old.slug) {
         slug::check_organization_slug(slug)?;
@@ -142,7 +142,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationDelete, id)?;
     let mut tx = ops.db.begin().await?;
-    let organization = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
+    let organization = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let members = user::list_members(&mut tx, id).await?;
     store::delete(&mut tx, id).await?;
     for member in members {
@@ -162,7 +162,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
 pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
     authorize_user(&cx.caller)?;
     slug::check_organization_slug(slug)?;
-    match system::find_organization(&mut ops.db.read().await?, slug).await? {
+    match system::find_organization_by_slug(&mut ops.db.read().await?, slug).await? {
         None => Ok(()),
         Some(_) => Err(Error::new(Code::Conflict, taken_message(slug))),
     }
@@ -184,7 +184,8 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
     for number in 1..=TRIES {
         let base = base.trim_end_matches('-');
         let slug = if number == 1 { base.to_owned() } else { format!("{base}-{number}") };
-        if slug::check_organization_slug(&slug).is_ok() && system::find_organization(&mut conn, &slug).await?.is_none()
+        if slug::check_organization_slug(&slug).is_ok()
+            && system::find_organization_by_slug(&mut conn, &slug).await?.is_none()
         {
             return Ok(slug);
         }

@@ -5,7 +5,7 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_store::overview as store;
-pub use waypost_store::overview::Contents;
+pub use waypost_store::overview::OrganizationContents;
 
 use crate::Ops;
 
@@ -48,8 +48,8 @@ impl OrganizationOverview {
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationOverview> {
     authorize(&cx.caller, Operation::OrganizationRead, organization)?;
     let mut conn = ops.db.read().await?;
-    let state = store::state(&mut conn, organization).await?;
-    let active = store::active(&mut conn, organization, cx.now().plus(-ACTIVE_MS)).await?;
+    let state = store::find_onboarding_state(&mut conn, organization).await?;
+    let active = store::count_active_end_users(&mut conn, organization, cx.now().plus(-ACTIVE_MS)).await?;
     Ok(OrganizationOverview {
         servers: state.servers,
         server: state.offering_server.or(state.first_server).map(ServerId::from_store),
@@ -66,7 +66,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<O
 ///
 /// # Errors
 /// As [`get`]; `forbidden` for members below owner.
-pub async fn get_contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Contents> {
+pub async fn get_contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationContents> {
     authorize(&cx.caller, Operation::OrganizationDelete, organization)?;
-    Ok(store::contents(&mut ops.db.read().await?, organization).await?)
+    Ok(store::count_contents(&mut ops.db.read().await?, organization).await?)
 }

@@ -18,7 +18,7 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::offer::Offer;
 use waypost_store::progress::{self, OpenAttempt, ProgressKey};
-use waypost_store::writer::{Announce, Call, Decided};
+use waypost_store::writer::{Decision, DeliveriesFn, ProgressCall};
 
 use crate::call_records::{CallContext, CallOutcome};
 use crate::hosting::Hosting;
@@ -162,7 +162,7 @@ pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, wal
     let server = &play.offers.server;
     let identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let open = match &identity.end_user_id {
-        Some(end_user_id) => progress::get_open(&mut hosting.read().await?, &key(server, offer, end_user_id)).await?,
+        Some(end_user_id) => progress::find_open(&mut hosting.read().await?, &key(server, offer, end_user_id)).await?,
         None => None,
     };
     let (progress, notices) = view_progress(cx, hosting, (server, offer), open.as_ref()).await?;
@@ -377,7 +377,7 @@ impl ProgressWrite<'_> {
                 is_counted = true;
             }
             match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
-                Ok(Decided::Done(outcome)) => {
+                Ok(Decision::Done(outcome)) => {
                     let changed = !outcome.change.is_empty();
                     if changed {
                         if identity.new_end_user.is_some() {
@@ -396,8 +396,8 @@ impl ProgressWrite<'_> {
                     };
                     return Ok(answer(offer, *outcome, user));
                 }
-                Ok(Decided::Refused(error)) => return Err(error),
-                Ok(Decided::NeedVersion(id)) => {
+                Ok(Decision::Rejected(error)) => return Err(error),
+                Ok(Decision::NeedVersion(id)) => {
                     hosting.version(&server.organization_id, &id).await?;
                 }
                 // Another call made the same user first, or the user was deleted: look again.
@@ -419,7 +419,7 @@ impl ProgressWrite<'_> {
         identity: &Identity,
         end_user_id: &EndUserId,
         act: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Send + Sync + 'static,
-    ) -> Call {
+    ) -> ProgressCall {
         let server = &self.play.offers.server;
         let key = key(server, self.offer, end_user_id);
         let now = self.cx.now();
@@ -430,7 +430,7 @@ impl ProgressWrite<'_> {
                 Some(attempt) if attempt.version_id == latest.id => Some(Arc::clone(&latest)),
                 Some(attempt) => match versions.get(&attempt.version_id) {
                     Some(version) => Some(version),
-                    None => return Decided::NeedVersion(attempt.version_id.clone()),
+                    None => return Decision::NeedVersion(attempt.version_id.clone()),
                 },
                 None => None,
             };
@@ -439,26 +439,26 @@ impl ProgressWrite<'_> {
             let view =
                 ProgressContext { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
             match act(&view) {
-                Ok(outcome) => Decided::Done(Box::new(outcome)),
-                Err(error) => Decided::Refused(error),
+                Ok(outcome) => Decision::Done(Box::new(outcome)),
+                Err(error) => Decision::Rejected(error),
             }
         };
         let (call, cx, offers) = (self.play.call.clone(), self.cx.clone(), Arc::clone(self.play.offers));
         let owner = sessions::call_owner(server, &call, Some(identity));
-        Call {
+        ProgressCall {
             key,
             new_end_user: identity.new_end_user.clone(),
             new_session: identity.new_session.clone(),
             client_name: self.play.call.client.name.clone(),
             tool_call: Some(Box::new(move |_| call.row(&cx, &offers.server, &owner, "ok"))),
-            announce: self.announce(end_user_id),
+            deliveries: self.deliveries(end_user_id),
             decide: Box::new(decide),
             now,
         }
     }
 
     /// Tells receivers of webhooks when the walkthrough is completed; `None` if there is no receiver, or for a test.
-    fn announce(&self, end_user_id: &EndUserId) -> Option<Announce> {
+    fn deliveries(&self, end_user_id: &EndUserId) -> Option<DeliveriesFn> {
         let offers = Arc::clone(self.play.offers);
         if offers.completion_receivers.is_empty() || self.play.call.is_test {
             return None;

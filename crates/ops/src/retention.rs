@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_core::id::ServerId;
 use waypost_core::{Clock, Result, Timestamp};
-use waypost_store::retention::{self as store, Counts, ServerLog};
+use waypost_store::retention::{self as store, CallCounts, ServerLog};
 use waypost_store::{Db, Tx, space, webhook_delivery};
 
 /// Rows that are deleted in a transaction.
@@ -68,18 +68,21 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) 
         (ServerLog::Events, periods.events, &mut deleted.events),
     ] {
         let Some(before) = before(period) else { continue };
-        let servers =
-            db.in_time(async { store::servers_with_old_rows(&mut db.read().await?, log, before).await }).await?;
+        let servers = db
+            .with_timeout(async { store::list_servers_with_old_rows(&mut db.read().await?, log, before).await })
+            .await?;
         let run = Run::new(db);
         for server in &rotated(servers, now) {
             *count += run.repeat(Portion::Log(log, server), Some(before)).await?;
         }
     }
-    for (counts, count) in [(Counts::Rejected, &mut deleted.rejections), (Counts::Unknown, &mut deleted.counted_calls)]
+    for (counts, count) in
+        [(CallCounts::Rejected, &mut deleted.rejections), (CallCounts::Unknown, &mut deleted.counted_calls)]
     {
         let Some(before) = before(periods.events) else { continue };
-        let servers =
-            db.in_time(async { store::servers_with_old_counts(&mut db.read().await?, counts, before).await }).await?;
+        let servers = db
+            .with_timeout(async { store::list_servers_with_old_counts(&mut db.read().await?, counts, before).await })
+            .await?;
         let run = Run::new(db);
         for server in &rotated(servers, now) {
             *count += run.repeat(Portion::Counts(counts, server), Some(before)).await?;
@@ -123,7 +126,7 @@ fn report(deleted: &DeletedRows) {
 #[derive(Clone, Copy)]
 enum Portion<'a> {
     Log(ServerLog, &'a ServerId),
-    Counts(Counts, &'a ServerId),
+    Counts(CallCounts, &'a ServerId),
     Audit,
     Deliveries,
 }
@@ -162,7 +165,7 @@ impl<'a> Run<'a> {
                 tx.commit().await?;
                 Ok(rows)
             };
-            let rows = self.db.in_time(once).await?;
+            let rows = self.db.with_timeout(once).await?;
             deleted += rows;
             // Also after the last batch: another server may be next.
             pause(begun.elapsed()).await;
@@ -176,13 +179,13 @@ impl<'a> Run<'a> {
     /// Gives pages back that are free and not spare.
     async fn release(&self) -> waypost_store::Result<()> {
         while Instant::now() < self.until {
-            let Some(pages) = space::pages(self.db).await? else { return Ok(()) };
+            let Some(pages) = space::count_pages(self.db).await? else { return Ok(()) };
             let excess = pages.free - SPARE_PAGES.max(pages.all / 20);
             if !pages.is_incremental || excess <= 0 {
                 return Ok(());
             }
             let begun = Instant::now();
-            space::release(self.db, u32::try_from(excess).unwrap_or(PAGES).min(PAGES)).await?;
+            space::release_pages(self.db, u32::try_from(excess).unwrap_or(PAGES).min(PAGES)).await?;
             pause(begun.elapsed()).await;
         }
         Ok(())

@@ -39,7 +39,7 @@ pub async fn rank_offers(cx: &Ctx, hosting: &Hosting, offers: &Offers, query: &s
     let cache = &hosting.step_titles.0;
     let mut titles: Vec<Option<Arc<str>>> = offers.list().iter().map(|offer| cache.get(&offer.version_id)).collect();
     if titles.iter().any(Option::is_none) {
-        let read = offer::step_titles(&mut hosting.read().await?, &server.organization_id, &server.id).await?;
+        let read = offer::list_step_titles(&mut hosting.read().await?, &server.organization_id, &server.id).await?;
         for (offer, titles) in offers.list().iter().zip(&mut titles).filter(|(_, titles)| titles.is_none()) {
             // A version that was published or withdrawn meanwhile is missing and not remembered.
             let Some(read) = read.get(&offer.version_id) else { continue };

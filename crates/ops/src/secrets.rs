@@ -32,11 +32,11 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
     for column in store::COLUMNS {
         let mut after = String::new();
         loop {
-            let rows = store::others(&mut tx, column, (&after, &current), AT_ONCE).await?;
+            let rows = store::list_outdated(&mut tx, column, (&after, &current), AT_ONCE).await?;
             let Some((last, _)) = rows.last() else { break };
             after.clone_from(last);
             for (row, old) in rows {
-                let place = SealLocation { table: column.table, column: column.column, row: &row };
+                let place = SealLocation { table: column.label, column: column.column, row: &row };
                 match keyring.open(&place, &old) {
                     Ok(text) => {
                         let new = keyring.seal(&place, &text, &*cx.random);
@@ -61,7 +61,7 @@ pub async fn count_unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
     let mut conn = ops.db.read().await?;
     let mut count = 0;
     for column in store::COLUMNS {
-        count += store::count_others(&mut conn, column, (&current, &previous)).await?;
+        count += store::count_unreadable(&mut conn, column, (&current, &previous)).await?;
     }
     Ok(u64::try_from(count).unwrap_or_default())
 }

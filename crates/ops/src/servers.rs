@@ -9,7 +9,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_core::{Code, Error, Result, Timestamp, name, slug};
-pub use waypost_store::server::{Holdings, MAX_CALLS, Usage};
+pub use waypost_store::server::{MAX_CALLS, ServerContents, ServerUsage};
 use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store, system};
 
 use crate::Ops;
@@ -92,7 +92,7 @@ pub async fn create(
     };
     let mut server = changed(&plain, &ServerSettings { slug: None, ..settings.clone() })?;
     let mut tx = ops.db.begin().await?;
-    if organization::get(&mut tx, organization).await?.is_none() {
+    if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     choose_provider(&mut tx, &mut server, settings).await?;
@@ -135,7 +135,8 @@ pub async fn search(
 ) -> Result<(Vec<Server>, bool)> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     let (text, after) = (search.text.as_deref().map(name::clean), search.after.as_deref().map(name::clean));
-    let query = store::Query { text: text.as_deref(), after: after.as_deref(), limit: search.limit.saturating_add(1) };
+    let query =
+        store::ServerSearch { text: text.as_deref(), after: after.as_deref(), limit: search.limit.saturating_add(1) };
     let mut found = store::search(&mut ops.db.read().await?, organization, query).await?;
     let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;
@@ -152,7 +153,7 @@ pub async fn list_usage(
     ops: &Ops,
     organization: &OrganizationId,
     servers: &[&ServerId],
-) -> Result<Vec<Usage>> {
+) -> Result<Vec<ServerUsage>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     let since = Timestamp(cx.now().0 - WEEK);
     let mut conn = ops.db.read().await?;
@@ -167,9 +168,9 @@ pub async fn list_usage(
 ///
 /// # Errors
 /// As [`get`].
-pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Holdings> {
+pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<ServerContents> {
     get(cx, ops, organization, id).await?;
-    Ok(store::holdings(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+    Ok(store::count_contents(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
 
 /// How many end users are signed in on a server, and would have to sign in again after a change of its sign-in.
@@ -178,7 +179,7 @@ pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// As [`get`].
 pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    Ok(store::signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+    Ok(store::count_signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
 
 /// A slug for a new server with this name, that is free now.
@@ -211,7 +212,7 @@ pub async fn find_slug_problem(
     if let Err(error) = slug::check_server_slug(slug) {
         return Ok(Some(error.message));
     }
-    let found = system::find_server(&mut ops.db.read().await?, slug).await?;
+    let found = system::find_server_by_slug(&mut ops.db.read().await?, slug).await?;
     // Going back to a former slug of its own is no conflict.
     let free = found.is_none_or(|(server, _)| Some(&server.id) == own && server.organization_id == *organization);
     Ok((!free).then(|| slug_taken_message(slug)))
@@ -224,8 +225,8 @@ pub async fn find_slug_problem(
 pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<ServerId>() {
-        Ok(id) => system::get_server(&mut conn, &id).await?,
-        Err(_) => system::find_server(&mut conn, text).await?.map(|(server, _)| server),
+        Ok(id) => system::find_server_by_id(&mut conn, &id).await?,
+        Err(_) => system::find_server_by_slug(&mut conn, text).await?.map(|(server, _)| server),
     };
     let server = found.ok_or_else(not_found)?;
     hide_organization(authorize(&cx.caller, Operation::ServerRead, &server.organization_id), "server")?;
@@ -238,7 +239,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
 /// `not_found` when there is none that the caller may know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Changes settings. After a change of the slug the former one goes on serving until [`release_slug`].
@@ -254,7 +255,7 @@ pub async fn update(
 ) -> Result<Server> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = changed(&old, settings)?;
     choose_provider(&mut tx, &mut new, settings).await?;
     if new == old {
@@ -264,7 +265,7 @@ pub async fn update(
     store::update(&mut tx, &new).await.map_err(|error| slug_taken(error, &new.slug))?;
     if (new.auth_type, &new.oauth_config_id) != (old.auth_type, &old.oauth_config_id) {
         // Who was let in by others has to come in again.
-        oauth_grant::revoke_of_server(&mut tx, organization, id, "sign_in_changed", cx.now()).await?;
+        oauth_grant::revoke_for_server(&mut tx, organization, id, "sign_in_changed", cx.now()).await?;
     }
     let entry = Entry { action: "server.update", target: id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
@@ -283,7 +284,7 @@ pub async fn list_former_slugs(
     id: &ServerId,
 ) -> Result<Vec<String>> {
     get(cx, ops, organization, id).await?;
-    Ok(store::aliases(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::list_aliases(&mut ops.db.read().await?, organization, id).await?)
 }
 
 /// Gives up a former slug: the server answers to it no more, and another one may have it.
@@ -312,7 +313,7 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<()> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let server = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let server = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;
     let entry = Entry { action: "server.delete", target: id.as_str(), detail: described(&server) };
     record(cx, &mut tx, organization, entry).await?;

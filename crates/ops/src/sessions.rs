@@ -18,7 +18,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, ServerId, SessionId};
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
-use waypost_store::recorder::Record;
+use waypost_store::recorder::RecorderEntry;
 use waypost_store::session::NewSession;
 
 use crate::call_records::CallContext;
@@ -114,5 +114,5 @@ pub(crate) async fn record_use(
         created_at: call.at,
         last_used_at: now,
     };
-    hosting.recorder.record(Record::Session(Box::new(session))).await;
+    hosting.recorder.record(RecorderEntry::Session(Box::new(session))).await;
 }

@@ -9,7 +9,7 @@ use waypost_core::organization::Role;
 use waypost_core::ticket::{MAX_COMMENT, MAX_COMMENTS, TicketComment, TicketCommentEdit};
 use waypost_core::{Code, Error, Result};
 use waypost_store::ticket_comment as store;
-pub use waypost_store::ticket_comment::Named;
+pub use waypost_store::ticket_comment::CommentWithAuthor;
 use waypost_store::{Tx, organization, ticket};
 
 use crate::Ops;
@@ -31,7 +31,7 @@ pub struct NewComment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommentWithEdits {
     /// The comment.
-    pub named: Named,
+    pub named: CommentWithAuthor,
     /// Former texts.
     pub edits: Vec<TicketCommentEdit>,
 }
@@ -43,10 +43,10 @@ pub struct CommentWithEdits {
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<CommentWithEdits>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    ticket::get(&mut tx, organization, id).await?.ok_or_else(|| Error::not_found("ticket"))?;
-    let mut edits = store::edits(&mut tx, organization, id).await?;
+    ticket::find(&mut tx, organization, id).await?.ok_or_else(|| Error::not_found("ticket"))?;
+    let mut edits = store::list_edits(&mut tx, organization, id).await?;
     let all = store::list(&mut tx, organization, id).await?;
-    let with_edits = |named: Named| {
+    let with_edits = |named: CommentWithAuthor| {
         let (own, others) = edits.drain(..).partition(|edit| edit.comment_id == named.comment.id);
         edits = others;
         CommentWithEdits { named, edits: own }
@@ -68,7 +68,7 @@ pub async fn create(
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(&new.body)?;
     let mut tx = ops.db.begin().await?;
-    let about = ticket::get_for_update(&mut tx, organization, id).await?;
+    let about = ticket::find_for_update(&mut tx, organization, id).await?;
     let about = about.ok_or_else(|| Error::not_found("ticket"))?;
     if store::count(&mut tx, organization, id).await? >= i64::try_from(MAX_COMMENTS).unwrap_or(i64::MAX) {
         let message = format!("A ticket has {MAX_COMMENTS} comments at most. Delete one first.");
@@ -93,7 +93,7 @@ pub async fn create(
     let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
     record(cx, &mut tx, organization, Entry { action: "ticket.comment", target: id.as_str(), detail }).await?;
     events::commented(cx, &mut tx, &about, &comment).await?;
-    if let (Some(address), Some(whose)) = (to, organization::get(&mut tx, organization).await?) {
+    if let (Some(address), Some(whose)) = (to, organization::find(&mut tx, organization).await?) {
         let notice = Notification {
             kind: NotificationKind::Answered { comment_id: comment.id.clone(), body: comment.body.clone() },
             to: vec![address],
@@ -103,9 +103,9 @@ pub async fn create(
         };
         ops.notifications.enqueue(cx, &mut tx, &notice).await?;
     }
-    let named = store::get(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
+    let named = store::find(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
     tx.commit().await?;
-    Ok(CommentWithEdits { named: Named { comment, author: named.author }, edits: Vec::new() })
+    Ok(CommentWithEdits { named: CommentWithAuthor { comment, author: named.author }, edits: Vec::new() })
 }
 
 /// Changes the text of a comment; what stood there before is kept. It is not mailed again.
@@ -127,14 +127,14 @@ pub async fn update(
         let (comment_id, edited_by) = (id.clone(), cx.caller.actor().to_owned());
         let before = std::mem::replace(&mut named.comment.body, body);
         let edit = TicketCommentEdit { comment_id, body: before, edited_by, edited_at: cx.now() };
-        store::keep(&mut tx, organization, &edit).await?;
+        store::insert_edit(&mut tx, organization, &edit).await?;
         named.comment.updated_at = cx.now();
         store::update(&mut tx, &named.comment).await?;
         let detail = json!({ "comment_id": id });
         let entry = Entry { action: "ticket.edit_comment", target: ticket.as_str(), detail };
         record(cx, &mut tx, organization, entry).await?;
     }
-    let mut edits = store::edits(&mut tx, organization, ticket).await?;
+    let mut edits = store::list_edits(&mut tx, organization, ticket).await?;
     edits.retain(|edit| edit.comment_id == *id);
     tx.commit().await?;
     Ok(CommentWithEdits { named, edits })
@@ -175,10 +175,10 @@ async fn own(
     tx: &mut Tx,
     organization: &OrganizationId,
     (ticket, id): (&TicketId, &TicketCommentId),
-) -> Result<Named> {
+) -> Result<CommentWithAuthor> {
     // The ticket's lock: edits of one comment happen one after the other.
-    ticket::get_for_update(tx, organization, ticket).await?.ok_or_else(|| Error::not_found("ticket"))?;
-    let named = store::get(tx, organization, ticket, id).await?.ok_or_else(missing)?;
+    ticket::find_for_update(tx, organization, ticket).await?.ok_or_else(|| Error::not_found("ticket"))?;
+    let named = store::find(tx, organization, ticket, id).await?.ok_or_else(missing)?;
     if can_edit(&cx.caller, &named.comment.author) {
         Ok(named)
     } else {

@@ -141,7 +141,7 @@ async fn new_user(
 
 /// Writes what happened to a user into the log of every organisation that they are a member of: a user belongs to none.
 async fn record_of_user(cx: &Ctx, tx: &mut Tx, user: &User, (action, detail): (&'static str, Value)) -> Result<()> {
-    for membership in user_session::memberships(tx, &user.id).await? {
+    for membership in user_session::list_memberships(tx, &user.id).await? {
         let entry = Entry { action, target: user.id.as_str(), detail: detail.clone() };
         record(cx, tx, &membership.organization.id, entry).await?;
     }

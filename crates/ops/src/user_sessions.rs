@@ -105,7 +105,7 @@ pub async fn touch(
     let touched =
         UserSession { organization_id, address: address.to_owned(), last_used_at: cx.now(), ..session.clone() };
     let mut tx = ops.db.begin().await?;
-    store::touch(&mut tx, &touched).await?;
+    store::record_use(&mut tx, &touched).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -151,7 +151,7 @@ pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) 
 /// As [`list`]; `not_found` when they were deleted meanwhile.
 pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
     let user = authorize_user(&cx.caller)?;
-    user::get(&mut ops.db.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
+    user::find(&mut ops.db.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
 }
 
 /// The organisations that the user who asks is a member of, by slug, with their role there.
@@ -160,7 +160,7 @@ pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
 /// As [`list`].
 pub async fn list_memberships(cx: &Ctx, ops: &Ops) -> Result<Vec<Membership>> {
     let user = authorize_user(&cx.caller)?;
-    Ok(store::memberships(&mut ops.db.read().await?, user).await?)
+    Ok(store::list_memberships(&mut ops.db.read().await?, user).await?)
 }
 
 /// The caller that `user` is where `membership` makes them a member.

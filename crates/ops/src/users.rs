@@ -25,11 +25,11 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     let email = email::parse(address)?;
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
-    if organization::get(&mut tx, organization).await?.is_none() {
+    if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     let message = || format!("{} is a member already. Change the role with `user update`.", email.address);
-    if store::find_member(&mut tx, organization, &email.key).await?.is_some() {
+    if store::find_member_by_email(&mut tx, organization, &email.key).await?.is_some() {
         return Err(Error::new(Code::Conflict, message()));
     }
     let user = match system::find_verified_user(&mut tx, &email.key).await? {
@@ -73,8 +73,8 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     authorize(&cx.caller, Operation::MemberRead, organization)?;
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<UserId>() {
-        Ok(id) => store::get_member(&mut conn, organization, &id).await?,
-        Err(_) => store::find_member(&mut conn, organization, &email::key(text)).await?,
+        Ok(id) => store::find_member(&mut conn, organization, &id).await?,
+        Err(_) => store::find_member_by_email(&mut conn, organization, &email::key(text)).await?,
     };
     found.ok_or_else(not_found)
 }
@@ -131,7 +131,7 @@ async fn changeable(
     role: Role,
 ) -> Result<Member> {
     let owners = store::lock_owners(conn, organization).await?;
-    let member = store::get_member(conn, organization, user).await?.ok_or_else(not_found)?;
+    let member = store::find_member(conn, organization, user).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, member.role)?;
     if role != Role::Owner && owners.as_slice() == [user.clone()] {
         let message = "This is the last owner. Make another member the owner first, or delete the organisation.";

@@ -50,7 +50,7 @@ pub async fn list(
     let before =
         before.map_err(|_| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))?;
     let mut conn = ops.db.read().await?;
-    webhook::get(&mut conn, organization, id).await?.ok_or_else(|| Error::not_found("webhook"))?;
+    webhook::find(&mut conn, organization, id).await?.ok_or_else(|| Error::not_found("webhook"))?;
     let mut items = store::list(&mut conn, organization, id, before.as_ref(), i64::from(limit) + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
@@ -64,7 +64,7 @@ pub async fn list(
 /// `not_found` when there is none that the caller may know of; `forbidden` for members below admin.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
 /// Sends a message again, under the same id: a receiver that has it already can tell.
@@ -74,8 +74,8 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let delivery = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let receiver = webhook::get(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(missing)?;
+    let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let receiver = webhook::find(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(missing)?;
     if !receiver.enabled {
         return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
     }
@@ -85,7 +85,7 @@ pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
     let detail = json!({ "delivery_id": id, "event": delivery.event.as_str() });
     let entry = Entry { action: "webhook.replay", target: receiver.id.as_str(), detail };
     record(cx, &mut tx, organization, entry).await?;
-    let delivery = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     tx.commit().await?;
     Ok(delivery)
 }
@@ -119,7 +119,7 @@ pub async fn attempt(
     delivery: Delivery,
 ) -> Result<Delivery> {
     authorize_operator(&cx.caller)?;
-    let found = webhook::get(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
+    let found = webhook::find(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
     let receiver = found.ok_or_else(missing)?;
     let answer = if receiver.enabled {
         send((cx, ops, provider_context), &receiver, &delivery).await
@@ -142,7 +142,7 @@ pub async fn attempt(
     }
     delivery.error = answer.error;
     let mut tx = ops.db.begin().await?;
-    if store::finish(&mut tx, &delivery).await? && receiver.enabled {
+    if store::record_attempt(&mut tx, &delivery).await? && receiver.enabled {
         update_webhook_health(cx, &mut tx, &delivery, answer.is_final).await?;
     }
     tx.commit().await?;
@@ -153,7 +153,7 @@ pub async fn attempt(
 /// gone for good.
 async fn update_webhook_health(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Result<()> {
     let (organization, now) = (&delivery.organization_id, cx.now());
-    let Some(mut receiver) = webhook::get(tx, organization, &delivery.webhook_id).await? else { return Ok(()) };
+    let Some(mut receiver) = webhook::find(tx, organization, &delivery.webhook_id).await? else { return Ok(()) };
     let Some(why) = &delivery.error else {
         if receiver.failing_since.is_some() {
             webhook::set_failing_since(tx, organization, &receiver.id, None).await?;
@@ -170,7 +170,7 @@ async fn update_webhook_health(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_go
     (receiver.enabled, receiver.failing_since, receiver.disabled_at) = (false, Some(since), Some(now));
     receiver.updated_at = now;
     webhook::update(tx, &receiver).await?;
-    store::give_up(tx, organization, &receiver.id, DISABLED).await?;
+    store::fail_pending(tx, organization, &receiver.id, DISABLED).await?;
     let detail = json!({ "failing_since": since.rfc3339(), "error": why });
     let entry = Entry { action: "webhook.disable", target: receiver.id.as_str(), detail };
     record(cx, tx, organization, entry).await

@@ -69,12 +69,12 @@ pub(crate) fn previous_secret_place(id: &WebhookId) -> SealLocation<'_> {
 /// # Errors
 /// When the store fails.
 pub(crate) async fn enqueue(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, news: &Event<'_>) -> Result<()> {
-    let receivers = store::receivers(tx, organization, news.event).await?;
+    let receivers = store::list_receivers(tx, organization, news.event).await?;
     if receivers.is_empty() {
         return Ok(());
     }
     let messages = deliveries(cx, organization, &receivers, news);
-    webhook_delivery::insert(tx, &messages).await?;
+    webhook_delivery::enqueue(tx, &messages).await?;
     Ok(())
 }
 
@@ -131,7 +131,7 @@ pub async fn create(
         id,
     };
     let mut tx = ops.db.begin().await?;
-    if organization::get(&mut tx, organization).await?.is_none() {
+    if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     store::insert(&mut tx, &webhook).await?;
@@ -159,7 +159,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// As [`list`]; `not_found` when there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
 /// Changes a receiver. Switched off, it gets nothing more: what waits for it is given up, and can be sent again. Switched
@@ -177,7 +177,7 @@ pub async fn update(
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
     let mut tx = ops.db.begin().await?;
-    let before = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let before = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let mut webhook = before.clone();
     if let Some(url) = &change.url {
         webhook.url = checked_url(&route, url)?;
@@ -191,7 +191,7 @@ pub async fn update(
     if let Some(enabled) = change.enabled.filter(|enabled| *enabled != before.enabled) {
         (webhook.enabled, webhook.failing_since, webhook.disabled_at) = (enabled, None, None);
         if !enabled {
-            webhook_delivery::give_up(&mut tx, organization, id, DISABLED).await?;
+            webhook_delivery::fail_pending(&mut tx, organization, id, DISABLED).await?;
         }
     }
     if webhook == before {
@@ -214,7 +214,7 @@ pub(crate) const DISABLED: &str = "The webhook is switched off.";
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<()> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     store::delete(&mut tx, organization, id).await?;
     note(cx, &mut tx, &webhook, "webhook.delete").await?;
     tx.commit().await?;
@@ -235,7 +235,7 @@ pub async fn rotate_secret(
 ) -> Result<(Webhook, SecretText)> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let mut webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let mut webhook = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let secret = new_secret(&*cx.random);
     // A secret that no key opens any more signs nothing; a new one is then all the more needed.
     let before = provider_context.keyring.open(&secret_place(id), &webhook.secret).ok();
@@ -257,19 +257,19 @@ pub async fn rotate_secret(
 pub async fn send_test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     if !webhook.enabled {
         return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
     }
-    let whose = organization::get(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    let whose = organization::find(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
     let text = format!("This is a test of the webhooks of {}.", whose.name);
     let data = json!({ "webhook_id": id, "organization": { "id": whose.id, "slug": whose.slug, "name": whose.name } });
     let news = Event { event: WebhookEvent::Test, end_user_id: None, text: &text, data };
     let new = deliveries(cx, organization, std::slice::from_ref(id), &news);
-    webhook_delivery::insert(&mut tx, &new).await?;
+    webhook_delivery::enqueue(&mut tx, &new).await?;
     note(cx, &mut tx, &webhook, "webhook.test").await?;
     let sent = match new.first() {
-        Some(new) => webhook_delivery::get(&mut tx, organization, &new.id).await?,
+        Some(new) => webhook_delivery::find(&mut tx, organization, &new.id).await?,
         None => None,
     };
     tx.commit().await?;

@@ -1,4 +1,4 @@
-//! Waypost's own accounts of end users.
+//! Waypost accounts of end users (`platform_oauth`).
 
 use waypost_core::Timestamp;
 use waypost_core::account::Account;
@@ -29,10 +29,10 @@ impl From<Row> for Account {
     }
 }
 
-/// The account of an address, by its key.
+/// Returns the account with this email key.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_by_email(conn: &mut Conn, organization: &OrganizationId, email_key: &str) -> Result<Option<Account>> {
     const SQL: &str = "SELECT id, organization_id, email, password_hash, created_at FROM accounts
         WHERE organization_id = $1 AND email_key = $2";
@@ -41,11 +41,11 @@ pub async fn find_by_email(conn: &mut Conn, organization: &OrganizationId, email
     Ok(row.map(Account::from))
 }
 
-/// Inserts an account; false when the address has one by now. PostgreSQL waits for a transaction that is inserting the
-/// same, so the next [`find_by_email`] sees what it wrote.
+/// Inserts an account. Returns `false` if the email address already has one. PostgreSQL waits for a concurrent transaction
+/// that inserts the same account, so the next [`find_by_email`] returns its row.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, account: &Account, email_key: &str) -> Result<bool> {
     const SQL: &str = "INSERT INTO accounts (id, organization_id, email, email_key, password_hash,
             created_at, updated_at)
@@ -56,10 +56,10 @@ pub async fn insert(conn: &mut Conn, account: &Account, email_key: &str) -> Resu
     Ok(inserted > 0)
 }
 
-/// Sets a password by its hash.
+/// Sets the password hash of an account.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_password(
     conn: &mut Conn,
     organization: &OrganizationId,

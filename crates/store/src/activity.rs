@@ -1,4 +1,4 @@
-//! The log as it is listed: events, calls and sessions, newest first or oldest first, a page at a time.
+//! Paginated lists of the log: events, calls and sessions, newest or oldest first.
 
 use waypost_core::Timestamp;
 use waypost_core::analytics::TimeRange;
@@ -12,55 +12,55 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::tool_call::{self, ToolCall};
 
-/// Which rows of the log, and from where on.
+/// A query for one page of rows of the log.
 #[derive(Debug, Clone)]
-pub struct Query<'a> {
-    /// Whose.
+pub struct ActivityQuery<'a> {
+    /// The organisation.
     pub organization: &'a OrganizationId,
-    /// On this server only.
+    /// Only rows of this server.
     pub server: Option<&'a ServerId>,
-    /// Of this end user only.
+    /// Only rows of this end user.
     pub end_user: Option<&'a EndUserId>,
-    /// Of this walkthrough only: events.
+    /// Only events of this walkthrough. Does not filter calls and sessions.
     pub walkthrough: Option<&'a WalkthroughId>,
-    /// In this range only.
+    /// Only rows in this range.
     pub range: TimeRange,
-    /// Behind this one, by time and id.
+    /// The time and ID of the last row of the previous page.
     pub after: Option<(Timestamp, String)>,
-    /// Whether the oldest come first.
+    /// Whether the oldest rows come first.
     pub oldest_first: bool,
-    /// At most so many.
+    /// The maximum number of rows.
     pub limit: i64,
 }
 
 /// An event of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// The event.
+pub struct WalkthroughEvent {
+    /// The ID.
     pub id: EventId,
-    /// Where.
+    /// The server.
     pub server_id: ServerId,
-    /// At what.
+    /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Whose.
+    /// The end user.
     pub end_user_id: EndUserId,
     /// The attempt.
     pub progress_id: ProgressId,
-    /// In which version.
+    /// The version.
     pub version_id: VersionId,
-    /// To which step.
+    /// The step, if the event is about one.
     pub step_id: Option<StepId>,
     /// The walkthrough's title in that version.
     pub walkthrough_title: Option<String>,
     /// The step's title in that version.
     pub step_title: Option<String>,
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
-    /// When.
+    /// The time of the event.
     pub created_at: Timestamp,
-    /// What the client calls itself.
+    /// The client's name, as stated by the client.
     pub client_name: Option<String>,
-    /// Since the attempt was worked on before; none for its first event.
+    /// The time since the attempt's previous activity; `None` for its first event.
     pub elapsed_ms: Option<i64>,
 }
 
@@ -81,7 +81,7 @@ struct EventRow {
     elapsed_ms: Option<i64>,
 }
 
-impl TryFrom<EventRow> for Event {
+impl TryFrom<EventRow> for WalkthroughEvent {
     type Error = Error;
 
     fn try_from(row: EventRow) -> Result<Self> {
@@ -107,29 +107,29 @@ impl TryFrom<EventRow> for Event {
 
 /// A client session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRow {
+pub struct ClientSession {
     /// The session.
     pub id: SessionId,
-    /// Where its handle means something.
+    /// The server on which its handle is valid.
     pub server_id: ServerId,
-    /// Whom it names.
+    /// The end user.
     pub end_user_id: EndUserId,
-    /// What the client calls itself.
+    /// The client's name, as stated by the client.
     pub client_name: Option<String>,
     /// The client's version.
     pub client_version: Option<String>,
     /// The protocol revision.
     pub protocol_version: Option<String>,
-    /// When it began.
+    /// The time of the first call.
     pub created_at: Timestamp,
-    /// When its handle was last used, as far as it was written down.
+    /// The last recorded use.
     pub last_used_at: Timestamp,
-    /// When its user was joined to a signed-in one.
+    /// The time at which its end user was joined to a signed-in end user.
     pub joined_at: Option<Timestamp>,
 }
 
-/// The column that leads to the rows through an index; none when only the organisation is given.
-fn driver(query: &Query<'_>) -> Option<(&'static str, String)> {
+/// Returns the indexed column to select rows by, with its value; `None` if only the organisation is given.
+fn index_column(query: &ActivityQuery<'_>) -> Option<(&'static str, String)> {
     if let Some(end_user) = query.end_user {
         return Some(("end_user_id", end_user.to_string()));
     }
@@ -139,25 +139,25 @@ fn driver(query: &Query<'_>) -> Option<(&'static str, String)> {
     query.server.map(|server| ("server_id", server.to_string()))
 }
 
-/// The ways into the log: one column with its value, or each server of the organisation.
-async fn drivers(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<(&'static str, String)>> {
+/// Returns the indexed columns to select rows by, with their values: one column, or each server of the organisation.
+async fn index_columns(conn: &mut Conn, query: &ActivityQuery<'_>) -> Result<Vec<(&'static str, String)>> {
     const SERVERS: &str = "SELECT id FROM servers WHERE organization_id = $1 ORDER BY id";
-    if let Some(driver) = driver(query) {
-        return Ok(vec![driver]);
+    if let Some(column) = index_column(query) {
+        return Ok(vec![column]);
     }
     let servers: Vec<String> =
         on!(conn, c => sqlx::query_scalar(SERVERS).bind(query.organization.as_str()).fetch_all(c).await?);
     Ok(servers.into_iter().map(|server| ("server_id", server)).collect())
 }
 
-/// Rows of tests, by a column of their own.
+/// The condition for test rows, by their own column.
 const IS_TEST: &str = "is_test";
-/// Rows of tests, by their end user.
+/// The condition for test rows, by their end user.
 const USER_IS_TEST: &str = "(SELECT end_users.is_test FROM end_users WHERE end_users.id = end_user_id)";
 
-/// What every list of the log has behind its FROM; `$1` is the driver's value. Rows of tests, which `is_test` finds, are
-/// listed only of a given end user.
-fn conditions(column: &str, query: &Query<'_>, is_test: &str) -> String {
+/// Returns the part after FROM that all lists of the log share. `$1` is the value of `column`. Test rows, which match
+/// `is_test`, are listed only if the query names an end user.
+fn conditions(column: &str, query: &ActivityQuery<'_>, is_test: &str) -> String {
     let (beyond, direction) = if query.oldest_first { (">", "ASC") } else { ("<", "DESC") };
     let tests = if query.end_user.is_some() { String::new() } else { format!("AND NOT {is_test}") };
     format!(
@@ -167,8 +167,8 @@ fn conditions(column: &str, query: &Query<'_>, is_test: &str) -> String {
     )
 }
 
-/// Where the page begins: behind the last one, or before everything.
-fn beginning(query: &Query<'_>) -> (i64, String) {
+/// Returns the time and ID after which the page begins.
+fn page_start(query: &ActivityQuery<'_>) -> (i64, String) {
     match &query.after {
         Some((at, id)) => (at.0, id.clone()),
         None if query.oldest_first => (i64::MIN, String::new()),
@@ -176,8 +176,8 @@ fn beginning(query: &Query<'_>) -> (i64, String) {
     }
 }
 
-/// Sorts what came from several servers, and keeps a page of it.
-fn merge<T>(rows: &mut Vec<T>, query: &Query<'_>, key: impl Fn(&T) -> (Timestamp, String)) {
+/// Sorts the rows of several servers and truncates them to one page.
+fn merge<T>(rows: &mut Vec<T>, query: &ActivityQuery<'_>, key: impl Fn(&T) -> (Timestamp, String)) {
     rows.sort_by_cached_key(&key);
     if !query.oldest_first {
         rows.reverse();
@@ -185,13 +185,13 @@ fn merge<T>(rows: &mut Vec<T>, query: &Query<'_>, key: impl Fn(&T) -> (Timestamp
     rows.truncate(usize::try_from(query.limit).unwrap_or(0));
 }
 
-/// A page of events.
+/// Returns a page of events.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn events(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<Event>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_events(conn: &mut Conn, query: &ActivityQuery<'_>) -> Result<Vec<WalkthroughEvent>> {
     let mut found = Vec::new();
-    for (column, value) in drivers(conn, query).await? {
+    for (column, value) in index_columns(conn, query).await? {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, server_id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
                 client_name, elapsed_ms,
@@ -204,32 +204,32 @@ pub async fn events(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<Event>> {
             conditions(column, query, USER_IS_TEST)
                 .replace(" ORDER BY", " AND (CAST($10 AS TEXT) IS NULL OR walkthrough_id = $10) ORDER BY")
         ));
-        let (at, id) = beginning(query);
+        let (at, id) = page_start(query);
         let rows: Vec<EventRow> = on!(conn, c => sqlx::query_as(sql)
             .bind(value).bind(query.organization.as_str()).bind(query.server.map(ServerId::as_str))
             .bind(query.end_user.map(EndUserId::as_str)).bind(query.range.from.0).bind(query.range.to.0)
             .bind(at).bind(id).bind(query.limit).bind(query.walkthrough.map(WalkthroughId::as_str))
             .fetch_all(c).await?);
-        found.extend(rows.into_iter().map(Event::try_from).collect::<Result<Vec<_>>>()?);
+        found.extend(rows.into_iter().map(WalkthroughEvent::try_from).collect::<Result<Vec<_>>>()?);
     }
     merge(&mut found, query, |event| (event.created_at, event.id.to_string()));
     Ok(found)
 }
 
-/// A page of calls. A walkthrough in `query` counts for nothing: calls are of none.
+/// Returns a page of calls. Ignores `query.walkthrough`, because calls are not linked to a walkthrough.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn calls(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<ToolCall>> {
-    let query = &Query { walkthrough: None, ..query.clone() };
+/// Returns an error if the database fails.
+pub async fn list_calls(conn: &mut Conn, query: &ActivityQuery<'_>) -> Result<Vec<ToolCall>> {
+    let query = &ActivityQuery { walkthrough: None, ..query.clone() };
     let mut found = Vec::new();
-    for (column, value) in drivers(conn, query).await? {
+    for (column, value) in index_columns(conn, query).await? {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, organization_id, server_id, end_user_id, tool, arguments, outcome, duration_us, client_name,
                 protocol_version, request_id, created_at, session_id, is_test FROM tool_calls {}",
             conditions(column, query, IS_TEST)
         ));
-        let (at, id) = beginning(query);
+        let (at, id) = page_start(query);
         let rows: Vec<tool_call::Row> = on!(conn, c => sqlx::query_as(sql)
             .bind(value).bind(query.organization.as_str()).bind(query.server.map(ServerId::as_str))
             .bind(query.end_user.map(EndUserId::as_str)).bind(query.range.from.0).bind(query.range.to.0)
@@ -241,7 +241,7 @@ pub async fn calls(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<ToolCall>> 
 }
 
 #[derive(sqlx::FromRow)]
-struct StoredSession {
+struct SessionRow {
     id: String,
     server_id: String,
     end_user_id: String,
@@ -253,25 +253,25 @@ struct StoredSession {
     joined_at: Option<i64>,
 }
 
-/// A page of sessions, by when they began. A walkthrough in `query` counts for nothing.
+/// Returns a page of sessions, ordered by creation time. Ignores `query.walkthrough`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn sessions(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<SessionRow>> {
-    let query = &Query { walkthrough: None, ..query.clone() };
+/// Returns an error if the database fails.
+pub async fn list_sessions(conn: &mut Conn, query: &ActivityQuery<'_>) -> Result<Vec<ClientSession>> {
+    let query = &ActivityQuery { walkthrough: None, ..query.clone() };
     let mut found = Vec::new();
-    for (column, value) in drivers(conn, query).await? {
+    for (column, value) in index_columns(conn, query).await? {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, server_id, end_user_id, client_name, client_version, protocol_version, created_at, last_used_at,
                 joined_at FROM client_sessions {}",
             conditions(column, query, USER_IS_TEST)
         ));
-        let (at, id) = beginning(query);
-        let rows: Vec<StoredSession> = on!(conn, c => sqlx::query_as(sql)
+        let (at, id) = page_start(query);
+        let rows: Vec<SessionRow> = on!(conn, c => sqlx::query_as(sql)
             .bind(value).bind(query.organization.as_str()).bind(query.server.map(ServerId::as_str))
             .bind(query.end_user.map(EndUserId::as_str)).bind(query.range.from.0).bind(query.range.to.0)
             .bind(at).bind(id).bind(query.limit).fetch_all(c).await?);
-        found.extend(rows.into_iter().map(|row| SessionRow {
+        found.extend(rows.into_iter().map(|row| ClientSession {
             id: SessionId::from_store(row.id),
             server_id: ServerId::from_store(row.server_id),
             end_user_id: EndUserId::from_store(row.end_user_id),

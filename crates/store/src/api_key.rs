@@ -1,4 +1,4 @@
-//! API keys. The secret itself is never stored, only its SHA-256.
+//! API keys. Only the SHA-256 of the secret is stored.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{ApiKeyId, OrganizationId};
@@ -36,11 +36,11 @@ impl TryFrom<Row> for ApiKey {
     }
 }
 
-/// Inserts a key; `secret_hash` is the SHA-256 of the secret, hexadecimal, and `created_by` the ID of the user or the key
-/// that creates it.
+/// Inserts a key. `secret_hash` is the hexadecimal SHA-256 of the secret, and `created_by` the ID of the user or key that
+/// creates it.
 ///
 /// # Errors
-/// A unique violation when the name is taken in the organisation; otherwise when the database fails.
+/// Returns a unique violation if the name is taken in the organisation, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str, created_by: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at, expires_at,
             created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -51,11 +51,11 @@ pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str, created_by
     Ok(())
 }
 
-/// A key by id.
+/// Returns the key with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) -> Result<Option<ApiKey>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) -> Result<Option<ApiKey>> {
     const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE id = $1 AND organization_id = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
@@ -63,10 +63,10 @@ pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) 
     row.map(ApiKey::try_from).transpose()
 }
 
-/// A key by name.
+/// Returns the key with this name.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: &str) -> Result<Option<ApiKey>> {
     const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE organization_id = $1 AND name = $2";
@@ -75,10 +75,10 @@ pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: 
     row.map(ApiKey::try_from).transpose()
 }
 
-/// All keys of an organisation, by name.
+/// Returns all keys of an organisation, ordered by name.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
     const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE organization_id = $1 ORDER BY name";
@@ -86,10 +86,10 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
     rows.into_iter().map(ApiKey::try_from).collect()
 }
 
-/// The keys that were created with the key `creator`, by name.
+/// Returns the keys that were created with the key `creator`, ordered by name.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list_created_by(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -102,10 +102,10 @@ pub async fn list_created_by(
     rows.into_iter().map(ApiKey::try_from).collect()
 }
 
-/// Writes name, scope and expiry; false when the key is not there.
+/// Updates the name, scope and expiry of a key. Returns `false` if the key does not exist.
 ///
 /// # Errors
-/// A unique violation when the name is taken in the organisation; otherwise when the database fails.
+/// Returns a unique violation if the name is taken in the organisation, or another error if the database fails.
 pub async fn update(conn: &mut Conn, key: &ApiKey) -> Result<bool> {
     const SQL: &str =
         "UPDATE api_keys SET name = $3, scope = $4, expires_at = $5 WHERE id = $1 AND organization_id = $2";
@@ -115,11 +115,11 @@ pub async fn update(conn: &mut Conn, key: &ApiKey) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// Notes that a key is used at `now`, unless that was noted after `before` already.
+/// Records that a key is used at `now`, unless a use after `before` is already recorded.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn used(
+/// Returns an error if the database fails.
+pub async fn record_use(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &ApiKeyId,
@@ -132,10 +132,10 @@ pub async fn used(
     Ok(())
 }
 
-/// Deletes a key; false when it is not there.
+/// Deletes a key. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) -> Result<bool> {
     const SQL: &str = "DELETE FROM api_keys WHERE id = $1 AND organization_id = $2";
     let deleted = on!(conn, c => sqlx::query(SQL)

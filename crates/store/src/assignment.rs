@@ -1,4 +1,4 @@
-//! Walkthroughs placed on servers.
+//! Assignments of walkthroughs to servers.
 
 use waypost_core::Timestamp;
 use waypost_core::assignment::{Assignment, AssignmentCandidate, AssignmentView};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::containing;
 
-/// What every list reads, in one place.
+/// The query that all lists share.
 macro_rules! listed {
     ($tail:literal) => {
         concat!(
@@ -74,10 +74,10 @@ impl TryFrom<ListedRow> for AssignmentView {
     }
 }
 
-/// Places a walkthrough on a server; false when either of them is not the organisation's.
+/// Assigns a walkthrough to a server. Returns `false` if the organisation does not own both.
 ///
 /// # Errors
-/// A unique violation when it is placed there; otherwise when the database fails.
+/// Returns a unique violation if it is already assigned, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
     const SQL: &str = "INSERT INTO assignments
             (id, organization_id, server_id, walkthrough_id, display_order, enabled, created_at)
@@ -85,7 +85,7 @@ pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
         FROM servers JOIN walkthroughs ON walkthroughs.organization_id = servers.organization_id
         WHERE servers.organization_id = $2 AND servers.id = $3 AND walkthroughs.id = $4
           AND walkthroughs.deleted_at IS NULL";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let inserted = on!(conn, c => sqlx::query(SQL)
         .bind(assignment.id.as_str()).bind(assignment.organization_id.as_str()).bind(assignment.server_id.as_str())
         .bind(assignment.walkthrough_id.as_str()).bind(assignment.display_order).bind(assignment.enabled)
@@ -93,11 +93,11 @@ pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
     Ok(inserted > 0)
 }
 
-/// The assignment of a walkthrough to a server. `None` if there is none, or if the walkthrough is in the trash.
+/// Returns the assignment of a walkthrough to a server. Returns `None` if the walkthrough is not assigned or is in the trash.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find(
+/// Returns an error if the database fails.
+pub async fn find_by_walkthrough(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -111,10 +111,10 @@ pub async fn find(
     Ok(row.map(Assignment::from))
 }
 
-/// What is placed on a server, in display order, disabled and unpublished walkthroughs included.
+/// Returns the assignments of a server in display order, including disabled ones and those of unpublished walkthroughs.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<AssignmentView>> {
     const SQL: &str = listed!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
     let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
@@ -122,11 +122,11 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &Serve
     rows.into_iter().map(AssignmentView::try_from).collect()
 }
 
-/// Where a walkthrough is placed, by the servers' slugs.
+/// Returns the assignments of a walkthrough, ordered by the servers' slugs.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn list_of_walkthrough(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_for_walkthrough(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
@@ -137,23 +137,23 @@ pub async fn list_of_walkthrough(
     rows.into_iter().map(AssignmentView::try_from).collect()
 }
 
-/// One assignment, as a list shows it.
+/// Returns the assignment with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<Option<AssignmentView>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<Option<AssignmentView>> {
     const SQL: &str = listed!("AND assignments.id = $2");
     let row: Option<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
     row.map(AssignmentView::try_from).transpose()
 }
 
-/// Walkthroughs that are not placed on a server yet and not archived, whose title contains `text`, by title; `limit` at
-/// most.
+/// Returns at most `limit` walkthroughs, ordered by title, that are not archived, are not yet assigned to the server and
+/// whose title contains `text`.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn candidates(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_candidates(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -175,22 +175,22 @@ pub async fn candidates(
     rows.into_iter().map(candidate).collect()
 }
 
-/// The place after the last one on a server; 1 on an empty one.
+/// Returns the display order that follows the highest one on a server; 1 if the server has no assignments.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn next_order(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<i64> {
+/// Returns an error if the database fails.
+pub async fn next_display_order(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<i64> {
     const SQL: &str = "SELECT max(display_order) FROM assignments WHERE server_id = $1 AND organization_id = $2";
     let last: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(server.as_str()).bind(organization.as_str()).fetch_one(c).await?);
     Ok(last.map_or(1, |last| last.saturating_add(1)))
 }
 
-/// Writes place or switch, each only when it is given: who moves an assignment does not undo what somebody else does to
-/// its switch at the same moment. False when the assignment is not there.
+/// Updates the display order and the switch, each only if it is given, so that concurrent changes of the two do not
+/// overwrite each other. Returns `false` if the assignment does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn update(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -200,37 +200,45 @@ pub async fn update(
     const SQL: &str =
         "UPDATE assignments SET display_order = coalesce($3, display_order), enabled = coalesce($4, enabled)
         WHERE id = $1 AND organization_id = $2";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(display_order).bind(enabled)
         .execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
 
-/// Writes new places in one statement, and nothing else.
+/// Sets the display orders of several assignments in one statement.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn set_places(conn: &mut Conn, organization: &OrganizationId, places: &[(AssignmentId, i64)]) -> Result<()> {
-    let sql =
-        batch::update(conn.dialect(), "assignments", "places", &[("id", Kind::Text), ("display_order", Kind::Integer)]);
+/// Returns an error if the database fails.
+pub async fn set_display_orders(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    orders: &[(AssignmentId, i64)],
+) -> Result<()> {
+    let sql = batch::update(
+        conn.dialect(),
+        "assignments",
+        "assignments",
+        &[("id", Kind::Text), ("display_order", Kind::Integer)],
+    );
     let sql = format!("{sql} AND assignments.organization_id = $2");
     let rows: Vec<_> =
-        places.iter().map(|(id, place)| serde_json::json!({ "id": id, "display_order": place })).collect();
-    let document = serde_json::json!({ "places": rows }).to_string();
-    conn.touch_config().await?;
+        orders.iter().map(|(id, order)| serde_json::json!({ "id": id, "display_order": order })).collect();
+    let document = serde_json::json!({ "assignments": rows }).to_string();
+    conn.bump_config_version().await?;
     on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(document).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Takes a walkthrough from a server; false when it is not placed there. Progress stays.
+/// Deletes an assignment. Returns `false` if it does not exist. Progress is kept.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<bool> {
     const SQL: &str = "DELETE FROM assignments WHERE id = $1 AND organization_id = $2";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

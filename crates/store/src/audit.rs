@@ -1,4 +1,4 @@
-//! The audit log: written in the transaction of what it tells of.
+//! The audit log. Events are written in the transaction of the operation that they record.
 
 use std::collections::BTreeMap;
 
@@ -44,10 +44,10 @@ impl TryFrom<Row> for AuditEvent {
     }
 }
 
-/// Writes an entry.
+/// Inserts an event.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, event: &AuditEvent) -> Result<()> {
     const SQL: &str = "INSERT INTO audit_events (id, organization_id, actor, act, target, detail, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -58,10 +58,10 @@ pub async fn insert(conn: &mut Conn, event: &AuditEvent) -> Result<()> {
     Ok(())
 }
 
-/// Writes any number of entries with one statement, also if there are none.
+/// Inserts any number of events, including none, with one statement.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert_all(conn: &mut Conn, events: &[AuditEvent]) -> Result<()> {
     const COLUMNS: [Column; 7] = [
         ("id", Kind::Text),
@@ -89,10 +89,10 @@ pub async fn insert_all(conn: &mut Conn, events: &[AuditEvent]) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the detail of an entry that stands for several edits. Returns false if there is no such entry.
+/// Replaces the detail of an event that represents several edits. Returns `false` if the event does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn update_detail(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -105,52 +105,52 @@ pub async fn update_detail(
     Ok(rows > 0)
 }
 
-/// Which entries are looked for. Empty texts mean any.
+/// A filter for events. Empty strings match any value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// What an act begins with, such as `member.`.
+pub struct AuditFilter {
+    /// A prefix of the action, such as `member.`.
     pub act: String,
-    /// The id of who did it.
+    /// The ID of the actor.
     pub actor: String,
-    /// The id of what it was done to.
+    /// The ID of the target.
     pub target: String,
-    /// Not before this.
+    /// The start of the time range (inclusive).
     pub from: Option<Timestamp>,
-    /// Before this.
+    /// The end of the time range (exclusive).
     pub to: Option<Timestamp>,
 }
 
-/// The newest entries of an organisation, newest first; with `before`, those that are older than it.
+/// Returns the newest events of an organisation, newest first. With `before`, returns only older ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
     before: Option<&AuditEventId>,
     limit: i64,
 ) -> Result<Vec<AuditEvent>> {
-    search(conn, organization, &Filter::default(), (before, limit)).await
+    search(conn, organization, &AuditFilter::default(), (before, limit)).await
 }
 
-/// As [`list`], those that `filter` lets through.
+/// The same as [`list`], limited to events that match `filter`.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn search(
     conn: &mut Conn,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &AuditFilter,
     (before, limit): (Option<&AuditEventId>, i64),
 ) -> Result<Vec<AuditEvent>> {
-    // The range of ids is the range of times, because an id is made of the time: one step in the index of organisation
-    // and id leads to the first row, and rows outside of the range are not read.
+    // IDs begin with the time, so the time range is a range of IDs: the index on organisation and ID leads directly to the
+    // first row, and rows outside the range are not read.
     const SQL: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
         WHERE organization_id = $1 AND id >= $3 AND id < $4
             AND ($5 = '' OR actor = $5) AND ($6 = '' OR target = $6) AND substr(act, 1, length($7)) = $7
         ORDER BY id DESC LIMIT $2";
     let from = filter.from.map_or_else(String::new, |from| AuditEventId::floor(from).to_string());
-    // Beyond every id, by the bytes and in the order of any language.
+    // Sorts after every ID, both by bytes and in any collation.
     let to = filter.to.map_or_else(|| format!("aud_{}", "z".repeat(25)), |to| AuditEventId::floor(to).to_string());
     let before = before.map_or(to.as_str(), |before| before.as_str().min(to.as_str()));
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
@@ -159,18 +159,18 @@ pub async fn search(
     rows.into_iter().map(AuditEvent::try_from).collect()
 }
 
-/// What the users and the keys among `actors` are called: address or name, by id. Those that are gone are not in it.
+/// Returns the emails of users and the names of API keys among `actors`, by ID. Deleted users and keys are omitted.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn names(
+/// Returns an error if the database fails.
+pub async fn find_actor_names(
     conn: &mut Conn,
     organization: &OrganizationId,
     actors: &[&str],
 ) -> Result<BTreeMap<String, String>> {
     let listed = match conn.dialect() {
         Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
-        // An array, which the index is asked for, where a subquery would be joined with all rows.
+        // An array makes PostgreSQL use the index; a subquery would be joined with all rows.
         Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
     };
     let sql = format!(

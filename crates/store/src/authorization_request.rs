@@ -1,4 +1,4 @@
-//! Authorization requests: found only with the browser that made them, completed once.
+//! Authorization requests. A request can be found only by the browser that made it, and is completed once.
 
 use waypost_core::Timestamp;
 use waypost_core::authorization::{AuthorizationRequest, ProgressClaim};
@@ -55,24 +55,24 @@ impl From<Row> for AuthorizationRequest {
     }
 }
 
-/// Which request of which browser is meant.
+/// Identifies a request of a browser.
 #[derive(Debug, Clone, Copy)]
-pub struct Key<'a> {
+pub struct AuthorizationRequestKey<'a> {
     /// The tenant.
     pub organization: &'a OrganizationId,
-    /// The server that is asked.
+    /// The server that the client requests access to.
     pub server: &'a ServerId,
     /// The request.
     pub id: &'a AuthorizationRequestId,
-    /// SHA-256 of the browser's cookie, hexadecimal.
+    /// The hexadecimal SHA-256 of the browser's cookie.
     pub browser_hash: &'a str,
 }
 
-/// Inserts a request of the browser with `browser_hash` that came from `network`.
-/// [`open_rows::make_room`](crate::open_rows::make_room) limits how many.
+/// Inserts a request that the browser with `browser_hash` sent from `network`.
+/// [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits the number of requests.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_hash: &str, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer,
             client_id, client_name, redirect_uri, state, scope, resource, tracking_id, code_challenge, prompt,
@@ -90,11 +90,15 @@ pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_has
     Ok(())
 }
 
-/// The request, while it is neither completed nor expired.
+/// Returns the request if it is neither completed nor expired.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<AuthorizationRequest>> {
+/// Returns an error if the database fails.
+pub async fn find(
+    conn: &mut Conn,
+    key: AuthorizationRequestKey<'_>,
+    now: Timestamp,
+) -> Result<Option<AuthorizationRequest>> {
     const SQL: &str =
         "SELECT id, organization_id, server_id, issuer, client_id, client_name, redirect_uri, state, scope,
             resource, tracking_id, code_challenge, prompt, login_hint, created_at, expires_at, consented_at,
@@ -108,40 +112,40 @@ pub async fn find(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Optio
     Ok(row.map(AuthorizationRequest::from))
 }
 
-/// Notes that the user allowed the client; false when the request is not there (any more).
+/// Records the user's consent. Returns `false` if the request does not exist, or is completed or expired.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn consent(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn record_consent(conn: &mut Conn, key: AuthorizationRequestKey<'_>, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE authorization_requests SET consented_at = $5
         WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
             AND completed_at IS NULL AND expires_at > $5";
     Ok(change(conn, SQL, key, now).await? > 0)
 }
 
-/// Completes the request; false when it is not there, expired, or was completed before: it is completed once.
+/// Completes the request. Returns `false` if it does not exist, has expired, or is already completed.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn complete(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn complete(conn: &mut Conn, key: AuthorizationRequestKey<'_>, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE authorization_requests SET completed_at = $5, network = NULL
         WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
             AND completed_at IS NULL AND expires_at > $5";
     Ok(change(conn, SQL, key, now).await? > 0)
 }
 
-/// Exempts a request from being replaced by newer ones, because a code was sent for it: its row also keeps the count of codes
-/// of the address.
+/// Protects a request from being evicted by newer ones, because a code was sent for it: its row also keeps the number of
+/// codes sent to the email address.
 ///
 /// # Errors
-/// When the database fails.
-pub(crate) async fn keep(conn: &mut Conn, id: &AuthorizationRequestId) -> Result<()> {
+/// Returns an error if the database fails.
+pub(crate) async fn exempt_from_eviction(conn: &mut Conn, id: &AuthorizationRequestId) -> Result<()> {
     const SQL: &str = "UPDATE authorization_requests SET network = NULL WHERE id = $1";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
     Ok(())
 }
 
-async fn change(conn: &mut Conn, sql: &'static str, key: Key<'_>, now: Timestamp) -> Result<u64> {
+async fn change(conn: &mut Conn, sql: &'static str, key: AuthorizationRequestKey<'_>, now: Timestamp) -> Result<u64> {
     Ok(on!(conn, c => sqlx::query(sql)
         .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.server.as_str()).bind(key.browser_hash)
         .bind(now.0).execute(c).await?.rows_affected()))

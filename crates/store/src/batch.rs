@@ -1,6 +1,6 @@
-//! Multi-row statements: one JSON document is bound, the database unfolds it into rows.
+//! Multi-row statements with one bound JSON document that the database expands into rows.
 //!
-//! The text of a statement is the same for one row and for a thousand, so it is prepared once.
+//! The text of a statement does not depend on the number of rows, so it is prepared once.
 
 use crate::db::Dialect;
 
@@ -13,7 +13,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The type's name in PostgreSQL. SQLite reads the type from the JSON value.
+    /// Returns the name of the type in PostgreSQL. SQLite reads the type from the JSON value.
     fn postgres(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -26,7 +26,7 @@ impl Kind {
 /// A column of a batch: its name in the table and in the JSON rows.
 pub(crate) type Column = (&'static str, Kind);
 
-/// A table expression that yields the rows of member `name` of the JSON document `$1`.
+/// Returns a table expression for the rows of member `name` of the JSON document `$1`.
 pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
     match dialect {
         Dialect::Sqlite => {
@@ -41,14 +41,14 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
     }
 }
 
-/// Inserts the rows of member `name` into `table`.
+/// Returns a statement that inserts the rows of member `name` into `table`.
 pub(crate) fn insert(dialect: Dialect, table: &str, name: &str, columns: &[Column]) -> String {
     let list: Vec<_> = columns.iter().map(|(column, _)| *column).collect();
     let list = list.join(", ");
     format!("INSERT INTO {table} ({list}) SELECT {list} FROM {} WHERE true", rows(dialect, name, columns))
 }
 
-/// Updates `table` from the rows of member `name`, found by `id`.
+/// Returns a statement that updates `table` from the rows of member `name`, matched by `id`.
 pub(crate) fn update(dialect: Dialect, table: &str, name: &str, columns: &[Column]) -> String {
     let assignments: Vec<_> = columns
         .iter()

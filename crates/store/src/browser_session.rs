@@ -1,4 +1,4 @@
-//! Signed-in browsers of end users. The cookie itself is never stored, only its SHA-256.
+//! Browser sessions of signed-in end users. Only the SHA-256 of the cookie is stored.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, IdentityId, OrganizationId};
@@ -7,20 +7,20 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// A signed-in browser, with what is known of its end user.
+/// A browser session with the profile of its end user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrowserSession {
-    /// Who is signed in.
+    /// The signed-in end user.
     pub end_user_id: EndUserId,
-    /// By which identity.
+    /// The identity used to sign in.
     pub identity_id: IdentityId,
-    /// Who says that it is them: the issuer of that identity.
+    /// The issuer of that identity.
     pub issuer: String,
-    /// Their name, when it is known.
+    /// The end user's name, if known.
     pub name: Option<String>,
-    /// Their verified e-mail address, when it is known.
+    /// The end user's verified email address, if known.
     pub email: Option<String>,
-    /// When they signed in.
+    /// The time of the sign-in.
     pub created_at: Timestamp,
 }
 
@@ -37,22 +37,22 @@ struct Row {
 /// A session to insert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBrowserSession<'a> {
-    /// SHA-256 of the cookie's value, hexadecimal.
+    /// The hexadecimal SHA-256 of the cookie's value.
     pub token_hash: &'a str,
-    /// Who signs in.
+    /// The end user who signs in.
     pub end_user_id: &'a EndUserId,
-    /// By which identity.
+    /// The identity used to sign in.
     pub identity_id: &'a IdentityId,
-    /// When they sign in.
+    /// The time of the sign-in.
     pub created_at: Timestamp,
-    /// When the session ends by itself.
+    /// The time at which the session expires.
     pub expires_at: Timestamp,
 }
 
 /// Inserts a session.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, organization: &OrganizationId, session: &NewBrowserSession<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO browser_sessions (token_hash, organization_id, end_user_id, identity_id, created_at,
             expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
@@ -63,17 +63,17 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, session: &Ne
     Ok(())
 }
 
-/// The session of a cookie in an organisation; none when it is unknown there or has ended.
+/// Returns the session of a cookie in an organisation. Returns `None` if it does not exist or has expired.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,
     token_hash: &str,
     now: Timestamp,
 ) -> Result<Option<BrowserSession>> {
-    // Look-ups by key, and no joins: PostgreSQL joins small tables by reading them as a whole.
+    // Subqueries by key instead of joins: PostgreSQL joins small tables by reading them completely.
     const SQL: &str =
         "SELECT end_user_id, identity_id, (SELECT issuer FROM identities WHERE id = s.identity_id) AS issuer,
             (SELECT name FROM end_users WHERE id = s.end_user_id) AS name,
@@ -91,10 +91,10 @@ pub async fn find(
     }))
 }
 
-/// Deletes a session; says who was signed in, when there was one.
+/// Deletes a session. Returns its end user, or `None` if the session does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, token_hash: &str) -> Result<Option<EndUserId>> {
     const SQL: &str =
         "DELETE FROM browser_sessions WHERE token_hash = $1 AND organization_id = $2 RETURNING end_user_id";
@@ -103,10 +103,10 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, token_hash: 
     Ok(end_user.map(EndUserId::from_store))
 }
 
-/// Deletes all sessions of an end user; says how many.
+/// Deletes all sessions of an end user. Returns the number of deleted sessions.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_of_end_user(conn: &mut Conn, organization: &OrganizationId, end_user: &EndUserId) -> Result<u64> {
     const SQL: &str = "DELETE FROM browser_sessions WHERE end_user_id = $1 AND organization_id = $2";
     Ok(on!(conn, c => sqlx::query(SQL)

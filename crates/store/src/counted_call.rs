@@ -1,12 +1,12 @@
-//! Calls by nobody known: the first ones of each server and minute have a row, all others are only counted.
+//! Calls by unidentified callers: the first calls per server and minute get a row each; further calls are only counted.
 //!
-//! Anybody can make any number of such calls. None of them has an effect: whoever changes something is an end user.
+//! Anyone can make any number of such calls. None of them changes anything, because every change creates an end user.
 //!
 //! Invariants (tests/it/counted_calls.rs):
-//! 1. A recorded call is either a row of `tool_calls` or one of a count, so rows and counts add up to what was recorded.
-//! 2. In each minute a server gets at most [`ROWS_PER_MINUTE`] rows by nobody known, however many processes record them and
-//!    however often these restart. As long as there is room, no call is only counted.
-//! 3. A call by an end user and a call of a test always have a row.
+//! 1. A recorded call is either a row of `tool_calls` or part of a count, so rows and counts add up to all recorded calls.
+//! 2. Per minute, a server gets at most [`ROWS_PER_MINUTE`] rows for unidentified callers, regardless of the number of
+//!    processes and their restarts. A call is only counted when this limit is reached.
+//! 3. Calls by end users and test calls always get a row.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::on;
 use crate::tool_call::{self, MINUTE_MS, ToolCall};
 
-/// Rows for calls by nobody known, per server and minute: enough to see what a new integration does wrong.
+/// The maximum number of rows for unidentified callers per server and minute: enough to debug a new integration.
 pub const ROWS_PER_MINUTE: i64 = 60;
 
 /// A server and a minute since the Unix epoch.
@@ -32,15 +32,15 @@ struct Minute {
 }
 
 impl Minute {
-    /// Returns where a call by nobody known is counted; `None` for one that always has a row.
-    fn of_unknown(call: &ToolCall) -> Option<Self> {
-        let is_unknown = call.end_user_id.is_none() && !call.is_test;
+    /// Returns the server and minute of a call by an unidentified caller; `None` for calls that always get a row.
+    fn of_unidentified(call: &ToolCall) -> Option<Self> {
+        let is_unidentified = call.end_user_id.is_none() && !call.is_test;
         let minute = call.created_at.0.div_euclid(MINUTE_MS);
-        is_unknown.then(|| Self { server_id: call.server_id.clone(), minute })
+        is_unidentified.then(|| Self { server_id: call.server_id.clone(), minute })
     }
 }
 
-/// Calls without a row.
+/// The number of calls without a row.
 #[derive(Debug, Serialize)]
 struct Count {
     server_id: ServerId,
@@ -50,18 +50,18 @@ struct Count {
     count: i64,
 }
 
-/// Records calls that changed nothing, each as a row or in a count. Those of servers or end users that were deleted meanwhile
-/// are left out. `conn` is a transaction.
+/// Records calls that changed nothing, each as a row or in a count. Calls of servers or end users that were deleted in the
+/// meantime are skipped. `conn` must be a transaction.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn record(conn: &mut Conn, calls: Vec<ToolCall>) -> Result<()> {
-    let minutes: BTreeSet<Minute> = calls.iter().filter_map(Minute::of_unknown).collect();
+    let minutes: BTreeSet<Minute> = calls.iter().filter_map(Minute::of_unidentified).collect();
     let mut rows_of = if minutes.is_empty() { HashMap::new() } else { count_rows(conn, &minutes).await? };
     let mut counts: BTreeMap<(Minute, String, String), i64> = BTreeMap::new();
     let mut rows = Vec::with_capacity(calls.len());
     for call in calls {
-        let Some(minute) = Minute::of_unknown(&call) else {
+        let Some(minute) = Minute::of_unidentified(&call) else {
             rows.push(call);
             continue;
         };
@@ -82,11 +82,11 @@ pub async fn record(conn: &mut Conn, calls: Vec<ToolCall>) -> Result<()> {
     Ok(())
 }
 
-/// Returns how many rows by nobody known there are. Locks the servers until the end of the transaction, so that no other
-/// process adds rows meanwhile. SQLite has one writer.
+/// Returns the number of rows for unidentified callers. Locks the servers until the end of the transaction, so that no other
+/// process adds rows in the meantime. SQLite has a single writer.
 async fn count_rows(conn: &mut Conn, minutes: &BTreeSet<Minute>) -> Result<HashMap<Minute, i64>> {
     const COLUMNS: &[Column] = &[("server_id", Kind::Text), ("minute", Kind::Integer)];
-    // In one order for every process. The foreign keys of new rows do not wait for this lock.
+    // Every process locks in the same order. Foreign key checks of new rows do not wait for this lock.
     const LOCK: &str = "SELECT id FROM servers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
     if let Raw::Postgres(c) = conn.raw() {
         let servers: Vec<&str> = minutes.iter().map(|it| it.server_id.as_str()).collect();
@@ -105,7 +105,7 @@ async fn count_rows(conn: &mut Conn, minutes: &BTreeSet<Minute>) -> Result<HashM
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Adds to the counts. With `OFFSET`, PostgreSQL looks each server up by index instead of reading all.
+/// Adds to the counts. Because of `OFFSET`, PostgreSQL looks up each server by index instead of reading all servers.
 async fn add(conn: &mut Conn, counts: BTreeMap<(Minute, String, String), i64>) -> Result<()> {
     const COLUMNS: &[Column] = &[
         ("server_id", Kind::Text),
@@ -127,11 +127,11 @@ async fn add(conn: &mut Conn, counts: BTreeMap<(Minute, String, String), i64>) -
     Ok(())
 }
 
-/// Returns the calls without a row by tool and outcome. Each counts at the beginning of its minute, so ranges that follow each
-/// other add up.
+/// Returns the number of calls without a row by tool and outcome. A call counts at the beginning of its minute, so adjacent
+/// ranges add up.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn sum(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -150,7 +150,7 @@ pub async fn sum(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// The first minute that begins at `at` or later.
+/// Returns the first minute that begins at or after `at`.
 pub(crate) fn first_minute(at: Timestamp) -> i64 {
     -(-at.0).div_euclid(MINUTE_MS)
 }

@@ -1,7 +1,7 @@
-//! The two databases behind one set of queries.
+//! One set of queries for both databases.
 //!
-//! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both
-//! understand. Where the dialects truly differ, the text differs, and only there.
+//! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both databases
+//! support. Queries have separate texts only where the dialects differ.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -18,32 +18,32 @@ use sqlx::{Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transac
 
 use crate::error::{Error, Result};
 
-/// Read-only connections of SQLite: more than there are cores, because a reader may wait for the disk.
+/// The number of read-only connections to SQLite: more than cores, because a reader may wait for the disk.
 const SQLITE_READERS: u32 = 4;
-/// Page caches of SQLite, in KiB when negative: one that writes and a few that read would otherwise hold the same pages
-/// several times over; beyond them is the operating system's cache.
+/// The page caches of SQLite connections (negative values are in KiB). They are small, because several connections hold the
+/// same pages, and the operating system caches the file as well.
 const WRITER_CACHE: &str = "-4096";
 const READER_CACHE: &str = "-1024";
-/// Bytes that the write-ahead log of SQLite keeps after it was folded back into the file: it grows while a backup reads.
+/// The size in bytes to which SQLite's write-ahead log is truncated after a checkpoint: it grows while a backup reads.
 const LOG_BYTES: &str = "16777216";
-/// Connections to PostgreSQL.
+/// The maximum number of connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
-/// How long a call waits for a connection or for another process's write before it is told `unavailable`.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a connection that comes back to the pool may take to show that it works.
-const RELEASE: Duration = Duration::from_secs(2);
-/// After so long without a word in the middle of a transaction PostgreSQL takes its locks away from this program: it is
-/// cut off, and nobody tells PostgreSQL for two hours otherwise.
+/// How long a call waits for a connection or for another process's write before it fails as `unavailable`.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the check of a connection that is returned to the pool may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// PostgreSQL aborts a transaction that is idle for this long. Otherwise, if the network is interrupted, it would hold the
+/// transaction's locks for two hours.
 const IDLE_IN_TRANSACTION: &str = "60s";
 
 /// An open database.
 #[derive(Debug, Clone)]
 pub enum Db {
-    /// SQLite: readers that cannot write, and one writer, so that writes queue in memory and not for a file lock.
+    /// SQLite: read-only connections and one writer, so that writes queue in memory and not on the file lock.
     Sqlite {
         /// Read-only connections.
         read: SqlitePool,
-        /// The one connection that writes.
+        /// The single connection that writes.
         write: SqlitePool,
     },
     /// PostgreSQL.
@@ -51,26 +51,26 @@ pub enum Db {
 }
 
 tokio::task_local! {
-    /// Statements and transactions of the task, while [`count_statements`] counts them.
+    /// The number of statements and transactions of the task, counted by [`count_statements`].
     static STATEMENTS: Cell<usize>;
 }
 
-/// Does `work` and returns with its result how many statements and transactions it sent to the database itself: a test can
-/// show with it that two requests cost the same.
+/// Runs `work` and returns its result with the number of statements and transactions that it sent. Tests use it to check that
+/// two requests have the same cost.
 pub async fn count_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
     let counting = async {
-        let done = work.await;
-        (done, STATEMENTS.with(Cell::get))
+        let result = work.await;
+        (result, STATEMENTS.with(Cell::get))
     };
     STATEMENTS.scope(Cell::new(0), counting).await
 }
 
-fn counted() {
-    // Nobody counts outside of `count_statements`.
+fn count_statement() {
+    // Outside `count_statements` there is no counter.
     let _ = STATEMENTS.try_with(|count| count.set(count.get() + 1));
 }
 
-/// Which SQL is spoken.
+/// The SQL dialect of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// SQLite.
@@ -79,7 +79,7 @@ pub enum Dialect {
     Postgres,
 }
 
-/// A connection, inside of a transaction or not.
+/// A connection, with or without a transaction.
 #[derive(Debug)]
 pub struct Conn(Inner);
 
@@ -91,11 +91,11 @@ enum Inner {
     PostgresWrite(Transaction<'static, Postgres>),
 }
 
-/// A transaction that is rolled back when it is dropped without [`Tx::commit`].
+/// A transaction. It is rolled back if it is dropped without [`Tx::commit`].
 #[derive(Debug)]
 pub struct Tx(Conn);
 
-/// A connection as the driver wants it.
+/// The driver's connection.
 #[derive(Debug)]
 pub enum Raw<'a> {
     /// SQLite.
@@ -104,7 +104,7 @@ pub enum Raw<'a> {
     Postgres(&'a mut PgConnection),
 }
 
-/// Runs one body on whichever database a [`Conn`] belongs to.
+/// Runs one body on the database of a [`Conn`].
 ///
 /// `on!(conn, c => sqlx::query("…").bind(x).execute(&mut *c).await)`
 #[macro_export]
@@ -118,17 +118,17 @@ macro_rules! on {
 }
 
 impl Db {
-    /// Opens the database at `url`, `sqlite://PATH` (made when it is not there) or `postgres://…`.
+    /// Opens the database at `url`: `sqlite://PATH` (created if it does not exist) or `postgres://…`.
     ///
     /// # Errors
-    /// When the URL is of neither kind, or the database cannot be opened.
+    /// Returns an error if the URL has another scheme or the database cannot be opened.
     pub async fn open(url: &str) -> Result<Self> {
         if url.starts_with("sqlite:") {
             Self::open_sqlite(url).await
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Self::open_postgres(url).await
         } else {
-            Err(Error::Url)
+            Err(Error::InvalidUrl)
         }
     }
 
@@ -139,25 +139,24 @@ impl Db {
             // An acknowledged step survives a power cut: the log is synced before the commit returns.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(PATIENCE)
+            .busy_timeout(TIMEOUT)
             .pragma("temp_store", "memory")
             .pragma("journal_size_limit", LOG_BYTES)
             .pragma("cache_size", WRITER_CACHE)
             .statement_cache_capacity(200);
         let write = SqlitePoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(TIMEOUT)
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
-            .after_release(|conn, _| Box::pin(is_outside_of_transactions(conn)))
-            // Of a new file: free pages can be given back (crate::space). Setting it takes the write lock, for which a reader would
-            // have to wait.
+            .after_release(|conn, _| Box::pin(is_outside_transactions(conn)))
+            // For new files: free pages can be released (crate::space). Setting this requires the write lock, so readers don't.
             .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
             .await?;
         let read = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(TIMEOUT)
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -173,13 +172,13 @@ impl Db {
             .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(PATIENCE)
-            // The pool itself asks without a limit of time: on a dead network each connection that was given up on
-            // would keep its place in the pool for a quarter of an hour.
+            .acquire_timeout(TIMEOUT)
+            // The pool's own check has no timeout: if the network fails, every abandoned connection would keep its slot in the
+            // pool for 15 minutes.
             .after_release(|conn, _| {
                 Box::pin(async move {
-                    match tokio::time::timeout(RELEASE, conn.ping()).await {
-                        Ok(answered) => answered.map(|()| true),
+                    match tokio::time::timeout(PING_TIMEOUT, conn.ping()).await {
+                        Ok(pong) => pong.map(|()| true),
                         Err(_) => Err(sqlx::Error::PoolTimedOut),
                     }
                 })
@@ -188,19 +187,19 @@ impl Db {
             .await;
         match pool {
             Ok(pool) => Ok(Self::Postgres(pool)),
-            // The pool tries until its time is up and forgets why it had to; one more try tells.
+            // The pool retries until the timeout and discards the cause; one more attempt returns it.
             Err(sqlx::Error::PoolTimedOut) => {
-                let once = tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await;
-                Err(once.ok().and_then(std::result::Result::err).unwrap_or(sqlx::Error::PoolTimedOut).into())
+                let result = tokio::time::timeout(TIMEOUT, PgConnection::connect_with(&options)).await;
+                Err(result.ok().and_then(std::result::Result::err).unwrap_or(sqlx::Error::PoolTimedOut).into())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The file that a SQLite URL names; none for PostgreSQL.
+    /// Returns the file of a SQLite URL; `None` for PostgreSQL.
     ///
     /// # Errors
-    /// When the URL cannot be read.
+    /// Returns an error if the URL is malformed.
     pub fn sqlite_file(url: &str) -> Result<Option<PathBuf>> {
         if !url.starts_with("sqlite:") {
             return Ok(None);
@@ -208,7 +207,7 @@ impl Db {
         Ok(Some(SqliteConnectOptions::from_str(url)?.get_filename().to_owned()))
     }
 
-    /// Which SQL this database speaks.
+    /// Returns the SQL dialect of this database.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self {
@@ -217,10 +216,10 @@ impl Db {
         }
     }
 
-    /// A connection to read with.
+    /// Acquires a connection for reading.
     ///
     /// # Errors
-    /// When none is free within five seconds, or the database is away.
+    /// Returns an error if no connection is available within five seconds or the database is unavailable.
     pub async fn read(&self) -> Result<Conn> {
         Ok(Conn(match self {
             Self::Sqlite { read, .. } => Inner::SqliteRead(read.acquire().await?),
@@ -228,23 +227,23 @@ impl Db {
         }))
     }
 
-    /// A transaction to write in. On SQLite there is one at a time; it takes the file's write lock at once, because
-    /// one that is taken later can fail after work was done.
+    /// Begins a transaction for writing. On SQLite there is one at a time. It acquires the file's write lock immediately, because
+    /// acquiring it later can fail after work has been done.
     ///
     /// # Errors
-    /// As [`Db::read`].
+    /// The same as for [`Db::read`].
     pub async fn begin(&self) -> Result<Tx> {
-        counted();
+        count_statement();
         Ok(Tx(Conn(match self {
             Self::Sqlite { write, .. } => Inner::SqliteWrite(write.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool) => Inner::PostgresWrite(pool.begin().await?),
         })))
     }
 
-    /// A transaction that only reads, and sees one state of the database from its first query on.
+    /// Begins a read-only transaction that sees one consistent state of the database.
     ///
     /// # Errors
-    /// As [`Db::read`].
+    /// The same as for [`Db::read`].
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(Tx(Conn(match self {
             Self::Sqlite { read, .. } => Inner::SqliteWrite(read.begin().await?),
@@ -254,19 +253,19 @@ impl Db {
         })))
     }
 
-    /// Does `work`, which asks the database, and gives up when PostgreSQL does not answer: a network may lose what is
-    /// sent without a word. SQLite's file is here, and its worst case is bounded by the wait for the write lock.
+    /// Runs `work` with a timeout on PostgreSQL, because the network may lose messages without an error. SQLite needs no timeout:
+    /// its file is local, and the wait for the write lock is bounded.
     ///
     /// # Errors
-    /// [`Error::Slow`] when the time is up: what became of the work is not known then.
-    pub async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Returns [`Error::Timeout`] if the time is up. The outcome of the work is then unknown.
+    pub async fn with_timeout<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self {
             Self::Sqlite { .. } => work.await,
-            Self::Postgres(_) => tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err(Error::Slow)),
+            Self::Postgres(_) => tokio::time::timeout(TIMEOUT, work).await.unwrap_or(Err(Error::Timeout)),
         }
     }
 
-    /// Closes every connection; on SQLite this also folds the log back into the file.
+    /// Closes all connections. On SQLite this also runs a checkpoint of the write-ahead log.
     pub async fn close(&self) {
         match self {
             Self::Sqlite { read, write } => {
@@ -278,21 +277,21 @@ impl Db {
     }
 }
 
-/// Whether a connection that comes back to its pool may be used again. When the disk fails, SQLite ends a transaction by
-/// itself (<https://www.sqlite.org/lang_transaction.html>, section 3); the driver's ROLLBACK fails then, and it goes on
-/// to believe that the transaction is open and refuses to begin another one.
-async fn is_outside_of_transactions(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+/// Whether a connection that is returned to its pool can be reused. If the disk fails, SQLite rolls back the transaction
+/// automatically (<https://www.sqlite.org/lang_transaction.html>, section 3). The driver's ROLLBACK then fails, and the driver
+/// still considers the transaction open and refuses to begin another one.
+async fn is_outside_transactions(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     if conn.is_in_transaction() {
-        // The rollback of what was dropped may still be under way.
+        // The rollback of a dropped transaction may still be running.
         conn.ping().await?;
     }
     Ok(!conn.is_in_transaction())
 }
 
 impl Conn {
-    /// The driver's connection, for [`on!`].
+    /// Returns the driver's connection, for [`on!`].
     pub fn raw(&mut self) -> Raw<'_> {
-        counted();
+        count_statement();
         match &mut self.0 {
             Inner::SqliteRead(conn) => Raw::Sqlite(conn),
             Inner::SqliteWrite(tx) => Raw::Sqlite(tx),
@@ -301,7 +300,7 @@ impl Conn {
         }
     }
 
-    /// Which SQL this connection speaks.
+    /// Returns the SQL dialect of this connection.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match &self.0 {
@@ -310,31 +309,32 @@ impl Conn {
         }
     }
 
-    /// Tells every process that servers, walkthroughs or assignments changed, as of this transaction.
+    /// Increments the configuration version, so that every process notices that servers, walkthroughs or assignments changed in
+    /// this transaction.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn touch_config(&mut self) -> Result<()> {
+    /// Returns an error if the database fails.
+    pub async fn bump_config_version(&mut self) -> Result<()> {
         on!(self, c => sqlx::query("UPDATE config_version SET version = version + 1 WHERE id = 1").execute(c).await?.rows_affected());
         Ok(())
     }
 
-    /// The number that [`Conn::touch_config`] counts up.
+    /// Returns the configuration version.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error if the database fails.
     pub async fn config_version(&mut self) -> Result<i64> {
         Ok(on!(self, c => sqlx::query_scalar("SELECT version FROM config_version WHERE id = 1").fetch_one(c).await?))
     }
 }
 
 impl Tx {
-    /// Makes everything in this transaction lasting.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// When the database fails, or a deferred constraint does not hold: then nothing was written.
+    /// Returns an error if the database fails or a deferred constraint is violated. Nothing is written in that case.
     pub async fn commit(self) -> Result<()> {
-        counted();
+        count_statement();
         match self.0.0 {
             Inner::SqliteWrite(tx) => tx.commit().await?,
             Inner::PostgresWrite(tx) => tx.commit().await?,

@@ -1,4 +1,4 @@
-//! Editing sessions: the edits of one person to one thing that share an entry of the audit log.
+//! Editing sessions: edits of one object by one user that share an event of the audit log.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{AuditEventId, OrganizationId, WalkthroughId};
@@ -11,24 +11,24 @@ use crate::row::Place;
 /// An editing session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditingSession {
-    /// The thing that is edited and the actor, in one text.
+    /// The ID of the edited object and the actor, combined.
     pub id: String,
     /// The organisation.
     pub organization_id: OrganizationId,
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// The entry of the audit log that stands for the edits.
+    /// The audit event that represents the edits.
     pub audit_event_id: AuditEventId,
-    /// Number of edits.
+    /// The number of edits.
     pub edits: u32,
-    /// The session ends at this time if no edit comes before it.
+    /// The time at which the session ends unless there is another edit.
     pub expires_at: Timestamp,
 }
 
-/// The session with this ID that has not ended at `now`.
+/// Returns the session with this ID if it has not ended at `now`.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find_open(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -50,11 +50,11 @@ pub async fn find_open(
     }))
 }
 
-/// Writes a session; one with the same ID is replaced.
+/// Inserts a session, or replaces the one with the same ID.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn put(conn: &mut Conn, session: &EditingSession) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn upsert(conn: &mut Conn, session: &EditingSession) -> Result<()> {
     const SQL: &str = "INSERT INTO editing_sessions
             (id, organization_id, walkthrough_id, audit_event_id, edits, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)

@@ -1,4 +1,4 @@
-//! One-time codes by mail, as hashes: each belongs to an authorization request, and so to its browser.
+//! Hashes of one-time codes sent by email. Each code belongs to an authorization request, and therefore to one browser.
 
 use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
@@ -10,85 +10,85 @@ use crate::error::Result;
 use crate::on;
 use crate::row::Place;
 
-/// Tries of one code.
-pub const TRIES: i64 = 5;
+/// The maximum number of attempts per code.
+pub const MAX_ATTEMPTS: i64 = 5;
 
 /// A code to insert.
-pub struct NewCode<'a> {
-    /// The code's row.
+pub struct NewEmailCode<'a> {
+    /// The ID of the code.
     pub id: &'a EmailCodeId,
     /// The tenant.
     pub organization: &'a OrganizationId,
-    /// The authorization request that it was asked for in.
+    /// The authorization request for which the code was requested.
     pub request: &'a AuthorizationRequestId,
-    /// The address that it goes to, as it was typed.
+    /// The recipient's email address as entered.
     pub email: &'a str,
-    /// The key of that address.
+    /// The key of that email address.
     pub email_key: &'a str,
-    /// What was asked for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
     /// The keyed hash of the code.
     pub code_hash: &'a str,
-    /// The hash of the password that is set when the code is entered.
+    /// The hash of the password that is set once the code is verified.
     pub password_hash: Option<&'a str>,
-    /// When it was made.
+    /// The time at which the code was created.
     pub created_at: Timestamp,
-    /// When it can no longer be entered.
+    /// The time at which the code expires.
     pub expires_at: Timestamp,
 }
 
-/// Which code is meant.
+/// Identifies a code of an authorization request.
 #[derive(Debug, Clone, Copy)]
-pub struct Key<'a> {
+pub struct EmailCodeKey<'a> {
     /// The tenant.
     pub organization: &'a OrganizationId,
     /// The authorization request.
     pub request: &'a AuthorizationRequestId,
-    /// The code's row.
+    /// The ID of the code.
     pub id: &'a EmailCodeId,
 }
 
-/// A code that can be entered.
+/// A code that has not been used and has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Open {
-    /// Where it was sent.
+pub struct PendingCode {
+    /// The email address that the code was sent to.
     pub email: String,
-    /// What was asked for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
 }
 
-/// What became of a try.
+/// The result of verifying a code.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Tried {
-    /// The code is right, and consumed now.
-    Right(Proof),
-    /// It is wrong; so many tries are left.
-    Wrong {
-        /// Tries that are left.
-        left: i64,
+pub enum CodeCheck {
+    /// The code is correct, and is now consumed.
+    Accepted(CodeProof),
+    /// The code is incorrect.
+    Rejected {
+        /// The remaining attempts.
+        attempts_left: i64,
     },
-    /// There is no such code, or it is used up, expired or consumed.
-    Gone,
+    /// The code does not exist, has no attempts left, has expired, or is already consumed.
+    Invalid,
 }
 
-/// What a right code proves.
+/// What a correct code proves.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Proof {
-    /// The address, as it was typed.
+pub struct CodeProof {
+    /// The email address as entered.
     pub email: String,
-    /// Its key.
+    /// The key of the email address.
     pub email_key: String,
-    /// What was asked for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// The hash of the password to set.
+    /// The hash of the password to set, if any.
     pub password_hash: Option<String>,
 }
 
 /// Inserts a code.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn insert(conn: &mut Conn, code: &NewEmailCode<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO email_codes (id, organization_id, request_id, email, email_key, purpose, code_hash,
             password_hash, attempts, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)";
@@ -96,34 +96,34 @@ pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
         .bind(code.id.as_str()).bind(code.organization.as_str()).bind(code.request.as_str()).bind(code.email)
         .bind(code.email_key).bind(code.purpose.as_str()).bind(code.code_hash).bind(code.password_hash)
         .bind(code.created_at.0).bind(code.expires_at.0).execute(c).await?.rows_affected());
-    authorization_request::keep(conn, code.request).await
+    authorization_request::exempt_from_eviction(conn, code.request).await
 }
 
-/// A code that can still be entered; none when it is used up, expired or consumed.
+/// Returns a code that can still be verified. Returns `None` if it has no attempts left, has expired, or is consumed.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn find_open(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<Open>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_pending(conn: &mut Conn, key: EmailCodeKey<'_>, now: Timestamp) -> Result<Option<PendingCode>> {
     const SQL: &str =
         "SELECT email, purpose FROM email_codes WHERE id = $1 AND organization_id = $2 AND request_id = $3
         AND consumed_at IS NULL AND attempts < $4 AND expires_at > $5";
     let row: Option<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(TRIES).bind(now.0)
+        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(MAX_ATTEMPTS).bind(now.0)
         .fetch_optional(c).await?);
     let Some((email, purpose)) = row else { return Ok(None) };
-    Ok(Some(Open { email, purpose: place(key).name("purpose", &purpose)? }))
+    Ok(Some(PendingCode { email, purpose: place(key).name("purpose", &purpose)? }))
 }
 
-/// Whether a code that can still be entered has this hash. Counts nothing.
+/// Whether a code that can still be verified has this hash. Does not count as an attempt.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn is_right(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestamp) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn is_correct(conn: &mut Conn, key: EmailCodeKey<'_>, code_hash: &str, now: Timestamp) -> Result<bool> {
     const SQL: &str = "SELECT id FROM email_codes WHERE id = $1 AND organization_id = $2 AND request_id = $3
         AND code_hash = $4 AND consumed_at IS NULL AND attempts < $5 AND expires_at > $6";
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(code_hash)
-        .bind(TRIES).bind(now.0).fetch_optional(c).await?);
+        .bind(MAX_ATTEMPTS).bind(now.0).fetch_optional(c).await?);
     Ok(id.is_some())
 }
 
@@ -137,12 +137,12 @@ struct Row {
     consumed_at: Option<i64>,
 }
 
-/// Counts a try, and consumes the code when it is the right one: in one statement, so that none is free and a code works
-/// once.
+/// Counts an attempt, and consumes the code if it is correct. This is one statement, so that every attempt counts and a code
+/// works only once.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn enter(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestamp) -> Result<Tried> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn verify(conn: &mut Conn, key: EmailCodeKey<'_>, code_hash: &str, now: Timestamp) -> Result<CodeCheck> {
     const SQL: &str = "UPDATE email_codes SET attempts = attempts + 1,
             consumed_at = CASE WHEN code_hash = $4 THEN CAST($5 AS BIGINT) ELSE consumed_at END
         WHERE id = $1 AND organization_id = $2 AND request_id = $3
@@ -150,16 +150,16 @@ pub async fn enter(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestam
         RETURNING email, email_key, purpose, password_hash, attempts, consumed_at";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(code_hash)
-        .bind(now.0).bind(TRIES).fetch_optional(c).await?);
-    let Some(row) = row else { return Ok(Tried::Gone) };
+        .bind(now.0).bind(MAX_ATTEMPTS).fetch_optional(c).await?);
+    let Some(row) = row else { return Ok(CodeCheck::Invalid) };
     if row.consumed_at.is_none() {
-        return Ok(Tried::Wrong { left: TRIES - row.attempts });
+        return Ok(CodeCheck::Rejected { attempts_left: MAX_ATTEMPTS - row.attempts });
     }
     let purpose = place(key).name("purpose", &row.purpose)?;
     let Row { email, email_key, password_hash, .. } = row;
-    Ok(Tried::Right(Proof { email, email_key, purpose, password_hash }))
+    Ok(CodeCheck::Accepted(CodeProof { email, email_key, purpose, password_hash }))
 }
 
-fn place(key: Key<'_>) -> Place<'_> {
+fn place(key: EmailCodeKey<'_>) -> Place<'_> {
     Place { table: "email_codes", id: key.id.as_str() }
 }

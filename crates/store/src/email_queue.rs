@@ -1,5 +1,5 @@
-//! Emails about tickets that wait to be sent: enqueued in the transaction of what they tell about, sent one attempt at a time,
-//! and deleted when they are sent.
+//! The queue of emails about tickets. An email is enqueued in the transaction of the change that it is about, and deleted when
+//! it is sent.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EmailId, OrganizationId, TicketCommentId, TicketId};
@@ -9,47 +9,47 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::Place;
 
-/// An email to be enqueued.
+/// An email to enqueue.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEmail<'a> {
-    /// Its ID.
+    /// The ID of the email.
     pub id: &'a EmailId,
-    /// The organisation that it is counted for.
+    /// The organisation whose limit it counts against.
     pub organization_id: &'a OrganizationId,
-    /// The only ticket that it is about: it goes with it.
+    /// The ticket that it is about. Deleting the ticket deletes the email.
     pub ticket_id: Option<&'a TicketId>,
-    /// The answer that it contains: it goes with it.
+    /// The reply that it contains. Deleting the comment deletes the email.
     pub comment_id: Option<&'a TicketCommentId>,
-    /// The address.
+    /// The recipient's email address.
     pub recipient: &'a str,
     /// The subject.
     pub subject: &'a str,
-    /// The text.
+    /// The body.
     pub body: &'a str,
-    /// When it was enqueued. It is due from then on.
+    /// The time at which it was enqueued, and from which it is due.
     pub created_at: Timestamp,
 }
 
-/// An email whose attempt has begun.
+/// An email that has been claimed for sending.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QueuedEmail {
-    /// Its ID.
+    /// The ID of the email.
     pub id: EmailId,
-    /// The organisation that it is counted for.
+    /// The organisation whose limit it counts against.
     pub organization_id: OrganizationId,
-    /// The answer that it contains.
+    /// The reply that it contains.
     pub comment_id: Option<TicketCommentId>,
-    /// The address.
+    /// The recipient's email address.
     pub recipient: String,
     /// The subject.
     pub subject: String,
-    /// The text.
+    /// The body.
     pub body: String,
-    /// The attempts, the present one included.
+    /// The number of attempts, including the current one.
     pub attempts: u32,
 }
 
-/// Shows neither address nor text.
+/// Omits the recipient and the text.
 impl std::fmt::Debug for QueuedEmail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("QueuedEmail").field("id", &self.id).field("attempts", &self.attempts).finish_non_exhaustive()
@@ -87,8 +87,8 @@ impl TryFrom<Row> for QueuedEmail {
 /// Enqueues an email.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: &mut Conn, email: &NewEmail<'_>) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn enqueue(conn: &mut Conn, email: &NewEmail<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO emails (id, organization_id, ticket_id, comment_id, recipient, subject, body,
             next_attempt_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)";
@@ -99,30 +99,30 @@ pub async fn insert(conn: &mut Conn, email: &NewEmail<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Returns the number of emails of an organisation that wait.
+/// Returns the number of queued emails of an organisation.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64> {
     const SQL: &str = "SELECT count(*) FROM emails WHERE organization_id = $1";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// Whether an attempt is due.
+/// Whether any email is due.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     const SQL: &str = "SELECT next_attempt_at FROM emails WHERE next_attempt_at <= $1 LIMIT 1";
     let due: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL).bind(now.0).fetch_optional(c).await?);
     Ok(due.is_some())
 }
 
-/// Takes emails that are due, of each organisation the oldest first, then of each the second: nobody else takes them before
-/// `until`, and the attempt counts already.
+/// Claims at most `limit` due emails until `until` and counts the attempt. Organisations take turns: the oldest email of
+/// each, then the second oldest of each, and so on.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64) -> Result<Vec<QueuedEmail>> {
     macro_rules! fair {
         () => {
@@ -141,7 +141,7 @@ pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64
         };
     }
     const SQLITE: &str = update!(concat!("IN (", fair!(), ")"));
-    // Checked again with the row locked: somebody else may have taken it meanwhile.
+    // The condition is checked again with the row locked: another process may have claimed it in the meantime.
     const POSTGRES: &str = update!(concat!(
         "= ANY (ARRAY(SELECT due.id FROM emails AS due WHERE due.next_attempt_at <= $1 AND due.id = ANY (ARRAY(",
         fair!(),
@@ -155,10 +155,10 @@ pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64
     rows.into_iter().map(QueuedEmail::try_from).collect()
 }
 
-/// Deletes an email that was sent, or that is given up. Returns `false` if another attempt has begun since.
+/// Deletes an email that was sent or is abandoned. Returns `false` if another attempt has started since.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, email: &QueuedEmail) -> Result<bool> {
     const SQL: &str = "DELETE FROM emails WHERE id = $1 AND organization_id = $2 AND attempts = $3";
     Ok(on!(conn, c => sqlx::query(SQL)
@@ -167,10 +167,10 @@ pub async fn delete(conn: &mut Conn, email: &QueuedEmail) -> Result<bool> {
         > 0)
 }
 
-/// Sets when the next attempt is due. Returns `false` if another attempt has begun since.
+/// Sets the time of the next attempt. Returns `false` if another attempt has started since.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn postpone(conn: &mut Conn, email: &QueuedEmail, until: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE emails SET next_attempt_at = $4 WHERE id = $1 AND organization_id = $2 AND attempts = $3";
     Ok(on!(conn, c => sqlx::query(SQL)

@@ -1,11 +1,10 @@
-//! End users: found by the organisation's own name of them, and deleted. The writer makes the anonymous ones, a sign-in
-//! the others.
+//! End users. The writer creates anonymous end users; a sign-in creates all others.
 
 mod data;
 mod list;
 
-pub use data::{Extent, export, extent};
-pub use list::{EndUser, Search, Standing, get, list, standings};
+pub use data::{EndUserDataCounts, count_data, export};
+pub use list::{EndUser, EndUserAttempt, EndUserSearch, find, list, list_attempts};
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId};
 
@@ -14,10 +13,10 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// The end user whom the organisation calls `tracking_id`, when there is one.
+/// Returns the end user with this tracking ID.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_by_tracking_id(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -29,21 +28,21 @@ pub async fn find_by_tracking_id(
     Ok(id.map(EndUserId::from_store))
 }
 
-/// What a provider says of an end user; what is absent is not known.
+/// The profile of an end user, as stated by an identity provider. Absent fields are unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Their name.
+    /// The name.
     pub name: Option<String>,
-    /// Where a picture of them is.
+    /// The URL of a picture.
     pub picture_url: Option<String>,
-    /// Their verified e-mail address.
+    /// The verified email address.
     pub email: Option<String>,
 }
 
-/// Inserts an end user without a tracking id.
+/// Inserts an end user without a tracking ID.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId, now: Timestamp) -> Result<()> {
     const SQL: &str = "INSERT INTO end_users (id, organization_id, created_at) VALUES ($1, $2, $3)";
     on!(conn, c => sqlx::query(SQL)
@@ -51,10 +50,10 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     Ok(())
 }
 
-/// Inserts an end user whom the organisation calls `tracking_id`, unless there is one already.
+/// Inserts an end user with this tracking ID, unless one exists already.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert_tracked(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -69,21 +68,21 @@ pub async fn insert_tracked(
     Ok(())
 }
 
-/// What is known of an end user; none when they are not there.
+/// Returns the profile of an end user; `None` if the end user does not exist.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn profile(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<Profile>> {
+/// Returns an error if the database fails.
+pub async fn find_profile(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<Profile>> {
     const SQL: &str = "SELECT name, picture_url, email FROM end_users WHERE id = $1 AND organization_id = $2";
     let row: Option<(Option<String>, Option<String>, Option<String>)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     Ok(row.map(|(name, picture_url, email)| Profile { name, picture_url, email }))
 }
 
-/// Writes what `profile` knows; what it does not know stays.
+/// Updates the profile of an end user. Absent fields of `profile` are kept.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn update_profile(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -98,10 +97,10 @@ pub async fn update_profile(
     Ok(())
 }
 
-/// Whether the organisation has this end user.
+/// Whether the organisation has an end user with this ID.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn exists(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<bool> {
     const SQL: &str = "SELECT count(*) FROM end_users WHERE id = $1 AND organization_id = $2";
     let count: i64 = on!(conn, c => sqlx::query_scalar(SQL)
@@ -109,52 +108,56 @@ pub async fn exists(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     Ok(count > 0)
 }
 
-/// The address that an end user claims to have; none when they were not asked, or are not there.
+/// Returns the claimed email address of an end user; `None` if there is none, or the end user does not exist.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn claimed_email(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<String>> {
+/// Returns an error if the database fails.
+pub async fn find_claimed_email(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &EndUserId,
+) -> Result<Option<String>> {
     const SQL: &str = "SELECT claimed_email FROM end_users WHERE id = $1 AND organization_id = $2";
     let row: Option<Option<String>> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     Ok(row.flatten())
 }
 
-/// Writes the address that an end user claims to have.
+/// Sets the claimed email address of an end user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_claimed_email(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &EndUserId,
-    address: &str,
+    email: &str,
 ) -> Result<()> {
     const SQL: &str = "UPDATE end_users SET claimed_email = $3 WHERE id = $1 AND organization_id = $2";
     on!(conn, c => sqlx::query(SQL)
-        .bind(id.as_str()).bind(organization.as_str()).bind(address).execute(c).await?.rows_affected());
+        .bind(id.as_str()).bind(organization.as_str()).bind(email).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Deletes an end user with their progress, sessions, events and calls; false when they are not there. Whom they were
-/// before they had signed in goes with them, as far as nobody but their own client knew it: not a tracking id.
+/// Deletes an end user with their progress, sessions, events and calls. Returns `false` if the end user does not exist. Also
+/// deletes the anonymous end users that were joined to this one, except those with a tracking ID.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<bool> {
-    const BEFORE: &str = "SELECT from_end_user_id FROM joins WHERE to_end_user_id = $1 AND organization_id = $2
+    const JOINED: &str = "SELECT from_end_user_id FROM joins WHERE to_end_user_id = $1 AND organization_id = $2
         AND undone_at IS NULL AND kind <> 'tracking' AND from_end_user_id <> $1";
     const SQL: &str = "DELETE FROM end_users WHERE id = $1 AND organization_id = $2";
-    let before: Vec<String> = on!(conn, c => sqlx::query_scalar(BEFORE)
+    let joined: Vec<String> = on!(conn, c => sqlx::query_scalar(JOINED)
         .bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?);
-    for id in before {
-        let before = EndUserId::from_store(id.clone());
-        analytics::forget(conn, organization, &before).await?;
-        data::delete_loose(conn, organization, &before).await?;
+    for id in joined {
+        let joined = EndUserId::from_store(id.clone());
+        analytics::erase_end_user(conn, organization, &joined).await?;
+        data::delete_unreferenced(conn, organization, &joined).await?;
         on!(conn, c => sqlx::query(SQL).bind(id).bind(organization.as_str()).execute(c).await?.rows_affected());
     }
-    analytics::forget(conn, organization, id).await?;
-    data::delete_loose(conn, organization, id).await?;
+    analytics::erase_end_user(conn, organization, id).await?;
+    data::delete_unreferenced(conn, organization, id).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

@@ -1,25 +1,25 @@
-//! What can go wrong in the store, and what the user is told of it.
+//! Errors of the store, and the messages that users see.
 
-use waypost_core::{Code, Error as ActError};
+use waypost_core::{Code, Error as CoreError};
 
-/// Result of a store function.
+/// The result of a store function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the user is told when the database is away. It does not say that nothing was changed: when the answer to a
-/// commit is lost, nobody knows.
-pub const UNAVAILABLE: &str = "The store does not answer at the moment, and this call may not have been saved. \
-    Try again in a while.";
+/// The message for users if the database is unavailable. It does not claim that nothing was changed: if the response to a
+/// commit is lost, the outcome is unknown.
+pub const UNAVAILABLE: &str =
+    "The database is temporarily unavailable, and this call may not have been saved. Try again later.";
 
-/// Why the store failed.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database refused or is away.
+    /// The database rejected a statement or is unavailable.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     /// The migrations could not be applied.
-    #[error("the database could not be brought up to date: {0}")]
+    #[error("failed to migrate the database: {0}")]
     Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The database was written by a newer Waypost.
+    /// The database was migrated by a newer version of Waypost.
     #[error("the database has schema version {found}, this program knows versions up to {known}: use a newer waypost")]
     NewerSchema {
         /// The version of the database.
@@ -27,25 +27,25 @@ pub enum Error {
         /// The newest version that this program knows.
         known: i64,
     },
-    /// The database is behind and may not be changed.
+    /// The database has pending migrations that may not be applied.
     #[error("the database has schema version {found}, this program needs {known}: run `waypost migrate`")]
     OlderSchema {
-        /// The version of the database; 0 for an empty one.
+        /// The version of the database; 0 if it is empty.
         found: i64,
         /// The version that this program needs.
         known: i64,
     },
-    /// A row holds what cannot be.
+    /// A row contains an invalid value.
     #[error("the row {id} of {table} cannot be read: {why}")]
     Corrupt {
         /// The table.
         table: &'static str,
-        /// The row.
+        /// The ID of the row.
         id: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// Another row has a value that must be unique, where no constraint of the database says so.
+    /// A value that must be unique is taken, in a case that no database constraint covers.
     #[error("{what} is taken")]
     Taken {
         /// Table and column.
@@ -54,38 +54,36 @@ pub enum Error {
     /// A backup cannot be used.
     #[error("the backup cannot be used: {0}")]
     Backup(String),
-    /// A backup may only be restored into a database without content.
-    #[error(
-        "the database has content already (in {table}): restore into a new one, and name it with --database or --data-dir"
-    )]
+    /// A backup can only be restored into an empty database.
+    #[error("the database is not empty (table {table} has rows): restore into a new one with --database or --data-dir")]
     NotEmpty {
-        /// A table with rows.
+        /// A table that has rows.
         table: String,
     },
-    /// The URL names no database that Waypost knows.
+    /// The database URL has an unknown scheme.
     #[error("the database URL must begin with sqlite:// or postgres://")]
-    Url,
-    /// A file could not be used.
+    InvalidUrl,
+    /// A file operation failed.
     #[error("{what}: {source}")]
     File {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The group that a call was in failed, for no fault of the call's own.
+    /// The group that contained a call failed. The call itself is not the cause.
     #[error(transparent)]
     Group(std::sync::Arc<Error>),
-    /// The database did not answer in time.
-    #[error("the database did not answer in time")]
-    Slow,
-    /// The writer has stopped: the program is on its way down.
+    /// The database did not respond in time.
+    #[error("the database did not respond in time")]
+    Timeout,
+    /// The writer has stopped, because the process is shutting down.
     #[error("the writer has stopped")]
-    Stopped,
+    WriterStopped,
 }
 
 impl Error {
-    /// The database's own code: a SQLSTATE, or a result code of SQLite.
+    /// Returns the database's error code: a SQLSTATE or a SQLite result code.
     #[must_use]
     pub fn code(&self) -> Option<String> {
         match self {
@@ -95,7 +93,7 @@ impl Error {
         }
     }
 
-    /// Whether a row with the same unique value exists.
+    /// Whether a row with the same unique value exists already.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
         match self {
@@ -105,26 +103,26 @@ impl Error {
         }
     }
 
-    /// Whether a row refers to one that is gone.
+    /// Whether a row refers to a row that does not exist.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
     }
 
-    /// Whether the database chose this transaction as the victim of a deadlock or of a serialization conflict
-    /// (SQLSTATE 40001, 40P01): the same call may succeed when it is made again.
+    /// Whether the database aborted this transaction because of a deadlock or a serialization conflict (SQLSTATE 40001, 40P01).
+    /// A retry may succeed.
     #[must_use]
     pub fn is_conflict_between_transactions(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error))
             if matches!(error.code().as_deref(), Some("40001" | "40P01")))
     }
 
-    /// Whether the database is away, busy, full or read-only: no call is to blame.
+    /// Whether the database is unavailable, busy, full or read-only, so that the call itself is not the cause.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Group(error) => error.is_unavailable(),
-            Self::Stopped | Self::Slow => true,
+            Self::WriterStopped | Self::Timeout => true,
             Self::Database(error) => match error {
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
@@ -139,8 +137,8 @@ impl Error {
     }
 }
 
-/// SQLite's primary result codes stand in the low byte (<https://www.sqlite.org/rescode.html>); PostgreSQL's classes
-/// are the first two characters (PostgreSQL manual, appendix A).
+/// SQLite's primary result codes are in the low byte (<https://www.sqlite.org/rescode.html>). PostgreSQL's error classes are
+/// the first two characters (PostgreSQL manual, appendix A).
 fn is_unavailable_code(code: &str) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
@@ -156,13 +154,13 @@ fn is_unavailable_code(code: &str) -> bool {
         .is_ok_and(|code| [BUSY, LOCKED, READ_ONLY, IO_ERROR, FULL, CANNOT_OPEN].contains(&(code & 0xff)))
 }
 
-impl From<Error> for ActError {
+impl From<Error> for CoreError {
     fn from(error: Error) -> Self {
         if error.is_unavailable() {
             return Self::new(Code::Unavailable, UNAVAILABLE).caused_by(error);
         }
         if error.is_unique_violation() || error.is_foreign_key_violation() || error.is_conflict_between_transactions() {
-            let message = "Somebody else changed the same thing at the same moment. Try again.";
+            let message = "Another request changed the same object at the same time. Try again.";
             return Self::new(Code::Conflict, message).caused_by(error);
         }
         Self::internal(error)

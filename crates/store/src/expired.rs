@@ -1,4 +1,4 @@
-//! Deleting what has expired, some rows at a time, so that the writer is taken for a moment only.
+//! Deletion of expired rows, in small batches that block the writer only briefly.
 
 use waypost_core::Timestamp;
 
@@ -6,15 +6,15 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// Tables whose rows end by themselves: name and key.
+/// Tables with rows that expire: name and key.
 const TABLES: &[(&str, &str)] = &[
-    // With its codes and what is away at a provider.
+    // Deletes its codes and sign-ins in progress at a provider as well.
     ("authorization_requests", "id"),
     ("email_codes", "id"),
-    ("upstream_states", "state_hash"),
+    ("identity_provider_states", "state_hash"),
     ("browser_sessions", "token_hash"),
     ("access_tokens", "token_hash"),
-    // With its codes and refresh tokens: what was used up has to be known as such until then.
+    // Deletes its codes and refresh tokens as well. Used ones are kept until then, to detect reuse.
     ("oauth_grants", "id"),
     ("user_sessions", "id"),
     ("user_codes", "id"),
@@ -24,21 +24,21 @@ const TABLES: &[(&str, &str)] = &[
     ("sign_in_attempts", "slot"),
 ];
 
-/// What was deleted in one go.
+/// The result of deleting a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Deleted {
-    /// Rows, without those that went with them.
+pub struct DeletedRows {
+    /// The number of deleted rows, without cascaded deletions.
     pub rows: u64,
-    /// Whether there may be more to delete.
+    /// Whether more expired rows may remain.
     pub has_more: bool,
 }
 
 /// Deletes at most `limit` rows of each table that expired before `before`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn delete(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<Deleted> {
-    let mut deleted = Deleted::default();
+/// Returns an error if the database fails.
+pub async fn delete(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<DeletedRows> {
+    let mut deleted = DeletedRows::default();
     for (table, key) in TABLES {
         let sql = format!(
             "DELETE FROM {table} WHERE ({key}) IN

@@ -1,4 +1,4 @@
-//! What a check-up wants to know of the database itself.
+//! Information about the database for `waypost doctor`.
 
 use waypost_core::Timestamp;
 
@@ -6,42 +6,42 @@ use crate::db::{Db, Dialect};
 use crate::error::Result;
 use crate::{on, space};
 
-/// Which of the database's own settings stand how. What the dialect does not have is absent.
+/// The state of a database. Fields that do not apply to the dialect are `None`.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// The database's version, for people.
+    /// The database's version for display.
     pub version: String,
-    /// PostgreSQL's version as a number, such as 150004.
+    /// PostgreSQL: the version as a number, such as 150004.
     pub postgres_version: Option<i64>,
-    /// The present, by the database's clock.
+    /// The current time of the database's clock.
     pub now: Timestamp,
-    /// SQLite: how a transaction is made; `wal` is right.
+    /// SQLite: the journal mode, expected to be `wal`.
     pub journal_mode: Option<String>,
-    /// SQLite: whether the space of deleted rows can be given back.
+    /// SQLite: whether free pages can be released incrementally.
     pub can_release: Option<bool>,
-    /// SQLite: what is wrong with the file; empty when nothing is.
+    /// SQLite: the problems found by the integrity check; empty if there are none.
     pub damage: Vec<String>,
-    /// PostgreSQL: whether writes are forced to disk at all.
+    /// PostgreSQL: the setting `fsync`.
     pub fsync: Option<String>,
-    /// PostgreSQL: whether a commit waits for that.
+    /// PostgreSQL: the setting `synchronous_commit`.
     pub synchronous_commit: Option<String>,
-    /// Rows that refer to rows that are not there; SQLite only, PostgreSQL does not let them be.
+    /// SQLite: the number of rows that violate a foreign key. PostgreSQL does not allow such rows.
     pub orphans: Option<i64>,
 }
 
 /// Examines the database. On SQLite this reads the whole file.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn examine(db: &Db) -> Result<Health> {
     let mut conn = db.read().await?;
     if conn.dialect() == Dialect::Sqlite {
-        // Milliseconds: the julian day has too few digits for them, the seconds have them as a fraction.
+        // In milliseconds. The Julian day has too few digits; `subsec` returns them as a fraction of seconds.
         let sql = "SELECT sqlite_version(), CAST(round(unixepoch('subsec') * 1000) AS INTEGER)";
         let (version, now): (String, i64) = on!(&mut conn, c => sqlx::query_as(sql).fetch_one(c).await?);
         let sql = "PRAGMA journal_mode";
         let journal_mode: String = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await?);
-        let pages = space::pages(db).await?;
+        let pages = space::count_pages(db).await?;
         let sql = "PRAGMA integrity_check(10)";
         let damage: Vec<String> = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_all(c).await?);
         let sql = "SELECT count(*) FROM pragma_foreign_key_check";

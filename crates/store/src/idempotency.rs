@@ -1,4 +1,5 @@
-//! Answers to requests that made something, kept for those who ask again with the same key.
+//! Idempotency keys: the responses to requests that created something, stored so that a retry with the same key returns the
+//! same response.
 
 use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
@@ -7,37 +8,37 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// A request with a key.
+/// A claim of an idempotency key by a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Who asks: the id of a user or of an API key.
+pub struct IdempotencyClaim {
+    /// The ID of the user or API key that sends the request.
     pub actor: String,
-    /// Their key.
+    /// The idempotency key.
     pub key: String,
-    /// For which organisation; none for what needs none yet.
+    /// The organisation, if the request is for one.
     pub organization_id: Option<OrganizationId>,
-    /// What tells this request from others.
+    /// A hash that identifies the request.
     pub request_hash: String,
-    /// When it came.
+    /// The time of the request.
     pub created_at: Timestamp,
-    /// Until when it is kept.
+    /// The time at which the key expires.
     pub expires_at: Timestamp,
 }
 
-/// What is known of a key.
+/// The stored state of a key.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Known {
-    /// Of the request that came with it first.
+pub struct IdempotencyRecord {
+    /// The hash of the request that first used the key.
     pub request_hash: String,
-    /// The answer, sealed; none while the request is at work.
+    /// The sealed response; `None` while the request is in progress.
     pub response: Option<String>,
 }
 
-/// Takes a key; false when it is taken.
+/// Claims a key. Returns `false` if it is already claimed.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn claim(conn: &mut Conn, claim: &Claim) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn claim(conn: &mut Conn, claim: &IdempotencyClaim) -> Result<bool> {
     const EXPIRED: &str = "DELETE FROM idempotency_keys WHERE actor = $1 AND key = $2 AND expires_at <= $3";
     const SQL: &str = "INSERT INTO idempotency_keys (actor, key, organization_id, request_hash, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
@@ -49,29 +50,29 @@ pub async fn claim(conn: &mut Conn, claim: &Claim) -> Result<bool> {
     Ok(inserted > 0)
 }
 
-/// What is known of a key.
+/// Returns the state of a key.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find(conn: &mut Conn, actor: &str, key: &str) -> Result<Option<Known>> {
+/// Returns an error if the database fails.
+pub async fn find(conn: &mut Conn, actor: &str, key: &str) -> Result<Option<IdempotencyRecord>> {
     const SQL: &str = "SELECT request_hash, response FROM idempotency_keys WHERE actor = $1 AND key = $2";
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(actor).bind(key).fetch_optional(c).await?))
 }
 
-/// Writes the answer.
+/// Stores the response.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn complete(conn: &mut Conn, actor: &str, key: &str, response: &str) -> Result<()> {
     const SQL: &str = "UPDATE idempotency_keys SET response = $3 WHERE actor = $1 AND key = $2";
     on!(conn, c => sqlx::query(SQL).bind(actor).bind(key).bind(response).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Gives a key back: its request did nothing.
+/// Releases a key whose request changed nothing.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn release(conn: &mut Conn, actor: &str, key: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM idempotency_keys WHERE actor = $1 AND key = $2 AND response IS NULL";
     on!(conn, c => sqlx::query(SQL).bind(actor).bind(key).execute(c).await?.rows_affected());

@@ -1,4 +1,4 @@
-//! Identities: who an end user is, by issuer and subject, once in an organisation.
+//! Identities of end users: issuer and subject, unique within an organisation.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, IdentityId, OrganizationId};
@@ -12,21 +12,21 @@ use crate::on;
 pub struct Identity {
     /// The identity.
     pub id: IdentityId,
-    /// Whose it is.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// Who it is.
+    /// The end user.
     pub end_user_id: EndUserId,
-    /// Who says so: the issuer of the provider, or `waypost`.
+    /// The issuer: that of the provider, or `waypost`.
     pub issuer: String,
-    /// What the issuer calls them.
+    /// The subject at the issuer.
     pub subject: String,
-    /// The address that the issuer tells, as it was written.
+    /// The email address as stated by the issuer.
     pub email: Option<String>,
-    /// Whether the issuer has verified that address.
+    /// Whether the issuer has verified the email address.
     pub email_verified: bool,
-    /// When they signed in first.
+    /// The time of the first sign-in.
     pub created_at: Timestamp,
-    /// When they signed in last.
+    /// The time of the last sign-in.
     pub last_sign_in_at: Timestamp,
 }
 
@@ -59,10 +59,10 @@ impl From<Row> for Identity {
     }
 }
 
-/// The identity of a subject, when they were seen before.
+/// Returns the identity of a subject, if there is one.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -77,12 +77,12 @@ pub async fn find(
     Ok(row.map(Identity::from))
 }
 
-/// The oldest identity that another issuer than `issuer` gave to the verified address `email_key`. The same issuer
-/// telling two subjects by one address means that it gave the address to somebody else.
+/// Returns the oldest identity with the verified email `email_key` from an issuer other than `issuer`. If the same issuer
+/// states one email address for two subjects, it has reassigned the address.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find_to_link(
+/// Returns an error if the database fails.
+pub async fn find_linkable(
     conn: &mut Conn,
     organization: &OrganizationId,
     issuer: &str,
@@ -96,11 +96,11 @@ pub async fn find_to_link(
     Ok(row.map(Identity::from))
 }
 
-/// Inserts an identity; false when the subject has one by now. PostgreSQL waits for a transaction that is inserting the
-/// same, so the next [`find`] sees what it wrote.
+/// Inserts an identity. Returns `false` if the subject already has one. PostgreSQL waits for a concurrent transaction that
+/// inserts the same identity, so the next [`find`] returns its row.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, identity: &Identity, email_key: Option<&str>) -> Result<bool> {
     const SQL: &str = "INSERT INTO identities (id, organization_id, end_user_id, issuer, subject, email, email_key,
             email_verified, created_at, last_sign_in_at)
@@ -113,11 +113,11 @@ pub async fn insert(conn: &mut Conn, identity: &Identity, email_key: Option<&str
     Ok(inserted > 0)
 }
 
-/// Writes down a sign-in: its time, and what the issuer tells of the address now.
+/// Records a sign-in: its time, and the email address that the issuer now states.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn signed_in(conn: &mut Conn, identity: &Identity, email_key: Option<&str>) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn record_sign_in(conn: &mut Conn, identity: &Identity, email_key: Option<&str>) -> Result<()> {
     const SQL: &str = "UPDATE identities SET email = $3, email_key = $4, email_verified = $5, last_sign_in_at = $6
         WHERE id = $1 AND organization_id = $2";
     on!(conn, c => sqlx::query(SQL)

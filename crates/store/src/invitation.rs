@@ -1,4 +1,4 @@
-//! Invitations. The secret itself is never stored, only its SHA-256.
+//! Invitations. Only the SHA-256 of the secret is stored.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{InvitationId, OrganizationId};
@@ -48,13 +48,13 @@ impl TryFrom<Row> for Invitation {
     }
 }
 
-/// Lets nobody else invite to the organisation until the end of the transaction; false when there is no such
-/// organisation. How many are open, and whether an address has one, is decided under this lock.
+/// Locks the invitations of an organisation until the end of the transaction. Returns `false` if the organisation does not
+/// exist. The limit on pending invitations and their uniqueness per email address are checked under this lock.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn lock(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
-    // A transaction that writes to SQLite is alone anyway.
+    // SQLite has a single writer.
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",
         Dialect::Postgres => "SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE",
@@ -64,11 +64,11 @@ pub async fn lock(conn: &mut Conn, organization: &OrganizationId) -> Result<bool
     Ok(found.is_some())
 }
 
-/// Inserts an invitation; `email_key` is [`waypost_core::email::Email::key`], `token_hash` the SHA-256 of the secret,
-/// hexadecimal.
+/// Inserts an invitation. `email_key` is [`waypost_core::email::Email::key`], and `token_hash` the hexadecimal SHA-256 of the
+/// secret.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, invitation: &Invitation, email_key: &str, token_hash: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO invitations (id, organization_id, email, email_key, role, token_hash, invited_by,
             created_at, expires_at)
@@ -80,21 +80,21 @@ pub async fn insert(conn: &mut Conn, invitation: &Invitation, email_key: &str, t
     Ok(())
 }
 
-/// An invitation by id.
+/// Returns the invitation with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId) -> Result<Option<Invitation>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId) -> Result<Option<Invitation>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM invitations WHERE id = $1 AND organization_id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     row.map(Invitation::try_from).transpose()
 }
 
-/// The newest invitations of an organisation, newest first; with `before`, those that are older than it.
+/// Returns the newest invitations of an organisation, newest first. With `before`, returns only older ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -116,21 +116,21 @@ pub async fn list(
     rows.into_iter().map(Invitation::try_from).collect()
 }
 
-/// How many invitations of an organisation are open at `now`.
+/// Returns the number of invitations of an organisation that are pending at `now`.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn count_pending(conn: &mut Conn, organization: &OrganizationId, now: Timestamp) -> Result<i64> {
     const SQL: &str = "SELECT count(*) FROM invitations WHERE organization_id = $1
         AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(now.0).fetch_one(c).await?))
 }
 
-/// Gives an invitation a new secret and more time: the old secret is good for nothing from then on. False when it is not
-/// there, accepted, or taken back.
+/// Replaces the secret of an invitation and extends its expiry. The old secret becomes invalid. Returns `false` if the
+/// invitation does not exist, is accepted, or is revoked.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -> Result<bool> {
     const SQL: &str = "UPDATE invitations SET token_hash = $3, expires_at = $4, emailed_at = NULL WHERE id = $1 AND organization_id = $2
         AND accepted_at IS NULL AND revoked_at IS NULL";
@@ -140,11 +140,11 @@ pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -
     Ok(renewed > 0)
 }
 
-/// Notes that the link with this secret is sent by email and shown to nobody. False if the invitation is not open, or has
-/// another secret by now.
+/// Records that the link with this secret is sent by email and not shown to anyone. Returns `false` if the invitation is not
+/// pending, or its secret has been replaced.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn mark_emailed(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -159,11 +159,11 @@ pub async fn mark_emailed(
     Ok(marked > 0)
 }
 
-/// Takes all open invitations of an address back but `except`; gives their ids.
+/// Revokes all pending invitations of an email address except `except`. Returns their IDs.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke_of_address(
+/// Returns an error if the database fails.
+pub async fn revoke_for_email(
     conn: &mut Conn,
     organization: &OrganizationId,
     (email_key, except): (&str, Option<&InvitationId>),
@@ -178,11 +178,11 @@ pub async fn revoke_of_address(
     Ok(ids.into_iter().map(InvitationId::from_store).collect())
 }
 
-/// The role of the highest invitation that is open for an address, apart from `except`; `None` if none is open.
+/// Returns the highest role among the pending invitations of an email address, apart from `except`; `None` if there are none.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn highest_open_role(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn find_highest_pending_role(
     conn: &mut Conn,
     organization: &OrganizationId,
     (email_key, except): (&str, Option<&InvitationId>),
@@ -205,12 +205,12 @@ pub async fn highest_open_role(
     Ok(highest)
 }
 
-/// Revokes the open invitations to an organisation that an actor, a user or an API key, made, and returns their IDs; with
-/// `only`, those with that role.
+/// Revokes the pending invitations that an actor (a user or an API key) created in an organisation, and returns their IDs.
+/// With `only`, revokes only those with that role.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke_of_inviter(
+/// Returns an error if the database fails.
+pub async fn revoke_by_inviter(
     conn: &mut Conn,
     organization: &OrganizationId,
     (inviter, only): (&str, Option<Role>),
@@ -224,10 +224,10 @@ pub async fn revoke_of_inviter(
     Ok(ids.into_iter().map(InvitationId::from_store).collect())
 }
 
-/// Takes an invitation back; false when it is not there, accepted, or taken back already.
+/// Revokes an invitation. Returns `false` if it does not exist, is accepted, or is already revoked.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn revoke(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE invitations SET revoked_at = $3 WHERE id = $1 AND organization_id = $2
         AND accepted_at IS NULL AND revoked_at IS NULL";

@@ -1,4 +1,4 @@
-//! Invitations, as who is invited sees them.
+//! Invitations from the perspective of the invited user.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{InvitationId, OrganizationId};
@@ -13,19 +13,19 @@ use crate::on;
 pub struct OpenInvitation {
     /// The invitation.
     pub id: InvitationId,
-    /// Where to.
+    /// The organisation.
     pub organization: Organization,
-    /// Who is invited, as their address was typed.
+    /// The invited email address as entered.
     pub email: String,
-    /// The key of that address.
+    /// The key of that email address.
     pub email_key: String,
-    /// The role that they get.
+    /// The role of the new member.
     pub role: Role,
-    /// Who invited them: an actor of the audit log.
+    /// The actor who created the invitation.
     pub invited_by: String,
-    /// When it ends.
+    /// The time at which it expires.
     pub expires_at: Timestamp,
-    /// Whether its link was sent by email and shown to nobody, so that whoever has it reads mail at the address.
+    /// Whether its link was only sent by email, which proves that a person with the link receives mail at the email address.
     pub emailed: bool,
 }
 
@@ -60,10 +60,10 @@ impl TryFrom<Row> for OpenInvitation {
     }
 }
 
-/// Accepts an invitation; false when it was accepted or taken back meanwhile, or has expired.
+/// Accepts an invitation. Returns `false` if it has been accepted or revoked, or has expired.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn accept(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE invitations SET accepted_at = $3 WHERE id = $1 AND organization_id = $2
         AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $3";

@@ -10,7 +10,7 @@ use crate::on;
 /// holds it at `now`.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn acquire(
     conn: &mut Conn,
     (name, owner): (&str, &str),
@@ -28,7 +28,7 @@ pub async fn acquire(
 /// Releases the lease of the job `name` if `owner` holds it.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn release(conn: &mut Conn, name: &str, owner: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM job_leases WHERE name = $1 AND owner = $2";
     on!(conn, c => sqlx::query(SQL).bind(name).bind(owner).execute(c).await?.rows_affected());

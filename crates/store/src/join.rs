@@ -1,4 +1,4 @@
-//! Joins of anonymous progress to that of signed-in users, and what they write of progress.
+//! Joins of anonymous progress to signed-in end users, and the changes to progress that they make.
 
 use waypost_core::Timestamp;
 use waypost_core::event::EventKind;
@@ -44,7 +44,7 @@ impl TryFrom<Row> for Join {
 /// Inserts a join.
 ///
 /// # Errors
-/// A unique violation when the anonymous user is joined on this server; otherwise when the database fails.
+/// Returns a unique violation if the anonymous end user is already joined on this server, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, join: &Join, undo: &JoinUndo) -> Result<()> {
     const SQL: &str = "INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo,
             created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -60,10 +60,10 @@ fn corrupt(id: &JoinId, error: &serde_json::Error) -> Error {
     Error::Corrupt { table: "joins", id: id.to_string(), why: error.to_string() }
 }
 
-/// The joins of an organisation, newest first, those that were undone included.
+/// Returns the joins of an organisation, newest first, including undone ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Join>> {
     const SQL: &str = "SELECT id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, created_at,
             undone_at FROM joins WHERE organization_id = $1 ORDER BY id DESC";
@@ -71,21 +71,21 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
     rows.into_iter().map(Join::try_from).collect()
 }
 
-/// A join, with the two end users as people know them.
+/// A join with the names of its two end users.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct JoinSummary {
     /// The join.
     pub join: Join,
-    /// The tracking ID of the anonymous user, in its stored form; `None` if a handle or a session was joined.
+    /// The tracking ID of the anonymous end user, in its stored form; `None` if a handle or a session was joined.
     pub tracking_id: Option<String>,
-    /// The name of the signed-in user, as a provider says.
+    /// The name of the signed-in end user, as stated by a provider.
     pub name: Option<String>,
-    /// The verified email address of the signed-in user.
+    /// The verified email address of the signed-in end user.
     pub email: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
-struct ListedRow {
+struct JoinSummaryRow {
     #[sqlx(flatten)]
     join: Row,
     tracking_id: Option<String>,
@@ -96,13 +96,13 @@ struct ListedRow {
 /// Returns at most `limit` joins of an organisation that are older than `before`, newest first, undone ones included.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list_page(
     conn: &mut Conn,
     organization: &OrganizationId,
     before: Option<&JoinId>,
     limit: i64,
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<JoinSummary>> {
     macro_rules! select {
         ($rest:literal) => {
             concat!(
@@ -118,33 +118,33 @@ pub async fn list_page(
     }
     const NEWEST: &str = select!(" ORDER BY joins.id DESC LIMIT $2");
     const OLDER: &str = select!(" AND joins.id < $3 ORDER BY joins.id DESC LIMIT $2");
-    let rows: Vec<ListedRow> = match before {
+    let rows: Vec<JoinSummaryRow> = match before {
         None => on!(conn, c => sqlx::query_as(NEWEST).bind(organization.as_str()).bind(limit).fetch_all(c).await?),
         Some(before) => on!(conn, c => sqlx::query_as(OLDER)
             .bind(organization.as_str()).bind(limit).bind(before.as_str()).fetch_all(c).await?),
     };
-    let listed = |row: ListedRow| {
-        let ListedRow { join, tracking_id, name, email } = row;
-        Ok(Listed { join: join.try_into()?, tracking_id, name, email })
+    let summary = |row: JoinSummaryRow| {
+        let JoinSummaryRow { join, tracking_id, name, email } = row;
+        Ok(JoinSummary { join: join.try_into()?, tracking_id, name, email })
     };
-    rows.into_iter().map(listed).collect()
+    rows.into_iter().map(summary).collect()
 }
 
-/// How many claims of tracking IDs in an organisation were made at `since` or later and not undone.
+/// Returns the number of claims of tracking IDs in an organisation that were made at or after `since` and are not undone.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn count_claims(conn: &mut Conn, organization: &OrganizationId, since: Timestamp) -> Result<i64> {
     const SQL: &str = "SELECT count(*) FROM joins WHERE organization_id = $1 AND created_at >= $2
         AND kind = 'tracking' AND undone_at IS NULL";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(since.0).fetch_one(c).await?))
 }
 
-/// A join.
+/// Returns the join with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &JoinId) -> Result<Option<Join>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &JoinId) -> Result<Option<Join>> {
     const SQL: &str = "SELECT id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, created_at,
             undone_at FROM joins WHERE id = $1 AND organization_id = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
@@ -152,11 +152,11 @@ pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &JoinId) ->
     row.map(Join::try_from).transpose()
 }
 
-/// Marks a join as undone and says how to take it back; none when it is not there, or was undone before.
+/// Marks a join as undone and returns the data to undo it. Returns `None` if it does not exist or is already undone.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn set_undone(
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn mark_undone(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &JoinId,
@@ -169,11 +169,11 @@ pub async fn set_undone(
     undo.map(|undo| serde_json::from_str(&undo).map_err(|error| corrupt(id, &error))).transpose()
 }
 
-/// Whether nothing is left to join from `from` to `to` on `server`: `from` is joined there, or was joined to `to` and an
-/// admin took that back.
+/// Whether nothing can be joined from `from` to `to` on `server`: `from` is already joined there, or was joined to `to` and an
+/// admin undid it.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn is_settled(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -188,12 +188,12 @@ pub async fn is_settled(
     Ok(count > 0)
 }
 
-/// Whether a claim link that was signed at `issued_at` can no longer claim the progress of `from` on `server`: it is joined
-/// there, or an admin has undone a claim of it, on whichever server, at that moment or later.
+/// Whether a claim link that was signed at `issued_at` can no longer claim the progress of `from` on `server`: the progress is
+/// already joined there, or an admin has undone a claim of it, on any server, at or after that time.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn is_spent(
+/// Returns an error if the database fails.
+pub async fn is_claim_link_spent(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -207,11 +207,15 @@ pub async fn is_spent(
     Ok(count > 0)
 }
 
-/// Who claimed the tracking id of `from`, on whichever server of the organisation.
+/// Returns the end user who claimed the tracking ID of `from` on any server of the organisation.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn claimed_by(conn: &mut Conn, organization: &OrganizationId, from: &EndUserId) -> Result<Option<EndUserId>> {
+/// Returns an error if the database fails.
+pub async fn find_claimant(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    from: &EndUserId,
+) -> Result<Option<EndUserId>> {
     const SQL: &str = "SELECT to_end_user_id FROM joins WHERE from_end_user_id = $1 AND organization_id = $2
         AND kind = 'tracking' AND undone_at IS NULL ORDER BY id LIMIT 1";
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
@@ -219,17 +223,17 @@ pub async fn claimed_by(conn: &mut Conn, organization: &OrganizationId, from: &E
     Ok(id.map(EndUserId::from_store))
 }
 
-/// Locks two end users until the end of the transaction, in one order for every process, and says which of them are
-/// there. What refers to them can be written meanwhile; another join of either waits.
+/// Locks two end users until the end of the transaction, in the same order in every process, and returns the IDs of those that
+/// exist. Rows that reference them can still be written; other joins of either wait.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn lock_users(
+/// Returns an error if the database fails.
+pub async fn lock_end_users(
     conn: &mut Conn,
     organization: &OrganizationId,
     (one, other): (&EndUserId, &EndUserId),
 ) -> Result<Vec<EndUserId>> {
-    // A transaction of SQLite excludes every other one.
+    // SQLite has a single writer.
     const SQLITE: &str = "SELECT id FROM end_users WHERE id IN ($1, $2) AND organization_id = $3 ORDER BY id";
     const POSTGRES: &str = "SELECT id FROM end_users WHERE id IN ($1, $2) AND organization_id = $3 ORDER BY id
         FOR NO KEY UPDATE";
@@ -239,12 +243,12 @@ pub async fn lock_users(
     Ok(ids.into_iter().map(EndUserId::from_store).collect())
 }
 
-/// The open attempts of `from` on `server`, each with that of `to` at the same walkthrough; locked, in the order in which
-/// the writer locks.
+/// Locks and returns the open attempts of `from` on `server`, each with the open attempt of `to` at the same walkthrough. Rows
+/// are locked in the same order as in the writer.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn open_of_both(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn lock_open_attempts(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -258,8 +262,8 @@ pub async fn open_of_both(
         walkthrough_id: walkthrough.clone(),
     };
     let keys: Vec<_> = walkthroughs.keys().flat_map(|id| [key(from, id), key(to, id)]).collect();
-    // Read again under the lock: what the writer has committed meanwhile counts.
-    let mut open = progress::find_open(conn, keys.iter()).await?;
+    // Read again under the lock, to include commits of the writer in the meantime.
+    let mut open = progress::lock_open(conn, keys.iter()).await?;
     let mut walkthroughs: Vec<_> = walkthroughs.into_keys().collect();
     walkthroughs.sort();
     let pairs = walkthroughs.into_iter().filter_map(|id| {
@@ -270,37 +274,37 @@ pub async fn open_of_both(
     Ok(pairs.collect())
 }
 
-/// The open attempt of a user, locked.
+/// Locks and returns the open attempt of an end user.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn open(conn: &mut Conn, key: &ProgressKey) -> Result<Option<Attempt>> {
-    Ok(progress::find_open(conn, std::iter::once(key)).await?.remove(key))
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn lock_open_attempt(conn: &mut Conn, key: &ProgressKey) -> Result<Option<Attempt>> {
+    Ok(progress::lock_open(conn, std::iter::once(key)).await?.remove(key))
 }
 
-/// An attempt as it is bound.
-struct Bound {
+/// The values of an attempt that are bound to statements.
+struct AttemptValues {
     status: &'static str,
     completed: String,
     completed_at: Option<i64>,
 }
 
-fn bound(attempt: &Attempt) -> Bound {
+fn attempt_values(attempt: &Attempt) -> AttemptValues {
     let (status, completed_at) = match attempt.state {
         AttemptState::InProgress => (Status::InProgress, None),
         AttemptState::Completed { at } => (Status::Completed, Some(at.0)),
     };
-    Bound { status: status.as_str(), completed: attempt.completed.to_hex(), completed_at }
+    AttemptValues { status: status.as_str(), completed: attempt.completed.to_hex(), completed_at }
 }
 
-/// Writes everything that can change of an attempt.
+/// Updates an attempt.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn save(conn: &mut Conn, organization: &OrganizationId, attempt: &Attempt) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn update_attempt(conn: &mut Conn, organization: &OrganizationId, attempt: &Attempt) -> Result<()> {
     const SQL: &str = "UPDATE progress SET version_id = $3, status = $4, completed_steps = $5, started_at = $6,
             completed_at = $7, last_activity_at = $8, closed_at = $9 WHERE id = $1 AND organization_id = $2";
-    let row = bound(attempt);
+    let row = attempt_values(attempt);
     on!(conn, c => sqlx::query(SQL)
         .bind(attempt.id.as_str()).bind(organization.as_str()).bind(attempt.version_id.as_str()).bind(row.status)
         .bind(row.completed).bind(attempt.started_at.0).bind(row.completed_at).bind(attempt.last_activity_at.0)
@@ -311,12 +315,12 @@ pub async fn save(conn: &mut Conn, organization: &OrganizationId, attempt: &Atte
 /// Inserts an attempt.
 ///
 /// # Errors
-/// A unique violation when the user has an open one; otherwise when the database fails.
-pub async fn open_new(conn: &mut Conn, key: &ProgressKey, attempt: &Attempt) -> Result<()> {
+/// Returns a unique violation if the end user already has an open attempt, or another error if the database fails.
+pub async fn insert_attempt(conn: &mut Conn, key: &ProgressKey, attempt: &Attempt) -> Result<()> {
     const SQL: &str = "INSERT INTO progress (id, organization_id, end_user_id, server_id, walkthrough_id, version_id,
             status, completed_steps, started_at, completed_at, last_activity_at, metadata)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-    let (row, metadata) = (bound(attempt), serde_json::Value::Object(attempt.metadata.clone()).to_string());
+    let (row, metadata) = (attempt_values(attempt), serde_json::Value::Object(attempt.metadata.clone()).to_string());
     on!(conn, c => sqlx::query(SQL)
         .bind(attempt.id.as_str()).bind(key.organization_id.as_str()).bind(key.end_user_id.as_str())
         .bind(key.server_id.as_str()).bind(key.walkthrough_id.as_str()).bind(attempt.version_id.as_str())
@@ -325,11 +329,11 @@ pub async fn open_new(conn: &mut Conn, key: &ProgressKey, attempt: &Attempt) -> 
     Ok(())
 }
 
-/// Opens an attempt again that a join closed, unless its user has begun another one meanwhile.
+/// Reopens an attempt that a join closed, unless its end user has started another one in the meantime.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn reopen(conn: &mut Conn, organization: &OrganizationId, attempt: &ProgressId) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn reopen_attempt(conn: &mut Conn, organization: &OrganizationId, attempt: &ProgressId) -> Result<()> {
     const SQL: &str = "UPDATE progress SET closed_at = NULL WHERE id = $1 AND organization_id = $2
         AND NOT EXISTS (SELECT 1 FROM progress AS other WHERE other.end_user_id = progress.end_user_id
             AND other.server_id = progress.server_id AND other.walkthrough_id = progress.walkthrough_id
@@ -339,10 +343,10 @@ pub async fn reopen(conn: &mut Conn, organization: &OrganizationId, attempt: &Pr
     Ok(())
 }
 
-/// Lets `to` take over the completions of `from` that it has not itself.
+/// Copies the completions of `from` that `to` does not have.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn copy_completions(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -358,11 +362,11 @@ pub async fn copy_completions(
     Ok(())
 }
 
-/// The completions that `to` has from `from`, step and ordinal: the same step, completed at the same time.
+/// Returns step and ordinal of the completions that `to` took over from `from`: the same step, completed at the same time.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn shared_completions(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_shared_completions(
     conn: &mut Conn,
     organization: &OrganizationId,
     (from, to): (&ProgressId, &ProgressId),
@@ -383,10 +387,10 @@ pub async fn shared_completions(
         .collect()
 }
 
-/// Takes a completion away from an attempt.
+/// Deletes a completion of an attempt.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_completion(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -400,10 +404,10 @@ pub async fn delete_completion(
     Ok(())
 }
 
-/// Notes on a user's attempt that something was joined to it, at a time and so long after its event before, if any.
+/// Records the event that progress was joined to an attempt, with its time and the time since the attempt's previous event.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert_event(
     conn: &mut Conn,
     id: &EventId,

@@ -1,7 +1,7 @@
-//! The store: one body per query for SQLite and PostgreSQL.
+//! The store: every query is written once for SQLite and PostgreSQL.
 //!
-//! Functions take the organisation first; finders that cannot know it yet stand in [`system`]. Times and random values
-//! are arguments. A caller reads with [`Db::read`], writes in a [`db::Tx`], and changes progress through the
+//! Functions take the organisation as an argument; lookups before the organisation is known are in [`system`]. Times and
+//! random values are arguments. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through the
 //! [`writer::Writer`], which commits many calls at once.
 
 pub mod account;
@@ -9,6 +9,7 @@ pub mod activity;
 pub mod analytics;
 pub mod api_key;
 pub mod assignment;
+pub mod attempt_counts;
 pub mod audit;
 pub mod authorization_request;
 pub mod backup;
@@ -25,6 +26,8 @@ pub mod expired;
 pub mod health;
 pub mod idempotency;
 pub mod identity;
+pub mod identity_provider_state;
+pub mod identity_provider_token;
 pub mod invitation;
 pub mod invitation_accept;
 pub mod job_lease;
@@ -48,7 +51,7 @@ pub mod server;
 pub mod session;
 pub mod sign_in_attempt;
 pub mod space;
-pub mod standing;
+
 pub mod step;
 pub mod step_revision;
 pub mod system;
@@ -57,8 +60,6 @@ pub mod ticket_comment;
 pub mod ticket_digest;
 pub mod tool_call;
 pub mod trash;
-pub mod upstream_state;
-pub mod upstream_token;
 pub mod user;
 pub mod user_account;
 pub mod user_code;

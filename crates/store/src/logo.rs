@@ -1,4 +1,4 @@
-//! Logos of organisations: PNG, kept as base 64.
+//! Logos of organisations: PNG images, stored in Base64.
 
 use data_encoding::BASE64;
 use waypost_core::Timestamp;
@@ -12,7 +12,7 @@ use crate::row::Place;
 /// Sets the logo of an organisation.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set(conn: &mut Conn, organization: &OrganizationId, png: &[u8], now: Timestamp) -> Result<()> {
     const SQL: &str = "INSERT INTO organization_logos (organization_id, png, updated_at) VALUES ($1, $2, $3)
         ON CONFLICT (organization_id) DO UPDATE SET png = excluded.png, updated_at = excluded.updated_at";
@@ -21,11 +21,11 @@ pub async fn set(conn: &mut Conn, organization: &OrganizationId, png: &[u8], now
     Ok(())
 }
 
-/// The logo of an organisation.
+/// Returns the logo of an organisation.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId) -> Result<Option<Vec<u8>>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId) -> Result<Option<Vec<u8>>> {
     const SQL: &str = "SELECT png FROM organization_logos WHERE organization_id = $1";
     let text: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).fetch_optional(c).await?);
@@ -33,21 +33,21 @@ pub async fn get(conn: &mut Conn, organization: &OrganizationId) -> Result<Optio
     text.map(|text| BASE64.decode(text.as_bytes()).map_err(|error| place.corrupt("png", error))).transpose()
 }
 
-/// When the logo of an organisation was set; none when it has none.
+/// Returns the time at which the logo of an organisation was set; `None` if it has no logo.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn updated_at(conn: &mut Conn, organization: &OrganizationId) -> Result<Option<Timestamp>> {
+/// Returns an error if the database fails.
+pub async fn find_updated_at(conn: &mut Conn, organization: &OrganizationId) -> Result<Option<Timestamp>> {
     const SQL: &str = "SELECT updated_at FROM organization_logos WHERE organization_id = $1";
     let at: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).fetch_optional(c).await?);
     Ok(at.map(Timestamp))
 }
 
-/// Takes the logo away; false when there is none.
+/// Deletes the logo. Returns `false` if there is none.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
     const SQL: &str = "DELETE FROM organization_logos WHERE organization_id = $1";
     Ok(on!(conn, c => sqlx::query(SQL).bind(organization.as_str()).execute(c).await?.rows_affected()) > 0)

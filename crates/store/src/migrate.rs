@@ -1,4 +1,4 @@
-//! Bringing the schema up to date, under a lock, and never backwards.
+//! Schema migrations. They run under a lock and only move forwards.
 
 use sqlx::migrate::Migrator;
 
@@ -16,28 +16,28 @@ fn migrator(dialect: Dialect) -> &'static Migrator {
     }
 }
 
-/// The newest schema version that this program knows.
+/// Returns the newest schema version that this program supports.
 #[must_use]
 pub fn known_version(dialect: Dialect) -> i64 {
     migrator(dialect).iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// The database's schema version; 0 for an empty database.
+/// Returns the database's schema version; 0 for an empty database.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn current_version(db: &Db) -> Result<i64> {
     version(&mut db.read().await?).await
 }
 
-/// The schema version as this connection sees it.
+/// Returns the schema version that this connection sees.
 pub(crate) async fn version(conn: &mut Conn) -> Result<i64> {
-    let there = match conn.dialect() {
+    let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
         Dialect::Postgres => "SELECT count(*) FROM pg_class WHERE oid = to_regclass('_sqlx_migrations')",
     };
-    let there: i64 = on!(conn, c => sqlx::query_scalar(there).fetch_one(c).await?);
-    if there == 0 {
+    let tables: i64 = on!(conn, c => sqlx::query_scalar(sql).fetch_one(c).await?);
+    if tables == 0 {
         return Ok(0);
     }
     let version: Option<i64> =
@@ -45,13 +45,13 @@ pub(crate) async fn version(conn: &mut Conn) -> Result<i64> {
     Ok(version.unwrap_or(0))
 }
 
-/// Applies what is pending; says from which version to which.
+/// Applies pending migrations. Returns the versions before and after.
 ///
-/// Two processes may call this at once: PostgreSQL holds an advisory lock meanwhile; on SQLite everything that is
-/// pending is one transaction, and the second process finds nothing left to do.
+/// Two processes may call this concurrently: on PostgreSQL an advisory lock is held; on SQLite all pending migrations are one
+/// transaction, and the second process finds none left.
 ///
 /// # Errors
-/// [`Error::NewerSchema`] when the database is ahead of this program; otherwise when a migration fails.
+/// Returns [`Error::NewerSchema`] if the database is newer than this program, or another error if a migration fails.
 pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
     let (found, known) = (current_version(db).await?, known_version(db.dialect()));
     if found > known {
@@ -70,10 +70,10 @@ pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
     Ok((found, known))
 }
 
-/// Applies what is pending up to `version`, for a backup that is older than this program, and for tests of migrations.
+/// Applies pending migrations up to `version`: for restoring older backups, and for tests of migrations.
 ///
 /// # Errors
-/// When a migration fails, or there is no migration of this version.
+/// Returns an error if a migration fails or there is no migration with this version.
 pub async fn migrate_to(db: &Db, version: i64) -> Result<()> {
     match db {
         Db::Sqlite { write, .. } => SQLITE.run_to(version, write).await.map_err(Error::Migrate),
@@ -81,10 +81,10 @@ pub async fn migrate_to(db: &Db, version: i64) -> Result<()> {
     }
 }
 
-/// Checks that the schema is the one that this program knows, and changes nothing.
+/// Checks that the schema version is the one that this program supports. Changes nothing.
 ///
 /// # Errors
-/// [`Error::NewerSchema`] or [`Error::OlderSchema`] when it is not.
+/// Returns [`Error::NewerSchema`] or [`Error::OlderSchema`] if it is not.
 pub async fn check(db: &Db) -> Result<()> {
     let (found, known) = (current_version(db).await?, known_version(db.dialect()));
     match found.cmp(&known) {

@@ -1,4 +1,4 @@
-//! OAuth clients that registered themselves at a server (RFC 7591).
+//! OAuth clients registered dynamically at a server (RFC 7591).
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
@@ -44,10 +44,10 @@ impl TryFrom<Row> for OauthClient {
     }
 }
 
-/// Inserts a client that registered from `network`. [`open_rows::make_room`](crate::open_rows::make_room) limits how many.
+/// Inserts a client that registered from `network`. [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, client: &OauthClient, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO oauth_clients (server_id, client_id, organization_id, name, redirect_uris,
             application_type, auth_method, secret_hash, created_at, last_used_at, used_at, network)
@@ -61,10 +61,11 @@ pub async fn insert(conn: &mut Conn, client: &OauthClient, network: &str) -> Res
     Ok(())
 }
 
-/// The client `client_id` of a server; `None` if it was never used and registered before `unused_before`.
+/// Returns the client `client_id` of a server. Returns `None` if the client was never used and registered before
+/// `unused_before`.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -83,11 +84,11 @@ pub async fn find(
     row.map(OauthClient::try_from).transpose()
 }
 
-/// When the `n`th newest client of a server that was never used registered; `None` if there are fewer.
+/// Returns the registration time of the `n`th newest unused client of a server; `None` if there are fewer.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn nth_newest_unused(conn: &mut Conn, server: &ServerId, n: u32) -> Result<Option<Timestamp>> {
+/// Returns an error if the database fails.
+pub async fn find_nth_newest_unused(conn: &mut Conn, server: &ServerId, n: u32) -> Result<Option<Timestamp>> {
     const SQL: &str = "SELECT created_at FROM oauth_clients WHERE server_id = $1 AND used_at IS NULL
         ORDER BY created_at DESC LIMIT 1 OFFSET $2";
     let at: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
@@ -95,11 +96,12 @@ pub async fn nth_newest_unused(conn: &mut Conn, server: &ServerId, n: u32) -> Re
     Ok(at.map(Timestamp))
 }
 
-/// Notes that a client was used: its registration no longer expires after a day. Does nothing for an unknown client.
+/// Records that a client was used, so that its registration no longer expires after a day. Does nothing if the client does
+/// not exist.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn used(conn: &mut Conn, server: &ServerId, client_id: &str, at: Timestamp) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn record_use(conn: &mut Conn, server: &ServerId, client_id: &str, at: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE oauth_clients SET last_used_at = $3, used_at = COALESCE(used_at, $3), network = ''
         WHERE server_id = $1 AND client_id = $2 AND (last_used_at < $3 OR used_at IS NULL)";
     on!(conn, c => sqlx::query(SQL)
@@ -107,10 +109,10 @@ pub async fn used(conn: &mut Conn, server: &ServerId, client_id: &str, at: Times
     Ok(())
 }
 
-/// Deletes at most `limit` clients that were never used and registered before `before`. Returns how many.
+/// Deletes at most `limit` clients that were never used and registered before `before`. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_unused(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<u64> {
     const SQL: &str = "DELETE FROM oauth_clients WHERE (server_id, client_id) IN (
             SELECT server_id, client_id FROM oauth_clients
@@ -118,10 +120,10 @@ pub async fn delete_unused(conn: &mut Conn, before: Timestamp, limit: u32) -> Re
     Ok(on!(conn, c => sqlx::query(SQL).bind(before.0).bind(i64::from(limit)).execute(c).await?.rows_affected()))
 }
 
-/// Deletes at most `limit` clients whose last use was before `before`. Returns how many.
+/// Deletes at most `limit` clients whose last use was before `before`. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_idle(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<u64> {
     const SQL: &str = "DELETE FROM oauth_clients WHERE (server_id, client_id) IN (
             SELECT server_id, client_id FROM oauth_clients WHERE last_used_at < $1 ORDER BY last_used_at LIMIT $2)";

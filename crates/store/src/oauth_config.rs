@@ -1,4 +1,4 @@
-//! Identity providers of organisations. The client secret stands here sealed.
+//! Identity providers of organisations. The client secret is sealed.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OauthConfigId, OrganizationId};
@@ -69,7 +69,7 @@ impl TryFrom<Row> for OauthConfig {
 /// Inserts a provider.
 ///
 /// # Errors
-/// A unique violation when the name is taken in the organisation; otherwise when the database fails.
+/// Returns a unique violation if the name is taken in the organisation, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, config: &OauthConfig) -> Result<()> {
     const SQL: &str = concat!(
         "INSERT INTO oauth_configs (",
@@ -86,21 +86,21 @@ pub async fn insert(conn: &mut Conn, config: &OauthConfig) -> Result<()> {
     Ok(())
 }
 
-/// A provider by id.
+/// Returns the provider with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &OauthConfigId) -> Result<Option<OauthConfig>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &OauthConfigId) -> Result<Option<OauthConfig>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM oauth_configs WHERE id = $1 AND organization_id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     row.map(OauthConfig::try_from).transpose()
 }
 
-/// A provider by name.
+/// Returns the provider with this name.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: &str) -> Result<Option<OauthConfig>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM oauth_configs WHERE organization_id = $1 AND name = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
@@ -108,20 +108,20 @@ pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: 
     row.map(OauthConfig::try_from).transpose()
 }
 
-/// All providers of an organisation, by name.
+/// Returns all providers of an organisation, ordered by name.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<OauthConfig>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM oauth_configs WHERE organization_id = $1 ORDER BY name");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);
     rows.into_iter().map(OauthConfig::try_from).collect()
 }
 
-/// Writes everything but `id` and `created_at`; false when the provider is not there.
+/// Updates everything except `id` and `created_at`. Returns `false` if the provider does not exist.
 ///
 /// # Errors
-/// A unique violation when the name is taken in the organisation; otherwise when the database fails.
+/// Returns a unique violation if the name is taken in the organisation, or another error if the database fails.
 pub async fn update(conn: &mut Conn, config: &OauthConfig) -> Result<bool> {
     const SQL: &str = "UPDATE oauth_configs SET name = $3, kind = $4, issuer = $5, authorization_endpoint = $6,
             token_endpoint = $7, userinfo_endpoint = $8, jwks_uri = $9, client_id = $10, client_secret = $11,
@@ -137,19 +137,23 @@ pub async fn update(conn: &mut Conn, config: &OauthConfig) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// The slugs of the servers that use a provider, in order.
+/// Returns the slugs of the servers that use a provider, in order.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn servers(conn: &mut Conn, organization: &OrganizationId, id: &OauthConfigId) -> Result<Vec<String>> {
+/// Returns an error if the database fails.
+pub async fn list_server_slugs(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &OauthConfigId,
+) -> Result<Vec<String>> {
     const SQL: &str = "SELECT slug FROM servers WHERE oauth_config_id = $1 AND organization_id = $2 ORDER BY slug";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?))
 }
 
-/// Deletes a provider with the tokens that it gave; false when it is not there.
+/// Deletes a provider with the tokens that it issued. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// A foreign key violation while a server uses it; otherwise when the database fails.
+/// Returns a foreign key violation while a server uses it, or another error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &OauthConfigId) -> Result<bool> {
     const SQL: &str = "DELETE FROM oauth_configs WHERE id = $1 AND organization_id = $2";
     let deleted = on!(conn, c => sqlx::query(SQL)

@@ -1,4 +1,4 @@
-//! What end users allowed clients before.
+//! Consent that end users have given to OAuth clients.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId};
@@ -7,26 +7,26 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// Who allowed whom, and where the codes go.
+/// Identifies a consent: end user, client, server and redirect URI.
 #[derive(Debug, Clone, Copy)]
-pub struct Key<'a> {
+pub struct ConsentKey<'a> {
     /// The tenant.
     pub organization: &'a OrganizationId,
-    /// On which server.
+    /// The server.
     pub server: &'a ServerId,
-    /// Who.
+    /// The end user.
     pub end_user: &'a EndUserId,
-    /// Which client.
+    /// The client.
     pub client_id: &'a str,
     /// The redirect URI without a loopback port.
     pub redirect: &'a str,
 }
 
-/// The scopes that were allowed, separated by spaces; none when nothing was.
+/// Returns the scopes that the end user has consented to, separated by spaces; `None` if there is no consent.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find(conn: &mut Conn, key: Key<'_>) -> Result<Option<String>> {
+/// Returns an error if the database fails.
+pub async fn find(conn: &mut Conn, key: ConsentKey<'_>) -> Result<Option<String>> {
     const SQL: &str = "SELECT scope FROM oauth_consents
         WHERE server_id = $1 AND end_user_id = $2 AND client_id = $3 AND redirect = $4 AND organization_id = $5";
     Ok(on!(conn, c => sqlx::query_scalar(SQL)
@@ -34,11 +34,11 @@ pub async fn find(conn: &mut Conn, key: Key<'_>) -> Result<Option<String>> {
         .bind(key.organization.as_str()).fetch_optional(c).await?))
 }
 
-/// Keeps what was allowed, in place of what was allowed before.
+/// Inserts a consent, or replaces the scopes of an existing one.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn put(conn: &mut Conn, key: Key<'_>, scope: &str, now: Timestamp) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn upsert(conn: &mut Conn, key: ConsentKey<'_>, scope: &str, now: Timestamp) -> Result<()> {
     const SQL: &str = "INSERT INTO oauth_consents (server_id, end_user_id, client_id, redirect, organization_id, scope,
             updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)

@@ -1,4 +1,4 @@
-//! Grants with their codes and tokens. Every consumption and every rotation is one statement.
+//! OAuth grants with their codes and tokens. Every consumption of a code and every refresh is one statement.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OauthConfigId, OauthGrantId, OrganizationId, ServerId};
@@ -48,24 +48,24 @@ impl From<Row> for OauthGrant {
     }
 }
 
-/// An authorization code, as it is stored.
+/// An authorization code as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Code {
-    /// SHA-256 of the code, hexadecimal.
+pub struct AuthorizationCode {
+    /// The hexadecimal SHA-256 of the code.
     pub code_hash: String,
-    /// To which redirect URI it goes.
+    /// The redirect URI that it is sent to.
     pub redirect_uri: String,
     /// The PKCE challenge, S256.
     pub code_challenge: String,
-    /// When it is gone.
+    /// The time at which the code expires.
     pub expires_at: Timestamp,
 }
 
-/// Inserts a grant with the code that it begins with; no tokens came of it yet.
+/// Inserts a grant with its authorization code, without tokens.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &Code) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &AuthorizationCode) -> Result<()> {
     const GRANT: &str = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name,
             scope, resource, generation, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10)";
@@ -83,11 +83,11 @@ pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &Code) -> Result<
     Ok(())
 }
 
-/// When the `n`th newest grant of an end user at a server was created; `None` if there are fewer.
+/// Returns the creation time of the `n`th newest grant of an end user at a server; `None` if there are fewer.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn nth_newest(
+/// Returns an error if the database fails.
+pub async fn find_nth_newest(
     conn: &mut Conn,
     (organization, server): (&OrganizationId, &ServerId),
     end_user: &EndUserId,
@@ -101,12 +101,12 @@ pub async fn nth_newest(
     Ok(at.map(Timestamp))
 }
 
-/// Deletes the grants of an end user at a server that were created until `until`, with everything that came of them. Returns how
-/// many.
+/// Deletes the grants of an end user at a server that were created at or before `until`, with their codes and tokens. Returns
+/// the number of deleted grants.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn delete_until(
+/// Returns an error if the database fails.
+pub async fn delete_created_until(
     conn: &mut Conn,
     (organization, server): (&OrganizationId, &ServerId),
     end_user: &EndUserId,
@@ -119,35 +119,35 @@ pub async fn delete_until(
         .execute(c).await?.rows_affected()))
 }
 
-/// What became of a code that was presented.
+/// The result of consuming an authorization code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Consumed {
-    /// It was good, and is used up now: the grant, and the redirect URI and challenge that it is bound to.
-    Good {
-        /// The grant that it belongs to.
+pub enum CodeOutcome {
+    /// The code was valid and is now consumed.
+    Valid {
+        /// The grant that the code belongs to.
         grant: Box<OauthGrant>,
-        /// To which redirect URI it went.
+        /// The redirect URI that it was sent to.
         redirect_uri: String,
         /// The PKCE challenge.
         code_challenge: String,
     },
-    /// It was used before: somebody else may have it.
-    Again(OauthGrantId),
-    /// It is unknown, expired, of another client, or its grant is revoked.
-    Unknown,
+    /// The code was used before, so it may have been stolen.
+    Reused(OauthGrantId),
+    /// The code does not exist, has expired, belongs to another client, or its grant is revoked.
+    Invalid,
 }
 
-/// Uses up a code of `client_id` at `server`.
+/// Consumes an authorization code of `client_id` at `server`.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn consume_code(
     conn: &mut Conn,
     server: (&OrganizationId, &ServerId),
     client_id: &str,
     code_hash: &str,
     now: Timestamp,
-) -> Result<Consumed> {
+) -> Result<CodeOutcome> {
     const CONSUME: &str = "UPDATE authorization_codes SET consumed_at = $3
         WHERE code_hash = $1 AND client_id = $2 AND consumed_at IS NULL AND expires_at > $3
             AND grant_id IN (SELECT id FROM oauth_grants
@@ -160,8 +160,8 @@ pub async fn consume_code(
     if let Some((id, redirect_uri, code_challenge)) = good {
         let found = find(conn, organization, &OauthGrantId::from_store(id)).await?;
         return Ok(match found {
-            Some(grant) => Consumed::Good { grant: Box::new(grant), redirect_uri, code_challenge },
-            None => Consumed::Unknown,
+            Some(grant) => CodeOutcome::Valid { grant: Box::new(grant), redirect_uri, code_challenge },
+            None => CodeOutcome::Invalid,
         });
     }
     const AGAIN: &str = "SELECT oauth_grants.id FROM authorization_codes
@@ -170,13 +170,13 @@ pub async fn consume_code(
             AND oauth_grants.server_id = $2 AND oauth_grants.organization_id = $3";
     let again: Option<String> = on!(conn, c => sqlx::query_scalar(AGAIN)
         .bind(code_hash).bind(server.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(again.map_or(Consumed::Unknown, |id| Consumed::Again(OauthGrantId::from_store(id))))
+    Ok(again.map_or(CodeOutcome::Invalid, |id| CodeOutcome::Reused(OauthGrantId::from_store(id))))
 }
 
-/// A grant that is not revoked.
+/// Returns a grant that is not revoked.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &OauthGrantId) -> Result<Option<OauthGrant>> {
     const SQL: &str = concat!(
         "SELECT ",
@@ -188,10 +188,10 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &OauthGran
     Ok(row.map(OauthGrant::from))
 }
 
-/// Revokes a grant, and with it everything that came of it; false when it was revoked before.
+/// Revokes a grant with all its tokens. Returns `false` if it is already revoked.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn revoke(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -206,11 +206,11 @@ pub async fn revoke(
         > 0)
 }
 
-/// Revokes every grant of an end user; says how many.
+/// Revokes every grant of an end user. Returns the number of revoked grants.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke_of_end_user(
+/// Returns an error if the database fails.
+pub async fn revoke_for_end_user(
     conn: &mut Conn,
     organization: &OrganizationId,
     end_user: &EndUserId,
@@ -224,11 +224,11 @@ pub async fn revoke_of_end_user(
         .execute(c).await?.rows_affected()))
 }
 
-/// Revokes every grant on a server; says how many.
+/// Revokes every grant on a server. Returns the number of revoked grants.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke_of_server(
+/// Returns an error if the database fails.
+pub async fn revoke_for_server(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -242,11 +242,11 @@ pub async fn revoke_of_server(
         .execute(c).await?.rows_affected()))
 }
 
-/// Revokes every grant on the servers that use a provider; says how many.
+/// Revokes every grant on the servers that use a provider. Returns the number of revoked grants.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke_of_provider(
+/// Returns an error if the database fails.
+pub async fn revoke_for_provider(
     conn: &mut Conn,
     organization: &OrganizationId,
     provider: &OauthConfigId,
@@ -261,26 +261,26 @@ pub async fn revoke_of_provider(
         .execute(c).await?.rows_affected()))
 }
 
-/// A pair of tokens, as it is stored.
+/// A pair of tokens as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// SHA-256 of the access token, hexadecimal.
+pub struct TokenPair {
+    /// The hexadecimal SHA-256 of the access token.
     pub access_hash: String,
     /// The access token's scopes, separated by spaces.
     pub scope: String,
-    /// When the access token is gone.
+    /// The time at which the access token expires.
     pub access_expires_at: Timestamp,
-    /// SHA-256 of the refresh token, hexadecimal.
+    /// The hexadecimal SHA-256 of the refresh token.
     pub refresh_hash: String,
     /// The refresh token's generation.
     pub generation: i64,
 }
 
-/// Inserts a pair of a grant.
+/// Inserts a pair of tokens of a grant.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert_pair(conn: &mut Conn, grant: &OauthGrantId, pair: &Pair, now: Timestamp) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn insert_token_pair(conn: &mut Conn, grant: &OauthGrantId, pair: &TokenPair, now: Timestamp) -> Result<()> {
     const ACCESS: &str = "INSERT INTO access_tokens (token_hash, grant_id, scope, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5)";
     const REFRESH: &str =
@@ -294,12 +294,12 @@ pub async fn insert_pair(conn: &mut Conn, grant: &OauthGrantId, pair: &Pair, now
     Ok(())
 }
 
-/// Deletes the refresh tokens of a grant before generation `first`, and its access tokens but the `access_tokens` newest.
-/// Returns how many were deleted.
+/// Deletes the refresh tokens of a grant before generation `first`, and its access tokens except the `access_tokens` newest.
+/// Returns the number of deleted tokens.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn prune(conn: &mut Conn, grant: &OauthGrantId, first: i64, access_tokens: u32) -> Result<u64> {
+/// Returns an error if the database fails.
+pub async fn prune_tokens(conn: &mut Conn, grant: &OauthGrantId, first: i64, access_tokens: u32) -> Result<u64> {
     const REFRESH: &str = "DELETE FROM refresh_tokens WHERE grant_id = $1 AND generation < $2";
     const ACCESS: &str = "DELETE FROM access_tokens WHERE grant_id = $1 AND created_at <=
         (SELECT created_at FROM access_tokens WHERE grant_id = $1 ORDER BY created_at DESC LIMIT 1 OFFSET $2)";
@@ -310,35 +310,35 @@ pub async fn prune(conn: &mut Conn, grant: &OauthGrantId, first: i64, access_tok
     Ok(refresh + access)
 }
 
-/// What became of a refresh token that was presented.
+/// The result of presenting a refresh token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rotated {
-    /// A pair of `generation` may be given out.
-    Good {
+pub enum RefreshOutcome {
+    /// The token is valid: a new pair with `generation` may be issued.
+    Valid {
         /// The grant.
         grant: Box<OauthGrant>,
-        /// The generation of the pair.
+        /// The generation of the new pair.
         generation: i64,
     },
-    /// The token was used before, and too long ago: somebody else may have it.
+    /// The token was used before, longer ago than the grace period, so it may have been stolen.
     Reused(OauthGrantId),
-    /// It is unknown, of another client, or its grant is revoked or expired.
-    Unknown,
+    /// The token does not exist, belongs to another client, or its grant is revoked or expired.
+    Invalid,
 }
 
-/// Rotates a refresh token of `client_id` at `server`, in one statement: a token of the newest generation makes the
-/// next; one of the generation before still counts for [`GRACE_MS`] after that, because then nobody has used the next
-/// one yet.
+/// Rotates a refresh token of `client_id` at `server`, in one statement. A token of the newest generation produces the next
+/// generation. A token of the previous generation remains valid for [`GRACE_MS`] after that, as long as the next one is
+/// unused.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn rotate(
+/// Returns an error if the database fails.
+pub async fn refresh(
     conn: &mut Conn,
     server: (&OrganizationId, &ServerId),
     client_id: &str,
     token_hash: &str,
     (now, expires_at): (Timestamp, Timestamp),
-) -> Result<Rotated> {
+) -> Result<RefreshOutcome> {
     const FIND: &str = "SELECT oauth_grants.id, refresh_tokens.generation
         FROM refresh_tokens JOIN oauth_grants ON oauth_grants.id = refresh_tokens.grant_id
         WHERE refresh_tokens.token_hash = $1 AND oauth_grants.client_id = $2 AND oauth_grants.server_id = $3
@@ -357,47 +357,47 @@ pub async fn rotate(
     let found: Option<(String, i64)> = on!(conn, c => sqlx::query_as(FIND)
         .bind(token_hash).bind(client_id).bind(server.as_str()).bind(organization.as_str()).bind(now.0)
         .fetch_optional(c).await?);
-    let Some((id, generation)) = found else { return Ok(Rotated::Unknown) };
+    let Some((id, generation)) = found else { return Ok(RefreshOutcome::Invalid) };
     let row: Option<Row> = on!(conn, c => sqlx::query_as(ROTATE)
         .bind(&id).bind(generation).bind(now.0).bind(now.plus(-GRACE_MS).0).bind(expires_at.0)
         .fetch_optional(c).await?);
     Ok(match row {
-        Some(row) => Rotated::Good { grant: Box::new(row.into()), generation: generation + 1 },
-        None => Rotated::Reused(OauthGrantId::from_store(id)),
+        Some(row) => RefreshOutcome::Valid { grant: Box::new(row.into()), generation: generation + 1 },
+        None => RefreshOutcome::Reused(OauthGrantId::from_store(id)),
     })
 }
 
-/// What an access token stands for.
+/// A valid access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
-    /// Whose it is.
+pub struct AccessToken {
+    /// The end user.
     pub end_user_id: EndUserId,
-    /// The grant that it came of.
+    /// The grant that it was issued for.
     pub grant_id: OauthGrantId,
     /// Its scopes, separated by spaces.
     pub scope: String,
-    /// When it is gone.
+    /// The time at which it expires.
     pub expires_at: Timestamp,
 }
 
-/// The access token with this hash on a server, while it is good.
+/// Returns the access token with this hash on a server if it is valid.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find_access(
+/// Returns an error if the database fails.
+pub async fn find_access_token(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
     token_hash: &str,
     now: Timestamp,
-) -> Result<Option<Access>> {
+) -> Result<Option<AccessToken>> {
     const SQL: &str = "SELECT oauth_grants.end_user_id, oauth_grants.id, access_tokens.scope, access_tokens.expires_at
         FROM access_tokens JOIN oauth_grants ON oauth_grants.id = access_tokens.grant_id
         WHERE access_tokens.token_hash = $1 AND oauth_grants.server_id = $2 AND oauth_grants.organization_id = $3
             AND access_tokens.expires_at > $4 AND access_tokens.revoked_at IS NULL AND oauth_grants.revoked_at IS NULL";
     let row: Option<(String, String, String, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(token_hash).bind(server.as_str()).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
-    Ok(row.map(|(end_user, grant, scope, expires_at)| Access {
+    Ok(row.map(|(end_user, grant, scope, expires_at)| AccessToken {
         end_user_id: EndUserId::from_store(end_user),
         grant_id: OauthGrantId::from_store(grant),
         scope,
@@ -405,11 +405,10 @@ pub async fn find_access(
     }))
 }
 
-/// The grant of a token of `client_id`, access or refresh, whether it still is good or not; and whether it is a refresh
-/// token.
+/// Returns the grant of an access or refresh token of `client_id`, valid or not, and whether it is a refresh token.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_by_token(
     conn: &mut Conn,
     server: (&OrganizationId, &ServerId),
@@ -426,11 +425,11 @@ pub async fn find_by_token(
     Ok(row.map(|(id, is_refresh)| (OauthGrantId::from_store(id), is_refresh != 0)))
 }
 
-/// Revokes one access token. Returns whether it was active.
+/// Revokes an access token. Returns whether it was active.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke_access(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn revoke_access_token(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE access_tokens SET revoked_at = $2
         WHERE token_hash = $1 AND revoked_at IS NULL AND expires_at > $2";
     let revoked = on!(conn, c => sqlx::query(SQL)
@@ -438,12 +437,17 @@ pub async fn revoke_access(conn: &mut Conn, token_hash: &str, now: Timestamp) ->
     Ok(revoked > 0)
 }
 
-/// Notes that an entry about a revoked access token of a grant is recorded, if none was recorded after `since`. Returns whether
-/// that is so.
+/// Marks that an audit event about a revoked access token of a grant is recorded, unless one was recorded after `since`. Returns
+/// whether the mark was set.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn note_revocation(conn: &mut Conn, grant: &OauthGrantId, now: Timestamp, since: Timestamp) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn mark_revocation_recorded(
+    conn: &mut Conn,
+    grant: &OauthGrantId,
+    now: Timestamp,
+    since: Timestamp,
+) -> Result<bool> {
     const SQL: &str = "UPDATE oauth_grants SET revocation_recorded_at = $2
         WHERE id = $1 AND (revocation_recorded_at IS NULL OR revocation_recorded_at <= $3)";
     let noted = on!(conn, c => sqlx::query(SQL)

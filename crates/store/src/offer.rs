@@ -1,4 +1,4 @@
-//! What a server offers: its enabled assignments of published walkthroughs that have a step.
+//! The offers of a server: its enabled assignments of published walkthroughs with at least one step.
 
 use std::collections::HashMap;
 
@@ -11,33 +11,32 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// A walkthrough as it is offered on a server, at its newest version that is not withdrawn. Its texts are clean, as they
-/// are served.
+/// A walkthrough offered on a server, at its newest version that is not withdrawn. Its texts are cleaned for serving.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
     /// Its slug, also the name of its prompt.
     pub slug: String,
-    /// The newest version.
+    /// The version.
     pub version_id: VersionId,
-    /// That version's number.
+    /// The number of the version.
     pub version: u32,
-    /// Title as published.
+    /// The title as published.
     pub title: String,
-    /// Description as published.
+    /// The description as published.
     pub description: String,
-    /// Type as published.
+    /// The type as published.
     pub kind: WalkthroughType,
-    /// Minutes, as published.
+    /// The estimated duration in minutes as published.
     pub estimated_duration_minutes: Option<u32>,
-    /// Tags as published.
+    /// The tags as published.
     pub tags: Vec<String>,
-    /// How many steps.
+    /// The number of steps.
     pub step_count: u32,
     /// The ordinals of the steps.
     pub step_set: StepSet,
-    /// The versions that were withdrawn, with the reason.
+    /// The withdrawn versions with the reason.
     pub withdrawn: HashMap<VersionId, String>,
 }
 
@@ -81,10 +80,10 @@ impl TryFrom<Row> for Offer {
     }
 }
 
-/// What `server` offers, in display order.
+/// Returns the offers of `server` in display order.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<Offer>> {
     const SQL: &str = "SELECT walkthroughs.id AS walkthrough_id, walkthroughs.slug, versions.id AS version_id,
                versions.number, versions.title, versions.description, versions.type,
@@ -111,11 +110,11 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &Serve
     Ok(offers)
 }
 
-/// Returns the titles of the steps of everything that `server` offers, in order, by version. Reads no content.
+/// Returns the step titles of all offers of `server`, in order, by version. Reads no content.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn step_titles(
+/// Returns an error if the database fails.
+pub async fn list_step_titles(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,

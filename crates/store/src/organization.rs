@@ -30,7 +30,7 @@ impl From<Row> for Organization {
 /// Inserts an organisation.
 ///
 /// # Errors
-/// A unique violation when the slug is taken; otherwise when the database fails.
+/// Returns a unique violation if the slug is taken, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, organization: &Organization) -> Result<()> {
     const SQL: &str = "INSERT INTO organizations (id, slug, name, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)";
     on!(conn, c => sqlx::query(SQL)
@@ -39,36 +39,36 @@ pub async fn insert(conn: &mut Conn, organization: &Organization) -> Result<()> 
     Ok(())
 }
 
-/// The organisation, when it is there.
+/// Returns the organisation with this ID.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn get(conn: &mut Conn, id: &OrganizationId) -> Result<Option<Organization>> {
+/// Returns an error if the database fails.
+pub async fn find(conn: &mut Conn, id: &OrganizationId) -> Result<Option<Organization>> {
     const SQL: &str = "SELECT id, slug, name, created_at FROM organizations WHERE id = $1";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
     Ok(row.map(Organization::from))
 }
 
-/// Writes slug and name; false when the organisation is not there.
+/// Updates slug and name. Returns `false` if the organisation does not exist.
 ///
 /// # Errors
-/// A unique violation when the slug is taken; otherwise when the database fails.
+/// Returns a unique violation if the slug is taken, or another error if the database fails.
 pub async fn update(conn: &mut Conn, organization: &Organization, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE organizations SET slug = $2, name = $3, updated_at = $4 WHERE id = $1";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(organization.id.as_str()).bind(&organization.slug).bind(&organization.name).bind(now.0)
         .execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
 
-/// Deletes the organisation and all that it owns, but for the audit log; false when it is not there. Users stay: see
-/// [`crate::user::delete_without_membership`].
+/// Deletes an organisation and everything that it owns, except the audit log. Returns `false` if it does not exist. Users are
+/// kept; see [`crate::user::delete_without_membership`].
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, id: &OrganizationId) -> Result<bool> {
     const SQL: &str = "DELETE FROM organizations WHERE id = $1";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected()) > 0)
 }

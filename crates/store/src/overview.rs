@@ -1,4 +1,4 @@
-//! What an organisation has, in numbers.
+//! Counts of what an organisation owns, and its onboarding state.
 
 use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
@@ -7,26 +7,26 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// What goes with an organisation when it is deleted.
+/// The number of objects that are deleted together with an organisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct Contents {
-    /// Its hosted servers.
+pub struct OrganizationContents {
+    /// The hosted servers.
     pub servers: i64,
-    /// Its walkthroughs.
+    /// The walkthroughs.
     pub walkthroughs: i64,
-    /// Its end users.
+    /// The end users.
     pub end_users: i64,
-    /// Its members.
+    /// The members.
     pub members: i64,
-    /// Its API keys.
+    /// The API keys.
     pub api_keys: i64,
 }
 
 /// Counts what an organisation owns.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn contents(conn: &mut Conn, organization: &OrganizationId) -> Result<Contents> {
+/// Returns an error if the database fails.
+pub async fn count_contents(conn: &mut Conn, organization: &OrganizationId) -> Result<OrganizationContents> {
     const SQL: &str = "SELECT
         (SELECT count(*) FROM servers WHERE organization_id = $1) AS servers,
         (SELECT count(*) FROM walkthroughs WHERE organization_id = $1) AS walkthroughs,
@@ -36,32 +36,32 @@ pub async fn contents(conn: &mut Conn, organization: &OrganizationId) -> Result<
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// How far an organisation is, and what goes on there.
+/// The onboarding state of an organisation.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct State {
-    /// Its hosted servers.
+pub struct OnboardingState {
+    /// The hosted servers.
     pub servers: i64,
-    /// The server that was made first.
+    /// The server that was created first.
     pub first_server: Option<String>,
-    /// Its walkthroughs, archived ones too.
+    /// The number of walkthroughs, including archived ones.
     pub walkthroughs: i64,
-    /// The walkthrough that was made first.
+    /// The walkthrough that was created first, archived ones excluded.
     pub first_walkthrough: Option<String>,
-    /// Those that are published.
+    /// The number of published walkthroughs.
     pub published: i64,
-    /// Assignments that are switched on, of published walkthroughs.
+    /// The number of enabled assignments of published walkthroughs.
     pub offered: i64,
-    /// The first server that offers something.
+    /// The first server with an enabled assignment of a published walkthrough.
     pub offering_server: Option<String>,
     /// Whether a client has ever called a tool: 1 or 0.
     pub called: i64,
 }
 
-/// Reads how far an organisation is. None of its parts grows with what end users do.
+/// Returns the onboarding state of an organisation. The cost does not grow with the activity of end users.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn state(conn: &mut Conn, organization: &OrganizationId) -> Result<State> {
+/// Returns an error if the database fails.
+pub async fn find_onboarding_state(conn: &mut Conn, organization: &OrganizationId) -> Result<OnboardingState> {
     const SQL: &str = "SELECT
         (SELECT count(*) FROM servers WHERE organization_id = $1) AS servers,
         (SELECT id FROM servers WHERE organization_id = $1 ORDER BY created_at, id LIMIT 1) AS first_server,
@@ -81,12 +81,12 @@ pub async fn state(conn: &mut Conn, organization: &OrganizationId) -> Result<Sta
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// How many people did something in a walkthrough of an organisation at `since` or later.
+/// Returns the number of end users with activity in a walkthrough of an organisation at or after `since`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn active(conn: &mut Conn, organization: &OrganizationId, since: Timestamp) -> Result<i64> {
-    // The events have an index by server and time: how long it takes depends on what happened since, and on nothing else.
+/// Returns an error if the database fails.
+pub async fn count_active_end_users(conn: &mut Conn, organization: &OrganizationId, since: Timestamp) -> Result<i64> {
+    // The events are indexed by server and time, so the cost depends only on the activity since then.
     const SQL: &str = "SELECT count(DISTINCT walkthrough_events.end_user_id)
         FROM servers JOIN walkthrough_events ON walkthrough_events.server_id = servers.id
         WHERE servers.organization_id = $1 AND walkthrough_events.created_at >= $2

@@ -1,4 +1,4 @@
-//! Attempts of progress, their completions and events: writing many at once, and reading.
+//! Attempts with their completions and events: batched writes and reads.
 
 mod attempts;
 mod statements;
@@ -14,7 +14,9 @@ use waypost_core::progress::{Attempt, AttemptState, Status};
 use waypost_core::webhook::NewDelivery;
 
 use self::attempts::AttemptRow;
-pub use self::attempts::{OpenAttempt, completions, find_open_with_step, get_open, history, list_open, summarize_open};
+pub use self::attempts::{
+    OpenAttempt, find_open, find_open_with_step, list_attempts, list_completions, list_open, summarize_open,
+};
 use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
 use crate::on;
@@ -22,10 +24,10 @@ use crate::session::NewSession;
 use crate::tool_call::ToolCall;
 use crate::values::{Binding, Values};
 
-/// Whose progress in what, where.
+/// Identifies an end user's progress in a walkthrough on a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProgressKey {
-    /// The tenant.
+    /// The organisation.
     pub organization_id: OrganizationId,
     /// The end user.
     pub end_user_id: EndUserId,
@@ -35,20 +37,20 @@ pub struct ProgressKey {
     pub walkthrough_id: WalkthroughId,
 }
 
-/// An end user that comes into being with their first progress.
+/// An end user who is created with their first progress.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewEndUser {
     /// The end user.
     pub id: EndUserId,
-    /// Whose they are.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// The organisation's own name of them.
+    /// The tracking ID, if any.
     pub tracking_id: Option<String>,
-    /// The address that they claim to have. It proves nothing, and nobody is found by it.
+    /// The claimed, unverified email address. It is never used to identify an end user.
     pub claimed_email: Option<String>,
-    /// Whether this is a console user who tries a server: such end users are not counted.
+    /// Whether this is a console user who tries a server. Such end users are not counted.
     pub is_test: bool,
-    /// Now.
+    /// The creation time.
     pub created_at: Timestamp,
 }
 
@@ -94,20 +96,20 @@ struct EventRow {
     took_ms: Option<i64>,
 }
 
-/// What happened to an attempt, and how.
+/// The details of an event of an attempt.
 #[derive(Debug, Clone)]
-pub(crate) struct Happened {
+pub(crate) struct EventDetails {
     pub(crate) kind: EventKind,
     pub(crate) step_id: Option<StepId>,
-    /// What the client calls itself.
+    /// The client's name, as stated by the client.
     pub(crate) client_name: Option<String>,
-    /// Since the attempt was worked on before; none for its first event.
+    /// The time since the attempt's previous activity; `None` for its first event.
     pub(crate) elapsed_ms: Option<i64>,
-    /// For a completion, since the attempt began.
+    /// For a completion, the time since the start of the attempt.
     pub(crate) took_ms: Option<i64>,
 }
 
-/// A key as it is bound.
+/// The bound values of a key.
 #[derive(Serialize)]
 struct Key<'a> {
     end_user_id: &'a str,
@@ -123,7 +125,7 @@ impl Values for Key<'_> {
     }
 }
 
-/// In the order of `statements::PROGRESS_CHANGES`.
+/// Binds values in the order of `statements::PROGRESS_CHANGES`.
 impl Values for ProgressRow {
     const COUNT: usize = 6;
 
@@ -138,7 +140,7 @@ impl Values for ProgressRow {
     }
 }
 
-/// In the order of `statements::COMPLETION`.
+/// Binds values in the order of `statements::COMPLETION`.
 impl Values for CompletionRow {
     const COUNT: usize = 4;
 
@@ -151,7 +153,7 @@ impl Values for CompletionRow {
     }
 }
 
-/// In the order of `statements::EVENT`.
+/// Binds values in the order of `statements::EVENT`.
 impl Values for EventRow {
     const COUNT: usize = 13;
 
@@ -173,36 +175,36 @@ impl Values for EventRow {
     }
 }
 
-/// Everything that one group of calls writes.
+/// Everything that a group of calls writes.
 #[derive(Serialize, Default)]
 pub(crate) struct Batch {
     end_users: Vec<NewEndUser>,
     sessions: Vec<NewSession>,
-    /// Attempts that end.
+    /// Attempts to close.
     closed: Vec<ProgressRow>,
-    /// Attempts that begin.
+    /// Attempts to open.
     opened: Vec<ProgressRow>,
-    /// Attempts that go on.
-    moved: Vec<ProgressRow>,
+    /// Open attempts to update.
+    updated: Vec<ProgressRow>,
     completions: Vec<CompletionRow>,
     events: Vec<EventRow>,
     tool_calls: Vec<ToolCall>,
     #[serde(skip)]
     deliveries: Vec<NewDelivery>,
-    /// From which attempt to which completions are copied.
+    /// Pairs of attempts: completions are copied from the first to the second.
     #[serde(skip)]
     copies: Vec<(ProgressId, ProgressId)>,
 }
 
 impl Batch {
-    /// Takes over a new end user and their session.
-    pub(crate) fn newcomers(&mut self, end_user: Option<NewEndUser>, session: Option<NewSession>) {
+    /// Adds a new end user and their session, if any.
+    pub(crate) fn add_end_user(&mut self, end_user: Option<NewEndUser>, session: Option<NewSession>) {
         self.end_users.extend(end_user);
         self.sessions.extend(session);
     }
 
-    /// Takes over an attempt in its last form within the group.
-    pub(crate) fn attempt(&mut self, key: &ProgressKey, attempt: &Attempt, is_new: bool) {
+    /// Adds an attempt in its final state within the group.
+    pub(crate) fn add_attempt(&mut self, key: &ProgressKey, attempt: &Attempt, is_new: bool) {
         let (status, completed_at) = match attempt.state {
             AttemptState::InProgress => (Status::InProgress.as_str(), None),
             AttemptState::Completed { at } => (Status::Completed.as_str(), Some(at)),
@@ -227,12 +229,12 @@ impl Batch {
         } else if attempt.closed_at.is_some() {
             self.closed.push(row);
         } else {
-            self.moved.push(row);
+            self.updated.push(row);
         }
     }
 
-    /// Takes over a completed step.
-    pub(crate) fn completion(&mut self, attempt: &Attempt, step_id: StepId, at: Timestamp) {
+    /// Adds a completed step.
+    pub(crate) fn add_completion(&mut self, attempt: &Attempt, step_id: StepId, at: Timestamp) {
         self.completions.push(CompletionRow {
             progress_id: attempt.id.clone(),
             step_id,
@@ -241,16 +243,16 @@ impl Batch {
         });
     }
 
-    /// Takes over an event.
-    pub(crate) fn event(
+    /// Adds an event.
+    pub(crate) fn add_event(
         &mut self,
         id: EventId,
         key: &ProgressKey,
         attempt: &Attempt,
-        happened: Happened,
+        details: EventDetails,
         at: Timestamp,
     ) {
-        let Happened { kind, step_id, client_name, elapsed_ms, took_ms } = happened;
+        let EventDetails { kind, step_id, client_name, elapsed_ms, took_ms } = details;
         self.events.push(EventRow {
             id,
             organization_id: key.organization_id.clone(),
@@ -268,37 +270,36 @@ impl Batch {
         });
     }
 
-    /// Lets `to` take over the completions of `from`.
-    pub(crate) fn copy(&mut self, from: ProgressId, to: ProgressId) {
+    /// Copies the completions of `from` to `to`.
+    pub(crate) fn copy_completions(&mut self, from: ProgressId, to: ProgressId) {
         self.copies.push((from, to));
     }
 
-    /// Takes over the record of a call, where there is one.
-    pub(crate) fn tool_calls(&mut self, record: Option<ToolCall>) {
+    /// Adds the record of a call, if any.
+    pub(crate) fn add_tool_call(&mut self, record: Option<ToolCall>) {
         self.tool_calls.extend(record);
     }
 
-    /// Takes over messages to receivers of webhooks.
-    pub(crate) fn deliveries(&mut self, deliveries: Vec<NewDelivery>) {
+    /// Adds webhook deliveries.
+    pub(crate) fn add_deliveries(&mut self, deliveries: Vec<NewDelivery>) {
         self.deliveries.extend(deliveries);
     }
 
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.closed.is_empty() && self.opened.is_empty() && self.moved.is_empty() && self.tool_calls.is_empty()
+        self.closed.is_empty() && self.opened.is_empty() && self.updated.is_empty() && self.tool_calls.is_empty()
     }
 }
 
-/// Reads the open attempts of all `keys` in one query; on PostgreSQL their rows are locked until the end of the
-/// transaction.
+/// Returns the open attempts of all `keys` with one query. On PostgreSQL, locks their rows until the end of the transaction.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub(crate) async fn find_open<'k>(
+/// Returns an error if the database fails or a row cannot be read.
+pub(crate) async fn lock_open<'k>(
     conn: &mut Conn,
     keys: impl Iterator<Item = &'k ProgressKey>,
 ) -> Result<HashMap<ProgressKey, Attempt>> {
-    // Sorted: the order in which the rows are locked.
+    // Rows are locked in this sorted order.
     let by_parts: BTreeMap<(&str, &str, &str), &ProgressKey> = keys
         .map(|key| ((key.end_user_id.as_str(), key.server_id.as_str(), key.walkthrough_id.as_str()), key))
         .collect();
@@ -331,36 +332,36 @@ pub(crate) async fn find_open<'k>(
     Ok(found)
 }
 
-/// Writes a batch; says with how many statements.
+/// Writes a batch. Returns the number of statements.
 ///
 /// # Errors
-/// When the database fails: the transaction has to be dropped.
+/// Returns an error if the database fails. The transaction must then be dropped.
 pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
     let mut count = batch.copies.len() as u64;
-    let rare = match conn.dialect() {
-        Dialect::Sqlite => &statements::sqlite().rare,
-        Dialect::Postgres => &statements::postgres().rare,
+    let json = match conn.dialect() {
+        Dialect::Sqlite => &statements::sqlite().json,
+        Dialect::Postgres => &statements::postgres().json,
     };
-    // An attempt ends before the next one begins: the index on open attempts holds at every statement.
-    count += json_rows(conn, &rare.end_users, "end_users", &batch.end_users).await?;
-    count += json_rows(conn, &rare.sessions, "sessions", &batch.sessions).await?;
-    count += json_rows(conn, &rare.close, "closed", &batch.closed).await?;
-    count += json_rows(conn, &rare.open, "opened", &batch.opened).await?;
+    // Attempts are closed before others are opened, so that the unique index on open attempts holds after every statement.
+    count += json_rows(conn, &json.end_users, "end_users", &batch.end_users).await?;
+    count += json_rows(conn, &json.sessions, "sessions", &batch.sessions).await?;
+    count += json_rows(conn, &json.close, "closed", &batch.closed).await?;
+    count += json_rows(conn, &json.open, "opened", &batch.opened).await?;
     match conn.raw() {
         Raw::Sqlite(c) => {
             let statements = statements::sqlite();
-            count += statements.progress.run(c, &batch.moved).await?;
+            count += statements.progress.run(c, &batch.updated).await?;
             count += statements.completions.run(c, &batch.completions).await?;
             count += statements.events.run(c, &batch.events).await?;
             count += statements.tool_calls.run(c, &batch.tool_calls).await?;
         }
         Raw::Postgres(c) => {
-            let document = serde_json::to_string(batch).map_err(unwritable)?;
+            let document = serde_json::to_string(batch).map_err(unserializable)?;
             sqlx::query(statements::postgres().advance.as_str()).bind(document).execute(c).await?;
             count += 1;
         }
     }
-    count += json_rows(conn, &rare.deliveries, "deliveries", &batch.deliveries).await?;
+    count += json_rows(conn, &json.deliveries, "deliveries", &batch.deliveries).await?;
     for (from, to) in &batch.copies {
         const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
             SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";
@@ -369,16 +370,16 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
     Ok(count)
 }
 
-/// Runs a statement over the rows of one JSON document; says how many statements that were: none without rows.
+/// Runs a statement with the rows as one JSON document. Returns the number of statements: 0 if there are no rows.
 async fn json_rows<T: Serialize>(conn: &mut Conn, sql: &'static str, name: &'static str, rows: &[T]) -> Result<u64> {
     if rows.is_empty() {
         return Ok(0);
     }
-    let document = serde_json::to_string(&HashMap::from([(name, rows)])).map_err(unwritable)?;
+    let document = serde_json::to_string(&HashMap::from([(name, rows)])).map_err(unserializable)?;
     on!(conn, c => sqlx::query(sql).bind(document).execute(c).await?.rows_affected());
     Ok(1)
 }
 
-fn unwritable(error: serde_json::Error) -> Error {
+fn unserializable(error: serde_json::Error) -> Error {
     Error::Corrupt { table: "progress", id: String::new(), why: error.to_string() }
 }

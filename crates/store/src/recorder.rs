@@ -1,5 +1,5 @@
-//! The bounded batch writer of what is not part of a change: calls that only read, calls that failed, calls that were
-//! turned away, and the use of sessions.
+//! The bounded batch writer of records that are not part of a change: read-only calls, failed calls, rejected calls, and the
+//! use of sessions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,42 +15,42 @@ use crate::counted_call;
 use crate::db::Db;
 use crate::error::Result;
 use crate::session::{self, NewSession};
-use crate::tool_call::{self, Refusals, ToolCall};
+use crate::tool_call::{self, RejectionCount, ToolCall};
 
-/// Records that may wait; one more waits at the sender for a moment. Memory stays bounded.
+/// The capacity of the queue, which bounds memory. If it is full, senders wait briefly.
 const QUEUE: usize = 8_192;
-/// Records in a batch at most.
+/// The maximum number of entries in a batch.
 const BATCH: usize = 512;
-/// The least time between two batches: on SQLite each takes the one writer away from the users for a moment.
+/// The minimum time between two batches: on SQLite each blocks the single writer for a moment.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a batch is tried while the database is away.
-const TRIES: u32 = 50;
-/// How long a call waits for room in the queue: the record of a call is worth less than its answer.
-const ROOM: Duration = Duration::from_secs(1);
-/// A batch that is written for so long is stuck: it is given up earlier.
+/// The maximum number of attempts for a batch while the database is unavailable.
+const MAX_ATTEMPTS: u32 = 50;
+/// How long a call waits for room in the queue. After that its record is dropped, so that its response is not delayed further.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// A batch that takes this long is stuck: its retries end earlier.
 const LATE: Duration = Duration::from_secs(600);
 
-/// Something to write down soon.
+/// An entry to record.
 #[derive(Debug, Clone)]
-pub enum Record {
+pub enum RecorderEntry {
     /// A call that changed nothing.
     Call(Box<ToolCall>),
-    /// A session without a handle was used.
+    /// The use of a session without a handle.
     Session(Box<NewSession>),
-    /// A handle was used.
-    Used {
-        /// SHA-256 of the handle, hexadecimal.
+    /// The use of a handle.
+    HandleUse {
+        /// The hexadecimal SHA-256 of the handle.
         handle_hash: String,
-        /// When.
+        /// The time of the use.
         at: Timestamp,
     },
 }
 
-/// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they take no place in the
-/// queue: each server, minute and reason is one entry.
+/// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they are not queued: there
+/// is one entry per server, minute and reason.
 #[derive(Debug, Default)]
 struct Rejections {
-    counts: Mutex<HashMap<(ServerId, i64, &'static str), Refusals>>,
+    counts: Mutex<HashMap<(ServerId, i64, &'static str), RejectionCount>>,
     /// Wakes the recorder's task.
     added: Notify,
 }
@@ -59,7 +59,7 @@ impl Rejections {
     fn add(&self, (organization_id, server_id): (&OrganizationId, &ServerId), reason: &'static str, at: Timestamp) {
         let minute = at.0.div_euclid(tool_call::MINUTE_MS);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = counts.entry((server_id.clone(), minute, reason)).or_insert_with(|| Refusals {
+        let entry = counts.entry((server_id.clone(), minute, reason)).or_insert_with(|| RejectionCount {
             server_id: server_id.clone(),
             minute,
             reason: reason.to_owned(),
@@ -71,8 +71,8 @@ impl Rejections {
         self.added.notify_one();
     }
 
-    /// Takes all counts, in one order for every process, so that two of them cannot wait for each other's rows.
-    fn take(&self) -> Vec<Refusals> {
+    /// Removes and returns all counts, in the same order in every process, so that two processes cannot deadlock.
+    fn drain(&self) -> Vec<RejectionCount> {
         let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
         let mut counts: Vec<_> = counts.into_values().collect();
         counts.sort_by(|a, b| {
@@ -82,10 +82,10 @@ impl Rejections {
     }
 }
 
-/// The sending side: clone it freely. When every one is dropped, what is queued is written and the task ends.
+/// The sending side. Cheap to clone. When all are dropped, queued entries are written and the task ends.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Record>,
+    queue: mpsc::Sender<RecorderEntry>,
     rejections: Arc<Rejections>,
 }
 
@@ -96,7 +96,7 @@ impl Recorder {
         Self::start_in(&Jobs::default(), db)
     }
 
-    /// Starts the recorder's task as a worker among `jobs`.
+    /// Starts the recorder's task as a worker of `jobs`.
     #[must_use]
     pub fn start_in(jobs: &Jobs, db: Db) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, records) = mpsc::channel(QUEUE);
@@ -107,22 +107,22 @@ impl Recorder {
         (recorder, jobs.start_worker(job, work))
     }
 
-    /// Counts a call of a server that was rejected before it reached a tool. Never waits.
+    /// Counts a call to a server that was rejected before it reached a tool. Never waits.
     pub fn count_rejection(&self, server: (&OrganizationId, &ServerId), reason: &'static str, at: Timestamp) {
         metrics::counter!("waypost_rejected_calls_total", "reason" => reason).increment(1);
         self.rejections.add(server, reason, at);
     }
 
-    /// Queues a record; waits a moment when the queue is full, and gives the record up when that does not help.
-    pub async fn record(&self, record: Record) {
-        match self.queue.send_timeout(record, ROOM).await {
+    /// Enqueues an entry. If the queue is full, waits briefly and then drops the entry.
+    pub async fn record(&self, entry: RecorderEntry) {
+        match self.queue.send_timeout(entry, SEND_TIMEOUT).await {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => {
                 metrics::counter!("waypost_records_lost_total").increment(1);
-                tracing::warn!("the queue of records is full, a call is not recorded");
+                tracing::warn!("recorder queue is full, dropped an entry");
             }
             Err(SendTimeoutError::Closed(_)) => {
-                tracing::error!("a call came after the recorder had stopped and is not recorded");
+                tracing::error!("recorder has stopped, dropped an entry");
             }
         }
     }
@@ -130,97 +130,97 @@ impl Recorder {
 
 async fn run(
     db: Db,
-    records: Arc<tokio::sync::Mutex<mpsc::Receiver<Record>>>,
+    records: Arc<tokio::sync::Mutex<mpsc::Receiver<RecorderEntry>>>,
     rejections: Arc<Rejections>,
     handle: WorkerHandle,
 ) {
     let mut records = records.lock().await;
-    let mut records_batch = Vec::with_capacity(BATCH);
+    let mut buffer = Vec::with_capacity(BATCH);
     loop {
         let is_open = tokio::select! {
-            count = records.recv_many(&mut records_batch, BATCH) => count > 0,
+            count = records.recv_many(&mut buffer, BATCH) => count > 0,
             () = rejections.added.notified() => true,
         };
-        let batch = Batch { records: std::mem::take(&mut records_batch), refusals: rejections.take() };
+        let batch = Batch { records: std::mem::take(&mut buffer), rejections: rejections.drain() };
         if batch.len() > 0 {
             let _busy = handle.begin_item();
-            let unwritten = Unwritten(batch.len());
-            write_until_done(&db, &batch).await;
-            std::mem::forget(unwritten);
+            let guard = LossGuard(batch.len());
+            write_with_retries(&db, &batch).await;
+            std::mem::forget(guard);
         }
         if !is_open {
             return;
         }
-        records_batch = batch.records;
-        records_batch.clear();
+        buffer = batch.records;
+        buffer.clear();
         if !records.is_closed() && records.len() < BATCH {
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-/// Records that are lost if writing them panics: they are not tried again, because they may be the cause.
-struct Unwritten(u64);
+/// Counts the entries of a batch as lost if writing it panics. It is not retried, because its entries may be the cause.
+struct LossGuard(u64);
 
-impl Drop for Unwritten {
+impl Drop for LossGuard {
     fn drop(&mut self) {
         metrics::counter!("waypost_records_lost_total").increment(self.0);
     }
 }
 
-/// What is written in one transaction.
+/// The entries that are written in one transaction.
 struct Batch {
-    records: Vec<Record>,
-    refusals: Vec<Refusals>,
+    records: Vec<RecorderEntry>,
+    rejections: Vec<RejectionCount>,
 }
 
 impl Batch {
-    /// The recorded and the rejected calls.
+    /// Returns the number of entries and rejected calls.
     fn len(&self) -> u64 {
-        let rejected: i64 = self.refusals.iter().map(|refusals| refusals.count).sum();
+        let rejected: i64 = self.rejections.iter().map(|rejections| rejections.count).sum();
         self.records.len() as u64 + rejected.unsigned_abs()
     }
 }
 
-async fn write_until_done(db: &Db, batch: &Batch) {
-    for attempt in 0..TRIES {
-        match db.in_time(write(db, batch)).await {
+async fn write_with_retries(db: &Db, batch: &Batch) {
+    for attempt in 0..MAX_ATTEMPTS {
+        match db.with_timeout(write(db, batch)).await {
             Ok(()) => return,
-            // Only the answer to an earlier commit was lost.
+            // An earlier attempt succeeded, but its response was lost.
             Err(error) if attempt > 0 && error.is_unique_violation() => return,
-            // Also when an end user was deleted between the look and the write: the next look finds that.
+            // Includes the deletion of an end user between the check and the insert: the retry skips it.
             Err(error)
                 if error.is_unavailable()
                     || error.is_conflict_between_transactions()
                     || error.is_foreign_key_violation() =>
             {
-                tracing::warn!(%error, records = batch.len(), "the records of calls wait for the database");
+                tracing::warn!(%error, records = batch.len(), "failed to write recorder batch, retrying");
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
-                tracing::error!(%error, records = batch.len(), "the records of calls are lost");
+                tracing::error!(%error, records = batch.len(), "failed to write recorder batch, entries are lost");
                 metrics::counter!("waypost_records_lost_total").increment(batch.len());
                 return;
             }
         }
     }
     metrics::counter!("waypost_records_lost_total").increment(batch.len());
-    tracing::error!(records = batch.len(), "the database stayed away, the records of calls are lost");
+    tracing::error!(records = batch.len(), "database stayed unavailable, recorder entries are lost");
 }
 
 async fn write(db: &Db, batch: &Batch) -> Result<()> {
     let mut calls = Vec::new();
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
-    // In one order for every process, as the counts of rejected calls.
+    // In the same order in every process, like the counts of rejected calls.
     let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
     for record in &batch.records {
         match record {
-            Record::Call(call) => calls.push((**call).clone()),
-            Record::Session(session) => {
+            RecorderEntry::Call(call) => calls.push((**call).clone()),
+            RecorderEntry::Session(session) => {
                 let entry = sessions.entry(session.id.as_str()).or_insert_with(|| (**session).clone());
                 entry.last_used_at = entry.last_used_at.max(session.last_used_at);
             }
-            Record::Used { handle_hash, at } => {
+            RecorderEntry::HandleUse { handle_hash, at } => {
                 let last = used.entry(handle_hash).or_insert(*at);
                 *last = (*last).max(*at);
             }
@@ -228,17 +228,17 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
     }
     let mut tx = db.begin().await?;
     counted_call::record(&mut tx, calls).await?;
-    if !batch.refusals.is_empty() {
-        tool_call::add_refusals(&mut tx, &batch.refusals).await?;
+    if !batch.rejections.is_empty() {
+        tool_call::add_rejections(&mut tx, &batch.rejections).await?;
     }
     if !sessions.is_empty() {
         let sessions: Vec<_> = sessions.into_values().collect();
-        session::put_used(&mut tx, &sessions).await?;
+        session::upsert(&mut tx, &sessions).await?;
     }
     let mut used: Vec<_> = used.into_iter().collect();
     used.sort();
     for (handle_hash, at) in used {
-        session::used(&mut tx, handle_hash, at).await?;
+        session::record_use(&mut tx, handle_hash, at).await?;
     }
     tx.commit().await
 }

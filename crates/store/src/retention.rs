@@ -1,9 +1,9 @@
-//! Deleting what is older than its retention period, some rows at a time, so that the writer is taken for a moment only.
+//! Deletion of rows that are older than their retention period, in small batches that block the writer only briefly.
 //!
 //! Invariants (tests/it/retention.rs, tests/it/analytics.rs):
-//! 1. A row of the log is deleted only after it was packed for analytics: what analytics reads is the same before and after.
-//! 2. `analytics_rollups.calls_from` and `events_from` are never before a row that was deleted. Segments that begin before
-//!    them are searched when an end user is erased, because no row of the log tells any more whether they are in it.
+//! 1. A row of the log is deleted only after it was packed for analytics, so deletion does not change analytics.
+//! 2. `analytics_rollups.calls_from` and `events_from` are later than every deleted row. When an end user is erased, segments
+//!    that begin before them are searched, because the log no longer contains their rows.
 //! 3. [`delete_audit`] is the only statement that deletes from the audit log.
 
 use waypost_core::Timestamp;
@@ -13,7 +13,7 @@ use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
-/// A log with rows of servers.
+/// A log with rows per server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerLog {
     /// `tool_calls`.
@@ -23,7 +23,7 @@ pub enum ServerLog {
 }
 
 impl ServerLog {
-    /// The table, and the columns of `analytics_rollups` that say where its rows begin and up to where they are packed.
+    /// Returns the table, and the columns of `analytics_rollups` with the start of its rows and the end of the packed rows.
     fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Calls => ("tool_calls", "calls_from", "calls_until"),
@@ -32,14 +32,14 @@ impl ServerLog {
     }
 }
 
-/// Returns the servers, of all organisations, for which [`delete_log`] would delete something.
+/// Returns the servers of all organisations for which [`delete_log`] would delete rows.
 ///
-/// Reads one row of `analytics_rollups` per server and looks the server up in the log by index. With `OFFSET`, PostgreSQL does
-/// not turn the condition into a join that reads the whole log.
+/// Reads one row of `analytics_rollups` per server and looks up the server in the log by index. `OFFSET` keeps PostgreSQL from
+/// turning the condition into a join that reads the whole log.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn servers_with_old_rows(conn: &mut Conn, log: ServerLog, before: Timestamp) -> Result<Vec<ServerId>> {
+/// Returns an error if the database fails.
+pub async fn list_servers_with_old_rows(conn: &mut Conn, log: ServerLog, before: Timestamp) -> Result<Vec<ServerId>> {
     let (table, _, until) = log.names();
     let sql = sqlx::AssertSqlSafe(format!(
         "SELECT server_id FROM analytics_rollups WHERE EXISTS (SELECT 1 FROM {table}
@@ -50,17 +50,17 @@ pub async fn servers_with_old_rows(conn: &mut Conn, log: ServerLog, before: Time
     Ok(ids.into_iter().map(ServerId::from_store).collect())
 }
 
-/// Calls that are counted by the minute.
+/// Tables that count calls per minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
+pub enum CallCounts {
     /// `refused_calls`.
     Rejected,
     /// `counted_calls`.
     Unknown,
 }
 
-impl Counts {
-    /// The table, and what identifies a row beside the server and the minute.
+impl CallCounts {
+    /// Returns the table, and the columns that identify a row in addition to the server and the minute.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Rejected => ("refused_calls", "reason"),
@@ -69,12 +69,16 @@ impl Counts {
     }
 }
 
-/// Returns the servers, of all organisations, for which [`delete_counts`] would delete something. A server can have counts
-/// without any call in the log.
+/// Returns the servers of all organisations for which [`delete_counts`] would delete rows. A server can have counts without
+/// any call in the log.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn servers_with_old_counts(conn: &mut Conn, counts: Counts, before: Timestamp) -> Result<Vec<ServerId>> {
+/// Returns an error if the database fails.
+pub async fn list_servers_with_old_counts(
+    conn: &mut Conn,
+    counts: CallCounts,
+    before: Timestamp,
+) -> Result<Vec<ServerId>> {
     let (table, _) = counts.names();
     let sql = sqlx::AssertSqlSafe(format!(
         "SELECT id FROM servers WHERE EXISTS (SELECT 1 FROM {table}
@@ -84,10 +88,10 @@ pub async fn servers_with_old_counts(conn: &mut Conn, counts: Counts, before: Ti
     Ok(ids.into_iter().map(ServerId::from_store).collect())
 }
 
-/// Deletes at most `limit` rows of a server that are older than `before` and packed, oldest first. Returns how many.
+/// Deletes at most `limit` packed rows of a server that are older than `before`, oldest first. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_log(
     conn: &mut Conn,
     log: ServerLog,
@@ -115,18 +119,18 @@ pub async fn delete_log(
     Ok(deleted)
 }
 
-/// The minute in which `at` falls.
+/// Returns the minute that contains `at`.
 fn minute(at: Timestamp) -> i64 {
     at.0.div_euclid(crate::tool_call::MINUTE_MS)
 }
 
-/// Deletes at most `limit` counts of a server that are older than `before`, oldest first. Returns how many.
+/// Deletes at most `limit` counts of a server that are older than `before`, oldest first. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_counts(
     conn: &mut Conn,
-    counts: Counts,
+    counts: CallCounts,
     server: &ServerId,
     (before, limit): (Timestamp, i64),
 ) -> Result<u64> {
@@ -139,13 +143,12 @@ pub async fn delete_counts(
         .bind(server.as_str()).bind(minute(before)).bind(limit).execute(c).await?.rows_affected()))
 }
 
-/// Deletes at most `limit` entries of the audit logs of all organisations that are older than `before`, oldest first.
-/// Returns how many.
+/// Deletes at most `limit` audit events of all organisations that are older than `before`, oldest first. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_audit(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u64> {
-    // An id begins with its time, so the primary key leads to the oldest entries.
+    // IDs begin with the time, so the primary key finds the oldest events.
     const SQL: &str = "DELETE FROM audit_events WHERE id IN
         (SELECT id FROM audit_events WHERE id < $1 ORDER BY id LIMIT $2)";
     let floor = AuditEventId::floor(before);

@@ -1,4 +1,4 @@
-//! From what stands in a row to what the models hold; what cannot be becomes [`Error::Corrupt`].
+//! Converts column values to the types of the models. Invalid values become [`Error::Corrupt`].
 
 use std::fmt::Display;
 
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// The row that is being read, for the error.
+/// Identifies the row that is being read, for error messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) table: &'static str,
@@ -14,33 +14,33 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The error that says why the row cannot be.
+    /// Returns the error for an invalid value in `column`.
     pub(crate) fn corrupt(self, column: &str, why: impl Display) -> Error {
         Error::Corrupt { table: self.table, id: self.id.to_owned(), why: format!("{column}: {why}") }
     }
 
-    /// A number that is not negative and not astronomical.
+    /// Converts a number that must fit into a `u32`.
     pub(crate) fn count(self, column: &str, value: i64) -> Result<u32> {
         u32::try_from(value).map_err(|error| self.corrupt(column, error))
     }
 
-    /// One of the names of an enum.
+    /// Parses the name of an enum variant.
     pub(crate) fn name<T: std::str::FromStr<Err = String>>(self, column: &str, text: &str) -> Result<T> {
         text.parse().map_err(|error| self.corrupt(column, error))
     }
 
-    /// A JSON text.
+    /// Parses a JSON text.
     pub(crate) fn json<T: DeserializeOwned>(self, column: &str, text: &str) -> Result<T> {
         serde_json::from_str(text).map_err(|error| self.corrupt(column, error))
     }
 }
 
-/// A list or an object as it stands in a row.
+/// Returns a list or an object as stored in a row.
 pub(crate) fn to_json(value: impl Into<serde_json::Value>) -> String {
     value.into().to_string()
 }
 
-/// The pattern of `LIKE … ESCAPE '!'` for what contains `text`.
+/// Returns the pattern of `LIKE … ESCAPE '!'` for values that contain `text`.
 pub(crate) fn containing(text: &str) -> String {
     let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
     format!("%{escaped}%")

@@ -1,15 +1,17 @@
-//! The columns that hold sealed secrets, all of them in one list: for the rotation of the key and for the check-up.
+//! The columns that hold sealed values: one list for the rotation of the secret key and for `waypost doctor`.
 
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
+use crate::{identity_provider_state, identity_provider_token};
 
-/// A column that holds sealed texts.
+/// A column that holds sealed values.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
-    /// Its table.
-    pub table: &'static str,
-    /// Its name.
+pub struct SealedColumn {
+    /// The name of the table in the associated data of the sealed values: the table's name when the column was created.
+    /// It must not change, even if the table is renamed.
+    pub label: &'static str,
+    /// The name of the column.
     pub column: &'static str,
     select: &'static str,
     update: &'static str,
@@ -18,8 +20,11 @@ pub struct Column {
 
 macro_rules! column {
     ($table:literal, $column:literal, $key:literal) => {
-        Column {
-            table: $table,
+        column!($table, $column, $key, $table)
+    };
+    ($table:literal, $column:literal, $key:literal, $label:expr) => {
+        SealedColumn {
+            label: $label,
             column: $column,
             select: concat!(
                 "SELECT ",
@@ -54,44 +59,44 @@ macro_rules! column {
     };
 }
 
-/// Every column that holds sealed texts.
-pub const COLUMNS: &[Column] = &[
+/// Every column that holds sealed values.
+pub const COLUMNS: &[SealedColumn] = &[
     column!("oauth_configs", "client_secret", "id"),
-    column!("upstream_tokens", "access_token", "identity_id"),
-    column!("upstream_tokens", "refresh_token", "identity_id"),
-    column!("upstream_states", "verifier", "state_hash"),
+    column!("identity_provider_tokens", "access_token", "identity_id", identity_provider_token::SEAL_LABEL),
+    column!("identity_provider_tokens", "refresh_token", "identity_id", identity_provider_token::SEAL_LABEL),
+    column!("identity_provider_states", "verifier", "state_hash", identity_provider_state::SEAL_LABEL),
     column!("webhooks", "secret", "id"),
     column!("webhooks", "previous_secret", "id"),
 ];
 
-/// Key and sealed text of rows, in order of their keys and after the key `after`, whose text does not begin with
-/// `prefix`; at most `limit` of them.
+/// Returns the key and the sealed value of at most `limit` rows whose value does not begin with `prefix`, ordered by key
+/// and starting after the key `after`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn others(
+/// Returns an error if the database fails.
+pub async fn list_outdated(
     conn: &mut Conn,
-    column: &Column,
+    column: &SealedColumn,
     (after, prefix): (&str, &str),
     limit: i64,
 ) -> Result<Vec<(String, String)>> {
     Ok(on!(conn, c => sqlx::query_as(column.select).bind(after).bind(prefix).bind(limit).fetch_all(c).await?))
 }
 
-/// Puts `new` in the place of `old`; false when somebody else changed the row meanwhile.
+/// Replaces the value `old` with `new`. Returns `false` if the row was changed in the meantime.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn replace(conn: &mut Conn, column: &Column, row: &str, (old, new): (&str, &str)) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn replace(conn: &mut Conn, column: &SealedColumn, row: &str, (old, new): (&str, &str)) -> Result<bool> {
     let changed = on!(conn, c => sqlx::query(column.update)
         .bind(row).bind(old).bind(new).execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
 
-/// How many rows hold a text that begins with neither of the prefixes.
+/// Counts the rows whose value begins with neither of the prefixes.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn count_others(conn: &mut Conn, column: &Column, prefixes: (&str, &str)) -> Result<i64> {
+/// Returns an error if the database fails.
+pub async fn count_unreadable(conn: &mut Conn, column: &SealedColumn, prefixes: (&str, &str)) -> Result<i64> {
     Ok(on!(conn, c => sqlx::query_scalar(column.count).bind(prefixes.0).bind(prefixes.1).fetch_one(c).await?))
 }

@@ -1,4 +1,4 @@
-//! Hosted servers, and the slugs that they had before.
+//! Hosted servers and their former slugs.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OauthConfigId, OrganizationId, ServerId};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::containing;
 
-/// The columns of [`Row`], for every query that reads servers.
+/// The columns of [`Row`].
 macro_rules! columns {
     () => {
         "servers.id, servers.organization_id, servers.slug, servers.name, servers.product_name, servers.auth_type,
@@ -74,7 +74,7 @@ fn provider(server: &Server) -> Option<&str> {
     server.oauth_config_id.as_ref().map(OauthConfigId::as_str)
 }
 
-/// Refuses a slug that a server other than `server` had before and still answers to.
+/// Rejects a slug that is an unreleased former slug of a server other than `server`.
 async fn check_aliases(conn: &mut Conn, server: &Server) -> Result<()> {
     const SQL: &str = "SELECT count(*) FROM server_aliases WHERE slug = $1 AND server_id <> $2";
     let taken: i64 = on!(conn, c => sqlx::query_scalar(SQL)
@@ -85,15 +85,15 @@ async fn check_aliases(conn: &mut Conn, server: &Server) -> Result<()> {
 /// Inserts a server.
 ///
 /// # Errors
-/// A unique violation when the slug is taken, by a server or as the former slug of one; otherwise when the database
-/// fails.
+/// Returns a unique violation if the slug is taken, also as a former slug of a server, or another error if the
+/// database fails.
 pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
     const SQL: &str = "INSERT INTO servers (id, organization_id, slug, name, product_name, auth_type, sign_in,
             walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at, oauth_config_id,
             public_page, public_page_indexed)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
-    // First of all: this locks the one row, so that two changes of slugs cannot pass each other's look at the aliases.
-    conn.touch_config().await?;
+    // Must come first: it locks a single row, so that concurrent changes of slugs cannot both pass the check of aliases.
+    conn.bump_config_version().await?;
     check_aliases(conn, server).await?;
     on!(conn, c => sqlx::query(SQL)
         .bind(server.id.as_str()).bind(server.organization_id.as_str()).bind(&server.slug).bind(&server.name)
@@ -105,11 +105,11 @@ pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// A server by id.
+/// Returns the server with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<Option<Server>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<Option<Server>> {
     const SQL: &str =
         concat!("SELECT ", columns!(), " FROM servers WHERE servers.id = $1 AND servers.organization_id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
@@ -117,10 +117,10 @@ pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) 
     row.map(Server::try_from).transpose()
 }
 
-/// All servers of an organisation, by slug.
+/// Returns all servers of an organisation, ordered by slug.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Server>> {
     const SQL: &str =
         concat!("SELECT ", columns!(), " FROM servers WHERE servers.organization_id = $1 ORDER BY servers.slug");
@@ -128,23 +128,22 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
     rows.into_iter().map(Server::try_from).collect()
 }
 
-/// Which servers of an organisation to read.
+/// A search for servers of an organisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Query<'a> {
-    /// A part of the name, the product's name or the slug; large and small letters are the same (on SQLite those of
-    /// ASCII).
+pub struct ServerSearch<'a> {
+    /// A part of the name, the product name or the slug, case-insensitive (on SQLite only for ASCII).
     pub text: Option<&'a str>,
-    /// Those whose slug comes after this one.
+    /// Only servers whose slug sorts after this one.
     pub after: Option<&'a str>,
-    /// So many at most.
+    /// The maximum number of servers.
     pub limit: u32,
 }
 
-/// Some of the servers of an organisation, by slug.
+/// Returns the servers of an organisation that match a search, ordered by slug.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn search(conn: &mut Conn, organization: &OrganizationId, query: Query<'_>) -> Result<Vec<Server>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn search(conn: &mut Conn, organization: &OrganizationId, query: ServerSearch<'_>) -> Result<Vec<Server>> {
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
@@ -159,25 +158,30 @@ pub async fn search(conn: &mut Conn, organization: &OrganizationId, query: Query
     rows.into_iter().map(Server::try_from).collect()
 }
 
-/// How much a server is used.
+/// The usage of a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Walkthroughs that are placed on it.
+pub struct ServerUsage {
+    /// The number of assigned walkthroughs.
     pub walkthroughs: i64,
-    /// Tool calls since then, [`MAX_CALLS`] at most: nobody waits for the rest to be counted.
+    /// The number of tool calls in the period, at most [`MAX_CALLS`], to bound the cost of counting.
     pub calls: i64,
-    /// The last tool call in the log. Of the calls that are only counted, each has one with a row in the same minute.
+    /// The time of the last tool call in the log. Every call that is only counted has a call with a row in the same minute.
     pub last_call_at: Option<Timestamp>,
 }
 
-/// What [`Usage::calls`] counts to.
+/// The maximum of [`ServerUsage::calls`].
 pub const MAX_CALLS: i64 = 10_000;
 
-/// How much a server was used since `since`.
+/// Returns the usage of a server since `since`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn usage(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, since: Timestamp) -> Result<Usage> {
+/// Returns an error if the database fails.
+pub async fn usage(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &ServerId,
+    since: Timestamp,
+) -> Result<ServerUsage> {
     const SQL: &str = "SELECT
             (SELECT count(*) FROM assignments WHERE assignments.server_id = servers.id),
             (SELECT count(*) FROM (SELECT 1 AS one FROM tool_calls
@@ -193,32 +197,32 @@ pub async fn usage(conn: &mut Conn, organization: &OrganizationId, id: &ServerId
         .bind(counted_call::first_minute(since)).fetch_optional(c).await?);
     let (walkthroughs, rows, counted, last) = row.unwrap_or_default();
     let calls = rows.saturating_add(counted).min(MAX_CALLS);
-    Ok(Usage { walkthroughs, calls, last_call_at: last.map(Timestamp) })
+    Ok(ServerUsage { walkthroughs, calls, last_call_at: last.map(Timestamp) })
 }
 
-/// What hangs on a server.
+/// The number of objects that depend on a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Holdings {
-    /// Walkthroughs that are placed on it.
+pub struct ServerContents {
+    /// The number of assigned walkthroughs.
     pub walkthroughs: i64,
-    /// Attempts of end users, closed ones included.
+    /// The number of attempts of end users, including closed ones.
     pub attempts: i64,
-    /// End users who made them.
+    /// The number of end users with attempts.
     pub end_users: i64,
-    /// End users who are signed in.
+    /// The number of signed-in end users.
     pub signed_in: i64,
 }
 
-/// What hangs on a server: what goes when it is deleted, and who has to sign in again when its sign-in changes.
+/// Counts the objects that are deleted with a server, and the end users who must sign in again if its sign-in changes.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn holdings(
+/// Returns an error if the database fails.
+pub async fn count_contents(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &ServerId,
     now: Timestamp,
-) -> Result<Holdings> {
+) -> Result<ServerContents> {
     const SQL: &str = "SELECT
             (SELECT count(*) FROM assignments WHERE assignments.server_id = servers.id),
             (SELECT count(*) FROM progress WHERE progress.server_id = $1),
@@ -229,41 +233,46 @@ pub async fn holdings(
     let row: Option<(i64, i64, i64, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
     let (walkthroughs, attempts, end_users, signed_in) = row.unwrap_or_default();
-    Ok(Holdings { walkthroughs, attempts, end_users, signed_in })
+    Ok(ServerContents { walkthroughs, attempts, end_users, signed_in })
 }
 
-/// How many end users are signed in on a server.
+/// Returns the number of end users who are signed in on a server.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn signed_in(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, now: Timestamp) -> Result<i64> {
+/// Returns an error if the database fails.
+pub async fn count_signed_in(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &ServerId,
+    now: Timestamp,
+) -> Result<i64> {
     const SQL: &str = "SELECT count(DISTINCT end_user_id) FROM oauth_grants
         WHERE server_id = $1 AND organization_id = $2 AND revoked_at IS NULL AND expires_at > $3";
     Ok(on!(conn, c => sqlx::query_scalar(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_one(c).await?))
 }
 
-/// Writes every setting, and `updated_at`. When the slug changes, the former one stays the server's until
-/// [`release_alias`]; going back to a former slug is no conflict. False when the server is not there.
+/// Updates all settings and `updated_at`. If the slug changes, the server keeps the former one until [`release_alias`]. Changing
+/// back to a former slug is not a conflict. Returns `false` if the server does not exist.
 ///
 /// # Errors
-/// A unique violation when the slug is taken, by a server or as the former slug of another one; otherwise when the
-/// database fails.
+/// Returns a unique violation if the slug is taken, also as a former slug of another server, or another
+/// error if the database fails.
 pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
-    const KEEP: &str = "INSERT INTO server_aliases (slug, organization_id, server_id, created_at)
+    const ADD_ALIAS: &str = "INSERT INTO server_aliases (slug, organization_id, server_id, created_at)
         SELECT slug, organization_id, id, $4 FROM servers WHERE id = $1 AND organization_id = $2 AND slug <> $3";
-    const TAKE_BACK: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
+    const REMOVE_ALIAS: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
     const SQL: &str = "UPDATE servers SET slug = $3, name = $4, product_name = $5, auth_type = $6, sign_in = $7,
             walkthrough_tools_enabled = $8, toolset = $9, support = $10, allowed_origins = $11, updated_at = $12, oauth_config_id = $13,
             public_page = $14, public_page_indexed = $15
         WHERE id = $1 AND organization_id = $2";
     let (id, organization) = (server.id.as_str(), server.organization_id.as_str());
-    // First of all, as in `insert`.
-    conn.touch_config().await?;
+    // Must come first, as in `insert`.
+    conn.bump_config_version().await?;
     check_aliases(conn, server).await?;
-    on!(conn, c => sqlx::query(TAKE_BACK)
+    on!(conn, c => sqlx::query(REMOVE_ALIAS)
         .bind(&server.slug).bind(id).bind(organization).execute(c).await?.rows_affected());
-    on!(conn, c => sqlx::query(KEEP)
+    on!(conn, c => sqlx::query(ADD_ALIAS)
         .bind(id).bind(organization).bind(&server.slug).bind(server.updated_at.0)
         .execute(c).await?.rows_affected());
     let changed = on!(conn, c => sqlx::query(SQL)
@@ -275,34 +284,34 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// The slugs that a server had before and still answers to, by name.
+/// Returns the former slugs of a server that are not released, in order.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn aliases(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<Vec<String>> {
+/// Returns an error if the database fails.
+pub async fn list_aliases(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<Vec<String>> {
     const SQL: &str = "SELECT slug FROM server_aliases WHERE server_id = $1 AND organization_id = $2 ORDER BY slug";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?))
 }
 
-/// Gives a former slug up, so that another server may have it; false when it is not one of this server's.
+/// Releases a former slug, so that another server can use it. Returns `false` if it is not a former slug of this server.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn release_alias(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<bool> {
     const SQL: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let released = on!(conn, c => sqlx::query(SQL)
         .bind(slug).bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(released > 0)
 }
 
-/// Deletes a server with its assignments, progress, sessions and calls; false when it is not there.
+/// Deletes a server with its assignments, progress, sessions and calls. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<bool> {
     const SQL: &str = "DELETE FROM servers WHERE id = $1 AND organization_id = $2";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

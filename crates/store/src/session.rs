@@ -1,5 +1,5 @@
-//! Client sessions: one client's use of one server by one end user. The session of an anonymous user has a handle, stored
-//! as its hash, that identifies the user; the session of a user with a personal URL or a token has none.
+//! Client sessions: one client's use of one server by one end user. The session of an anonymous end user has a handle, stored as
+//! its hash, that identifies the end user. Sessions of end users with a personal URL or a token have no handle.
 
 use serde::Serialize;
 use waypost_core::Timestamp;
@@ -10,24 +10,24 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// A handle is gone this long after its last use.
+/// A session and its handle expire this long after the last use.
 pub const LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 
-/// A session to insert: with the first progress of an anonymous user, or with the first call of a user who is identified
-/// otherwise.
+/// A session to insert: with the first progress of an anonymous end user, or with the first call of an end user who is
+/// identified otherwise.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewSession {
     /// The session.
     pub id: SessionId,
-    /// The tenant.
+    /// The organisation.
     pub organization_id: OrganizationId,
     /// The only server on which the session and its handle are valid.
     pub server_id: ServerId,
     /// The end user.
     pub end_user_id: EndUserId,
-    /// SHA-256 of the handle, hexadecimal; `None` if the user is identified otherwise.
+    /// The hexadecimal SHA-256 of the handle; `None` if the end user is identified otherwise.
     pub handle_hash: Option<String>,
-    /// The client's name, as the client states it.
+    /// The client's name, as stated by the client.
     pub client_name: Option<String>,
     /// The client's version.
     pub client_version: Option<String>,
@@ -53,22 +53,22 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("last_used_at", Kind::Integer),
 ];
 
-/// Whom a handle names.
+/// A session identified by a handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// The session.
     pub id: SessionId,
     /// The end user.
     pub end_user_id: EndUserId,
-    /// When the handle was last used, as far as it was written down.
+    /// The last recorded use of the handle.
     pub last_used_at: Timestamp,
 }
 
-/// The session of a handle on a server; none when the handle is unknown there, was not used for 90 days, or was joined
-/// to a signed-in user.
+/// Returns the session of a handle on a server. Returns `None` if the handle does not exist there, was not used for 90 days, or
+/// was joined to a signed-in end user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -89,22 +89,22 @@ pub async fn find(
     }))
 }
 
-/// Notes that a handle was used; an earlier time than the noted one changes nothing.
+/// Records the use of a handle. Does nothing if a later use is already recorded.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn used(conn: &mut Conn, handle_hash: &str, at: Timestamp) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn record_use(conn: &mut Conn, handle_hash: &str, at: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE client_sessions SET last_used_at = $2 WHERE handle_hash = $1 AND last_used_at < $2";
     on!(conn, c => sqlx::query(SQL).bind(handle_hash).bind(at.0).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Inserts sessions without a handle, or updates when they were last used. IDs must not repeat within `sessions`; sessions
-/// of servers or end users that were deleted in the meantime are skipped.
+/// Inserts sessions without a handle, or updates their last use. IDs must be unique within `sessions`. Sessions of servers or end
+/// users that were deleted in the meantime are skipped.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn put_used(conn: &mut Conn, sessions: &[NewSession]) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn upsert(conn: &mut Conn, sessions: &[NewSession]) -> Result<()> {
     let batch = serde_json::json!({ "sessions": sessions }).to_string();
     // Scalar subqueries: PostgreSQL would turn EXISTS into a join that reads the whole table.
     let sql = format!(
@@ -118,10 +118,10 @@ pub async fn put_used(conn: &mut Conn, sessions: &[NewSession]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the user of this handle was joined to a signed-in one, so that it opens nothing.
+/// Whether the end user of this handle was joined to a signed-in end user, so that the handle is no longer valid.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn is_joined(conn: &mut Conn, organization: &OrganizationId, handle_hash: &str) -> Result<bool> {
     const SQL: &str = "SELECT count(*) FROM client_sessions
         WHERE handle_hash = $1 AND organization_id = $2 AND joined_at IS NOT NULL";
@@ -130,10 +130,10 @@ pub async fn is_joined(conn: &mut Conn, organization: &OrganizationId, handle_ha
     Ok(count > 0)
 }
 
-/// Makes every handle of `end_user` on `server` open nothing from `joined_at` on; or open again, with none.
+/// Invalidates every handle of `end_user` on `server` as joined at `joined_at`. `None` makes them valid again.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_joined(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -148,10 +148,10 @@ pub async fn set_joined(
     Ok(())
 }
 
-/// Deletes the sessions whose handles are gone, at most `limit` of them; says how many. What their end users did stays.
+/// Deletes at most `limit` expired sessions. Returns their number. The progress of their end users is kept.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM client_sessions
         WHERE id IN (SELECT id FROM client_sessions WHERE last_used_at <= $1 ORDER BY last_used_at LIMIT $2)";

@@ -1,4 +1,4 @@
-//! Steps of drafts: rows that name their successor. The order is [`waypost_core::chain`]'s business.
+//! Steps of drafts. Each row references the next step; [`waypost_core::chain`] computes the order.
 
 use std::sync::LazyLock;
 
@@ -45,11 +45,11 @@ const ID: &[Column] = &[("id", Kind::Text)];
 
 struct Statements {
     insert: String,
-    /// Frees the keys of the steps that [`Self::update`] writes next: two of them may swap theirs.
+    /// Clears the keys of the steps that [`Self::update`] writes next, because two steps may swap keys.
     free_keys: String,
     update: String,
     relink: String,
-    remember: String,
+    store_ordinals: String,
     delete: String,
 }
 
@@ -62,7 +62,7 @@ impl Statements {
             free_keys: format!("UPDATE steps SET key = NULL WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
             update: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", CONTENT)),
             relink: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", LINK)),
-            remember: format!(
+            store_ordinals: format!(
                 "INSERT INTO removed_steps (step_id, organization_id, walkthrough_id, ordinal)
                  SELECT id, organization_id, walkthrough_id, ordinal FROM steps
                  WHERE {SCOPE} AND id IN (SELECT id FROM {ids})
@@ -82,7 +82,7 @@ impl Statements {
     }
 }
 
-/// The author's part of a step as it stands in a row of a draft or of a version.
+/// The content of a step in a row of a draft or a version.
 #[derive(Serialize)]
 pub(crate) struct ContentRow<'a> {
     title: &'a str,
@@ -95,7 +95,7 @@ pub(crate) struct ContentRow<'a> {
 }
 
 impl ContentRow<'_> {
-    /// The size of the texts in bytes.
+    /// Returns the size of the texts in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let agent = [self.introduction_for_agent, self.context_for_agent, self.operations_for_agent];
         self.content.len() + agent.into_iter().flatten().map(str::len).sum::<usize>() + self.metadata.len()
@@ -160,10 +160,10 @@ async fn run(
     Ok(())
 }
 
-/// Inserts steps with their links.
+/// Inserts steps with their links to the next steps.
 ///
 /// # Errors
-/// When the database fails; a unique violation when an ordinal or a key is taken.
+/// Returns a unique violation if an ordinal or a key is taken, or another error if the database fails.
 pub async fn insert<'a>(
     conn: &mut Conn,
     organization: &'a OrganizationId,
@@ -176,10 +176,10 @@ pub async fn insert<'a>(
     Ok(())
 }
 
-/// Writes keys and contents of steps; their ordinals and links stay.
+/// Updates keys and contents of steps. Ordinals and links are kept.
 ///
 /// # Errors
-/// As [`insert`].
+/// The same as for [`insert`].
 pub async fn update<'a>(
     conn: &mut Conn,
     organization: &'a OrganizationId,
@@ -192,17 +192,17 @@ pub async fn update<'a>(
     run(conn, &statements.update, &batch, organization, walkthrough).await
 }
 
-/// Writes links between steps. The link of the head, when there is one, is written with the head.
+/// Updates links between steps. The link from the head is written with the head.
 ///
 /// # Errors
-/// When the database fails. That every link points to a step is checked at the commit.
+/// Returns an error if the database fails. Whether every link references a step is checked at the commit.
 pub async fn relink(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
     links: &[LinkUpdate],
 ) -> Result<()> {
-    // Of several links of one step the last one counts, as in `chain::apply`.
+    // If a step has several links, the last one counts, as in `chain::apply`.
     let mut last: Vec<(&StepId, Option<&StepId>)> = Vec::with_capacity(links.len());
     for link in links {
         let Some(from) = &link.from else { continue };
@@ -217,10 +217,10 @@ pub async fn relink(
     run(conn, sql, &json!({ "steps": rows }).to_string(), organization, walkthrough).await
 }
 
-/// Deletes steps from the draft. Versions keep them, and what it takes to bring them back is remembered.
+/// Deletes steps from the draft. Versions keep them, and their ordinals are stored so that they can be restored.
 ///
 /// # Errors
-/// When the database fails. That no link points to them any more is checked at the commit.
+/// Returns an error if the database fails. Whether links still reference the steps is checked at the commit.
 pub async fn delete<'a>(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -229,16 +229,16 @@ pub async fn delete<'a>(
 ) -> Result<()> {
     let rows: Vec<_> = steps.into_iter().map(|step| json!({ "id": step })).collect();
     let (statements, batch) = (Statements::of(conn.dialect()), json!({ "steps": rows }).to_string());
-    run(conn, &statements.remember, &batch, organization, walkthrough).await?;
+    run(conn, &statements.store_ordinals, &batch, organization, walkthrough).await?;
     run(conn, &statements.delete, &batch, organization, walkthrough).await
 }
 
-/// The ordinal of a step that was deleted from this walkthrough's draft, and is not remembered any longer: the caller
-/// brings it back. None when no such step was deleted from it.
+/// Deletes and returns the stored ordinal of a step that was deleted from the walkthrough's draft, so that the caller can restore
+/// the step. Returns `None` if no such step was deleted.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn take_removed(
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn consume_removed(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
@@ -261,7 +261,7 @@ struct Row {
     content: ContentColumns,
 }
 
-/// The columns of [`ContentRow`] as they come back.
+/// The columns of [`ContentRow`] as read from the database.
 #[derive(sqlx::FromRow)]
 pub(crate) struct ContentColumns {
     title: String,
@@ -302,10 +302,10 @@ impl TryFrom<Row> for Step {
     }
 }
 
-/// The steps of a draft, in the order in which they were made: [`waypost_core::chain::order`] brings them into theirs.
+/// Returns the steps of a draft in order of creation. [`waypost_core::chain::order`] sorts them.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<Vec<Step>> {
     const SQL: &str = "SELECT id, ordinal, key, next_step_id, title, section_title, content, introduction_for_agent,
             context_for_agent, operations_for_agent, metadata
@@ -313,11 +313,15 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, walkthrough: &
     read(conn, SQL, organization, walkthrough).await
 }
 
-/// As [`list`], but of the contents only the titles: an edit of the chain needs no more, and contents are large.
+/// The same as [`list`], with titles but without other content, which edits of the chain do not need.
 ///
 /// # Errors
-/// As [`list`].
-pub async fn outline(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<Vec<Step>> {
+/// The same as for [`list`].
+pub async fn list_outline(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<Step>> {
     const SQL: &str = "SELECT id, ordinal, key, next_step_id, title, section_title, '' AS content,
             NULL AS introduction_for_agent, NULL AS context_for_agent, NULL AS operations_for_agent, '{}' AS metadata
         FROM steps WHERE organization_id = $1 AND walkthrough_id = $2 ORDER BY ordinal";
@@ -335,10 +339,10 @@ async fn read(
     rows.into_iter().map(Step::try_from).collect()
 }
 
-/// One step of a draft.
+/// Returns a step of a draft.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,

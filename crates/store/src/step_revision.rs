@@ -1,4 +1,4 @@
-//! Revisions of the steps of drafts. The draft holds the same content as the revision that is not superseded.
+//! Revisions of draft steps. The content of the draft equals that of the revision that is not superseded.
 
 use std::sync::LazyLock;
 
@@ -40,7 +40,7 @@ const REVISION: &[Column] = &[
     ("operations_for_agent", Kind::Text),
     ("metadata", Kind::Text),
 ];
-/// The columns that a collapsed edit replaces.
+/// The columns that an edit replaces if it is merged into the current revision.
 const REPLACED: &[&str] = &[
     "bytes",
     "updated_at",
@@ -124,9 +124,9 @@ impl Statements {
     }
 }
 
-/// The draft whose steps have the revisions.
+/// Identifies a draft.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
+pub struct DraftScope<'a> {
     /// The organisation.
     pub organization_id: &'a OrganizationId,
     /// The walkthrough.
@@ -136,13 +136,13 @@ pub struct Scope<'a> {
 /// A revision to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewRevision<'a> {
-    /// The act.
+    /// The operation.
     pub act: RevisionOperation,
-    /// Who did it.
+    /// The actor.
     pub actor: &'a str,
-    /// The revision whose content was restored.
+    /// The restored revision, if any.
     pub restored_from: Option<u32>,
-    /// When.
+    /// The time.
     pub at: Timestamp,
 }
 
@@ -167,7 +167,7 @@ struct RevisionRow<'a> {
 }
 
 impl<'a> RevisionRow<'a> {
-    fn new(scope: Scope<'a>, new: NewRevision<'a>, step: &'a Step, after: Option<&'a StepId>) -> Self {
+    fn new(scope: DraftScope<'a>, new: NewRevision<'a>, step: &'a Step, after: Option<&'a StepId>) -> Self {
         let content = ContentRow::from(&step.content);
         Self {
             step_id: &step.id,
@@ -194,13 +194,14 @@ fn ids<'a>(steps: impl IntoIterator<Item = &'a StepId>) -> String {
     json!({ "steps": rows }).to_string()
 }
 
-/// Keeps steps that have no current revision as they are in the draft now. Called before they are changed or deleted.
+/// Creates baseline revisions of steps that have no current revision, with the content of the draft. Must be called before the
+/// steps are changed or deleted.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn keep_baseline<'a>(
+/// Returns an error if the database fails.
+pub async fn insert_baseline<'a>(
     conn: &mut Conn,
-    scope: Scope<'_>,
+    scope: DraftScope<'_>,
     at: Timestamp,
     steps: impl IntoIterator<Item = &'a StepId>,
 ) -> Result<()> {
@@ -211,14 +212,14 @@ pub async fn keep_baseline<'a>(
     Ok(())
 }
 
-/// Appends a revision to the history of each step; the revisions that were current are superseded. A deletion has, beside
-/// the step, the one that stood before it.
+/// Appends a revision to the history of each step and supersedes the current ones. For deletions, each step is accompanied by its
+/// predecessor.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn append<'a>(
     conn: &mut Conn,
-    scope: Scope<'_>,
+    scope: DraftScope<'_>,
     new: NewRevision<'_>,
     steps: impl IntoIterator<Item = (&'a Step, Option<&'a StepId>)>,
 ) -> Result<()> {
@@ -236,11 +237,17 @@ pub async fn append<'a>(
     Ok(())
 }
 
-/// Writes a step's content into a revision that exists.
+/// Replaces the content of an existing revision.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn replace(conn: &mut Conn, scope: Scope<'_>, number: u32, new: NewRevision<'_>, step: &Step) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn replace(
+    conn: &mut Conn,
+    scope: DraftScope<'_>,
+    number: u32,
+    new: NewRevision<'_>,
+    step: &Step,
+) -> Result<()> {
     let sql = Statements::of(conn.dialect()).replace.as_str();
     let row = RevisionRow { number: Some(number), ..RevisionRow::new(scope, new, step, None) };
     let batch = json!({ "steps": [row] }).to_string();
@@ -249,14 +256,14 @@ pub async fn replace(conn: &mut Conn, scope: Scope<'_>, number: u32, new: NewRev
     Ok(())
 }
 
-/// Deletes the oldest revisions of the steps until each has at most `count` of them with `bytes` in total. The newest one
-/// always stays.
+/// Deletes the oldest revisions of the steps until each step has at most `count` revisions with at most `bytes` in total. The
+/// newest revision is always kept.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn trim<'a>(
     conn: &mut Conn,
-    scope: Scope<'_>,
+    scope: DraftScope<'_>,
     (count, bytes): (u32, u64),
     steps: impl IntoIterator<Item = &'a StepId>,
 ) -> Result<u64> {
@@ -269,10 +276,10 @@ pub async fn trim<'a>(
     )
 }
 
-/// Deletes at most `limit` revisions that were superseded before `before`; returns how many.
+/// Deletes at most `limit` revisions that were superseded before `before`. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_superseded(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM step_revisions WHERE (step_id, number) IN
         (SELECT step_id, number FROM step_revisions WHERE superseded_at < $1 ORDER BY superseded_at LIMIT $2)";
@@ -333,13 +340,13 @@ macro_rules! select {
     };
 }
 
-/// The revisions of a step, newest first, without their contents: those with a lower number than `before`, `limit` at most.
+/// Returns at most `limit` revisions of a step with numbers lower than `before`, newest first, without content.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(
     conn: &mut Conn,
-    scope: Scope<'_>,
+    scope: DraftScope<'_>,
     step: &StepId,
     (before, limit): (Option<u32>, i64),
 ) -> Result<Vec<RevisionInfo>> {
@@ -351,11 +358,11 @@ pub async fn list(
     rows.into_iter().map(|row| Ok(<(StepId, RevisionInfo)>::try_from(row)?.1)).collect()
 }
 
-/// A revision with its content.
+/// Returns a revision with its content.
 ///
 /// # Errors
-/// As [`list`].
-pub async fn find(conn: &mut Conn, scope: Scope<'_>, step: &StepId, number: u32) -> Result<Option<StepRevision>> {
+/// The same as for [`list`].
+pub async fn find(conn: &mut Conn, scope: DraftScope<'_>, step: &StepId, number: u32) -> Result<Option<StepRevision>> {
     const SQL: &str = select!(
         ", after_step_id, key, title, section_title, content, introduction_for_agent, context_for_agent,
             operations_for_agent, metadata",
@@ -370,11 +377,11 @@ pub async fn find(conn: &mut Conn, scope: Scope<'_>, step: &StepId, number: u32)
     Ok(Some(StepRevision { head, key: row.key, after_step_id: row.after_step_id.map(StepId::from_store), content }))
 }
 
-/// The deletions of steps that are not in the draft, the latest first, `limit` at most.
+/// Returns at most `limit` deletions of steps that are no longer in the draft, latest first.
 ///
 /// # Errors
-/// As [`list`].
-pub async fn list_deleted(conn: &mut Conn, scope: Scope<'_>, limit: i64) -> Result<Vec<(StepId, RevisionInfo)>> {
+/// The same as for [`list`].
+pub async fn list_deleted(conn: &mut Conn, scope: DraftScope<'_>, limit: i64) -> Result<Vec<(StepId, RevisionInfo)>> {
     const SQL: &str = select!(
         "",
         "AND act = 'delete'

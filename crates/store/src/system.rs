@@ -1,6 +1,6 @@
-//! Finders that cannot know the organisation yet: what they find is what tells it.
+//! Lookups that run before the organisation is known.
 //!
-//! Whoever calls one has to check what the caller may know of the organisation that comes out.
+//! Callers must check what the requester may access in the returned organisation.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId, UserId};
@@ -13,20 +13,20 @@ use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
 use crate::{api_key, organization, server, user};
 
-/// An organisation by slug.
+/// Returns the organisation with this slug.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find_organization(conn: &mut Conn, slug: &str) -> Result<Option<Organization>> {
+/// Returns an error if the database fails.
+pub async fn find_organization_by_slug(conn: &mut Conn, slug: &str) -> Result<Option<Organization>> {
     const SQL: &str = "SELECT id, slug, name, created_at FROM organizations WHERE slug = $1";
     let row: Option<organization::Row> = on!(conn, c => sqlx::query_as(SQL).bind(slug).fetch_optional(c).await?);
     Ok(row.map(Organization::from))
 }
 
-/// All organisations, by slug.
+/// Returns all organisations, ordered by slug.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<Organization>> {
     const SQL: &str = "SELECT id, slug, name, created_at FROM organizations ORDER BY slug";
     let rows: Vec<organization::Row> = on!(conn, c => sqlx::query_as(SQL).fetch_all(c).await?);
@@ -40,12 +40,12 @@ struct FoundRow {
     is_alias: i64,
 }
 
-/// A server by the slug that it has, or had before and has not released; and whether it was the latter.
+/// Returns the server with this current or former, unreleased slug, and whether the slug is a former one.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn find_server(conn: &mut Conn, slug: &str) -> Result<Option<(Server, bool)>> {
-    // One statement, so that a slug that changes hands between the two tables meanwhile is not missed.
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_server_by_slug(conn: &mut Conn, slug: &str) -> Result<Option<(Server, bool)>> {
+    // One statement, so that a slug that moves between the two tables in the meantime is not missed.
     const SQL: &str = concat!(
         "SELECT ",
         server::columns!(),
@@ -58,20 +58,20 @@ pub async fn find_server(conn: &mut Conn, slug: &str) -> Result<Option<(Server, 
     row.map(|row| Ok((row.server.try_into()?, row.is_alias != 0))).transpose()
 }
 
-/// A server by id.
+/// Returns the server with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get_server(conn: &mut Conn, id: &ServerId) -> Result<Option<Server>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_server_by_id(conn: &mut Conn, id: &ServerId) -> Result<Option<Server>> {
     const SQL: &str = concat!("SELECT ", server::columns!(), " FROM servers WHERE servers.id = $1");
     let row: Option<server::Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
     row.map(Server::try_from).transpose()
 }
 
-/// A key by the SHA-256 of its secret, hexadecimal.
+/// Returns the API key with this hexadecimal SHA-256 of its secret.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<ApiKey>> {
     const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE secret_hash = $1";
@@ -79,10 +79,10 @@ pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<A
     row.map(ApiKey::try_from).transpose()
 }
 
-/// The account with which the owner of an address signs in everywhere; `None` if the address is not verified.
+/// Returns the verified account of an email address, which is valid for all organisations; `None` if the address is not verified.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_verified_user(conn: &mut Conn, email_key: &str) -> Result<Option<User>> {
     const SQL: &str =
         concat!("SELECT ", user::columns!(), " FROM users WHERE account_key = $1 AND verified_at IS NOT NULL");
@@ -90,10 +90,10 @@ pub async fn find_verified_user(conn: &mut Conn, email_key: &str) -> Result<Opti
     Ok(row.map(User::from))
 }
 
-/// Whether any user can sign in: until then the installation is not set up.
+/// Whether any user can sign in. If not, the installation is not set up.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn has_account(conn: &mut Conn) -> Result<bool> {
     const VERIFIED: &str = "SELECT id FROM users WHERE verified_at > 0 LIMIT 1";
     const PASSWORD: &str = "SELECT id FROM users WHERE password_hash > '' LIMIT 1";
@@ -106,12 +106,12 @@ pub async fn has_account(conn: &mut Conn) -> Result<bool> {
     Ok(false)
 }
 
-/// Lets one transaction at a time set the installation up.
+/// Locks the setup of the installation until the end of the transaction.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn lock_set_up(conn: &mut Conn) -> Result<()> {
-    // A transaction that writes to SQLite is alone anyway.
+    // SQLite has a single writer.
     if conn.dialect() == Dialect::Postgres {
         const SQL: &str = "SELECT pg_advisory_xact_lock(5716093215)";
         on!(conn, c => sqlx::query(SQL).execute(c).await?.rows_affected());
@@ -119,43 +119,43 @@ pub async fn lock_set_up(conn: &mut Conn) -> Result<()> {
     Ok(())
 }
 
-/// The organisations without an owner: made on the command line, or by the demo.
+/// Returns the organisations without an owner: those created on the command line or by the demo.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn organizations_without_owner(conn: &mut Conn) -> Result<Vec<OrganizationId>> {
+/// Returns an error if the database fails.
+pub async fn list_organizations_without_owner(conn: &mut Conn) -> Result<Vec<OrganizationId>> {
     const SQL: &str = "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships
         WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id";
     let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL).fetch_all(c).await?);
     Ok(ids.into_iter().map(OrganizationId::from_store).collect())
 }
 
-/// At most this many accounts of one address are looked at.
+/// The maximum number of accounts that are read per email address.
 const ACCOUNTS: i64 = 100;
 
-/// All accounts of an address with what their sign-ins are checked with: the verified one, then the one without an
-/// organisation of its own, then the oldest.
+/// Returns all accounts of an email address with their credentials: first the verified one, then the one that is not limited to
+/// an organisation, then the oldest.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::Credentials>> {
+/// Returns an error if the database fails.
+pub async fn list_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::UserCredentials>> {
     const SQL: &str = concat!(
         "SELECT ",
         user::columns!(),
         ", users.password_hash FROM users WHERE email_key = $1
            ORDER BY verified_at IS NULL, organization_id IS NOT NULL, created_at, id LIMIT $2"
     );
-    let rows: Vec<user::CredentialsRow> =
+    let rows: Vec<user::UserCredentialsRow> =
         on!(conn, c => sqlx::query_as(SQL).bind(email_key).bind(ACCOUNTS).fetch_all(c).await?);
-    Ok(rows.into_iter().map(user::Credentials::from).collect())
+    Ok(rows.into_iter().map(user::UserCredentials::from).collect())
 }
 
-/// The organisation of an address that has been a member of one for longest, a verified account before others; `None` if there
-/// is none.
+/// Returns the organisation of which an email address has been a member for the longest time, preferring a verified account;
+/// `None` if there is none.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn find_organization_of_address(conn: &mut Conn, email_key: &str) -> Result<Option<OrganizationId>> {
+/// Returns an error if the database fails.
+pub async fn find_organization_by_email(conn: &mut Conn, email_key: &str) -> Result<Option<OrganizationId>> {
     const SQL: &str = "SELECT memberships.organization_id FROM users
         JOIN memberships ON memberships.user_id = users.id WHERE users.email_key = $1
         ORDER BY users.verified_at IS NULL, memberships.created_at, memberships.organization_id LIMIT 1";
@@ -163,47 +163,47 @@ pub async fn find_organization_of_address(conn: &mut Conn, email_key: &str) -> R
     Ok(id.map(OrganizationId::from_store))
 }
 
-/// Returns the number of tickets that were opened from a network since a time, in every organisation. In a transaction, others
-/// that count for the same network wait until it ends.
+/// Returns the number of tickets that were opened from a network since `since`, in all organisations. Concurrent calls for the
+/// same network wait until the end of the transaction.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn count_tickets_of_client(tx: &mut Tx, client: &str, since: Timestamp) -> Result<i64> {
-    // A transaction that writes to SQLite is alone anyway.
+/// Returns an error if the database fails.
+pub async fn lock_and_count_tickets_from_network(tx: &mut Tx, client: &str, since: Timestamp) -> Result<i64> {
+    // SQLite has a single writer.
     if tx.dialect() == Dialect::Postgres {
         const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 8316740952))";
         on!(tx, c => sqlx::query(LOCK).bind(client).execute(c).await?.rows_affected());
     }
-    peek_tickets_of_client(tx, client, since).await
+    count_tickets_from_network(tx, client, since).await
 }
 
-/// As [`count_tickets_of_client`], without waiting for anybody.
+/// The same as [`lock_and_count_tickets_from_network`], without a lock.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn peek_tickets_of_client(conn: &mut Conn, client: &str, since: Timestamp) -> Result<i64> {
+/// Returns an error if the database fails.
+pub async fn count_tickets_from_network(conn: &mut Conn, client: &str, since: Timestamp) -> Result<i64> {
     const SQL: &str = "SELECT count(*) FROM tickets WHERE client = $1 AND created_at > $2";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(client).bind(since.0).fetch_one(c).await?))
 }
 
-/// As [`find_accounts`], locked until the end of the transaction: nobody else verifies the address meanwhile.
+/// The same as [`list_accounts`], with a lock until the end of the transaction: the email address cannot be verified concurrently.
 ///
 /// # Errors
-/// As [`find_accounts`].
-pub async fn lock_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::Credentials>> {
-    // A transaction that writes to SQLite is alone anyway.
+/// The same as for [`list_accounts`].
+pub async fn lock_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::UserCredentials>> {
+    // SQLite has a single writer.
     if conn.dialect() == Dialect::Postgres {
         const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 5716093216))";
         on!(conn, c => sqlx::query(LOCK).bind(email_key).execute(c).await?.rows_affected());
     }
-    find_accounts(conn, email_key).await
+    list_accounts(conn, email_key).await
 }
 
-/// Counts a failed sign-in for each account of an address, and returns for each the number of those within an hour.
+/// Records a failed sign-in for each account of an email address, and returns each account's number of failures within an hour.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn count_failed_sign_ins(conn: &mut Conn, email_key: &str, now: Timestamp) -> Result<Vec<(UserId, i64)>> {
+/// Returns an error if the database fails.
+pub async fn record_failed_sign_in(conn: &mut Conn, email_key: &str, now: Timestamp) -> Result<Vec<(UserId, i64)>> {
     const SQL: &str = "UPDATE users
         SET failed_sign_ins = CASE WHEN failed_since > $2 THEN failed_sign_ins + 1 ELSE 1 END,
             failed_since = CASE WHEN failed_since > $2 THEN failed_since ELSE CAST($3 AS BIGINT) END
@@ -214,11 +214,11 @@ pub async fn count_failed_sign_ins(conn: &mut Conn, email_key: &str, now: Timest
     Ok(rows.into_iter().map(|(id, count)| (UserId::from_store(id), count)).collect())
 }
 
-/// The organisations that each account of an address can access.
+/// Returns the organisations that each account of an email address can access.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn organizations_of_address(conn: &mut Conn, email_key: &str) -> Result<Vec<(UserId, OrganizationId)>> {
+/// Returns an error if the database fails.
+pub async fn list_organizations_by_email(conn: &mut Conn, email_key: &str) -> Result<Vec<(UserId, OrganizationId)>> {
     const SQL: &str = "SELECT memberships.user_id, memberships.organization_id
         FROM users JOIN memberships ON memberships.user_id = users.id
         WHERE users.email_key = $1 ORDER BY memberships.organization_id, memberships.user_id";
@@ -227,10 +227,10 @@ pub async fn organizations_of_address(conn: &mut Conn, email_key: &str) -> Resul
     Ok(rows.into_iter().map(ids).collect())
 }
 
-/// An invitation that can still be accepted, by the SHA-256 of its token, hexadecimal.
+/// Returns the pending invitation with this hexadecimal SHA-256 of its token.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find_invitation(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<OpenInvitation>> {
     const SQL: &str =
         "SELECT invitations.id AS invitation_id, organizations.id, organizations.slug, organizations.name,

@@ -9,45 +9,45 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::Place;
 
-/// A ticket with the names of what it refers to.
+/// A ticket with the names of the objects that it references.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct TicketDetails {
     /// The ticket.
     pub ticket: Ticket,
     /// The server's name.
     pub server: Option<String>,
-    /// What the end user is called: a name, an address, or the organisation's own name of them.
+    /// The end user's display name: the name, email address, tracking ID or ID.
     pub end_user: Option<String>,
-    /// The assignee's address.
+    /// The assignee's email address.
     pub assignee: Option<String>,
-    /// Whether the walkthrough is in the trash, where it can only be restored.
+    /// Whether the walkthrough is in the trash.
     pub is_walkthrough_deleted: bool,
 }
 
-/// Which tickets to list; what is absent does not matter.
+/// A filter for tickets. Absent fields match any value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// In this status.
+pub struct TicketFilter {
+    /// The status.
     pub status: Option<TicketStatus>,
-    /// With this priority.
+    /// The priority.
     pub priority: Option<Priority>,
-    /// `Some(None)`: those that nobody has.
+    /// The assignee; `Some(None)` matches unassigned tickets.
     pub assignee: Option<Option<UserId>>,
-    /// Of this server.
+    /// The server.
     pub server: Option<ServerId>,
-    /// Of this walkthrough.
+    /// The walkthrough.
     pub walkthrough: Option<WalkthroughId>,
-    /// With this in number, title, problem or address; in lower case.
+    /// A lowercase text contained in the number, title, problem or email address.
     pub text: Option<String>,
 }
 
-/// Whose tickets are counted for the daily limit.
+/// The opener of tickets, for limits.
 #[derive(Debug, Clone, Copy)]
 pub enum Opener<'a> {
-    /// Those of an end user.
+    /// An end user.
     EndUser(&'a EndUserId),
-    /// Those on a server of whom nothing is known.
-    Unknown(&'a ServerId),
+    /// Unidentified callers of a server.
+    Unidentified(&'a ServerId),
 }
 
 macro_rules! select {
@@ -69,7 +69,7 @@ macro_rules! select {
     };
 }
 
-/// The conditions of a [`Filter`], from `$2` on, without the status.
+/// The conditions of a [`TicketFilter`], from `$2` on, except the status.
 macro_rules! filter {
     () => {
         "(CAST($2 AS TEXT) IS NULL OR t.priority = $2)
@@ -111,7 +111,7 @@ struct Row {
     walkthrough_deleted_at: Option<i64>,
 }
 
-impl TryFrom<Row> for Named {
+impl TryFrom<Row> for TicketDetails {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
@@ -161,14 +161,15 @@ impl TryFrom<Row> for Named {
     }
 }
 
-fn all(rows: Vec<Row>) -> Result<Vec<Named>> {
-    rows.into_iter().map(Named::try_from).collect()
+fn tickets(rows: Vec<Row>) -> Result<Vec<TicketDetails>> {
+    rows.into_iter().map(TicketDetails::try_from).collect()
 }
 
-/// The number of the next ticket; nobody else gets it. The organisation's other tickets wait until the transaction ends.
+/// Returns the next ticket number of an organisation. Concurrent calls for the same organisation wait until the end of the
+/// transaction.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn next_number(conn: &mut Conn, organization: &OrganizationId) -> Result<u32> {
     const SQL: &str = "INSERT INTO ticket_numbers (organization_id, last) VALUES ($1, 1)
         ON CONFLICT (organization_id) DO UPDATE SET last = ticket_numbers.last + 1 RETURNING last";
@@ -179,7 +180,7 @@ pub async fn next_number(conn: &mut Conn, organization: &OrganizationId) -> Resu
 /// Inserts a ticket.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
     const SQL: &str = "INSERT INTO tickets (id, organization_id, number, server_id, end_user_id, walkthrough_id,
             walkthrough_title, version, step_id, step_title, step_position, title, problem, context, email,
@@ -204,22 +205,27 @@ pub async fn insert(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
     Ok(())
 }
 
-/// Notes the network that a ticket was opened from, as a keyed hash.
+/// Records the network from which a ticket was opened, as a keyed hash.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn set_client(conn: &mut Conn, organization: &OrganizationId, id: &TicketId, client: &str) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn set_client_network(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &TicketId,
+    client: &str,
+) -> Result<()> {
     const SQL: &str = "UPDATE tickets SET client = $3 WHERE id = $1 AND organization_id = $2";
     on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(client).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Writes what can change of a ticket: address, status, priority, assignee, revision and times. The caller has read it
-/// with [`get_for_update`] in the same transaction.
+/// Updates a ticket: email address, status, priority, assignee, revision and times. The caller must have read it with
+/// [`find_for_update`] in the same transaction.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn update(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
     const SQL: &str =
         "UPDATE tickets SET email = $3, email_verified = $4, status = $5, priority = $6, assignee_id = $7,
@@ -234,34 +240,38 @@ pub async fn update(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
     Ok(())
 }
 
-/// A ticket by id.
+/// Returns the ticket with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &TicketId) -> Result<Option<Named>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &TicketId) -> Result<Option<TicketDetails>> {
     const SQL: &str = select!("AND t.id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
-    row.map(Named::try_from).transpose()
+    row.map(TicketDetails::try_from).transpose()
 }
 
-/// A ticket by id, locked until the transaction ends.
+/// Returns the ticket with this ID, locked until the end of the transaction.
 ///
 /// # Errors
-/// As [`get`].
-pub async fn get_for_update(conn: &mut Conn, organization: &OrganizationId, id: &TicketId) -> Result<Option<Named>> {
+/// The same as for [`find`].
+pub async fn find_for_update(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &TicketId,
+) -> Result<Option<TicketDetails>> {
     let sql = match conn.dialect() {
-        // The transaction holds the lock of the whole file already.
+        // The transaction already holds the file's write lock.
         Dialect::Sqlite => select!("AND t.id = $2"),
         Dialect::Postgres => select!("AND t.id = $2 FOR NO KEY UPDATE OF t"),
     };
     let row: Option<Row> = on!(conn, c => sqlx::query_as(sql)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
-    row.map(Named::try_from).transpose()
+    row.map(TicketDetails::try_from).transpose()
 }
 
-/// What is bound for a filter, from `$2` on.
-struct Bound<'a> {
+/// The bound values of a filter, from `$2` on.
+struct FilterValues<'a> {
     priority: Option<&'static str>,
     assignee: Option<&'a str>,
     server: Option<&'a str>,
@@ -269,13 +279,13 @@ struct Bound<'a> {
     pattern: Option<String>,
 }
 
-impl Filter {
-    fn bound(&self) -> Bound<'_> {
+impl TicketFilter {
+    fn values(&self) -> FilterValues<'_> {
         let escape = |text: &String| {
             let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
             format!("%{escaped}%")
         };
-        Bound {
+        FilterValues {
             priority: self.priority.map(Priority::as_str),
             assignee: self.assignee.as_ref().map(|id| id.as_ref().map_or("", UserId::as_str)),
             server: self.server.as_ref().map(ServerId::as_str),
@@ -285,17 +295,17 @@ impl Filter {
     }
 }
 
-/// Tickets of an organisation, newest first; with `before`, those that are older than it.
+/// Returns tickets of an organisation, newest first. With `before`, returns only older ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &TicketFilter,
     before: Option<&TicketId>,
     limit: i64,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<TicketDetails>> {
     const ALL: &str =
         concat!(select!("AND (CAST($7 AS TEXT) IS NULL OR t.id < $7) AND "), filter!(), " ORDER BY t.id DESC LIMIT $8");
     const OF_STATUS: &str = concat!(
@@ -303,89 +313,88 @@ pub async fn list(
         filter!(),
         " ORDER BY t.id DESC LIMIT $8"
     );
-    let (bound, before) = (filter.bound(), before.map(TicketId::as_str));
+    let (values, before) = (filter.values(), before.map(TicketId::as_str));
     let rows: Vec<Row> = match filter.status {
         None => on!(conn, c => sqlx::query_as(ALL)
-            .bind(organization.as_str()).bind(bound.priority).bind(bound.assignee).bind(bound.server)
-            .bind(bound.walkthrough).bind(bound.pattern).bind(before).bind(limit).fetch_all(c).await?),
+            .bind(organization.as_str()).bind(values.priority).bind(values.assignee).bind(values.server)
+            .bind(values.walkthrough).bind(values.pattern).bind(before).bind(limit).fetch_all(c).await?),
         Some(status) => on!(conn, c => sqlx::query_as(OF_STATUS)
-            .bind(organization.as_str()).bind(bound.priority).bind(bound.assignee).bind(bound.server)
-            .bind(bound.walkthrough).bind(bound.pattern).bind(before).bind(limit).bind(status.as_str())
+            .bind(organization.as_str()).bind(values.priority).bind(values.assignee).bind(values.server)
+            .bind(values.walkthrough).bind(values.pattern).bind(before).bind(limit).bind(status.as_str())
             .fetch_all(c).await?),
     };
-    all(rows)
+    tickets(rows)
 }
 
-/// How many tickets there are in each status, whatever the filter says of the status itself; those of which there are none
-/// are left out.
+/// Returns the number of tickets per status, ignoring the filter's status. Statuses without tickets are omitted.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn counts(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn count_by_status(
     conn: &mut Conn,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &TicketFilter,
 ) -> Result<Vec<(TicketStatus, u64)>> {
     const SQL: &str = concat!(
         "SELECT t.status, count(*) FROM tickets AS t WHERE t.organization_id = $1 AND ",
         filter!(),
         " GROUP BY t.status"
     );
-    let bound = filter.bound();
+    let values = filter.values();
     let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(organization.as_str()).bind(bound.priority).bind(bound.assignee).bind(bound.server)
-        .bind(bound.walkthrough).bind(bound.pattern).fetch_all(c).await?);
+        .bind(organization.as_str()).bind(values.priority).bind(values.assignee).bind(values.server)
+        .bind(values.walkthrough).bind(values.pattern).fetch_all(c).await?);
     let place = Place { table: "tickets", id: organization.as_str() };
     let count = |(status, count): (String, i64)| Ok((place.name("status", &status)?, count.unsigned_abs()));
     rows.into_iter().map(count).collect()
 }
 
-/// The newest tickets of an end user, newest first.
+/// Returns the newest tickets of an end user, newest first.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn list_of_end_user(
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_for_end_user(
     conn: &mut Conn,
     organization: &OrganizationId,
     end_user: &EndUserId,
     limit: i64,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<TicketDetails>> {
     const SQL: &str = select!("AND t.end_user_id = $2 ORDER BY t.created_at DESC, t.id DESC LIMIT $3");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(end_user.as_str()).bind(limit).fetch_all(c).await?);
-    all(rows)
+    tickets(rows)
 }
 
-/// The tickets that wait for an address, of an end user, or of nobody known on a server since a time.
+/// Returns the tickets of an opener that need an email address and were opened at or after `since`.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list_without_email(
     conn: &mut Conn,
     organization: &OrganizationId,
     opener: Opener<'_>,
     since: Timestamp,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<TicketDetails>> {
     const OF_END_USER: &str =
         select!("AND t.end_user_id = $2 AND t.created_at >= $3 AND t.status = 'needs_email' ORDER BY t.id LIMIT 100");
-    const OF_NOBODY: &str = select!(
+    const UNIDENTIFIED: &str = select!(
         "AND t.server_id = $2 AND t.end_user_id IS NULL AND t.created_at >= $3 AND t.status = 'needs_email'
          ORDER BY t.id LIMIT 100"
     );
     let (sql, id) = match opener {
         Opener::EndUser(id) => (OF_END_USER, id.as_str()),
-        Opener::Unknown(id) => (OF_NOBODY, id.as_str()),
+        Opener::Unidentified(id) => (UNIDENTIFIED, id.as_str()),
     };
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
         .bind(organization.as_str()).bind(id).bind(since.0).fetch_all(c).await?);
-    all(rows)
+    tickets(rows)
 }
 
-/// Whether a ticket on a server waits for an address that was opened with this title and problem since a time.
+/// Whether a server has a ticket that needs an email address, with this title and problem, opened at or after `since`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn is_repeated(
+/// Returns an error if the database fails.
+pub async fn is_duplicate(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -400,11 +409,11 @@ pub async fn is_repeated(
     Ok(found.is_some())
 }
 
-/// Returns the number of tickets that were opened on a server since a time, whoever opened them.
+/// Returns the number of tickets that were opened on a server after `since`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn count_of_server(
+/// Returns an error if the database fails.
+pub async fn count_for_server(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
@@ -415,11 +424,11 @@ pub async fn count_of_server(
         .bind(server.as_str()).bind(since.0).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// How many tickets were opened since a time.
+/// Returns the number of tickets of an opener that were opened after `since`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn count_since(
+/// Returns an error if the database fails.
+pub async fn count_for_opener(
     conn: &mut Conn,
     organization: &OrganizationId,
     opener: Opener<'_>,
@@ -427,11 +436,11 @@ pub async fn count_since(
 ) -> Result<i64> {
     const OF_END_USER: &str =
         "SELECT count(*) FROM tickets WHERE end_user_id = $1 AND created_at > $2 AND organization_id = $3";
-    const OF_NOBODY: &str = "SELECT count(*) FROM tickets
+    const UNIDENTIFIED: &str = "SELECT count(*) FROM tickets
         WHERE server_id = $1 AND created_at > $2 AND organization_id = $3 AND end_user_id IS NULL";
     let (sql, id) = match opener {
         Opener::EndUser(id) => (OF_END_USER, id.as_str()),
-        Opener::Unknown(id) => (OF_NOBODY, id.as_str()),
+        Opener::Unidentified(id) => (UNIDENTIFIED, id.as_str()),
     };
     Ok(on!(conn, c => sqlx::query_scalar(sql)
         .bind(id).bind(since.0).bind(organization.as_str()).fetch_one(c).await?))

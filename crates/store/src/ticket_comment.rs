@@ -1,4 +1,4 @@
-//! What the team writes on tickets, with what stood there before.
+//! Comments of the team on tickets, with their edit history.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, TicketCommentId, TicketId};
@@ -8,22 +8,22 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// Notes that an answer was not sent after all.
+/// Records that a reply could not be sent.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn set_unsent(conn: &mut Conn, organization: &OrganizationId, id: &TicketCommentId) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn mark_unsent(conn: &mut Conn, organization: &OrganizationId, id: &TicketCommentId) -> Result<()> {
     const SQL: &str = "UPDATE ticket_comments SET mailed_to = NULL WHERE id = $1 AND organization_id = $2";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// A comment with the name of who wrote it.
+/// A comment with the name of its author.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct CommentWithAuthor {
     /// The comment.
     pub comment: TicketComment,
-    /// A user's address, or a key's name; none when they are gone.
+    /// The email address of the user or the name of the API key; `None` if it was deleted.
     pub author: Option<String>,
 }
 
@@ -55,7 +55,7 @@ struct Row {
     author_name: Option<String>,
 }
 
-impl From<Row> for Named {
+impl From<Row> for CommentWithAuthor {
     fn from(row: Row) -> Self {
         let comment = TicketComment {
             id: TicketCommentId::from_store(row.id),
@@ -75,7 +75,7 @@ impl From<Row> for Named {
 /// Inserts a comment.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, comment: &TicketComment) -> Result<()> {
     const SQL: &str = "INSERT INTO ticket_comments (id, organization_id, ticket_id, author, body, internal, mailed_to,
             created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -86,47 +86,47 @@ pub async fn insert(conn: &mut Conn, comment: &TicketComment) -> Result<()> {
     Ok(())
 }
 
-/// All comments on a ticket, oldest first.
+/// Returns all comments on a ticket, oldest first.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn list(conn: &mut Conn, organization: &OrganizationId, ticket: &TicketId) -> Result<Vec<Named>> {
+/// Returns an error if the database fails.
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, ticket: &TicketId) -> Result<Vec<CommentWithAuthor>> {
     const SQL: &str = select!("ORDER BY k.id");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(ticket.as_str()).fetch_all(c).await?);
-    Ok(rows.into_iter().map(Named::from).collect())
+    Ok(rows.into_iter().map(CommentWithAuthor::from).collect())
 }
 
-/// How many comments a ticket has.
+/// Returns the number of comments on a ticket.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn count(conn: &mut Conn, organization: &OrganizationId, ticket: &TicketId) -> Result<i64> {
     const SQL: &str = "SELECT count(*) FROM ticket_comments WHERE ticket_id = $1 AND organization_id = $2";
     Ok(on!(conn, c => sqlx::query_scalar(SQL)
         .bind(ticket.as_str()).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// One comment on a ticket.
+/// Returns a comment on a ticket.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn get(
+/// Returns an error if the database fails.
+pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,
     ticket: &TicketId,
     id: &TicketCommentId,
-) -> Result<Option<Named>> {
+) -> Result<Option<CommentWithAuthor>> {
     const SQL: &str = select!("AND k.id = $3");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(ticket.as_str()).bind(id.as_str()).fetch_optional(c).await?);
-    Ok(row.map(Named::from))
+    Ok(row.map(CommentWithAuthor::from))
 }
 
-/// Writes body, address and time of a comment.
+/// Updates the body, the recipient and the time of a comment.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn update(conn: &mut Conn, comment: &TicketComment) -> Result<()> {
     const SQL: &str = "UPDATE ticket_comments SET body = $3, mailed_to = $4, updated_at = $5
         WHERE id = $1 AND organization_id = $2";
@@ -136,11 +136,11 @@ pub async fn update(conn: &mut Conn, comment: &TicketComment) -> Result<()> {
     Ok(())
 }
 
-/// Keeps what stood in a comment before.
+/// Stores a former body of a comment.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn keep(conn: &mut Conn, organization: &OrganizationId, edit: &TicketCommentEdit) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn insert_edit(conn: &mut Conn, organization: &OrganizationId, edit: &TicketCommentEdit) -> Result<()> {
     const SQL: &str = "INSERT INTO ticket_comment_edits (comment_id, number, body, edited_by, edited_at)
         SELECT k.id, (SELECT COALESCE(MAX(number), 0) + 1 FROM ticket_comment_edits WHERE comment_id = k.id), $3, $4, $5
         FROM ticket_comments AS k WHERE k.id = $1 AND k.organization_id = $2";
@@ -150,11 +150,11 @@ pub async fn keep(conn: &mut Conn, organization: &OrganizationId, edit: &TicketC
     Ok(())
 }
 
-/// What stood in the comments of a ticket before, oldest first.
+/// Returns the former bodies of the comments on a ticket, oldest first.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn edits(
+/// Returns an error if the database fails.
+pub async fn list_edits(
     conn: &mut Conn,
     organization: &OrganizationId,
     ticket: &TicketId,
@@ -173,10 +173,10 @@ pub async fn edits(
     Ok(rows.into_iter().map(edit).collect())
 }
 
-/// Deletes a comment with what stood in it before; false when it is not there.
+/// Deletes a comment with its edit history. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &TicketCommentId) -> Result<bool> {
     const SQL: &str = "DELETE FROM ticket_comments WHERE id = $1 AND organization_id = $2";
     let deleted = on!(conn, c => sqlx::query(SQL)

@@ -1,4 +1,4 @@
-//! New tickets that a team has not been told about yet, and when it is to be told: at most once in a while per server.
+//! Digests of new tickets for teams: the tickets that are not yet reported, and when the next digest of each server is due.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId, TicketId};
@@ -7,7 +7,7 @@ use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
-/// A server whose team is to be told about new tickets.
+/// A server for which a digest is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueDigest {
     /// The organisation.
@@ -16,24 +16,24 @@ pub struct DueDigest {
     pub server_id: ServerId,
 }
 
-/// Notes that the team is to be told about a new ticket: now, or `pause` milliseconds after it was last told. Call it in the
-/// transaction that inserts the ticket; the server's other new tickets wait until that ends.
+/// Schedules a digest about a new ticket: now, or `pause` milliseconds after the last digest. Must be called in the transaction
+/// that inserts the ticket. Other new tickets of the server wait until the end of that transaction.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn add(
+/// Returns an error if the database fails.
+pub async fn schedule(
     conn: &mut Conn,
     organization: &OrganizationId,
     (server, ticket): (&ServerId, &TicketId),
     (now, pause): (Timestamp, i64),
 ) -> Result<()> {
-    const NOTICE: &str = "INSERT INTO ticket_notices (ticket_id, organization_id, server_id) VALUES ($1, $2, $3)";
+    const TICKET: &str = "INSERT INTO ticket_notices (ticket_id, organization_id, server_id) VALUES ($1, $2, $3)";
     const DIGEST: &str =
         "INSERT INTO ticket_digests (server_id, organization_id, last_at, due_at) VALUES ($1, $2, 0, $3)
         ON CONFLICT (server_id) DO UPDATE SET due_at = COALESCE(ticket_digests.due_at,
             CASE WHEN ticket_digests.last_at > $3 - $4 THEN ticket_digests.last_at + $4 ELSE $3 END)";
     on!(conn, c => {
-        sqlx::query(NOTICE).bind(ticket.as_str()).bind(organization.as_str()).bind(server.as_str())
+        sqlx::query(TICKET).bind(ticket.as_str()).bind(organization.as_str()).bind(server.as_str())
             .execute(&mut *c).await?;
         sqlx::query(DIGEST).bind(server.as_str()).bind(organization.as_str()).bind(now.0).bind(pause)
             .execute(c).await?.rows_affected()
@@ -44,18 +44,18 @@ pub async fn add(
 /// Whether a digest is due.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     const SQL: &str = "SELECT due_at FROM ticket_digests WHERE due_at <= $1 LIMIT 1";
     let due: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL).bind(now.0).fetch_optional(c).await?);
     Ok(due.is_some())
 }
 
-/// Takes the digest that is due first, if any, and notes that the team is told at `now`. Its row stays locked until the end of
-/// the transaction, and other processes pass over it: of several, one makes the digest.
+/// Claims the digest that is due first, if any, and records that it is sent at `now`. Its row stays locked until the end of the
+/// transaction, and other processes skip it, so that only one process creates the digest.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn claim(conn: &mut Conn, now: Timestamp) -> Result<Option<DueDigest>> {
     const SQLITE: &str = "UPDATE ticket_digests SET last_at = $1, due_at = NULL WHERE server_id =
             (SELECT server_id FROM ticket_digests WHERE due_at <= $1 ORDER BY due_at LIMIT 1)
@@ -75,10 +75,10 @@ pub async fn claim(conn: &mut Conn, now: Timestamp) -> Result<Option<DueDigest>>
     }))
 }
 
-/// Sets when the next digest is due. Call it with the row locked by [`claim`].
+/// Sets the time of the next digest. The row must be locked by [`claim`].
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn postpone(conn: &mut Conn, digest: &DueDigest, until: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE ticket_digests SET due_at = $3 WHERE server_id = $1 AND organization_id = $2";
     on!(conn, c => sqlx::query(SQL)
@@ -87,11 +87,11 @@ pub async fn postpone(conn: &mut Conn, digest: &DueDigest, until: Timestamp) -> 
     Ok(())
 }
 
-/// Takes the tickets of a digest. Returns their IDs, oldest first.
+/// Removes the tickets of a digest. Returns their IDs, oldest first.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn take(conn: &mut Conn, digest: &DueDigest) -> Result<Vec<TicketId>> {
+/// Returns an error if the database fails.
+pub async fn consume_tickets(conn: &mut Conn, digest: &DueDigest) -> Result<Vec<TicketId>> {
     const SQL: &str = "DELETE FROM ticket_notices WHERE server_id = $1 AND organization_id = $2 RETURNING ticket_id";
     let mut ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(digest.server_id.as_str()).bind(digest.organization_id.as_str()).fetch_all(c).await?);

@@ -1,4 +1,4 @@
-//! Recorded tool calls, and counts of those that were turned away.
+//! Recorded tool calls, and counts of rejected calls.
 
 use serde::Serialize;
 use waypost_core::Timestamp;
@@ -11,35 +11,35 @@ use crate::error::Result;
 use crate::on;
 use crate::values::{Binding, Values};
 
-/// Milliseconds of the minute by which rejected calls are counted.
+/// One minute, in milliseconds. Calls are counted per minute.
 pub(crate) const MINUTE_MS: i64 = 60_000;
 
-/// A tool call as it is kept. Handles and addresses in the arguments are masked by who makes this.
+/// A recorded tool call. The caller masks handles and email addresses in the arguments.
 #[derive(Debug, Clone, Serialize)]
 pub struct ToolCall {
     /// The call.
     pub id: ToolCallId,
-    /// Whose server.
+    /// The organisation.
     pub organization_id: OrganizationId,
     /// The server.
     pub server_id: ServerId,
-    /// Who called, when that is known.
+    /// The end user, if known.
     pub end_user_id: Option<EndUserId>,
     /// The tool's name.
     pub tool: String,
-    /// The schema's own arguments, as a JSON object.
+    /// The arguments defined in the tool's schema, as a JSON object.
     pub arguments: String,
-    /// `ok`, or the code of the error.
+    /// `ok`, or the error code.
     pub outcome: String,
-    /// From the arrival of the request to the decision, in microseconds.
+    /// The time from receiving the request to the decision, in microseconds.
     pub duration_us: i64,
-    /// What the client calls itself.
+    /// The client's name, as stated by the client.
     pub client_name: Option<String>,
     /// The protocol revision.
     pub protocol_version: Option<String>,
-    /// The request's id, as in the log.
+    /// The request ID, as in the log output.
     pub request_id: String,
-    /// When it arrived.
+    /// The time at which the request was received.
     pub created_at: Timestamp,
     /// The session that it belongs to (docs/architecture.md, "Sessions"); `None` if the client has none.
     pub session_id: Option<SessionId>,
@@ -47,7 +47,7 @@ pub struct ToolCall {
     pub is_test: bool,
 }
 
-/// The columns, in the batch of the writer and in that of the recorder.
+/// The columns in the batches of the writer and the recorder.
 pub(crate) const COLUMNS: &[Column] = &[
     ("id", Kind::Text),
     ("organization_id", Kind::Text),
@@ -65,25 +65,25 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("is_test", Kind::Boolean),
 ];
 
-/// Calls that were rejected in one minute for one reason.
+/// The number of calls that a server rejected in one minute for one reason.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Refusals {
+pub struct RejectionCount {
     /// The server.
     pub server_id: ServerId,
     /// Minutes since the Unix epoch.
     pub minute: i64,
-    /// Why they were rejected.
+    /// The reason for the rejection.
     pub reason: String,
-    /// Whose server.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// How many.
+    /// The number of calls.
     pub count: i64,
 }
 
-/// Inserts calls; rows of servers or end users that were deleted meanwhile are left out.
+/// Inserts calls. Calls of servers or end users that were deleted in the meantime are skipped.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, calls: &[ToolCall]) -> Result<()> {
     let batch = serde_json::json!({ "tool_calls": calls }).to_string();
     let sql = format!(
@@ -95,11 +95,11 @@ pub async fn insert(conn: &mut Conn, calls: &[ToolCall]) -> Result<()> {
     Ok(())
 }
 
-/// Adds to the counts; those of a server that was deleted meanwhile are left out.
+/// Adds to the counts. Counts of servers that were deleted in the meantime are skipped.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn add_refusals(conn: &mut Conn, refusals: &[Refusals]) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn add_rejections(conn: &mut Conn, rejections: &[RejectionCount]) -> Result<()> {
     const COLUMNS: &[Column] = &[
         ("server_id", Kind::Text),
         ("minute", Kind::Integer),
@@ -107,35 +107,35 @@ pub async fn add_refusals(conn: &mut Conn, refusals: &[Refusals]) -> Result<()> 
         ("organization_id", Kind::Text),
         ("count", Kind::Integer),
     ];
-    let batch = serde_json::json!({ "refusals": refusals }).to_string();
+    let batch = serde_json::json!({ "rejections": rejections }).to_string();
     let sql = format!(
         "{} AND EXISTS (SELECT 1 FROM servers WHERE servers.id = server_id)
          ON CONFLICT (server_id, minute, reason) DO UPDATE SET count = refused_calls.count + excluded.count",
-        batch::insert(conn.dialect(), "refused_calls", "refusals", COLUMNS)
+        batch::insert(conn.dialect(), "refused_calls", "rejections", COLUMNS)
     );
     on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(batch).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Rejected calls of one server for one reason.
+/// The number of calls that a server rejected for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedCalls {
     /// The server.
     pub server_id: ServerId,
     /// Its name.
     pub server_name: String,
-    /// Why they were rejected.
+    /// The reason for the rejection.
     pub reason: String,
-    /// How many.
+    /// The number of calls.
     pub count: i64,
 }
 
-/// Returns how many calls were rejected by server and reason, the most frequent first. Calls are counted by the minute: every
-/// minute that the range touches counts as a whole.
+/// Returns the number of rejected calls by server and reason, most frequent first. Calls are counted per minute: every minute
+/// that overlaps the range counts completely.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn rejected(
+/// Returns an error if the database fails.
+pub async fn sum_rejected(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: Option<&ServerId>,
@@ -176,10 +176,10 @@ pub(crate) struct Row {
     is_test: bool,
 }
 
-/// The newest calls of an organisation's server, newest first.
+/// Returns the newest calls of a server, newest first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -215,7 +215,7 @@ impl From<Row> for ToolCall {
     }
 }
 
-/// In the order of [`COLUMNS`].
+/// Binds values in the order of [`COLUMNS`].
 impl Values for ToolCall {
     const COUNT: usize = 14;
 

@@ -1,4 +1,4 @@
-//! Walkthroughs in the trash: deleted, and kept for a while.
+//! The trash: deleted walkthroughs that can be restored for a limited time.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, WalkthroughId};
@@ -9,29 +9,29 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::walkthrough::Row;
 
-/// A deleted walkthrough.
+/// A walkthrough in the trash.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trashed {
-    /// The walkthrough with the slug and the state that it had.
+pub struct DeletedWalkthrough {
+    /// The walkthrough with its former slug and state.
     pub walkthrough: Walkthrough,
-    /// When it was deleted.
+    /// The time of the deletion.
     pub deleted_at: Timestamp,
-    /// Who deleted it.
+    /// The actor who deleted it.
     pub deleted_by: String,
 }
 
 #[derive(sqlx::FromRow)]
-struct TrashedRow {
+struct DeletedRow {
     #[sqlx(flatten)]
     walkthrough: Row,
     deleted_at: i64,
     deleted_by: String,
 }
 
-impl TryFrom<TrashedRow> for Trashed {
+impl TryFrom<DeletedRow> for DeletedWalkthrough {
     type Error = Error;
 
-    fn try_from(row: TrashedRow) -> Result<Self> {
+    fn try_from(row: DeletedRow) -> Result<Self> {
         let deleted_at = Timestamp(row.deleted_at);
         Ok(Self { walkthrough: row.walkthrough.try_into()?, deleted_at, deleted_by: row.deleted_by })
     }
@@ -49,17 +49,17 @@ macro_rules! select {
     };
 }
 
-/// Moves a walkthrough to the trash. Returns false if it does not exist or is there already.
+/// Moves a walkthrough to the trash. Returns `false` if it does not exist or is already in the trash.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn put(
+/// Returns an error if the database fails.
+pub async fn insert(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &WalkthroughId,
     (at, by): (Timestamp, &str),
 ) -> Result<bool> {
-    // Neither a slug nor a folded title has capital letters.
+    // Slugs and folded titles contain no uppercase letters, so these values cannot conflict.
     const SQL: &str = "UPDATE walkthroughs SET deleted_at = $3, deleted_by = $4, trashed_slug = slug,
             trashed_state = state, slug = 'TRASH:' || id, title_key = 'TRASH:' || id, state = 'archived'
         WHERE organization_id = $1 AND id = $2 AND deleted_at IS NULL";
@@ -68,11 +68,11 @@ pub async fn put(
     Ok(rows > 0)
 }
 
-/// Takes a walkthrough out of the trash; slug, title and state are those of `head`. Returns false if it is not there.
+/// Restores a walkthrough from the trash with the slug, title and state of `head`. Returns `false` if it is not in the trash.
 ///
 /// # Errors
-/// A unique violation if slug or title is taken; otherwise when the database fails.
-pub async fn take(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
+/// Returns a unique violation if slug or title is taken, or another error if the database fails.
+pub async fn restore(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
     const SQL: &str = "UPDATE walkthroughs SET deleted_at = NULL, deleted_by = NULL, trashed_slug = NULL,
             trashed_state = NULL, slug = $3, title = $4, title_key = $5, state = $6
         WHERE organization_id = $1 AND id = $2 AND deleted_at IS NOT NULL";
@@ -82,36 +82,44 @@ pub async fn take(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Resul
     Ok(rows > 0)
 }
 
-/// The deleted walkthrough with this ID, locked until the end of the transaction.
+/// Returns the walkthrough with this ID from the trash, locked until the end of the transaction.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &WalkthroughId) -> Result<Option<Trashed>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_for_update(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<Option<DeletedWalkthrough>> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => select!("AND id = $2"),
         Dialect::Postgres => select!("AND id = $2 FOR NO KEY UPDATE"),
     };
-    let row: Option<TrashedRow> =
+    let row: Option<DeletedRow> =
         on!(conn, c => sqlx::query_as(sql).bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
     row.map(TryInto::try_into).transpose()
 }
 
-/// The deleted walkthroughs of an organisation, the latest deletion first, `limit` at most.
+/// Returns at most `limit` walkthroughs in the trash of an organisation, latest deletion first.
 ///
 /// # Errors
-/// As [`find`].
-pub async fn list(conn: &mut Conn, organization: &OrganizationId, limit: i64) -> Result<Vec<Trashed>> {
+/// The same as for [`find_for_update`].
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, limit: i64) -> Result<Vec<DeletedWalkthrough>> {
     const SQL: &str = select!("ORDER BY deleted_at DESC, id LIMIT $2");
-    let rows: Vec<TrashedRow> =
+    let rows: Vec<DeletedRow> =
         on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// The walkthroughs of any organisation that were deleted before `before`, `limit` at most.
+/// Returns at most `limit` walkthroughs of any organisation that were deleted before `before`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn due(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<Vec<(OrganizationId, WalkthroughId)>> {
+/// Returns an error if the database fails.
+pub async fn list_expired(
+    conn: &mut Conn,
+    before: Timestamp,
+    limit: i64,
+) -> Result<Vec<(OrganizationId, WalkthroughId)>> {
     const SQL: &str = "SELECT organization_id, id FROM walkthroughs
         WHERE deleted_at IS NOT NULL AND deleted_at < $1 ORDER BY deleted_at LIMIT $2";
     let rows: Vec<(String, String)> =

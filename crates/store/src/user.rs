@@ -64,17 +64,17 @@ impl From<Row> for User {
     }
 }
 
-/// A user with what their sign-in is checked with.
+/// A user with their credentials.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Who.
+pub struct UserCredentials {
+    /// The user.
     pub user: User,
-    /// The password's hash, when there is a password.
+    /// The password hash, if the user has a password.
     pub password_hash: Option<String>,
 }
 
-/// Never shows the hash.
-impl std::fmt::Debug for Credentials {
+/// Omits the hash.
+impl std::fmt::Debug for UserCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials")
             .field("user", &self.user)
@@ -84,23 +84,23 @@ impl std::fmt::Debug for Credentials {
 }
 
 #[derive(sqlx::FromRow)]
-pub(crate) struct CredentialsRow {
+pub(crate) struct UserCredentialsRow {
     #[sqlx(flatten)]
     user: Row,
     password_hash: Option<String>,
 }
 
-impl From<CredentialsRow> for Credentials {
-    fn from(CredentialsRow { user, password_hash }: CredentialsRow) -> Self {
+impl From<UserCredentialsRow> for UserCredentials {
+    fn from(UserCredentialsRow { user, password_hash }: UserCredentialsRow) -> Self {
         Self { user: user.into(), password_hash }
     }
 }
 
-/// Inserts a user; `email_key` is [`waypost_core::email::Email::key`].
+/// Inserts a user. `email_key` is [`waypost_core::email::Email::key`].
 ///
 /// # Errors
-/// A unique violation if this address has an account already: for the user's organisation, or, for a user without one,
-/// for all organisations. Otherwise when the database fails.
+/// Returns a unique violation if this address has an account already: for the user's organisation, or, for a user
+/// without one, for all organisations, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()> {
     const SQL: &str =
         "INSERT INTO users (id, email, email_key, account_key, organization_id, name, verified_at, created_at)
@@ -114,70 +114,73 @@ pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()>
     Ok(())
 }
 
-/// A user by id.
+/// Returns the user with this ID.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn get(conn: &mut Conn, id: &UserId) -> Result<Option<User>> {
+/// Returns an error if the database fails.
+pub async fn find(conn: &mut Conn, id: &UserId) -> Result<Option<User>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM users WHERE id = $1");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
     Ok(row.map(User::from))
 }
 
-/// A user with credentials, by id.
+/// Returns the user with this ID and their credentials.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn credentials(conn: &mut Conn, id: &UserId) -> Result<Option<Credentials>> {
+/// Returns an error if the database fails.
+pub async fn find_credentials(conn: &mut Conn, id: &UserId) -> Result<Option<UserCredentials>> {
     const SQL: &str = concat!("SELECT ", columns!(), ", users.password_hash FROM users WHERE id = $1");
-    let row: Option<CredentialsRow> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
-    Ok(row.map(Credentials::from))
+    let row: Option<UserCredentialsRow> =
+        on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    Ok(row.map(UserCredentials::from))
 }
 
-/// Changes what a user is called.
+/// Sets the name of a user. Returns `false` if the user does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_name(conn: &mut Conn, id: &UserId, name: &str) -> Result<bool> {
     const SQL: &str = "UPDATE users SET name = $2 WHERE id = $1";
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(name).execute(c).await?.rows_affected()) > 0)
 }
 
-/// Marks the address of a user as verified, which makes the account valid for all organisations; the first time stays.
+/// Marks the email address of a user as verified, which makes the account valid for all organisations. Does nothing if it is
+/// already verified.
 ///
 /// # Errors
-/// A unique violation if another account of the address is valid for all organisations; otherwise when the database fails.
-pub async fn verify(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<()> {
+/// Returns a unique violation if another account of the address is valid for all organisations, or another error if
+/// the database fails.
+pub async fn mark_verified(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE users SET verified_at = $2, organization_id = NULL, account_key = email_key
         WHERE id = $1 AND verified_at IS NULL";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(now.0).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Sets a password by its hash.
+/// Sets the password hash of a user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_password(conn: &mut Conn, id: &UserId, password_hash: &str) -> Result<()> {
     const SQL: &str = "UPDATE users SET password_hash = $2 WHERE id = $1";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(password_hash).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Takes the password away.
+/// Removes the password of a user.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn clear_password(conn: &mut Conn, id: &UserId) -> Result<()> {
     const SQL: &str = "UPDATE users SET password_hash = NULL WHERE id = $1";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Makes a user a member.
+/// Adds a user to an organisation.
 ///
 /// # Errors
-/// A unique violation when they are one; otherwise when the database fails.
+/// Returns a unique violation if the user is already a member, or another error if the database fails.
 pub async fn add_member(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -192,11 +195,11 @@ pub async fn add_member(
     Ok(())
 }
 
-/// A member by id.
+/// Returns the member with this user ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<Option<Member>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<Option<Member>> {
     const SQL: &str =
         "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
         FROM memberships JOIN users ON users.id = memberships.user_id
@@ -206,11 +209,15 @@ pub async fn get_member(conn: &mut Conn, organization: &OrganizationId, user: &U
     row.map(Member::try_from).transpose()
 }
 
-/// A member by the key of their address.
+/// Returns the member with this email key.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, email_key: &str) -> Result<Option<Member>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_member_by_email(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    email_key: &str,
+) -> Result<Option<Member>> {
     const SQL: &str =
         "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
         FROM users JOIN memberships ON memberships.user_id = users.id
@@ -220,10 +227,10 @@ pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, email_k
     row.map(Member::try_from).transpose()
 }
 
-/// All members, by address.
+/// Returns all members, ordered by email key.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Member>> {
     const SQL: &str =
         "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
@@ -233,13 +240,13 @@ pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Res
     rows.into_iter().map(Member::try_from).collect()
 }
 
-/// The owners, held still until the end of the transaction: two transactions that each take away one of the last two
-/// owners would otherwise leave none.
+/// Locks and returns the owners until the end of the transaction. Otherwise two concurrent transactions could each remove one of
+/// the last two owners.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn lock_owners(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<UserId>> {
-    // A transaction that writes to SQLite is alone anyway.
+    // SQLite has a single writer.
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT user_id FROM memberships WHERE organization_id = $1 AND role = 'owner'",
         Dialect::Postgres => {
@@ -250,10 +257,10 @@ pub async fn lock_owners(conn: &mut Conn, organization: &OrganizationId) -> Resu
     Ok(ids.into_iter().map(UserId::from_store).collect())
 }
 
-/// Gives a member another role; false when they are none.
+/// Sets the role of a member. Returns `false` if the user is not a member.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_role(conn: &mut Conn, organization: &OrganizationId, user: &UserId, role: Role) -> Result<bool> {
     const SQL: &str = "UPDATE memberships SET role = $3 WHERE organization_id = $1 AND user_id = $2";
     let changed = on!(conn, c => sqlx::query(SQL)
@@ -261,10 +268,10 @@ pub async fn set_role(conn: &mut Conn, organization: &OrganizationId, user: &Use
     Ok(changed > 0)
 }
 
-/// Ends a membership; false when there is none.
+/// Removes a member. Returns `false` if the user is not a member.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn remove_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<bool> {
     const SQL: &str = "DELETE FROM memberships WHERE organization_id = $1 AND user_id = $2";
     let removed = on!(conn, c => sqlx::query(SQL)
@@ -272,16 +279,16 @@ pub async fn remove_member(conn: &mut Conn, organization: &OrganizationId, user:
     Ok(removed > 0)
 }
 
-/// Deletes a user who is a member of nothing any more and has never shown that the address is theirs; false when they are
-/// a member somewhere, can sign in, or are not there. Who can sign in has an account of their own, and keeps it.
+/// Deletes a user who has no memberships and whose email address was never verified. Returns `false` if the user has a
+/// membership, is verified, or does not exist. Verified users keep their account.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_without_membership(conn: &mut Conn, user: &UserId) -> Result<bool> {
     const LOCK: &str = "SELECT id FROM users WHERE id = $1 FOR UPDATE";
     const SQL: &str = "DELETE FROM users WHERE id = $1 AND verified_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM memberships WHERE memberships.user_id = users.id)";
-    // Waits for a transaction that is making this user a member somewhere else, and then sees what it did.
+    // Waits for a concurrent transaction that adds this user to another organisation, and then sees the membership.
     if conn.dialect() == Dialect::Postgres {
         on!(conn, c => sqlx::query(LOCK).bind(user.as_str()).execute(c).await?.rows_affected());
     }

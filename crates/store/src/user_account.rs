@@ -1,4 +1,4 @@
-//! What becomes of unverified accounts when their address is verified (docs/security.md).
+//! Cleanup of unverified accounts when their email address is verified (docs/security.md).
 
 use waypost_core::Timestamp;
 use waypost_core::id::{ApiKeyId, InvitationId, OrganizationId, UserId};
@@ -7,52 +7,53 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// How much of an account was revoked.
+/// The number of credentials of an account that were revoked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Revoked {
-    /// Passwords.
+pub struct RevocationCounts {
+    /// The passwords.
     pub passwords: u64,
-    /// Sessions.
+    /// The sessions.
     pub sessions: u64,
-    /// Links to identity providers.
+    /// The links to identity providers.
     pub identities: u64,
 }
 
-/// Takes from a user everything that signs them in: password, name, sessions, provider links, and links made by the operator.
+/// Revokes everything that lets a user sign in: password, sessions, provider links, and links created by the operator. Also clears
+/// the name.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn revoke(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<Revoked> {
+/// Returns an error if the database fails.
+pub async fn revoke_access(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<RevocationCounts> {
     const PASSWORD: &str = "UPDATE users SET password_hash = NULL WHERE id = $1 AND password_hash IS NOT NULL";
-    const REST: &str = "UPDATE users SET name = NULL WHERE id = $1";
+    const NAME: &str = "UPDATE users SET name = NULL WHERE id = $1";
     const SESSIONS: &str = "DELETE FROM user_sessions WHERE user_id = $1";
     const IDENTITIES: &str = "DELETE FROM user_identities WHERE user_id = $1";
     const LINKS: &str = "UPDATE user_codes SET consumed_at = $2 WHERE user_id = $1 AND consumed_at IS NULL";
     on!(conn, c => sqlx::query(LINKS).bind(user.as_str()).bind(now.0).execute(c).await?.rows_affected());
     let mut counts = [0; 4];
-    for (count, sql) in counts.iter_mut().zip([PASSWORD, SESSIONS, IDENTITIES, REST]) {
+    for (count, sql) in counts.iter_mut().zip([PASSWORD, SESSIONS, IDENTITIES, NAME]) {
         *count = on!(conn, c => sqlx::query(sql).bind(user.as_str()).execute(c).await?.rows_affected());
     }
     let [passwords, sessions, identities, _] = counts;
-    Ok(Revoked { passwords, sessions, identities })
+    Ok(RevocationCounts { passwords, sessions, identities })
 }
 
-/// An API key that was deleted.
+/// A deleted API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeletedKey {
-    /// The key.
+pub struct DeletedApiKey {
+    /// The ID of the key.
     pub id: ApiKeyId,
-    /// Its organisation.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// Its name.
+    /// The name of the key.
     pub name: String,
 }
 
-/// Deletes the API keys that an actor, a user or an API key, created, and those that were created with one of these.
+/// Deletes the API keys that an actor (a user or an API key) created, and recursively those that were created with these keys.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn delete_keys(conn: &mut Conn, creator: &str) -> Result<Vec<DeletedKey>> {
+/// Returns an error if the database fails.
+pub async fn delete_api_keys(conn: &mut Conn, creator: &str) -> Result<Vec<DeletedApiKey>> {
     const SQL: &str = "DELETE FROM api_keys WHERE created_by = $1 RETURNING id, organization_id, name";
     let (mut deleted, mut creators) = (Vec::new(), vec![creator.to_owned()]);
     while let Some(creator) = creators.pop() {
@@ -61,16 +62,16 @@ pub async fn delete_keys(conn: &mut Conn, creator: &str) -> Result<Vec<DeletedKe
         for (id, organization_id, name) in rows {
             creators.push(id.clone());
             let (id, organization_id) = (ApiKeyId::from_store(id), OrganizationId::from_store(organization_id));
-            deleted.push(DeletedKey { id, organization_id, name });
+            deleted.push(DeletedApiKey { id, organization_id, name });
         }
     }
     Ok(deleted)
 }
 
-/// Revokes the open invitations of an actor, a user or an API key; returns each with its organisation.
+/// Revokes the pending invitations of an actor (a user or an API key). Returns each with its organisation.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn revoke_invitations(
     conn: &mut Conn,
     actor: &str,
@@ -83,11 +84,11 @@ pub async fn revoke_invitations(
     Ok(rows.into_iter().map(ids).collect())
 }
 
-/// Moves the memberships and the assigned tickets of one user to another one, and deletes the first. A membership that both
-/// have stays as it is.
+/// Moves the memberships and assigned tickets of one user to another, and deletes the first user. Existing memberships of the
+/// second user are unchanged.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn merge(conn: &mut Conn, from: &UserId, into: &UserId) -> Result<()> {
     const MEMBERSHIPS: &str = "INSERT INTO memberships (organization_id, user_id, role, created_at)
         SELECT organization_id, $2, role, created_at FROM memberships WHERE user_id = $1

@@ -1,52 +1,52 @@
-//! One-time codes and links for users of the console, as hashes. A code belongs to the browser that asked for it; a link
-//! belongs to whoever has it.
+//! Hashes of one-time codes and links for console users. A code can only be used in the browser that requested it; a link can be
+//! used by anyone who has it.
 
 use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
 use waypost_core::id::{UserCodeId, UserId};
 
 use crate::db::Conn;
-use crate::email_code::{Open, Proof, TRIES, Tried};
+use crate::email_code::{CodeCheck, CodeProof, MAX_ATTEMPTS, PendingCode};
 use crate::error::Result;
 use crate::on;
 use crate::row::Place;
 
 /// A code to insert.
-pub struct NewCode<'a> {
-    /// The code's row.
+pub struct NewUserCode<'a> {
+    /// The ID of the code.
     pub id: &'a UserCodeId,
-    /// The address that it goes to, as it was typed.
+    /// The recipient's email address as entered.
     pub email: &'a str,
-    /// The key of that address.
+    /// The key of that email address.
     pub email_key: &'a str,
-    /// What was asked for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// The SHA-256 of what names the browser, hexadecimal.
+    /// The hexadecimal SHA-256 of the browser's cookie.
     pub browser_hash: &'a str,
     /// The keyed hash of the code.
     pub code_hash: &'a str,
-    /// The hash of the password that is set when the code is entered.
+    /// The hash of the password that is set once the code is verified.
     pub password_hash: Option<&'a str>,
-    /// When it was made.
+    /// The creation time.
     pub created_at: Timestamp,
-    /// When it can no longer be entered.
+    /// The time at which the code expires.
     pub expires_at: Timestamp,
 }
 
-/// Which code is meant, in which browser.
+/// Identifies a code and the browser that requested it.
 #[derive(Debug, Clone, Copy)]
-pub struct Key<'a> {
-    /// The code's row.
+pub struct UserCodeKey<'a> {
+    /// The ID of the code.
     pub id: &'a UserCodeId,
-    /// The SHA-256 of what names the browser.
+    /// The hexadecimal SHA-256 of the browser's cookie.
     pub browser_hash: &'a str,
 }
 
 /// Inserts a code.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn insert(conn: &mut Conn, code: &NewUserCode<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO user_codes (id, email, email_key, purpose, browser_hash, code_hash, password_hash,
             attempts, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9)";
@@ -57,37 +57,38 @@ pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A code that can still be entered; none when it is used up, expired, consumed, or was asked for in another browser.
+/// Returns a code that can still be verified. Returns `None` if it has no attempts left, has expired, is consumed, or was
+/// requested in another browser.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn find_open(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<Open>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_pending(conn: &mut Conn, key: UserCodeKey<'_>, now: Timestamp) -> Result<Option<PendingCode>> {
     const SQL: &str = "SELECT email, purpose FROM user_codes WHERE id = $1 AND browser_hash = $2 AND purpose <> 'link'
         AND consumed_at IS NULL AND attempts < $3 AND expires_at > $4";
     let row: Option<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(key.id.as_str()).bind(key.browser_hash).bind(TRIES).bind(now.0).fetch_optional(c).await?);
+        .bind(key.id.as_str()).bind(key.browser_hash).bind(MAX_ATTEMPTS).bind(now.0).fetch_optional(c).await?);
     let Some((email, purpose)) = row else { return Ok(None) };
-    Ok(Some(Open { email, purpose: place(key).name("purpose", &purpose)? }))
+    Ok(Some(PendingCode { email, purpose: place(key).name("purpose", &purpose)? }))
 }
 
-/// Whether a code that can still be entered has this hash. Counts nothing.
+/// Whether a code that can still be verified has this hash. Does not count as an attempt.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn is_right(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestamp) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn is_correct(conn: &mut Conn, key: UserCodeKey<'_>, code_hash: &str, now: Timestamp) -> Result<bool> {
     const SQL: &str = "SELECT id FROM user_codes WHERE id = $1 AND browser_hash = $2 AND purpose <> 'link'
         AND code_hash = $3 AND consumed_at IS NULL AND attempts < $4 AND expires_at > $5";
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
-        .bind(key.id.as_str()).bind(key.browser_hash).bind(code_hash).bind(TRIES).bind(now.0)
+        .bind(key.id.as_str()).bind(key.browser_hash).bind(code_hash).bind(MAX_ATTEMPTS).bind(now.0)
         .fetch_optional(c).await?);
     Ok(id.is_some())
 }
 
-/// The key of the address that a code was sent to, whatever became of the code; `None` if there is no such code.
+/// Returns the key of the email address that a code was sent to, regardless of the code's state; `None` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn address_of(conn: &mut Conn, id: &UserCodeId) -> Result<Option<String>> {
+/// Returns an error if the database fails.
+pub async fn find_email_key(conn: &mut Conn, id: &UserCodeId) -> Result<Option<String>> {
     const SQL: &str = "SELECT email_key FROM user_codes WHERE id = $1 AND purpose <> 'link'";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).fetch_optional(c).await?))
 }
@@ -102,52 +103,52 @@ struct Row {
     consumed_at: Option<i64>,
 }
 
-/// Counts a try, and consumes the code when it is the right one: in one statement, so that none is free and a code works
-/// once.
+/// Counts an attempt, and consumes the code if it is correct. This is one statement, so that every attempt counts and a code
+/// works only once.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn enter(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestamp) -> Result<Tried> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn verify(conn: &mut Conn, key: UserCodeKey<'_>, code_hash: &str, now: Timestamp) -> Result<CodeCheck> {
     const SQL: &str = "UPDATE user_codes SET attempts = attempts + 1,
             consumed_at = CASE WHEN code_hash = $3 THEN CAST($4 AS BIGINT) ELSE consumed_at END
         WHERE id = $1 AND browser_hash = $2 AND purpose <> 'link'
             AND consumed_at IS NULL AND attempts < $5 AND expires_at > $4
         RETURNING email, email_key, purpose, password_hash, attempts, consumed_at";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(key.id.as_str()).bind(key.browser_hash).bind(code_hash).bind(now.0).bind(TRIES)
+        .bind(key.id.as_str()).bind(key.browser_hash).bind(code_hash).bind(now.0).bind(MAX_ATTEMPTS)
         .fetch_optional(c).await?);
-    let Some(row) = row else { return Ok(Tried::Gone) };
+    let Some(row) = row else { return Ok(CodeCheck::Invalid) };
     if row.consumed_at.is_none() {
-        return Ok(Tried::Wrong { left: TRIES - row.attempts });
+        return Ok(CodeCheck::Rejected { attempts_left: MAX_ATTEMPTS - row.attempts });
     }
     let purpose = place(key).name("purpose", &row.purpose)?;
     let Row { email, email_key, password_hash, .. } = row;
-    Ok(Tried::Right(Proof { email, email_key, purpose, password_hash }))
+    Ok(CodeCheck::Accepted(CodeProof { email, email_key, purpose, password_hash }))
 }
 
 /// A link to insert.
-pub struct NewLink<'a> {
-    /// The link's row.
+pub struct NewUserLink<'a> {
+    /// The ID of the link.
     pub id: &'a UserCodeId,
-    /// The account that it is for.
+    /// The user that it is for.
     pub user: &'a UserId,
-    /// The user's address.
+    /// The user's email address.
     pub email: &'a str,
-    /// Its key.
+    /// The key of the email address.
     pub email_key: &'a str,
-    /// The SHA-256 of its token, hexadecimal.
+    /// The hexadecimal SHA-256 of its token.
     pub token_hash: &'a str,
-    /// When it was made.
+    /// The creation time.
     pub created_at: Timestamp,
-    /// When it can no longer be opened.
+    /// The time at which the link expires.
     pub expires_at: Timestamp,
 }
 
-/// Inserts a link; those that were made for the account before cannot be used any more.
+/// Inserts a link and invalidates earlier links for the user.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert_link(conn: &mut Conn, link: &NewLink<'_>) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn insert_link(conn: &mut Conn, link: &NewUserLink<'_>) -> Result<()> {
     const REPLACE: &str =
         "UPDATE user_codes SET consumed_at = $2 WHERE user_id = $1 AND purpose = 'link' AND consumed_at IS NULL";
     const SQL: &str = "INSERT INTO user_codes (id, email, email_key, purpose, browser_hash, code_hash, attempts,
@@ -159,10 +160,10 @@ pub async fn insert_link(conn: &mut Conn, link: &NewLink<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The account that a link is for; `None` if it was used, replaced or revoked, has expired or was never made.
+/// Returns the user of a link. Returns `None` if it was used, replaced or revoked, has expired, or does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<UserId>> {
     const SQL: &str = "SELECT user_id FROM user_codes
         WHERE code_hash = $1 AND purpose = 'link' AND user_id IS NOT NULL AND consumed_at IS NULL AND expires_at > $2";
@@ -171,10 +172,10 @@ pub async fn find_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Res
     Ok(id.map(UserId::from_store))
 }
 
-/// Uses a link up; gives what [`find_link`] gives, once.
+/// Consumes a link. Returns the same as [`find_link`], but only once.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn consume_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<UserId>> {
     const SQL: &str = "UPDATE user_codes SET consumed_at = $2
         WHERE code_hash = $1 AND purpose = 'link' AND user_id IS NOT NULL AND consumed_at IS NULL AND expires_at > $2
@@ -184,6 +185,6 @@ pub async fn consume_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> 
     Ok(id.map(UserId::from_store))
 }
 
-fn place(key: Key<'_>) -> Place<'_> {
+fn place(key: UserCodeKey<'_>) -> Place<'_> {
     Place { table: "user_codes", id: key.id.as_str() }
 }

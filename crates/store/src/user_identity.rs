@@ -1,4 +1,4 @@
-//! Who a user of the console is at providers of the installation.
+//! Identities of console users at the installation's identity providers.
 
 use waypost_core::Timestamp;
 use waypost_core::id::UserId;
@@ -7,10 +7,10 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// The user whom a provider knows by `subject`.
+/// Returns the user with this issuer and subject.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(conn: &mut Conn, issuer: &str, subject: &str) -> Result<Option<UserId>> {
     const SQL: &str = "SELECT user_id FROM user_identities WHERE issuer = $1 AND subject = $2";
     let id: Option<String> =
@@ -18,10 +18,10 @@ pub async fn find(conn: &mut Conn, issuer: &str, subject: &str) -> Result<Option
     Ok(id.map(UserId::from_store))
 }
 
-/// Notes who a user is at a provider; false when that is noted already.
+/// Inserts an identity of a user. Returns `false` if it already exists.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, (issuer, subject): (&str, &str), user: &UserId, now: Timestamp) -> Result<bool> {
     const SQL: &str = "INSERT INTO user_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (issuer, subject) DO NOTHING";

@@ -1,4 +1,4 @@
-//! Signed-in browsers of users. The cookie itself is never stored, only its SHA-256.
+//! Browser sessions of console users. Only the SHA-256 of the cookie is stored.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, UserId, UserSessionId};
@@ -8,24 +8,24 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// A signed-in browser of a user.
+/// A browser session of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSession {
     /// The session.
     pub id: UserSessionId,
-    /// Who is signed in.
+    /// The signed-in user.
     pub user_id: UserId,
-    /// Where they worked last.
+    /// The organisation that was used last.
     pub organization_id: Option<OrganizationId>,
-    /// What their browser called itself.
+    /// The browser's user agent.
     pub user_agent: String,
-    /// The address that it came from last.
+    /// The IP address of the last use.
     pub address: String,
-    /// When they signed in.
+    /// The time of the sign-in.
     pub created_at: Timestamp,
-    /// When the session was last used, to the minute.
+    /// The time of the last use, to the minute.
     pub last_used_at: Timestamp,
-    /// When it ends by itself.
+    /// The time at which it expires.
     pub expires_at: Timestamp,
 }
 
@@ -56,10 +56,10 @@ impl From<Row> for UserSession {
     }
 }
 
-/// Inserts a session; `token_hash` is the SHA-256 of the cookie's value, hexadecimal.
+/// Inserts a session. `token_hash` is the hexadecimal SHA-256 of the cookie's value.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, session: &UserSession, token_hash: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO user_sessions (id, token_hash, user_id, organization_id, user_agent, address,
             created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -71,10 +71,10 @@ pub async fn insert(conn: &mut Conn, session: &UserSession, token_hash: &str) ->
     Ok(())
 }
 
-/// The session of a cookie; none when it is unknown or has ended.
+/// Returns the session of a cookie. Returns `None` if it does not exist or has expired.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<UserSession>> {
     const SQL: &str = "SELECT id, user_id, organization_id, user_agent, address, created_at, last_used_at, expires_at
         FROM user_sessions WHERE token_hash = $1 AND expires_at > $2";
@@ -82,10 +82,10 @@ pub async fn find(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<O
     Ok(row.map(UserSession::from))
 }
 
-/// The sessions of a user that have not ended, the one used last first.
+/// Returns the active sessions of a user, last used first.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn list(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<Vec<UserSession>> {
     const SQL: &str = "SELECT id, user_id, organization_id, user_agent, address, created_at, last_used_at, expires_at
         FROM user_sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY last_used_at DESC, id DESC";
@@ -93,11 +93,11 @@ pub async fn list(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<Vec<
     Ok(rows.into_iter().map(UserSession::from).collect())
 }
 
-/// Writes where the user works, from which address, and when.
+/// Records a use: organisation, IP address and time.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn touch(conn: &mut Conn, session: &UserSession) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn record_use(conn: &mut Conn, session: &UserSession) -> Result<()> {
     const SQL: &str = "UPDATE user_sessions SET organization_id = $2, address = $3, last_used_at = $4 WHERE id = $1";
     on!(conn, c => sqlx::query(SQL)
         .bind(session.id.as_str()).bind(session.organization_id.as_ref().map(OrganizationId::as_str))
@@ -105,29 +105,29 @@ pub async fn touch(conn: &mut Conn, session: &UserSession) -> Result<()> {
     Ok(())
 }
 
-/// Ends a session of a user; false when they have none of this id.
+/// Deletes a session of a user. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, user: &UserId, id: &UserSessionId) -> Result<bool> {
     const SQL: &str = "DELETE FROM user_sessions WHERE id = $1 AND user_id = $2";
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(user.as_str()).execute(c).await?.rows_affected()) > 0)
 }
 
-/// Ends the session of a cookie; gives its user, none when it is unknown.
+/// Deletes the session of a cookie. Returns its user, or `None` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_by_token(conn: &mut Conn, token_hash: &str) -> Result<Option<UserId>> {
     const SQL: &str = "DELETE FROM user_sessions WHERE token_hash = $1 RETURNING user_id";
     let user: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).bind(token_hash).fetch_optional(c).await?);
     Ok(user.map(UserId::from_store))
 }
 
-/// Ends all sessions of a user but `except`; says how many.
+/// Deletes all sessions of a user except `except`. Returns the number of deleted sessions.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_others(conn: &mut Conn, user: &UserId, except: Option<&UserSessionId>) -> Result<u64> {
     const SQL: &str = "DELETE FROM user_sessions WHERE user_id = $1 AND id <> $2";
     let except = except.map_or("", UserSessionId::as_str);
@@ -141,11 +141,11 @@ struct MembershipRow {
     role: String,
 }
 
-/// The organisations that a user is a member of, by slug, with their role there.
+/// Returns the memberships of a user, ordered by the organisations' slugs.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn memberships(conn: &mut Conn, user: &UserId) -> Result<Vec<Membership>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_memberships(conn: &mut Conn, user: &UserId) -> Result<Vec<Membership>> {
     const SQL: &str = "SELECT organizations.id, organizations.slug, organizations.name, organizations.created_at,
             memberships.role
         FROM memberships JOIN organizations ON organizations.id = memberships.organization_id

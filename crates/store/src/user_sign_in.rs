@@ -1,4 +1,4 @@
-//! Users of the console who are away at a provider of the installation. The state is stored as a hash, the verifier sealed.
+//! Console sign-ins in progress at an identity provider of the installation. The state is stored as a hash, the verifier sealed.
 
 use waypost_core::Timestamp;
 
@@ -6,31 +6,31 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// A user who is away.
+/// A console sign-in in progress at an identity provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSignIn {
-    /// SHA-256 of the state, hexadecimal.
+    /// The hexadecimal SHA-256 of the state.
     pub state_hash: String,
-    /// SHA-256 of what names the browser, hexadecimal.
+    /// The hexadecimal SHA-256 of the browser's cookie.
     pub browser_hash: String,
     /// The provider, such as `github`.
     pub provider: String,
-    /// What the ID token has to repeat.
+    /// The nonce that the ID token must contain.
     pub nonce: String,
-    /// PKCE's verifier, sealed to the row.
+    /// The PKCE verifier, sealed to the row.
     pub code_verifier: String,
-    /// Where to go on to afterwards.
+    /// The path to redirect to after the sign-in.
     pub next: String,
-    /// When the user left.
+    /// The time at which the user was redirected to the provider.
     pub created_at: Timestamp,
-    /// When they need not come back any more.
+    /// The time at which the state expires.
     pub expires_at: Timestamp,
 }
 
-/// Inserts a row, which came from `network`.
+/// Inserts a sign-in from `network`.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, row: &UserSignIn, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO user_sign_ins (state_hash, browser_hash, provider, nonce, code_verifier, next,
             created_at, expires_at, network) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -40,11 +40,11 @@ pub async fn insert(conn: &mut Conn, row: &UserSignIn, network: &str) -> Result<
     Ok(())
 }
 
-/// Takes a row away: of several who come with the state, one gets it. None when there is none, it has expired, or it
+/// Deletes and returns a sign-in, so that a state can be used only once. Returns `None` if it does not exist, has expired, or
 /// belongs to another browser.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn consume(
     conn: &mut Conn,
     state_hash: &str,

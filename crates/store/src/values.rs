@@ -1,41 +1,41 @@
-//! Multi-row statements of SQLite with bound values.
+//! Multi-row statements with bound values, for SQLite.
 //!
-//! SQLite takes longer to read a JSON document than to write the rows in it, so the statements that every advance needs
-//! bind their values one by one. A statement's text depends on the number of its rows; to keep the number of texts small
-//! there is one for each power of two, and rows that are not there are bound as NULL and match nothing.
+//! SQLite needs more time to parse a JSON document than to write its rows, so the statements that every advance needs bind their
+//! values individually. The text of a statement depends on its number of rows. To keep the number of texts small, there is one
+//! for each power of two; missing rows are bound as NULL and match nothing.
 
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 
 use crate::error::Result;
 
-/// Rows of the longest statement: 2^8.
+/// The number of rows of the longest statement: 2^8.
 const LONGEST: usize = 256;
 const SIZES: usize = LONGEST.trailing_zeros() as usize + 1;
 
-/// A query while its values are bound.
+/// A query whose values are being bound.
 pub(crate) type Binding = Query<'static, Sqlite, SqliteArguments>;
 
-/// A row whose values can be bound. The first is never NULL: by that rows are told from padding.
+/// A row whose values can be bound. The first value is never NULL, which distinguishes rows from padding.
 pub(crate) trait Values {
-    /// How many values a row has.
+    /// The number of values of a row.
     const COUNT: usize;
 
-    /// Binds them in order.
+    /// Binds the values in order.
     fn bind(&self, query: Binding) -> Binding;
 }
 
-/// One statement in every length.
-pub(crate) struct Sized([String; SIZES]);
+/// A statement in each supported number of rows.
+pub(crate) struct SizedStatements([String; SIZES]);
 
-impl Sized {
-    /// The statement that `text` makes of a table expression with the columns `column1`, `column2` …
+impl SizedStatements {
+    /// Creates the statements. `text` returns a statement for a table expression with the columns `column1`, `column2` …
     pub(crate) fn new(count: usize, text: impl Fn(&str) -> String) -> Self {
         let row = format!("({})", vec!["?"; count].join(", "));
         Self(std::array::from_fn(|power| text(&format!("(VALUES {})", vec![row.as_str(); 1 << power].join(", ")))))
     }
 
-    /// An insert of the rows into `columns` of `table`.
+    /// Creates statements that insert rows into `columns` of `table`.
     pub(crate) fn insert(table: &str, columns: &[&str]) -> Self {
         let list = columns.join(", ");
         Self::new(columns.len(), |values| {
@@ -43,7 +43,7 @@ impl Sized {
         })
     }
 
-    /// An update of `columns[1..]` of `table`, of the rows whose `columns[0]` is given.
+    /// Creates statements that update `columns[1..]` of the rows of `table`, matched by `columns[0]`.
     pub(crate) fn update(table: &str, columns: &[&str]) -> Self {
         let assignments: Vec<_> = columns
             .iter()
@@ -57,7 +57,7 @@ impl Sized {
         })
     }
 
-    /// The statements for all of `rows`, ready to run: one for every 256.
+    /// Returns the queries for `rows` with all values bound: one per 256 rows.
     pub(crate) fn queries<'a, T: Values>(&'static self, rows: &'a [T]) -> impl Iterator<Item = Binding> + 'a {
         rows.chunks(LONGEST).map(|chunk| {
             let size = chunk.len().next_power_of_two();
@@ -73,10 +73,10 @@ impl Sized {
         })
     }
 
-    /// Runs the statement for all of `rows`; says how many statements that were.
+    /// Runs the queries for `rows`. Returns their number.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error if the database fails.
     pub(crate) async fn run<T: Values>(&'static self, conn: &mut sqlx::SqliteConnection, rows: &[T]) -> Result<u64> {
         let queries: Vec<Binding> = self.queries(rows).collect();
         let count = queries.len() as u64;

@@ -1,4 +1,4 @@
-//! Published versions. They are written once; only a withdrawal is noted later.
+//! Published versions. They are immutable, except that they can be withdrawn.
 
 use std::sync::LazyLock;
 
@@ -33,7 +33,7 @@ const STEP: &[Column] = &[
     ("metadata", Kind::Text),
 ];
 
-/// What every query of heads reads, in one place.
+/// The query that all lookups of version heads share.
 macro_rules! select {
     ($tail:literal) => {
         concat!(
@@ -66,10 +66,10 @@ struct StepRow<'a> {
     content: ContentRow<'a>,
 }
 
-/// Inserts a version with its steps in their order; positions count from 1. `head.step_count` is how many they are.
+/// Inserts a version with its steps in order. Positions start at 1. `head.step_count` must be the number of steps.
 ///
 /// # Errors
-/// When the database fails; a unique violation when the number is taken.
+/// Returns a unique violation if the number is taken, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &VersionInfo, steps: &[Step]) -> Result<()> {
     const SQL: &str = "INSERT INTO versions (id, organization_id, walkthrough_id, number, title, description, type,
             estimated_duration_minutes, tags, metadata, step_count, created_at, withdrawn_at, withdrawn_reason, step_set)
@@ -134,7 +134,7 @@ impl TryFrom<Row> for VersionInfo {
         let withdrawal = match (row.withdrawn_at, row.withdrawn_reason) {
             (None, None) => None,
             (Some(at), Some(reason)) => Some(Withdrawal { at: Timestamp(at), reason }),
-            _ => return Err(place.corrupt("withdrawn_at", "a withdrawal has a time and a reason, or neither")),
+            _ => return Err(place.corrupt("withdrawn_at", "time and reason of the withdrawal must be set together")),
         };
         let minutes = row.estimated_duration_minutes;
         let fields = WalkthroughFields {
@@ -157,10 +157,10 @@ impl TryFrom<Row> for VersionInfo {
     }
 }
 
-/// The versions of a walkthrough, newest first, withdrawn ones included.
+/// Returns the versions of a walkthrough, newest first, including withdrawn ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -172,11 +172,11 @@ pub async fn list(
     rows.into_iter().map(VersionInfo::try_from).collect()
 }
 
-/// The titles of the steps of every version of a walkthrough, in the order of each.
+/// Returns the step titles of every version of a walkthrough, in order.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn titles(
+/// Returns an error if the database fails.
+pub async fn list_step_titles(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
@@ -191,10 +191,10 @@ pub async fn titles(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// A version without its steps.
+/// Returns a version without its steps.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Option<VersionInfo>> {
     const SQL: &str = select!("AND id = $2");
     let row: Option<Row> =
@@ -202,10 +202,10 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &VersionId
     row.map(VersionInfo::try_from).transpose()
 }
 
-/// The version of this number without its steps.
+/// Returns the version with this number, without its steps.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as for [`list`].
 pub async fn find_by_number(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -218,11 +218,11 @@ pub async fn find_by_number(
     row.map(VersionInfo::try_from).transpose()
 }
 
-/// The newest version that is not withdrawn, without its steps: what `current_version_id` of the head says.
+/// Returns the newest version that is not withdrawn, without its steps. It is the head's `current_version_id`.
 ///
 /// # Errors
-/// As [`list`].
-pub async fn newest(
+/// The same as for [`list`].
+pub async fn find_newest(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
@@ -233,21 +233,21 @@ pub async fn newest(
     row.map(VersionInfo::try_from).transpose()
 }
 
-/// The highest number that was given, to withdrawn versions as well; 0 before the first.
+/// Returns the highest version number, including withdrawn versions; 0 if there are none.
 ///
 /// # Errors
-/// As [`list`].
-pub async fn last_number(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<u32> {
+/// The same as for [`list`].
+pub async fn max_number(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<u32> {
     const SQL: &str = "SELECT max(number) FROM versions WHERE organization_id = $1 AND walkthrough_id = $2";
     let number: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_one(c).await?);
     Place { table: "versions", id: walkthrough.as_str() }.count("number", number.unwrap_or(0))
 }
 
-/// Notes that a version is withdrawn; false when it is not there or was withdrawn before.
+/// Marks a version as withdrawn. Returns `false` if it does not exist or is already withdrawn.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn withdraw(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -263,7 +263,7 @@ pub async fn withdraw(
 }
 
 #[derive(sqlx::FromRow)]
-struct LoadedRow {
+struct VersionStepRow {
     walkthrough_id: String,
     number: i64,
     version_title: String,
@@ -274,20 +274,24 @@ struct LoadedRow {
     content: ContentColumns,
 }
 
-/// A version with its steps in order, withdrawn or not.
+/// Returns a version, withdrawn or not, with its steps in order.
 ///
-/// One query, so that a version that is deleted meanwhile is found whole or not at all.
+/// This is one query, so that a version that is deleted concurrently is found completely or not at all.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Option<Version>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn find_with_steps(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &VersionId,
+) -> Result<Option<Version>> {
     const SQL: &str = "SELECT versions.walkthrough_id, versions.number, versions.title AS version_title,
             versions.step_count, version_steps.step_id, version_steps.ordinal, version_steps.title,
             version_steps.section_title, version_steps.content, version_steps.introduction_for_agent,
             version_steps.context_for_agent, version_steps.operations_for_agent, version_steps.metadata
         FROM versions JOIN version_steps ON version_steps.version_id = versions.id
         WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
-    let rows: Vec<LoadedRow> =
+    let rows: Vec<VersionStepRow> =
         on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
     let place = Place { table: "versions", id: id.as_str() };
     let Some(first) = rows.first() else { return Ok(None) };
@@ -314,11 +318,11 @@ struct StepColumns {
     content: ContentColumns,
 }
 
-/// The steps of a version as those of a draft: in order, with their keys, each naming the next.
+/// Returns the steps of a version as draft steps: in order, with keys and links to the next step.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn steps(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Vec<Step>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_steps(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Vec<Step>> {
     const SQL: &str = "SELECT version_steps.step_id, version_steps.ordinal, version_steps.key, version_steps.title,
             version_steps.section_title, version_steps.content, version_steps.introduction_for_agent,
             version_steps.context_for_agent, version_steps.operations_for_agent, version_steps.metadata
@@ -340,11 +344,11 @@ pub async fn steps(conn: &mut Conn, organization: &OrganizationId, id: &VersionI
     steps.collect()
 }
 
-/// The ordinals of a version's steps, in order.
+/// Returns the ordinals of a version's steps, in order.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn ordinals(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Vec<u32>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_ordinals(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Vec<u32>> {
     const SQL: &str = "SELECT version_steps.ordinal
         FROM versions JOIN version_steps ON version_steps.version_id = versions.id
         WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";

@@ -1,4 +1,4 @@
-//! Heads of walkthroughs.
+//! Heads of walkthroughs: everything except steps and versions.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::row::{Place, to_json};
 
-/// What every query reads, in one place.
+/// The columns that all queries read.
 macro_rules! columns {
     () => {
         "id, organization_id, title, slug, description, type AS kind, state, estimated_duration_minutes, tags, metadata,
@@ -78,10 +78,10 @@ impl TryFrom<Row> for Walkthrough {
     }
 }
 
-/// Inserts a head; `title_key` is the title as titles are compared.
+/// Inserts a head. `title_key` is the title folded for comparison.
 ///
 /// # Errors
-/// When the database fails; a unique violation when slug or title is taken.
+/// Returns a unique violation if the slug or title is taken, or another error if the database fails.
 pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state,
             estimated_duration_minutes, tags, metadata, first_step_id, current_version_id, revision, next_ordinal,
@@ -110,12 +110,12 @@ pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Res
     Ok(())
 }
 
-/// Writes everything of a head that can change; false when the walkthrough is gone.
+/// Updates a head. Returns `false` if the walkthrough does not exist.
 ///
-/// The caller has read the head with [`find_for_update`] in the same transaction, so that nobody's edit is lost.
+/// The caller must have read the head with [`find_for_update`] in the same transaction, so that no concurrent edit is lost.
 ///
 /// # Errors
-/// As [`insert`].
+/// The same as for [`insert`].
 pub async fn update(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
     const SQL: &str = "UPDATE walkthroughs SET title = $3, title_key = $4, slug = $5, description = $6, type = $7,
             state = $8, estimated_duration_minutes = $9, tags = $10, metadata = $11, first_step_id = $12,
@@ -144,10 +144,10 @@ pub async fn update(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Res
     Ok(rows > 0)
 }
 
-/// Deletes a walkthrough with its draft, versions, assignments and all progress in it; false when it was not there.
+/// Deletes a walkthrough with its draft, versions, assignments and progress. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &WalkthroughId) -> Result<bool> {
     const SQL: &str = "DELETE FROM walkthroughs WHERE organization_id = $1 AND id = $2";
     let rows = on!(conn, c => sqlx::query(SQL)
@@ -155,53 +155,53 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &Walkthr
     Ok(rows > 0)
 }
 
-/// The head with this id.
+/// Returns the head with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
+/// Returns an error if the database fails or the row cannot be read.
 pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &WalkthroughId) -> Result<Option<Walkthrough>> {
-    one(conn, select!("AND id = $2"), organization, id.as_str()).await
+    find_one(conn, select!("AND id = $2"), organization, id.as_str()).await
 }
 
-/// The head with this id, which nobody else edits until the end of the transaction.
+/// Returns the head with this ID, locked until the end of the transaction.
 ///
 /// # Errors
-/// As [`find`].
+/// The same as for [`find`].
 pub async fn find_for_update(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &WalkthroughId,
 ) -> Result<Option<Walkthrough>> {
     let sql = match conn.dialect() {
-        // The transaction holds the lock of the whole file already.
+        // The transaction already holds the file's write lock.
         Dialect::Sqlite => select!("AND id = $2"),
-        // Not FOR UPDATE, which the foreign keys of new progress would wait for.
+        // FOR UPDATE would block the foreign key checks of new progress.
         Dialect::Postgres => select!("AND id = $2 FOR NO KEY UPDATE"),
     };
-    one(conn, sql, organization, id.as_str()).await
+    find_one(conn, sql, organization, id.as_str()).await
 }
 
-/// The head with this slug.
+/// Returns the head with this slug.
 ///
 /// # Errors
-/// As [`find`].
+/// The same as for [`find`].
 pub async fn find_by_slug(conn: &mut Conn, organization: &OrganizationId, slug: &str) -> Result<Option<Walkthrough>> {
-    one(conn, select!("AND slug = $2"), organization, slug).await
+    find_one(conn, select!("AND slug = $2"), organization, slug).await
 }
 
-/// The head whose title compares as `title_key`.
+/// Returns the head whose folded title is `title_key`.
 ///
 /// # Errors
-/// As [`find`].
+/// The same as for [`find`].
 pub async fn find_by_title(
     conn: &mut Conn,
     organization: &OrganizationId,
     title_key: &str,
 ) -> Result<Option<Walkthrough>> {
-    one(conn, select!("AND title_key = $2"), organization, title_key).await
+    find_one(conn, select!("AND title_key = $2"), organization, title_key).await
 }
 
-async fn one(
+async fn find_one(
     conn: &mut Conn,
     sql: &'static str,
     organization: &OrganizationId,
@@ -212,29 +212,33 @@ async fn one(
     row.map(Walkthrough::try_from).transpose()
 }
 
-/// How many walkthroughs the organisation has, those in the trash included.
+/// Returns the number of walkthroughs of an organisation, including those in the trash.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64> {
     const SQL: &str = "SELECT count(*) FROM walkthroughs WHERE organization_id = $1";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// The slugs that begin with `prefix`.
+/// Returns the slugs that begin with `prefix`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn slugs_with_prefix(conn: &mut Conn, organization: &OrganizationId, prefix: &str) -> Result<Vec<String>> {
+/// Returns an error if the database fails.
+pub async fn list_slugs_with_prefix(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    prefix: &str,
+) -> Result<Vec<String>> {
     const SQL: &str = "SELECT slug FROM walkthroughs WHERE organization_id = $1 AND substr(slug, 1, length($2)) = $2";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(prefix).fetch_all(c).await?))
 }
 
-/// Lets nobody else make or rename walkthroughs of the organisation until the end of the transaction; false when
-/// there is no such organisation. What is unique or limited per organisation is decided under this lock.
+/// Locks the creation and renaming of an organisation's walkthroughs until the end of the transaction. Returns `false` if the
+/// organisation does not exist. Uniqueness and limits per organisation are checked under this lock.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn lock_names(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",

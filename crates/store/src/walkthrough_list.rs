@@ -1,4 +1,4 @@
-//! Lists of walkthroughs: searched, filtered, sorted, and read a page at a time by the last row of the page before.
+//! Paginated lists of walkthroughs with search, filters and sorting. A page continues after the last row of the previous page.
 
 use std::sync::LazyLock;
 
@@ -15,59 +15,59 @@ use crate::walkthrough::{COLUMNS, Row};
 
 const ID: &[Column] = &[("id", Kind::Text)];
 
-/// By what a page continues: the value of the sorted column in the last row of the page before.
+/// The value of the sorted column in the last row of the previous page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum After {
-    /// Of a list by title: the title as titles are compared.
+pub enum SortValue {
+    /// The folded title, in a list sorted by title.
     Title(String),
-    /// Of a list by a time.
+    /// The time, in a list sorted by a time.
     Time(i64),
 }
 
-/// Which heads to list.
+/// A search for walkthroughs.
 #[derive(Debug, Clone)]
-pub struct Search<'a> {
-    /// Only those whose title, as titles are compared, holds this, or whose slug, description or tags hold
-    /// [`Search::plain`].
+pub struct WalkthroughSearch<'a> {
+    /// The search text folded like titles. Matches if the folded title contains it, or if the slug, description or tags contain
+    /// [`WalkthroughSearch::plain`].
     pub title: &'a str,
-    /// What was searched for, with small ASCII letters.
+    /// The search text with ASCII letters in lowercase.
     pub plain: &'a str,
-    /// Only those in this state.
+    /// The state.
     pub state: Option<WalkthroughState>,
-    /// Only those of this type.
+    /// The type.
     pub kind: Option<WalkthroughType>,
-    /// Only those that are placed on this server.
+    /// The server to which they are assigned.
     pub server: Option<&'a ServerId>,
-    /// By what they are sorted.
+    /// The sort column.
     pub sort: WalkthroughSort,
-    /// Whether the greatest comes first.
+    /// Whether to sort in descending order.
     pub descending: bool,
-    /// The last row of the page before: its value in the sorted column, and its id.
-    pub after: Option<(After, &'a WalkthroughId)>,
-    /// So many at most.
+    /// The last row of the previous page: its value in the sorted column, and its ID.
+    pub after: Option<(SortValue, &'a WalkthroughId)>,
+    /// The maximum number of rows.
     pub limit: i64,
 }
 
-/// A row of a list.
+/// A walkthrough in a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listed {
+pub struct WalkthroughSummary {
     /// The head.
     pub walkthrough: Walkthrough,
-    /// Steps in the draft.
+    /// The number of steps in the draft.
     pub step_count: u32,
     /// The number of the newest version that is not withdrawn.
     pub current_version: Option<u32>,
 }
 
-/// One statement for each way to sort, each direction, and the first page or a further one.
+/// The statements. There is a search statement per sort column, direction, and first or further page.
 struct Statements {
     search: Vec<String>,
     count_steps: String,
-    numbers: String,
+    version_numbers: String,
     servers: String,
 }
 
-fn at(sort: WalkthroughSort, descending: bool, further: bool) -> usize {
+fn search_index(sort: WalkthroughSort, descending: bool, further: bool) -> usize {
     let sort = match sort {
         WalkthroughSort::Title => 0,
         WalkthroughSort::UpdatedAt => 1,
@@ -82,7 +82,7 @@ impl Statements {
         for sort in [WalkthroughSort::Title, WalkthroughSort::UpdatedAt, WalkthroughSort::CreatedAt] {
             for descending in [false, true] {
                 for further in [false, true] {
-                    search.push(statement(dialect, sort, descending, further));
+                    search.push(search_statement(dialect, sort, descending, further));
                 }
             }
         }
@@ -93,7 +93,7 @@ impl Statements {
                 "SELECT walkthrough_id, count(*) FROM steps
                  WHERE organization_id = $2 AND walkthrough_id IN (SELECT id FROM {ids}) GROUP BY walkthrough_id"
             ),
-            numbers: format!(
+            version_numbers: format!(
                 "SELECT id, number FROM versions WHERE organization_id = $2 AND id IN (SELECT id FROM {ids})"
             ),
             servers: format!(
@@ -115,10 +115,10 @@ impl Statements {
     }
 }
 
-fn statement(dialect: Dialect, sort: WalkthroughSort, descending: bool, further: bool) -> String {
+fn search_statement(dialect: Dialect, sort: WalkthroughSort, descending: bool, further: bool) -> String {
     let column = match (dialect, sort) {
         (Dialect::Sqlite, WalkthroughSort::Title) => "title_key",
-        // Byte by byte, as SQLite does it.
+        // Compares bytes, like SQLite.
         (Dialect::Postgres, WalkthroughSort::Title) => "title_key COLLATE \"C\"",
         (_, WalkthroughSort::UpdatedAt) => "updated_at",
         (_, WalkthroughSort::CreatedAt) => "created_at",
@@ -127,7 +127,7 @@ fn statement(dialect: Dialect, sort: WalkthroughSort, descending: bool, further:
         Dialect::Sqlite => ("instr", ("lower(", ")")),
         Dialect::Postgres => ("strpos", ("lower(", " COLLATE \"C\")")),
     };
-    let holds = |column: &str| format!("{find}({}{column}{}, $6) > 0", lower.0, lower.1);
+    let contains = |column: &str| format!("{find}({}{column}{}, $6) > 0", lower.0, lower.1);
     let id = if dialect == Dialect::Sqlite { "id" } else { "id COLLATE \"C\"" };
     let (compare, order) = if descending { ("<", "DESC") } else { (">", "ASC") };
     let after = if further { format!("AND ({column}, {id}) {compare} ($8, $9)") } else { String::new() };
@@ -139,19 +139,23 @@ fn statement(dialect: Dialect, sort: WalkthroughSort, descending: bool, further:
            AND ($6 = '' OR {find}(title_key, $5) > 0 OR {} OR {} OR {})
            {after}
          ORDER BY {column} {order}, {id} {order} LIMIT $7",
-        holds("slug"),
-        holds("description"),
-        holds("tags"),
+        contains("slug"),
+        contains("description"),
+        contains("tags"),
     )
 }
 
-/// Heads in the order that was asked for, byte by byte on both databases.
+/// Returns one page of matching walkthroughs in the requested order. Both databases compare texts by bytes.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn search(conn: &mut Conn, organization: &OrganizationId, search: &Search<'_>) -> Result<Vec<Listed>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn search(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    search: &WalkthroughSearch<'_>,
+) -> Result<Vec<WalkthroughSummary>> {
     let statements = Statements::of(conn.dialect());
-    let sql = statements.search[at(search.sort, search.descending, search.after.is_some())].as_str();
+    let sql = statements.search[search_index(search.sort, search.descending, search.after.is_some())].as_str();
     let rows: Vec<Row> = on!(conn, c => {
         let query = sqlx::query_as(sql)
             .bind(organization.as_str())
@@ -163,29 +167,33 @@ pub async fn search(conn: &mut Conn, organization: &OrganizationId, search: &Sea
             .bind(search.limit);
         let query = match &search.after {
             None => query,
-            Some((After::Title(title), id)) => query.bind(title).bind(id.as_str()),
-            Some((After::Time(time), id)) => query.bind(*time).bind(id.as_str()),
+            Some((SortValue::Title(title), id)) => query.bind(title).bind(id.as_str()),
+            Some((SortValue::Time(time), id)) => query.bind(*time).bind(id.as_str()),
         };
         query.fetch_all(c).await?
     });
     let heads = rows.into_iter().map(Walkthrough::try_from).collect::<Result<Vec<_>>>()?;
-    describe(conn, organization, heads).await
+    summarize(conn, organization, heads).await
 }
 
-/// Heads with what a list shows of them besides.
+/// Adds step counts and current version numbers to heads.
 ///
 /// # Errors
-/// As [`search`].
-pub async fn describe(conn: &mut Conn, organization: &OrganizationId, heads: Vec<Walkthrough>) -> Result<Vec<Listed>> {
+/// The same as for [`search`].
+pub async fn summarize(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    heads: Vec<Walkthrough>,
+) -> Result<Vec<WalkthroughSummary>> {
     if heads.is_empty() {
         return Ok(Vec::new());
     }
     let statements = Statements::of(conn.dialect());
     let ids: Vec<_> = heads.iter().map(|head| json!({ "id": head.id })).collect();
-    let steps = numbers(conn, &statements.count_steps, ids, organization).await?;
+    let steps = find_counts(conn, &statements.count_steps, ids, organization).await?;
     let versions = heads.iter().filter_map(|head| head.current_version_id.as_ref());
     let versions: Vec<_> = versions.map(|id| json!({ "id": id })).collect();
-    let versions = numbers(conn, &statements.numbers, versions, organization).await?;
+    let versions = find_counts(conn, &statements.version_numbers, versions, organization).await?;
     let count = |found: &[(String, i64)], id: &str, column| {
         let found = found.iter().find(|(own, _)| own == id);
         found.map(|(_, number)| Place { table: "walkthroughs", id }.count(column, *number)).transpose()
@@ -196,12 +204,12 @@ pub async fn describe(conn: &mut Conn, organization: &OrganizationId, heads: Vec
             let step_count = count(&steps, walkthrough.id.as_str(), "steps")?.unwrap_or(0);
             let current = walkthrough.current_version_id.as_ref().map(VersionId::as_str);
             let current_version = current.map(|id| count(&versions, id, "number")).transpose()?.flatten();
-            Ok(Listed { walkthrough, step_count, current_version })
+            Ok(WalkthroughSummary { walkthrough, step_count, current_version })
         })
         .collect()
 }
 
-async fn numbers(
+async fn find_counts(
     conn: &mut Conn,
     sql: &'static str,
     ids: Vec<serde_json::Value>,
@@ -211,28 +219,28 @@ async fn numbers(
     Ok(on!(conn, c => sqlx::query_as(sql).bind(batch).bind(organization.as_str()).fetch_all(c).await?))
 }
 
-/// A server that a walkthrough is placed on.
+/// A server to which a walkthrough is assigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
+pub struct ServerAssignment {
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
     /// The server.
     pub server_id: ServerId,
-    /// Its name.
+    /// The name of the server.
     pub server_name: String,
-    /// Whether the walkthrough is switched on there.
+    /// Whether the assignment is enabled.
     pub enabled: bool,
 }
 
-/// The servers that these walkthroughs are placed on, by name.
+/// Returns the servers to which the walkthroughs are assigned, ordered by name.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn servers(
+/// Returns an error if the database fails.
+pub async fn list_servers(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthroughs: impl IntoIterator<Item = &WalkthroughId>,
-) -> Result<Vec<Placed>> {
+) -> Result<Vec<ServerAssignment>> {
     let ids: Vec<_> = walkthroughs.into_iter().map(|id| json!({ "id": id })).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -241,11 +249,11 @@ pub async fn servers(
     let batch = json!({ "ids": ids }).to_string();
     let rows: Vec<(String, String, String, bool)> =
         on!(conn, c => sqlx::query_as(sql).bind(batch).bind(organization.as_str()).fetch_all(c).await?);
-    let placed = rows.into_iter().map(|(walkthrough, server, server_name, enabled)| Placed {
+    let assignments = rows.into_iter().map(|(walkthrough, server, server_name, enabled)| ServerAssignment {
         walkthrough_id: WalkthroughId::from_store(walkthrough),
         server_id: ServerId::from_store(server),
         server_name,
         enabled,
     });
-    Ok(placed.collect())
+    Ok(assignments.collect())
 }

@@ -1,4 +1,4 @@
-//! Receivers of webhooks.
+//! Webhooks: receivers of events.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, WebhookId};
@@ -63,15 +63,15 @@ fn events(webhook: &Webhook) -> String {
     to_json(webhook.events.iter().map(|event| event.as_str()).collect::<Vec<_>>())
 }
 
-/// Inserts a receiver.
+/// Inserts a webhook.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn insert(conn: &mut Conn, webhook: &Webhook) -> Result<()> {
     const SQL: &str = "INSERT INTO webhooks (id, organization_id, url, description, secret, previous_secret,
             previous_until, events, enabled, failing_since, disabled_at, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     on!(conn, c => sqlx::query(SQL)
         .bind(webhook.id.as_str()).bind(webhook.organization_id.as_str()).bind(&webhook.url)
         .bind(&webhook.description).bind(&webhook.secret).bind(webhook.previous_secret.as_deref())
@@ -81,15 +81,15 @@ pub async fn insert(conn: &mut Conn, webhook: &Webhook) -> Result<()> {
     Ok(())
 }
 
-/// Writes every setting of a receiver; false when it is not there.
+/// Updates all settings of a webhook. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn update(conn: &mut Conn, webhook: &Webhook) -> Result<bool> {
     const SQL: &str = "UPDATE webhooks SET url = $3, description = $4, secret = $5, previous_secret = $6,
             previous_until = $7, events = $8, enabled = $9, failing_since = $10, disabled_at = $11, updated_at = $12
         WHERE id = $1 AND organization_id = $2";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(webhook.id.as_str()).bind(webhook.organization_id.as_str()).bind(&webhook.url)
         .bind(&webhook.description).bind(&webhook.secret).bind(webhook.previous_secret.as_deref())
@@ -99,10 +99,10 @@ pub async fn update(conn: &mut Conn, webhook: &Webhook) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// Notes since when a receiver fails; none: it does not.
+/// Sets the time since which deliveries to a webhook fail; `None` if they do not.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn set_failing_since(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -115,32 +115,36 @@ pub async fn set_failing_since(
     Ok(())
 }
 
-/// A receiver by id.
+/// Returns the webhook with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &WebhookId) -> Result<Option<Webhook>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &WebhookId) -> Result<Option<Webhook>> {
     const SQL: &str = select!("AND id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
     row.map(Webhook::try_from).transpose()
 }
 
-/// All receivers of an organisation, oldest first.
+/// Returns all webhooks of an organisation, oldest first.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Webhook>> {
     const SQL: &str = select!("ORDER BY created_at, id");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);
     rows.into_iter().map(Webhook::try_from).collect()
 }
 
-/// The receivers that are switched on and want to know of `event`.
+/// Returns the enabled webhooks that are subscribed to `event`.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn receivers(conn: &mut Conn, organization: &OrganizationId, event: WebhookEvent) -> Result<Vec<WebhookId>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_receivers(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    event: WebhookEvent,
+) -> Result<Vec<WebhookId>> {
     const SQL: &str = "SELECT id, events FROM webhooks WHERE organization_id = $1 AND enabled = $2 ORDER BY id";
     let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(true).fetch_all(c).await?);
@@ -154,13 +158,13 @@ pub async fn receivers(conn: &mut Conn, organization: &OrganizationId, event: We
     Ok(found)
 }
 
-/// Deletes a receiver with its messages; false when it is not there.
+/// Deletes a webhook with its deliveries. Returns `false` if it does not exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &WebhookId) -> Result<bool> {
     const SQL: &str = "DELETE FROM webhooks WHERE id = $1 AND organization_id = $2";
-    conn.touch_config().await?;
+    conn.bump_config_version().await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

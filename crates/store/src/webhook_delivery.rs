@@ -1,4 +1,4 @@
-//! Messages to receivers of webhooks: queued in the transaction of what they tell of, and sent one attempt at a time.
+//! Webhook deliveries. A delivery is enqueued in the transaction of its event, and sent with retries.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
@@ -73,8 +73,8 @@ impl TryFrom<Row> for Delivery {
     }
 }
 
-/// The statement that queues the messages of member `deliveries` of a JSON document. Those to receivers that have gone or
-/// were switched off meanwhile are left out: nobody's step fails for a receiver.
+/// Returns the statement that enqueues the deliveries in member `deliveries` of a JSON document. Deliveries to webhooks that were
+/// deleted or disabled in the meantime are skipped, so that progress never fails because of a webhook.
 pub(crate) fn insert_statement(dialect: Dialect) -> String {
     let list: Vec<_> = COLUMNS.iter().map(|(column, _)| *column).collect();
     let list = list.join(", ");
@@ -85,11 +85,11 @@ pub(crate) fn insert_statement(dialect: Dialect) -> String {
     )
 }
 
-/// Queues messages.
+/// Enqueues deliveries.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn insert(conn: &mut Conn, deliveries: &[NewDelivery]) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn enqueue(conn: &mut Conn, deliveries: &[NewDelivery]) -> Result<()> {
     if deliveries.is_empty() {
         return Ok(());
     }
@@ -99,21 +99,20 @@ pub async fn insert(conn: &mut Conn, deliveries: &[NewDelivery]) -> Result<()> {
     Ok(())
 }
 
-/// Whether an attempt is due.
+/// Whether any delivery is due.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     const SQL: &str = "SELECT next_attempt_at FROM webhook_deliveries WHERE next_attempt_at <= $1 LIMIT 1";
     let due: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL).bind(now.0).fetch_optional(c).await?);
     Ok(due.is_some())
 }
 
-/// Takes messages whose next attempt is due, oldest first: until `until` nobody else takes them, and the attempt that
-/// begins counts already.
+/// Claims at most `limit` due deliveries until `until`, oldest first, and counts the attempt.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64) -> Result<Vec<Delivery>> {
     const SQLITE: &str = concat!(
         "UPDATE webhook_deliveries SET attempts = attempts + 1, last_attempt_at = $1, next_attempt_at = $2
@@ -136,11 +135,11 @@ pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// Writes what became of the attempt number `delivery.attempts`; false when somebody has begun another one since.
+/// Records the result of the attempt number `delivery.attempts`. Returns `false` if another attempt has started since.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn finish(conn: &mut Conn, delivery: &Delivery) -> Result<bool> {
+/// Returns an error if the database fails.
+pub async fn record_attempt(conn: &mut Conn, delivery: &Delivery) -> Result<bool> {
     const SQL: &str = "UPDATE webhook_deliveries SET status = $4, next_attempt_at = $5, response_status = $6,
             response_body = $7, error = $8, duration_ms = $9, delivered_at = $10
         WHERE id = $1 AND organization_id = $2 AND attempts = $3 AND status = 'pending'";
@@ -153,22 +152,28 @@ pub async fn finish(conn: &mut Conn, delivery: &Delivery) -> Result<bool> {
     Ok(written > 0)
 }
 
-/// Gives up every message to a receiver that still waits.
+/// Marks all pending deliveries of a webhook as failed.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn give_up(conn: &mut Conn, organization: &OrganizationId, webhook: &WebhookId, why: &str) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn fail_pending(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    webhook: &WebhookId,
+    reason: &str,
+) -> Result<()> {
     const SQL: &str = "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL, error = $3
         WHERE webhook_id = $1 AND organization_id = $2 AND status = 'pending'";
     on!(conn, c => sqlx::query(SQL)
-        .bind(webhook.as_str()).bind(organization.as_str()).bind(why).execute(c).await?.rows_affected());
+        .bind(webhook.as_str()).bind(organization.as_str()).bind(reason).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Sends a message again from the first attempt on, under the same id; false while it still waits, or is not there.
+/// Enqueues a delivery again under the same ID, starting with the first attempt. Returns `false` if it is pending or does not
+/// exist.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn replay(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -182,21 +187,21 @@ pub async fn replay(
     Ok(changed > 0)
 }
 
-/// A message by id.
+/// Returns the delivery with this ID.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Option<Delivery>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Option<Delivery>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM webhook_deliveries WHERE id = $1 AND organization_id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     row.map(Delivery::try_from).transpose()
 }
 
-/// Messages to a receiver, newest first; with `before`, those that are older than it.
+/// Returns deliveries of a webhook, newest first. With `before`, returns only older ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -216,10 +221,10 @@ pub async fn list(
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// Deletes messages of before `until` that are through with, some at a time; says how many.
+/// Deletes at most `limit` finished deliveries that were created before `until`. Returns their number.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn delete_old(conn: &mut Conn, until: Timestamp, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM webhook_deliveries WHERE id IN
         (SELECT id FROM webhook_deliveries WHERE created_at < $1 AND status <> 'pending' ORDER BY created_at LIMIT $2)";

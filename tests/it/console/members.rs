@@ -226,7 +226,7 @@ async fn members_without_a_verified_email_are_marked(app: App) {
     );
     admin.get_page("/o/acme/members").await.assert_contains("not verified</span>");
     let mut tx = app.db().begin().await.unwrap();
-    waypost_store::user::verify(&mut tx, &bob, app.cx().now()).await.unwrap();
+    waypost_store::user::mark_verified(&mut tx, &bob, app.cx().now()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(is_verified("bob@example.com").await, json!(true));
     admin.get_page("/o/acme/members").await.assert_lacks("not verified");

@@ -38,7 +38,7 @@ async fn create_verified_member(app: &App, org: &crate::app::Org, email: &str, r
     let browser = create_unverified_member(app, org, email, role).await;
     let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
     let mut tx = app.db().begin().await.unwrap();
-    waypost_store::user::verify(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
+    waypost_store::user::mark_verified(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
     tx.commit().await.unwrap();
     browser
 }
@@ -337,7 +337,7 @@ async fn an_invited_colleague_joins() {
     // A user with a verified account signs in and returns to the invitation.
     let member = users::find(app.cx(), &app.ops(), &org.id, "berta@example.com").await.unwrap();
     let mut tx = app.db().begin().await.unwrap();
-    waypost_store::user::verify(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
+    waypost_store::user::mark_verified(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
     tx.commit().await.unwrap();
     let path = invite_to_other().await;
     let token = path.split_once('=').unwrap().1;

@@ -42,7 +42,7 @@ async fn what_the_token_says_is_checked(stage: Stage) {
         refused(&page, why);
     }
     assert_eq!(stage.count("SELECT count(*) FROM identities").await, 0);
-    assert_eq!(stage.count("SELECT count(*) FROM upstream_tokens").await, 0);
+    assert_eq!(stage.count("SELECT count(*) FROM identity_provider_tokens").await, 0);
     // Clocks may differ a little.
     stage.provider.set().claims = json!({"exp": seconds - 30, "azp": "waypost"});
     stage.who(&stage.sign_in(&server).await).await;

@@ -69,13 +69,13 @@ async fn what_the_provider_gave_is_sealed(stage: Stage) {
     let config = stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;
     let who = stage.who(&stage.sign_in(&server).await).await;
-    let sealed = stage.text("SELECT access_token FROM upstream_tokens").await;
+    let sealed = stage.text("SELECT access_token FROM identity_provider_tokens").await;
     assert!(sealed.starts_with("v1.") && !sealed.contains("upstream-access"));
     let keyring = &stage.provider_context.keyring;
     let place = SealLocation { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-access");
     let place = SealLocation { column: "refresh_token", ..place };
-    let sealed = stage.text("SELECT refresh_token FROM upstream_tokens").await;
+    let sealed = stage.text("SELECT refresh_token FROM identity_provider_tokens").await;
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-refresh");
     let place = SealLocation { table: "oauth_configs", column: "client_secret", row: config.id.as_str() };
     let secret = config.client_secret.unwrap();
@@ -83,7 +83,7 @@ async fn what_the_provider_gave_is_sealed(stage: Stage) {
     // While a user is away.
     let request = stage.request(&server, true).await;
     let target = stage.leave(&server, &request).await;
-    let kept = stage.text("SELECT state_hash || ' ' || verifier FROM upstream_states").await;
+    let kept = stage.text("SELECT state_hash || ' ' || verifier FROM identity_provider_states").await;
     assert!(!kept.contains(&parameter(&target, "state")), "the state is kept as a hash");
     assert!(kept.contains(" v1."), "the verifier is sealed");
 }
@@ -95,7 +95,7 @@ async fn nobody_leaves_before_consent(stage: Stage) {
     let page = stage.get(&server, &format!("upstream?request={}", request.id), BROWSER).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);
     assert!(page.location.unwrap().contains("/oauth/authorize/continue?request="));
-    assert_eq!(stage.count("SELECT count(*) FROM upstream_states").await, 0);
+    assert_eq!(stage.count("SELECT count(*) FROM identity_provider_states").await, 0);
     let page = stage.get(&server, &format!("upstream?request={}", request.id), "another-browser").await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
 }

@@ -10,7 +10,7 @@ use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::server::Server;
 use waypost_ops::identity_provider::{RefreshSummary, refresh_due_tokens};
 use waypost_ops::secrets::{self, ResealSummary};
-use waypost_store::upstream_token;
+use waypost_store::identity_provider_token;
 
 use crate::stage::{Stage, stage};
 
@@ -34,7 +34,7 @@ async fn refresh(stage: &Stage) -> (u64, u64) {
 async fn kept(stage: &Stage) -> (String, Option<String>) {
     let identity = waypost_core::id::IdentityId::from_store(stage.text("SELECT id FROM identities").await);
     let mut conn = stage.ops.db().read().await.unwrap();
-    let row = upstream_token::get(&mut conn, &stage.organization, &identity).await.unwrap().unwrap();
+    let row = identity_provider_token::find(&mut conn, &stage.organization, &identity).await.unwrap().unwrap();
     let open = |column, sealed: &str| {
         let place = SealLocation { table: "upstream_tokens", column, row: identity.as_str() };
         stage.provider_context.keyring.open_text(&place, sealed).unwrap().expose().to_owned()
@@ -101,14 +101,14 @@ async fn a_sign_in_meanwhile_counts_more(stage: Stage) {
     stage.later(HOUR);
     let now = stage.cx.now();
     let mut tx = stage.ops.db().begin().await.unwrap();
-    let leased = upstream_token::lease(&mut tx, now, (now, now.plus(60_000)), 10).await.unwrap();
+    let leased = identity_provider_token::lease_expiring(&mut tx, now, (now, now.plus(60_000)), 10).await.unwrap();
     tx.commit().await.unwrap();
     let [old] = &leased[..] else { panic!("{leased:?}") };
     stage.who(&stage.sign_in(&server).await).await;
-    let late = upstream_token::UpstreamToken { access_token: "late".into(), ..old.clone() };
+    let late = identity_provider_token::IdentityProviderToken { access_token: "late".into(), ..old.clone() };
     let mut tx = stage.ops.db().begin().await.unwrap();
-    assert!(!upstream_token::refreshed(&mut tx, old, &late).await.unwrap());
-    assert!(!upstream_token::forget_refresh(&mut tx, old).await.unwrap());
+    assert!(!identity_provider_token::complete_refresh(&mut tx, old, &late).await.unwrap());
+    assert!(!identity_provider_token::discard_refresh_token(&mut tx, old).await.unwrap());
     tx.commit().await.unwrap();
     assert_eq!(kept(&stage).await.0, "upstream-access");
 }

@@ -15,8 +15,8 @@ use waypost_core::secret::hash;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_outbound::{Outbound, Purpose, Route};
-use waypost_store::upstream_state::{self, UpstreamState};
-use waypost_store::upstream_token::{self, UpstreamToken};
+use waypost_store::identity_provider_state::{self, IdentityProviderState};
+use waypost_store::identity_provider_token::{self, IdentityProviderToken};
 use waypost_store::{oauth_config, organization};
 
 use crate::identities::{Claims, EndUserIdentity};
@@ -61,7 +61,7 @@ pub async fn outbound_route(
     organization: &OrganizationId,
 ) -> Result<Route> {
     let slug = match outbound.is_limited_to_organizations(purpose) {
-        true => organization::get(&mut ops.db.read().await?, organization).await?.map(|found| found.slug),
+        true => organization::find(&mut ops.db.read().await?, organization).await?.map(|found| found.slug),
         false => None,
     };
     let names: Vec<&str> = std::iter::once(organization.as_str()).chain(slug.as_deref()).collect();
@@ -127,7 +127,7 @@ pub async fn begin_login(
     }
     let mut tx = ops.db.begin().await?;
     let config = match (&server.oauth_config_id, server.auth_type) {
-        (Some(id), AuthType::CustomOauth) => oauth_config::get(&mut tx, organization, id).await?,
+        (Some(id), AuthType::CustomOauth) => oauth_config::find(&mut tx, organization, id).await?,
         _ => None,
     };
     let config = config.ok_or_else(no_provider)?;
@@ -138,7 +138,7 @@ pub async fn begin_login(
     };
     let (state, nonce, verifier) = (random(), random(), random());
     let (state_hash, now) = (hash(&state), cx.now());
-    let row = UpstreamState {
+    let row = IdentityProviderState {
         verifier: provider_context.keyring.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
         state_hash,
         organization_id: organization.clone(),
@@ -148,7 +148,7 @@ pub async fn begin_login(
         created_at: now,
         expires_at: now.plus(LIFETIME_MS),
     };
-    upstream_state::insert(&mut tx, &row).await?;
+    identity_provider_state::insert(&mut tx, &row).await?;
     tx.commit().await?;
     Ok(PendingLogin { config, state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
 }
@@ -168,7 +168,7 @@ pub async fn finish_login(
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let state_hash = hash(state);
     let mut tx = ops.db.begin().await?;
-    let away = upstream_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
+    let away = identity_provider_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
     // Used up whatever comes now.
     tx.commit().await?;
     let away = away.ok_or_else(authorizations::not_found)?;
@@ -177,7 +177,7 @@ pub async fn finish_login(
     if server.oauth_config_id.as_ref() != Some(&away.oauth_config_id) {
         return Err(no_provider());
     }
-    let config = oauth_config::get(&mut ops.db.read().await?, organization, &away.oauth_config_id).await?;
+    let config = oauth_config::find(&mut ops.db.read().await?, organization, &away.oauth_config_id).await?;
     let config = config.ok_or_else(no_provider)?;
     let verifier = provider_context.keyring.open_text(&verifier_place(&state_hash), &away.verifier);
     Ok(LoginCallback {
@@ -206,7 +206,7 @@ pub async fn sign_in(
     let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.can_link_by_email()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
     let row = sealed(cx, provider_context, (config, &signed_in.identity_id), tokens);
-    upstream_token::put(&mut tx, &row).await?;
+    identity_provider_token::upsert(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))
 }
@@ -216,11 +216,11 @@ fn sealed(
     provider_context: &IdentityProviderContext,
     (config, identity): (&OauthConfig, &IdentityId),
     tokens: &ProviderTokens,
-) -> UpstreamToken {
+) -> IdentityProviderToken {
     let seal = |column, token: &SecretText| {
         provider_context.keyring.seal(&token_place(identity, column), token.expose().as_bytes(), &*cx.random)
     };
-    UpstreamToken {
+    IdentityProviderToken {
         identity_id: identity.clone(),
         organization_id: config.organization_id.clone(),
         oauth_config_id: config.id.clone(),
@@ -236,11 +236,11 @@ const ACCESS: &str = "access_token";
 const REFRESH: &str = "refresh_token";
 
 fn token_place<'a>(identity: &'a IdentityId, column: &'a str) -> SealLocation<'a> {
-    SealLocation { table: "upstream_tokens", column, row: identity.as_str() }
+    SealLocation { table: identity_provider_token::SEAL_LABEL, column, row: identity.as_str() }
 }
 
 fn verifier_place(state_hash: &str) -> SealLocation<'_> {
-    SealLocation { table: "upstream_states", column: "verifier", row: state_hash }
+    SealLocation { table: identity_provider_state::SEAL_LABEL, column: "verifier", row: state_hash }
 }
 
 fn no_provider() -> Error {

@@ -7,8 +7,8 @@ use waypost_core::caller::Ctx;
 use waypost_core::seal::SecretText;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_outbound::Purpose;
+use waypost_store::identity_provider_token::{self as store, IdentityProviderToken};
 use waypost_store::oauth_config;
-use waypost_store::upstream_token::{self as store, UpstreamToken};
 
 use super::{IdentityProviderContext, ProviderTokens, REFRESH, oidc_client, sealed, send, token_place};
 use crate::{Ops, oauth_configs};
@@ -54,7 +54,7 @@ pub async fn refresh_due_tokens(
     waypost_core::access::authorize_operator(&cx.caller)?;
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
-    let due = store::lease(&mut tx, now, (now.plus(AHEAD_MS), now.plus(LEASE_MS)), AT_ONCE).await?;
+    let due = store::lease_expiring(&mut tx, now, (now.plus(AHEAD_MS), now.plus(LEASE_MS)), AT_ONCE).await?;
     tx.commit().await?;
     let mut work = JoinSet::new();
     for token in due {
@@ -72,7 +72,7 @@ pub async fn refresh_due_tokens(
 }
 
 /// Refreshes one token; says in the log what failed.
-async fn one(cx: &Ctx, ops: &Ops, provider_context: &IdentityProviderContext, token: &UpstreamToken) -> bool {
+async fn one(cx: &Ctx, ops: &Ops, provider_context: &IdentityProviderContext, token: &IdentityProviderToken) -> bool {
     let identity = token.identity_id.as_str();
     let failure = match refreshed(cx, ops, provider_context, token).await {
         Ok(new) => match write(ops, token, Some(&new)).await {
@@ -96,11 +96,11 @@ async fn one(cx: &Ctx, ops: &Ops, provider_context: &IdentityProviderContext, to
 }
 
 /// Writes the `new` tokens, or that there will be none; false when a sign-in has brought others meanwhile.
-async fn write(ops: &Ops, token: &UpstreamToken, new: Option<&UpstreamToken>) -> Result<bool> {
+async fn write(ops: &Ops, token: &IdentityProviderToken, new: Option<&IdentityProviderToken>) -> Result<bool> {
     let mut tx = ops.db.begin().await?;
     let written = match new {
-        Some(new) => store::refreshed(&mut tx, token, new).await?,
-        None => store::forget_refresh(&mut tx, token).await?,
+        Some(new) => store::complete_refresh(&mut tx, token, new).await?,
+        None => store::discard_refresh_token(&mut tx, token).await?,
     };
     tx.commit().await?;
     Ok(written)
@@ -110,13 +110,13 @@ async fn refreshed(
     cx: &Ctx,
     ops: &Ops,
     provider_context: &IdentityProviderContext,
-    token: &UpstreamToken,
-) -> std::result::Result<UpstreamToken, Failure> {
+    token: &IdentityProviderToken,
+) -> std::result::Result<IdentityProviderToken, Failure> {
     let passing = |error: Error| Failure::Passing(error.to_string());
     let broken = |why: &str| Failure::Passing(why.to_owned());
     let config = async {
         let mut conn = ops.db.read().await?;
-        Ok::<_, Error>(oauth_config::get(&mut conn, &token.organization_id, &token.oauth_config_id).await?)
+        Ok::<_, Error>(oauth_config::find(&mut conn, &token.organization_id, &token.oauth_config_id).await?)
     };
     let config = config.await.map_err(passing)?.ok_or_else(|| broken("its provider is gone"))?;
     let secret =
@@ -135,7 +135,7 @@ async fn refreshed(
     Ok(sealed(cx, provider_context, (&config, &token.identity_id), &tokens))
 }
 
-fn tokens_of(answer: &impl OAuth2TokenResponse, now: Timestamp, old: &UpstreamToken) -> ProviderTokens {
+fn tokens_of(answer: &impl OAuth2TokenResponse, now: Timestamp, old: &IdentityProviderToken) -> ProviderTokens {
     let scopes = answer.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
     let lifetime = answer.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
     ProviderTokens {

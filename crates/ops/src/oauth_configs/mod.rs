@@ -68,7 +68,7 @@ pub async fn create(
     let config = changed(cx, provider_context, &plain, settings, Some(&provider))?;
     findings.extend(unusual_method(&config, &provider));
     let mut tx = ops.db.begin().await?;
-    if organization::get(&mut tx, organization).await?.is_none() {
+    if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     store::insert(&mut tx, &config).await.map_err(|error| name_taken(error, &config.name))?;
@@ -102,7 +102,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// The slugs of the servers that use a provider.
@@ -111,7 +111,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oauth
 /// As [`list`].
 pub async fn servers(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<Vec<String>> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    Ok(store::servers(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::list_server_slugs(&mut ops.db.read().await?, organization, id).await?)
 }
 
 /// Changes what is set. Whatever the provider has to say in it, it is looked at again before.
@@ -143,13 +143,13 @@ pub async fn update(
     }
     new.updated_at = cx.now();
     let mut tx = ops.db.begin().await?;
-    if store::get(&mut tx, organization, &old.id).await?.ok_or_else(not_found)? != *old {
+    if store::find(&mut tx, organization, &old.id).await?.ok_or_else(not_found)? != *old {
         let message = "Somebody else changed this provider at the same moment. Look at it, and try again.";
         return Err(Error::new(Code::Conflict, message));
     }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
     if issuer_of(&new) != issuer_of(old) {
-        oauth_grant::revoke_of_provider(&mut tx, organization, &new.id, "sign_in_changed", cx.now()).await?;
+        oauth_grant::revoke_for_provider(&mut tx, organization, &new.id, "sign_in_changed", cx.now()).await?;
     }
     let entry = Entry { action: "oauth_config.update", target: new.id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
@@ -164,8 +164,8 @@ pub async fn update(
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<()> {
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let config = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    let servers = store::servers(&mut tx, organization, id).await?;
+    let config = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let servers = store::list_server_slugs(&mut tx, organization, id).await?;
     if !servers.is_empty() {
         let servers = servers.join("`, `");
         let message = format!("Servers sign their users in with this provider: `{servers}`. Change them first.");
@@ -211,7 +211,7 @@ pub async fn check(
 /// The provider that `text` names, by id or by name.
 pub(crate) async fn named(conn: &mut Conn, organization: &OrganizationId, text: &str) -> Result<Option<OauthConfig>> {
     if let Ok(id) = text.parse::<OauthConfigId>()
-        && let Some(config) = store::get(conn, organization, &id).await?
+        && let Some(config) = store::find(conn, organization, &id).await?
     {
         return Ok(Some(config));
     }

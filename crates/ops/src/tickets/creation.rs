@@ -8,7 +8,7 @@ use waypost_core::progress::{Attempt, AttemptState};
 use waypost_core::server::{Server, Support};
 use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, Priority, Ticket, TicketOrigin, TicketStatus, TicketStep};
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_store::ticket::{self as store, Named, Opener};
+use waypost_store::ticket::{self as store, Opener, TicketDetails};
 use waypost_store::{Conn, Tx, end_user, progress, ticket_digest};
 
 use super::limits::{self, LimitCheck};
@@ -78,7 +78,7 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
             let named = insert(cx, &mut tx, &counted, asked).await?;
             if hosting.ops.notifications.is_enabled() {
                 let new = (&server.id, &named.ticket.id);
-                ticket_digest::add(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
+                ticket_digest::schedule(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
             }
             named.ticket
         }
@@ -96,7 +96,7 @@ async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicke
     let Err(refused) = counted.peek(&mut conn).await else { return Ok(()) };
     let (server, since) = (counted.server, Timestamp(0));
     let texts = (new.title.as_str(), new.problem.as_str());
-    if store::is_repeated(&mut conn, &server.organization_id, &server.id, texts, since).await? {
+    if store::is_duplicate(&mut conn, &server.organization_id, &server.id, texts, since).await? {
         return Ok(());
     }
     Err(refused)
@@ -178,7 +178,7 @@ async fn address(
     let Some(end_user) = end_user else {
         return Ok(play.email.as_ref().map(|email| (email.address.clone(), false)));
     };
-    let verified = end_user::profile(conn, organization, end_user).await?.and_then(|profile| profile.email);
+    let verified = end_user::find_profile(conn, organization, end_user).await?.and_then(|profile| profile.email);
     if let Some(email) = &play.email {
         let proved = verified.is_some_and(|verified| waypost_core::email::key(&verified) == email.key);
         return Ok(Some((email.address.clone(), proved)));
@@ -186,7 +186,7 @@ async fn address(
     if let Some(verified) = verified {
         return Ok(Some((verified, true)));
     }
-    Ok(end_user::claimed_email(conn, organization, end_user).await?.map(|address| (address, false)))
+    Ok(end_user::find_claimed_email(conn, organization, end_user).await?.map(|address| (address, false)))
 }
 
 /// The ticket that this call opened before, when it waits for an address; it gets the one that is known now, and so do
@@ -200,7 +200,7 @@ async fn repeated(
 ) -> Result<Option<Ticket>> {
     let (opener, since) = match end_user {
         Some(id) => (Opener::EndUser(id), Timestamp(0)),
-        None => (Opener::Unknown(&server.id), cx.now().plus(-REPEAT_MS)),
+        None => (Opener::Unidentified(&server.id), cx.now().plus(-REPEAT_MS)),
     };
     let mut same = None;
     for named in store::list_without_email(tx, &server.organization_id, opener, since).await? {
@@ -220,7 +220,7 @@ async fn repeated(
     Ok(same)
 }
 
-async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, asked: TicketInput) -> Result<Named> {
+async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, asked: TicketInput) -> Result<TicketDetails> {
     let (server, now) = (counted.server, cx.now());
     let organization = &server.organization_id;
     // First: the counter is locked from here on, so that nobody slips past the limit.
@@ -250,11 +250,11 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, asked: TicketIn
     };
     store::insert(tx, &ticket).await?;
     if let Some(client) = counted.client {
-        store::set_client(tx, organization, &ticket.id, client).await?;
+        store::set_client_network(tx, organization, &ticket.id, client).await?;
     }
     record(cx, tx, organization, opened_entry(&ticket)).await?;
     let server = Some(server.name.clone());
-    let named = Named { ticket, server, end_user: None, assignee: None, is_walkthrough_deleted: false };
+    let named = TicketDetails { ticket, server, end_user: None, assignee: None, is_walkthrough_deleted: false };
     events::created(cx, tx, &named).await?;
     Ok(named)
 }

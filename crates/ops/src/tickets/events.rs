@@ -6,12 +6,12 @@ use waypost_core::caller::Ctx;
 use waypost_core::ticket::{Ticket, TicketComment};
 use waypost_core::webhook::WebhookEvent;
 use waypost_store::Tx;
-use waypost_store::ticket::Named;
+use waypost_store::ticket::TicketDetails;
 
 use crate::webhooks::{self, Event};
 
 /// A ticket was opened.
-pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> {
+pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
     let ticket = &named.ticket;
     let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
     let text = format!("New ticket #{}{of}: {}", ticket.number, ticket.title);
@@ -19,7 +19,7 @@ pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> 
 }
 
 /// A ticket changed.
-pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> {
+pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
     let ticket = &named.ticket;
     let (status, priority) = (ticket.status.label().to_lowercase(), ticket.priority.label().to_lowercase());
     let text = format!("Ticket #{} is {status}, priority {priority}: {}", ticket.number, ticket.title);
@@ -27,7 +27,7 @@ pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> 
 }
 
 /// Somebody of the team wrote on a ticket.
-pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &Named, comment: &TicketComment) -> Result<()> {
+pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &TicketDetails, comment: &TicketComment) -> Result<()> {
     let ticket = &named.ticket;
     let what = if comment.internal { "Note on" } else { "Answer to" };
     let text = format!("{what} ticket #{}: {}", ticket.number, ticket.title);
@@ -53,7 +53,7 @@ async fn enqueue_event(
     webhooks::enqueue(cx, tx, &ticket.organization_id, &news).await
 }
 
-fn data(named: &Named) -> Value {
+fn data(named: &TicketDetails) -> Value {
     let ticket = &named.ticket;
     let walkthrough = ticket.origin.as_ref().map(|place| {
         let step =

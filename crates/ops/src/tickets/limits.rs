@@ -53,7 +53,7 @@ impl LimitCheck<'_> {
     /// Checks the limits without a transaction, so that a flood of tickets does not occupy the writer.
     pub(super) async fn peek(&self, conn: &mut Conn) -> Result<()> {
         if let Some(client) = self.client {
-            let count = system::peek_tickets_of_client(conn, client, self.now.plus(-HOUR_MS)).await?;
+            let count = system::count_tickets_from_network(conn, client, self.now.plus(-HOUR_MS)).await?;
             self.address_limit(count)?;
         }
         self.server_limit(conn).await
@@ -62,16 +62,16 @@ impl LimitCheck<'_> {
     /// Checks the limits for the ticket that `tx` is about to insert. `tx` holds the lock of the organisation's numbers.
     pub(super) async fn check(&self, tx: &mut Tx, end_user: Option<&EndUserId>) -> Result<()> {
         if let Some(client) = self.client {
-            let count = system::count_tickets_of_client(tx, client, self.now.plus(-HOUR_MS)).await?;
+            let count = system::lock_and_count_tickets_from_network(tx, client, self.now.plus(-HOUR_MS)).await?;
             self.address_limit(count)?;
         }
         self.server_limit(tx).await?;
         let (opener, most, reason) = match end_user {
             Some(id) => (Opener::EndUser(id), MAX_PER_DAY, "user"),
-            None => (Opener::Unknown(&self.server.id), MAX_UNKNOWN_PER_DAY, "unknown_users"),
+            None => (Opener::Unidentified(&self.server.id), MAX_UNKNOWN_PER_DAY, "unknown_users"),
         };
         let since = self.now.plus(-DAY_MS);
-        if store::count_since(tx, &self.server.organization_id, opener, since).await? >= most {
+        if store::count_for_opener(tx, &self.server.organization_id, opener, since).await? >= most {
             let message = "Too many support tickets within a day. The team has the ones before; try again tomorrow.";
             return Err(refused(reason, message));
         }
@@ -89,7 +89,7 @@ impl LimitCheck<'_> {
 
     async fn server_limit(&self, conn: &mut Conn) -> Result<()> {
         let (organization, id) = (&self.server.organization_id, &self.server.id);
-        let count = store::count_of_server(conn, organization, id, self.now.plus(-HOUR_MS)).await?;
+        let count = store::count_for_server(conn, organization, id, self.now.plus(-HOUR_MS)).await?;
         if is_reached(count, self.limits.per_server) {
             let message = "This server got too many support tickets within an hour. Tell the user to try again in an hour, or \
                            to contact the team in another way.";

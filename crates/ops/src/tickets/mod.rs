@@ -14,7 +14,7 @@ use waypost_core::organization::Member;
 use waypost_core::ticket::{MAX_BULK, Priority, Ticket, TicketStatus};
 use waypost_core::{Code, Error, Result};
 use waypost_store::ticket as store;
-pub use waypost_store::ticket::{Filter, Named};
+pub use waypost_store::ticket::{TicketDetails, TicketFilter};
 use waypost_store::{Tx, organization, user};
 
 use crate::Ops;
@@ -30,7 +30,7 @@ const OF_END_USER: i64 = 100;
 #[derive(Debug, Clone, Default)]
 pub struct TicketListQuery {
     /// Which ones.
-    pub filter: Filter,
+    pub filter: TicketFilter,
     /// So many at most, 1 to 200; 50 when absent.
     pub limit: Option<u32>,
     /// `next_cursor` of the page before.
@@ -41,7 +41,7 @@ pub struct TicketListQuery {
 #[derive(Debug, Clone)]
 pub struct TicketPage {
     /// The tickets.
-    pub items: Vec<Named>,
+    pub items: Vec<TicketDetails>,
     /// Where the next page begins; none on the last one.
     pub next_cursor: Option<String>,
 }
@@ -65,7 +65,7 @@ pub struct BulkResult {
     /// The ticket's id, as it was given.
     pub id: String,
     /// The ticket, or why it did not change.
-    pub result: Result<Named>,
+    pub result: Result<TicketDetails>,
 }
 
 /// The text of a search as the store looks for it; none when nothing is left of it.
@@ -106,10 +106,10 @@ pub async fn count_by_status(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &TicketFilter,
 ) -> Result<Vec<(TicketStatus, u64)>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    let found = store::counts(&mut ops.db.read().await?, organization, filter).await?;
+    let found = store::count_by_status(&mut ops.db.read().await?, organization, filter).await?;
     let count = |status| found.iter().find(|(own, _)| *own == status).map_or(0, |(_, count)| *count);
     Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
 }
@@ -123,18 +123,18 @@ pub async fn list_for_end_user(
     ops: &Ops,
     organization: &OrganizationId,
     end_user: &EndUserId,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<TicketDetails>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    Ok(store::list_of_end_user(&mut ops.db.read().await?, organization, end_user, OF_END_USER).await?)
+    Ok(store::list_for_end_user(&mut ops.db.read().await?, organization, end_user, OF_END_USER).await?)
 }
 
 /// One ticket.
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Named> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<TicketDetails> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
 /// The members who can have a ticket, by address.
@@ -163,10 +163,10 @@ pub async fn update(
     organization: &OrganizationId,
     (id, revision): (&TicketId, Option<u32>),
     change: &TicketPatch,
-) -> Result<Named> {
+) -> Result<TicketDetails> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let before = store::get_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let before = store::find_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
     if let Some(seen) = revision.filter(|seen| *seen != before.ticket.revision) {
         let message = format!(
             "The ticket has changed meanwhile: it is at revision {}, you saw {seen}. Read it again.",
@@ -185,7 +185,7 @@ pub async fn update(
     let entry =
         Entry { action: "ticket.update", target: id.as_str(), detail: events::changes(&before.ticket, &ticket) };
     record(cx, &mut tx, organization, entry).await?;
-    let named = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let named = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     events::updated(cx, &mut tx, &named).await?;
     for notice in notices(cx, &mut tx, &before, &named).await? {
         ops.notifications.enqueue(cx, &mut tx, &notice).await?;
@@ -214,17 +214,17 @@ async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &TicketPatch)
 
 async fn member(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Result<UserId> {
     let found = match text.parse::<UserId>() {
-        Ok(id) => user::get_member(tx, organization, &id).await?,
+        Ok(id) => user::find_member(tx, organization, &id).await?,
         Err(_) if text.contains('\0') => None,
-        Err(_) => user::find_member(tx, organization, &email::key(text)).await?,
+        Err(_) => user::find_member_by_email(tx, organization, &email::key(text)).await?,
     };
     let refused = || Error::invalid("assignee_id", "`assignee_id` is no member of this organisation.");
     Ok(found.ok_or_else(refused)?.user_id)
 }
 
-async fn notices(cx: &Ctx, tx: &mut Tx, before: &Named, now: &Named) -> Result<Vec<Notification>> {
+async fn notices(cx: &Ctx, tx: &mut Tx, before: &TicketDetails, now: &TicketDetails) -> Result<Vec<Notification>> {
     let mut all = Vec::new();
-    let Some(whose) = organization::get(tx, &now.ticket.organization_id).await? else { return Ok(all) };
+    let Some(whose) = organization::find(tx, &now.ticket.organization_id).await? else { return Ok(all) };
     let notice = |kind, to: Vec<String>| Notification {
         kind,
         to,
@@ -286,7 +286,12 @@ pub(crate) async fn add_email_to_open_tickets(
 }
 
 /// Gives a ticket that waits for an address one.
-async fn add_email(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&str, bool)) -> Result<Named> {
+async fn add_email(
+    cx: &Ctx,
+    tx: &mut Tx,
+    named: TicketDetails,
+    (address, verified): (&str, bool),
+) -> Result<TicketDetails> {
     let mut ticket = named.ticket.clone();
     ticket.set_email(address.to_owned(), verified);
     ticket.revision += 1;
@@ -295,7 +300,7 @@ async fn add_email(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&s
     let (id, detail) = (ticket.id.clone(), events::changes(&named.ticket, &ticket));
     let entry = Entry { action: "ticket.update", target: id.as_str(), detail };
     record(cx, tx, &ticket.organization_id, entry).await?;
-    let named = Named { ticket, ..named };
+    let named = TicketDetails { ticket, ..named };
     events::updated(cx, tx, &named).await?;
     Ok(named)
 }

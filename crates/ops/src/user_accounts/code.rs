@@ -9,8 +9,8 @@ use waypost_core::id::{OrganizationId, UserCodeId};
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
-use waypost_store::email_code::{Open, Proof, Tried};
-use waypost_store::user_code::{self, Key, NewCode};
+use waypost_store::email_code::{CodeCheck, CodeProof, PendingCode};
+use waypost_store::user_code::{self, NewUserCode, UserCodeKey};
 use waypost_store::{Tx, system};
 
 use super::limits::check_account;
@@ -107,7 +107,7 @@ impl UserAccounts {
         let now = cx.now();
         let id = UserCodeId::new(now, &*cx.random);
         let code = codes::new(&*cx.random);
-        let row = NewCode {
+        let row = NewUserCode {
             id: &id,
             email: &email.address,
             email_key: &email.key,
@@ -121,7 +121,7 @@ impl UserAccounts {
         let mut tx = self.ops.db.begin().await?;
         self.count(cx, &mut tx, (AttemptKind::Code, &email.key)).await?;
         user_code::insert(&mut tx, &row).await?;
-        let organization_id = system::find_organization_of_address(&mut tx, &email.key).await?;
+        let organization_id = system::find_organization_by_email(&mut tx, &email.key).await?;
         tx.commit().await?;
         let has_user = !admitted.accounts.is_empty();
         Ok(IssuedUserCode { id, code, email: email.address, purpose: asked.purpose, has_user, organization_id })
@@ -144,10 +144,10 @@ impl UserAccounts {
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it cannot be entered any more, or not there.
-    pub async fn get_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<Open> {
+    pub async fn get_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<PendingCode> {
         let id = id.parse().map_err(|_| codes::gone())?;
-        let key = Key { id: &id, browser_hash: &hash(cookie) };
-        user_code::find_open(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
+        let key = UserCodeKey { id: &id, browser_hash: &hash(cookie) };
+        user_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
     }
 
     /// Signs in with a code: it proves the address. Whoever signs up becomes a user; a new password ends all sessions
@@ -172,10 +172,10 @@ impl UserAccounts {
             Err(error) => return Err(error),
         };
         let id = entered.id.parse().map_err(|_| codes::gone())?;
-        let key = Key { id: &id, browser_hash: &hash(entered.cookie) };
+        let key = UserCodeKey { id: &id, browser_hash: &hash(entered.cookie) };
         let code_hash = codes::hash(&self.secret, &id, &code);
         // Only for a right code is a password hashed.
-        let is_right = user_code::is_right(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
+        let is_right = user_code::is_correct(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
         let (mut called, mut new_hash) = (None, None);
         match open.purpose {
             CodePurpose::SignIn => {}
@@ -187,10 +187,10 @@ impl UserAccounts {
             CodePurpose::Reset => {}
         }
         let mut tx = self.ops.db.begin().await?;
-        let tried = user_code::enter(&mut tx, key, &code_hash, cx.now()).await?;
+        let tried = user_code::verify(&mut tx, key, &code_hash, cx.now()).await?;
         let mut proof = match tried {
-            Tried::Right(proof) => proof,
-            Tried::Wrong { left } => {
+            CodeCheck::Accepted(proof) => proof,
+            CodeCheck::Rejected { attempts_left: left } => {
                 // The try counts.
                 let email_key = email::key(&open.email);
                 sign_ins::failed(cx, &mut tx, &email_key, (browser, "code")).await?;
@@ -198,7 +198,7 @@ impl UserAccounts {
                 self.is_counted(cx, &email_key, browser);
                 return Err(codes::wrong(left));
             }
-            Tried::Gone => return Err(codes::gone()),
+            CodeCheck::Invalid => return Err(codes::gone()),
         };
         if open.purpose == CodePurpose::Reset && new_hash.is_none() {
             // Nothing is committed: the code can still be entered.
@@ -227,7 +227,7 @@ impl UserAccounts {
         }
         let mut tx = self.ops.db.begin().await?;
         let address = match id.parse() {
-            Ok(id) => user_code::address_of(&mut tx, &id).await?,
+            Ok(id) => user_code::find_email_key(&mut tx, &id).await?,
             Err(_) => None,
         };
         if let Some(email_key) = address {
@@ -248,7 +248,7 @@ impl UserAccounts {
         &self,
         cx: &Ctx,
         tx: &mut Tx,
-        proof: &Proof,
+        proof: &CodeProof,
         name: Option<String>,
     ) -> Result<Option<Verified>> {
         let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };

@@ -47,7 +47,7 @@ impl UserAccounts {
         let mut conn = self.ops.db.read().await?;
         let invitation = find(cx, &mut conn, token).await?;
         let invited_by = match invitation.invited_by.parse::<UserId>() {
-            Ok(id) => store::get(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
+            Ok(id) => store::find(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
             Err(_) => None,
         };
         Ok(InvitationDetails { invitation, invited_by })
@@ -62,7 +62,7 @@ impl UserAccounts {
         let user = authorize_user(&cx.caller)?;
         let mut tx = self.ops.db.begin().await?;
         let invitation = find(cx, &mut tx, token).await?;
-        let user = store::get(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
+        let user = store::find(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
         if email::key(&user.email) != invitation.email_key {
             let message = format!("This invitation is for {}. Sign in with that address.", invitation.email);
             return Err(Error::new(Code::Forbidden, message));
@@ -121,7 +121,7 @@ impl UserAccounts {
             return verified.ok_or_else(|| Error::new(Code::Forbidden, CLOSED));
         }
         let organization = &invitation.organization.id;
-        if store::find_member(tx, organization, &email.key).await?.is_some_and(|member| member.is_verified) {
+        if store::find_member_by_email(tx, organization, &email.key).await?.is_some_and(|member| member.is_verified) {
             return Err(has_one());
         }
         // The operator may have made an account for the organisation that nobody has used yet.
@@ -161,7 +161,7 @@ async fn become_member(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user:
     let detail = json!({ "email": user.email, "role": invitation.role.as_str(), "invited_by": invitation.invited_by });
     let entry = Entry { action: "invitation.accept", target: invitation.id.as_str(), detail: detail.clone() };
     record(&cx, tx, organization, entry).await?;
-    if store::get_member(tx, organization, &user.id).await?.is_none() {
+    if store::find_member(tx, organization, &user.id).await?.is_none() {
         store::add_member(tx, organization, &user.id, invitation.role, cx.now()).await?;
         let entry = Entry { action: "member.create", target: user.id.as_str(), detail };
         record(&cx, tx, organization, entry).await?;

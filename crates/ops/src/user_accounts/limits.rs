@@ -4,7 +4,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::email;
 use waypost_core::organization::User;
 use waypost_core::{Error, Result};
-use waypost_store::user::Credentials;
+use waypost_store::user::UserCredentials;
 use waypost_store::{Tx, sign_in_attempt, system, user as store};
 
 use super::UserAccounts;
@@ -15,7 +15,7 @@ use crate::user_sessions::Browser;
 /// An attempt that was counted, with the accounts of its address.
 pub(super) struct Admitted {
     /// The accounts.
-    pub(super) accounts: Vec<Credentials>,
+    pub(super) accounts: Vec<UserCredentials>,
     /// What was counted.
     pub(super) counted: CountedAttempt,
     /// Whether the account has used up its attempts of this day.
@@ -49,7 +49,7 @@ impl UserAccounts {
         let claimed = self.claimed(cx, email_key, browser.device);
         let early = if claimed.is_none() { Some(begin(None)?) } else { None };
         let mut conn = self.ops.db.read().await?;
-        let accounts = system::find_accounts(&mut conn, email_key).await?;
+        let accounts = system::list_accounts(&mut conn, email_key).await?;
         let attempts = sign_in_attempt::count(&mut conn, &slot(&self.secret, kind, email_key), cx.now()).await?;
         drop(conn);
         let is_current = |device: &Device| {
@@ -65,13 +65,13 @@ impl UserAccounts {
 
     /// Counts an attempt at the account of an address for this day, whether there is one or not.
     pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, (kind, email_key): (AttemptKind, &str)) -> Result<()> {
-        sign_in_attempt::add(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
+        sign_in_attempt::increment(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
         Ok(())
     }
 
     /// The cookie of a browser that has just signed in.
     pub(super) async fn new_device(&self, cx: &Ctx, tx: &mut Tx, user: &User) -> Result<String> {
-        let found = store::credentials(tx, &user.id).await?;
+        let found = store::find_credentials(tx, &user.id).await?;
         let password_hash = found.and_then(|found| found.password_hash);
         let account = (&*email::key(&user.email), password_hash.as_deref());
         Ok(devices::issue(&self.secret, &*cx.random, account, cx.now()))

@@ -12,7 +12,7 @@ use waypost_core::organization::User;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, Timestamp, email, name};
 use waypost_store::user as store;
-use waypost_store::user_code::{self, NewLink};
+use waypost_store::user_code::{self, NewUserLink};
 
 use super::{AccountDetails, NewUserSession, UserAccounts, record_of_user, set_password};
 use crate::Ops;
@@ -51,14 +51,14 @@ pub async fn create_account_link(
 ) -> Result<AccountLink> {
     authorize_operator(&cx.caller)?;
     let mut tx = ops.db.begin().await?;
-    store::get_member(&mut tx, organization, user).await?.ok_or_else(|| Error::not_found("member"))?;
-    let user = store::get(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
+    store::find_member(&mut tx, organization, user).await?.ok_or_else(|| Error::not_found("member"))?;
+    let user = store::find(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
     let mut bytes = [0_u8; TOKEN_BYTES];
     cx.random.fill(&mut bytes);
     let token = BASE64URL_NOPAD.encode(&bytes);
     let now = cx.now();
     let expires_at = now.plus(LIFETIME_MS);
-    let link = NewLink {
+    let link = NewUserLink {
         id: &UserCodeId::new(now, &*cx.random),
         user: &user.id,
         email: &user.email,
@@ -85,7 +85,7 @@ pub async fn create_first_account_link(
     user: &UserId,
 ) -> Result<Option<AccountLink>> {
     authorize_operator(&cx.caller)?;
-    let found = store::credentials(&mut ops.db.read().await?, user).await?;
+    let found = store::find_credentials(&mut ops.db.read().await?, user).await?;
     if found.is_some_and(|found| found.user.verified_at.is_some() || found.password_hash.is_some()) {
         return Ok(None);
     }
@@ -100,7 +100,7 @@ impl UserAccounts {
     pub async fn get_account_link_user(&self, cx: &Ctx, token: &str) -> Result<User> {
         let mut conn = self.ops.db.read().await?;
         let Some(id) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(gone()) };
-        store::get(&mut conn, &id).await?.ok_or_else(gone)
+        store::find(&mut conn, &id).await?.ok_or_else(gone)
     }
 
     /// Sets name and password of the user that a link is for, ends the sessions that they had, and signs them in.
@@ -120,7 +120,7 @@ impl UserAccounts {
         let mut tx = self.ops.db.begin().await?;
         let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(gone)?;
         store::set_name(&mut tx, &id, &name).await?;
-        let user = store::get(&mut tx, &id).await?.ok_or_else(gone)?;
+        let user = store::find(&mut tx, &id).await?.ok_or_else(gone)?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
         let session = self.sign_in(cx, &mut tx, &user, (browser, "link")).await?;
         tx.commit().await?;

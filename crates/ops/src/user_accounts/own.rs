@@ -52,7 +52,7 @@ pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &Organization
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.db.begin().await?;
     let owners = store::lock_owners(&mut tx, organization).await?;
-    let member = store::get_member(&mut tx, organization, user).await?;
+    let member = store::find_member(&mut tx, organization, user).await?;
     let member = member.ok_or_else(|| Error::not_found("organisation"))?;
     if owners.as_slice() == [user.clone()] {
         let message = "You are the last owner. Make another member the owner first, or delete the organisation.";
@@ -74,7 +74,7 @@ impl UserAccounts {
     /// `forbidden` for everybody but a user who acts for themselves.
     pub async fn has_password(&self, cx: &Ctx) -> Result<bool> {
         let user = authorize_user(&cx.caller)?;
-        let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
+        let found = store::find_credentials(&mut self.ops.db.read().await?, user).await?;
         Ok(found.is_some_and(|found| found.password_hash.is_some()))
     }
 
@@ -92,7 +92,7 @@ impl UserAccounts {
         browser: Browser<'_>,
     ) -> Result<PasswordChange> {
         let user = authorize_user(&cx.caller)?;
-        let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
+        let found = store::find_credentials(&mut self.ops.db.read().await?, user).await?;
         let found = found.ok_or_else(|| Error::not_found("user"))?;
         if found.password_hash.is_some() {
             let email_key = email::key(&found.user.email);
@@ -108,7 +108,7 @@ impl UserAccounts {
         }
         let hash = self.hash(cx, browser.address, ("new_password", new_password), &found.user.email).await?;
         let mut tx = self.ops.db.begin().await?;
-        let now = store::credentials(&mut tx, user).await?;
+        let now = store::find_credentials(&mut tx, user).await?;
         if now.is_none_or(|now| now.password_hash != found.password_hash) {
             return Err(wrong());
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
 use waypost_core::{Error, Result};
-use waypost_store::user::Credentials;
+use waypost_store::user::UserCredentials;
 use waypost_store::{Tx, system, user as store, user_session};
 
 use super::limits::{Admitted, check_account};
@@ -55,7 +55,8 @@ impl UserAccounts {
                 return Err(error);
             }
         };
-        let is_right = |account: &Credentials| account.password_hash.as_ref().is_some_and(|hash| right.contains(hash));
+        let is_right =
+            |account: &UserCredentials| account.password_hash.as_ref().is_some_and(|hash| right.contains(hash));
         let fitting: Vec<_> = accounts.iter().filter(|account| is_right(account)).collect();
         if fitting.is_empty() {
             self.password_failed(cx, &email.key, browser).await?;
@@ -63,7 +64,7 @@ impl UserAccounts {
         }
         let mut tx = self.ops.db.begin().await?;
         let account = choose(&mut tx, &fitting, typed.organization).await?.ok_or_else(wrong)?;
-        let now = store::credentials(&mut tx, &account.user.id).await?;
+        let now = store::find_credentials(&mut tx, &account.user.id).await?;
         if now.is_none_or(|now| now.password_hash != account.password_hash) {
             // It was changed while it was checked.
             return Err(wrong());
@@ -95,7 +96,7 @@ impl UserAccounts {
         address: &str,
     ) -> Result<String> {
         let Email { key, .. } = email::parse(address)?;
-        let accounts = system::find_accounts(&mut self.ops.db.read().await?, &key).await?;
+        let accounts = system::list_accounts(&mut self.ops.db.read().await?, &key).await?;
         let like = accounts.into_iter().find_map(|account| account.password_hash);
         let local = address.split('@').next().unwrap_or_default();
         let about = [address, local, "waypost"];
@@ -108,13 +109,13 @@ pub(crate) fn wrong() -> Error {
 }
 
 /// The account to sign in to, of those that the password fits, the verified one first.
-async fn choose<'a>(tx: &mut Tx, fitting: &[&'a Credentials], slug: &str) -> Result<Option<&'a Credentials>> {
+async fn choose<'a>(tx: &mut Tx, fitting: &[&'a UserCredentials], slug: &str) -> Result<Option<&'a UserCredentials>> {
     let first = fitting.first().copied();
     if slug.is_empty() || fitting.len() < 2 || first.is_some_and(|account| account.user.verified_at.is_some()) {
         return Ok(first);
     }
     for account in fitting {
-        let memberships = user_session::memberships(tx, &account.user.id).await.map_err(Error::from)?;
+        let memberships = user_session::list_memberships(tx, &account.user.id).await.map_err(Error::from)?;
         if memberships.iter().any(|it| it.organization.slug == slug) {
             return Ok(Some(account));
         }

@@ -10,7 +10,7 @@ use waypost_core::organization::{SignUpPolicy, User};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
-use waypost_store::open_rows::{self, Bounds, Table};
+use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
@@ -23,7 +23,7 @@ use crate::user_sessions::Browser;
 /// A user has this long to sign in at the provider.
 const LIFETIME_MS: i64 = 15 * 60 * 1_000;
 /// Users who are kept while they are away: an office behind one address, and the users of a large installation.
-const BOUNDS: Bounds = Bounds { per_network: 300, per_place: 5_000, share: 100 };
+const BOUNDS: RowLimits = RowLimits { per_network: 300, per_scope: 5_000, share: 100 };
 /// Random bytes in a state, a nonce, a verifier.
 const RANDOM_BYTES: usize = 32;
 
@@ -94,7 +94,7 @@ impl UserAccounts {
         };
         let mut tx = self.ops.db.begin().await?;
         let network = stored_network(&self.secret, client);
-        open_rows::make_room(&mut tx, Table::UserSignIns, (provider, &network), BOUNDS).await?;
+        open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, (provider, &network), BOUNDS).await?;
         user_sign_in::insert(&mut tx, &row, &network).await?;
         tx.commit().await?;
         Ok(PendingUserLogin { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
@@ -147,7 +147,7 @@ impl UserAccounts {
     async fn provider_failed(&self, cx: &Ctx, vouched: &ProviderIdentity, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.db.begin().await?;
         let linked = match user_identity::find(&mut tx, &vouched.issuer, &vouched.subject).await? {
-            Some(id) => store::get(&mut tx, &id).await?.map(|user| user.email),
+            Some(id) => store::find(&mut tx, &id).await?.map(|user| user.email),
             None => None,
         };
         let address = linked.or_else(|| vouched.email.clone()).unwrap_or_default();
@@ -159,7 +159,7 @@ impl UserAccounts {
         let mut tx = self.ops.db.begin().await?;
         let key = (vouched.issuer.as_str(), vouched.subject.as_str());
         let known = match user_identity::find(&mut tx, key.0, key.1).await? {
-            Some(id) => store::get(&mut tx, &id).await?.filter(|user| user.verified_at.is_some()),
+            Some(id) => store::find(&mut tx, &id).await?.filter(|user| user.verified_at.is_some()),
             None => None,
         };
         let Verified { user, revoked } = match known {
@@ -198,7 +198,7 @@ impl UserAccounts {
 /// The password and the sessions of a verified account end when a provider vouches for its address for the first time:
 /// accounts from before version 20 of the schema may have been verified by a link that another person could read.
 async fn forget_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
-    let found = store::credentials(tx, &user.id).await?;
+    let found = store::find_credentials(tx, &user.id).await?;
     if found.is_none_or(|found| found.password_hash.is_none()) {
         return Ok(());
     }

@@ -91,7 +91,7 @@ impl UserAccounts {
 
 async fn own_the_ownerless(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-    for organization in system::organizations_without_owner(tx).await? {
+    for organization in system::list_organizations_without_owner(tx).await? {
         let detail = json!({ "email": user.email, "role": Role::Owner.as_str(), "by": "set_up" });
         let entry = if store::set_role(tx, &organization, &user.id, Role::Owner).await? {
             Entry { action: "member.update", target: user.id.as_str(), detail }

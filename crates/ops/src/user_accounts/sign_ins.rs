@@ -34,9 +34,9 @@ pub(super) async fn succeeded(cx: &Ctx, tx: &mut Tx, user: &User, how: (Browser<
 /// Counts that somebody failed to sign in to the accounts of an address, and records it unless there were many within the
 /// hour. Costs three statements whatever accounts there are.
 pub(super) async fn failed(cx: &Ctx, tx: &mut Tx, email_key: &str, how: (Browser<'_>, &'static str)) -> Result<()> {
-    let counts: BTreeMap<_, _> = system::count_failed_sign_ins(tx, email_key, cx.now()).await?.into_iter().collect();
+    let counts: BTreeMap<_, _> = system::record_failed_sign_in(tx, email_key, cx.now()).await?.into_iter().collect();
     let mut events = Vec::new();
-    for (user, organization) in system::organizations_of_address(tx, email_key).await? {
+    for (user, organization) in system::list_organizations_by_email(tx, email_key).await? {
         let Some(count) = counts.get(&user).copied().filter(|count| is_recorded(*count)) else { continue };
         let mut detail = detail(cx, how);
         detail["failures_within_an_hour"] = count.into();

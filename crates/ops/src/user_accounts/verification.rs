@@ -9,7 +9,7 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::email::Email;
 use waypost_core::id::UserId;
 use waypost_core::organization::User;
-use waypost_store::user_account::{self, Revoked};
+use waypost_store::user_account::{self, RevocationCounts};
 use waypost_store::{Tx, system, user as store};
 
 use super::{new_user, record_of_user};
@@ -41,7 +41,7 @@ pub(super) async fn verify_address(
             return Ok(None);
         }
         let user = new_user(cx, tx, email, (name.as_deref(), None)).await?;
-        store::verify(tx, &user.id, cx.now()).await?;
+        store::mark_verified(tx, &user.id, cx.now()).await?;
         return Ok(Some(Verified { user: User { verified_at: Some(cx.now()), ..user }, revoked: false }));
     };
     let unverified: Vec<_> = accounts.into_iter().filter(|account| account.user.verified_at.is_none()).collect();
@@ -53,8 +53,8 @@ pub(super) async fn verify_address(
             user_account::merge(tx, id, &first.id).await?;
         }
     }
-    store::verify(tx, &first.id, cx.now()).await?;
-    let user = store::get(tx, &first.id).await?.ok_or_else(|| waypost_core::Error::not_found("user"))?;
+    store::mark_verified(tx, &first.id, cx.now()).await?;
+    let user = store::find(tx, &first.id).await?.ok_or_else(|| waypost_core::Error::not_found("user"))?;
     Ok(Some(Verified { user: named(tx, user, name).await?, revoked }))
 }
 
@@ -67,8 +67,9 @@ async fn named(tx: &mut Tx, user: User, name: Option<String>) -> Result<User> {
 /// Revokes what an unverified account created, as `owner`, who has just proved the address. Returns whether there was anything.
 async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<bool> {
     let cx = cx.with_caller(Caller::User { user_id: owner.id.clone() });
-    let Revoked { passwords, sessions, identities } = user_account::revoke(tx, &account.id, cx.now()).await?;
-    let keys = user_account::delete_keys(tx, account.id.as_str()).await?;
+    let RevocationCounts { passwords, sessions, identities } =
+        user_account::revoke_access(tx, &account.id, cx.now()).await?;
+    let keys = user_account::delete_api_keys(tx, account.id.as_str()).await?;
     let mut invitations = user_account::revoke_invitations(tx, account.id.as_str(), cx.now()).await?;
     for key in &keys {
         let detail = json!({ "name": key.name, "by": "user.verify" });
@@ -90,5 +91,5 @@ async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<b
 
 /// Whether a user has a verified address.
 pub(crate) async fn is_verified(tx: &mut Tx, user: &UserId) -> Result<bool> {
-    Ok(store::get(tx, user).await?.is_some_and(|user| user.verified_at.is_some()))
+    Ok(store::find(tx, user).await?.is_some_and(|user| user.verified_at.is_some()))
 }

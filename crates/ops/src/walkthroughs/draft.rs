@@ -130,7 +130,7 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
-    let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| {
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
         Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
@@ -259,7 +259,7 @@ async fn edit_step(
         return Ok(StepEdit { revision: head.revision, step: after });
     }
     if after.key != before.key {
-        let others = step::outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
+        let others = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
         check_key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
     revisions::update(cx, &mut tx, &head, RevisionOperation::Edit, &[&after]).await?;
@@ -318,7 +318,7 @@ pub(super) fn step_not_found(id: &StepId) -> Error {
 /// Locks the head and reads the chain without contents.
 pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<(Walkthrough, Vec<Step>)> {
     let head = lock_head(tx, target).await?;
-    let steps = step::outline(tx, target.organization_id, target.walkthrough_id).await?;
+    let steps = step::list_outline(tx, target.organization_id, target.walkthrough_id).await?;
     let steps = chain::order(head.first_step_id.as_ref(), steps)?;
     Ok((head, steps))
 }

@@ -279,7 +279,7 @@ async fn find(
     let Some(id) = id else { return Ok(None) };
     match walkthrough::find_for_update(tx, organization, &id).await? {
         Some(head) => load_draft(tx, head).await.map(Some),
-        None if trash::find(tx, organization, &id).await?.is_some() => {
+        None if trash::find_for_update(tx, organization, &id).await?.is_some() => {
             let message = "The walkthrough is in the trash. Restore it first.";
             Err(Error::new(Code::Conflict, message).with("walkthrough_id", id.as_str()))
         }
@@ -339,7 +339,7 @@ fn planned(cx: &Ctx, next_ordinal: &mut u32, before: &HashMap<StepId, Step>, pla
 
 async fn find_server(tx: &mut Tx, organization: &OrganizationId, slug: Option<&str>) -> Result<Option<ServerId>> {
     let Some(slug) = slug else { return Ok(None) };
-    match system::find_server(tx, slug).await? {
+    match system::find_server_by_slug(tx, slug).await? {
         Some((server, _)) if server.organization_id == *organization => Ok(Some(server.id)),
         _ => {
             let message = format!("The organisation has no server `{slug}`.");
@@ -356,7 +356,7 @@ async fn assign(
     server: &ServerId,
     walkthrough: &WalkthroughId,
 ) -> Result<bool> {
-    if assignment::find(tx, organization, server, walkthrough).await?.is_some() {
+    if assignment::find_by_walkthrough(tx, organization, server, walkthrough).await?.is_some() {
         return Ok(false);
     }
     assignments::upsert(cx, tx, organization, (server, walkthrough), AssignmentPatch::default()).await?;

@@ -8,7 +8,7 @@ use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::transfer::identity::fold_title;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{Error, Result};
-use waypost_store::walkthrough_list::{self, After, Placed, Search};
+use waypost_store::walkthrough_list::{self, ServerAssignment, SortValue, WalkthroughSearch};
 
 use crate::Ops;
 
@@ -86,7 +86,7 @@ pub async fn list(
     let sort = list.sort.unwrap_or(WalkthroughSort::Title);
     let after = list.cursor.as_deref().map(|cursor| read_cursor(cursor, sort)).transpose()?;
     let mut conn = ops.db.read().await?;
-    let search = Search {
+    let search = WalkthroughSearch {
         title: &fold_title(query),
         plain: &query.to_ascii_lowercase(),
         state: list.state,
@@ -102,7 +102,7 @@ pub async fn list(
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| cursor(sort, &last.walkthrough));
     let ids = found.iter().map(|listed| &listed.walkthrough.id);
-    let placed = walkthrough_list::servers(&mut conn, organization, ids).await?;
+    let placed = walkthrough_list::list_servers(&mut conn, organization, ids).await?;
     Ok(WalkthroughPage { items: found.into_iter().map(|listed| with_servers(listed, &placed)).collect(), next_cursor })
 }
 
@@ -118,13 +118,13 @@ pub async fn describe(
 ) -> Result<ListedWalkthrough> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.db.read().await?;
-    let placed = walkthrough_list::servers(&mut conn, organization, [&walkthrough.id]).await?;
-    let described = walkthrough_list::describe(&mut conn, organization, vec![walkthrough]).await?;
+    let placed = walkthrough_list::list_servers(&mut conn, organization, [&walkthrough.id]).await?;
+    let described = walkthrough_list::summarize(&mut conn, organization, vec![walkthrough]).await?;
     let listed = described.into_iter().next().ok_or_else(super::missing)?;
     Ok(with_servers(listed, &placed))
 }
 
-fn with_servers(listed: walkthrough_list::Listed, placed: &[Placed]) -> ListedWalkthrough {
+fn with_servers(listed: walkthrough_list::WalkthroughSummary, placed: &[ServerAssignment]) -> ListedWalkthrough {
     let own = placed.iter().filter(|placed| placed.walkthrough_id == listed.walkthrough.id);
     ListedWalkthrough {
         servers: own.map(|it| (it.server_id.clone(), it.server_name.clone(), it.enabled)).collect(),
@@ -144,7 +144,7 @@ fn cursor(sort: WalkthroughSort, last: &Walkthrough) -> String {
     BASE64URL_NOPAD.encode(&cursor)
 }
 
-fn read_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(After, WalkthroughId)> {
+fn read_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(SortValue, WalkthroughId)> {
     let read = || {
         let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
         let Cursor(own, value, id) = serde_json::from_slice(&bytes).ok()?;
@@ -152,8 +152,8 @@ fn read_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(After, Walkthroug
             return None;
         }
         let after = match sort {
-            WalkthroughSort::Title => After::Title(value),
-            WalkthroughSort::UpdatedAt | WalkthroughSort::CreatedAt => After::Time(value.parse().ok()?),
+            WalkthroughSort::Title => SortValue::Title(value),
+            WalkthroughSort::UpdatedAt | WalkthroughSort::CreatedAt => SortValue::Time(value.parse().ok()?),
         };
         Some((after, id))
     };

@@ -246,7 +246,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     check_title_is_free(&mut tx, &head).await?;
     // The slug is served at once; the rest of a draft is not.
     if head.slug != before.slug {
-        tx.touch_config().await?;
+        tx.bump_config_version().await?;
     }
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "title": head.title, "slug": head.slug });
@@ -405,7 +405,7 @@ async fn free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> R
     // A numbered slug is shortened between words, so that only its first word is sure to stay.
     let first_word = base.split('-').next().unwrap_or(&base);
     let first_word = &first_word[..first_word.len().min(MAX_WALKTHROUGH_SLUG / 2)];
-    let taken = walkthrough::slugs_with_prefix(tx, organization, first_word).await?;
+    let taken = walkthrough::list_slugs_with_prefix(tx, organization, first_word).await?;
     let taken: std::collections::HashSet<_> = taken.iter().map(String::as_str).collect();
     Ok(slug::make_unique(&base, |slug| taken.contains(slug)))
 }

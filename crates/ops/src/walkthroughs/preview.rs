@@ -63,7 +63,7 @@ pub async fn render(
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let number = version::last_number(&mut tx, organization, id).await? + 1;
+    let number = version::max_number(&mut tx, organization, id).await? + 1;
     let draft = load_draft(&mut tx, head).await?;
     drop(tx);
     let (head, mut steps) = (draft.walkthrough, draft.steps);
@@ -102,7 +102,7 @@ pub async fn render_all(
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let number = version::last_number(&mut tx, organization, id).await? + 1;
+    let number = version::max_number(&mut tx, organization, id).await? + 1;
     let draft = load_draft(&mut tx, head).await?;
     drop(tx);
     let (head, steps) = (draft.walkthrough, draft.steps);

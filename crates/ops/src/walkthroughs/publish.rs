@@ -60,7 +60,7 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
         return Err(Error::new(Code::Conflict, "The walkthrough is archived. Take it out of the archive first."));
     }
     check_publishable(&head, &steps, confirm_bidi)?;
-    let newest = version::newest(tx, &head.organization_id, &head.id).await?;
+    let newest = version::find_newest(tx, &head.organization_id, &head.id).await?;
     let (version, created) = match newest {
         Some(newest) if is_same(tx, &newest, &head, &steps).await? => (newest, false),
         _ => (freeze(cx, tx, &head, &steps).await?, true),
@@ -71,7 +71,7 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     head.current_version_id = Some(version.id.clone());
     let served = before != (head.state, head.current_version_id.clone());
     if served {
-        tx.touch_config().await?;
+        tx.bump_config_version().await?;
     }
     if served || !known {
         save(cx, tx, &mut head).await?;
@@ -96,7 +96,7 @@ async fn is_same(tx: &mut Tx, newest: &VersionInfo, head: &Walkthrough, steps: &
     if newest.fields != head.fields() || newest.step_count as usize != steps.len() {
         return Ok(false);
     }
-    let frozen = version::steps(tx, &head.organization_id, &newest.id).await?;
+    let frozen = version::list_steps(tx, &head.organization_id, &newest.id).await?;
     let same = |(frozen, step): (&Step, &Step)| frozen.id == step.id && frozen.content == step.content;
     Ok(frozen.iter().zip(steps).all(same))
 }
@@ -105,7 +105,7 @@ async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Re
     let version = VersionInfo {
         id: VersionId::new(&*cx.random),
         walkthrough_id: head.id.clone(),
-        number: version::last_number(tx, &head.organization_id, &head.id).await? + 1,
+        number: version::max_number(tx, &head.organization_id, &head.id).await? + 1,
         fields: head.fields(),
         step_count: u32::try_from(steps.len()).unwrap_or(u32::MAX),
         created_at: cx.now(),
@@ -201,7 +201,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     if !version::withdraw(&mut tx, target.organization_id, &version.id, &withdrawal).await? {
         return Err(Error::new(Code::Conflict, format!("Version {number} was withdrawn before.")));
     }
-    let newest = version::newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
+    let newest = version::find_newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let newest = newest.map(|version| version.id);
     if head.current_version_id != newest {
         // The draft was made into another version than the one that is served now.
@@ -211,7 +211,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     if head.current_version_id.is_none() && head.state == WalkthroughState::Published {
         head.state = WalkthroughState::Draft;
     }
-    tx.touch_config().await?;
+    tx.bump_config_version().await?;
     save(cx, &mut tx, &mut head).await?;
     let detail = json!({ "version": number, "version_id": version.id, "reason": withdrawal.reason });
     record_operation(cx, &mut tx, &head, "walkthrough.withdraw", detail).await?;
@@ -266,7 +266,7 @@ async fn set_state(
     if head.state == before {
         return Ok(head);
     }
-    tx.touch_config().await?;
+    tx.bump_config_version().await?;
     save(cx, &mut tx, &mut head).await?;
     record_operation(cx, &mut tx, &head, act, json!({ "from": before, "to": head.state })).await?;
     tx.commit().await?;

@@ -12,7 +12,7 @@ use waypost_core::revision::{
 use waypost_core::step::{MAX_STEPS, Step};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Clock, Code, Error, Result};
-use waypost_store::step_revision::{self, NewRevision, Scope};
+use waypost_store::step_revision::{self, DraftScope, NewRevision};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
 use super::draft::{NewStep, Origin, StepEdit, finish_with, insert_step, lock_chain, step_not_found};
@@ -49,8 +49,8 @@ pub struct RevisionPage {
     pub next_before: Option<u32>,
 }
 
-fn scope(head: &Walkthrough) -> Scope<'_> {
-    Scope { organization_id: &head.organization_id, walkthrough_id: &head.id }
+fn scope(head: &Walkthrough) -> DraftScope<'_> {
+    DraftScope { organization_id: &head.organization_id, walkthrough_id: &head.id }
 }
 
 fn new<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
@@ -77,7 +77,7 @@ pub(super) async fn update(
     origin: impl Into<Origin>,
     steps: &[&Step],
 ) -> Result<()> {
-    step_revision::keep_baseline(tx, scope(head), head.updated_at, steps.iter().map(|step| &step.id)).await?;
+    step_revision::insert_baseline(tx, scope(head), head.updated_at, steps.iter().map(|step| &step.id)).await?;
     step::update(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
     let new = new(cx, origin.into());
     if let [step] = steps {
@@ -93,7 +93,7 @@ pub(super) async fn update(
 
 /// Deletes steps from the draft; `chain` has all its steps with their links.
 pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[Step], gone: &[&Step]) -> Result<()> {
-    step_revision::keep_baseline(tx, scope(head), head.updated_at, gone.iter().map(|step| &step.id)).await?;
+    step_revision::insert_baseline(tx, scope(head), head.updated_at, gone.iter().map(|step| &step.id)).await?;
     let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
     let deleted: Vec<_> = gone.iter().map(|step| (*step, before(&step.id))).collect();
     append(tx, head, new(cx, RevisionOperation::Delete.into()), &deleted).await?;
@@ -157,7 +157,7 @@ async fn named(
     let mut actors: Vec<_> = heads.iter().map(|head| head.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
-    let names = audit::names(conn, organization, &actors).await?;
+    let names = audit::find_actor_names(conn, organization, &actors).await?;
     let listed = heads.into_iter().map(|head| ListedRevision { actor_name: names.get(&head.actor).cloned(), head });
     Ok(listed.collect())
 }
@@ -234,7 +234,7 @@ async fn restore_deleted(
     revision: StepRevision,
 ) -> Result<StepEdit> {
     let (head, chain) = lock_chain(&mut tx, target).await?;
-    let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
     // Its deletion says where it stood, whichever revision is restored.
     let last = step_revision::list(&mut tx, scope(&head), id, (None, 1)).await?;

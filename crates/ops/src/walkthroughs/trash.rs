@@ -39,8 +39,8 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
-    tx.touch_config().await?;
-    trash::put(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
+    tx.bump_config_version().await?;
+    trash::insert(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
     record_operation(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
     tx.commit().await?;
     Ok(())
@@ -58,7 +58,7 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
     let mut actors: Vec<_> = found.iter().map(|it| it.deleted_by.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
-    let names = audit::names(&mut tx, organization, &actors).await?;
+    let names = audit::find_actor_names(&mut tx, organization, &actors).await?;
     let listed = found.into_iter().map(|it| TrashedWalkthrough {
         purged_at: it.deleted_at.plus(KEPT_MS),
         deleted_by_name: names.get(&it.deleted_by).cloned(),
@@ -78,7 +78,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
-    let Some(found) = trash::find(&mut tx, organization, id).await? else {
+    let Some(found) = trash::find_for_update(&mut tx, organization, id).await? else {
         walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
         return Err(Error::new(Code::Conflict, "The walkthrough is not in the trash."));
     };
@@ -89,8 +89,8 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     if walkthrough::find_by_slug(&mut tx, organization, &head.slug).await?.is_some() {
         head.slug = free_slug(&mut tx, organization, &head.title).await?;
     }
-    tx.touch_config().await?;
-    trash::take(&mut tx, &head, &title_key(&head.title)).await?;
+    tx.bump_config_version().await?;
+    trash::restore(&mut tx, &head, &title_key(&head.title)).await?;
     let detail = json!({ "title": head.title, "slug": head.slug, "state": head.state });
     record_operation(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
     tx.commit().await?;
@@ -104,9 +104,9 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
 pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughPurge, organization)?;
     let mut tx = ops.db.begin().await?;
-    let found = trash::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let found = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
     // Before the row is locked for good: an assignment holds this one and waits for the row.
-    tx.touch_config().await?;
+    tx.bump_config_version().await?;
     walkthrough::delete(&mut tx, organization, id).await?;
     record_operation(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title }))
         .await?;
@@ -121,7 +121,7 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
 pub async fn purge_expired(cx: &Ctx, ops: &Ops) -> Result<u64> {
     const AT_ONCE: i64 = 5;
     let mut conn = ops.db.read().await?;
-    let due = trash::due(&mut conn, cx.now().plus(-KEPT_MS), AT_ONCE).await?;
+    let due = trash::list_expired(&mut conn, cx.now().plus(-KEPT_MS), AT_ONCE).await?;
     drop(conn);
     let mut purged = 0;
     for (organization, id) in due {

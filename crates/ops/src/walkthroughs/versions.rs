@@ -15,7 +15,7 @@ use waypost_core::transfer::lint::Finding;
 use waypost_core::version::VersionInfo;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughFields};
 use waypost_core::{Error, Result};
-use waypost_store::{Conn, Tx, standing, step, version, walkthrough};
+use waypost_store::{Conn, Tx, attempt_counts, step, version, walkthrough};
 
 use super::publish::findings;
 use super::{
@@ -66,7 +66,8 @@ pub async fn list(
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let people: HashMap<_, _> = standing::by_version(&mut tx, organization, id).await?.into_iter().collect();
+    let people: HashMap<_, _> =
+        attempt_counts::count_by_version(&mut tx, organization, id).await?.into_iter().collect();
     let versions = version::list(&mut tx, organization, id).await?;
     let listed = versions.into_iter().map(|version| ListedVersion {
         in_progress: people.get(&version.id).copied().unwrap_or(0),
@@ -129,7 +130,7 @@ async fn load_version(
 ) -> Result<(VersionInfo, Vec<Step>)> {
     let found = version::find_by_number(conn, organization, id, number).await?;
     let head = found.ok_or_else(|| Error::not_found("version"))?;
-    let steps = version::steps(conn, organization, &head.id).await?;
+    let steps = version::list_steps(conn, organization, &head.id).await?;
     Ok((head, steps))
 }
 
@@ -147,10 +148,10 @@ pub async fn get_impact(
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let Draft { walkthrough: head, steps } = load_draft(&mut tx, head).await?;
-    let newest = version::newest(&mut tx, organization, id).await?;
+    let newest = version::find_newest(&mut tx, organization, id).await?;
     let comparison = match &newest {
         Some(newest) => {
-            let before = version::steps(&mut tx, organization, &newest.id).await?;
+            let before = version::list_steps(&mut tx, organization, &newest.id).await?;
             differences((&newest.fields, &before), (&head.fields(), &steps))
         }
         None => differences((&head.fields(), &[]), (&head.fields(), &steps)),
@@ -160,7 +161,7 @@ pub async fn get_impact(
     Ok(PublishImpact {
         revision: head.revision,
         from_version: newest.map(|newest| newest.number),
-        to_version: version::last_number(&mut tx, organization, id).await? + 1,
+        to_version: version::max_number(&mut tx, organization, id).await? + 1,
         comparison,
         by_version,
         consequences,
@@ -175,12 +176,12 @@ async fn affected(
     id: &WalkthroughId,
     to: &[u32],
 ) -> Result<(Vec<(u32, u64)>, MoveImpact)> {
-    let people = standing::by_version(conn, organization, id).await?;
+    let people = attempt_counts::count_by_version(conn, organization, id).await?;
     let mut by_version = Vec::with_capacity(people.len());
     let mut moves: HashMap<VersionId, VersionMove> = HashMap::with_capacity(people.len());
     for (version_id, count) in people {
         let Some(head) = version::find(conn, organization, &version_id).await? else { continue };
-        let from = version::ordinals(conn, organization, &version_id).await?;
+        let from = version::list_ordinals(conn, organization, &version_id).await?;
         moves.insert(version_id, VersionMove::new(from, to.to_vec()));
         by_version.push((head.number, count));
     }
@@ -191,7 +192,7 @@ async fn affected(
             consequences.add(to_new.impact_on(completed), people);
         }
     };
-    standing::each_group(conn, organization, id, count).await?;
+    attempt_counts::for_each_group(conn, organization, id, count).await?;
     Ok((by_version, consequences))
 }
 
@@ -243,7 +244,7 @@ async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step
     }
     let back: Vec<_> = after.iter().filter(|step| !was.contains_key(&step.id)).collect();
     for step in &back {
-        step::take_removed(tx, organization, id, &step.id).await?;
+        step::consume_removed(tx, organization, id, &step.id).await?;
     }
     if !back.is_empty() {
         revisions::insert(cx, tx, head, RevisionOperation::Restore, &back).await?;

@@ -18,8 +18,8 @@ use waypost_ops::walkthroughs::draft::{StepUpdate, delete_step, move_step, updat
 use waypost_ops::walkthroughs::publish::{publish, withdraw};
 use waypost_ops::walkthroughs::trash::purge;
 use waypost_ops::walkthroughs::{WalkthroughPatch, delete, update};
-use waypost_store::progress::{NewEndUser, ProgressKey, completions, history};
-use waypost_store::writer::{Call, Decided, Writer};
+use waypost_store::progress::{NewEndUser, ProgressKey, list_attempts, list_completions};
+use waypost_store::writer::{Decision, ProgressCall, Writer};
 use waypost_store::{on, version};
 
 use crate::publishing::text;
@@ -162,7 +162,7 @@ impl<'a> Life<'a> {
 
     async fn load(&self, id: &VersionId) -> Version {
         let mut conn = self.world.ops.db().read().await.unwrap();
-        version::load(&mut conn, &self.world.org, id).await.unwrap().unwrap()
+        version::find_with_steps(&mut conn, &self.world.org, id).await.unwrap().unwrap()
     }
 
     /// What is offered, with the reasons of withdrawn versions; none while nothing is.
@@ -183,8 +183,8 @@ impl<'a> Life<'a> {
     async fn call(&mut self, user: usize, ask: Ask) {
         let Some(offered) = self.offered().await else { return };
         let decided = self.send(user, ask, offered).await;
-        let Decided::Done(outcome) = decided else {
-            assert!(matches!(decided, Decided::Refused(_)), "every version is in memory");
+        let Decision::Done(outcome) = decided else {
+            assert!(matches!(decided, Decision::Rejected(_)), "every version is in memory");
             return;
         };
         let user = &mut self.users[user];
@@ -201,7 +201,7 @@ impl<'a> Life<'a> {
         user: usize,
         ask: Ask,
         (latest, reasons): (Arc<Version>, HashMap<VersionId, String>),
-    ) -> Decided {
+    ) -> Decision {
         let user = &self.users[user];
         let versions: HashMap<_, _> =
             self.versions.iter().map(|(id, (version, _))| (id.clone(), Arc::clone(version))).collect();
@@ -214,13 +214,13 @@ impl<'a> Life<'a> {
             is_test: false,
             created_at: now,
         });
-        let call = Call {
+        let call = ProgressCall {
             key: user.key.clone(),
             new_end_user,
             new_session: None,
             client_name: None,
             tool_call: None,
-            announce: None,
+            deliveries: None,
             decide: Box::new(move |attempt| {
                 let pinned = attempt.map(|attempt| (attempt, &versions[&attempt.version_id]));
                 let withdrawal = attempt.and_then(|attempt| reasons.get(&attempt.version_id).cloned());
@@ -228,8 +228,8 @@ impl<'a> Life<'a> {
                 let view = ProgressContext { attempt: pinned, offered: &offered, now, random: &*random };
                 let seen = pinned.map_or(&latest, |(_, version)| version);
                 match answer(&view, seen, ask) {
-                    Ok(outcome) => Decided::Done(Box::new(outcome)),
-                    Err(refused) => Decided::Refused(refused),
+                    Ok(outcome) => Decision::Done(Box::new(outcome)),
+                    Err(refused) => Decision::Rejected(refused),
                 }
             }),
             now,
@@ -244,12 +244,12 @@ impl<'a> Life<'a> {
         }
         let mut conn = self.world.ops.db().read().await.unwrap();
         for user in &self.users {
-            let attempts = history(&mut conn, &user.key).await.unwrap();
+            let attempts = list_attempts(&mut conn, &user.key).await.unwrap();
             let Some(attempt) = attempts.iter().find(|attempt| attempt.closed_at.is_none()) else {
                 assert!(user.done.is_empty(), "without an attempt nothing is done");
                 continue;
             };
-            let rows = completions(&mut conn, &self.world.org, &attempt.id).await.unwrap();
+            let rows = list_completions(&mut conn, &self.world.org, &attempt.id).await.unwrap();
             let rows: BTreeSet<_> = rows.into_iter().map(|(step, _)| step).collect();
             assert_eq!(rows, user.done, "no completion is lost and none is invented");
             let version = &self.versions[&attempt.version_id].0;
@@ -285,7 +285,7 @@ impl<'a> Life<'a> {
 
     async fn status(&self, user: usize) -> Status {
         let mut conn = self.world.ops.db().read().await.unwrap();
-        let attempts = history(&mut conn, &self.users[user].key).await.unwrap();
+        let attempts = list_attempts(&mut conn, &self.users[user].key).await.unwrap();
         match attempts.iter().find(|attempt| attempt.closed_at.is_none()).map(|attempt| attempt.state) {
             None => Status::NotStarted,
             Some(AttemptState::InProgress) => Status::InProgress,

@@ -17,7 +17,7 @@ use crate::{World, content, open};
 async fn current(world: &World, id: &WalkthroughId) -> Option<Version> {
     let current = world.get_draft(id).await.walkthrough.current_version_id?;
     let mut conn = world.ops.db().read().await.unwrap();
-    version::load(&mut conn, &world.org, &current).await.unwrap()
+    version::find_with_steps(&mut conn, &world.org, &current).await.unwrap()
 }
 
 /// What a version is, as text that can be compared.
@@ -56,7 +56,7 @@ async fn a_version_never_changes(world: World) {
     assert_eq!((second.title.as_str(), titles), ("New title", vec!["C", "Changed"]));
     assert_eq!((second.steps()[0].ordinal, &second.steps()[0].id), (2, &steps[2]));
     let mut conn = world.ops.db().read().await.unwrap();
-    let loaded = version::load(&mut conn, &world.org, &first.version_id).await.unwrap().unwrap();
+    let loaded = version::find_with_steps(&mut conn, &world.org, &first.version_id).await.unwrap().unwrap();
     assert_eq!(text(&loaded), frozen, "nor does a new version");
 }
 

@@ -255,7 +255,7 @@ async fn revisions_are_kept_for_90_days(world: World) {
 
 async fn a_history_has_a_limited_size(world: World) {
     let (id, steps) = world.with_steps("T", &["A"]).await;
-    let scope = waypost_store::step_revision::Scope { organization_id: &world.org, walkthrough_id: &id };
+    let scope = waypost_store::step_revision::DraftScope { organization_id: &world.org, walkthrough_id: &id };
     let mut large = 0;
     while large * 65_000 < MAX_REVISION_BYTES + 3 * 65_000 {
         large += 1;

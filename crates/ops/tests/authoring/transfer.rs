@@ -158,7 +158,7 @@ async fn texts_are_kept_and_served_clean(world: World) {
     );
     let mut conn = world.ops.db().read().await.unwrap();
     let version = draft.walkthrough.current_version_id.clone().unwrap();
-    let served = version::load(&mut conn, &world.org, &version).await.unwrap().unwrap();
+    let served = version::find_with_steps(&mut conn, &world.org, &version).await.unwrap().unwrap();
     drop(conn);
     assert_eq!((served.title.as_str(), served.steps()[0].content.title.as_str()), ("Guide", "One"));
     assert_eq!(served.steps()[0].content.content, "Do fast  \nslow with `<b>`.");

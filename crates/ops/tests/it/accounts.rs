@@ -2,7 +2,7 @@
 
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::accounts::{ClientInfo, CodeEntry, CodeRequest, NewSession, Open, PasswordSignIn};
+use waypost_ops::accounts::{ClientInfo, CodeEntry, CodeRequest, NewSession, PasswordSignIn, PendingCode};
 use waypost_ops::browser_sessions;
 use waypost_store::db::count_statements;
 
@@ -72,7 +72,7 @@ async fn a_code_has_five_tries_and_ten_minutes(people: People) {
     people.clock.advance(10 * MINUTE - 1);
     assert_eq!(
         people.accounts.get_code(&people.cx(&people.one), &request, made.id.as_str()).await.unwrap(),
-        Open { email: "anna@example.com".into(), purpose: CodePurpose::SignIn }
+        PendingCode { email: "anna@example.com".into(), purpose: CodePurpose::SignIn }
     );
     people.clock.advance(1);
     refused(people.enter(&request, made.id.as_str(), &made.code).await, "code", "any more");

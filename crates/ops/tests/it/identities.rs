@@ -76,7 +76,7 @@ async fn the_profile_is_what_the_issuer_says(people: People) {
     let org = &people.one.organization.id;
     let profile = async |signed_in: &EndUserIdentity| {
         let mut conn = people.stage.ops.db().read().await.unwrap();
-        end_user::profile(&mut conn, org, &signed_in.end_user_id).await.unwrap().unwrap()
+        end_user::find_profile(&mut conn, org, &signed_in.end_user_id).await.unwrap().unwrap()
     };
     let mut anna = claims("https://id", "anna", "Anna@Example.com", true);
     anna.name = Some("  Anna\u{202e}\nB ".into());

@@ -39,8 +39,8 @@ impl Hosted {
         };
         let mut conn = self.ops.db().read().await.unwrap();
         let mut found = Vec::new();
-        for attempt in store::history(&mut conn, &key).await.unwrap() {
-            let rows = store::completions(&mut conn, &self.org, &attempt.id).await.unwrap();
+        for attempt in store::list_attempts(&mut conn, &key).await.unwrap() {
+            let rows = store::list_completions(&mut conn, &self.org, &attempt.id).await.unwrap();
             found.push((attempt, rows.iter().map(|(step, at)| format!("{step} {at}")).collect()));
         }
         found

@@ -55,7 +55,7 @@ async fn a_panic_is_an_attempt_that_failed(stage: Stage) {
             body,
             created_at,
         };
-        email_queue::insert(&mut tx, &email).await.unwrap();
+        email_queue::enqueue(&mut tx, &email).await.unwrap();
     }
     tx.commit().await.unwrap();
     let post = Arc::new(Panicking::default());

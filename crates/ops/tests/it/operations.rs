@@ -66,7 +66,7 @@ async fn a_user_can_be_in_several_organisations(stage: Stage) {
     assert_ne!(apart.user_id, anna.user_id);
     users::delete(cx, ops, two, &apart.user_id).await.unwrap();
     let mut tx = ops.db().begin().await.unwrap();
-    waypost_store::user::verify(&mut tx, &anna.user_id, cx.now()).await.unwrap();
+    waypost_store::user::mark_verified(&mut tx, &anna.user_id, cx.now()).await.unwrap();
     tx.commit().await.unwrap();
     let again = users::create(cx, ops, two, " anna@example.COM ", Role::Member).await.unwrap();
     assert_eq!((&again.user_id, again.email.as_str(), again.role), (&anna.user_id, "Anna@Example.com", Role::Member));

@@ -94,7 +94,7 @@ async fn what_is_old_is_deleted_while_users_play(world: Hosted) {
 /// A run returns free pages of a SQLite file, except those that stay for new rows. It does so without any period.
 async fn free_space_is_released(world: Hosted) {
     let db = world.ops.db().clone();
-    if space::pages(&db).await.unwrap().is_none() {
+    if space::count_pages(&db).await.unwrap().is_none() {
         return;
     }
     let mut tx = db.begin().await.unwrap();
@@ -102,10 +102,10 @@ async fn free_space_is_released(world: Hosted) {
         on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
     }
     tx.commit().await.unwrap();
-    let before = space::pages(&db).await.unwrap().unwrap();
+    let before = space::count_pages(&db).await.unwrap().unwrap();
     assert!(before.is_incremental && before.free > 2_900, "{before:?}");
     delete_old(&db, &*world.clock, &RetentionPeriods::default()).await.unwrap();
-    let after = space::pages(&db).await.unwrap().unwrap();
+    let after = space::count_pages(&db).await.unwrap().unwrap();
     assert_eq!(after.free, 1_024, "4 MiB stay: {after:?}");
     // Pages of SQLite's pointer map go with them.
     assert!(before.all - after.all >= before.free - after.free, "{before:?} {after:?}");

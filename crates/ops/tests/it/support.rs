@@ -9,7 +9,7 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Result};
 use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::ticket_comments::{self, NewComment};
-use waypost_ops::tickets::{self, Filter, TicketListQuery, TicketPatch};
+use waypost_ops::tickets::{self, TicketFilter, TicketListQuery, TicketPatch};
 use waypost_ops::webhooks::{self, NewWebhook};
 use waypost_ops::{secrets, webhook_deliveries};
 use waypost_outbound::{Outbound, Policy};
@@ -68,7 +68,7 @@ async fn members_work_on_tickets_of_their_own(stage: Stage) {
     assert_eq!(tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap().ticket.status, TicketStatus::Pending);
     let same = tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap();
     assert_eq!(same.ticket.revision, 3, "nothing asked, nothing changed");
-    let counts = tickets::count_by_status(&cx, ops, org, &Filter::default()).await.unwrap();
+    let counts = tickets::count_by_status(&cx, ops, org, &TicketFilter::default()).await.unwrap();
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
 }
 

@@ -1,16 +1,16 @@
-//! What analytics reads: segments, and the log itself from where they end.
+//! The data for analytics: packed segments, and the rows of the log after the end of the segments.
 //!
 //! Invariants (tests/it/analytics.rs):
-//! - A row of the log is read once: the segments of a server hold everything before `events_until` and `calls_until` of
-//!   its row in `analytics_rollups`, and nothing from there on.
-//! - What deletes rows of the log corrects the segments in the same transaction: servers and walkthroughs by their foreign
-//!   keys, end users by [`forget`].
+//! - Each row of the log is read once: the segments of a server contain everything before `events_until` and `calls_until`
+//!   of its row in `analytics_rollups`, and nothing after.
+//! - Deleting rows of the log also updates the segments in the same transaction: for servers and walkthroughs through
+//!   foreign keys, for end users through [`erase_end_user`].
 
-mod roll;
+mod rollup;
 mod rows;
 
-pub(crate) use roll::forget;
-pub use roll::{Due, due, roll};
+pub(crate) use rollup::erase_end_user;
+pub use rollup::{DueServer, list_due, roll_up};
 
 use waypost_core::analytics::{Log, TimeRange, segment};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
@@ -20,33 +20,33 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// What is to be read.
+/// A query for rows of the log.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Whose.
+pub struct LogQuery<'a> {
+    /// The organisation.
     pub organization: &'a OrganizationId,
-    /// Of this server only.
+    /// Only rows of this server.
     pub server: Option<&'a ServerId>,
-    /// Of this walkthrough only; calls are of none, and come anyway.
+    /// Only events of this walkthrough. Does not filter calls, which are not linked to a walkthrough.
     pub walkthrough: Option<&'a WalkthroughId>,
-    /// In this range only.
+    /// Only rows in this range.
     pub range: TimeRange,
 }
 
-/// What was read, still packed: unpacking takes time, and is best done where nobody waits for the thread.
+/// The result of a query, still packed. Unpacking uses the CPU, so it should not run on an async worker thread.
 #[derive(Debug, Default)]
-pub struct Packed {
+pub struct PackedLog {
     event_segments: Vec<String>,
     call_segments: Vec<String>,
     events: Vec<EventRow>,
     calls: Vec<CallRow>,
 }
 
-impl Packed {
-    /// The rows of the range.
+impl PackedLog {
+    /// Unpacks the rows in `range`.
     ///
     /// # Errors
-    /// When a segment cannot be read.
+    /// Returns an error if a segment cannot be read.
     pub fn unpack(self, range: TimeRange) -> Result<Log> {
         let mut log = Log::default();
         for text in self.event_segments {
@@ -65,59 +65,60 @@ fn damaged(error: segment::SegmentError) -> Error {
     Error::Corrupt { table: "analytics_segments", id: String::new(), why: error.to_string() }
 }
 
-/// Where the segments of a server end.
-struct Place {
-    server: String,
+/// The end of a server's segments.
+struct SegmentEnd {
+    server_id: String,
     events_until: i64,
     calls_until: i64,
 }
 
-async fn places(conn: &mut Conn, wanted: Wanted<'_>) -> Result<Vec<Place>> {
+async fn segment_ends(conn: &mut Conn, query: LogQuery<'_>) -> Result<Vec<SegmentEnd>> {
     const SQL: &str = "SELECT servers.id, COALESCE(analytics_rollups.events_until, 0),
             COALESCE(analytics_rollups.calls_until, 0)
         FROM servers LEFT JOIN analytics_rollups ON analytics_rollups.server_id = servers.id
         WHERE servers.organization_id = $1 ORDER BY servers.id";
     let rows: Vec<(String, i64, i64)> =
-        on!(conn, c => sqlx::query_as(SQL).bind(wanted.organization.as_str()).fetch_all(c).await?);
-    let is_wanted = |server: &str| wanted.server.is_none_or(|wanted| wanted.as_str() == server);
-    let place = |(server, events_until, calls_until)| Place { server, events_until, calls_until };
-    Ok(rows.into_iter().filter(|(server, ..)| is_wanted(server)).map(place).collect())
+        on!(conn, c => sqlx::query_as(SQL).bind(query.organization.as_str()).fetch_all(c).await?);
+    let matches = |server: &str| query.server.is_none_or(|id| id.as_str() == server);
+    let end = |(server_id, events_until, calls_until)| SegmentEnd { server_id, events_until, calls_until };
+    Ok(rows.into_iter().filter(|(server, ..)| matches(server)).map(end).collect())
 }
 
-/// Reads the events of a range. `conn` is a [`crate::Db::snapshot`]: else an event could be read twice or not at all.
+/// Reads the events of a range into `packed`. `conn` must be a [`crate::Db::snapshot`]; otherwise an event could be read twice
+/// or not at all.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn events(conn: &mut Conn, wanted: Wanted<'_>, packed: &mut Packed) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn read_events(conn: &mut Conn, query: LogQuery<'_>, packed: &mut PackedLog) -> Result<()> {
     const SQL: &str = "SELECT data FROM analytics_segments
         WHERE server_id = $1 AND kind = 'events' AND from_at < $2 AND to_at >= $3
           AND (CAST($4 AS TEXT) IS NULL OR walkthrough_id = $4) ORDER BY from_at, first_id";
-    let (from, to) = (wanted.range.from.0, wanted.range.to.0);
-    for place in places(conn, wanted).await? {
+    let (from, to) = (query.range.from.0, query.range.to.0);
+    for end in segment_ends(conn, query).await? {
         let segments: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
-            .bind(&place.server).bind(to).bind(from).bind(wanted.walkthrough.map(WalkthroughId::as_str))
+            .bind(&end.server_id).bind(to).bind(from).bind(query.walkthrough.map(WalkthroughId::as_str))
             .fetch_all(c).await?);
         packed.event_segments.extend(segments);
-        let rows = rows::events(conn, &place.server, (from.max(place.events_until), to)).await?;
-        let is_wanted = |row: &EventRow| wanted.walkthrough.is_none_or(|wanted| wanted.as_str() == row.walkthrough_id);
-        packed.events.extend(rows.into_iter().filter(is_wanted));
+        let rows = rows::events(conn, &end.server_id, (from.max(end.events_until), to)).await?;
+        let matches = |row: &EventRow| query.walkthrough.is_none_or(|id| id.as_str() == row.walkthrough_id);
+        packed.events.extend(rows.into_iter().filter(matches));
     }
     Ok(())
 }
 
-/// Reads the calls of a range; as [`events`].
+/// Reads the calls of a range into `packed`. `conn` must be a [`crate::Db::snapshot`].
 ///
 /// # Errors
-/// When the database fails.
-pub async fn calls(conn: &mut Conn, wanted: Wanted<'_>, packed: &mut Packed) -> Result<()> {
+/// Returns an error if the database fails.
+pub async fn read_calls(conn: &mut Conn, query: LogQuery<'_>, packed: &mut PackedLog) -> Result<()> {
     const SQL: &str = "SELECT data FROM analytics_segments
         WHERE server_id = $1 AND kind = 'calls' AND from_at < $2 AND to_at >= $3 ORDER BY from_at, first_id";
-    let (from, to) = (wanted.range.from.0, wanted.range.to.0);
-    for place in places(conn, wanted).await? {
+    let (from, to) = (query.range.from.0, query.range.to.0);
+    for end in segment_ends(conn, query).await? {
         let segments: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
-            .bind(&place.server).bind(to).bind(from).fetch_all(c).await?);
+            .bind(&end.server_id).bind(to).bind(from).fetch_all(c).await?);
         packed.call_segments.extend(segments);
-        packed.calls.extend(rows::calls(conn, &place.server, (from.max(place.calls_until), to)).await?);
+        packed.calls.extend(rows::calls(conn, &end.server_id, (from.max(end.calls_until), to)).await?);
     }
     Ok(())
 }

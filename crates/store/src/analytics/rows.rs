@@ -1,4 +1,4 @@
-//! Rows of the log as analytics reads them.
+//! Rows of the log, as read for analytics.
 
 use std::cmp::Reverse;
 
@@ -36,8 +36,8 @@ pub(super) struct CallRow {
     pub(super) created_at: i64,
 }
 
-/// The events of a server from one time on, before another. Those of tests are left out: an end user is a test from the
-/// first call on, so segments and log agree.
+/// Returns the events of a server in a time range (`to` is exclusive). Events of test end users are omitted. An end user is
+/// marked as a test with the first call, so segments and log agree.
 pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
     const SQL: &str = "SELECT id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
             client_name, elapsed_ms, took_ms
@@ -50,7 +50,7 @@ pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(server).bind(from).bind(to).fetch_all(c).await?))
 }
 
-/// The calls of a server from one time on, before another.
+/// Returns the calls of a server in a time range (`to` is exclusive).
 pub(super) async fn calls(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<CallRow>> {
     const SQL: &str = "SELECT id, end_user_id, tool, outcome, duration_us, client_name, created_at
         FROM tool_calls WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 AND NOT is_test
@@ -61,7 +61,7 @@ pub(super) async fn calls(conn: &mut Conn, server: &str, (from, to): (i64, i64))
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(server).bind(from).bind(to).fetch_all(c).await?))
 }
 
-/// Adds events to `log`, those of one attempt in the order in which they happened.
+/// Adds events to `log`. Events of one attempt are added in the order in which they happened.
 pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
     let begin = log.events.len();
     for row in rows {
@@ -82,7 +82,7 @@ pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
         };
         log.events.push(event);
     }
-    // Of two steps in one millisecond, the one after a pause was the first.
+    // Of two steps completed in one millisecond, the one with the longer elapsed time came first.
     log.events[begin..].sort_by_key(|event| (event.at, event.kind.rank(), Reverse(event.elapsed_ms)));
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Backup and restore: one format for both databases, read from one snapshot while others write.
+//! Backup and restore. Both databases share one format. A backup is read from one snapshot and does not block writers.
 //!
-//! A backup is JSON lines: a header, one line per row, a trailer with the number of rows of each table and the SHA-256
-//! of every byte before it. A file that was cut short or changed is refused as a whole. Rows are streamed both ways;
-//! memory holds a few hundred of them at most.
+//! A backup consists of JSON lines: a header, one line per row, and a trailer with the number of rows per table and the
+//! SHA-256 of all bytes before it. A truncated or modified file is rejected completely. Rows are streamed in both
+//! directions; at most a few hundred of them are in memory.
 
 mod schema;
 
@@ -21,13 +21,13 @@ use crate::error::{Error, Result};
 use crate::{migrate, on};
 use schema::Table;
 
-/// Version of the format.
+/// The version of the format.
 const FORMAT: u32 = 1;
-/// Rows that are inserted with one statement.
-const ROWS: usize = 500;
-/// Bytes of rows that are inserted with one statement, about.
-const BYTES: usize = 4 * 1024 * 1024;
-/// A line may be as long as this: far more than any row can hold.
+/// The maximum number of rows per insert statement.
+const BATCH_ROWS: usize = 500;
+/// The approximate maximum size of the rows of an insert statement, in bytes.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// The maximum length of a line, in bytes: far more than any row needs.
 const MAX_LINE: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,22 +49,22 @@ struct Row {
     row: Map<String, Value>,
 }
 
-/// What a backup holds.
+/// The contents of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// The schema that its rows are of.
+pub struct BackupSummary {
+    /// The schema version of the rows.
     pub schema_version: i64,
-    /// When it was made, RFC 3339.
+    /// The time of the backup, in RFC 3339.
     pub created_at: String,
-    /// How many rows each table has.
+    /// The number of rows per table.
     pub rows: BTreeMap<String, u64>,
 }
 
-/// Writes everything in the database to `output`, as it is at one moment.
+/// Writes a snapshot of the whole database to `output`.
 ///
 /// # Errors
-/// When the database or the output fails: then what was written is worth nothing.
-pub async fn write(db: &Db, output: &mut (dyn Write + Send), now: Timestamp) -> Result<Summary> {
+/// Returns an error if the database or the output fails. The written part is then unusable.
+pub async fn write(db: &Db, output: &mut (dyn Write + Send), now: Timestamp) -> Result<BackupSummary> {
     let mut tx = db.snapshot().await?;
     let dialect = tx.dialect();
     let schema_version = migrate::version(&mut tx).await?;
@@ -79,8 +79,8 @@ pub async fn write(db: &Db, output: &mut (dyn Write + Send), now: Timestamp) -> 
     let sha256 = data_encoding::HEXLOWER.encode(&output.hash.clone().finalize());
     let trailer = Trailer { rows, sha256 };
     output.line(&serde_json::to_string(&trailer).map_err(unwritable)?)?;
-    output.output.flush().map_err(|source| Error::File { what: "the backup cannot be written".to_owned(), source })?;
-    Ok(Summary { schema_version, created_at: header.created_at, rows: trailer.rows })
+    output.output.flush().map_err(|source| Error::File { what: "failed to write the backup".to_owned(), source })?;
+    Ok(BackupSummary { schema_version, created_at: header.created_at, rows: trailer.rows })
 }
 
 async fn write_table(conn: &mut Conn, table: &Table, dialect: Dialect, output: &mut Hashed<'_>) -> Result<u64> {
@@ -106,21 +106,21 @@ impl Hashed<'_> {
         self.hash.update(line.as_bytes());
         self.hash.update(b"\n");
         let written = self.output.write_all(line.as_bytes()).and_then(|()| self.output.write_all(b"\n"));
-        written.map_err(|source| Error::File { what: "the backup cannot be written".to_owned(), source })
+        written.map_err(|source| Error::File { what: "failed to write the backup".to_owned(), source })
     }
 }
 
 fn unwritable(error: serde_json::Error) -> Error {
-    Error::File { what: "the backup cannot be written".to_owned(), source: error.into() }
+    Error::File { what: "failed to write the backup".to_owned(), source: error.into() }
 }
 
-/// Reads a backup into a database without content, all of it or nothing. A database without any tables gets those of
-/// the backup's schema first; the caller migrates to the newest schema afterwards.
+/// Restores a backup into an empty database, completely or not at all. A database without tables is first migrated to the
+/// backup's schema version; the caller migrates it to the newest version afterwards.
 ///
 /// # Errors
-/// When the file is damaged or from a newer Waypost, or the database has content.
-pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<Summary> {
-    // Twice through the file, so that a damaged one is refused before anything is done.
+/// Returns an error if the file is damaged or from a newer version of Waypost, or if the database is not empty.
+pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<BackupSummary> {
+    // The file is read twice, so that a damaged one is rejected before anything is changed.
     let (header, trailer, last) = verify(&mut Lines::new(input))?;
     input.rewind().map_err(unreadable)?;
     prepare(db, header.schema_version).await?;
@@ -138,70 +138,72 @@ pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<Su
     }
     restore.flush(&mut tx).await?;
     if trailer.rows.iter().any(|(table, count)| restore.counts.get(table).copied().unwrap_or(0) != *count) {
-        return Err(Error::Backup("rows are missing: its numbers of rows differ".to_owned()));
+        return Err(Error::Backup("the number of rows does not match its trailer".to_owned()));
     }
-    tx.touch_config().await?;
+    tx.bump_config_version().await?;
     tx.commit().await?;
-    Ok(Summary { schema_version: header.schema_version, created_at: header.created_at, rows: trailer.rows })
+    Ok(BackupSummary { schema_version: header.schema_version, created_at: header.created_at, rows: trailer.rows })
 }
 
-/// Checks that the file is whole and unchanged; also gives the number of its last line.
+/// Checks that the file is complete and unmodified. Also returns the number of its last line.
 fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
     let line = input.next()?.unwrap_or_default();
     let header: Header =
-        serde_json::from_str(&line).map_err(|_| Error::Backup("it is no backup of Waypost".to_owned()))?;
+        serde_json::from_str(&line).map_err(|_| Error::Backup("it is not a Waypost backup".to_owned()))?;
     if header.waypost_backup != FORMAT {
         let format = header.waypost_backup;
-        return Err(Error::Backup(format!("it has format {format}, this program knows {FORMAT}: use a newer waypost")));
+        return Err(Error::Backup(format!(
+            "it has format version {format}, this program supports {FORMAT}: use a newer waypost"
+        )));
     }
-    let (mut last, mut before) = (line, input.hash.clone());
+    let (mut last, mut hash_before_last) = (line, input.hash.clone());
     loop {
-        let until_here = input.hash.clone();
+        let hash = input.hash.clone();
         match input.next()? {
-            Some(line) => (last, before) = (line, until_here),
+            Some(line) => (last, hash_before_last) = (line, hash),
             None => break,
         }
     }
     let trailer: Trailer = serde_json::from_str(&last)
-        .map_err(|_| Error::Backup("it has no last line with its checksum: it was cut short or changed".to_owned()))?;
-    if data_encoding::HEXLOWER.encode(&before.finalize()) != trailer.sha256 {
-        return Err(Error::Backup("its checksum differs: it was changed after it was made".to_owned()));
+        .map_err(|_| Error::Backup("its trailer is missing: it was truncated or modified".to_owned()))?;
+    if data_encoding::HEXLOWER.encode(&hash_before_last.finalize()) != trailer.sha256 {
+        return Err(Error::Backup("its checksum does not match: it was modified after it was written".to_owned()));
     }
     Ok((header, trailer, input.number))
 }
 
-/// Gives the database the schema of the backup.
-async fn prepare(db: &Db, wanted: i64) -> Result<()> {
+/// Migrates an empty database to the schema version of the backup.
+async fn prepare(db: &Db, version: i64) -> Result<()> {
     let (found, known) = (migrate::current_version(db).await?, migrate::known_version(db.dialect()));
-    if wanted > known || wanted < 1 {
+    if version > known || version < 1 {
         return Err(Error::Backup(format!(
-            "it has schema {wanted}, this program knows schemas up to {known}: use a newer waypost"
+            "it has schema version {version}, this program supports versions up to {known}: use a newer waypost"
         )));
     }
     if found == 0 {
-        return migrate::migrate_to(db, wanted).await;
+        return migrate::migrate_to(db, version).await;
     }
-    if found != wanted {
+    if found != version {
         return Err(Error::Backup(format!(
-            "it has schema {wanted} and the database {found}: restore into a database that does not exist yet"
+            "it has schema version {version} and the database {found}: restore into a database that does not exist yet"
         )));
     }
     Ok(())
 }
 
-/// Keeps others from writing, and makes sure that nobody has.
+/// Locks the tables against other writers and checks that they are empty.
 async fn lock(conn: &mut Conn, tables: &[Table]) -> Result<()> {
     let names: Vec<_> = tables.iter().map(|table| format!("\"{}\"", table.name)).collect();
     let sql = match conn.dialect() {
-        // The transaction has the file's write lock already. References are checked when it commits.
+        // The transaction already holds the file's write lock. Foreign keys are checked when it commits.
         Dialect::Sqlite => "PRAGMA defer_foreign_keys = on".to_owned(),
         Dialect::Postgres => format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", ")),
     };
     on!(conn, c => sqlx::query(AssertSqlSafe(sql)).execute(c).await?.rows_affected());
     for (table, name) in tables.iter().zip(names) {
         let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT 1) AS first");
-        let there: i64 = on!(conn, c => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(c).await?);
-        if there > 0 {
+        let rows: i64 = on!(conn, c => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(c).await?);
+        if rows > 0 {
             return Err(Error::NotEmpty { table: table.name.clone() });
         }
     }
@@ -230,7 +232,7 @@ impl Restore {
         if row.len() != columns.len() || !columns.iter().all(|column| row.contains_key(&column.name)) {
             return Err(damaged(number));
         }
-        if self.batch.table != at || self.batch.rows.len() >= ROWS || self.batch.bytes + bytes > BYTES {
+        if self.batch.table != at || self.batch.rows.len() >= BATCH_ROWS || self.batch.bytes + bytes > BATCH_BYTES {
             self.flush(conn).await?;
         }
         self.batch.table = at;
@@ -253,19 +255,19 @@ impl Restore {
 }
 
 fn damaged(line: u64) -> Error {
-    Error::Backup(format!("its line {line} is damaged or of another schema"))
+    Error::Backup(format!("line {line} is damaged or belongs to another schema version"))
 }
 
 fn unreadable(source: std::io::Error) -> Error {
-    Error::File { what: "the backup cannot be read".to_owned(), source }
+    Error::File { what: "failed to read the backup".to_owned(), source }
 }
 
 struct Lines<'a> {
     input: &'a mut (dyn BufRead + Send),
     hash: Sha256,
-    /// Of the line that was read last, from 1.
+    /// The number of the line that was read last, starting at 1.
     number: u64,
-    /// Of the line that was read last, in bytes.
+    /// The length of the line that was read last, in bytes.
     length: usize,
 }
 
@@ -274,7 +276,7 @@ impl<'a> Lines<'a> {
         Self { input, hash: Sha256::new(), number: 0, length: 0 }
     }
 
-    /// The next line without its end; none when the file has ended. A line that is not ended was cut short.
+    /// Returns the next line without its line feed, or `None` at the end of the file. A line without a line feed was truncated.
     fn next(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
         let read = (&mut *self.input).take(MAX_LINE).read_until(b'\n', &mut line).map_err(unreadable)?;
@@ -285,7 +287,7 @@ impl<'a> Lines<'a> {
         self.length = read;
         self.hash.update(&line);
         if line.pop() != Some(b'\n') {
-            return Err(Error::Backup(format!("its line {} was cut short", self.number)));
+            return Err(Error::Backup(format!("line {} is truncated", self.number)));
         }
         String::from_utf8(line).map(Some).map_err(|_| damaged(self.number))
     }

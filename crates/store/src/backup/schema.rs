@@ -1,5 +1,4 @@
-//! What the tables look like, read from the database itself: a table that is added later is backed up without a word
-//! about it here.
+//! The tables of the database, read from its own catalogue, so that new tables are included in backups automatically.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +8,9 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-/// What is no content: the migrations say which schema it is, the counter of changes goes on counting, and leases belong to
-/// processes.
-const NOT_CONTENT: &str = "('_sqlx_migrations', 'config_version', 'job_leases')";
+/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version (it only
+/// increases), and leases (they belong to processes).
+const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'job_leases')";
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +18,11 @@ pub(super) struct Column {
     pub name: String,
     is_text: bool,
     is_boolean: bool,
-    /// Place in the primary key, from 1; 0 outside of it.
+    /// The position in the primary key, starting at 1; 0 if the column is not part of it.
     key: i64,
 }
 
-/// A table with its columns in their order.
+/// A table with its columns in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     pub name: String,
@@ -31,7 +30,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Reads every row as one JSON object, in the order of the key: the same text from both databases.
+    /// Returns a query for every row as a JSON object, ordered by primary key. The texts of both databases are identical.
     pub fn select(&self, dialect: Dialect) -> String {
         let mut key: Vec<_> = self.columns.iter().filter(|column| column.key > 0).collect();
         key.sort_by_key(|column| column.key);
@@ -48,7 +47,7 @@ impl Table {
                 format!("SELECT json_object({members}) FROM \"{name}\" ORDER BY {}", order(""))
             }
             Dialect::Postgres => {
-                // SQLite knows no booleans but 0 and 1, and compares texts by their bytes.
+                // SQLite stores booleans as 0 and 1, and compares texts by their bytes.
                 let columns = self.columns.iter().map(|column| {
                     let cast = if column.is_boolean { "::int" } else { "" };
                     format!("\"{0}\"{cast} AS \"{0}\"", column.name)
@@ -62,7 +61,7 @@ impl Table {
         }
     }
 
-    /// Inserts the rows of the JSON array `$1`.
+    /// Returns a statement that inserts the rows of the JSON array `$1`.
     pub fn insert(&self, dialect: Dialect) -> String {
         let name = &self.name;
         let list: Vec<_> = self.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
@@ -81,7 +80,7 @@ impl Table {
     }
 }
 
-/// Every table with content, each after those that it refers to.
+/// Returns every table to back up. Each follows the tables that it references.
 pub(super) async fn tables(conn: &mut Conn) -> Result<Vec<Table>> {
     let mut found: BTreeMap<String, Table> = BTreeMap::new();
     for (table, name, kind, key) in columns(conn).await? {
@@ -94,12 +93,12 @@ pub(super) async fn tables(conn: &mut Conn) -> Result<Vec<Table>> {
     Ok(order.into_iter().filter_map(|name| found.remove(&name)).collect())
 }
 
-/// Table, column, type, place in the key.
+/// Returns table, column, type and position in the primary key.
 async fn columns(conn: &mut Conn) -> Result<Vec<(String, String, String, i64)>> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => format!(
             "SELECT m.name, c.name, c.type, c.pk FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS c
-             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite~_%' ESCAPE '~' AND m.name NOT IN {NOT_CONTENT}
+             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite~_%' ESCAPE '~' AND m.name NOT IN {EXCLUDED}
              ORDER BY m.name, c.cid"
         ),
         Dialect::Postgres => format!(
@@ -109,18 +108,18 @@ async fn columns(conn: &mut Conn) -> Result<Vec<(String, String, String, i64)>> 
              JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
              LEFT JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
              WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
-               AND c.relname NOT IN {NOT_CONTENT}
+               AND c.relname NOT IN {EXCLUDED}
              ORDER BY c.relname, a.attnum"
         ),
     };
     Ok(on!(conn, c => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(c).await?))
 }
 
-/// A reference between two tables.
+/// A foreign key between two tables.
 struct Reference {
     from: String,
     to: String,
-    /// Whether a row can do without: such a reference may be checked at the end of the transaction.
+    /// Whether the column is nullable. Such a foreign key may be checked at the end of the transaction.
     optional: bool,
 }
 
@@ -146,8 +145,8 @@ async fn references(conn: &mut Conn) -> Result<Vec<Reference>> {
     Ok(rows.into_iter().map(|(from, to, required)| Reference { from, to, optional: required == 0 }).collect())
 }
 
-/// Puts each table after those that it refers to. In a cycle, an optional reference gives way: the schema checks those
-/// at the end of the transaction.
+/// Sorts tables so that each follows the tables that it references. In a cycle, optional references are ignored: the schema
+/// checks them at the end of the transaction.
 fn sort(mut waiting: Vec<&str>, references: &[Reference]) -> Result<Vec<String>> {
     let mut order = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
@@ -160,7 +159,7 @@ fn sort(mut waiting: Vec<&str>, references: &[Reference]) -> Result<Vec<String>>
         let next = waiting.iter().position(|table| !blocked(table, true));
         let next = next.or_else(|| waiting.iter().position(|table| !blocked(table, false)));
         let Some(next) = next else {
-            return Err(Error::Backup(format!("the tables {} refer to each other in a circle", waiting.join(", "))));
+            return Err(Error::Backup(format!("the tables {} reference each other in a cycle", waiting.join(", "))));
         };
         order.push(waiting.remove(next).to_owned());
     }

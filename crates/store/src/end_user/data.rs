@@ -1,4 +1,4 @@
-//! Everything that is known of an end user: taken out, counted, and what a deletion has to look for by itself.
+//! All data about an end user: export, counts, and deletion of rows that no foreign key covers.
 
 use waypost_core::id::{EndUserId, OrganizationId};
 
@@ -6,8 +6,8 @@ use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
-/// A part of the export: its name, where its rows come from, and its columns. `$1` is the end user, `$2` the organisation.
-/// Hashes and sealed values are nobody's data, and are left out. A new table that tells of end users belongs in here.
+/// The parts of the export: name, source of the rows, and columns. `$1` is the end user, `$2` the organisation. Hashes and sealed
+/// values are omitted. New tables with data about end users must be added here.
 const PARTS: &[(&str, &str, &[&str])] = &[
     (
         "profile",
@@ -123,7 +123,7 @@ const PARTS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "provider_tokens",
-        "upstream_tokens WHERE organization_id = $2 AND identity_id IN (SELECT id FROM identities
+        "identity_provider_tokens WHERE organization_id = $2 AND identity_id IN (SELECT id FROM identities
             WHERE end_user_id = $1) ORDER BY identity_id",
         &["identity_id", "oauth_config_id", "scope", "expires_at", "updated_at"],
     ),
@@ -169,10 +169,10 @@ const PARTS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// Everything that is known of an end user: by the name of the part its rows, each a JSON object.
+/// Returns all data about an end user: the parts by name, with each row as a JSON object.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn export(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -191,28 +191,28 @@ pub async fn export(
     Ok(parts)
 }
 
-/// How much goes with an end user.
+/// The number of objects that are deleted with an end user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Extent {
-    /// Attempts.
+pub struct EndUserDataCounts {
+    /// The attempts.
     pub attempts: i64,
-    /// Events.
+    /// The events.
     pub events: i64,
-    /// Recorded calls.
+    /// The recorded calls.
     pub calls: i64,
-    /// Client sessions.
+    /// The client sessions.
     pub sessions: i64,
-    /// What they allowed clients.
-    pub grants: i64,
-    /// Support tickets.
+    /// The OAuth grants.
+    pub oauth_grants: i64,
+    /// The support tickets.
     pub tickets: i64,
 }
 
-/// Counts what goes with an end user.
+/// Counts the objects that are deleted with an end user.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn extent(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
+/// Returns an error if the database fails.
+pub async fn count_data(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<EndUserDataCounts> {
     const SQL: &str = "SELECT
         (SELECT count(*) FROM progress WHERE end_user_id = $1 AND organization_id = $2),
         (SELECT count(*) FROM walkthrough_events WHERE end_user_id = $1 AND organization_id = $2),
@@ -220,17 +220,17 @@ pub async fn extent(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
         (SELECT count(*) FROM client_sessions WHERE end_user_id = $1 AND organization_id = $2),
         (SELECT count(*) FROM oauth_grants WHERE end_user_id = $1 AND organization_id = $2),
         (SELECT count(*) FROM tickets WHERE end_user_id = $1 AND organization_id = $2)";
-    let (attempts, events, calls, sessions, grants, tickets) = on!(conn, c => sqlx::query_as(SQL)
+    let (attempts, events, calls, sessions, oauth_grants, tickets) = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_one(c).await?);
-    Ok(Extent { attempts, events, calls, sessions, grants, tickets })
+    Ok(EndUserDataCounts { attempts, events, calls, sessions, oauth_grants, tickets })
 }
 
-/// Deletes what tells of an end user and has no reference to them: their account with its address and password, codes
-/// that were mailed to them, and sign-ins that are under way with their address or tracking id.
+/// Deletes rows about an end user that do not reference them: their account, codes that were sent to them, and sign-ins in
+/// progress with their email address or tracking ID.
 ///
 /// # Errors
-/// When the database fails.
-pub(super) async fn delete_loose(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
+/// Returns an error if the database fails.
+pub(super) async fn delete_unreferenced(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     const STATEMENTS: [&str; 4] = [
         "DELETE FROM email_codes WHERE organization_id = $2 AND email_key IN (SELECT email_key FROM identities
             WHERE end_user_id = $1 AND organization_id = $2 AND email_key IS NOT NULL)",

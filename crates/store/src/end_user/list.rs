@@ -1,4 +1,4 @@
-//! End users as the console lists them.
+//! Lists of end users for the console and the API.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
@@ -8,47 +8,47 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// An end user.
+/// An end user with progress counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndUser {
     /// The end user.
     pub id: EndUserId,
-    /// The organisation's own name of them.
+    /// The tracking ID, if any.
     pub tracking_id: Option<String>,
-    /// Their name, as a provider says.
+    /// The name, as stated by an identity provider.
     pub name: Option<String>,
-    /// Their verified e-mail address.
+    /// The verified email address.
     pub email: Option<String>,
-    /// The address that they claim to have.
+    /// The claimed, unverified email address.
     pub claimed_email: Option<String>,
     /// Whether this is a console user who tries a server.
     pub is_test: bool,
-    /// When they came first.
+    /// The creation time.
     pub created_at: Timestamp,
-    /// Attempts that are in progress.
+    /// The number of attempts in progress.
     pub in_progress: u32,
-    /// Attempts that were completed.
+    /// The number of completed attempts.
     pub completed: u32,
-    /// When they last did something.
+    /// The time of the last activity.
     pub last_activity_at: Option<Timestamp>,
 }
 
-/// Which end users are looked for.
+/// A search for end users.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Search<'a> {
-    /// A part of the name, of an address or of the tracking id, or the id.
+pub struct EndUserSearch<'a> {
+    /// A part of the name, an email address or the tracking ID, or the complete ID.
     pub text: Option<&'a str>,
-    /// With an attempt on this server.
+    /// Only end users with an attempt on this server.
     pub server: Option<&'a ServerId>,
-    /// With an attempt at this walkthrough.
+    /// Only end users with an attempt at this walkthrough.
     pub walkthrough: Option<&'a WalkthroughId>,
-    /// With such an attempt in progress, or completed.
+    /// Only end users with such an attempt in this status.
     pub status: Option<Status>,
-    /// Whether test users are listed, too.
+    /// Whether to include test users.
     pub include_test: bool,
-    /// Behind this one.
+    /// The last end user of the previous page.
     pub after: Option<&'a EndUserId>,
-    /// At most so many.
+    /// The maximum number of end users.
     pub limit: i64,
 }
 
@@ -99,23 +99,23 @@ macro_rules! select {
     };
 }
 
-/// An end user; none when they are not there.
+/// Returns the end user with this ID.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<EndUser>> {
+/// Returns an error if the database fails.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<EndUser>> {
     const SQL: &str = select!("AND id = $2");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
     Ok(row.map(EndUser::from))
 }
 
-/// End users of an organisation, those who came last first.
+/// Returns matching end users of an organisation, newest first.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search<'_>) -> Result<Vec<EndUser>> {
-    // Letters of the alphabet without regard to case, other characters as they are: SQLite knows no more.
+/// Returns an error if the database fails.
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: EndUserSearch<'_>) -> Result<Vec<EndUser>> {
+    // Only ASCII letters are case-insensitive, which is all that SQLite supports.
     const SQL: &str = select!(
         "AND id < $2 AND ($9 OR NOT is_test)
            AND (CAST($3 AS TEXT) IS NULL OR id = $3
@@ -129,7 +129,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search
                     AND (progress.closed_at IS NULL OR progress.status = 'completed')))
          ORDER BY id DESC LIMIT $8"
     );
-    // Every id begins with `eu_`, which sorts before this in any collation.
+    // Every ID begins with `eu_`, which sorts before this value in any collation.
     let after = search.after.map_or("zz", EndUserId::as_str);
     let pattern = search.text.map(|text| {
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
@@ -142,39 +142,39 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search
     Ok(rows.into_iter().map(EndUser::from).collect())
 }
 
-/// Where an end user stands in one walkthrough on one server.
+/// An attempt of an end user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct EndUserAttempt {
     /// The server.
     pub server_id: ServerId,
-    /// Its name.
+    /// The name of the server.
     pub server_name: String,
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Its title.
+    /// The title of the walkthrough.
     pub walkthrough_title: String,
-    /// Whether it is in the trash, where it can only be restored.
+    /// Whether the walkthrough is in the trash.
     pub is_walkthrough_deleted: bool,
-    /// The version's number.
+    /// The number of the pinned version.
     pub version: u32,
     /// `in_progress` or `completed`.
     pub status: String,
-    /// Steps of this attempt that are completed.
+    /// The number of completed steps.
     pub completed_steps: u32,
-    /// Steps of the version.
+    /// The number of steps of the version.
     pub step_count: u32,
-    /// When the attempt began.
+    /// The time at which the attempt started.
     pub started_at: Timestamp,
-    /// When it was completed.
+    /// The time at which it was completed.
     pub completed_at: Option<Timestamp>,
-    /// When it last changed.
+    /// The time of its last activity.
     pub last_activity_at: Timestamp,
-    /// Whether it was given up for another one, or reset.
+    /// Whether it was replaced by another attempt or reset.
     pub is_closed: bool,
 }
 
 #[derive(sqlx::FromRow)]
-struct StandingRow {
+struct EndUserAttemptRow {
     server_id: String,
     server_name: String,
     walkthrough_id: String,
@@ -190,12 +190,16 @@ struct StandingRow {
     closed_at: Option<i64>,
 }
 
-/// The attempts of an end user, those that changed last first.
+/// Returns the attempts of an end user, last activity first.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn standings(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Vec<Standing>> {
-    // Steps of earlier versions that this one has not are done, too, and do not count.
+/// Returns an error if the database fails.
+pub async fn list_attempts(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &EndUserId,
+) -> Result<Vec<EndUserAttempt>> {
+    // Completed steps of earlier versions that are not part of this version do not count.
     const SQL: &str = "SELECT progress.server_id, servers.name AS server_name, progress.walkthrough_id,
             walkthroughs.title AS walkthrough_title, walkthroughs.deleted_at, versions.number, progress.status,
             (SELECT count(*) FROM step_completions JOIN version_steps ON version_steps.version_id = progress.version_id
@@ -208,10 +212,10 @@ pub async fn standings(conn: &mut Conn, organization: &OrganizationId, id: &EndU
         JOIN versions ON versions.id = progress.version_id
         WHERE progress.end_user_id = $1 AND progress.organization_id = $2
         ORDER BY progress.last_activity_at DESC, progress.id DESC";
-    let rows: Vec<StandingRow> = on!(conn, c => sqlx::query_as(SQL)
+    let rows: Vec<EndUserAttemptRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?);
     let count = |number: i64| u32::try_from(number).unwrap_or(0);
-    let standing = |row: StandingRow| Standing {
+    let attempt = |row: EndUserAttemptRow| EndUserAttempt {
         server_id: ServerId::from_store(row.server_id),
         server_name: row.server_name,
         walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
@@ -226,5 +230,5 @@ pub async fn standings(conn: &mut Conn, organization: &OrganizationId, id: &EndU
         last_activity_at: Timestamp(row.last_activity_at),
         is_closed: row.closed_at.is_some(),
     };
-    Ok(rows.into_iter().map(standing).collect())
+    Ok(rows.into_iter().map(attempt).collect())
 }

@@ -1,4 +1,4 @@
-//! Reading attempts: open ones, their completions, and the history of a walkthrough.
+//! Queries for attempts and their completions.
 
 use std::collections::HashMap;
 
@@ -54,10 +54,10 @@ impl TryFrom<AttemptRow> for Attempt {
     }
 }
 
-/// The open attempts of one end user on one server, by walkthrough.
+/// Returns the open attempts of an end user on a server, by walkthrough.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn list_open(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -72,20 +72,20 @@ pub async fn list_open(
     rows.into_iter().map(|row| Ok((WalkthroughId::from_store(row.walkthrough_id.clone()), row.try_into()?))).collect()
 }
 
-/// An open attempt in a list.
+/// The summary of an open attempt, for lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenAttempt {
     /// The pinned version.
     pub version_id: VersionId,
-    /// What its progress is computed from.
+    /// The data from which its progress is computed.
     pub summary: AttemptSummary,
 }
 
-/// Returns the open attempts of one end user on one server, by walkthrough, with the steps of their pinned versions. Reads
-/// no content: one query, a few dozen bytes per attempt.
+/// Returns the open attempts of an end user on a server, by walkthrough, with the steps of their pinned versions. Reads no
+/// content: one query, a few dozen bytes per attempt.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
+/// Returns an error if the database fails or a row cannot be read.
 pub async fn summarize_open(
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -120,7 +120,7 @@ pub async fn summarize_open(
 /// Returns the walkthrough whose open attempt is pinned to a version with `step`. Reads no content.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error if the database fails.
 pub async fn find_open_with_step(
     conn: &mut Conn,
     (organization, end_user, server): (&OrganizationId, &EndUserId, &ServerId),
@@ -137,11 +137,11 @@ pub async fn find_open_with_step(
     Ok(found.map(WalkthroughId::from_store))
 }
 
-/// Returns the open attempt of one end user at one walkthrough on one server.
+/// Returns the open attempt of an end user at a walkthrough on a server.
 ///
 /// # Errors
-/// When the database fails, or the row cannot be read.
-pub async fn get_open(conn: &mut Conn, key: &ProgressKey) -> Result<Option<Attempt>> {
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_open(conn: &mut Conn, key: &ProgressKey) -> Result<Option<Attempt>> {
     const SQL: &str = "SELECT id, end_user_id, server_id, walkthrough_id, version_id, status, completed_steps,
                started_at, completed_at, last_activity_at, closed_at, metadata
         FROM progress WHERE end_user_id = $1 AND server_id = $2 AND walkthrough_id = $3 AND organization_id = $4
@@ -152,11 +152,11 @@ pub async fn get_open(conn: &mut Conn, key: &ProgressKey) -> Result<Option<Attem
     row.map(Attempt::try_from).transpose()
 }
 
-/// The steps that an attempt completed, with the times, in the order of the steps' ids.
+/// Returns the completed steps of an attempt with the times of completion, ordered by step ID.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn completions(
+/// Returns an error if the database fails.
+pub async fn list_completions(
     conn: &mut Conn,
     organization: &OrganizationId,
     attempt: &ProgressId,
@@ -169,11 +169,11 @@ pub async fn completions(
     Ok(rows.into_iter().map(|(step, at)| (StepId::from_store(step), Timestamp(at))).collect())
 }
 
-/// Every attempt of one end user at one walkthrough on one server, oldest first, closed ones included.
+/// Returns every attempt of an end user at a walkthrough on a server, oldest first, including closed ones.
 ///
 /// # Errors
-/// When the database fails, or a row cannot be read.
-pub async fn history(conn: &mut Conn, key: &ProgressKey) -> Result<Vec<Attempt>> {
+/// Returns an error if the database fails or a row cannot be read.
+pub async fn list_attempts(conn: &mut Conn, key: &ProgressKey) -> Result<Vec<Attempt>> {
     const SQL: &str = "SELECT id, end_user_id, server_id, walkthrough_id, version_id, status, completed_steps,
                started_at, completed_at, last_activity_at, closed_at, metadata
         FROM progress WHERE organization_id = $1 AND end_user_id = $2 AND server_id = $3 AND walkthrough_id = $4

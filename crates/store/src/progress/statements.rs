@@ -1,15 +1,15 @@
-//! The statements of progress, made once.
+//! The statements for progress, built once.
 
 use std::sync::LazyLock;
 
 use crate::batch::{self, Column, Kind};
 use crate::db::Dialect;
-use crate::values::Sized;
+use crate::values::SizedStatements;
 use crate::webhook_delivery;
 use crate::{session, tool_call};
 
-/// What few calls need, the same way for both databases: rows of a JSON document.
-pub(super) struct Rare {
+/// The less frequent statements, which take their rows from a JSON document on both databases.
+pub(super) struct JsonStatements {
     pub(super) end_users: String,
     pub(super) sessions: String,
     pub(super) close: String,
@@ -17,25 +17,25 @@ pub(super) struct Rare {
     pub(super) deliveries: String,
 }
 
-/// What every advance needs on SQLite: bound values, five statements.
-pub(super) struct Sqlite {
-    pub(super) rare: Rare,
-    pub(super) find: Sized,
-    pub(super) progress: Sized,
-    pub(super) completions: Sized,
-    pub(super) events: Sized,
-    pub(super) tool_calls: Sized,
+/// The statements that every advance needs on SQLite, with bound values.
+pub(super) struct SqliteStatements {
+    pub(super) json: JsonStatements,
+    pub(super) find: SizedStatements,
+    pub(super) progress: SizedStatements,
+    pub(super) completions: SizedStatements,
+    pub(super) events: SizedStatements,
+    pub(super) tool_calls: SizedStatements,
 }
 
-/// What every advance needs on PostgreSQL: rows of a JSON document; the four writes are one statement, because a round
-/// trip costs more than a longer text.
-pub(super) struct Postgres {
-    pub(super) rare: Rare,
+/// The statements that every advance needs on PostgreSQL, with rows from a JSON document. The four writes are one statement,
+/// because a round trip costs more than a longer text.
+pub(super) struct PostgresStatements {
+    pub(super) json: JsonStatements,
     pub(super) find: String,
     pub(super) advance: String,
 }
 
-/// The columns of an attempt as it is read.
+/// The columns of an attempt.
 pub(super) const ATTEMPT: &str = "progress.id, progress.end_user_id, progress.server_id, progress.walkthrough_id,
     progress.version_id, progress.status, progress.completed_steps, progress.started_at, progress.completed_at,
     progress.last_activity_at, progress.closed_at, progress.metadata";
@@ -108,7 +108,7 @@ fn names(columns: &[Column]) -> Vec<&'static str> {
     columns.iter().map(|(name, _)| *name).collect()
 }
 
-impl Rare {
+impl JsonStatements {
     fn new(dialect: Dialect) -> Self {
         Self {
             end_users: batch::insert(dialect, "end_users", "end_users", END_USER),
@@ -120,32 +120,32 @@ impl Rare {
     }
 }
 
-/// The statements of SQLite.
-pub(super) fn sqlite() -> &'static Sqlite {
-    static STATEMENTS: LazyLock<Sqlite> = LazyLock::new(|| Sqlite {
-        rare: Rare::new(Dialect::Sqlite),
-        // CROSS JOIN keeps SQLite from reading all of progress and looking each row up among the keys.
-        find: Sized::new(KEY.len(), |values| {
+/// Returns the statements for SQLite.
+pub(super) fn sqlite() -> &'static SqliteStatements {
+    static STATEMENTS: LazyLock<SqliteStatements> = LazyLock::new(|| SqliteStatements {
+        json: JsonStatements::new(Dialect::Sqlite),
+        // CROSS JOIN keeps SQLite from scanning the whole table and looking up each row among the keys.
+        find: SizedStatements::new(KEY.len(), |values| {
             format!(
                 "SELECT {ATTEMPT} FROM {values} AS batch CROSS JOIN progress
                  WHERE progress.end_user_id = batch.column1 AND progress.server_id = batch.column2
                    AND progress.walkthrough_id = batch.column3 AND progress.closed_at IS NULL"
             )
         }),
-        progress: Sized::update("progress", &names(PROGRESS_CHANGES)),
-        completions: Sized::insert("step_completions", &names(COMPLETION)),
-        events: Sized::insert("walkthrough_events", &names(EVENT)),
-        tool_calls: Sized::insert("tool_calls", &names(tool_call::COLUMNS)),
+        progress: SizedStatements::update("progress", &names(PROGRESS_CHANGES)),
+        completions: SizedStatements::insert("step_completions", &names(COMPLETION)),
+        events: SizedStatements::insert("walkthrough_events", &names(EVENT)),
+        tool_calls: SizedStatements::insert("tool_calls", &names(tool_call::COLUMNS)),
     });
     &STATEMENTS
 }
 
-/// The statements of PostgreSQL.
-pub(super) fn postgres() -> &'static Postgres {
-    static STATEMENTS: LazyLock<Postgres> = LazyLock::new(|| {
+/// Returns the statements for PostgreSQL.
+pub(super) fn postgres() -> &'static PostgresStatements {
+    static STATEMENTS: LazyLock<PostgresStatements> = LazyLock::new(|| {
         let dialect = Dialect::Postgres;
-        // A look-up per key, whatever the planner thinks of the size of the batch; the rows are locked in the order of
-        // the keys, so that two groups cannot wait for each other.
+        // LATERAL forces a lookup per key, regardless of the planner's estimate of the batch size. Rows are locked in the order
+        // of the keys, so that two groups cannot deadlock.
         let find = format!(
             "SELECT found.* FROM {},
                 LATERAL (SELECT {ATTEMPT} FROM progress
@@ -156,12 +156,12 @@ pub(super) fn postgres() -> &'static Postgres {
         );
         let advance = format!(
             "WITH p AS ({}), c AS ({}), e AS ({}) {}",
-            batch::update(dialect, "progress", "moved", PROGRESS_CHANGES),
+            batch::update(dialect, "progress", "updated", PROGRESS_CHANGES),
             batch::insert(dialect, "step_completions", "completions", COMPLETION),
             batch::insert(dialect, "walkthrough_events", "events", EVENT),
             batch::insert(dialect, "tool_calls", "tool_calls", tool_call::COLUMNS),
         );
-        Postgres { rare: Rare::new(dialect), find, advance }
+        PostgresStatements { json: JsonStatements::new(dialect), find, advance }
     });
     &STATEMENTS
 }

@@ -10,12 +10,12 @@ use waypost_core::event::EventKind;
 use waypost_core::id::EndUserId;
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::{SystemRandom, Timestamp};
-use waypost_store::activity::{self, Query};
-use waypost_store::analytics::{self, Packed, Wanted};
+use waypost_store::activity::{self, ActivityQuery};
+use waypost_store::analytics::{self, LogQuery, PackedLog};
 use waypost_store::progress::NewEndUser;
 use waypost_store::retention::{self, ServerLog};
 use waypost_store::tool_call::ToolCall;
-use waypost_store::writer::{Call, Decided, Writer};
+use waypost_store::writer::{Decision, ProgressCall, Writer};
 use waypost_store::{Db, end_user};
 
 use crate::open;
@@ -99,50 +99,50 @@ impl Stage {
                 random: &SystemRandom,
             };
             let select = SelectOptions { resume: !restart, confirmed: true, ..SelectOptions::default() };
-            Decided::Done(Box::new(match attempt {
+            Decision::Done(Box::new(match attempt {
                 Some(_) if !restart => view.advance(None).unwrap(),
                 _ => view.select(select).unwrap(),
             }))
         };
-        let call = Call {
+        let call = ProgressCall {
             key: self.world.progress_key(&id),
             new_end_user: is_new.then_some(new),
             new_session: None,
             client_name: client,
             tool_call: Some(Box::new(move |_| call.clone())),
             decide: Box::new(decide),
-            announce: None,
+            deliveries: None,
             now,
         };
-        assert!(matches!(self.writer.call(call).await, Ok(Decided::Done(_))));
+        assert!(matches!(self.writer.call(call).await, Ok(Decision::Done(_))));
     }
 
     async fn roll(&self, now: Timestamp) {
-        let due = analytics::due(&mut self.db.read().await.unwrap(), now).await.unwrap();
+        let due = analytics::list_due(&mut self.db.read().await.unwrap(), now).await.unwrap();
         for due in due {
             let mut tx = self.db.begin().await.unwrap();
-            while analytics::roll(&mut tx, &due, now).await.unwrap() {}
+            while analytics::roll_up(&mut tx, &due, now).await.unwrap() {}
             tx.commit().await.unwrap();
         }
     }
 
     async fn read(&self, range: TimeRange) -> Log {
-        let wanted = Wanted {
+        let wanted = LogQuery {
             organization: &self.world.organization,
             server: Some(&self.world.server),
             walkthrough: Some(&self.world.walkthrough),
             range,
         };
-        let mut packed = Packed::default();
+        let mut packed = PackedLog::default();
         let mut tx = self.db.snapshot().await.unwrap();
-        analytics::events(&mut tx, wanted, &mut packed).await.unwrap();
-        analytics::calls(&mut tx, wanted, &mut packed).await.unwrap();
+        analytics::read_events(&mut tx, wanted, &mut packed).await.unwrap();
+        analytics::read_calls(&mut tx, wanted, &mut packed).await.unwrap();
         packed.unpack(range).unwrap()
     }
 
     /// The events and the calls that stand in the log.
     async fn stored(&self) -> [Vec<Row>; 2] {
-        let query = Query {
+        let query = ActivityQuery {
             organization: &self.world.organization,
             server: None,
             end_user: None,
@@ -153,7 +153,7 @@ impl Stage {
             limit: 1_000_000,
         };
         let mut conn = self.db.read().await.unwrap();
-        let events = activity::events(&mut conn, &query).await.unwrap().into_iter().map(|it| {
+        let events = activity::list_events(&mut conn, &query).await.unwrap().into_iter().map(|it| {
             let step = it.step_id.as_ref().map_or("-", |step| step.as_str());
             let names = [it.progress_id.as_str(), it.end_user_id.as_str(), it.walkthrough_id.as_str()].join(" ");
             let (version, client) = (it.version_id.as_str(), it.client_name.as_deref().unwrap_or("-"));
@@ -161,7 +161,7 @@ impl Stage {
             (it.created_at, it.end_user_id.to_string(), text)
         });
         let events = events.collect();
-        let calls = activity::calls(&mut conn, &Query { walkthrough: None, ..query }).await.unwrap();
+        let calls = activity::list_calls(&mut conn, &ActivityQuery { walkthrough: None, ..query }).await.unwrap();
         let calls = calls.into_iter().map(|it| {
             let user = it.end_user_id.map_or_else(|| "-".to_owned(), |user| user.to_string());
             (it.created_at, user, format!("{:?} {}", it.client_name, it.duration_us))
@@ -280,7 +280,7 @@ async fn segments_and_log_agree(stage: Stage) {
     stage.play(TESTER, now, None, false).await;
     let mut conn = stage.db.read().await.unwrap();
     let tester = EndUserId::from_store(TESTER.to_owned());
-    let query = Query {
+    let query = ActivityQuery {
         organization: &stage.world.organization,
         server: None,
         end_user: Some(&tester),
@@ -290,8 +290,8 @@ async fn segments_and_log_agree(stage: Stage) {
         oldest_first: true,
         limit: 1,
     };
-    assert_eq!(activity::events(&mut conn, &query).await.unwrap().len(), 1, "their own events are listed");
-    assert!(activity::calls(&mut conn, &query).await.unwrap()[0].is_test);
+    assert_eq!(activity::list_events(&mut conn, &query).await.unwrap().len(), 1, "their own events are listed");
+    assert!(activity::list_calls(&mut conn, &query).await.unwrap()[0].is_test);
 }
 
 /// The days of analytics are the same when the log was packed and deleted, wherever days begin. Things happen at both sides of each
@@ -372,7 +372,7 @@ async fn lists_come_in_pages(stage: Stage) {
     let user = EndUserId::from_store("eu_p1".to_owned());
     for (server, end_user) in [(None, None), (Some(&stage.world.server), None), (None, Some(&user))] {
         for oldest_first in [true, false] {
-            let mut query = Query {
+            let mut query = ActivityQuery {
                 organization: &stage.world.organization,
                 server,
                 end_user,
@@ -382,14 +382,14 @@ async fn lists_come_in_pages(stage: Stage) {
                 oldest_first,
                 limit: 1_000,
             };
-            let whole = activity::events(&mut conn, &query).await.unwrap();
+            let whole = activity::list_events(&mut conn, &query).await.unwrap();
             assert_eq!(whole.len(), if end_user.is_some() { 10 } else { 30 });
-            let calls = activity::calls(&mut conn, &query).await.unwrap();
+            let calls = activity::list_calls(&mut conn, &query).await.unwrap();
             assert_eq!(calls.len(), whole.len());
             query.limit = 7;
             let mut pages = Vec::new();
             loop {
-                let page = activity::events(&mut conn, &query).await.unwrap();
+                let page = activity::list_events(&mut conn, &query).await.unwrap();
                 let Some(last) = page.last() else { break };
                 query.after = Some((last.created_at, last.id.to_string()));
                 pages.extend(page);
@@ -400,7 +400,7 @@ async fn lists_come_in_pages(stage: Stage) {
         }
     }
     let other = World::new(2);
-    let query = Query {
+    let query = ActivityQuery {
         organization: &stage.world.organization,
         server: Some(&other.server),
         end_user: None,
@@ -410,9 +410,9 @@ async fn lists_come_in_pages(stage: Stage) {
         oldest_first: true,
         limit: 10,
     };
-    assert_eq!(activity::events(&mut conn, &query).await.unwrap(), []);
-    let theirs = Query { organization: &other.organization, ..query };
-    assert_eq!(activity::sessions(&mut conn, &theirs).await.unwrap().len(), 1);
+    assert_eq!(activity::list_events(&mut conn, &query).await.unwrap(), []);
+    let theirs = ActivityQuery { organization: &other.organization, ..query };
+    assert_eq!(activity::list_sessions(&mut conn, &theirs).await.unwrap().len(), 1);
 }
 
 waypost_testkit::both!(stage => segments_and_log_agree, days_stay_when_their_rows_are_deleted, events_know_their_pause, lists_come_in_pages);

@@ -6,8 +6,8 @@ use std::sync::{Arc, mpsc};
 
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
-use waypost_store::backup::{self, Summary};
-use waypost_store::migrate::{current_version, known_version};
+use waypost_store::backup::{self, BackupSummary};
+use waypost_store::migrate::{current_version, known_version, migrate, migrate_to};
 use waypost_store::{Db, Dialect, Error, on};
 use waypost_testkit::TempDir;
 
@@ -24,13 +24,13 @@ async fn fill(db: &Db) {
     tx.commit().await.unwrap();
 }
 
-async fn write(db: &Db) -> (Vec<u8>, Summary) {
+async fn write(db: &Db) -> (Vec<u8>, BackupSummary) {
     let mut bytes = Vec::new();
     let summary = backup::write(db, &mut bytes, Timestamp(0)).await.unwrap();
     (bytes, summary)
 }
 
-async fn read(db: &Db, bytes: &[u8]) -> Result<Summary, Error> {
+async fn read(db: &Db, bytes: &[u8]) -> Result<BackupSummary, Error> {
     backup::read(db, &mut Cursor::new(bytes)).await
 }
 
@@ -55,7 +55,7 @@ async fn comes_back_as_it_was(db: Db) {
     assert_eq!(write(&copy).await.0, bytes);
     // A migrated database without content will also do; one with content will not.
     let (migrated, _folder) = another(db.dialect()).await;
-    waypost_store::migrate::migrate(&migrated).await.unwrap();
+    migrate(&migrated).await.unwrap();
     let before = migrated.read().await.unwrap().config_version().await.unwrap();
     read(&migrated, &bytes).await.unwrap();
     assert!(migrated.read().await.unwrap().config_version().await.unwrap() > before, "other processes must notice");
@@ -77,14 +77,14 @@ async fn a_damaged_file_changes_nothing(db: Db) {
     let trailer = newer[..digest].rfind('\n').unwrap() + 1;
     let newer = format!("{}{{\"rows\":{{}},\"sha256\":\"{}\"}}\n", &newer[..trailer], sha256(&newer[..trailer]));
     for (damaged, expected) in [
-        ("", "it is no backup of Waypost"),
-        ("{\"a\":1}\n", "it is no backup of Waypost"),
-        (half, "cut short"),
-        (whole_lines, "cut short"),
-        (&text.replacen("\"owner\"", "\"admin\"", 1), "its checksum differs"),
-        (&format!("{text}{text}"), "its checksum differs"),
+        ("", "it is not a Waypost backup"),
+        ("{\"a\":1}\n", "it is not a Waypost backup"),
+        (half, "truncated"),
+        (whole_lines, "truncated"),
+        (&text.replacen("\"owner\"", "\"admin\"", 1), "its checksum does not match"),
+        (&format!("{text}{text}"), "its checksum does not match"),
         (&text.replacen("\"waypost_backup\":1", "\"waypost_backup\":2", 1), "use a newer waypost"),
-        (&newer, "it has schema 99, this program knows schemas up to"),
+        (&newer, "it has schema version 99, this program supports versions up to"),
     ] {
         let error = read(&target, damaged.as_bytes()).await.unwrap_err().to_string();
         assert!(error.starts_with("the backup cannot be used") && error.contains(expected), "{expected}: {error}");
@@ -153,6 +153,36 @@ async fn is_of_one_moment_while_others_write(db: Db) {
     read(&copy, &output.bytes).await.unwrap();
 }
 
+/// The tables of sign-in with an identity provider have other names since schema 32.
+async fn a_backup_from_before_a_table_was_renamed_is_restored(url: String) {
+    let old = Db::open(&url).await.unwrap();
+    migrate_to(&old, 31).await.unwrap();
+    let sql = "INSERT INTO organizations (id, slug, name, created_at, updated_at) VALUES ('org_1', 'a', 'A', 1, 1);
+        INSERT INTO oauth_configs VALUES
+            ('oac_1', 'org_1', 'acme', 'openid', 'https://id.example', 'https://id.example/a', 'https://id.example/t', NULL,
+             'https://id.example/k', 'waypost', 'sealed', 'client_secret_basic', 'openid email', 'sub', TRUE, 2, 3);
+        INSERT INTO end_users (id, organization_id, created_at) VALUES ('eu_1', 'org_1', 1);
+        INSERT INTO identities VALUES ('idn_1', 'org_1', 'eu_1', 'acme', 'sub', NULL, NULL, FALSE, 4, 5);
+        INSERT INTO upstream_tokens VALUES ('idn_1', 'org_1', 'oac_1', 'sealed', NULL, 'openid', 27, NULL, 28);";
+    let mut tx = old.begin().await.unwrap();
+    on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    let (bytes, summary) = write(&old).await;
+    assert_eq!((summary.schema_version, summary.rows["upstream_tokens"]), (31, 1));
+
+    let (new, _folder) = another(old.dialect()).await;
+    assert_eq!(read(&new, &bytes).await.unwrap(), summary);
+    migrate(&new).await.unwrap();
+    let (_, after) = write(&new).await;
+    assert_eq!((after.schema_version, after.rows["identity_provider_tokens"]), (known_version(new.dialect()), 1));
+    assert!(!after.rows.contains_key("upstream_tokens"), "{:?}", after.rows);
+}
+
+async fn url(url: &str) -> String {
+    url.to_owned()
+}
+
+waypost_testkit::both!(empty url => a_backup_from_before_a_table_was_renamed_is_restored);
 waypost_testkit::both!(open => comes_back_as_it_was, a_damaged_file_changes_nothing, is_of_one_moment_while_others_write);
 
 #[tokio::test]

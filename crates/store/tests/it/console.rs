@@ -2,7 +2,7 @@
 
 use waypost_core::id::{UserId, UserSessionId};
 use waypost_core::organization::Role;
-use waypost_store::idempotency::{self, Claim, Known};
+use waypost_store::idempotency::{self, IdempotencyClaim, IdempotencyRecord};
 use waypost_store::user_session::{self, UserSession};
 use waypost_store::{Db, Tx, migrate};
 
@@ -50,7 +50,7 @@ async fn sessions(Two { mut tx, one, two }: Two) {
         last_used_at: NOW.plus(9),
         ..mine.clone()
     };
-    user_session::touch(&mut tx, &touched).await.unwrap();
+    user_session::record_use(&mut tx, &touched).await.unwrap();
     assert_eq!(user_session::find(&mut tx, "a", NOW).await.unwrap(), Some(touched));
     assert!(!user_session::delete(&mut tx, &two.user, &mine.id).await.unwrap(), "another user's");
     assert_eq!(user_session::delete_others(&mut tx, &one.user, Some(&mine.id)).await.unwrap(), 1);
@@ -60,13 +60,13 @@ async fn sessions(Two { mut tx, one, two }: Two) {
 
 async fn memberships(Two { mut tx, one, two }: Two) {
     waypost_store::user::add_member(&mut tx, &two.organization, &one.user, Role::Member, NOW).await.unwrap();
-    let found = user_session::memberships(&mut tx, &one.user).await.unwrap();
+    let found = user_session::list_memberships(&mut tx, &one.user).await.unwrap();
     let found: Vec<_> = found.into_iter().map(|it| (it.organization.id, it.role)).collect();
     assert_eq!(found, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
 }
 
 async fn keys(Two { mut tx, one, .. }: Two) {
-    let claim = Claim {
+    let claim = IdempotencyClaim {
         actor: "usr_x".to_owned(),
         key: "once".to_owned(),
         organization_id: Some(one.organization.clone()),
@@ -76,9 +76,11 @@ async fn keys(Two { mut tx, one, .. }: Two) {
     };
     assert!(idempotency::claim(&mut tx, &claim).await.unwrap());
     assert!(!idempotency::claim(&mut tx, &claim).await.unwrap(), "taken");
-    assert!(idempotency::claim(&mut tx, &Claim { actor: "usr_y".to_owned(), ..claim.clone() }).await.unwrap());
+    assert!(
+        idempotency::claim(&mut tx, &IdempotencyClaim { actor: "usr_y".to_owned(), ..claim.clone() }).await.unwrap()
+    );
     let known = |response: Option<&str>| {
-        Some(Known { request_hash: "hash".to_owned(), response: response.map(ToOwned::to_owned) })
+        Some(IdempotencyRecord { request_hash: "hash".to_owned(), response: response.map(ToOwned::to_owned) })
     };
     assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(None));
     idempotency::complete(&mut tx, "usr_x", "once", "sealed").await.unwrap();
@@ -87,7 +89,7 @@ async fn keys(Two { mut tx, one, .. }: Two) {
     assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(Some("sealed")), "it is answered");
     idempotency::release(&mut tx, "usr_y", "once").await.unwrap();
     assert_eq!(idempotency::find(&mut tx, "usr_y", "once").await.unwrap(), None);
-    let later = Claim { created_at: NOW.plus(10), expires_at: NOW.plus(20), ..claim };
+    let later = IdempotencyClaim { created_at: NOW.plus(10), expires_at: NOW.plus(20), ..claim };
     assert!(idempotency::claim(&mut tx, &later).await.unwrap(), "the old one has expired");
 }
 

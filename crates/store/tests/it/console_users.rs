@@ -3,8 +3,8 @@
 use waypost_core::account::CodePurpose;
 use waypost_core::id::{InvitationId, UserCodeId, UserSessionId};
 use waypost_core::organization::{Role, User};
-use waypost_store::email_code::{Open, Tried};
-use waypost_store::user_code::{self, Key, NewCode, NewLink};
+use waypost_store::email_code::{CodeCheck, PendingCode};
+use waypost_store::user_code::{self, NewUserCode, NewUserLink, UserCodeKey};
 use waypost_store::user_session::{self, UserSession};
 use waypost_store::{Db, Tx, expired, invitation_accept, on, sign_in_attempt, system, user};
 
@@ -31,18 +31,18 @@ async fn credentials(Two { mut tx, one, two }: Two) {
     let tx = &mut tx;
     assert!(!system::has_account(tx).await.unwrap());
     system::lock_set_up(tx).await.unwrap();
-    user::verify(tx, &one.user, NOW).await.unwrap();
-    user::verify(tx, &one.user, NOW.plus(1)).await.unwrap();
+    user::mark_verified(tx, &one.user, NOW).await.unwrap();
+    user::mark_verified(tx, &one.user, NOW.plus(1)).await.unwrap();
     assert!(system::has_account(tx).await.unwrap());
     assert!(user::set_name(tx, &one.user, "Anna").await.unwrap());
     user::set_password(tx, &one.user, "argon").await.unwrap();
     let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.someone() };
-    let found = user::credentials(tx, &one.user).await.unwrap().unwrap();
+    let found = user::find_credentials(tx, &one.user).await.unwrap().unwrap();
     assert_eq!((&found.user, found.password_hash.as_deref()), (&anna, Some("argon")));
     assert!(!format!("{found:?}").contains("argon"));
-    assert_eq!(system::find_accounts(tx, "a1@x.de").await.unwrap(), [found]);
-    assert_eq!(user::get(tx, &one.user).await.unwrap(), Some(anna));
-    assert_eq!(user::get(tx, &two.user).await.unwrap(), Some(two.someone()));
+    assert_eq!(system::list_accounts(tx, "a1@x.de").await.unwrap(), [found]);
+    assert_eq!(user::find(tx, &one.user).await.unwrap(), Some(anna));
+    assert_eq!(user::find(tx, &two.user).await.unwrap(), Some(two.someone()));
 }
 
 async fn attempts_are_counted_within_a_day(Two { mut tx, .. }: Two) {
@@ -50,27 +50,27 @@ async fn attempts_are_counted_within_a_day(Two { mut tx, .. }: Two) {
     const DAY: i64 = 24 * 60 * MINUTE;
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW).await.unwrap(), 0);
     for attempts in 1..4 {
-        assert_eq!(sign_in_attempt::add(tx, "p1", NOW.plus(attempts)).await.unwrap(), attempts);
+        assert_eq!(sign_in_attempt::increment(tx, "p1", NOW.plus(attempts)).await.unwrap(), attempts);
     }
-    assert_eq!(sign_in_attempt::add(tx, "p2", NOW).await.unwrap(), 1, "each slot by itself");
+    assert_eq!(sign_in_attempt::increment(tx, "p2", NOW).await.unwrap(), 1, "each slot by itself");
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY)).await.unwrap(), 3);
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 0);
-    assert_eq!(sign_in_attempt::add(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 1);
+    assert_eq!(sign_in_attempt::increment(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 1);
     expired::delete(tx, NOW.plus(DAY + 1), 10).await.unwrap();
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY + 2)).await.unwrap(), 1);
     assert_eq!(sign_in_attempt::count(tx, "p2", NOW).await.unwrap(), 0, "it is deleted");
 }
 
 async fn organizations_without_owner(Two { mut tx, one, two }: Two) {
-    assert_eq!(system::organizations_without_owner(&mut tx).await.unwrap(), []);
+    assert_eq!(system::list_organizations_without_owner(&mut tx).await.unwrap(), []);
     user::set_role(&mut tx, &one.organization, &one.user, Role::Admin).await.unwrap();
     user::remove_member(&mut tx, &two.organization, &two.user).await.unwrap();
-    let all = system::organizations_without_owner(&mut tx).await.unwrap();
+    let all = system::list_organizations_without_owner(&mut tx).await.unwrap();
     assert_eq!(all, [one.organization, two.organization]);
 }
 
-fn code<'a>(id: &'a UserCodeId, browser_hash: &'a str) -> NewCode<'a> {
-    NewCode {
+fn code<'a>(id: &'a UserCodeId, browser_hash: &'a str) -> NewUserCode<'a> {
+    NewUserCode {
         id,
         email: "B@x.de",
         email_key: "b@x.de",
@@ -87,30 +87,32 @@ async fn codes(Two { mut tx, .. }: Two) {
     let tx = &mut tx;
     let id = UserCodeId::from_store("uco_new".into());
     user_code::insert(tx, &code(&id, "mine")).await.unwrap();
-    let key = Key { id: &id, browser_hash: "mine" };
-    let opened = Open { email: "B@x.de".into(), purpose: CodePurpose::SignUp };
-    assert_eq!(user_code::find_open(tx, key, NOW).await.unwrap(), Some(opened));
-    let elsewhere = Key { browser_hash: "other", ..key };
-    assert_eq!(user_code::find_open(tx, elsewhere, NOW).await.unwrap(), None);
-    assert!(user_code::is_right(tx, key, "right", NOW).await.unwrap());
-    assert!(!user_code::is_right(tx, key, "wrong", NOW).await.unwrap());
-    assert!(!user_code::is_right(tx, elsewhere, "right", NOW).await.unwrap());
-    assert!(!user_code::is_right(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap());
-    assert!(user_code::enter(tx, elsewhere, "right", NOW).await.unwrap() == Tried::Gone);
-    assert!(user_code::enter(tx, key, "wrong", NOW).await.unwrap() == Tried::Wrong { left: 4 });
-    assert!(user_code::enter(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == Tried::Gone);
-    let Tried::Right(proof) = user_code::enter(tx, key, "right", NOW).await.unwrap() else { panic!("it is right") };
+    let key = UserCodeKey { id: &id, browser_hash: "mine" };
+    let opened = PendingCode { email: "B@x.de".into(), purpose: CodePurpose::SignUp };
+    assert_eq!(user_code::find_pending(tx, key, NOW).await.unwrap(), Some(opened));
+    let elsewhere = UserCodeKey { browser_hash: "other", ..key };
+    assert_eq!(user_code::find_pending(tx, elsewhere, NOW).await.unwrap(), None);
+    assert!(user_code::is_correct(tx, key, "right", NOW).await.unwrap());
+    assert!(!user_code::is_correct(tx, key, "wrong", NOW).await.unwrap());
+    assert!(!user_code::is_correct(tx, elsewhere, "right", NOW).await.unwrap());
+    assert!(!user_code::is_correct(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap());
+    assert!(user_code::verify(tx, elsewhere, "right", NOW).await.unwrap() == CodeCheck::Invalid);
+    assert!(user_code::verify(tx, key, "wrong", NOW).await.unwrap() == CodeCheck::Rejected { attempts_left: 4 });
+    assert!(user_code::verify(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == CodeCheck::Invalid);
+    let CodeCheck::Accepted(proof) = user_code::verify(tx, key, "right", NOW).await.unwrap() else {
+        panic!("it is right")
+    };
     assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("b@x.de", Some("argon")));
-    assert!(user_code::enter(tx, key, "right", NOW).await.unwrap() == Tried::Gone, "once");
-    assert!(!user_code::is_right(tx, key, "right", NOW).await.unwrap());
-    assert_eq!(user_code::address_of(tx, &id).await.unwrap().as_deref(), Some("b@x.de"), "also of a used one");
-    assert_eq!(user_code::address_of(tx, &UserCodeId::from_store("uco_none".into())).await.unwrap(), None);
+    assert!(user_code::verify(tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "once");
+    assert!(!user_code::is_correct(tx, key, "right", NOW).await.unwrap());
+    assert_eq!(user_code::find_email_key(tx, &id).await.unwrap().as_deref(), Some("b@x.de"), "also of a used one");
+    assert_eq!(user_code::find_email_key(tx, &UserCodeId::from_store("uco_none".into())).await.unwrap(), None);
 }
 
 async fn links(Two { mut tx, one, two }: Two) {
     let tx = &mut tx;
     let ids: Vec<_> = (0..3).map(|n| UserCodeId::from_store(format!("uco_link{n}"))).collect();
-    let link = |n: usize, token_hash: &'static str| NewLink {
+    let link = |n: usize, token_hash: &'static str| NewUserLink {
         id: &ids[n],
         user: if n == 2 { &two.user } else { &one.user },
         email: "B@x.de",
@@ -126,9 +128,9 @@ async fn links(Two { mut tx, one, two }: Two) {
     assert_eq!(user_code::find_link(tx, "second", NOW).await.unwrap().as_ref(), Some(&one.user));
     assert_eq!(user_code::find_link(tx, "third", NOW).await.unwrap().as_ref(), Some(&two.user), "by account");
     assert_eq!(user_code::find_link(tx, "code", NOW).await.unwrap(), None, "a code is no link");
-    let as_code = Key { id: &ids[1], browser_hash: "" };
-    assert_eq!(user_code::find_open(tx, as_code, NOW).await.unwrap(), None, "a link is no code");
-    assert!(user_code::enter(tx, as_code, "second", NOW).await.unwrap() == Tried::Gone);
+    let as_code = UserCodeKey { id: &ids[1], browser_hash: "" };
+    assert_eq!(user_code::find_pending(tx, as_code, NOW).await.unwrap(), None, "a link is no code");
+    assert!(user_code::verify(tx, as_code, "second", NOW).await.unwrap() == CodeCheck::Invalid);
     assert_eq!(user_code::consume_link(tx, "second", NOW.plus(MINUTE)).await.unwrap(), None, "expired");
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap().as_ref(), Some(&one.user));
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap(), None, "once");

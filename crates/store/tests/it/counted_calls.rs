@@ -10,8 +10,8 @@ use waypost_core::analytics::TimeRange;
 use waypost_core::id::ToolCallId;
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::counted_call::{self, ROWS_PER_MINUTE};
-use waypost_store::recorder::{Record, Recorder};
-use waypost_store::retention::{self, Counts};
+use waypost_store::recorder::{Recorder, RecorderEntry};
+use waypost_store::retention::{self, CallCounts};
 use waypost_store::tool_call::ToolCall;
 use waypost_store::{Db, server};
 
@@ -117,7 +117,7 @@ async fn record(processes: &mut Processes, acts: &[Act]) -> (Totals, i64) {
                     } else {
                         others += 1;
                     }
-                    processes.recorder(*process).record(Record::Call(Box::new(call))).await;
+                    processes.recorder(*process).record(RecorderEntry::Call(Box::new(call))).await;
                 }
             }
         }
@@ -195,7 +195,7 @@ async fn sums_agree(db: &Db, counts: &Totals) {
 async fn flood(db: &Db, at: Timestamp, calls: i64) {
     let (recorder, done) = Recorder::start(db.clone());
     for _ in 0..calls {
-        recorder.record(Record::Call(Box::new(call(1, at, 0, Caller::Unknown)))).await;
+        recorder.record(RecorderEntry::Call(Box::new(call(1, at, 0, Caller::Unknown)))).await;
     }
     drop(recorder);
     done.await.unwrap();
@@ -213,8 +213,11 @@ async fn counts_are_deleted(db: Db) {
     let mut tx = db.begin().await.unwrap();
     let begin = Timestamp(NOW.0.div_euclid(MINUTE) * MINUTE);
     for (before, servers) in [(begin, vec![]), (begin.plus(MINUTE), vec![one.server.clone()])] {
-        assert_eq!(retention::servers_with_old_counts(&mut tx, Counts::Unknown, before).await.unwrap(), servers);
-        let deleted = retention::delete_counts(&mut tx, Counts::Unknown, &one.server, (before, 9)).await.unwrap();
+        assert_eq!(
+            retention::list_servers_with_old_counts(&mut tx, CallCounts::Unknown, before).await.unwrap(),
+            servers
+        );
+        let deleted = retention::delete_counts(&mut tx, CallCounts::Unknown, &one.server, (before, 9)).await.unwrap();
         assert_eq!(deleted, servers.len() as u64);
     }
     tx.commit().await.unwrap();

@@ -29,13 +29,13 @@ fn first(world: &World) -> TicketId {
 async fn new_ticket(db: &Db, world: &World, id: &str) -> TicketId {
     let mut tx = db.begin().await.unwrap();
     let org = &world.organization;
-    let named = ticket::get(&mut tx, org, &first(world)).await.unwrap().unwrap();
+    let named = ticket::find(&mut tx, org, &first(world)).await.unwrap().unwrap();
     let number = ticket::next_number(&mut tx, org).await.unwrap();
     let id = TicketId::from_store(id.to_owned());
     let new = waypost_core::ticket::Ticket { id: id.clone(), number, created_at: NOW, ..named.ticket };
     ticket::insert(&mut tx, &new).await.unwrap();
-    ticket::set_client(&mut tx, org, &id, "network").await.unwrap();
-    ticket_digest::add(&mut tx, org, (&world.server, &id), (NOW, 60)).await.unwrap();
+    ticket::set_client_network(&mut tx, org, &id, "network").await.unwrap();
+    ticket_digest::schedule(&mut tx, org, (&world.server, &id), (NOW, 60)).await.unwrap();
     tx.commit().await.unwrap();
     id
 }
@@ -44,7 +44,7 @@ async fn new_ticket(db: &Db, world: &World, id: &str) -> TicketId {
 async fn digest(db: &Db, now: Timestamp) -> Option<(DueDigest, Vec<TicketId>)> {
     let mut tx = db.begin().await.unwrap();
     let due = ticket_digest::claim(&mut tx, now).await.unwrap()?;
-    let tickets = ticket_digest::take(&mut tx, &due).await.unwrap();
+    let tickets = ticket_digest::consume_tickets(&mut tx, &due).await.unwrap();
     tx.commit().await.unwrap();
     Some((due, tickets))
 }
@@ -79,15 +79,15 @@ async fn tickets_are_counted((db, one, two): (Db, World, World)) {
     new_ticket(&db, &two, "tkt_b").await;
     let mut tx = db.begin().await.unwrap();
     let (org, before) = (&one.organization, NOW.plus(-1));
-    assert_eq!(system::count_tickets_of_client(&mut tx, "network", before).await.unwrap(), 2, "everywhere");
-    assert_eq!(system::count_tickets_of_client(&mut tx, "network", NOW).await.unwrap(), 0);
-    assert_eq!(system::count_tickets_of_client(&mut tx, "other", before).await.unwrap(), 0);
-    assert_eq!(ticket::count_of_server(&mut tx, org, &one.server, before).await.unwrap(), 1);
-    assert_eq!(ticket::count_of_server(&mut tx, org, &two.server, before).await.unwrap(), 0);
+    assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "network", before).await.unwrap(), 2, "everywhere");
+    assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "network", NOW).await.unwrap(), 0);
+    assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "other", before).await.unwrap(), 0);
+    assert_eq!(ticket::count_for_server(&mut tx, org, &one.server, before).await.unwrap(), 1);
+    assert_eq!(ticket::count_for_server(&mut tx, org, &two.server, before).await.unwrap(), 0);
     let texts = ("It breaks", "When I click");
-    let is_repeated = ticket::is_repeated(&mut tx, org, &one.server, texts, NOW).await.unwrap();
-    assert!(is_repeated && !ticket::is_repeated(&mut tx, org, &one.server, ("It breaks", ""), NOW).await.unwrap());
-    assert!(!ticket::is_repeated(&mut tx, org, &one.server, texts, NOW.plus(1)).await.unwrap());
+    let is_repeated = ticket::is_duplicate(&mut tx, org, &one.server, texts, NOW).await.unwrap();
+    assert!(is_repeated && !ticket::is_duplicate(&mut tx, org, &one.server, ("It breaks", ""), NOW).await.unwrap());
+    assert!(!ticket::is_duplicate(&mut tx, org, &one.server, texts, NOW.plus(1)).await.unwrap());
 }
 
 async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCommentId>) {
@@ -102,7 +102,7 @@ async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCom
         created_at: NOW,
     };
     let mut tx = db.begin().await.unwrap();
-    email_queue::insert(&mut tx, &email).await.unwrap();
+    email_queue::enqueue(&mut tx, &email).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -150,8 +150,8 @@ async fn the_newest_attempt_counts((db, one, _): (Db, World, World)) {
     assert!(email_queue::postpone(&mut tx, &again, NOW.plus(70)).await.unwrap());
     assert!(email_queue::is_due(&mut tx, NOW.plus(70)).await.unwrap());
     assert!(email_queue::delete(&mut tx, &again).await.unwrap());
-    ticket_comment::set_unsent(&mut tx, &one.organization, &comment).await.unwrap();
-    let named = ticket_comment::get(&mut tx, &one.organization, &first(&one), &comment).await.unwrap().unwrap();
+    ticket_comment::mark_unsent(&mut tx, &one.organization, &comment).await.unwrap();
+    let named = ticket_comment::find(&mut tx, &one.organization, &first(&one), &comment).await.unwrap().unwrap();
     assert_eq!(named.comment.mailed_to, None);
     // An email about a person goes with them.
     assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());

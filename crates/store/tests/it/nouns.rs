@@ -33,9 +33,9 @@ async fn two(url: &str) -> Two {
 async fn organizations(Two { db, one, two }: Two) {
     let mut tx = db.begin().await.unwrap();
     let config = tx.config_version().await.unwrap();
-    assert_eq!(organization::get(&mut tx, &one.organization).await.unwrap(), Some(one.organization()));
-    assert_eq!(system::find_organization(&mut tx, "org-2").await.unwrap(), Some(two.organization()));
-    assert_eq!(system::find_organization(&mut tx, "org-3").await.unwrap(), None);
+    assert_eq!(organization::find(&mut tx, &one.organization).await.unwrap(), Some(one.organization()));
+    assert_eq!(system::find_organization_by_slug(&mut tx, "org-2").await.unwrap(), Some(two.organization()));
+    assert_eq!(system::find_organization_by_slug(&mut tx, "org-3").await.unwrap(), None);
     assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [one.organization(), two.organization()]);
     let changed = Organization { name: "N".into(), slug: "org-0".into(), ..two.organization() };
     assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
@@ -59,11 +59,11 @@ async fn users(Two { db, one, two }: Two) {
         created_at: NOW,
     };
     let org = &one.organization;
-    assert_eq!(user::get_member(&mut tx, org, &one.user).await.unwrap(), Some(owner.clone()));
-    assert_eq!(user::get_member(&mut tx, org, &two.user).await.unwrap(), None);
-    assert_eq!(user::find_member(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
-    assert_eq!(user::find_member(&mut tx, org, "a2@x.de").await.unwrap(), None);
-    let found = system::find_accounts(&mut tx, "a2@x.de").await.unwrap();
+    assert_eq!(user::find_member(&mut tx, org, &one.user).await.unwrap(), Some(owner.clone()));
+    assert_eq!(user::find_member(&mut tx, org, &two.user).await.unwrap(), None);
+    assert_eq!(user::find_member_by_email(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
+    assert_eq!(user::find_member_by_email(&mut tx, org, "a2@x.de").await.unwrap(), None);
+    let found = system::list_accounts(&mut tx, "a2@x.de").await.unwrap();
     assert_eq!(found.into_iter().map(|found| found.user).collect::<Vec<_>>(), [two.someone()]);
     user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
     assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
@@ -91,19 +91,19 @@ async fn api_keys(Two { db, one, two }: Two) {
     let key = system::find_api_key(&mut tx, "hash-1").await.unwrap().unwrap();
     assert_eq!((&key.organization_id, key.scope), (org, Role::Admin));
     assert_eq!(system::find_api_key(&mut tx, "hash-9").await.unwrap(), None);
-    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap().as_ref(), Some(&key));
-    assert_eq!(api_key::get(&mut tx, org, &two.key).await.unwrap(), None);
+    assert_eq!(api_key::find(&mut tx, org, &one.key).await.unwrap().as_ref(), Some(&key));
+    assert_eq!(api_key::find(&mut tx, org, &two.key).await.unwrap(), None);
     assert_eq!(api_key::find_by_name(&mut tx, org, "key").await.unwrap().as_ref(), Some(&key));
     assert_eq!(api_key::list(&mut tx, org).await.unwrap(), std::slice::from_ref(&key));
     let renamed = ApiKey { name: "other".into(), scope: Role::Member, expires_at: Some(NOW.plus(9)), ..key.clone() };
     assert!(api_key::update(&mut tx, &renamed).await.unwrap());
     assert!(!api_key::update(&mut tx, &ApiKey { id: two.key.clone(), ..renamed.clone() }).await.unwrap());
-    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()));
-    api_key::used(&mut tx, &two.organization, &one.key, (NOW, NOW)).await.unwrap();
-    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()), "another organisation");
+    assert_eq!(api_key::find(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()));
+    api_key::record_use(&mut tx, &two.organization, &one.key, (NOW, NOW)).await.unwrap();
+    assert_eq!(api_key::find(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()), "another organisation");
     for (at, before, noted) in [(5, 0, 5), (6, 4, 5), (7, 5, 7)] {
-        api_key::used(&mut tx, org, &one.key, (NOW.plus(at), NOW.plus(before))).await.unwrap();
-        let found = api_key::get(&mut tx, org, &one.key).await.unwrap().unwrap();
+        api_key::record_use(&mut tx, org, &one.key, (NOW.plus(at), NOW.plus(before))).await.unwrap();
+        let found = api_key::find(&mut tx, org, &one.key).await.unwrap().unwrap();
         assert_eq!(found.last_used_at, Some(NOW.plus(noted)), "at {at}");
     }
     assert!(!api_key::delete(&mut tx, org, &two.key).await.unwrap());
@@ -121,28 +121,28 @@ async fn servers(Two { db, one, two }: Two) {
         assert!(server::update(&mut tx, &world.server()).await.unwrap());
     }
     let (org, config) = (&one.organization, tx.config_version().await.unwrap());
-    assert_eq!(server::get(&mut tx, org, &one.server).await.unwrap(), Some(one.server()));
-    assert_eq!(server::get(&mut tx, org, &two.server).await.unwrap(), None);
-    assert_eq!(system::get_server(&mut tx, &two.server).await.unwrap(), Some(two.server()));
+    assert_eq!(server::find(&mut tx, org, &one.server).await.unwrap(), Some(one.server()));
+    assert_eq!(server::find(&mut tx, org, &two.server).await.unwrap(), None);
+    assert_eq!(system::find_server_by_id(&mut tx, &two.server).await.unwrap(), Some(two.server()));
     assert_eq!(server::list(&mut tx, org).await.unwrap(), [one.server()]);
-    assert_eq!(system::find_server(&mut tx, "server-1").await.unwrap(), Some((one.server(), false)));
-    assert_eq!(system::find_server(&mut tx, "former-1").await.unwrap(), Some((one.server(), true)));
-    assert_eq!(system::find_server(&mut tx, "nothing").await.unwrap(), None);
+    assert_eq!(system::find_server_by_slug(&mut tx, "server-1").await.unwrap(), Some((one.server(), false)));
+    assert_eq!(system::find_server_by_slug(&mut tx, "former-1").await.unwrap(), Some((one.server(), true)));
+    assert_eq!(system::find_server_by_slug(&mut tx, "nothing").await.unwrap(), None);
     // Back to the former slug, which is no conflict; then the one in between is the former one.
     let back = Server { slug: "former-1".into(), toolset: Toolset::Guided, ..one.server() };
     assert!(server::update(&mut tx, &back).await.unwrap());
-    assert_eq!(server::aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
-    assert_eq!(system::find_server(&mut tx, "server-1").await.unwrap(), Some((back.clone(), true)));
+    assert_eq!(server::list_aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
+    assert_eq!(system::find_server_by_slug(&mut tx, "server-1").await.unwrap(), Some((back.clone(), true)));
     let renamed = Server { name: "N".into(), ..back };
     assert!(server::update(&mut tx, &renamed).await.unwrap(), "the slug stays");
-    assert_eq!(server::aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
+    assert_eq!(server::list_aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
     assert!(!server::release_alias(&mut tx, &two.organization, &one.server, "server-1").await.unwrap());
     assert!(!server::release_alias(&mut tx, org, &two.server, "server-1").await.unwrap());
     assert!(server::release_alias(&mut tx, org, &one.server, "server-1").await.unwrap());
-    assert_eq!(system::find_server(&mut tx, "server-1").await.unwrap(), None);
+    assert_eq!(system::find_server_by_slug(&mut tx, "server-1").await.unwrap(), None);
     let stranger = Server { organization_id: org.clone(), slug: "other".into(), ..two.server() };
     assert!(!server::update(&mut tx, &stranger).await.unwrap(), "another organisation's server");
-    assert_eq!(server::aliases(&mut tx, &two.organization, &two.server).await.unwrap(), ["former-2"]);
+    assert_eq!(server::list_aliases(&mut tx, &two.organization, &two.server).await.unwrap(), ["former-2"]);
     assert!(tx.config_version().await.unwrap() > config);
     tx.commit().await.unwrap();
 }
@@ -156,7 +156,7 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
         server::insert(&mut tx, &new).await.unwrap();
     }
     let mut slugs = async |text: Option<&str>, after: Option<&str>, limit: u32| {
-        let query = server::Query { text, after, limit };
+        let query = server::ServerSearch { text, after, limit };
         let found = server::search(&mut tx, org, query).await.unwrap();
         found.into_iter().map(|server| server.slug).collect::<Vec<_>>().join(" ")
     };
@@ -179,14 +179,17 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
     assert_eq!((used.walkthroughs, used.calls), (1, 4), "one with a row, three that are only counted");
     let used = server::usage(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
     assert!(used.calls == 0 && used.last_call_at.is_some(), "{used:?}");
-    assert_eq!(server::usage(&mut tx, org, &two.server, Timestamp(0)).await.unwrap(), server::Usage::default());
-    let held = server::holdings(&mut tx, org, &one.server, Timestamp(1)).await.unwrap();
-    assert_eq!(server::signed_in(&mut tx, org, &one.server, Timestamp(1)).await.unwrap(), 1);
-    assert_eq!(server::signed_in(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), 0);
-    assert_eq!(held, server::Holdings { walkthroughs: 1, attempts: 1, end_users: 1, signed_in: 1 });
-    let held = server::holdings(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
+    assert_eq!(server::usage(&mut tx, org, &two.server, Timestamp(0)).await.unwrap(), server::ServerUsage::default());
+    let held = server::count_contents(&mut tx, org, &one.server, Timestamp(1)).await.unwrap();
+    assert_eq!(server::count_signed_in(&mut tx, org, &one.server, Timestamp(1)).await.unwrap(), 1);
+    assert_eq!(server::count_signed_in(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), 0);
+    assert_eq!(held, server::ServerContents { walkthroughs: 1, attempts: 1, end_users: 1, signed_in: 1 });
+    let held = server::count_contents(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
     assert_eq!(held.signed_in, 0, "grants that have expired sign nobody in");
-    assert_eq!(server::holdings(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), server::Holdings::default());
+    assert_eq!(
+        server::count_contents(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(),
+        server::ServerContents::default()
+    );
 }
 
 async fn slugs_are_unique_over_servers_and_former_slugs(Two { db, one, .. }: Two) {
@@ -225,38 +228,41 @@ async fn slugs_stay_unique_under_concurrency(Two { db, one, two }: Two) {
         assert_eq!(result.is_ok(), n % 2 == 0, "{n}: a move succeeds, taking the slug does not: {result:?}");
     }
     let mut conn = db.read().await.unwrap();
-    assert!(system::find_server(&mut conn, "server-1").await.unwrap().unwrap().1, "a former slug of the one server");
+    assert!(
+        system::find_server_by_slug(&mut conn, "server-1").await.unwrap().unwrap().1,
+        "a former slug of the one server"
+    );
 }
 
 async fn assignments(Two { db, one, two }: Two) {
     let mut tx = db.begin().await.unwrap();
     let (org, config) = (&one.organization, tx.config_version().await.unwrap());
-    let found = assignment::find(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
+    let found = assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
     assert_eq!(found, Some(one.assignment()));
-    assert_eq!(assignment::find(&mut tx, org, &two.server, &two.walkthrough).await.unwrap(), None);
+    assert_eq!(assignment::find_by_walkthrough(&mut tx, org, &two.server, &two.walkthrough).await.unwrap(), None);
     let listed = assignment::list(&mut tx, org, &one.server).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].title.as_str(), listed[0].slug.as_str()), ("W", "w"));
     assert_eq!((&listed[0].assignment, listed[0].state), (&one.assignment(), WalkthroughState::Published));
     assert_eq!(assignment::list(&mut tx, org, &two.server).await.unwrap(), []);
-    assert_eq!(assignment::next_order(&mut tx, org, &one.server).await.unwrap(), 2);
-    assert_eq!(assignment::next_order(&mut tx, org, &two.server).await.unwrap(), 1);
+    assert_eq!(assignment::next_display_order(&mut tx, org, &one.server).await.unwrap(), 2);
+    assert_eq!(assignment::next_display_order(&mut tx, org, &two.server).await.unwrap(), 1);
     let moved = Assignment { display_order: -5, enabled: false, ..one.assignment() };
     assert!(assignment::update(&mut tx, org, &one.assignment, (Some(-5), None)).await.unwrap());
     assert!(assignment::update(&mut tx, org, &one.assignment, (None, Some(false))).await.unwrap());
     assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, moved, "each keeps the other");
     assert!(!assignment::update(&mut tx, org, &two.assignment, (Some(1), None)).await.unwrap());
-    let found = assignment::get(&mut tx, org, &one.assignment).await.unwrap().unwrap();
+    let found = assignment::find(&mut tx, org, &one.assignment).await.unwrap().unwrap();
     assert_eq!((found.server_name.as_str(), found.server_slug.as_str()), ("Server", "server-1"));
-    assert_eq!(assignment::get(&mut tx, org, &two.assignment).await.unwrap(), None);
-    let placed = assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
+    assert_eq!(assignment::find(&mut tx, org, &two.assignment).await.unwrap(), None);
+    let placed = assignment::list_for_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
     assert_eq!(placed, std::slice::from_ref(&found));
-    assert_eq!(assignment::list_of_walkthrough(&mut tx, org, &two.walkthrough).await.unwrap(), []);
+    assert_eq!(assignment::list_for_walkthrough(&mut tx, org, &two.walkthrough).await.unwrap(), []);
     let places = [(one.assignment.clone(), 7), (two.assignment.clone(), 7)];
-    assignment::set_places(&mut tx, org, &places).await.unwrap();
+    assignment::set_display_orders(&mut tx, org, &places).await.unwrap();
     let reordered = Assignment { display_order: 7, ..moved };
     assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, reordered);
-    let theirs = assignment::get(&mut tx, &two.organization, &two.assignment).await.unwrap().unwrap();
+    let theirs = assignment::find(&mut tx, &two.organization, &two.assignment).await.unwrap().unwrap();
     assert_eq!(theirs.assignment, two.assignment(), "another organisation's");
     let id = AssignmentId::from_store("msw_9".into());
     for (server_id, walkthrough_id) in [(&one.server, &two.walkthrough), (&two.server, &one.walkthrough)] {
@@ -265,11 +271,11 @@ async fn assignments(Two { db, one, two }: Two) {
         assert!(!assignment::insert(&mut tx, &mixed).await.unwrap(), "across organisations");
     }
     assert!(!assignment::delete(&mut tx, org, &two.assignment).await.unwrap());
-    assert_eq!(assignment::candidates(&mut tx, org, &one.server, ("", 9)).await.unwrap(), []);
+    assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, ("", 9)).await.unwrap(), []);
     assert!(assignment::delete(&mut tx, org, &one.assignment).await.unwrap());
-    let candidates = assignment::candidates(&mut tx, org, &one.server, ("W", 9)).await.unwrap();
+    let candidates = assignment::list_candidates(&mut tx, org, &one.server, ("W", 9)).await.unwrap();
     assert_eq!((candidates.len(), &candidates[0].id), (1, &one.walkthrough));
-    assert_eq!(assignment::candidates(&mut tx, org, &one.server, ("%", 9)).await.unwrap(), []);
+    assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, ("%", 9)).await.unwrap(), []);
     assert!(assignment::insert(&mut tx, &one.assignment()).await.unwrap());
     assert!(tx.config_version().await.unwrap() > config);
     let twice = assignment::insert(&mut tx, &Assignment { id, ..one.assignment() }).await;
@@ -307,28 +313,30 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     assert_eq!(open, [(one.walkthrough.clone(), one.attempt())].into());
     assert!(progress::list_open(&mut conn, org, &two.end_user, &two.server).await.unwrap().is_empty());
     let key = one.progress_key(&one.end_user);
-    assert_eq!(progress::get_open(&mut conn, &key).await.unwrap(), Some(one.attempt()));
+    assert_eq!(progress::find_open(&mut conn, &key).await.unwrap(), Some(one.attempt()));
     let theirs = ProgressKey { organization_id: two.organization.clone(), ..key.clone() };
-    assert_eq!(progress::get_open(&mut conn, &theirs).await.unwrap(), None);
+    assert_eq!(progress::find_open(&mut conn, &theirs).await.unwrap(), None);
     let summaries = progress::summarize_open(&mut conn, org, &one.end_user, &one.server).await.unwrap();
     let summary = &summaries[&one.walkthrough];
     assert_eq!((summaries.len(), &summary.version_id), (1, &one.attempt().version_id));
     assert_eq!((&summary.summary.completed, summary.summary.is_completed), (&one.attempt().completed, false));
     let none = progress::summarize_open(&mut conn, &two.organization, &one.end_user, &one.server).await.unwrap();
     assert!(none.is_empty());
-    let titles = waypost_store::offer::step_titles(&mut conn, org, &one.server).await.unwrap();
+    let titles = waypost_store::offer::list_step_titles(&mut conn, org, &one.server).await.unwrap();
     assert_eq!(titles.keys().collect::<Vec<_>>(), [&one.attempt().version_id]);
-    assert!(waypost_store::offer::step_titles(&mut conn, &two.organization, &one.server).await.unwrap().is_empty());
+    assert!(
+        waypost_store::offer::list_step_titles(&mut conn, &two.organization, &one.server).await.unwrap().is_empty()
+    );
     let ids = (org, &one.end_user, &one.server);
     let found = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
     assert_eq!(found, Some(one.walkthrough.clone()));
     assert_eq!(progress::find_open_with_step(&mut conn, ids, &two.step(1)).await.unwrap(), None, "another's step");
     let theirs = (&two.organization, &one.end_user, &one.server);
     assert_eq!(progress::find_open_with_step(&mut conn, theirs, &one.step(1)).await.unwrap(), None);
-    let done = progress::completions(&mut conn, org, &one.progress).await.unwrap();
+    let done = progress::list_completions(&mut conn, org, &one.progress).await.unwrap();
     assert_eq!(done, [(one.step(0), NOW)]);
-    assert_eq!(progress::completions(&mut conn, org, &two.progress).await.unwrap(), []);
-    assert_eq!(progress::history(&mut conn, &key).await.unwrap(), [one.attempt()]);
+    assert_eq!(progress::list_completions(&mut conn, org, &two.progress).await.unwrap(), []);
+    assert_eq!(progress::list_attempts(&mut conn, &key).await.unwrap(), [one.attempt()]);
     assert_eq!(tool_call::list(&mut conn, org, &one.server, 10).await.unwrap().len(), 1);
     assert_eq!(tool_call::list(&mut conn, org, &two.server, 10).await.unwrap().len(), 0);
 }
@@ -348,11 +356,11 @@ async fn sessions_without_a_handle(Two { db, one, two }: Two) {
     };
     let mut tx = db.begin().await.unwrap();
     let gone = NewSession { end_user_id: EndUserId::from_store("eu_gone".into()), ..session("gone", &one, 1) };
-    session::put_used(&mut tx, &[session("a", &one, 1), gone, session("b", &two, 2)]).await.unwrap();
-    session::put_used(&mut tx, &[session("a", &one, 9), session("b", &two, 1)]).await.unwrap();
+    session::upsert(&mut tx, &[session("a", &one, 1), gone, session("b", &two, 2)]).await.unwrap();
+    session::upsert(&mut tx, &[session("a", &one, 9), session("b", &two, 1)]).await.unwrap();
     let range = TimeRange { from: NOW.plus(1), to: NOW.plus(10) };
     for (world, expected) in [(&one, ("ses_a", 1, 9)), (&two, ("ses_b", 2, 2))] {
-        let query = activity::Query {
+        let query = activity::ActivityQuery {
             organization: &world.organization,
             server: None,
             end_user: Some(&world.end_user),
@@ -362,7 +370,7 @@ async fn sessions_without_a_handle(Two { db, one, two }: Two) {
             oldest_first: false,
             limit: 10,
         };
-        let found = activity::sessions(&mut tx, &query).await.unwrap();
+        let found = activity::list_sessions(&mut tx, &query).await.unwrap();
         let found: Vec<_> =
             found.iter().map(|it| (it.id.as_str(), it.created_at.since(NOW), it.last_used_at.since(NOW))).collect();
         assert_eq!(found, [expected], "the last use never goes back");

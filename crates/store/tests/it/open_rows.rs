@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Random, Timestamp};
-use waypost_store::open_rows::{Bounds, Table, make_room};
+use waypost_store::open_rows::{LimitedTable, RowLimits, evict_excess};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Conn, Db, authorization_request, oauth_client, on};
 
 use crate::open;
 use crate::world::{NOW, World, execute};
 
-const BOUNDS: Bounds = Bounds { per_network: 5, per_place: 11, share: 3 };
+const BOUNDS: RowLimits = RowLimits { per_network: 5, per_scope: 11, share: 3 };
 const NETWORKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn world(url: &str) -> (Db, World) {
@@ -22,26 +22,28 @@ async fn world(url: &str) -> (Db, World) {
 }
 
 /// Rows that count, by network; the world's own do not count.
-async fn rows(conn: &mut Conn, table: Table) -> BTreeMap<String, i64> {
+async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
     let sql = match table {
-        Table::OauthClients => {
+        LimitedTable::OauthClients => {
             "SELECT network, count(*) FROM oauth_clients WHERE used_at IS NULL AND server_id = 'srv_1' GROUP BY network"
         }
-        Table::AuthorizationRequests => {
+        LimitedTable::AuthorizationRequests => {
             "SELECT network, count(*) FROM authorization_requests WHERE network IS NOT NULL GROUP BY network"
         }
-        Table::UserSignIns => "SELECT network, count(*) FROM user_sign_ins WHERE provider = 'github' GROUP BY network",
+        LimitedTable::UserSignIns => {
+            "SELECT network, count(*) FROM user_sign_ins WHERE provider = 'github' GROUP BY network"
+        }
     };
     let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(sql).fetch_all(c).await.unwrap());
     rows.into_iter().collect()
 }
 
-async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str)) {
+async fn insert(db: &Db, world: &World, table: LimitedTable, (n, network): (i64, &str)) {
     let mut tx = db.begin().await.unwrap();
-    let place = if table == Table::UserSignIns { "github" } else { world.server.as_str() };
-    make_room(&mut tx, table, (place, network), BOUNDS).await.unwrap();
+    let place = if table == LimitedTable::UserSignIns { "github" } else { world.server.as_str() };
+    evict_excess(&mut tx, table, (place, network), BOUNDS).await.unwrap();
     match table {
-        Table::OauthClients => {
+        LimitedTable::OauthClients => {
             let client = OauthClient {
                 server_id: world.server.clone(),
                 client_id: format!("new-{n}"),
@@ -57,7 +59,7 @@ async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str))
             };
             oauth_client::insert(&mut tx, &client, network).await.unwrap();
         }
-        Table::AuthorizationRequests => {
+        LimitedTable::AuthorizationRequests => {
             let sql = format!(
                 "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer, client_id,
                     client_name, redirect_uri, scope, resource, code_challenge, created_at, expires_at, network)
@@ -65,7 +67,7 @@ async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str))
             );
             execute(&mut tx, sql).await;
         }
-        Table::UserSignIns => {
+        LimitedTable::UserSignIns => {
             let row = UserSignIn {
                 state_hash: format!("new-{n}"),
                 browser_hash: "b".to_owned(),
@@ -87,7 +89,7 @@ async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str))
 async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
     let (db, world) = world(&url).await;
     let random = SeededRandom::new(7);
-    for table in [Table::OauthClients, Table::AuthorizationRequests, Table::UserSignIns] {
+    for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
         for n in 0..150_i64 {
             let mut byte = [0_u8; 1];
             random.fill(&mut byte);
@@ -99,7 +101,7 @@ async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
             let after = rows(&mut db.read().await.unwrap(), table).await;
             let own = |rows: &BTreeMap<String, i64>| rows.get(network).copied().unwrap_or(0);
             assert!(after.values().all(|count| *count <= BOUNDS.per_network), "{n}: {after:?}");
-            assert!(after.values().sum::<i64>() <= BOUNDS.per_place, "{n}: {after:?}");
+            assert!(after.values().sum::<i64>() <= BOUNDS.per_scope, "{n}: {after:?}");
             assert!(own(&after) > 0, "{n}: {after:?}");
             if own(&before) >= BOUNDS.share {
                 let others = |mut rows: BTreeMap<String, i64>| {
@@ -122,23 +124,23 @@ async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
 /// Also when many arrive at the same moment.
 async fn bounds_hold_for_rows_at_the_same_moment(url: String) {
     let (db, world) = world(&url).await;
-    let inserts = (0..40).map(|n| insert(&db, &world, Table::OauthClients, (n, NETWORKS[n as usize % 4])));
+    let inserts = (0..40).map(|n| insert(&db, &world, LimitedTable::OauthClients, (n, NETWORKS[n as usize % 4])));
     futures::future::join_all(inserts).await;
-    let after = rows(&mut db.read().await.unwrap(), Table::OauthClients).await;
-    assert_eq!(after.values().sum::<i64>(), BOUNDS.per_place, "{after:?}");
+    let after = rows(&mut db.read().await.unwrap(), LimitedTable::OauthClients).await;
+    assert_eq!(after.values().sum::<i64>(), BOUNDS.per_scope, "{after:?}");
 }
 
 /// A request for which a code was sent is not replaced, and neither is one that was completed: the codes of an address are counted
 /// by rows that go with it.
 async fn requests_with_a_code_are_kept(url: String) {
     let (db, world) = world(&url).await;
-    let table = Table::AuthorizationRequests;
+    let table = LimitedTable::AuthorizationRequests;
     for n in 0..3 {
         insert(&db, &world, table, (n, "a")).await;
     }
     let mut tx = db.begin().await.unwrap();
     let id = waypost_core::id::AuthorizationRequestId::from_store("new-0".to_owned());
-    let code = waypost_store::email_code::NewCode {
+    let code = waypost_store::email_code::NewEmailCode {
         id: &waypost_core::id::EmailCodeId::from_store("ecd_new".to_owned()),
         organization: &world.organization,
         request: &id,
@@ -152,7 +154,7 @@ async fn requests_with_a_code_are_kept(url: String) {
     };
     waypost_store::email_code::insert(&mut tx, &code).await.unwrap();
     let id = waypost_core::id::AuthorizationRequestId::from_store("new-1".to_owned());
-    let key = authorization_request::Key {
+    let key = authorization_request::AuthorizationRequestKey {
         organization: &world.organization,
         server: &world.server,
         id: &id,

@@ -4,7 +4,7 @@ use waypost_core::Timestamp;
 use waypost_core::account::{Account, CodePurpose};
 use waypost_core::id::{AccountId, AuthorizationRequestId, EmailCodeId, EndUserId, IdentityId};
 use waypost_store::browser_session::NewBrowserSession;
-use waypost_store::email_code::{Key, NewCode, Open, Tried};
+use waypost_store::email_code::{CodeCheck, EmailCodeKey, NewEmailCode, PendingCode};
 use waypost_store::identity::Identity;
 use waypost_store::{Db, Tx, account, browser_session, email_code, end_user, identity, logo};
 
@@ -36,20 +36,20 @@ async fn identities(Two { mut tx, one, two }: Two) {
     );
     assert_eq!(identity::find(&mut tx, &two.organization, "waypost", "acc_1").await.unwrap(), None);
     assert_eq!(identity::find(&mut tx, org, "https://other", "acc_1").await.unwrap(), None);
-    let linked = identity::find_to_link(&mut tx, org, "https://other", "z@b.example").await.unwrap();
+    let linked = identity::find_linkable(&mut tx, org, "https://other", "z@b.example").await.unwrap();
     assert_eq!(linked.as_ref(), Some(&found));
-    assert_eq!(identity::find_to_link(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "its own issuer");
-    assert_eq!(identity::find_to_link(&mut tx, org, "https://other", "y@b.example").await.unwrap(), None);
+    assert_eq!(identity::find_linkable(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "its own issuer");
+    assert_eq!(identity::find_linkable(&mut tx, org, "https://other", "y@b.example").await.unwrap(), None);
     let again = Identity { id: IdentityId::from_store("idn_9".into()), ..found.clone() };
     assert!(!identity::insert(&mut tx, &again, None).await.unwrap(), "it is there, and the transaction goes on");
     let unverified = Identity { email_verified: false, last_sign_in_at: NOW, ..found };
-    identity::signed_in(&mut tx, &unverified, Some("z@b.example")).await.unwrap();
+    identity::record_sign_in(&mut tx, &unverified, Some("z@b.example")).await.unwrap();
     assert_eq!(identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap(), Some(unverified));
-    assert_eq!(identity::find_to_link(&mut tx, org, "https://other", "z@b.example").await.unwrap(), None);
+    assert_eq!(identity::find_linkable(&mut tx, org, "https://other", "z@b.example").await.unwrap(), None);
     let new = EndUserId::from_store("eu_new".into());
     end_user::insert(&mut tx, org, &new, NOW).await.unwrap();
-    assert_eq!(end_user::profile(&mut tx, org, &new).await.unwrap(), Some(end_user::Profile::default()));
-    assert_eq!(end_user::profile(&mut tx, &two.organization, &new).await.unwrap(), None);
+    assert_eq!(end_user::find_profile(&mut tx, org, &new).await.unwrap(), Some(end_user::Profile::default()));
+    assert_eq!(end_user::find_profile(&mut tx, &two.organization, &new).await.unwrap(), None);
 }
 
 async fn accounts(Two { mut tx, one, two }: Two) {
@@ -69,7 +69,7 @@ async fn accounts(Two { mut tx, one, two }: Two) {
 async fn codes(Two { mut tx, one, two }: Two) {
     let (org, request) = (&one.organization, AuthorizationRequestId::from_store("arq_1".into()));
     let (id, other) = (EmailCodeId::from_store("ecd_a".into()), EmailCodeId::from_store("ecd_b".into()));
-    let code = |id, created_at: Timestamp| NewCode {
+    let code = |id, created_at: Timestamp| NewEmailCode {
         id,
         organization: org,
         request: &request,
@@ -82,29 +82,29 @@ async fn codes(Two { mut tx, one, two }: Two) {
         expires_at: created_at.plus(10 * MINUTE),
     };
     email_code::insert(&mut tx, &code(&id, NOW)).await.unwrap();
-    let key = Key { organization: org, request: &request, id: &id };
-    let open = Open { email: "A@x.de".into(), purpose: CodePurpose::SignUp };
-    assert_eq!(email_code::find_open(&mut tx, key, NOW).await.unwrap(), Some(open));
+    let key = EmailCodeKey { organization: org, request: &request, id: &id };
+    let open = PendingCode { email: "A@x.de".into(), purpose: CodePurpose::SignUp };
+    assert_eq!(email_code::find_pending(&mut tx, key, NOW).await.unwrap(), Some(open));
     let foreign_request = AuthorizationRequestId::from_store("arq_2".into());
     for foreign in [
-        Key { organization: &two.organization, ..key },
-        Key { request: &foreign_request, ..key },
-        Key { id: &other, ..key },
+        EmailCodeKey { organization: &two.organization, ..key },
+        EmailCodeKey { request: &foreign_request, ..key },
+        EmailCodeKey { id: &other, ..key },
     ] {
-        assert_eq!(email_code::find_open(&mut tx, foreign, NOW).await.unwrap(), None);
-        assert!(!email_code::is_right(&mut tx, foreign, "right", NOW).await.unwrap());
-        assert!(email_code::enter(&mut tx, foreign, "right", NOW).await.unwrap() == Tried::Gone);
+        assert_eq!(email_code::find_pending(&mut tx, foreign, NOW).await.unwrap(), None);
+        assert!(!email_code::is_correct(&mut tx, foreign, "right", NOW).await.unwrap());
+        assert!(email_code::verify(&mut tx, foreign, "right", NOW).await.unwrap() == CodeCheck::Invalid);
     }
-    assert!(email_code::is_right(&mut tx, key, "right", NOW).await.unwrap());
-    assert!(!email_code::is_right(&mut tx, key, "wrong", NOW).await.unwrap());
-    assert!(!email_code::is_right(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap());
-    assert!(email_code::enter(&mut tx, key, "wrong", NOW).await.unwrap() == Tried::Wrong { left: 4 });
-    assert!(email_code::enter(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == Tried::Gone);
-    let Tried::Right(proof) = email_code::enter(&mut tx, key, "right", NOW).await.unwrap() else {
+    assert!(email_code::is_correct(&mut tx, key, "right", NOW).await.unwrap());
+    assert!(!email_code::is_correct(&mut tx, key, "wrong", NOW).await.unwrap());
+    assert!(!email_code::is_correct(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap());
+    assert!(email_code::verify(&mut tx, key, "wrong", NOW).await.unwrap() == CodeCheck::Rejected { attempts_left: 4 });
+    assert!(email_code::verify(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == CodeCheck::Invalid);
+    let CodeCheck::Accepted(proof) = email_code::verify(&mut tx, key, "right", NOW).await.unwrap() else {
         panic!("it is right")
     };
     assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("a@x.de", Some("argon")));
-    assert!(email_code::enter(&mut tx, key, "right", NOW).await.unwrap() == Tried::Gone, "once");
+    assert!(email_code::verify(&mut tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "once");
 }
 
 async fn browser_sessions(Two { mut tx, one, two }: Two) {
@@ -130,14 +130,14 @@ async fn browser_sessions(Two { mut tx, one, two }: Two) {
 }
 
 async fn logos(Two { mut tx, one, two }: Two) {
-    assert_eq!(logo::get(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
+    assert_eq!(logo::find(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
     logo::set(&mut tx, &one.organization, b"other", NOW).await.unwrap();
-    assert_eq!(logo::get(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"other".as_slice()));
-    assert_eq!(logo::updated_at(&mut tx, &one.organization).await.unwrap(), Some(NOW));
+    assert_eq!(logo::find(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"other".as_slice()));
+    assert_eq!(logo::find_updated_at(&mut tx, &one.organization).await.unwrap(), Some(NOW));
     assert!(logo::delete(&mut tx, &one.organization).await.unwrap());
     assert!(!logo::delete(&mut tx, &one.organization).await.unwrap());
-    assert_eq!(logo::updated_at(&mut tx, &one.organization).await.unwrap(), None);
-    assert_eq!(logo::get(&mut tx, &two.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
+    assert_eq!(logo::find_updated_at(&mut tx, &one.organization).await.unwrap(), None);
+    assert_eq!(logo::find(&mut tx, &two.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
 }
 
 waypost_testkit::both!(two => identities, accounts, codes, browser_sessions, logos);

@@ -3,7 +3,7 @@
 use waypost_core::Timestamp;
 use waypost_core::analytics::TimeRange;
 use waypost_store::Db;
-use waypost_store::recorder::{Record, Recorder};
+use waypost_store::recorder::{Recorder, RecorderEntry};
 use waypost_store::tool_call::{self, ToolCall};
 
 use crate::open;
@@ -20,13 +20,13 @@ async fn a_flood_of_rejected_calls_is_counted_and_displaces_no_record(db: Db) {
         recorder.count_rejection((&world.organization, &world.server), reason, NOW);
     }
     let call = ToolCall { end_user_id: None, ..world.tool_call("tc_after") };
-    recorder.record(Record::Call(Box::new(call))).await;
+    recorder.record(RecorderEntry::Call(Box::new(call))).await;
     drop(recorder);
     done.await.unwrap();
 
     let mut tx = db.begin().await.unwrap();
     let range = TimeRange { from: Timestamp(0), to: NOW.plus(1) };
-    let rejected = tool_call::rejected(&mut tx, &world.organization, None, range).await.unwrap();
+    let rejected = tool_call::sum_rejected(&mut tx, &world.organization, None, range).await.unwrap();
     let counts: Vec<_> = rejected.iter().map(|it| (it.reason.as_str(), it.count)).collect();
     assert_eq!(counts, [("rate_limited", FLOOD * 3 / 4), ("unauthorized", FLOOD / 4)]);
     assert_eq!(tool_call::list(&mut tx, &world.organization, &world.server, 10).await.unwrap().len(), 1);

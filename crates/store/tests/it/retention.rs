@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, ToolCallId};
 use waypost_core::{SystemRandom, Timestamp};
-use waypost_store::retention::{self, Counts, ServerLog};
-use waypost_store::tool_call::{self, Refusals, ToolCall};
+use waypost_store::retention::{self, CallCounts, ServerLog};
+use waypost_store::tool_call::{self, RejectionCount, ToolCall};
 use waypost_store::{Db, analytics, audit, migrate, space};
 
 use crate::open;
@@ -33,9 +33,9 @@ async fn add_calls(db: &Db, world: &World, from: Timestamp, count: i64) {
 }
 
 async fn pack(db: &Db, now: Timestamp) {
-    for due in analytics::due(&mut db.read().await.unwrap(), now).await.unwrap() {
+    for due in analytics::list_due(&mut db.read().await.unwrap(), now).await.unwrap() {
         let mut tx = db.begin().await.unwrap();
-        while analytics::roll(&mut tx, &due, now).await.unwrap() {}
+        while analytics::roll_up(&mut tx, &due, now).await.unwrap() {}
         tx.commit().await.unwrap();
     }
 }
@@ -74,7 +74,7 @@ async fn a_portion_of_packed_rows_is_deleted(db: Db) {
         let db = db.clone();
         async move {
             let mut conn = db.read().await.unwrap();
-            retention::servers_with_old_rows(&mut conn, ServerLog::Calls, before).await.unwrap()
+            retention::list_servers_with_old_rows(&mut conn, ServerLog::Calls, before).await.unwrap()
         }
     };
     assert_eq!(old(NOW).await, [], "nothing is older than the oldest row");
@@ -91,14 +91,14 @@ async fn audit_and_rejections_are_deleted_by_time(db: Db) {
         let created_at = NOW.plus((n - 4) * DAY);
         let id = AuditEventId::new(created_at, &SystemRandom);
         audit::insert(&mut tx, &AuditEvent { id, created_at, ..one.audit_event(0) }).await.unwrap();
-        let refusals = Refusals {
+        let refusals = RejectionCount {
             server_id: one.server.clone(),
             minute: minute - n,
             reason: "unauthorized".to_owned(),
             organization_id: one.organization.clone(),
             count: 1,
         };
-        tool_call::add_refusals(&mut tx, &[refusals]).await.unwrap();
+        tool_call::add_rejections(&mut tx, &[refusals]).await.unwrap();
     }
     let before = NOW.plus(-2 * DAY);
     assert_eq!(retention::delete_audit(&mut tx, before, 1).await.unwrap(), 1);
@@ -107,11 +107,12 @@ async fn audit_and_rejections_are_deleted_by_time(db: Db) {
     assert!(left.iter().filter(|entry| entry.created_at <= NOW).all(|entry| entry.created_at >= before), "{left:?}");
     let before = Timestamp((minute - 1) * 60_000);
     let first = Timestamp((minute - 4) * 60_000);
-    assert_eq!(retention::servers_with_old_counts(&mut tx, Counts::Rejected, first).await.unwrap(), []);
-    let servers = retention::servers_with_old_counts(&mut tx, Counts::Rejected, first.plus(60_000)).await.unwrap();
+    assert_eq!(retention::list_servers_with_old_counts(&mut tx, CallCounts::Rejected, first).await.unwrap(), []);
+    let servers =
+        retention::list_servers_with_old_counts(&mut tx, CallCounts::Rejected, first.plus(60_000)).await.unwrap();
     assert_eq!(servers, std::slice::from_ref(&one.server), "a server without packed calls");
-    assert_eq!(retention::delete_counts(&mut tx, Counts::Rejected, &one.server, (before, 2)).await.unwrap(), 2);
-    assert_eq!(retention::delete_counts(&mut tx, Counts::Rejected, &one.server, (before, 9)).await.unwrap(), 1);
+    assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, (before, 2)).await.unwrap(), 2);
+    assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, (before, 9)).await.unwrap(), 1);
     tx.commit().await.unwrap();
 }
 
@@ -124,7 +125,7 @@ async fn a_call_takes_the_space_that_is_documented() {
     let world = World::new(1);
     world.seed(&db).await;
     let bytes = async || {
-        let pages = space::pages(&db).await.unwrap().unwrap();
+        let pages = space::count_pages(&db).await.unwrap().unwrap();
         (pages.all - pages.free) * 4_096 / CALLS
     };
     let empty = bytes().await;
@@ -146,17 +147,17 @@ async fn the_file_becomes_shorter() {
     let world = World::new(1);
     world.seed(&db).await;
     add_calls(&db, &world, NOW, 20_000).await;
-    let before = space::pages(&db).await.unwrap().unwrap();
+    let before = space::count_pages(&db).await.unwrap().unwrap();
     assert!(before.is_incremental, "a new file is made for it");
     pack(&db, NOW.plus(DAY)).await;
     while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
-    let full = space::pages(&db).await.unwrap().unwrap();
+    let full = space::count_pages(&db).await.unwrap().unwrap();
     assert!(full.free > before.all / 2, "{full:?}");
-    space::release(&db, 10).await.unwrap();
-    let step = space::pages(&db).await.unwrap().unwrap();
+    space::release_pages(&db, 10).await.unwrap();
+    let step = space::count_pages(&db).await.unwrap().unwrap();
     assert_eq!(full.free - step.free, 10, "no more than it was told to");
-    space::release(&db, u32::MAX >> 1).await.unwrap();
-    let after = space::pages(&db).await.unwrap().unwrap();
+    space::release_pages(&db, u32::MAX >> 1).await.unwrap();
+    let after = space::count_pages(&db).await.unwrap().unwrap();
     assert!(after.free == 0 && after.all < before.all / 2, "{before:?} {after:?}");
     db.close().await;
     let bytes = std::fs::metadata(folder.path().join("waypost.db")).unwrap().len();
@@ -180,13 +181,13 @@ async fn an_old_file_is_compacted_once() {
     pack(&db, NOW.plus(DAY)).await;
     while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
     add_calls(&db, &world, NOW.plus(DAY), 3).await;
-    space::release(&db, 1_000).await.unwrap();
-    let pages = space::pages(&db).await.unwrap().unwrap();
+    space::release_pages(&db, 1_000).await.unwrap();
+    let pages = space::count_pages(&db).await.unwrap().unwrap();
     assert!(!pages.is_incremental && pages.free > 10, "{pages:?}");
     space::compact(&db).await.unwrap();
     db.close().await;
     let db = open(&url).await;
-    let after = space::pages(&db).await.unwrap().unwrap();
+    let after = space::count_pages(&db).await.unwrap().unwrap();
     assert!(after.is_incremental && after.free == 0 && after.all < pages.all, "{after:?}");
     assert_eq!(calls(&db, &world).await.len(), 3);
 }

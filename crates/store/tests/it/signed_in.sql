@@ -19,8 +19,8 @@ INSERT INTO oauth_grants VALUES
 INSERT INTO authorization_codes VALUES ('code-N', 'ogr_N', 'client', 'http://127.0.0.1/cb', 'challenge', 19, 20, 21);
 INSERT INTO access_tokens VALUES ('access-N', 'ogr_N', 'walk', 22, 23, NULL);
 INSERT INTO refresh_tokens VALUES ('refresh-N', 'ogr_N', 1, 24);
-INSERT INTO upstream_states VALUES ('state-N', 'org_N', 'oac_N', 'arq_N', 'nonce', 'sealed', 25, 26);
-INSERT INTO upstream_tokens VALUES ('idn_N', 'org_N', 'oac_N', 'sealed', NULL, 'openid', 27, NULL, 28);
+INSERT INTO identity_provider_states VALUES ('state-N', 'org_N', 'oac_N', 'arq_N', 'nonce', 'sealed', 25, 26);
+INSERT INTO identity_provider_tokens VALUES ('idn_N', 'org_N', 'oac_N', 'sealed', NULL, 'openid', 27, NULL, 28);
 INSERT INTO joins VALUES ('joi_N', 'org_N', 'srv_N', 'eu_N', 'eu_N', 'handle', '{}', 29, NULL);
 INSERT INTO user_identities VALUES ('https://accounts.example', 'subject-N', 'usr_N', 5);
 INSERT INTO user_sessions VALUES ('uss_N', 'session-N', 'usr_N', 'org_N', 'Mozilla/5.0', '127.0.0.1', 5, 6, 7);

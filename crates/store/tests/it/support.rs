@@ -6,7 +6,7 @@ use waypost_core::ticket::{
     Priority, Ticket, TicketComment, TicketCommentEdit, TicketOrigin, TicketStatus, TicketStep,
 };
 use waypost_core::webhook::{Delivery, DeliveryStatus, NewDelivery, Webhook, WebhookEvent};
-use waypost_store::ticket::{Filter, Opener};
+use waypost_store::ticket::{Opener, TicketFilter};
 use waypost_store::{Conn, Db, end_user, on, ticket, ticket_comment, webhook, webhook_delivery};
 
 use crate::open;
@@ -56,16 +56,16 @@ async fn a_ticket_is_kept((db, one, two): (Db, World, World)) {
     assert_eq!((number, ticket::next_number(&mut tx, org).await.unwrap()), (2, 3), "no number is given twice");
     let mut mine = new_ticket(&one, number);
     ticket::insert(&mut tx, &mine).await.unwrap();
-    let named = ticket::get_for_update(&mut tx, org, &mine.id).await.unwrap().unwrap();
+    let named = ticket::find_for_update(&mut tx, org, &mine.id).await.unwrap().unwrap();
     assert_eq!(named.ticket, mine);
     assert_eq!(named.server.as_deref(), Some("Server"));
     assert_eq!(named.assignee.as_deref(), Some("A1@x.de"));
     assert_eq!(named.end_user.as_deref(), Some("tracked"));
-    assert_eq!(ticket::get(&mut tx, other, &mine.id).await.unwrap(), None, "another organisation's");
+    assert_eq!(ticket::find(&mut tx, other, &mine.id).await.unwrap(), None, "another organisation's");
     mine.set_status(TicketStatus::Resolved, NOW.plus(1)).unwrap();
     (mine.priority, mine.assignee_id, mine.revision) = (Priority::Low, None, 2);
     ticket::update(&mut tx, &mine).await.unwrap();
-    assert_eq!(ticket::get(&mut tx, org, &mine.id).await.unwrap().unwrap().ticket, mine);
+    assert_eq!(ticket::find(&mut tx, org, &mine.id).await.unwrap().unwrap().ticket, mine);
     tx.commit().await.unwrap();
 }
 
@@ -85,39 +85,49 @@ async fn tickets_are_found((db, one, two): (Db, World, World)) {
         ..new_ticket(&one, 20)
     };
     ticket::insert(&mut tx, &nobody).await.unwrap();
-    let found = async |conn: &mut Conn, filter: Filter, before: Option<&str>| {
+    let found = async |conn: &mut Conn, filter: TicketFilter, before: Option<&str>| {
         let before = before.map(|id| TicketId::from_store(id.to_owned()));
         let found = ticket::list(conn, org, &filter, before.as_ref(), 3).await.unwrap();
         found.into_iter().map(|named| named.ticket.number).collect::<Vec<_>>()
     };
-    let text = |text: &str| Filter { text: Some(text.to_owned()), ..Filter::default() };
-    assert_eq!(found(&mut tx, Filter::default(), None).await, [20, 14, 13]);
-    assert_eq!(found(&mut tx, Filter::default(), Some("tkt_x0013")).await, [12, 11, 10]);
-    let pending = Filter { status: Some(TicketStatus::Pending), ..Filter::default() };
+    let text = |text: &str| TicketFilter { text: Some(text.to_owned()), ..TicketFilter::default() };
+    assert_eq!(found(&mut tx, TicketFilter::default(), None).await, [20, 14, 13]);
+    assert_eq!(found(&mut tx, TicketFilter::default(), Some("tkt_x0013")).await, [12, 11, 10]);
+    let pending = TicketFilter { status: Some(TicketStatus::Pending), ..TicketFilter::default() };
     assert_eq!(found(&mut tx, pending.clone(), Some("tkt_x0011")).await, [10]);
-    assert_eq!(found(&mut tx, Filter { priority: Some(Priority::Low), ..Filter::default() }, None).await, [12]);
-    assert_eq!(found(&mut tx, Filter { assignee: Some(None), ..Filter::default() }, None).await, [20]);
-    let mine = Filter { assignee: Some(Some(one.user.clone())), ..pending };
+    assert_eq!(
+        found(&mut tx, TicketFilter { priority: Some(Priority::Low), ..TicketFilter::default() }, None).await,
+        [12]
+    );
+    assert_eq!(found(&mut tx, TicketFilter { assignee: Some(None), ..TicketFilter::default() }, None).await, [20]);
+    let mine = TicketFilter { assignee: Some(Some(one.user.clone())), ..pending };
     assert_eq!(found(&mut tx, mine, None).await, [14, 13, 12]);
     assert_eq!(found(&mut tx, text("ärger 100% 1"), None).await, [14, 13, 12]);
     assert_eq!(found(&mut tx, text("#14"), None).await, [14]);
     assert_eq!(found(&mut tx, text("100_"), None).await, [0_u32; 0], "not a pattern");
-    let elsewhere =
-        Filter { server: Some(two.server.clone()), walkthrough: Some(two.walkthrough.clone()), ..Filter::default() };
+    let elsewhere = TicketFilter {
+        server: Some(two.server.clone()),
+        walkthrough: Some(two.walkthrough.clone()),
+        ..TicketFilter::default()
+    };
     assert_eq!(found(&mut tx, elsewhere, None).await, [0_u32; 0]);
-    let mut counts = ticket::counts(&mut tx, org, &Filter::default()).await.unwrap();
+    let mut counts = ticket::count_by_status(&mut tx, org, &TicketFilter::default()).await.unwrap();
     counts.sort_by_key(|(status, _)| status.as_str());
     assert_eq!(counts, [(TicketStatus::NeedsEmail, 2), (TicketStatus::Pending, 5)]);
     let since = NOW.plus(-1);
-    for (opener, count) in [(Opener::EndUser(&one.end_user), 5), (Opener::Unknown(&one.server), 1)] {
-        assert_eq!(ticket::count_since(&mut tx, org, opener, since).await.unwrap(), count);
+    for (opener, count) in [(Opener::EndUser(&one.end_user), 5), (Opener::Unidentified(&one.server), 1)] {
+        assert_eq!(ticket::count_for_opener(&mut tx, org, opener, since).await.unwrap(), count);
     }
-    let waiting = ticket::list_without_email(&mut tx, org, Opener::Unknown(&one.server), since).await.unwrap();
+    let waiting = ticket::list_without_email(&mut tx, org, Opener::Unidentified(&one.server), since).await.unwrap();
     assert_eq!(waiting.iter().map(|named| named.ticket.number).collect::<Vec<_>>(), [20]);
-    let of_user = ticket::list_of_end_user(&mut tx, org, &one.end_user, 2).await.unwrap();
+    let of_user = ticket::list_for_end_user(&mut tx, org, &one.end_user, 2).await.unwrap();
     assert_eq!(of_user.iter().map(|named| named.ticket.number).collect::<Vec<_>>(), [14, 13]);
     assert!(end_user::delete(&mut tx, org, &one.end_user).await.unwrap());
-    assert_eq!(found(&mut tx, Filter::default(), None).await, [20], "tickets and their comments go with the person");
+    assert_eq!(
+        found(&mut tx, TicketFilter::default(), None).await,
+        [20],
+        "tickets and their comments go with the person"
+    );
 }
 
 async fn comments_keep_what_stood_there((db, one, two): (Db, World, World)) {
@@ -142,14 +152,14 @@ async fn comments_keep_what_stood_there((db, one, two): (Db, World, World)) {
             edited_by: "usr_2".to_owned(),
             edited_at: NOW,
         };
-        ticket_comment::keep(&mut tx, org, &edit).await.unwrap();
+        ticket_comment::insert_edit(&mut tx, org, &edit).await.unwrap();
         ticket_comment::update(&mut tx, &comment).await.unwrap();
     }
-    let edits = ticket_comment::edits(&mut tx, org, &id).await.unwrap();
+    let edits = ticket_comment::list_edits(&mut tx, org, &id).await.unwrap();
     assert_eq!(edits.iter().map(|edit| edit.body.as_str()).collect::<Vec<_>>(), ["Try this", "One", "Two"]);
     let all = ticket_comment::list(&mut tx, org, &id).await.unwrap();
     assert_eq!(all.iter().map(|named| named.author.as_deref()).collect::<Vec<_>>(), [None, Some("A1@x.de")]);
-    assert_eq!(ticket_comment::get(&mut tx, org, &id, &comment.id).await.unwrap().unwrap().comment, comment);
+    assert_eq!(ticket_comment::find(&mut tx, org, &id, &comment.id).await.unwrap().unwrap().comment, comment);
     assert_eq!(ticket_comment::count(&mut tx, org, &id).await.unwrap(), 2);
     assert!(!ticket_comment::delete(&mut tx, &two.organization, &comment.id).await.unwrap());
     assert!(ticket_comment::delete(&mut tx, org, &comment.id).await.unwrap());
@@ -189,21 +199,21 @@ async fn receivers_are_kept((db, one, two): (Db, World, World)) {
     let version = tx.config_version().await.unwrap();
     webhook::insert(&mut tx, &new).await.unwrap();
     assert!(tx.config_version().await.unwrap() > version, "every process learns of it");
-    assert_eq!(webhook::get(&mut tx, org, &new.id).await.unwrap(), Some(new.clone()));
-    assert_eq!(webhook::get(&mut tx, &two.organization, &new.id).await.unwrap(), None);
-    let told = webhook::receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap();
+    assert_eq!(webhook::find(&mut tx, org, &new.id).await.unwrap(), Some(new.clone()));
+    assert_eq!(webhook::find(&mut tx, &two.organization, &new.id).await.unwrap(), None);
+    let told = webhook::list_receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap();
     assert_eq!(told.iter().map(WebhookId::as_str).collect::<Vec<_>>(), ["whk_1", "whk_x"]);
-    assert_eq!(webhook::receivers(&mut tx, org, WebhookEvent::TicketUpdated).await.unwrap(), []);
+    assert_eq!(webhook::list_receivers(&mut tx, org, WebhookEvent::TicketUpdated).await.unwrap(), []);
     (new.enabled, new.disabled_at, new.failing_since) = (false, Some(NOW), Some(NOW));
     assert!(webhook::update(&mut tx, &new).await.unwrap());
     assert_eq!(webhook::list(&mut tx, org).await.unwrap().pop(), Some(new.clone()));
-    assert_eq!(webhook::receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap().len(), 1);
+    assert_eq!(webhook::list_receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap().len(), 1);
     let late = [NewDelivery { webhook_id: new.id.clone(), ..new_delivery(&one, "whd_late") }];
-    webhook_delivery::insert(&mut tx, &late).await.unwrap();
+    webhook_delivery::enqueue(&mut tx, &late).await.unwrap();
     assert_eq!(webhook_delivery::list(&mut tx, org, &new.id, None, 9).await.unwrap(), [], "not to one that is off");
     assert!(!webhook::delete(&mut tx, &two.organization, &new.id).await.unwrap());
     assert!(webhook::delete(&mut tx, org, &new.id).await.unwrap());
-    webhook_delivery::insert(&mut tx, &late).await.unwrap();
+    webhook_delivery::enqueue(&mut tx, &late).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -212,7 +222,7 @@ async fn one_message_one_sender((db, one, _): (Db, World, World)) {
     let org = &one.organization;
     on!(&mut tx, c => sqlx::query("DELETE FROM webhook_deliveries").execute(c).await.unwrap().rows_affected());
     let new = ["whd_a", "whd_b", "whd_c"].map(|id| new_delivery(&one, id));
-    webhook_delivery::insert(&mut tx, &new).await.unwrap();
+    webhook_delivery::enqueue(&mut tx, &new).await.unwrap();
     tx.commit().await.unwrap();
     // Several at once, as several processes would.
     let claim = async |limit| {
@@ -234,16 +244,16 @@ async fn one_message_one_sender((db, one, _): (Db, World, World)) {
     let again = webhook_delivery::claim(&mut tx, NOW.plus(60), NOW.plus(120), 9).await.unwrap();
     assert_eq!(again.len(), 3);
     (first.status, first.next_attempt_at) = (DeliveryStatus::Delivered, None);
-    assert!(!webhook_delivery::finish(&mut tx, &first).await.unwrap());
+    assert!(!webhook_delivery::record_attempt(&mut tx, &first).await.unwrap());
     first.attempts = 2;
     (first.delivered_at, first.response_status, first.duration_ms) = (Some(NOW), Some(204), Some(7));
     assert!(!webhook_delivery::replay(&mut tx, org, &first.id, NOW).await.unwrap(), "it still waits");
-    assert!(webhook_delivery::finish(&mut tx, &first).await.unwrap());
+    assert!(webhook_delivery::record_attempt(&mut tx, &first).await.unwrap());
     first.last_attempt_at = Some(NOW.plus(60));
-    assert_eq!(webhook_delivery::get(&mut tx, org, &first.id).await.unwrap(), Some(first.clone()));
+    assert_eq!(webhook_delivery::find(&mut tx, org, &first.id).await.unwrap(), Some(first.clone()));
     assert!(webhook_delivery::replay(&mut tx, org, &first.id, NOW).await.unwrap());
     assert_eq!(webhook_delivery::claim(&mut tx, NOW, NOW.plus(1), 9).await.unwrap()[0].attempts, 1);
-    webhook_delivery::give_up(&mut tx, org, &first.webhook_id, "off").await.unwrap();
+    webhook_delivery::fail_pending(&mut tx, org, &first.webhook_id, "off").await.unwrap();
     let listed = webhook_delivery::list(&mut tx, org, &first.webhook_id, None, 2).await.unwrap();
     assert_eq!(
         listed.iter().map(|it| (it.id.as_str(), it.status)).collect::<Vec<_>>(),
@@ -260,7 +270,7 @@ async fn an_assignee_who_goes_leaves_the_ticket((db, one, _): (Db, World, World)
     let sql = "DELETE FROM users WHERE id = 'usr_1'";
     on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
     let id = TicketId::from_store("tkt_1".to_owned());
-    let named = ticket::get(&mut tx, &one.organization, &id).await.unwrap().unwrap();
+    let named = ticket::find(&mut tx, &one.organization, &id).await.unwrap().unwrap();
     assert_eq!(named.ticket.assignee_id, None::<UserId>);
 }
 

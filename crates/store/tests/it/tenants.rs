@@ -5,7 +5,7 @@ use waypost_core::id::{AuditEventId, InvitationId, UserId};
 use waypost_core::invitation::Invitation;
 use waypost_core::organization::Role;
 use waypost_core::{SystemRandom, Timestamp};
-use waypost_store::audit::{self, Filter};
+use waypost_store::audit::{self, AuditFilter};
 use waypost_store::{Db, Tx, invitation, overview, user};
 
 use crate::open;
@@ -44,8 +44,8 @@ async fn invitations(Two { mut tx, one, two }: Two) {
     for n in 1..4 {
         invitation::insert(&mut tx, &new(n), "b@x.de", &format!("hash-{n}")).await.unwrap();
     }
-    assert_eq!(invitation::get(&mut tx, org, &new(1).id).await.unwrap(), Some(new(1)));
-    assert_eq!(invitation::get(&mut tx, &two.organization, &new(1).id).await.unwrap(), None);
+    assert_eq!(invitation::find(&mut tx, org, &new(1).id).await.unwrap(), Some(new(1)));
+    assert_eq!(invitation::find(&mut tx, &two.organization, &new(1).id).await.unwrap(), None);
     assert_eq!(invitation::list(&mut tx, org, None, 2).await.unwrap(), [new(3), new(2)]);
     let older = invitation::list(&mut tx, org, Some(&new(2).id), 10).await.unwrap();
     assert_eq!((older.len(), &older[0]), (2, &new(1)));
@@ -55,17 +55,17 @@ async fn invitations(Two { mut tx, one, two }: Two) {
     let foreign = Invitation { organization_id: two.organization.clone(), ..renewed.clone() };
     assert!(!invitation::renew(&mut tx, &foreign, "new").await.unwrap());
     assert!(invitation::renew(&mut tx, &renewed, "new").await.unwrap());
-    assert_eq!(invitation::get(&mut tx, org, &new(1).id).await.unwrap(), Some(renewed.clone()));
+    assert_eq!(invitation::find(&mut tx, org, &new(1).id).await.unwrap(), Some(renewed.clone()));
     let of = ("b@x.de", Some(&new(1).id));
-    assert_eq!(invitation::revoke_of_address(&mut tx, &two.organization, of, NOW).await.unwrap(), []);
-    let mut revoked = invitation::revoke_of_address(&mut tx, org, of, NOW.plus(1)).await.unwrap();
+    assert_eq!(invitation::revoke_for_email(&mut tx, &two.organization, of, NOW).await.unwrap(), []);
+    let mut revoked = invitation::revoke_for_email(&mut tx, org, of, NOW.plus(1)).await.unwrap();
     revoked.sort();
     assert_eq!(revoked, [new(2).id, new(3).id]);
     assert!(!invitation::renew(&mut tx, &new(2), "newer").await.unwrap(), "it was taken back");
     assert!(!invitation::revoke(&mut tx, org, &new(2).id, NOW).await.unwrap());
     assert!(!invitation::revoke(&mut tx, &two.organization, &new(1).id, NOW).await.unwrap());
     assert!(invitation::revoke(&mut tx, org, &new(1).id, NOW.plus(2)).await.unwrap());
-    let found = invitation::get(&mut tx, org, &new(1).id).await.unwrap().unwrap();
+    let found = invitation::find(&mut tx, org, &new(1).id).await.unwrap().unwrap();
     assert_eq!(found.revoked_at, Some(NOW.plus(2)));
 }
 
@@ -88,20 +88,20 @@ async fn the_log_is_looked_through(Two { mut tx, one, two }: Two) {
         audit::insert(&mut tx, entry).await.unwrap();
     }
     // The one that the world wrote sorts after all times.
-    let all = Filter { to: Some(NOW.plus(9)), ..Filter::default() };
-    let from = |at: i64| Filter { from: Some(NOW.plus(at)), ..all.clone() };
-    let to = |at: i64| Filter { to: Some(NOW.plus(at)), ..Filter::default() };
+    let all = AuditFilter { to: Some(NOW.plus(9)), ..AuditFilter::default() };
+    let from = |at: i64| AuditFilter { from: Some(NOW.plus(at)), ..all.clone() };
+    let to = |at: i64| AuditFilter { to: Some(NOW.plus(at)), ..AuditFilter::default() };
     for (filter, expected) in [
         (all.clone(), &[3, 2, 1, 0][..]),
-        (Filter { act: "member.".into(), ..all.clone() }, &[1, 0]),
-        (Filter { act: "member".into(), ..all.clone() }, &[3, 1, 0]),
-        (Filter { act: "%".into(), ..all.clone() }, &[]),
-        (Filter { actor: "usr_1".into(), ..all.clone() }, &[2, 0]),
-        (Filter { target: "key_x".into(), ..all.clone() }, &[3]),
+        (AuditFilter { act: "member.".into(), ..all.clone() }, &[1, 0]),
+        (AuditFilter { act: "member".into(), ..all.clone() }, &[3, 1, 0]),
+        (AuditFilter { act: "%".into(), ..all.clone() }, &[]),
+        (AuditFilter { actor: "usr_1".into(), ..all.clone() }, &[2, 0]),
+        (AuditFilter { target: "key_x".into(), ..all.clone() }, &[3]),
         (from(2), &[3, 2]),
         (to(2), &[1, 0]),
-        (Filter { from: Some(NOW.plus(1)), ..to(3) }, &[2, 1]),
-        (Filter { from: Some(Timestamp(-1)), ..to(i64::MIN / 2) }, &[]),
+        (AuditFilter { from: Some(NOW.plus(1)), ..to(3) }, &[2, 1]),
+        (AuditFilter { from: Some(Timestamp(-1)), ..to(i64::MIN / 2) }, &[]),
     ] {
         let found = audit::search(&mut tx, org, &filter, (None, 10)).await.unwrap();
         let expected: Vec<_> = expected.iter().map(|at| entries[*at].clone()).collect();
@@ -110,19 +110,20 @@ async fn the_log_is_looked_through(Two { mut tx, one, two }: Two) {
     let page = audit::search(&mut tx, org, &all, (Some(&entries[2].id), 1)).await.unwrap();
     assert_eq!(page, [entries[1].clone()]);
     assert_eq!(audit::search(&mut tx, &two.organization, &all, (None, 10)).await.unwrap(), []);
-    let names = audit::names(&mut tx, org, &["usr_1", "key_1", "key_2", "operator", "it's"]).await.unwrap();
+    let names = audit::find_actor_names(&mut tx, org, &["usr_1", "key_1", "key_2", "operator", "it's"]).await.unwrap();
     let names: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
     assert_eq!(names, [("key_1", "key"), ("usr_1", "A1@x.de")], "no key of another organisation");
-    assert!(audit::names(&mut tx, org, &[]).await.unwrap().is_empty());
+    assert!(audit::find_actor_names(&mut tx, org, &[]).await.unwrap().is_empty());
 }
 
 async fn numbers(Two { mut tx, one, two }: Two) {
     let org = &one.organization;
-    let contents = overview::contents(&mut tx, org).await.unwrap();
-    let expected = overview::Contents { servers: 1, walkthroughs: 1, end_users: 1, members: 1, api_keys: 1 };
+    let contents = overview::count_contents(&mut tx, org).await.unwrap();
+    let expected =
+        overview::OrganizationContents { servers: 1, walkthroughs: 1, end_users: 1, members: 1, api_keys: 1 };
     assert_eq!(contents, expected);
-    let state = overview::state(&mut tx, org).await.unwrap();
-    let expected = overview::State {
+    let state = overview::find_onboarding_state(&mut tx, org).await.unwrap();
+    let expected = overview::OnboardingState {
         servers: 1,
         first_server: Some("srv_1".to_owned()),
         walkthroughs: 1,
@@ -133,23 +134,25 @@ async fn numbers(Two { mut tx, one, two }: Two) {
         called: 1,
     };
     assert_eq!(state, expected);
-    assert_eq!(overview::active(&mut tx, org, NOW).await.unwrap(), 1);
-    assert_eq!(overview::active(&mut tx, org, NOW.plus(1)).await.unwrap(), 0);
+    assert_eq!(overview::count_active_end_users(&mut tx, org, NOW).await.unwrap(), 1);
+    assert_eq!(overview::count_active_end_users(&mut tx, org, NOW.plus(1)).await.unwrap(), 0);
     let sql = format!("UPDATE assignments SET enabled = FALSE WHERE organization_id = '{org}'");
     execute(&mut tx, sql).await;
-    let state = overview::state(&mut tx, org).await.unwrap();
+    let state = overview::find_onboarding_state(&mut tx, org).await.unwrap();
     assert_eq!((state.offered, state.offering_server), (0, None));
-    let gone = overview::state(&mut tx, &waypost_core::id::OrganizationId::from_store("org_9".into())).await.unwrap();
+    let gone = overview::find_onboarding_state(&mut tx, &waypost_core::id::OrganizationId::from_store("org_9".into()))
+        .await
+        .unwrap();
     assert_eq!((gone.servers, gone.first_server, gone.called), (0, None, 0));
-    assert_eq!(overview::state(&mut tx, &two.organization).await.unwrap().offered, 1);
+    assert_eq!(overview::find_onboarding_state(&mut tx, &two.organization).await.unwrap().offered, 1);
 }
 
 /// Who can sign in has an account of their own: it does not end with a membership.
 async fn accounts_outlive_memberships(Two { mut tx, one, .. }: Two) {
-    user::verify(&mut tx, &one.user, NOW).await.unwrap();
+    user::mark_verified(&mut tx, &one.user, NOW).await.unwrap();
     assert!(user::remove_member(&mut tx, &one.organization, &one.user).await.unwrap());
     assert!(!user::delete_without_membership(&mut tx, &one.user).await.unwrap());
-    assert!(user::get(&mut tx, &one.user).await.unwrap().is_some());
+    assert!(user::find(&mut tx, &one.user).await.unwrap().is_some());
     assert!(!user::delete_without_membership(&mut tx, &UserId::from_store("usr_9".into())).await.unwrap());
 }
 

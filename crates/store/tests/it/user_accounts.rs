@@ -4,8 +4,8 @@ use waypost_core::Timestamp;
 use waypost_core::id::{InvitationId, OrganizationId, UserCodeId, UserId};
 use waypost_core::organization::{ApiKey, Role, User};
 use waypost_store::migrate::{migrate, migrate_to};
-use waypost_store::user_account::{self, Revoked};
-use waypost_store::user_code::{self, NewLink};
+use waypost_store::user_account::{self, RevocationCounts};
+use waypost_store::user_code::{self, NewUserLink};
 use waypost_store::{Db, Tx, api_key, db::Dialect, invitation, on, system, user, user_identity, user_session};
 
 use crate::open;
@@ -33,7 +33,7 @@ fn account(id: &str, organization: Option<&OrganizationId>) -> User {
 const KEY: &str = "v@big.example";
 
 async fn ids(tx: &mut Tx) -> Vec<String> {
-    system::find_accounts(tx, KEY).await.unwrap().into_iter().map(|it| it.user.id.to_string()).collect()
+    system::list_accounts(tx, KEY).await.unwrap().into_iter().map(|it| it.user.id.to_string()).collect()
 }
 
 async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut tx, one, two): (Tx, World, World)) {
@@ -46,11 +46,11 @@ async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut t
     assert_eq!(ids(tx).await, ["usr_all", "usr_a", "usr_b"]);
     assert_eq!(system::find_verified_user(tx, KEY).await.unwrap(), None);
     let (all, a) = (account("usr_all", None), account("usr_a", Some(&one.organization)));
-    assert_eq!(user::get(tx, &a.id).await.unwrap(), Some(a.clone()));
-    user::verify(tx, &all.id, NOW).await.unwrap();
+    assert_eq!(user::find(tx, &a.id).await.unwrap(), Some(a.clone()));
+    user::mark_verified(tx, &all.id, NOW).await.unwrap();
     assert_eq!(system::find_verified_user(tx, KEY).await.unwrap().map(|it| it.id), Some(all.id.clone()));
     user_account::merge(tx, &all.id, &a.id).await.unwrap();
-    user::verify(tx, &a.id, NOW).await.unwrap();
+    user::mark_verified(tx, &a.id, NOW).await.unwrap();
     let verified = system::find_verified_user(tx, KEY).await.unwrap().unwrap();
     assert_eq!((&verified.id, verified.organization_id, verified.verified_at), (&a.id, None, Some(NOW)));
     assert_eq!(ids(tx).await, ["usr_a", "usr_b"], "the verified one is first");
@@ -62,17 +62,17 @@ async fn the_emails_of_an_address_count_for_its_organisation((mut tx, one, two):
     for (id, organization) in [("usr_b", Some(&two.organization)), ("usr_all", None)] {
         user::insert(tx, &account(id, organization), KEY).await.unwrap();
     }
-    assert_eq!(system::find_organization_of_address(tx, KEY).await.unwrap(), None);
+    assert_eq!(system::find_organization_by_email(tx, KEY).await.unwrap(), None);
     let member = async |tx: &mut Tx, id: &str, organization: &OrganizationId, at| {
         user::add_member(tx, organization, &UserId::from_store(id.to_owned()), Role::Member, at).await.unwrap();
     };
     member(tx, "usr_b", &two.organization, NOW).await;
-    assert_eq!(system::find_organization_of_address(tx, KEY).await.unwrap(), Some(two.organization.clone()));
+    assert_eq!(system::find_organization_by_email(tx, KEY).await.unwrap(), Some(two.organization.clone()));
     member(tx, "usr_all", &one.organization, NOW.plus(1)).await;
-    user::verify(tx, &UserId::from_store("usr_all".to_owned()), NOW).await.unwrap();
-    let found = system::find_organization_of_address(tx, KEY).await.unwrap();
+    user::mark_verified(tx, &UserId::from_store("usr_all".to_owned()), NOW).await.unwrap();
+    let found = system::find_organization_by_email(tx, KEY).await.unwrap();
     assert_eq!(found, Some(one.organization), "that of the verified account");
-    assert_eq!(system::find_organization_of_address(tx, "nobody@x.de").await.unwrap(), None);
+    assert_eq!(system::find_organization_by_email(tx, "nobody@x.de").await.unwrap(), None);
 }
 
 async fn a_second_account_for_the_same_is_refused(url: String) {
@@ -95,7 +95,7 @@ async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
     user::set_name(tx, &a.id, "Mallory").await.unwrap();
     user_identity::insert(tx, ("https://id.example", "1"), &a.id, NOW).await.unwrap();
     let link_id = UserCodeId::from_store("uco_link".to_owned());
-    let link = NewLink {
+    let link = NewUserLink {
         id: &link_id,
         user: &a.id,
         email: "V@big.example",
@@ -118,39 +118,39 @@ async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
         };
         api_key::insert(tx, &key, &format!("made-{n}"), creator).await.unwrap();
     }
-    let expected = Revoked { passwords: 1, sessions: 0, identities: 1 };
-    assert_eq!(user_account::revoke(tx, &a.id, NOW).await.unwrap(), expected);
-    assert_eq!(user_account::revoke(tx, &a.id, NOW).await.unwrap(), Revoked::default());
+    let expected = RevocationCounts { passwords: 1, sessions: 0, identities: 1 };
+    assert_eq!(user_account::revoke_access(tx, &a.id, NOW).await.unwrap(), expected);
+    assert_eq!(user_account::revoke_access(tx, &a.id, NOW).await.unwrap(), RevocationCounts::default());
     assert_eq!(user_code::find_link(tx, "link", NOW).await.unwrap(), None);
     assert_eq!(user_identity::find(tx, "https://id.example", "1").await.unwrap(), None);
-    let found = user::credentials(tx, &a.id).await.unwrap().unwrap();
+    let found = user::find_credentials(tx, &a.id).await.unwrap().unwrap();
     assert_eq!((found.password_hash, found.user.name), (None, None));
     let names: Vec<String> =
-        user_account::delete_keys(tx, a.id.as_str()).await.unwrap().into_iter().map(|key| key.name).collect();
+        user_account::delete_api_keys(tx, a.id.as_str()).await.unwrap().into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["made 0", "made 1", "made 2"], "and those that were created with these");
     assert!(system::find_api_key(tx, "made-3").await.unwrap().is_some());
     // The sessions of another account stay; the memberships move.
     let before = Timestamp(0);
     assert!(user_session::find(tx, "session-1", before).await.unwrap().is_some());
-    assert_eq!(user_account::revoke(tx, &one.user, NOW).await.unwrap().sessions, 1);
+    assert_eq!(user_account::revoke_access(tx, &one.user, NOW).await.unwrap().sessions, 1);
     assert_eq!(user_session::find(tx, "session-1", before).await.unwrap(), None);
     user_account::merge(tx, &a.id, &two.user).await.unwrap();
-    let moved = user::get_member(tx, &one.organization, &two.user).await.unwrap().unwrap();
+    let moved = user::find_member(tx, &one.organization, &two.user).await.unwrap().unwrap();
     assert_eq!(moved.role, Role::Owner);
-    assert_eq!(user::get(tx, &a.id).await.unwrap(), None);
+    assert_eq!(user::find(tx, &a.id).await.unwrap(), None);
 }
 
 async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, World, World)) {
     const HOUR: i64 = 60 * 60 * 1_000;
     let mut counts = Vec::new();
     for at in [0, 1, HOUR - 1, HOUR, HOUR + 1, 3 * HOUR] {
-        counts.extend(system::count_failed_sign_ins(&mut tx, "a1@x.de", NOW.plus(at)).await.unwrap());
+        counts.extend(system::record_failed_sign_in(&mut tx, "a1@x.de", NOW.plus(at)).await.unwrap());
     }
     assert_eq!(counts, [1, 2, 3, 1, 2, 1].map(|count| (one.user.clone(), count)));
-    assert_eq!(system::count_failed_sign_ins(&mut tx, "nobody@x.de", NOW).await.unwrap(), []);
-    let found = system::organizations_of_address(&mut tx, "a1@x.de").await.unwrap();
+    assert_eq!(system::record_failed_sign_in(&mut tx, "nobody@x.de", NOW).await.unwrap(), []);
+    let found = system::list_organizations_by_email(&mut tx, "a1@x.de").await.unwrap();
     assert_eq!(found, [(one.user.clone(), one.organization.clone())]);
-    assert_eq!(system::organizations_of_address(&mut tx, "nobody@x.de").await.unwrap(), []);
+    assert_eq!(system::list_organizations_by_email(&mut tx, "nobody@x.de").await.unwrap(), []);
 }
 
 async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, World, World)) {
@@ -166,7 +166,7 @@ async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, Worl
     assert!(!invitation::mark_emailed(tx, &two.organization, (&id, "token-1"), NOW).await.unwrap());
     assert!(invitation::mark_emailed(tx, &one.organization, (&id, "token-1"), NOW).await.unwrap());
     assert_eq!(emailed(tx, "token-1").await, Some(true));
-    let found = invitation::get(tx, &one.organization, &id).await.unwrap().unwrap();
+    let found = invitation::find(tx, &one.organization, &id).await.unwrap().unwrap();
     assert!(invitation::renew(tx, &found, "shown").await.unwrap());
     assert_eq!(emailed(tx, "shown").await, Some(false), "a new link may be shown");
     let revoked = user_account::revoke_invitations(tx, &found.invited_by, NOW).await.unwrap();
@@ -234,10 +234,10 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
     let mut tx = db.begin().await.unwrap();
     let mut told = Vec::new();
     for n in 1..=6 {
-        let accounts = system::find_accounts(&mut tx, &format!("u{n}@x.de")).await.unwrap();
+        let accounts = system::list_accounts(&mut tx, &format!("u{n}@x.de")).await.unwrap();
         assert_eq!(accounts.len(), 1, "{n}");
         let it = &accounts[0];
-        let organizations = user_session::memberships(&mut tx, &it.user.id).await.unwrap();
+        let organizations = user_session::list_memberships(&mut tx, &it.user.id).await.unwrap();
         let organizations: Vec<_> = organizations.iter().map(|it| it.organization.slug.clone()).collect();
         let session = user_session::find(&mut tx, &format!("session-{n}"), NOW).await.unwrap().is_some();
         let own = it.user.organization_id.as_ref().map_or("-", OrganizationId::as_str);
@@ -247,7 +247,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
             it.password_hash.is_some(),
             organizations.join("+"),
         ));
-        let key = user_account::delete_keys(&mut tx, it.user.id.as_str()).await.unwrap();
+        let key = user_account::delete_api_keys(&mut tx, it.user.id.as_str()).await.unwrap();
         assert_eq!(key.len(), 1, "the creator of a key is read from the audit log");
     }
     assert_eq!(

@@ -9,9 +9,10 @@ use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{Walkthrough, WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_store::walkthrough::{
-    count, delete, find, find_by_slug, find_by_title, find_for_update, insert, lock_names, slugs_with_prefix, update,
+    count, delete, find, find_by_slug, find_by_title, find_for_update, insert, list_slugs_with_prefix, lock_names,
+    update,
 };
-use waypost_store::walkthrough_list::{After, Search, search};
+use waypost_store::walkthrough_list::{SortValue, WalkthroughSearch, search};
 use waypost_store::{Db, Dialect, Error, Tx, on, organization, step, version};
 
 use crate::open;
@@ -112,13 +113,13 @@ async fn another_organisation_finds_nothing(db: Db) {
     assert_eq!(count(&mut tx, &other).await.unwrap(), 0);
     assert!(!delete(&mut tx, &other, &id).await.unwrap());
     assert!(step::list(&mut tx, &other, &id).await.unwrap().is_empty());
-    assert!(step::outline(&mut tx, &other, &id).await.unwrap().is_empty());
+    assert!(step::list_outline(&mut tx, &other, &id).await.unwrap().is_empty());
     assert_eq!(step::find(&mut tx, &other, &id, &made(0, None).id).await.unwrap(), None);
-    assert!(version::load(&mut tx, &other, &frozen.id).await.unwrap().is_none());
+    assert!(version::find_with_steps(&mut tx, &other, &frozen.id).await.unwrap().is_none());
     assert_eq!(version::find(&mut tx, &other, &frozen.id).await.unwrap(), None);
     assert_eq!(version::find_by_number(&mut tx, &other, &id, 1).await.unwrap(), None);
-    assert_eq!(version::newest(&mut tx, &other, &id).await.unwrap(), None);
-    assert_eq!(version::last_number(&mut tx, &other, &id).await.unwrap(), 0);
+    assert_eq!(version::find_newest(&mut tx, &other, &id).await.unwrap(), None);
+    assert_eq!(version::max_number(&mut tx, &other, &id).await.unwrap(), 0);
     assert!(version::list(&mut tx, &other, &id).await.unwrap().is_empty());
 
     // Nor does it change anything.
@@ -149,8 +150,8 @@ async fn titles_and_slugs_are_unique_in_an_organisation(db: Db) {
     }
 }
 
-fn by_title() -> Search<'static> {
-    Search {
+fn by_title() -> WalkthroughSearch<'static> {
+    WalkthroughSearch {
         title: "",
         plain: "",
         state: None,
@@ -163,7 +164,7 @@ fn by_title() -> Search<'static> {
     }
 }
 
-async fn titles(tx: &mut Tx, wanted: Search<'_>) -> Vec<String> {
+async fn titles(tx: &mut Tx, wanted: WalkthroughSearch<'_>) -> Vec<String> {
     search(tx, &org(1), &wanted).await.unwrap().into_iter().map(|row| row.walkthrough.title).collect()
 }
 
@@ -171,13 +172,13 @@ async fn deleted_steps_are_remembered(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let (id, gone) = (&walkthrough.id, made(4, None));
     step::insert(&mut tx, &org(1), id, [&gone]).await.unwrap();
-    assert_eq!(step::take_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
+    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
     step::delete(&mut tx, &org(1), id, [&gone.id]).await.unwrap();
-    assert_eq!(step::take_removed(&mut tx, &org(2), id, &gone.id).await.unwrap(), None);
+    assert_eq!(step::consume_removed(&mut tx, &org(2), id, &gone.id).await.unwrap(), None);
     let other = WalkthroughId::from_store("wt_other".to_owned());
-    assert_eq!(step::take_removed(&mut tx, &org(1), &other, &gone.id).await.unwrap(), None);
-    assert_eq!(step::take_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), Some(gone.ordinal));
-    assert_eq!(step::take_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
+    assert_eq!(step::consume_removed(&mut tx, &org(1), &other, &gone.id).await.unwrap(), None);
+    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), Some(gone.ordinal));
+    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
 }
 
 async fn heads_are_listed_by_title_byte_by_byte(db: Db) {
@@ -191,23 +192,27 @@ async fn heads_are_listed_by_title_byte_by_byte(db: Db) {
     assert_eq!(titles(&mut tx, by_title()).await, all);
     let mut backwards = all;
     backwards.reverse();
-    assert_eq!(titles(&mut tx, Search { descending: true, ..by_title() }).await, backwards);
+    assert_eq!(titles(&mut tx, WalkthroughSearch { descending: true, ..by_title() }).await, backwards);
     let last = head(3, org(1)).id;
-    let after = Search { after: Some((After::Title("a-b".to_owned()), &last)), limit: 2, ..by_title() };
+    let after = WalkthroughSearch { after: Some((SortValue::Title("a-b".to_owned()), &last)), limit: 2, ..by_title() };
     assert_eq!(titles(&mut tx, after).await, ["ab", "b"]);
-    let published = Search { state: Some(WalkthroughState::Published), ..by_title() };
+    let published = WalkthroughSearch { state: Some(WalkthroughState::Published), ..by_title() };
     assert_eq!(titles(&mut tx, published).await, ["b"]);
-    let other_type = Search { kind: Some(WalkthroughType::Course), ..by_title() };
+    let other_type = WalkthroughSearch { kind: Some(WalkthroughType::Course), ..by_title() };
     assert!(titles(&mut tx, other_type).await.is_empty());
-    assert_eq!(titles(&mut tx, Search { title: "ä", plain: "ä", ..by_title() }).await, ["ä"]);
-    assert_eq!(titles(&mut tx, Search { title: "-5", plain: "-5", ..by_title() }).await, ["ä"], "by slug");
-    assert_eq!(titles(&mut tx, Search { title: "%", plain: "%", ..by_title() }).await, [""; 0], "not a pattern");
+    assert_eq!(titles(&mut tx, WalkthroughSearch { title: "ä", plain: "ä", ..by_title() }).await, ["ä"]);
+    assert_eq!(titles(&mut tx, WalkthroughSearch { title: "-5", plain: "-5", ..by_title() }).await, ["ä"], "by slug");
+    assert_eq!(
+        titles(&mut tx, WalkthroughSearch { title: "%", plain: "%", ..by_title() }).await,
+        [""; 0],
+        "not a pattern"
+    );
     assert_eq!(count(&mut tx, &org(1)).await.unwrap(), 6);
-    let mut slugs = slugs_with_prefix(&mut tx, &org(1), "title").await.unwrap();
+    let mut slugs = list_slugs_with_prefix(&mut tx, &org(1), "title").await.unwrap();
     slugs.sort();
     assert_eq!(slugs, ["title-1", "title-2", "title-3", "title-4", "title-5", "title-6"]);
-    assert_eq!(slugs_with_prefix(&mut tx, &org(1), "title-2").await.unwrap(), ["title-2"]);
-    assert!(slugs_with_prefix(&mut tx, &org(1), "t_tle").await.unwrap().is_empty());
+    assert_eq!(list_slugs_with_prefix(&mut tx, &org(1), "title-2").await.unwrap(), ["title-2"]);
+    assert!(list_slugs_with_prefix(&mut tx, &org(1), "t_tle").await.unwrap().is_empty());
 }
 
 async fn steps_come_back_as_they_were(db: Db) {
@@ -219,7 +224,7 @@ async fn steps_come_back_as_they_were(db: Db) {
     update(&mut tx, &walkthrough, "title 1").await.unwrap();
     assert_eq!(step::list(&mut tx, &org(1), &id).await.unwrap(), steps);
     assert_eq!(step::find(&mut tx, &org(1), &id, &steps[1].id).await.unwrap().as_ref(), Some(&steps[1]));
-    let outline = step::outline(&mut tx, &org(1), &id).await.unwrap();
+    let outline = step::list_outline(&mut tx, &org(1), &id).await.unwrap();
     let bare = |step: &Step| {
         let StepContent { title, section_title, .. } = step.content.clone();
         Step { content: StepContent { title, section_title, ..StepContent::default() }, ..step.clone() }
@@ -286,15 +291,15 @@ fn version_of(walkthrough: &Walkthrough, number: u32) -> VersionInfo {
 async fn versions_come_back_as_they_were(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let id = &walkthrough.id;
-    assert_eq!(version::last_number(&mut tx, &org(1), id).await.unwrap(), 0);
-    assert_eq!(version::newest(&mut tx, &org(1), id).await.unwrap(), None);
+    assert_eq!(version::max_number(&mut tx, &org(1), id).await.unwrap(), 0);
+    assert_eq!(version::find_newest(&mut tx, &org(1), id).await.unwrap(), None);
     let steps = [made(3, None), made(1, None), made(2, None)];
     let first = VersionInfo { step_count: 3, ..version_of(&walkthrough, 1) };
     version::insert(&mut tx, &org(1), &first, &steps).await.unwrap();
     let second = version_of(&walkthrough, 2);
     version::insert(&mut tx, &org(1), &second, &steps[..1]).await.unwrap();
 
-    let loaded = version::load(&mut tx, &org(1), &first.id).await.unwrap().unwrap();
+    let loaded = version::find_with_steps(&mut tx, &org(1), &first.id).await.unwrap().unwrap();
     assert_eq!((&loaded.id, &loaded.walkthrough_id, loaded.number), (&first.id, id, 1));
     assert_eq!((loaded.title.as_str(), loaded.step_count(), loaded.position_of(&steps[2].id)), ("Title 1", 3, Some(2)));
     for (frozen, step) in loaded.steps().iter().zip(&steps) {
@@ -305,7 +310,7 @@ async fn versions_come_back_as_they_were(db: Db) {
     assert_eq!(version::find(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(version::find_by_number(&mut tx, &org(1), id, 2).await.unwrap().as_ref(), Some(&second));
     assert_eq!(version::list(&mut tx, &org(1), id).await.unwrap(), [second.clone(), first.clone()]);
-    assert_eq!(version::newest(&mut tx, &org(1), id).await.unwrap().as_ref(), Some(&second));
+    assert_eq!(version::find_newest(&mut tx, &org(1), id).await.unwrap().as_ref(), Some(&second));
 
     let withdrawal = Withdrawal { at: Timestamp(9), reason: "Wrong".to_owned() };
     assert!(version::withdraw(&mut tx, &org(1), &second.id, &withdrawal).await.unwrap());
@@ -313,11 +318,14 @@ async fn versions_come_back_as_they_were(db: Db) {
     assert!(!version::withdraw(&mut tx, &org(1), &second.id, &again).await.unwrap());
     let found = version::find(&mut tx, &org(1), &second.id).await.unwrap().unwrap();
     assert_eq!(found, VersionInfo { withdrawal: Some(withdrawal), ..second.clone() });
-    assert_eq!(version::newest(&mut tx, &org(1), id).await.unwrap().as_ref(), Some(&first));
-    assert_eq!(version::last_number(&mut tx, &org(1), id).await.unwrap(), 2);
-    assert!(version::load(&mut tx, &org(1), &second.id).await.unwrap().is_some(), "who is on it still needs it");
+    assert_eq!(version::find_newest(&mut tx, &org(1), id).await.unwrap().as_ref(), Some(&first));
+    assert_eq!(version::max_number(&mut tx, &org(1), id).await.unwrap(), 2);
+    assert!(
+        version::find_with_steps(&mut tx, &org(1), &second.id).await.unwrap().is_some(),
+        "who is on it still needs it"
+    );
     let unknown = VersionId::from_store("wv_9".to_owned());
-    assert!(version::load(&mut tx, &org(1), &unknown).await.unwrap().is_none());
+    assert!(version::find_with_steps(&mut tx, &org(1), &unknown).await.unwrap().is_none());
 
     let current = Walkthrough { current_version_id: Some(first.id.clone()), ..walkthrough.clone() };
     update(&mut tx, &current, "title 1").await.unwrap();
@@ -383,7 +391,7 @@ async fn what_cannot_be_is_named(db: Db) {
             find(&mut tx, &org(1), id).await.err(),
             step::list(&mut tx, &org(1), id).await.err(),
             version::list(&mut tx, &org(1), id).await.err(),
-            version::load(&mut tx, &org(1), &frozen.id).await.err(),
+            version::find_with_steps(&mut tx, &org(1), &frozen.id).await.err(),
         ];
         let mut corrupt = errors.iter().flatten();
         assert!(matches!(corrupt.next(), Some(Error::Corrupt { .. })), "{table} {assignment}: {errors:?}");

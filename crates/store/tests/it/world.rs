@@ -13,7 +13,7 @@ use waypost_core::step::StepContent;
 use waypost_core::version::{Version, VersionStep};
 use waypost_core::{Timestamp, assignment::Assignment, audit::AuditEvent};
 use waypost_store::progress::ProgressKey;
-use waypost_store::tool_call::{Refusals, ToolCall};
+use waypost_store::tool_call::{RejectionCount, ToolCall};
 use waypost_store::{Conn, Db, api_key, assignment, audit, on, organization, server, tool_call, user};
 
 /// When everything in a world was made.
@@ -248,14 +248,14 @@ impl World {
         execute(&mut tx, sql).await;
         execute(&mut tx, signed_in(n)).await;
         tool_call::insert(&mut tx, &[self.tool_call(&format!("tc_{n}"))]).await.unwrap();
-        let refusals = Refusals {
+        let refusals = RejectionCount {
             server_id: server.clone(),
             minute: 1,
             reason: "rate_limited".to_owned(),
             organization_id: organization.clone(),
             count: 2,
         };
-        tool_call::add_refusals(&mut tx, &[refusals]).await.unwrap();
+        tool_call::add_rejections(&mut tx, &[refusals]).await.unwrap();
         audit::insert(&mut tx, &self.audit_event(1)).await.unwrap();
         tx.commit().await.unwrap();
     }

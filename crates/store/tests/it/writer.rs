@@ -9,7 +9,7 @@ use waypost_core::progress::{Attempt, Outcome, StepSet};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Code, Error as ActError, Random, SystemRandom};
 use waypost_store::progress::{self, NewEndUser, ProgressKey};
-use waypost_store::writer::{Call, Decide, Decided, Writer};
+use waypost_store::writer::{DecideFn, Decision, ProgressCall, Writer};
 use waypost_store::{Db, Error};
 
 use crate::open;
@@ -30,7 +30,7 @@ async fn stage(url: &str) -> Stage {
 }
 
 /// Begins the walkthrough when it was not begun, else completes the current step.
-fn begin_or_advance(world: &World) -> Decide {
+fn begin_or_advance(world: &World) -> DecideFn {
     let offered = world.offered();
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     Box::new(move |attempt: Option<&Attempt>| {
@@ -41,13 +41,13 @@ fn begin_or_advance(world: &World) -> Decide {
             random: &*random,
         };
         match attempt {
-            None => Decided::Done(Box::new(view.select(SelectOptions::default()).unwrap())),
-            Some(_) => view.advance(None).map_or_else(Decided::Refused, |outcome| Decided::Done(Box::new(outcome))),
+            None => Decision::Done(Box::new(view.select(SelectOptions::default()).unwrap())),
+            Some(_) => view.advance(None).map_or_else(Decision::Rejected, |outcome| Decision::Done(Box::new(outcome))),
         }
     })
 }
 
-fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
+fn call(world: &World, key: ProgressKey, decide: DecideFn) -> ProgressCall {
     let new_end_user = NewEndUser {
         id: key.end_user_id.clone(),
         organization_id: key.organization_id.clone(),
@@ -63,13 +63,13 @@ fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
         end_user_id: None,
         ..record.clone()
     };
-    Call {
+    ProgressCall {
         key,
         new_end_user: Some(new_end_user),
         new_session: None,
         client_name: None,
         tool_call: Some(Box::new(tool_call)),
-        announce: None,
+        deliveries: None,
         decide,
         now: NOW,
     }
@@ -97,9 +97,9 @@ impl Stage {
     /// What is in the database agrees with itself: the set of bits is the rows of completions.
     async fn completed(&self, key: &ProgressKey) -> usize {
         let mut conn = self.db.read().await.unwrap();
-        let history = progress::history(&mut conn, key).await.unwrap();
+        let history = progress::list_attempts(&mut conn, key).await.unwrap();
         let [attempt] = history.as_slice() else { panic!("one attempt, not {}", history.len()) };
-        let rows = progress::completions(&mut conn, &key.organization_id, &attempt.id).await.unwrap();
+        let rows = progress::list_completions(&mut conn, &key.organization_id, &attempt.id).await.unwrap();
         let ordinals: HashMap<_, _> = (0..STEPS).map(|at| (self.world.step(at), at)).collect();
         let rows: StepSet = rows.into_iter().map(|(step, _)| ordinals[&step]).collect();
         assert_eq!(rows, attempt.completed);
@@ -122,9 +122,11 @@ async fn no_advance_is_lost(stage: Stage) {
             let mut seen = Vec::new();
             for n in 0..CALLS {
                 let at = (task + n) % KEYS;
-                let call =
-                    Call { new_end_user: None, ..call(&stage.world, stage.key(at), begin_or_advance(&stage.world)) };
-                let Decided::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
+                let call = ProgressCall {
+                    new_end_user: None,
+                    ..call(&stage.world, stage.key(at), begin_or_advance(&stage.world))
+                };
+                let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
                 seen.push((at, outcome.completed_step_id, outcome.progress.completed()));
             }
             seen
@@ -165,7 +167,7 @@ async fn distinct_users_do_not_meet(stage: Stage) {
                 if n > 0 {
                     call.new_end_user = None;
                 }
-                let Decided::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
+                let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
                 assert_eq!(outcome.progress.completed(), n);
             }
         }));
@@ -183,12 +185,12 @@ async fn a_bad_call_fails_alone(stage: Stage) {
     let mut calls = Vec::new();
     for n in 0..40 {
         let mut key = stage.key(n);
-        let decide: Decide = match n % 10 {
+        let decide: DecideFn = match n % 10 {
             3 => {
                 key.walkthrough_id = WalkthroughId::from_store("wt_gone".into());
                 begin_or_advance(&stage.world)
             }
-            5 => Box::new(|_| Decided::Refused(ActError::new(Code::NoProgress, "no"))),
+            5 => Box::new(|_| Decision::Rejected(ActError::new(Code::NoProgress, "no"))),
             7 => Box::new(|_| panic!("a fault")),
             _ => begin_or_advance(&stage.world),
         };
@@ -201,9 +203,9 @@ async fn a_bad_call_fails_alone(stage: Stage) {
     for (n, result) in futures::future::join_all(calls).await.into_iter().enumerate() {
         match (n % 10, result) {
             (3, Err(error)) => assert!(error.is_foreign_key_violation(), "{error}"),
-            (5, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::NoProgress),
-            (7 | 9, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::Internal),
-            (0 | 1 | 2 | 4 | 6 | 8, Ok(Decided::Done(_))) => assert_eq!(stage.completed(&stage.key(n)).await, 0),
+            (5, Ok(Decision::Rejected(error))) => assert_eq!(error.code, Code::NoProgress),
+            (7 | 9, Ok(Decision::Rejected(error))) => assert_eq!(error.code, Code::Internal),
+            (0 | 1 | 2 | 4 | 6 | 8, Ok(Decision::Done(_))) => assert_eq!(stage.completed(&stage.key(n)).await, 0),
             (_, other) => panic!("{n}: {other:?}"),
         }
     }
@@ -222,7 +224,7 @@ async fn attempts_follow_each_other(stage: Stage) {
     let mut calls = Vec::new();
     for n in 0..12 {
         let (offered, random) = (stage.world.offered(), Arc::clone(&random));
-        let decide: Decide = Box::new(move |attempt| {
+        let decide: DecideFn = Box::new(move |attempt| {
             let attempt = attempt.map(|it| (it, &offered.latest));
             let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &*random };
             let outcome = match n % 4 {
@@ -230,25 +232,25 @@ async fn attempts_follow_each_other(stage: Stage) {
                 3 => view.reset(),
                 _ => view.advance(None),
             };
-            outcome.map_or_else(Decided::Refused, |outcome| Decided::Done(Box::new(outcome)))
+            outcome.map_or_else(Decision::Rejected, |outcome| Decision::Done(Box::new(outcome)))
         });
-        calls.push(Call { new_end_user: None, ..call(&stage.world, stage.key(0), decide) });
+        calls.push(ProgressCall { new_end_user: None, ..call(&stage.world, stage.key(0), decide) });
     }
     // The queue keeps the order, but two workers may hold two groups: each waits for the answer that it builds on.
     if stage.db.dialect() == waypost_store::Dialect::Sqlite {
         let all = futures::future::join_all(calls.into_iter().map(|call| stage.writer.call(call))).await;
-        assert!(all.into_iter().all(|decided| matches!(decided, Ok(Decided::Done(_)))));
+        assert!(all.into_iter().all(|decided| matches!(decided, Ok(Decision::Done(_)))));
     } else {
         for call in calls {
-            assert!(matches!(stage.writer.call(call).await, Ok(Decided::Done(_))));
+            assert!(matches!(stage.writer.call(call).await, Ok(Decision::Done(_))));
         }
     }
     let mut conn = stage.db.read().await.unwrap();
-    let history = progress::history(&mut conn, &stage.key(0)).await.unwrap();
+    let history = progress::list_attempts(&mut conn, &stage.key(0)).await.unwrap();
     assert_eq!(history.len(), 3);
     for attempt in history {
         assert_eq!((attempt.completed.len(), attempt.closed_at), (2, Some(NOW)));
-        let rows = progress::completions(&mut conn, &stage.world.organization, &attempt.id).await.unwrap();
+        let rows = progress::list_completions(&mut conn, &stage.world.organization, &attempt.id).await.unwrap();
         assert_eq!(rows.len(), 2);
     }
     assert_eq!(
@@ -269,7 +271,7 @@ async fn a_database_that_is_away_is_unavailable(stage: Stage) {
         assert!(error.is_unavailable(), "{error}");
         assert_eq!(ActError::from(error).code, Code::Unavailable);
     }
-    assert!(Error::Stopped.is_unavailable());
+    assert!(Error::WriterStopped.is_unavailable());
 }
 
 waypost_testkit::both!(

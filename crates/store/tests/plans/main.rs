@@ -29,13 +29,13 @@ use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_store::editing_session::EditingSession;
-use waypost_store::step_revision::{NewRevision, Scope};
+use waypost_store::step_revision::{DraftScope, NewRevision};
 use waypost_store::tool_call::ToolCall;
-use waypost_store::walkthrough_list::{After, Search};
+use waypost_store::walkthrough_list::{SortValue, WalkthroughSearch};
 use waypost_store::{
-    Db, Tx, api_key, assignment, audit, counted_call, editing_session, end_user, job_lease, migrate, offer,
-    organization, overview, progress, retention, server, session, standing, step, step_revision, system, tool_call,
-    trash, user, version, walkthrough, walkthrough_list,
+    Db, Tx, api_key, assignment, attempt_counts, audit, counted_call, editing_session, end_user, job_lease, migrate,
+    offer, organization, overview, progress, retention, server, session, step, step_revision, system, tool_call, trash,
+    user, version, walkthrough, walkthrough_list,
 };
 
 use crate::console::{console_sign_in, help, invite, look_back, send, users};
@@ -60,50 +60,50 @@ async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
 async fn everything(db: &Db, one: &World) {
     let org = &one.organization;
     let mut tx = db.begin().await.unwrap();
-    organization::get(&mut tx, org).await.unwrap();
+    organization::find(&mut tx, org).await.unwrap();
     organization::update(&mut tx, &one.organization(), NOW).await.unwrap();
-    system::find_organization(&mut tx, "org-1").await.unwrap();
+    system::find_organization_by_slug(&mut tx, "org-1").await.unwrap();
     system::list_organizations(&mut tx).await.unwrap();
-    system::find_server(&mut tx, "server-1").await.unwrap();
-    system::get_server(&mut tx, &one.server).await.unwrap();
+    system::find_server_by_slug(&mut tx, "server-1").await.unwrap();
+    system::find_server_by_id(&mut tx, &one.server).await.unwrap();
     system::find_api_key(&mut tx, "hash").await.unwrap();
-    system::find_accounts(&mut tx, "a1@x.de").await.unwrap();
+    system::list_accounts(&mut tx, "a1@x.de").await.unwrap();
     users(&mut tx, one).await;
-    user::get_member(&mut tx, org, &one.user).await.unwrap();
-    user::find_member(&mut tx, org, "a1@x.de").await.unwrap();
+    user::find_member(&mut tx, org, &one.user).await.unwrap();
+    user::find_member_by_email(&mut tx, org, "a1@x.de").await.unwrap();
     user::list_members(&mut tx, org).await.unwrap();
     user::lock_owners(&mut tx, org).await.unwrap();
     user::set_role(&mut tx, org, &one.user, Role::Owner).await.unwrap();
-    api_key::get(&mut tx, org, &one.key).await.unwrap();
+    api_key::find(&mut tx, org, &one.key).await.unwrap();
     api_key::find_by_name(&mut tx, org, "key").await.unwrap();
     let keys = api_key::list(&mut tx, org).await.unwrap();
     api_key::update(&mut tx, &keys[0]).await.unwrap();
-    api_key::used(&mut tx, org, &one.key, (NOW, NOW)).await.unwrap();
-    server::get(&mut tx, org, &one.server).await.unwrap();
+    api_key::record_use(&mut tx, org, &one.key, (NOW, NOW)).await.unwrap();
+    server::find(&mut tx, org, &one.server).await.unwrap();
     server::list(&mut tx, org).await.unwrap();
-    server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
+    server::search(&mut tx, org, server::ServerSearch { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
     server::usage(&mut tx, org, &one.server, NOW).await.unwrap();
-    server::signed_in(&mut tx, org, &one.server, NOW).await.unwrap();
-    server::holdings(&mut tx, org, &one.server, NOW).await.unwrap();
-    server::aliases(&mut tx, org, &one.server).await.unwrap();
+    server::count_signed_in(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::count_contents(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::list_aliases(&mut tx, org, &one.server).await.unwrap();
     server::update(&mut tx, &one.server()).await.unwrap();
     server::release_alias(&mut tx, org, &one.server, "former-1").await.unwrap();
-    assignment::find(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
+    assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
     assignment::list(&mut tx, org, &one.server).await.unwrap();
-    assignment::next_order(&mut tx, org, &one.server).await.unwrap();
-    assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
-    assignment::get(&mut tx, org, &one.assignment).await.unwrap();
-    assignment::candidates(&mut tx, org, &one.server, ("w", 9)).await.unwrap();
+    assignment::next_display_order(&mut tx, org, &one.server).await.unwrap();
+    assignment::list_for_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
+    assignment::find(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::list_candidates(&mut tx, org, &one.server, ("w", 9)).await.unwrap();
     assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
-    assignment::set_places(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
+    assignment::set_display_orders(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
     audit::list(&mut tx, org, None, 10).await.unwrap();
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
-    audit::names(&mut tx, org, &[one.user.as_str(), one.key.as_str()]).await.unwrap();
-    overview::contents(&mut tx, org).await.unwrap();
-    overview::state(&mut tx, org).await.unwrap();
-    overview::active(&mut tx, org, NOW).await.unwrap();
+    audit::find_actor_names(&mut tx, org, &[one.user.as_str(), one.key.as_str()]).await.unwrap();
+    overview::count_contents(&mut tx, org).await.unwrap();
+    overview::find_onboarding_state(&mut tx, org).await.unwrap();
+    overview::count_active_end_users(&mut tx, org, NOW).await.unwrap();
     invite(&mut tx, one).await;
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
@@ -111,20 +111,20 @@ async fn everything(db: &Db, one: &World) {
     progress::summarize_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     let ids = (org, &one.end_user, &one.server);
     progress::find_open_with_step(&mut tx, ids, &one.step(0)).await.unwrap();
-    offer::step_titles(&mut tx, org, &one.server).await.unwrap();
-    progress::get_open(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
-    progress::completions(&mut tx, org, &one.progress).await.unwrap();
-    progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
+    offer::list_step_titles(&mut tx, org, &one.server).await.unwrap();
+    progress::find_open(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
+    progress::list_completions(&mut tx, org, &one.progress).await.unwrap();
+    progress::list_attempts(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     tool_call::list(&mut tx, org, &one.server, 10).await.unwrap();
     let unknown = |n| ToolCall { end_user_id: None, ..one.tool_call(&format!("tc_unknown_{n}")) };
     counted_call::record(&mut tx, (0..=counted_call::ROWS_PER_MINUTE).map(unknown).collect()).await.unwrap();
     for server in [None, Some(&one.server)] {
-        tool_call::rejected(&mut tx, org, server, TimeRange { from: Timestamp(0), to: NOW }).await.unwrap();
+        tool_call::sum_rejected(&mut tx, org, server, TimeRange { from: Timestamp(0), to: NOW }).await.unwrap();
         counted_call::sum(&mut tx, org, server, TimeRange { from: Timestamp(0), to: NOW }).await.unwrap();
     }
     offer::list(&mut tx, org, &one.server).await.unwrap();
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
-    session::used(&mut tx, "handle-1", NOW).await.unwrap();
+    session::record_use(&mut tx, "handle-1", NOW).await.unwrap();
     let used = session::NewSession {
         id: SessionId::from_store("ses_used".to_owned()),
         organization_id: org.clone(),
@@ -137,14 +137,14 @@ async fn everything(db: &Db, one: &World) {
         created_at: NOW,
         last_used_at: NOW,
     };
-    session::put_used(&mut tx, &[used]).await.unwrap();
+    session::upsert(&mut tx, &[used]).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
     for log in [retention::ServerLog::Calls, retention::ServerLog::Events] {
-        retention::servers_with_old_rows(&mut tx, log, NOW).await.unwrap();
+        retention::list_servers_with_old_rows(&mut tx, log, NOW).await.unwrap();
         retention::delete_log(&mut tx, log, &one.server, (Timestamp(1), 10)).await.unwrap();
     }
-    for counts in [retention::Counts::Rejected, retention::Counts::Unknown] {
-        retention::servers_with_old_counts(&mut tx, counts, NOW).await.unwrap();
+    for counts in [retention::CallCounts::Rejected, retention::CallCounts::Unknown] {
+        retention::list_servers_with_old_counts(&mut tx, counts, NOW).await.unwrap();
         retention::delete_counts(&mut tx, counts, &one.server, (Timestamp(1), 10)).await.unwrap();
     }
     retention::delete_audit(&mut tx, Timestamp(1), 10).await.unwrap();
@@ -179,10 +179,10 @@ async fn list(tx: &mut Tx, one: &World) {
     for sort in WalkthroughSort::ALL {
         for (descending, further) in [(false, false), (false, true), (true, false), (true, true)] {
             let after = match sort {
-                WalkthroughSort::Title => After::Title("w".to_owned()),
-                WalkthroughSort::UpdatedAt | WalkthroughSort::CreatedAt => After::Time(NOW.0),
+                WalkthroughSort::Title => SortValue::Title("w".to_owned()),
+                WalkthroughSort::UpdatedAt | WalkthroughSort::CreatedAt => SortValue::Time(NOW.0),
             };
-            let search = Search {
+            let search = WalkthroughSearch {
                 title: "w",
                 plain: "w",
                 state: Some(WalkthroughState::Published),
@@ -196,9 +196,9 @@ async fn list(tx: &mut Tx, one: &World) {
             walkthrough_list::search(tx, org, &search).await.unwrap();
         }
     }
-    walkthrough_list::servers(tx, org, [id]).await.unwrap();
-    standing::by_version(tx, org, id).await.unwrap();
-    standing::each_group(tx, org, id, |_, _, _| {}).await.unwrap();
+    walkthrough_list::list_servers(tx, org, [id]).await.unwrap();
+    attempt_counts::count_by_version(tx, org, id).await.unwrap();
+    attempt_counts::for_each_group(tx, org, id, |_, _, _| {}).await.unwrap();
 }
 
 /// What authors do to a walkthrough.
@@ -213,7 +213,7 @@ async fn write(tx: &mut Tx, one: &World) {
     revise(tx, one).await;
     throw_away(tx, one).await;
     walkthrough::count(tx, org).await.unwrap();
-    walkthrough::slugs_with_prefix(tx, org, "a").await.unwrap();
+    walkthrough::list_slugs_with_prefix(tx, org, "a").await.unwrap();
     walkthrough::update(tx, &head, "a title").await.unwrap();
     let (a, b) = (StepId::from_store("ws_a".to_owned()), StepId::from_store("ws_b".to_owned()));
     let step = |id: &StepId, ordinal| Step {
@@ -228,29 +228,29 @@ async fn write(tx: &mut Tx, one: &World) {
     step::update(tx, org, id, &steps).await.unwrap();
     step::relink(tx, org, id, &[LinkUpdate { from: Some(a.clone()), to: None }]).await.unwrap();
     step::list(tx, org, id).await.unwrap();
-    step::outline(tx, org, id).await.unwrap();
+    step::list_outline(tx, org, id).await.unwrap();
     step::find(tx, org, id, &a).await.unwrap();
     let version = VersionInfo {
         id: VersionId::from_store("wv_new".to_owned()),
         walkthrough_id: id.clone(),
-        number: version::last_number(tx, org, id).await.unwrap() + 1,
+        number: version::max_number(tx, org, id).await.unwrap() + 1,
         fields: head.fields(),
         step_count: 2,
         created_at: NOW,
         withdrawal: None,
     };
     version::insert(tx, org, &version, &steps).await.unwrap();
-    version::load(tx, org, &version.id).await.unwrap().unwrap();
-    version::steps(tx, org, &version.id).await.unwrap();
-    version::ordinals(tx, org, &version.id).await.unwrap();
+    version::find_with_steps(tx, org, &version.id).await.unwrap().unwrap();
+    version::list_steps(tx, org, &version.id).await.unwrap();
+    version::list_ordinals(tx, org, &version.id).await.unwrap();
     version::list(tx, org, id).await.unwrap();
     version::find(tx, org, &version.id).await.unwrap();
     version::find_by_number(tx, org, id, version.number).await.unwrap();
-    version::newest(tx, org, id).await.unwrap();
+    version::find_newest(tx, org, id).await.unwrap();
     let withdrawal = Withdrawal { at: NOW, reason: "Wrong".to_owned() };
     version::withdraw(tx, org, &version.id, &withdrawal).await.unwrap();
     step::delete(tx, org, id, [&a, &b]).await.unwrap();
-    assert_eq!(step::take_removed(tx, org, id, &a).await.unwrap(), Some(1_000));
+    assert_eq!(step::consume_removed(tx, org, id, &a).await.unwrap(), Some(1_000));
     let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
     walkthrough::delete(tx, org, &unknown).await.unwrap();
 }
@@ -259,19 +259,19 @@ async fn write(tx: &mut Tx, one: &World) {
 async fn throw_away(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
     let head = walkthrough::find(tx, org, id).await.unwrap().unwrap();
-    assert!(trash::put(tx, org, id, (NOW, "operator")).await.unwrap());
-    assert_eq!(trash::find(tx, org, id).await.unwrap().unwrap().walkthrough, head);
+    assert!(trash::insert(tx, org, id, (NOW, "operator")).await.unwrap());
+    assert_eq!(trash::find_for_update(tx, org, id).await.unwrap().unwrap().walkthrough, head);
     trash::list(tx, org, 10).await.unwrap();
-    trash::due(tx, NOW, 10).await.unwrap();
-    assert!(trash::take(tx, &head, "a title").await.unwrap());
+    trash::list_expired(tx, NOW, 10).await.unwrap();
+    assert!(trash::restore(tx, &head, "a title").await.unwrap());
 }
 
 /// The history of a draft.
 async fn revise(tx: &mut Tx, one: &World) {
-    let scope = Scope { organization_id: &one.organization, walkthrough_id: &one.walkthrough };
+    let scope = DraftScope { organization_id: &one.organization, walkthrough_id: &one.walkthrough };
     let id = StepId::from_store("ws_revised".to_owned());
     let step = Step { id: id.clone(), ordinal: 2_000, key: None, next_step_id: None, content: StepContent::default() };
-    step_revision::keep_baseline(tx, scope, NOW, [&id]).await.unwrap();
+    step_revision::insert_baseline(tx, scope, NOW, [&id]).await.unwrap();
     let new = NewRevision { act: RevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
     step_revision::append(tx, scope, new, [(&step, None)]).await.unwrap();
     step_revision::replace(tx, scope, 1, new, &step).await.unwrap();
@@ -289,7 +289,7 @@ async fn revise(tx: &mut Tx, one: &World) {
         edits: 1,
         expires_at: NOW,
     };
-    editing_session::put(tx, &session).await.unwrap();
+    editing_session::upsert(tx, &session).await.unwrap();
     editing_session::find_open(tx, &one.organization, &session.id, NOW).await.unwrap();
     audit::update_detail(tx, &one.organization, &event.id, Value::Null).await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use waypost_core::SystemRandom;
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_store::Db;
-use waypost_store::writer::{Call, Decided, Writer};
+use waypost_store::writer::{Decision, ProgressCall, Writer};
 
 use crate::console::delivery;
 use crate::world::{NOW, World};
@@ -15,18 +15,18 @@ pub(crate) async fn play(db: &Db, one: &World) {
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
     for select in [false, true] {
         let (offered, record) = (one.offered(), one.tool_call(if select { "tc_a" } else { "tc_b" }));
-        let call = Call {
+        let call = ProgressCall {
             key: one.progress_key(&one.end_user),
             new_end_user: None,
             new_session: None,
             client_name: None,
             tool_call: Some(Box::new(move |_| record.clone())),
-            announce: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
+            deliveries: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
             decide: Box::new(move |attempt| {
                 let attempt = attempt.map(|it| (it, &offered.latest));
                 let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &SystemRandom };
                 let restart = SelectOptions { resume: false, confirmed: true, ..SelectOptions::default() };
-                Decided::Done(Box::new(if select {
+                Decision::Done(Box::new(if select {
                     view.select(restart).unwrap()
                 } else {
                     view.advance(None).unwrap()
@@ -34,6 +34,6 @@ pub(crate) async fn play(db: &Db, one: &World) {
             }),
             now: NOW,
         };
-        assert!(matches!(writer.call(call).await, Ok(Decided::Done(_))));
+        assert!(matches!(writer.call(call).await, Ok(Decision::Done(_))));
     }
 }

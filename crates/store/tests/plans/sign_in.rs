@@ -11,8 +11,8 @@ use waypost_core::oauth_client::OauthClient;
 use waypost_core::oauth_grant::OauthGrant;
 use waypost_core::progress::Attempt;
 use waypost_store::browser_session::NewBrowserSession;
-use waypost_store::email_code::NewCode;
-use waypost_store::open_rows::{Bounds, Table};
+use waypost_store::email_code::NewEmailCode;
+use waypost_store::open_rows::{LimitedTable, RowLimits};
 use waypost_store::progress::ProgressKey;
 use waypost_store::{
     Tx, account, authorization_request, browser_session, email_code, end_user, expired, identity, join, logo,
@@ -25,20 +25,20 @@ use crate::world::{NOW, World};
 pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     let (org, user) = (&one.organization, &one.end_user);
     let found = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
-    identity::find_to_link(tx, org, "https://other", "z@b.example").await.unwrap();
+    identity::find_linkable(tx, org, "https://other", "z@b.example").await.unwrap();
     identity::insert(tx, &found, None).await.unwrap();
-    identity::signed_in(tx, &found, None).await.unwrap();
+    identity::record_sign_in(tx, &found, None).await.unwrap();
     end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
     let tracked = EndUserId::from_store("eu_tracked".to_owned());
     end_user::insert_tracked(tx, org, (&tracked, "t"), NOW).await.unwrap();
-    end_user::profile(tx, org, user).await.unwrap();
+    end_user::find_profile(tx, org, user).await.unwrap();
     end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
     let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
     account::insert(tx, &account, "z@b.example").await.unwrap();
     account::set_password(tx, org, &account.id, "argon", NOW).await.unwrap();
     let (request, id) =
         (AuthorizationRequestId::from_store("arq_1".to_owned()), EmailCodeId::from_store("ecd_x".into()));
-    let code = NewCode {
+    let code = NewEmailCode {
         id: &id,
         organization: org,
         request: &request,
@@ -51,9 +51,9 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
         expires_at: NOW,
     };
     email_code::insert(tx, &code).await.unwrap();
-    let key = email_code::Key { organization: org, request: &request, id: &id };
-    email_code::find_open(tx, key, NOW).await.unwrap();
-    email_code::enter(tx, key, "hash", NOW).await.unwrap();
+    let key = email_code::EmailCodeKey { organization: org, request: &request, id: &id };
+    email_code::find_pending(tx, key, NOW).await.unwrap();
+    email_code::verify(tx, key, "hash", NOW).await.unwrap();
     let session = NewBrowserSession {
         token_hash: "hash",
         end_user_id: user,
@@ -66,8 +66,8 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     browser_session::delete(tx, org, "hash").await.unwrap();
     browser_session::delete_of_end_user(tx, org, user).await.unwrap();
     logo::set(tx, org, b"png", NOW).await.unwrap();
-    logo::get(tx, org).await.unwrap();
-    logo::updated_at(tx, org).await.unwrap();
+    logo::find(tx, org).await.unwrap();
+    logo::find_updated_at(tx, org).await.unwrap();
     logo::delete(tx, org).await.unwrap();
 }
 
@@ -75,29 +75,35 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
 pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
     let id = AuthorizationRequestId::from_store("arq_1".to_owned());
-    let key = authorization_request::Key { organization: org, server, id: &id, browser_hash: "browser" };
+    let key =
+        authorization_request::AuthorizationRequestKey { organization: org, server, id: &id, browser_hash: "browser" };
     let request = authorization_request::find(tx, key, Timestamp(8)).await.unwrap().unwrap();
     let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_other".to_owned()), ..request };
     authorization_request::insert(tx, &other, "browser", "network").await.unwrap();
-    let bounds = Bounds { per_network: 0, per_place: 0, share: 0 };
-    let all = Bounds { share: 100, ..bounds };
-    for table in [Table::OauthClients, Table::AuthorizationRequests, Table::UserSignIns] {
-        open_rows::make_room(tx, table, (server.as_str(), "other"), bounds).await.unwrap();
-        open_rows::make_room(tx, table, (server.as_str(), "other"), all).await.unwrap();
+    let bounds = RowLimits { per_network: 0, per_scope: 0, share: 0 };
+    let all = RowLimits { share: 100, ..bounds };
+    for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
+        open_rows::evict_excess(tx, table, (server.as_str(), "other"), bounds).await.unwrap();
+        open_rows::evict_excess(tx, table, (server.as_str(), "other"), all).await.unwrap();
     }
-    authorization_request::consent(tx, key, NOW).await.unwrap();
+    authorization_request::record_consent(tx, key, NOW).await.unwrap();
     authorization_request::complete(tx, key, NOW).await.unwrap();
     let client = oauth_client::find(tx, org, server, "client", NOW).await.unwrap().unwrap();
     oauth_client::insert(tx, &OauthClient { client_id: "other".to_owned(), ..client }, "network").await.unwrap();
-    oauth_client::nth_newest_unused(tx, server, 10).await.unwrap();
-    oauth_client::used(tx, server, "client", NOW).await.unwrap();
-    let consent =
-        oauth_consent::Key { organization: org, server, end_user: user, client_id: "client", redirect: "https://x" };
-    oauth_consent::put(tx, consent, "walk", NOW).await.unwrap();
+    oauth_client::find_nth_newest_unused(tx, server, 10).await.unwrap();
+    oauth_client::record_use(tx, server, "client", NOW).await.unwrap();
+    let consent = oauth_consent::ConsentKey {
+        organization: org,
+        server,
+        end_user: user,
+        client_id: "client",
+        redirect: "https://x",
+    };
+    oauth_consent::upsert(tx, consent, "walk", NOW).await.unwrap();
     oauth_consent::find(tx, consent).await.unwrap();
     let grant = oauth_grant::find(tx, org, &OauthGrantId::from_store("ogr_1".to_owned())).await.unwrap().unwrap();
     let grant = OauthGrant { id: OauthGrantId::from_store("ogr_other".to_owned()), ..grant };
-    let code = oauth_grant::Code {
+    let code = oauth_grant::AuthorizationCode {
         code_hash: "hash".to_owned(),
         redirect_uri: "https://x".to_owned(),
         code_challenge: "challenge".to_owned(),
@@ -106,27 +112,27 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     oauth_grant::insert(tx, &grant, &code).await.unwrap();
     oauth_grant::consume_code(tx, (org, server), "client", "hash", Timestamp(1)).await.unwrap();
     oauth_grant::consume_code(tx, (org, server), "client", "hash", NOW).await.unwrap();
-    let pair = oauth_grant::Pair {
+    let pair = oauth_grant::TokenPair {
         access_hash: "access".to_owned(),
         scope: "walk".to_owned(),
         access_expires_at: NOW,
         refresh_hash: "refresh".to_owned(),
         generation: 1,
     };
-    oauth_grant::insert_pair(tx, &grant.id, &pair, NOW).await.unwrap();
-    oauth_grant::rotate(tx, (org, server), "client", "refresh", (Timestamp(1), NOW)).await.unwrap();
-    oauth_grant::prune(tx, &grant.id, 0, 10).await.unwrap();
-    oauth_grant::find_access(tx, org, server, "access", NOW).await.unwrap();
+    oauth_grant::insert_token_pair(tx, &grant.id, &pair, NOW).await.unwrap();
+    oauth_grant::refresh(tx, (org, server), "client", "refresh", (Timestamp(1), NOW)).await.unwrap();
+    oauth_grant::prune_tokens(tx, &grant.id, 0, 10).await.unwrap();
+    oauth_grant::find_access_token(tx, org, server, "access", NOW).await.unwrap();
     oauth_grant::find_by_token(tx, (org, server), "client", "access").await.unwrap();
-    oauth_grant::revoke_access(tx, "access", NOW).await.unwrap();
-    oauth_grant::note_revocation(tx, &grant.id, NOW, NOW).await.unwrap();
+    oauth_grant::revoke_access_token(tx, "access", NOW).await.unwrap();
+    oauth_grant::mark_revocation_recorded(tx, &grant.id, NOW, NOW).await.unwrap();
     oauth_grant::revoke(tx, org, &grant.id, "test", NOW).await.unwrap();
-    oauth_grant::revoke_of_end_user(tx, org, user, "test", NOW).await.unwrap();
-    oauth_grant::revoke_of_server(tx, org, server, "test", NOW).await.unwrap();
+    oauth_grant::revoke_for_end_user(tx, org, user, "test", NOW).await.unwrap();
+    oauth_grant::revoke_for_server(tx, org, server, "test", NOW).await.unwrap();
     let provider = OauthConfigId::from_store("oac_1".to_owned());
-    oauth_grant::revoke_of_provider(tx, org, &provider, "test", NOW).await.unwrap();
-    oauth_grant::nth_newest(tx, (org, server), user, 2).await.unwrap();
-    oauth_grant::delete_until(tx, (org, server), user, Timestamp(1)).await.unwrap();
+    oauth_grant::revoke_for_provider(tx, org, &provider, "test", NOW).await.unwrap();
+    oauth_grant::find_nth_newest(tx, (org, server), user, 2).await.unwrap();
+    oauth_grant::delete_created_until(tx, (org, server), user, Timestamp(1)).await.unwrap();
     expired::delete(tx, NOW, 10).await.unwrap();
     oauth_client::delete_unused(tx, NOW, 10).await.unwrap();
     oauth_client::delete_idle(tx, NOW, 10).await.unwrap();
@@ -138,33 +144,33 @@ pub(crate) async fn take_over(tx: &mut Tx, one: &World) {
     session::is_joined(tx, org, "handle-1").await.unwrap();
     session::set_joined(tx, org, (&one.server, user), Some(NOW)).await.unwrap();
     end_user::set_claimed_email(tx, org, user, "a@x.de").await.unwrap();
-    end_user::claimed_email(tx, org, user).await.unwrap();
+    end_user::find_claimed_email(tx, org, user).await.unwrap();
     join::list(tx, org).await.unwrap();
     join::count_claims(tx, org, NOW).await.unwrap();
     join::list_page(tx, org, None, 2).await.unwrap();
     join::list_page(tx, org, Some(&id), 2).await.unwrap();
-    join::is_spent(tx, org, &one.server, (user, NOW)).await.unwrap();
-    let found = join::get(tx, org, &id).await.unwrap().unwrap();
+    join::is_claim_link_spent(tx, org, &one.server, (user, NOW)).await.unwrap();
+    let found = join::find(tx, org, &id).await.unwrap().unwrap();
     join::is_settled(tx, org, &one.server, (user, user)).await.unwrap();
-    join::claimed_by(tx, org, user).await.unwrap();
-    join::lock_users(tx, org, (user, user)).await.unwrap();
-    join::set_undone(tx, org, &id, NOW).await.unwrap().unwrap();
+    join::find_claimant(tx, org, user).await.unwrap();
+    join::lock_end_users(tx, org, (user, user)).await.unwrap();
+    join::mark_undone(tx, org, &id, NOW).await.unwrap().unwrap();
     let again = Join { id: JoinId::from_store("joi_again".to_owned()), ..found };
     join::insert(tx, &again, &JoinUndo::default()).await.unwrap();
-    let mut open = join::open_of_both(tx, org, &one.server, (user, user)).await.unwrap();
+    let mut open = join::lock_open_attempts(tx, org, &one.server, (user, user)).await.unwrap();
     let (walkthrough, attempt, _) = open.remove(0);
     let key = ProgressKey { walkthrough_id: walkthrough, ..one.progress_key(user) };
-    join::open(tx, &key).await.unwrap().unwrap();
+    join::lock_open_attempt(tx, &key).await.unwrap().unwrap();
     let closed = Attempt { closed_at: Some(NOW), ..attempt.clone() };
-    join::save(tx, org, &closed).await.unwrap();
+    join::update_attempt(tx, org, &closed).await.unwrap();
     let fresh = Attempt { id: ProgressId::from_store("wp_fresh".to_owned()), ..attempt.clone() };
-    join::open_new(tx, &key, &fresh).await.unwrap();
+    join::insert_attempt(tx, &key, &fresh).await.unwrap();
     join::copy_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
-    let shared = join::shared_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
+    let shared = join::list_shared_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
     assert_eq!(shared, [(one.step(0), 0)]);
     join::delete_completion(tx, org, &fresh.id, &one.step(0)).await.unwrap();
     let event = EventId::from_store("ev_joined".to_owned());
     join::insert_event(tx, &event, &key, &fresh, (NOW, None)).await.unwrap();
-    join::save(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
-    join::reopen(tx, org, &attempt.id).await.unwrap();
+    join::update_attempt(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
+    join::reopen_attempt(tx, org, &attempt.id).await.unwrap();
 }

@@ -172,8 +172,8 @@ fn kinds() -> utoipa::openapi::Schema {
         .into()
 }
 
-impl From<activity::Event> for Event {
-    fn from(it: activity::Event) -> Self {
+impl From<activity::WalkthroughEvent> for Event {
+    fn from(it: activity::WalkthroughEvent) -> Self {
         Self {
             id: it.id.to_string(),
             created_at: it.created_at.rfc3339(),
@@ -202,7 +202,7 @@ async fn events(
 ) -> ApiResult<Json<Page<Event>>> {
     let listing = ActivityQuery::from(params);
     let found = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let cursor_of = |it: &activity::Event| cursor(it.created_at, it.id.as_str());
+    let cursor_of = |it: &activity::WalkthroughEvent| cursor(it.created_at, it.id.as_str());
     Ok(Json(paginate(found, listing.limit()?, cursor_of)))
 }
 
@@ -295,8 +295,8 @@ struct Session {
     joined_at: Option<String>,
 }
 
-impl From<activity::SessionRow> for Session {
-    fn from(it: activity::SessionRow) -> Self {
+impl From<activity::ClientSession> for Session {
+    fn from(it: activity::ClientSession) -> Self {
         Self {
             id: it.id.to_string(),
             created_at: it.created_at.rfc3339(),
@@ -321,7 +321,7 @@ async fn sessions(
 ) -> ApiResult<Json<Page<Session>>> {
     let listing = ActivityQuery::from(params);
     let found = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let cursor_of = |it: &activity::SessionRow| cursor(it.created_at, it.id.as_str());
+    let cursor_of = |it: &activity::ClientSession| cursor(it.created_at, it.id.as_str());
     Ok(Json(paginate(found, listing.limit()?, cursor_of)))
 }
 

@@ -164,7 +164,7 @@ async fn get(
     let id = id(&text, "end user")?;
     let end_user = end_users::get(&cx, web.ops(), &organization_id, &id).await?.into();
     let attempts = end_users::list_progress(&cx, web.ops(), &organization_id, &id).await?;
-    let attempt = |it: end_users::Standing| Attempt {
+    let attempt = |it: end_users::EndUserAttempt| Attempt {
         server_id: it.server_id.to_string(),
         walkthrough_id: it.walkthrough_id.to_string(),
         walkthrough_title: it.walkthrough_title,

@@ -12,7 +12,7 @@ use waypost_core::claim_link::DEFAULT_LIFETIME_MS;
 use waypost_core::id::JoinId;
 use waypost_core::join;
 use waypost_ops::claim_links;
-use waypost_ops::joins::{self, Listed};
+use waypost_ops::joins::{self, JoinSummary};
 
 use super::extract::{Json, Path, Query, Scope, id};
 use super::page::{Page, Paging};
@@ -88,8 +88,8 @@ struct JoinDetails {
     email: Option<String>,
 }
 
-impl From<Listed> for JoinDetails {
-    fn from(it: Listed) -> Self {
+impl From<JoinSummary> for JoinDetails {
+    fn from(it: JoinSummary) -> Self {
         Self { join: it.join.into(), tracking_id: it.tracking_id, name: it.name, email: it.email }
     }
 }

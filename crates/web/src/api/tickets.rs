@@ -10,7 +10,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{ServerId, TicketId, UserId, WalkthroughId};
 use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::tickets::{self, Filter, Named, TicketListQuery, TicketPatch, search_text};
+use waypost_ops::tickets::{self, TicketDetails, TicketFilter, TicketListQuery, TicketPatch, search_text};
 
 use super::extract::{IfMatch, Json, Path, Query, Scope, id, nullable, with_etag};
 use super::page::Page;
@@ -83,8 +83,8 @@ struct TicketStep {
     position: u32,
 }
 
-impl From<Named> for Ticket {
-    fn from(named: Named) -> Self {
+impl From<TicketDetails> for Ticket {
+    fn from(named: TicketDetails) -> Self {
         let it = named.ticket;
         let walkthrough = it.origin.map(|place| TicketWalkthrough {
             id: place.walkthrough_id.map(|id| id.to_string()),
@@ -143,7 +143,7 @@ struct TicketQuery {
 
 impl TicketQuery {
     fn into_list(self, cx: &Ctx) -> Result<TicketListQuery> {
-        let filter = Filter {
+        let filter = TicketFilter {
             status: self.status,
             priority: self.priority,
             assignee: self.assignee.as_deref().map(|text| assignee(cx, text)).transpose()?,

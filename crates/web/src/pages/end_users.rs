@@ -10,7 +10,9 @@ use waypost_core::organization::Role;
 use waypost_core::personal;
 use waypost_core::progress::Status;
 use waypost_core::{Error, Result};
-use waypost_ops::end_users::{self, EndUser, EndUserSearch, Extent, Standing, TimelineEntry, TimelineKinds};
+use waypost_ops::end_users::{
+    self, EndUser, EndUserAttempt, EndUserDataCounts, EndUserSearch, TimelineEntry, TimelineKinds,
+};
 use waypost_ops::servers;
 use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
 
@@ -256,8 +258,8 @@ struct EndUserPage {
     org: CurrentOrganization,
     name: String,
     end_user: EndUser,
-    extent: Extent,
-    standings: Vec<Standing>,
+    extent: EndUserDataCounts,
+    standings: Vec<EndUserAttempt>,
     items: Vec<TimelineItem>,
     timeline: TimelineQuery,
     older: Option<String>,

@@ -9,7 +9,7 @@ use waypost_core::claim_link::DEFAULT_LIFETIME_MS;
 use waypost_core::id::{JoinId, ServerId};
 use waypost_core::join::JoinKind;
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::joins::{self, Listed};
+use waypost_ops::joins::{self, JoinSummary};
 use waypost_ops::{claim_links, servers};
 
 use super::form::Form;
@@ -59,8 +59,8 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
-    fn new(it: Listed, org: &CurrentOrganization, servers: &[(String, String)]) -> Self {
-        let Listed { join, tracking_id, name, email } = it;
+    fn new(it: JoinSummary, org: &CurrentOrganization, servers: &[(String, String)]) -> Self {
+        let JoinSummary { join, tracking_id, name, email } = it;
         let href = |id: &str| org.path(&format!("end-users/{id}"));
         let from = match (join.kind, tracking_id) {
             (JoinKind::Tracking, Some(tracking_id)) => tracking_id,

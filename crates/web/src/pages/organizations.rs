@@ -9,7 +9,7 @@ use waypost_core::access::Operation;
 use waypost_core::{Code, Error, Timestamp};
 use waypost_ops::logos;
 use waypost_ops::organizations::{self, OrganizationPatch};
-use waypost_ops::overview::{self, Contents};
+use waypost_ops::overview::{self, OrganizationContents};
 
 use super::form::Form;
 use super::layout::{CurrentOrganization, Layout};
@@ -207,8 +207,8 @@ impl OrganizationSettingsPage {
 }
 
 /// Returns what is deleted with an organisation, one item per line.
-fn deletion_summary(contents: &Contents) -> Vec<String> {
-    let Contents { servers, walkthroughs, end_users, members, api_keys } = *contents;
+fn deletion_summary(contents: &OrganizationContents) -> Vec<String> {
+    let OrganizationContents { servers, walkthroughs, end_users, members, api_keys } = *contents;
     vec![
         format!("{}: MCP clients that use them will get an error", pluralize(servers, "server", "servers")),
         format!("{} with all drafts and versions", pluralize(walkthroughs, "walkthrough", "walkthroughs")),

@@ -60,7 +60,7 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
     let steps = if overview.is_set_up() { Vec::new() } else { steps(org, &overview) };
     let mut tiles = Vec::new();
     if overview.servers > 0 || overview.walkthroughs > 0 {
-        let counts = tickets::count_by_status(cx, web.ops(), organization_id, &tickets::Filter::default()).await;
+        let counts = tickets::count_by_status(cx, web.ops(), organization_id, &tickets::TicketFilter::default()).await;
         let counts = counts.map_err(page_error)?.into_iter();
         let open = counts.filter(|(status, _)| !status.is_done());
         tiles = self::tiles(org, &overview, open.map(|(_, count)| count).sum());

@@ -50,7 +50,7 @@ async fn who_has_no_account_gets_none_by_signing_in(users: Users) {
         refused(users.enter(made.id.as_str(), &made.code).await, "code", "any more");
     }
     let mut conn = users.stage.ops.db().read().await.unwrap();
-    assert_eq!(waypost_store::system::find_accounts(&mut conn, "nobody@example.com").await.unwrap(), []);
+    assert_eq!(waypost_store::system::list_accounts(&mut conn, "nobody@example.com").await.unwrap(), []);
 }
 
 async fn a_code_makes_an_account_where_that_is_open(users: Users) {

@@ -89,7 +89,7 @@ impl Users {
     pub async fn member(&self, email: &str, role: Role, password: &str) -> NewUserSession {
         let session = self.unverified_member(email, role, password).await;
         let mut tx = self.stage.ops.db().begin().await.unwrap();
-        waypost_store::user::verify(&mut tx, &session.user.id, self.cx().now()).await.unwrap();
+        waypost_store::user::mark_verified(&mut tx, &session.user.id, self.cx().now()).await.unwrap();
         tx.commit().await.unwrap();
         session
     }

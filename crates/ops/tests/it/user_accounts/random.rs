@@ -106,7 +106,7 @@ impl World<'_> {
                 let org = &self.organizations[at];
                 let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await else { return };
                 let mut conn = ops.db().read().await.unwrap();
-                let user = waypost_store::user::get(&mut conn, &member.user_id).await.unwrap().unwrap();
+                let user = waypost_store::user::find(&mut conn, &member.user_id).await.unwrap().unwrap();
                 drop(conn);
                 if user.verified_at.is_some() {
                     // Then it is a recovery, which only the operator can start, and gives to the owner.

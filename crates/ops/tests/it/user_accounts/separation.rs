@@ -192,7 +192,7 @@ async fn several_unverified_accounts_become_one(users: Users) {
     let role = users::find(&users.operator(), &users.stage.ops, &big, VICTIM).await.unwrap().role;
     assert_eq!(role, Role::Admin);
     let mut conn = users.stage.ops.db().read().await.unwrap();
-    assert_eq!(waypost_store::system::find_accounts(&mut conn, VICTIM).await.unwrap().len(), 1);
+    assert_eq!(waypost_store::system::list_accounts(&mut conn, VICTIM).await.unwrap().len(), 1);
 }
 
 async fn a_link_by_the_operator_verifies_nothing(users: Users) {

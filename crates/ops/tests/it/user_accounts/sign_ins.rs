@@ -7,12 +7,12 @@ use waypost_core::id::OrganizationId;
 use waypost_core::organization::Role;
 use waypost_ops::user_accounts::ProviderIdentity;
 use waypost_ops::{organizations, users};
-use waypost_store::audit::{self, Filter};
+use waypost_store::audit::{self, AuditFilter};
 
 use super::{DEVICE, FINE, MINUTE, Users, at, open};
 
 async fn entries(users: &Users, organization: &OrganizationId) -> Vec<AuditEvent> {
-    let filter = Filter { act: "user.sign_in".to_owned(), ..Filter::default() };
+    let filter = AuditFilter { act: "user.sign_in".to_owned(), ..AuditFilter::default() };
     let mut conn = users.stage.ops.db().read().await.unwrap();
     let mut events = audit::search(&mut conn, organization, &filter, (None, 1_000)).await.unwrap();
     events.reverse();

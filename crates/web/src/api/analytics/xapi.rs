@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::Error;
 use waypost_core::event::EventKind;
-use waypost_ops::activity::{self, Event};
+use waypost_ops::activity::{self, WalkthroughEvent};
 
 use super::super::activity::{ActivityQuery, cursor};
 use super::super::extract::{Query, Scope};
@@ -104,7 +104,7 @@ async fn xapi(
     Ok(response)
 }
 
-fn statement(home: &str, event: &Event) -> Option<Value> {
+fn statement(home: &str, event: &WalkthroughEvent) -> Option<Value> {
     let (verb, word) = match event.kind {
         EventKind::Started | EventKind::Restarted => ("initialized", "initialized"),
         EventKind::StepCompleted => ("progressed", "progressed"),

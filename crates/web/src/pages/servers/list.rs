@@ -5,7 +5,7 @@ use axum::extract::{Query, State};
 use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::server::Server;
-use waypost_ops::servers::{self, MAX_CALLS, ServerSearch, Usage};
+use waypost_ops::servers::{self, MAX_CALLS, ServerSearch, ServerUsage};
 
 use super::super::layout::Layout;
 use super::super::session::Member;
@@ -83,7 +83,7 @@ pub(super) async fn show(
     Ok(view::page(&ServersPage { layout, is_admin: org.is_admin(), base, q: fields.q, rows, is_later_page, next }))
 }
 
-fn row(base: &str, page_url: Option<String>, server: Server, usage: Usage) -> ServerRow {
+fn row(base: &str, page_url: Option<String>, server: Server, usage: ServerUsage) -> ServerRow {
     ServerRow {
         page_url,
         href: format!("{base}/{}", server.id),
@@ -97,7 +97,7 @@ fn row(base: &str, page_url: Option<String>, server: Server, usage: Usage) -> Se
 }
 
 /// Formats the number of calls. Calls are counted up to a maximum only.
-pub(super) fn format_calls(usage: Usage) -> String {
+pub(super) fn format_calls(usage: ServerUsage) -> String {
     let more = if usage.calls >= MAX_CALLS { "+" } else { "" };
     format!("{}{more}", group_digits(usage.calls))
 }

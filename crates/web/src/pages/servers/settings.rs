@@ -9,7 +9,7 @@ use waypost_core::Error;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_ops::oauth_configs;
-use waypost_ops::servers::{self, AVAILABLE_SUPPORT, Holdings, ServerSettings};
+use waypost_ops::servers::{self, AVAILABLE_SUPPORT, ServerContents, ServerSettings};
 
 use super::super::form::Form;
 use super::super::layout::Layout;
@@ -274,7 +274,7 @@ async fn render_delete(
 }
 
 /// Returns what is deleted with a server, one item per line.
-fn deletion_summary(holdings: Holdings) -> Vec<String> {
+fn deletion_summary(holdings: ServerContents) -> Vec<String> {
     let mut lines = Vec::new();
     if holdings.attempts > 0 {
         let (attempts, people) = (

@@ -12,7 +12,7 @@ use waypost_core::organization::Member as OrganizationMember;
 use waypost_core::server::{Server, Support};
 use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::{Error, Result};
-use waypost_ops::tickets::{self, Filter, Named, TicketListQuery, TicketPatch, search_text};
+use waypost_ops::tickets::{self, TicketDetails, TicketFilter, TicketListQuery, TicketPatch, search_text};
 use waypost_ops::{servers, walkthroughs};
 
 use super::form::Form;
@@ -92,7 +92,7 @@ struct TicketQuery {
 }
 
 impl TicketQuery {
-    fn filter(&self, cx: &Ctx) -> Result<Filter> {
+    fn filter(&self, cx: &Ctx) -> Result<TicketFilter> {
         fn load<T: std::str::FromStr>(field: &str, text: &str) -> Result<Option<T>> {
             let invalid = |_| Error::invalid(field, "Invalid value. Select another one, or clear the filter.");
             (!text.is_empty()).then(|| text.parse().map_err(invalid)).transpose()
@@ -103,7 +103,7 @@ impl TicketQuery {
             "me" => Some(load("assignee", cx.caller.actor())?),
             text => Some(load("assignee", text)?),
         };
-        Ok(Filter {
+        Ok(TicketFilter {
             status: load("status", &self.status)?,
             priority: load("priority", &self.priority)?,
             assignee,
@@ -155,7 +155,7 @@ struct TicketsPage {
     fields: TicketQuery,
     tabs: Vec<Tab>,
     total: u64,
-    tickets: Vec<Named>,
+    tickets: Vec<TicketDetails>,
     older: Option<String>,
     priorities: Options,
     assignees: Options,
@@ -172,11 +172,11 @@ struct TicketsPage {
 }
 
 impl TicketsPage {
-    fn status_badge(&self, named: &Named) -> &'static str {
+    fn status_badge(&self, named: &TicketDetails) -> &'static str {
         status_badge(named.ticket.status)
     }
 
-    fn priority_badge(&self, named: &Named) -> &'static str {
+    fn priority_badge(&self, named: &TicketDetails) -> &'static str {
         priority_badge(named.ticket.priority)
     }
 }
@@ -187,14 +187,14 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Ticke
         Ok(filter) => (http::StatusCode::OK, FormError::default(), filter),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
-            (status, form_error, Filter::default())
+            (status, form_error, TicketFilter::default())
         }
     };
     let page = load(&web, &member, fields, filter).await.map_err(page_error)?;
     Ok(view::html(status, &TicketsPage { form_error, ..page }))
 }
 
-async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: Filter) -> Result<TicketsPage> {
+async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: TicketFilter) -> Result<TicketsPage> {
     let Member { cx, organization_id, org, layout } = member;
     let ops = web.ops();
     let counts = tickets::count_by_status(cx, ops, organization_id, &filter).await?;

@@ -7,7 +7,7 @@ use waypost_core::Error;
 use waypost_core::id::{TicketCommentId, TicketId};
 use waypost_core::ticket::{Ticket, TicketStatus};
 use waypost_ops::ticket_comments::{self, CommentWithEdits, NewComment, can_edit};
-use waypost_ops::tickets::{self, Named, TicketPatch};
+use waypost_ops::tickets::{self, TicketDetails, TicketPatch};
 
 use super::{Options, member_options, prepend_option, priorities, priority_badge, status_badge, statuses};
 use crate::Web;
@@ -39,7 +39,7 @@ struct TicketPage {
     layout: Layout,
     org: CurrentOrganization,
     form_error: FormError,
-    named: Named,
+    named: TicketDetails,
     problem: String,
     context: Option<String>,
     comments: Vec<CommentView>,

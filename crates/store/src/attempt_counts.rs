@@ -1,4 +1,4 @@
-//! Where the people stand who are in a walkthrough, counted: for what publishing and withdrawing would do to them.
+//! Counts of the attempts in progress on a walkthrough, used to compute the impact of publishing and withdrawing.
 
 use futures::TryStreamExt;
 use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
@@ -8,11 +8,11 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// How many attempts are in progress on each version of a walkthrough.
+/// Returns the number of attempts in progress on each version of a walkthrough.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn by_version(
+/// Returns an error if the database fails.
+pub async fn count_by_version(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
@@ -27,12 +27,12 @@ pub async fn by_version(
     Ok(rows.into_iter().map(count).collect())
 }
 
-/// Tells `each` of every group of attempts in progress that are on the same version and have completed the same steps:
-/// version, steps, and how many they are. The groups are not held in memory, however many they are.
+/// Calls `each` for every group of attempts in progress that are on the same version and have completed the same steps, with
+/// the version, the steps and the number of attempts. Groups are streamed and not held in memory.
 ///
 /// # Errors
-/// When the database fails, or a set of steps cannot be read.
-pub async fn each_group(
+/// Returns an error if the database fails or a step set cannot be read.
+pub async fn for_each_group(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,

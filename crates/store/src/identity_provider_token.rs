@@ -1,4 +1,4 @@
-//! Tokens of organisations' providers, sealed. One row for every identity: the newest sign-in replaces what was there.
+//! Sealed tokens of organisations' identity providers. There is one row per identity; each sign-in replaces it.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{IdentityId, OauthConfigId, OrganizationId};
@@ -7,24 +7,27 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
+/// The name of the table in the associated data of sealed values: the table's name before migration 32. It must not change.
+pub const SEAL_LABEL: &str = "upstream_tokens";
+
 /// The tokens of an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamToken {
-    /// Whose they are.
+pub struct IdentityProviderToken {
+    /// The identity.
     pub identity_id: IdentityId,
     /// The organisation.
     pub organization_id: OrganizationId,
-    /// The provider that gave them.
+    /// The provider that issued them.
     pub oauth_config_id: OauthConfigId,
-    /// Sealed to the row.
+    /// The access token, sealed to the row.
     pub access_token: String,
-    /// Sealed to the row.
+    /// The refresh token, sealed to the row.
     pub refresh_token: Option<String>,
-    /// What they allow, separated by spaces.
+    /// The granted scopes, separated by spaces.
     pub scope: String,
-    /// When the access token ends; none when the provider does not say.
+    /// The expiry of the access token; `None` if the provider does not state it.
     pub expires_at: Option<Timestamp>,
-    /// When they were written.
+    /// The time of the last update.
     pub updated_at: Timestamp,
 }
 
@@ -40,7 +43,7 @@ struct Row {
     updated_at: i64,
 }
 
-impl From<Row> for UpstreamToken {
+impl From<Row> for IdentityProviderToken {
     fn from(row: Row) -> Self {
         Self {
             identity_id: IdentityId::from_store(row.identity_id),
@@ -55,12 +58,13 @@ impl From<Row> for UpstreamToken {
     }
 }
 
-/// Keeps the tokens of a sign-in in place of those that were there. A refresh that is under way then writes nothing.
+/// Inserts the tokens of a sign-in, or replaces the existing ones. A refresh in progress then writes nothing.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn put(conn: &mut Conn, token: &UpstreamToken) -> Result<()> {
-    const SQL: &str = "INSERT INTO upstream_tokens (identity_id, organization_id, oauth_config_id, access_token,
+/// Returns an error if the database fails.
+pub async fn upsert(conn: &mut Conn, token: &IdentityProviderToken) -> Result<()> {
+    const SQL: &str =
+        "INSERT INTO identity_provider_tokens (identity_id, organization_id, oauth_config_id, access_token,
             refresh_token, scope, expires_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT (identity_id) DO UPDATE SET oauth_config_id = excluded.oauth_config_id,
@@ -73,54 +77,59 @@ pub async fn put(conn: &mut Conn, token: &UpstreamToken) -> Result<()> {
     Ok(())
 }
 
-/// The tokens of an identity.
+/// Returns the tokens of an identity.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn get(
+/// Returns an error if the database fails.
+pub async fn find(
     conn: &mut Conn,
     organization: &OrganizationId,
     identity: &IdentityId,
-) -> Result<Option<UpstreamToken>> {
+) -> Result<Option<IdentityProviderToken>> {
     const SQL: &str = "SELECT identity_id, organization_id, oauth_config_id, access_token, refresh_token, scope,
             expires_at, updated_at
-        FROM upstream_tokens WHERE identity_id = $1 AND organization_id = $2";
+        FROM identity_provider_tokens WHERE identity_id = $1 AND organization_id = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(identity.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(row.map(UpstreamToken::from))
+    Ok(row.map(IdentityProviderToken::from))
 }
 
-/// Takes tokens of any organisation that end before `soon` and can be refreshed, `limit` at most, for the caller alone
-/// until `until`.
+/// Leases at most `limit` tokens of any organisation that expire before `soon` and can be refreshed. No other process leases
+/// them before `until`.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn lease(
+/// Returns an error if the database fails.
+pub async fn lease_expiring(
     conn: &mut Conn,
     now: Timestamp,
     (soon, until): (Timestamp, Timestamp),
     limit: i64,
-) -> Result<Vec<UpstreamToken>> {
-    // The condition stands twice, because on PostgreSQL the outer one is looked at again when another process held the
-    // row, and the inner one is not.
-    const SQL: &str = "UPDATE upstream_tokens SET leased_until = $3
+) -> Result<Vec<IdentityProviderToken>> {
+    // The condition is repeated because PostgreSQL re-evaluates only the outer one after waiting for another process that
+    // locked the row.
+    const SQL: &str = "UPDATE identity_provider_tokens SET leased_until = $3
         WHERE (leased_until IS NULL OR leased_until <= $1) AND identity_id IN
-            (SELECT identity_id FROM upstream_tokens WHERE expires_at <= $2 AND refresh_token IS NOT NULL
+            (SELECT identity_id FROM identity_provider_tokens WHERE expires_at <= $2 AND refresh_token IS NOT NULL
                  AND (leased_until IS NULL OR leased_until <= $1) ORDER BY expires_at LIMIT $4)
         RETURNING identity_id, organization_id, oauth_config_id, access_token, refresh_token, scope, expires_at,
             updated_at";
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(now.0).bind(soon.0).bind(until.0).bind(limit).fetch_all(c).await?);
-    Ok(rows.into_iter().map(UpstreamToken::from).collect())
+    Ok(rows.into_iter().map(IdentityProviderToken::from).collect())
 }
 
-/// Writes what a refresh brought, and ends the lease; false when the tokens that were refreshed (`former`, as they were
-/// leased) are no longer there.
+/// Stores the result of a refresh and ends the lease. Returns `false` if the refreshed tokens (`former`, as leased) have been
+/// replaced.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn refreshed(conn: &mut Conn, former: &UpstreamToken, token: &UpstreamToken) -> Result<bool> {
-    const SQL: &str = "UPDATE upstream_tokens SET access_token = $4, refresh_token = $5, scope = $6, expires_at = $7,
+/// Returns an error if the database fails.
+pub async fn complete_refresh(
+    conn: &mut Conn,
+    former: &IdentityProviderToken,
+    token: &IdentityProviderToken,
+) -> Result<bool> {
+    const SQL: &str =
+        "UPDATE identity_provider_tokens SET access_token = $4, refresh_token = $5, scope = $6, expires_at = $7,
             updated_at = $8, leased_until = NULL
         WHERE identity_id = $1 AND organization_id = $2 AND refresh_token = $3";
     let changed = on!(conn, c => sqlx::query(SQL)
@@ -130,12 +139,12 @@ pub async fn refreshed(conn: &mut Conn, former: &UpstreamToken, token: &Upstream
     Ok(changed > 0)
 }
 
-/// Forgets a refresh token that the provider does not take any more; false when it is no longer there.
+/// Deletes a refresh token that the provider no longer accepts. Returns `false` if it has been replaced.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn forget_refresh(conn: &mut Conn, former: &UpstreamToken) -> Result<bool> {
-    const SQL: &str = "UPDATE upstream_tokens SET refresh_token = NULL, leased_until = NULL
+/// Returns an error if the database fails.
+pub async fn discard_refresh_token(conn: &mut Conn, former: &IdentityProviderToken) -> Result<bool> {
+    const SQL: &str = "UPDATE identity_provider_tokens SET refresh_token = NULL, leased_until = NULL
         WHERE identity_id = $1 AND organization_id = $2 AND refresh_token = $3";
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(former.identity_id.as_str()).bind(former.organization_id.as_str()).bind(former.refresh_token.as_deref())

@@ -1,4 +1,4 @@
-//! Making segments, and taking people out of them.
+//! Packs rows of the log into segments, and erases end users from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,31 +12,31 @@ use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
-/// Rows that are packed in one transaction: on SQLite nobody else writes meanwhile.
+/// The number of rows packed in one transaction, which blocks other writers on SQLite.
 const BATCH: i64 = 4_000;
-/// So many rows are worth a segment before an hour is over.
+/// With this many rows, a segment is created before an hour has passed.
 const ENOUGH: i64 = 2_000;
-/// After so long any number of rows is packed.
+/// After this time, any number of rows is packed.
 const OLD_MS: i64 = 3_600_000;
-/// A day.
+/// One day.
 const DAY_MS: i64 = 24 * 3_600_000;
-/// Younger rows are left alone: a call that arrived earlier may still be written.
+/// Newer rows are not packed, because an earlier call may not have been written yet.
 const SETTLED_MS: i64 = 120_000;
 
-/// A server with rows to pack.
+/// A server that has rows to pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// Whose.
+pub struct DueServer {
+    /// The organisation.
     pub organization_id: OrganizationId,
     /// The server.
     pub server_id: ServerId,
 }
 
-/// The servers, of all organisations, that have rows to pack.
+/// Returns the servers of all organisations that have rows to pack.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn due(conn: &mut Conn, now: Timestamp) -> Result<Vec<Due>> {
+/// Returns an error if the database fails.
+pub async fn list_due(conn: &mut Conn, now: Timestamp) -> Result<Vec<DueServer>> {
     const SQL: &str = "SELECT servers.organization_id, servers.id FROM servers
         LEFT JOIN analytics_rollups ON analytics_rollups.server_id = servers.id
         WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE walkthrough_events.server_id = servers.id
@@ -55,24 +55,24 @@ pub async fn due(conn: &mut Conn, now: Timestamp) -> Result<Vec<Due>> {
         .bind(now.plus(-OLD_MS).0).bind(now.plus(-SETTLED_MS).0).bind(ENOUGH).fetch_all(c).await?);
     Ok(rows
         .into_iter()
-        .map(|(organization, server)| Due {
+        .map(|(organization, server)| DueServer {
             organization_id: OrganizationId::from_store(organization),
             server_id: ServerId::from_store(server),
         })
         .collect())
 }
 
-/// Packs some rows of a server; says whether there are more. `conn` is a transaction.
+/// Packs some rows of a server. Returns whether there are more. `conn` must be a transaction.
 ///
 /// # Errors
-/// When the database fails; a foreign key violation when the server is deleted meanwhile.
-pub async fn roll(conn: &mut Conn, due: &Due, now: Timestamp) -> Result<bool> {
-    const ENTER: &str = "INSERT INTO analytics_rollups (server_id, organization_id, events_until, calls_until)
+/// Returns a foreign key violation if the server is deleted in the meantime, or another error if the database fails.
+pub async fn roll_up(conn: &mut Conn, due: &DueServer, now: Timestamp) -> Result<bool> {
+    const INSERT: &str = "INSERT INTO analytics_rollups (server_id, organization_id, events_until, calls_until)
         VALUES ($1, $2, 0, 0) ON CONFLICT (server_id) DO NOTHING";
-    const LEAVE: &str = "UPDATE analytics_rollups SET events_until = $3, calls_until = $4
+    const UPDATE: &str = "UPDATE analytics_rollups SET events_until = $3, calls_until = $4
         WHERE server_id = $1 AND organization_id = $2";
     let (organization, server) = (due.organization_id.as_str(), due.server_id.as_str());
-    on!(conn, c => sqlx::query(ENTER).bind(server).bind(organization).execute(c).await?.rows_affected());
+    on!(conn, c => sqlx::query(INSERT).bind(server).bind(organization).execute(c).await?.rows_affected());
     let Some((events_until, calls_until)) = lock(conn, due).await? else { return Ok(false) };
     let settled = now.plus(-SETTLED_MS).0;
     let (events_to, more_events) = end_of_batch(conn, "walkthrough_events", server, (events_until, settled)).await?;
@@ -87,13 +87,13 @@ pub async fn roll(conn: &mut Conn, due: &Due, now: Timestamp) -> Result<bool> {
     }
     let calls = rows::calls(conn, server, (calls_until, calls_to)).await?;
     insert_calls(conn, due, calls).await?;
-    on!(conn, c => sqlx::query(LEAVE)
+    on!(conn, c => sqlx::query(UPDATE)
         .bind(server).bind(organization).bind(events_to).bind(calls_to).execute(c).await?.rows_affected());
     Ok(more_events || more_calls)
 }
 
-/// Where the segments of a server end; the row is locked until the end of the transaction.
-async fn lock(conn: &mut Conn, due: &Due) -> Result<Option<(i64, i64)>> {
+/// Returns the end of a server's segments for events and calls. Locks the row until the end of the transaction.
+async fn lock(conn: &mut Conn, due: &DueServer) -> Result<Option<(i64, i64)>> {
     const SQLITE: &str = "SELECT events_until, calls_until FROM analytics_rollups
         WHERE server_id = $1 AND organization_id = $2";
     const POSTGRES: &str = "SELECT events_until, calls_until FROM analytics_rollups
@@ -103,7 +103,7 @@ async fn lock(conn: &mut Conn, due: &Due) -> Result<Option<(i64, i64)>> {
         .bind(due.server_id.as_str()).bind(due.organization_id.as_str()).fetch_optional(c).await?))
 }
 
-/// Up to where rows are packed this time, and whether some are left then.
+/// Returns the time up to which rows are packed in this batch, and whether more rows follow.
 async fn end_of_batch(conn: &mut Conn, table: &str, server: &str, (from, settled): (i64, i64)) -> Result<(i64, bool)> {
     if from >= settled {
         return Ok((from, false));
@@ -115,7 +115,7 @@ async fn end_of_batch(conn: &mut Conn, table: &str, server: &str, (from, settled
     let sql = sqlx::AssertSqlSafe(sql);
     let next: Option<i64> = on!(conn, c => sqlx::query_scalar(sql)
         .bind(server).bind(from).bind(settled).bind(BATCH).fetch_optional(c).await?);
-    // Rows of one millisecond stay together, however many they are.
+    // Rows of the same millisecond stay in one batch, regardless of their number.
     Ok(next.map_or((settled, false), |next| (next.max(from + 1), true)))
 }
 
@@ -128,7 +128,7 @@ struct Segment<'a> {
     data: String,
 }
 
-async fn insert(conn: &mut Conn, due: &Due, segment: Segment<'_>) -> Result<()> {
+async fn insert(conn: &mut Conn, due: &DueServer, segment: Segment<'_>) -> Result<()> {
     const SQL: &str =
         "INSERT INTO analytics_segments (first_id, organization_id, server_id, walkthrough_id, kind, from_at,
             to_at, count, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -140,7 +140,7 @@ async fn insert(conn: &mut Conn, due: &Due, segment: Segment<'_>) -> Result<()> 
     Ok(())
 }
 
-async fn insert_events(conn: &mut Conn, due: &Due, walkthrough: &str, rows: Vec<EventRow>) -> Result<()> {
+async fn insert_events(conn: &mut Conn, due: &DueServer, walkthrough: &str, rows: Vec<EventRow>) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let (first_id, range) = (first.id.clone(), (first.created_at, last.created_at));
     let mut log = Log::default();
@@ -151,7 +151,7 @@ async fn insert_events(conn: &mut Conn, due: &Due, walkthrough: &str, rows: Vec<
     insert(conn, due, Segment { first_id: &first_id, walkthrough, kind: "events", range, count, data }).await
 }
 
-async fn insert_calls(conn: &mut Conn, due: &Due, rows: Vec<CallRow>) -> Result<()> {
+async fn insert_calls(conn: &mut Conn, due: &DueServer, rows: Vec<CallRow>) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let (first_id, range) = (first.id.clone(), (first.created_at, last.created_at));
     let mut log = Log::default();
@@ -161,11 +161,11 @@ async fn insert_calls(conn: &mut Conn, due: &Due, rows: Vec<CallRow>) -> Result<
     insert(conn, due, Segment { first_id: &first_id, walkthrough: None, kind: "calls", range, count, data }).await
 }
 
-/// Takes an end user out of the segments, before their rows of the log are deleted. `conn` is that transaction.
+/// Erases an end user from the segments, before their rows of the log are deleted in the same transaction.
 ///
 /// # Errors
-/// When the database fails, or a segment cannot be read.
-pub(crate) async fn forget(conn: &mut Conn, organization: &OrganizationId, end_user: &EndUserId) -> Result<()> {
+/// Returns an error if the database fails or a segment cannot be read.
+pub(crate) async fn erase_end_user(conn: &mut Conn, organization: &OrganizationId, end_user: &EndUserId) -> Result<()> {
     const LOCK: &str =
         "SELECT server_id FROM analytics_rollups WHERE organization_id = $1 ORDER BY server_id FOR UPDATE";
     const EVENTS: &str = "SELECT DISTINCT analytics_segments.first_id FROM walkthrough_events
@@ -181,8 +181,8 @@ pub(crate) async fn forget(conn: &mut Conn, organization: &OrganizationId, end_u
             AND analytics_segments.from_at <= tool_calls.created_at
             AND analytics_segments.to_at >= tool_calls.created_at
         WHERE tool_calls.end_user_id = $1 AND tool_calls.organization_id = $2";
-    // Of rows that retention has deleted, nothing tells any more whose they were: the segments are searched. An end user is
-    // in none that ended before they came; the day is for clocks that differ.
+    // For rows that retention has deleted, no record remains of their end user, so the segments are searched. Segments that
+    // ended before the end user was created are skipped, with a margin of one day for clock differences.
     const OLD_EVENTS: &str = "SELECT analytics_segments.first_id FROM end_users
         JOIN analytics_rollups ON analytics_rollups.organization_id = end_users.organization_id
         JOIN analytics_segments ON analytics_segments.server_id = analytics_rollups.server_id
@@ -196,7 +196,7 @@ pub(crate) async fn forget(conn: &mut Conn, organization: &OrganizationId, end_u
         WHERE end_users.id = $1 AND end_users.organization_id = $2
             AND analytics_segments.to_at >= end_users.created_at - $3";
     if conn.dialect() == Dialect::Postgres {
-        // Nobody packs or deletes rows of theirs meanwhile. SQLite has one writer.
+        // Prevents concurrent packing and retention. SQLite has a single writer.
         let _: Vec<String> = on!(conn, c => sqlx::query_scalar(LOCK).bind(organization.as_str()).fetch_all(c).await?);
     }
     for (sql, old, is_events) in [(EVENTS, OLD_EVENTS, true), (CALLS, OLD_CALLS, false)] {
@@ -206,13 +206,13 @@ pub(crate) async fn forget(conn: &mut Conn, organization: &OrganizationId, end_u
             .bind(end_user.as_str()).bind(organization.as_str()).bind(DAY_MS).fetch_all(c).await?);
         let ids: BTreeSet<String> = ids.into_iter().chain(old).collect();
         for id in ids {
-            take_out(conn, &id, end_user, is_events).await?;
+            erase_from_segment(conn, &id, end_user, is_events).await?;
         }
     }
     Ok(())
 }
 
-async fn take_out(conn: &mut Conn, id: &str, end_user: &EndUserId, is_events: bool) -> Result<()> {
+async fn erase_from_segment(conn: &mut Conn, id: &str, end_user: &EndUserId, is_events: bool) -> Result<()> {
     const READ: &str = "SELECT data FROM analytics_segments WHERE first_id = $1";
     const WRITE: &str = "UPDATE analytics_segments SET data = $2, count = $3 WHERE first_id = $1";
     const DELETE: &str = "DELETE FROM analytics_segments WHERE first_id = $1";
