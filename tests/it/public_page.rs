@@ -205,7 +205,7 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
     }
     server.set(ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
-    assert!(!page.body.contains("Install Acme") && page.body.contains("after you have signed in"), "{}", page.body);
+    assert!(!page.body.contains("Install Acme") && page.body.contains("after you sign in"), "{}", page.body);
     // `on_connect` has no effect without OAuth.
     server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;

@@ -1,5 +1,5 @@
-// Copy buttons. Without this script the texts can still be selected: a click selects all of one.
-const said = document.getElementById("said");
+// Copy buttons. Without this script, clicking a text selects all of it.
+const copyStatus = document.getElementById("copy-status");
 
 function select(code) {
   const range = document.createRange();
@@ -10,13 +10,13 @@ function select(code) {
 }
 
 async function copy(code) {
-  // The clipboard is there on https and on this machine only.
+  // The clipboard API exists only on https and on localhost.
   if (navigator.clipboard) {
     try {
       await navigator.clipboard.writeText(code.textContent);
       return true;
     } catch {
-      // Not allowed: the older way may be.
+      // Permission denied. Fall back to the older API.
     }
   }
   select(code);
@@ -27,9 +27,9 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = false;
   const label = button.firstChild;
   button.addEventListener("click", async () => {
-    const done = await copy(button.parentElement.querySelector("code"));
-    label.textContent = done ? "Copied" : "Press Ctrl+C";
-    said.textContent = done ? "Copied." : "The text is selected. Press Ctrl+C to copy it.";
-    setTimeout(() => { label.textContent = "Copy"; said.textContent = ""; }, 2000);
+    const copied = await copy(button.parentElement.querySelector("code"));
+    label.textContent = copied ? "Copied" : "Press Ctrl+C";
+    copyStatus.textContent = copied ? "Copied." : "The text is selected. Press Ctrl+C to copy it.";
+    setTimeout(() => { label.textContent = "Copy"; copyStatus.textContent = ""; }, 2000);
   });
 }

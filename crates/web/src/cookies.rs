@@ -19,8 +19,8 @@ const SESSION_SECONDS: i64 = 30 * 24 * 60 * 60;
 /// Values longer than this were not set by the console.
 const MAX_VALUE: usize = 2_048;
 
-/// Returns the value of the cookie `name`. Returns `None` if it is missing or occurs more than once: a repeated cookie
-/// was set by another site.
+/// Returns the value of the cookie `name`. Returns `None` if it is missing, or if it occurs more than once and may be
+/// forged.
 #[must_use]
 pub fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());

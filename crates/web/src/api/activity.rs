@@ -168,6 +168,7 @@ fn kinds() -> utoipa::openapi::Schema {
     utoipa::openapi::ObjectBuilder::new()
         .schema_type(utoipa::openapi::Type::String)
         .enum_values(Some(names))
+        .description(Some("The kind of event."))
         .build()
         .into()
 }

@@ -115,8 +115,8 @@ async fn create(
 ) -> ApiResult<Response> {
     let expires_at = new.expires_at.as_deref().map(time).transpose()?;
     let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope.into(), expires_at };
-    let (made, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
-    let body = ApiKeyWithSecret { api_key: made.into(), key };
+    let (api_key, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
+    let body = ApiKeyWithSecret { api_key: api_key.into(), key };
     let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -126,7 +126,8 @@ async fn create(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/api-keys/{id}", tag = "api-keys", operation_id = "get_api_key",
-    params(("id" = String, Path, description = "`key_…`")), responses((status = 200, body = ApiKey), Problems))]
+    params(("id" = String, Path, description = "The ID of the API key (`key_…`).")),
+    responses((status = 200, body = ApiKey), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -140,7 +141,7 @@ async fn get(
 /// The secret does not change. Requires the role `admin`. Neither the current nor the new role of the key can exceed the
 /// caller's own role.
 #[utoipa::path(patch, path = "/api-keys/{id}", tag = "api-keys", operation_id = "update_api_key",
-    params(("id" = String, Path, description = "`key_…`")), request_body = ApiKeyUpdate,
+    params(("id" = String, Path, description = "The ID of the API key (`key_…`).")), request_body = ApiKeyUpdate,
     responses((status = 200, body = ApiKey), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -162,7 +163,8 @@ async fn update(
 ///
 /// Requests with its secret are rejected immediately. Requires the role `admin`.
 #[utoipa::path(delete, path = "/api-keys/{id}", tag = "api-keys", operation_id = "delete_api_key",
-    params(("id" = String, Path, description = "`key_…`")), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the API key (`key_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,

@@ -92,7 +92,8 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
 /// Lists the assignments of a server or of a walkthrough.
 ///
 /// At least one of the two parameters is required. The list is complete: `next_cursor` is always null.
-#[utoipa::path(get, path = "/assignments", tag = "assignments", operation_id = "list_assignments", params(AssignmentQuery),
+#[utoipa::path(get, path = "/assignments", tag = "assignments", operation_id = "list_assignments",
+    params(AssignmentQuery),
     responses((status = 200, body = Page<Assignment>), Problems))]
 async fn list(
     State(web): State<Web>,
@@ -154,7 +155,7 @@ async fn create(
 
 /// Returns an assignment.
 #[utoipa::path(get, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "get_assignment",
-    params(("assignment_id" = String, Path, description = "`msw_…`")),
+    params(("assignment_id" = String, Path, description = "The ID of the assignment (`msw_…`).")),
     responses((status = 200, body = Assignment), Problems))]
 async fn show(
     State(web): State<Web>,
@@ -181,7 +182,8 @@ struct AssignmentUpdate {
 ///
 /// No other assignment changes.
 #[utoipa::path(patch, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "update_assignment",
-    params(("assignment_id" = String, Path, description = "`msw_…`")), request_body = AssignmentUpdate,
+    params(("assignment_id" = String, Path, description = "The ID of the assignment (`msw_…`).")),
+    request_body = AssignmentUpdate,
     responses((status = 200, body = Assignment), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -198,7 +200,8 @@ async fn update(
 ///
 /// The progress of end users is kept, and is available again if the walkthrough is reassigned.
 #[utoipa::path(delete, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "delete_assignment",
-    params(("assignment_id" = String, Path, description = "`msw_…`")), responses((status = 204), Problems))]
+    params(("assignment_id" = String, Path, description = "The ID of the assignment (`msw_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -213,7 +216,8 @@ async fn delete(
 /// Assignments that are not in the list, such as ones added in the meantime, keep their order and come last. Only positions
 /// change. Returns the reordered list.
 #[utoipa::path(put, path = "/servers/{server_id}/assignments/order", tag = "assignments",
-    operation_id = "reorder_assignments", params(("server_id" = String, Path, description = "`srv_…`")),
+    operation_id = "reorder_assignments",
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
     request_body(content = Vec<String>, description = "The IDs of the assignments (`msw_…`) in the new order. At most 1,000."),
     responses((status = 200, body = Page<Assignment>), Problems))]
 async fn reorder(

@@ -96,7 +96,8 @@ struct AuditEventQuery {
 /// Lists the entries of the audit log, newest first.
 ///
 /// Requires the role `admin`.
-#[utoipa::path(get, path = "/audit-events", tag = "audit-events", operation_id = "list_audit_events", params(AuditEventQuery),
+#[utoipa::path(get, path = "/audit-events", tag = "audit-events", operation_id = "list_audit_events",
+    params(AuditEventQuery),
     responses((status = 200, description = "A page of entries, or all entries as a file if `format` is given",
         content((Page<AuditEvent> = "application/json"), (String = "text/csv"))), Problems))]
 async fn list(

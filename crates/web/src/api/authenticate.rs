@@ -90,8 +90,8 @@ async fn by_session(
     }
     let user = Caller::User { user_id: session.user_id.clone() };
     let memberships = user_sessions::list_memberships(&cx.with_caller(user.clone()), web.ops()).await?;
-    let wanted = headers.get(ORGANIZATION_HEADER).map(|value| value.to_str().unwrap_or_default());
-    let found = match (wanted, &session.organization_id) {
+    let requested = headers.get(ORGANIZATION_HEADER).map(|value| value.to_str().unwrap_or_default());
+    let membership = match (requested, &session.organization_id) {
         (Some(text), _) => {
             let mut mine = memberships.iter().map(|membership| (&membership.organization, membership));
             let named = mine.find(|(organization, _)| organization.slug == text || organization.id.as_str() == text);
@@ -102,6 +102,6 @@ async fn by_session(
         }
         (None, None) => memberships.first(),
     };
-    let caller = found.map_or_else(|| user.clone(), |it| user_sessions::member_caller(&session.user_id, it));
+    let caller = membership.map_or_else(|| user.clone(), |it| user_sessions::member_caller(&session.user_id, it));
     Ok(Some(AuthenticatedCaller { caller, user: Some(user) }))
 }

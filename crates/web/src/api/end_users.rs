@@ -155,7 +155,8 @@ async fn list(
 
 /// Returns an end user with their attempts.
 #[utoipa::path(get, path = "/end-users/{end_user_id}", tag = "end-users", operation_id = "get_end_user",
-    params(("end_user_id" = String, Path)), responses((status = 200, body = EndUserDetails), Problems))]
+    params(("end_user_id" = String, Path, description = "The ID of the end user (`eu_…`).")),
+    responses((status = 200, body = EndUserDetails), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -186,7 +187,8 @@ async fn get(
 /// Deletes progress, events, tool calls, sessions, identities and OAuth grants. This cannot be undone. The audit log keeps
 /// only the ID. Requires the role `admin`.
 #[utoipa::path(delete, path = "/end-users/{end_user_id}", tag = "end-users", operation_id = "delete_end_user",
-    params(("end_user_id" = String, Path)), responses((status = 204), Problems))]
+    params(("end_user_id" = String, Path, description = "The ID of the end user (`eu_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -201,7 +203,8 @@ async fn delete(
 /// The document contains the profile, identities, sessions, progress, completions, events, tool calls, OAuth grants,
 /// consents and joins. Requires the role `admin`.
 #[utoipa::path(get, path = "/end-users/{end_user_id}/export", tag = "end-users", operation_id = "export_end_user",
-    params(("end_user_id" = String, Path)), responses((status = 200, body = Object), Problems))]
+    params(("end_user_id" = String, Path, description = "The ID of the end user (`eu_…`).")),
+    responses((status = 200, body = Object), Problems))]
 async fn export(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,

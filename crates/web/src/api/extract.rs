@@ -59,7 +59,7 @@ impl FromRequestParts<Web> for SessionUser {
     }
 }
 
-/// Any caller: a signed-in user without an organisation, or an API key.
+/// Any caller: a signed-in user (independent of an organisation), or an API key.
 pub struct AnyCaller {
     /// The caller's context.
     pub cx: Ctx,

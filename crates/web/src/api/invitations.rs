@@ -150,7 +150,8 @@ async fn create(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/invitations/{id}", tag = "invitations", operation_id = "get_invitation",
-    params(("id" = String, Path, description = "`inv_…`")), responses((status = 200, body = Invitation), Problems))]
+    params(("id" = String, Path, description = "The ID of the invitation (`inv_…`).")),
+    responses((status = 200, body = Invitation), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -164,7 +165,8 @@ async fn get(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(delete, path = "/invitations/{id}", tag = "invitations", operation_id = "delete_invitation",
-    params(("id" = String, Path, description = "`inv_…`")), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the invitation (`inv_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -179,7 +181,7 @@ async fn delete(
 /// The invitation gets a new link that is valid for 48 hours, and the old link stops working. The new link is sent or
 /// returned as by `create_invitation`. Requires the role `admin`.
 #[utoipa::path(post, path = "/invitations/{id}/resend", tag = "invitations", operation_id = "resend_invitation",
-    params(("id" = String, Path, description = "`inv_…`")),
+    params(("id" = String, Path, description = "The ID of the invitation (`inv_…`).")),
     responses((status = 200, body = InvitationWithLink), Problems))]
 async fn resend(
     State(web): State<Web>,

@@ -135,7 +135,8 @@ async fn list(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/joins/{id}", tag = "end-users", operation_id = "get_join",
-    params(("id" = String, Path, description = "`joi_…`")), responses((status = 200, body = Join), Problems))]
+    params(("id" = String, Path, description = "The ID of the join (`joi_…`).")),
+    responses((status = 200, body = Join), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -150,7 +151,8 @@ async fn get(
 /// The progress that was taken over returns to the anonymous end user. The signed-in end user keeps later progress. Existing
 /// claim links for the tracking ID stop working. Undoing a join again changes nothing. Requires the role `admin`.
 #[utoipa::path(post, path = "/joins/{id}/undo", tag = "end-users", operation_id = "undo_join",
-    params(("id" = String, Path, description = "`joi_…`")), responses((status = 200, body = Join), Problems))]
+    params(("id" = String, Path, description = "The ID of the join (`joi_…`).")),
+    responses((status = 200, body = Join), Problems))]
 async fn undo(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -166,7 +168,8 @@ async fn undo(
 /// to the person to whom the tracking ID belongs. On a server without sign-in, the link works like the personal URL of the
 /// tracking ID. Requires the role `admin`.
 #[utoipa::path(post, path = "/servers/{server_id}/claim-links", tag = "end-users", operation_id = "create_claim_link",
-    params(("server_id" = String, Path, description = "`srv_…`")), request_body = ClaimLinkCreate,
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
+    request_body = ClaimLinkCreate,
     responses((status = 201, body = ClaimLink), Problems))]
 async fn create_link(
     State(web): State<Web>,

@@ -97,7 +97,8 @@ async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> A
 
 /// Returns a member.
 #[utoipa::path(get, path = "/members/{id}", tag = "members", operation_id = "get_member",
-    params(("id" = String, Path, description = "`usr_…`")), responses((status = 200, body = Member), Problems))]
+    params(("id" = String, Path, description = "The ID of the user (`usr_…`).")),
+    responses((status = 200, body = Member), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -112,7 +113,7 @@ async fn get(
 /// Requires the role `admin`. Neither the current nor the new role can exceed the caller's own role. The last owner's role
 /// cannot be changed.
 #[utoipa::path(patch, path = "/members/{id}", tag = "members", operation_id = "update_member",
-    params(("id" = String, Path, description = "`usr_…`")), request_body = MemberUpdate,
+    params(("id" = String, Path, description = "The ID of the user (`usr_…`).")), request_body = MemberUpdate,
     responses((status = 200, body = Member), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -128,7 +129,8 @@ async fn update(
 ///
 /// Everything the member created stays with the organisation. Requires the role `admin`.
 #[utoipa::path(delete, path = "/members/{id}", tag = "members", operation_id = "delete_member",
-    params(("id" = String, Path, description = "`usr_…`")), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the user (`usr_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,

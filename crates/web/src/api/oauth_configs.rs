@@ -242,8 +242,9 @@ async fn create(
 }
 
 /// Returns an identity provider.
-#[utoipa::path(get, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs", operation_id = "get_oauth_config",
-    params(("oauth_config_id" = String, Path, description = "`oac_…`")),
+#[utoipa::path(get, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs",
+    operation_id = "get_oauth_config",
+    params(("oauth_config_id" = String, Path, description = "The ID of the identity provider (`oac_…`).")),
     responses((status = 200, body = OauthConfig), Problems))]
 async fn show(
     State(web): State<Web>,
@@ -260,7 +261,8 @@ async fn show(
 /// If the change affects sign-in, the provider is checked first. Changing to a different provider signs out every end user
 /// who signed in with the previous one.
 #[utoipa::path(patch, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs",
-    operation_id = "update_oauth_config", params(("oauth_config_id" = String, Path, description = "`oac_…`")),
+    operation_id = "update_oauth_config",
+    params(("oauth_config_id" = String, Path, description = "The ID of the identity provider (`oac_…`).")),
     request_body = OauthConfigSettings, responses((status = 200, body = OauthConfig), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -280,7 +282,8 @@ async fn update(
 ///
 /// Fails with 409 while servers use the provider. End users and their progress are kept.
 #[utoipa::path(delete, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs",
-    operation_id = "delete_oauth_config", params(("oauth_config_id" = String, Path, description = "`oac_…`")),
+    operation_id = "delete_oauth_config",
+    params(("oauth_config_id" = String, Path, description = "The ID of the identity provider (`oac_…`).")),
     responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
@@ -302,7 +305,8 @@ struct OauthConfigCheck {
 ///
 /// Changes nothing.
 #[utoipa::path(post, path = "/oauth-configs/{oauth_config_id}/check", tag = "oauth-configs",
-    operation_id = "check_oauth_config", params(("oauth_config_id" = String, Path, description = "`oac_…`")),
+    operation_id = "check_oauth_config",
+    params(("oauth_config_id" = String, Path, description = "The ID of the identity provider (`oac_…`).")),
     responses((status = 200, body = OauthConfigCheck), Problems))]
 async fn check(
     State(web): State<Web>,

@@ -128,7 +128,7 @@ async fn create(
 
 /// Returns an organisation.
 #[utoipa::path(get, path = "/organizations/{id}", tag = "organizations", operation_id = "get_organization",
-    params(("id" = String, Path, description = "`org_…`")),
+    params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
     responses((status = 200, body = Organization), Problems))]
 async fn get(
     State(web): State<Web>,
@@ -141,7 +141,8 @@ async fn get(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(patch, path = "/organizations/{id}", tag = "organizations", operation_id = "update_organization",
-    params(("id" = String, Path, description = "`org_…`")), request_body = OrganizationUpdate,
+    params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
+    request_body = OrganizationUpdate,
     responses((status = 200, body = Organization), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -157,7 +158,8 @@ async fn update(
 /// Deletes servers, walkthroughs, end users and their progress, memberships and API keys. The installation keeps the audit
 /// log. Requires the role `owner`.
 #[utoipa::path(delete, path = "/organizations/{id}", tag = "organizations", operation_id = "delete_organization",
-    params(("id" = String, Path, description = "`org_…`")), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     OrganizationPath { cx, organization_id }: OrganizationPath,
@@ -168,7 +170,7 @@ async fn delete(
 
 /// Returns the logo of an organisation, a PNG of at most 256 by 256 pixels.
 #[utoipa::path(get, path = "/organizations/{id}/logo", tag = "organizations", operation_id = "get_organization_logo",
-    params(("id" = String, Path, description = "`org_…`")),
+    params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
     responses((status = 200, content_type = "image/png", body = Vec<u8>), Problems))]
 async fn logo(
     State(web): State<Web>,
@@ -184,7 +186,7 @@ async fn logo(
 /// The body is a PNG, JPEG, GIF or WebP file of at most 1 MB, 4 megapixels and 4096 pixels on a side. Requires the role
 /// `admin`.
 #[utoipa::path(put, path = "/organizations/{id}/logo", tag = "organizations", operation_id = "set_organization_logo",
-    params(("id" = String, Path, description = "`org_…`")),
+    params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204), Problems))]
 async fn set_logo(
@@ -200,7 +202,8 @@ async fn set_logo(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(delete, path = "/organizations/{id}/logo", tag = "organizations",
-    operation_id = "delete_organization_logo", params(("id" = String, Path, description = "`org_…`")),
+    operation_id = "delete_organization_logo",
+    params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
     responses((status = 204), Problems))]
 async fn delete_logo(
     State(web): State<Web>,

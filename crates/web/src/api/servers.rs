@@ -324,7 +324,7 @@ fn rename_field(error: Error) -> Error {
 
 /// Returns a server.
 #[utoipa::path(get, path = "/servers/{server_id}", tag = "servers", operation_id = "get_server",
-    params(("server_id" = String, Path, description = "`srv_…`")),
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
     responses((status = 200, body = Server), Problems))]
 async fn show(
     State(web): State<Web>,
@@ -338,7 +338,8 @@ async fn show(
 
 /// Updates the settings of a server.
 #[utoipa::path(patch, path = "/servers/{server_id}", tag = "servers", operation_id = "update_server",
-    params(("server_id" = String, Path, description = "`srv_…`")), request_body = ServerUpdate,
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
+    request_body = ServerUpdate,
     responses((status = 200, body = Server), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -357,7 +358,8 @@ async fn update(
 ///
 /// Its assignments, and the progress and activity of end users on it, are deleted. Walkthroughs are kept.
 #[utoipa::path(delete, path = "/servers/{server_id}", tag = "servers", operation_id = "delete_server",
-    params(("server_id" = String, Path, description = "`srv_…`")), responses((status = 204), Problems))]
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -408,7 +410,7 @@ struct FormerSlug {
 
 /// Lists the former slugs that a server still serves.
 #[utoipa::path(get, path = "/servers/{server_id}/slugs", tag = "servers", operation_id = "list_former_slugs",
-    params(("server_id" = String, Path, description = "`srv_…`")),
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
     responses((status = 200, body = Page<FormerSlug>), Problems))]
 async fn list_slugs(
     State(web): State<Web>,
@@ -423,7 +425,8 @@ async fn list_slugs(
 ///
 /// The server stops serving the slug, and other servers can use it.
 #[utoipa::path(delete, path = "/servers/{server_id}/slugs/{slug}", tag = "servers", operation_id = "release_slug",
-    params(("server_id" = String, Path, description = "`srv_…`"), ("slug" = String, Path, description = "The former slug.")),
+    params(("server_id" = String, Path, description = "The ID of the server (`srv_…`)."),
+        ("slug" = String, Path, description = "The former slug.")),
     responses((status = 204), Problems))]
 async fn release_slug(
     State(web): State<Web>,

@@ -101,7 +101,7 @@ struct TicketCommentUpdate {
 ///
 /// A ticket has at most 500 comments.
 #[utoipa::path(get, path = "/tickets/{id}/comments", tag = "tickets", operation_id = "list_ticket_comments",
-    params(("id" = String, Path, description = "`tkt_…`")),
+    params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`).")),
     responses((status = 200, body = Page<TicketComment>), Problems))]
 async fn list(
     State(web): State<Web>,
@@ -114,7 +114,8 @@ async fn list(
 
 /// Adds a comment to a ticket: a reply to the end user, or an internal note.
 #[utoipa::path(post, path = "/tickets/{id}/comments", tag = "tickets", operation_id = "create_ticket_comment",
-    params(("id" = String, Path, description = "`tkt_…`")), request_body = TicketCommentCreate,
+    params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`).")),
+    request_body = TicketCommentCreate,
     responses((status = 201, body = TicketComment), Problems))]
 async fn create(
     State(web): State<Web>,
@@ -133,7 +134,8 @@ async fn create(
 /// The former text is kept in `edits`. Only the author and admins can update a comment.
 #[utoipa::path(patch, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
     operation_id = "update_ticket_comment",
-    params(("id" = String, Path, description = "`tkt_…`"), ("comment_id" = String, Path, description = "`tkc_…`")),
+    params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`)."),
+        ("comment_id" = String, Path, description = "The ID of the comment (`tkc_…`).")),
     request_body = TicketCommentUpdate, responses((status = 200, body = TicketComment), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -152,7 +154,8 @@ async fn update(
 /// Only the author and admins can delete a comment.
 #[utoipa::path(delete, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
     operation_id = "delete_ticket_comment",
-    params(("id" = String, Path, description = "`tkt_…`"), ("comment_id" = String, Path, description = "`tkc_…`")),
+    params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`)."),
+        ("comment_id" = String, Path, description = "The ID of the comment (`tkc_…`).")),
     responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,

@@ -258,7 +258,8 @@ async fn list(
 
 /// Returns a support ticket.
 #[utoipa::path(get, path = "/tickets/{id}", tag = "tickets", operation_id = "get_ticket",
-    params(("id" = String, Path, description = "`tkt_…`")), responses((status = 200, body = Ticket), Problems))]
+    params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`).")),
+    responses((status = 200, body = Ticket), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -273,7 +274,7 @@ async fn get(
 /// Resolving a ticket notifies the end user by email. Assigning it notifies the assignee. With `If-Match`, the update fails
 /// with 412 if the ticket has changed in the meantime.
 #[utoipa::path(patch, path = "/tickets/{id}", tag = "tickets", operation_id = "update_ticket",
-    params(("id" = String, Path, description = "`tkt_…`"),
+    params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the ticket.")),
     request_body = TicketUpdate, responses((status = 200, body = Ticket), Problems))]
 async fn update(

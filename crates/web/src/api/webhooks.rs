@@ -193,7 +193,8 @@ async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> A
 /// Creates a webhook endpoint.
 ///
 /// The response is the only one that contains the secret. Requires the role `admin`.
-#[utoipa::path(post, path = "/webhooks", tag = "webhooks", operation_id = "create_webhook", request_body = WebhookCreate,
+#[utoipa::path(post, path = "/webhooks", tag = "webhooks",
+    operation_id = "create_webhook", request_body = WebhookCreate,
     responses((status = 201, body = WebhookWithSecret), Problems))]
 async fn create(
     State(web): State<Web>,
@@ -210,7 +211,8 @@ async fn create(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/webhooks/{id}", tag = "webhooks", operation_id = "get_webhook",
-    params(("id" = String, Path, description = "`whk_…`")), responses((status = 200, body = Webhook), Problems))]
+    params(("id" = String, Path, description = "The ID of the webhook (`whk_…`).")),
+    responses((status = 200, body = Webhook), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -223,7 +225,7 @@ async fn get(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(patch, path = "/webhooks/{id}", tag = "webhooks", operation_id = "update_webhook",
-    params(("id" = String, Path, description = "`whk_…`")), request_body = WebhookUpdate,
+    params(("id" = String, Path, description = "The ID of the webhook (`whk_…`).")), request_body = WebhookUpdate,
     responses((status = 200, body = Webhook), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -242,7 +244,8 @@ async fn update(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(delete, path = "/webhooks/{id}", tag = "webhooks", operation_id = "delete_webhook",
-    params(("id" = String, Path, description = "`whk_…`")), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the webhook (`whk_…`).")),
+    responses((status = 204), Problems))]
 async fn delete(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -256,7 +259,7 @@ async fn delete(
 ///
 /// The response is the queued delivery. Get the delivery to see the result. Requires the role `admin`.
 #[utoipa::path(post, path = "/webhooks/{id}/test", tag = "webhooks", operation_id = "test_webhook",
-    params(("id" = String, Path, description = "`whk_…`")),
+    params(("id" = String, Path, description = "The ID of the webhook (`whk_…`).")),
     responses((status = 201, body = WebhookDelivery), Problems))]
 async fn test(
     State(web): State<Web>,
@@ -273,7 +276,7 @@ async fn test(
 /// The response is the only one that contains the new secret. For 24 hours, messages are signed with both the new and the
 /// previous secret. Requires the role `admin`.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", tag = "webhooks", operation_id = "rotate_webhook_secret",
-    params(("id" = String, Path, description = "`whk_…`")),
+    params(("id" = String, Path, description = "The ID of the webhook (`whk_…`).")),
     responses((status = 200, body = WebhookWithSecret), Problems))]
 async fn rotate_secret(
     State(web): State<Web>,
@@ -290,7 +293,7 @@ async fn rotate_secret(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "list_webhook_deliveries",
-    params(("id" = String, Path, description = "`whk_…`"), Paging),
+    params(("id" = String, Path, description = "The ID of the webhook (`whk_…`)."), Paging),
     responses((status = 200, body = Page<WebhookDelivery>), Problems))]
 async fn list_deliveries(
     State(web): State<Web>,
@@ -309,7 +312,7 @@ async fn list_deliveries(
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/webhook-deliveries/{id}", tag = "webhooks", operation_id = "get_webhook_delivery",
-    params(("id" = String, Path, description = "`whd_…`")),
+    params(("id" = String, Path, description = "The ID of the delivery (`whd_…`).")),
     responses((status = 200, body = WebhookDelivery), Problems))]
 async fn get_delivery(
     State(web): State<Web>,
@@ -323,8 +326,9 @@ async fn get_delivery(
 /// Sends a message again with the same ID.
 ///
 /// Requires the role `admin`.
-#[utoipa::path(post, path = "/webhook-deliveries/{id}/replay", tag = "webhooks", operation_id = "replay_webhook_delivery",
-    params(("id" = String, Path, description = "`whd_…`")),
+#[utoipa::path(post, path = "/webhook-deliveries/{id}/replay", tag = "webhooks",
+    operation_id = "replay_webhook_delivery",
+    params(("id" = String, Path, description = "The ID of the delivery (`whd_…`).")),
     responses((status = 200, body = WebhookDelivery), Problems))]
 async fn replay(
     State(web): State<Web>,

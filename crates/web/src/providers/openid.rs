@@ -15,7 +15,7 @@ use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCa
 
 use super::Provider;
 
-/// The allowed clock skew of providers.
+/// The tolerance for provider clocks that are behind.
 const SKEW_MS: i64 = 60 * 1_000;
 /// Algorithms with a public key only. With a shared secret, everyone who knows it can sign; with `none`, everyone can.
 const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [

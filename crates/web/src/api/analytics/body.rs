@@ -1,4 +1,4 @@
-//! What the operations on analytics answer, as JSON and as tables.
+//! The response bodies of analytics, which can also be formatted as tables.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,31 +15,31 @@ fn share(value: Option<f64>) -> String {
     value.map_or_else(String::new, |value| format!("{value:.6}"))
 }
 
-/// The numbers of one range.
+/// The totals of a range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AnalyticsTotals {
     #[schema(format = DateTime)]
     from: String,
     #[schema(format = DateTime)]
     to: String,
-    /// Attempts that began in the range.
+    /// The number of attempts that started in the range.
     started: u64,
-    /// End users with any event in the range.
+    /// The number of end users with any event in the range.
     active: u64,
-    /// Attempts that were completed in the range, whenever they began.
+    /// The number of attempts that were completed in the range, regardless of when they started.
     completed: u64,
-    /// Of the attempts that began in the range, those that were completed before its end.
+    /// The number of attempts that started in the range and were completed before its end.
     started_and_completed: u64,
-    /// `started_and_completed` of `started`; null when none began.
+    /// `started_and_completed` divided by `started`. Null if `started` is 0.
     completion_rate: Option<f64>,
-    /// Of the attempts that began in the range, those that were resumed before its end.
+    /// The number of attempts that started in the range and were resumed before its end.
     started_and_resumed: u64,
-    /// `started_and_resumed` of `started`; null when none began.
+    /// `started_and_resumed` divided by `started`. Null if `started` is 0.
     resume_rate: Option<f64>,
-    /// Milliseconds from the beginning to the completion of the attempts that were completed in the range: the median, by
-    /// the nearest rank.
+    /// The median time from start to completion of the attempts completed in the range (nearest-rank method), in
+    /// milliseconds.
     median_time_to_complete_ms: Option<i64>,
-    /// The 90th percentile of the same.
+    /// The 90th percentile of the time from start to completion, in milliseconds.
     p90_time_to_complete_ms: Option<i64>,
 }
 
@@ -61,7 +61,7 @@ impl AnalyticsTotals {
     }
 }
 
-/// The numbers of a range and of the one before.
+/// The totals of a range and of the previous range of the same length.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AnalyticsOverview {
     current: AnalyticsTotals,
@@ -117,18 +117,21 @@ impl Table for AnalyticsOverview {
     }
 }
 
-/// One day.
+/// The numbers of one day.
 #[derive(Debug, Serialize, ToSchema)]
 struct AnalyticsDay {
-    /// When the day begins.
+    /// The start of the day.
     #[schema(format = DateTime)]
     at: String,
+    /// The number of attempts that started.
     started: u64,
+    /// The number of attempts that were completed.
     completed: u64,
+    /// The number of end users with any event.
     active: u64,
 }
 
-/// The days of a range.
+/// The numbers of each day of a range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AnalyticsTimeline {
     items: Vec<AnalyticsDay>,
@@ -161,30 +164,32 @@ impl Table for AnalyticsTimeline {
     }
 }
 
-/// One step of a funnel.
+/// A step of a funnel.
 #[derive(Debug, Serialize, ToSchema)]
 struct FunnelStep {
     step_id: String,
-    /// From 1.
+    /// The position, starting at 1.
     position: usize,
     title: String,
-    /// Attempts that completed the step, or had completed every step before it.
+    /// The number of attempts that completed the step, or all steps before it.
     reached: u64,
-    /// Attempts that completed the step.
+    /// The number of attempts that completed the step.
     completed: u64,
-    /// Attempts that reached the step, did not complete it, and completed none after it: they stand there, or left.
+    /// The number of attempts that reached the step but completed neither it nor any later step. This includes attempts that
+    /// are currently at the step.
     dropped_off: u64,
-    /// The median time on the step, of those who completed it: since they were at work before.
+    /// The median time on the step of the attempts that completed it, measured from their previous activity.
     median_time_ms: Option<i64>,
 }
 
-/// The funnel of one version. Without a version there are no steps, and `version` is null.
+/// The funnel of one version. If there are no attempts, `version` is null and there are no steps.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AnalyticsFunnel {
+    /// The number of the version.
     version: Option<u32>,
-    /// Attempts that began at this version in the range.
+    /// The number of attempts that started at this version in the range.
     started: u64,
-    /// Those of them that were completed before the end of the range.
+    /// The number of these attempts that were completed before the end of the range.
     completed: u64,
     steps: Vec<FunnelStep>,
 }
@@ -233,24 +238,25 @@ impl Table for AnalyticsFunnel {
     }
 }
 
-/// How long one step took.
+/// The time spent on a step.
 #[derive(Debug, Serialize, ToSchema)]
 struct StepDuration {
     step_id: String,
-    /// From 1.
+    /// The position, starting at 1.
     position: usize,
     title: String,
-    /// Attempts that completed it.
+    /// The number of attempts that completed the step.
     completed: u64,
-    /// The median time on it.
+    /// The median time on the step.
     median_time_ms: Option<i64>,
-    /// The 90th percentile of that time.
+    /// The 90th percentile of the time on the step.
     p90_time_ms: Option<i64>,
 }
 
-/// How long each step of a version took.
+/// The time spent on each step of a version.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepDurationList {
+    /// The number of the version. Null if there are no attempts.
     version: Option<u32>,
     items: Vec<StepDuration>,
 }
@@ -292,20 +298,21 @@ impl Table for StepDurationList {
     }
 }
 
-/// One tool.
+/// The calls of a tool.
 #[derive(Debug, Serialize, ToSchema)]
 struct ToolUsage {
     tool: String,
+    /// The number of calls.
     calls: u64,
-    /// Those of them that failed.
+    /// The number of calls that failed.
     errors: u64,
-    /// The median duration in microseconds, of the calls that are recorded one by one.
+    /// The median duration of individually recorded calls, in microseconds.
     median_us: Option<i64>,
-    /// The 90th percentile of the durations.
+    /// The 90th percentile of the duration, in microseconds.
     p90_us: Option<i64>,
 }
 
-/// The tools of a range.
+/// The calls of each tool in a range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ToolUsageList {
     items: Vec<ToolUsage>,
@@ -339,9 +346,10 @@ impl Table for ToolUsageList {
     }
 }
 
-/// One kind of error.
+/// The number of errors of one tool with one code.
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorCount {
+    /// The error code.
     code: String,
     tool: String,
     count: u64,
@@ -372,14 +380,14 @@ impl Table for ErrorCountList {
     }
 }
 
-/// A place between which attempts go.
+/// The start or end of a transition.
 #[derive(Debug, Serialize, ToSchema)]
 struct FlowPoint {
-    /// `start`, `step`, `end` (completed) or `left` (nothing came after it before the end of the range).
+    /// `start`, `step`, `end` (the attempt was completed) or `left` (no further event before the end of the range).
     kind: &'static str,
-    /// For a step: which.
+    /// The ID of the step. Null if `kind` is not `step`.
     step_id: Option<String>,
-    /// For a step: its title.
+    /// The title of the step. Null if `kind` is not `step`.
     title: Option<String>,
 }
 
@@ -401,7 +409,7 @@ impl FlowPoint {
     }
 }
 
-/// How many attempts went from one place to another.
+/// The number of attempts that went from one point to another.
 #[derive(Debug, Serialize, ToSchema)]
 struct Flow {
     from: FlowPoint,
@@ -409,7 +417,7 @@ struct Flow {
     count: u64,
 }
 
-/// The ways of the attempts of a funnel.
+/// The transitions in the attempts of a funnel.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FlowList {
     items: Vec<Flow>,
@@ -436,18 +444,22 @@ impl Table for FlowList {
     }
 }
 
-/// One client.
+/// The use of a client.
 #[derive(Debug, Serialize, ToSchema)]
 struct ClientUsage {
-    /// What it calls itself; null for those that did not say.
+    /// The name that the client reports. Null if it reports none.
     name: Option<String>,
+    /// The number of attempts that started.
     started: u64,
+    /// The number of attempts that were completed.
     completed: u64,
+    /// The number of end users with any event.
     active: u64,
+    /// The number of tool calls.
     calls: u64,
 }
 
-/// The clients of a range.
+/// The use of each client in a range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ClientUsageList {
     items: Vec<ClientUsage>,

@@ -1,4 +1,4 @@
-//! `/analytics`: each number of the page, as JSON and as CSV. docs/analytics.md says what they mean.
+//! `/analytics`: the numbers of the analytics page, as JSON and CSV. docs/analytics.md defines them.
 
 mod body;
 mod rejected;
@@ -54,37 +54,37 @@ enum AnalyticsFormat {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ReportQuery {
-    /// From this time on, RFC 3339. 30 days before `to` when absent. At most 3,660 days before `to`.
+    /// The start of the range, inclusive. Defaults to 30 days before `to`, and can be at most 3,660 days before it.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Before this time, RFC 3339. Now when absent.
+    /// The end of the range, exclusive. Defaults to now.
     #[param(format = DateTime)]
     to: Option<String>,
-    /// On this server only.
+    /// Only this server (`srv_…`).
     server_id: Option<String>,
-    /// Of this walkthrough only. Tool calls are of none, and count anyway.
+    /// Only this walkthrough (`wt_…`). Tool calls are not linked to a walkthrough and are always counted.
     walkthrough_id: Option<String>,
-    /// In this version of the walkthrough only, by number.
+    /// Only the version of the walkthrough with this number.
     #[param(minimum = 1, maximum = 4294967295_i64)]
     version: Option<u32>,
-    /// By this client only: the name that it gives itself.
+    /// Only the client that reports this name.
     #[param(max_length = 1000)]
     client: Option<String>,
-    /// Minutes by which days begin before those of UTC, such as 120 in central European summers.
+    /// The UTC offset in minutes that determines when a day starts, such as 120 for central European summer time.
     #[param(minimum = -840, maximum = 840)]
     tz_offset_minutes: Option<i64>,
-    /// `json` or `csv`.
+    /// The response format. Defaults to `json`.
     #[param(inline)]
     format: Option<AnalyticsFormat>,
 }
 
-/// A time in a query.
+/// Parses a time from a query.
 ///
 /// # Errors
-/// `invalid_arguments` when it is none by RFC 3339.
+/// `invalid_arguments` if it is not an RFC 3339 time.
 pub(super) fn time(field: &str, text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
-        Error::invalid(field, format!("`{field}` is a time by RFC 3339, such as `2026-01-31T00:00:00Z`."))
+        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
     })
 }
 
@@ -94,7 +94,7 @@ impl ReportQuery {
         let from =
             self.from.as_deref().map_or_else(|| Ok(analytics::last_days(to, 30).from), |text| time("from", text))?;
         if self.version == Some(0) {
-            return Err(Error::invalid("version", "Versions are numbered from 1."));
+            return Err(Error::invalid("version", "`version` must be at least 1."));
         }
         Ok(AnalyticsQuery {
             range: TimeRange { from, to },
@@ -109,22 +109,22 @@ impl ReportQuery {
         match self.tz_offset_minutes.unwrap_or(0) {
             minutes if (-MAX_OFFSET_MS / 60_000..=MAX_OFFSET_MS / 60_000).contains(&minutes) => Ok(minutes * 60_000),
             _ => {
-                let message = "Days begin at most 14 hours before or after those of UTC.";
+                let message = "`tz_offset_minutes` must be from -840 to 840.";
                 Err(Error::invalid("tz_offset_minutes", message))
             }
         }
     }
 }
 
-/// A body that can also be a table.
+/// A response body that can also be formatted as a table.
 trait Table {
     /// The name of the file.
     const NAME: &'static str;
 
-    /// The heads of the columns.
+    /// Returns the column headings.
     fn head() -> Vec<&'static str>;
 
-    /// The rows.
+    /// Returns the rows.
     fn rows(&self) -> Vec<Vec<String>>;
 }
 
@@ -135,14 +135,14 @@ struct ReportRequest {
 }
 
 impl ReportRequest {
-    async fn answer<T: Table + Serialize + Send + 'static>(
+    async fn respond<T: Table + Serialize + Send + 'static>(
         self,
         parts: ReportParts,
-        answer: impl FnOnce(&Report) -> T + Send + 'static,
+        body: impl FnOnce(&Report) -> T + Send + 'static,
     ) -> ApiResult<Response> {
         let Scope { cx, organization_id } = &self.scope;
         let query = self.params.to_query(cx.now())?;
-        let body = analytics::run(cx, self.web.ops(), (organization_id, &query), parts, answer).await?;
+        let body = analytics::run(cx, self.web.ops(), (organization_id, &query), parts, body).await?;
         Ok(match self.params.format.unwrap_or_default() {
             AnalyticsFormat::Json => axum::Json(body).into_response(),
             AnalyticsFormat::Csv => csv(&body),
@@ -166,15 +166,15 @@ fn csv<T: Table>(body: &T) -> Response {
     response
 }
 
-/// A part of analytics as a file.
+/// Returns a report as a file.
 ///
 /// # Errors
-/// `not_found` for a part that there is not, and as [`analytics::run`].
+/// `not_found` if there is no such report, and as [`analytics::run`].
 pub(crate) async fn file(
     cx: &Ctx,
     ops: &Ops,
-    asked: (&OrganizationId, &AnalyticsQuery),
-    (part, json): (&str, bool),
+    query: (&OrganizationId, &AnalyticsQuery),
+    (report, json): (&str, bool),
 ) -> Result<Response> {
     type Write = fn(&Report, bool) -> Response;
     fn write<T: Table + Serialize>(body: &T, json: bool) -> Response {
@@ -185,7 +185,7 @@ pub(crate) async fn file(
         super::end_users::json_download(&value, T::NAME)
     }
     let before = ReportParts { before: true, ..EVENTS };
-    let (parts, answer): (ReportParts, Write) = match part {
+    let (parts, render): (ReportParts, Write) = match report {
         "overview" => (before, |report, json| write(&AnalyticsOverview::of(report), json)),
         "timeline" => (EVENTS, |report, json| write(&AnalyticsTimeline::of(report, 0), json)),
         "funnel" => (EVENTS, |report, json| write(&AnalyticsFunnel::of(report), json)),
@@ -197,63 +197,74 @@ pub(crate) async fn file(
         "clients" => (ReportParts { calls: true, ..EVENTS }, |report, json| write(&ClientUsageList::of(report), json)),
         _ => return Err(Error::not_found("export")),
     };
-    analytics::run(cx, ops, asked, parts, move |report| answer(report, json)).await
+    analytics::run(cx, ops, query, parts, move |report| render(report, json)).await
 }
 
 const EVENTS: ReportParts = ReportParts { events: true, calls: false, before: false };
 const CALLS: ReportParts = ReportParts { events: false, calls: true, before: false };
 
-/// How many began, were active and completed, how many of those who began completed and resumed, and how long it took: in
-/// the range, and in the one of the same length before.
-#[utoipa::path(get, path = "/analytics/overview", tag = "analytics", operation_id = "get_analytics_overview", params(ReportQuery),
+/// Returns the totals of the range and of the previous range of the same length.
+#[utoipa::path(get, path = "/analytics/overview", tag = "analytics", operation_id = "get_analytics_overview",
+    params(ReportQuery),
     responses((status = 200, content((AnalyticsOverview = "application/json"), (String = "text/csv"))), Problems))]
 async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let parts = ReportParts { before: true, ..EVENTS };
-    ReportRequest { web, scope, params }.answer(parts, AnalyticsOverview::of).await
+    ReportRequest { web, scope, params }.respond(parts, AnalyticsOverview::of).await
 }
 
-/// Started, completed and active on each day of the range.
-#[utoipa::path(get, path = "/analytics/timeline", tag = "analytics", operation_id = "get_analytics_timeline", params(ReportQuery),
+/// Returns the attempts started and completed, and the active end users, for each day of the range.
+#[utoipa::path(get, path = "/analytics/timeline", tag = "analytics", operation_id = "get_analytics_timeline",
+    params(ReportQuery),
     responses((status = 200, content((AnalyticsTimeline = "application/json"), (String = "text/csv"))), Problems))]
 async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let offset = params.offset_ms()?;
-    ReportRequest { web, scope, params }.answer(EVENTS, move |report| AnalyticsTimeline::of(report, offset)).await
+    ReportRequest { web, scope, params }.respond(EVENTS, move |report| AnalyticsTimeline::of(report, offset)).await
 }
 
-/// How far the attempts came that began in the range at one version of a walkthrough: `version`, or else the newest at
-/// which any began. Needs `walkthrough_id`.
-#[utoipa::path(get, path = "/analytics/funnel", tag = "analytics", operation_id = "get_analytics_funnel", params(ReportQuery),
+/// Returns the funnel of a walkthrough: how far the attempts that started in the range got.
+///
+/// The funnel is that of `version`, by default the newest version with attempts in the range. Requires `walkthrough_id`.
+#[utoipa::path(get, path = "/analytics/funnel", tag = "analytics", operation_id = "get_analytics_funnel",
+    params(ReportQuery),
     responses((status = 200, content((AnalyticsFunnel = "application/json"), (String = "text/csv"))), Problems))]
 async fn funnel(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     require_walkthrough(&params)?;
-    ReportRequest { web, scope, params }.answer(EVENTS, AnalyticsFunnel::of).await
+    ReportRequest { web, scope, params }.respond(EVENTS, AnalyticsFunnel::of).await
 }
 
-/// How long each step took those of the funnel who completed it. Needs `walkthrough_id`.
-#[utoipa::path(get, path = "/analytics/steps", tag = "analytics", operation_id = "get_analytics_steps", params(ReportQuery),
+/// Returns how long each step took in the attempts of the funnel that completed it.
+///
+/// Requires `walkthrough_id`.
+#[utoipa::path(get, path = "/analytics/steps", tag = "analytics", operation_id = "get_analytics_steps",
+    params(ReportQuery),
     responses((status = 200, content((StepDurationList = "application/json"), (String = "text/csv"))), Problems))]
 async fn steps(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     require_walkthrough(&params)?;
-    ReportRequest { web, scope, params }.answer(EVENTS, StepDurationList::of).await
+    ReportRequest { web, scope, params }.respond(EVENTS, StepDurationList::of).await
 }
 
-/// The tools, the most used first, with errors and durations.
-#[utoipa::path(get, path = "/analytics/tools", tag = "analytics", operation_id = "get_analytics_tools", params(ReportQuery),
+/// Returns calls, errors and durations for each tool, most used first.
+#[utoipa::path(get, path = "/analytics/tools", tag = "analytics", operation_id = "get_analytics_tools",
+    params(ReportQuery),
     responses((status = 200, content((ToolUsageList = "application/json"), (String = "text/csv"))), Problems))]
 async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
-    ReportRequest { web, scope, params }.answer(CALLS, ToolUsageList::of).await
+    ReportRequest { web, scope, params }.respond(CALLS, ToolUsageList::of).await
 }
 
-/// The errors of tool calls, the most frequent first.
-#[utoipa::path(get, path = "/analytics/errors", tag = "analytics", operation_id = "get_analytics_errors", params(ReportQuery),
+/// Returns the errors of tool calls, most frequent first.
+#[utoipa::path(get, path = "/analytics/errors", tag = "analytics", operation_id = "get_analytics_errors",
+    params(ReportQuery),
     responses((status = 200, content((ErrorCountList = "application/json"), (String = "text/csv"))), Problems))]
 async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
-    ReportRequest { web, scope, params }.answer(CALLS, ErrorCountList::of).await
+    ReportRequest { web, scope, params }.respond(CALLS, ErrorCountList::of).await
 }
 
-/// Calls that were rejected before they reached a tool (401, 403, 413, 429), by server and reason, the most frequent first.
-/// They are counted by the minute. Only the range and `server_id` narrow them.
-#[utoipa::path(get, path = "/analytics/rejected-calls", tag = "analytics", operation_id = "get_analytics_rejected_calls",
+/// Returns the calls that were rejected before they reached a tool, by server and reason, most frequent first.
+///
+/// These are responses with status 401, 403, 413 or 429, counted per minute. Only the range and `server_id` apply; other
+/// filters are ignored.
+#[utoipa::path(get, path = "/analytics/rejected-calls", tag = "analytics",
+    operation_id = "get_analytics_rejected_calls",
     params(ReportQuery),
     responses((status = 200, content((RejectedCallList = "application/json"), (String = "text/csv"))), Problems))]
 async fn rejected_calls(
@@ -261,28 +272,35 @@ async fn rejected_calls(
     scope: Scope,
     Query(params): Query<ReportQuery>,
 ) -> ApiResult<Response> {
-    ReportRequest { web, scope, params }.answer(CALLS, RejectedCallList::of).await
+    ReportRequest { web, scope, params }.respond(CALLS, RejectedCallList::of).await
 }
 
-/// Where the attempts of the funnel went: from which step to which. Needs `walkthrough_id`.
-#[utoipa::path(get, path = "/analytics/flows", tag = "analytics", operation_id = "get_analytics_flows", params(ReportQuery),
+/// Returns the transitions between steps in the attempts of the funnel.
+///
+/// Requires `walkthrough_id`.
+#[utoipa::path(get, path = "/analytics/flows", tag = "analytics", operation_id = "get_analytics_flows",
+    params(ReportQuery),
     responses((status = 200, content((FlowList = "application/json"), (String = "text/csv"))), Problems))]
 async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     require_walkthrough(&params)?;
-    ReportRequest { web, scope, params }.answer(EVENTS, FlowList::of).await
+    ReportRequest { web, scope, params }.respond(EVENTS, FlowList::of).await
 }
 
-/// The clients that people used.
-#[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients", params(ReportQuery),
+/// Returns attempts, active end users and tool calls for each client.
+#[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients",
+    params(ReportQuery),
     responses((status = 200, content((ClientUsageList = "application/json"), (String = "text/csv"))), Problems))]
 async fn clients(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let parts = ReportParts { calls: true, ..EVENTS };
-    ReportRequest { web, scope, params }.answer(parts, ClientUsageList::of).await
+    ReportRequest { web, scope, params }.respond(parts, ClientUsageList::of).await
 }
 
 fn require_walkthrough(params: &ReportQuery) -> Result<()> {
     if params.walkthrough_id.is_some() {
         return Ok(());
     }
-    Err(Error::invalid("walkthrough_id", "Name a walkthrough (`walkthrough_id`): its steps are what is counted."))
+    Err(Error::invalid(
+        "walkthrough_id",
+        "`walkthrough_id` is required. Specify the walkthrough whose steps are counted.",
+    ))
 }

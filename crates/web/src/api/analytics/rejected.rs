@@ -1,4 +1,4 @@
-//! Calls that were rejected before they reached a tool, as JSON and as a table.
+//! The report on calls that were rejected before they reached a tool.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,7 +6,7 @@ use waypost_ops::analytics::{RejectedCalls, Report};
 
 use super::Table;
 
-/// Rejected calls of one server for one reason.
+/// The number of rejected calls of one server for one reason.
 #[derive(Debug, Serialize, ToSchema)]
 struct RejectedCallCount {
     server_id: String,

@@ -1,4 +1,4 @@
-//! `/analytics/xapi`: the log as statements of the Experience API 1.0.3.
+//! `/analytics/xapi`: progress events as statements of the Experience API (xAPI) 1.0.3.
 //! <https://github.com/adlnet/xAPI-Spec/blob/master/xAPI-Data.md>
 
 use axum::body::Body;
@@ -20,7 +20,7 @@ use super::super::extract::{Query, Scope};
 use crate::Web;
 use crate::problem::{ApiResult, Problems};
 
-/// Tells where the next page begins, because the body is nothing but statements.
+/// The header with the cursor of the next page, because the body contains only statements.
 const NEXT: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// The operation.
@@ -40,31 +40,33 @@ enum StatementFormat {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct StatementQuery {
-    /// From this time on, RFC 3339.
+    /// Only events at or after this time.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Before this time, RFC 3339.
+    /// Only events before this time.
     #[param(format = DateTime)]
     to: Option<String>,
-    /// On this server only.
+    /// Only events on this server (`srv_…`).
     server_id: Option<String>,
-    /// Of this walkthrough only.
+    /// Only events of this walkthrough (`wt_…`).
     walkthrough_id: Option<String>,
-    /// Of this end user only.
+    /// Only events of this end user (`eu_…`).
     end_user_id: Option<String>,
-    /// Events that are looked at, at most; those that are no statement are left out.
+    /// The maximum number of events to read. Events that have no xAPI statement are omitted.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// The header `X-Next-Cursor` of the page before.
+    /// The `X-Next-Cursor` header of the previous page.
     cursor: Option<String>,
-    /// `json`: an array; `ndjson`: a statement to a line.
+    /// `json` (the default) returns an array, `ndjson` one statement per line.
     #[param(inline)]
     format: Option<StatementFormat>,
 }
 
-/// The log, oldest first, as xAPI 1.0.3 statements: `initialized` when an attempt begins, `progressed` when a step is
-/// completed, `completed` when the attempt is. Ids are stable: to send a statement twice does no harm. The next page is
-/// that of the header `X-Next-Cursor`; without one this is the last.
+/// Exports progress events as xAPI 1.0.3 statements, oldest first.
+///
+/// The verbs are `initialized` (an attempt started), `progressed` (a step was completed) and `completed` (the attempt was
+/// completed). Statement IDs are stable, so statements can be sent more than once. Pass the `X-Next-Cursor` header as `cursor`
+/// to get the next page; on the last page the header is absent.
 #[utoipa::path(get, path = "/analytics/xapi", tag = "analytics", operation_id = "export_xapi", params(StatementQuery),
     responses((status = 200, description = "Statements", content((Vec<Value> = "application/json"),
         (String = "application/x-ndjson"))), Problems))]
@@ -124,7 +126,7 @@ fn statement(home: &str, event: &WalkthroughEvent) -> Option<Value> {
         "extensions": { format!("{home}/xapi/extensions/version-id"): event.version_id.as_str() },
     });
     if let Some(context) = context.as_object_mut() {
-        // A null is no value in a statement (section 2.2).
+        // Statements must not contain null (section 2.2).
         context.retain(|_, value| !value.is_null());
         if event.step_id.is_some()
             && let Some(activities) = context.get_mut("contextActivities").and_then(Value::as_object_mut)
@@ -154,8 +156,8 @@ fn statement(home: &str, event: &WalkthroughEvent) -> Option<Value> {
     Some(statement)
 }
 
-/// A UUID that stands for an id of ours, the same every time. It is marked as a random one (RFC 9562, section 5.4), because
-/// receivers know no others than those of RFC 4122.
+/// Derives a stable UUID from an ID. It is marked as version 4 (RFC 9562, section 5.4), because receivers accept only the
+/// versions of RFC 4122.
 fn uuid(id: &str) -> String {
     let mut bytes = [0_u8; 16];
     bytes.copy_from_slice(&Sha256::digest(id.as_bytes())[..16]);
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_uuids_and_stay() {
+    fn ids_are_stable_uuids() {
         let id = uuid("ev_1");
         assert_eq!(id, uuid("ev_1"));
         assert_ne!(id, uuid("ev_2"));

@@ -24,107 +24,110 @@ use crate::api::page::Page;
 use crate::problem::{self, ApiResult, Problems};
 use crate::{Web, markdown};
 
-/// Walkthroughs in one request at most.
+/// The maximum number of walkthroughs in one request.
 const MAX_IDS: usize = 100;
 
-/// The operations on several walkthroughs, and the preview.
+/// The bulk operation and the preview.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(bulk)).routes(routes!(show_preview))
 }
 
-/// What to do with several walkthroughs.
+/// A bulk action. `assign` assigns the walkthroughs to `server_id`; `delete` moves them to the trash.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WalkthroughBulkAction {
-    /// Publish their drafts.
+    /// Publishes the drafts.
     Publish,
-    /// Take them out of use.
+    /// Archives the walkthroughs.
     Archive,
-    /// Take them out of the archive.
+    /// Unarchives the walkthroughs.
     Unarchive,
-    /// Place them on `server_id`.
+    /// Assigns the walkthroughs to a server.
     Assign,
-    /// Move them to the trash.
+    /// Moves the walkthroughs to the trash.
     Delete,
 }
 
-/// Several walkthroughs, and what to do with them.
+/// A bulk action on several walkthroughs.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WalkthroughBulkRequest {
     action: WalkthroughBulkAction,
     #[schema(min_items = 1, max_items = 100)]
     ids: Vec<String>,
-    /// Where to, for `assign`.
+    /// The server for `assign` (`srv_…`).
     server_id: Option<String>,
-    /// `publish` does nothing without it: the answer is 409 `confirmation_required` and says in `impact` what publishing
-    /// would do.
+    /// Required for `publish`. If it is false, the response is 409 `confirmation_required`, with the impact of publishing in
+    /// `impact`.
     #[serde(default)]
     confirm: bool,
-    /// Revisions of drafts by the id of their walkthrough, such as those in `impact`. A walkthrough whose draft has another
-    /// revision by now is refused with 412.
+    /// The expected revision of each draft by walkthrough ID, for example from `impact`. A walkthrough whose draft has
+    /// another revision fails with 412.
     #[serde(default)]
     revisions: HashMap<String, u32>,
 }
 
-/// What became of one of them.
+/// The result of a bulk action for one walkthrough.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WalkthroughBulkResult {
-    /// The id as it was sent.
+    /// The ID from the request.
     pub id: String,
+    /// Whether the action succeeded.
     pub ok: bool,
-    /// The status that the request would have had for this one alone.
+    /// The HTTP status that a request for this walkthrough alone would return.
     pub status: u16,
-    /// Why it was refused; null when it was not.
+    /// The error code. Null if the action succeeded.
     pub code: Option<&'static str>,
-    /// In words.
+    /// The error message. Null if the action succeeded.
     pub detail: Option<String>,
 }
 
-/// Does the same to several walkthroughs. Each is an act of its own: what is refused for one is done for the others, and the
-/// answer says which. `publish` has to be confirmed after its impact was shown.
+/// Applies an action to several walkthroughs.
+///
+/// The action is applied to each walkthrough independently; the response contains a result for each of them. `publish` must
+/// be confirmed.
 #[utoipa::path(post, path = "/walkthroughs/bulk", tag = "walkthroughs", operation_id = "bulk_walkthroughs",
     request_body = WalkthroughBulkRequest, responses((status = 200, body = Page<WalkthroughBulkResult>), Problems))]
 async fn bulk(
     State(web): State<Web>,
     scope: Scope,
-    Json(asked): Json<WalkthroughBulkRequest>,
+    Json(request): Json<WalkthroughBulkRequest>,
 ) -> ApiResult<Json<Page<WalkthroughBulkResult>>> {
-    let server = asked.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
-    check_count(&asked.ids)?;
-    if matches!(asked.action, WalkthroughBulkAction::Publish) && !asked.confirm {
-        return Err(unconfirmed(&web, &scope, &asked.ids).await?.into());
+    let server = request.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
+    check_count(&request.ids)?;
+    if matches!(request.action, WalkthroughBulkAction::Publish) && !request.confirm {
+        return Err(confirmation_required(&web, &scope, &request.ids).await?.into());
     }
-    let asked_for = asked.ids.into_iter().map(|id| {
-        let revision = asked.revisions.get(&id).copied();
+    let targets = request.ids.into_iter().map(|id| {
+        let revision = request.revisions.get(&id).copied();
         (id, revision)
     });
-    let asked_for = asked_for.collect();
-    Ok(Json(Page::complete(run(&web, &scope, (asked.action, server), asked_for).await?)))
+    let targets = targets.collect();
+    Ok(Json(Page::complete(run(&web, &scope, (request.action, server), targets).await?)))
 }
 
 fn check_count<T>(ids: &[T]) -> Result<()> {
     if ids.is_empty() || ids.len() > MAX_IDS {
-        return Err(Error::invalid("ids", format!("`ids` are 1 to {MAX_IDS} walkthroughs.")));
+        return Err(Error::invalid("ids", format!("`ids` must contain 1 to {MAX_IDS} walkthrough IDs.")));
     }
     Ok(())
 }
 
-/// The refusal of a publication that was not confirmed, with its impact.
-async fn unconfirmed(web: &Web, scope: &Scope, ids: &[String]) -> Result<Error> {
+/// Returns the `confirmation_required` error with the impact of publishing.
+async fn confirmation_required(web: &Web, scope: &Scope, ids: &[String]) -> Result<Error> {
     let mut impact = Vec::with_capacity(ids.len());
     for text in ids {
         impact.push(PublishImpactSummary::find(web, (&scope.cx, &scope.organization_id), text).await?);
     }
-    let message = "Nothing was published. Send `confirm` true to publish them; `impact` says what that means.";
+    let message = "Nothing was published. Review `impact`, then send `confirm: true` to publish.";
     let impact = serde_json::to_value(impact).map_err(Error::internal)?;
     Ok(Error::new(Code::ConfirmationRequired, message).with("field", "confirm").with("impact", impact))
 }
 
-/// Does `action` to each of `ids`; one that comes with a revision only if its draft is still at this revision.
+/// Applies `action` to each of `ids`. An ID with a revision fails if the draft has another revision.
 ///
 /// # Errors
-/// `invalid_arguments` when there are none or too many, or `assign` does not say where to.
+/// `invalid_arguments` if there are no IDs or too many, or if `assign` has no server.
 pub(crate) async fn run(
     web: &Web,
     scope: &Scope,
@@ -133,15 +136,15 @@ pub(crate) async fn run(
 ) -> Result<Vec<WalkthroughBulkResult>> {
     check_count(&ids)?;
     if matches!(action, WalkthroughBulkAction::Assign) && server.is_none() {
-        return Err(Error::invalid("server_id", "`server_id` says on which server to place them."));
+        return Err(Error::invalid("server_id", "`server_id` is required for `assign`. Specify the server."));
     }
-    let mut outcomes = Vec::with_capacity(ids.len());
+    let mut results = Vec::with_capacity(ids.len());
     for (text, revision) in ids {
-        let done = match walkthrough_id(&text) {
-            Ok(id) => one(web, scope, (action, server.as_ref()), (&id, revision)).await,
+        let result = match walkthrough_id(&text) {
+            Ok(id) => apply(web, scope, (action, server.as_ref()), (&id, revision)).await,
             Err(error) => Err(error),
         };
-        outcomes.push(match done {
+        results.push(match result {
             Ok(()) => WalkthroughBulkResult { id: text, ok: true, status: 200, code: None, detail: None },
             Err(error) => {
                 problem::log(&error);
@@ -156,10 +159,10 @@ pub(crate) async fn run(
             }
         });
     }
-    Ok(outcomes)
+    Ok(results)
 }
 
-async fn one(
+async fn apply(
     web: &Web,
     scope: &Scope,
     (action, server): (WalkthroughBulkAction, Option<&ServerId>),
@@ -179,62 +182,65 @@ async fn one(
     }
 }
 
-/// How to show the draft.
+/// The format of a preview. `markdown`: as written by the author. `agent`: the text block and structured content that the
+/// agent receives. `html`: safe HTML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum PreviewFormat {
-    /// As the author wrote it.
+    /// As written by the author.
     Markdown,
-    /// As the agent receives it: text block and structured content.
+    /// The text block and structured content that the agent receives.
     Agent,
-    /// As HTML that is safe to show.
+    /// Safe HTML.
     Html,
 }
 
-/// What to show.
+/// The options of a preview.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PreviewRequest {
     format: PreviewFormat,
-    /// Only this step; the whole walkthrough when absent.
+    /// The step to preview. Defaults to all steps.
     step_id: Option<String>,
-    /// What this step holds otherwise than the draft: what is typed and not saved yet.
+    /// Unsaved changes to the step `step_id`.
     step: Option<StepUpdate>,
 }
 
-/// A step as it will be shown.
+/// The preview of a step.
 #[derive(Debug, Serialize, ToSchema)]
 struct StepPreview {
     step_id: String,
-    /// From 1.
+    /// The position, starting at 1.
     position: usize,
     title: String,
     section_title: Option<String>,
-    /// With `markdown`: the content. With `agent`: the text block, exactly as the tool gives it.
+    /// For `markdown`, the content. For `agent`, the text block of the tool result.
     text: Option<String>,
-    /// With `agent`: the structured content of the tool's answer.
+    /// For `agent`, the structured content of the tool result.
     #[schema(value_type = Option<Object>)]
     structured: Option<Value>,
-    /// With `html`: the content.
+    /// For `html`, the content.
     html: Option<String>,
-    /// What of the step is served otherwise than it was typed.
+    /// The fields whose served text differs from the stored text.
     changes: Vec<ServedChange>,
 }
 
-/// A field of a step that is served otherwise than it was typed.
+/// A field whose served text differs from the text that the author entered.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServedChange {
     field: &'static str,
-    /// The first places; characters that cannot be seen are written as `\u{200b}`.
+    /// The first places that differ. Invisible characters are written as escapes such as `\u{200b}`.
     excerpts: Vec<ServedExcerpt>,
-    /// How many further places change.
+    /// The number of further places that differ.
     more: usize,
 }
 
-/// A place where a text changes.
+/// A place where the served text differs.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServedExcerpt {
+    /// The text that the author entered.
     typed: String,
+    /// The text that is served.
     served: String,
 }
 
@@ -245,33 +251,37 @@ impl From<FieldChange> for ServedChange {
     }
 }
 
-/// Shows steps of the draft as they will be shown to a user who has done all steps before them. Nothing is saved.
+/// Previews steps of the draft.
+///
+/// Each step is shown as to an end user who has completed all previous steps. Nothing is saved.
 #[utoipa::path(post, path = "/walkthroughs/{id}/preview", tag = "walkthroughs", operation_id = "preview_walkthrough",
-    params(("id" = String, Path)), request_body = PreviewRequest, responses((status = 200, body = Page<StepPreview>), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    request_body = PreviewRequest,
+    responses((status = 200, body = Page<StepPreview>), Problems))]
 async fn show_preview(
     State(web): State<Web>,
     scope: Scope,
     Path(walkthrough): Path<String>,
-    Json(wanted): Json<PreviewRequest>,
+    Json(request): Json<PreviewRequest>,
 ) -> ApiResult<Json<Page<StepPreview>>> {
     let walkthrough = walkthrough_id(&walkthrough)?;
-    if wanted.step.is_some() && wanted.step_id.is_none() {
-        return Err(Error::invalid("step_id", "`step_id` says which step `step` is about.").into());
+    if request.step.is_some() && request.step_id.is_none() {
+        return Err(Error::invalid("step_id", "`step_id` is required with `step`. Specify the step to preview.").into());
     }
     let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
-    let found = match wanted.step_id {
+    let found = match request.step_id {
         None => preview::render_all(cx, ops, org, &walkthrough).await?,
         Some(text) => {
             let step_id: StepId = id(&text, "step")?;
             let saved = draft::get_step(cx, ops, org, &walkthrough, &step_id).await?.step.content;
-            let unsaved = wanted.step.map(|step| Box::new(StepPatch::from(step).apply(&saved)));
+            let unsaved = request.step.map(|step| Box::new(StepPatch::from(step).apply(&saved)));
             vec![preview::render(cx, ops, org, &walkthrough, PreviewPoint::Step(step_id, unsaved)).await?]
         }
     };
     let shown = found.into_iter().filter_map(|it| {
         let step = it.step?;
         let content = step.content;
-        let (text, structured, html) = match wanted.format {
+        let (text, structured, html) = match request.format {
             PreviewFormat::Markdown => (Some(content.content), None, None),
             PreviewFormat::Agent => (Some(it.answer.text), Some(it.answer.structured), None),
             PreviewFormat::Html => (None, None, Some(markdown::render(&content.content))),

@@ -1,4 +1,4 @@
-//! What the API says of walkthroughs and steps.
+//! The request and response bodies for walkthroughs and steps.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,19 +10,20 @@ use waypost_ops::walkthroughs::{Draft, ListedWalkthrough};
 
 use crate::api::extract::nullable;
 
-/// What a walkthrough is for; decides which fields publishing requires.
+/// The type of a walkthrough. It determines the fields that publishing requires: `operations_for_agent` on every step for
+/// `installer`, `context_for_agent` for `troubleshooting`, and both for `integration`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum WalkthroughType {
-    /// Lessons in order.
+    /// A sequence of lessons.
     Course,
-    /// Sets something up: every step needs `operations_for_agent`.
+    /// Installs something. Every step needs `operations_for_agent`.
     Installer,
-    /// Finds and mends a fault: every step needs `context_for_agent`.
+    /// Finds and fixes a problem. Every step needs `context_for_agent`.
     Troubleshooting,
-    /// Connects two things: every step needs `context_for_agent` and `operations_for_agent`.
+    /// Connects two systems. Every step needs `context_for_agent` and `operations_for_agent`.
     Integration,
-    /// The shortest way to a first success.
+    /// The shortest path to a first result.
     Quickstart,
 }
 
@@ -50,15 +51,16 @@ impl From<walkthrough::WalkthroughType> for WalkthroughType {
     }
 }
 
-/// Where a walkthrough is in its life.
+/// The state of a walkthrough. `draft`: not served. `published`: the newest version is served on every server that the
+/// walkthrough is assigned to. `archived`: not served, but kept.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum WalkthroughState {
-    /// Never published, or taken back: not served.
+    /// Never published, or unpublished. Not served.
     Draft,
-    /// Its newest version is served where it is assigned.
+    /// The newest version is served on every server that the walkthrough is assigned to.
     Published,
-    /// Out of use: not served, kept.
+    /// Not served, but kept.
     Archived,
 }
 
@@ -87,24 +89,24 @@ impl From<walkthrough::WalkthroughState> for WalkthroughState {
 pub(super) struct WalkthroughSummary {
     #[schema(example = "wt_0123456789abcdef")]
     pub id: String,
-    /// Name in addresses and of the prompt; unique in the organisation.
+    /// The slug, which is also the name of the MCP prompt. Unique in the organisation.
     pub slug: String,
     pub title: String,
     pub description: String,
     #[serde(rename = "type")]
     pub kind: WalkthroughType,
     pub state: WalkthroughState,
-    /// Steps in the draft.
+    /// The number of steps in the draft.
     pub step_count: u32,
     pub estimated_duration_minutes: Option<u32>,
     pub tags: Vec<String>,
-    /// The number of the version that is served; null before the first and when all are withdrawn.
+    /// The number of the newest version. Null if there is none, or if all versions are withdrawn.
     pub current_version: Option<u32>,
-    /// The id of that version.
+    /// The ID of the newest version.
     pub current_version_id: Option<String>,
-    /// Whether the draft has changed since that version; false while there is none.
+    /// Whether the draft has changed since the newest version. False if there is none.
     pub has_unpublished_changes: bool,
-    /// Counts the edits of the draft; the `ETag` of a walkthrough.
+    /// The revision of the draft, increased by every edit. It is also the `ETag`.
     pub revision: u32,
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -135,12 +137,12 @@ impl From<&ListedWalkthrough> for WalkthroughSummary {
     }
 }
 
-/// A walkthrough's head with its metadata: what can be edited of it.
+/// A walkthrough with its metadata, without steps.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WalkthroughDetails {
     #[serde(flatten)]
     pub summary: WalkthroughSummary,
-    /// Free members.
+    /// Custom metadata.
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
 }
@@ -156,42 +158,45 @@ impl From<&ListedWalkthrough> for WalkthroughDetails {
 pub(super) struct Walkthrough {
     #[serde(flatten)]
     pub head: WalkthroughDetails,
-    /// In order.
+    /// The steps of the draft, in order.
     pub steps: Vec<Step>,
 }
 
 impl Walkthrough {
-    /// The draft with what a list shows of its head.
+    /// Creates the body from a draft and its list entry.
     pub(super) fn new(listed: &ListedWalkthrough, draft: &Draft) -> Self {
         Self { head: listed.into(), steps: steps(&draft.walkthrough, &draft.steps) }
     }
 }
 
-/// A step.
+/// A step of a draft or version.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Step {
     #[schema(example = "ws_0123456789abcdef")]
     pub id: String,
-    /// The author's own name of it, by which an import finds it again.
+    /// The author's key for the step, by which an import recognises it. Unique in the walkthrough.
     pub key: Option<String>,
-    /// Where it stands, from 1.
+    /// The position, starting at 1.
     pub position: usize,
     pub title: String,
     pub section_title: Option<String>,
-    /// What the user reads, Markdown.
+    /// The Markdown content shown to the end user.
     pub content: String,
+    /// Text for the agent: how to introduce the step.
     pub introduction_for_agent: Option<String>,
+    /// Text for the agent: background information.
     pub context_for_agent: Option<String>,
+    /// Text for the agent: operations to carry out.
     pub operations_for_agent: Option<String>,
-    /// Free members.
+    /// Custom metadata.
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
-    /// Fields that publishing requires and that are empty.
+    /// Empty fields that publishing requires.
     pub missing: Vec<&'static str>,
 }
 
 impl Step {
-    /// A step of a walkthrough of the type `kind`, at `position`.
+    /// Creates the body of a step of a walkthrough of type `kind`, at `position`.
     pub(super) fn new(kind: walkthrough::WalkthroughType, position: usize, step: &step::Step) -> Self {
         let content = &step.content;
         Self {
@@ -210,27 +215,27 @@ impl Step {
     }
 }
 
-/// The steps of a draft or of a version of `head`'s type.
+/// Creates the bodies of a draft's steps.
 pub(super) fn steps(head: &walkthrough::Walkthrough, steps: &[step::Step]) -> Vec<Step> {
     (1..).zip(steps).map(|(position, step)| Step::new(head.kind, position, step)).collect()
 }
 
-/// A step after an edit.
+/// The result of editing a step.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepEditResult {
-    /// The walkthrough's revision, for the next edit.
+    /// The new revision of the draft, for the next edit.
     pub revision: u32,
     pub step: Step,
 }
 
-/// A step that was deleted.
+/// The result of deleting a step.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepDeleteResult {
-    /// The walkthrough's revision, for the next edit.
+    /// The new revision of the draft, for the next edit.
     pub revision: u32,
-    /// As it was: send it to `/restore` to bring it back.
+    /// The deleted step. Send it to `/restore` to restore it.
     pub step: Step,
-    /// The step that stood before it; null for the first.
+    /// The ID of the previous step. Null if the deleted step was the first one.
     pub after: Option<String>,
 }
 
@@ -244,30 +249,31 @@ impl StepDeleteResult {
     }
 }
 
-/// A walkthrough to make.
+/// A walkthrough to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WalkthroughCreate {
-    /// Unique in the organisation.
+    /// The title. Unique in the organisation.
     #[schema(min_length = 1, max_length = 200)]
     pub title: String,
     #[serde(rename = "type")]
     pub kind: WalkthroughType,
-    /// One paragraph.
+    /// The description, one paragraph.
     #[serde(default)]
     #[schema(max_length = 65536)]
     pub description: String,
-    /// Made from the title when absent.
+    /// The slug. Derived from the title by default.
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length = 60)]
     pub slug: Option<String>,
     pub estimated_duration_minutes: Option<u32>,
     #[serde(default)]
     #[schema(max_items = 100)]
     pub tags: Vec<String>,
+    /// Custom metadata.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
-    /// Begin with the steps of the type's template.
+    /// Whether to start with the steps of the template for the type.
     #[serde(default)]
     pub template: bool,
 }
@@ -288,20 +294,20 @@ impl From<WalkthroughCreate> for waypost_ops::walkthroughs::NewWalkthrough {
     }
 }
 
-/// What to change of a walkthrough; what is absent stays.
+/// Changes to a walkthrough. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WalkthroughUpdate {
     #[schema(min_length = 1, max_length = 200)]
     pub title: Option<String>,
-    /// Served at once; the other fields are served when they are published.
+    /// The slug. It takes effect immediately; the other fields take effect when they are published.
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length = 60)]
     pub slug: Option<String>,
     #[schema(max_length = 65536)]
     pub description: Option<String>,
     #[serde(rename = "type")]
     pub kind: Option<WalkthroughType>,
-    /// Null clears it.
+    /// Null clears the value.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
     pub estimated_duration_minutes: Option<Option<u32>>,
@@ -325,7 +331,7 @@ impl From<WalkthroughUpdate> for waypost_ops::walkthroughs::WalkthroughPatch {
     }
 }
 
-/// Fields of a step to change; what is absent stays, null clears.
+/// Changes to a step. Absent members are not changed, null clears a value.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepUpdate {

@@ -1,5 +1,5 @@
-//! `/walkthroughs`: heads here, steps in [`steps`], versions in [`versions`], several at once in [`bulk`],
-//! files in [`transfer`].
+//! `/walkthroughs`. Steps are in [`steps`], versions in [`versions`], bulk operations in [`bulk`], import and export in
+//! [`transfer`].
 
 pub(crate) mod bulk;
 mod dto;
@@ -51,7 +51,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .merge(transfer::routes())
 }
 
-/// An id as it stands in a path; one that cannot be is that of nothing.
+/// Parses an ID. A malformed ID is an unknown `noun`.
 fn id<T: FromStr>(text: &str, noun: &str) -> Result<T> {
     text.parse().map_err(|_| Error::not_found(noun))
 }
@@ -60,12 +60,12 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
     id(text, "walkthrough")
 }
 
-/// What a request changes, and the revision that it was made from.
+/// The target of a change, with the revision that the change is based on.
 fn target<'a>(scope: &'a Scope, walkthrough_id: &'a WalkthroughId, seen: IfMatch) -> EditTarget<'a> {
     EditTarget { organization_id: &scope.organization_id, walkthrough_id, revision: seen.0 }
 }
 
-/// An answer to a creation: 201, where it is, and its revision.
+/// Returns a 201 response with the location and the revision of the created resource.
 fn created(location: &str, revision: u32, body: impl IntoResponse) -> Response {
     let mut response = with_etag(revision, (StatusCode::CREATED, body));
     if let Ok(location) = HeaderValue::from_str(location) {
@@ -84,51 +84,51 @@ async fn full(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> 
     Ok(Walkthrough::new(&listed, &draft))
 }
 
-/// With what is there now, when the edit was made from an older revision: both can be shown then.
+/// Adds the current walkthrough to a `precondition_failed` error, so that a client can show both versions.
 async fn conflict(scope: &Scope, web: &Web, id: &WalkthroughId, error: Error) -> ApiError {
     if error.code != Code::PreconditionFailed {
         return error.into();
     }
     let (cx, org) = (&scope.cx, &scope.organization_id);
     match full(cx, web, org, id).await {
-        Ok(now) => {
-            let revision = now.head.summary.revision;
-            let current = serde_json::to_value(now.head).unwrap_or(Value::Null);
+        Ok(current) => {
+            let revision = current.head.summary.revision;
+            let current = serde_json::to_value(current.head).unwrap_or(Value::Null);
             error.with("revision", revision).with("current", current).into()
         }
         Err(_) => error.into(),
     }
 }
 
-/// Which walkthroughs to list.
+/// The query parameters of the walkthrough list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WalkthroughQuery {
-    /// Title, slug, description or tags hold this.
+    /// Only walkthroughs whose title, slug, description or tags contain this text.
     #[param(max_length = 200)]
     q: Option<String>,
-    /// In this state.
+    /// Only walkthroughs in this state.
     state: Option<dto::WalkthroughState>,
-    /// Of this type.
+    /// Only walkthroughs of this type.
     #[serde(rename = "type")]
     kind: Option<WalkthroughType>,
-    /// Placed on this server.
+    /// Only walkthroughs assigned to this server (`srv_…`).
     server_id: Option<String>,
-    /// By what the list is sorted; `title` when absent.
+    /// The sort field. Defaults to `title`.
     #[param(inline)]
     sort: Option<SortField>,
-    /// `asc` when absent.
+    /// The sort order. Defaults to `asc`.
     #[param(inline)]
     order: Option<SortOrder>,
-    /// Items at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
-/// By what a list is sorted.
+/// The sort field of the walkthrough list.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum SortField {
@@ -137,7 +137,7 @@ enum SortField {
     CreatedAt,
 }
 
-/// Which end comes first.
+/// The sort order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum SortOrder {
@@ -165,8 +165,9 @@ impl WalkthroughQuery {
     }
 }
 
-/// The walkthroughs of the organisation, searched, filtered and sorted.
-#[utoipa::path(get, path = "/walkthroughs", tag = "walkthroughs", operation_id = "list_walkthroughs", params(WalkthroughQuery),
+/// Lists the walkthroughs of the organisation.
+#[utoipa::path(get, path = "/walkthroughs", tag = "walkthroughs", operation_id = "list_walkthroughs",
+    params(WalkthroughQuery),
     responses((status = 200, body = Page<WalkthroughSummary>), Problems))]
 async fn list(
     State(web): State<Web>,
@@ -178,41 +179,49 @@ async fn list(
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
-/// Makes a draft, empty or with the steps of its type's template.
+/// Creates a walkthrough.
+///
+/// The draft is empty, or has the steps of the template for its type.
 #[utoipa::path(post, path = "/walkthroughs", tag = "walkthroughs", operation_id = "create_walkthrough",
     request_body = WalkthroughCreate, responses((status = 201, body = Walkthrough), Problems))]
 async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<WalkthroughCreate>) -> ApiResult<Response> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
     let steps = if new.template { template::steps(new.kind.into()) } else { Vec::new() };
-    let made = walkthroughs::create_with_steps(cx, web.ops(), org, new.into(), steps).await?;
-    let body = full(cx, &web, org, &made.id).await?;
-    Ok(created(&format!("/api/v1/walkthroughs/{}", made.id), made.revision, Json(body)))
+    let draft = walkthroughs::create_with_steps(cx, web.ops(), org, new.into(), steps).await?;
+    let body = full(cx, &web, org, &draft.id).await?;
+    Ok(created(&format!("/api/v1/walkthroughs/{}", draft.id), draft.revision, Json(body)))
 }
 
-/// A walkthrough with the steps of its draft. Its revision is the `ETag`; whoever has that draft already is answered 304.
+/// Returns a walkthrough with the steps of its draft.
+///
+/// The `ETag` is the revision of the draft. Returns 304 if it matches `If-None-Match`.
 #[utoipa::path(get, path = "/walkthroughs/{id}", tag = "walkthroughs", operation_id = "get_walkthrough",
-    params(("id" = String, Path), ("If-None-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a response that the client has cached.")),
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
 async fn show(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let body = full(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
     let revision = body.head.summary.revision;
-    if has(&headers, revision) {
+    if has_revision(&headers, revision) {
         return Ok(with_etag(revision, StatusCode::NOT_MODIFIED));
     }
     Ok(with_etag(revision, Json(body)))
 }
 
-/// Whether the caller has this revision (`If-None-Match`, RFC 9110, section 13.1.2).
-fn has(headers: &HeaderMap, revision: u32) -> bool {
+/// Whether the client already has this revision (`If-None-Match`, RFC 9110, section 13.1.2).
+fn has_revision(headers: &HeaderMap, revision: u32) -> bool {
     let own = format!("\"{revision}\"");
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
     tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own)
 }
 
-/// Changes the head of the draft. A 412 holds what is there now: `revision` and `current`.
+/// Updates the fields of a walkthrough's draft.
+///
+/// A 412 response contains the current draft in `revision` and `current`.
 #[utoipa::path(patch, path = "/walkthroughs/{id}", tag = "walkthroughs", operation_id = "update_walkthrough",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = WalkthroughUpdate, responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -231,9 +240,13 @@ async fn update(
     }
 }
 
-/// Moves a walkthrough to the trash. It is no longer offered, listed or found, and can be restored for 30 days.
+/// Moves a walkthrough to the trash.
+///
+/// The walkthrough is no longer served or listed. It can be restored for 30 days.
 #[utoipa::path(delete, path = "/walkthroughs/{id}", tag = "walkthroughs", operation_id = "delete_walkthrough",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    responses((status = 204), Problems))]
 async fn delete(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<StatusCode> {
     let id = walkthrough_id(&id)?;
     match walkthroughs::delete(&scope.cx, web.ops(), target(&scope, &id, seen)).await {
@@ -242,33 +255,39 @@ async fn delete(State(web): State<Web>, scope: Scope, Path(id): Path<String>, se
     }
 }
 
-/// How to duplicate a walkthrough.
+/// The options for duplicating a walkthrough.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DuplicateOptions {
-    /// Made from the title of the original when absent.
+    /// The title of the copy. Derived from the original title by default.
     #[schema(min_length = 1, max_length = 200)]
     title: Option<String>,
 }
 
-/// Makes another walkthrough with the same draft.
-#[utoipa::path(post, path = "/walkthroughs/{id}/duplicate", tag = "walkthroughs", operation_id = "duplicate_walkthrough",
-    params(("id" = String, Path)), request_body = DuplicateOptions, responses((status = 201, body = Walkthrough), Problems))]
+/// Creates a copy of a walkthrough's draft as a new walkthrough.
+#[utoipa::path(post, path = "/walkthroughs/{id}/duplicate", tag = "walkthroughs",
+    operation_id = "duplicate_walkthrough",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    request_body = DuplicateOptions,
+    responses((status = 201, body = Walkthrough), Problems))]
 async fn duplicate(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    Json(how): Json<DuplicateOptions>,
+    Json(options): Json<DuplicateOptions>,
 ) -> ApiResult<Response> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
-    let made = walkthroughs::duplicate(cx, web.ops(), org, &walkthrough_id(&id)?, how.title).await?;
-    let body = full(cx, &web, org, &made.id).await?;
-    Ok(created(&format!("/api/v1/walkthroughs/{}", made.id), made.revision, Json(body)))
+    let copy = walkthroughs::duplicate(cx, web.ops(), org, &walkthrough_id(&id)?, options.title).await?;
+    let body = full(cx, &web, org, &copy.id).await?;
+    Ok(created(&format!("/api/v1/walkthroughs/{}", copy.id), copy.revision, Json(body)))
 }
 
-/// Takes a walkthrough out of use: it is not served, and everything is kept.
+/// Archives a walkthrough.
+///
+/// The walkthrough is no longer served. Its versions, assignments and progress are kept.
 #[utoipa::path(post, path = "/walkthroughs/{id}/archive", tag = "walkthroughs", operation_id = "archive_walkthrough",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
@@ -276,9 +295,11 @@ async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, s
     in_state(&scope, &web, &id, changed).await
 }
 
-/// Takes a walkthrough out of the archive, as a draft.
-#[utoipa::path(post, path = "/walkthroughs/{id}/unarchive", tag = "walkthroughs", operation_id = "unarchive_walkthrough",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+/// Unarchives a walkthrough. It becomes a draft.
+#[utoipa::path(post, path = "/walkthroughs/{id}/unarchive", tag = "walkthroughs",
+    operation_id = "unarchive_walkthrough",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
@@ -286,9 +307,13 @@ async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>,
     in_state(&scope, &web, &id, changed).await
 }
 
-/// Stops serving a walkthrough. Versions and progress are kept; publishing serves it again.
-#[utoipa::path(post, path = "/walkthroughs/{id}/unpublish", tag = "walkthroughs", operation_id = "unpublish_walkthrough",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+/// Unpublishes a walkthrough.
+///
+/// The walkthrough is no longer served. Its versions and progress are kept, and publishing serves it again.
+#[utoipa::path(post, path = "/walkthroughs/{id}/unpublish", tag = "walkthroughs",
+    operation_id = "unpublish_walkthrough",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn unpublish(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;

@@ -1,4 +1,4 @@
-//! What publishing one of several walkthroughs would do, for the API and for the page that asks for confirmation.
+//! The impact of publishing each of several walkthroughs, for the API and for the confirmation page.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,23 +12,23 @@ use waypost_ops::walkthroughs::{self, versions};
 use super::walkthrough_id;
 use crate::{Web, impact};
 
-/// What publishing a walkthrough would do, as far as one decides on it.
+/// A summary of the impact of publishing a walkthrough.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PublishImpactSummary {
-    /// The id as it was sent.
+    /// The ID from the request.
     pub id: String,
-    /// Null if there is no such walkthrough.
+    /// The title. Null if the walkthrough does not exist.
     pub title: Option<String>,
-    /// The revision of the draft that this is said of.
+    /// The revision of the draft that the summary describes.
     pub revision: Option<u32>,
-    /// What would change, and whom it would affect.
+    /// Sentences about what would change and whom it would affect.
     pub sentences: Vec<String>,
-    /// Why it cannot be published; null if it can.
+    /// Why the walkthrough cannot be published. Null if it can.
     pub problem: Option<String>,
 }
 
 impl PublishImpactSummary {
-    /// Finds out what publishing the walkthrough `text` would do. One that does not exist is a `problem`.
+    /// Returns the impact of publishing the walkthrough with the ID `text`. If it does not exist, that is the `problem`.
     ///
     /// # Errors
     /// `forbidden`; `conflict` if the chain of steps is broken.
@@ -52,7 +52,7 @@ impl PublishImpactSummary {
         let error = found.findings.iter().find(|finding| finding.severity == Severity::Error);
         let problem = match error {
             _ if head.state == WalkthroughState::Archived => {
-                Some("It is archived. Take it out of the archive first.".to_owned())
+                Some("The walkthrough is archived. Unarchive it first.".to_owned())
             }
             error => error.map(|error| error.to_string().trim_start_matches("error: ").to_owned()),
         };

@@ -1,4 +1,4 @@
-//! `/walkthroughs/{id}/steps/{step_id}/revisions`: the history of a step.
+//! `/walkthroughs/{id}/steps/{step_id}/revisions`: the revision history of a step.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -12,7 +12,7 @@ use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::revisions::{self, DeletedStep, ListedRevision};
 
 use super::dto::StepEditResult;
-use super::steps::{answer, step_id};
+use super::steps::{edit_response, step_id};
 use super::{target, walkthrough_id};
 use crate::Web;
 use crate::api::extract::{IfMatch, Json, Path, Query, Scope};
@@ -28,18 +28,19 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(list_deleted))
 }
 
-/// The act that made a revision.
+/// The operation that created a revision. `baseline`: the step as it was before its history was kept. `edit`: edits by one
+/// user within 10 minutes share a revision. `delete`: the revision contains the deleted content.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum StepRevisionOperation {
     /// The step as it was before its history was kept.
     Baseline,
     Add,
-    /// Edits of one person within 10 minutes share a revision.
+    /// Edits by one user within 10 minutes share a revision.
     Edit,
     Import,
     Restore,
-    /// The revision holds what was deleted.
+    /// The revision contains the deleted content.
     Delete,
 }
 
@@ -56,27 +57,27 @@ impl From<RevisionOperation> for StepRevisionOperation {
     }
 }
 
-/// A revision of a step in its history.
+/// A revision of a step, without its content.
 #[derive(Debug, Serialize, ToSchema)]
 struct StepRevisionSummary {
-    /// Counts from 1 within the step.
+    /// The number of the revision within the step, starting at 1.
     number: u32,
     act: StepRevisionOperation,
-    /// The ID of the user or the key, `operator` for the command line, or empty if unknown.
+    /// The ID of the user or API key, or `operator` for the command line. Empty if unknown.
     actor: String,
-    /// The user's address or the key's name. `null` if unknown.
+    /// The user's email or the API key's name. Null if unknown.
     actor_name: Option<String>,
-    /// The revision whose content was restored.
+    /// The number of the revision whose content was restored. Null if the revision is not a restoration.
     restored_from: Option<u32>,
-    /// The step's title.
+    /// The title of the step.
     title: String,
-    /// When its first edit was made.
+    /// The time of the first edit.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When its last edit was made.
+    /// The time of the last edit.
     #[schema(format = DateTime)]
     updated_at: String,
-    /// Whether the draft is at this revision.
+    /// Whether this is the current revision in the draft.
     is_current: bool,
 }
 
@@ -132,7 +133,7 @@ impl StepRevision {
 struct DeletedStepSummary {
     #[schema(example = "ws_0123456789abcdef")]
     id: String,
-    /// Its deletion. Restore this revision to bring the step back.
+    /// The revision created by the deletion. Restore this revision to restore the step.
     revision: StepRevisionSummary,
 }
 
@@ -142,17 +143,19 @@ impl From<DeletedStep> for DeletedStepSummary {
     }
 }
 
-/// The number of a revision in a path. A malformed one is that of no revision.
+/// Parses the number of a revision. A malformed number is an unknown revision.
 fn number(text: &str) -> Result<u32> {
     text.parse().map_err(|_| Error::not_found("revision"))
 }
 
-/// The revisions of a step, newest first, without their contents. A deleted step keeps its history.
+/// Lists the revisions of a step, newest first, without their content.
 ///
-/// The edits of one person within 10 minutes are one revision; every other act makes its own. A revision is kept for 90
-/// days after another one took its place; a step has at most 1,000 revisions and 8 MiB of them.
+/// A deleted step keeps its history. Edits by one user within 10 minutes share a revision; every other operation creates a
+/// new one. A revision is kept for 90 days after it is superseded. A step keeps at most 1,000 revisions and 8 MiB.
 #[utoipa::path(get, path = "/walkthroughs/{id}/steps/{step_id}/revisions", tag = "steps",
-    operation_id = "list_step_revisions", params(("id" = String, Path), ("step_id" = String, Path), Paging),
+    operation_id = "list_step_revisions",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."), Paging),
     responses((status = 200, body = Page<StepRevisionSummary>), Problems))]
 async fn list(
     State(web): State<Web>,
@@ -167,10 +170,12 @@ async fn list(
     Ok(Json(Page { items: page.items.into_iter().map(Into::into).collect(), next_cursor }))
 }
 
-/// A revision of a step with its content.
+/// Returns a revision of a step with its content.
 #[utoipa::path(get, path = "/walkthroughs/{id}/steps/{step_id}/revisions/{number}", tag = "steps",
     operation_id = "get_step_revision",
-    params(("id" = String, Path), ("step_id" = String, Path), ("number" = u32, Path)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("number" = u32, Path, description = "The number of the revision.")),
     responses((status = 200, body = StepRevision), Problems))]
 async fn show(
     State(web): State<Web>,
@@ -182,12 +187,16 @@ async fn show(
     Ok(Json(StepRevision::new(listed, revision)))
 }
 
-/// Makes a step what it was at a revision. The restored content becomes a new revision. A deleted step returns under its
-/// ID, so that users who completed it have still completed it.
+/// Restores a step to a revision.
+///
+/// The restored content becomes a new revision. A deleted step is restored with the same ID, so end users who had completed
+/// it have still completed it.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/revisions/{number}/restore", tag = "steps",
     operation_id = "restore_step_revision",
-    params(("id" = String, Path), ("step_id" = String, Path), ("number" = u32, Path),
-        ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("number" = u32, Path, description = "The number of the revision."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = StepEditResult), Problems))]
 async fn restore(
     State(web): State<Web>,
@@ -197,12 +206,15 @@ async fn restore(
 ) -> ApiResult<Response> {
     let (id, step, number) = (walkthrough_id(&id)?, step_id(&step)?, number(&revision)?);
     let edited = revisions::restore(&scope.cx, web.ops(), target(&scope, &id, seen), &step, number).await;
-    answer(&scope, &web, (&id, &step), edited).await
+    edit_response(&scope, &web, (&id, &step), edited).await
 }
 
-/// The steps that were deleted from the draft in the last 90 days, the latest deletion first: 500 at most, on one page.
+/// Lists the steps that were deleted from the draft in the last 90 days, most recently deleted first.
+///
+/// The list has at most 500 steps: `next_cursor` is always null.
 #[utoipa::path(get, path = "/walkthroughs/{id}/deleted-steps", tag = "steps", operation_id = "list_deleted_steps",
-    params(("id" = String, Path)), responses((status = 200, body = Page<DeletedStepSummary>), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = Page<DeletedStepSummary>), Problems))]
 async fn list_deleted(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,

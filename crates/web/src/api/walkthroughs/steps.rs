@@ -1,4 +1,4 @@
-//! `/walkthroughs/{id}/steps`: the draft, step by step.
+//! `/walkthroughs/{id}/steps`: the steps of the draft.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -34,11 +34,11 @@ pub(super) fn step_id(text: &str) -> Result<StepId> {
     id(text, "step")
 }
 
-/// A step to add.
+/// A step to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepCreate {
-    /// Unique in the walkthrough.
+    /// The author's key for the step. Unique in the walkthrough.
     #[schema(max_length = 256)]
     key: Option<String>,
     #[schema(min_length = 1, max_length = 200)]
@@ -55,19 +55,22 @@ struct StepCreate {
     operations_for_agent: Option<String>,
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// The step to stand behind; null for the first place, absent for the last.
+    /// The ID of the step after which to insert the new one. Null inserts it first, absent inserts it last.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     after: Option<Option<String>>,
 }
 
-/// Where a step is to stand: after which one, or first.
+/// Parses the place of a step: after another step, first or last.
 fn place(after: Option<Option<String>>) -> Result<StepPosition> {
     match after {
         None => Ok(StepPosition::Last),
         Some(None) => Ok(StepPosition::First),
         Some(Some(text)) => text.parse().map(StepPosition::After).map_err(|_| {
-            Error::invalid("after", "`after` is the id of a step of this walkthrough, or null for the first place.")
+            Error::invalid(
+                "after",
+                "`after` must be the ID of a step of this walkthrough, or null for the first place.",
+            )
         }),
     }
 }
@@ -90,16 +93,21 @@ impl StepCreate {
     }
 }
 
-/// A step with its place, which only the chain as a whole tells.
-async fn placed(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::StepEdit) -> Result<StepEditResult> {
+/// Returns an edited step with its position, which is determined from the whole chain of steps.
+async fn with_position(
+    scope: &Scope,
+    web: &Web,
+    id: &WalkthroughId,
+    edited: draft::StepEdit,
+) -> Result<StepEditResult> {
     let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, id).await?;
     let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
     let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
     Ok(StepEditResult { revision: edited.revision, step })
 }
 
-/// With the step as it is now, when the edit was made from an older revision: both can be shown then. `current` is null
-/// when the step was deleted.
+/// Adds the current step to a `precondition_failed` error, so that a client can show both versions. `current` is null if the
+/// step was deleted.
 async fn conflict(
     scope: &Scope,
     web: &Web,
@@ -118,9 +126,12 @@ async fn conflict(
     error.with("revision", draft.walkthrough.revision).with("current", current).into()
 }
 
-/// The steps of the draft, in order: 500 at most, on one page.
+/// Lists the steps of the draft in order.
+///
+/// The list is complete, with at most 500 steps: `next_cursor` is always null.
 #[utoipa::path(get, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "list_steps",
-    params(("id" = String, Path)), responses((status = 200, body = Page<Step>), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = Page<Step>), Problems))]
 async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
@@ -130,7 +141,8 @@ async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> A
 
 /// Adds a step to the draft.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "create_step",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = StepCreate, responses((status = 201, body = StepEditResult), Problems))]
 async fn add(
     State(web): State<Web>,
@@ -141,18 +153,23 @@ async fn add(
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_new_step()?).await {
-        Ok(edited) => answer_created(&scope, &web, &id, edited).await,
+        Ok(edited) => created_response(&scope, &web, &id, edited).await,
         Err(error) => Err(conflict(&scope, &web, (&id, None), error).await),
     }
 }
 
-async fn answer_created(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::StepEdit) -> ApiResult<Response> {
+async fn created_response(
+    scope: &Scope,
+    web: &Web,
+    id: &WalkthroughId,
+    edited: draft::StepEdit,
+) -> ApiResult<Response> {
     let location = format!("/api/v1/walkthroughs/{id}/steps/{}", edited.step.id);
-    let body = placed(scope, web, id, edited).await?;
+    let body = with_position(scope, web, id, edited).await?;
     Ok(created(&location, body.revision, Json(body)))
 }
 
-pub(super) async fn answer(
+pub(super) async fn edit_response(
     scope: &Scope,
     web: &Web,
     (id, step): (&WalkthroughId, &StepId),
@@ -160,26 +177,32 @@ pub(super) async fn answer(
 ) -> ApiResult<Response> {
     match edited {
         Ok(edited) => {
-            let body = placed(scope, web, id, edited).await?;
+            let body = with_position(scope, web, id, edited).await?;
             Ok(with_etag(body.revision, Json(body)))
         }
         Err(error) => Err(conflict(scope, web, (id, Some(step)), error).await),
     }
 }
 
-/// A step of the draft.
+/// Returns a step of the draft.
 #[utoipa::path(get, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "get_step",
-    params(("id" = String, Path), ("step_id" = String, Path)), responses((status = 200, body = Step), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`).")),
+    responses((status = 200, body = Step), Problems))]
 async fn show(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
-    let body = placed(&scope, &web, &id, found).await?;
+    let body = with_position(&scope, &web, &id, found).await?;
     Ok(with_etag(body.revision, Json(body.step)))
 }
 
-/// Changes fields of a step. A 412 holds what is there now: `revision` and `current`.
+/// Updates a step.
+///
+/// A 412 response contains the current step in `revision` and `current`.
 #[utoipa::path(patch, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "update_step",
-    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = StepUpdate, responses((status = 200, body = StepEditResult), Problems))]
 async fn update(
     State(web): State<Web>,
@@ -190,12 +213,16 @@ async fn update(
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, change.into()).await;
-    answer(&scope, &web, (&id, &step), edited).await
+    edit_response(&scope, &web, (&id, &step), edited).await
 }
 
-/// Deletes a step from the draft. Versions keep it, and so does who completed it; `/restore` brings it back.
+/// Deletes a step from the draft.
+///
+/// Published versions and the progress of end users keep the step. It can be restored with `/restore`.
 #[utoipa::path(delete, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "delete_step",
-    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = StepDeleteResult), Problems))]
 async fn remove(
     State(web): State<Web>,
@@ -215,18 +242,20 @@ async fn remove(
     }
 }
 
-/// Where to move a step.
+/// The new place of a step.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepMove {
-    /// The step to stand behind; null for the first place.
+    /// The ID of the step after which to move this one. Null moves it to the first place.
     #[schema(required)]
     after: Option<String>,
 }
 
-/// Moves a step to another place.
+/// Moves a step.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/move", tag = "steps", operation_id = "move_step",
-    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = StepMove, responses((status = 200, body = StepEditResult), Problems))]
 async fn move_to(
     State(web): State<Web>,
@@ -237,13 +266,15 @@ async fn move_to(
 ) -> ApiResult<Response> {
     let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
     let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
-    answer(&scope, &web, (&id, &step), edited).await
+    edit_response(&scope, &web, (&id, &step), edited).await
 }
 
-/// Puts another step with the same content behind this one.
+/// Duplicates a step. The copy is inserted after the original.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/duplicate", tag = "steps",
     operation_id = "duplicate_step",
-    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 201, body = StepEditResult), Problems))]
 async fn duplicate(
     State(web): State<Web>,
@@ -253,23 +284,23 @@ async fn duplicate(
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     match draft::duplicate_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
-        Ok(edited) => answer_created(&scope, &web, &id, edited).await,
+        Ok(edited) => created_response(&scope, &web, &id, edited).await,
         Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
     }
 }
 
-/// A step to bring back.
+/// A deleted step to restore.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepRestore {
     step: StepSnapshot,
-    /// The step to stand behind; null for the first place, absent for the last.
+    /// The ID of the step after which to insert the restored one. Null inserts it first, absent inserts it last.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     after: Option<Option<String>>,
 }
 
-/// A step as its deletion answered it. `id`, `position` and `missing` are taken and not looked at: the path names the step.
+/// A step as returned by its deletion. `id`, `position` and `missing` are ignored, because the path identifies the step.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepSnapshot {
@@ -294,31 +325,36 @@ struct StepSnapshot {
     metadata: Option<Map<String, Value>>,
 }
 
-/// Brings a deleted step back under its id: who had completed it has completed it.
-#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/restore", tag = "steps", operation_id = "restore_step",
-    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+/// Restores a deleted step with the same ID.
+///
+/// End users who had completed the step have still completed it.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/restore", tag = "steps",
+    operation_id = "restore_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = StepRestore, responses((status = 201, body = StepEditResult), Problems))]
 async fn restore(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
     seen: IfMatch,
-    Json(StepRestore { step: was, after }): Json<StepRestore>,
+    Json(StepRestore { step: snapshot, after }): Json<StepRestore>,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let new = StepCreate {
-        key: was.key,
-        title: was.title,
-        section_title: was.section_title,
-        content: was.content,
-        introduction_for_agent: was.introduction_for_agent,
-        context_for_agent: was.context_for_agent,
-        operations_for_agent: was.operations_for_agent,
-        metadata: was.metadata,
+        key: snapshot.key,
+        title: snapshot.title,
+        section_title: snapshot.section_title,
+        content: snapshot.content,
+        introduction_for_agent: snapshot.introduction_for_agent,
+        context_for_agent: snapshot.context_for_agent,
+        operations_for_agent: snapshot.operations_for_agent,
+        metadata: snapshot.metadata,
         after,
     };
     match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_new_step()?).await {
-        Ok(edited) => answer_created(&scope, &web, &id, edited).await,
+        Ok(edited) => created_response(&scope, &web, &id, edited).await,
         Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
     }
 }

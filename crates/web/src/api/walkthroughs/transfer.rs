@@ -22,48 +22,48 @@ use crate::Web;
 use crate::api::extract::{Json, Path, Query, Scope};
 use crate::problem::{ApiError, ApiResult, Problems};
 
-/// Files of a folder at most.
+/// The maximum number of files in a folder.
 const MAX_FILES: usize = 500;
-/// Bytes of a file's path at most.
+/// The maximum length of a file's path in bytes.
 const MAX_PATH: usize = 512;
-/// Folders within folders at most.
+/// The maximum depth of nested folders.
 const MAX_DEPTH: usize = 8;
 
-/// The operations on files.
+/// Import and export.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(export_file)).routes(routes!(import_files))
 }
 
-/// How to import.
+/// The options of an import.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ImportQuery {
-    /// Says what would happen, and changes nothing.
+    /// Returns what would happen, without changing anything.
     #[serde(default)]
     dry_run: bool,
-    /// Publishes the draft afterwards.
+    /// Publishes the draft after the import.
     #[serde(default)]
     publish: bool,
-    /// Publishes although code has characters that change the direction of text; it is served without them.
+    /// Publishes even if code contains characters that change the text direction. They are removed when the code is served.
     #[serde(default)]
     confirm_bidi: bool,
-    /// Lets a file through that matches under half of the existing steps.
+    /// Allows the import to match fewer than half of the existing steps.
     #[serde(default)]
     replace: bool,
-    /// Places the walkthrough on this server.
+    /// Assigns the walkthrough to this server (`srv_…`).
     server_id: Option<String>,
-    /// Overrides the title of the file.
+    /// Overrides the title in the file.
     #[param(max_length = 200)]
     title: Option<String>,
-    /// The walkthrough to update; found by its title when absent.
+    /// The ID of the walkthrough to update (`wt_…`). By default the walkthrough is found by its title.
     id: Option<String>,
-    /// The name of the file or folder, for messages and for the title of a folder.
+    /// The name of the file or folder. Used in messages, and as the title of a folder.
     #[param(max_length = 512)]
     filename: Option<String>,
 }
 
-/// Files of a form: one file, or those of a folder with their paths below it as names.
+/// A form with one file, or with the files of a folder, whose file names are their paths in the folder.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes a form")]
 struct ImportFiles {
@@ -71,7 +71,7 @@ struct ImportFiles {
     file: Vec<Vec<u8>>,
 }
 
-/// What happens to a step.
+/// The effect of an import on a step.
 #[derive(Debug, Serialize, ToSchema)]
 struct ImportedStep {
     /// `added`, `updated`, `moved`, `unchanged` or `removed`.
@@ -81,34 +81,34 @@ struct ImportedStep {
     fields: Vec<&'static str>,
 }
 
-/// What an import did, or would do.
+/// The result of an import or of a dry run.
 #[derive(Debug, Serialize, ToSchema)]
 struct ImportResult {
-    /// The walkthrough; null when a dry run would make a new one.
+    /// The ID of the walkthrough. Null if a dry run would create a new one.
     id: Option<String>,
     slug: String,
     title: String,
-    /// Whether it is new.
+    /// Whether the walkthrough is new.
     created: bool,
     /// Whether the draft changed.
     changed: bool,
-    /// The draft's revision.
+    /// The revision of the draft.
     revision: u32,
-    /// One line about the steps.
+    /// A one-line summary of the changes to the steps.
     summary: String,
-    /// What happens to each step.
+    /// The effect on each step.
     steps: Vec<ImportedStep>,
-    /// The same for people, a line each, with the summary.
+    /// The changes as text: a line for each step, and the summary.
     plan: String,
-    /// The version that is served, when it was to be published.
+    /// The number of the published version. Null if `publish` is false.
     published_version: Option<u32>,
-    /// Whether that version is new.
+    /// Whether the published version is new.
     published_new: bool,
-    /// Whether it was placed on the server; false when it was there before, or no server was named.
+    /// Whether the walkthrough was newly assigned to the server.
     assigned: bool,
-    /// What was not refused but should be said.
+    /// Warnings about the file.
     warnings: Vec<String>,
-    /// Whether this only says what would happen.
+    /// Whether this was a dry run.
     dry_run: bool,
 }
 
@@ -134,21 +134,24 @@ impl From<ImportReport> for ImportResult {
     }
 }
 
-/// Makes or updates a draft from a file (JSON, Markdown, CodeTour) or from a folder (Markdown, Killercoda, CodeTour), sent as a
-/// form with the paths of its files.
-/// The same file a second time changes nothing. Refusals name `file`, `step` and `field`.
-#[utoipa::path(post, path = "/walkthroughs/import", tag = "walkthroughs", operation_id = "import_walkthrough", params(ImportQuery),
+/// Imports a walkthrough from a file or a folder.
+///
+/// Creates or updates a draft. A file is JSON, Markdown or CodeTour. A folder (Markdown, Killercoda or CodeTour) is sent as a
+/// form with the paths of its files. Importing the same file again changes nothing. Errors contain `file`, `step` and
+/// `field`.
+#[utoipa::path(post, path = "/walkthroughs/import", tag = "walkthroughs", operation_id = "import_walkthrough",
+    params(ImportQuery),
     request_body(content((ImportFiles = "multipart/form-data"), (Value = "application/json"), (String = "text/markdown"))),
     responses((status = 200, body = ImportResult), Problems))]
 async fn import_files(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(how): Query<ImportQuery>,
+    Query(options): Query<ImportQuery>,
     request: Request,
 ) -> ApiResult<Json<ImportResult>> {
-    let files = files(&web, how.filename.as_deref(), request).await?;
-    let file = parse(how.filename.as_deref(), &files)?;
-    let server = match &how.server_id {
+    let files = files(&web, options.filename.as_deref(), request).await?;
+    let file = parse(options.filename.as_deref(), &files)?;
+    let server = match &options.server_id {
         None => None,
         Some(text) => {
             let id: ServerId = id(text, "server")?;
@@ -156,27 +159,27 @@ async fn import_files(
         }
     };
     let options = ImportOptions {
-        id: how.id.as_deref().map(walkthrough_id).transpose()?,
-        title: how.title,
+        id: options.id.as_deref().map(walkthrough_id).transpose()?,
+        title: options.title,
         server,
-        publish: how.publish,
-        confirm_bidi: how.confirm_bidi,
-        replace: how.replace,
-        dry_run: how.dry_run,
+        publish: options.publish,
+        confirm_bidi: options.confirm_bidi,
+        replace: options.replace,
+        dry_run: options.dry_run,
     };
-    let report = import::import(&cx, web.ops(), &organization_id, file, options).await.map_err(in_browser)?;
+    let report = import::import(&cx, web.ops(), &organization_id, file, options).await.map_err(for_api)?;
     Ok(Json(report.into()))
 }
 
-/// Refusals that name a flag of the command line name the parameter instead.
-fn in_browser(mut error: Error) -> Error {
+/// Replaces command-line flags in an error message with the parameters of the API.
+fn for_api(mut error: Error) -> Error {
     for (flag, parameter) in [("Pass --replace", "Set `replace`"), ("pass `--title`", "give a `title`")] {
         error.message = error.message.replace(flag, parameter);
     }
     error
 }
 
-/// A file as it came: its path and its bytes.
+/// The path and content of an uploaded file.
 type UploadedFile = (String, Bytes);
 
 async fn files(web: &Web, filename: Option<&str>, request: Request) -> Result<Vec<UploadedFile>, ApiError> {
@@ -187,71 +190,72 @@ async fn files(web: &Web, filename: Option<&str>, request: Request) -> Result<Ve
         "application/json" => filename.unwrap_or("import.json"),
         "text/markdown" | "text/plain" | "application/octet-stream" => filename.unwrap_or("import.md"),
         _ => {
-            let message = "An import is a form with files (`multipart/form-data`), JSON or Markdown.";
+            let message =
+                "Unsupported `Content-Type`. Send a form with files (`multipart/form-data`), JSON or Markdown.";
             let error = Error::new(Code::InvalidArguments, message);
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
         }
     };
-    let name = checked(name)?;
-    let body = Bytes::from_request(request, web).await.map_err(|rejection| broken(rejection.status()))?;
+    let name = check_path(name)?;
+    let body = Bytes::from_request(request, web).await.map_err(|rejection| unreadable(rejection.status()))?;
     Ok(vec![(name, body)])
 }
 
 async fn form(web: &Web, request: Request) -> Result<Vec<UploadedFile>, ApiError> {
-    let mut form = Multipart::from_request(request, web).await.map_err(|rejection| broken(rejection.status()))?;
+    let mut form = Multipart::from_request(request, web).await.map_err(|rejection| unreadable(rejection.status()))?;
     let mut files = Vec::new();
-    while let Some(field) = form.next_field().await.map_err(|error| broken(error.status()))? {
-        let Some(name) = field.file_name().map(checked).transpose()? else {
-            let message = "The form holds a field that is no file. Options stand in the address.";
+    while let Some(field) = form.next_field().await.map_err(|error| unreadable(error.status()))? {
+        let Some(name) = field.file_name().map(check_path).transpose()? else {
+            let message = "The form has a field that is not a file. Send options as query parameters.";
             return Err(Error::new(Code::InvalidArguments, message).into());
         };
         if files.len() >= MAX_FILES {
-            let message = format!("The folder has more than {MAX_FILES} files. Is it the right one?");
+            let message = format!("The folder has more than {MAX_FILES} files. Choose a smaller folder.");
             return Err(Error::invalid("file", message).into());
         }
-        files.push((name, field.bytes().await.map_err(|error| broken(error.status()))?));
+        files.push((name, field.bytes().await.map_err(|error| unreadable(error.status()))?));
     }
     Ok(files)
 }
 
-fn broken(status: StatusCode) -> ApiError {
+fn unreadable(status: StatusCode) -> ApiError {
     let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
-        "The files are too large: 1 MiB together at most."
+        "The files are too large. The limit is 1 MiB in total."
     } else {
-        "The body broke off, or is not the form that its header says."
+        "The body is incomplete, or does not match its `Content-Type`. Send the request again."
     };
-    // Only what is documented: a body that cannot be read is a bad request.
+    // Other statuses are not documented, so an unreadable body is a bad request.
     let status = if status == StatusCode::PAYLOAD_TOO_LARGE { status } else { StatusCode::BAD_REQUEST };
     ApiError::new(status, Error::new(Code::InvalidArguments, message))
 }
 
-/// The path of a file, which is only ever a name: nothing is opened or written by it. One that means to be more is refused.
-fn checked(path: &str) -> Result<String> {
+/// Validates and normalises the path of a file. The path is used as a name only: no file is opened or written.
+fn check_path(path: &str) -> Result<String> {
     let path = path.replace('\\', "/");
     let shown: String = path.chars().filter(|it| !it.is_control()).take(80).collect();
-    let refuse = |why: &str| {
-        let message = format!("`{shown}` is not the path of a file in a folder: {why}.");
+    let reject = |reason: &str| {
+        let message = format!("`{shown}` is not the path of a file in a folder: {reason}. Rename the file.");
         Err(Error::invalid("file", message).with("file", shown.as_str()))
     };
     if path.is_empty() || path.len() > MAX_PATH || path.chars().any(char::is_control) {
-        return refuse("it is empty, too long, or holds control characters");
+        return reject("it is empty, too long, or contains control characters");
     }
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return refuse("it leads out of the folder");
+        return reject("it is outside the folder");
     }
     if path.split('/').count() > MAX_DEPTH + 1 {
-        return refuse("it is more than 8 folders deep");
+        return reject("it is nested more than 8 folders deep");
     }
     Ok(path)
 }
 
-/// One file as such; several, or one with a path, as a folder.
+/// Parses a single file without a path as a file, and anything else as a folder.
 fn parse(filename: Option<&str>, files: &[UploadedFile]) -> Result<WalkthroughFile> {
     match files {
-        [] => Err(Error::invalid("file", "There is no file. Choose one, or a folder.")),
+        [] => Err(Error::invalid("file", "The form contains no file. Choose a file or a folder.")),
         [(name, bytes)] if !name.contains('/') => transfer::parse(name, text(name, bytes)?),
         _ => {
-            // The folder that was chosen stands in front of every path.
+            // If every path starts with the same folder, that folder is the one that was chosen.
             let top = files[0].0.split_once('/').map(|(top, _)| top);
             let top = top.filter(|top| files.iter().all(|(name, _)| name.starts_with(&format!("{top}/"))));
             let below = |name: &'_ str| top.map_or(0, |top| top.len() + 1).min(name.len());
@@ -266,37 +270,39 @@ fn parse(filename: Option<&str>, files: &[UploadedFile]) -> Result<WalkthroughFi
 
 fn text<'a>(name: &str, bytes: &'a Bytes) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|error| {
-        let message = format!("{name} is not UTF-8, from byte {} on: save it as UTF-8.", error.valid_up_to());
+        let message = format!("{name} is not valid UTF-8 at byte {}. Save it as UTF-8.", error.valid_up_to());
         Error::invalid("file", message).with("file", name)
     })
 }
 
-/// As what to export.
+/// The file format of an export. `json`: the complete envelope, version 1.1. `markdown`: one Markdown file.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum ExportFormat {
-    /// The envelope of version 1.1, which holds everything.
+    /// The complete envelope, version 1.1.
     #[default]
     Json,
     /// One Markdown file.
     Markdown,
 }
 
-/// As what to export.
+/// The options of an export.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ExportQuery {
-    /// `json` when absent.
+    /// The file format. Defaults to `json`.
     #[serde(default)]
     #[param(inline)]
     format: ExportFormat,
 }
 
-/// The draft as a file that an import makes the same thing of.
+/// Exports the draft as a file.
+///
+/// Importing the file restores the same draft.
 #[utoipa::path(get, path = "/walkthroughs/{id}/export", tag = "walkthroughs", operation_id = "export_walkthrough",
-    params(("id" = String, Path), ExportQuery),
-    responses((status = 200, description = "The file", content((Value = "application/json"), (String = "text/markdown"))),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."), ExportQuery),
+    responses((status = 200, description = "The exported file", content((Value = "application/json"), (String = "text/markdown"))),
         Problems))]
 async fn export_file(
     State(web): State<Web>,
@@ -317,7 +323,7 @@ async fn export_file(
         }
     };
     let mut response = ([(CONTENT_TYPE, kind)], body).into_response();
-    // A slug is small letters, digits and hyphens: nothing that could end the header.
+    // A slug has only lowercase letters, digits and hyphens, so it is safe in a header.
     if let Ok(name) = HeaderValue::from_str(&format!("attachment; filename=\"{slug}.{extension}\"")) {
         response.headers_mut().insert(CONTENT_DISPOSITION, name);
     }

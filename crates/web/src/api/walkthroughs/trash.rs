@@ -30,15 +30,15 @@ struct TrashedWalkthrough {
     title: String,
     #[serde(rename = "type")]
     kind: WalkthroughType,
-    /// The state that it has after it was restored.
+    /// The state that the walkthrough has when it is restored.
     state: WalkthroughState,
     #[schema(format = DateTime)]
     deleted_at: String,
-    /// The ID of the user or key that deleted it, or `operator`.
+    /// The ID of the user or API key that deleted the walkthrough, or `operator`.
     deleted_by: String,
-    /// The user's address or the key's name. `null` if unknown.
+    /// The user's email or the API key's name. Null if unknown.
     deleted_by_name: Option<String>,
-    /// When it will be deleted permanently: 30 days after it was deleted.
+    /// The time at which the walkthrough is deleted permanently: 30 days after `deleted_at`.
     #[schema(format = DateTime)]
     purged_at: String,
 }
@@ -60,7 +60,9 @@ impl From<trash::TrashedWalkthrough> for TrashedWalkthrough {
     }
 }
 
-/// The deleted walkthroughs, the latest deletion first, on one page.
+/// Lists the walkthroughs in the trash, most recently deleted first.
+///
+/// The list is complete: `next_cursor` is always null.
 #[utoipa::path(get, path = "/walkthroughs/trash", tag = "walkthroughs", operation_id = "list_trashed_walkthroughs",
     responses((status = 200, body = Page<TrashedWalkthrough>), Problems))]
 async fn list(
@@ -71,20 +73,25 @@ async fn list(
     Ok(Json(Page::complete(found.into_iter().map(Into::into).collect())))
 }
 
-/// Takes a walkthrough out of the trash, with its ID, its assignments, its versions and everybody's progress, in the state
-/// that it had. If another walkthrough has its title or slug by now, it gets another one. 409 if it is not in the trash.
+/// Restores a walkthrough from the trash.
+///
+/// The walkthrough keeps its ID, state, assignments, versions and progress. If its title or slug has been taken in the
+/// meantime, it gets a different one. Returns 409 if it is not in the trash.
 #[utoipa::path(post, path = "/walkthroughs/{id}/restore", tag = "walkthroughs", operation_id = "restore_walkthrough",
-    params(("id" = String, Path)), responses((status = 200, body = WalkthroughDetails), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn restore(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let restored = trash::restore(&scope.cx, web.ops(), &scope.organization_id, &id).await;
     in_state(&scope, &web, &id, restored).await
 }
 
-/// Deletes a walkthrough in the trash permanently, with its versions, its assignments and everybody's progress in it. Needs
-/// the role `admin`.
+/// Permanently deletes a walkthrough that is in the trash.
+///
+/// Deletes its versions, assignments and all progress. This cannot be undone. Requires the role `admin`.
 #[utoipa::path(delete, path = "/walkthroughs/trash/{id}", tag = "walkthroughs", operation_id = "purge_walkthrough",
-    params(("id" = String, Path)), responses((status = 204), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 204), Problems))]
 async fn purge(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,

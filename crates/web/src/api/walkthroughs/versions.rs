@@ -1,4 +1,4 @@
-//! `/walkthroughs/{id}/versions`, `/publish`, `/impact` and `/lint`: from the draft to what is served, and back.
+//! `/walkthroughs/{id}/versions`, `/publish`, `/impact` and `/lint`: publishing a draft, and the published versions.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 struct VersionSummary {
     #[schema(example = "wv_0123456789abcdef")]
     id: String,
-    /// Counts from 1; never given twice.
+    /// The number of the version, starting at 1. Numbers are never reused.
     number: u32,
     title: String,
     description: String,
@@ -53,12 +53,13 @@ struct VersionSummary {
     estimated_duration_minutes: Option<u32>,
     tags: Vec<String>,
     step_count: u32,
-    /// When it was published.
+    /// The time at which the version was published.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was taken back; null for one that was not.
+    /// The time at which the version was withdrawn. Null if it has not been withdrawn.
     #[schema(format = DateTime)]
     withdrawn_at: Option<String>,
+    /// The reason for the withdrawal.
     withdrawn_reason: Option<String>,
 }
 
@@ -80,14 +81,14 @@ impl From<&VersionInfo> for VersionSummary {
     }
 }
 
-/// A version in the history.
+/// A version in the list of versions.
 #[derive(Debug, Serialize, ToSchema)]
 struct VersionListItem {
     #[serde(flatten)]
     version: VersionSummary,
-    /// People in progress on it.
+    /// The number of end users in progress on this version.
     in_progress: u64,
-    /// Whether it is the one that is served.
+    /// Whether this is the version that is served.
     is_current: bool,
 }
 
@@ -101,41 +102,45 @@ struct Version {
     steps: Vec<Step>,
 }
 
-/// How to publish.
+/// The options for publishing.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PublishOptions {
-    /// Publishes although code has characters that change the direction of text; it is served without them.
+    /// Whether to publish even if code contains characters that change the text direction. They are removed when the code is
+    /// served.
     #[serde(default)]
     confirm_bidi: bool,
 }
 
-/// What publishing gave.
+/// The result of publishing.
 #[derive(Debug, Serialize, ToSchema)]
 struct PublishResult {
     version_id: String,
-    /// The number of the version that is served now.
+    /// The number of the version that is now served.
     number: u32,
-    /// Whether it is new; false when the draft was published before.
+    /// Whether a new version was created. False if the draft has not changed since it was last published.
     created: bool,
-    /// The revision of the draft, which publishing does not change.
+    /// The revision of the draft. Publishing does not change it.
     revision: u32,
 }
 
-/// Freezes the draft as a new version, which is served wherever the walkthrough is assigned. An unchanged draft makes no new
+/// Publishes the draft as a new version.
+///
+/// The version is served on every server that the walkthrough is assigned to. An unchanged draft does not create a new
 /// version.
 #[utoipa::path(post, path = "/walkthroughs/{id}/publish", tag = "versions", operation_id = "publish_walkthrough",
-    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = PublishOptions, responses((status = 200, body = PublishResult), Problems))]
 async fn publish_draft(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
     seen: IfMatch,
-    Json(how): Json<PublishOptions>,
+    Json(options): Json<PublishOptions>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), how.confirm_bidi).await {
+    match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), options.confirm_bidi).await {
         Ok(published) => {
             let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
             let revision = draft.walkthrough.revision;
@@ -151,14 +156,15 @@ async fn publish_draft(
     }
 }
 
-/// Something that was found in the draft.
+/// A finding in a draft.
 #[derive(Debug, Serialize, ToSchema)]
 struct LintFinding {
-    /// `error`: publishing is refused. `warning`: worth a look. `notice`: a field is served otherwise than it was typed.
+    /// `error`: prevents publishing. `warning`: probably a mistake. `notice`: the served text of a field differs from the
+    /// text that was entered.
     severity: &'static str,
-    /// Where the step stands, from 1; null for the walkthrough.
+    /// The position of the step, starting at 1. Null if the finding is about the whole walkthrough.
     position: Option<usize>,
-    /// Such as `step 3 "Install"`.
+    /// The step in words, such as `step 3 "Install"`.
     step: Option<String>,
     step_id: Option<String>,
     field: Option<&'static str>,
@@ -179,9 +185,12 @@ impl LintFinding {
     }
 }
 
-/// What stands in the way of publishing, and what its author probably did not mean.
+/// Lints the draft.
+///
+/// Lists errors that prevent publishing, and probable mistakes. The list is complete: `next_cursor` is always null.
 #[utoipa::path(get, path = "/walkthroughs/{id}/lint", tag = "versions", operation_id = "lint_walkthrough",
-    params(("id" = String, Path)), responses((status = 200, body = Page<LintFinding>), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = Page<LintFinding>), Problems))]
 async fn lint_draft(
     State(web): State<Web>,
     scope: Scope,
@@ -193,13 +202,13 @@ async fn lint_draft(
     Ok(Json(Page::complete(findings.iter().map(|finding| LintFinding::new(finding, &draft.steps)).collect())))
 }
 
-/// A field that is different.
+/// A field that differs.
 #[derive(Debug, Serialize, ToSchema)]
 struct FieldDiff {
     field: &'static str,
     before: String,
     after: String,
-    /// What is different, line by line.
+    /// The differences, line by line.
     lines: Vec<DiffLine>,
 }
 
@@ -210,23 +219,23 @@ impl FieldDiff {
     }
 }
 
-/// A step on one side or both.
+/// A step in one or both of the compared versions.
 #[derive(Debug, Serialize, ToSchema)]
 struct StepDiff {
     id: String,
     title: String,
     /// `added`, `removed`, `changed`, `moved` or `unchanged`.
     change: &'static str,
-    /// Whether it stands elsewhere among the steps that stayed.
+    /// Whether the step moved relative to the other steps that both versions contain.
     moved: bool,
-    /// Where it stood, from 1.
+    /// The position in the earlier version, starting at 1.
     from_position: Option<usize>,
-    /// Where it stands, from 1.
+    /// The position in the later version, starting at 1.
     to_position: Option<usize>,
     fields: Vec<FieldDiff>,
 }
 
-/// The word for what became of a step.
+/// Returns the name of the change to a step.
 pub(crate) fn change(it: &StepDifference) -> &'static str {
     match it {
         it if it.is_added() => "added",
@@ -251,14 +260,14 @@ impl StepDiff {
     }
 }
 
-/// What is different between two states.
+/// The differences between two versions, or between a version and the draft.
 #[derive(Debug, Serialize, ToSchema)]
 struct WalkthroughDiff {
-    /// Whether there is no difference.
+    /// Whether there are no differences.
     is_same: bool,
-    /// Fields of the head.
+    /// The fields of the walkthrough that differ.
     head: Vec<FieldDiff>,
-    /// Every step of either side, in the order of the later one.
+    /// Every step of either version, in the order of the later one.
     steps: Vec<StepDiff>,
 }
 
@@ -273,10 +282,12 @@ impl From<Comparison> for WalkthroughDiff {
     }
 }
 
-/// So many people, by so many steps.
+/// A group of end users with the same number of affected steps.
 #[derive(Debug, Serialize, ToSchema)]
 struct StepCountGroup {
+    /// The number of affected steps.
     steps: u32,
+    /// The number of end users.
     people: u64,
 }
 
@@ -284,20 +295,23 @@ fn groups(counted: &BTreeMap<u32, u64>) -> Vec<StepCountGroup> {
     counted.iter().map(|(steps, people)| StepCountGroup { steps: *steps, people: *people }).collect()
 }
 
-/// So many people on a version.
+/// The number of end users in progress on a version.
 #[derive(Debug, Serialize, ToSchema)]
 struct VersionUserCount {
+    /// The number of the version.
     version: u32,
+    /// The number of end users.
     people: u64,
 }
 
-/// People to whom the same happens on moving.
+/// A group of end users for whom moving to the new version has the same consequences.
 #[derive(Debug, Serialize, ToSchema)]
 struct MigrationGroup {
+    /// The number of end users.
     people: u64,
-    /// How many completed steps each of them loses.
+    /// The number of completed steps that each of them loses.
     lose: u32,
-    /// For how many steps each of them has to go back.
+    /// The number of earlier steps that each of them has to go back for.
     repeat: u32,
     /// Whether moving completes the walkthrough for them.
     complete: bool,
@@ -309,44 +323,48 @@ impl MigrationGroup {
     }
 }
 
-/// What moving to the new version means for the people in progress. Everybody is in exactly one of `groups`. The other
-/// members are sums over the groups and overlap: somebody who loses steps and has to go back for others is in `lose` and in
-/// `repeat`, and somebody in `complete` is in `lose_nothing`, `lose` or `repeat` as well.
+/// The consequences of moving end users in progress to the new version. Each end user is in exactly one of `groups`. The
+/// other members are totals over the groups and overlap: an end user who loses steps and has to go back for others counts in
+/// both `lose` and `repeat`, and an end user in `complete` also counts in `lose_nothing`, `lose` or `repeat`.
 #[derive(Debug, Serialize, ToSchema)]
 struct MigrationImpact {
-    /// Their `people` add up to `in_progress`.
+    /// The groups. Their `people` add up to `in_progress`.
     groups: Vec<MigrationGroup>,
-    /// Who keeps every completed step and goes on where they were.
+    /// The number of end users who keep every completed step and continue where they are.
     lose_nothing: u64,
-    /// Who loses completed steps, because the new version does not have them.
+    /// End users who lose completed steps that the new version does not contain.
     lose: Vec<StepCountGroup>,
-    /// Who has to go back for steps that stand before where they were.
+    /// End users who have to go back for steps that come before their current position.
     repeat: Vec<StepCountGroup>,
-    /// For whom moving completes the walkthrough.
+    /// The number of end users for whom moving completes the walkthrough.
     complete: u64,
 }
 
-/// What publishing the draft would change, and whom it would affect.
+/// The impact of publishing the draft.
 #[derive(Debug, Serialize, ToSchema)]
 struct PublishImpact {
-    /// The revision of the draft that this is said of.
+    /// The revision of the draft that the impact describes.
     revision: u32,
-    /// The newest version; null before the first.
+    /// The number of the newest version. Null if there is none.
     from_version: Option<u32>,
     /// The number that the new version would have.
     to_version: u32,
     diff: WalkthroughDiff,
-    /// People in the midst of it. They stay on their version until they ask for the newest.
+    /// The number of end users in progress. They stay on their version until they ask for the newest one.
     in_progress: u64,
+    /// The number of end users in progress on each version.
     by_version: Vec<VersionUserCount>,
     on_moving: MigrationImpact,
-    /// The same in sentences.
+    /// The impact in sentences.
     sentences: Vec<String>,
 }
 
-/// What publishing the draft would change since the newest version, and whom it would affect: exact, from the open attempts.
+/// Returns the impact of publishing the draft.
+///
+/// Compares the draft with the newest version and counts the affected end users exactly, from their open attempts.
 #[utoipa::path(get, path = "/walkthroughs/{id}/impact", tag = "versions", operation_id = "get_impact",
-    params(("id" = String, Path)), responses((status = 200, body = PublishImpact), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = PublishImpact), Problems))]
 async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
@@ -376,9 +394,12 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
     Ok(with_etag(body.revision, Json(body)))
 }
 
-/// The versions, newest first, withdrawn ones included.
+/// Lists the versions, newest first, including withdrawn ones.
+///
+/// The list is complete: `next_cursor` is always null.
 #[utoipa::path(get, path = "/walkthroughs/{id}/versions", tag = "versions", operation_id = "list_versions",
-    params(("id" = String, Path)), responses((status = 200, body = Page<VersionListItem>), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = Page<VersionListItem>), Problems))]
 async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<VersionListItem>>> {
     let id = walkthrough_id(&id)?;
     let found = versions::list(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
@@ -390,14 +411,15 @@ async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> A
     Ok(Json(Page::complete(listed.collect())))
 }
 
-/// The number of a version as it stands in a path.
+/// Parses the number of a version. A malformed number is an unknown version.
 fn number(text: &str) -> Result<u32> {
     text.parse().map_err(|_| Error::not_found("version"))
 }
 
-/// A version with its steps.
+/// Returns a version with its steps.
 #[utoipa::path(get, path = "/walkthroughs/{id}/versions/{number}", tag = "versions", operation_id = "get_version",
-    params(("id" = String, Path), ("number" = u32, Path, minimum = 1)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("number" = u32, Path, description = "The number of the version.", minimum = 1)),
     responses((status = 200, body = Version), Problems))]
 async fn show(
     State(web): State<Web>,
@@ -414,22 +436,25 @@ async fn show(
     }))
 }
 
-/// What to compare.
+/// The versions to compare.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct CompareQuery {
-    /// The number of a version.
+    /// The number of the earlier version.
     #[param(minimum = 1)]
     from: u32,
-    /// The number of another version, or `draft`.
+    /// The number of the later version, or `draft`.
     #[param(pattern = "^(draft|[1-9][0-9]*)$")]
     to: String,
 }
 
-/// What is different between a version and another one, or the draft: step by step, field by field, line by line.
+/// Compares a version with another version or with the draft.
+///
+/// Steps and fields are compared line by line.
 #[utoipa::path(get, path = "/walkthroughs/{id}/versions/compare", tag = "versions", operation_id = "compare_versions",
-    params(("id" = String, Path), CompareQuery), responses((status = 200, body = WalkthroughDiff), Problems))]
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."), CompareQuery),
+    responses((status = 200, body = WalkthroughDiff), Problems))]
 async fn compare(
     State(web): State<Web>,
     scope: Scope,
@@ -439,16 +464,22 @@ async fn compare(
     let id = walkthrough_id(&id)?;
     let to = match to.as_str() {
         "draft" => None,
-        text => Some(text.parse().map_err(|_| Error::invalid("to", "`to` is the number of a version, or `draft`."))?),
+        text => {
+            Some(text.parse().map_err(|_| Error::invalid("to", "`to` must be the number of a version or `draft`."))?)
+        }
     };
     let found = versions::compare(&scope.cx, web.ops(), &scope.organization_id, &id, (from, to)).await?;
     Ok(Json(found.into()))
 }
 
-/// Makes the draft what a version is. Nothing is published; steps keep their ids.
+/// Restores the draft to a version.
+///
+/// Steps keep their IDs. Nothing is published.
 #[utoipa::path(post, path = "/walkthroughs/{id}/versions/{number}/restore", tag = "versions",
     operation_id = "restore_version",
-    params(("id" = String, Path), ("number" = u32, Path, minimum = 1), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("number" = u32, Path, description = "The number of the version.", minimum = 1),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = Walkthrough), Problems))]
 async fn restore(
     State(web): State<Web>,
@@ -458,40 +489,44 @@ async fn restore(
 ) -> ApiResult<Response> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
     match versions::restore(&scope.cx, web.ops(), target(&scope, &id, seen), version).await {
-        Ok(_) => answer(&scope, &web, &id).await,
+        Ok(_) => full_response(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }
 }
 
-async fn answer(scope: &Scope, web: &Web, id: &WalkthroughId) -> ApiResult<Response> {
+async fn full_response(scope: &Scope, web: &Web, id: &WalkthroughId) -> ApiResult<Response> {
     let body = full(&scope.cx, web, &scope.organization_id, id).await?;
     Ok(with_etag(body.head.summary.revision, Json(body)))
 }
 
-/// Why a version is taken back.
+/// The withdrawal of a version.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct VersionWithdrawal {
-    /// Told to the users who were on it.
+    /// The reason, shown to the end users who are on the version.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
-/// Takes a version back: who is on it is moved to the newest one that is left at their next call, and told the reason.
+/// Withdraws a version.
+///
+/// End users on the version are moved to the newest remaining version on their next call, and are told the reason.
 #[utoipa::path(post, path = "/walkthroughs/{id}/versions/{number}/withdraw", tag = "versions",
     operation_id = "withdraw_version",
-    params(("id" = String, Path), ("number" = u32, Path, minimum = 1), ("If-Match" = Option<String>, Header)),
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("number" = u32, Path, description = "The number of the version.", minimum = 1),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = VersionWithdrawal, responses((status = 200, body = Walkthrough), Problems))]
 async fn withdraw(
     State(web): State<Web>,
     scope: Scope,
     Path((id, version)): Path<(String, String)>,
     seen: IfMatch,
-    Json(why): Json<VersionWithdrawal>,
+    Json(withdrawal): Json<VersionWithdrawal>,
 ) -> ApiResult<Response> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
-    match publish::withdraw(&scope.cx, web.ops(), target(&scope, &id, seen), version, &why.reason).await {
-        Ok(_) => answer(&scope, &web, &id).await,
+    match publish::withdraw(&scope.cx, web.ops(), target(&scope, &id, seen), version, &withdrawal.reason).await {
+        Ok(_) => full_response(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }
 }
