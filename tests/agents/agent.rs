@@ -137,7 +137,7 @@ impl Agent {
         let file = agents_folder().join("node_modules").join(package).join("package.json");
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let package: Value = serde_json::from_str(&text).expect("package.json is JSON");
-        package["version"].as_str().expect("a package has a version").to_owned()
+        package["version"].as_str().expect("the package has a version").to_owned()
     }
 
     /// Writes the agent's configuration into `home` and returns the command that runs it once, unattended.
@@ -273,7 +273,7 @@ default_tools_approval_mode = "approve"
 /// Returns the command for a framework's script. Its only argument is the configuration as JSON.
 fn script_command(program: PathBuf, script: &str, home: &Path, config: &RunConfig) -> Command {
     let state = home.join("state");
-    std::fs::create_dir_all(&state).expect("the folder takes folders");
+    std::fs::create_dir_all(&state).expect("the folder is created");
     let argument = json!({
         "url": config.url, "model": config.model, "token": config.token, "user": config.user, "state": state,
     });
@@ -292,9 +292,9 @@ fn set_environment(command: &mut Command, home: &Path, config: &RunConfig) {
     make_executable(&browser);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(home.join("bin")).chain(node.parent().map(Path::to_owned));
-    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("PATH is one");
+    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("a valid PATH");
     let work = home.join("work");
-    std::fs::create_dir_all(&work).expect("the folder takes folders");
+    std::fs::create_dir_all(&work).expect("the folder is created");
     let own: Vec<_> =
         command.as_std().get_envs().map(|(name, value)| (name.to_owned(), value.map(Into::into))).collect();
     command.env_clear();
@@ -336,11 +336,11 @@ fn python_version(environment: &str, package: &str) -> String {
 }
 
 fn write_file(file: &Path, text: &str) {
-    let folder = file.parent().expect("a file is in a folder");
-    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(file, text)).expect("the folder takes files");
+    let folder = file.parent().expect("the path has a parent folder");
+    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(file, text)).expect("the file is written");
 }
 
 fn make_executable(file: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("it is the test's own file");
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("the permissions are set");
 }

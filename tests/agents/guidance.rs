@@ -14,7 +14,7 @@ const WAIT: &str = "only when the user says it is done";
 /// Measures which texts reached the model over a whole walkthrough, records them in the table, and checks that the
 /// model was told to wait for the user.
 pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
-    let revision = calls[0]["protocol_version"].as_str().expect("it is recorded");
+    let revision = calls[0]["protocol_version"].as_str().expect("the log entry has the member");
     assert!(calls.iter().all(|it| it["protocol_version"] == revision), "{calls:#?}");
     table::record(agent, "Revision", revision);
 

@@ -63,19 +63,19 @@ pub struct Request(Value);
 impl Request {
     /// Returns the model's input apart from tools and results.
     pub fn system(&self) -> &str {
-        self.0["system"].as_str().expect("it is recorded")
+        self.0["system"].as_str().expect("the log entry has the member")
     }
 
     /// Returns the description of a tool as the model received it.
     pub fn description(&self, tool: &str) -> &str {
-        let tools = self.0["tools"].as_array().expect("they are recorded");
+        let tools = self.0["tools"].as_array().expect("the log entry has the member");
         let found = tools.iter().find(|it| it["name"].as_str().is_some_and(|name| name.ends_with(tool)));
         found.and_then(|it| it["description"].as_str()).unwrap_or_default()
     }
 
     /// Returns the tool results that the model has received so far.
     pub fn results(&self) -> Vec<ToolResult<'_>> {
-        self.0["results"].as_array().expect("they are recorded").iter().map(ToolResult).collect()
+        self.0["results"].as_array().expect("the log entry has the member").iter().map(ToolResult).collect()
     }
 
     /// Whether the model streamed its response.
@@ -91,7 +91,7 @@ pub struct ToolResult<'a>(&'a Value);
 impl<'a> ToolResult<'a> {
     /// Returns the whole result as text.
     pub fn text(self) -> &'a str {
-        self.0["text"].as_str().expect("it is recorded")
+        self.0["text"].as_str().expect("the log entry has the member")
     }
 
     /// Returns the structured content of a step result, if the model received it.
@@ -127,14 +127,12 @@ impl Model {
         let file = within.join(format!("{name}.json"));
         let log = within.join(format!("{name}.jsonl"));
         let plan = json!({ "steps": plan.steps, "end": plan.end, "descriptions": plan.descriptions });
-        std::fs::write(&file, plan.to_string())
-            .and_then(|()| std::fs::write(&log, ""))
-            .expect("the folder takes files");
+        std::fs::write(&file, plan.to_string()).and_then(|()| std::fs::write(&log, "")).expect("the file is written");
         let mut command = Command::new(node_program());
         command.arg(agents_folder().join("model/main.mjs")).arg(&file).arg(&log);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("Node starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+        let mut child = command.spawn().expect("Node.js starts");
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let mut model = Self { _child: child, lines, log, origin: String::new() };
         model.origin = model.line("listening on ").await;
         model
@@ -148,7 +146,7 @@ impl Model {
     async fn line(&mut self, start: &str) -> String {
         let line = timeout(2 * TIMEOUT, self.lines.next_line()).await;
         let line = line.unwrap_or_else(|_| panic!("the model waits for requests:\n{}", self.text()));
-        let line = line.expect("its output is text").unwrap_or_default();
+        let line = line.expect("the output is UTF-8").unwrap_or_default();
         let Some(rest) = line.strip_prefix(start) else { panic!("the model says {line:?}:\n{}", self.text()) };
         rest.to_owned()
     }

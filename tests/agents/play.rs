@@ -128,8 +128,8 @@ impl Run {
         plan: Plan,
         config: impl FnOnce(&str) -> RunConfig,
     ) -> Self {
-        std::fs::create_dir_all(&home).expect("the folder takes folders");
-        let model = Model::start(home.parent().expect("it is in a folder"), name, plan).await;
+        std::fs::create_dir_all(&home).expect("the folder is created");
+        let model = Model::start(home.parent().expect("the path has a parent folder"), name, plan).await;
         let command = agent.command(&home, &config(&model.origin));
         Self { process: Process::start(command, &home), model }
     }
@@ -156,7 +156,7 @@ impl Run {
         tokio::select! {
             () = self.model.wait_until_held() => {}
             status = self.process.wait() => {
-                panic!("it ended before it was killed: {status}\n{}\n{}", self.process.output(), self.model.text());
+                panic!("the process ended before it was killed: {status}\n{}\n{}", self.process.output(), self.model.text());
             }
         }
         let requests = self.model.requests();

@@ -35,12 +35,12 @@ impl Process {
 
     fn spawn(mut command: Command, home: &Path) -> Self {
         let output = home.join("output");
-        let file = File::options().create(true).append(true).open(&output).expect("the folder takes files");
-        let errors = file.try_clone().expect("the file is open");
+        let file = File::options().create(true).append(true).open(&output).expect("the file is written");
+        let errors = file.try_clone().expect("the file can be opened");
         command.stdout(file).stderr(errors).process_group(0);
         let words = format!("{:?}", command.as_std());
         let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
-        let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("it runs");
+        let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("the process is running");
         Self { child, group: id, output }
     }
 
@@ -52,23 +52,27 @@ impl Process {
                 looks.tick().await;
             }
         });
-        asked.await.unwrap_or_else(|_| panic!("it does not ask {question:?}:\n{}", self.output()));
-        let input = self.child.stdin.as_mut().expect("it has a standard input");
-        input.write_all(answer.as_bytes()).await.expect("it reads its input");
+        asked.await.unwrap_or_else(|_| panic!("the agent does not ask {question:?}:\n{}", self.output()));
+        let input = self.child.stdin.as_mut().expect("stdin is piped");
+        input.write_all(answer.as_bytes()).await.expect("the process reads its input");
     }
 
     /// Waits until the process exits.
     pub async fn wait(&mut self) -> ExitStatus {
         let status = timeout(LIMIT, self.child.wait()).await;
-        let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
-        status.expect("it is a child")
+        let status = status.unwrap_or_else(|_| panic!("the agent does not end:\n{}", self.output()));
+        status.expect("the process can be waited for")
     }
 
     /// Kills the process group, as a crash or a closed terminal does.
     pub async fn kill(mut self) {
-        assert!(self.child.try_wait().expect("it is a child").is_none(), "it has ended:\n{}", self.output());
+        assert!(
+            self.child.try_wait().expect("the process can be waited for").is_none(),
+            "the agent has already ended:\n{}",
+            self.output()
+        );
         kill_process_group(self.group, Signal::KILL).expect("the group exists");
-        self.child.wait().await.expect("it is a child");
+        self.child.wait().await.expect("the process can be waited for");
     }
 
     /// Returns what the process printed.

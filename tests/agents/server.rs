@@ -40,9 +40,9 @@ impl Server {
 
     async fn new(installation: Installation, program: ServeProcess, organization: &str, path: &'static str) -> Self {
         let arguments = ["key", "create", "--org", organization, "--name", "test", "--json"];
-        let key: Value = serde_json::from_str(&installation.run(&arguments).await).expect("it prints JSON");
-        let key = key["key"].as_str().expect("it has a key").to_owned();
-        let http = Client::builder().no_proxy().build().expect("the client needs nothing");
+        let key: Value = serde_json::from_str(&installation.run(&arguments).await).expect("the command prints JSON");
+        let key = key["key"].as_str().expect("the response contains the key").to_owned();
+        let http = Client::builder().no_proxy().build().expect("the client is built");
         Self { installation, program, key, path, http }
     }
 
@@ -64,9 +64,9 @@ impl Server {
     /// Returns the recorded tool calls, oldest first.
     pub async fn calls(&self) -> Vec<Value> {
         let url = format!("{}/api/v1/tool-calls?limit=100", self.program.origin);
-        let response = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API answers");
-        let page: Value = response.error_for_status().expect("the key is good").json().await.expect("it is JSON");
-        let mut calls = page["items"].as_array().expect("it is a page").clone();
+        let response = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API responds");
+        let page: Value = response.error_for_status().expect("the key is good").json().await.expect("valid JSON");
+        let mut calls = page["items"].as_array().expect("the response is a page").clone();
         calls.reverse();
         calls
     }
@@ -76,14 +76,14 @@ impl Server {
         let client = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
         let result = self.send_request(&self.url(), "initialize", params).await;
-        result["instructions"].as_str().expect("it has instructions").to_owned()
+        result["instructions"].as_str().expect("the response has instructions").to_owned()
     }
 
     /// Returns names and descriptions of the tools at a URL.
     pub async fn tools(&self, url: &str) -> Vec<(String, String)> {
         let result = self.send_request(url, "tools/list", json!({})).await;
-        let text = |value: &Value| value.as_str().expect("it is text").to_owned();
-        let tools = result["tools"].as_array().expect("it lists tools");
+        let text = |value: &Value| value.as_str().expect("the value is a string").to_owned();
+        let tools = result["tools"].as_array().expect("the request lists tools");
         tools.iter().map(|tool| (text(&tool["name"]), text(&tool["description"]))).collect()
     }
 
@@ -91,7 +91,7 @@ impl Server {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let accept = "application/json, text/event-stream";
         let request = self.http.post(url).header("accept", accept).json(&request);
-        let response: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
+        let response: Value = request.send().await.expect("it answers").json().await.expect("valid JSON");
         response["result"].clone()
     }
 }

@@ -35,7 +35,7 @@ pub async fn continues(agent: &Agent) {
         .call_times(STEPS_BEFORE_KILL, "next_walkthrough_step", next_arguments())
         .hang();
     let at = Run::start_in(home.clone(), agent, "first", begin, config).await.kill_when_held().await;
-    assert_eq!(at.handle, None, "a user who is signed in needs no handle");
+    assert_eq!(at.handle, None, "a signed-in user needs no handle");
     let rest = Plan::new()
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
@@ -44,7 +44,7 @@ pub async fn continues(agent: &Agent) {
     check_continues(&second.wait_until_completed().await, 1, &at.step);
     check_one_user(&server.calls().await);
     let once = if agent.sign_in == SignIn::Header { before } else { before + 1 };
-    assert_eq!(user.sign_ins(), once, "what the agent kept is enough");
+    assert_eq!(user.sign_ins(), once, "the agent's stored tokens are sufficient");
     let method = match agent.sign_in {
         SignIn::Command(command) => format!("`{command}`, in a browser"),
         SignIn::Client => "its OAuth client, in a browser".to_owned(),
@@ -63,7 +63,7 @@ pub async fn continues(agent: &Agent) {
 /// Signs in with the agent's own command and waits until it exits.
 async fn log_in(agent: &Agent, server: &Server, user: &SimulatedUser) {
     let home = server.installation.folder().join("home");
-    std::fs::create_dir_all(&home).expect("the folder takes folders");
+    std::fs::create_dir_all(&home).expect("the folder is created");
     let config = RunConfig {
         url: server.url(),
         // The command does not call the model.

@@ -46,7 +46,7 @@ pub fn record(agent: &Agent, column: &str, measured: &str) {
     let row = document.row(agent.name);
     assert_eq!(
         row[index], measured,
-        "{}, {column}: docs/clients.md differs from what was measured; WAYPOST_TEST_WRITE=1 writes it",
+        "{}, {column}: docs/clients.md differs from the measured values; set WAYPOST_TEST_WRITE=1 to update it",
         agent.name
     );
 }
@@ -67,7 +67,7 @@ pub fn check_rows(agents: &[&Agent]) {
     }
     let rows: Vec<_> = document.rows.iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     let expected: Vec<_> = agents.iter().map(|agent| (agent.name.to_owned(), agent.version())).collect();
-    assert_eq!(rows, expected, "docs/clients.md; WAYPOST_TEST_WRITE=1 writes it");
+    assert_eq!(rows, expected, "docs/clients.md is outdated; set WAYPOST_TEST_WRITE=1 to update it");
 }
 
 fn is_written() -> bool {
@@ -80,9 +80,9 @@ fn file() -> PathBuf {
 
 impl Document {
     fn read() -> Self {
-        let text = std::fs::read_to_string(file()).expect("docs/clients.md can be read");
-        let (before, rest) = text.split_once(BEGIN).expect("docs/clients.md has the mark where the table begins");
-        let (table, after) = rest.split_once(END).expect("docs/clients.md has the mark where the table ends");
+        let text = std::fs::read_to_string(file()).expect("docs/clients.md is readable");
+        let (before, rest) = text.split_once(BEGIN).expect("docs/clients.md has the marker at the start of the table");
+        let (table, after) = rest.split_once(END).expect("docs/clients.md has the marker at the end of the table");
         // Skips the header row and the separator.
         let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
         let rows = rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
@@ -105,6 +105,6 @@ impl Document {
         let head = line(&COLUMNS.map(str::to_owned)) + &"|---".repeat(COLUMNS.len()) + "|\n";
         let rows: String = self.rows.iter().map(|row| line(row)).collect();
         let text = format!("{}{BEGIN}\n\n{head}{rows}\n{END}{}", self.before, self.after);
-        std::fs::write(file(), text).expect("docs/clients.md can be written");
+        std::fs::write(file(), text).expect("docs/clients.md is writable");
     }
 }

@@ -19,15 +19,15 @@ pub async fn register(server: &Server) -> Value {
         "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
     });
     let request = http().post(format!("{}/oauth/register", server.issuer())).json(&metadata);
-    request.send().await.expect("it answers").json().await.expect("it is JSON")
+    request.send().await.expect("it answers").json().await.expect("valid JSON")
 }
 
 /// Signs the user in and returns an access token for the server.
 pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
     let client = register(server).await;
-    let id = client["client_id"].as_str().expect("it is registered");
+    let id = client["client_id"].as_str().expect("the client is registered");
     let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
-    let mut authorize = Url::parse(&format!("{}/oauth/authorize", server.issuer())).expect("it is a URL");
+    let mut authorize = Url::parse(&format!("{}/oauth/authorize", server.issuer())).expect("a valid URL");
     authorize.query_pairs_mut().extend_pairs([
         ("response_type", "code"),
         ("client_id", id),
@@ -38,10 +38,10 @@ pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
         ("state", "test"),
     ]);
     let drive = Url::parse_with_params(&format!("{}/drive", user.origin), [("url", authorize.as_str())]);
-    let callback = http().get(drive.expect("it is a URL")).send().await.expect("the user answers");
-    let callback = callback.text().await.expect("it is text");
+    let callback = http().get(drive.expect("a valid URL")).send().await.expect("the simulated user responds");
+    let callback = callback.text().await.expect("the value is a string");
     let callback = Url::parse(&callback).unwrap_or_else(|_| panic!("the user cannot sign in: {callback}"));
-    let code = callback.query_pairs().find(|(name, _)| name == "code").expect("it is allowed").1.into_owned();
+    let code = callback.query_pairs().find(|(name, _)| name == "code").expect("the request is approved").1.into_owned();
     let form = [
         ("grant_type", "authorization_code"),
         ("client_id", id),
@@ -52,10 +52,10 @@ pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = http().post(format!("{}/oauth/token", server.issuer())).body(body);
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let response: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
+    let response: Value = request.send().await.expect("it answers").json().await.expect("valid JSON");
     response["access_token"].as_str().unwrap_or_else(|| panic!("no token: {response}")).to_owned()
 }
 
 fn http() -> Client {
-    Client::builder().no_proxy().build().expect("the client needs nothing")
+    Client::builder().no_proxy().build().expect("the client is built")
 }

@@ -34,8 +34,8 @@ async fn the_api_matches_its_openapi_document() {
     installation.create_server("rockets", &[]).await;
     let key =
         installation.run(&["key", "create", "--org", "acme", "--name", "tester", "--scope", "owner", "--json"]).await;
-    let key: Value = serde_json::from_str(&key).expect("it prints JSON");
-    let key = key["key"].as_str().expect("it has a key").to_owned();
+    let key: Value = serde_json::from_str(&key).expect("the command prints JSON");
+    let key = key["key"].as_str().expect("the response contains the key").to_owned();
     let program = installation.serve().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/api");
     let mut command = Command::new(folder.join(".venv/bin/schemathesis"));
@@ -47,7 +47,8 @@ async fn the_api_matches_its_openapi_document() {
     command.args(["--exclude-operation-id", "delete_organization"]);
     command.current_dir(installation.folder()).stdin(Stdio::null()).kill_on_drop(true);
     command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
-    let output = timeout(TIMEOUT, command.output()).await.expect("it ends in time").expect("schemathesis starts");
+    let output =
+        timeout(TIMEOUT, command.output()).await.expect("the process ends in time").expect("schemathesis starts");
     let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{report}\n{}", installation.log());
     println!("{report}");

@@ -24,8 +24,8 @@ impl Provider {
     async fn start(origin: &str, port: &str) -> Self {
         let mut command = node_command("provider.mjs");
         command.args([port, &format!("{origin}/s/partner/oauth/callback")]);
-        let mut child = command.stderr(std::process::Stdio::inherit()).spawn().expect("node starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+        let mut child = command.stderr(std::process::Stdio::inherit()).spawn().expect("Node.js starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let listening = async {
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Some(issuer) = line.strip_prefix("listening on ") {
@@ -34,14 +34,14 @@ impl Provider {
             }
             panic!("the provider does not listen");
         };
-        let issuer = timeout(TIMEOUT, listening).await.expect("it listens in time");
+        let issuer = timeout(TIMEOUT, listening).await.expect("the server listens in time");
         Self { child, issuer, _output: lines }
     }
 
     /// Restarts the provider with a new signing key.
     async fn restart(mut self, origin: &str) -> Self {
-        self.child.kill().await.expect("it runs");
-        let (_, port) = self.issuer.rsplit_once(':').expect("it has a port");
+        self.child.kill().await.expect("the process is running");
+        let (_, port) = self.issuer.rsplit_once(':').expect("the issuer has a port");
         Self::start(origin, port).await
     }
 }
@@ -52,7 +52,7 @@ async fn start(options: &[&str], auth_type: &str) -> (Installation, ServeProcess
     let server = installation.serve().await;
     let provider = Provider::start(&server.origin, "0").await;
     let secret = installation.folder().join("secret");
-    std::fs::write(&secret, SECRET).expect("the folder takes files");
+    std::fs::write(&secret, SECRET).expect("the file is written");
     let secret = secret.to_str().expect("the folder's name is UTF-8");
     let create = ["oauth-config", "create", "login", "--org", "acme", "--issuer", &provider.issuer];
     let create = [&create[..], &["--client-id", "waypost", "--client-secret-file", secret], options].concat();

@@ -24,13 +24,13 @@ async fn a_form_survives_an_expired_session() {
 async fn play(scenario: &str) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
-    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("it prints the link");
-    let (_, path) = set_up.split_once("/setup").expect("it leads to the set-up");
-    let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("the set-up link is printed");
+    let (_, path) = set_up.split_once("/setup").expect("the link leads to the set-up");
+    let _turn = BROWSERS.acquire().await.expect("the semaphore stays open");
     let config = json!({
         "chromium": installed_browser().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots_folder(),
     });
-    let output = node_command(scenario).arg(config.to_string()).output().await.expect("node starts");
+    let output = node_command(scenario).arg(config.to_string()).output().await.expect("Node.js starts");
     let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{output_text}", output.status);
 }
@@ -41,6 +41,6 @@ async fn the_unit_tests_of_the_editor_pass() {
     let Browser { node, .. } = installed_browser();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/console/unit");
     let output = tokio::process::Command::new(node).arg("--test").current_dir(folder).output();
-    let output = output.await.expect("node starts");
+    let output = output.await.expect("Node.js starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

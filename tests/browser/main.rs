@@ -43,8 +43,7 @@ fn node_command(program: &str) -> Command {
 }
 
 fn installed_browser() -> waypost_testkit::Browser {
-    waypost_testkit::browser(Path::new(env!("CARGO_MANIFEST_DIR")))
-        .expect("the browser that the build script has found")
+    waypost_testkit::browser(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the build script found the browser")
 }
 
 fn folder() -> PathBuf {
@@ -58,7 +57,7 @@ fn screenshots_folder() -> PathBuf {
 
 /// Plays a scenario of the kind `platform` or `custom` against the server at `url`. `more` is passed to the scenario.
 async fn play_scenario(kind: &str, scenario: &str, installation: &Installation, url: String, more: Value) {
-    let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let _turn = BROWSERS.acquire().await.expect("the semaphore stays open");
     let mail = SimulatedUser::start("nobody@example.com", installation.mailbox.clone()).await;
     let mut config = json!({
         "chromium": installed_browser().chromium, "url": url, "mail": mail.origin, "screenshots": screenshots_folder(),
@@ -67,7 +66,7 @@ async fn play_scenario(kind: &str, scenario: &str, installation: &Installation, 
         config[name] = value.clone();
     }
     let mut command = node_command("run.mjs");
-    let output = command.args([kind, scenario, &config.to_string()]).output().await.expect("node starts");
+    let output = command.args([kind, scenario, &config.to_string()]).output().await.expect("Node.js starts");
     let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{kind} {scenario}: {}\n{output_text}", output.status);
     println!("screenshots are in {}", screenshots_folder().display());

@@ -14,10 +14,10 @@ async fn a_copied_url_continues_in_a_new_client() {
     installation.create_server("members", &["--auth-type", "platform_oauth"]).await;
     installation.create_server("hidden", &["--auth-type", "platform_oauth", "--sign-in", "on_connect"]).await;
     let server = installation.serve().await;
-    let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let _turn = BROWSERS.acquire().await.expect("the semaphore stays open");
     let config =
         json!({ "chromium": installed_browser().chromium, "url": server.origin, "screenshots": screenshots_folder() });
-    let output = node_command("public_page.mjs").arg(config.to_string()).output().await.expect("node starts");
+    let output = node_command("public_page.mjs").arg(config.to_string()).output().await.expect("Node.js starts");
     let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{output_text}\n{}", output.status, installation.log());
     println!("screenshots are in {}", screenshots_folder().display());

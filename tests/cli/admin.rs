@@ -131,7 +131,7 @@ async fn joins_are_listed_and_undone() {
     insta::assert_snapshot!(workspace.run_err(2, &["join", "undo", id]), @"error: Undo join joi_000000000001? The signed-in user loses the progress it added. Pass --yes to confirm; there is no terminal for a prompt.");
     let undone = workspace.run_json(&["join", "undo", id, "--yes"]);
     assert!(undone["undone_at"].is_string());
-    assert_eq!(workspace.run_json(&["join", "undo", id, "--yes"]), undone, "undoing again changes nothing");
+    assert_eq!(workspace.run_json(&["join", "undo", id, "--yes"]), undone, "a repeated undo changes nothing");
     let link = workspace.run_json(&["join", "link", "ann", "--server", "acme-docs", "--expires-in-hours", "2"]);
     let url = link["url"].as_str().unwrap();
     assert!(url.starts_with("http://localhost:8080/s/acme-docs/t/claim~ann~") && url.ends_with("/mcp"), "{url}");

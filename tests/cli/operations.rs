@@ -294,7 +294,7 @@ async fn a_file_from_an_older_version_is_compacted_once() {
     assert_eq!(found["status"], "warn", "{found:#}");
     assert!(found["advice"].as_str().unwrap().contains("waypost migrate --compact"), "{found:#}");
     workspace.run_ok(&["migrate"]);
-    assert!(space().is_some(), "only if it is asked for");
+    assert!(space().is_some(), "the database is compacted only on request");
     let args = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
     let mut serve =
         ServeProcess(workspace.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());

@@ -178,7 +178,7 @@ fn configured_keys_are_rotated_by_the_operator() {
     let both = rotate(&[("WAYPOST_SECRET_KEY", &new), ("WAYPOST_SECRET_KEY_PREVIOUS", &former)]);
     let result: Value = serde_json::from_str(&both.out).unwrap();
     assert_eq!((both.code, result), (0, json!({"new_key": false, "resealed": 1, "unreadable": 0})));
-    assert_eq!(workspace.key("secret.key").trim(), former, "the file is none of its business");
+    assert_eq!(workspace.key("secret.key").trim(), former, "the key file does not change");
     let (ok, found) = workspace.doctor();
     assert!(!ok && found.contains("neither the current nor the previous one"), "{found}");
     // Without any key, no secret can be opened.

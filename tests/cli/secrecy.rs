@@ -65,7 +65,7 @@ impl ServeProcess {
                     return rest.to_owned();
                 }
             }
-            panic!("it ended: {}", std::fs::read_to_string(&self.log).unwrap());
+            panic!("the process ended: {}", std::fs::read_to_string(&self.log).unwrap());
         };
         timeout(TIMEOUT, found).await.unwrap_or_else(|_| panic!("no {mark}"))
     }
@@ -79,7 +79,7 @@ impl ServeProcess {
     async fn stop(mut self) -> String {
         let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
-        let status = timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").unwrap();
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("the process ends in time").unwrap();
         let log = std::fs::read_to_string(&self.log).unwrap();
         assert!(status.success(), "{log}");
         log
@@ -120,7 +120,7 @@ async fn assert_no_secrets_logged(level: &str) {
         assert!(!find_leaks(&log, &[Secret::new("route", route)]).is_empty(), "{route}: {log}");
     }
     for secret in &visit.secrets {
-        assert!(secret.value.len() >= 8, "{secret:?} may stand anywhere");
+        assert!(secret.value.len() >= 8, "{secret:?} is too short to search for");
         let logged = format!("{log}{{\"message\":\"it is {}!\"}}\n", secret.value);
         assert_eq!(find_leaks(&logged, std::slice::from_ref(secret)).len(), 1, "{secret:?}");
     }

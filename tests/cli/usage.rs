@@ -9,7 +9,7 @@ fn version_and_help_succeed() {
     for command in ["serve", "walk", "walkthrough", "org", "user", "server", "key", "assignment", "migrate", "doctor"] {
         assert!(workspace.run_ok(&[command, "--help"]).contains("Usage: waypost"), "{command}");
     }
-    assert!(!workspace.path("waypost-data").exists(), "help must not make anything");
+    assert!(!workspace.path("waypost-data").exists(), "help must not create any files");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn unknown_and_invalid_settings_are_named() {
     workspace.write_file("waypost.toml", "secret_key = 'abc'\n");
     insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", &file]), @"error: invalid setting `secret_key` (from file DIR/waypost.toml): expected 32 bytes as 64 hexadecimal digits, for example from `openssl rand -hex 32`");
     insta::assert_snapshot!(workspace.run_err(1, &["org", "list", "--config", "gone.toml"]), @"error: cannot read the configuration file gone.toml: No such file or directory (os error 2)");
-    assert!(!workspace.path("waypost-data").exists(), "nothing may be made before the settings are right");
+    assert!(!workspace.path("waypost-data").exists(), "no files are created before the settings are valid");
 }
 
 #[test]

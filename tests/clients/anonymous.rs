@@ -20,7 +20,7 @@ struct DemoServer {
 impl DemoServer {
     fn start() -> Self {
         let folder = waypost_testkit::folder();
-        let log = std::fs::File::create(folder.path().join("log")).expect("the folder takes files");
+        let log = std::fs::File::create(folder.path().join("log")).expect("the file is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
         // The test must not inherit settings from the environment.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
@@ -37,10 +37,10 @@ impl DemoServer {
             .stderr(log)
             .spawn()
             .expect("the binary starts");
-        let mut output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let mut output = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let address = loop {
             let mut line = String::new();
-            let read = output.read_line(&mut line).expect("its output is text");
+            let read = output.read_line(&mut line).expect("the output is UTF-8");
             if let Some(address) = line.trim().strip_prefix("listening on ") {
                 break address.to_owned();
             }

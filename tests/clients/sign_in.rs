@@ -76,20 +76,20 @@ impl Run {
 
     /// Returns the line of JSON that the script prints at its end.
     async fn report(&mut self) -> Value {
-        let mut lines = BufReader::new(self.child.stdout.take().expect("its output is a pipe")).lines();
+        let mut lines = BufReader::new(self.child.stdout.take().expect("stdout is piped")).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await;
         if let Ok(Ok(Some(line))) = line {
             return serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line}", self.arguments));
         }
         let _ = self.child.start_kill();
         let mut stderr = String::new();
-        let _ = self.child.stderr.take().expect("its errors are a pipe").read_to_string(&mut stderr).await;
-        panic!("{} said nothing:\n{stderr}", self.arguments);
+        let _ = self.child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr).await;
+        panic!("{} printed nothing:\n{stderr}", self.arguments);
     }
 
     async fn kill(mut self) {
-        self.child.start_kill().expect("it runs");
-        self.child.wait().await.expect("it is a child");
+        self.child.start_kill().expect("the process is running");
+        self.child.wait().await.expect("the process can be waited for");
     }
 }
 
@@ -102,7 +102,7 @@ async fn play_case(case: Case) {
     installation.set_env("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
     installation.create_server("tour", &["--auth-type", "platform_oauth", "--sign-in", case.sign_in]).await;
     let state: PathBuf = installation.folder().join("client");
-    std::fs::create_dir(&state).expect("the folder takes folders");
+    std::fs::create_dir(&state).expect("the folder is created");
     let user = SimulatedUser::start("ada@example.com", installation.mailbox.clone()).await;
     let document = (case.registration == Registration::Document).then(|| documents.client_id(case.client));
 
@@ -118,24 +118,28 @@ async fn play_case(case: Case) {
     server.kill().await;
 
     let server = installation.serve().await;
-    assert_eq!(config["url"], format!("{}/s/tour/mcp", server.origin), "it is on the same port");
+    assert_eq!(config["url"], format!("{}/s/tour/mcp", server.origin), "the server uses the same port");
     config["run"] = json!("second");
     let second = Run::start(case.script, &config).report().await;
     assert_eq!(second["resumed"], first["at"], "{first} {second}");
     assert_eq!(second["completed"], true, "{second}");
-    assert_eq!(user.sign_ins(), 1, "what the client kept is enough");
+    assert_eq!(user.sign_ins(), 1, "the client's stored tokens are sufficient");
     assert_no_secret_logged(&installation, &user, &state);
-    assert_eq!(documents.fetch_count() > 0, case.registration == Registration::Document, "its id is what it was to be");
+    assert_eq!(
+        documents.fetch_count() > 0,
+        case.registration == Registration::Document,
+        "the document is fetched only if the client is identified by it"
+    );
     println!("{} {} {}: {first} {second}", case.client, case.era, case.sign_in);
 }
 
 /// Invariant 9: no secret of the user or the client is logged.
 fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, state: &Path) {
     let mut secrets = user.secrets();
-    assert!(secrets.len() >= 4, "a code by mail, two cookies, an authorization code: {}", secrets.len());
+    assert!(secrets.len() >= 4, "an email code, two cookies, an authorization code: {}", secrets.len());
     collect_tokens(state, &mut secrets);
     let log = installation.log();
-    assert!(log.contains("/oauth/token"), "the log tells what happened");
+    assert!(log.contains("/oauth/token"), "the log records the events");
     for secret in secrets {
         assert!(!log.contains(&secret), "{secret} is logged:\n{log}");
     }

@@ -31,7 +31,7 @@ impl SnippetFixture {
         installation.create_server(SLUG, &[]).await;
         let server = installation.serve().await;
         let response = reqwest::get(format!("{}/s/{SLUG}", server.origin)).await.expect("the page is served");
-        let page = response.text().await.expect("it is text");
+        let page = response.text().await.expect("the value is a string");
         let url = between(&page, "<code id=\"url\">", "<").to_owned();
         assert!(url.starts_with(&format!("{}/s/{SLUG}/t/pu_", server.origin)), "{url}");
         Self { home: waypost_testkit::folder(), page, url, _server: server, _installation: installation }
@@ -61,8 +61,8 @@ impl SnippetFixture {
     /// Saves a snippet into a file in the home folder.
     fn save(&self, file: &str, text: &str) {
         let path = self.home.path().join(file);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
-        std::fs::write(path, text).expect("the folder takes files");
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is created");
+        std::fs::write(path, text).expect("the file is written");
     }
 
     /// Replaces the home folder with an empty one.
@@ -87,7 +87,8 @@ impl SnippetFixture {
         command.env("NO_PROXY", "127.0.0.1,localhost").env("GEMINI_CLI_TRUST_WORKSPACE", "true");
         command.env("DISABLE_AUTOUPDATER", "1").env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null()).kill_on_drop(true);
-        let finished = timeout(TIMEOUT, command.output()).await.expect("it ends in time").expect("a shell");
+        let finished =
+            timeout(TIMEOUT, command.output()).await.expect("the process ends in time").expect("the shell starts");
         let output = String::from_utf8_lossy(&finished.stdout).into_owned();
         let error = String::from_utf8_lossy(&finished.stderr);
         assert!(finished.status.success(), "{line}: {}\n{output}\n{error}", finished.status);
@@ -195,7 +196,7 @@ async fn other_clients_get_the_documented_form() {
     ] {
         assert_eq!(&fixture.text(client, place), url, "{client}");
     }
-    let cursor = Url::parse(&fixture.links("cursor")[0]).expect("a URL");
+    let cursor = Url::parse(&fixture.links("cursor")[0]).expect("a valid URL");
     assert_eq!(
         (cursor.scheme(), cursor.host_str(), cursor.path()),
         ("cursor", Some("anysphere.cursor-deeplink"), "/mcp/install")
@@ -203,19 +204,20 @@ async fn other_clients_get_the_documented_form() {
     let query: Vec<_> = cursor.query_pairs().into_owned().collect();
     let config = BASE64.decode(query[1].1.as_bytes()).expect("base64");
     assert_eq!((query[0].0.as_str(), query[0].1.as_str(), query[1].0.as_str()), ("name", SLUG, "config"));
-    assert_eq!(serde_json::from_slice::<Value>(&config).expect("JSON"), json!({ "url": url }));
+    assert_eq!(serde_json::from_slice::<Value>(&config).expect("valid JSON"), json!({ "url": url }));
     for (link, scheme) in fixture.links("vs-code").iter().zip(["vscode", "vscode-insiders"]) {
-        let link = Url::parse(link).expect("a URL");
+        let link = Url::parse(link).expect("a valid URL");
         assert_eq!((link.scheme(), link.path()), (scheme, "mcp/install"));
         let query = percent_decode(link.query().expect("a query"));
         assert_eq!(
-            serde_json::from_str::<Value>(&query).expect("JSON"),
+            serde_json::from_str::<Value>(&query).expect("valid JSON"),
             json!({ "name": SLUG, "type": "http", "url": url })
         );
     }
     let added = fixture.text("vs-code", "Terminal");
-    let words = added.strip_prefix("code --add-mcp '").and_then(|rest| rest.strip_suffix('\'')).expect("one word");
-    assert_eq!(serde_json::from_str::<Value>(words).expect("JSON")["url"], *url);
+    let words =
+        added.strip_prefix("code --add-mcp '").and_then(|rest| rest.strip_suffix('\'')).expect("one quoted argument");
+    assert_eq!(serde_json::from_str::<Value>(words).expect("valid JSON")["url"], *url);
 }
 
 fn percent_decode(text: &str) -> String {

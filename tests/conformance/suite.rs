@@ -86,9 +86,9 @@ pub async fn authorize(arguments: &[&str], open_url: impl AsyncFnOnce(String)) -
     let mut command = command();
     command.args(["authorization", "--output-dir"]).arg(folder.path()).args(arguments).current_dir(folder.path());
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the suite starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let (mut output, mut address, mut open_url) = (String::new(), None, Some(open_url));
-    while let Some(line) = lines.next_line().await.expect("its output is text") {
+    while let Some(line) = lines.next_line().await.expect("the output is UTF-8") {
         output.push_str(&line);
         output.push('\n');
         if line.starts_with("Callback server started") {
@@ -99,7 +99,7 @@ pub async fn authorize(arguments: &[&str], open_url: impl AsyncFnOnce(String)) -
             address = Some(line);
         }
     }
-    let status = child.wait().await.expect("it is a child");
+    let status = child.wait().await.expect("the process can be waited for");
     Report { succeeded: status.success(), checks: read_checks(&folder), output }
 }
 
@@ -114,7 +114,7 @@ pub async fn required(revision: &str) -> Vec<String> {
 
 fn command() -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let suite = waypost_testkit::conformance(root).expect("the suite that the build script has found");
+    let suite = waypost_testkit::conformance(root).expect("the build script found the suite");
     let mut command = Command::new(suite.node);
     command.arg(suite.program).kill_on_drop(true);
     command

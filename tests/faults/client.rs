@@ -100,7 +100,7 @@ impl Client {
         let response = request.send().await.map_err(gone)?;
         let status = response.status().as_u16();
         let request_id = response.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
-        let body: Value = serde_json::from_slice(&response.bytes().await.map_err(gone)?).expect("an answer is JSON");
+        let body: Value = serde_json::from_slice(&response.bytes().await.map_err(gone)?).expect("the response is JSON");
         let result = &body["result"];
         if status == 200 && result.is_object() && result["isError"] != json!(true) {
             return Ok((result.clone(), request_id.unwrap_or_default()));
@@ -129,8 +129,11 @@ impl Client {
             .body(message("subscriptions/listen", &params));
         let mut response = request.send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
-        let first =
-            tokio::time::timeout(CALL_TIMEOUT, response.chunk()).await.expect("the stream begins").unwrap().unwrap();
+        let first = tokio::time::timeout(CALL_TIMEOUT, response.chunk())
+            .await
+            .expect("the stream starts in time")
+            .unwrap()
+            .unwrap();
         Stream { text: String::from_utf8(first.to_vec()).unwrap(), response }
     }
 

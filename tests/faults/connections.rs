@@ -108,7 +108,7 @@ async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
             wait_until_closed(more).await;
         }
         let closed = async { while metric(&diagnostics, "waypost_connections{port=\"main\"}").await > 2 {} };
-        timeout(TIMEOUT, closed).await.expect("the program has closed the connections");
+        timeout(TIMEOUT, closed).await.expect("the server closes the connections in time");
         assert_both_ports_respond(&program, &diagnostics).await;
     }
     assert!(metric(&diagnostics, "waypost_connections_closed_total{").await > 0);

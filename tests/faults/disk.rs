@@ -31,7 +31,7 @@ async fn assert_recovery(installation: &Installation, program: ServeProcess, dis
     load.wait_for(200).await;
     let fault = disk.fail(program.pid()).await;
     let mut users = load.finish().await;
-    assert!(users.iter().all(|user| user.is_pending), "nobody gets to the end");
+    assert!(users.iter().all(|user| user.is_pending), "no user completes the walkthrough");
     let walkthrough = json!({ "walkthrough_id": installation.walkthrough });
     // Reads of loaded data succeed, and every write fails.
     for _ in 0..20 {

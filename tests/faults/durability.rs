@@ -73,7 +73,7 @@ fn assert_synced_before_response(trace: &str, users: &[LoadUser]) {
         let written = of(Kind::Write).find(|event| event.data.contains(request.as_str()));
         let written = written.unwrap_or_else(|| panic!("{request} is not in the log"));
         let sent = of(Kind::Send).find(|event| event.data.contains(request.as_str()));
-        let sent = sent.unwrap_or_else(|| panic!("{request} has no answer"));
+        let sent = sent.unwrap_or_else(|| panic!("{request} has no response"));
         let synced = of(Kind::Sync).find(|event| event.begins > written.returns);
         let synced = synced.unwrap_or_else(|| panic!("{request} is not synced"));
         assert!(synced.returns < sent.begins, "{request}: {written:?}, {synced:?}, {sent:?}");

@@ -15,7 +15,7 @@ async fn assert_nothing_acknowledged_is_lost(installation: Installation) {
         load.wait_for(advances).await;
         program.kill().await;
         users = load.finish().await;
-        assert!(users.iter().any(|user| user.is_pending), "calls were under way");
+        assert!(users.iter().any(|user| user.is_pending), "calls were in progress");
         program = ServeProcess::start(&installation).await;
         let client = program.client();
         for user in &mut users {

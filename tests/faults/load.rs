@@ -81,7 +81,7 @@ impl LoadUser {
             stored.len()
         );
         let maximum = acknowledged_count + usize::from(self.is_pending);
-        assert!(stored.len() <= maximum, "{}: {} steps are stored, {maximum} were asked for", self.name, stored.len());
+        assert!(stored.len() <= maximum, "{}: {} steps are stored, {maximum} were requested", self.name, stored.len());
         self.acknowledged = stored;
         self.is_pending = false;
     }
@@ -143,7 +143,7 @@ impl Load {
                 self.more.notified().await;
             }
         };
-        timeout(TIMEOUT, reached).await.expect("the load gets on");
+        timeout(TIMEOUT, reached).await.expect("the load makes progress in time");
     }
 
     /// Waits until every user has stopped.
@@ -152,11 +152,11 @@ impl Load {
         let joined = async {
             let mut users = Vec::new();
             while let Some(user) = tasks.join_next().await {
-                users.push(user.expect("its expectations hold"));
+                users.push(user.expect("the user's task does not panic"));
             }
             users
         };
-        let mut users = timeout(TIMEOUT, joined).await.expect("the load ends");
+        let mut users = timeout(TIMEOUT, joined).await.expect("the load ends in time");
         users.sort_by_key(|user| user.name[5..].parse::<usize>().unwrap());
         users
     }

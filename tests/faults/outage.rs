@@ -41,7 +41,7 @@ async fn survives_outage(network: Network) {
     proxy.set(network);
     assert_nothing_stale(&client).await;
     let users = load.finish().await;
-    assert!(users.iter().any(|user| user.is_pending), "calls were under way");
+    assert!(users.iter().any(|user| user.is_pending), "calls were in progress");
     assert_eq!((client.get("/readyz").await, client.get("/healthz").await), (Some(503), Some(200)));
     assert_all_calls_fail(&client, &installation).await;
     let (cx, ops) = (Ctx::operator(), installation.ops().await);
@@ -57,7 +57,7 @@ async fn survives_outage(network: Network) {
         assignments::assign(&cx, &ops, organization, (server, walkthrough), AssignmentPatch::default()).await.unwrap();
         while client.tools().await.unwrap() == 0 {}
     };
-    timeout(TIMEOUT, back).await.expect("it is back without a new start");
+    timeout(TIMEOUT, back).await.expect("the server recovers without a restart");
     let mut users = users;
     for user in &mut users {
         user.compare_with_stored(&client).await;
@@ -76,7 +76,7 @@ async fn assert_nothing_stale(client: &Client) {
     loop {
         let elapsed = since.elapsed();
         match client.tools().await {
-            Ok(_) => assert!(elapsed < MAX_AGE, "what was offered {elapsed:?} ago is still served"),
+            Ok(_) => assert!(elapsed < MAX_AGE, "the tool list is still served after {elapsed:?}"),
             Err(failure) => {
                 assert!(failure.is_unavailable(), "{failure:?}");
                 break;
@@ -114,7 +114,7 @@ async fn lost_connections_are_replaced() {
     proxy.drop_silently(count as usize).await;
     drop(all);
     proxy.set(Network::Up);
-    db.read().await.expect("a new connection in time");
+    db.read().await.expect("a new connection is opened in time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,8 +67,10 @@ impl ServeProcess {
             }
             None
         };
-        let listening = timeout(TIMEOUT, listening).await.expect("it listens in time");
-        let Some(origin) = listening else { panic!("it does not listen: {}", std::fs::read_to_string(&log).unwrap()) };
+        let listening = timeout(TIMEOUT, listening).await.expect("the server listens in time");
+        let Some(origin) = listening else {
+            panic!("the server does not listen: {}", std::fs::read_to_string(&log).unwrap())
+        };
         Self { child, origin, log }
     }
 
@@ -91,7 +93,7 @@ impl ServeProcess {
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
         let status = timeout(TIMEOUT, self.child.wait()).await.unwrap().unwrap();
-        assert_eq!(status.code(), None, "it is killed and does not exit");
+        assert_eq!(status.code(), None, "the killed process does not exit");
     }
 
     /// Sends SIGTERM.
@@ -101,7 +103,7 @@ impl ServeProcess {
 
     /// Waits until the process exits.
     pub async fn exit(&mut self) -> ExitStatus {
-        timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").unwrap()
+        timeout(TIMEOUT, self.child.wait()).await.expect("the process ends in time").unwrap()
     }
 
     /// Returns the child of this process, if this process is a tracer.
@@ -151,6 +153,6 @@ pub async fn run_command(mut command: Command) -> CommandResult {
         tokio::try_join!(stdout.read_to_string(&mut output), stderr.read_to_string(&mut error)).unwrap();
         child.wait().await.unwrap()
     };
-    let status = timeout(TIMEOUT, all).await.expect("it ends in time");
+    let status = timeout(TIMEOUT, all).await.expect("the process ends in time");
     CommandResult { code: status.code(), output, error }
 }

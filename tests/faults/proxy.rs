@@ -73,7 +73,7 @@ async fn listen(
         }
         let open = match listener.take() {
             Some(open) => open,
-            None => TcpListener::bind(address).await.expect("the port is still free"),
+            None => TcpListener::bind(address).await.expect("the port is still available"),
         };
         tokio::select! {
             accepted = open.accept() => {

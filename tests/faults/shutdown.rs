@@ -32,7 +32,7 @@ async fn assert_clean_shutdown(installation: Installation) {
     assert!(started.elapsed() < LIMIT, "it took {:?}", started.elapsed());
     assert_eq!(status.code(), Some(0), "{}", program.log());
     for stream in streams {
-        let text = stream.read_all().await.expect("the stream ends as a response does");
+        let text = stream.read_all().await.expect("the stream ends with a complete response");
         assert!(text.contains("notifications/subscriptions/acknowledged"), "{text}");
         assert!(text.contains(r#""resultType":"complete""#), "{text}");
     }

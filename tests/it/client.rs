@@ -83,7 +83,7 @@ impl RawRequest {
         let response = self.app.send(request.body(Body::from(self.body)).unwrap()).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        let body = String::from_utf8(body.to_vec()).expect("answers are UTF-8");
+        let body = String::from_utf8(body.to_vec()).expect("responses are UTF-8");
         let response = HttpResponse { status, headers, json: serde_json::from_str(&body).ok(), body, app: self.app };
         let is_browser = self.headers.iter().any(|(name, value)| name == "accept" && value.contains("text/html"));
         response.check(self.path.ends_with("/mcp") && !is_head && !is_browser);
@@ -104,7 +104,7 @@ pub struct HttpResponse {
 impl HttpResponse {
     /// Checks the properties that all responses of the product share.
     fn check(&self, is_mcp: bool) {
-        assert!(self.headers.contains_key("x-request-id"), "every answer has the request's id");
+        assert!(self.headers.contains_key("x-request-id"), "every response has the request's ID");
         let lower = self.body.to_lowercase();
         for word in INTERNAL_TERMS {
             assert!(!lower.contains(word), "`{word}` in: {}", self.body);
@@ -308,7 +308,7 @@ impl ToolResult {
         let text = content[0]["text"].as_str().unwrap().to_owned();
         assert!(serde_json::from_str::<Value>(&text).is_err(), "text is never JSON: {text}");
         let structured = result["structuredContent"].clone();
-        assert!(!text.contains(&structured.to_string()), "nor a copy of it");
+        assert!(!text.contains(&structured.to_string()), "the text contains no copy of the structured content");
         assert_eq!(result["isError"] == true, structured["error"].is_object(), "{response}");
         let validator = &output_schemas().await[tool];
         if let Err(error) = validator.validate(&structured) {
@@ -325,7 +325,7 @@ impl ToolResult {
 
     /// Returns the error code. Panics if the call succeeded.
     pub fn error_code(&self) -> &str {
-        self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("no failure: {}", self.response))
+        self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("not an error: {}", self.response))
     }
 
     /// Returns the position of the current step and the percentage, such as `2/3 33 %`, or `completed 100 %`.

@@ -89,7 +89,7 @@ async fn clients_that_support_forms_get_a_form(app: App) {
     for capabilities in [json!({}), json!({ "elicitation": { "url": {} } }), json!({ "sampling": {} })] {
         assert_eq!(error_code(&call(&client, select_params(), capabilities).await), "email_required");
     }
-    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 0, "nobody is made by a question");
+    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 0, "a question does not create an end user");
     let mut accepted = select_params();
     accepted["inputResponses"] =
         json!({ "email": { "action": "accept", "content": { "email": " Anna@Example.com " } } });
@@ -123,7 +123,7 @@ async fn only_an_accepted_valid_email_counts(app: App) {
     let mut params = select_params();
     params["inputResponses"] = json!({ "other": { "action": "accept" } });
     let again = call(&client, params, json!({ "elicitation": {} })).await;
-    assert_eq!(again.result()["resultType"], "input_required", "an answer that is missing is asked for again");
+    assert_eq!(again.result()["resultType"], "input_required", "a missing answer is requested again");
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 0);
     app.finish().await;
 }
@@ -152,7 +152,7 @@ async fn an_email_does_not_identify_a_user(app: App) {
     let mut one = server.modern().with_handle(&first);
     one.play("next_walkthrough_step", json!({})).await.ok();
     let other = server.modern().call("select_walkthrough", begin).await;
-    assert_eq!(other.progress(), "1/3 0 %", "who types the same address is somebody else");
+    assert_eq!(other.progress(), "1/3 0 %", "a typed email address does not identify a user");
     assert_ne!(other.handle(), first);
     app.finish().await;
 }

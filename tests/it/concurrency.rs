@@ -37,13 +37,13 @@ async fn concurrent_clients_of_one_user_each_complete_a_step(app: App) {
     let mut completed: Vec<String> = clients.join_all().await.concat();
     completed.sort();
     completed.dedup();
-    assert_eq!(completed.len(), CLIENTS * CALLS, "each call completed a step of its own");
+    assert_eq!(completed.len(), CLIENTS * CALLS, "each call completed a different step");
     let status = server.modern().with_handle(&handle);
     let status = status.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["progress"]["completed"], CLIENTS * CALLS);
     let states: Vec<&str> =
         status.ok()["steps"].as_array().unwrap().iter().map(|step| step["state"].as_str().unwrap()).collect();
-    assert!(states[..CLIENTS * CALLS].iter().all(|state| *state == "completed"), "in order, without a gap");
+    assert!(states[..CLIENTS * CALLS].iter().all(|state| *state == "completed"), "in order, without gaps");
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, (CLIENTS * CALLS) as i64);
     app.finish().await;
 }

@@ -53,19 +53,23 @@ async fn writing_returns_a_progress_handle(app: App) {
     let first = other_org.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
     assert!(first.starts_with("wph_") && first.len() >= 4 + 26, "128 bits: {first}");
     let second = other_org.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
-    assert_ne!(first, second, "without a handle everybody is somebody else");
+    assert_ne!(first, second, "each call without a handle is from a new user");
     assert_eq!(count_end_users(&app).await, 2);
     let known = other_org.clone().with_handle(&first);
-    assert_eq!(known.call("next_walkthrough_step", json!({})).await.handle(), first, "each result that wrote gives it");
+    assert_eq!(
+        known.call("next_walkthrough_step", json!({})).await.handle(),
+        first,
+        "each result of a change contains the handle"
+    );
     let id =
         known.call("get_walkthrough_status", json!({ "walkthrough_id": INSTALL })).await.ok()["steps"][0]["id"].clone();
     let repeated = known.call("next_walkthrough_step", json!({ "current_step_id": id })).await;
-    assert_eq!(repeated.handle(), first, "also if it changed nothing");
+    assert_eq!(repeated.handle(), first, "a repeated call returns the handle");
     for tool in ["list_walkthroughs", "get_walkthrough_status"] {
         let read = known
             .call(tool, if tool == "list_walkthroughs" { json!({}) } else { json!({ "walkthrough_id": INSTALL }) });
         let read = read.await;
-        assert_eq!(read.handle(), first, "and if it only reads: {tool}");
+        assert_eq!(read.handle(), first, "a read call returns the handle: {tool}");
         assert!(read.message().contains(&format!("progress_handle: \"{first}\"")), "{tool}: {read}");
     }
     let personal = server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await;
@@ -125,7 +129,7 @@ async fn a_handle_expires_90_days_after_its_last_use(app: App) {
     assert_eq!(user.call("list_walkthroughs", json!({})).await.error_code(), "handle_unknown");
     app.stop().await;
     let deleted = waypost_ops::identity::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
-    assert_eq!((deleted, count_end_users(&app).await), (1, 1), "the handle goes, what its user did stays");
+    assert_eq!((deleted, count_end_users(&app).await), (1, 1), "the handle is deleted, the user's progress remains");
     app.finish().await;
 }
 
@@ -151,14 +155,22 @@ async fn credentials_have_a_fixed_precedence(app: App) {
     let by_session = session.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
     let by_handle = server.modern().call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
     let both = session.clone().with_handle(&by_handle);
-    assert_eq!(both.call("next_walkthrough_step", json!({})).await.handle(), by_handle, "a handle before a session");
+    assert_eq!(
+        both.call("next_walkthrough_step", json!({})).await.handle(),
+        by_handle,
+        "a handle takes precedence over a session"
+    );
     let mut personal = session.clone().at_host("localhost", "/s/acme/t/ann/mcp");
     personal.handle = Some(by_handle.clone());
     let next = personal.call("next_walkthrough_step", json!({})).await;
-    assert_eq!(next.error_code(), "no_active_walkthrough", "a tracking id before everything: Ann has begun nothing");
+    assert_eq!(
+        next.error_code(),
+        "no_active_walkthrough",
+        "a tracking ID takes precedence: Ann has not started anything"
+    );
     personal.handle = Some("wph_unknown".to_owned());
     let select = personal.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await;
-    assert_eq!(select.progress(), "1/3 0 %", "so a handle is not even looked at");
+    assert_eq!(select.progress(), "1/3 0 %", "the handle is ignored");
     let listed = session.with_handle(&by_session).call("list_walkthroughs", json!({})).await;
     assert_eq!(listed.ok()["walkthroughs"][0]["progress_percent"], 0);
     assert_eq!(count_end_users(&app).await, 3);
@@ -187,9 +199,9 @@ async fn credentials_of_one_server_are_unknown_on_another(app: App) {
     assert_eq!(other.error_code(), "no_active_walkthrough");
     other_org.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
     let anns = app.count("SELECT count(*) FROM end_users WHERE tracking_id = 'ann'").await;
-    assert_eq!(anns, 2, "one Ann in each organisation, on whichever server of it");
+    assert_eq!(anns, 2, "one end user per organisation, on all its servers");
     other_org.personal("Ann").call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
-    assert_eq!(count_end_users(&app).await, 4, "capitals tell people apart");
+    assert_eq!(count_end_users(&app).await, 4, "tracking IDs are case-sensitive");
     app.finish().await;
 }
 
@@ -199,7 +211,7 @@ async fn a_session_is_signed_and_expires_after_30_days() {
     let server = set_up(&app).await;
     let client = server.legacy("2025-06-18").connect().await;
     let session = client.session.clone().unwrap();
-    assert!(session.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "visible ASCII");
+    assert!(session.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "the session ID is visible ASCII");
     let mut changed = session.clone();
     changed.replace_range(0..1, if session.starts_with('A') { "B" } else { "A" });
     for forged in [changed.as_str(), "x", "", "a.b", &session[..session.len() - 1], &session.to_uppercase()] {
@@ -224,7 +236,7 @@ async fn a_session_is_signed_and_expires_after_30_days() {
     "#);
     let note = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }).to_string();
     let note = app.post(&server.path(), note).header("mcp-session-id", &session).send().await;
-    assert_eq!(note.status, 404, "a notification of a session that is gone");
+    assert_eq!(note.status, 404, "a notification for an expired session");
     app.finish().await;
 }
 
@@ -235,7 +247,11 @@ async fn a_session_determines_the_revision() {
     let client = server.legacy("2025-11-25").connect().await;
     let batch = json!([{ "jsonrpc": "2.0", "id": 1, "method": "ping" }]).to_string();
     let post = app.post(&server.path(), batch).header("mcp-session-id", &client.session.clone().unwrap());
-    assert_eq!(post.send().await.status_and_code(), (400, -32_600), "2025-11-25 has no batches, header or not");
+    assert_eq!(
+        post.send().await.status_and_code(),
+        (400, -32_600),
+        "2025-11-25 has no batches, with or without the header"
+    );
     client.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
     let row = "SELECT client_name || ' ' || client_version || ' ' || protocol_version FROM client_sessions";
     assert_eq!(app.query_lines(row).await, "tester 1.2 2025-11-25");

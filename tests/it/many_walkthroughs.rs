@@ -30,7 +30,7 @@ async fn lists_over_200_walkthroughs_are_paginated() {
     let (found, next) = list_titles(&user, json!({ "query": "GUIDE 201" })).await;
     assert_eq!((found.len(), &found[..2]), (200, &["Guide 201".to_owned(), "Guide 000".to_owned()][..]), "ranked");
     let (found, end) = list_titles(&user, json!({ "query": "GUIDE 201", "cursor": next })).await;
-    assert_eq!((found.len(), end), (3, Value::Null), "and in pages");
+    assert_eq!((found.len(), end), (3, Value::Null), "search results are paginated");
     let text = user.call("list_walkthroughs", json!({})).await.text;
     assert!(text.contains("There are more: call list_walkthroughs again with cursor"), "{}", &text[text.len() - 200..]);
     assert_eq!(user.list_tools().await.len(), 5);
@@ -43,6 +43,6 @@ async fn lists_over_200_walkthroughs_are_paginated() {
     let complete = json!({ "ref": { "type": "ref/resource", "uri": "walkthrough://{walkthrough_id}/steps/{step_id}" },
         "argument": { "name": "walkthrough_id", "value": "" } });
     let values = user.send("completion/complete", complete).await;
-    assert_eq!(values.result()["completion"]["values"].as_array().unwrap().len(), 100, "the most there may be");
+    assert_eq!(values.result()["completion"]["values"].as_array().unwrap().len(), 100, "the maximum number of values");
     app.finish().await;
 }

@@ -70,7 +70,7 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
     assert_eq!(
         user.call("select_walkthrough", new_attempt).await.error_code(),
         "confirmation_required",
-        "it has progress: 100 %"
+        "progress is 100 %"
     );
     let new_attempt = json!({ "walkthrough_id": SLUG, "resume_if_exists": false, "confirm": true });
     let new_attempt = user.play("select_walkthrough", new_attempt).await;
@@ -78,7 +78,7 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
     assert_eq!(new_attempt.progress(), "1/2 0 %");
     assert!(new_attempt.message().starts_with(replaced) && new_attempt.text.contains(replaced), "{new_attempt}");
     assert_eq!(new_attempt.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
-    assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "the old attempt is history");
+    assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "the old attempt is in the history");
     assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1);
     app.finish().await;
 }
@@ -91,7 +91,7 @@ async fn steps_can_be_completed_in_any_order(app: App) {
     let current = user.call("get_current_step", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!((current.progress().as_str(), &current.ok()["progress"]["status"]), ("1/3 0 %", &json!("not_started")));
     let last = user.call("complete_step", done(guide.step("Run").await)).await;
-    assert_eq!(last.progress(), "1/3 33 %", "it starts the walkthrough, and the first step is still to do");
+    assert_eq!(last.progress(), "1/3 33 %", "the walkthrough is started, and the first step is not completed");
     let steps = user.call("get_walkthrough_steps", json!({ "walkthrough_id": SLUG })).await;
     let steps = steps.ok()["steps"].as_array().unwrap().clone();
     let states: Vec<&str> = steps.iter().map(|step| step["state"].as_str().unwrap()).collect();
@@ -122,19 +122,19 @@ async fn a_reset_closes_the_attempt_and_keeps_the_history(app: App) {
         );
     }
     let asked = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!(asked.error_code(), "confirmation_required", "as if it were false");
+    assert_eq!(asked.error_code(), "confirmation_required", "same as false");
     let confirmed = json!({ "walkthrough_id": SLUG, "confirm": true });
     let reset = user.call("reset_walkthrough_progress", confirmed.clone()).await;
     assert_eq!((&reset.ok()["reset"], reset.handle()), (&json!(true), user.handle.clone().unwrap()));
     let next = format!("select_walkthrough(walkthrough_id: {}, progress_handle: ", reset.structured["walkthrough_id"]);
     for text in [reset.message(), &reset.text] {
         assert!(text.starts_with("The progress in \"Install Acme\" is reset; its history is kept. Call "), "{text}");
-        assert!(text.contains(&next) && text.contains("list_walkthroughs"), "what can follow: {text}");
+        assert!(text.contains(&next) && text.contains("list_walkthroughs"), "the next options: {text}");
     }
     assert_eq!(user.call("reset_walkthrough_progress", confirmed).await.error_code(), "no_progress");
     let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["progress"]["status"], "not_started");
-    assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1, "history stays");
+    assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1, "the history is kept");
     assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "1/2 0 %");
     app.finish().await;
 }
@@ -159,7 +159,7 @@ async fn a_new_version_applies_only_on_request(app: App) {
     let newer = "A newer version (2) exists; select_walkthrough with use_version \"latest\" moves to it.";
     assert!(next.message().starts_with(newer) && next.text.contains(newer), "{next}");
     let resumed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!(resumed.ok()["walkthrough"]["version"], 1, "started is the default");
+    assert_eq!(resumed.ok()["walkthrough"]["version"], 1, "the started version is the default");
     let latest = json!({ "walkthrough_id": SLUG, "use_version": "latest" });
     let moved = user.play("select_walkthrough", latest.clone()).await;
     assert_eq!((moved.progress().as_str(), &moved.ok()["step"]["title"]), ("1/4 25 %", &json!("Check")));
@@ -172,7 +172,7 @@ async fn a_new_version_applies_only_on_request(app: App) {
     }
     guide.publish(&["Check", "Download", "Run", "Tidy", "Enjoy"]).await;
     let completed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!(completed.progress(), "completed 100 %", "completed is not taken away");
+    assert_eq!(completed.progress(), "completed 100 %", "completed stays completed");
     let onwards = user.play("select_walkthrough", latest).await;
     assert_eq!((onwards.progress().as_str(), &onwards.ok()["step"]["title"]), ("5/5 80 %", &json!("Enjoy")));
     assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1, "in a new attempt");
@@ -188,7 +188,7 @@ async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
     guide.publish(&["Download", "Mount the disk", "Run"]).await;
     guide.withdraw(1, "It formats the wrong disk.").await;
     let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
-    assert_eq!(status.ok()["steps"][1]["title"], "Mount the disk", "nobody is shown a withdrawn step");
+    assert_eq!(status.ok()["steps"][1]["title"], "Mount the disk", "a withdrawn step is not shown");
     let next = user.play("next_walkthrough_step", json!({ "current_step_id": at })).await;
     assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
     assert_eq!(next.ok()["step"]["title"], "Mount the disk");
@@ -215,7 +215,7 @@ async fn moving_to_a_new_version_keeps_completed_steps(app: App) {
     assert_eq!(
         seen,
         ["3/3 66 %", "1/2 50 %", "2/3 33 %", "1/2 0 %", "1/2 0 %"],
-        "a step that was deleted and written anew is another one"
+        "a step that was deleted and created again is a new step"
     );
     app.finish().await;
 }
@@ -245,7 +245,7 @@ async fn the_handle_of_a_deleted_user_is_unknown(app: App) {
     assert_eq!(
         ann.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(),
         "1/3 0 %",
-        "Ann anew"
+        "Ann starts again"
     );
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     app.finish().await;
@@ -267,7 +267,11 @@ async fn a_deleted_walkthrough_is_hidden_and_continues_after_restore(app: App) {
     guide.delete().await;
     let gone = user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(gone.error_code(), "walkthrough_not_found");
-    assert_eq!(user.play("next_walkthrough_step", json!({})).await.progress(), "completed 100 %", "the only one left");
+    assert_eq!(
+        user.play("next_walkthrough_step", json!({})).await.progress(),
+        "completed 100 %",
+        "the only remaining walkthrough"
+    );
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "progress is kept");
     guide.restore().await;
     assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "2/2 50 %");
@@ -287,7 +291,7 @@ async fn a_deleted_user_with_a_session_starts_again(app: App) {
     let again = session.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(again.progress(), "1/3 0 %");
     assert!(again.message().starts_with("Started \"Install Acme\"."), "{again}");
-    assert_eq!(again.handle(), handle, "the session stands for the same handle");
+    assert_eq!(again.handle(), handle, "the session identifies the same user as the handle");
     assert_ne!(query_id(&app, "SELECT id FROM end_users").await, id.to_string());
     app.finish().await;
 }

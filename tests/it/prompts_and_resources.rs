@@ -44,7 +44,7 @@ async fn the_outline_is_a_resource() {
     assert_snapshot!(app.redact(&listed.result()["resources"].to_string()), @r#"[{"uri":"walkthrough://wt:1","name":"install-acme","title":"Install Acme","description":"How to install it.","mimeType":"text/markdown"}]"#);
     let uri = listed.result()["resources"][0]["uri"].clone();
     let read = user.send("resources/read", json!({ "uri": uri })).await;
-    assert_eq!(read.result()["cacheScope"], "public", "the same for everybody");
+    assert_eq!(read.result()["cacheScope"], "public", "the same for all users");
     assert_snapshot!(app.redact(read.result()["contents"][0]["text"].as_str().unwrap()), @r"
     # Install Acme
 
@@ -79,7 +79,7 @@ async fn completed_and_current_steps_are_resources() {
     let guide = outline.ok()["walkthrough"]["id"].clone();
     let ids: Vec<String> =
         outline.ok()["steps"].as_array().unwrap().iter().map(|step| step["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(read_step(&ann, &guide, &ids[0]).await.0, -32_602, "not begun");
+    assert_eq!(read_step(&ann, &guide, &ids[0]).await.0, -32_602, "not started");
     ann.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     ann.call("next_walkthrough_step", json!({})).await.ok();
     let codes = [
@@ -89,8 +89,8 @@ async fn completed_and_current_steps_are_resources() {
     ];
     assert_eq!(codes[0], (0, "# Download\n\nDownload it.\n".to_owned()), "completed");
     assert_eq!(codes[1], (0, "# Unpack\n\nUnpack it.\n".to_owned()), "current");
-    assert_eq!(codes[2].0, -32_602, "still to come");
-    assert_eq!(read_step(&server.personal("bob"), &guide, &ids[0]).await.0, -32_602, "not Bob's");
+    assert_eq!(codes[2].0, -32_602, "not reached yet");
+    assert_eq!(read_step(&server.personal("bob"), &guide, &ids[0]).await.0, -32_602, "not completed by Bob");
     assert_eq!(read_step(&server.modern(), &guide, &ids[0]).await.0, -32_602, "nobody's");
     for uri in
         ["walkthrough://install-acme", "walkthrough://", "walkthrough://wt_x/steps/", "WALKTHROUGH://x", "http://x", ""]
@@ -104,9 +104,9 @@ async fn completed_and_current_steps_are_resources() {
     let mut session = server.legacy("2025-11-25").connect().await;
     session.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     let uri = json!({ "uri": format!("walkthrough://{}/steps/{}", guide.as_str().unwrap(), ids[0]) });
-    assert_eq!(session.send("resources/read", uri.clone()).await.error_code(), 0, "by the session");
+    assert_eq!(session.send("resources/read", uri.clone()).await.error_code(), 0, "identified by the session");
     session.session = None;
-    assert_eq!(session.send("resources/read", uri).await.error_code(), -32_002, "the code of that era");
+    assert_eq!(session.send("resources/read", uri).await.error_code(), -32_002, "the error code of the legacy era");
     app.stop().await;
     app.execute("DELETE FROM tool_calls WHERE tool = 'resources/read'").await;
     app.finish().await;

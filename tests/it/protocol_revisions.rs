@@ -42,7 +42,7 @@ async fn invalid_bodies_are_rejected() {
     let mut seen = String::new();
     for body in ["", "{", "hello", "\"text\"", "42", "null", "{}", "[1", "\u{feff}{}"] {
         let response = app.post(&server.path(), body).send().await;
-        assert_eq!(response.json().get("id"), None, "no id is known");
+        assert_eq!(response.json().get("id"), None, "the request's ID is not known");
         seen.push_str(&summarize(&format!("{body:?}"), &response));
     }
     let bytes = app.post(&server.path(), b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}".to_vec()).send().await;
@@ -120,7 +120,11 @@ async fn only_2025_03_26_accepts_batches() {
     "#);
     let responses = app.post(&server.path(), batch.to_string()).send().await;
     let responses = responses.json();
-    assert_eq!((&responses[0]["id"], &responses[1]["id"]), (&json!(7), &json!("b")), "each under its own id");
+    assert_eq!(
+        (&responses[0]["id"], &responses[1]["id"]),
+        (&json!(7), &json!("b")),
+        "each response has its request's ID"
+    );
     assert!(responses[1]["result"]["tools"].is_array());
     app.finish().await;
 }
@@ -151,7 +155,7 @@ async fn initialize_negotiates_a_revision() {
     ] {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
         let response = app.post(&server.path(), body.to_string()).send().await;
-        assert_eq!(response.header("mcp-session-id"), None, "no session for a failure: {what}");
+        assert_eq!(response.header("mcp-session-id"), None, "no session for an error: {what}");
         seen.push_str(&summarize(what, &response));
     }
     assert_snapshot!(seen, @r#"

@@ -97,7 +97,7 @@ async fn the_page_is_served_on_every_url_of_the_server() {
     let head = app.request(Method::HEAD, "/s/acme").header("accept", HTML).send().await;
     assert_eq!((head.status.as_u16(), head.body.as_str()), (200, ""));
     let program = app.request(Method::GET, "/s/acme").header("accept", "*/*").send().await;
-    assert!(program.body.contains("<h1>"), "the page's own address has nothing else to give");
+    assert!(program.body.contains("<h1>"), "the page URL has only HTML");
     for (host, path) in [("localhost", "/s/acme"), ("localhost", "/s/acme/"), ("acme.localhost", "/")] {
         assert_eq!(app.post(path, "{}").header("host", host).send().await.status, 404, "POST {path}");
     }
@@ -177,8 +177,8 @@ async fn the_page_shows_the_server_walkthroughs_and_clients() {
     assert!(url.starts_with("https://way.example/s/guide/t/pu_"), "{url}");
     assert!(page.body.contains(&format!("claude mcp add --transport http guide {url}")));
     assert!(page.body.contains(&format!("[mcp_servers.guide]\nurl = &#34;{url}&#34;")), "{}", page.body);
-    assert!(page.body.matches(&url).count() > 10, "each client has the personal URL");
-    assert!(!page.body.contains("https://way.example/s/guide/mcp"), "and none the plain one");
+    assert!(page.body.matches(&url).count() > 10, "each client's snippet has the personal URL");
+    assert!(!page.body.contains("https://way.example/s/guide/mcp"), "no snippet has the plain URL");
     assert!(!page.body.contains("works only on this machine") && !page.body.contains("connects from the cloud"));
     server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
     let page = page_request(&app, "guide.way.example", "/").send().await;
@@ -263,12 +263,12 @@ async fn responses_keep_the_personal_url_private() {
     }
     for path in ["/s/acme/mcp", "/s/acme/t/ann/mcp"] {
         let mcp = page_request(&app, "way.example", path).header("origin", "https://way.example").send().await;
-        assert_eq!(mcp.header("access-control-allow-origin"), None, "the MCP address has CORS, its page has not");
+        assert_eq!(mcp.header("access-control-allow-origin"), None, "the MCP endpoint has CORS, its page does not");
         assert_eq!(mcp.header("cache-control"), Some("no-store"));
     }
     server.set(ServerSettings { public_page_indexed: Some(true), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
-    assert_eq!(page.header("x-robots-tag"), Some("noarchive"), "an archive would share one visitor's URL");
+    assert_eq!(page.header("x-robots-tag"), Some("noarchive"), "an archive would publish one visitor's URL");
     assert!(!page.body.contains("noindex") && page.body.contains("data-nosnippet"), "{}", page.body);
     app.finish().await;
 }
@@ -302,7 +302,7 @@ async fn a_former_slug_shows_the_current_url() {
     let handed_over = given[1].split(';').next().unwrap();
     let current = page_request(&app, "way.example", "/s/rockets").header("cookie", handed_over).send().await;
     assert_eq!(shown_url(&current), shown_url(&page));
-    assert_eq!(current.headers.get_all("set-cookie").iter().count(), 1, "it is kept at the present path from now on");
+    assert_eq!(current.headers.get_all("set-cookie").iter().count(), 1, "the cookie is set again for the new path");
     // A visitor who already has a personal URL for the current slug keeps it.
     let own = page_request(&app, "way.example", "/s/rockets").send().await;
     assert_ne!(shown_id(&own), shown_id(&earlier_page));
@@ -346,7 +346,7 @@ async fn the_page_is_small_and_rate_limited() {
             break;
         }
     }
-    let rejected = rejected.expect("a client that asks without end is refused");
+    let rejected = rejected.expect("a client with too many requests is rejected");
     assert_eq!(rejected.status, 429);
     assert!(rejected.header("retry-after").is_some() && rejected.body.contains("Too many requests"));
     app.finish().await;
@@ -389,7 +389,7 @@ async fn settings_are_available_in_the_api_and_console() {
 async fn the_page_shows_the_logo_of_the_organisation() {
     let (app, server) = set_up(https_setup()).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
-    assert!(!page.body.contains("<img"), "there is none yet");
+    assert!(!page.body.contains("<img"), "there is no logo yet");
     assert_eq!(page_request(&app, "way.example", "/s/acme/logo.png").send().await.status, 404);
     let png = data_encoding::BASE64
         .decode(b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -409,6 +409,6 @@ async fn the_page_shows_the_logo_of_the_organisation() {
             (200, &"image/png".parse().unwrap())
         );
     }
-    assert_eq!(page_request(&app, "way.example", "/logo.png").send().await.status, 404, "HOST itself has none");
+    assert_eq!(page_request(&app, "way.example", "/logo.png").send().await.status, 404, "the HOST itself has no page");
     app.finish().await;
 }

@@ -94,7 +94,7 @@ async fn unproven_identities_share_the_limit_of_their_address() {
     app.advance_clock(60_000).await;
     let address = |n: usize| format!("198.51.{}.{}:4711", n / 250, n % 250);
     let many = send_many(|n| list_request(&server.personal("ann")).header("x-forwarded-for", &address(n))).await;
-    assert_eq!(count_accepted(&many), 5, "one identity counts for itself at every address");
+    assert_eq!(count_accepted(&many), 5, "one identity has its own limit at every IP address");
     app.finish().await;
 }
 
@@ -109,7 +109,7 @@ async fn a_session_with_progress_has_its_own_limit(app: App) {
     assert_eq!(
         count_accepted(&send_many(|n| list_request(&sessions[n % 5])).await),
         5,
-        "new sessions are their address"
+        "new sessions share the limit of their IP address"
     );
     app.advance_clock(60_000).await;
     for session in &sessions {
@@ -122,9 +122,17 @@ async fn a_session_with_progress_has_its_own_limit(app: App) {
         "four times the limit of one caller"
     );
     app.advance_clock(60_000).await;
-    assert_eq!(count_accepted(&send_many(|_| list_request(&sessions[0])).await), 5, "each counts for itself");
-    assert_eq!(list_request(&sessions[1]).send().await.status, 200, "and takes nothing from the others");
-    assert_eq!(count_accepted(&send_many(|_| list_request(&server.modern())).await), 5, "nor from those who are new");
+    assert_eq!(count_accepted(&send_many(|_| list_request(&sessions[0])).await), 5, "each session has its own limit");
+    assert_eq!(
+        list_request(&sessions[1]).send().await.status,
+        200,
+        "one session does not use up the limit of the others"
+    );
+    assert_eq!(
+        count_accepted(&send_many(|_| list_request(&server.modern())).await),
+        5,
+        "one session does not use up the limit of new users"
+    );
     // Another replica, or this one after a restart, recognises them after their first call.
     app.finish().await;
 }
@@ -148,11 +156,11 @@ async fn new_end_users_per_address_are_limited(app: App) {
         app.advance_clock(1_000).await;
     }
     assert_eq!(users(&app).await, 8);
-    assert_eq!(first.call("next_walkthrough_step", json!({})).await.progress(), "2/3 33 %", "users of before continue");
+    assert_eq!(first.call("next_walkthrough_step", json!({})).await.progress(), "2/3 33 %", "existing users continue");
     let params = json!({ "name": "select_walkthrough", "arguments": { "walkthrough_id": "install-acme" } });
     let other = server.modern().request("tools/call", params).header("x-forwarded-for", "198.51.100.1").send().await;
     app.count_call();
-    assert_eq!(other.result()["isError"], json!(false), "another address has its own limit: {other}");
+    assert_eq!(other.result()["isError"], json!(false), "another IP address has its own limit: {other}");
     app.advance_clock(3_600_000 / 8).await;
     assert_eq!(select(&server.modern()).await.progress(), "1/3 0 %", "one more after an eighth of an hour");
     assert_eq!(users(&app).await, 10);
@@ -225,7 +233,7 @@ async fn requests_other_than_calls_are_limited() {
 async fn requests_outside_mcp_are_limited_per_address() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;
     let server = set_up(&app).await;
-    assert_eq!(list_request(&server.modern()).send().await.status, 200, "the server is in memory from now on");
+    assert_eq!(list_request(&server.modern()).send().await.status, 200, "the server is now cached");
     let paths =
         ["/s/unknown/mcp", "/s/acme/sse", "/login", "/.well-known/oauth-authorization-server/s/acme", "/nowhere"];
     for path in paths {
@@ -253,7 +261,7 @@ async fn all_requests_except_mcp_and_probes_share_a_limit() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;
     let server = set_up(&app).await;
     create_sign_in_server(&app, "secure").await;
-    assert_eq!(list_request(&server.modern()).send().await.status, 200, "the server is in memory from now on");
+    assert_eq!(list_request(&server.modern()).send().await.status, 200, "the server is now cached");
     for _ in 0..12_000 {
         app.request(Method::GET, "/nowhere").send().await;
     }
@@ -327,14 +335,18 @@ async fn forged_forwarded_entries_are_ignored() {
     for broken in ["unknown", "", "_hidden", "198.51.100.7:port"] {
         let forged = |n: usize| format!("203.0.{}.{}, {broken}, 192.0.2.9", n / 250, n % 250);
         let responses = send_many(|n| list_request(&server.modern()).header("x-forwarded-for", &forged(n))).await;
-        assert_eq!(count_accepted(&responses), 5, "{broken:?}: the peer's address counts");
+        assert_eq!(count_accepted(&responses), 5, "{broken:?}: the peer's IP address is used");
         app.advance_clock(60_000).await;
     }
     for entry in ["198.51.100.7:PORT", "[2001:db8::7]:PORT", "198.51.100.7"] {
         let forged = |n: usize| format!("203.0.{}.{}, {}", n / 250, n % 250, entry.replace("PORT", &n.to_string()));
         let responses = send_many(|n| list_request(&server.modern()).header("x-forwarded-for", &forged(n))).await;
-        assert_eq!(count_accepted(&responses), 5, "{entry}: the entry of the proxy counts");
-        assert_eq!(list_request(&server.modern()).send().await.status, 200, "{entry}: and not the peer");
+        assert_eq!(count_accepted(&responses), 5, "{entry}: the proxy's entry is used");
+        assert_eq!(
+            list_request(&server.modern()).send().await.status,
+            200,
+            "{entry}: the peer's IP address is not used"
+        );
         app.advance_clock(60_000).await;
     }
     app.finish().await;
@@ -375,7 +387,7 @@ async fn a_body_over_1_mib_is_rejected_on_every_route() {
         assert_eq!(status(Body::from(vec![b'a'; 1_048_577])).await, 413, "{path}");
         if path != "/nowhere" && !path.starts_with("/o/") {
             let pieces = (0..17).map(|_| Ok::<_, std::io::Error>(vec![b'a'; 65_536]));
-            assert_eq!(status(Body::from_stream(futures::stream::iter(pieces))).await, 413, "{path}, in pieces");
+            assert_eq!(status(Body::from_stream(futures::stream::iter(pieces))).await, 413, "{path}, in chunks");
         }
     }
     app.finish().await;

@@ -62,7 +62,11 @@ async fn each_call_is_recorded(app: App) {
     list_walkthroughs {"progress_handle":"…"} handle_unknown 0 - 2025-06-18
     "#) }
     assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE duration_us <= 0").await, 0);
-    assert_eq!(app.count("SELECT count(DISTINCT request_id) FROM tool_calls").await, 10, "each has its request's id");
+    assert_eq!(
+        app.count("SELECT count(DISTINCT request_id) FROM tool_calls").await,
+        10,
+        "each row has the ID of its request"
+    );
     const EVENTS: &str = "SELECT kind FROM walkthrough_events ORDER BY created_at, id";
     assert_eq!(app.query_lines(EVENTS).await, "started\nstep_completed\nreset");
     app.finish().await;
@@ -75,7 +79,7 @@ async fn an_advance_is_recorded_in_the_same_transaction(app: App) {
     for (tool, rows) in [("select_walkthrough", 1), ("next_walkthrough_step", 2), ("next_walkthrough_step", 3)] {
         user.play(tool, json!({ "walkthrough_id": SLUG })).await.ok();
         let recorded = app.count("SELECT count(*) FROM tool_calls WHERE outcome = 'ok'").await;
-        assert_eq!(recorded, rows, "the row is there with the answer");
+        assert_eq!(recorded, rows, "the row is written before the response");
     }
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 2);
     assert_eq!(app.count("SELECT count(*) FROM walkthrough_events").await, 4);

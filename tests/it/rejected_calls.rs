@@ -20,7 +20,7 @@ async fn list_rejected_calls(app: &App, org: &crate::app::Org, query: &str) -> V
     response.assert_status(200);
     let text = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
     let items = response.json()["items"].as_array().unwrap().clone();
-    assert!(app.count("SELECT count(*) FROM tool_calls").await == 0, "none reached a tool");
+    assert!(app.count("SELECT count(*) FROM tool_calls").await == 0, "no call reached a tool");
     items
         .iter()
         .map(|item| (text(item, "server_name"), text(item, "reason"), item["count"].as_i64().unwrap()))
@@ -56,7 +56,7 @@ async fn rejected_calls_are_counted_by_server_and_reason(app: App) {
     assert_eq!(
         list_rejected_calls(&app, &server.org, &minute).await,
         [row("acme", "unauthorized", 2)],
-        "one minute of two"
+        "one of two minutes"
     );
     let later = format!("?from={}&to={}", first.plus(86_400_000).rfc3339(), first.plus(86_400_001).rfc3339());
     assert_eq!(list_rejected_calls(&app, &server.org, &later).await, []);

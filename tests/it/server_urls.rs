@@ -82,7 +82,7 @@ async fn a_server_has_a_path_url_and_a_virtual_host_url() {
                            /s/acme/mcp                421
     ");
     let none = app.post("/s/acme/mcp", "{}").without("host").send().await;
-    assert_eq!(none.status, 421, "a request without a host is for nobody");
+    assert_eq!(none.status, 421, "a request without a host is rejected");
     app.finish().await;
 }
 
@@ -117,10 +117,10 @@ async fn only_the_host_of_a_non_loopback_public_url_is_served() {
         assert_eq!(ping(&app, host, path).await.status, status, "{host}{path}");
     }
     let forwarded = app.post("/mcp", "{}").header("host", "way.example").header("x-forwarded-host", "acme.way.example");
-    assert_eq!(forwarded.send().await.status, 404, "the word of an untrusted proxy does not count");
+    assert_eq!(forwarded.send().await.status, 404, "the header of an untrusted proxy is ignored");
     for host in ["way.example", "unknown.example", "localhost"] {
         let health = app.request(Method::GET, "/healthz").header("host", host).send().await;
-        assert_eq!(health.body, "ok\n", "on any host");
+        assert_eq!(health.body, "ok\n", "any host is accepted");
     }
     app.finish().await;
 }
@@ -147,7 +147,7 @@ async fn an_old_slug_works_until_it_is_released() {
     }
     assert_eq!(ping(&app, "acme.localhost", "/mcp").await.status, 200);
     let again = user.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
-    assert!(again.message().starts_with("Resumed"), "handles go on under the old name: {again}");
+    assert!(again.message().starts_with("Resumed"), "handles work after the rename: {again}");
     let info = user.send("server/discover", json!({})).await;
     assert_eq!(info.result()["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "acme-two");
     servers::release_slug(app.cx(), &app.ops(), &server.org.id, &server.id, "acme").await.unwrap();
@@ -156,7 +156,11 @@ async fn an_old_slug_works_until_it_is_released() {
     assert_eq!(ping(&app, "acme.localhost", "/mcp").await.status, 404);
     assert_eq!(ping(&app, "localhost", "/s/acme-two/mcp").await.status, 200);
     let new_owner = app.org("other").await.server("acme").await;
-    assert_eq!(new_owner.modern().list_tools().await, Vec::<String>::new(), "who takes it, takes nothing with it");
+    assert_eq!(
+        new_owner.modern().list_tools().await,
+        Vec::<String>::new(),
+        "the new owner of the slug gets no walkthroughs"
+    );
     assert_eq!(user.call("list_walkthroughs", json!({})).await.error_code(), "handle_unknown");
     app.finish().await;
 }
@@ -289,7 +293,7 @@ async fn a_tracking_id_has_at_most_128_allowed_characters() {
     for id in ["", "a%20b", "a%2Fb", "%00", "a+b", "a@b", "%C3%A9", "a;b", too_long.as_str()] {
         assert_eq!(ping(&app, "localhost", &format!("/s/acme/t/{id}/mcp")).await.status, 404, "{id}");
     }
-    assert_eq!(ping(&app, "localhost", "/s/acme/t/%41nn/mcp").await.status, 200, "escapes mean what they stand for");
+    assert_eq!(ping(&app, "localhost", "/s/acme/t/%41nn/mcp").await.status, 200, "escapes are decoded");
     app.finish().await;
 }
 
@@ -324,7 +328,7 @@ async fn ping_until_limited(app: &App, path: &str) -> HttpResponse {
         }
         assert_eq!(response.status, 200);
     }
-    panic!("no limit");
+    panic!("the rate limit is never reached");
 }
 
 #[tokio::test]
@@ -335,7 +339,7 @@ async fn each_caller_has_a_rate_limit() {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     for _ in 0..3 {
-        assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 200, "the burst");
+        assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 200, "the burst is accepted");
     }
     let rejected = ping_until_limited(&app, "/s/acme/mcp").await;
     assert!(rejected.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
@@ -413,7 +417,7 @@ async fn a_batch_that_hits_the_limit_keeps_earlier_responses() {
             break;
         }
         let responses = response.json().as_array().unwrap();
-        assert_eq!(responses.len(), 50, "one answer for each");
+        assert_eq!(responses.len(), 50, "one response for each request");
         assert!(responses[0]["result"].is_object(), "{response}");
         rejected += responses.iter().filter(|response| response["error"]["code"] == -31_029).count();
     }

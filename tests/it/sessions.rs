@@ -61,10 +61,10 @@ async fn a_legacy_client_has_one_session_from_its_first_call(app: App) {
     assert_eq!(sessions.len(), 1, "only users have listed sessions: {sessions:?}");
     let (id, user) = (sessions[0]["id"].as_str().unwrap(), sessions[0]["end_user_id"].as_str().unwrap());
     let of_call = string_members(&calls, "session_id");
-    assert_eq!(of_call[..5], [id; 5], "the first call, the progress, the read and the failure");
+    assert_eq!(of_call[..5], [id; 5], "the first call, the progress, the read call and the error");
     assert_eq!(string_members(&calls, "end_user_id"), ["-", user, user, user, user, "-", "-"]);
     assert!(of_call[5].starts_with("ses_") && of_call[5] != id, "another protocol session");
-    assert_eq!(of_call[6], "-", "a modern client has no session before its user is known");
+    assert_eq!(of_call[6], "-", "a modern client has no session before its user is identified");
     app.finish().await;
 }
 
@@ -152,7 +152,7 @@ async fn failed_calls_are_attributed_to_their_user(app: App) {
     assert_eq!(app.count("SELECT count(*) FROM client_sessions").await, 3);
     const FAILED: &str = "SELECT count(*) FROM tool_calls JOIN client_sessions ON client_sessions.id = session_id
         AND client_sessions.end_user_id = tool_calls.end_user_id WHERE outcome <> 'ok'";
-    assert_eq!(app.count(FAILED).await, 15, "each with its user and that user's session");
+    assert_eq!(app.count(FAILED).await, 15, "each row has its user and that user's session");
     assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE end_user_id IS NULL").await, 3);
     app.finish().await;
 }

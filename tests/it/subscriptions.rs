@@ -90,7 +90,7 @@ impl Stream {
                 }
                 continue;
             }
-            let chunk = timeout(TIMEOUT, self.body.next()).await.expect("something comes");
+            let chunk = timeout(TIMEOUT, self.body.next()).await.expect("a message arrives in time");
             self.text.push_str(std::str::from_utf8(&chunk?.unwrap()).unwrap());
         }
     }
@@ -130,7 +130,7 @@ async fn a_stream_reports_publishing_assignments_and_new_versions(app: App) {
     assert_eq!(
         stream.next_methods(3).await,
         [TOOLS, PROMPTS, RESOURCES],
-        "the first publish, and not the other server's"
+        "the first publish, but not the other server's"
     );
     guide.publish(&["One", "Two"]).await;
     assert_eq!(stream.next_methods(2).await, [PROMPTS, RESOURCES], "a new version");
@@ -157,7 +157,7 @@ async fn only_supported_notifications_are_acknowledged(app: App) {
     let step = format!("{outline}/steps/{}", guide.step("One").await);
     let uris = json!([outline, step, "walkthrough://wt_unknown", "file:///etc/passwd", ""]);
     let (mut stream, accepted) = Stream::open(&server, json!({ "resourceSubscriptions": uris }), None).await;
-    assert_eq!(accepted, json!({ "resourceSubscriptions": [outline] }), "a step belongs to its user");
+    assert_eq!(accepted, json!({ "resourceSubscriptions": [outline] }), "a step is not a subscribable resource");
     let (mut prompts, accepted) = Stream::open(&server, json!({ "promptsListChanged": true }), None).await;
     assert_eq!(accepted, json!({ "promptsListChanged": true }));
     guide.publish(&["One", "Two"]).await;
@@ -168,7 +168,7 @@ async fn only_supported_notifications_are_acknowledged(app: App) {
     );
     assert_eq!(prompts.next_methods(1).await, [PROMPTS]);
     guide.delete().await;
-    assert_eq!(stream.next_methods(1).await, ["notifications/resources/updated"], "it is gone");
+    assert_eq!(stream.next_methods(1).await, ["notifications/resources/updated"], "the resource is deleted");
     assert_eq!(prompts.next_methods(1).await, [PROMPTS]);
     let (empty_stream, accepted) = Stream::open(&server, json!({}), None).await;
     assert_eq!(accepted, json!({}));
@@ -204,7 +204,7 @@ async fn a_stream_ends_when_its_token_is_revoked_or_expires(app: App) {
     assert_eq!(post_form(&app, &oauth_path(&server, "revoke"), &form).await.status, 200);
     server.walkthrough("More", &["One"]).await;
     stream.assert_ends().await;
-    assert_eq!(without.next_methods(2).await, [PROMPTS, RESOURCES], "who needs no token is told");
+    assert_eq!(without.next_methods(2).await, [PROMPTS, RESOURCES], "a stream without a token continues");
     let next = client.get_tokens(&browser).await;
     let (stream, _) = Stream::open(&server, all_lists(), Some(&next.access)).await;
     app.advance_clock(2 * 60 * 60 * 1_000).await;
@@ -259,7 +259,7 @@ async fn open_until_rejected(server: &Server) -> (Vec<Stream>, Response<Body>) {
             return (streams, response);
         }
         streams.push(Stream::from_response(response));
-        assert!(streams.len() < 100, "there is no limit");
+        assert!(streams.len() < 100, "the limit is never reached");
     }
 }
 
@@ -278,7 +278,7 @@ async fn assert_stream_limit(limits: ListenOptions, count: usize, status: Status
             tokio::task::yield_now().await;
         }
     };
-    timeout(TIMEOUT, freed).await.expect("there is room again");
+    timeout(TIMEOUT, freed).await.expect("a stream is available again");
     drop(streams);
     app.finish().await;
 }

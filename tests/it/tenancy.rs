@@ -36,7 +36,7 @@ async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
         "get_walkthrough_steps",
     ] {
         let result = ann.call(tool, json!({ "walkthrough_id": their_guide })).await;
-        assert_eq!(result.error_code(), "walkthrough_not_found", "{tool} by id");
+        assert_eq!(result.error_code(), "walkthrough_not_found", "{tool} by ID");
     }
     let reset = ann.call("reset_walkthrough_progress", json!({ "walkthrough_id": their_guide, "confirm": true })).await;
     assert_eq!(reset.error_code(), "walkthrough_not_found");
@@ -48,7 +48,7 @@ async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
     let listed = listed.ok()["walkthroughs"].as_array().unwrap().clone();
     assert_eq!((listed.len(), &listed[0]["id"], &listed[0]["progress_percent"]), (1, &json!(guide), &json!(0)));
     let by_slug = ann.call("get_walkthrough_status", json!({ "walkthrough_id": "install-acme" })).await;
-    assert_eq!(by_slug.ok()["walkthrough"]["id"], guide, "a slug means the own one");
+    assert_eq!(by_slug.ok()["walkthrough"]["id"], guide, "a slug refers to the organisation's own walkthrough");
     for uri in [format!("walkthrough://{their_guide}"), format!("walkthrough://{their_guide}/steps/{their_step}")] {
         let response = ann.send("resources/read", json!({ "uri": uri })).await;
         assert_eq!(response.error_code(), -32_602, "{uri}");
@@ -66,10 +66,14 @@ async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
     assert_eq!(stolen.send("tools/list", json!({})).await.status, 404);
     let stolen = session.at_host("ours.localhost", "/mcp");
     assert_eq!(stolen.send("tools/list", json!({})).await.status, 404);
-    assert_eq!(ann.call("next_walkthrough_step", json!({})).await.error_code(), "no_active_walkthrough", "another Ann");
+    assert_eq!(
+        ann.call("next_walkthrough_step", json!({})).await.error_code(),
+        "no_active_walkthrough",
+        "a different user"
+    );
     const OURS: &str = "SELECT count(*) FROM progress JOIN organizations ON organizations.id = progress.organization_id
         WHERE organizations.slug = 'ours'";
-    assert_eq!(app.count(OURS).await, 0, "and nothing was written");
+    assert_eq!(app.count(OURS).await, 0, "nothing was written");
     app.stop().await;
     app.execute("DELETE FROM tool_calls WHERE tool = 'resources/read'").await;
     app.finish().await;

@@ -40,7 +40,7 @@ async fn each_error_message_says_what_to_do() {
     );
     user.play("select_walkthrough", json!({ "walkthrough_id": "use-acme" })).await.ok();
     let ambiguous = user.call("next_walkthrough_step", json!({})).await;
-    assert!(ambiguous.text.contains("Use Acme"), "the text names the candidates, too: {}", ambiguous.text);
+    assert!(ambiguous.text.contains("Use Acme"), "the text also names the candidates: {}", ambiguous.text);
     record(ambiguous);
     record(user.call("select_walkthrough", json!({})).await);
     assert_snapshot!(seen, @r#"
@@ -157,7 +157,7 @@ async fn huge_arguments_get_a_short_error() {
     assert_eq!((result.error_code(), &result.structured["error"]["field"]), ("invalid_arguments", &json!("query")));
     let result = user.call("list_walkthroughs", json!({ huge.clone(): 1 })).await;
     assert_eq!(result.error_code(), "invalid_arguments");
-    assert!(result.response.body.len() < 4_000, "{} bytes come back", result.response.body.len());
+    assert!(result.response.body.len() < 4_000, "the response has {} bytes", result.response.body.len());
     let result = user.call("list_walkthroughs", json!({ "cursor": huge })).await;
     assert_eq!(result.error_code(), "invalid_arguments");
     assert!(result.response.body.len() < 4_000);
@@ -168,11 +168,11 @@ async fn huge_arguments_get_a_short_error() {
         ("complete_step", json!({ "walkthrough_id": "install-acme", "step_id": huge })),
     ] {
         let result = user.call(tool, arguments).await;
-        assert!(result.response.body.len() < 4_000, "{tool}: {} bytes come back", result.response.body.len());
+        assert!(result.response.body.len() < 4_000, "{tool}: the response has {} bytes", result.response.body.len());
     }
     let longest = "SELECT max(length(arguments)) FROM tool_calls";
     app.stop().await;
-    assert!(app.count(longest).await < 2_000, "what is recorded is short");
+    assert!(app.count(longest).await < 2_000, "the recorded arguments are short");
     app.finish().await;
 }
 
@@ -193,7 +193,10 @@ async fn malformed_calls_are_protocol_errors() {
             seen.push_str(&format!("{:?} {params} {:?}\n", client.era, response.status_and_code()));
         }
         let none = client.send("tools/call", json!({ "name": "list_walkthroughs" })).await;
-        assert!(none.result()["structuredContent"]["walkthroughs"].is_array(), "no arguments are none");
+        assert!(
+            none.result()["structuredContent"]["walkthroughs"].is_array(),
+            "missing arguments are the same as none"
+        );
         app.count_call();
         for (method, params) in [
             ("prompts/get", json!({ "name": "no-such" })),
@@ -280,7 +283,11 @@ async fn a_database_error_is_unavailable_and_hides_details() {
     Something went wrong on our side. Try again; if it stays, tell the operator.
     "#);
     app.execute("ALTER TABLE away RENAME TO step_completions").await;
-    assert_eq!(user.call("next_walkthrough_step", next.clone()).await.progress(), "2/2 50 %", "all of it or nothing");
+    assert_eq!(
+        user.call("next_walkthrough_step", next.clone()).await.progress(),
+        "2/2 50 %",
+        "the failed call changed nothing"
+    );
     app.execute("ALTER TABLE client_sessions RENAME TO away").await;
     let other_client = server.modern().with_handle("wph_0000000000000000000000000");
     assert_eq!(other_client.call("list_walkthroughs", json!({})).await.error_code(), "unavailable");

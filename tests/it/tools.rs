@@ -63,7 +63,7 @@ async fn each_toolset_lists_its_own_tools() {
         for tool in &tools {
             assert_members_are_typed(&tool["outputSchema"], tool["name"].as_str().unwrap());
             assert_eq!(tool["outputSchema"]["type"], "object");
-            assert!(tool["outputSchema"].get("required").is_none(), "nothing is required at the root");
+            assert!(tool["outputSchema"].get("required").is_none(), "no member is required at the root");
             assert!(tool["outputSchema"]["properties"]["error"].is_object());
             assert_eq!(tool["inputSchema"]["type"], "object");
             assert_eq!(tool["inputSchema"]["additionalProperties"], false);
@@ -107,7 +107,7 @@ fn assert_members_are_typed(schema: &Value, path: &str) {
         assert_members_are_typed(member, &format!("{path}.{name}"));
     }
     let object = schema["type"] == "object" || schema["type"] == json!(["object", "null"]);
-    assert!(!object || schema["properties"].is_object(), "{path} is an object of anything");
+    assert!(!object || schema["properties"].is_object(), "{path} is an object without properties");
     if schema["type"] == "array" {
         assert_members_are_typed(&schema["items"], &format!("{path}[]"));
     }
@@ -149,7 +149,7 @@ async fn fixed_text_around_a_step_is_at_most_450_bytes() {
         assert!(text.contains("progress_handle: \"wph_"), "with a real handle: {text}");
         let title = if text.contains("\"Everything\"") { "Everything".len() } else { 0 };
         let fixed = text.len() - 600 - title;
-        assert!(fixed <= 450, "{tool}: {fixed} bytes around\n{text}");
+        assert!(fixed <= 450, "{tool}: {fixed} bytes of fixed text\n{text}");
     }
     app.finish().await;
 }
@@ -203,26 +203,26 @@ async fn tools_are_listed_while_a_walkthrough_is_offered() {
     server.assign(&empty, AssignmentPatch::default()).await;
     assert_eq!(server.modern().list_tools().await, none, "a draft without steps");
     let guide = org.walkthrough("Install Acme", &["Download", "Run"]).await;
-    assert_eq!(server.modern().list_tools().await, none, "published and not assigned");
+    assert_eq!(server.modern().list_tools().await, none, "published but not assigned");
     server.assign(&guide, AssignmentPatch { enabled: Some(false), ..AssignmentPatch::default() }).await;
-    assert_eq!(server.modern().list_tools().await, none, "assigned and not enabled");
+    assert_eq!(server.modern().list_tools().await, none, "assigned but not enabled");
     server.assign(&guide, AssignmentPatch { enabled: Some(true), ..AssignmentPatch::default() }).await;
     assert_eq!(server.modern().list_tools().await.len(), 5);
     for disabled in [ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }] {
         server.set(disabled).await;
-        assert_eq!(server.modern().list_tools().await, none, "switched off");
+        assert_eq!(server.modern().list_tools().await, none, "walkthrough tools are disabled");
         let prompts = server.modern().send("prompts/list", json!({})).await;
-        assert_eq!(prompts.result()["prompts"], json!([]), "with the prompts");
+        assert_eq!(prompts.result()["prompts"], json!([]), "prompts are disabled too");
         let resources = server.modern().send("resources/list", json!({})).await;
-        assert_eq!(resources.result()["resources"], json!([]), "and the resources");
+        assert_eq!(resources.result()["resources"], json!([]), "resources are disabled too");
     }
     server.set(ServerSettings { walkthrough_tools_enabled: Some(true), ..ServerSettings::default() }).await;
     assert_eq!(server.modern().list_tools().await.len(), 5);
     let settings = ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() };
     server.set(settings).await;
-    assert_eq!(server.modern().list_tools().await.len(), 6, "and support");
+    assert_eq!(server.modern().list_tools().await.len(), 6, "support adds one tool");
     server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
-    assert_eq!(server.modern().list_tools().await, ["get_support"], "also without walkthroughs");
+    assert_eq!(server.modern().list_tools().await, ["get_support"], "support works without walkthroughs");
     app.finish().await;
 }
 
@@ -275,7 +275,7 @@ async fn an_unavailable_walkthrough_is_hidden_and_returns_with_its_progress(app:
             _ => server.set(switched(true)).await,
         }
         let status = user.call("get_walkthrough_status", named.clone()).await;
-        assert_eq!(status.ok()["progress"]["percent"], 33, "{state}: the progress is there again");
+        assert_eq!(status.ok()["progress"]["percent"], 33, "{state}: the progress is restored");
     }
     app.finish().await;
 }

@@ -40,8 +40,8 @@ struct ServerState {
 impl DocumentServer {
     /// Serves the documents of `clients`, which are pairs of name and redirect URI.
     pub async fn start(clients: &[(&str, &str)]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let port = listener.local_addr().expect("it is bound").port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is available");
+        let port = listener.local_addr().expect("the listener is bound").port();
         let origin = format!("https://localhost:{port}");
         let (authority, config) = create_certificates();
         let clients = clients.iter().map(|(name, uri)| ((*name).to_owned(), (*uri).to_owned())).collect();
@@ -50,7 +50,7 @@ impl DocumentServer {
             ServerState { origin: origin.clone(), clients: Arc::new(clients), fetch_count: fetch_count.clone() };
         let router = Router::new().route("/{client}/client.json", get(serve_document)).with_state(state);
         let listener = TlsListener { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("the server runs") });
         Self { origin, authority, fetch_count, task }
     }
 
@@ -66,7 +66,7 @@ impl DocumentServer {
 
     /// Writes the certificate authority to a file, for the setting `outbound_ca_file`.
     pub fn write_authority(&self, file: &Path) {
-        std::fs::write(file, &self.authority).expect("the folder takes files");
+        std::fs::write(file, &self.authority).expect("the file is written");
     }
 }
 
@@ -95,21 +95,21 @@ async fn serve_document(
 
 /// Creates a certificate authority, and the TLS configuration of a server `localhost` with a certificate from it.
 fn create_certificates() -> (String, ServerConfig) {
-    let mut params = CertificateParams::new(Vec::new()).expect("there are no names");
+    let mut params = CertificateParams::new(Vec::new()).expect("no invalid names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let key = KeyPair::generate().expect("a key is made");
-    let authority = CertifiedIssuer::self_signed(params, key).expect("it is signed");
-    let key = KeyPair::generate().expect("a key is made");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("the name is one");
-    let certificate = params.signed_by(&key, &authority).expect("it is signed");
-    let private = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is one");
+    let key = KeyPair::generate().expect("the key is generated");
+    let authority = CertifiedIssuer::self_signed(params, key).expect("the certificate is signed");
+    let key = KeyPair::generate().expect("the key is generated");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a valid name");
+    let certificate = params.signed_by(&key, &authority).expect("the certificate is signed");
+    let private = PrivateKeyDer::try_from(key.serialize_der()).expect("a valid key");
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("the provider has them")
+        .expect("the provider supports the versions")
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], private)
-        .expect("the certificate is good");
+        .expect("a valid certificate");
     (authority.pem(), config)
 }
 

@@ -86,7 +86,7 @@ fn forms_are_parsed() {
         <form class="a" method="post" action="/s/a/oauth/x?request=1&amp;b=2">
           <input type="hidden" name="csrf" value="a&#34;b"><label>E-mail <input name="email" type="email" required></label>
           <button name="decision" value="allow">Allow</button><button>Other</button></form>"#;
-    let [form] = &parse_forms(page)[..] else { panic!("one form is sent by POST") };
+    let [form] = &parse_forms(page)[..] else { panic!("exactly one form is submitted by POST") };
     assert_eq!(form.action, "/s/a/oauth/x?request=1&b=2");
     assert_eq!(form.fields[0], Field { name: "csrf".into(), value: "a\"b".into(), kind: "hidden".into() });
     assert!(form.has_visible_field("email") && !form.has_visible_field("csrf"));

@@ -75,7 +75,7 @@ impl Installation {
     /// Runs a command that must succeed and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let output = timeout(TIMEOUT, self.command(arguments).stderr(Stdio::piped()).output()).await;
-        let output = output.expect("it ends in time").expect("the binary starts");
+        let output = output.expect("the process ends in time").expect("the binary starts");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "waypost {}: {}\n{error}", arguments.join(" "), output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -94,9 +94,9 @@ impl Installation {
     async fn serve_with(&mut self, arguments: &[&str]) -> ServeProcess {
         let log = std::fs::File::options().create(true).append(true).open(self.log_file());
         let mut command = self.command(arguments);
-        command.env("WAYPOST_LISTEN", &self.address).stderr(log.expect("the folder takes files"));
+        command.env("WAYPOST_LISTEN", &self.address).stderr(log.expect("the file is written"));
         let mut child = command.spawn().expect("the binary starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let listening = async {
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Some(origin) = line.strip_prefix("listening on ") {
@@ -106,8 +106,8 @@ impl Installation {
             }
             None
         };
-        let origin = timeout(TIMEOUT, listening).await.expect("it listens in time");
-        let Some(origin) = origin else { panic!("it does not listen:\n{}", self.log()) };
+        let origin = timeout(TIMEOUT, listening).await.expect("the server listens in time");
+        let Some(origin) = origin else { panic!("the server does not listen:\n{}", self.log()) };
         self.address = origin.trim_start_matches("http://").to_owned();
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
@@ -154,8 +154,11 @@ impl Drop for Installation {
 impl ServeProcess {
     /// Kills the process with SIGKILL.
     pub async fn kill(mut self) {
-        self.child.start_kill().expect("it runs");
-        let status = timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").expect("it is a child");
-        assert_eq!(status.code(), None, "it is killed and does not exit");
+        self.child.start_kill().expect("the process is running");
+        let status = timeout(TIMEOUT, self.child.wait())
+            .await
+            .expect("the process ends in time")
+            .expect("the process can be waited for");
+        assert_eq!(status.code(), None, "the killed process does not exit");
     }
 }

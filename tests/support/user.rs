@@ -39,11 +39,11 @@ struct Shared {
 impl SimulatedUser {
     /// Starts a user with this email who allows every request.
     pub async fn start(email: &str, mailbox: Mailbox) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().expect("the client needs nothing");
+        let http = reqwest::Client::builder().no_proxy().build().expect("the client is built");
         let agent = UserAgent::new(email, mailbox.clone());
         let shared = Arc::new(Shared { agent, mailbox, http, sign_ins: AtomicUsize::new(0) });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is available");
+        let origin = format!("http://{}", listener.local_addr().expect("the listener is bound"));
         let router = Router::new()
             .route("/open", get(open))
             .route("/drive", get(drive))
@@ -51,7 +51,7 @@ impl SimulatedUser {
             .route("/code", get(code))
             .route("/link", get(link))
             .with_state(shared.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("the server runs") });
         Self { origin, shared, task }
     }
 

@@ -103,7 +103,7 @@ fn the_key_can_come_from_the_environment_stdin_or_a_flag() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut flags = server.workspace.command(&["org", "list", "--url", &server.url, "--api-key", &server.key]);
     flags.env("WAYPOST_URL", "http://nobody.invalid").env("WAYPOST_API_KEY", "wpk_wrong");
-    assert!(flags.output().unwrap().status.success(), "flags come before the environment");
+    assert!(flags.output().unwrap().status.success(), "flags override environment variables");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn conflicting_flags_are_rejected() {
     insta::assert_snapshot!(fails(&["org", "list", "--url", "http://acme.example/api/v1"]), @"error: invalid installation URL: expected an origin, such as https://waypost.example.com, without path, query or fragment");
     let error = fails(&["org", "list", "--url", "https://ann:geheim@acme.example"]);
     assert!(!error.contains("geheim") && error.contains("without user name or password"), "{error}");
-    assert!(!workspace.path("waypost-data").exists(), "nothing is made on this machine");
+    assert!(!workspace.path("waypost-data").exists(), "nothing is created on this machine");
 }
 
 /// `WAYPOST_URL` selects a remote server. Commands without a remote mode either ignore it or reject it.
@@ -162,7 +162,7 @@ fn local_commands_reject_a_remote_url() {
     }
     let file = workspace.write_file("hello.md", HELLO);
     assert_eq!(run(&["walkthrough", "lint", &file]).code, 0);
-    assert_eq!(run(&["org", "list"]).code, 1, "nobody is there");
+    assert_eq!(run(&["org", "list"]).code, 1, "the server is stopped");
 }
 
 /// Every page is requested with the key and with the unchanged cursor.

@@ -193,7 +193,7 @@ fn resolve_path(path: &str, fixture: &Fixture) -> String {
             Some(_) if before == "organizations" => fixture.org.clone(),
             Some(_) => {
                 let noun = path.split('/').nth(parts.len() - 1).unwrap();
-                fixture.ids.get(noun).cloned().unwrap_or_else(|| panic!("{path}: the fixture has no id of {noun}"))
+                fixture.ids.get(noun).cloned().unwrap_or_else(|| panic!("{path}: the fixture has no ID for {noun}"))
             }
             None => part.to_owned(),
         });
@@ -388,6 +388,6 @@ async fn every_route_enforces_its_access_rule() {
     let known = std::fs::read_to_string(&file).unwrap_or_default();
     assert!(
         known == table,
-        "docs/access.md is not what the routes are: run this test with WAYPOST_TEST_WRITE=1\n{table}"
+        "docs/access.md does not match the routes: run this test with WAYPOST_TEST_WRITE=1\n{table}"
     );
 }

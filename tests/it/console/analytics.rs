@@ -193,7 +193,7 @@ async fn the_impact_of_publishing_adds_up(app: App) {
     assert_eq!(
         json!(sums),
         json!([0, [{ "steps": 1, "people": 1 }], [{ "steps": 1, "people": 2 }], 0]),
-        "these overlap"
+        "the groups overlap"
     );
     fixture.app.clone().finish().await;
 }

@@ -34,7 +34,7 @@ async fn keys_expire_and_record_their_last_use(app: App) {
     assert_eq!(last_used_at().await, json!(START.rfc3339()));
     app.advance_clock(59_000).await;
     call_with(&app, secret).await.assert_status(200);
-    assert_eq!(last_used_at().await, json!(START.rfc3339()), "once a minute at most");
+    assert_eq!(last_used_at().await, json!(START.rfc3339()), "at most once a minute");
     app.advance_clock(1_000).await;
     call_with(&app, secret).await.assert_status(200);
     assert_eq!(last_used_at().await, json!(START.plus(60_000).rfc3339()));

@@ -111,7 +111,7 @@ async fn exports_are_escaped_and_logged(app: App) {
     }
     app.advance_clock(1).await;
     let json = owner.api(Method::GET, "/audit-events?format=json", None).await;
-    assert_eq!(list_actions(&json).len(), 5, "with the first export, without this one");
+    assert_eq!(list_actions(&json).len(), 5, "including the first export, excluding this one");
     app.advance_clock(1).await;
     let exports = owner.api(Method::GET, "/audit-events?act=audit.export", None).await;
     assert_eq!(list_actions(&exports).len(), 2);

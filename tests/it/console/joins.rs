@@ -105,7 +105,7 @@ async fn a_claim_is_reported_and_undone_over_the_api(app: App) {
     assert!(undone["undone_at"].is_string());
     app.advance_clock(1_000).await;
     let again = admin.api(Method::POST, &format!("{path}/undo"), None).await.assert_status(200).json();
-    assert_eq!(again, undone, "undoing again changes nothing");
+    assert_eq!(again, undone, "a repeated undo changes nothing");
     assert_eq!(admin.api(Method::GET, &path, None).await.assert_status(200).json(), undone);
     // A new link works for another user.
     let new = json!({ "tracking_id": "ann" });

@@ -78,7 +78,7 @@ async fn roles_are_enforced_and_members_removed(app: App) {
     member.get("/o/acme").await.assert_status(404);
     member.get("/").await.assert_redirect("/organizations/new");
     admin.post(&format!("/o/acme/members/{admin_id}/remove"), &[]).await.assert_redirect("/");
-    assert_eq!(list_members(&owner).await.len(), 2, "the owner, and who looked at the page");
+    assert_eq!(list_members(&owner).await.len(), 2, "the owner and the visitor of the page");
     app.finish().await;
 }
 
@@ -130,7 +130,7 @@ async fn invitation_links_are_shown_once(app: App) {
     }
     let resent = admin.api(Method::POST, &format!("{path}/resend"), None).await.assert_status(200).json();
     assert_eq!(resent["id"], second["id"]);
-    assert_ne!(resent["link"], second["link"], "the old link is dead");
+    assert_ne!(resent["link"], second["link"], "the old link is no longer valid");
     app.advance_clock(2 * DAY).await;
     assert_eq!(admin.api(Method::GET, &path, None).await.json()["state"], "expired");
     admin.api(Method::POST, &format!("{path}/resend"), None).await.assert_status(200).assert_contains("pending");
@@ -181,9 +181,9 @@ async fn invitations_are_rate_limited(app: App) {
         }
         response.assert_status(201);
         accepted += 1;
-        assert!(accepted < 600, "60 a minute from one network");
+        assert!(accepted < 600, "there is no limit per network");
     };
-    assert!(accepted >= 60, "60 at once: {accepted}");
+    assert!(accepted >= 60, "rejected after only {accepted} requests");
     assert!(!rejected.header("retry-after").is_empty());
     app.finish().await;
 }
@@ -198,7 +198,7 @@ async fn invitations_are_sent_by_email() {
     let admin = ConsoleBrowser::member(&org, "admin@example.com", Role::Admin).await;
     let body = json!({ "email": "Anna@example.com", "role": "member" });
     let sent = admin.api(Method::POST, "/invitations", Some(body)).await.assert_status(201).json();
-    assert_eq!((&sent["mailed"], &sent["link"]), (&json!(true), &Value::Null), "the link proves the address");
+    assert_eq!((&sent["mailed"], &sent["link"]), (&json!(true), &Value::Null), "the link is only in the email");
     let page = admin.post("/o/acme/invitations", &[("email", "bob@example.com"), ("role", "admin")]).await;
     page.assert_status(200).assert_contains("We sent an email with a link").assert_lacks("/invite?token=");
     let mails = app.mails().wait_for_count(2).await;
@@ -208,7 +208,7 @@ async fn invitations_are_sent_by_email() {
     let resend = format!("/invitations/{}/resend", sent["id"].as_str().unwrap());
     let resent = admin.api(Method::POST, &resend, None).await.assert_status(200).json();
     assert_eq!((&resent["mailed"], &resent["link"]), (&json!(true), &Value::Null));
-    assert_eq!(mail.subject, "Invitation to “Acme Bcc: evil@example.com”", "one line");
+    assert_eq!(mail.subject, "Invitation to “Acme Bcc: evil@example.com”", "the subject is a single line");
     app.finish().await;
 }
 

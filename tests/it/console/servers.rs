@@ -192,7 +192,7 @@ async fn walkthroughs_are_assigned_ordered_disabled_and_removed(app: App) {
     member.get_page(&base).await.assert_contains("2 of 3").assert_contains("2 walkthroughs to play");
     let order = format!("/servers/{}/assignments/order", server.id);
     let sorted = member.api(Method::PUT, &order, Some(json!([ids[1], ids[0]]))).await;
-    assert_eq!(sorted.assert_status(200).json()["items"][0]["enabled"], false, "the switch stays");
+    assert_eq!(sorted.assert_status(200).json()["items"][0]["enabled"], false, "sorting does not enable an assignment");
     for wrong in [json!([ids[0], ids[0]]), json!({}), json!([1])] {
         member.api(Method::PUT, &order, Some(wrong)).await.assert_status(422);
     }
@@ -274,7 +274,7 @@ async fn servers_are_managed_over_the_api(app: App) {
     call(Method::POST, "/servers", Some(json!({ "slug": "guide" }))).await.assert_status(409);
     call(Method::POST, "/servers", Some(json!({ "slug": "more" }))).await.assert_status(201);
     let page = call(Method::GET, "/servers?limit=1", None).await.json();
-    assert_eq!(page["items"][0]["sign_in"], "auto", "the default");
+    assert_eq!(page["items"][0]["sign_in"], "auto", "the default value");
     let cursor = page["next_cursor"].as_str().unwrap();
     let last = call(Method::GET, &format!("/servers?limit=1&cursor={cursor}"), None).await.json();
     assert_eq!((&last["items"][0]["slug"], &last["next_cursor"]), (&json!("more"), &json!(null)));
@@ -290,7 +290,7 @@ async fn servers_are_managed_over_the_api(app: App) {
         json!({ "slug": "manual", "toolset": "all", "walkthrough_tools_enabled": false, "sign_in": "on_connect" });
     let changed = call(Method::PATCH, &path, Some(change)).await.assert_status(200).json();
     assert_eq!((&changed["slug"], &changed["toolset"]), (&json!("manual"), &json!("all")));
-    assert_eq!(changed["auth_type"], "collect_email", "what is absent stays");
+    assert_eq!(changed["auth_type"], "collect_email", "absent members are not changed");
     call(Method::PATCH, &path, Some(json!({ "slug": "more" }))).await.assert_status(409);
     let slugs = call(Method::GET, &format!("{path}/slugs"), None).await.json();
     assert_eq!(slugs["items"], json!([{ "slug": "guide" }]));

@@ -133,7 +133,7 @@ async fn next_redirects_only_to_own_pages() {
         let fields = [("email", "anna@example.com"), ("password", PASSWORD), ("next", next)];
         let response = browser.post("/login", &fields).await;
         response.assert_redirect("/");
-        assert_eq!(response.headers.get_all("set-cookie").iter().count(), 2, "the session, and the browser");
+        assert_eq!(response.headers.get_all("set-cookie").iter().count(), 2, "the session and the browser");
         browser.post("/logout", &[("next", next)]).await.assert_redirect("/");
     }
     app.finish().await;

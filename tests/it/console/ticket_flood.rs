@@ -60,9 +60,9 @@ async fn tickets_from_one_address_are_limited_and_emails_batched(url: String) {
     }
     assert_eq!((accepted, app.count("SELECT count(*) FROM tickets").await), (30, 30));
     let users = app.count("SELECT count(*) FROM end_users WHERE tracking_id LIKE 'guess-%'").await;
-    assert_eq!(users, 30, "a refused call makes no user");
-    assert_eq!(open_ticket(&second, "guess", 0).await, "rate_limited", "the address counts, on every server");
-    assert_eq!(count_emails(&app, "owner@acme.example"), 1, "the first ticket");
+    assert_eq!(users, 30, "a rejected call does not create an end user");
+    assert_eq!(open_ticket(&second, "guess", 0).await, "rate_limited", "the IP address is limited across all servers");
+    assert_eq!(count_emails(&app, "owner@acme.example"), 1, "one email, for the first ticket");
     // Other users can still sign in.
     let browser = ConsoleBrowser::new(&app);
     browser.post("/login/code", &[("email", "owner@other.example"), ("next", "/account")]).await.assert_status(303);
@@ -79,9 +79,9 @@ async fn tickets_from_one_address_are_limited_and_emails_batched(url: String) {
     assert_eq!(digest.subject, "29 new tickets for “acme”");
     assert_eq!(digest.text.matches("/o/acme/tickets/tkt_").count(), 20, "{}", digest.text);
     assert!(digest.text.contains("And 9 more:\nhttp://localhost:8080/o/acme/tickets\n"), "{}", digest.text);
-    assert!(app.mails().sent().iter().all(|mail| mail.text.len() < 8_000), "no email is long");
+    assert!(app.mails().sent().iter().all(|mail| mail.text.len() < 8_000), "every email is short");
     app.advance_clock(60 * MINUTE).await;
-    assert_eq!(app.send_emails().await, 0, "nothing new");
+    assert_eq!(app.send_emails().await, 0, "nothing new to send");
     // The limit refills after an hour.
     assert_eq!(open_ticket(&server, "guess-again", 0).await, "ok");
     app.finish().await;
@@ -155,6 +155,6 @@ async fn queued_emails_are_sent_after_a_restart(url: String) {
     app.skip_call_check();
     assert_eq!(app.send_emails().await, 1);
     assert_eq!(app.mails().sent()[0].subject, "[#1] New ticket: Ticket 1 of ann");
-    assert!(app.mails().sent()[0].text.contains("> xxx"), "what others wrote is quoted");
+    assert!(app.mails().sent()[0].text.contains("> xxx"), "other people's text is quoted");
     app.finish().await;
 }

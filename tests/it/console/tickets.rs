@@ -66,7 +66,7 @@ async fn a_ticket_needs_an_email(app: App) {
     let tracked =
         server.personal("ann").call("get_support", json!({ "title": "T", "problem": "P", "email": "a@b.de" })).await;
     assert_eq!(tracked.ok()["status"], "pending");
-    assert!(newest_ticket(&owner).await["end_user_id"].is_string(), "the organisation knows them");
+    assert!(newest_ticket(&owner).await["end_user_id"].is_string(), "the users belong to the organisation");
     for (invalid, field) in [
         (json!({ "problem": "P" }), "title"),
         (json!({ "title": "x".repeat(201), "problem": "P" }), "title"),

@@ -118,7 +118,11 @@ async fn only_the_console_can_mark_test_calls(app: App) {
         let response = server.personal(id).request("tools/list", json!({})).send().await;
         assert_eq!(response.status, 404, "{id}");
     }
-    assert_eq!(other.personal(&id).request("tools/list", json!({})).send().await.status, 404, "of another server");
+    assert_eq!(
+        other.personal(&id).request("tools/list", json!({})).send().await.status,
+        404,
+        "the ID belongs to another server"
+    );
     // The client name does not mark a call as a test, because any client can send it.
     server.personal("ann").call("select_walkthrough", select.clone()).await.ok();
     assert_eq!(app.count("SELECT count(*) FROM end_users WHERE is_test").await, 0);

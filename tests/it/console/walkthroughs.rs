@@ -59,7 +59,7 @@ async fn a_draft_is_edited_step_by_step() {
         (patched.assert_status(200).header("etag"), &patched.json()["step"]["content"]),
         ("\"5\"", &json!("new"))
     );
-    assert_eq!(patched.json()["step"]["title"], "B", "what is absent stays");
+    assert_eq!(patched.json()["step"]["title"], "B", "absent members are not changed");
     let late = call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "mine" }))).await;
     let late = late.assert_status(412).json();
     assert_eq!((&late["code"], &late["revision"]), (&json!("precondition_failed"), &json!(5)));
@@ -140,7 +140,7 @@ async fn versions_are_published_compared_restored_and_withdrawn() {
     assert_eq!(post("/publish", json!({})).await.assert_status(200).json()["number"], 2);
 
     let restored = post("/versions/1/restore", json!({})).await.assert_status(200).json();
-    assert_eq!(restored["steps"][0]["id"], json!(ids[0]), "the step is back under its id");
+    assert_eq!(restored["steps"][0]["id"], json!(ids[0]), "the step is restored with its ID");
     assert_eq!(restored["steps"][1]["content"], "c");
     assert_eq!(get_member("current_version").await, 2);
     assert_eq!(
@@ -292,7 +292,7 @@ async fn files_and_folders_are_imported() {
         (&dry["created"], &dry["id"], &dry["steps"][0]["change"]),
         (&json!(true), &Value::Null, &json!("added"))
     );
-    assert_eq!(browser.api(Method::GET, "/walkthroughs", None).await.json()["items"], json!([]), "nothing was made");
+    assert_eq!(browser.api(Method::GET, "/walkthroughs", None).await.json()["items"], json!([]), "nothing was created");
     let done = import(&browser, "?publish=true", file).await.assert_status(200).json();
     assert_eq!((&done["title"], &done["published_version"]), (&json!("Set up"), &json!(1)));
     assert_eq!(

@@ -174,7 +174,7 @@ async fn failed_deliveries_are_retried_and_then_abandoned() {
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     for minutes in [0, 1, 5, 30, 120, 480, 1_440] {
         app.advance_clock(minutes * MINUTE - 1).await;
-        assert_eq!(send_pending(&app).await, 0, "{minutes} minutes, a moment early");
+        assert_eq!(send_pending(&app).await, 0, "one millisecond before {minutes} minutes");
         app.advance_clock(1).await;
         assert_eq!(send_pending(&app).await, 1, "after {minutes} minutes");
     }
@@ -214,7 +214,7 @@ async fn failed_deliveries_are_retried_and_then_abandoned() {
     assert_eq!(
         owner.api(Method::GET, &format!("/webhooks/{id}"), None).await.json()["enabled"],
         false,
-        "gone for good"
+        "deleted permanently"
     );
     app.finish().await;
 }

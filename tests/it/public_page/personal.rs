@@ -24,10 +24,10 @@ async fn a_visitor_keeps_a_private_personal_url() {
         assert!(id.starts_with("pu_") && id.len() == 29, "26 characters for 128 bits: {id}");
         for again in [path.to_owned(), format!("{}/mcp", path.trim_end_matches('/'))] {
             let again = page_request(&app, host, &again).header("cookie", &cookie).send().await;
-            assert_eq!(shown_id(&again), id, "the cookie's");
+            assert_eq!(shown_id(&again), id, "the ID from the cookie");
         }
         let other_visitor = page_request(&app, host, path).send().await;
-        assert_ne!(shown_id(&other_visitor), id, "another visitor");
+        assert_ne!(shown_id(&other_visitor), id, "another visitor has another ID");
         let adopted = format!("{}/t/{id}/mcp", path.trim_end_matches('/'));
         let adopted = page_request(&app, host, &adopted).send().await;
         assert_ne!(shown_id(&adopted), id, "an ID in the URL is not adopted");
@@ -37,7 +37,7 @@ async fn a_visitor_keeps_a_private_personal_url() {
     }
     let first = page_request(&app, "way.example", "/s/acme").send().await;
     let elsewhere = page_request(&app, "way.example", "/s/other").header("cookie", &page_cookie(&first)).send().await;
-    assert_ne!(shown_id(&elsewhere), shown_id(&first), "a cookie counts for one server");
+    assert_ne!(shown_id(&elsewhere), shown_id(&first), "a cookie is valid for one server");
     app.finish().await;
 }
 
@@ -175,14 +175,14 @@ async fn a_personal_id_is_masked_everywhere() {
         assert!(!response.body.contains(&id), "{path}: {}", response.body);
         seen.push((path, response.status.as_u16(), response.body.contains(&hash)));
     }
-    assert!(seen[0].2 && seen[1].2 && seen[2].2 && seen[8].2, "the hash is shown in its place: {seen:?}");
+    assert!(seen[0].2 && seen[1].2 && seen[2].2 && seen[8].2, "the hash is shown instead: {seen:?}");
     for path in ["/o/acme/end-users".to_owned(), format!("/o/acme/end-users/{end_user}")] {
         owner.get_page(&path).await.assert_lacks(&id).assert_contains("Personal URL ");
     }
     let search = EndUserSearch { text: Some(id.clone()), limit: 10, ..EndUserSearch::default() };
     let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
     assert_eq!(found.len(), 1);
-    assert!(end_users::resolve(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them, too");
+    assert!(end_users::resolve(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them too");
     app.stop().await;
     app.finish().await;
     let secrets = [id.trim_start_matches(personal::PREFIX).to_owned(), cookie.split_once('.').unwrap().1.to_owned()];

@@ -15,18 +15,18 @@ async fn a_request_leads_through_sign_in_to_a_code(app: App) {
     assert!(response.location().starts_with("/s/acme/oauth/sign-in?request=arq_"), "{}", response.location());
     browser.sign_in(&server, "anna").await;
     let response = browser.open(&client.authorize_path(&[])).await;
-    assert_eq!(response.status, StatusCode::OK, "the user is asked");
+    assert_eq!(response.status, StatusCode::OK, "the user is asked for consent");
     let code = client.get_code(&browser, &[]).await;
     assert!(code.starts_with("wpc_"));
     // RFC 8252, section 8.6: any program on the device can impersonate the client, so consent is asked again.
     let response = browser.open(&client.authorize_path(&[])).await;
-    assert_eq!(response.status, StatusCode::OK, "the user is asked again");
+    assert_eq!(response.status, StatusCode::OK, "the user is asked for consent again");
     let none = browser.get(&client.authorize_path(&[("prompt", "none")])).await;
     assert_eq!(none.parameter("error").as_deref(), Some("consent_required"));
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
     client.get_code(&browser, &[]).await;
     let response = browser.open(&client.authorize_path(&[])).await;
-    assert!(response.location().starts_with(&format!("{WEB_CALLBACK}?")), "a known client on the web is done");
+    assert!(response.location().starts_with(&format!("{WEB_CALLBACK}?")), "a known web client needs no consent");
     assert_eq!(response.parameter("state").as_deref(), Some("a b&c"));
     assert_eq!(response.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"));
     app.finish().await;
@@ -64,7 +64,7 @@ async fn unknown_clients_and_redirect_uris_get_a_page() {
     let response = browser.get(&client.authorize_path(&[("redirect_uri", "http://127.0.0.1:5000/callback")])).await;
     assert!(response.location().starts_with("/s/acme/oauth/sign-in"));
     let response = browser.get(&client.authorize_path(&[("redirect_uri", "")])).await;
-    assert!(response.location().starts_with("/s/acme/oauth/sign-in"), "the only one that is registered");
+    assert!(response.location().starts_with("/s/acme/oauth/sign-in"), "the only registered redirect URI");
     app.finish().await;
 }
 
@@ -106,7 +106,7 @@ async fn other_errors_are_sent_to_the_client() {
     let visitor = EndUserBrowser::new(&app).get(&client.authorize_path(&[("prompt", "none")])).await;
     assert_eq!(visitor.parameter("error").as_deref(), Some("login_required"));
     let response = browser.get(&client.authorize_path(&[("state", ""), ("scope", "x")])).await;
-    assert_eq!(response.parameter("state"), None, "none was sent");
+    assert_eq!(response.parameter("state"), None, "no state was sent");
     app.finish().await;
 }
 
@@ -131,7 +131,7 @@ async fn a_new_client_gets_no_redirects_before_the_user_consents() {
         assert!(page.body.contains("Test client") && page.body.contains("app.example"), "{}", page.body);
         let link = format!("href=\"{WEB_CALLBACK}?error={error}&");
         assert!(page.body.contains(&link) && page.body.contains("state=a+b%26c"), "{link}: {}", page.body);
-        assert!(!page.body.contains("http-equiv"), "nothing goes on by itself");
+        assert!(!page.body.contains("http-equiv"), "the page does not redirect automatically");
     }
     // Only the user who allowed the client has seen the consent page.
     client.get_code(&browser, &[]).await;
@@ -145,7 +145,7 @@ async fn a_new_client_gets_no_redirects_before_the_user_consents() {
     assert_eq!(visitor.get(&client.authorize_path(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
     app.advance_clock(1).await;
     let response = visitor.get(&client.authorize_path(&[("scope", "x")])).await;
-    assert_eq!(response.parameter("error").as_deref(), Some("invalid_scope"), "it is not new any more");
+    assert_eq!(response.parameter("error").as_deref(), Some("invalid_scope"), "the client is no longer new");
     app.finish().await;
 }
 
@@ -197,7 +197,7 @@ async fn the_prompt_parameter_is_honoured() {
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     client.get_code(&browser, &[("unknown", "x"), ("ui_locales", "de")]).await;
     let response = browser.open(&client.authorize_path(&[("prompt", "none")])).await;
-    assert!(response.parameter("code").is_some(), "nothing has to be asked");
+    assert!(response.parameter("code").is_some(), "consent is not required");
     let response = browser.open(&client.authorize_path(&[("prompt", "consent")])).await;
     assert_eq!(response.status, StatusCode::OK);
     app.advance_clock(1).await;

@@ -32,7 +32,7 @@ async fn a_request_is_completed_once(app: App) {
     let given = [&one, &two].iter().filter(|response| response.status == StatusCode::SEE_OTHER).count();
     assert_eq!(given, 1, "{} {}", one.status, two.status);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 1);
-    assert_eq!(browser.get(&action).await.status, StatusCode::BAD_REQUEST, "it is over");
+    assert_eq!(browser.get(&action).await.status, StatusCode::BAD_REQUEST, "the request is completed");
     app.finish().await;
 }
 
@@ -47,7 +47,7 @@ async fn a_denied_request_grants_nothing(app: App) {
     assert_eq!(response.parameter("state").as_deref(), Some("a b&c"));
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'grant.refuse'").await, 1);
-    assert_eq!(browser.open(&client.authorize_path(&[])).await.status, StatusCode::OK, "and is asked again");
+    assert_eq!(browser.open(&client.authorize_path(&[])).await.status, StatusCode::OK, "the user is asked again");
     app.finish().await;
 }
 
@@ -61,7 +61,7 @@ async fn the_page_names_the_client_the_scopes_and_the_redirect() {
     for text in ["Test client", "127.0.0.1:3999", "anna@example.com", "See your walkthroughs and your progress"] {
         assert!(page.body.contains(text), "{text}: {}", page.body);
     }
-    assert!(page.body.contains("nobody vouches for it"), "a program of this machine is warned of");
+    assert!(page.body.contains("nobody vouches for it"), "the page warns about a program on this machine");
     let policy = page.header("content-security-policy");
     assert!(policy.contains("form-action 'self' http://127.0.0.1:3999;"), "{policy}");
     app.finish().await;
@@ -176,7 +176,7 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     for guess in ["ann", "nobody", &forged, &format!("claim~ann~1~9999999999999~{}", "A".repeat(43))] {
         let resource = format!("http://localhost:8080/s/acme/t/{guess}/mcp");
         let response = attacker.open(&client.authorize_path(&[("resource", &resource)])).await;
-        assert!(response.location().starts_with(WEB_CALLBACK), "{guess}: the same answer for all: {}", response.body);
+        assert!(response.location().starts_with(WEB_CALLBACK), "{guess}: the same response for all: {}", response.body);
         let tokens = Tokens::from_response(&client.exchange(&response.parameter("code").unwrap()).await);
         assert_eq!(position(&tokens).await, 1, "{guess}");
     }
@@ -197,10 +197,14 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     let tokens = Tokens::from_response(&client.exchange(&client.get_code(&first, &resource).await).await);
     assert_eq!(position(&tokens).await, 2);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.create'").await, 1);
-    assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE resource LIKE '%claim%'").await, 0, "not kept");
+    assert_eq!(
+        app.count("SELECT count(*) FROM oauth_grants WHERE resource LIKE '%claim%'").await,
+        0,
+        "the claim is not stored"
+    );
     // After the claim, the response is the same as for an unknown label.
     let response = attacker.open(&client.authorize_path(&resource)).await;
-    assert!(response.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
+    assert!(response.location().starts_with(WEB_CALLBACK), "the response reveals nothing");
     let tokens = Tokens::from_response(&client.exchange(&response.parameter("code").unwrap()).await);
     assert_eq!(position(&tokens).await, 1);
     let text = metrics.render();

@@ -39,7 +39,7 @@ async fn registrations_put_no_client_text_in_the_audit_log(app: App) {
         OauthClient::register(&server).await;
     }
     let entries = "SELECT count(*) FROM audit_events WHERE act = 'client.register'";
-    assert_eq!(app.count(entries).await, 10, "some of an hour");
+    assert_eq!(app.count(entries).await, 10, "at most ten entries per hour");
     app.advance_clock(60 * 60 * 1_000).await;
     OauthClient::register(&server).await;
     assert_eq!(app.count(entries).await, 11);
@@ -224,8 +224,12 @@ async fn grants_of_a_user_are_limited(app: App) {
     assert_eq!(entries, 2, "one of each: the rejected one has no entry");
     app.advance_clock(60 * 60 * 1_000).await;
     client.get_code(&browser, &[]).await;
-    assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 201, "200 of the one, 1 of the other");
-    assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE id = 'ogr_1'").await, 1, "the oldest went");
+    assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 201, "200 entries of one client, 1 of the other");
+    assert_eq!(
+        app.count("SELECT count(*) FROM oauth_grants WHERE id = 'ogr_1'").await,
+        1,
+        "the oldest entry was deleted"
+    );
     app.finish().await;
 }
 
@@ -277,10 +281,10 @@ async fn repeated_revocations_log_one_entry_per_hour(app: App) {
     assert_eq!(app.count(entries).await, 1);
     let other = client.get_tokens(&browser).await;
     revoke(&other.access).await;
-    assert_eq!(app.count(entries).await, 2, "another grant has entries of its own");
+    assert_eq!(app.count(entries).await, 2, "another grant has its own entries");
     app.advance_clock(60 * 60 * 1_000).await;
     revoke(&tokens.access).await;
-    assert_eq!(app.count(entries).await, 2, "a token that had expired was not revoked");
+    assert_eq!(app.count(entries).await, 2, "an expired token is not revoked");
     tokens = Tokens::from_response(&client.refresh(&tokens.refresh).await);
     revoke(&tokens.access).await;
     assert_eq!(app.count(entries).await, 3);

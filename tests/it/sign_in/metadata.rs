@@ -33,7 +33,7 @@ async fn client_documents_can_be_switched_off() {
     let metadata = browser.get("/.well-known/oauth-authorization-server/s/acme").await.json();
     assert_eq!(metadata["client_id_metadata_document_supported"], false);
     let client = OauthClient::register(&server).await;
-    assert_eq!(browser.get(&client.authorize_path(&[])).await.status, 303, "a client that has registered");
+    assert_eq!(browser.get(&client.authorize_path(&[])).await.status, 303, "a registered client");
     let rejected = browser.get(&client.authorize_path(&[("client_id", "https://client.example/client.json")])).await;
     assert_eq!(rejected.status, 400);
     assert!(rejected.body.contains("does not accept client metadata documents"), "{}", rejected.body);

@@ -76,7 +76,7 @@ impl SignInResponse {
         let url = Url::parse(self.location()).unwrap();
         let mut found = url.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
         let value = found.next();
-        assert_eq!(found.next(), None, "{name} comes once");
+        assert_eq!(found.next(), None, "{name} occurs once");
         value
     }
 

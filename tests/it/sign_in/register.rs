@@ -78,6 +78,6 @@ async fn invalid_registrations_are_rejected(app: App) {
             break;
         }
     }
-    assert_eq!(last, 429, "registrations are limited per address");
+    assert_eq!(last, 429, "registrations are limited per IP address");
     app.finish().await;
 }

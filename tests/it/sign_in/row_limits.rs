@@ -19,7 +19,7 @@ async fn registrations_are_limited(app: App) {
     )
     .await;
     OauthClient::register(&server).await;
-    assert_eq!(count().await, 1_000, "of a network");
+    assert_eq!(count().await, 1_000, "the limit per network");
     app.execute("UPDATE oauth_clients SET network = 'another one'").await;
     app.execute(
         "INSERT INTO oauth_clients (server_id, client_id, organization_id, name, redirect_uris, application_type, auth_method,
@@ -31,7 +31,7 @@ async fn registrations_are_limited(app: App) {
     )
     .await;
     OauthClient::register(&server).await;
-    assert_eq!(count().await, 5_000, "of a server");
+    assert_eq!(count().await, 5_000, "the limit per server");
     app.finish().await;
 }
 
@@ -50,7 +50,7 @@ async fn authorization_requests_are_limited(app: App) {
     )
     .await;
     browser.get(&client.authorize_path(&[])).await;
-    assert_eq!(count().await, 1_000, "of a network");
+    assert_eq!(count().await, 1_000, "the limit per network");
     app.execute("UPDATE authorization_requests SET network = 'another one'").await;
     app.execute(
         "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer, client_id, client_name,
@@ -62,6 +62,6 @@ async fn authorization_requests_are_limited(app: App) {
     )
     .await;
     browser.get(&client.authorize_path(&[])).await;
-    assert_eq!(count().await, 10_000, "of a server");
+    assert_eq!(count().await, 10_000, "the limit per server");
     app.finish().await;
 }

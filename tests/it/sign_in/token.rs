@@ -38,9 +38,9 @@ async fn a_code_works_once_and_only_for_its_client(app: App) {
     let code = client.get_code(&browser, &[]).await;
     let wrong = ("code_verifier", "wrong-verifier-wrong-verifier-wrong-verifier");
     assert_eq!(client.post_token(&[grant, redirect, ("code", &code), wrong]).await.error(), invalid_grant());
-    assert_eq!(client.exchange(&code).await.error(), invalid_grant(), "it was burnt");
+    assert_eq!(client.exchange(&code).await.error(), invalid_grant(), "the code is used up");
     let code = client.get_code(&browser, &[]).await;
-    assert_eq!(other_client.exchange(&code).await.error(), invalid_grant(), "another client's");
+    assert_eq!(other_client.exchange(&code).await.error(), invalid_grant(), "the code of another client");
     let elsewhere = OauthClient { server: other.clone(), ..client.clone() };
     assert_eq!(elsewhere.exchange(&code).await.error().1, "invalid_client", "another server does not know the client");
     let foreign = ("redirect_uri", "http://127.0.0.1:3999/other");
@@ -76,7 +76,7 @@ async fn refresh_tokens_rotate(app: App) {
     let other_client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let first = client.get_tokens(&browser).await;
-    assert_eq!(other_client.refresh(&first.refresh).await.error(), invalid_grant(), "another client's");
+    assert_eq!(other_client.refresh(&first.refresh).await.error(), invalid_grant(), "the code of another client");
     let second = Tokens::from_response(&client.refresh(&first.refresh).await);
     assert_ne!(first.refresh, second.refresh);
     // A lost response: within ten seconds, and before the successor is used, another pair is issued.
@@ -130,7 +130,7 @@ async fn reusing_a_refresh_token_revokes_the_grant(app: App) {
         }
         app.advance_clock(pause).await;
         assert_eq!(client.refresh(&stolen.refresh).await.error(), invalid_grant());
-        assert_eq!(client.refresh(&own.refresh).await.error(), invalid_grant(), "the whole family");
+        assert_eq!(client.refresh(&own.refresh).await.error(), invalid_grant(), "the whole token family is revoked");
         assert_eq!(start_walkthrough(&server, Some(&own.access)).await.status, 401);
     }
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE revoked_reason = 'refresh_reuse'").await, 2);
@@ -152,10 +152,14 @@ async fn a_revoked_token_is_rejected(app: App) {
         post_form(&app, &oauth_path(&server, "revoke"), &form).await
     };
     let tokens = client.get_tokens(&browser).await;
-    assert_eq!(revoke(&other_client, &tokens.refresh).await.status, 200, "says nothing of others' tokens");
+    assert_eq!(
+        revoke(&other_client, &tokens.refresh).await.status,
+        200,
+        "the response reveals nothing about other clients' tokens"
+    );
     assert_eq!(start_walkthrough(&server, Some(&tokens.access)).await.status, 200);
     assert_eq!(revoke(&client, &tokens.access).await.status, 200);
-    assert_eq!(start_walkthrough(&server, Some(&tokens.access)).await.status, 401, "at once");
+    assert_eq!(start_walkthrough(&server, Some(&tokens.access)).await.status, 401, "the token is revoked immediately");
     let next = Tokens::from_response(&client.refresh(&tokens.refresh).await);
     assert_eq!(revoke(&client, &next.refresh).await.status, 200);
     assert_eq!(client.refresh(&next.refresh).await.error(), invalid_grant());
@@ -233,8 +237,8 @@ async fn a_confidential_client_must_authenticate() {
         let response = exchange(method, "wrong").await;
         assert_eq!(response.error(), invalid_client);
         assert!(response.header(header::WWW_AUTHENTICATE).starts_with("Basic "));
-        assert_eq!(exchange(other, secret).await.error(), invalid_client, "in the way that it registered");
-        assert_eq!(client.exchange(&code).await.error(), invalid_client, "not without a secret");
+        assert_eq!(exchange(other, secret).await.error(), invalid_client, "only the registered method is accepted");
+        assert_eq!(client.exchange(&code).await.error(), invalid_client, "a secret is required");
         Tokens::from_response(&exchange(method, secret).await);
     }
     app.finish().await;
@@ -262,15 +266,15 @@ async fn expired_rows_are_deleted(app: App) {
     assert_eq!(
         count_remaining().await,
         "0 0 1 1 1 1 2",
-        "requests after half an hour, access tokens after one, and one more"
+        "requests after half an hour, access tokens after one hour, and one other"
     );
     app.advance_clock(DAY).await;
-    assert_eq!(count_remaining().await, "0 0 1 1 1 1 1", "a client that never came back");
+    assert_eq!(count_remaining().await, "0 0 1 1 1 1 1", "an unused client");
     Tokens::from_response(&client.refresh(&tokens.refresh).await);
     app.advance_clock(31 * DAY).await;
     assert_eq!(count_remaining().await, "0 0 0 1 1 2 1", "the browser's session");
     app.advance_clock(60 * DAY).await;
-    assert_eq!(count_remaining().await, "0 0 0 0 0 0 1", "a grant with all that came of it");
+    assert_eq!(count_remaining().await, "0 0 0 0 0 0 1", "a grant with everything issued for it");
     app.advance_clock(90 * DAY).await;
     assert_eq!(count_remaining().await, "0 0 0 0 0 0 0");
     app.finish().await;
@@ -290,7 +294,7 @@ async fn a_database_outage_returns_temporarily_unavailable() {
     assert_eq!(
         EndUserBrowser::new(&app).get(&client.authorize_path(&[])).await.status,
         503,
-        "a page: nothing is known of the client"
+        "an error page, because the client is not known"
     );
     app.stop().await;
 }
