@@ -39,7 +39,7 @@ pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
     ]);
     let drive = Url::parse_with_params(&format!("{}/drive", user.origin), [("url", authorize.as_str())]);
     let callback = http().get(drive.expect("a valid URL")).send().await.expect("the simulated user responds");
-    let callback = callback.text().await.expect("the value is a string");
+    let callback = callback.text().await.expect("the response is text");
     let callback = Url::parse(&callback).unwrap_or_else(|_| panic!("the user cannot sign in: {callback}"));
     let code = callback.query_pairs().find(|(name, _)| name == "code").expect("the request is approved").1.into_owned();
     let form = [

@@ -31,7 +31,7 @@ impl SnippetFixture {
         installation.create_server(SLUG, &[]).await;
         let server = installation.serve().await;
         let response = reqwest::get(format!("{}/s/{SLUG}", server.origin)).await.expect("the page is served");
-        let page = response.text().await.expect("the value is a string");
+        let page = response.text().await.expect("the response is text");
         let url = between(&page, "<code id=\"url\">", "<").to_owned();
         assert!(url.starts_with(&format!("{}/s/{SLUG}/t/pu_", server.origin)), "{url}");
         Self { home: waypost_testkit::folder(), page, url, _server: server, _installation: installation }
