@@ -1,4 +1,4 @@
-//! Says whether this machine has what some of the tests need.
+//! Emits `cfg` flags for the tools that some tests need, if they are installed.
 
 #[path = "../testkit/probe.rs"]
 mod probe;

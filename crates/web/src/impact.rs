@@ -31,7 +31,7 @@ pub fn sentences(impact: &PublishImpact) -> Vec<String> {
 const MAX_GROUPS: usize = 6;
 
 /// Describes what moving means for each group. Each user is in exactly one group, so the numbers add up to
-/// `consequences.people`.
+/// `consequences.users`.
 fn groups(consequences: &MoveImpact) -> Vec<String> {
     let (completing, others): (Vec<_>, Vec<_>) = consequences.groups.iter().partition(|(it, _)| it.completes);
     let mut parts: Vec<String> = others.iter().take(MAX_GROUPS).map(|(it, count)| group(**it, **count)).collect();

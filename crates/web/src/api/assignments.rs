@@ -20,7 +20,7 @@ use crate::problem::{ApiResult, Problems};
 
 /// The operations on assignments.
 pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete)).routes(routes!(reorder))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(reorder))
 }
 
 /// A walkthrough assigned to a server.
@@ -157,7 +157,7 @@ async fn create(
 #[utoipa::path(get, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "get_assignment",
     params(("assignment_id" = String, Path, description = "The ID of the assignment (`msw_…`).")),
     responses((status = 200, body = Assignment), Problems))]
-async fn show(
+async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,

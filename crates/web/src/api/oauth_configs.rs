@@ -23,7 +23,7 @@ use crate::request_info::RequestInfo;
 
 /// The operations on identity providers.
 pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete)).routes(routes!(check))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(check))
 }
 
 /// An identity provider. Its client secret is write-only.
@@ -246,7 +246,7 @@ async fn create(
     operation_id = "get_oauth_config",
     params(("oauth_config_id" = String, Path, description = "The ID of the identity provider (`oac_…`).")),
     responses((status = 200, body = OauthConfig), Problems))]
-async fn show(
+async fn get(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,

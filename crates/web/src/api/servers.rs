@@ -24,7 +24,7 @@ use crate::request_info::RequestInfo;
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(show, update, delete))
+        .routes(routes!(get, update, delete))
         .routes(routes!(check_slug))
         .routes(routes!(list_slugs))
         .routes(routes!(release_slug))
@@ -326,7 +326,7 @@ fn rename_field(error: Error) -> Error {
 #[utoipa::path(get, path = "/servers/{server_id}", tag = "servers", operation_id = "get_server",
     params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
     responses((status = 200, body = Server), Problems))]
-async fn show(
+async fn get(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,

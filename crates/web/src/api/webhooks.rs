@@ -319,7 +319,7 @@ async fn get_delivery(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<WebhookDelivery>> {
-    let found = deliveries::get(&cx, web.ops(), &organization_id, &id(&text, "message")?).await?;
+    let found = deliveries::get(&cx, web.ops(), &organization_id, &id(&text, "delivery")?).await?;
     Ok(Json(found.into()))
 }
 
@@ -335,8 +335,8 @@ async fn replay(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<WebhookDelivery>> {
-    let message: WebhookDeliveryId = id(&text, "message")?;
-    Ok(Json(deliveries::replay(&cx, web.ops(), &organization_id, &message).await?.into()))
+    let delivery: WebhookDeliveryId = id(&text, "delivery")?;
+    Ok(Json(deliveries::replay(&cx, web.ops(), &organization_id, &delivery).await?.into()))
 }
 
 /// Marks a response with a secret as not cacheable.

@@ -102,7 +102,7 @@ fn to_local_message(message: &str, sent_name: &str, name: &str) -> String {
         Some(rest) => format!("{name}{rest}"),
         None => message.to_owned(),
     };
-    message.replace("Set `replace`", "Pass --replace").replace("give a `title`", "pass `--title`")
+    message.replace("Set `replace`", "Pass --replace").replace("set `title`", "pass `--title`")
 }
 
 /// Encodes the files of a folder as a multipart form (RFC 7578).

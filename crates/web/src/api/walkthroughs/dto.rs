@@ -100,11 +100,11 @@ pub(super) struct WalkthroughSummary {
     pub step_count: u32,
     pub estimated_duration_minutes: Option<u32>,
     pub tags: Vec<String>,
-    /// The number of the newest version. Null if there is none, or if all versions are withdrawn.
+    /// The number of the current version: the newest one that has not been withdrawn. Null if there is none.
     pub current_version: Option<u32>,
-    /// The ID of the newest version.
+    /// The ID of the current version.
     pub current_version_id: Option<String>,
-    /// Whether the draft has changed since the newest version. False if there is none.
+    /// Whether the draft has changed since the current version. False if there is none.
     pub has_unpublished_changes: bool,
     /// The revision of the draft, increased by every edit. It is also the `ETag`.
     pub revision: u32,

@@ -38,7 +38,7 @@ use crate::problem::{ApiError, ApiResult, Problems};
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(show, update, delete))
+        .routes(routes!(get, update, delete))
         .routes(routes!(duplicate))
         .routes(routes!(archive))
         .routes(routes!(unarchive))
@@ -199,7 +199,7 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a response that the client has cached.")),
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
-async fn show(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
+async fn get(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let body = full(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
     let revision = body.head.summary.revision;
     if has_revision(&headers, revision) {

@@ -23,7 +23,7 @@ use crate::problem::{ApiResult, Problems};
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
         .routes(routes!(list))
-        .routes(routes!(show))
+        .routes(routes!(get))
         .routes(routes!(restore))
         .routes(routes!(list_deleted))
 }
@@ -177,7 +177,7 @@ async fn list(
         ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
         ("number" = u32, Path, description = "The number of the revision.")),
     responses((status = 200, body = StepRevision), Problems))]
-async fn show(
+async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path((id, step, revision)): Path<(String, String, String)>,

@@ -23,8 +23,8 @@ use crate::problem::{ApiError, ApiResult, Problems};
 /// The operations on steps.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
-        .routes(routes!(list, add))
-        .routes(routes!(show, update, remove))
+        .routes(routes!(list, create))
+        .routes(routes!(get, update, delete))
         .routes(routes!(move_to))
         .routes(routes!(duplicate))
         .routes(routes!(restore))
@@ -144,7 +144,7 @@ async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> A
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     request_body = StepCreate, responses((status = 201, body = StepEditResult), Problems))]
-async fn add(
+async fn create(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
@@ -189,7 +189,7 @@ pub(super) async fn edit_response(
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("step_id" = String, Path, description = "The ID of the step (`ws_…`).")),
     responses((status = 200, body = Step), Problems))]
-async fn show(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
+async fn get(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
     let body = with_position(&scope, &web, &id, found).await?;
@@ -224,7 +224,7 @@ async fn update(
         ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = StepDeleteResult), Problems))]
-async fn remove(
+async fn delete(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,

@@ -173,7 +173,7 @@ async fn import_files(
 
 /// Replaces command-line flags in an error message with the parameters of the API.
 fn for_api(mut error: Error) -> Error {
-    for (flag, parameter) in [("Pass --replace", "Set `replace`"), ("pass `--title`", "give a `title`")] {
+    for (flag, parameter) in [("Pass --replace", "Set `replace`"), ("pass `--title`", "set `title`")] {
         error.message = error.message.replace(flag, parameter);
     }
     error

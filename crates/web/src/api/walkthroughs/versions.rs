@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(show_impact))
         .routes(routes!(list))
         .routes(routes!(compare))
-        .routes(routes!(show))
+        .routes(routes!(get))
         .routes(routes!(restore))
         .routes(routes!(withdraw))
 }
@@ -370,23 +370,23 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
     let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let mut sentences = vec![impact::summary(&found)];
     sentences.extend(impact::sentences(&found));
-    let means = &found.consequences;
+    let consequences = &found.consequences;
     let body = PublishImpact {
         revision: found.revision,
         from_version: found.from_version,
         to_version: found.to_version,
-        in_progress: means.users,
+        in_progress: consequences.users,
         by_version: found
             .by_version
             .iter()
             .map(|(version, people)| VersionUserCount { version: *version, people: *people })
             .collect(),
         on_moving: MigrationImpact {
-            groups: means.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
-            lose_nothing: means.lose_nothing,
-            lose: groups(&means.lose),
-            repeat: groups(&means.repeat),
-            complete: means.complete,
+            groups: consequences.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
+            lose_nothing: consequences.lose_nothing,
+            lose: groups(&consequences.lose),
+            repeat: groups(&consequences.repeat),
+            complete: consequences.complete,
         },
         sentences,
         diff: found.comparison.into(),
@@ -421,7 +421,7 @@ fn number(text: &str) -> Result<u32> {
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("number" = u32, Path, description = "The number of the version.", minimum = 1)),
     responses((status = 200, body = Version), Problems))]
-async fn show(
+async fn get(
     State(web): State<Web>,
     scope: Scope,
     Path((id, version)): Path<(String, String)>,
