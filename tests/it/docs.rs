@@ -1,0 +1,115 @@
+//! The documentation names files, tests and headings that exist.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Returns the files with one of these extensions below the folders, without what tools generate.
+fn files(folders: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending: Vec<PathBuf> = folders.iter().map(|folder| Path::new(ROOT).join(folder)).collect();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            if !path.ends_with("node_modules") && !path.ends_with("target") {
+                pending.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        } else if path.extension().is_some_and(|it| extensions.iter().any(|extension| it == *extension)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths = files(&["docs"], &["md"]);
+    paths.extend(["README.md", "CONTRIBUTING.md", "benches/README.md"].map(|name| Path::new(ROOT).join(name)));
+    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Returns the inline code of a line.
+fn code(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// Expands one pair of braces: `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+fn expand(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(start, rest)| rest.split_once('}').map(|(names, end)| (start, names, end))) {
+        Some((start, names, end)) => names.split(',').map(|name| format!("{start}{name}{end}")).collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+#[test]
+fn every_file_that_the_documentation_names_exists() {
+    const FOLDERS: [&str; 7] = ["crates/", "src/", "tests/", "e2e/", "docs/", "demo/", "benches/"];
+    for (document, text) in documents() {
+        // `src/` in the guide to the benchmark is the benchmark's own.
+        let base = document.parent().unwrap();
+        for path in text.lines().flat_map(code).filter(|it| FOLDERS.iter().any(|folder| it.starts_with(folder))) {
+            // Placeholders, patterns and commands are not paths.
+            if path.contains(['<', '*', ' ']) {
+                continue;
+            }
+            for path in expand(path) {
+                let exists = base.join(&path).exists() || Path::new(ROOT).join(&path).exists();
+                assert!(exists, "{} names {path}", document.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let sources = files(&["crates", "src", "tests"], &["rs"]);
+    let functions: BTreeSet<String> = sources
+        .iter()
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let names = text.split("fn ").skip(1).map(|rest| rest.chars().take_while(|it| is_name(*it)).collect());
+            names.collect::<Vec<String>>()
+        })
+        .collect();
+    let security = std::fs::read_to_string(Path::new(ROOT).join("docs/security.md")).unwrap();
+    let tests = security.lines().filter(|line| line.starts_with('|')).flat_map(|line| code(line.rsplit(" | ").next().unwrap()));
+    let mut count = 0;
+    for name in tests.filter(|name| name.contains('_') && name.trim_end_matches('…').chars().all(is_name)) {
+        let exists = match name.strip_suffix('…') {
+            Some(start) => functions.range(start.to_owned()..).next().is_some_and(|it| it.starts_with(start)),
+            None => functions.contains(name),
+        };
+        assert!(exists, "docs/security.md names the test {name}");
+        count += 1;
+    }
+    assert!(count > 20, "the table of attacks names its tests");
+}
+
+fn is_name(char: char) -> bool {
+    char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_'
+}
+
+/// GitHub's anchor of a heading: <https://docs.github.com/en/get-started/writing-on-github>.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it)).collect::<String>();
+    kept.replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_to_a_heading() {
+    for (document, text) in documents() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.contains(['<', ' ']) {
+                continue;
+            }
+            let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(file.exists(), "{} links to {target}", document.display());
+            if !fragment.is_empty() {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+                let mut anchors = headings.map(|line| anchor(line.trim_start_matches('#').trim()));
+                assert!(anchors.any(|it| it == fragment), "{} links to {target}", document.display());
+            }
+        }
+    }
+}
