@@ -325,6 +325,19 @@ impl App {
         tx.commit().await.unwrap();
     }
 
+    /// Returns the number of calls that are recorded or counted.
+    async fn count_recorded_calls(&self) -> i64 {
+        let rows = self.count("SELECT count(*) FROM tool_calls").await;
+        rows + self.count("SELECT CAST(COALESCE(sum(count), 0) AS BIGINT) FROM counted_calls").await
+    }
+
+    /// Waits until the recorder has written every call.
+    pub async fn wait_for_records(&self) {
+        while self.count_recorded_calls().await < self.0.calls.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Returns the supervised jobs of this process.
     pub fn jobs(&self) -> Jobs {
         self.0.running.lock().unwrap().as_ref().unwrap().hosting.jobs().clone()
@@ -345,10 +358,8 @@ impl App {
     pub async fn finish(self) {
         self.stop().await;
         if !*self.0.deleted.lock().unwrap() {
-            let rows = self.count("SELECT count(*) FROM tool_calls").await;
-            let counted = self.count("SELECT CAST(COALESCE(sum(count), 0) AS BIGINT) FROM counted_calls").await;
             let calls = self.0.calls.load(Ordering::SeqCst);
-            assert_eq!(rows + counted, calls, "each call is recorded or counted");
+            assert_eq!(self.count_recorded_calls().await, calls, "each call is recorded or counted");
         }
         const DUPLICATE_ATTEMPTS: &str = "SELECT count(*) FROM (SELECT 1 AS one FROM progress WHERE closed_at IS NULL
             GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";

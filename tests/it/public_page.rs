@@ -365,7 +365,7 @@ async fn settings_are_available_in_the_api_and_console() {
     let changed = owner.api(Method::PATCH, &path, Some(change)).await.json();
     assert_eq!((&changed["public_page"], &changed["public_page_indexed"]), (&Value::Bool(false), &Value::Bool(true)));
     let base = format!("/o/acme/servers/{}", created["id"].as_str().unwrap());
-    owner.get_page(&base).await.assert_lacks("Copy link for your users").assert_contains("public page is off");
+    owner.get_page(&base).await.assert_lacks("Copy link for your users").assert_contains("public page is turned off");
     owner.get_page("/o/acme/servers").await.assert_lacks("Copy link for your users");
     let form = [
         ("name", "Guide"),

@@ -288,10 +288,13 @@ async fn a_database_error_is_unavailable_and_hides_details() {
         "2/2 50 %",
         "the failed call changed nothing"
     );
+    // The recorder cannot write while a table is missing.
+    app.wait_for_records().await;
     app.execute("ALTER TABLE client_sessions RENAME TO away").await;
     let other_client = server.modern().with_handle("wph_0000000000000000000000000");
     assert_eq!(other_client.call("list_walkthroughs", json!({})).await.error_code(), "unavailable");
     app.execute("ALTER TABLE away RENAME TO client_sessions").await;
+    app.wait_for_records().await;
     app.execute("ALTER TABLE servers RENAME TO away").await;
     let unknown = app.post("/s/unknown/mcp", "{}").send().await;
     assert!(unknown.status.is_server_error(), "{unknown}");

@@ -42,7 +42,7 @@ async fn keys_expire_and_record_their_last_use(app: App) {
     call_with(&app, secret).await.assert_status(200);
     app.advance_clock(1).await;
     call_with(&app, secret).await.assert_status(401);
-    owner.get_page("/o/acme/api-keys").await.assert_contains("ended").assert_lacks(secret);
+    owner.get_page("/o/acme/api-keys").await.assert_contains("expired").assert_lacks(secret);
     owner.api(Method::PATCH, &path, Some(json!({ "expires_at": null }))).await.assert_status(200);
     call_with(&app, secret).await.assert_status(200);
     owner
@@ -99,7 +99,7 @@ async fn the_page_shows_a_key_once(app: App) {
     let created = admin.post("/o/acme/api-keys", &fields).await;
     let at = created.assert_status(200).body.find("wpk_").unwrap();
     let secret = created.body[at..at + 47].to_owned();
-    created.assert_contains("shown this once").assert_lacks("<b>CI");
+    created.assert_contains("be able to see it again").assert_lacks("<b>CI");
     call_with(&app, &secret).await.assert_status(200);
     admin.get_page("/o/acme/api-keys").await.assert_lacks(&secret[..10]);
     admin.post("/o/acme/api-keys", &fields).await.assert_status(409).assert_contains("id=\"e-name\"");

@@ -71,7 +71,7 @@ async fn roles_are_enforced_and_members_removed(app: App) {
         .post(&format!("/o/acme/members/{member_id}/role"), &[("role", "member")])
         .await
         .assert_redirect("/o/acme/members");
-    owner.get_page("/o/acme/members").await.assert_contains("member@example.com is member now.");
+    owner.get_page("/o/acme/members").await.assert_contains("member@example.com now has the role member.");
     member.post(&format!("/o/acme/members/{admin_id}/remove"), &[]).await.assert_status(403);
     outsider.post(&format!("/o/other/members/{admin_id}/remove"), &[]).await.assert_status(404);
     owner.post(&format!("/o/acme/members/{member_id}/remove"), &[]).await.assert_redirect("/o/acme/members");
@@ -144,7 +144,7 @@ async fn invitation_links_are_shown_once(app: App) {
     sent.assert_status(200)
         .assert_contains("/invite?token=")
         .assert_contains("cannot send email")
-        .assert_contains("shown this once");
+        .assert_contains("be able to see it again");
     let hostile = admin.post("/o/acme/invitations", &[("email", "<b>@x"), ("role", "member")]).await;
     hostile.assert_status(422).assert_contains("id=\"e-email\"").assert_lacks("<b>@x");
     outsider.post("/o/acme/invitations", &[("email", "b@example.com"), ("role", "member")]).await.assert_status(404);
@@ -204,7 +204,7 @@ async fn invitations_are_sent_by_email() {
     let mails = app.mails().wait_for_count(2).await;
     let mail = mails.iter().find(|mail| mail.to == "Anna@example.com").unwrap();
     assert!(mail.text.contains("http://localhost:8080/invite?token="), "{}", mail.text);
-    assert!(mail.text.contains("admin@example.com invites you"));
+    assert!(mail.text.contains("admin@example.com has invited you"));
     let resend = format!("/invitations/{}/resend", sent["id"].as_str().unwrap());
     let resent = admin.api(Method::POST, &resend, None).await.assert_status(200).json();
     assert_eq!((&resent["mailed"], &resent["link"]), (&json!(true), &Value::Null));

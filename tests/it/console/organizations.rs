@@ -20,7 +20,7 @@ async fn a_user_creates_and_owns_an_organisation(app: App) {
     anna.get_page("/organizations/slug/check?slug=home")
         .await
         .assert_contains("is taken")
-        .assert_contains("class=\"wrong\"");
+        .assert_contains("class=\"field-error\"");
     anna.get_page("/organizations/slug/check?slug=%3Cscript%3E").await.assert_lacks("<script>");
     let taken = anna.post("/organizations/new", &[("name", "X<script>"), ("slug", "home")]).await;
     taken

@@ -37,7 +37,7 @@ async fn a_ticket_needs_an_email(app: App) {
     user.play("next_walkthrough_step", json!({})).await.ok();
     let opened = user.call("get_support", ticket_arguments("No start")).await;
     assert_eq!(opened.ok()["status"], "needs_email");
-    assert!(opened.text.contains("e-mail address"), "{}", opened.text);
+    assert!(opened.text.contains("email address"), "{}", opened.text);
     let ticket = newest_ticket(&owner).await;
     assert_eq!((&ticket["id"], &ticket["number"]), (&opened.structured["ticket_id"], &json!(1)));
     let context = &ticket["walkthrough"];
@@ -278,7 +278,7 @@ async fn tickets_are_managed_over_the_api() {
         .get_page("/o/acme/tickets?status=pending&q=T0")
         .await
         .assert_contains("T0")
-        .assert_contains("1 ticket changed.");
+        .assert_contains("1 ticket updated.");
     owner.get("/o/acme/tickets?status=odd").await.assert_status(422);
     let stale = [("status", "closed"), ("priority", "low"), ("assignee", "none"), ("revision", "1")];
     owner.post(&format!("/o/acme{path}"), &stale).await.assert_status(412).assert_contains("has changed meanwhile");

@@ -58,7 +58,7 @@ async fn the_page_names_the_client_the_scopes_and_the_redirect() {
     let client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let page = browser.open(&client.authorize_path(&[("scope", "walk:read")])).await;
-    for text in ["Test client", "127.0.0.1:3999", "anna@example.com", "See your walkthroughs and your progress"] {
+    for text in ["Test client", "127.0.0.1:3999", "anna@example.com", "View your walkthroughs and your progress"] {
         assert!(page.body.contains(text), "{text}: {}", page.body);
     }
     assert!(page.body.contains("nobody vouches for it"), "the page warns about a program on this machine");

@@ -57,7 +57,7 @@ async fn an_unused_registration_expires(app: App) {
     let late = OauthClient::register(&server).await;
     app.advance_clock(1).await;
     let gone = browser.get(&client.authorize_path(&[])).await;
-    assert!(gone.status == 400 && gone.body.contains("registration has ended"), "{}", gone.body);
+    assert!(gone.status == 400 && gone.body.contains("registration has expired"), "{}", gone.body);
     assert_eq!(client.exchange("code").await.error(), (401, "invalid_client".to_owned()));
     authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
     let form = [("csrf", page.hidden_field("csrf")), ("decision", "allow".to_owned())];
