@@ -73,7 +73,7 @@ async fn a_newer_database_is_rejected() {
     simulate_newer_schema(&workspace).await;
     let newest = newest_schema();
     let expected = format!(
-        "error: the database has schema version 999, this program knows versions up to {newest}: use a newer waypost"
+        "error: the database has schema version 999, this program supports versions up to {newest}: use a newer waypost"
     );
     assert_eq!(workspace.run_err(1, &["org", "list"]).trim_end(), expected);
 }

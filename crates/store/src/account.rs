@@ -41,8 +41,8 @@ pub async fn find_by_email(conn: &mut Conn, organization: &OrganizationId, email
     Ok(row.map(Account::from))
 }
 
-/// Inserts an account. Returns `false` if the email address already has one. PostgreSQL waits for a concurrent transaction
-/// that inserts the same account, so the next [`find_by_email`] returns its row.
+/// Inserts an account. Returns `false` if the email address already has one. PostgreSQL waits for a concurrent
+/// transaction that inserts the same account, so the next [`find_by_email`] returns its row.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -36,8 +36,8 @@ impl TryFrom<Row> for ApiKey {
     }
 }
 
-/// Inserts a key. `secret_hash` is the hexadecimal SHA-256 of the secret, and `created_by` the ID of the user or key that
-/// creates it.
+/// Inserts a key. `secret_hash` is the hexadecimal SHA-256 of the secret, and `created_by` the ID of the user or key
+/// that creates it.
 ///
 /// # Errors
 /// Returns a unique violation if the name is taken in the organisation, or another error if the database fails.

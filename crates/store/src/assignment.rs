@@ -11,7 +11,7 @@ use crate::on;
 use crate::row::containing;
 
 /// The query that all lists share.
-macro_rules! listed {
+macro_rules! select_view {
     ($tail:literal) => {
         concat!(
             "SELECT assignments.id, assignments.organization_id, assignments.server_id, assignments.walkthrough_id,
@@ -37,7 +37,7 @@ struct Row {
 }
 
 #[derive(sqlx::FromRow)]
-struct ListedRow {
+struct AssignmentViewRow {
     #[sqlx(flatten)]
     assignment: Row,
     title: String,
@@ -61,10 +61,10 @@ impl From<Row> for Assignment {
     }
 }
 
-impl TryFrom<ListedRow> for AssignmentView {
+impl TryFrom<AssignmentViewRow> for AssignmentView {
     type Error = Error;
 
-    fn try_from(row: ListedRow) -> Result<Self> {
+    fn try_from(row: AssignmentViewRow) -> Result<Self> {
         let assignment = Assignment::from(row.assignment);
         let id = assignment.walkthrough_id.as_str();
         let state =
@@ -93,7 +93,8 @@ pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
     Ok(inserted > 0)
 }
 
-/// Returns the assignment of a walkthrough to a server. Returns `None` if the walkthrough is not assigned or is in the trash.
+/// Returns the assignment of a walkthrough to a server. Returns `None` if the walkthrough is not assigned or is in the
+/// trash.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -116,8 +117,8 @@ pub async fn find_by_walkthrough(
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<AssignmentView>> {
-    const SQL: &str = listed!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
-    let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
+    const SQL: &str = select_view!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
+    let rows: Vec<AssignmentViewRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.as_str()).fetch_all(c).await?);
     rows.into_iter().map(AssignmentView::try_from).collect()
 }
@@ -131,8 +132,8 @@ pub async fn list_for_walkthrough(
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
 ) -> Result<Vec<AssignmentView>> {
-    const SQL: &str = listed!("AND assignments.walkthrough_id = $2 ORDER BY servers.slug");
-    let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
+    const SQL: &str = select_view!("AND assignments.walkthrough_id = $2 ORDER BY servers.slug");
+    let rows: Vec<AssignmentViewRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
     rows.into_iter().map(AssignmentView::try_from).collect()
 }
@@ -142,14 +143,14 @@ pub async fn list_for_walkthrough(
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
 pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<Option<AssignmentView>> {
-    const SQL: &str = listed!("AND assignments.id = $2");
-    let row: Option<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
+    const SQL: &str = select_view!("AND assignments.id = $2");
+    let row: Option<AssignmentViewRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
     row.map(AssignmentView::try_from).transpose()
 }
 
-/// Returns at most `limit` walkthroughs, ordered by title, that are not archived, are not yet assigned to the server and
-/// whose title contains `text`.
+/// Returns at most `limit` walkthroughs, ordered by title, that are not archived, are not yet assigned to the server
+/// and whose title contains `text`.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

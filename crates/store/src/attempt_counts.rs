@@ -27,8 +27,8 @@ pub async fn count_by_version(
     Ok(rows.into_iter().map(count).collect())
 }
 
-/// Calls `each` for every group of attempts in progress that are on the same version and have completed the same steps, with
-/// the version, the steps and the number of attempts. Groups are streamed and not held in memory.
+/// Calls `each` for every group of attempts in progress that are on the same version and have completed the same steps,
+/// with the version, the steps and the number of attempts. Groups are streamed and not held in memory.
 ///
 /// # Errors
 /// Returns an error if the database fails or a step set cannot be read.

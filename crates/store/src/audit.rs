@@ -143,8 +143,8 @@ pub async fn search(
     filter: &AuditFilter,
     (before, limit): (Option<&AuditEventId>, i64),
 ) -> Result<Vec<AuditEvent>> {
-    // IDs begin with the time, so the time range is a range of IDs: the index on organisation and ID leads directly to the
-    // first row, and rows outside the range are not read.
+    // IDs begin with the time, so the time range is a range of IDs: the index on organisation and ID leads directly to
+    // the first row, and rows outside the range are not read.
     const SQL: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
         WHERE organization_id = $1 AND id >= $3 AND id < $4
             AND ($5 = '' OR actor = $5) AND ($6 = '' OR target = $6) AND substr(act, 1, length($7)) = $7

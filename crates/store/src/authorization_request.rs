@@ -134,8 +134,8 @@ pub async fn complete(conn: &mut Conn, key: AuthorizationRequestKey<'_>, now: Ti
     Ok(change(conn, SQL, key, now).await? > 0)
 }
 
-/// Protects a request from being evicted by newer ones, because a code was sent for it: its row also keeps the number of
-/// codes sent to the email address.
+/// Protects a request from being evicted by newer ones, because a code was sent for it: its row also keeps the number
+/// of codes sent to the email address.
 ///
 /// # Errors
 /// Returns an error if the database fails.

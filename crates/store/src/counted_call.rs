@@ -3,7 +3,8 @@
 //! Anyone can make any number of such calls. None of them changes anything, because every change creates an end user.
 //!
 //! Invariants (tests/it/counted_calls.rs):
-//! 1. A recorded call is either a row of `tool_calls` or part of a count, so rows and counts add up to all recorded calls.
+//! 1. A recorded call is either a row of `tool_calls` or part of a count, so rows and counts add up to all recorded
+//!    calls.
 //! 2. Per minute, a server gets at most [`ROWS_PER_MINUTE`] rows for unidentified callers, regardless of the number of
 //!    processes and their restarts. A call is only counted when this limit is reached.
 //! 3. Calls by end users and test calls always get a row.
@@ -50,8 +51,8 @@ struct Count {
     count: i64,
 }
 
-/// Records calls that changed nothing, each as a row or in a count. Calls of servers or end users that were deleted in the
-/// meantime are skipped. `conn` must be a transaction.
+/// Records calls that changed nothing, each as a row or in a count. Calls of servers or end users that were deleted in
+/// the meantime are skipped. `conn` must be a transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -82,8 +83,8 @@ pub async fn record(conn: &mut Conn, calls: Vec<ToolCall>) -> Result<()> {
     Ok(())
 }
 
-/// Returns the number of rows for unidentified callers. Locks the servers until the end of the transaction, so that no other
-/// process adds rows in the meantime. SQLite has a single writer.
+/// Returns the number of rows for unidentified callers. Locks the servers until the end of the transaction, so that no
+/// other process adds rows in the meantime. SQLite has a single writer.
 async fn count_rows(conn: &mut Conn, minutes: &BTreeSet<Minute>) -> Result<HashMap<Minute, i64>> {
     const COLUMNS: &[Column] = &[("server_id", Kind::Text), ("minute", Kind::Integer)];
     // Every process locks in the same order. Foreign key checks of new rows do not wait for this lock.
@@ -127,8 +128,8 @@ async fn add(conn: &mut Conn, counts: BTreeMap<(Minute, String, String), i64>) -
     Ok(())
 }
 
-/// Returns the number of calls without a row by tool and outcome. A call counts at the beginning of its minute, so adjacent
-/// ranges add up.
+/// Returns the number of calls without a row by tool and outcome. A call counts at the beginning of its minute, so
+/// adjacent ranges add up.
 ///
 /// # Errors
 /// Returns an error if the database fails.

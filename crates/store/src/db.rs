@@ -1,7 +1,7 @@
 //! One set of queries for both databases.
 //!
-//! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both databases
-//! support. Queries have separate texts only where the dialects differ.
+//! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both
+//! databases support. Queries have separate texts only where the dialects differ.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 
 /// The number of read-only connections to SQLite: more than cores, because a reader may wait for the disk.
 const SQLITE_READERS: u32 = 4;
-/// The page caches of SQLite connections (negative values are in KiB). They are small, because several connections hold the
-/// same pages, and the operating system caches the file as well.
+/// The page caches of SQLite connections (negative values are in KiB). They are small, because several connections hold
+/// the same pages, and the operating system caches the file as well.
 const WRITER_CACHE: &str = "-4096";
 const READER_CACHE: &str = "-1024";
 /// The size in bytes to which SQLite's write-ahead log is truncated after a checkpoint: it grows while a backup reads.
@@ -32,8 +32,8 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the check of a connection that is returned to the pool may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// PostgreSQL aborts a transaction that is idle for this long. Otherwise, if the network is interrupted, it would hold the
-/// transaction's locks for two hours.
+/// PostgreSQL aborts a transaction that is idle for this long. Otherwise, if the network is interrupted, it would hold
+/// the transaction's locks for two hours.
 const IDLE_IN_TRANSACTION: &str = "60s";
 
 /// An open database.
@@ -55,8 +55,8 @@ tokio::task_local! {
     static STATEMENTS: Cell<usize>;
 }
 
-/// Runs `work` and returns its result with the number of statements and transactions that it sent. Tests use it to check that
-/// two requests have the same cost.
+/// Runs `work` and returns its result with the number of statements and transactions that it sent. Tests use it to
+/// check that two requests have the same cost.
 pub async fn count_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
     let counting = async {
         let result = work.await;
@@ -151,7 +151,8 @@ impl Db {
             .idle_timeout(None)
             .max_lifetime(None)
             .after_release(|conn, _| Box::pin(is_outside_transactions(conn)))
-            // For new files: free pages can be released (crate::space). Setting this requires the write lock, so readers don't.
+            // For new files: free pages can be released (crate::space). Setting this requires the write lock, so
+            // readers don't.
             .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
             .await?;
         let read = SqlitePoolOptions::new()
@@ -173,8 +174,8 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(TIMEOUT)
-            // The pool's own check has no timeout: if the network fails, every abandoned connection would keep its slot in the
-            // pool for 15 minutes.
+            // The pool's own check has no timeout: if the network fails, every abandoned connection would keep its slot
+            // in the pool for 15 minutes.
             .after_release(|conn, _| {
                 Box::pin(async move {
                     match tokio::time::timeout(PING_TIMEOUT, conn.ping()).await {
@@ -227,8 +228,8 @@ impl Db {
         }))
     }
 
-    /// Begins a transaction for writing. On SQLite there is one at a time. It acquires the file's write lock immediately, because
-    /// acquiring it later can fail after work has been done.
+    /// Begins a transaction for writing. On SQLite there is one at a time. It acquires the file's write lock
+    /// immediately, because acquiring it later can fail after work has been done.
     ///
     /// # Errors
     /// The same as for [`Db::read`].
@@ -253,8 +254,8 @@ impl Db {
         })))
     }
 
-    /// Runs `work` with a timeout on PostgreSQL, because the network may lose messages without an error. SQLite needs no timeout:
-    /// its file is local, and the wait for the write lock is bounded.
+    /// Runs `work` with a timeout on PostgreSQL, because the network may lose messages without an error. SQLite needs
+    /// no timeout: its file is local, and the wait for the write lock is bounded.
     ///
     /// # Errors
     /// Returns [`Error::Timeout`] if the time is up. The outcome of the work is then unknown.
@@ -277,9 +278,9 @@ impl Db {
     }
 }
 
-/// Whether a connection that is returned to its pool can be reused. If the disk fails, SQLite rolls back the transaction
-/// automatically (<https://www.sqlite.org/lang_transaction.html>, section 3). The driver's ROLLBACK then fails, and the driver
-/// still considers the transaction open and refuses to begin another one.
+/// Whether a connection that is returned to its pool can be reused. If the disk fails, SQLite rolls back the
+/// transaction automatically (<https://www.sqlite.org/lang_transaction.html>, section 3). The driver's ROLLBACK then
+/// fails, and the driver still considers the transaction open and refuses to begin another one.
 async fn is_outside_transactions(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
     if conn.is_in_transaction() {
         // The rollback of a dropped transaction may still be running.
@@ -309,8 +310,8 @@ impl Conn {
         }
     }
 
-    /// Increments the configuration version, so that every process notices that servers, walkthroughs or assignments changed in
-    /// this transaction.
+    /// Increments the configuration version, so that every process notices that servers, walkthroughs or assignments
+    /// changed in this transaction.
     ///
     /// # Errors
     /// Returns an error if the database fails.

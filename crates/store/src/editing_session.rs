@@ -6,7 +6,7 @@ use waypost_core::id::{AuditEventId, OrganizationId, WalkthroughId};
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// An editing session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub async fn find_open(
         .bind(organization.as_str()).bind(id).bind(now.0).fetch_optional(c).await?);
     let Some((walkthrough, event, edits, expires_at)) = row else { return Ok(None) };
     Ok(Some(EditingSession {
-        edits: Place { table: "editing_sessions", id }.count("edits", edits)?,
+        edits: RowRef { table: "editing_sessions", id }.to_u32("edits", edits)?,
         id: id.to_owned(),
         organization_id: organization.clone(),
         walkthrough_id: WalkthroughId::from_store(walkthrough),

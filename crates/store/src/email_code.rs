@@ -8,7 +8,7 @@ use crate::authorization_request;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// The maximum number of attempts per code.
 pub const MAX_ATTEMPTS: i64 = 5;
@@ -111,7 +111,7 @@ pub async fn find_pending(conn: &mut Conn, key: EmailCodeKey<'_>, now: Timestamp
         .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(MAX_ATTEMPTS).bind(now.0)
         .fetch_optional(c).await?);
     let Some((email, purpose)) = row else { return Ok(None) };
-    Ok(Some(PendingCode { email, purpose: place(key).name("purpose", &purpose)? }))
+    Ok(Some(PendingCode { email, purpose: row_ref(key).parse("purpose", &purpose)? }))
 }
 
 /// Whether a code that can still be verified has this hash. Does not count as an attempt.
@@ -137,8 +137,8 @@ struct Row {
     consumed_at: Option<i64>,
 }
 
-/// Counts an attempt, and consumes the code if it is correct. This is one statement, so that every attempt counts and a code
-/// works only once.
+/// Counts an attempt, and consumes the code if it is correct. This is one statement, so that every attempt counts and a
+/// code works only once.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -155,11 +155,11 @@ pub async fn verify(conn: &mut Conn, key: EmailCodeKey<'_>, code_hash: &str, now
     if row.consumed_at.is_none() {
         return Ok(CodeCheck::Rejected { attempts_left: MAX_ATTEMPTS - row.attempts });
     }
-    let purpose = place(key).name("purpose", &row.purpose)?;
+    let purpose = row_ref(key).parse("purpose", &row.purpose)?;
     let Row { email, email_key, password_hash, .. } = row;
     Ok(CodeCheck::Accepted(CodeProof { email, email_key, purpose, password_hash }))
 }
 
-fn place(key: EmailCodeKey<'_>) -> Place<'_> {
-    Place { table: "email_codes", id: key.id.as_str() }
+fn row_ref(key: EmailCodeKey<'_>) -> RowRef<'_> {
+    RowRef { table: "email_codes", id: key.id.as_str() }
 }

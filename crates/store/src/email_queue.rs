@@ -1,5 +1,5 @@
-//! The queue of emails about tickets. An email is enqueued in the transaction of the change that it is about, and deleted when
-//! it is sent.
+//! The queue of emails about tickets. An email is enqueued in the transaction of the change that it is about, and
+//! deleted when it is sent.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EmailId, OrganizationId, TicketCommentId, TicketId};
@@ -7,7 +7,7 @@ use waypost_core::id::{EmailId, OrganizationId, TicketCommentId, TicketId};
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// An email to enqueue.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +71,7 @@ impl TryFrom<Row> for QueuedEmail {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let attempts = Place { table: "emails", id: &row.id }.count("attempts", row.attempts)?;
+        let attempts = RowRef { table: "emails", id: &row.id }.to_u32("attempts", row.attempts)?;
         Ok(Self {
             attempts,
             id: EmailId::from_store(row.id),
@@ -118,8 +118,8 @@ pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     Ok(due.is_some())
 }
 
-/// Claims at most `limit` due emails until `until` and counts the attempt. Organisations take turns: the oldest email of
-/// each, then the second oldest of each, and so on.
+/// Claims at most `limit` due emails until `until` and counts the attempt. Organisations take turns: the oldest email
+/// of each, then the second oldest of each, and so on.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

@@ -139,8 +139,8 @@ pub async fn set_claimed_email(
     Ok(())
 }
 
-/// Deletes an end user with their progress, sessions, events and calls. Returns `false` if the end user does not exist. Also
-/// deletes the anonymous end users that were joined to this one, except those with a tracking ID.
+/// Deletes an end user with their progress, sessions, events and calls. Returns `false` if the end user does not exist.
+/// Also deletes the anonymous end users that were joined to this one, except those with a tracking ID.
 ///
 /// # Errors
 /// Returns an error if the database fails.

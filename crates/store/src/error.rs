@@ -5,8 +5,8 @@ use waypost_core::{Code, Error as CoreError};
 /// The result of a store function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The message for users if the database is unavailable. It does not claim that nothing was changed: if the response to a
-/// commit is lost, the outcome is unknown.
+/// The message for users if the database is unavailable. It does not claim that nothing was changed: if the response to
+/// a commit is lost, the outcome is unknown.
 pub const UNAVAILABLE: &str =
     "The database is temporarily unavailable, and this call may not have been saved. Try again later.";
 
@@ -20,11 +20,13 @@ pub enum Error {
     #[error("failed to migrate the database: {0}")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// The database was migrated by a newer version of Waypost.
-    #[error("the database has schema version {found}, this program knows versions up to {known}: use a newer waypost")]
+    #[error(
+        "the database has schema version {found}, this program supports versions up to {known}: use a newer waypost"
+    )]
     NewerSchema {
         /// The version of the database.
         found: i64,
-        /// The newest version that this program knows.
+        /// The newest version that this program supports.
         known: i64,
     },
     /// The database has pending migrations that may not be applied.
@@ -109,8 +111,8 @@ impl Error {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
     }
 
-    /// Whether the database aborted this transaction because of a deadlock or a serialization conflict (SQLSTATE 40001, 40P01).
-    /// A retry may succeed.
+    /// Whether the database aborted this transaction because of a deadlock or a serialization conflict (SQLSTATE 40001,
+    /// 40P01). A retry may succeed.
     #[must_use]
     pub fn is_conflict_between_transactions(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error))
@@ -137,8 +139,8 @@ impl Error {
     }
 }
 
-/// SQLite's primary result codes are in the low byte (<https://www.sqlite.org/rescode.html>). PostgreSQL's error classes are
-/// the first two characters (PostgreSQL manual, appendix A).
+/// SQLite's primary result codes are in the low byte (<https://www.sqlite.org/rescode.html>). PostgreSQL's error
+/// classes are the first two characters (PostgreSQL manual, appendix A).
 fn is_unavailable_code(code: &str) -> bool {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;

@@ -1,5 +1,5 @@
-//! Idempotency keys: the responses to requests that created something, stored so that a retry with the same key returns the
-//! same response.
+//! Idempotency keys: the responses to requests that created something, stored so that a retry with the same key returns
+//! the same response.
 
 use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;

@@ -77,8 +77,8 @@ pub async fn find(
     Ok(row.map(Identity::from))
 }
 
-/// Returns the oldest identity with the verified email `email_key` from an issuer other than `issuer`. If the same issuer
-/// states one email address for two subjects, it has reassigned the address.
+/// Returns the oldest identity with the verified email `email_key` from an issuer other than `issuer`. If the same
+/// issuer states one email address for two subjects, it has reassigned the address.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -96,8 +96,8 @@ pub async fn find_linkable(
     Ok(row.map(Identity::from))
 }
 
-/// Inserts an identity. Returns `false` if the subject already has one. PostgreSQL waits for a concurrent transaction that
-/// inserts the same identity, so the next [`find`] returns its row.
+/// Inserts an identity. Returns `false` if the subject already has one. PostgreSQL waits for a concurrent transaction
+/// that inserts the same identity, so the next [`find`] returns its row.
 ///
 /// # Errors
 /// Returns an error if the database fails.

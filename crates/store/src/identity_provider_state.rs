@@ -7,7 +7,8 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// The name of the table in the associated data of sealed values: the table's name before migration 32. It must not change.
+/// The name of the table in the associated data of sealed values: the table's name before migration 32. It must not
+/// change.
 pub const SEAL_LABEL: &str = "upstream_states";
 
 /// A sign-in in progress at an identity provider.

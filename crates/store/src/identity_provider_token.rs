@@ -7,7 +7,8 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// The name of the table in the associated data of sealed values: the table's name before migration 32. It must not change.
+/// The name of the table in the associated data of sealed values: the table's name before migration 32. It must not
+/// change.
 pub const SEAL_LABEL: &str = "upstream_tokens";
 
 /// The tokens of an identity.
@@ -94,8 +95,8 @@ pub async fn find(
     Ok(row.map(IdentityProviderToken::from))
 }
 
-/// Leases at most `limit` tokens of any organisation that expire before `soon` and can be refreshed. No other process leases
-/// them before `until`.
+/// Leases at most `limit` tokens of any organisation that expire before `soon` and can be refreshed. No other process
+/// leases them before `until`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -105,8 +106,8 @@ pub async fn lease_expiring(
     (soon, until): (Timestamp, Timestamp),
     limit: i64,
 ) -> Result<Vec<IdentityProviderToken>> {
-    // The condition is repeated because PostgreSQL re-evaluates only the outer one after waiting for another process that
-    // locked the row.
+    // The condition is repeated because PostgreSQL re-evaluates only the outer one after waiting for another process
+    // that locked the row.
     const SQL: &str = "UPDATE identity_provider_tokens SET leased_until = $3
         WHERE (leased_until IS NULL OR leased_until <= $1) AND identity_id IN
             (SELECT identity_id FROM identity_provider_tokens WHERE expires_at <= $2 AND refresh_token IS NOT NULL
@@ -118,8 +119,8 @@ pub async fn lease_expiring(
     Ok(rows.into_iter().map(IdentityProviderToken::from).collect())
 }
 
-/// Stores the result of a refresh and ends the lease. Returns `false` if the refreshed tokens (`former`, as leased) have been
-/// replaced.
+/// Stores the result of a refresh and ends the lease. Returns `false` if the refreshed tokens (`former`, as leased)
+/// have been replaced.
 ///
 /// # Errors
 /// Returns an error if the database fails.

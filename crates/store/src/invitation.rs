@@ -48,8 +48,8 @@ impl TryFrom<Row> for Invitation {
     }
 }
 
-/// Locks the invitations of an organisation until the end of the transaction. Returns `false` if the organisation does not
-/// exist. The limit on pending invitations and their uniqueness per email address are checked under this lock.
+/// Locks the invitations of an organisation until the end of the transaction. Returns `false` if the organisation does
+/// not exist. The limit on pending invitations and their uniqueness per email address are checked under this lock.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -64,8 +64,8 @@ pub async fn lock(conn: &mut Conn, organization: &OrganizationId) -> Result<bool
     Ok(found.is_some())
 }
 
-/// Inserts an invitation. `email_key` is [`waypost_core::email::Email::key`], and `token_hash` the hexadecimal SHA-256 of the
-/// secret.
+/// Inserts an invitation. `email_key` is [`waypost_core::email::Email::key`], and `token_hash` the hexadecimal SHA-256
+/// of the secret.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -140,8 +140,8 @@ pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -
     Ok(renewed > 0)
 }
 
-/// Records that the link with this secret is sent by email and not shown to anyone. Returns `false` if the invitation is not
-/// pending, or its secret has been replaced.
+/// Records that the link with this secret is sent by email and not shown to anyone. Returns `false` if the invitation
+/// is not pending, or its secret has been replaced.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -178,7 +178,8 @@ pub async fn revoke_for_email(
     Ok(ids.into_iter().map(InvitationId::from_store).collect())
 }
 
-/// Returns the highest role among the pending invitations of an email address, apart from `except`; `None` if there are none.
+/// Returns the highest role among the pending invitations of an email address, apart from `except`; `None` if there are
+/// none.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -205,8 +206,8 @@ pub async fn find_highest_pending_role(
     Ok(highest)
 }
 
-/// Revokes the pending invitations that an actor (a user or an API key) created in an organisation, and returns their IDs.
-/// With `only`, revokes only those with that role.
+/// Revokes the pending invitations that an actor (a user or an API key) created in an organisation, and returns their
+/// IDs. With `only`, revokes only those with that role.
 ///
 /// # Errors
 /// Returns an error if the database fails.

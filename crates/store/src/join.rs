@@ -44,7 +44,8 @@ impl TryFrom<Row> for Join {
 /// Inserts a join.
 ///
 /// # Errors
-/// Returns a unique violation if the anonymous end user is already joined on this server, or another error if the database fails.
+/// Returns a unique violation if the anonymous end user is already joined on this server, or another error if the
+/// database fails.
 pub async fn insert(conn: &mut Conn, join: &Join, undo: &JoinUndo) -> Result<()> {
     const SQL: &str = "INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo,
             created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -130,7 +131,8 @@ pub async fn list_page(
     rows.into_iter().map(summary).collect()
 }
 
-/// Returns the number of claims of tracking IDs in an organisation that were made at or after `since` and are not undone.
+/// Returns the number of claims of tracking IDs in an organisation that were made at or after `since` and are not
+/// undone.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -169,8 +171,8 @@ pub async fn mark_undone(
     undo.map(|undo| serde_json::from_str(&undo).map_err(|error| corrupt(id, &error))).transpose()
 }
 
-/// Whether nothing can be joined from `from` to `to` on `server`: `from` is already joined there, or was joined to `to` and an
-/// admin undid it.
+/// Whether nothing can be joined from `from` to `to` on `server`: `from` is already joined there, or was joined to `to`
+/// and an admin undid it.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -188,8 +190,8 @@ pub async fn is_settled(
     Ok(count > 0)
 }
 
-/// Whether a claim link that was signed at `issued_at` can no longer claim the progress of `from` on `server`: the progress is
-/// already joined there, or an admin has undone a claim of it, on any server, at or after that time.
+/// Whether a claim link that was signed at `issued_at` can no longer claim the progress of `from` on `server`: the
+/// progress is already joined there, or an admin has undone a claim of it, on any server, at or after that time.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -223,8 +225,8 @@ pub async fn find_claimant(
     Ok(id.map(EndUserId::from_store))
 }
 
-/// Locks two end users until the end of the transaction, in the same order in every process, and returns the IDs of those that
-/// exist. Rows that reference them can still be written; other joins of either wait.
+/// Locks two end users until the end of the transaction, in the same order in every process, and returns the IDs of
+/// those that exist. Rows that reference them can still be written; other joins of either wait.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -243,8 +245,8 @@ pub async fn lock_end_users(
     Ok(ids.into_iter().map(EndUserId::from_store).collect())
 }
 
-/// Locks and returns the open attempts of `from` on `server`, each with the open attempt of `to` at the same walkthrough. Rows
-/// are locked in the same order as in the writer.
+/// Locks and returns the open attempts of `from` on `server`, each with the open attempt of `to` at the same
+/// walkthrough. Rows are locked in the same order as in the writer.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -362,7 +364,8 @@ pub async fn copy_completions(
     Ok(())
 }
 
-/// Returns step and ordinal of the completions that `to` took over from `from`: the same step, completed at the same time.
+/// Returns step and ordinal of the completions that `to` took over from `from`: the same step, completed at the same
+/// time.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -404,7 +407,8 @@ pub async fn delete_completion(
     Ok(())
 }
 
-/// Records the event that progress was joined to an attempt, with its time and the time since the attempt's previous event.
+/// Records the event that progress was joined to an attempt, with its time and the time since the attempt's previous
+/// event.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,8 +1,8 @@
 //! The store: every query is written once for SQLite and PostgreSQL.
 //!
-//! Functions take the organisation as an argument; lookups before the organisation is known are in [`system`]. Times and
-//! random values are arguments. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through the
-//! [`writer::Writer`], which commits many calls at once.
+//! Functions take the organisation as an argument; lookups before the organisation is known are in [`system`]. Times
+//! and random values are arguments. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through
+//! the [`writer::Writer`], which commits many calls at once.
 
 pub mod account;
 pub mod activity;

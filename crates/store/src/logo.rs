@@ -7,7 +7,7 @@ use waypost_core::id::OrganizationId;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// Sets the logo of an organisation.
 ///
@@ -29,8 +29,8 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId) -> Result<Opti
     const SQL: &str = "SELECT png FROM organization_logos WHERE organization_id = $1";
     let text: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).fetch_optional(c).await?);
-    let place = Place { table: "organization_logos", id: organization.as_str() };
-    text.map(|text| BASE64.decode(text.as_bytes()).map_err(|error| place.corrupt("png", error))).transpose()
+    let row_ref = RowRef { table: "organization_logos", id: organization.as_str() };
+    text.map(|text| BASE64.decode(text.as_bytes()).map_err(|error| row_ref.corrupt("png", error))).transpose()
 }
 
 /// Returns the time at which the logo of an organisation was set; `None` if it has no logo.

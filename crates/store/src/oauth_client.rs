@@ -44,7 +44,8 @@ impl TryFrom<Row> for OauthClient {
     }
 }
 
-/// Inserts a client that registered from `network`. [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits their number.
+/// Inserts a client that registered from `network`. [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits
+/// their number.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -96,8 +97,8 @@ pub async fn find_nth_newest_unused(conn: &mut Conn, server: &ServerId, n: u32) 
     Ok(at.map(Timestamp))
 }
 
-/// Records that a client was used, so that its registration no longer expires after a day. Does nothing if the client does
-/// not exist.
+/// Records that a client was used, so that its registration no longer expires after a day. Does nothing if the client
+/// does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.

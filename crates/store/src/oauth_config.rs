@@ -7,7 +7,7 @@ use waypost_core::oauth_config::OauthConfig;
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// The columns of [`Row`].
 macro_rules! columns {
@@ -43,10 +43,10 @@ impl TryFrom<Row> for OauthConfig {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let place = Place { table: "oauth_configs", id: &row.id };
+        let row_ref = RowRef { table: "oauth_configs", id: &row.id };
         Ok(Self {
-            kind: place.name("kind", &row.kind)?,
-            token_auth_method: place.name("token_auth_method", &row.token_auth_method)?,
+            kind: row_ref.parse("kind", &row.kind)?,
+            token_auth_method: row_ref.parse("token_auth_method", &row.token_auth_method)?,
             scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
             organization_id: OrganizationId::from_store(row.organization_id),
             name: row.name,

@@ -101,8 +101,8 @@ pub async fn find_nth_newest(
     Ok(at.map(Timestamp))
 }
 
-/// Deletes the grants of an end user at a server that were created at or before `until`, with their codes and tokens. Returns
-/// the number of deleted grants.
+/// Deletes the grants of an end user at a server that were created at or before `until`, with their codes and tokens.
+/// Returns the number of deleted grants.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -294,8 +294,8 @@ pub async fn insert_token_pair(conn: &mut Conn, grant: &OauthGrantId, pair: &Tok
     Ok(())
 }
 
-/// Deletes the refresh tokens of a grant before generation `first`, and its access tokens except the `access_tokens` newest.
-/// Returns the number of deleted tokens.
+/// Deletes the refresh tokens of a grant before generation `first`, and its access tokens except the `access_tokens`
+/// newest. Returns the number of deleted tokens.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -326,9 +326,9 @@ pub enum RefreshOutcome {
     Invalid,
 }
 
-/// Rotates a refresh token of `client_id` at `server`, in one statement. A token of the newest generation produces the next
-/// generation. A token of the previous generation remains valid for [`GRACE_MS`] after that, as long as the next one is
-/// unused.
+/// Rotates a refresh token of `client_id` at `server`, in one statement. A token of the newest generation produces the
+/// next generation. A token of the previous generation remains valid for [`GRACE_MS`] after that, as long as the next
+/// one is unused.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -437,8 +437,8 @@ pub async fn revoke_access_token(conn: &mut Conn, token_hash: &str, now: Timesta
     Ok(revoked > 0)
 }
 
-/// Marks that an audit event about a revoked access token of a grant is recorded, unless one was recorded after `since`. Returns
-/// whether the mark was set.
+/// Marks that an audit event about a revoked access token of a grant is recorded, unless one was recorded after
+/// `since`. Returns whether the mark was set.
 ///
 /// # Errors
 /// Returns an error if the database fails.

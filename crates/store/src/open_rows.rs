@@ -1,9 +1,10 @@
-//! Limits for rows that can be created without signing in: a maximum number per scope (a server, or a provider of the console's
-//! sign-in) and per client network.
+//! Limits for rows that can be created without signing in: a maximum number per scope (a server, or a provider of the
+//! console's sign-in) and per client network.
 //!
-//! At a limit, old rows are evicted instead of rejecting the new one, so nobody can lock out others by creating rows. A network
-//! at its limit evicts its own oldest row. A scope at its limit evicts the oldest row of the same network if that network has
-//! reached its share, otherwise the oldest row of all: a few networks that create many rows evict only their own rows.
+//! At a limit, old rows are evicted instead of rejecting the new one, so nobody can lock out others by creating rows. A
+//! network at its limit evicts its own oldest row. A scope at its limit evicts the oldest row of the same network if
+//! that network has reached its share, otherwise the oldest row of all: a few networks that create many rows evict only
+//! their own rows.
 
 use crate::db::{Conn, Dialect};
 use crate::error::Result;
@@ -77,8 +78,8 @@ const SIGN_INS: Statements = Statements {
         (SELECT state_hash FROM user_sign_ins WHERE provider = $1 AND network = $2 ORDER BY created_at LIMIT $3)",
 };
 
-/// Evicts rows until the scope and the network have room for one more row within `limits`. Returns the number of deleted rows.
-/// Until the end of the transaction, concurrent calls for the same table and scope wait.
+/// Evicts rows until the scope and the network have room for one more row within `limits`. Returns the number of
+/// deleted rows. Until the end of the transaction, concurrent calls for the same table and scope wait.
 ///
 /// # Errors
 /// Returns an error if the database fails.

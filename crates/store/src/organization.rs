@@ -62,8 +62,8 @@ pub async fn update(conn: &mut Conn, organization: &Organization, now: Timestamp
     Ok(changed > 0)
 }
 
-/// Deletes an organisation and everything that it owns, except the audit log. Returns `false` if it does not exist. Users are
-/// kept; see [`crate::user::delete_without_membership`].
+/// Deletes an organisation and everything that it owns, except the audit log. Returns `false` if it does not exist.
+/// Users are kept; see [`crate::user::delete_without_membership`].
 ///
 /// # Errors
 /// Returns an error if the database fails.

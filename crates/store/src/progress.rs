@@ -291,7 +291,8 @@ impl Batch {
     }
 }
 
-/// Returns the open attempts of all `keys` with one query. On PostgreSQL, locks their rows until the end of the transaction.
+/// Returns the open attempts of all `keys` with one query. On PostgreSQL, locks their rows until the end of the
+/// transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -342,7 +343,8 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
         Dialect::Sqlite => &statements::sqlite().json,
         Dialect::Postgres => &statements::postgres().json,
     };
-    // Attempts are closed before others are opened, so that the unique index on open attempts holds after every statement.
+    // Attempts are closed before others are opened, so that the unique index on open attempts holds after every
+    // statement.
     count += json_rows(conn, &json.end_users, "end_users", &batch.end_users).await?;
     count += json_rows(conn, &json.sessions, "sessions", &batch.sessions).await?;
     count += json_rows(conn, &json.close, "closed", &batch.closed).await?;

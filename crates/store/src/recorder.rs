@@ -1,5 +1,5 @@
-//! The bounded batch writer of records that are not part of a change: read-only calls, failed calls, rejected calls, and the
-//! use of sessions.
+//! The bounded batch writer of records that are not part of a change: read-only calls, failed calls, rejected calls,
+//! and the use of sessions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,8 @@ const BATCH: usize = 512;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The maximum number of attempts for a batch while the database is unavailable.
 const MAX_ATTEMPTS: u32 = 50;
-/// How long a call waits for room in the queue. After that its record is dropped, so that its response is not delayed further.
+/// How long a call waits for room in the queue. After that its record is dropped, so that its response is not delayed
+/// further.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// A batch that takes this long is stuck: its retries end earlier.
 const LATE: Duration = Duration::from_secs(600);
@@ -46,8 +47,8 @@ pub enum RecorderEntry {
     },
 }
 
-/// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they are not queued: there
-/// is one entry per server, minute and reason.
+/// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they are not queued:
+/// there is one entry per server, minute and reason.
 #[derive(Debug, Default)]
 struct Rejections {
     counts: Mutex<HashMap<(ServerId, i64, &'static str), RejectionCount>>,

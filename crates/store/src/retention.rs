@@ -2,8 +2,8 @@
 //!
 //! Invariants (tests/it/retention.rs, tests/it/analytics.rs):
 //! 1. A row of the log is deleted only after it was packed for analytics, so deletion does not change analytics.
-//! 2. `analytics_rollups.calls_from` and `events_from` are later than every deleted row. When an end user is erased, segments
-//!    that begin before them are searched, because the log no longer contains their rows.
+//! 2. `analytics_rollups.calls_from` and `events_from` are later than every deleted row. When an end user is erased,
+//!    segments that begin before them are searched, because the log no longer contains their rows.
 //! 3. [`delete_audit`] is the only statement that deletes from the audit log.
 
 use waypost_core::Timestamp;
@@ -23,7 +23,8 @@ pub enum ServerLog {
 }
 
 impl ServerLog {
-    /// Returns the table, and the columns of `analytics_rollups` with the start of its rows and the end of the packed rows.
+    /// Returns the table, and the columns of `analytics_rollups` with the start of its rows and the end of the packed
+    /// rows.
     fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Calls => ("tool_calls", "calls_from", "calls_until"),
@@ -34,8 +35,8 @@ impl ServerLog {
 
 /// Returns the servers of all organisations for which [`delete_log`] would delete rows.
 ///
-/// Reads one row of `analytics_rollups` per server and looks up the server in the log by index. `OFFSET` keeps PostgreSQL from
-/// turning the condition into a join that reads the whole log.
+/// Reads one row of `analytics_rollups` per server and looks up the server in the log by index. `OFFSET` keeps
+/// PostgreSQL from turning the condition into a join that reads the whole log.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -69,8 +70,8 @@ impl CallCounts {
     }
 }
 
-/// Returns the servers of all organisations for which [`delete_counts`] would delete rows. A server can have counts without
-/// any call in the log.
+/// Returns the servers of all organisations for which [`delete_counts`] would delete rows. A server can have counts
+/// without any call in the log.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -143,7 +144,8 @@ pub async fn delete_counts(
         .bind(server.as_str()).bind(minute(before)).bind(limit).execute(c).await?.rows_affected()))
 }
 
-/// Deletes at most `limit` audit events of all organisations that are older than `before`, oldest first. Returns their number.
+/// Deletes at most `limit` audit events of all organisations that are older than `before`, oldest first. Returns their
+/// number.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -8,29 +8,29 @@ use crate::error::{Error, Result};
 
 /// Identifies the row that is being read, for error messages.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct RowRef<'a> {
     pub(crate) table: &'static str,
     pub(crate) id: &'a str,
 }
 
-impl Place<'_> {
+impl RowRef<'_> {
     /// Returns the error for an invalid value in `column`.
     pub(crate) fn corrupt(self, column: &str, why: impl Display) -> Error {
         Error::Corrupt { table: self.table, id: self.id.to_owned(), why: format!("{column}: {why}") }
     }
 
     /// Converts a number that must fit into a `u32`.
-    pub(crate) fn count(self, column: &str, value: i64) -> Result<u32> {
+    pub(crate) fn to_u32(self, column: &str, value: i64) -> Result<u32> {
         u32::try_from(value).map_err(|error| self.corrupt(column, error))
     }
 
     /// Parses the name of an enum variant.
-    pub(crate) fn name<T: std::str::FromStr<Err = String>>(self, column: &str, text: &str) -> Result<T> {
+    pub(crate) fn parse<T: std::str::FromStr<Err = String>>(self, column: &str, text: &str) -> Result<T> {
         text.parse().map_err(|error| self.corrupt(column, error))
     }
 
     /// Parses a JSON text.
-    pub(crate) fn json<T: DeserializeOwned>(self, column: &str, text: &str) -> Result<T> {
+    pub(crate) fn parse_json<T: DeserializeOwned>(self, column: &str, text: &str) -> Result<T> {
         serde_json::from_str(text).map_err(|error| self.corrupt(column, error))
     }
 }

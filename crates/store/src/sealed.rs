@@ -69,8 +69,8 @@ pub const COLUMNS: &[SealedColumn] = &[
     column!("webhooks", "previous_secret", "id"),
 ];
 
-/// Returns the key and the sealed value of at most `limit` rows whose value does not begin with `prefix`, ordered by key
-/// and starting after the key `after`.
+/// Returns the key and the sealed value of at most `limit` rows whose value does not begin with `prefix`, ordered by
+/// key and starting after the key `after`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -92,7 +92,8 @@ pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
             walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at, oauth_config_id,
             public_page, public_page_indexed)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
-    // Must come first: it locks a single row, so that concurrent changes of slugs cannot both pass the check of aliases.
+    // Must come first: it locks a single row, so that concurrent changes of slugs cannot both pass the check of
+    // aliases.
     conn.bump_config_version().await?;
     check_aliases(conn, server).await?;
     on!(conn, c => sqlx::query(SQL)
@@ -165,7 +166,8 @@ pub struct ServerUsage {
     pub walkthroughs: i64,
     /// The number of tool calls in the period, at most [`MAX_CALLS`], to bound the cost of counting.
     pub calls: i64,
-    /// The time of the last tool call in the log. Every call that is only counted has a call with a row in the same minute.
+    /// The time of the last tool call in the log. Every call that is only counted has a call with a row in the same
+    /// minute.
     pub last_call_at: Option<Timestamp>,
 }
 
@@ -252,12 +254,12 @@ pub async fn count_signed_in(
         .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_one(c).await?))
 }
 
-/// Updates all settings and `updated_at`. If the slug changes, the server keeps the former one until [`release_alias`]. Changing
-/// back to a former slug is not a conflict. Returns `false` if the server does not exist.
+/// Updates all settings and `updated_at`. If the slug changes, the server keeps the former one until [`release_alias`].
+/// Changing back to a former slug is not a conflict. Returns `false` if the server does not exist.
 ///
 /// # Errors
-/// Returns a unique violation if the slug is taken, also as a former slug of another server, or another
-/// error if the database fails.
+/// Returns a unique violation if the slug is taken, also as a former slug of another server, or another error if the
+/// database fails.
 pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
     const ADD_ALIAS: &str = "INSERT INTO server_aliases (slug, organization_id, server_id, created_at)
         SELECT slug, organization_id, id, $4 FROM servers WHERE id = $1 AND organization_id = $2 AND slug <> $3";
@@ -293,7 +295,8 @@ pub async fn list_aliases(conn: &mut Conn, organization: &OrganizationId, id: &S
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?))
 }
 
-/// Releases a former slug, so that another server can use it. Returns `false` if it is not a former slug of this server.
+/// Releases a former slug, so that another server can use it. Returns `false` if it is not a former slug of this
+/// server.
 ///
 /// # Errors
 /// Returns an error if the database fails.

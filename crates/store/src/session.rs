@@ -1,5 +1,6 @@
-//! Client sessions: one client's use of one server by one end user. The session of an anonymous end user has a handle, stored as
-//! its hash, that identifies the end user. Sessions of end users with a personal URL or a token have no handle.
+//! Client sessions: one client's use of one server by one end user. The session of an anonymous end user has a handle,
+//! stored as its hash, that identifies the end user. Sessions of end users with a personal URL or a token have no
+//! handle.
 
 use serde::Serialize;
 use waypost_core::Timestamp;
@@ -64,8 +65,8 @@ pub struct Session {
     pub last_used_at: Timestamp,
 }
 
-/// Returns the session of a handle on a server. Returns `None` if the handle does not exist there, was not used for 90 days, or
-/// was joined to a signed-in end user.
+/// Returns the session of a handle on a server. Returns `None` if the handle does not exist there, was not used for 90
+/// days, or was joined to a signed-in end user.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -99,8 +100,8 @@ pub async fn record_use(conn: &mut Conn, handle_hash: &str, at: Timestamp) -> Re
     Ok(())
 }
 
-/// Inserts sessions without a handle, or updates their last use. IDs must be unique within `sessions`. Sessions of servers or end
-/// users that were deleted in the meantime are skipped.
+/// Inserts sessions without a handle, or updates their last use. IDs must be unique within `sessions`. Sessions of
+/// servers or end users that were deleted in the meantime are skipped.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,7 +1,8 @@
 //! The size of a SQLite file. PostgreSQL manages its space itself (autovacuum).
 //!
-//! New files are created with `auto_vacuum=INCREMENTAL` (<https://www.sqlite.org/pragma.html#pragma_auto_vacuum>): unused pages
-//! can be released to the file system incrementally. A file from an older version of Waypost needs [`compact`] once.
+//! New files are created with `auto_vacuum=INCREMENTAL` (<https://www.sqlite.org/pragma.html#pragma_auto_vacuum>):
+//! unused pages can be released to the file system incrementally. A file from an older version of Waypost needs
+//! [`compact`] once.
 
 use crate::db::Db;
 use crate::error::Result;
@@ -29,8 +30,8 @@ pub async fn count_pages(db: &Db) -> Result<Option<PageCounts>> {
     Ok(Some(PageCounts { all, free, is_incremental: mode == 2 }))
 }
 
-/// Releases at most `count` free pages of a SQLite file to the file system. The file shrinks at the next checkpoint of the
-/// write-ahead log. Does nothing on PostgreSQL, or if the file was created without `auto_vacuum=INCREMENTAL`.
+/// Releases at most `count` free pages of a SQLite file to the file system. The file shrinks at the next checkpoint of
+/// the write-ahead log. Does nothing on PostgreSQL, or if the file was created without `auto_vacuum=INCREMENTAL`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -44,9 +45,9 @@ pub async fn release_pages(db: &Db, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites a SQLite file without free pages and with `auto_vacuum=INCREMENTAL`, so that [`release_pages`] works on it. Needs
-/// free disk space of the size of the file, both in the folder for temporary files and next to the file. No other process can
-/// use the database in the meantime. After a failure or a power cut the file is unchanged
+/// Rewrites a SQLite file without free pages and with `auto_vacuum=INCREMENTAL`, so that [`release_pages`] works on it.
+/// Needs free disk space of the size of the file, both in the folder for temporary files and next to the file. No other
+/// process can use the database in the meantime. After a failure or a power cut the file is unchanged
 /// (<https://www.sqlite.org/lang_vacuum.html>). Does nothing on PostgreSQL.
 ///
 /// # Errors

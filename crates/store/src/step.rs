@@ -12,7 +12,7 @@ use crate::batch::{self, Column, Kind};
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{Place, to_json};
+use crate::row::{RowRef, to_json};
 
 const STEP: &[Column] = &[
     ("id", Kind::Text),
@@ -233,8 +233,8 @@ pub async fn delete<'a>(
     run(conn, &statements.delete, &batch, organization, walkthrough).await
 }
 
-/// Deletes and returns the stored ordinal of a step that was deleted from the walkthrough's draft, so that the caller can restore
-/// the step. Returns `None` if no such step was deleted.
+/// Deletes and returns the stored ordinal of a step that was deleted from the walkthrough's draft, so that the caller
+/// can restore the step. Returns `None` if no such step was deleted.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -248,7 +248,7 @@ pub async fn consume_removed(
         WHERE step_id = $3 AND organization_id = $1 AND walkthrough_id = $2 RETURNING ordinal";
     let ordinal: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).bind(step.as_str()).fetch_optional(c).await?);
-    ordinal.map(|ordinal| Place { table: "removed_steps", id: step.as_str() }.count("ordinal", ordinal)).transpose()
+    ordinal.map(|ordinal| RowRef { table: "removed_steps", id: step.as_str() }.to_u32("ordinal", ordinal)).transpose()
 }
 
 #[derive(sqlx::FromRow)]
@@ -274,9 +274,9 @@ pub(crate) struct ContentColumns {
 }
 
 impl ContentColumns {
-    pub(crate) fn content(self, place: Place<'_>) -> Result<StepContent> {
+    pub(crate) fn content(self, row_ref: RowRef<'_>) -> Result<StepContent> {
         Ok(StepContent {
-            metadata: place.json("metadata", &self.metadata)?,
+            metadata: row_ref.parse_json("metadata", &self.metadata)?,
             title: self.title,
             section_title: self.section_title,
             content: self.content,
@@ -291,10 +291,10 @@ impl TryFrom<Row> for Step {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let place = Place { table: "steps", id: &row.id };
+        let row_ref = RowRef { table: "steps", id: &row.id };
         Ok(Self {
-            ordinal: place.count("ordinal", row.ordinal)?,
-            content: row.content.content(place)?,
+            ordinal: row_ref.to_u32("ordinal", row.ordinal)?,
+            content: row.content.content(row_ref)?,
             key: row.key,
             next_step_id: row.next_step_id.map(StepId::from_store),
             id: StepId::from_store(row.id),

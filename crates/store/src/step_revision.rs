@@ -13,7 +13,7 @@ use crate::batch::{self, Column, Kind};
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 use crate::step::{ContentColumns, ContentRow};
 
 const ID: &[Column] = &[("id", Kind::Text)];
@@ -137,7 +137,7 @@ pub struct DraftScope<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct NewRevision<'a> {
     /// The operation.
-    pub act: RevisionOperation,
+    pub operation: RevisionOperation,
     /// The actor.
     pub actor: &'a str,
     /// The restored revision, if any.
@@ -174,7 +174,7 @@ impl<'a> RevisionRow<'a> {
             number: None,
             organization_id: scope.organization_id,
             walkthrough_id: scope.walkthrough_id,
-            act: new.act,
+            act: new.operation,
             actor: new.actor,
             restored_from: new.restored_from,
             after_step_id: after,
@@ -182,7 +182,7 @@ impl<'a> RevisionRow<'a> {
             bytes: content.bytes(),
             created_at: new.at.0,
             updated_at: new.at.0,
-            superseded_at: (new.act == RevisionOperation::Delete).then_some(new.at.0),
+            superseded_at: (new.operation == RevisionOperation::Delete).then_some(new.at.0),
             key: step.key.as_deref(),
             content,
         }
@@ -194,8 +194,8 @@ fn ids<'a>(steps: impl IntoIterator<Item = &'a StepId>) -> String {
     json!({ "steps": rows }).to_string()
 }
 
-/// Creates baseline revisions of steps that have no current revision, with the content of the draft. Must be called before the
-/// steps are changed or deleted.
+/// Creates baseline revisions of steps that have no current revision, with the content of the draft. Must be called
+/// before the steps are changed or deleted.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -212,8 +212,8 @@ pub async fn insert_baseline<'a>(
     Ok(())
 }
 
-/// Appends a revision to the history of each step and supersedes the current ones. For deletions, each step is accompanied by its
-/// predecessor.
+/// Appends a revision to the history of each step and supersedes the current ones. For deletions, each step is
+/// accompanied by its predecessor.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -256,8 +256,8 @@ pub async fn replace(
     Ok(())
 }
 
-/// Deletes the oldest revisions of the steps until each step has at most `count` revisions with at most `bytes` in total. The
-/// newest revision is always kept.
+/// Deletes the oldest revisions of the steps until each step has at most `count` revisions with at most `bytes` in
+/// total. The newest revision is always kept.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -303,11 +303,11 @@ impl TryFrom<HeadColumns> for (StepId, RevisionInfo) {
     type Error = Error;
 
     fn try_from(row: HeadColumns) -> Result<Self> {
-        let place = Place { table: "step_revisions", id: &row.step_id };
+        let row_ref = RowRef { table: "step_revisions", id: &row.step_id };
         let head = RevisionInfo {
-            number: place.count("number", row.number)?,
-            operation: place.name("act", &row.act)?,
-            restored_from: row.restored_from.map(|number| place.count("restored_from", number)).transpose()?,
+            number: row_ref.to_u32("number", row.number)?,
+            operation: row_ref.parse("act", &row.act)?,
+            restored_from: row.restored_from.map(|number| row_ref.to_u32("restored_from", number)).transpose()?,
             actor: row.actor,
             title: row.head_title,
             created_at: Timestamp(row.created_at),
@@ -372,7 +372,7 @@ pub async fn find(conn: &mut Conn, scope: DraftScope<'_>, step: &StepId, number:
         .bind(scope.organization_id.as_str()).bind(scope.walkthrough_id.as_str()).bind(step.as_str())
         .bind(i64::from(number)).fetch_optional(c).await?);
     let Some(row) = row else { return Ok(None) };
-    let content = row.content.content(Place { table: "step_revisions", id: &row.head.step_id })?;
+    let content = row.content.content(RowRef { table: "step_revisions", id: &row.head.step_id })?;
     let (_, head) = row.head.try_into()?;
     Ok(Some(StepRevision { head, key: row.key, after_step_id: row.after_step_id.map(StepId::from_store), content }))
 }

@@ -79,7 +79,8 @@ pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<A
     row.map(ApiKey::try_from).transpose()
 }
 
-/// Returns the verified account of an email address, which is valid for all organisations; `None` if the address is not verified.
+/// Returns the verified account of an email address, which is valid for all organisations; `None` if the address is not
+/// verified.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -133,8 +134,8 @@ pub async fn list_organizations_without_owner(conn: &mut Conn) -> Result<Vec<Org
 /// The maximum number of accounts that are read per email address.
 const ACCOUNTS: i64 = 100;
 
-/// Returns all accounts of an email address with their credentials: first the verified one, then the one that is not limited to
-/// an organisation, then the oldest.
+/// Returns all accounts of an email address with their credentials: first the verified one, then the one that is not
+/// limited to an organisation, then the oldest.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -150,8 +151,8 @@ pub async fn list_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user:
     Ok(rows.into_iter().map(user::UserCredentials::from).collect())
 }
 
-/// Returns the organisation of which an email address has been a member for the longest time, preferring a verified account;
-/// `None` if there is none.
+/// Returns the organisation of which an email address has been a member for the longest time, preferring a verified
+/// account; `None` if there is none.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -163,8 +164,8 @@ pub async fn find_organization_by_email(conn: &mut Conn, email_key: &str) -> Res
     Ok(id.map(OrganizationId::from_store))
 }
 
-/// Returns the number of tickets that were opened from a network since `since`, in all organisations. Concurrent calls for the
-/// same network wait until the end of the transaction.
+/// Returns the number of tickets that were opened from a network since `since`, in all organisations. Concurrent calls
+/// for the same network wait until the end of the transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -186,7 +187,8 @@ pub async fn count_tickets_from_network(conn: &mut Conn, client: &str, since: Ti
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(client).bind(since.0).fetch_one(c).await?))
 }
 
-/// The same as [`list_accounts`], with a lock until the end of the transaction: the email address cannot be verified concurrently.
+/// The same as [`list_accounts`], with a lock until the end of the transaction: the email address cannot be verified
+/// concurrently.
 ///
 /// # Errors
 /// The same as for [`list_accounts`].
@@ -199,7 +201,8 @@ pub async fn lock_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user:
     list_accounts(conn, email_key).await
 }
 
-/// Records a failed sign-in for each account of an email address, and returns each account's number of failures within an hour.
+/// Records a failed sign-in for each account of an email address, and returns each account's number of failures within
+/// an hour.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -7,7 +7,7 @@ use waypost_core::ticket::{Priority, Ticket, TicketOrigin, TicketStatus, TicketS
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// A ticket with the names of the objects that it references.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,32 +115,32 @@ impl TryFrom<Row> for TicketDetails {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let place = Place { table: "tickets", id: &row.id };
+        let row_ref = RowRef { table: "tickets", id: &row.id };
         let step = match (row.step_id, row.step_title, row.step_position) {
             (Some(id), Some(title), Some(position)) => {
-                Some(TicketStep { id, title, position: place.count("step_position", position)? })
+                Some(TicketStep { id, title, position: row_ref.to_u32("step_position", position)? })
             }
             _ => None,
         };
-        let was = match (row.walkthrough_title, row.version) {
+        let origin = match (row.walkthrough_title, row.version) {
             (Some(title), Some(version)) => Some(TicketOrigin {
                 walkthrough_id: row.walkthrough_id.map(WalkthroughId::from_store),
                 title,
-                version: place.count("version", version)?,
+                version: row_ref.to_u32("version", version)?,
                 step,
             }),
             _ => None,
         };
         let ticket = Ticket {
-            number: place.count("number", row.number)?,
-            status: place.name("status", &row.status)?,
-            priority: place.name("priority", &row.priority)?,
-            revision: place.count("revision", row.revision)?,
+            number: row_ref.to_u32("number", row.number)?,
+            status: row_ref.parse("status", &row.status)?,
+            priority: row_ref.parse("priority", &row.priority)?,
+            revision: row_ref.to_u32("revision", row.revision)?,
             id: TicketId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
             server_id: row.server_id.map(ServerId::from_store),
             end_user_id: row.end_user_id.map(EndUserId::from_store),
-            origin: was,
+            origin,
             title: row.title,
             problem: row.problem,
             context: row.context,
@@ -165,8 +165,8 @@ fn tickets(rows: Vec<Row>) -> Result<Vec<TicketDetails>> {
     rows.into_iter().map(TicketDetails::try_from).collect()
 }
 
-/// Returns the next ticket number of an organisation. Concurrent calls for the same organisation wait until the end of the
-/// transaction.
+/// Returns the next ticket number of an organisation. Concurrent calls for the same organisation wait until the end of
+/// the transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -174,7 +174,7 @@ pub async fn next_number(conn: &mut Conn, organization: &OrganizationId) -> Resu
     const SQL: &str = "INSERT INTO ticket_numbers (organization_id, last) VALUES ($1, 1)
         ON CONFLICT (organization_id) DO UPDATE SET last = ticket_numbers.last + 1 RETURNING last";
     let last: i64 = on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?);
-    Place { table: "ticket_numbers", id: organization.as_str() }.count("last", last)
+    RowRef { table: "ticket_numbers", id: organization.as_str() }.to_u32("last", last)
 }
 
 /// Inserts a ticket.
@@ -187,14 +187,14 @@ pub async fn insert(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
             email_verified, status, priority, assignee_id, search, revision, created_at, updated_at, resolved_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
             $23, $24)";
-    let place = ticket.origin.as_ref();
-    let step = place.and_then(|place| place.step.as_ref());
+    let origin = ticket.origin.as_ref();
+    let step = origin.and_then(|origin| origin.step.as_ref());
     on!(conn, c => sqlx::query(SQL)
         .bind(ticket.id.as_str()).bind(ticket.organization_id.as_str()).bind(i64::from(ticket.number))
         .bind(ticket.server_id.as_ref().map(ServerId::as_str))
         .bind(ticket.end_user_id.as_ref().map(EndUserId::as_str))
-        .bind(place.and_then(|place| place.walkthrough_id.as_ref()).map(WalkthroughId::as_str))
-        .bind(place.map(|place| place.title.as_str())).bind(place.map(|place| i64::from(place.version)))
+        .bind(origin.and_then(|origin| origin.walkthrough_id.as_ref()).map(WalkthroughId::as_str))
+        .bind(origin.map(|origin| origin.title.as_str())).bind(origin.map(|origin| i64::from(origin.version)))
         .bind(step.map(|step| step.id.as_str())).bind(step.map(|step| step.title.as_str()))
         .bind(step.map(|step| i64::from(step.position)))
         .bind(&ticket.title).bind(&ticket.problem).bind(ticket.context.as_deref()).bind(ticket.email.as_deref())
@@ -344,8 +344,8 @@ pub async fn count_by_status(
     let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(values.priority).bind(values.assignee).bind(values.server)
         .bind(values.walkthrough).bind(values.pattern).fetch_all(c).await?);
-    let place = Place { table: "tickets", id: organization.as_str() };
-    let count = |(status, count): (String, i64)| Ok((place.name("status", &status)?, count.unsigned_abs()));
+    let row_ref = RowRef { table: "tickets", id: organization.as_str() };
+    let count = |(status, count): (String, i64)| Ok((row_ref.parse("status", &status)?, count.unsigned_abs()));
     rows.into_iter().map(count).collect()
 }
 

@@ -1,4 +1,5 @@
-//! Digests of new tickets for teams: the tickets that are not yet reported, and when the next digest of each server is due.
+//! Digests of new tickets for teams: the tickets that are not yet reported, and when the next digest of each server is
+//! due.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId, TicketId};
@@ -16,8 +17,8 @@ pub struct DueDigest {
     pub server_id: ServerId,
 }
 
-/// Schedules a digest about a new ticket: now, or `pause` milliseconds after the last digest. Must be called in the transaction
-/// that inserts the ticket. Other new tickets of the server wait until the end of that transaction.
+/// Schedules a digest about a new ticket: now, or `pause` milliseconds after the last digest. Must be called in the
+/// transaction that inserts the ticket. Other new tickets of the server wait until the end of that transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -51,8 +52,8 @@ pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     Ok(due.is_some())
 }
 
-/// Claims the digest that is due first, if any, and records that it is sent at `now`. Its row stays locked until the end of the
-/// transaction, and other processes skip it, so that only one process creates the digest.
+/// Claims the digest that is due first, if any, and records that it is sent at `now`. Its row stays locked until the
+/// end of the transaction, and other processes skip it, so that only one process creates the digest.
 ///
 /// # Errors
 /// Returns an error if the database fails.

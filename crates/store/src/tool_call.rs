@@ -130,8 +130,8 @@ pub struct RejectedCalls {
     pub count: i64,
 }
 
-/// Returns the number of rejected calls by server and reason, most frequent first. Calls are counted per minute: every minute
-/// that overlaps the range counts completely.
+/// Returns the number of rejected calls by server and reason, most frequent first. Calls are counted per minute: every
+/// minute that overlaps the range counts completely.
 ///
 /// # Errors
 /// Returns an error if the database fails.

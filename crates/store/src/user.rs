@@ -144,12 +144,12 @@ pub async fn set_name(conn: &mut Conn, id: &UserId, name: &str) -> Result<bool> 
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(name).execute(c).await?.rows_affected()) > 0)
 }
 
-/// Marks the email address of a user as verified, which makes the account valid for all organisations. Does nothing if it is
-/// already verified.
+/// Marks the email address of a user as verified, which makes the account valid for all organisations. Does nothing if
+/// it is already verified.
 ///
 /// # Errors
-/// Returns a unique violation if another account of the address is valid for all organisations, or another error if
-/// the database fails.
+/// Returns a unique violation if another account of the address is valid for all organisations, or another error if the
+/// database fails.
 pub async fn mark_verified(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE users SET verified_at = $2, organization_id = NULL, account_key = email_key
         WHERE id = $1 AND verified_at IS NULL";
@@ -240,8 +240,8 @@ pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Res
     rows.into_iter().map(Member::try_from).collect()
 }
 
-/// Locks and returns the owners until the end of the transaction. Otherwise two concurrent transactions could each remove one of
-/// the last two owners.
+/// Locks and returns the owners until the end of the transaction. Otherwise two concurrent transactions could each
+/// remove one of the last two owners.
 ///
 /// # Errors
 /// Returns an error if the database fails.

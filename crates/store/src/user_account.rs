@@ -18,8 +18,8 @@ pub struct RevocationCounts {
     pub identities: u64,
 }
 
-/// Revokes everything that lets a user sign in: password, sessions, provider links, and links created by the operator. Also clears
-/// the name.
+/// Revokes everything that lets a user sign in: password, sessions, provider links, and links created by the operator.
+/// Also clears the name.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -49,7 +49,8 @@ pub struct DeletedApiKey {
     pub name: String,
 }
 
-/// Deletes the API keys that an actor (a user or an API key) created, and recursively those that were created with these keys.
+/// Deletes the API keys that an actor (a user or an API key) created, and recursively those that were created with
+/// these keys.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -84,8 +85,8 @@ pub async fn revoke_invitations(
     Ok(rows.into_iter().map(ids).collect())
 }
 
-/// Moves the memberships and assigned tickets of one user to another, and deletes the first user. Existing memberships of the
-/// second user are unchanged.
+/// Moves the memberships and assigned tickets of one user to another, and deletes the first user. Existing memberships
+/// of the second user are unchanged.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,5 +1,5 @@
-//! Hashes of one-time codes and links for console users. A code can only be used in the browser that requested it; a link can be
-//! used by anyone who has it.
+//! Hashes of one-time codes and links for console users. A code can only be used in the browser that requested it; a
+//! link can be used by anyone who has it.
 
 use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
@@ -9,7 +9,7 @@ use crate::db::Conn;
 use crate::email_code::{CodeCheck, CodeProof, MAX_ATTEMPTS, PendingCode};
 use crate::error::Result;
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 /// A code to insert.
 pub struct NewUserCode<'a> {
@@ -57,8 +57,8 @@ pub async fn insert(conn: &mut Conn, code: &NewUserCode<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Returns a code that can still be verified. Returns `None` if it has no attempts left, has expired, is consumed, or was
-/// requested in another browser.
+/// Returns a code that can still be verified. Returns `None` if it has no attempts left, has expired, is consumed, or
+/// was requested in another browser.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -68,7 +68,7 @@ pub async fn find_pending(conn: &mut Conn, key: UserCodeKey<'_>, now: Timestamp)
     let row: Option<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(key.id.as_str()).bind(key.browser_hash).bind(MAX_ATTEMPTS).bind(now.0).fetch_optional(c).await?);
     let Some((email, purpose)) = row else { return Ok(None) };
-    Ok(Some(PendingCode { email, purpose: place(key).name("purpose", &purpose)? }))
+    Ok(Some(PendingCode { email, purpose: row_ref(key).parse("purpose", &purpose)? }))
 }
 
 /// Whether a code that can still be verified has this hash. Does not count as an attempt.
@@ -84,7 +84,8 @@ pub async fn is_correct(conn: &mut Conn, key: UserCodeKey<'_>, code_hash: &str, 
     Ok(id.is_some())
 }
 
-/// Returns the key of the email address that a code was sent to, regardless of the code's state; `None` if it does not exist.
+/// Returns the key of the email address that a code was sent to, regardless of the code's state; `None` if it does not
+/// exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -103,8 +104,8 @@ struct Row {
     consumed_at: Option<i64>,
 }
 
-/// Counts an attempt, and consumes the code if it is correct. This is one statement, so that every attempt counts and a code
-/// works only once.
+/// Counts an attempt, and consumes the code if it is correct. This is one statement, so that every attempt counts and a
+/// code works only once.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -121,7 +122,7 @@ pub async fn verify(conn: &mut Conn, key: UserCodeKey<'_>, code_hash: &str, now:
     if row.consumed_at.is_none() {
         return Ok(CodeCheck::Rejected { attempts_left: MAX_ATTEMPTS - row.attempts });
     }
-    let purpose = place(key).name("purpose", &row.purpose)?;
+    let purpose = row_ref(key).parse("purpose", &row.purpose)?;
     let Row { email, email_key, password_hash, .. } = row;
     Ok(CodeCheck::Accepted(CodeProof { email, email_key, purpose, password_hash }))
 }
@@ -185,6 +186,6 @@ pub async fn consume_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> 
     Ok(id.map(UserId::from_store))
 }
 
-fn place(key: UserCodeKey<'_>) -> Place<'_> {
-    Place { table: "user_codes", id: key.id.as_str() }
+fn row_ref(key: UserCodeKey<'_>) -> RowRef<'_> {
+    RowRef { table: "user_codes", id: key.id.as_str() }
 }

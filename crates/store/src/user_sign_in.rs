@@ -1,4 +1,5 @@
-//! Console sign-ins in progress at an identity provider of the installation. The state is stored as a hash, the verifier sealed.
+//! Console sign-ins in progress at an identity provider of the installation. The state is stored as a hash, the
+//! verifier sealed.
 
 use waypost_core::Timestamp;
 
@@ -40,8 +41,8 @@ pub async fn insert(conn: &mut Conn, row: &UserSignIn, network: &str) -> Result<
     Ok(())
 }
 
-/// Deletes and returns a sign-in, so that a state can be used only once. Returns `None` if it does not exist, has expired, or
-/// belongs to another browser.
+/// Deletes and returns a sign-in, so that a state can be used only once. Returns `None` if it does not exist, has
+/// expired, or belongs to another browser.
 ///
 /// # Errors
 /// Returns an error if the database fails.

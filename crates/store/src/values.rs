@@ -1,8 +1,8 @@
 //! Multi-row statements with bound values, for SQLite.
 //!
-//! SQLite needs more time to parse a JSON document than to write its rows, so the statements that every advance needs bind their
-//! values individually. The text of a statement depends on its number of rows. To keep the number of texts small, there is one
-//! for each power of two; missing rows are bound as NULL and match nothing.
+//! SQLite needs more time to parse a JSON document than to write its rows, so the statements that every advance needs
+//! bind their values individually. The text of a statement depends on its number of rows. To keep the number of texts
+//! small, there is one for each power of two; missing rows are bound as NULL and match nothing.
 
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
@@ -29,7 +29,8 @@ pub(crate) trait Values {
 pub(crate) struct SizedStatements([String; SIZES]);
 
 impl SizedStatements {
-    /// Creates the statements. `text` returns a statement for a table expression with the columns `column1`, `column2` …
+    /// Creates the statements. `text` returns a statement for a table expression with the columns `column1`, `column2`
+    /// …
     pub(crate) fn new(count: usize, text: impl Fn(&str) -> String) -> Self {
         let row = format!("({})", vec!["?"; count].join(", "));
         Self(std::array::from_fn(|power| text(&format!("(VALUES {})", vec![row.as_str(); 1 << power].join(", ")))))

@@ -15,7 +15,7 @@ use crate::batch::{self, Column, Kind};
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{Place, to_json};
+use crate::row::{RowRef, to_json};
 use crate::step::{ContentColumns, ContentRow};
 
 const STEP: &[Column] = &[
@@ -130,24 +130,24 @@ impl TryFrom<Row> for VersionInfo {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let place = Place { table: "versions", id: &row.id };
+        let row_ref = RowRef { table: "versions", id: &row.id };
         let withdrawal = match (row.withdrawn_at, row.withdrawn_reason) {
             (None, None) => None,
             (Some(at), Some(reason)) => Some(Withdrawal { at: Timestamp(at), reason }),
-            _ => return Err(place.corrupt("withdrawn_at", "time and reason of the withdrawal must be set together")),
+            _ => return Err(row_ref.corrupt("withdrawn_at", "time and reason of the withdrawal must be set together")),
         };
         let minutes = row.estimated_duration_minutes;
         let fields = WalkthroughFields {
-            kind: place.name("type", &row.kind)?,
-            estimated_duration_minutes: minutes.map(|n| place.count("estimated_duration_minutes", n)).transpose()?,
-            tags: place.json("tags", &row.tags)?,
-            metadata: place.json("metadata", &row.metadata)?,
+            kind: row_ref.parse("type", &row.kind)?,
+            estimated_duration_minutes: minutes.map(|n| row_ref.to_u32("estimated_duration_minutes", n)).transpose()?,
+            tags: row_ref.parse_json("tags", &row.tags)?,
+            metadata: row_ref.parse_json("metadata", &row.metadata)?,
             title: row.title,
             description: row.description,
         };
         Ok(Self {
-            number: place.count("number", row.number)?,
-            step_count: place.count("step_count", row.step_count)?,
+            number: row_ref.to_u32("number", row.number)?,
+            step_count: row_ref.to_u32("step_count", row.step_count)?,
             walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
             fields,
             created_at: Timestamp(row.created_at),
@@ -241,7 +241,7 @@ pub async fn max_number(conn: &mut Conn, organization: &OrganizationId, walkthro
     const SQL: &str = "SELECT max(number) FROM versions WHERE organization_id = $1 AND walkthrough_id = $2";
     let number: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_one(c).await?);
-    Place { table: "versions", id: walkthrough.as_str() }.count("number", number.unwrap_or(0))
+    RowRef { table: "versions", id: walkthrough.as_str() }.to_u32("number", number.unwrap_or(0))
 }
 
 /// Marks a version as withdrawn. Returns `false` if it does not exist or is already withdrawn.
@@ -293,17 +293,17 @@ pub async fn find_with_steps(
         WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
     let rows: Vec<VersionStepRow> =
         on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
-    let place = Place { table: "versions", id: id.as_str() };
+    let row_ref = RowRef { table: "versions", id: id.as_str() };
     let Some(first) = rows.first() else { return Ok(None) };
     if i64::try_from(rows.len()) != Ok(first.step_count) {
-        return Err(place.corrupt("step_count", format_args!("{} instead of {}", first.step_count, rows.len())));
+        return Err(row_ref.corrupt("step_count", format_args!("{} instead of {}", first.step_count, rows.len())));
     }
     let walkthrough_id = WalkthroughId::from_store(first.walkthrough_id.clone());
-    let number = place.count("number", first.number)?;
+    let number = row_ref.to_u32("number", first.number)?;
     let title = first.version_title.clone();
     let steps = rows.into_iter().map(|row| {
-        let ordinal = place.count("ordinal", row.ordinal)?;
-        Ok(VersionStep { id: StepId::from_store(row.step_id), ordinal, content: row.content.content(place)? })
+        let ordinal = row_ref.to_u32("ordinal", row.ordinal)?;
+        Ok(VersionStep { id: StepId::from_store(row.step_id), ordinal, content: row.content.content(row_ref)? })
     });
     let steps = steps.collect::<Result<Vec<_>>>()?;
     Ok(Some(Version::new(id.clone(), walkthrough_id, number, title, steps)))
@@ -330,15 +330,15 @@ pub async fn list_steps(conn: &mut Conn, organization: &OrganizationId, id: &Ver
         WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
     let rows: Vec<StepColumns> =
         on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
-    let place = Place { table: "versions", id: id.as_str() };
+    let row_ref = RowRef { table: "versions", id: id.as_str() };
     let next: Vec<_> = rows.iter().skip(1).map(|row| StepId::from_store(row.step_id.clone())).collect();
     let steps = rows.into_iter().enumerate().map(|(at, row)| {
         Ok(Step {
             id: StepId::from_store(row.step_id),
-            ordinal: place.count("ordinal", row.ordinal)?,
+            ordinal: row_ref.to_u32("ordinal", row.ordinal)?,
             key: row.key,
             next_step_id: next.get(at).cloned(),
-            content: row.content.content(place)?,
+            content: row.content.content(row_ref)?,
         })
     });
     steps.collect()
@@ -354,6 +354,6 @@ pub async fn list_ordinals(conn: &mut Conn, organization: &OrganizationId, id: &
         WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
     let rows: Vec<i64> =
         on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
-    let place = Place { table: "versions", id: id.as_str() };
-    rows.into_iter().map(|ordinal| place.count("ordinal", ordinal)).collect()
+    let row_ref = RowRef { table: "versions", id: id.as_str() };
+    rows.into_iter().map(|ordinal| row_ref.to_u32("ordinal", ordinal)).collect()
 }

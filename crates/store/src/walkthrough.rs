@@ -7,7 +7,7 @@ use waypost_core::walkthrough::Walkthrough;
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{Place, to_json};
+use crate::row::{RowRef, to_json};
 
 /// The columns that all queries read.
 macro_rules! columns {
@@ -49,22 +49,22 @@ impl TryFrom<Row> for Walkthrough {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let place = Place { table: "walkthroughs", id: &row.id };
+        let row_ref = RowRef { table: "walkthroughs", id: &row.id };
         Ok(Self {
-            kind: place.name("type", &row.kind)?,
-            state: place.name("state", &row.state)?,
+            kind: row_ref.parse("type", &row.kind)?,
+            state: row_ref.parse("state", &row.state)?,
             estimated_duration_minutes: row
                 .estimated_duration_minutes
-                .map(|minutes| place.count("estimated_duration_minutes", minutes))
+                .map(|minutes| row_ref.to_u32("estimated_duration_minutes", minutes))
                 .transpose()?,
-            tags: place.json("tags", &row.tags)?,
-            metadata: place.json("metadata", &row.metadata)?,
-            revision: place.count("revision", row.revision)?,
+            tags: row_ref.parse_json("tags", &row.tags)?,
+            metadata: row_ref.parse_json("metadata", &row.metadata)?,
+            revision: row_ref.to_u32("revision", row.revision)?,
             published_revision: row
                 .published_revision
-                .map(|revision| place.count("published_revision", revision))
+                .map(|revision| row_ref.to_u32("published_revision", revision))
                 .transpose()?,
-            next_ordinal: place.count("next_ordinal", row.next_ordinal)?,
+            next_ordinal: row_ref.to_u32("next_ordinal", row.next_ordinal)?,
             organization_id: OrganizationId::from_store(row.organization_id),
             title: row.title,
             slug: row.slug,
@@ -112,7 +112,8 @@ pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Res
 
 /// Updates a head. Returns `false` if the walkthrough does not exist.
 ///
-/// The caller must have read the head with [`find_for_update`] in the same transaction, so that no concurrent edit is lost.
+/// The caller must have read the head with [`find_for_update`] in the same transaction, so that no concurrent edit is
+/// lost.
 ///
 /// # Errors
 /// The same as for [`insert`].
@@ -234,8 +235,8 @@ pub async fn list_slugs_with_prefix(
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(prefix).fetch_all(c).await?))
 }
 
-/// Locks the creation and renaming of an organisation's walkthroughs until the end of the transaction. Returns `false` if the
-/// organisation does not exist. Uniqueness and limits per organisation are checked under this lock.
+/// Locks the creation and renaming of an organisation's walkthroughs until the end of the transaction. Returns `false`
+/// if the organisation does not exist. Uniqueness and limits per organisation are checked under this lock.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -1,4 +1,5 @@
-//! Paginated lists of walkthroughs with search, filters and sorting. A page continues after the last row of the previous page.
+//! Paginated lists of walkthroughs with search, filters and sorting. A page continues after the last row of the
+//! previous page.
 
 use std::sync::LazyLock;
 
@@ -10,7 +11,7 @@ use crate::batch::{self, Column, Kind};
 use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 use crate::walkthrough::{COLUMNS, Row};
 
 const ID: &[Column] = &[("id", Kind::Text)];
@@ -27,8 +28,8 @@ pub enum SortValue {
 /// A search for walkthroughs.
 #[derive(Debug, Clone)]
 pub struct WalkthroughSearch<'a> {
-    /// The search text folded like titles. Matches if the folded title contains it, or if the slug, description or tags contain
-    /// [`WalkthroughSearch::plain`].
+    /// The search text folded like titles. Matches if the folded title contains it, or if the slug, description or tags
+    /// contain [`WalkthroughSearch::plain`].
     pub title: &'a str,
     /// The search text with ASCII letters in lowercase.
     pub plain: &'a str,
@@ -196,7 +197,7 @@ pub async fn summarize(
     let versions = find_counts(conn, &statements.version_numbers, versions, organization).await?;
     let count = |found: &[(String, i64)], id: &str, column| {
         let found = found.iter().find(|(own, _)| own == id);
-        found.map(|(_, number)| Place { table: "walkthroughs", id }.count(column, *number)).transpose()
+        found.map(|(_, number)| RowRef { table: "walkthroughs", id }.to_u32(column, *number)).transpose()
     };
     heads
         .into_iter()

@@ -7,7 +7,7 @@ use waypost_core::webhook::{Webhook, WebhookEvent};
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{Place, to_json};
+use crate::row::{RowRef, to_json};
 
 macro_rules! select {
     ($rest:literal) => {
@@ -40,7 +40,7 @@ impl TryFrom<Row> for Webhook {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let events = Place { table: "webhooks", id: &row.id }.json("events", &row.events)?;
+        let events = RowRef { table: "webhooks", id: &row.id }.parse_json("events", &row.events)?;
         Ok(Self {
             id: WebhookId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
@@ -150,7 +150,7 @@ pub async fn list_receivers(
         .bind(organization.as_str()).bind(true).fetch_all(c).await?);
     let mut found = Vec::new();
     for (id, events) in rows {
-        let events: Vec<WebhookEvent> = Place { table: "webhooks", id: &id }.json("events", &events)?;
+        let events: Vec<WebhookEvent> = RowRef { table: "webhooks", id: &id }.parse_json("events", &events)?;
         if events.contains(&event) {
             found.push(WebhookId::from_store(id));
         }

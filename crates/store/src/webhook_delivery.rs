@@ -8,7 +8,7 @@ use crate::batch::{self, Column, Kind};
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::Place;
+use crate::row::RowRef;
 
 const COLUMNS: &[Column] = &[
     ("id", Kind::Text),
@@ -51,12 +51,13 @@ impl TryFrom<Row> for Delivery {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
-        let place = Place { table: "webhook_deliveries", id: &row.id };
-        let response_status = row.response_status.map(|status| place.count("response_status", status)).transpose()?;
+        let row_ref = RowRef { table: "webhook_deliveries", id: &row.id };
+        let response_status =
+            row.response_status.map(|status| row_ref.to_u32("response_status", status)).transpose()?;
         Ok(Self {
-            event: place.name("event", &row.event)?,
-            status: place.name("status", &row.status)?,
-            attempts: place.count("attempts", row.attempts)?,
+            event: row_ref.parse("event", &row.event)?,
+            status: row_ref.parse("status", &row.status)?,
+            attempts: row_ref.to_u32("attempts", row.attempts)?,
             response_status,
             id: WebhookDeliveryId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
@@ -73,8 +74,8 @@ impl TryFrom<Row> for Delivery {
     }
 }
 
-/// Returns the statement that enqueues the deliveries in member `deliveries` of a JSON document. Deliveries to webhooks that were
-/// deleted or disabled in the meantime are skipped, so that progress never fails because of a webhook.
+/// Returns the statement that enqueues the deliveries in member `deliveries` of a JSON document. Deliveries to webhooks
+/// that were deleted or disabled in the meantime are skipped, so that progress never fails because of a webhook.
 pub(crate) fn insert_statement(dialect: Dialect) -> String {
     let list: Vec<_> = COLUMNS.iter().map(|(column, _)| *column).collect();
     let list = list.join(", ");
@@ -169,8 +170,8 @@ pub async fn fail_pending(
     Ok(())
 }
 
-/// Enqueues a delivery again under the same ID, starting with the first attempt. Returns `false` if it is pending or does not
-/// exist.
+/// Enqueues a delivery again under the same ID, starting with the first attempt. Returns `false` if it is pending or
+/// does not exist.
 ///
 /// # Errors
 /// Returns an error if the database fails.

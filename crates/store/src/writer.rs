@@ -2,7 +2,8 @@
 //!
 //! Calls queue up while a group is being committed; the next group takes all queued calls. A group reads all affected
 //! attempts with one query, applies the pure functions in order in memory, writes one multi-row statement per table,
-//! commits, and only then responds. With one client a group is one call; with many clients they share the cost of a sync.
+//! commits, and only then responds. With one client a group is one call; with many clients they share the cost of a
+//! sync.
 //!
 //! Invariants:
 //! - A result is returned only after its commit has succeeded.
@@ -117,8 +118,8 @@ impl Writer {
     /// Enqueues a call and waits until its effects are committed.
     ///
     /// # Errors
-    /// Returns an error if the database fails or the writer has stopped. Nothing is changed in that case, unless the database is
-    /// unavailable ([`Error::is_unavailable`]): the response to a successful commit may have been lost.
+    /// Returns an error if the database fails or the writer has stopped. Nothing is changed in that case, unless the
+    /// database is unavailable ([`Error::is_unavailable`]): the response to a successful commit may have been lost.
     pub async fn call(&self, call: ProgressCall) -> Result<Decision> {
         let (reply, result) = oneshot::channel();
         self.queue.send(Queued { call, reply }).await.map_err(|_| Error::WriterStopped)?;
@@ -214,8 +215,8 @@ impl Worker {
         }
     }
 
-    /// Runs a single call. Retries it if it conflicts with another transaction, including one that opened the same attempt
-    /// first, which the retry then finds.
+    /// Runs a single call. Retries it if it conflicts with another transaction, including one that opened the same
+    /// attempt first, which the retry then finds.
     async fn commit_alone(&self, call: &ProgressCall) -> Result<Decision> {
         let mut attempts = 1;
         loop {

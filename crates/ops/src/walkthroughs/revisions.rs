@@ -54,7 +54,7 @@ fn scope(head: &Walkthrough) -> DraftScope<'_> {
 }
 
 fn new<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
-    NewRevision { act: origin.act, actor: cx.caller.actor(), restored_from: origin.restored_from, at: cx.now() }
+    NewRevision { operation: origin.act, actor: cx.caller.actor(), restored_from: origin.restored_from, at: cx.now() }
 }
 
 /// Inserts steps into the draft.
@@ -82,7 +82,7 @@ pub(super) async fn update(
     let new = new(cx, origin.into());
     if let [step] = steps {
         let last = step_revision::list(tx, scope(head), &step.id, (None, 1)).await?;
-        if let Some(last) = last.first().filter(|last| can_collapse(last, new.act, new.actor, new.at)) {
+        if let Some(last) = last.first().filter(|last| can_collapse(last, new.operation, new.actor, new.at)) {
             step_revision::replace(tx, scope(head), last.number, new, step).await?;
             trim(tx, head, [&step.id]).await?;
             return Ok(());
@@ -109,7 +109,7 @@ async fn append(
 ) -> Result<()> {
     step_revision::append(tx, scope(head), new, steps.iter().copied()).await?;
     // A step that was just added has no other revisions.
-    if new.act != RevisionOperation::Add {
+    if new.operation != RevisionOperation::Add {
         trim(tx, head, steps.iter().map(|(step, _)| &step.id)).await?;
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The data for analytics: packed segments, and the rows of the log after the end of the segments.
 //!
 //! Invariants (tests/it/analytics.rs):
-//! - Each row of the log is read once: the segments of a server contain everything before `events_until` and `calls_until`
-//!   of its row in `analytics_rollups`, and nothing after.
+//! - Each row of the log is read once: the segments of a server contain everything before `events_until` and
+//!   `calls_until` of its row in `analytics_rollups`, and nothing after.
 //! - Deleting rows of the log also updates the segments in the same transaction: for servers and walkthroughs through
 //!   foreign keys, for end users through [`erase_end_user`].
 
@@ -84,8 +84,8 @@ async fn segment_ends(conn: &mut Conn, query: LogQuery<'_>) -> Result<Vec<Segmen
     Ok(rows.into_iter().filter(|(server, ..)| matches(server)).map(end).collect())
 }
 
-/// Reads the events of a range into `packed`. `conn` must be a [`crate::Db::snapshot`]; otherwise an event could be read twice
-/// or not at all.
+/// Reads the events of a range into `packed`. `conn` must be a [`crate::Db::snapshot`]; otherwise an event could be
+/// read twice or not at all.
 ///
 /// # Errors
 /// Returns an error if the database fails.

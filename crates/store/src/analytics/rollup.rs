@@ -181,8 +181,8 @@ pub(crate) async fn erase_end_user(conn: &mut Conn, organization: &OrganizationI
             AND analytics_segments.from_at <= tool_calls.created_at
             AND analytics_segments.to_at >= tool_calls.created_at
         WHERE tool_calls.end_user_id = $1 AND tool_calls.organization_id = $2";
-    // For rows that retention has deleted, no record remains of their end user, so the segments are searched. Segments that
-    // ended before the end user was created are skipped, with a margin of one day for clock differences.
+    // For rows that retention has deleted, no record remains of their end user, so the segments are searched. Segments
+    // that ended before the end user was created are skipped, with a margin of one day for clock differences.
     const OLD_EVENTS: &str = "SELECT analytics_segments.first_id FROM end_users
         JOIN analytics_rollups ON analytics_rollups.organization_id = end_users.organization_id
         JOIN analytics_segments ON analytics_segments.server_id = analytics_rollups.server_id

@@ -36,8 +36,8 @@ pub(super) struct CallRow {
     pub(super) created_at: i64,
 }
 
-/// Returns the events of a server in a time range (`to` is exclusive). Events of test end users are omitted. An end user is
-/// marked as a test with the first call, so segments and log agree.
+/// Returns the events of a server in a time range (`to` is exclusive). Events of test end users are omitted. An end
+/// user is marked as a test with the first call, so segments and log agree.
 pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
     const SQL: &str = "SELECT id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
             client_name, elapsed_ms, took_ms

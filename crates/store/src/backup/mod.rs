@@ -114,8 +114,8 @@ fn unwritable(error: serde_json::Error) -> Error {
     Error::File { what: "failed to write the backup".to_owned(), source: error.into() }
 }
 
-/// Restores a backup into an empty database, completely or not at all. A database without tables is first migrated to the
-/// backup's schema version; the caller migrates it to the newest version afterwards.
+/// Restores a backup into an empty database, completely or not at all. A database without tables is first migrated to
+/// the backup's schema version; the caller migrates it to the newest version afterwards.
 ///
 /// # Errors
 /// Returns an error if the file is damaged or from a newer version of Waypost, or if the database is not empty.
@@ -276,7 +276,8 @@ impl<'a> Lines<'a> {
         Self { input, hash: Sha256::new(), number: 0, length: 0 }
     }
 
-    /// Returns the next line without its line feed, or `None` at the end of the file. A line without a line feed was truncated.
+    /// Returns the next line without its line feed, or `None` at the end of the file. A line without a line feed was
+    /// truncated.
     fn next(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
         let read = (&mut *self.input).take(MAX_LINE).read_until(b'\n', &mut line).map_err(unreadable)?;

@@ -8,8 +8,8 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version (it only
-/// increases), and leases (they belong to processes).
+/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version (it
+/// only increases), and leases (they belong to processes).
 const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'job_leases')";
 
 /// A column.
@@ -30,7 +30,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Returns a query for every row as a JSON object, ordered by primary key. The texts of both databases are identical.
+    /// Returns a query for every row as a JSON object, ordered by primary key. The texts of both databases are
+    /// identical.
     pub fn select(&self, dialect: Dialect) -> String {
         let mut key: Vec<_> = self.columns.iter().filter(|column| column.key > 0).collect();
         key.sort_by_key(|column| column.key);
@@ -145,8 +146,8 @@ async fn references(conn: &mut Conn) -> Result<Vec<Reference>> {
     Ok(rows.into_iter().map(|(from, to, required)| Reference { from, to, optional: required == 0 }).collect())
 }
 
-/// Sorts tables so that each follows the tables that it references. In a cycle, optional references are ignored: the schema
-/// checks them at the end of the transaction.
+/// Sorts tables so that each follows the tables that it references. In a cycle, optional references are ignored: the
+/// schema checks them at the end of the transaction.
 fn sort(mut waiting: Vec<&str>, references: &[Reference]) -> Result<Vec<String>> {
     let mut order = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {

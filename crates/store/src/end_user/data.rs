@@ -6,8 +6,8 @@ use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
-/// The parts of the export: name, source of the rows, and columns. `$1` is the end user, `$2` the organisation. Hashes and sealed
-/// values are omitted. New tables with data about end users must be added here.
+/// The parts of the export: name, source of the rows, and columns. `$1` is the end user, `$2` the organisation. Hashes
+/// and sealed values are omitted. New tables with data about end users must be added here.
 const PARTS: &[(&str, &str, &[&str])] = &[
     (
         "profile",
@@ -225,8 +225,8 @@ pub async fn count_data(conn: &mut Conn, organization: &OrganizationId, id: &End
     Ok(EndUserDataCounts { attempts, events, calls, sessions, oauth_grants, tickets })
 }
 
-/// Deletes rows about an end user that do not reference them: their account, codes that were sent to them, and sign-ins in
-/// progress with their email address or tracking ID.
+/// Deletes rows about an end user that do not reference them: their account, codes that were sent to them, and sign-ins
+/// in progress with their email address or tracking ID.
 ///
 /// # Errors
 /// Returns an error if the database fails.

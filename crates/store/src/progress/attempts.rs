@@ -81,8 +81,8 @@ pub struct OpenAttempt {
     pub summary: AttemptSummary,
 }
 
-/// Returns the open attempts of an end user on a server, by walkthrough, with the steps of their pinned versions. Reads no
-/// content: one query, a few dozen bytes per attempt.
+/// Returns the open attempts of an end user on a server, by walkthrough, with the steps of their pinned versions. Reads
+/// no content: one query, a few dozen bytes per attempt.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

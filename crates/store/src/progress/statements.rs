@@ -27,8 +27,8 @@ pub(super) struct SqliteStatements {
     pub(super) tool_calls: SizedStatements,
 }
 
-/// The statements that every advance needs on PostgreSQL, with rows from a JSON document. The four writes are one statement,
-/// because a round trip costs more than a longer text.
+/// The statements that every advance needs on PostgreSQL, with rows from a JSON document. The four writes are one
+/// statement, because a round trip costs more than a longer text.
 pub(super) struct PostgresStatements {
     pub(super) json: JsonStatements,
     pub(super) find: String,
@@ -144,8 +144,8 @@ pub(super) fn sqlite() -> &'static SqliteStatements {
 pub(super) fn postgres() -> &'static PostgresStatements {
     static STATEMENTS: LazyLock<PostgresStatements> = LazyLock::new(|| {
         let dialect = Dialect::Postgres;
-        // LATERAL forces a lookup per key, regardless of the planner's estimate of the batch size. Rows are locked in the order
-        // of the keys, so that two groups cannot deadlock.
+        // LATERAL forces a lookup per key, regardless of the planner's estimate of the batch size. Rows are locked in
+        // the order of the keys, so that two groups cannot deadlock.
         let find = format!(
             "SELECT found.* FROM {},
                 LATERAL (SELECT {ATTEMPT} FROM progress

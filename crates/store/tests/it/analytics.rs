@@ -1,4 +1,4 @@
-//! Whatever is packed, deleted by retention and erased: what analytics reads is what stood in the log.
+//! Analytics reads the same data as the log, regardless of packing, retention and erasure.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,43 +23,43 @@ use crate::world::{NOW, World};
 
 const ALL: TimeRange = TimeRange { from: Timestamp(0), to: Timestamp(i64::MAX) };
 
-/// A user who is a test of the console: what they do is in the log and counts nowhere.
+/// A test user of the console. Their activity is in the log and is not counted.
 const TESTER: &str = "eu_p4";
 
 #[derive(Debug, Clone)]
-enum Act {
-    /// A user goes on, after a pause, with a client.
+enum Operation {
+    /// A user continues after a pause, with a client.
     Play { user: u8, pause: i64, client: u8 },
-    /// A user begins again.
+    /// A user restarts the walkthrough.
     Restart { user: u8 },
-    /// Rows are packed, so long after the last act.
-    Roll { later: i64 },
+    /// Rows are packed, `later` milliseconds after the last operation.
+    Pack { later: i64 },
     /// A user is erased.
     Erase { user: u8 },
-    /// Retention deletes packed rows of a log that are older than this, some at a time.
+    /// Retention deletes packed rows of a log that are older than `age`, in batches.
     Retain { log: ServerLog, age: i64 },
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         12 => (0..5_u8, prop_oneof![Just(0_i64), 1..4_000_000_i64], 0..3_u8)
-            .prop_map(|(user, pause, client)| Act::Play { user, pause, client }),
-        1 => (0..5_u8).prop_map(|user| Act::Restart { user }),
-        3 => (0..8_000_000_i64).prop_map(|later| Act::Roll { later }),
-        1 => (0..5_u8).prop_map(|user| Act::Erase { user }),
+            .prop_map(|(user, pause, client)| Operation::Play { user, pause, client }),
+        1 => (0..5_u8).prop_map(|user| Operation::Restart { user }),
+        3 => (0..8_000_000_i64).prop_map(|later| Operation::Pack { later }),
+        1 => (0..5_u8).prop_map(|user| Operation::Erase { user }),
         2 => (prop_oneof![Just(ServerLog::Calls), Just(ServerLog::Events)], 0..40_000_000_i64)
-            .prop_map(|(log, age)| Act::Retain { log, age }),
+            .prop_map(|(log, age)| Operation::Retain { log, age }),
     ]
 }
 
-/// A row of the log: when, whose, and as a text.
+/// A row of the log: time, end user, and the row as a text.
 type Row = (Timestamp, String, String);
 
 struct Stage {
     db: Db,
     world: World,
     writer: Writer,
-    /// Events and calls that retention has deleted from the log.
+    /// The events and calls that retention has deleted from the log.
     deleted: Mutex<[Vec<Row>; 2]>,
 }
 
@@ -127,7 +127,7 @@ impl Stage {
     }
 
     async fn read(&self, range: TimeRange) -> Log {
-        let wanted = LogQuery {
+        let query = LogQuery {
             organization: &self.world.organization,
             server: Some(&self.world.server),
             walkthrough: Some(&self.world.walkthrough),
@@ -135,12 +135,12 @@ impl Stage {
         };
         let mut packed = PackedLog::default();
         let mut tx = self.db.snapshot().await.unwrap();
-        analytics::read_events(&mut tx, wanted, &mut packed).await.unwrap();
-        analytics::read_calls(&mut tx, wanted, &mut packed).await.unwrap();
+        analytics::read_events(&mut tx, query, &mut packed).await.unwrap();
+        analytics::read_calls(&mut tx, query, &mut packed).await.unwrap();
         packed.unpack(range).unwrap()
     }
 
-    /// The events and the calls that stand in the log.
+    /// Returns the events and the calls in the log.
     async fn stored(&self) -> [Vec<Row>; 2] {
         let query = ActivityQuery {
             organization: &self.world.organization,
@@ -184,7 +184,7 @@ impl Stage {
         let mut deleted = self.deleted.lock().unwrap();
         for ((deleted, old), left) in deleted.iter_mut().zip(old).zip(left) {
             let mut left = left.into_iter().peekable();
-            // The lists are in one order, and what is left is a part of what was there.
+            // Both lists have the same order, and the remaining rows are a subset.
             for row in old {
                 if left.next_if_eq(&row).is_none() {
                     assert!(row.0 < before, "not older than {before}: {row:?}");
@@ -205,13 +205,14 @@ impl Stage {
         }
     }
 
-    /// What analytics reads is what stands in the log or was deleted from it by retention, in the whole and in a range.
+    /// Checks that analytics reads all rows of the log, including those that retention has deleted, in total and in a
+    /// range.
     async fn check(&self, range: TimeRange) {
         for range in [ALL, range] {
             let log = self.read(range).await;
             let text = |number| log.names.text(number).unwrap_or("-").to_owned();
             let users = log.events.iter().map(|it| it.user).chain(log.calls.iter().map(|it| it.user));
-            assert!(users.into_iter().all(|user| text(user) != TESTER), "a test is not counted");
+            assert!(users.into_iter().all(|user| text(user) != TESTER), "test users are not counted");
             let events = log.events.iter().map(|it| {
                 let names = [it.attempt, it.user, it.walkthrough, it.version, it.step, it.client].map(text).join(" ");
                 let elapsed = (it.elapsed_ms >= 0).then_some(it.elapsed_ms);
@@ -234,27 +235,27 @@ impl Stage {
     }
 }
 
-/// The rolled-up log is the log, after anything, erasures included.
+/// Segments and log contain the same rows after any sequence of operations, including erasure.
 async fn segments_and_log_agree(stage: Stage) {
     let mut runner = TestRunner::new(Config { cases: 1, ..Config::default() });
     let mut now = NOW;
     let mut segments = 0;
     for _ in 0..12 {
-        let acts = prop::collection::vec(act(), 30..60).new_tree(&mut runner).unwrap().current();
-        for act in &acts {
-            match act {
-                Act::Play { user, pause, client } => {
+        let operations = prop::collection::vec(operation(), 30..60).new_tree(&mut runner).unwrap().current();
+        for operation in &operations {
+            match operation {
+                Operation::Play { user, pause, client } => {
                     now = now.plus(*pause);
                     let client = (*client > 0).then(|| format!("client-{client}"));
                     stage.play(&format!("eu_p{user}"), now, client, false).await;
                 }
-                Act::Restart { user } => stage.play(&format!("eu_p{user}"), now, None, true).await,
-                Act::Roll { later } => stage.roll(now.plus(*later)).await,
-                Act::Erase { user } => stage.erase(&format!("eu_p{user}")).await,
-                Act::Retain { log, age } => stage.retain(*log, now.plus(-age)).await,
+                Operation::Restart { user } => stage.play(&format!("eu_p{user}"), now, None, true).await,
+                Operation::Pack { later } => stage.roll(now.plus(*later)).await,
+                Operation::Erase { user } => stage.erase(&format!("eu_p{user}")).await,
+                Operation::Retain { log, age } => stage.retain(*log, now.plus(-age)).await,
             }
-            // Time goes on after a roll: nobody writes into the settled past.
-            if let Act::Roll { later } = act {
+            // Time advances after packing: nothing is written into the packed past.
+            if let Operation::Pack { later } = operation {
                 now = now.plus(*later);
             }
         }
@@ -265,18 +266,18 @@ async fn segments_and_log_agree(stage: Stage) {
         let count = crate::schema::rows::<1>(&mut conn, count).await.remove(0).into_iter().next().flatten();
         segments = segments.max(count.unwrap().parse::<u32>().unwrap());
     }
-    assert!(segments > 10, "something was packed: {segments}");
+    assert!(segments > 10, "segments were created: {segments}");
     for log in [ServerLog::Calls, ServerLog::Events] {
         stage.retain(log, now).await;
     }
     stage.check(TimeRange { from: NOW, to: now }).await;
     let deleted = stage.deleted.lock().unwrap().each_ref().map(Vec::len);
-    assert!(deleted.iter().all(|rows| *rows > 20), "something was deleted: {deleted:?}");
+    assert!(deleted.iter().all(|rows| *rows > 20), "rows were deleted: {deleted:?}");
     for user in 0..5 {
         stage.erase(&format!("eu_p{user}")).await;
     }
     stage.check(ALL).await;
-    assert_eq!(stage.read(ALL).await.events.len(), 0, "erased from the segments whose rows are gone");
+    assert_eq!(stage.read(ALL).await.events.len(), 0, "also erased from segments whose rows were deleted");
     stage.play(TESTER, now, None, false).await;
     let mut conn = stage.db.read().await.unwrap();
     let tester = EndUserId::from_store(TESTER.to_owned());
@@ -290,13 +291,17 @@ async fn segments_and_log_agree(stage: Stage) {
         oldest_first: true,
         limit: 1,
     };
-    assert_eq!(activity::list_events(&mut conn, &query).await.unwrap().len(), 1, "their own events are listed");
+    assert_eq!(
+        activity::list_events(&mut conn, &query).await.unwrap().len(),
+        1,
+        "events of a test user are listed for that user"
+    );
     assert!(activity::list_calls(&mut conn, &query).await.unwrap()[0].is_test);
 }
 
-/// The days of analytics are the same when the log was packed and deleted, wherever days begin. Things happen at both sides of each
-/// midnight, and deletion ends there. The days are those around 25 October 2026, which has 25 hours in Berlin.
-async fn days_stay_when_their_rows_are_deleted(stage: Stage) {
+/// The daily numbers do not change when the log is packed and deleted, in any time zone. There are events on both sides
+/// of each midnight, where deletion ends. The days are those around 25 October 2026, which has 25 hours in Berlin.
+async fn daily_numbers_are_kept_when_rows_are_deleted(stage: Stage) {
     const SUNDAY: Timestamp = Timestamp(1_792_886_400_000);
     const HOUR: i64 = 3_600_000;
     // The Line Islands, Nepal, Berlin in summer and in winter, UTC, and Baker Island.
@@ -332,22 +337,22 @@ async fn days_stay_when_their_rows_are_deleted(stage: Stage) {
             stage.retain(log, midnight).await;
         }
         for rows in stage.stored().await {
-            assert_eq!(rows.iter().map(|(at, ..)| *at).min(), Some(midnight), "what is exactly so old stays");
+            assert_eq!(rows.iter().map(|(at, ..)| *at).min(), Some(midnight), "rows of exactly this age are kept");
         }
         assert_eq!(days().await, before, "deleted up to {midnight}");
     }
 }
 
-/// An event knows its client and how long ago the attempt was worked on before; a completion how long it took.
-async fn events_know_their_pause(stage: Stage) {
+/// An event has the client and the time since the previous activity; a completion has the total duration.
+async fn events_have_the_time_since_the_previous_activity(stage: Stage) {
     for (at, client) in [(0, "a"), (5_000, "b"), (5_000, "b"), (65_000, "b")] {
         stage.play("eu_p1", NOW.plus(at), Some(client.to_owned()), false).await;
     }
     stage.play("eu_p1", NOW.plus(70_000), None, true).await;
     let log = stage.read(ALL).await;
-    let mut told: Vec<_> =
+    let mut events: Vec<_> =
         log.events.iter().map(|it| (it.at.since(NOW), it.kind, it.elapsed_ms, log.names.text(it.client))).collect();
-    told.sort_by_key(|(at, ..)| *at);
+    events.sort_by_key(|(at, ..)| *at);
     let expected = [
         (0, EventKind::Started, -1, Some("a")),
         (5_000, EventKind::StepCompleted, 5_000, Some("b")),
@@ -355,7 +360,7 @@ async fn events_know_their_pause(stage: Stage) {
         (65_000, EventKind::StepCompleted, 60_000, Some("b")),
         (70_000, EventKind::Restarted, -1, None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(events, expected);
     for at in 0..40 {
         stage.play("eu_p1", NOW.plus(80_000 + at * 1_000), None, false).await;
     }
@@ -363,8 +368,8 @@ async fn events_know_their_pause(stage: Stage) {
     assert_eq!(took, 80_000 + 39_000 - 70_000);
 }
 
-/// Pages of each list put together are the list, in both directions.
-async fn lists_come_in_pages(stage: Stage) {
+/// The pages of each list add up to the whole list, in both directions.
+async fn lists_are_paginated(stage: Stage) {
     for at in 0..30 {
         stage.play(&format!("eu_p{}", at % 3), NOW.plus(at / 2), None, false).await;
     }
@@ -415,4 +420,4 @@ async fn lists_come_in_pages(stage: Stage) {
     assert_eq!(activity::list_sessions(&mut conn, &theirs).await.unwrap().len(), 1);
 }
 
-waypost_testkit::both!(stage => segments_and_log_agree, days_stay_when_their_rows_are_deleted, events_know_their_pause, lists_come_in_pages);
+waypost_testkit::both!(stage => segments_and_log_agree, daily_numbers_are_kept_when_rows_are_deleted, events_have_the_time_since_the_previous_activity, lists_are_paginated);

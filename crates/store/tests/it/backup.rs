@@ -14,8 +14,8 @@ use waypost_testkit::TempDir;
 use crate::open;
 use crate::world::signed_in;
 
-/// A row in every table, with what is hard to carry: quotes, controls, letters beyond ASCII, numbers that look like
-/// texts, the largest integer, both booleans, nulls, a chain of steps, a circle of references.
+/// Inserts a row into every table, with difficult values: quotes, control characters, non-ASCII characters, texts that
+/// look like numbers, the largest integer, both booleans, nulls, a chain of steps, and a cycle of references.
 async fn fill(db: &Db) {
     let hard = "'tab\t unit\u{1f} delete\u{7f} \u{2028} 🚀 </script>'";
     let sql = include_str!("content.sql").replace("E_OTHER", hard) + &signed_in(1);
@@ -34,8 +34,8 @@ async fn read(db: &Db, bytes: &[u8]) -> Result<BackupSummary, Error> {
     backup::read(db, &mut Cursor::new(bytes)).await
 }
 
-/// An empty database of the same kind, without any tables.
-async fn another(dialect: Dialect) -> (Db, TempDir) {
+/// Opens an empty database of the same kind, without tables.
+async fn open_empty(dialect: Dialect) -> (Db, TempDir) {
     let folder = waypost_testkit::folder();
     let url = match dialect {
         Dialect::Sqlite => waypost_testkit::empty_sqlite_url(&folder),
@@ -44,21 +44,21 @@ async fn another(dialect: Dialect) -> (Db, TempDir) {
     (Db::open(&url).await.unwrap(), folder)
 }
 
-async fn comes_back_as_it_was(db: Db) {
+async fn a_backup_is_restored_completely(db: Db) {
     fill(&db).await;
     let (bytes, summary) = write(&db).await;
-    assert!(summary.rows.values().all(|count| *count > 0), "a table without a row is not tested: {:?}", summary.rows);
+    assert!(summary.rows.values().all(|count| *count > 0), "every table needs a row: {:?}", summary.rows);
     assert_eq!(summary.rows["audit_events"], 1203);
-    let (copy, _folder) = another(db.dialect()).await;
+    let (copy, _folder) = open_empty(db.dialect()).await;
     assert_eq!(read(&copy, &bytes).await.unwrap(), summary);
     assert_eq!(current_version(&copy).await.unwrap(), known_version(copy.dialect()));
     assert_eq!(write(&copy).await.0, bytes);
-    // A migrated database without content will also do; one with content will not.
-    let (migrated, _folder) = another(db.dialect()).await;
+    // A migrated empty database is accepted; one with rows is not.
+    let (migrated, _folder) = open_empty(db.dialect()).await;
     migrate(&migrated).await.unwrap();
     let before = migrated.read().await.unwrap().config_version().await.unwrap();
     read(&migrated, &bytes).await.unwrap();
-    assert!(migrated.read().await.unwrap().config_version().await.unwrap() > before, "other processes must notice");
+    assert!(migrated.read().await.unwrap().config_version().await.unwrap() > before, "other processes are notified");
     let error = read(&migrated, &bytes).await.unwrap_err();
     assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
     assert_eq!(write(&migrated).await.0, bytes);
@@ -68,7 +68,7 @@ async fn a_damaged_file_changes_nothing(db: Db) {
     fill(&db).await;
     let (bytes, _) = write(&db).await;
     let text = String::from_utf8(bytes).unwrap();
-    let (target, _folder) = another(db.dialect()).await;
+    let (target, _folder) = open_empty(db.dialect()).await;
     let half = &text[..text.len() / 2];
     let whole_lines = &half[..=half.rfind('\n').unwrap()];
     let known = format!("\"schema_version\":{}", known_version(db.dialect()));
@@ -98,14 +98,14 @@ fn sha256(text: &str) -> String {
     data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(text))
 }
 
-/// Goes on writing only after others have committed meanwhile.
-struct Waits {
+/// A writer that continues only after other transactions have committed.
+struct WaitingOutput {
     bytes: Vec<u8>,
     commits: mpsc::Receiver<()>,
     lines: usize,
 }
 
-impl Write for Waits {
+impl Write for WaitingOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if bytes == b"\n" {
             self.lines += 1;
@@ -121,16 +121,16 @@ impl Write for Waits {
     }
 }
 
-async fn is_of_one_moment_while_others_write(db: Db) {
+async fn a_backup_is_a_snapshot_during_writes(db: Db) {
     fill(&db).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let (told, commits) = mpsc::channel();
+    let (committed, commits) = mpsc::channel();
     let writer = tokio::spawn({
         let (db, stop) = (db.clone(), Arc::clone(&stop));
         async move {
             let mut number = 100;
             while !stop.load(Ordering::SeqCst) {
-                // In each transaction a row of a table that the backup reads late and one of a table that it reads early.
+                // Each transaction inserts a row that the backup reads late and one that it reads early.
                 const USER: &str = "INSERT INTO users (id, email, account_key, created_at) VALUES ($1, $1, $1, 1)";
                 const MEMBER: &str = "INSERT INTO memberships VALUES ('org_1', $1, 'member', 1)";
                 let id = format!("usr_{number}");
@@ -139,17 +139,17 @@ async fn is_of_one_moment_while_others_write(db: Db) {
                 on!(&mut tx, c => sqlx::query(MEMBER).bind(&id).execute(c).await.unwrap().rows_affected());
                 tx.commit().await.unwrap();
                 number += 1;
-                let _ = told.send(());
+                let _ = committed.send(());
             }
         }
     });
-    let mut output = Waits { bytes: Vec::new(), commits, lines: 0 };
+    let mut output = WaitingOutput { bytes: Vec::new(), commits, lines: 0 };
     let summary = backup::write(&db, &mut output, Timestamp(0)).await.unwrap();
     stop.store(true, Ordering::SeqCst);
     writer.await.unwrap();
-    assert_eq!(summary.rows["memberships"], summary.rows["users"] + 1, "one user is in two organisations");
-    let (copy, _folder) = another(db.dialect()).await;
-    // The references are checked by the restore.
+    assert_eq!(summary.rows["memberships"], summary.rows["users"] + 1, "one user has two memberships");
+    let (copy, _folder) = open_empty(db.dialect()).await;
+    // The restore checks the references.
     read(&copy, &output.bytes).await.unwrap();
 }
 
@@ -170,7 +170,7 @@ async fn a_backup_from_before_a_table_was_renamed_is_restored(url: String) {
     let (bytes, summary) = write(&old).await;
     assert_eq!((summary.schema_version, summary.rows["upstream_tokens"]), (31, 1));
 
-    let (new, _folder) = another(old.dialect()).await;
+    let (new, _folder) = open_empty(old.dialect()).await;
     assert_eq!(read(&new, &bytes).await.unwrap(), summary);
     migrate(&new).await.unwrap();
     let (_, after) = write(&new).await;
@@ -183,20 +183,20 @@ async fn url(url: &str) -> String {
 }
 
 waypost_testkit::both!(empty url => a_backup_from_before_a_table_was_renamed_is_restored);
-waypost_testkit::both!(open => comes_back_as_it_was, a_damaged_file_changes_nothing, is_of_one_moment_while_others_write);
+waypost_testkit::both!(open => a_backup_is_restored_completely, a_damaged_file_changes_nothing, a_backup_is_a_snapshot_during_writes);
 
 #[tokio::test]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn moves_between_the_databases() {
+async fn a_backup_moves_between_databases() {
     let folder = waypost_testkit::folder();
     let first = open(&waypost_testkit::sqlite_url(&folder)).await;
     fill(&first).await;
     let (bytes, _) = write(&first).await;
-    let (second, _folder) = another(Dialect::Postgres).await;
+    let (second, _folder) = open_empty(Dialect::Postgres).await;
     read(&second, &bytes).await.unwrap();
-    let (there, _) = write(&second).await;
-    assert_eq!(String::from_utf8_lossy(&there), String::from_utf8_lossy(&bytes));
-    let (third, _folder) = another(Dialect::Sqlite).await;
-    read(&third, &there).await.unwrap();
+    let (moved, _) = write(&second).await;
+    assert_eq!(String::from_utf8_lossy(&moved), String::from_utf8_lossy(&bytes));
+    let (third, _folder) = open_empty(Dialect::Sqlite).await;
+    read(&third, &moved).await.unwrap();
     assert_eq!(write(&third).await.0, bytes);
 }

@@ -1,4 +1,4 @@
-//! What the migration to signed claim links does to open requests for sign-in.
+//! The migration to signed claim links, and pending authorization requests.
 
 use waypost_store::migrate::{migrate, migrate_to};
 use waypost_store::{Db, db::Dialect, on};
@@ -7,7 +7,7 @@ async fn url(url: &str) -> String {
     url.to_owned()
 }
 
-async fn open_requests_claim_no_label_after_the_migration(url: String) {
+async fn pending_requests_claim_no_tracking_id_after_the_migration(url: String) {
     let db = Db::open(&url).await.unwrap();
     let versions = match db.dialect() {
         Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
@@ -39,4 +39,4 @@ async fn open_requests_claim_no_label_after_the_migration(url: String) {
     db.close().await;
 }
 
-waypost_testkit::both!(empty url => open_requests_claim_no_label_after_the_migration);
+waypost_testkit::both!(empty url => pending_requests_claim_no_tracking_id_after_the_migration);

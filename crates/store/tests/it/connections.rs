@@ -2,7 +2,7 @@
 
 use crate::open;
 
-/// Nothing that opens a reader waits for the writer.
+/// Opening a read connection does not wait for the writer.
 #[tokio::test]
 async fn readers_are_opened_while_a_transaction_writes() {
     let folder = waypost_testkit::folder();

@@ -1,4 +1,4 @@
-//! What the console keeps: users' sessions, and answers that may be asked for again.
+//! Console sessions of users, and idempotency idempotency_keys.
 
 use waypost_core::id::{UserId, UserSessionId};
 use waypost_core::organization::Role;
@@ -65,7 +65,7 @@ async fn memberships(Two { mut tx, one, two }: Two) {
     assert_eq!(found, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
 }
 
-async fn keys(Two { mut tx, one, .. }: Two) {
+async fn idempotency_keys(Two { mut tx, one, .. }: Two) {
     let claim = IdempotencyClaim {
         actor: "usr_x".to_owned(),
         key: "once".to_owned(),
@@ -79,18 +79,22 @@ async fn keys(Two { mut tx, one, .. }: Two) {
     assert!(
         idempotency::claim(&mut tx, &IdempotencyClaim { actor: "usr_y".to_owned(), ..claim.clone() }).await.unwrap()
     );
-    let known = |response: Option<&str>| {
+    let record = |response: Option<&str>| {
         Some(IdempotencyRecord { request_hash: "hash".to_owned(), response: response.map(ToOwned::to_owned) })
     };
-    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(None));
+    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), record(None));
     idempotency::complete(&mut tx, "usr_x", "once", "sealed").await.unwrap();
-    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(Some("sealed")));
+    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), record(Some("sealed")));
     idempotency::release(&mut tx, "usr_x", "once").await.unwrap();
-    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(Some("sealed")), "it is answered");
+    assert_eq!(
+        idempotency::find(&mut tx, "usr_x", "once").await.unwrap(),
+        record(Some("sealed")),
+        "a key with a response is not released"
+    );
     idempotency::release(&mut tx, "usr_y", "once").await.unwrap();
     assert_eq!(idempotency::find(&mut tx, "usr_y", "once").await.unwrap(), None);
     let later = IdempotencyClaim { created_at: NOW.plus(10), expires_at: NOW.plus(20), ..claim };
     assert!(idempotency::claim(&mut tx, &later).await.unwrap(), "the old one has expired");
 }
 
-waypost_testkit::both!(two => sessions, memberships, keys);
+waypost_testkit::both!(two => sessions, memberships, idempotency_keys);

@@ -1,4 +1,4 @@
-//! What the sign-in of the console's users writes and finds.
+//! Sign-in of console users.
 
 use waypost_core::account::CodePurpose;
 use waypost_core::id::{InvitationId, UserCodeId, UserSessionId};
@@ -52,7 +52,7 @@ async fn attempts_are_counted_within_a_day(Two { mut tx, .. }: Two) {
     for attempts in 1..4 {
         assert_eq!(sign_in_attempt::increment(tx, "p1", NOW.plus(attempts)).await.unwrap(), attempts);
     }
-    assert_eq!(sign_in_attempt::increment(tx, "p2", NOW).await.unwrap(), 1, "each slot by itself");
+    assert_eq!(sign_in_attempt::increment(tx, "p2", NOW).await.unwrap(), 1, "slots are independent");
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY)).await.unwrap(), 3);
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 0);
     assert_eq!(sign_in_attempt::increment(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 1);
@@ -100,12 +100,12 @@ async fn codes(Two { mut tx, .. }: Two) {
     assert!(user_code::verify(tx, key, "wrong", NOW).await.unwrap() == CodeCheck::Rejected { attempts_left: 4 });
     assert!(user_code::verify(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == CodeCheck::Invalid);
     let CodeCheck::Accepted(proof) = user_code::verify(tx, key, "right", NOW).await.unwrap() else {
-        panic!("it is right")
+        panic!("the code is correct")
     };
     assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("b@x.de", Some("argon")));
     assert!(user_code::verify(tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "once");
     assert!(!user_code::is_correct(tx, key, "right", NOW).await.unwrap());
-    assert_eq!(user_code::find_email_key(tx, &id).await.unwrap().as_deref(), Some("b@x.de"), "also of a used one");
+    assert_eq!(user_code::find_email_key(tx, &id).await.unwrap().as_deref(), Some("b@x.de"), "also for a used code");
     assert_eq!(user_code::find_email_key(tx, &UserCodeId::from_store("uco_none".into())).await.unwrap(), None);
 }
 
@@ -127,16 +127,16 @@ async fn links(Two { mut tx, one, two }: Two) {
     user_code::insert_link(tx, &link(2, "third")).await.unwrap();
     assert_eq!(user_code::find_link(tx, "second", NOW).await.unwrap().as_ref(), Some(&one.user));
     assert_eq!(user_code::find_link(tx, "third", NOW).await.unwrap().as_ref(), Some(&two.user), "by account");
-    assert_eq!(user_code::find_link(tx, "code", NOW).await.unwrap(), None, "a code is no link");
+    assert_eq!(user_code::find_link(tx, "code", NOW).await.unwrap(), None, "a code is not a link");
     let as_code = UserCodeKey { id: &ids[1], browser_hash: "" };
-    assert_eq!(user_code::find_pending(tx, as_code, NOW).await.unwrap(), None, "a link is no code");
+    assert_eq!(user_code::find_pending(tx, as_code, NOW).await.unwrap(), None, "a link is not a code");
     assert!(user_code::verify(tx, as_code, "second", NOW).await.unwrap() == CodeCheck::Invalid);
     assert_eq!(user_code::consume_link(tx, "second", NOW.plus(MINUTE)).await.unwrap(), None, "expired");
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap().as_ref(), Some(&one.user));
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap(), None, "once");
 }
 
-async fn sessions_end_by_their_token(Two { mut tx, one, .. }: Two) {
+async fn sessions_are_deleted_by_token(Two { mut tx, one, .. }: Two) {
     let session = UserSession {
         id: UserSessionId::from_store("uss_new".into()),
         user_id: one.user.clone(),
@@ -171,6 +171,6 @@ async fn invitations_are_accepted_once(Two { mut tx, one, two }: Two) {
 }
 
 waypost_testkit::both!(
-    two => credentials, attempts_are_counted_within_a_day, organizations_without_owner, codes, links, sessions_end_by_their_token,
+    two => credentials, attempts_are_counted_within_a_day, organizations_without_owner, codes, links, sessions_are_deleted_by_token,
     invitations_are_accepted_once
 );

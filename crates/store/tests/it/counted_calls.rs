@@ -1,4 +1,5 @@
-//! Calls by nobody known: rows and counts together are what was recorded, and the rows are bounded (src/counted_call.rs).
+//! Calls by unidentified callers: rows and counts add up to the recorded calls, and the number of rows is limited
+//! (src/counted_call.rs).
 
 use std::collections::BTreeMap;
 
@@ -24,28 +25,28 @@ const MINUTE: i64 = 60_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
-    Unknown,
+    Unidentified,
     EndUser,
     Test,
 }
 
 #[derive(Debug, Clone)]
-enum Act {
-    /// Calls of one kind at a server in a minute, recorded by one of two processes.
+enum Operation {
+    /// Calls of one kind to a server in one minute, recorded by one of two processes.
     Calls { process: usize, server: u8, minute: i64, kind: u8, caller: Caller, count: i64 },
-    /// A process ends, and another one takes its place.
+    /// A process ends and is replaced by another one.
     Restart { process: usize },
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    let caller = prop_oneof![6 => Just(Caller::Unknown), 1 => Just(Caller::EndUser), 1 => Just(Caller::Test)];
+fn operation() -> impl Strategy<Value = Operation> {
+    let caller = prop_oneof![6 => Just(Caller::Unidentified), 1 => Just(Caller::EndUser), 1 => Just(Caller::Test)];
     prop_oneof![
         9 => (0..2_usize, 1..3_u8, 0..3_i64, 0..4_u8, caller, 1..50_i64).prop_map(
             |(process, server, minute, kind, caller, count)| {
-                Act::Calls { process, server, minute, kind, caller, count }
+                Operation::Calls { process, server, minute, kind, caller, count }
             }
         ),
-        1 => (0..2_usize).prop_map(|process| Act::Restart { process }),
+        1 => (0..2_usize).prop_map(|process| Operation::Restart { process }),
     ]
 }
 
@@ -62,10 +63,10 @@ fn call(server: u8, at: Timestamp, kind: u8, caller: Caller) -> ToolCall {
     }
 }
 
-/// How many calls there are by server, minute, tool and outcome.
+/// The number of calls by server, minute, tool and outcome.
 type Totals = BTreeMap<[String; 4], i64>;
 
-/// Adds up the rows of a query: the four names, then how many.
+/// Adds up the rows of a query: the four key columns, then the number.
 async fn totals(db: &Db, sql: &str) -> Totals {
     let mut totals = Totals::new();
     for row in rows::<5>(&mut db.read().await.unwrap(), sql.to_owned()).await {
@@ -91,7 +92,7 @@ impl Processes {
         &self.running[process].get_or_insert_with(|| Recorder::start(db.clone())).0
     }
 
-    /// Ends a process after it has written what it has recorded.
+    /// Ends a process after it has written all recorded calls.
     async fn end(&mut self, process: usize) {
         if let Some((recorder, done)) = self.running[process].take() {
             drop(recorder);
@@ -100,20 +101,20 @@ impl Processes {
     }
 }
 
-/// Records what `acts` say, and returns how many calls by nobody known and how many others that were.
-async fn record(processes: &mut Processes, acts: &[Act]) -> (Totals, i64) {
-    let (mut unknown, mut others) = (Totals::new(), 0);
-    for act in acts {
-        match act {
-            Act::Restart { process } => processes.end(*process).await,
-            Act::Calls { process, server, minute, kind, caller, count } => {
+/// Runs the operations. Returns the number of calls by unidentified callers and of other calls.
+async fn record(processes: &mut Processes, operations: &[Operation]) -> (Totals, i64) {
+    let (mut unidentified, mut others) = (Totals::new(), 0);
+    for operation in operations {
+        match operation {
+            Operation::Restart { process } => processes.end(*process).await,
+            Operation::Calls { process, server, minute, kind, caller, count } => {
                 for n in 0..*count {
                     let at = Timestamp((NOW.0.div_euclid(MINUTE) + minute) * MINUTE + n * 997 % MINUTE);
                     let call = call(*server, at, *kind, *caller);
-                    if *caller == Caller::Unknown {
+                    if *caller == Caller::Unidentified {
                         let minute = at.0.div_euclid(MINUTE).to_string();
                         let names = [call.server_id.to_string(), minute, call.tool.clone(), call.outcome.clone()];
-                        *unknown.entry(names).or_default() += 1;
+                        *unidentified.entry(names).or_default() += 1;
                     } else {
                         others += 1;
                     }
@@ -125,7 +126,7 @@ async fn record(processes: &mut Processes, acts: &[Act]) -> (Totals, i64) {
     for process in 0..2 {
         processes.end(process).await;
     }
-    (unknown, others)
+    (unidentified, others)
 }
 
 async fn rows_and_counts_add_up(db: Db) {
@@ -144,10 +145,10 @@ async fn rows_and_counts_add_up(db: Db) {
         let mut tx = db.begin().await.unwrap();
         execute(&mut tx, "DELETE FROM tool_calls; DELETE FROM counted_calls".to_owned()).await;
         tx.commit().await.unwrap();
-        let acts = prop::collection::vec(act(), 5..40).new_tree(&mut runner).unwrap().current();
-        let (unknown, others) = record(&mut processes, &acts).await;
+        let operations = prop::collection::vec(operation(), 5..40).new_tree(&mut runner).unwrap().current();
+        let (unidentified, others) = record(&mut processes, &operations).await;
         let (rows, counts) = (totals(&db, ROWS).await, totals(&db, COUNTS).await);
-        assert_eq!(count(&db, OTHERS).await, others, "{acts:?}");
+        assert_eq!(count(&db, OTHERS).await, others, "{operations:?}");
         let mut sum = rows.clone();
         let mut rows_of = BTreeMap::<_, i64>::new();
         for ([server, minute, ..], count) in &rows {
@@ -155,17 +156,21 @@ async fn rows_and_counts_add_up(db: Db) {
         }
         for (names, count) in &counts {
             *sum.entry(names.clone()).or_default() += count;
-            assert_eq!(rows_of[&(&names[0], &names[1])], ROWS_PER_MINUTE, "counted though there was room: {acts:?}");
+            assert_eq!(
+                rows_of[&(&names[0], &names[1])],
+                ROWS_PER_MINUTE,
+                "counted although the limit of rows was not reached: {operations:?}"
+            );
         }
-        assert_eq!(sum, unknown, "{acts:?}");
-        assert!(rows_of.values().all(|rows| *rows <= ROWS_PER_MINUTE), "{rows_of:?} {acts:?}");
+        assert_eq!(sum, unidentified, "{operations:?}");
+        assert!(rows_of.values().all(|rows| *rows <= ROWS_PER_MINUTE), "{rows_of:?} {operations:?}");
         is_counted |= !counts.is_empty();
         sums_agree(&db, &counts).await;
     }
-    assert!(is_counted, "some calls have no row");
+    assert!(is_counted, "some calls are only counted");
 }
 
-/// What analytics and the list of servers read is what stands in the tables.
+/// Checks the sums that analytics and the list of servers use against the tables.
 async fn sums_agree(db: &Db, counts: &Totals) {
     let begin = NOW.0.div_euclid(MINUTE) * MINUTE;
     let mut conn = db.read().await.unwrap();
@@ -191,17 +196,17 @@ async fn sums_agree(db: &Db, counts: &Totals) {
     }
 }
 
-/// Records so many calls by nobody known at server 1, within a minute.
+/// Records `calls` calls by unidentified callers to server 1, within one minute.
 async fn flood(db: &Db, at: Timestamp, calls: i64) {
     let (recorder, done) = Recorder::start(db.clone());
     for _ in 0..calls {
-        recorder.record(RecorderEntry::Call(Box::new(call(1, at, 0, Caller::Unknown)))).await;
+        recorder.record(RecorderEntry::Call(Box::new(call(1, at, 0, Caller::Unidentified)))).await;
     }
     drop(recorder);
     done.await.unwrap();
 }
 
-/// Counts are deleted by their time, and with their server.
+/// Counts are deleted by age and with their server.
 async fn counts_are_deleted(db: Db) {
     const COUNTED: &str = "SELECT CAST(COALESCE(sum(count), 0) AS TEXT) FROM counted_calls";
     let one = World::new(1);
@@ -226,7 +231,7 @@ async fn counts_are_deleted(db: Db) {
     assert!(server::delete(&mut tx, &one.organization, &one.server).await.unwrap());
     tx.commit().await.unwrap();
     flood(&db, NOW, ROWS_PER_MINUTE + 1).await;
-    assert_eq!(count(&db, COUNTED).await, 0, "with the server, and none afterwards");
+    assert_eq!(count(&db, COUNTED).await, 0, "deleted with the server, and none are added afterwards");
 }
 
 waypost_testkit::both!(open => rows_and_counts_add_up, counts_are_deleted);

@@ -1,4 +1,4 @@
-//! Deleting works whatever refers to a thing, and takes nothing from another organisation.
+//! Deletion works for objects with references, and does not affect other organisations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::open;
 use crate::schema::{self, rows};
 use crate::world::{World, execute};
 
-/// In which columns `id` stands, the log aside.
+/// Returns the columns that contain `id`, except those of the audit log.
 async fn mentions(conn: &mut Conn, id: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (name, table) in schema::read(conn).await {
@@ -23,11 +23,11 @@ async fn mentions(conn: &mut Conn, id: &str) -> BTreeSet<String> {
     found
 }
 
-/// Everything of a world, row by row, as text.
+/// Returns all rows of a world as texts, by table.
 async fn contents(conn: &mut Conn, mark: &str) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
     for (name, table) in schema::read(conn).await {
-        // None of them names a tenant.
+        // These tables do not reference an organisation.
         if ["config_version", "job_leases", "sign_in_attempts"].contains(&name.as_str()) {
             continue;
         }
@@ -37,14 +37,14 @@ async fn contents(conn: &mut Conn, mark: &str) -> BTreeMap<String, Vec<String>> 
         let mut lines: Vec<String> = rows::<1>(conn, sql).await.into_iter().filter_map(|[line]| line).collect();
         lines.retain(|line| line.contains(mark));
         lines.sort();
-        assert!(!lines.is_empty(), "the world has something in {name}");
+        assert!(!lines.is_empty(), "the world has no rows in {name}");
         all.insert(name, lines);
     }
     all
 }
 
-async fn no_reference_dangles(conn: &mut Conn) {
-    // PostgreSQL has checked that at commit, and cannot be told to look away.
+async fn check_foreign_keys(conn: &mut Conn) {
+    // PostgreSQL has checked foreign keys at commit.
     if conn.dialect() == Dialect::Sqlite {
         let sql = "SELECT \"table\" FROM pragma_foreign_key_check".to_owned();
         assert_eq!(rows::<1>(conn, sql).await, Vec::<[Option<String>; 1]>::new());
@@ -68,36 +68,36 @@ async fn worlds(url: &str) -> Worlds {
 }
 
 impl Worlds {
-    async fn other_is_untouched(&self) {
+    async fn assert_other_is_unchanged(&self) {
         let mut conn = self.db.read().await.unwrap();
         assert_eq!(contents(&mut conn, "_2").await, self.before);
-        no_reference_dangles(&mut conn).await;
+        check_foreign_keys(&mut conn).await;
     }
 }
 
-async fn a_server(worlds: Worlds) {
+async fn a_server_is_deleted(worlds: Worlds) {
     let Worlds { db, one, two, .. } = &worlds;
     let mut tx = db.begin().await.unwrap();
     assert!(!server::delete(&mut tx, &one.organization, &two.server).await.unwrap(), "another organisation's");
     assert!(server::delete(&mut tx, &one.organization, &one.server).await.unwrap());
-    assert!(!server::delete(&mut tx, &one.organization, &one.server).await.unwrap(), "not twice");
+    assert!(!server::delete(&mut tx, &one.organization, &one.server).await.unwrap(), "already deleted");
     tx.commit().await.unwrap();
     assert_eq!(mentions(&mut db.read().await.unwrap(), one.server.as_str()).await, BTreeSet::new());
-    worlds.other_is_untouched().await;
+    worlds.assert_other_is_unchanged().await;
 }
 
-async fn an_end_user(worlds: Worlds) {
+async fn an_end_user_is_deleted(worlds: Worlds) {
     let Worlds { db, one, two, .. } = &worlds;
     let mut tx = db.begin().await.unwrap();
     assert!(!end_user::delete(&mut tx, &one.organization, &two.end_user).await.unwrap(), "another organisation's");
     assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
     tx.commit().await.unwrap();
     let mut conn = db.read().await.unwrap();
-    // The account, the mailed code and the identity go with them.
+    // The account, the email code and the identity are deleted as well.
     for id in [one.end_user.as_str(), one.progress.as_str(), "acc_1", "ecd_1", "idn_1", "ogr_1", "joi_1"] {
         assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
     }
-    // Also not within a text, such as JSON.
+    // The ID must not remain inside texts, such as JSON.
     for (name, table) in schema::read(&mut conn).await {
         for column in table.columns.iter().filter(|(_, (kind, _))| kind == "TEXT").map(|(column, _)| column) {
             let sql = format!("SELECT CAST(count(*) AS TEXT) FROM {name} WHERE {column} LIKE '%{}%'", one.end_user);
@@ -106,10 +106,10 @@ async fn an_end_user(worlds: Worlds) {
         }
     }
     drop(conn);
-    worlds.other_is_untouched().await;
+    worlds.assert_other_is_unchanged().await;
 }
 
-async fn a_walkthrough(worlds: Worlds) {
+async fn a_walkthrough_is_deleted(worlds: Worlds) {
     let Worlds { db, one, two, .. } = &worlds;
     let mut tx = db.begin().await.unwrap();
     assert!(
@@ -123,15 +123,15 @@ async fn a_walkthrough(worlds: Worlds) {
         assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
     }
     drop(conn);
-    worlds.other_is_untouched().await;
+    worlds.assert_other_is_unchanged().await;
 }
 
-/// A step leaves the draft; versions and what users did keep it.
-async fn a_step(worlds: Worlds) {
+/// A step is deleted from the draft; versions and progress keep it.
+async fn a_step_is_deleted(worlds: Worlds) {
     let Worlds { db, one, .. } = &worlds;
     let (first, second) = (one.step(0), one.step(1));
     let mut tx = db.begin().await.unwrap();
-    // The row first: the chain is checked at commit, so the order of the two statements does not matter.
+    // The row is deleted first: the chain is checked at commit, so the order of the statements does not matter.
     let sql = format!(
         "DELETE FROM steps WHERE id = '{first}'; UPDATE walkthroughs SET first_step_id = '{second}' WHERE id = '{}'",
         one.walkthrough
@@ -141,19 +141,19 @@ async fn a_step(worlds: Worlds) {
     let kept = ["step_completions.step_id", "version_steps.step_id", "walkthrough_events.step_id"];
     let found = mentions(&mut db.read().await.unwrap(), first.as_str()).await;
     assert_eq!(found, kept.map(str::to_owned).into());
-    worlds.other_is_untouched().await;
+    worlds.assert_other_is_unchanged().await;
 }
 
-async fn a_step_that_the_chain_still_needs_stays(worlds: Worlds) {
+async fn a_step_that_is_linked_cannot_be_deleted(worlds: Worlds) {
     let Worlds { db, one, .. } = &worlds;
     let mut tx = db.begin().await.unwrap();
     execute(&mut tx, format!("DELETE FROM steps WHERE id = '{}'", one.step(3))).await;
     assert!(tx.commit().await.unwrap_err().is_foreign_key_violation());
     assert!(!mentions(&mut db.read().await.unwrap(), one.step(3).as_str()).await.is_empty());
-    worlds.other_is_untouched().await;
+    worlds.assert_other_is_unchanged().await;
 }
 
-async fn an_organisation(worlds: Worlds) {
+async fn an_organisation_is_deleted(worlds: Worlds) {
     let Worlds { db, one, two, .. } = &worlds;
     let mut tx = db.begin().await.unwrap();
     assert!(organization::delete(&mut tx, &one.organization).await.unwrap());
@@ -166,11 +166,11 @@ async fn an_organisation(worlds: Worlds) {
         assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
     }
     let log = format!("SELECT id FROM audit_events WHERE organization_id = '{}'", one.organization);
-    assert_eq!(rows::<1>(&mut conn, log).await.len(), 1, "the log outlives what it speaks of");
+    assert_eq!(rows::<1>(&mut conn, log).await.len(), 1, "the audit log is kept");
     drop(conn);
-    worlds.other_is_untouched().await;
+    worlds.assert_other_is_unchanged().await;
 }
 
 waypost_testkit::both!(
-    worlds => a_server, an_end_user, a_walkthrough, a_step, a_step_that_the_chain_still_needs_stays, an_organisation
+    worlds => a_server_is_deleted, an_end_user_is_deleted, a_walkthrough_is_deleted, a_step_is_deleted, a_step_that_is_linked_cannot_be_deleted, an_organisation_is_deleted
 );

@@ -1,4 +1,4 @@
-//! Digests of new tickets, and emails that wait to be sent.
+//! Digests of new tickets, and the email queue.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EmailId, OrganizationId, TicketCommentId, TicketId};
@@ -40,7 +40,7 @@ async fn new_ticket(db: &Db, world: &World, id: &str) -> TicketId {
     id
 }
 
-/// Takes a digest with its tickets, as a process does.
+/// Claims a digest with its tickets.
 async fn digest(db: &Db, now: Timestamp) -> Option<(DueDigest, Vec<TicketId>)> {
     let mut tx = db.begin().await.unwrap();
     let due = ticket_digest::claim(&mut tx, now).await.unwrap()?;
@@ -49,23 +49,23 @@ async fn digest(db: &Db, now: Timestamp) -> Option<(DueDigest, Vec<TicketId>)> {
     Some((due, tickets))
 }
 
-async fn a_digest_is_made_once_and_then_not_for_a_while((db, one, two): (Db, World, World)) {
+async fn a_digest_is_claimed_once_and_then_paused((db, one, two): (Db, World, World)) {
     let is_due = async |at| ticket_digest::is_due(&mut db.read().await.unwrap(), at).await.unwrap();
     assert!(!is_due(NOW).await);
     let ids = [new_ticket(&db, &one, "tkt_a").await, new_ticket(&db, &one, "tkt_b").await];
     let other = new_ticket(&db, &two, "tkt_c").await;
-    assert!(is_due(NOW).await && !is_due(NOW.plus(-1)).await, "the first is due at once");
-    // Several at once, as several processes would.
+    assert!(is_due(NOW).await && !is_due(NOW.plus(-1)).await, "the first digest is due immediately");
+    // Concurrently, like several processes.
     let (a, b, c) = tokio::join!(digest(&db, NOW), digest(&db, NOW), digest(&db, NOW));
-    let mut made: Vec<_> = [a, b, c].into_iter().flatten().map(|(due, tickets)| (due.server_id, tickets)).collect();
-    // One that met a locked row may have passed over it.
-    made.extend(digest(&db, NOW).await.map(|(due, tickets)| (due.server_id, tickets)));
-    made.sort();
-    assert_eq!(made, [(one.server.clone(), ids.to_vec()), (two.server.clone(), vec![other])], "each once");
+    let mut digests: Vec<_> = [a, b, c].into_iter().flatten().map(|(due, tickets)| (due.server_id, tickets)).collect();
+    // A process may have skipped a locked row.
+    digests.extend(digest(&db, NOW).await.map(|(due, tickets)| (due.server_id, tickets)));
+    digests.sort();
+    assert_eq!(digests, [(one.server.clone(), ids.to_vec()), (two.server.clone(), vec![other])], "each once");
     assert_eq!(digest(&db, NOW.plus(1_000)).await, None, "nothing new");
     let next = new_ticket(&db, &one, "tkt_d").await;
     assert!(!is_due(NOW.plus(59)).await && is_due(NOW.plus(60)).await, "after the pause");
-    // One that is put off keeps its tickets.
+    // A postponed digest keeps its tickets.
     let mut tx = db.begin().await.unwrap();
     let due = ticket_digest::claim(&mut tx, NOW.plus(60)).await.unwrap().unwrap();
     ticket_digest::postpone(&mut tx, &due, NOW.plus(90)).await.unwrap();
@@ -79,7 +79,11 @@ async fn tickets_are_counted((db, one, two): (Db, World, World)) {
     new_ticket(&db, &two, "tkt_b").await;
     let mut tx = db.begin().await.unwrap();
     let (org, before) = (&one.organization, NOW.plus(-1));
-    assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "network", before).await.unwrap(), 2, "everywhere");
+    assert_eq!(
+        system::lock_and_count_tickets_from_network(&mut tx, "network", before).await.unwrap(),
+        2,
+        "in all organisations"
+    );
     assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "network", NOW).await.unwrap(), 0);
     assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "other", before).await.unwrap(), 0);
     assert_eq!(ticket::count_for_server(&mut tx, org, &one.server, before).await.unwrap(), 1);
@@ -108,9 +112,9 @@ async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCom
 
 async fn claim(db: &Db, now: Timestamp, limit: i64) -> Vec<QueuedEmail> {
     let mut tx = db.begin().await.unwrap();
-    let taken = email_queue::claim(&mut tx, now, now.plus(60), limit).await.unwrap();
+    let claimed = email_queue::claim(&mut tx, now, now.plus(60), limit).await.unwrap();
     tx.commit().await.unwrap();
-    taken
+    claimed
 }
 
 fn ids(mut emails: Vec<QueuedEmail>) -> Vec<String> {
@@ -134,10 +138,10 @@ async fn organisations_take_turns((db, one, two): (Db, World, World)) {
     let (a, b) = tokio::join!(claim(&db, NOW, 9), claim(&db, NOW, 9));
     assert_eq!(ids(a.into_iter().chain(b).collect()), ["eml_a3", "eml_a4"], "each once");
     assert_eq!(claim(&db, NOW.plus(59), 9).await, []);
-    assert_eq!(claim(&db, NOW.plus(60), 9).await.len(), 6, "leases end");
+    assert_eq!(claim(&db, NOW.plus(60), 9).await.len(), 6, "claims expire");
 }
 
-async fn the_newest_attempt_counts((db, one, _): (Db, World, World)) {
+async fn only_the_newest_attempt_can_finish((db, one, _): (Db, World, World)) {
     let comment = TicketCommentId::from_store("tkc_1".to_owned());
     enqueue(&db, &one, "eml_a", Some(&comment)).await;
     enqueue(&db, &one, "eml_b", None).await;
@@ -153,12 +157,12 @@ async fn the_newest_attempt_counts((db, one, _): (Db, World, World)) {
     ticket_comment::mark_unsent(&mut tx, &one.organization, &comment).await.unwrap();
     let named = ticket_comment::find(&mut tx, &one.organization, &first(&one), &comment).await.unwrap().unwrap();
     assert_eq!(named.comment.mailed_to, None);
-    // An email about a person goes with them.
+    // Emails are deleted with the end user that they are about.
     assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
     assert_eq!(email_queue::count(&mut tx, &one.organization).await.unwrap(), 0);
 }
 
 waypost_testkit::both!(
-    worlds => a_digest_is_made_once_and_then_not_for_a_while, tickets_are_counted, organisations_take_turns,
-    the_newest_attempt_counts
+    worlds => a_digest_is_claimed_once_and_then_paused, tickets_are_counted, organisations_take_turns,
+    only_the_newest_attempt_can_finish
 );

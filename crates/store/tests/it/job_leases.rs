@@ -13,11 +13,11 @@ async fn acquire(db: &Db, name: &str, owner: &str, after_s: i64) -> bool {
     held
 }
 
-/// One owner holds a lease, renews it, and loses it when it has expired or was released.
-async fn one_owner_at_a_time(db: Db) {
+/// A lease has one owner, who can renew it until it expires or is released.
+async fn a_lease_has_one_owner(db: Db) {
     assert!(acquire(&db, "packing", "a", 0).await);
     assert!(!acquire(&db, "packing", "b", 0).await);
-    assert!(acquire(&db, "expiry", "b", 0).await, "each job has a lease of its own");
+    assert!(acquire(&db, "expiry", "b", 0).await, "each job has its own lease");
     assert!(acquire(&db, "packing", "a", 50).await, "renewed");
     assert!(!acquire(&db, "packing", "b", 109).await);
     assert!(acquire(&db, "packing", "b", 110).await, "expired");
@@ -26,24 +26,24 @@ async fn one_owner_at_a_time(db: Db) {
     job_lease::release(&mut tx, "packing", "a").await.unwrap();
     job_lease::release(&mut tx, "expiry", "b").await.unwrap();
     tx.commit().await.unwrap();
-    assert!(!acquire(&db, "packing", "a", 111).await, "nobody releases the lease of another");
+    assert!(!acquire(&db, "packing", "a", 111).await, "the lease of another owner cannot be released");
     assert!(acquire(&db, "expiry", "a", 1).await);
 }
 
-/// Of many that ask at the same time, one gets the lease.
-async fn one_of_many_gets_it(db: Db) {
+/// One of several concurrent requests gets the lease.
+async fn one_concurrent_request_gets_the_lease(db: Db) {
     for round in 0..10 {
         let name: &'static str = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"][round];
-        let ask = |owner: usize| {
+        let request = |owner: usize| {
             let db = db.clone();
             tokio::spawn(async move { acquire(&db, name, &format!("owner-{owner}"), 0).await })
         };
         let mut held = 0;
-        for task in (0..8).map(ask).collect::<Vec<_>>() {
+        for task in (0..8).map(request).collect::<Vec<_>>() {
             held += usize::from(task.await.unwrap());
         }
         assert_eq!(held, 1);
     }
 }
 
-waypost_testkit::both!(open => one_owner_at_a_time, one_of_many_gets_it);
+waypost_testkit::both!(open => a_lease_has_one_owner, one_concurrent_request_gets_the_lease);

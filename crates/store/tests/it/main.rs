@@ -1,4 +1,4 @@
-//! The store on both databases. Each module has the name of what it tests.
+//! Tests of the store on both databases. Each module is named after what it tests.
 
 mod analytics;
 mod backup;

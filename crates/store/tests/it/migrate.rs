@@ -1,4 +1,4 @@
-//! Bringing the schema up to date.
+//! Schema migrations.
 
 use waypost_store::migrate::{check, current_version, known_version, migrate};
 use waypost_store::{Db, Error, on};
@@ -9,7 +9,7 @@ async fn url(url: &str) -> String {
     url.to_owned()
 }
 
-async fn an_empty_database_is_brought_up_to_date_once(url: String) {
+async fn an_empty_database_is_migrated_once(url: String) {
     let db = Db::open(&url).await.unwrap();
     let known = known_version(db.dialect());
     assert_eq!(current_version(&db).await.unwrap(), 0);
@@ -19,11 +19,11 @@ async fn an_empty_database_is_brought_up_to_date_once(url: String) {
     check(&db).await.unwrap();
 }
 
-async fn several_processes_can_do_it_at_once(url: String) {
+async fn several_processes_can_migrate_concurrently(url: String) {
     let mut tasks = Vec::new();
     for _ in 0..6 {
         let url = url.clone();
-        // Each with connections of its own, as processes have.
+        // Each task has its own connections, like a process.
         tasks.push(tokio::spawn(async move {
             let db = Db::open(&url).await?;
             migrate(&db).await?;
@@ -35,7 +35,7 @@ async fn several_processes_can_do_it_at_once(url: String) {
     }
 }
 
-async fn a_newer_database_is_refused(db: Db) {
+async fn a_newer_database_is_rejected(db: Db) {
     let known = known_version(db.dialect());
     let mut tx = db.begin().await.unwrap();
     const SQL: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -49,5 +49,5 @@ async fn a_newer_database_is_refused(db: Db) {
     }
 }
 
-waypost_testkit::both!(empty url => an_empty_database_is_brought_up_to_date_once, several_processes_can_do_it_at_once);
-waypost_testkit::both!(open => a_newer_database_is_refused);
+waypost_testkit::both!(empty url => an_empty_database_is_migrated_once, several_processes_can_migrate_concurrently);
+waypost_testkit::both!(open => a_newer_database_is_rejected);

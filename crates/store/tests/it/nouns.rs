@@ -1,4 +1,4 @@
-//! What the functions of each noun write and find, and that they stay within the organisation.
+//! Reads and writes of each kind of object, limited to the organisation.
 
 use waypost_core::Timestamp;
 use waypost_core::analytics::TimeRange;
@@ -117,7 +117,7 @@ async fn api_keys(Two { db, one, two }: Two) {
 async fn servers(Two { db, one, two }: Two) {
     let mut tx = db.begin().await.unwrap();
     for world in [&one, &two] {
-        // Without the provider that the world's server has.
+        // Removes the identity provider of the world's server.
         assert!(server::update(&mut tx, &world.server()).await.unwrap());
     }
     let (org, config) = (&one.organization, tx.config_version().await.unwrap());
@@ -128,20 +128,20 @@ async fn servers(Two { db, one, two }: Two) {
     assert_eq!(system::find_server_by_slug(&mut tx, "server-1").await.unwrap(), Some((one.server(), false)));
     assert_eq!(system::find_server_by_slug(&mut tx, "former-1").await.unwrap(), Some((one.server(), true)));
     assert_eq!(system::find_server_by_slug(&mut tx, "nothing").await.unwrap(), None);
-    // Back to the former slug, which is no conflict; then the one in between is the former one.
+    // Changing back to the former slug is not a conflict. Then the slug in between is a former one.
     let back = Server { slug: "former-1".into(), toolset: Toolset::Guided, ..one.server() };
     assert!(server::update(&mut tx, &back).await.unwrap());
     assert_eq!(server::list_aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
     assert_eq!(system::find_server_by_slug(&mut tx, "server-1").await.unwrap(), Some((back.clone(), true)));
     let renamed = Server { name: "N".into(), ..back };
-    assert!(server::update(&mut tx, &renamed).await.unwrap(), "the slug stays");
+    assert!(server::update(&mut tx, &renamed).await.unwrap(), "the slug is unchanged");
     assert_eq!(server::list_aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
     assert!(!server::release_alias(&mut tx, &two.organization, &one.server, "server-1").await.unwrap());
     assert!(!server::release_alias(&mut tx, org, &two.server, "server-1").await.unwrap());
     assert!(server::release_alias(&mut tx, org, &one.server, "server-1").await.unwrap());
     assert_eq!(system::find_server_by_slug(&mut tx, "server-1").await.unwrap(), None);
-    let stranger = Server { organization_id: org.clone(), slug: "other".into(), ..two.server() };
-    assert!(!server::update(&mut tx, &stranger).await.unwrap(), "another organisation's server");
+    let foreign = Server { organization_id: org.clone(), slug: "other".into(), ..two.server() };
+    assert!(!server::update(&mut tx, &foreign).await.unwrap(), "another organisation's server");
     assert_eq!(server::list_aliases(&mut tx, &two.organization, &two.server).await.unwrap(), ["former-2"]);
     assert!(tx.config_version().await.unwrap() > config);
     tx.commit().await.unwrap();
@@ -176,7 +176,7 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
         assert_eq!(slugs(Some(text), None, 10).await, found, "{text}");
     }
     let used = server::usage(&mut tx, org, &one.server, Timestamp(0)).await.unwrap();
-    assert_eq!((used.walkthroughs, used.calls), (1, 4), "one with a row, three that are only counted");
+    assert_eq!((used.walkthroughs, used.calls), (1, 4), "one call with a row, three that are only counted");
     let used = server::usage(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
     assert!(used.calls == 0 && used.last_call_at.is_some(), "{used:?}");
     assert_eq!(server::usage(&mut tx, org, &two.server, Timestamp(0)).await.unwrap(), server::ServerUsage::default());
@@ -185,14 +185,14 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
     assert_eq!(server::count_signed_in(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), 0);
     assert_eq!(held, server::ServerContents { walkthroughs: 1, attempts: 1, end_users: 1, signed_in: 1 });
     let held = server::count_contents(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
-    assert_eq!(held.signed_in, 0, "grants that have expired sign nobody in");
+    assert_eq!(held.signed_in, 0, "expired grants do not count");
     assert_eq!(
         server::count_contents(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(),
         server::ServerContents::default()
     );
 }
 
-async fn slugs_are_unique_over_servers_and_former_slugs(Two { db, one, .. }: Two) {
+async fn slugs_are_unique_among_current_and_former_slugs(Two { db, one, .. }: Two) {
     let id = ServerId::from_store("srv_9".into());
     for slug in ["server-2", "former-2", "former-1"] {
         let mut tx = db.begin().await.unwrap();
@@ -206,7 +206,7 @@ async fn slugs_are_unique_over_servers_and_former_slugs(Two { db, one, .. }: Two
     }
 }
 
-/// One server leaves its slug while others want it: it never is a server's and a former one at once.
+/// A server changes its slug while others try to use it: it is never both a current and a former slug.
 async fn slugs_stay_unique_under_concurrency(Two { db, one, two }: Two) {
     let mut tasks = Vec::new();
     for n in 0..8 {
@@ -225,12 +225,12 @@ async fn slugs_stay_unique_under_concurrency(Two { db, one, two }: Two) {
     }
     for (n, task) in tasks.into_iter().enumerate() {
         let result = task.await.unwrap();
-        assert_eq!(result.is_ok(), n % 2 == 0, "{n}: a move succeeds, taking the slug does not: {result:?}");
+        assert_eq!(result.is_ok(), n % 2 == 0, "{n}: changing the slug succeeds, using it does not: {result:?}");
     }
     let mut conn = db.read().await.unwrap();
     assert!(
         system::find_server_by_slug(&mut conn, "server-1").await.unwrap().unwrap().1,
-        "a former slug of the one server"
+        "a former slug of the first server"
     );
 }
 
@@ -250,13 +250,17 @@ async fn assignments(Two { db, one, two }: Two) {
     let moved = Assignment { display_order: -5, enabled: false, ..one.assignment() };
     assert!(assignment::update(&mut tx, org, &one.assignment, (Some(-5), None)).await.unwrap());
     assert!(assignment::update(&mut tx, org, &one.assignment, (None, Some(false))).await.unwrap());
-    assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, moved, "each keeps the other");
+    assert_eq!(
+        assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment,
+        moved,
+        "the two updates are independent"
+    );
     assert!(!assignment::update(&mut tx, org, &two.assignment, (Some(1), None)).await.unwrap());
     let found = assignment::find(&mut tx, org, &one.assignment).await.unwrap().unwrap();
     assert_eq!((found.server_name.as_str(), found.server_slug.as_str()), ("Server", "server-1"));
     assert_eq!(assignment::find(&mut tx, org, &two.assignment).await.unwrap(), None);
-    let placed = assignment::list_for_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
-    assert_eq!(placed, std::slice::from_ref(&found));
+    let assigned = assignment::list_for_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
+    assert_eq!(assigned, std::slice::from_ref(&found));
     assert_eq!(assignment::list_for_walkthrough(&mut tx, org, &two.walkthrough).await.unwrap(), []);
     let places = [(one.assignment.clone(), 7), (two.assignment.clone(), 7)];
     assignment::set_display_orders(&mut tx, org, &places).await.unwrap();
@@ -282,7 +286,7 @@ async fn assignments(Two { db, one, two }: Two) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
-async fn the_log(Two { db, one, two }: Two) {
+async fn audit_events(Two { db, one, two }: Two) {
     let mut tx = db.begin().await.unwrap();
     for at in 2..6 {
         audit::insert(&mut tx, &one.audit_event(at)).await.unwrap();
@@ -300,7 +304,7 @@ async fn end_users(Two { db, one, two }: Two) {
     let mut conn = db.read().await.unwrap();
     let (org, nobody) = (&one.organization, EndUserId::from_store("eu_9".into()));
     assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "tracked").await.unwrap(), Some(one.end_user.clone()));
-    assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "Tracked").await.unwrap(), None, "case counts");
+    assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "Tracked").await.unwrap(), None, "case-sensitive");
     assert!(end_user::exists(&mut conn, org, &one.end_user).await.unwrap());
     assert!(!end_user::exists(&mut conn, org, &two.end_user).await.unwrap());
     assert!(!end_user::exists(&mut conn, org, &nobody).await.unwrap());
@@ -330,7 +334,11 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     let ids = (org, &one.end_user, &one.server);
     let found = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
     assert_eq!(found, Some(one.walkthrough.clone()));
-    assert_eq!(progress::find_open_with_step(&mut conn, ids, &two.step(1)).await.unwrap(), None, "another's step");
+    assert_eq!(
+        progress::find_open_with_step(&mut conn, ids, &two.step(1)).await.unwrap(),
+        None,
+        "a step of another organisation"
+    );
     let theirs = (&two.organization, &one.end_user, &one.server);
     assert_eq!(progress::find_open_with_step(&mut conn, theirs, &one.step(1)).await.unwrap(), None);
     let done = progress::list_completions(&mut conn, org, &one.progress).await.unwrap();
@@ -373,11 +381,11 @@ async fn sessions_without_a_handle(Two { db, one, two }: Two) {
         let found = activity::list_sessions(&mut tx, &query).await.unwrap();
         let found: Vec<_> =
             found.iter().map(|it| (it.id.as_str(), it.created_at.since(NOW), it.last_used_at.since(NOW))).collect();
-        assert_eq!(found, [expected], "the last use never goes back");
+        assert_eq!(found, [expected], "an earlier use does not replace a later one");
     }
 }
 
 waypost_testkit::both!(
-    two => sessions_without_a_handle, organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_over_servers_and_former_slugs,
-    slugs_stay_unique_under_concurrency, assignments, the_log, end_users, attempts_and_calls
+    two => sessions_without_a_handle, organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_among_current_and_former_slugs,
+    slugs_stay_unique_under_concurrency, assignments, audit_events, end_users, attempts_and_calls
 );

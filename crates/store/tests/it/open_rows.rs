@@ -1,4 +1,4 @@
-//! Rows that anybody can create: bounded however many are created, and nobody locks out others.
+//! Rows that can be created without signing in: their number is limited, and nobody can lock out others.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use waypost_store::{Conn, Db, authorization_request, oauth_client, on};
 use crate::open;
 use crate::world::{NOW, World, execute};
 
-const BOUNDS: RowLimits = RowLimits { per_network: 5, per_scope: 11, share: 3 };
+const LIMITS: RowLimits = RowLimits { per_network: 5, per_scope: 11, share: 3 };
 const NETWORKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn world(url: &str) -> (Db, World) {
@@ -21,7 +21,7 @@ async fn world(url: &str) -> (Db, World) {
     (db, world)
 }
 
-/// Rows that count, by network; the world's own do not count.
+/// Returns the number of limited rows per network, without the rows of the world.
 async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
     let sql = match table {
         LimitedTable::OauthClients => {
@@ -40,8 +40,8 @@ async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
 
 async fn insert(db: &Db, world: &World, table: LimitedTable, (n, network): (i64, &str)) {
     let mut tx = db.begin().await.unwrap();
-    let place = if table == LimitedTable::UserSignIns { "github" } else { world.server.as_str() };
-    evict_excess(&mut tx, table, (place, network), BOUNDS).await.unwrap();
+    let scope = if table == LimitedTable::UserSignIns { "github" } else { world.server.as_str() };
+    evict_excess(&mut tx, table, (scope, network), LIMITS).await.unwrap();
     match table {
         LimitedTable::OauthClients => {
             let client = OauthClient {
@@ -84,54 +84,54 @@ async fn insert(db: &Db, world: &World, table: LimitedTable, (n, network): (i64,
     tx.commit().await.unwrap();
 }
 
-/// Whatever networks create, in whatever order: the bounds hold, the new row is there, a network that has its share replaces
-/// only its own rows, and what does not count stays.
-async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
+/// For any sequence of inserts: the limits hold, the new row exists, a network that has reached its share evicts only
+/// its own rows, and rows without a limit are kept.
+async fn limits_hold_and_a_flood_evicts_only_its_own_rows(url: String) {
     let (db, world) = world(&url).await;
     let random = SeededRandom::new(7);
     for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
         for n in 0..150_i64 {
             let mut byte = [0_u8; 1];
             random.fill(&mut byte);
-            // In the first part two networks create nearly all rows.
+            // At first, two networks create nearly all rows.
             let among = if n < 60 && byte[0] < 240 { 2 } else { NETWORKS.len() };
             let network = NETWORKS[usize::from(byte[0]) % among];
             let before = rows(&mut db.read().await.unwrap(), table).await;
             insert(&db, &world, table, (n, network)).await;
             let after = rows(&mut db.read().await.unwrap(), table).await;
             let own = |rows: &BTreeMap<String, i64>| rows.get(network).copied().unwrap_or(0);
-            assert!(after.values().all(|count| *count <= BOUNDS.per_network), "{n}: {after:?}");
-            assert!(after.values().sum::<i64>() <= BOUNDS.per_scope, "{n}: {after:?}");
+            assert!(after.values().all(|count| *count <= LIMITS.per_network), "{n}: {after:?}");
+            assert!(after.values().sum::<i64>() <= LIMITS.per_scope, "{n}: {after:?}");
             assert!(own(&after) > 0, "{n}: {after:?}");
-            if own(&before) >= BOUNDS.share {
+            if own(&before) >= LIMITS.share {
                 let others = |mut rows: BTreeMap<String, i64>| {
                     rows.remove(network);
                     rows
                 };
-                assert_eq!(others(before), others(after), "{n}: {network} replaced rows of others");
+                assert_eq!(others(before), others(after), "{n}: {network} evicted rows of others");
             }
         }
     }
     let mut conn = db.read().await.unwrap();
     let kept: i64 = on!(&mut conn, c => sqlx::query_scalar("SELECT count(*) FROM oauth_clients WHERE client_id = 'client'")
         .fetch_one(c).await.unwrap());
-    assert_eq!(kept, 1, "a client that was used");
+    assert_eq!(kept, 1, "used clients are kept");
     let others = "SELECT count(*) FROM user_sign_ins WHERE provider <> 'github'";
     let others: i64 = on!(&mut conn, c => sqlx::query_scalar(others).fetch_one(c).await.unwrap());
-    assert_eq!(others, 1, "who is away at another provider");
+    assert_eq!(others, 1, "sign-ins at other providers are kept");
 }
 
-/// Also when many arrive at the same moment.
-async fn bounds_hold_for_rows_at_the_same_moment(url: String) {
+/// The limits hold for concurrent inserts.
+async fn limits_hold_for_concurrent_inserts(url: String) {
     let (db, world) = world(&url).await;
     let inserts = (0..40).map(|n| insert(&db, &world, LimitedTable::OauthClients, (n, NETWORKS[n as usize % 4])));
     futures::future::join_all(inserts).await;
     let after = rows(&mut db.read().await.unwrap(), LimitedTable::OauthClients).await;
-    assert_eq!(after.values().sum::<i64>(), BOUNDS.per_scope, "{after:?}");
+    assert_eq!(after.values().sum::<i64>(), LIMITS.per_scope, "{after:?}");
 }
 
-/// A request for which a code was sent is not replaced, and neither is one that was completed: the codes of an address are counted
-/// by rows that go with it.
+/// Requests are not evicted if a code was sent for them or they are completed: their rows keep the number of codes sent
+/// to an email address.
 async fn requests_with_a_code_are_kept(url: String) {
     let (db, world) = world(&url).await;
     let table = LimitedTable::AuthorizationRequests;
@@ -169,12 +169,12 @@ async fn requests_with_a_code_are_kept(url: String) {
     const KEPT: &str = "SELECT id FROM authorization_requests WHERE id LIKE 'new-%' AND network IS NULL ORDER BY id";
     let kept: Vec<String> = on!(&mut conn, c => sqlx::query_scalar(KEPT).fetch_all(c).await.unwrap());
     assert_eq!(kept, ["new-0", "new-1"]);
-    assert_eq!(rows(&mut conn, table).await["a"], BOUNDS.per_network);
+    assert_eq!(rows(&mut conn, table).await["a"], LIMITS.per_network);
 }
 
 waypost_testkit::both!(url_of =>
-    bounds_hold_and_flooding_replaces_its_own,
-    bounds_hold_for_rows_at_the_same_moment,
+    limits_hold_and_a_flood_evicts_only_its_own_rows,
+    limits_hold_for_concurrent_inserts,
     requests_with_a_code_are_kept,
 );
 

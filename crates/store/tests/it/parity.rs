@@ -1,4 +1,4 @@
-//! The two schemas say the same.
+//! The schemas of both databases are equal.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::schema::{self, Table};
 
 #[tokio::test]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn both_schemas_say_the_same() {
+async fn both_schemas_are_equal() {
     let folder = waypost_testkit::folder();
     let sqlite = open(&waypost_testkit::sqlite_url(&folder)).await;
     let postgres = open(&waypost_testkit::postgres_url()).await;
@@ -24,7 +24,7 @@ async fn both_schemas_say_the_same() {
     }
 }
 
-/// A deletion looks for what refers to the row: without an index, in all rows.
+/// A deletion looks up referencing rows. Without an index, it would scan the whole table.
 async fn every_foreign_key_has_an_index(db: Db) {
     for (name, table) in schema::read(&mut db.read().await.unwrap()).await {
         for (columns, ..) in &table.foreign_keys {

@@ -1,4 +1,4 @@
-//! What the sign-in of end users writes and finds, within the organisation.
+//! Sign-in of end users, limited to the organisation.
 
 use waypost_core::Timestamp;
 use waypost_core::account::{Account, CodePurpose};
@@ -41,7 +41,7 @@ async fn identities(Two { mut tx, one, two }: Two) {
     assert_eq!(identity::find_linkable(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "its own issuer");
     assert_eq!(identity::find_linkable(&mut tx, org, "https://other", "y@b.example").await.unwrap(), None);
     let again = Identity { id: IdentityId::from_store("idn_9".into()), ..found.clone() };
-    assert!(!identity::insert(&mut tx, &again, None).await.unwrap(), "it is there, and the transaction goes on");
+    assert!(!identity::insert(&mut tx, &again, None).await.unwrap(), "it exists, and the transaction continues");
     let unverified = Identity { email_verified: false, last_sign_in_at: NOW, ..found };
     identity::record_sign_in(&mut tx, &unverified, Some("z@b.example")).await.unwrap();
     assert_eq!(identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap(), Some(unverified));
@@ -101,7 +101,7 @@ async fn codes(Two { mut tx, one, two }: Two) {
     assert!(email_code::verify(&mut tx, key, "wrong", NOW).await.unwrap() == CodeCheck::Rejected { attempts_left: 4 });
     assert!(email_code::verify(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == CodeCheck::Invalid);
     let CodeCheck::Accepted(proof) = email_code::verify(&mut tx, key, "right", NOW).await.unwrap() else {
-        panic!("it is right")
+        panic!("the code is correct")
     };
     assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("a@x.de", Some("argon")));
     assert!(email_code::verify(&mut tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "once");

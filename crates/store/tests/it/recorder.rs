@@ -1,4 +1,4 @@
-//! The recorder under more rejected calls than its queue has room for.
+//! The recorder with more rejected calls than the capacity of its queue.
 
 use waypost_core::Timestamp;
 use waypost_core::analytics::TimeRange;
@@ -14,7 +14,7 @@ async fn a_flood_of_rejected_calls_is_counted_and_displaces_no_record(db: Db) {
     let world = World::new(1);
     world.seed(&db).await;
     let (recorder, done) = Recorder::start(db.clone());
-    // Nothing waits here, so the task of the recorder, in the same thread, cannot write meanwhile.
+    // This loop does not await, so the recorder's task, on the same thread, cannot write in the meantime.
     for n in 0..FLOOD {
         let reason = if n % 4 == 0 { "unauthorized" } else { "rate_limited" };
         recorder.count_rejection((&world.organization, &world.server), reason, NOW);

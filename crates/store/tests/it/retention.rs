@@ -1,4 +1,4 @@
-//! Retention: what is deleted, in which portions, and the space that it leaves.
+//! Retention: deleted rows, batches, and the freed space.
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -13,10 +13,10 @@ use crate::open;
 use crate::world::{NOW, World};
 
 const DAY: i64 = 86_400_000;
-/// Bytes of a call with 200 bytes of arguments, in the log and packed: docs/operations.md.
+/// The size in bytes of a call with 200 bytes of arguments, in the log and packed, as documented in docs/operations.md.
 const DOCUMENTED: (i64, i64) = (1_000, 60);
 
-/// `count` calls of a server, a second after each other from `from` on.
+/// Inserts `count` calls to a server, one per second starting at `from`.
 async fn add_calls(db: &Db, world: &World, from: Timestamp, count: i64) {
     let call = |n: i64| {
         let at = from.plus(n * 1_000);
@@ -53,8 +53,8 @@ async fn calls(db: &Db, world: &World) -> Vec<Timestamp> {
     calls.into_iter().map(|call| call.created_at).collect()
 }
 
-/// Rows are deleted oldest first, no more than the limit, none that is not packed, and none of another server.
-async fn a_portion_of_packed_rows_is_deleted(db: Db) {
+/// Only packed rows of the given server are deleted, oldest first and up to the limit.
+async fn packed_rows_are_deleted_in_batches(db: Db) {
     let (one, two) = (World::new(1), World::new(2));
     one.seed(&db).await;
     two.seed(&db).await;
@@ -68,7 +68,7 @@ async fn a_portion_of_packed_rows_is_deleted(db: Db) {
     assert_eq!(calls(&db, &one).await.last(), Some(&NOW.plus(4_000)), "the oldest ones");
     assert_eq!(delete_calls(&db, &one, NOW.plus(10_000), 100).await, 6);
     assert_eq!(delete_calls(&db, &one, NOW.plus(2 * DAY), 100).await, 10);
-    assert_eq!(calls(&db, &one).await.len(), 5, "those that are not packed");
+    assert_eq!(calls(&db, &one).await.len(), 5, "rows that are not packed");
     assert_eq!(calls(&db, &two).await.len(), 20);
     let old = |before| {
         let db = db.clone();
@@ -77,12 +77,12 @@ async fn a_portion_of_packed_rows_is_deleted(db: Db) {
             retention::list_servers_with_old_rows(&mut conn, ServerLog::Calls, before).await.unwrap()
         }
     };
-    assert_eq!(old(NOW).await, [], "nothing is older than the oldest row");
-    assert_eq!(old(NOW.plus(1)).await, [two.server], "no server whose only rows are not packed");
+    assert_eq!(old(NOW).await, [], "no row is older than the oldest row");
+    assert_eq!(old(NOW.plus(1)).await, [two.server], "servers without packed rows are omitted");
 }
 
-/// Entries of the audit log and counts of rejected calls are deleted by their time.
-async fn audit_and_rejections_are_deleted_by_time(db: Db) {
+/// Audit events and counts of rejected calls are deleted by age.
+async fn audit_events_and_rejections_are_deleted_by_age(db: Db) {
     let one = World::new(1);
     one.seed(&db).await;
     let mut tx = db.begin().await.unwrap();
@@ -91,14 +91,14 @@ async fn audit_and_rejections_are_deleted_by_time(db: Db) {
         let created_at = NOW.plus((n - 4) * DAY);
         let id = AuditEventId::new(created_at, &SystemRandom);
         audit::insert(&mut tx, &AuditEvent { id, created_at, ..one.audit_event(0) }).await.unwrap();
-        let refusals = RejectionCount {
+        let rejections = RejectionCount {
             server_id: one.server.clone(),
             minute: minute - n,
             reason: "unauthorized".to_owned(),
             organization_id: one.organization.clone(),
             count: 1,
         };
-        tool_call::add_rejections(&mut tx, &[refusals]).await.unwrap();
+        tool_call::add_rejections(&mut tx, &[rejections]).await.unwrap();
     }
     let before = NOW.plus(-2 * DAY);
     assert_eq!(retention::delete_audit(&mut tx, before, 1).await.unwrap(), 1);
@@ -110,15 +110,15 @@ async fn audit_and_rejections_are_deleted_by_time(db: Db) {
     assert_eq!(retention::list_servers_with_old_counts(&mut tx, CallCounts::Rejected, first).await.unwrap(), []);
     let servers =
         retention::list_servers_with_old_counts(&mut tx, CallCounts::Rejected, first.plus(60_000)).await.unwrap();
-    assert_eq!(servers, std::slice::from_ref(&one.server), "a server without packed calls");
+    assert_eq!(servers, std::slice::from_ref(&one.server), "also for a server without packed calls");
     assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, (before, 2)).await.unwrap(), 2);
     assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, (before, 9)).await.unwrap(), 1);
     tx.commit().await.unwrap();
 }
 
-/// How much a call takes, before and after it was packed and deleted. Prints what docs/operations.md says.
+/// The size of a call before and after packing and deletion matches docs/operations.md. Prints the sizes.
 #[tokio::test]
-async fn a_call_takes_the_space_that_is_documented() {
+async fn a_call_has_the_documented_size() {
     const CALLS: i64 = 20_000;
     let folder = waypost_testkit::folder();
     let db = open(&waypost_testkit::sqlite_url(&folder)).await;
@@ -138,9 +138,9 @@ async fn a_call_takes_the_space_that_is_documented() {
     assert!(logged < DOCUMENTED.0 && packed < DOCUMENTED.1, "{logged} {packed}");
 }
 
-/// A SQLite file becomes shorter when rows are deleted and free pages given back.
+/// A SQLite file shrinks when rows are deleted and free pages are released.
 #[tokio::test]
-async fn the_file_becomes_shorter() {
+async fn the_file_shrinks() {
     let folder = waypost_testkit::folder();
     let url = waypost_testkit::sqlite_url(&folder);
     let db = open(&url).await;
@@ -148,14 +148,14 @@ async fn the_file_becomes_shorter() {
     world.seed(&db).await;
     add_calls(&db, &world, NOW, 20_000).await;
     let before = space::count_pages(&db).await.unwrap().unwrap();
-    assert!(before.is_incremental, "a new file is made for it");
+    assert!(before.is_incremental, "new files support it");
     pack(&db, NOW.plus(DAY)).await;
     while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
     let full = space::count_pages(&db).await.unwrap().unwrap();
     assert!(full.free > before.all / 2, "{full:?}");
     space::release_pages(&db, 10).await.unwrap();
     let step = space::count_pages(&db).await.unwrap().unwrap();
-    assert_eq!(full.free - step.free, 10, "no more than it was told to");
+    assert_eq!(full.free - step.free, 10, "no more pages than requested");
     space::release_pages(&db, u32::MAX >> 1).await.unwrap();
     let after = space::count_pages(&db).await.unwrap().unwrap();
     assert!(after.free == 0 && after.all < before.all / 2, "{before:?} {after:?}");
@@ -164,7 +164,7 @@ async fn the_file_becomes_shorter() {
     assert!(bytes < u64::try_from(before.all).unwrap() * 4_096 / 2, "{bytes}");
 }
 
-/// A file from before gives no pages back until it was compacted, which changes nothing else.
+/// An old file releases no pages until it is compacted, which changes nothing else.
 #[tokio::test]
 async fn an_old_file_is_compacted_once() {
     let folder = waypost_testkit::folder();
@@ -192,4 +192,4 @@ async fn an_old_file_is_compacted_once() {
     assert_eq!(calls(&db, &world).await.len(), 3);
 }
 
-waypost_testkit::both!(open => a_portion_of_packed_rows_is_deleted, audit_and_rejections_are_deleted_by_time);
+waypost_testkit::both!(open => packed_rows_are_deleted_in_batches, audit_events_and_rejections_are_deleted_by_age);

@@ -1,18 +1,18 @@
-//! Reads a schema from the database itself, in one form for both.
+//! Reads the schema of a database in the same form for both databases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use waypost_store::{Conn, Dialect, on};
 
-/// A foreign key: columns, table, its columns, what a deletion does, whether it is checked at commit.
+/// A foreign key: columns, referenced table, its columns, action on deletion, whether it is checked at commit.
 pub type ForeignKey = (Vec<String>, String, Vec<String>, String, bool);
-/// An index: columns, whether it is unique, its condition.
+/// An index: columns, whether it is unique, condition.
 pub type Index = (Vec<String>, bool, Option<String>);
 
-/// What the two databases must agree on.
+/// A table, as both databases must define it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Type (`INTEGER` or `TEXT`) and whether NULL may stand there, by column.
+    /// The type (`INTEGER` or `TEXT`) and whether it is nullable, by column.
     pub columns: BTreeMap<String, (String, bool)>,
     pub primary_key: Vec<String>,
     pub indexes: BTreeSet<Index>,
@@ -20,7 +20,7 @@ pub struct Table {
     pub checks: i64,
 }
 
-/// Every table by name, but for that of the migrations themselves.
+/// Returns every table by name, except the table of migrations.
 pub async fn read(conn: &mut Conn) -> BTreeMap<String, Table> {
     match conn.dialect() {
         Dialect::Sqlite => sqlite(conn).await,
@@ -28,7 +28,7 @@ pub async fn read(conn: &mut Conn) -> BTreeMap<String, Table> {
     }
 }
 
-/// All rows of a query, each column as text.
+/// Returns all rows of a query, with each column as text.
 pub async fn rows<const N: usize>(conn: &mut Conn, sql: String) -> Vec<[Option<String>; N]> {
     use sqlx::Row;
     let sql = sqlx::AssertSqlSafe(sql);
@@ -72,7 +72,7 @@ async fn sqlite(conn: &mut Conn) -> BTreeMap<String, Table> {
         }
         let keys = format!("SELECT \"from\", \"table\", \"to\", on_delete FROM pragma_foreign_key_list('{name}')");
         for [from, to_table, to, on_delete] in rows::<4>(conn, keys).await {
-            // SQLite tells this nowhere but in the text.
+            // SQLite provides this only in the text of the table.
             let from = list(&from);
             let deferred = text.lines().any(|line| {
                 line.trim().starts_with(&format!("{} ", from[0])) && line.contains("DEFERRABLE INITIALLY DEFERRED")
@@ -90,7 +90,7 @@ async fn postgres(conn: &mut Conn) -> BTreeMap<String, Table> {
         FROM information_schema.columns WHERE table_schema = current_schema() AND table_name <> '_sqlx_migrations'";
     for [table, column, kind, nullable] in rows::<4>(conn, columns.to_owned()).await {
         let kind = match kind.as_deref().unwrap() {
-            // SQLite has no type of its own for booleans.
+            // SQLite has no separate type for booleans.
             "bigint" | "boolean" => "INTEGER".to_owned(),
             "text" => "TEXT".to_owned(),
             other => other.to_owned(),
@@ -136,7 +136,7 @@ async fn postgres(conn: &mut Conn) -> BTreeMap<String, Table> {
             Some("c") => "CASCADE",
             Some("a") => "NO ACTION",
             Some("n") => "SET NULL",
-            other => panic!("a rule that SQLite's side does not have: {other:?}"),
+            other => panic!("unexpected action on deletion: {other:?}"),
         };
         let deferred = deferred.as_deref() == Some("true");
         table.foreign_keys.insert((list(&from), to_table.unwrap(), list(&to), on_delete.to_owned(), deferred));

@@ -1,4 +1,4 @@
-//! Tickets, comments, receivers of webhooks and messages to them.
+//! Tickets, comments, webhooks and their deliveries.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{TicketCommentId, TicketId, UserId, WebhookDeliveryId, WebhookId};
@@ -49,11 +49,11 @@ fn new_ticket(world: &World, number: u32) -> Ticket {
     }
 }
 
-async fn a_ticket_is_kept((db, one, two): (Db, World, World)) {
+async fn a_ticket_is_stored((db, one, two): (Db, World, World)) {
     let mut tx = db.begin().await.unwrap();
     let (org, other) = (&one.organization, &two.organization);
     let number = ticket::next_number(&mut tx, org).await.unwrap();
-    assert_eq!((number, ticket::next_number(&mut tx, org).await.unwrap()), (2, 3), "no number is given twice");
+    assert_eq!((number, ticket::next_number(&mut tx, org).await.unwrap()), (2, 3), "numbers are unique");
     let mut mine = new_ticket(&one, number);
     ticket::insert(&mut tx, &mine).await.unwrap();
     let named = ticket::find_for_update(&mut tx, org, &mine.id).await.unwrap().unwrap();
@@ -77,14 +77,14 @@ async fn tickets_are_found((db, one, two): (Db, World, World)) {
             Ticket { priority: if number == 12 { Priority::Low } else { Priority::High }, ..new_ticket(&one, number) };
         ticket::insert(&mut tx, &ticket).await.unwrap();
     }
-    let nobody = Ticket {
+    let unidentified = Ticket {
         end_user_id: None,
         assignee_id: None,
         status: TicketStatus::NeedsEmail,
         email: None,
         ..new_ticket(&one, 20)
     };
-    ticket::insert(&mut tx, &nobody).await.unwrap();
+    ticket::insert(&mut tx, &unidentified).await.unwrap();
     let found = async |conn: &mut Conn, filter: TicketFilter, before: Option<&str>| {
         let before = before.map(|id| TicketId::from_store(id.to_owned()));
         let found = ticket::list(conn, org, &filter, before.as_ref(), 3).await.unwrap();
@@ -126,11 +126,11 @@ async fn tickets_are_found((db, one, two): (Db, World, World)) {
     assert_eq!(
         found(&mut tx, TicketFilter::default(), None).await,
         [20],
-        "tickets and their comments go with the person"
+        "tickets and their comments are deleted with the end user"
     );
 }
 
-async fn comments_keep_what_stood_there((db, one, two): (Db, World, World)) {
+async fn comments_keep_their_edit_history((db, one, two): (Db, World, World)) {
     let mut tx = db.begin().await.unwrap();
     let (org, id) = (&one.organization, TicketId::from_store("tkt_1".to_owned()));
     let mut comment = TicketComment {
@@ -178,7 +178,7 @@ fn new_delivery(world: &World, id: &str) -> NewDelivery {
     }
 }
 
-async fn receivers_are_kept((db, one, two): (Db, World, World)) {
+async fn webhooks_are_stored((db, one, two): (Db, World, World)) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     let mut new = Webhook {
@@ -198,11 +198,11 @@ async fn receivers_are_kept((db, one, two): (Db, World, World)) {
     };
     let version = tx.config_version().await.unwrap();
     webhook::insert(&mut tx, &new).await.unwrap();
-    assert!(tx.config_version().await.unwrap() > version, "every process learns of it");
+    assert!(tx.config_version().await.unwrap() > version, "other processes are notified");
     assert_eq!(webhook::find(&mut tx, org, &new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(webhook::find(&mut tx, &two.organization, &new.id).await.unwrap(), None);
-    let told = webhook::list_receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap();
-    assert_eq!(told.iter().map(WebhookId::as_str).collect::<Vec<_>>(), ["whk_1", "whk_x"]);
+    let receivers = webhook::list_receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap();
+    assert_eq!(receivers.iter().map(WebhookId::as_str).collect::<Vec<_>>(), ["whk_1", "whk_x"]);
     assert_eq!(webhook::list_receivers(&mut tx, org, WebhookEvent::TicketUpdated).await.unwrap(), []);
     (new.enabled, new.disabled_at, new.failing_since) = (false, Some(NOW), Some(NOW));
     assert!(webhook::update(&mut tx, &new).await.unwrap());
@@ -210,21 +210,25 @@ async fn receivers_are_kept((db, one, two): (Db, World, World)) {
     assert_eq!(webhook::list_receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap().len(), 1);
     let late = [NewDelivery { webhook_id: new.id.clone(), ..new_delivery(&one, "whd_late") }];
     webhook_delivery::enqueue(&mut tx, &late).await.unwrap();
-    assert_eq!(webhook_delivery::list(&mut tx, org, &new.id, None, 9).await.unwrap(), [], "not to one that is off");
+    assert_eq!(
+        webhook_delivery::list(&mut tx, org, &new.id, None, 9).await.unwrap(),
+        [],
+        "deliveries to a disabled webhook are skipped"
+    );
     assert!(!webhook::delete(&mut tx, &two.organization, &new.id).await.unwrap());
     assert!(webhook::delete(&mut tx, org, &new.id).await.unwrap());
     webhook_delivery::enqueue(&mut tx, &late).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-async fn one_message_one_sender((db, one, _): (Db, World, World)) {
+async fn a_delivery_is_claimed_once((db, one, _): (Db, World, World)) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     on!(&mut tx, c => sqlx::query("DELETE FROM webhook_deliveries").execute(c).await.unwrap().rows_affected());
     let new = ["whd_a", "whd_b", "whd_c"].map(|id| new_delivery(&one, id));
     webhook_delivery::enqueue(&mut tx, &new).await.unwrap();
     tx.commit().await.unwrap();
-    // Several at once, as several processes would.
+    // Concurrently, like several processes.
     let claim = async |limit| {
         let mut tx = db.begin().await.unwrap();
         let taken = webhook_delivery::claim(&mut tx, NOW, NOW.plus(60), limit).await.unwrap();
@@ -240,14 +244,14 @@ async fn one_message_one_sender((db, one, _): (Db, World, World)) {
     let mut all: Vec<Delivery> = a.into_iter().chain(b).chain(c).collect();
     let mut first = all.remove(0);
     assert_eq!((first.attempts, first.payload.as_str(), first.last_attempt_at), (1, "{\"a\":\"ü\"}", Some(NOW)));
-    // Whoever was away for longer than the lease has nothing to say any more.
+    // After its lease has expired, an attempt cannot record its result.
     let again = webhook_delivery::claim(&mut tx, NOW.plus(60), NOW.plus(120), 9).await.unwrap();
     assert_eq!(again.len(), 3);
     (first.status, first.next_attempt_at) = (DeliveryStatus::Delivered, None);
     assert!(!webhook_delivery::record_attempt(&mut tx, &first).await.unwrap());
     first.attempts = 2;
     (first.delivered_at, first.response_status, first.duration_ms) = (Some(NOW), Some(204), Some(7));
-    assert!(!webhook_delivery::replay(&mut tx, org, &first.id, NOW).await.unwrap(), "it still waits");
+    assert!(!webhook_delivery::replay(&mut tx, org, &first.id, NOW).await.unwrap(), "it is still pending");
     assert!(webhook_delivery::record_attempt(&mut tx, &first).await.unwrap());
     first.last_attempt_at = Some(NOW.plus(60));
     assert_eq!(webhook_delivery::find(&mut tx, org, &first.id).await.unwrap(), Some(first.clone()));
@@ -265,7 +269,7 @@ async fn one_message_one_sender((db, one, _): (Db, World, World)) {
     assert_eq!(webhook_delivery::delete_old(&mut tx, Timestamp(NOW.0 + 1), 2).await.unwrap(), 2);
 }
 
-async fn an_assignee_who_goes_leaves_the_ticket((db, one, _): (Db, World, World)) {
+async fn a_deleted_assignee_is_removed_from_tickets((db, one, _): (Db, World, World)) {
     let mut tx = db.begin().await.unwrap();
     let sql = "DELETE FROM users WHERE id = 'usr_1'";
     on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
@@ -275,6 +279,6 @@ async fn an_assignee_who_goes_leaves_the_ticket((db, one, _): (Db, World, World)
 }
 
 waypost_testkit::both!(
-    worlds => a_ticket_is_kept, tickets_are_found, comments_keep_what_stood_there, receivers_are_kept,
-    one_message_one_sender, an_assignee_who_goes_leaves_the_ticket
+    worlds => a_ticket_is_stored, tickets_are_found, comments_keep_their_edit_history, webhooks_are_stored,
+    a_delivery_is_claimed_once, a_deleted_assignee_is_removed_from_tickets
 );

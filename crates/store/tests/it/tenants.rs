@@ -1,4 +1,4 @@
-//! What an organisation knows of itself: invitations, its log looked through, its numbers.
+//! Data of an organisation: invitations, audit log, counts.
 
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, InvitationId, UserId};
@@ -40,7 +40,7 @@ async fn invitations(Two { mut tx, one, two }: Two) {
     };
     assert!(invitation::lock(&mut tx, org).await.unwrap());
     assert!(!invitation::lock(&mut tx, &waypost_core::id::OrganizationId::from_store("org_9".into())).await.unwrap());
-    assert_eq!(invitation::count_pending(&mut tx, org, NOW).await.unwrap(), 0, "the world's is taken back");
+    assert_eq!(invitation::count_pending(&mut tx, org, NOW).await.unwrap(), 0, "the world's invitation is revoked");
     for n in 1..4 {
         invitation::insert(&mut tx, &new(n), "b@x.de", &format!("hash-{n}")).await.unwrap();
     }
@@ -61,7 +61,7 @@ async fn invitations(Two { mut tx, one, two }: Two) {
     let mut revoked = invitation::revoke_for_email(&mut tx, org, of, NOW.plus(1)).await.unwrap();
     revoked.sort();
     assert_eq!(revoked, [new(2).id, new(3).id]);
-    assert!(!invitation::renew(&mut tx, &new(2), "newer").await.unwrap(), "it was taken back");
+    assert!(!invitation::renew(&mut tx, &new(2), "newer").await.unwrap(), "it is revoked");
     assert!(!invitation::revoke(&mut tx, org, &new(2).id, NOW).await.unwrap());
     assert!(!invitation::revoke(&mut tx, &two.organization, &new(1).id, NOW).await.unwrap());
     assert!(invitation::revoke(&mut tx, org, &new(1).id, NOW.plus(2)).await.unwrap());
@@ -69,7 +69,7 @@ async fn invitations(Two { mut tx, one, two }: Two) {
     assert_eq!(found.revoked_at, Some(NOW.plus(2)));
 }
 
-async fn the_log_is_looked_through(Two { mut tx, one, two }: Two) {
+async fn the_audit_log_is_searched(Two { mut tx, one, two }: Two) {
     let org = &one.organization;
     let entry = |at: Timestamp, actor: &str, act: &str| AuditEvent {
         id: AuditEventId::new(at, &SystemRandom),
@@ -87,7 +87,7 @@ async fn the_log_is_looked_through(Two { mut tx, one, two }: Two) {
     for entry in &entries {
         audit::insert(&mut tx, entry).await.unwrap();
     }
-    // The one that the world wrote sorts after all times.
+    // The event of the world sorts after all times.
     let all = AuditFilter { to: Some(NOW.plus(9)), ..AuditFilter::default() };
     let from = |at: i64| AuditFilter { from: Some(NOW.plus(at)), ..all.clone() };
     let to = |at: i64| AuditFilter { to: Some(NOW.plus(at)), ..AuditFilter::default() };
@@ -112,11 +112,11 @@ async fn the_log_is_looked_through(Two { mut tx, one, two }: Two) {
     assert_eq!(audit::search(&mut tx, &two.organization, &all, (None, 10)).await.unwrap(), []);
     let names = audit::find_actor_names(&mut tx, org, &["usr_1", "key_1", "key_2", "operator", "it's"]).await.unwrap();
     let names: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
-    assert_eq!(names, [("key_1", "key"), ("usr_1", "A1@x.de")], "no key of another organisation");
+    assert_eq!(names, [("key_1", "key"), ("usr_1", "A1@x.de")], "keys of other organisations are omitted");
     assert!(audit::find_actor_names(&mut tx, org, &[]).await.unwrap().is_empty());
 }
 
-async fn numbers(Two { mut tx, one, two }: Two) {
+async fn counts(Two { mut tx, one, two }: Two) {
     let org = &one.organization;
     let contents = overview::count_contents(&mut tx, org).await.unwrap();
     let expected =
@@ -147,7 +147,7 @@ async fn numbers(Two { mut tx, one, two }: Two) {
     assert_eq!(overview::find_onboarding_state(&mut tx, &two.organization).await.unwrap().offered, 1);
 }
 
-/// Who can sign in has an account of their own: it does not end with a membership.
+/// A verified account is kept when its last membership ends.
 async fn accounts_outlive_memberships(Two { mut tx, one, .. }: Two) {
     user::mark_verified(&mut tx, &one.user, NOW).await.unwrap();
     assert!(user::remove_member(&mut tx, &one.organization, &one.user).await.unwrap());
@@ -156,4 +156,4 @@ async fn accounts_outlive_memberships(Two { mut tx, one, .. }: Two) {
     assert!(!user::delete_without_membership(&mut tx, &UserId::from_store("usr_9".into())).await.unwrap());
 }
 
-waypost_testkit::both!(two => invitations, the_log_is_looked_through, numbers, accounts_outlive_memberships);
+waypost_testkit::both!(two => invitations, the_audit_log_is_searched, counts, accounts_outlive_memberships);

@@ -1,4 +1,4 @@
-//! Accounts of one address: separate while it is not verified, one afterwards; and what the migration made of older ones.
+//! Accounts of an email address: separate until it is verified, then a single one; and the migration of older accounts.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{InvitationId, OrganizationId, UserCodeId, UserId};
@@ -57,7 +57,7 @@ async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut t
     assert_eq!(system::lock_accounts(tx, KEY).await.unwrap().len(), 2);
 }
 
-async fn the_emails_of_an_address_count_for_its_organisation((mut tx, one, two): (Tx, World, World)) {
+async fn emails_count_for_the_organisation_of_the_recipient((mut tx, one, two): (Tx, World, World)) {
     let tx = &mut tx;
     for (id, organization) in [("usr_b", Some(&two.organization)), ("usr_all", None)] {
         user::insert(tx, &account(id, organization), KEY).await.unwrap();
@@ -75,7 +75,7 @@ async fn the_emails_of_an_address_count_for_its_organisation((mut tx, one, two):
     assert_eq!(system::find_organization_by_email(tx, "nobody@x.de").await.unwrap(), None);
 }
 
-async fn a_second_account_for_the_same_is_refused(url: String) {
+async fn a_second_account_for_the_same_organisation_is_rejected(url: String) {
     let db = open(&url).await;
     let one = World::new(1);
     one.seed(&db).await;
@@ -87,7 +87,7 @@ async fn a_second_account_for_the_same_is_refused(url: String) {
     }
 }
 
-async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
+async fn all_credentials_are_revoked((mut tx, one, two): (Tx, World, World)) {
     let tx = &mut tx;
     let a = account("usr_a", None);
     user::insert(tx, &a, KEY).await.unwrap();
@@ -127,9 +127,9 @@ async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
     assert_eq!((found.password_hash, found.user.name), (None, None));
     let names: Vec<String> =
         user_account::delete_api_keys(tx, a.id.as_str()).await.unwrap().into_iter().map(|key| key.name).collect();
-    assert_eq!(names, ["made 0", "made 1", "made 2"], "and those that were created with these");
+    assert_eq!(names, ["made 0", "made 1", "made 2"], "including those created with these keys");
     assert!(system::find_api_key(tx, "made-3").await.unwrap().is_some());
-    // The sessions of another account stay; the memberships move.
+    // Sessions of other accounts are kept; memberships are moved.
     let before = Timestamp(0);
     assert!(user_session::find(tx, "session-1", before).await.unwrap().is_some());
     assert_eq!(user_account::revoke_access(tx, &one.user, NOW).await.unwrap().sessions, 1);
@@ -178,8 +178,8 @@ async fn url(url: &str) -> String {
     url.to_owned()
 }
 
-/// Rows of the schema before version 20: `n` is the user, `acts` how they signed in.
-fn older_user(n: u32, acts: &[&str], organizations: &[&str]) -> String {
+/// Returns SQL for a user in the schema before version 20. `methods` are the methods of their sign-ins.
+fn older_user(n: u32, methods: &[&str], organizations: &[&str]) -> String {
     let mut sql = format!(
         "INSERT INTO users (id, email, email_key, created_at, name, password_hash, verified_at)
              VALUES ('usr_{n}', 'u{n}@x.de', 'u{n}@x.de', 1, 'U', 'argon', 5);
@@ -190,7 +190,7 @@ fn older_user(n: u32, acts: &[&str], organizations: &[&str]) -> String {
          INSERT INTO audit_events (id, organization_id, actor, act, target, detail, created_at)
              VALUES ('aud_key{n}', 'org_a', 'usr_{n}', 'key.create', 'key_{n}', '{{}}', 1);"
     );
-    for (number, by) in acts.iter().enumerate() {
+    for (number, by) in methods.iter().enumerate() {
         sql += &format!(
             "INSERT INTO audit_events (id, organization_id, actor, act, target, detail, created_at)
              VALUES ('aud_{n}_{number}', 'org_a', 'usr_{n}', 'user.sign_in', 'usr_{n}', '{{\"by\":\"{by}\"}}', 1);"
@@ -232,7 +232,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
     tx.commit().await.unwrap();
     migrate(&db).await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    let mut told = Vec::new();
+    let mut accounts_after = Vec::new();
     for n in 1..=6 {
         let accounts = system::list_accounts(&mut tx, &format!("u{n}@x.de")).await.unwrap();
         assert_eq!(accounts.len(), 1, "{n}");
@@ -241,7 +241,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
         let organizations: Vec<_> = organizations.iter().map(|it| it.organization.slug.clone()).collect();
         let session = user_session::find(&mut tx, &format!("session-{n}"), NOW).await.unwrap().is_some();
         let own = it.user.organization_id.as_ref().map_or("-", OrganizationId::as_str);
-        told.push(format!(
+        accounts_after.push(format!(
             "{n} verified={} password={} session={session} {} only {own}",
             it.user.verified_at.is_some(),
             it.password_hash.is_some(),
@@ -251,7 +251,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
         assert_eq!(key.len(), 1, "the creator of a key is read from the audit log");
     }
     assert_eq!(
-        told,
+        accounts_after,
         [
             "1 verified=false password=true session=true a+b only -",
             "2 verified=true password=false session=false a only -",
@@ -266,10 +266,10 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
 }
 
 waypost_testkit::both!(
-    two => an_address_has_one_account_for_each_organisation_and_one_for_all, everything_is_revoked,
+    two => an_address_has_one_account_for_each_organisation_and_one_for_all, all_credentials_are_revoked,
     failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed,
-    the_emails_of_an_address_count_for_its_organisation
+    emails_count_for_the_organisation_of_the_recipient
 );
 waypost_testkit::both!(
-    empty url => a_second_account_for_the_same_is_refused, accounts_that_only_accepted_an_invitation_become_unverified
+    empty url => a_second_account_for_the_same_organisation_is_rejected, accounts_that_only_accepted_an_invitation_become_unverified
 );

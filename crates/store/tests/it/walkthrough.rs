@@ -43,7 +43,7 @@ fn head(n: u8, organization_id: OrganizationId) -> Walkthrough {
     }
 }
 
-fn made(n: u8, next: Option<u8>) -> Step {
+fn new_step(n: u8, next: Option<u8>) -> Step {
     let id = |n: u8| StepId::from_store(format!("ws_{n}"));
     let content = StepContent {
         title: format!("Step {n}"),
@@ -70,7 +70,7 @@ async fn begin(db: &Db) -> (Tx, Walkthrough) {
     (tx, first)
 }
 
-async fn heads_come_back_as_they_were(db: Db) {
+async fn heads_are_read_as_written(db: Db) {
     let (mut tx, first) = begin(&db).await;
     assert_eq!(find(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(find_for_update(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
@@ -102,9 +102,9 @@ async fn heads_come_back_as_they_were(db: Db) {
 
 async fn another_organisation_finds_nothing(db: Db) {
     let (mut tx, mut first) = begin(&db).await;
-    step::insert(&mut tx, &org(1), &first.id, [&made(0, None)]).await.unwrap();
+    step::insert(&mut tx, &org(1), &first.id, [&new_step(0, None)]).await.unwrap();
     let frozen = version_of(&first, 1);
-    version::insert(&mut tx, &org(1), &frozen, &[made(0, None)]).await.unwrap();
+    version::insert(&mut tx, &org(1), &frozen, &[new_step(0, None)]).await.unwrap();
     let (other, id) = (org(2), first.id.clone());
     assert_eq!(find(&mut tx, &other, &id).await.unwrap(), None);
     assert_eq!(find_for_update(&mut tx, &other, &id).await.unwrap(), None);
@@ -114,7 +114,7 @@ async fn another_organisation_finds_nothing(db: Db) {
     assert!(!delete(&mut tx, &other, &id).await.unwrap());
     assert!(step::list(&mut tx, &other, &id).await.unwrap().is_empty());
     assert!(step::list_outline(&mut tx, &other, &id).await.unwrap().is_empty());
-    assert_eq!(step::find(&mut tx, &other, &id, &made(0, None).id).await.unwrap(), None);
+    assert_eq!(step::find(&mut tx, &other, &id, &new_step(0, None).id).await.unwrap(), None);
     assert!(version::find_with_steps(&mut tx, &other, &frozen.id).await.unwrap().is_none());
     assert_eq!(version::find(&mut tx, &other, &frozen.id).await.unwrap(), None);
     assert_eq!(version::find_by_number(&mut tx, &other, &id, 1).await.unwrap(), None);
@@ -122,14 +122,14 @@ async fn another_organisation_finds_nothing(db: Db) {
     assert_eq!(version::max_number(&mut tx, &other, &id).await.unwrap(), 0);
     assert!(version::list(&mut tx, &other, &id).await.unwrap().is_empty());
 
-    // Nor does it change anything.
-    let changed = Step { key: None, ..made(0, None) };
+    // Updates from another organisation change nothing.
+    let changed = Step { key: None, ..new_step(0, None) };
     step::update(&mut tx, &other, &id, [&changed]).await.unwrap();
     step::relink(&mut tx, &other, &id, &[LinkUpdate { from: Some(changed.id.clone()), to: Some(changed.id.clone()) }])
         .await
         .unwrap();
     step::delete(&mut tx, &other, &id, [&changed.id]).await.unwrap();
-    assert_eq!(step::list(&mut tx, &org(1), &id).await.unwrap(), [made(0, None)]);
+    assert_eq!(step::list(&mut tx, &org(1), &id).await.unwrap(), [new_step(0, None)]);
     let withdrawal = Withdrawal { at: Timestamp(1), reason: "x".to_owned() };
     assert!(!version::withdraw(&mut tx, &other, &frozen.id, &withdrawal).await.unwrap());
     first.organization_id = other;
@@ -164,13 +164,13 @@ fn by_title() -> WalkthroughSearch<'static> {
     }
 }
 
-async fn titles(tx: &mut Tx, wanted: WalkthroughSearch<'_>) -> Vec<String> {
-    search(tx, &org(1), &wanted).await.unwrap().into_iter().map(|row| row.walkthrough.title).collect()
+async fn titles(tx: &mut Tx, search_query: WalkthroughSearch<'_>) -> Vec<String> {
+    search(tx, &org(1), &search_query).await.unwrap().into_iter().map(|row| row.walkthrough.title).collect()
 }
 
-async fn deleted_steps_are_remembered(db: Db) {
+async fn ordinals_of_deleted_steps_are_stored(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
-    let (id, gone) = (&walkthrough.id, made(4, None));
+    let (id, gone) = (&walkthrough.id, new_step(4, None));
     step::insert(&mut tx, &org(1), id, [&gone]).await.unwrap();
     assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
     step::delete(&mut tx, &org(1), id, [&gone.id]).await.unwrap();
@@ -181,7 +181,7 @@ async fn deleted_steps_are_remembered(db: Db) {
     assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
 }
 
-async fn heads_are_listed_by_title_byte_by_byte(db: Db) {
+async fn heads_are_listed_by_title_in_byte_order(db: Db) {
     let (mut tx, _) = begin(&db).await;
     for (n, key) in [(2, "b"), (3, "a-b"), (4, "ab"), (5, "ä"), (6, "a b")] {
         let state = if n == 2 { WalkthroughState::Published } else { WalkthroughState::Draft };
@@ -215,10 +215,10 @@ async fn heads_are_listed_by_title_byte_by_byte(db: Db) {
     assert!(list_slugs_with_prefix(&mut tx, &org(1), "t_tle").await.unwrap().is_empty());
 }
 
-async fn steps_come_back_as_they_were(db: Db) {
+async fn steps_are_read_as_written(db: Db) {
     let (mut tx, mut walkthrough) = begin(&db).await;
     let id = walkthrough.id.clone();
-    let steps = [made(0, Some(1)), made(1, Some(2)), made(2, None)];
+    let steps = [new_step(0, Some(1)), new_step(1, Some(2)), new_step(2, None)];
     step::insert(&mut tx, &org(1), &id, &steps).await.unwrap();
     walkthrough.first_step_id = Some(steps[0].id.clone());
     update(&mut tx, &walkthrough, "title 1").await.unwrap();
@@ -231,10 +231,10 @@ async fn steps_come_back_as_they_were(db: Db) {
     };
     assert_eq!(outline, steps.iter().map(bare).collect::<Vec<_>>());
 
-    // Two steps swap their keys; ordinals and links stay whatever is said of them.
+    // Two steps swap their keys. Ordinals and links are not updated.
     let swapped = [
         Step { key: steps[1].key.clone(), ordinal: 99, next_step_id: None, ..steps[0].clone() },
-        Step { key: steps[0].key.clone(), content: made(7, None).content, ..steps[1].clone() },
+        Step { key: steps[0].key.clone(), content: new_step(7, None).content, ..steps[1].clone() },
     ];
     step::update(&mut tx, &org(1), &id, &swapped).await.unwrap();
     let stored = step::list(&mut tx, &org(1), &id).await.unwrap();
@@ -245,7 +245,7 @@ async fn steps_come_back_as_they_were(db: Db) {
     assert_eq!((stored[1].key.as_deref(), stored[1].content.title.as_str()), (Some("key-0"), "Step 7"));
     assert_eq!(stored[2], steps[2]);
 
-    // The last one to the front, and the second one away.
+    // Moves the last step to the front and deletes the second step.
     let links = chain::relocate(&stored, &steps[2].id, &chain::StepPosition::First).unwrap();
     step::relink(&mut tx, &org(1), &id, &links).await.unwrap();
     walkthrough.first_step_id = Some(steps[2].id.clone());
@@ -264,16 +264,16 @@ async fn steps_come_back_as_they_were(db: Db) {
 
 async fn a_broken_chain_cannot_be_committed(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
-    step::insert(&mut tx, &org(1), &walkthrough.id, [&made(0, Some(1)), &made(1, None)]).await.unwrap();
+    step::insert(&mut tx, &org(1), &walkthrough.id, [&new_step(0, Some(1)), &new_step(1, None)]).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    step::delete(&mut tx, &org(1), &walkthrough.id, [&made(1, None).id]).await.unwrap();
+    step::delete(&mut tx, &org(1), &walkthrough.id, [&new_step(1, None).id]).await.unwrap();
     let error = tx.commit().await.unwrap_err();
     assert!(error.is_foreign_key_violation(), "{error}");
     let mut tx = db.begin().await.unwrap();
-    let twice = Step { id: StepId::from_store("ws_9".to_owned()), ..made(1, None) };
+    let twice = Step { id: StepId::from_store("ws_9".to_owned()), ..new_step(1, None) };
     let error = step::insert(&mut tx, &org(1), &walkthrough.id, [&twice]).await.unwrap_err();
-    assert!(error.is_unique_violation(), "an ordinal is given once: {error}");
+    assert!(error.is_unique_violation(), "ordinals are unique: {error}");
 }
 
 fn version_of(walkthrough: &Walkthrough, number: u32) -> VersionInfo {
@@ -288,12 +288,12 @@ fn version_of(walkthrough: &Walkthrough, number: u32) -> VersionInfo {
     }
 }
 
-async fn versions_come_back_as_they_were(db: Db) {
+async fn versions_are_read_as_written(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let id = &walkthrough.id;
     assert_eq!(version::max_number(&mut tx, &org(1), id).await.unwrap(), 0);
     assert_eq!(version::find_newest(&mut tx, &org(1), id).await.unwrap(), None);
-    let steps = [made(3, None), made(1, None), made(2, None)];
+    let steps = [new_step(3, None), new_step(1, None), new_step(2, None)];
     let first = VersionInfo { step_count: 3, ..version_of(&walkthrough, 1) };
     version::insert(&mut tx, &org(1), &first, &steps).await.unwrap();
     let second = version_of(&walkthrough, 2);
@@ -303,7 +303,7 @@ async fn versions_come_back_as_they_were(db: Db) {
     assert_eq!((&loaded.id, &loaded.walkthrough_id, loaded.number), (&first.id, id, 1));
     assert_eq!((loaded.title.as_str(), loaded.step_count(), loaded.position_of(&steps[2].id)), ("Title 1", 3, Some(2)));
     for (frozen, step) in loaded.steps().iter().zip(&steps) {
-        // A version is cleaned when it is loaded: an agent's text without words is none.
+        // A version is cleaned when it is loaded: an empty agent text becomes `None`.
         let served = StepContent { operations_for_agent: None, ..step.content.clone() };
         assert_eq!((&frozen.id, frozen.ordinal, &frozen.content), (&step.id, step.ordinal, &served));
     }
@@ -322,7 +322,7 @@ async fn versions_come_back_as_they_were(db: Db) {
     assert_eq!(version::max_number(&mut tx, &org(1), id).await.unwrap(), 2);
     assert!(
         version::find_with_steps(&mut tx, &org(1), &second.id).await.unwrap().is_some(),
-        "who is on it still needs it"
+        "its end users still need it"
     );
     let unknown = VersionId::from_store("wv_9".to_owned());
     assert!(version::find_with_steps(&mut tx, &org(1), &unknown).await.unwrap().is_none());
@@ -347,7 +347,7 @@ async fn the_migration_computes_the_step_sets(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let sets: [&[u8]; 4] = [&[3, 1, 2], &[0], &[7, 8, 130], &(0..100).collect::<Vec<_>>()];
     for (number, ordinals) in (1..).zip(sets) {
-        let steps: Vec<_> = ordinals.iter().map(|&ordinal| made(ordinal, None)).collect();
+        let steps: Vec<_> = ordinals.iter().map(|&ordinal| new_step(ordinal, None)).collect();
         let step_count = u32::try_from(steps.len()).unwrap();
         let head = VersionInfo { step_count, ..version_of(&walkthrough, number) };
         version::insert(&mut tx, &org(1), &head, &steps).await.unwrap();
@@ -360,13 +360,13 @@ async fn the_migration_computes_the_step_sets(db: Db) {
     assert_eq!(filled, stored);
 }
 
-/// Every value that no program of ours writes is a named error, and not a guess.
-async fn what_cannot_be_is_named(db: Db) {
+/// Invalid values in a row return `Error::Corrupt`.
+async fn invalid_values_are_reported(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let id = &walkthrough.id;
-    step::insert(&mut tx, &org(1), id, [&made(0, None)]).await.unwrap();
+    step::insert(&mut tx, &org(1), id, [&new_step(0, None)]).await.unwrap();
     let frozen = version_of(&walkthrough, 1);
-    version::insert(&mut tx, &org(1), &frozen, &[made(0, None)]).await.unwrap();
+    version::insert(&mut tx, &org(1), &frozen, &[new_step(0, None)]).await.unwrap();
     tx.commit().await.unwrap();
     let cases = [
         ("walkthroughs", "type = 'dance'"),
@@ -400,13 +400,13 @@ async fn what_cannot_be_is_named(db: Db) {
 }
 
 waypost_testkit::both!(open =>
-    heads_come_back_as_they_were,
+    heads_are_read_as_written,
     another_organisation_finds_nothing,
     titles_and_slugs_are_unique_in_an_organisation,
-    heads_are_listed_by_title_byte_by_byte, deleted_steps_are_remembered,
-    steps_come_back_as_they_were,
+    heads_are_listed_by_title_in_byte_order, ordinals_of_deleted_steps_are_stored,
+    steps_are_read_as_written,
     a_broken_chain_cannot_be_committed,
-    versions_come_back_as_they_were,
+    versions_are_read_as_written,
     the_migration_computes_the_step_sets,
-    what_cannot_be_is_named,
+    invalid_values_are_reported,
 );

@@ -1,4 +1,4 @@
-//! An organisation with something in every table, everything referring to everything.
+//! Test data: an organisation with rows in every table that reference each other.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use waypost_store::progress::ProgressKey;
 use waypost_store::tool_call::{RejectionCount, ToolCall};
 use waypost_store::{Conn, Db, api_key, assignment, audit, on, organization, server, tool_call, user};
 
-/// When everything in a world was made.
+/// The creation time of everything in a world.
 pub const NOW: Timestamp = Timestamp(1_790_000_000_000);
-/// Steps of a world's walkthrough.
+/// The number of steps of a world's walkthrough.
 pub const STEPS: u32 = 40;
 
-/// The ids of one organisation's things; `n` tells the worlds of one database apart.
+/// The IDs of an organisation's objects. `n` distinguishes the worlds of a database.
 pub struct World {
     n: u32,
     pub organization: OrganizationId,
@@ -35,12 +35,12 @@ pub struct World {
     pub assignment: AssignmentId,
 }
 
-/// Runs one statement whose text is the test's own.
+/// Runs SQL statements of a test.
 pub async fn execute(conn: &mut Conn, sql: String) {
     on!(conn, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
 }
 
-/// A row in every table of the sign-in, about `org_N`, `srv_N` and `eu_N`.
+/// Returns SQL that inserts a row into every table of sign-in, for `org_N`, `srv_N` and `eu_N`.
 pub fn signed_in(n: u32) -> String {
     let number = n.to_string();
     let marks = [
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// The world's version, as the writer's functions see it.
+    /// Returns the world's version, as passed to the writer's functions.
     pub fn offered(&self) -> VersionOffer {
         let steps = (0..STEPS).map(|at| VersionStep {
             id: self.step(at),
@@ -174,7 +174,8 @@ impl World {
         }
     }
 
-    /// Organisation, user, key, server with a former slug, walkthrough with steps and a version, assignment.
+    /// Inserts an organisation, user, key, server with a former slug, walkthrough with steps and a version, and
+    /// assignment.
     pub async fn seed(&self, db: &Db) {
         let (n, mut tx) = (self.n, db.begin().await.unwrap());
         organization::insert(&mut tx, &self.organization()).await.unwrap();
@@ -220,7 +221,8 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// On top of [`World::seed`]: an end user with a session, progress, an event, calls, refusals, a sign-in, and the log.
+    /// In addition to [`World::seed`], inserts an end user with a session, progress, an event, calls, rejections, a
+    /// sign-in, and audit events.
     pub async fn seed_played(&self, db: &Db) {
         self.seed(db).await;
         let mut tx = db.begin().await.unwrap();
@@ -248,19 +250,19 @@ impl World {
         execute(&mut tx, sql).await;
         execute(&mut tx, signed_in(n)).await;
         tool_call::insert(&mut tx, &[self.tool_call(&format!("tc_{n}"))]).await.unwrap();
-        let refusals = RejectionCount {
+        let rejections = RejectionCount {
             server_id: server.clone(),
             minute: 1,
             reason: "rate_limited".to_owned(),
             organization_id: organization.clone(),
             count: 2,
         };
-        tool_call::add_rejections(&mut tx, &[refusals]).await.unwrap();
+        tool_call::add_rejections(&mut tx, &[rejections]).await.unwrap();
         audit::insert(&mut tx, &self.audit_event(1)).await.unwrap();
         tx.commit().await.unwrap();
     }
 
-    /// The attempt that [`World::seed_played`] wrote.
+    /// Returns the attempt that [`World::seed_played`] inserts.
     pub fn attempt(&self) -> Attempt {
         Attempt {
             id: self.progress.clone(),

@@ -1,4 +1,4 @@
-//! The writer under many callers at once.
+//! The writer with concurrent callers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use waypost_core::id::{EndUserId, WalkthroughId};
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::progress::{Attempt, Outcome, StepSet};
 use waypost_core::random::SeededRandom;
-use waypost_core::{Code, Error as ActError, Random, SystemRandom};
+use waypost_core::{Code, Error as CoreError, Random, SystemRandom};
 use waypost_store::progress::{self, NewEndUser, ProgressKey};
 use waypost_store::writer::{DecideFn, Decision, ProgressCall, Writer};
 use waypost_store::{Db, Error};
@@ -29,7 +29,7 @@ async fn stage(url: &str) -> Stage {
     Stage { db, world, writer }
 }
 
-/// Begins the walkthrough when it was not begun, else completes the current step.
+/// Starts the walkthrough if it is not started, otherwise completes the current step.
 fn begin_or_advance(world: &World) -> DecideFn {
     let offered = world.offered();
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
@@ -80,7 +80,7 @@ impl Stage {
         self.world.progress_key(&EndUserId::from_store(format!("eu_w{n}")))
     }
 
-    /// Makes the end users of the first `count` keys, so that calls do not have to.
+    /// Inserts the end users of the first `count` keys, so that calls do not have to create them.
     async fn end_users(&self, count: usize) {
         let mut tx = self.db.begin().await.unwrap();
         for n in 0..count {
@@ -94,7 +94,7 @@ impl Stage {
         tx.commit().await.unwrap();
     }
 
-    /// What is in the database agrees with itself: the set of bits is the rows of completions.
+    /// Checks that the step set equals the completion rows. Returns their number.
     async fn completed(&self, key: &ProgressKey) -> usize {
         let mut conn = self.db.read().await.unwrap();
         let history = progress::list_attempts(&mut conn, key).await.unwrap();
@@ -107,8 +107,8 @@ impl Stage {
     }
 }
 
-/// Every task plays on keys that it shares with all others. Whatever the order was, each key saw one beginning, and each
-/// further call completed the next step until none was left.
+/// All tasks share the same keys. In any order, the first call per key starts the walkthrough, and each further call
+/// completes the next step until none is left.
 async fn no_advance_is_lost(stage: Stage) {
     const TASKS: usize = 8;
     const CALLS: usize = 36;
@@ -126,7 +126,7 @@ async fn no_advance_is_lost(stage: Stage) {
                     new_end_user: None,
                     ..call(&stage.world, stage.key(at), begin_or_advance(&stage.world))
                 };
-                let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
+                let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("rejected") };
                 seen.push((at, outcome.completed_step_id, outcome.progress.completed()));
             }
             seen
@@ -154,8 +154,8 @@ async fn no_advance_is_lost(stage: Stage) {
     }
 }
 
-/// Each task has a key of its own, and the first call makes the end user.
-async fn distinct_users_do_not_meet(stage: Stage) {
+/// Each task has its own key, and the first call creates the end user.
+async fn calls_of_different_users_are_independent(stage: Stage) {
     const TASKS: usize = 24;
     let stage = Arc::new(stage);
     let mut tasks = Vec::new();
@@ -167,7 +167,7 @@ async fn distinct_users_do_not_meet(stage: Stage) {
                 if n > 0 {
                     call.new_end_user = None;
                 }
-                let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
+                let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("rejected") };
                 assert_eq!(outcome.progress.completed(), n);
             }
         }));
@@ -180,8 +180,8 @@ async fn distinct_users_do_not_meet(stage: Stage) {
     }
 }
 
-/// Calls that the database refuses, that refuse themselves, and that panic, among calls that are fine.
-async fn a_bad_call_fails_alone(stage: Stage) {
+/// Calls that the database rejects, that are rejected, or that panic do not affect other calls.
+async fn a_failing_call_does_not_affect_others(stage: Stage) {
     let mut calls = Vec::new();
     for n in 0..40 {
         let mut key = stage.key(n);
@@ -190,7 +190,7 @@ async fn a_bad_call_fails_alone(stage: Stage) {
                 key.walkthrough_id = WalkthroughId::from_store("wt_gone".into());
                 begin_or_advance(&stage.world)
             }
-            5 => Box::new(|_| Decision::Rejected(ActError::new(Code::NoProgress, "no"))),
+            5 => Box::new(|_| Decision::Rejected(CoreError::new(Code::NoProgress, "no"))),
             7 => Box::new(|_| panic!("a fault")),
             _ => begin_or_advance(&stage.world),
         };
@@ -212,13 +212,13 @@ async fn a_bad_call_fails_alone(stage: Stage) {
     let mut conn = stage.db.read().await.unwrap();
     for n in [3, 5, 7, 9] {
         let end_user = stage.key(n).end_user_id;
-        let there = waypost_store::end_user::exists(&mut conn, &stage.world.organization, &end_user);
-        assert!(!there.await.unwrap(), "{n}: a call without effect makes nobody");
+        let exists = waypost_store::end_user::exists(&mut conn, &stage.world.organization, &end_user);
+        assert!(!exists.await.unwrap(), "{n}: a call without effect creates no end user");
     }
 }
 
-/// Begin, complete, give up and begin again, all in one go: whichever groups they fall into, the history is right.
-async fn attempts_follow_each_other(stage: Stage) {
+/// Start, advance, reset and restart in one sequence: the history is correct regardless of the grouping.
+async fn attempts_are_ordered(stage: Stage) {
     stage.end_users(1).await;
     let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
     let mut calls = Vec::new();
@@ -236,7 +236,8 @@ async fn attempts_follow_each_other(stage: Stage) {
         });
         calls.push(ProgressCall { new_end_user: None, ..call(&stage.world, stage.key(0), decide) });
     }
-    // The queue keeps the order, but two workers may hold two groups: each waits for the answer that it builds on.
+    // The queue keeps the order, but two workers may process two groups, so on PostgreSQL each call waits for the
+    // previous one.
     if stage.db.dialect() == waypost_store::Dialect::Sqlite {
         let all = futures::future::join_all(calls.into_iter().map(|call| stage.writer.call(call))).await;
         assert!(all.into_iter().all(|decided| matches!(decided, Ok(Decision::Done(_)))));
@@ -262,19 +263,19 @@ async fn attempts_follow_each_other(stage: Stage) {
     );
 }
 
-/// Answers come after the commit; without a database there are none but errors, and they say so.
-async fn a_database_that_is_away_is_unavailable(stage: Stage) {
+/// Without a database, every call returns an error that says so.
+async fn a_closed_database_is_reported_as_unavailable(stage: Stage) {
     stage.db.close().await;
     let calls = (0..5).map(|n| stage.writer.call(call(&stage.world, stage.key(n), begin_or_advance(&stage.world))));
     for result in futures::future::join_all(calls).await {
         let error = result.unwrap_err();
         assert!(error.is_unavailable(), "{error}");
-        assert_eq!(ActError::from(error).code, Code::Unavailable);
+        assert_eq!(CoreError::from(error).code, Code::Unavailable);
     }
     assert!(Error::WriterStopped.is_unavailable());
 }
 
 waypost_testkit::both!(
-    stage => no_advance_is_lost, distinct_users_do_not_meet, a_bad_call_fails_alone, attempts_follow_each_other,
-    a_database_that_is_away_is_unavailable
+    stage => no_advance_is_lost, calls_of_different_users_are_independent, a_failing_call_does_not_affect_others, attempts_are_ordered,
+    a_closed_database_is_reported_as_unavailable
 );

@@ -1,4 +1,4 @@
-//! What the console asks of the store.
+//! The statements of the console.
 
 use waypost_core::id::{EmailId, UserId};
 use waypost_core::organization::User;
@@ -45,7 +45,7 @@ pub(super) async fn users(tx: &mut Tx, one: &World) {
     idempotency::release(tx, "usr_x", "once").await.unwrap();
 }
 
-/// What is done with invitations.
+/// Invitations.
 pub(super) async fn invite(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, InvitationId::from_store("inv_new".to_owned()));
     let new = Invitation {
@@ -71,8 +71,8 @@ pub(super) async fn invite(tx: &mut Tx, one: &World) {
     invitation::revoke(tx, org, &id, NOW).await.unwrap();
 }
 
-/// What the console reads of the log, of end users and in numbers.
-pub(super) async fn look_back(tx: &mut Tx, one: &World) {
+/// Logs, end users and analytics.
+pub(super) async fn read_logs(tx: &mut Tx, one: &World) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
     let range = TimeRange { from: Timestamp(0), to: NOW.plus(1) };
     let query = activity::ActivityQuery {
@@ -93,10 +93,10 @@ pub(super) async fn look_back(tx: &mut Tx, one: &World) {
         activity::list_calls(tx, &query).await.unwrap();
         activity::list_sessions(tx, &query).await.unwrap();
     }
-    let wanted = LogQuery { organization: org, server: Some(server), walkthrough: Some(&one.walkthrough), range };
+    let log_query = LogQuery { organization: org, server: Some(server), walkthrough: Some(&one.walkthrough), range };
     let mut packed = PackedLog::default();
-    analytics::read_events(tx, wanted, &mut packed).await.unwrap();
-    analytics::read_calls(tx, wanted, &mut packed).await.unwrap();
+    analytics::read_events(tx, log_query, &mut packed).await.unwrap();
+    analytics::read_calls(tx, log_query, &mut packed).await.unwrap();
     let later = NOW.plus(10_000_000);
     assert!(!analytics::list_due(tx, later).await.unwrap().is_empty());
     let due = DueServer { organization_id: org.clone(), server_id: server.clone() };
@@ -115,7 +115,7 @@ pub(super) async fn look_back(tx: &mut Tx, one: &World) {
     end_user::export(tx, org, user).await.unwrap();
 }
 
-/// What signs a user of the console in.
+/// Sign-in of console users.
 pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.user);
     system::has_account(tx).await.unwrap();
@@ -187,8 +187,8 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     user_account::merge(tx, &into.id, &one.user).await.unwrap();
 }
 
-/// A ticket, and what the team does with it.
-pub(super) async fn help(tx: &mut Tx, one: &World) {
+/// Tickets and comments.
+pub(super) async fn use_tickets(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, TicketId::from_store("tkt_1".to_owned()));
     let named = ticket::find(tx, org, &id).await.unwrap().unwrap();
     ticket::find_for_update(tx, org, &id).await.unwrap();
@@ -218,11 +218,11 @@ pub(super) async fn help(tx: &mut Tx, one: &World) {
     ticket_comment::insert(tx, &again).await.unwrap();
     ticket_comment::mark_unsent(tx, org, &again.id).await.unwrap();
     ticket_comment::delete(tx, org, &again.id).await.unwrap();
-    tell(tx, one).await;
+    notify(tx, one).await;
 }
 
-/// The limits of tickets, digests, and emails.
-async fn tell(tx: &mut Tx, one: &World) {
+/// Limits of tickets, digests, and emails.
+async fn notify(tx: &mut Tx, one: &World) {
     let (org, server, id) = (&one.organization, &one.server, TicketId::from_store("tkt_other".to_owned()));
     ticket::set_client_network(tx, org, &id, "network").await.unwrap();
     ticket::is_duplicate(tx, org, server, ("T", "P"), NOW).await.unwrap();
@@ -252,7 +252,7 @@ async fn tell(tx: &mut Tx, one: &World) {
     }
 }
 
-/// A message to the receiver of a world.
+/// A delivery to the webhook of a world.
 pub(super) fn delivery(id: &str) -> NewDelivery {
     let one = World::new(1);
     NewDelivery {
@@ -267,8 +267,8 @@ pub(super) fn delivery(id: &str) -> NewDelivery {
     }
 }
 
-/// Receivers of webhooks, and what is sent to them.
-pub(super) async fn send(tx: &mut Tx, one: &World) {
+/// Webhooks and their deliveries.
+pub(super) async fn use_webhooks(tx: &mut Tx, one: &World) {
     let org = &one.organization;
     let found = webhook::list(tx, org).await.unwrap().remove(0);
     let id = found.id.clone();

@@ -1,19 +1,19 @@
-//! Asks the database how it would run a statement.
+//! Reads query plans.
 
 use serde_json::Value;
 use waypost_store::{Db, Dialect, on};
 
 use crate::world::{NOW, World, execute};
 
-/// What may be read as a whole: one row, or all rows by the query's nature.
+/// Statements that may scan whole tables: tables with one row, or queries that need all rows.
 const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1 WHERE id = 1",
     "SELECT version FROM config_version WHERE id = 1",
     "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
-    // Once in the life of an installation: when it is set up.
+    // Runs once, when the installation is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
      WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
-    // Looks each server up in the log, by index.
+    // Looks up each server in the log by index.
     "SELECT servers.organization_id, servers.id FROM servers LEFT JOIN analytics_rollups ON \
      analytics_rollups.server_id = servers.id WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE \
      walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
@@ -25,18 +25,18 @@ const WHOLE: &[&str] = &[
      EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
      COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
 ];
-/// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
+/// Names in SQLite's plans that are not tables: rows of a JSON document, and intermediate results.
 const NO_TABLES: &[&str] = &["json_each", "batch", "source", "ranked", "CONSTANT", "(subquery", "turns"];
 
-/// Statements that read all rows of one table by their nature, and look up every other table by index.
+/// Statements that need all rows of one table, and look up every other table by index.
 const WHOLE_TABLE: &[(&str, &str)] = &[
     ("SELECT server_id FROM analytics_rollups WHERE EXISTS", "analytics_rollups"),
     ("SELECT id FROM servers WHERE EXISTS", "servers"),
 ];
 
-/// Enough rows that a plan for many is the right one, and the statistics that say so. SQLite goes without: nobody
-/// makes them there, and it expects many rows by itself.
-pub(crate) async fn crowd(db: &Db, one: &World) {
+/// Inserts many rows and, on PostgreSQL, updates the statistics, so that the planner expects large tables. SQLite
+/// expects many rows without statistics.
+pub(crate) async fn insert_many_rows(db: &Db, one: &World) {
     const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)";
     let World { organization, server, walkthrough, version, .. } = one;
     let now = NOW.0;
@@ -56,7 +56,7 @@ pub(crate) async fn crowd(db: &Db, one: &World) {
     tx.commit().await.unwrap();
 }
 
-/// The tables that the database would read as a whole and may not.
+/// Returns the tables that the database would scan although it must not.
 pub(crate) async fn scans(db: &Db, sql: &str) -> Vec<String> {
     if WHOLE.contains(&sql) {
         return Vec::new();
@@ -66,12 +66,12 @@ pub(crate) async fn scans(db: &Db, sql: &str) -> Vec<String> {
         Dialect::Postgres => postgres_scans(db, sql).await,
     };
     let allowed = WHOLE_TABLE.iter().find(|(start, _)| sql.starts_with(start)).map(|(_, table)| *table);
-    // A plan names the table, or an index, whose name begins with that of the table.
+    // A plan contains the name of the table or of an index, which begins with the name of the table.
     scans.retain(|scan| !allowed.is_some_and(|table| scan.split(' ').any(|word| word.starts_with(table))));
     scans
 }
 
-/// The tables that SQLite would read as a whole.
+/// Returns the tables that SQLite would scan.
 async fn sqlite_scans(db: &Db, sql: &str) -> Vec<String> {
     let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
     let mut conn = db.read().await.unwrap();
@@ -82,27 +82,28 @@ async fn sqlite_scans(db: &Db, sql: &str) -> Vec<String> {
     scans.collect()
 }
 
-/// The tables that PostgreSQL would read as a whole, or by an index but without a condition on it.
+/// Returns the tables that PostgreSQL would scan, completely or through an index without a condition.
 async fn postgres_scans(db: &Db, sql: &str) -> Vec<String> {
     let mut tx = db.begin().await.unwrap();
     let prepare = format!(
-        "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; PREPARE asked AS {sql}"
+        "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; PREPARE explained AS {sql}"
     );
     execute(&mut tx, prepare).await;
-    let count = "SELECT CAST(cardinality(parameter_types) AS BIGINT) FROM pg_prepared_statements WHERE name = 'asked'";
+    let count =
+        "SELECT CAST(cardinality(parameter_types) AS BIGINT) FROM pg_prepared_statements WHERE name = 'explained'";
     let count: i64 = on!(&mut tx, c => sqlx::query_scalar(count).fetch_one(c).await.unwrap());
     let values = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
     let values = if values.is_empty() { values } else { format!("({values})") };
-    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE asked{values}"));
+    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE explained{values}"));
     let plan: String = match waypost_store::Conn::raw(&mut tx) {
         waypost_store::db::Raw::Postgres(c) => {
             use sqlx::{Executor, Row};
             let row = c.fetch_one(sqlx::raw_sql(explain)).await.unwrap();
             row.try_get_unchecked(0).unwrap()
         }
-        waypost_store::db::Raw::Sqlite(_) => unreachable!("asked for PostgreSQL"),
+        waypost_store::db::Raw::Sqlite(_) => unreachable!("called only for PostgreSQL"),
     };
-    execute(&mut tx, "DEALLOCATE asked".to_owned()).await;
+    execute(&mut tx, "DEALLOCATE explained".to_owned()).await;
     let mut found = Vec::new();
     walk(&serde_json::from_str(&plan).unwrap(), &mut found);
     found

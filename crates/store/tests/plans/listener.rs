@@ -1,4 +1,4 @@
-//! The statements that the driver runs, taken from its log.
+//! Captures the statements of the driver from its log.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -6,12 +6,12 @@ use std::sync::{Mutex, OnceLock};
 
 use tracing_subscriber::layer::{Context, Layer};
 
-pub(crate) fn heard() -> &'static Mutex<BTreeSet<String>> {
-    static HEARD: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();
-    HEARD.get_or_init(Mutex::default)
+pub(crate) fn statements_log() -> &'static Mutex<BTreeSet<String>> {
+    static LOG: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();
+    LOG.get_or_init(Mutex::default)
 }
 
-/// Writes down every statement of which the driver tells.
+/// Records every statement that the driver logs.
 pub(crate) struct Listener;
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl<S: tracing::Subscriber> Layer<S> for Listener {
             event.record(&mut fields);
             let text = if fields.statement.is_empty() { fields.summary } else { fields.statement };
             let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            heard().lock().unwrap().insert(text);
+            statements_log().lock().unwrap().insert(text);
         }
     }
 }

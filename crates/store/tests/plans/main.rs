@@ -1,7 +1,7 @@
-//! No query of the store reads a whole table: the database itself is asked how it would go about each of them.
+//! No query of the store scans a whole table, according to the query plans of the databases.
 //!
-//! The statements are not copied into this file: they are taken from the driver's log while the store's functions run.
-//! A program of its own, because the log is one per process.
+//! The statements are captured from the driver's log while the store's functions run. This is a separate test binary,
+//! because there is one log per process.
 
 #[path = "../it/world.rs"]
 #[allow(dead_code, reason = "shared with the other tests, which use more of it")]
@@ -38,14 +38,14 @@ use waypost_store::{
     user, version, walkthrough, walkthrough_list,
 };
 
-use crate::console::{console_sign_in, help, invite, look_back, send, users};
-use crate::explain::{crowd, scans};
-use crate::listener::{Listener, heard};
+use crate::console::{console_sign_in, invite, read_logs, use_tickets, use_webhooks, users};
+use crate::explain::{insert_many_rows, scans};
+use crate::listener::{Listener, statements_log};
 use crate::play::play;
-use crate::sign_in::{authorize, sign_in, take_over};
+use crate::sign_in::{authorize, join_progress, sign_in};
 use crate::world::{NOW, World};
 
-/// A database, and the turn of its test: the two databases share the log, so one follows the other from the migration on.
+/// Opens a database and locks the log: both databases share it, so their tests run one after the other.
 async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let turn = TURN.lock().await;
@@ -56,8 +56,8 @@ async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
     (db, turn)
 }
 
-/// Calls every function of the store that a product's call can lead to. A new one belongs in here.
-async fn everything(db: &Db, one: &World) {
+/// Calls every function of the store that a request can reach. New functions must be added here.
+async fn call_all(db: &Db, one: &World) {
     let org = &one.organization;
     let mut tx = db.begin().await.unwrap();
     organization::find(&mut tx, org).await.unwrap();
@@ -151,17 +151,17 @@ async fn everything(db: &Db, one: &World) {
     job_lease::acquire(&mut tx, ("packing", "a"), NOW, NOW).await.unwrap();
     job_lease::release(&mut tx, "packing", "a").await.unwrap();
     write(&mut tx, one).await;
-    take_over(&mut tx, one).await;
-    look_back(&mut tx, one).await;
+    join_progress(&mut tx, one).await;
+    read_logs(&mut tx, one).await;
     sign_in(&mut tx, one).await;
     console_sign_in(&mut tx, one).await;
     authorize(&mut tx, one).await;
-    help(&mut tx, one).await;
-    send(&mut tx, one).await;
+    use_tickets(&mut tx, one).await;
+    use_webhooks(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
-    // Of another organisation, because this one has a crowd that it would take long to delete.
+    // Of another organisation, because deleting the many rows of this one would take long.
     let (two, org) = (World::new(2), &World::new(2).organization);
     end_user::delete(&mut tx, org, &two.end_user).await.unwrap();
     api_key::delete(&mut tx, org, &two.key).await.unwrap();
@@ -173,7 +173,7 @@ async fn everything(db: &Db, one: &World) {
     tx.commit().await.unwrap();
 }
 
-/// What authors look for.
+/// Lists of walkthroughs.
 async fn list(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
     for sort in WalkthroughSort::ALL {
@@ -201,7 +201,7 @@ async fn list(tx: &mut Tx, one: &World) {
     attempt_counts::for_each_group(tx, org, id, |_, _, _| {}).await.unwrap();
 }
 
-/// What authors do to a walkthrough.
+/// Operations on drafts and versions.
 async fn write(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
     assert!(walkthrough::lock_names(tx, org).await.unwrap());
@@ -211,7 +211,7 @@ async fn write(tx: &mut Tx, one: &World) {
     walkthrough::find_by_title(tx, org, "a title").await.unwrap();
     list(tx, one).await;
     revise(tx, one).await;
-    throw_away(tx, one).await;
+    use_trash(tx, one).await;
     walkthrough::count(tx, org).await.unwrap();
     walkthrough::list_slugs_with_prefix(tx, org, "a").await.unwrap();
     walkthrough::update(tx, &head, "a title").await.unwrap();
@@ -256,7 +256,7 @@ async fn write(tx: &mut Tx, one: &World) {
 }
 
 /// The trash.
-async fn throw_away(tx: &mut Tx, one: &World) {
+async fn use_trash(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
     let head = walkthrough::find(tx, org, id).await.unwrap().unwrap();
     assert!(trash::insert(tx, org, id, (NOW, "operator")).await.unwrap());
@@ -272,7 +272,7 @@ async fn revise(tx: &mut Tx, one: &World) {
     let id = StepId::from_store("ws_revised".to_owned());
     let step = Step { id: id.clone(), ordinal: 2_000, key: None, next_step_id: None, content: StepContent::default() };
     step_revision::insert_baseline(tx, scope, NOW, [&id]).await.unwrap();
-    let new = NewRevision { act: RevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
+    let new = NewRevision { operation: RevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
     step_revision::append(tx, scope, new, [(&step, None)]).await.unwrap();
     step_revision::replace(tx, scope, 1, new, &step).await.unwrap();
     step_revision::trim(tx, scope, (10, 10), [&id]).await.unwrap();
@@ -300,16 +300,19 @@ async fn no_statement_reads_a_whole_table((db, _turn): (Db, MutexGuard<'static, 
     }
     let one = World::new(1);
     one.seed_played(&db).await;
-    crowd(&db, &one).await;
-    heard().lock().unwrap().clear();
-    everything(&db, &one).await;
-    let statements = std::mem::take(&mut *heard().lock().unwrap());
+    insert_many_rows(&db, &one).await;
+    statements_log().lock().unwrap().clear();
+    call_all(&db, &one).await;
+    let statements = std::mem::take(&mut *statements_log().lock().unwrap());
     let statements: Vec<_> = statements
         .into_iter()
         .filter(|sql| ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|word| sql.starts_with(word)))
         .collect();
     for table in ["progress", "walkthrough_events", "tool_calls", "server_aliases", "assignments", "audit_events"] {
-        assert!(statements.iter().any(|sql| sql.contains(table)), "the log tells of {table}: {statements:#?}");
+        assert!(
+            statements.iter().any(|sql| sql.contains(table)),
+            "the log contains no statement for {table}: {statements:#?}"
+        );
     }
     let mut problems = Vec::new();
     for sql in &statements {

@@ -10,7 +10,7 @@ use waypost_store::writer::{Decision, ProgressCall, Writer};
 use crate::console::delivery;
 use crate::world::{NOW, World};
 
-/// A step, and a new attempt: what the writer says to the database.
+/// Runs the writer's statements for an advance and for a new attempt.
 pub(crate) async fn play(db: &Db, one: &World) {
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
     for select in [false, true] {

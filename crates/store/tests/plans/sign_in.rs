@@ -1,4 +1,4 @@
-//! The statements of sign-ins, grants and joins.
+//! The statements of sign-ins, OAuth grants and joins.
 
 use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
@@ -21,7 +21,7 @@ use waypost_store::{
 
 use crate::world::{NOW, World};
 
-/// What signs an end user in.
+/// Sign-in of end users.
 pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     let (org, user) = (&one.organization, &one.end_user);
     let found = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
@@ -71,7 +71,7 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     logo::delete(tx, org).await.unwrap();
 }
 
-/// What a client gets for a user who signed in.
+/// Authorization of OAuth clients.
 pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
     let id = AuthorizationRequestId::from_store("arq_1".to_owned());
@@ -138,8 +138,8 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     oauth_client::delete_idle(tx, NOW, 10).await.unwrap();
 }
 
-/// What is noted of a user, a join, and its undoing.
-pub(crate) async fn take_over(tx: &mut Tx, one: &World) {
+/// Joins and undoing them.
+pub(crate) async fn join_progress(tx: &mut Tx, one: &World) {
     let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
     session::is_joined(tx, org, "handle-1").await.unwrap();
     session::set_joined(tx, org, (&one.server, user), Some(NOW)).await.unwrap();
