@@ -164,7 +164,7 @@ async fn walkthroughs_are_assigned_ordered_disabled_and_removed(app: App) {
     let member = ConsoleBrowser::member(&org, "m@a.example", Role::Member).await;
     let page = member.get_page(&format!("{base}/walkthroughs")).await;
     page.assert_contains("First")
-        .assert_contains("offered")
+        .assert_contains("available")
         .assert_contains(third.id.as_str())
         .assert_lacks("<script>alert");
     let assignments_page = format!("{base}/walkthroughs");
