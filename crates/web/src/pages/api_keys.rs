@@ -87,12 +87,12 @@ struct ApiKeyForm {
 
 impl ApiKeyForm {
     fn scope(&self) -> Result<Role, Error> {
-        self.scope.parse().map_err(|why| Error::invalid("scope", format!("Invalid role: {why}.")))
+        self.scope.parse().map_err(|reason| Error::invalid("scope", format!("Invalid role: {reason}.")))
     }
 }
 
 impl ApiKeysPage {
-    async fn read(web: &Web, member: &Member) -> Result<Self, PageError> {
+    async fn load(web: &Web, member: &Member) -> Result<Self, PageError> {
         let Member { cx, organization_id, org, layout } = member;
         let keys = api_keys::list(cx, web.ops(), organization_id).await;
         let keys = keys.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
@@ -112,7 +112,7 @@ impl ApiKeysPage {
 }
 
 async fn list(State(web): State<Web>, member: Member) -> PageResult {
-    Ok(view::page(&ApiKeysPage::read(&web, &member).await?))
+    Ok(view::page(&ApiKeysPage::load(&web, &member).await?))
 }
 
 async fn create(State(web): State<Web>, member: Member, Form(fields): Form<ApiKeyForm>) -> PageResult {
@@ -126,12 +126,12 @@ async fn create(State(web): State<Web>, member: Member, Form(fields): Form<ApiKe
     match created {
         Ok((key, secret)) => {
             // Rendered without a redirect because the secret is only available in this response.
-            let page = ApiKeysPage::read(&web, &member).await?;
+            let page = ApiKeysPage::load(&web, &member).await?;
             Ok(view::page(&ApiKeysPage { created: Some(CreatedKey { name: key.name, secret }), ..page }))
         }
         Err(error) => {
             let (status, form_error) = self::form_error(&member, error)?;
-            let page = ApiKeysPage::read(&web, &member).await?;
+            let page = ApiKeysPage::load(&web, &member).await?;
             let ApiKeyForm { name: entered_name, scope, expires_on } = fields;
             Ok(view::html(status, &ApiKeysPage { form_error, entered_name, scope, expires_on, ..page }))
         }

@@ -21,7 +21,7 @@ use crate::{Web, cookies};
 
 /// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/code", Access::Public, show).post("/code", Access::Public, post)
+    Routes::new().get("/code", Access::Public, show).post("/code", Access::Public, submit)
 }
 
 /// Sends a code and returns the redirect to the page for entering it. The code is valid in this browser only.
@@ -35,8 +35,8 @@ pub(super) async fn send(
 ) -> Result<Response> {
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
-    let asked = UserCodeRequest { email, purpose, password, cookie: &cookie };
-    let id = sign_in_mail::send_code(web, info, asked, &Device::from_request(headers, info)).await?;
+    let request = UserCodeRequest { email, purpose, password, cookie: &cookie };
+    let id = sign_in_mail::send_code(web, info, request, &Device::from_request(headers, info)).await?;
     let next = view::local_path(next);
     let query =
         form_urlencoded::Serializer::new(String::new()).append_pair("sent", &id).append_pair("next", next).finish();
@@ -82,7 +82,7 @@ async fn show(
     render(&web, &info, &headers, (&fields, FormError::default(), StatusCode::OK)).await
 }
 
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,

@@ -218,9 +218,9 @@ struct TimelineItem {
 }
 
 impl From<TimelineEntry> for TimelineItem {
-    fn from(moment: TimelineEntry) -> Self {
-        let at = moment.at().rfc3339();
-        match moment {
+    fn from(entry: TimelineEntry) -> Self {
+        let at = entry.at().rfc3339();
+        match entry {
             TimelineEntry::Session(it) => {
                 let client = it.client_name.unwrap_or_else(|| "an unknown client".to_owned());
                 let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
@@ -259,7 +259,7 @@ struct EndUserPage {
     name: String,
     end_user: EndUser,
     extent: EndUserDataCounts,
-    standings: Vec<EndUserAttempt>,
+    progress: Vec<EndUserAttempt>,
     items: Vec<TimelineItem>,
     timeline: TimelineQuery,
     older: Option<String>,
@@ -294,17 +294,17 @@ async fn render_end_user(
     let before = if timeline.before.is_empty() { Ok(None) } else { parse_cursor(&timeline.before).map(Some) };
     let page = (before.map_err(page_error)?, ROWS + 1);
     let of = (organization_id, &id);
-    let mut moments = end_users::get_timeline(cx, web.ops(), of, timeline.kinds(), page).await.map_err(page_error)?;
-    let more = moments.len() > ROWS as usize;
-    moments.truncate(ROWS as usize);
+    let mut entries = end_users::get_timeline(cx, web.ops(), of, timeline.kinds(), page).await.map_err(page_error)?;
+    let more = entries.len() > ROWS as usize;
+    entries.truncate(ROWS as usize);
     let older =
-        moments.last().filter(|_| more).map(|last| timeline.query(&timeline.show, &cursor(last.at(), last.id())));
+        entries.last().filter(|_| more).map(|last| timeline.query(&timeline.show, &cursor(last.at(), last.id())));
     let page = EndUserPage {
         layout: layout.clone().with_section("end-users"),
         name: display_name(&end_user),
         extent: end_users::get_extent(cx, web.ops(), organization_id, &id).await.map_err(page_error)?,
-        standings: end_users::list_progress(cx, web.ops(), organization_id, &id).await.map_err(page_error)?,
-        items: moments.into_iter().map(TimelineItem::from).collect(),
+        progress: end_users::list_progress(cx, web.ops(), organization_id, &id).await.map_err(page_error)?,
+        items: entries.into_iter().map(TimelineItem::from).collect(),
         older,
         erase_path: org.path(&format!("end-users/{id}/erase")),
         is_admin: org.role.covers(Role::Admin),

@@ -22,7 +22,7 @@ use crate::{Web, cookies};
 
 /// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/invite", Access::Public, show).post("/invite", Access::Public, post)
+    Routes::new().get("/invite", Access::Public, show).post("/invite", Access::Public, submit)
 }
 
 /// The available action for the viewer of an invitation.
@@ -74,16 +74,16 @@ async fn show(
     OptionalUser(user): OptionalUser,
     Query(fields): Query<InvitationForm>,
 ) -> PageResult {
-    let invited = match web.accounts().get_invitation(&sign_in::visitor_context(&web, &info), &fields.token).await {
-        Ok(invited) => invited,
+    let details = match web.accounts().get_invitation(&sign_in::visitor_context(&web, &info), &fields.token).await {
+        Ok(details) => details,
         Err(error) => return render_invalid_invitation(error),
     };
-    let mut page = build_page(&web, &invited, user.as_ref(), &fields);
+    let mut page = build_page(&web, &details, user.as_ref(), &fields);
     page.layout.flash = cookies::flash(&headers);
     Ok(view::page(&page))
 }
 
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
@@ -94,15 +94,15 @@ async fn post(
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
-    let invited = match web.accounts().get_invitation(&sign_in::visitor_context(&web, &info), &fields.token).await {
-        Ok(invited) => invited,
+    let details = match web.accounts().get_invitation(&sign_in::visitor_context(&web, &info), &fields.token).await {
+        Ok(details) => details,
         Err(error) => return render_invalid_invitation(error),
     };
     let (status, form_error) = match error.code {
         Code::Forbidden => (StatusCode::FORBIDDEN, FormError { message: error.message, ..FormError::default() }),
         _ => FormError::from_error(error)?,
     };
-    let page = build_page(&web, &invited, user.as_ref(), &fields);
+    let page = build_page(&web, &details, user.as_ref(), &fields);
     Ok(view::html_with_retry_after(status, form_error.retry_after, &InvitationPage { form_error, ..page }))
 }
 
@@ -114,15 +114,15 @@ async fn accept(
 ) -> Result<Response> {
     sign_in::check_limit(web, LimitKind::SignIn, info)?;
     let welcome = |name: &str| format!("Welcome to {name}.");
-    let invited = web.accounts().get_invitation(&sign_in::visitor_context(web, info), &fields.token).await?;
-    if let Some(user) = user.filter(|user| !needs_new_account(user, &invited)) {
+    let details = web.accounts().get_invitation(&sign_in::visitor_context(web, info), &fields.token).await?;
+    if let Some(user) = user.filter(|user| !needs_new_account(user, &details)) {
         let organization = web.accounts().accept_invitation(&user.cx, &fields.token).await?;
         return Ok(view::redirect_with_flash(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
     }
     let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
-    let details = AccountDetails { name: &fields.name, password: &fields.password };
+    let account = AccountDetails { name: &fields.name, password: &fields.password };
     let (session, organization) =
-        web.accounts().accept_and_sign_up(&cx, &fields.token, details, device.browser()).await?;
+        web.accounts().accept_and_sign_up(&cx, &fields.token, account, device.browser()).await?;
     let mut response = sign_in::start_session(web, headers, &session, &format!("/o/{}", organization.slug)).await;
     cookies::set_flash(response.headers_mut(), &welcome(&organization.name));
     Ok(response)
@@ -130,13 +130,13 @@ async fn accept(
 
 fn build_page<'a>(
     web: &Web,
-    invited: &'a InvitationDetails,
+    details: &'a InvitationDetails,
     user: Option<&'a CurrentUser>,
     fields: &'a InvitationForm,
 ) -> InvitationPage<'a> {
-    let invitation = &invited.invitation;
+    let invitation = &details.invitation;
     let own_email = user.and_then(|user| user.layout.viewer.as_ref()).map_or("", |viewer| viewer.email.as_str());
-    let action = match user.filter(|user| !needs_new_account(user, invited)) {
+    let action = match user.filter(|user| !needs_new_account(user, details)) {
         Some(_) if email::key(own_email) == invitation.email_key => InvitationAction::Accept,
         Some(_) => InvitationAction::SignOut,
         None if web.accounts().sign_up() == SignUpPolicy::Closed => InvitationAction::SignIn,
@@ -153,7 +153,7 @@ fn build_page<'a>(
         organization: &invitation.organization.name,
         role: invitation.role.as_str(),
         email: &invitation.email,
-        invited_by: invited.invited_by.as_deref(),
+        invited_by: details.invited_by.as_deref(),
         expires_at: invitation.expires_at.rfc3339(),
         own_email,
         full_name: &fields.name,
@@ -164,8 +164,8 @@ fn build_page<'a>(
 
 /// Whether a signed-in user needs a new account to accept this invitation. Their account has the invited email, but the email
 /// is not verified, so the account is valid for other organisations only.
-fn needs_new_account(user: &CurrentUser, invited: &InvitationDetails) -> bool {
-    !user.is_verified && user.email_key() == invited.invitation.email_key
+fn needs_new_account(user: &CurrentUser, details: &InvitationDetails) -> bool {
+    !user.is_verified && user.email_key() == details.invitation.email_key
 }
 
 fn render_invalid_invitation(error: Error) -> PageResult {

@@ -102,7 +102,7 @@ struct JoinsPage {
 }
 
 impl JoinsPage {
-    async fn read(web: &Web, member: &Member, before: Option<&JoinId>) -> Result<Self, PageError> {
+    async fn load(web: &Web, member: &Member, before: Option<&JoinId>) -> Result<Self, PageError> {
         let Member { cx, organization_id, org, layout } = member;
         let layout = layout.clone().with_section("end-users");
         let page_error = |error| PageError::from(error).with_layout(layout.clone());
@@ -124,7 +124,7 @@ impl JoinsPage {
 async fn list(State(web): State<Web>, member: Member, Query(paging): Query<PageQuery>) -> PageResult {
     let before = (!paging.before.is_empty()).then(|| paging.before.parse::<JoinId>()).transpose();
     let before = before.map_err(|_| PageError::from(Error::not_found("page")).with_layout(member.layout.clone()))?;
-    Ok(view::page(&JoinsPage::read(&web, &member, before.as_ref()).await?))
+    Ok(view::page(&JoinsPage::load(&web, &member, before.as_ref()).await?))
 }
 
 async fn create(
@@ -133,7 +133,7 @@ async fn create(
     info: RequestInfo,
     Form(fields): Form<ClaimLinkForm>,
 ) -> PageResult {
-    let page = JoinsPage::read(&web, &member, None).await?;
+    let page = JoinsPage::load(&web, &member, None).await?;
     match create_link(&web, &member, &info, &fields).await {
         // Rendered without a redirect because the link is only available in this response.
         Ok(created) => Ok(view::html(StatusCode::OK, &JoinsPage { created: Some(created), ..page })),

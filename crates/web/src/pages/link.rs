@@ -19,7 +19,7 @@ use crate::request_info::RequestInfo;
 
 /// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/link", Access::Public, show).post("/link", Access::Public, post)
+    Routes::new().get("/link", Access::Public, show).post("/link", Access::Public, submit)
 }
 
 #[derive(Template)]
@@ -46,7 +46,7 @@ async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<Li
     render(&web, &info, (&fields.token, None), (FormError::default(), StatusCode::OK)).await
 }
 
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,

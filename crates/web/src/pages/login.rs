@@ -27,7 +27,7 @@ use crate::{Web, cookies};
 pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/login", Access::Public, show)
-        .post("/login", Access::Public, post)
+        .post("/login", Access::Public, submit)
         .post("/login/code", Access::Public, send_code)
         .post("/logout", Access::Public, logout)
 }
@@ -90,7 +90,7 @@ struct LoginForm {
 }
 
 /// Signs in with email and password.
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
@@ -120,8 +120,8 @@ async fn send_code(
     if web.mail.is_none() {
         return Ok(reset::mail_unavailable());
     }
-    let asked = (CodePurpose::SignIn, fields.email.as_str(), None);
-    match code::send((&web, &info, &headers), asked, &fields.next).await {
+    let request = (CodePurpose::SignIn, fields.email.as_str(), None);
+    match code::send((&web, &info, &headers), request, &fields.next).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error)?;

@@ -100,7 +100,7 @@ struct MemberForm {
 }
 
 impl MembersPage {
-    async fn read(web: &Web, member: &Member, before: &str) -> Result<Self, PageError> {
+    async fn load(web: &Web, member: &Member, before: &str) -> Result<Self, PageError> {
         let Member { cx, organization_id, org, layout } = member;
         let page_error = |error| PageError::from(error).with_layout(layout.clone());
         let members = users::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
@@ -140,10 +140,10 @@ impl MembersPage {
     }
 
     /// Loads the page with a form error.
-    async fn refused(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
+    async fn with_error(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
         let (status, form_error) =
             FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
-        Ok((status, Self { form_error, ..Self::read(web, member, "").await? }))
+        Ok((status, Self { form_error, ..Self::load(web, member, "").await? }))
     }
 }
 
@@ -172,7 +172,7 @@ fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role
 }
 
 async fn list(State(web): State<Web>, member: Member, Query(fields): Query<MemberForm>) -> PageResult {
-    Ok(view::page(&MembersPage::read(&web, &member, &fields.before).await?))
+    Ok(view::page(&MembersPage::load(&web, &member, &fields.before).await?))
 }
 
 async fn set_role(
@@ -184,7 +184,7 @@ async fn set_role(
     let changed = match (id.parse::<UserId>(), fields.role.parse::<Role>()) {
         (Ok(user), Ok(role)) => users::update(&member.cx, web.ops(), &member.organization_id, &user, role).await,
         (Err(_), _) => Err(Error::not_found("member")),
-        (_, Err(why)) => Err(Error::invalid("", format!("Invalid role: {why}."))),
+        (_, Err(reason)) => Err(Error::invalid("", format!("Invalid role: {reason}."))),
     };
     match changed {
         Ok(changed) => {
@@ -211,7 +211,7 @@ async fn remove(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
 
 /// Renders the page with the error above the lists.
 async fn render_error(web: &Web, member: &Member, error: Error) -> PageResult {
-    let (status, page) = MembersPage::refused(web, member, error).await?;
+    let (status, page) = MembersPage::with_error(web, member, error).await?;
     Ok(view::html(status, &page))
 }
 
@@ -226,12 +226,12 @@ async fn invite(
             let invitee = (fields.email.as_str(), role);
             invite::create(&web, (&member.cx, &info), &member.organization_id, invitee).await
         }
-        Err(why) => Err(Error::invalid("role", format!("Invalid role: {why}."))),
+        Err(reason) => Err(Error::invalid("role", format!("Invalid role: {reason}."))),
     };
     match sent {
         Ok(sent) => render_link(&web, &member, sent).await,
         Err(error) => {
-            let (status, page) = MembersPage::refused(&web, &member, error).await?;
+            let (status, page) = MembersPage::with_error(&web, &member, error).await?;
             Ok(view::html(status, &MembersPage { email: fields.email, role: fields.role, ..page }))
         }
     }
@@ -255,7 +255,7 @@ async fn resend(
 
 /// Renders the page with the invitation link. A redirect would leave the link in browser histories and logs.
 async fn render_link(web: &Web, member: &Member, sent: SentInvitation) -> Result<Response, PageError> {
-    let page = MembersPage::read(web, member, "").await?;
+    let page = MembersPage::load(web, member, "").await?;
     Ok(view::page(&MembersPage { sent: Some(sent), ..page }))
 }
 

@@ -78,7 +78,7 @@ impl OauthConfigForm {
             None => None,
             Some(text) => Some(
                 text.parse::<TokenAuthMethod>()
-                    .map_err(|why| Error::invalid("token_auth_method", format!("`token_auth_method`: {why}.")))?,
+                    .map_err(|reason| Error::invalid("token_auth_method", format!("`token_auth_method`: {reason}.")))?,
             ),
         };
         // If there is an issuer, its metadata defines the endpoints.
@@ -397,8 +397,8 @@ async fn delete(
     let deleted = oauth_configs::delete(&member.cx, web.ops(), &member.organization_id, &config.id).await;
     match deleted {
         Ok(()) => {
-            let said = format!("Provider “{}” deleted.", config.name);
-            Ok(view::redirect_with_flash(&member.org.path("oauth-configs"), &said))
+            let message = format!("Provider “{}” deleted.", config.name);
+            Ok(view::redirect_with_flash(&member.org.path("oauth-configs"), &message))
         }
         Err(error) => {
             let refused =

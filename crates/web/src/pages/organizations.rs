@@ -176,7 +176,7 @@ struct OrganizationSettingsPage {
 }
 
 impl OrganizationSettingsPage {
-    async fn read(web: &Web, member: &Member) -> Result<Self, PageError> {
+    async fn load(web: &Web, member: &Member) -> Result<Self, PageError> {
         let Member { cx, organization_id, org, layout } = member;
         let page_error = |error| PageError::from(error).with_layout(layout.clone());
         let deletion_summary = if org.is_owner() {
@@ -195,14 +195,14 @@ impl OrganizationSettingsPage {
         })
     }
 
-    async fn refused(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
+    async fn with_error(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
         let error = match error.code {
             Code::Conflict if !error.details.contains_key("field") => error.with("field", "slug"),
             _ => error,
         };
         let (status, form_error) =
             FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
-        Ok((status, Self { form_error, ..Self::read(web, member).await? }))
+        Ok((status, Self { form_error, ..Self::load(web, member).await? }))
     }
 }
 
@@ -219,7 +219,7 @@ fn deletion_summary(contents: &OrganizationContents) -> Vec<String> {
 }
 
 async fn settings(State(web): State<Web>, member: Member) -> PageResult {
-    Ok(view::page(&OrganizationSettingsPage::read(&web, &member).await?))
+    Ok(view::page(&OrganizationSettingsPage::load(&web, &member).await?))
 }
 
 async fn update(State(web): State<Web>, member: Member, Form(fields): Form<OrganizationForm>) -> PageResult {
@@ -228,7 +228,7 @@ async fn update(State(web): State<Web>, member: Member, Form(fields): Form<Organ
     match organizations::update(&member.cx, web.ops(), &member.organization_id, &changes).await {
         Ok(organization) => Ok(view::redirect_with_flash(&format!("/o/{}/settings", organization.slug), "Saved.")),
         Err(error) => {
-            let (status, page) = OrganizationSettingsPage::refused(&web, &member, error).await?;
+            let (status, page) = OrganizationSettingsPage::with_error(&web, &member, error).await?;
             Ok(view::html(status, &OrganizationSettingsPage { entered_name: fields.name, slug, ..page }))
         }
     }
@@ -242,7 +242,7 @@ async fn set_logo(State(web): State<Web>, member: Member, request: Request) -> P
     match set {
         Ok(()) => Ok(view::redirect_with_flash(&member.org.path("settings"), "Logo saved.")),
         Err(error) => {
-            let (status, page) = OrganizationSettingsPage::refused(&web, &member, error).await?;
+            let (status, page) = OrganizationSettingsPage::with_error(&web, &member, error).await?;
             Ok(view::html(status, &page))
         }
     }
@@ -250,15 +250,15 @@ async fn set_logo(State(web): State<Web>, member: Member, request: Request) -> P
 
 /// Reads the uploaded file. The file name is ignored.
 async fn read_logo(request: Request, web: &Web) -> Result<Vec<u8>, Error> {
-    let refused = || Error::invalid("logo", "Select a PNG, JPEG, GIF or WebP file of at most 1 MB.");
-    let mut form = Multipart::from_request(request, web).await.map_err(|_| refused())?;
-    while let Some(field) = form.next_field().await.map_err(|_| refused())? {
+    let invalid_logo = || Error::invalid("logo", "Select a PNG, JPEG, GIF or WebP file of at most 1 MB.");
+    let mut form = Multipart::from_request(request, web).await.map_err(|_| invalid_logo())?;
+    while let Some(field) = form.next_field().await.map_err(|_| invalid_logo())? {
         if field.name() == Some("logo") {
-            let bytes = field.bytes().await.map_err(|_| refused())?;
-            return if bytes.is_empty() { Err(refused()) } else { Ok(bytes.to_vec()) };
+            let bytes = field.bytes().await.map_err(|_| invalid_logo())?;
+            return if bytes.is_empty() { Err(invalid_logo()) } else { Ok(bytes.to_vec()) };
         }
     }
-    Err(refused())
+    Err(invalid_logo())
 }
 
 async fn remove_logo(State(web): State<Web>, member: Member) -> PageResult {
@@ -270,7 +270,7 @@ async fn delete(State(web): State<Web>, member: Member, Form(fields): Form<Organ
     let slug = &member.org.organization.slug;
     if fields.confirm != *slug {
         let error = Error::invalid("", format!("Type {slug} to confirm. Nothing was deleted."));
-        let (status, page) = OrganizationSettingsPage::refused(&web, &member, error).await?;
+        let (status, page) = OrganizationSettingsPage::with_error(&web, &member, error).await?;
         return Ok(view::html(status, &page));
     }
     organizations::delete(&member.cx, web.ops(), &member.organization_id).await?;

@@ -111,8 +111,9 @@ async fn finish(
         let message = format!("{} did not sign you in. Nothing was changed.", provider.name);
         return Err(Error::new(Code::Forbidden, message));
     }
-    let asked = (redirect_uri(web, provider), cx.now());
-    let identity = provider.fetch_identity(&web.provider_context, (&login, &query.code), (&asked.0, asked.1)).await?;
+    let redirect_uri = redirect_uri(web, provider);
+    let identity =
+        provider.fetch_identity(&web.provider_context, (&login, &query.code), (&redirect_uri, cx.now())).await?;
     let session = web.accounts().sign_in_with_provider(&cx, &identity, device.browser()).await?;
     Ok(sign_in::start_session(web, headers, &session, &login.next).await)
 }

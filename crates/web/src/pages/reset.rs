@@ -18,7 +18,7 @@ use crate::request_info::RequestInfo;
 
 /// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/forgot", Access::Public, show).post("/forgot", Access::Public, post)
+    Routes::new().get("/forgot", Access::Public, show).post("/forgot", Access::Public, submit)
 }
 
 #[derive(Template)]
@@ -42,7 +42,7 @@ async fn show(State(web): State<Web>) -> Response {
     view::page(&ForgotPage { layout: Layout::empty(), form_error: FormError::default(), email: "" })
 }
 
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,

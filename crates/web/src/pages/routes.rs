@@ -106,18 +106,18 @@ async fn guard<H: Handler<T, Web>, T: 'static>(
     request: Request,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    let refused = match access {
+    let rejection = match access {
         Access::Public => None,
         Access::User => CurrentUser::from_request_parts(&mut parts, &web).await.err(),
-        Access::Member(act) => match Member::from_request_parts(&mut parts, &web).await {
+        Access::Member(operation) => match Member::from_request_parts(&mut parts, &web).await {
             Ok(member) => {
-                let allowed = authorize(&member.cx.caller, act, &member.organization_id);
+                let allowed = authorize(&member.cx.caller, operation, &member.organization_id);
                 allowed.err().map(|error| PageError::from(error).with_layout(member.layout).into_response())
             }
-            Err(refused) => Some(refused),
+            Err(rejection) => Some(rejection),
         },
     };
-    match refused {
+    match rejection {
         Some(response) => response,
         None => handler.call(Request::from_parts(parts, body), web).await,
     }

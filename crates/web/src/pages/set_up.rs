@@ -19,7 +19,7 @@ use crate::request_info::RequestInfo;
 
 /// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/setup", Access::Public, show).post("/setup", Access::Public, post)
+    Routes::new().get("/setup", Access::Public, show).post("/setup", Access::Public, submit)
 }
 
 #[derive(Template)]
@@ -56,7 +56,7 @@ async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<Se
     }
 }
 
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,

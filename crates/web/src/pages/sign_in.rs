@@ -76,8 +76,8 @@ impl Device {
 
 /// Sets the cookies of the new session and ends the previous session, so that a planted session cookie is worthless.
 pub(super) async fn start_session(web: &Web, headers: &HeaderMap, session: &NewUserSession, next: &str) -> Response {
-    if let Some(before) = cookies::read(headers, cookies::SESSION)
-        && let Err(error) = user_sessions::delete_by_token(web.ops(), &before).await
+    if let Some(previous_token) = cookies::read(headers, cookies::SESSION)
+        && let Err(error) = user_sessions::delete_by_token(web.ops(), &previous_token).await
     {
         tracing::warn!(%error, "failed to end the previous session");
     }

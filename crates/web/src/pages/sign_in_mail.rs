@@ -20,36 +20,36 @@ use crate::request_info::RequestInfo;
 pub(super) async fn send_code(
     web: &Web,
     info: &RequestInfo,
-    asked: UserCodeRequest<'_>,
+    request: UserCodeRequest<'_>,
     device: &Device,
 ) -> Result<String> {
     let Some(outbox) = &web.mail else {
         return Err(Error::new(Code::Unavailable, "This installation cannot send email, so codes are not available."));
     };
-    sign_in::check_limit_for_email(web, (LimitKind::Mail, info), asked.email, device)?;
-    let made = web.accounts().create_code(&sign_in::visitor_context(web, info), asked, device.browser()).await?;
-    let mail = mail(&made, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
+    sign_in::check_limit_for_email(web, (LimitKind::Mail, info), request.email, device)?;
+    let issued = web.accounts().create_code(&sign_in::visitor_context(web, info), request, device.browser()).await?;
+    let mail = mail(&issued, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
     // A sign-up belongs to no organisation, even if the email has an account.
-    let organization = made.organization_id.as_ref().filter(|_| made.purpose != CodePurpose::SignUp);
+    let organization = issued.organization_id.as_ref().filter(|_| issued.purpose != CodePurpose::SignUp);
     let share = organization.map_or("", OrganizationId::as_str);
     if let Err(error) = outbox.enqueue(EmailKind::SignIn, share, mail) {
-        if made.purpose != CodePurpose::SignUp && organization.is_none() {
+        if issued.purpose != CodePurpose::SignUp && organization.is_none() {
             // Emails without an account share one queue. If it is full, the page does not show an error, because it would show none
             // for an email with an account.
             tracing::warn!(request_id = info.request_id, "dropped an email to a recipient without an account");
-            return Ok(made.id.to_string());
+            return Ok(issued.id.to_string());
         }
         tracing::error!(request_id = info.request_id, %error, "failed to send a code");
         let message = "Email cannot be sent at the moment. Try again in a few minutes.";
         return Err(Error::new(Code::Unavailable, message).caused_by(error));
     }
-    Ok(made.id.to_string())
+    Ok(issued.id.to_string())
 }
 
 /// Returns the email with a code. It starts with the code so that notifications show it. An email without
 /// an account gets a notice instead of a code.
-fn mail(made: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUpPolicy) -> EmailMessage {
-    let IssuedUserCode { code, email, has_user, purpose, .. } = made;
+fn mail(issued: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUpPolicy) -> EmailMessage {
+    let IssuedUserCode { code, email, has_user, purpose, .. } = issued;
     let what = match (purpose, has_user) {
         (CodePurpose::SignIn, true) => format!("is your code to sign in to Waypost at {host}."),
         (CodePurpose::Reset, true) => format!("is your code to set a new password for Waypost at {host}."),
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn an_email_without_an_account_gets_no_sign_in_code() {
-        let made = |purpose, has_user| IssuedUserCode {
+        let issued = |purpose, has_user| IssuedUserCode {
             id: UserCodeId::from_store("uco_1".to_owned()),
             code: "12345678".to_owned(),
             email: "a@b.de".to_owned(),
@@ -100,7 +100,7 @@ mod tests {
             organization_id: None,
         };
         let text = |purpose, has_user, sign_up| {
-            let mail = mail(&made(purpose, has_user), "way.example", "https://way.example", sign_up);
+            let mail = mail(&issued(purpose, has_user), "way.example", "https://way.example", sign_up);
             (mail.subject.contains("12345678") && mail.text.starts_with("12345678"), mail.text)
         };
         for purpose in [CodePurpose::SignIn, CodePurpose::Reset] {

@@ -21,7 +21,7 @@ use crate::request_info::RequestInfo;
 
 /// Returns the routes of this page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/sign-up", Access::Public, show).post("/sign-up", Access::Public, post)
+    Routes::new().get("/sign-up", Access::Public, show).post("/sign-up", Access::Public, submit)
 }
 
 #[derive(Template)]
@@ -41,20 +41,20 @@ struct SignUpForm {
 }
 
 async fn show(State(web): State<Web>) -> Response {
-    if let Some(refused) = sign_up_refusal(&web) {
-        return refused;
+    if let Some(refusal) = sign_up_refusal(&web) {
+        return refusal;
     }
     view::page(&SignUpPage { layout: Layout::empty(), form_error: FormError::default(), email: "" })
 }
 
-async fn post(
+async fn submit(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
     Form(fields): Form<SignUpForm>,
 ) -> PageResult {
-    if let Some(refused) = sign_up_refusal(&web) {
-        return Ok(refused);
+    if let Some(refusal) = sign_up_refusal(&web) {
+        return Ok(refusal);
     }
     match send_code(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
@@ -71,14 +71,14 @@ async fn post(
 
 async fn send_code(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &SignUpForm) -> Result<Response> {
     sign_in::check_limit(web, LimitKind::SignUp, info)?;
-    let asked = (CodePurpose::SignUp, fields.email.as_str(), Some(fields.password.as_str()));
-    code::send((web, info, headers), asked, "/").await
+    let request = (CodePurpose::SignUp, fields.email.as_str(), Some(fields.password.as_str()));
+    code::send((web, info, headers), request, "/").await
 }
 
 fn sign_up_refusal(web: &Web) -> Option<Response> {
     if let Err(error) = web.accounts().check_sign_up_open() {
-        let words = ("Sign-up is not available", error.message);
-        return Some(sign_in::notice(StatusCode::FORBIDDEN, words, ("/login", "Sign in")));
+        let text = ("Sign-up is not available", error.message);
+        return Some(sign_in::notice(StatusCode::FORBIDDEN, text, ("/login", "Sign in")));
     }
     web.mail.is_none().then(mail_unavailable)
 }

@@ -69,10 +69,10 @@ pub fn redirect_with_flash(location: &str, message: &str) -> Response {
 
 /// Clears the message of [`redirect_with_flash`] after a page has shown it.
 pub async fn clear_flash(request: Request, next: Next) -> Response {
-    let said = request.method() == Method::GET && cookies::read(request.headers(), cookies::FLASH).is_some();
-    let part = request.headers().contains_key("hx-request");
+    let has_flash = request.method() == Method::GET && cookies::read(request.headers(), cookies::FLASH).is_some();
+    let is_fragment = request.headers().contains_key("hx-request");
     let mut response = next.run(request).await;
-    if said && !part && !response.status().is_redirection() {
+    if has_flash && !is_fragment && !response.status().is_redirection() {
         cookies::clear(response.headers_mut(), cookies::FLASH);
     }
     response
@@ -81,12 +81,12 @@ pub async fn clear_flash(request: Request, next: Next) -> Response {
 /// Returns `next` if it is a path of this site, else `/`. Prevents redirects to other sites.
 #[must_use]
 pub fn local_path(next: &str) -> &str {
-    let own = next.starts_with('/')
+    let is_local = next.starts_with('/')
         && !next.starts_with("//")
         && !next.contains(['\\', '\r', '\n', '\t'])
         && next.is_ascii()
         && next.len() <= 1_024;
-    if own { next } else { "/" }
+    if is_local { next } else { "/" }
 }
 
 /// An error that is rendered as a page.

@@ -41,7 +41,7 @@ pub(super) fn routes() -> Routes {
 struct EventOption {
     name: &'static str,
     label: &'static str,
-    on: bool,
+    is_selected: bool,
 }
 
 fn label(event: WebhookEvent) -> &'static str {
@@ -56,11 +56,11 @@ fn label(event: WebhookEvent) -> &'static str {
     }
 }
 
-fn event_options(chosen: &[String]) -> Vec<EventOption> {
+fn event_options(selected: &[String]) -> Vec<EventOption> {
     let choice = |event: WebhookEvent| EventOption {
         name: event.as_str(),
         label: label(event),
-        on: chosen.iter().any(|own| own == event.as_str()),
+        is_selected: selected.iter().any(|name| name == event.as_str()),
     };
     WebhookEvent::SUBSCRIBABLE.into_iter().map(choice).collect()
 }

@@ -236,11 +236,11 @@ fn charts(data: AnalyticsData) -> AnalyticsCharts {
 async fn show(State(web): State<Web>, member: Member, Query(fields): Query<AnalyticsFilter>) -> PageResult {
     let Member { cx, organization_id, org, layout } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
-    let asked = match fields.ask(cx.now()) {
+    let result = match fields.ask(cx.now()) {
         Ok(ask) => analytics::run(cx, web.ops(), (organization_id, &ask), PARTS, compute).await,
         Err(error) => Err(error),
     };
-    let (status, form_error, data) = match asked {
+    let (status, form_error, data) = match result {
         Ok(data) => (http::StatusCode::OK, FormError::default(), Some(data)),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;

@@ -130,8 +130,8 @@ pub(super) async fn create(
             Ok(view::redirect_with_flash(&location, "Server created. Now assign walkthroughs to it."))
         }
         Err(error) => {
-            let refused = FormError::from_error(error)?;
-            form(&web, &info, &member, refused, fields)
+            let rejection = FormError::from_error(error)?;
+            form(&web, &info, &member, rejection, fields)
         }
     }
 }

@@ -58,14 +58,14 @@ impl From<&Server> for SettingsForm {
 
 impl SettingsForm {
     fn settings(&self) -> Result<ServerSettings, Error> {
-        fn chosen<T: std::str::FromStr<Err = String>>(field: &str, text: &str) -> Result<Option<T>, Error> {
+        fn parse_option<T: std::str::FromStr<Err = String>>(field: &str, text: &str) -> Result<Option<T>, Error> {
             if text.is_empty() {
                 return Ok(None);
             }
-            text.parse().map(Some).map_err(|why| Error::invalid(field, format!("`{field}`: {why}.")))
+            text.parse().map(Some).map_err(|reason| Error::invalid(field, format!("`{field}`: {reason}.")))
         }
         let lines = self.allowed_origins.lines().map(str::trim).filter(|line| !line.is_empty());
-        let auth_type = chosen::<AuthType>("auth_type", &self.auth_type)?;
+        let auth_type = parse_option::<AuthType>("auth_type", &self.auth_type)?;
         let none = self.oauth_config.is_empty() || self.oauth_config == "none";
         // If none is selected, the only provider is used automatically.
         let oauth_config = match (none, auth_type) {
@@ -78,11 +78,11 @@ impl SettingsForm {
             name: Some(self.name.clone()),
             product_name: Some(self.product_name.clone()),
             auth_type,
-            sign_in: chosen("sign_in", &self.sign_in)?,
+            sign_in: parse_option("sign_in", &self.sign_in)?,
             oauth_config,
             walkthrough_tools_enabled: Some(self.walkthrough_tools_enabled),
-            toolset: chosen("toolset", &self.toolset)?,
-            support: chosen("support", &self.support)?,
+            toolset: parse_option("toolset", &self.toolset)?,
+            support: parse_option("support", &self.support)?,
             allowed_origins: Some(lines.map(str::to_owned).collect()),
             public_page: Some(self.public_page),
             public_page_indexed: Some(self.public_page_indexed),
@@ -156,8 +156,8 @@ async fn render(
     providers.extend(configs.into_iter().map(|config| (config.id.to_string(), config.name)));
     let signed_in = servers::count_signed_in(cx, web.ops(), organization_id, &server.id).await?;
     let sign_in_warning = if signed_in > 0 {
-        let people = pluralize(signed_in, "end user is", "end users are");
-        format!("{people} signed in. Changing the sign-in settings signs them out, and they have to sign in again.")
+        let users = pluralize(signed_in, "end user is", "end users are");
+        format!("{users} signed in. Changing the sign-in settings signs them out, and they have to sign in again.")
     } else {
         String::new()
     };
@@ -182,8 +182,8 @@ async fn render(
 
 pub(super) async fn show(State(web): State<Web>, context: ServerContext) -> PageResult {
     let fields = SettingsForm::from(&context.server);
-    let shown = render(&web, &context, (StatusCode::OK, FormError::default()), fields).await;
-    shown.map_err(|error| context.page_error(error))
+    let rendered = render(&web, &context, (StatusCode::OK, FormError::default()), fields).await;
+    rendered.map_err(|error| context.page_error(error))
 }
 
 pub(super) async fn save(
@@ -209,8 +209,8 @@ pub(super) async fn save(
             Ok(view::redirect_with_flash(&context.path("settings"), &message))
         }
         Err(error) => {
-            let refused = FormError::from_error(error).map_err(|error| context.page_error(error))?;
-            Ok(render(&web, &context, refused, fields).await?)
+            let rejection = FormError::from_error(error).map_err(|error| context.page_error(error))?;
+            Ok(render(&web, &context, rejection, fields).await?)
         }
     }
 }
@@ -277,15 +277,15 @@ async fn render_delete(
 fn deletion_summary(holdings: ServerContents) -> Vec<String> {
     let mut lines = Vec::new();
     if holdings.attempts > 0 {
-        let (attempts, people) = (
+        let (attempts, users) = (
             pluralize(holdings.attempts, "attempt", "attempts"),
             pluralize(holdings.end_users, "end user", "end users"),
         );
-        lines.push(format!("the progress of {people}: {attempts}, including completed ones"));
+        lines.push(format!("the progress of {users}: {attempts}, including completed ones"));
     }
     if holdings.walkthroughs > 0 {
-        let placed = pluralize(holdings.walkthroughs, "walkthrough", "walkthroughs");
-        lines.push(format!("the assignments of {placed} (the walkthroughs are kept)"));
+        let walkthroughs = pluralize(holdings.walkthroughs, "walkthrough", "walkthroughs");
+        lines.push(format!("the assignments of {walkthroughs} (the walkthroughs are kept)"));
     }
     if holdings.signed_in > 0 {
         lines.push(format!("the sign-in of {}", pluralize(holdings.signed_in, "end user", "end users")));
@@ -295,8 +295,8 @@ fn deletion_summary(holdings: ServerContents) -> Vec<String> {
 }
 
 pub(super) async fn confirm_delete(State(web): State<Web>, context: ServerContext) -> PageResult {
-    let shown = render_delete(&web, &context, (StatusCode::OK, FormError::default())).await;
-    shown.map_err(|error| context.page_error(error))
+    let rendered = render_delete(&web, &context, (StatusCode::OK, FormError::default())).await;
+    rendered.map_err(|error| context.page_error(error))
 }
 
 #[derive(Default, Deserialize)]

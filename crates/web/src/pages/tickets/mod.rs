@@ -123,9 +123,9 @@ impl TicketQuery {
             ("walkthrough", &self.walkthrough),
             ("q", &self.q),
         ];
-        let kept = fields.into_iter().filter(|(own, it)| !it.is_empty() && *own != name);
+        let other_fields = fields.into_iter().filter(|(own, it)| !it.is_empty() && *own != name);
         let mut query = Serializer::new(String::new());
-        query.extend_pairs(kept);
+        query.extend_pairs(other_fields);
         if !value.is_empty() {
             query.append_pair(name, value);
         }
@@ -201,8 +201,8 @@ async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: TicketFil
     let total = counts.iter().map(|(_, count)| count).sum();
     // A malformed cursor starts at the newest ticket.
     let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
-    let wanted = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
-    let found = tickets::list(cx, ops, organization_id, wanted).await?;
+    let list_query = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
+    let found = tickets::list(cx, ops, organization_id, list_query).await?;
     let members = member_options(&tickets::list_assignees(cx, ops, organization_id).await?);
     let all = servers::list(cx, ops, organization_id).await?;
     let has_support = all.iter().any(|server| server.support == Support::Tickets);
@@ -277,11 +277,11 @@ async fn update_selected(
     let results = tickets::update_many(&member.cx, web.ops(), &member.organization_id, &ids, &change).await;
     let results = results.map_err(page_error)?;
     let failed: Vec<_> = results.iter().filter_map(|it| it.result.as_ref().err()).collect();
-    let done = results.len() - failed.len();
-    let tickets = if done == 1 { "ticket" } else { "tickets" };
+    let updated = results.len() - failed.len();
+    let tickets = if updated == 1 { "ticket" } else { "tickets" };
     let message = match failed.first() {
-        None => format!("{done} {tickets} updated."),
-        Some(first) => format!("{done} {tickets} updated, {} failed: {}", failed.len(), first.message),
+        None => format!("{updated} {tickets} updated."),
+        Some(first) => format!("{updated} {tickets} updated, {} failed: {}", failed.len(), first.message),
     };
     Ok(view::redirect_with_flash(&back, &message))
 }

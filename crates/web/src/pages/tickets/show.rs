@@ -121,17 +121,17 @@ fn can_change_status(ticket: &Ticket, status: &str) -> bool {
 
 fn comment_view(member: &Member, it: CommentWithEdits) -> CommentView {
     let CommentWithEdits { named, edits } = it;
-    let own = named.comment;
+    let comment = named.comment;
     CommentView {
-        id: own.id.to_string(),
-        can_change: can_edit(&member.cx.caller, &own.author),
-        author: named.author.unwrap_or(own.author),
-        at: own.created_at.rfc3339(),
-        edited_at: (own.updated_at != own.created_at).then(|| own.updated_at.rfc3339()),
-        internal: own.internal,
-        mailed_to: own.mailed_to,
-        html: markdown::render(&own.body),
-        body: own.body,
+        id: comment.id.to_string(),
+        can_change: can_edit(&member.cx.caller, &comment.author),
+        author: named.author.unwrap_or(comment.author),
+        at: comment.created_at.rfc3339(),
+        edited_at: (comment.updated_at != comment.created_at).then(|| comment.updated_at.rfc3339()),
+        internal: comment.internal,
+        mailed_to: comment.mailed_to,
+        html: markdown::render(&comment.body),
+        body: comment.body,
         edits: edits.into_iter().rev().map(|it| (it.edited_at.rfc3339(), markdown::render(&it.body))).collect(),
     }
 }
@@ -259,8 +259,8 @@ pub(super) async fn edit_comment(
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
             // Keeps the entered text in the form it was submitted from.
             let mut page = TicketPage { form_error: FormError { field, ..form_error }, ..page };
-            if let Some(own) = page.comments.iter_mut().find(|it| it.id == comment.as_str()) {
-                own.body = body;
+            if let Some(comment) = page.comments.iter_mut().find(|it| it.id == comment.as_str()) {
+                comment.body = body;
             }
             Ok(view::html(status, &page))
         }

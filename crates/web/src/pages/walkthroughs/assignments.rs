@@ -84,17 +84,17 @@ async fn update(
 ) -> PageResult {
     let context = DraftContext::new(&web, member, &id).await?;
     let Member { cx, organization_id, .. } = &context.member;
-    let done = async {
+    let updated = async {
         let server = fields.server_id.parse().map_err(|_| Error::not_found("server"))?;
         let name = servers::get(cx, web.ops(), organization_id, &server).await?.name;
-        let put = |enabled| {
+        let assign = |enabled| {
             let placement = AssignmentPatch { enabled, ..AssignmentPatch::default() };
             assignments::assign(cx, web.ops(), organization_id, (&server, &context.id), placement)
         };
         match fields.act.as_str() {
-            "add" => put(None).await.map(|_| format!("Assigned to {name}.")),
-            "on" => put(Some(true)).await.map(|_| format!("Enabled on {name}.")),
-            "off" => put(Some(false)).await.map(|_| format!("Disabled on {name}. Progress is kept.")),
+            "add" => assign(None).await.map(|_| format!("Assigned to {name}.")),
+            "on" => assign(Some(true)).await.map(|_| format!("Enabled on {name}.")),
+            "off" => assign(Some(false)).await.map(|_| format!("Disabled on {name}. Progress is kept.")),
             "remove" => {
                 let removed = assignments::unassign(cx, web.ops(), organization_id, &server, &context.id).await;
                 removed.map(|()| format!("Removed from {name}. Progress is kept."))
@@ -102,7 +102,7 @@ async fn update(
             _ => Err(Error::invalid("act", "Select an action for the server.")),
         }
     };
-    let message = done.await.map_err(|error| context.page_error(error))?;
+    let message = updated.await.map_err(|error| context.page_error(error))?;
     Ok(view::redirect_with_flash(&format!("{}/assignments", context.at), &message))
 }
 

@@ -18,7 +18,7 @@ pub(super) struct BulkPublishPage {
     layout: Layout,
     org: CurrentOrganization,
     ready: Vec<PublishImpactSummary>,
-    refused: Vec<PublishImpactSummary>,
+    blocked: Vec<PublishImpactSummary>,
 }
 
 /// Creates the page for these walkthroughs.
@@ -33,9 +33,9 @@ pub(super) async fn confirm(web: &Web, member: &Member, ids: &[String]) -> Resul
     for text in ids {
         all.push(PublishImpactSummary::find(web, (&member.cx, &member.organization_id), text).await?);
     }
-    let (ready, refused) = all.into_iter().partition(|it: &PublishImpactSummary| it.problem.is_none());
+    let (ready, blocked) = all.into_iter().partition(|it: &PublishImpactSummary| it.problem.is_none());
     let (layout, org) = (member.layout.clone().with_section("walkthroughs"), member.org.clone());
-    Ok(BulkPublishPage { layout, org, ready, refused })
+    Ok(BulkPublishPage { layout, org, ready, blocked })
 }
 
 impl BulkPublishPage {

@@ -228,7 +228,7 @@ struct BulkResultPage {
     org: CurrentOrganization,
     done: usize,
     /// The failures: title or ID, and the reason.
-    refused: Vec<(String, String)>,
+    failed: Vec<(String, String)>,
 }
 
 /// A walkthrough to be deleted, with what is deleted with it.
@@ -238,7 +238,7 @@ struct DeletionPreview {
     steps: usize,
     versions: usize,
     servers: usize,
-    people: u64,
+    end_users: u64,
 }
 
 #[derive(Template)]
@@ -249,7 +249,7 @@ struct DeleteWalkthroughsPage {
     /// The target of the form.
     action: String,
     previews: Vec<DeletionPreview>,
-    people: u64,
+    end_users: u64,
 }
 
 async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<Vec<(String, String)>>) -> PageResult {
@@ -273,8 +273,8 @@ async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<V
     let outcomes = bulk::run(&web, &scope, (action, selection.server), selection.ids).await.map_err(page_error)?;
     let done = outcomes.iter().filter(|outcome| outcome.ok).count();
     if done == outcomes.len() {
-        let many = i64::try_from(done).unwrap_or(i64::MAX);
-        let what = view::pluralize(many, "walkthrough", "walkthroughs");
+        let total = i64::try_from(done).unwrap_or(i64::MAX);
+        let what = view::pluralize(total, "walkthrough", "walkthroughs");
         let verb = match selection.word.as_str() {
             "publish" => "published",
             "archive" => "archived",
@@ -284,16 +284,16 @@ async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<V
         };
         return Ok(view::redirect_with_flash(&org.path("walkthroughs"), &format!("{what} {verb}.")));
     }
-    let mut refused = Vec::new();
+    let mut failed = Vec::new();
     for outcome in outcomes.into_iter().filter(|outcome| !outcome.ok) {
         let title = match walkthrough_id(&outcome.id) {
             Ok(id) => walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await.ok(),
             Err(_) => None,
         };
         let title = title.map_or(outcome.id, |draft| draft.walkthrough.title);
-        refused.push((title, outcome.detail.unwrap_or_default()));
+        failed.push((title, outcome.detail.unwrap_or_default()));
     }
-    Ok(view::page(&BulkResultPage { layout, org, done, refused }))
+    Ok(view::page(&BulkResultPage { layout, org, done, failed }))
 }
 
 /// Returns the confirmation page of a deletion.
@@ -311,19 +311,19 @@ async fn delete_page(web: &Web, member: &Member, ids: &[String], action: String)
             steps: draft.steps.len(),
             versions: versions.len(),
             servers: listed.servers.len(),
-            people: versions.iter().map(|version| version.in_progress).sum(),
+            end_users: versions.iter().map(|version| version.in_progress).sum(),
         });
     }
     if previews.is_empty() {
         return Err(Error::invalid("ids", "Select the walkthroughs to delete first."));
     }
-    let people = previews.iter().map(|it| it.people).sum();
+    let end_users = previews.iter().map(|it| it.end_users).sum();
     Ok(DeleteWalkthroughsPage {
         layout: member.layout.clone().with_section("walkthroughs"),
         org: member.org.clone(),
         action,
         previews,
-        people,
+        end_users,
     })
 }
 
@@ -341,25 +341,26 @@ async fn duplicate(State(web): State<Web>, member: Member, Path((_, id)): Path<(
     let Member { cx, organization_id, org, .. } = &context.member;
     let created = walkthroughs::duplicate(cx, web.ops(), organization_id, &context.id, None).await;
     let created = created.map_err(|error| context.page_error(error))?;
-    let said = format!("Created the copy “{}” as a draft. It is not assigned to any server.", created.title);
-    Ok(view::redirect_with_flash(&org.path(&format!("walkthroughs/{}", created.id)), &said))
+    let message = format!("Created the copy “{}” as a draft. It is not assigned to any server.", created.title);
+    Ok(view::redirect_with_flash(&org.path(&format!("walkthroughs/{}", created.id)), &message))
 }
 
 async fn archive(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let context = DraftContext::new(&web, member, &id).await?;
-    let done = publish::archive(&context.member.cx, web.ops(), context.target(None)).await;
-    done.map_err(|error| context.page_error(error))?;
-    let said = format!(
+    let archived = publish::archive(&context.member.cx, web.ops(), context.target(None)).await;
+    archived.map_err(|error| context.page_error(error))?;
+    let message = format!(
         "“{}” archived. It is no longer available to end users. Its content and progress are kept.",
         context.walkthrough().title
     );
-    Ok(view::redirect_with_flash(&context.member.org.path("walkthroughs"), &said))
+    Ok(view::redirect_with_flash(&context.member.org.path("walkthroughs"), &message))
 }
 
 async fn unarchive(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let context = DraftContext::new(&web, member, &id).await?;
-    let done = publish::unarchive(&context.member.cx, web.ops(), context.target(None)).await;
-    done.map_err(|error| context.page_error(error))?;
-    let said = format!("“{}” unarchived. It is a draft; publish it to make it available.", context.walkthrough().title);
-    Ok(view::redirect_with_flash(&context.member.org.path("walkthroughs"), &said))
+    let unarchived = publish::unarchive(&context.member.cx, web.ops(), context.target(None)).await;
+    unarchived.map_err(|error| context.page_error(error))?;
+    let message =
+        format!("“{}” unarchived. It is a draft; publish it to make it available.", context.walkthrough().title);
+    Ok(view::redirect_with_flash(&context.member.org.path("walkthroughs"), &message))
 }

@@ -135,8 +135,8 @@ fn kind_name(kind: &WalkthroughType) -> &'static str {
 
 /// Returns the label of a field.
 fn field_name(field: &str) -> String {
-    let words = field.replace("_for_agent", " for the agent").replace('_', " ");
-    let mut letters = words.chars();
+    let label = field.replace("_for_agent", " for the agent").replace('_', " ");
+    let mut letters = label.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 

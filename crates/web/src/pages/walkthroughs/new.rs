@@ -36,7 +36,7 @@ struct TypeOption {
     name: &'static str,
     purpose: &'static str,
     steps: usize,
-    chosen: bool,
+    is_selected: bool,
 }
 
 #[derive(Template)]
@@ -59,13 +59,13 @@ struct WalkthroughForm {
     start: String,
 }
 
-fn type_options(chosen: WalkthroughType) -> Vec<TypeOption> {
+fn type_options(selected: WalkthroughType) -> Vec<TypeOption> {
     let kind = |kind: &WalkthroughType| TypeOption {
         value: kind.as_str(),
         name: kind_name(kind),
         purpose: template::purpose(*kind),
         steps: template::steps(*kind).len(),
-        chosen: *kind == chosen,
+        is_selected: *kind == selected,
     };
     WalkthroughType::ALL.iter().map(kind).collect()
 }

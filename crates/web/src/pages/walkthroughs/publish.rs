@@ -162,8 +162,8 @@ async fn publish_draft(
 
 async fn unpublish(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let context = DraftContext::new(&web, member, &id).await?;
-    let done = publish::unpublish(&context.member.cx, web.ops(), context.target(None)).await;
-    done.map_err(|error| context.page_error(error))?;
+    let unpublished = publish::unpublish(&context.member.cx, web.ops(), context.target(None)).await;
+    unpublished.map_err(|error| context.page_error(error))?;
     let message = "Walkthrough unpublished. Versions and progress are kept. Publish it again to make it available.";
     Ok(view::redirect_with_flash(&format!("{}/publish", context.at), message))
 }
