@@ -189,7 +189,7 @@ async fn walkthroughs_are_assigned_ordered_disabled_and_removed(app: App) {
         .collect();
     assert_eq!(enabled_by_id, [(ids[0].as_str(), true), (ids[2].as_str(), true), (ids[1].as_str(), false)]);
     app.refresh().await;
-    member.get_page(&base).await.assert_contains("2 of 3").assert_contains("2 walkthroughs to play");
+    member.get_page(&base).await.assert_contains("2 of 3").assert_contains("and 2 walkthroughs.");
     let order = format!("/servers/{}/assignments/order", server.id);
     let sorted = member.api(Method::PUT, &order, Some(json!([ids[1], ids[0]]))).await;
     assert_eq!(sorted.assert_status(200).json()["items"][0]["enabled"], false, "sorting does not enable an assignment");
