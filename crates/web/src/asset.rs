@@ -1,8 +1,8 @@
-//! The console's style sheet and scripts. They are compiled into the binary, and browsers cache them for a year, because
-//! their URLs contain a hash of the content.
+//! The console's style sheet and scripts. They are compiled into the binary, and browsers cache them for a year,
+//! because their URLs contain a hash of the content.
 //!
-//! In the source, a script imports another one as `./name.js`. The served script contains the full URL instead: a module
-//! loaded from two URLs would run twice, and register its listeners twice.
+//! In the source, a script imports another one as `./name.js`. The served script contains the full URL instead: a
+//! module loaded from two URLs would run twice, and register its listeners twice.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -108,9 +108,9 @@ pub fn path(name: &str) -> &'static str {
     PATHS.iter().find(|(own, _)| *own == name).map_or("", |(_, path)| path)
 }
 
-/// Returns the routes of `/assets/…`. The files are compressed if the browser accepts it. Nothing else is compressed: pages
-/// contain secrets next to text that others choose, and compression can leak them (BREACH). The assets are the same for
-/// every user, so their length reveals nothing.
+/// Returns the routes of `/assets/…`. The files are compressed if the browser accepts it. Nothing else is compressed:
+/// pages contain secrets next to text that others choose, and compression can leak them (BREACH). The assets are the
+/// same for every user, so their length reveals nothing.
 pub fn router() -> Router<Web> {
     Router::new().route("/assets/{name}", get(file))
 }

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 /// The number of unchanged lines shown around a difference.
 const CONTEXT: usize = 3;
-/// The time limit for all texts of a comparison. After that, texts are shown as completely replaced, which is also correct.
+/// The time limit for all texts of a comparison. After that, texts are shown as completely replaced, which is also
+/// correct.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The kind of a line in a comparison.

@@ -13,7 +13,8 @@ fn users(count: u64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
-/// Returns sentences for the author: how many end users are in progress, and what moving to the new version means for them.
+/// Returns sentences for the author: how many end users are in progress, and what moving to the new version means for
+/// them.
 #[must_use]
 pub fn sentences(impact: &PublishImpact) -> Vec<String> {
     let it = &impact.consequences;

@@ -1,12 +1,12 @@
-//! Setup instructions for each MCP client: install links and snippets. Pure functions of a server's name and URL, used by
-//! the console's install page and by the public page.
+//! Setup instructions for each MCP client: install links and snippets. Pure functions of a server's name and URL, used
+//! by the console's install page and by the public page.
 //!
 //! Sources: code.claude.com/docs (`claude mcp add`), cursor.com/docs/mcp/install-links, code.visualstudio.com/api
 //! (`vscode:mcp/install`), docs.windsurf.com (`serverUrl`), zed.dev/docs/ai/mcp (`context_servers`),
 //! developers.openai.com/codex/mcp (`mcp_servers`), geminicli.com/docs (`httpUrl`), opencode.ai/docs/mcp-servers,
-//! jetbrains.com/help/ai-assistant/mcp.html, docs.cline.bot/mcp, the Inspector's docs/mcp-server-configuration.md. A client
-//! without a documented install link has no link here. `https://` install links are not used: they would send a personal
-//! URL to a third party.
+//! jetbrains.com/help/ai-assistant/mcp.html, docs.cline.bot/mcp, the Inspector's docs/mcp-server-configuration.md. A
+//! client without a documented install link has no link here. `https://` install links are not used: they would send a
+//! personal URL to a third party.
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -359,8 +359,8 @@ fn shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Percent-encodes a URL component. Stricter than JavaScript's `encodeURIComponent`: only unreserved characters are kept
-/// (RFC 3986, section 2.3).
+/// Percent-encodes a URL component. Stricter than JavaScript's `encodeURIComponent`: only unreserved characters are
+/// kept (RFC 3986, section 2.3).
 fn component(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {

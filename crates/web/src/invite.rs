@@ -15,8 +15,8 @@ use crate::request_info::RequestInfo;
 pub struct SentInvitation {
     /// The invitation.
     pub listed: InvitationView,
-    /// The link to hand over, shown once. `None` if this installation sends email: the link then proves the ownership of
-    /// the email, so it is sent to that email only.
+    /// The link to hand over, shown once. `None` if this installation sends email: the link then proves the ownership
+    /// of the email, so it is sent to that email only.
     pub link: Option<String>,
     /// Whether an email with the link was enqueued.
     pub mailed: bool,

@@ -1,4 +1,5 @@
-//! The console and the REST API (docs/console.md). Both only translate HTTP to and from the operations in `waypost_ops`.
+//! The console and the REST API (docs/console.md). Both only translate HTTP to and from the operations in
+//! `waypost_ops`.
 //!
 //! Each resource has a file of the same name in [`api`] and in [`pages`].
 

@@ -1,4 +1,5 @@
-//! Rate limits per client address and kind of request. They slow down guessing and flooding, and do not affect normal use.
+//! Rate limits per client address and kind of request. They slow down guessing and flooding, and do not affect normal
+//! use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ pub enum LimitKind {
 }
 
 impl LimitKind {
-    /// Returns the requests per minute, which is also the burst. The limits are high enough for an office of fifty users
-    /// behind one address. Guessing is also limited per account and per code. Every kind has a limit.
+    /// Returns the requests per minute, which is also the burst. The limits are high enough for an office of fifty
+    /// users behind one address. Guessing is also limited per account and per code. Every kind has a limit.
     fn rate(self) -> Rate {
         match self {
             Self::SignIn => Rate::per_minute("sign_in", 120),

@@ -2,9 +2,9 @@
 
 use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd, html};
 
-/// Renders Markdown as safe HTML that contains only the elements of Markdown itself. Embedded HTML is shown as text, links
-/// lead only to `http:`, `https:` and `mailto:`, and images become links, because loading an image would reveal the reader
-/// to its host.
+/// Renders Markdown as safe HTML that contains only the elements of Markdown itself. Embedded HTML is shown as text,
+/// links lead only to `http:`, `https:` and `mailto:`, and images become links, because loading an image would reveal
+/// the reader to its host.
 #[must_use]
 pub fn render(text: &str) -> String {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;

@@ -1,7 +1,8 @@
-//! Protection against cross-site request forgery: requests that change something must come from the console's own pages.
+//! Protection against cross-site request forgery: requests that change something must come from the console's own
+//! pages.
 //!
-//! The browser states the origin of a request (`Sec-Fetch-Site`, Fetch Metadata; `Origin`, RFC 6454), and scripts cannot
-//! forge these headers. Forms therefore need no token.
+//! The browser states the origin of a request (`Sec-Fetch-Site`, Fetch Metadata; `Origin`, RFC 6454), and scripts
+//! cannot forge these headers. Forms therefore need no token.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -11,8 +12,8 @@ use url::Url;
 
 use crate::request_info::RequestInfo;
 
-/// Whether a request with these headers comes from a page of the host in `info`. A request with neither header does not:
-/// every current browser sends at least one of them.
+/// Whether a request with these headers comes from a page of the host in `info`. A request with neither header does
+/// not: every current browser sends at least one of them.
 #[must_use]
 pub fn is_same_origin(headers: &HeaderMap, info: &RequestInfo) -> bool {
     let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
@@ -24,8 +25,8 @@ pub fn is_same_origin(headers: &HeaderMap, info: &RequestInfo) -> bool {
     }
 }
 
-/// Whether `origin` is the origin of `authority`. Only host and port are compared, because the scheme is not known behind
-/// a proxy.
+/// Whether `origin` is the origin of `authority`. Only host and port are compared, because the scheme is not known
+/// behind a proxy.
 fn is_origin_of(origin: &str, authority: &str) -> bool {
     let Ok(url) = Url::parse(origin) else { return false };
     let Ok(own) = Url::parse(&format!("{}://{authority}", url.scheme())) else { return false };

@@ -89,8 +89,8 @@ impl Provider {
             .caused_by(cause)
     }
 
-    /// Creates the error for a sign-in that the provider rejected, or whose response is invalid. The reason is logged; it
-    /// must not contain a code or a token.
+    /// Creates the error for a sign-in that the provider rejected, or whose response is invalid. The reason is logged;
+    /// it must not contain a code or a token.
     fn rejected(&self, reason: &'static str) -> Error {
         tracing::warn!(provider = self.key, reason, "sign-in with a provider failed");
         Error::new(Code::Forbidden, format!("{} could not sign you in. Try again, or sign in another way.", self.name))

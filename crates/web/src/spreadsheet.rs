@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// Returns the text of a cell. Text that a spreadsheet would read as a formula is prefixed with an apostrophe (OWASP, CSV
-/// injection).
+/// Returns the text of a cell. Text that a spreadsheet would read as a formula is prefixed with an apostrophe (OWASP,
+/// CSV injection).
 #[must_use]
 pub fn cell(text: &str) -> Cow<'_, str> {
     match text.chars().next() {

@@ -260,8 +260,8 @@ impl From<activity::ToolCall> for ToolCall {
 
 /// Lists recorded tool calls, newest first.
 ///
-/// If the end user is unknown, only the first 60 calls per server and minute are recorded individually. Analytics counts all
-/// calls.
+/// If the end user is unknown, only the first 60 calls per server and minute are recorded individually. Analytics
+/// counts all calls.
 #[utoipa::path(get, path = "/tool-calls", tag = "tool-calls", operation_id = "list_tool_calls", params(CallQuery),
     responses((status = 200, body = Page<ToolCall>), Problems))]
 async fn tool_calls(
@@ -275,9 +275,9 @@ async fn tool_calls(
     Ok(Json(paginate(found, listing.limit()?, cursor_of)))
 }
 
-/// A client session: an end user's use of a server with one client. It is identified by the handle of an anonymous end user;
-/// for an end user with a personal URL or a token, by the `Mcp-Session-Id`, or the client's name and version if there is
-/// none.
+/// A client session: an end user's use of a server with one client. It is identified by the handle of an anonymous end
+/// user; for an end user with a personal URL or a token, by the `Mcp-Session-Id`, or the client's name and version if
+/// there is none.
 #[derive(Debug, Serialize, ToSchema)]
 struct Session {
     id: String,

@@ -70,8 +70,8 @@ struct ApiKeyCreate {
     /// The display name, unique in the organisation.
     #[schema(min_length = 1, max_length = 200, example = "CI")]
     name: String,
-    /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys with
-    /// fewer rights or an earlier expiry than that key, and they are deleted with it.
+    /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys
+    /// with fewer rights or an earlier expiry than that key, and they are deleted with it.
     scope: Role,
     /// The time at which the key expires, at most ten years from now. By default it does not expire.
     #[schema(format = DateTime)]
@@ -82,6 +82,7 @@ struct ApiKeyCreate {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ApiKeyUpdate {
+    /// The new display name, unique in the organisation.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// The new role. It cannot exceed the caller's own role.
@@ -104,8 +105,8 @@ async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> A
 
 /// Creates an API key.
 ///
-/// The response is the only one that contains the secret. Requires the role `admin`. The role of the key cannot exceed the
-/// caller's own role.
+/// The response is the only one that contains the secret. Requires the role `admin`. The role of the key cannot exceed
+/// the caller's own role.
 #[utoipa::path(post, path = "/api-keys", tag = "api-keys", operation_id = "create_api_key",
     request_body = ApiKeyCreate, responses((status = 201, body = ApiKeyWithSecret), Problems))]
 async fn create(
@@ -138,8 +139,8 @@ async fn get(
 
 /// Updates the name, role or expiry of an API key.
 ///
-/// The secret does not change. Requires the role `admin`. Neither the current nor the new role of the key can exceed the
-/// caller's own role.
+/// The secret does not change. Requires the role `admin`. Neither the current nor the new role of the key can exceed
+/// the caller's own role.
 #[utoipa::path(patch, path = "/api-keys/{id}", tag = "api-keys", operation_id = "update_api_key",
     params(("id" = String, Path, description = "The ID of the API key (`key_…`).")), request_body = ApiKeyUpdate,
     responses((status = 200, body = ApiKey), Problems))]

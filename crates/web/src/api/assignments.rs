@@ -138,7 +138,8 @@ struct AssignmentCreate {
 /// If it is already assigned to the server, the given members are updated and the others are not changed.
 #[utoipa::path(post, path = "/assignments", tag = "assignments", operation_id = "create_assignment",
     request_body = AssignmentCreate,
-    responses((status = 201, body = Assignment, headers(("Location" = String, description = "The URL of the assignment"))), Problems))]
+    responses((status = 201, body = Assignment,
+        headers(("Location" = String, description = "The URL of the assignment"))), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
@@ -213,12 +214,13 @@ async fn delete(
 
 /// Reorders the assignments of a server.
 ///
-/// Assignments that are not in the list, such as ones added in the meantime, keep their order and come last. Only positions
-/// change. Returns the reordered list.
+/// Assignments that are not in the list, such as ones added in the meantime, keep their order and come last. Only
+/// positions change. Returns the reordered list.
 #[utoipa::path(put, path = "/servers/{server_id}/assignments/order", tag = "assignments",
     operation_id = "reorder_assignments",
     params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
-    request_body(content = Vec<String>, description = "The IDs of the assignments (`msw_…`) in the new order. At most 1,000."),
+    request_body(content = Vec<String>,
+        description = "The IDs of the assignments (`msw_…`) in the new order. At most 1,000."),
     responses((status = 200, body = Page<Assignment>), Problems))]
 async fn reorder(
     State(web): State<Web>,

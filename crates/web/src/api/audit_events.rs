@@ -88,7 +88,8 @@ struct AuditEventQuery {
     limit: Option<u32>,
     /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Returns all matching entries, at most 100,000, as a `csv` or `json` file. The export is recorded in the audit log.
+    /// Returns all matching entries, at most 100,000, as a `csv` or `json` file. The export is recorded in the audit
+    /// log.
     #[param(inline)]
     format: Option<AuditFileFormat>,
 }

@@ -102,11 +102,13 @@ struct Attempt {
     walkthrough_title: String,
     /// Whether the walkthrough is in the trash.
     walkthrough_deleted: bool,
-    /// The number of the version.
+    /// The number of the version that the attempt is pinned to.
     version: u32,
     /// `in_progress` or `completed`.
     status: String,
+    /// The number of completed steps.
     completed_steps: u32,
+    /// The number of steps in the version.
     step_count: u32,
     #[schema(format = DateTime)]
     started_at: String,
@@ -184,8 +186,8 @@ async fn get(
 
 /// Erases an end user and all their data.
 ///
-/// Deletes progress, events, tool calls, sessions, identities and OAuth grants. This cannot be undone. The audit log keeps
-/// only the ID. Requires the role `admin`.
+/// Deletes progress, events, tool calls, sessions, identities and OAuth grants. This cannot be undone. The audit log
+/// keeps only the ID. Requires the role `admin`.
 #[utoipa::path(delete, path = "/end-users/{end_user_id}", tag = "end-users", operation_id = "delete_end_user",
     params(("end_user_id" = String, Path, description = "The ID of the end user (`eu_…`).")),
     responses((status = 204), Problems))]

@@ -148,8 +148,9 @@ async fn get(
 
 /// Undoes a join.
 ///
-/// The progress that was taken over returns to the anonymous end user. The signed-in end user keeps later progress. Existing
-/// claim links for the tracking ID stop working. Undoing a join again changes nothing. Requires the role `admin`.
+/// The progress that was taken over returns to the anonymous end user. The signed-in end user keeps later progress.
+/// Existing claim links for the tracking ID stop working. Undoing a join again changes nothing. Requires the role
+/// `admin`.
 #[utoipa::path(post, path = "/joins/{id}/undo", tag = "end-users", operation_id = "undo_join",
     params(("id" = String, Path, description = "The ID of the join (`joi_…`).")),
     responses((status = 200, body = Join), Problems))]
@@ -164,9 +165,9 @@ async fn undo(
 
 /// Creates a claim link for a tracking ID.
 ///
-/// The first end user who signs in with the link takes over the progress recorded under the tracking ID. Send the link only
-/// to the person to whom the tracking ID belongs. On a server without sign-in, the link works like the personal URL of the
-/// tracking ID. Requires the role `admin`.
+/// The first end user who signs in with the link takes over the progress recorded under the tracking ID. Send the link
+/// only to the person to whom the tracking ID belongs. On a server without sign-in, the link works like the personal
+/// URL of the tracking ID. Requires the role `admin`.
 #[utoipa::path(post, path = "/servers/{server_id}/claim-links", tag = "end-users", operation_id = "create_claim_link",
     params(("server_id" = String, Path, description = "The ID of the server (`srv_…`).")),
     request_body = ClaimLinkCreate,

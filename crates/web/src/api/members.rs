@@ -20,8 +20,8 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, update, delete))
 }
 
-/// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners. `member`: reads and
-/// writes content.
+/// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners. `member`: reads
+/// and writes content.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
@@ -110,8 +110,8 @@ async fn get(
 
 /// Changes the role of a member.
 ///
-/// Requires the role `admin`. Neither the current nor the new role can exceed the caller's own role. The last owner's role
-/// cannot be changed.
+/// Requires the role `admin`. Neither the current nor the new role can exceed the caller's own role. The last owner's
+/// role cannot be changed.
 #[utoipa::path(patch, path = "/members/{id}", tag = "members", operation_id = "update_member",
     params(("id" = String, Path, description = "The ID of the user (`usr_…`).")), request_body = MemberUpdate,
     responses((status = 200, body = Member), Problems))]

@@ -1,5 +1,5 @@
-//! The REST API under `/api/v1`: one file per resource. A handler parses the request, calls an operation and serializes the
-//! result.
+//! The REST API under `/api/v1`: one file per resource. A handler parses the request, calls an operation and serializes
+//! the result.
 
 pub(crate) mod activity;
 pub(crate) mod analytics;

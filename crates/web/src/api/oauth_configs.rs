@@ -126,8 +126,8 @@ impl ResponseBuilder<'_> {
     }
 }
 
-/// The settings of an identity provider. Absent members keep their value, or are read from the provider's metadata. Specify
-/// the provider by `issuer` or by `metadata_url`; if it has no metadata, by its three endpoints.
+/// The settings of an identity provider. Absent members keep their value, or are read from the provider's metadata.
+/// Specify the provider by `issuer` or by `metadata_url`; if it has no metadata, by its three endpoints.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OauthConfigSettings {
@@ -227,7 +227,8 @@ async fn list(
 /// `findings` contains the result of the check.
 #[utoipa::path(post, path = "/oauth-configs", tag = "oauth-configs", operation_id = "create_oauth_config",
     request_body = OauthConfigSettings,
-    responses((status = 201, body = OauthConfig, headers(("Location" = String, description = "The URL of the identity provider"))), Problems))]
+    responses((status = 201, body = OauthConfig,
+        headers(("Location" = String, description = "The URL of the identity provider"))), Problems))]
 async fn create(
     State(web): State<Web>,
     info: RequestInfo,
@@ -258,8 +259,8 @@ async fn get(
 
 /// Updates an identity provider.
 ///
-/// If the change affects sign-in, the provider is checked first. Changing to a different provider signs out every end user
-/// who signed in with the previous one.
+/// If the change affects sign-in, the provider is checked first. Changing to a different provider signs out every end
+/// user who signed in with the previous one.
 #[utoipa::path(patch, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs",
     operation_id = "update_oauth_config",
     params(("oauth_config_id" = String, Path, description = "The ID of the identity provider (`oac_…`).")),

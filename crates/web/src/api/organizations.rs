@@ -155,8 +155,8 @@ async fn update(
 
 /// Deletes an organisation and everything it owns.
 ///
-/// Deletes servers, walkthroughs, end users and their progress, memberships and API keys. The installation keeps the audit
-/// log. Requires the role `owner`.
+/// Deletes servers, walkthroughs, end users and their progress, memberships and API keys. The installation keeps the
+/// audit log. Requires the role `owner`.
 #[utoipa::path(delete, path = "/organizations/{id}", tag = "organizations", operation_id = "delete_organization",
     params(("id" = String, Path, description = "The ID of the organisation (`org_…`).")),
     responses((status = 204), Problems))]

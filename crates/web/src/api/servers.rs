@@ -107,8 +107,8 @@ impl Server {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ServerUpdate {
-    /// The slug, a host name label. Unique across all organisations. After a change, the former slug keeps serving until it
-    /// is released.
+    /// The slug, a host name label. Unique across all organisations. After a change, the former slug keeps serving
+    /// until it is released.
     #[schema(min_length = 3, max_length = 40, pattern = "^[a-z0-9][a-z0-9-]*[a-z0-9]$", nullable = false)]
     slug: Option<String>,
     /// The display name.
@@ -123,8 +123,8 @@ struct ServerUpdate {
     /// When end users are asked to sign in, on a server with OAuth.
     #[schema(schema_with = schema::sign_in)]
     sign_in: Option<SignInPolicy>,
-    /// The identity provider that end users sign in with, for `custom_oauth`. Null for none. If the organisation has only
-    /// one identity provider, that is the default.
+    /// The identity provider that end users sign in with, for `custom_oauth`. Null for none. If the organisation has
+    /// only one identity provider, that is the default.
     #[serde(deserialize_with = "nullable")]
     #[serde(default)]
     #[schema(value_type = Option<String>, pattern = "^oac_[0-9A-Za-z]{12,40}$")]
@@ -165,8 +165,8 @@ struct ServerCreate {
     /// How end users are identified. Defaults to `none`.
     #[schema(schema_with = schema::auth_type)]
     auth_type: Option<AuthType>,
-    /// When end users are asked to sign in, on a server with OAuth. Defaults to `auto`: clients that are known to fail if
-    /// asked during a session are asked when they connect, others when a call needs it.
+    /// When end users are asked to sign in, on a server with OAuth. Defaults to `auto`: clients that are known to fail
+    /// if asked during a session are asked when they connect, others when a call needs it.
     #[schema(schema_with = schema::sign_in)]
     sign_in: Option<SignInPolicy>,
     /// The identity provider that end users sign in with, for `custom_oauth`. If the organisation has only one identity
@@ -301,7 +301,8 @@ async fn list(
 ///
 /// The new server has no assigned walkthroughs.
 #[utoipa::path(post, path = "/servers", tag = "servers", operation_id = "create_server", request_body = ServerCreate,
-    responses((status = 201, body = Server, headers(("Location" = String, description = "The URL of the server"))), Problems))]
+    responses((status = 201, body = Server,
+        headers(("Location" = String, description = "The URL of the server"))), Problems))]
 async fn create(
     State(web): State<Web>,
     info: RequestInfo,

@@ -82,8 +82,8 @@ struct TicketCommentCreate {
     /// Markdown.
     #[schema(min_length = 1, max_length = 20_000)]
     body: String,
-    /// Whether this is an internal note, visible only to members. Other comments are sent to the end user by email, if their
-    /// email is known and the installation sends email.
+    /// Whether this is an internal note, visible only to members. Other comments are sent to the end user by email, if
+    /// their email is known and the installation sends email.
     #[serde(default)]
     internal: bool,
 }

@@ -271,8 +271,8 @@ async fn get(
 
 /// Updates a ticket.
 ///
-/// Resolving a ticket notifies the end user by email. Assigning it notifies the assignee. With `If-Match`, the update fails
-/// with 412 if the ticket has changed in the meantime.
+/// Resolving a ticket notifies the end user by email. Assigning it notifies the assignee. With `If-Match`, the update
+/// fails with 412 if the ticket has changed in the meantime.
 #[utoipa::path(patch, path = "/tickets/{id}", tag = "tickets", operation_id = "update_ticket",
     params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the ticket.")),

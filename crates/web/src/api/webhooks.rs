@@ -146,7 +146,7 @@ struct WebhookDelivery {
     response_body: Option<String>,
     /// Why the last attempt failed.
     error: Option<String>,
-    /// The duration of the last attempt.
+    /// The duration of the last attempt in milliseconds.
     duration_ms: Option<i64>,
     #[schema(format = DateTime)]
     created_at: String,
@@ -273,8 +273,8 @@ async fn test(
 
 /// Rotates the secret of a webhook endpoint.
 ///
-/// The response is the only one that contains the new secret. For 24 hours, messages are signed with both the new and the
-/// previous secret. Requires the role `admin`.
+/// The response is the only one that contains the new secret. For 24 hours, messages are signed with both the new and
+/// the previous secret. Requires the role `admin`.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", tag = "webhooks", operation_id = "rotate_webhook_secret",
     params(("id" = String, Path, description = "The ID of the webhook (`whk_…`).")),
     responses((status = 200, body = WebhookWithSecret), Problems))]

@@ -1,9 +1,9 @@
 //! The cookie that remembers a visitor's personal ID.
 //!
-//! Other servers of this installation belong to other tenants. A cookie is therefore limited to one server by its path or
-//! host, and its value is signed for that server: a forged value, or a value for another server, is ignored. Under https
-//! the name has a prefix that browsers enforce (RFC 6265bis, section 4.1.3): a page without TLS cannot set the cookie, and
-//! with `__Host-` a sibling host cannot either.
+//! Other servers of this installation belong to other tenants. A cookie is therefore limited to one server by its path
+//! or host, and its value is signed for that server: a forged value, or a value for another server, is ignored. Under
+//! https the name has a prefix that browsers enforce (RFC 6265bis, section 4.1.3): a page without TLS cannot set the
+//! cookie, and with `__Host-` a sibling host cannot either.
 //!
 //! If the slug of a server changes, the browser has a cookie for the former path only. The page at the former path
 //! therefore hands the ID over in a second cookie for the current path, which is used if the first one does not exist
@@ -40,8 +40,8 @@ impl Slot {
         Self { name, path, secure }
     }
 
-    /// Returns the slot in which a page at a former address hands the ID over to the page at `current`. Returns `None` if
-    /// the server has its own host: a host cannot set cookies for another host.
+    /// Returns the slot in which a page at a former address hands the ID over to the page at `current`. Returns `None`
+    /// if the server has its own host: a host cannot set cookies for another host.
     pub fn handover(current: &ServerUrls) -> Option<Self> {
         let Self { name, path, secure } = Self::of(current);
         let name = match name {

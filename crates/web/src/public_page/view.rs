@@ -23,8 +23,8 @@ const MAX_LISTED: usize = 50;
 /// The maximum number of characters of a description.
 const MAX_DESCRIPTION: usize = 240;
 
-/// The content security policy. It allows the inline style and script by their hashes (CSP Level 3, section 2.3.1), so text
-/// written by an author can neither run scripts nor apply styles.
+/// The content security policy. It allows the inline style and script by their hashes (CSP Level 3, section 2.3.1), so
+/// text written by an author can neither run scripts nor apply styles.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64.encode(&Sha256::digest(text.as_bytes()));
     format!(

@@ -18,8 +18,10 @@ fn share(value: Option<f64>) -> String {
 /// The totals of a range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AnalyticsTotals {
+    /// The start of the range, inclusive.
     #[schema(format = DateTime)]
     from: String,
+    /// The end of the range, exclusive.
     #[schema(format = DateTime)]
     to: String,
     /// The number of attempts that started in the range.
@@ -175,8 +177,8 @@ struct FunnelStep {
     reached: u64,
     /// The number of attempts that completed the step.
     completed: u64,
-    /// The number of attempts that reached the step but completed neither it nor any later step. This includes attempts that
-    /// are currently at the step.
+    /// The number of attempts that reached the step but completed neither it nor any later step. This includes attempts
+    /// that are currently at the step.
     dropped_off: u64,
     /// The median time on the step of the attempts that completed it, measured from their previous activity.
     median_time_ms: Option<i64>,
@@ -301,6 +303,7 @@ impl Table for StepDurationList {
 /// The calls of a tool.
 #[derive(Debug, Serialize, ToSchema)]
 struct ToolUsage {
+    /// The name of the tool.
     tool: String,
     /// The number of calls.
     calls: u64,
@@ -351,7 +354,9 @@ impl Table for ToolUsageList {
 struct ErrorCount {
     /// The error code.
     code: String,
+    /// The name of the tool.
     tool: String,
+    /// The number of errors.
     count: u64,
 }
 
@@ -414,6 +419,7 @@ impl FlowPoint {
 struct Flow {
     from: FlowPoint,
     to: FlowPoint,
+    /// The number of attempts.
     count: u64,
 }
 

@@ -223,7 +223,8 @@ async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<Rep
 
 /// Returns the funnel of a walkthrough: how far the attempts that started in the range got.
 ///
-/// The funnel is that of `version`, by default the newest version with attempts in the range. Requires `walkthrough_id`.
+/// The funnel is that of `version`, by default the newest version with attempts in the range. Requires
+/// `walkthrough_id`.
 #[utoipa::path(get, path = "/analytics/funnel", tag = "analytics", operation_id = "get_analytics_funnel",
     params(ReportQuery),
     responses((status = 200, content((AnalyticsFunnel = "application/json"), (String = "text/csv"))), Problems))]
@@ -261,8 +262,8 @@ async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<Repor
 
 /// Returns the calls that were rejected before they reached a tool, by server and reason, most frequent first.
 ///
-/// These are responses with status 401, 403, 413 or 429, counted per minute. Only the range and `server_id` apply; other
-/// filters are ignored.
+/// These are responses with status 401, 403, 413 or 429, counted per minute. Only the range and `server_id` apply;
+/// other filters are ignored.
 #[utoipa::path(get, path = "/analytics/rejected-calls", tag = "analytics",
     operation_id = "get_analytics_rejected_calls",
     params(ReportQuery),

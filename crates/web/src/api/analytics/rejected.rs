@@ -14,6 +14,7 @@ struct RejectedCallCount {
     /// `unauthorized` (401: the token is missing or invalid), `insufficient_scope` (403), `origin_not_allowed` (403),
     /// `too_large` (413) or `rate_limited` (429).
     reason: String,
+    /// The number of rejected calls.
     count: i64,
 }
 

@@ -64,9 +64,9 @@ struct StatementQuery {
 
 /// Exports progress events as xAPI 1.0.3 statements, oldest first.
 ///
-/// The verbs are `initialized` (an attempt started), `progressed` (a step was completed) and `completed` (the attempt was
-/// completed). Statement IDs are stable, so statements can be sent more than once. Pass the `X-Next-Cursor` header as `cursor`
-/// to get the next page; on the last page the header is absent.
+/// The verbs are `initialized` (an attempt started), `progressed` (a step was completed) and `completed` (the attempt
+/// was completed). Statement IDs are stable, so statements can be sent more than once. Pass the `X-Next-Cursor` header
+/// as `cursor` to get the next page; on the last page the header is absent.
 #[utoipa::path(get, path = "/analytics/xapi", tag = "analytics", operation_id = "export_xapi", params(StatementQuery),
     responses((status = 200, description = "Statements", content((Vec<Value> = "application/json"),
         (String = "application/x-ndjson"))), Problems))]
@@ -156,8 +156,8 @@ fn statement(home: &str, event: &WalkthroughEvent) -> Option<Value> {
     Some(statement)
 }
 
-/// Derives a stable UUID from an ID. It is marked as version 4 (RFC 9562, section 5.4), because receivers accept only the
-/// versions of RFC 4122.
+/// Derives a stable UUID from an ID. It is marked as version 4 (RFC 9562, section 5.4), because receivers accept only
+/// the versions of RFC 4122.
 fn uuid(id: &str) -> String {
     let mut bytes = [0_u8; 16];
     bytes.copy_from_slice(&Sha256::digest(id.as_bytes())[..16]);

@@ -53,12 +53,13 @@ pub(crate) enum WalkthroughBulkAction {
 #[serde(deny_unknown_fields)]
 struct WalkthroughBulkRequest {
     action: WalkthroughBulkAction,
+    /// The IDs of the walkthroughs. At most 100.
     #[schema(min_items = 1, max_items = 100)]
     ids: Vec<String>,
     /// The server for `assign` (`srv_…`).
     server_id: Option<String>,
-    /// Required for `publish`. If it is false, the response is 409 `confirmation_required`, with the impact of publishing in
-    /// `impact`.
+    /// Required for `publish`. If it is false, the response is 409 `confirmation_required`, with the impact of
+    /// publishing in `impact`.
     #[serde(default)]
     confirm: bool,
     /// The expected revision of each draft by walkthrough ID, for example from `impact`. A walkthrough whose draft has
@@ -84,8 +85,8 @@ pub(crate) struct WalkthroughBulkResult {
 
 /// Applies an action to several walkthroughs.
 ///
-/// The action is applied to each walkthrough independently; the response contains a result for each of them. `publish` must
-/// be confirmed.
+/// The action is applied to each walkthrough independently; the response contains a result for each of them. `publish`
+/// must be confirmed.
 #[utoipa::path(post, path = "/walkthroughs/bulk", tag = "walkthroughs", operation_id = "bulk_walkthroughs",
     request_body = WalkthroughBulkRequest, responses((status = 200, body = Page<WalkthroughBulkResult>), Problems))]
 async fn bulk(
@@ -182,8 +183,8 @@ async fn apply(
     }
 }
 
-/// The format of a preview. `markdown`: as written by the author. `agent`: the text block and structured content that the
-/// agent receives. `html`: safe HTML.
+/// The format of a preview. `markdown`: as written by the author. `agent`: the text block and structured content that
+/// the agent receives. `html`: safe HTML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum PreviewFormat {
@@ -228,6 +229,7 @@ struct StepPreview {
 /// A field whose served text differs from the text that the author entered.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServedChange {
+    /// The name of the field.
     field: &'static str,
     /// The first places that differ. Invisible characters are written as escapes such as `\u{200b}`.
     excerpts: Vec<ServedExcerpt>,

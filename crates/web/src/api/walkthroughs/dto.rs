@@ -10,8 +10,8 @@ use waypost_ops::walkthroughs::{Draft, ListedWalkthrough};
 
 use crate::api::extract::nullable;
 
-/// The type of a walkthrough. It determines the fields that publishing requires: `operations_for_agent` on every step for
-/// `installer`, `context_for_agent` for `troubleshooting`, and both for `integration`.
+/// The type of a walkthrough. It determines the fields that publishing requires: `operations_for_agent` on every step
+/// for `installer`, `context_for_agent` for `troubleshooting`, and both for `integration`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum WalkthroughType {
@@ -179,6 +179,7 @@ pub(super) struct Step {
     /// The position, starting at 1.
     pub position: usize,
     pub title: String,
+    /// The title of the section that the step belongs to.
     pub section_title: Option<String>,
     /// The Markdown content shown to the end user.
     pub content: String,
@@ -335,26 +336,33 @@ impl From<WalkthroughUpdate> for waypost_ops::walkthroughs::WalkthroughPatch {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepUpdate {
+    /// The author's key for the step. Unique in the walkthrough.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 256)]
     pub key: Option<Option<String>>,
     #[schema(min_length = 1, max_length = 200)]
     pub title: Option<String>,
+    /// The title of the section that the step belongs to.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 200)]
     pub section_title: Option<Option<String>>,
+    /// The Markdown content shown to the end user.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub content: Option<Option<String>>,
+    /// Text for the agent: how to introduce the step.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub introduction_for_agent: Option<Option<String>>,
+    /// Text for the agent: background information.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub context_for_agent: Option<Option<String>>,
+    /// Text for the agent: operations to carry out.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub operations_for_agent: Option<Option<String>>,
+    /// Custom metadata. Replaces the current metadata.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
 }

@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .merge(revisions::routes())
         .merge(trash::routes())
         .merge(versions::routes())
+        .merge(publish_impact::routes())
         .merge(bulk::routes())
         .merge(transfer::routes())
 }

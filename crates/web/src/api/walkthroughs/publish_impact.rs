@@ -1,16 +1,32 @@
-//! The impact of publishing each of several walkthroughs, for the API and for the confirmation page.
+//! `/walkthroughs/{id}/impact`, and summaries of the impact of publishing several walkthroughs, for the bulk operation
+//! and the confirmation page.
 
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
+use waypost_core::impact::AttemptImpact;
 use waypost_core::transfer::lint::Severity;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Code, Result};
 use waypost_ops::walkthroughs::{self, versions};
 
+use super::versions::WalkthroughDiff;
 use super::walkthrough_id;
+use crate::api::extract::{Json, Path, Scope, with_etag};
+use crate::problem::{ApiResult, Problems};
 use crate::{Web, impact};
+
+/// The operation.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(get_impact))
+}
 
 /// A summary of the impact of publishing a walkthrough.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,7 +44,8 @@ pub(crate) struct PublishImpactSummary {
 }
 
 impl PublishImpactSummary {
-    /// Returns the impact of publishing the walkthrough with the ID `text`. If it does not exist, that is the `problem`.
+    /// Returns the impact of publishing the walkthrough with the ID `text`. If it does not exist, that is the
+    /// `problem`.
     ///
     /// # Errors
     /// `forbidden`; `conflict` if the chain of steps is broken.
@@ -60,4 +77,116 @@ impl PublishImpactSummary {
         sentences.extend(impact::sentences(&found));
         Ok(Self { id: text.to_owned(), title: Some(head.title), revision: Some(found.revision), sentences, problem })
     }
+}
+
+/// A group of end users with the same number of affected steps.
+#[derive(Debug, Serialize, ToSchema)]
+struct StepCountGroup {
+    /// The number of affected steps.
+    steps: u32,
+    /// The number of end users.
+    people: u64,
+}
+
+fn groups(counted: &BTreeMap<u32, u64>) -> Vec<StepCountGroup> {
+    counted.iter().map(|(steps, people)| StepCountGroup { steps: *steps, people: *people }).collect()
+}
+
+/// The number of end users in progress on a version.
+#[derive(Debug, Serialize, ToSchema)]
+struct VersionUserCount {
+    /// The number of the version.
+    version: u32,
+    /// The number of end users.
+    people: u64,
+}
+
+/// A group of end users for whom moving to the new version has the same consequences.
+#[derive(Debug, Serialize, ToSchema)]
+struct MigrationGroup {
+    /// The number of end users.
+    people: u64,
+    /// The number of completed steps that each of them loses.
+    lose: u32,
+    /// The number of earlier steps that each of them has to go back for.
+    repeat: u32,
+    /// Whether moving completes the walkthrough for them.
+    complete: bool,
+}
+
+impl MigrationGroup {
+    fn new(AttemptImpact { lost, repeat, completes }: AttemptImpact, people: u64) -> Self {
+        Self { people, lose: lost, repeat, complete: completes }
+    }
+}
+
+/// The consequences of moving end users in progress to the new version. Each end user is in exactly one of `groups`.
+/// The other members are totals over the groups and overlap: an end user who loses steps and has to go back for others
+/// counts in both `lose` and `repeat`, and an end user in `complete` also counts in `lose_nothing`, `lose` or `repeat`.
+#[derive(Debug, Serialize, ToSchema)]
+struct MigrationImpact {
+    /// The groups. Their `people` add up to `in_progress`.
+    groups: Vec<MigrationGroup>,
+    /// The number of end users who keep every completed step and continue where they are.
+    lose_nothing: u64,
+    /// End users who lose completed steps that the new version does not contain.
+    lose: Vec<StepCountGroup>,
+    /// End users who have to go back for steps that come before their current position.
+    repeat: Vec<StepCountGroup>,
+    /// The number of end users for whom moving completes the walkthrough.
+    complete: u64,
+}
+
+/// The impact of publishing the draft.
+#[derive(Debug, Serialize, ToSchema)]
+struct PublishImpact {
+    /// The revision of the draft that the impact describes.
+    revision: u32,
+    /// The number of the newest version. Null if there is none.
+    from_version: Option<u32>,
+    /// The number that the new version would have.
+    to_version: u32,
+    diff: WalkthroughDiff,
+    /// The number of end users in progress. They stay on their version until they ask for the newest one.
+    in_progress: u64,
+    /// The number of end users in progress on each version.
+    by_version: Vec<VersionUserCount>,
+    on_moving: MigrationImpact,
+    /// The impact in sentences.
+    sentences: Vec<String>,
+}
+
+/// Returns the impact of publishing the draft.
+///
+/// Compares the draft with the newest version and counts the affected end users exactly, from their open attempts.
+#[utoipa::path(get, path = "/walkthroughs/{id}/impact", tag = "versions", operation_id = "get_impact",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = PublishImpact), Problems))]
+async fn get_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
+    let id = walkthrough_id(&id)?;
+    let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let mut sentences = vec![impact::summary(&found)];
+    sentences.extend(impact::sentences(&found));
+    let consequences = &found.consequences;
+    let body = PublishImpact {
+        revision: found.revision,
+        from_version: found.from_version,
+        to_version: found.to_version,
+        in_progress: consequences.users,
+        by_version: found
+            .by_version
+            .iter()
+            .map(|(version, people)| VersionUserCount { version: *version, people: *people })
+            .collect(),
+        on_moving: MigrationImpact {
+            groups: consequences.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
+            lose_nothing: consequences.lose_nothing,
+            lose: groups(&consequences.lose),
+            repeat: groups(&consequences.repeat),
+            complete: consequences.complete,
+        },
+        sentences,
+        diff: found.comparison.into(),
+    };
+    Ok(with_etag(body.revision, Json(body)))
 }

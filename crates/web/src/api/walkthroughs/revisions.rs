@@ -28,8 +28,8 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(list_deleted))
 }
 
-/// The operation that created a revision. `baseline`: the step as it was before its history was kept. `edit`: edits by one
-/// user within 10 minutes share a revision. `delete`: the revision contains the deleted content.
+/// The operation that created a revision. `baseline`: the step as it was before its history was kept. `edit`: edits by
+/// one user within 10 minutes share a revision. `delete`: the revision contains the deleted content.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum StepRevisionOperation {
@@ -150,8 +150,9 @@ fn number(text: &str) -> Result<u32> {
 
 /// Lists the revisions of a step, newest first, without their content.
 ///
-/// A deleted step keeps its history. Edits by one user within 10 minutes share a revision; every other operation creates a
-/// new one. A revision is kept for 90 days after it is superseded. A step keeps at most 1,000 revisions and 8 MiB.
+/// A deleted step keeps its history. Edits by one user within 10 minutes share a revision; every other operation
+/// creates a new one. A revision is kept for 90 days after it is superseded. A step keeps at most 1,000 revisions and 8
+/// MiB.
 #[utoipa::path(get, path = "/walkthroughs/{id}/steps/{step_id}/revisions", tag = "steps",
     operation_id = "list_step_revisions",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
@@ -189,8 +190,8 @@ async fn get(
 
 /// Restores a step to a revision.
 ///
-/// The restored content becomes a new revision. A deleted step is restored with the same ID, so end users who had completed
-/// it have still completed it.
+/// The restored content becomes a new revision. A deleted step is restored with the same ID, so end users who had
+/// completed it have still completed it.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/revisions/{number}/restore", tag = "steps",
     operation_id = "restore_step_revision",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),

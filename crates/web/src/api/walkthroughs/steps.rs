@@ -43,16 +43,22 @@ struct StepCreate {
     key: Option<String>,
     #[schema(min_length = 1, max_length = 200)]
     title: String,
+    /// The title of the section that the step belongs to.
     #[schema(max_length = 200)]
     section_title: Option<String>,
+    /// The Markdown content shown to the end user.
     #[schema(max_length = 65536)]
     content: Option<String>,
+    /// Text for the agent: how to introduce the step.
     #[schema(max_length = 65536)]
     introduction_for_agent: Option<String>,
+    /// Text for the agent: background information.
     #[schema(max_length = 65536)]
     context_for_agent: Option<String>,
+    /// Text for the agent: operations to carry out.
     #[schema(max_length = 65536)]
     operations_for_agent: Option<String>,
+    /// Custom metadata.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
     /// The ID of the step after which to insert the new one. Null inserts it first, absent inserts it last.
@@ -106,8 +112,8 @@ async fn with_position(
     Ok(StepEditResult { revision: edited.revision, step })
 }
 
-/// Adds the current step to a `precondition_failed` error, so that a client can show both versions. `current` is null if the
-/// step was deleted.
+/// Adds the current step to a `precondition_failed` error, so that a client can show both versions. `current` is null
+/// if the step was deleted.
 async fn conflict(
     scope: &Scope,
     web: &Web,
@@ -300,7 +306,8 @@ struct StepRestore {
     after: Option<Option<String>>,
 }
 
-/// A step as returned by its deletion. `id`, `position` and `missing` are ignored, because the path identifies the step.
+/// A step as returned by its deletion. `id`, `position` and `missing` are ignored, because the path identifies the
+/// step.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepSnapshot {

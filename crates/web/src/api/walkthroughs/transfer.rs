@@ -45,7 +45,8 @@ struct ImportQuery {
     /// Publishes the draft after the import.
     #[serde(default)]
     publish: bool,
-    /// Publishes even if code contains characters that change the text direction. They are removed when the code is served.
+    /// Publishes even if code contains characters that change the text direction. They are removed when the code is
+    /// served.
     #[serde(default)]
     confirm_bidi: bool,
     /// Allows the import to match fewer than half of the existing steps.
@@ -136,9 +137,9 @@ impl From<ImportReport> for ImportResult {
 
 /// Imports a walkthrough from a file or a folder.
 ///
-/// Creates or updates a draft. A file is JSON, Markdown or CodeTour. A folder (Markdown, Killercoda or CodeTour) is sent as a
-/// form with the paths of its files. Importing the same file again changes nothing. Errors contain `file`, `step` and
-/// `field`.
+/// Creates or updates a draft. A file is JSON, Markdown or CodeTour. A folder (Markdown, Killercoda or CodeTour) is
+/// sent as a form with the paths of its files. Importing the same file again changes nothing. Errors contain `file`,
+/// `step` and `field`.
 #[utoipa::path(post, path = "/walkthroughs/import", tag = "walkthroughs", operation_id = "import_walkthrough",
     params(ImportQuery),
     request_body(content((ImportFiles = "multipart/form-data"), (Value = "application/json"), (String = "text/markdown"))),
@@ -302,7 +303,8 @@ struct ExportQuery {
 /// Importing the file restores the same draft.
 #[utoipa::path(get, path = "/walkthroughs/{id}/export", tag = "walkthroughs", operation_id = "export_walkthrough",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."), ExportQuery),
-    responses((status = 200, description = "The exported file", content((Value = "application/json"), (String = "text/markdown"))),
+    responses((status = 200, description = "The exported file",
+        content((Value = "application/json"), (String = "text/markdown"))),
         Problems))]
 async fn export_file(
     State(web): State<Web>,

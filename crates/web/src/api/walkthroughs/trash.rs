@@ -30,7 +30,7 @@ struct TrashedWalkthrough {
     title: String,
     #[serde(rename = "type")]
     kind: WalkthroughType,
-    /// The state that the walkthrough has when it is restored.
+    /// The state to which the walkthrough is restored.
     state: WalkthroughState,
     #[schema(format = DateTime)]
     deleted_at: String,

@@ -1,6 +1,4 @@
-//! `/walkthroughs/{id}/versions`, `/publish`, `/impact` and `/lint`: publishing a draft, and the published versions.
-
-use std::collections::BTreeMap;
+//! `/walkthroughs/{id}/versions`, `/publish` and `/lint`: publishing a draft, and the published versions.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -11,7 +9,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::compare::{Comparison, FieldDifference, StepDifference};
 use waypost_core::id::WalkthroughId;
-use waypost_core::impact::AttemptImpact;
 use waypost_core::transfer::lint;
 use waypost_core::version::VersionInfo;
 use waypost_core::{Error, Result};
@@ -23,7 +20,6 @@ use crate::Web;
 use crate::api::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
 use crate::api::page::Page;
 use crate::diff::{DiffLine, Differ};
-use crate::impact;
 use crate::problem::{ApiResult, Problems};
 
 /// The operations on versions.
@@ -31,7 +27,6 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
         .routes(routes!(publish_draft))
         .routes(routes!(lint_draft))
-        .routes(routes!(show_impact))
         .routes(routes!(list))
         .routes(routes!(compare))
         .routes(routes!(get))
@@ -106,8 +101,8 @@ struct Version {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PublishOptions {
-    /// Whether to publish even if code contains characters that change the text direction. They are removed when the code is
-    /// served.
+    /// Whether to publish even if code contains characters that change the text direction. They are removed when the
+    /// code is served.
     #[serde(default)]
     confirm_bidi: bool,
 }
@@ -159,15 +154,17 @@ async fn publish_draft(
 /// A finding in a draft.
 #[derive(Debug, Serialize, ToSchema)]
 struct LintFinding {
-    /// `error`: prevents publishing. `warning`: probably a mistake. `notice`: the served text of a field differs from the
-    /// text that was entered.
+    /// `error`: prevents publishing. `warning`: probably a mistake. `notice`: the served text of a field differs from
+    /// the text that was entered.
     severity: &'static str,
     /// The position of the step, starting at 1. Null if the finding is about the whole walkthrough.
     position: Option<usize>,
     /// The step in words, such as `step 3 "Install"`.
     step: Option<String>,
     step_id: Option<String>,
+    /// The name of the field. Null if the finding is not about a field.
     field: Option<&'static str>,
+    /// What was found and how to fix it.
     message: String,
 }
 
@@ -205,8 +202,11 @@ async fn lint_draft(
 /// A field that differs.
 #[derive(Debug, Serialize, ToSchema)]
 struct FieldDiff {
+    /// The name of the field.
     field: &'static str,
+    /// The text in the earlier version.
     before: String,
+    /// The text in the later version.
     after: String,
     /// The differences, line by line.
     lines: Vec<DiffLine>,
@@ -232,6 +232,7 @@ struct StepDiff {
     from_position: Option<usize>,
     /// The position in the later version, starting at 1.
     to_position: Option<usize>,
+    /// The fields that differ.
     fields: Vec<FieldDiff>,
 }
 
@@ -262,7 +263,7 @@ impl StepDiff {
 
 /// The differences between two versions, or between a version and the draft.
 #[derive(Debug, Serialize, ToSchema)]
-struct WalkthroughDiff {
+pub(super) struct WalkthroughDiff {
     /// Whether there are no differences.
     is_same: bool,
     /// The fields of the walkthrough that differ.
@@ -280,118 +281,6 @@ impl From<Comparison> for WalkthroughDiff {
             steps: it.steps.into_iter().map(|step| StepDiff::new(step, &differ)).collect(),
         }
     }
-}
-
-/// A group of end users with the same number of affected steps.
-#[derive(Debug, Serialize, ToSchema)]
-struct StepCountGroup {
-    /// The number of affected steps.
-    steps: u32,
-    /// The number of end users.
-    people: u64,
-}
-
-fn groups(counted: &BTreeMap<u32, u64>) -> Vec<StepCountGroup> {
-    counted.iter().map(|(steps, people)| StepCountGroup { steps: *steps, people: *people }).collect()
-}
-
-/// The number of end users in progress on a version.
-#[derive(Debug, Serialize, ToSchema)]
-struct VersionUserCount {
-    /// The number of the version.
-    version: u32,
-    /// The number of end users.
-    people: u64,
-}
-
-/// A group of end users for whom moving to the new version has the same consequences.
-#[derive(Debug, Serialize, ToSchema)]
-struct MigrationGroup {
-    /// The number of end users.
-    people: u64,
-    /// The number of completed steps that each of them loses.
-    lose: u32,
-    /// The number of earlier steps that each of them has to go back for.
-    repeat: u32,
-    /// Whether moving completes the walkthrough for them.
-    complete: bool,
-}
-
-impl MigrationGroup {
-    fn new(AttemptImpact { lost, repeat, completes }: AttemptImpact, people: u64) -> Self {
-        Self { people, lose: lost, repeat, complete: completes }
-    }
-}
-
-/// The consequences of moving end users in progress to the new version. Each end user is in exactly one of `groups`. The
-/// other members are totals over the groups and overlap: an end user who loses steps and has to go back for others counts in
-/// both `lose` and `repeat`, and an end user in `complete` also counts in `lose_nothing`, `lose` or `repeat`.
-#[derive(Debug, Serialize, ToSchema)]
-struct MigrationImpact {
-    /// The groups. Their `people` add up to `in_progress`.
-    groups: Vec<MigrationGroup>,
-    /// The number of end users who keep every completed step and continue where they are.
-    lose_nothing: u64,
-    /// End users who lose completed steps that the new version does not contain.
-    lose: Vec<StepCountGroup>,
-    /// End users who have to go back for steps that come before their current position.
-    repeat: Vec<StepCountGroup>,
-    /// The number of end users for whom moving completes the walkthrough.
-    complete: u64,
-}
-
-/// The impact of publishing the draft.
-#[derive(Debug, Serialize, ToSchema)]
-struct PublishImpact {
-    /// The revision of the draft that the impact describes.
-    revision: u32,
-    /// The number of the newest version. Null if there is none.
-    from_version: Option<u32>,
-    /// The number that the new version would have.
-    to_version: u32,
-    diff: WalkthroughDiff,
-    /// The number of end users in progress. They stay on their version until they ask for the newest one.
-    in_progress: u64,
-    /// The number of end users in progress on each version.
-    by_version: Vec<VersionUserCount>,
-    on_moving: MigrationImpact,
-    /// The impact in sentences.
-    sentences: Vec<String>,
-}
-
-/// Returns the impact of publishing the draft.
-///
-/// Compares the draft with the newest version and counts the affected end users exactly, from their open attempts.
-#[utoipa::path(get, path = "/walkthroughs/{id}/impact", tag = "versions", operation_id = "get_impact",
-    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
-    responses((status = 200, body = PublishImpact), Problems))]
-async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
-    let id = walkthrough_id(&id)?;
-    let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-    let mut sentences = vec![impact::summary(&found)];
-    sentences.extend(impact::sentences(&found));
-    let consequences = &found.consequences;
-    let body = PublishImpact {
-        revision: found.revision,
-        from_version: found.from_version,
-        to_version: found.to_version,
-        in_progress: consequences.users,
-        by_version: found
-            .by_version
-            .iter()
-            .map(|(version, people)| VersionUserCount { version: *version, people: *people })
-            .collect(),
-        on_moving: MigrationImpact {
-            groups: consequences.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
-            lose_nothing: consequences.lose_nothing,
-            lose: groups(&consequences.lose),
-            repeat: groups(&consequences.repeat),
-            complete: consequences.complete,
-        },
-        sentences,
-        diff: found.comparison.into(),
-    };
-    Ok(with_etag(body.revision, Json(body)))
 }
 
 /// Lists the versions, newest first, including withdrawn ones.
