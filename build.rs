@@ -1,4 +1,4 @@
-//! Says whether this machine has what some of the tests need.
+//! Detects optional test dependencies on this machine.
 
 #[path = "crates/testkit/probe.rs"]
 mod probe;

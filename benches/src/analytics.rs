@@ -1,4 +1,5 @@
-//! The analytics page of an organisation with many events: seeded, packed, then loaded over HTTP with a session.
+//! The analytics page of an organisation with many events: seeds the events, waits until they are packed, and loads the
+//! page over HTTP with a session.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,24 +11,25 @@ use crate::growth;
 use crate::leg::median;
 use crate::process::random_hex;
 use crate::report::Analytics;
-use crate::run::{Bench, say};
+use crate::run::{Bench, print_progress};
 use crate::seed::{Database, What};
 use crate::waypost::{ORGANIZATION, SLUG};
 
-/// Names of the two copies of an installation, of which the second is not used.
+/// Names of the two copies of an installation. The second one is not used.
 pub const NAMES: [&str; 2] = ["played", "unplayed"];
 
-/// Over how long the attempts are spread: all of them lie in the last 30 days, which the page shows.
+/// Period over which the attempts are spread, within the 30 days that the page shows.
 const SPREAD_MS: i64 = 20 * 86_400_000;
-/// Packing a million events takes some seconds.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Timeout for packing. A million events take some seconds.
+const PACKING_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Events of `attempts`: each begins, completes 8, 9 or 10 of 10 steps, and with 10 is completed.
+/// Returns the number of events of `attempts`. Each attempt starts and completes 8, 9 or 10 of 10 steps; with 10, the
+/// walkthrough is completed.
 fn events(attempts: u64) -> u64 {
     (1..=attempts).map(|at| 9 + at % 3 + u64::from(at % 3 == 2)).sum()
 }
 
-/// Rows that are written; `{i}` is the number of the attempt, `{hex …}` a number in hexadecimal.
+/// The statements that write the rows. `{hex12 …}` formats a number in hexadecimal.
 const PLAYED: [&str; 7] = [
     "INSERT INTO end_users (id, organization_id, tracking_id, created_at)
         SELECT 'eu_played' || {hex12 n.value}, s.organization_id, 'played-' || n.value, {at}
@@ -62,7 +64,7 @@ const PLAYED: [&str; 7] = [
         VALUES ('uss_played', '{hash}', 'usr_played0000000', 'bench', '127.0.0.1', {now}, {now}, {now} + 86400000)",
 ];
 
-/// The statements for `attempts` that were played until `now`, and how many rows they write.
+/// Returns the statements for `attempts` up to `now`, and the number of rows they write.
 pub fn statements(database: &Database<'_>, attempts: u64, (now, hash): (i64, &str)) -> (Vec<String>, u64) {
     let is_sqlite = matches!(database, Database::Sqlite(_));
     let series = |from: u64, to: u64, name: &str| {
@@ -76,7 +78,7 @@ pub fn statements(database: &Database<'_>, attempts: u64, (now, hash): (i64, &st
         }
     };
     let step = SPREAD_MS / i64::try_from(attempts.max(1)).unwrap_or(i64::MAX);
-    // The last hour stays free: what is young is not packed yet.
+    // The last hour has no events, because recent events are not packed.
     let at = format!("({} + n.value * {step})", now - SPREAD_MS - 3_600_000);
     let version = "(SELECT id, walkthrough_id FROM versions ORDER BY step_count LIMIT 1) v";
     let fill = |text: &str| {
@@ -95,7 +97,7 @@ pub fn statements(database: &Database<'_>, attempts: u64, (now, hash): (i64, &st
     (PLAYED.iter().map(|text| fill(text)).collect(), rows)
 }
 
-/// `{hex12 EXPRESSION}` as the database writes it: twelve digits.
+/// Replaces `{hex12 EXPRESSION}` with the database's function for twelve hexadecimal digits.
 fn hexadecimal(text: &str, is_sqlite: bool) -> String {
     let mut parts = text.split("{hex12 ");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -111,27 +113,30 @@ fn hexadecimal(text: &str, is_sqlite: bool) -> String {
     out
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is seeded lies before the present of the server")]
+#[expect(clippy::disallowed_methods, reason = "seeded rows must be older than the server's current time")]
 fn now() -> Result<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
 }
 
-/// Loads the page for each database.
+/// Measures the page for each database.
 pub async fn page(bench: &mut Bench) -> Result<()> {
     let attempts = bench.settings.analytics_events / 10;
     for (kind, [installation, _]) in bench.played.clone() {
         let (now, token) = (now()?, random_hex(32)?);
         let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        say(&format!("seeding {} events for {}", events(attempts), kind.name()));
+        print_progress(&format!("seeding {} events for {}", events(attempts), kind.name()));
         growth::seed_copy(bench, &installation, What::Played(attempts, now, &hash)).await?;
         let (server, _) = installation.serve("played", &bench.logs).await?;
         let mut page = Page { connection: Connection::open(server.addr).await?, token };
-        let packing_seconds = page.until_packed(attempts).await?;
+        let packing_seconds = page.wait_until_packed(attempts).await?;
         let mut seconds = Vec::new();
         for _ in 0..bench.settings.analytics_pages {
             seconds.push(page.load(attempts).await?.as_secs_f64());
         }
-        say(&format!("analytics of {}: packed after {packing_seconds:.1} s, page {seconds:.3?} s", kind.name()));
+        print_progress(&format!(
+            "analytics of {}: packed after {packing_seconds:.1} s, page {seconds:.3?} s",
+            kind.name()
+        ));
         server.stop().await?;
         bench.findings.analytics.push(Analytics {
             contestant: kind.name(),
@@ -150,26 +155,26 @@ struct Page {
 }
 
 impl Page {
-    /// Loads the page of the last 30 days, and sees that its numbers are exact.
+    /// Loads the page for the last 30 days and checks its numbers.
     async fn load(&mut self, attempts: u64) -> Result<Duration> {
         let headers = format!("Cookie: __Host-wp_console={}\r\n", self.token);
         let begin = Instant::now();
         let path = format!("/o/{ORGANIZATION}/analytics?range=30");
         let reply = self.connection.get_with(&path, &headers).await?;
-        let took = begin.elapsed();
+        let elapsed = begin.elapsed();
         let text = String::from_utf8_lossy(reply.body);
-        ensure!(reply.status == 200, "the analytics page answered {}", reply.status);
+        ensure!(reply.status == 200, "the analytics page returned {}", reply.status);
         let exact = format!("<dt>Started</dt><dd>{attempts}</dd>");
-        ensure!(text.contains(&exact), "the analytics page does not say that {attempts} started");
-        Ok(took)
+        ensure!(text.contains(&exact), "the analytics page does not show {attempts} starts");
+        Ok(elapsed)
     }
 
-    /// Waits until the page gets no faster any more: what was seeded is packed then.
-    async fn until_packed(&mut self, attempts: u64) -> Result<f64> {
+    /// Waits until the page does not become faster any more, which means that the events are packed.
+    async fn wait_until_packed(&mut self, attempts: u64) -> Result<f64> {
         let begin = Instant::now();
         let mut best = self.load(attempts).await?;
         let mut waited = 0;
-        while waited < 5 && begin.elapsed() < PATIENCE {
+        while waited < 5 && begin.elapsed() < PACKING_TIMEOUT {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let took = self.load(attempts).await?;
             waited = if took < best.mul_f64(0.9) { 0 } else { waited + 1 };
@@ -184,14 +189,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_become_hexadecimal() {
+    fn hexadecimal_placeholders_are_replaced() {
         assert_eq!(hexadecimal("a {hex12 n.value + 1} b", true), "a printf('%012x', n.value + 1) b");
         assert_eq!(hexadecimal("{hex12 n}{hex12 m}", false), "lpad(to_hex(n), 12, '0')lpad(to_hex(m), 12, '0')");
     }
 
     #[test]
     fn events_are_counted() {
-        // 1: 9 steps; 2: 10 steps and the end; 3: 8 steps; each with its beginning.
+        // 1: 9 steps; 2: 10 steps and the completion; 3: 8 steps; each with a start.
         assert_eq!(events(3), 10 + 12 + 9);
     }
 }

@@ -1,4 +1,4 @@
-//! Measures Waypost beside two references on the same machine: a *floor* (the same HTTP and MCP stack with one
+//! Benchmarks Waypost against two references on the same machine: a *floor* (the same HTTP and MCP stack with one
 //! constant tool and no store) and a *peer* (the official TypeScript SDK with `pg`). See `benches/README.md`.
 
 mod analytics;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Measures Waypost beside a floor and a peer.
+/// Benchmark Waypost against a floor and a peer.
 #[derive(Parser)]
 #[command(name = "waypost-bench", version, about)]
 struct Cli {
@@ -39,17 +39,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure everything and print a table; the exit code is not zero only when something failed.
+    /// Run all benchmarks and print a table. The exit code is non-zero only if something failed.
     Run(Box<run::RunArgs>),
-    /// Let legitimate users work beside hostile connections of every kind; the exit code is not zero when a target is missed.
+    /// Run legitimate users alongside hostile connections of every kind. The exit code is non-zero if a target is missed.
     Soak(soak::SoakArgs),
-    /// The hostile clients (started by `soak`).
+    /// Run the hostile clients (started by `soak`).
     #[command(hide = true)]
     Hostile(soak::hostile::HostileArgs),
-    /// The floor as a server of its own (started by `run`).
+    /// Run the floor server (started by `run`).
     #[command(hide = true)]
     Floor(floor::FloorArgs),
-    /// The load generator: reads one plan from standard input (started by `run`).
+    /// Run the load generator, which reads a plan from standard input (started by `run`).
     #[command(hide = true)]
     Load,
 }

@@ -1,6 +1,6 @@
-//! A keep-alive HTTP/1.1 client that does only what the load needs: POST, read the status, one header and the body.
+//! A minimal keep-alive HTTP/1.1 client: sends requests and reads the status, one header and the body.
 //!
-//! The load generator shares its cores with the servers under test, so it must be much cheaper than they are.
+//! The load generator shares its cores with the servers under test, so it must use much less CPU time than they do.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// One connection, used for one request at a time.
+/// A connection, used for one request at a time.
 pub struct Connection {
     stream: TcpStream,
     host: String,
@@ -17,17 +17,17 @@ pub struct Connection {
     body: Vec<u8>,
 }
 
-/// What came back; borrows the connection until the next request.
+/// A response, which borrows the connection until the next request.
 pub struct Reply<'a> {
     /// HTTP status code.
     pub status: u16,
-    /// `Mcp-Session-Id`, when the server gave one.
+    /// The `Mcp-Session-Id` header, if present.
     pub session: Option<String>,
     /// The decoded body.
     pub body: &'a [u8],
 }
 
-/// The parts of a response head that matter here.
+/// The relevant parts of a response head.
 #[derive(Default)]
 struct Head {
     status: u16,
@@ -40,26 +40,26 @@ impl Connection {
     /// Connects with `TCP_NODELAY`.
     pub async fn open(addr: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(addr).await.with_context(|| format!("cannot connect to {addr}"))?;
-        Self::of(stream, addr)
+        Self::from_stream(stream, addr)
     }
 
-    /// The same from a certain address of this machine.
+    /// Connects from the given local address.
     pub async fn open_from(from: IpAddr, addr: SocketAddr) -> Result<Self> {
-        Self::of(connect_from(from, addr).await?, addr)
+        Self::from_stream(connect_from(from, addr).await?, addr)
     }
 
-    fn of(stream: TcpStream, addr: SocketAddr) -> Result<Self> {
+    fn from_stream(stream: TcpStream, addr: SocketAddr) -> Result<Self> {
         stream.set_nodelay(true)?;
         let host = addr.to_string();
         Ok(Self { stream, host, out: Vec::with_capacity(2048), input: Vec::with_capacity(16384), body: Vec::new() })
     }
 
-    /// The host that requests name.
+    /// Returns the value of the `Host` header.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Sends one POST with `headers` (each line ended by CRLF) and waits for the whole answer.
+    /// Sends a POST request with `headers` (each line terminated by CRLF) and reads the complete response.
     pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> Result<Reply<'_>> {
         self.out.clear();
         for part in ["POST ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Length: "] {
@@ -72,12 +72,12 @@ impl Connection {
         self.exchange().await
     }
 
-    /// Sends one GET and waits for the whole answer.
+    /// Sends a GET request and reads the complete response.
     pub async fn get(&mut self, path: &str) -> Result<Reply<'_>> {
         self.get_with(path, "").await
     }
 
-    /// Sends one GET with further headers, each with its line end, and waits for the whole answer.
+    /// Sends a GET request with `headers` (each line terminated by CRLF) and reads the complete response.
     pub async fn get_with(&mut self, path: &str, headers: &str) -> Result<Reply<'_>> {
         self.out.clear();
         self.out.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.host).as_bytes());
@@ -104,7 +104,7 @@ impl Connection {
 
     async fn read_more(&mut self) -> Result<()> {
         if self.stream.read_buf(&mut self.input).await? == 0 {
-            bail!("the server closed the connection in the middle of an answer");
+            bail!("the server closed the connection before the response was complete");
         }
         Ok(())
     }
@@ -146,15 +146,15 @@ impl Connection {
     }
 }
 
-/// Connects from a certain address of this machine, such as one of 127.0.0.0/8.
+/// Connects from the given local address, such as one in 127.0.0.0/8.
 pub async fn connect_from(from: IpAddr, addr: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(from, 0))?;
     Ok(socket.connect(addr).await?)
 }
 
-fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len()).position(|window| window == needle)
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 fn parse_head(bytes: &[u8]) -> Result<Head> {
@@ -181,23 +181,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_whatever_the_case_of_its_names() {
+    fn header_names_are_case_insensitive() {
         let head = parse_head(b"HTTP/1.1 202 Accepted\r\nCONTENT-length: 12\r\nMcp-Session-Id: abc").unwrap();
         assert_eq!((head.status, head.length, head.chunked), (202, Some(12), false));
         assert_eq!(head.session.as_deref(), Some("abc"));
     }
 
     #[tokio::test]
-    async fn a_chunked_body_is_put_together() {
+    async fn a_chunked_body_is_reassembled() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut input = [0; 512];
             let _ = stream.read(&mut input).await.unwrap();
-            let answer =
+            let response =
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n";
-            for half in [&answer[..52], &answer[52..]] {
+            for half in [&response[..52], &response[52..]] {
                 stream.write_all(half).await.unwrap();
                 stream.flush().await.unwrap();
                 tokio::task::yield_now().await;

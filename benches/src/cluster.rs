@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of our own, durable, for Waypost and the peer alike.
+//! A separate, durable PostgreSQL cluster for Waypost and the peer.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use crate::process;
 
-/// Settings beside the durable defaults: the same for both contestants, and none of them trades safety for speed.
+/// Settings for both contestants. None of them trades durability for speed.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 fsync = on
@@ -26,35 +26,35 @@ checkpoint_timeout = 15min
 log_min_messages = warning
 ";
 
-/// A running cluster; killed when dropped.
+/// A running cluster. Killed when dropped.
 pub struct Cluster {
     child: Child,
     port: u16,
     password: String,
     /// First line of `SELECT version()`.
     pub version: String,
-    /// Whether `pg_stat_statements` counts.
+    /// Whether `pg_stat_statements` is available.
     pub statements: bool,
 }
 
-/// Counts of `pg_stat_statements` for one database.
+/// Counters of `pg_stat_statements` for one database.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct StatementCounts {
-    /// All statements but those that open or close a transaction.
+    /// Statements, except those that begin or end a transaction.
     pub statements: i64,
-    /// `COMMIT`s.
+    /// `COMMIT` statements.
     pub commits: i64,
 }
 
 impl StatementCounts {
-    /// What was added since `before`.
+    /// Returns the difference to `before`.
     pub fn since(self, before: Self) -> Self {
         Self { statements: self.statements - before.statements, commits: self.commits - before.commits }
     }
 }
 
 impl Cluster {
-    /// Makes a cluster below `dir` and starts it.
+    /// Creates a cluster in `dir` and starts it.
     pub async fn start(dir: &Path, logs: &Path) -> Result<Self> {
         let bin = binaries()?;
         let home = dir.join("postgres");
@@ -104,25 +104,25 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("postgres does not answer:\n{}", process::tail(log))
+        bail!("postgres does not respond:\n{}", process::tail(log))
     }
 
-    /// Process id of the postmaster.
+    /// Returns the process ID of the postmaster.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
 
-    /// URL of a database in the cluster.
+    /// Returns the URL of a database in the cluster.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://bench:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// A small pool on a database.
+    /// Opens a small connection pool for a database.
     pub async fn pool(&self, database: &str) -> Result<PgPool> {
         Ok(PgPoolOptions::new().max_connections(2).connect(&self.url(database)).await?)
     }
 
-    /// Makes an empty database, or a copy of another one.
+    /// Creates an empty database, or a copy of another one.
     pub async fn create_database(&self, name: &str, template: Option<&str>) -> Result<()> {
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
         let template = template.map(|template| format!(" TEMPLATE {template}")).unwrap_or_default();
@@ -130,7 +130,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What `pg_stat_statements` has counted for a database so far.
+    /// Returns the current counters of `pg_stat_statements` for a database.
     pub async fn statement_counts(&self, database: &str) -> Result<Option<StatementCounts>> {
         if !self.statements {
             return Ok(None);
@@ -144,7 +144,7 @@ impl Cluster {
         Ok(Some(StatementCounts { statements, commits }))
     }
 
-    /// Fast shutdown.
+    /// Stops the cluster with a fast shutdown.
     pub async fn stop(mut self) -> Result<()> {
         process::terminate(&mut self.child, "INT").await.context("stopping postgres")
     }
@@ -156,7 +156,7 @@ struct User {
     gid: u32,
 }
 
-/// As root: whom to run PostgreSQL as, since it refuses root.
+/// Returns the user to run PostgreSQL as if this process runs as root, which PostgreSQL refuses.
 fn unprivileged_user() -> Result<Option<User>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
@@ -169,7 +169,7 @@ fn unprivileged_user() -> Result<Option<User>> {
         let fields: Vec<&str> = line.split(':').collect();
         Some(User { name: name.to_owned(), uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
     };
-    Ok(Some(find("postgres").or_else(|| find("nobody")).context("PostgreSQL needs a user that is not root")?))
+    Ok(Some(find("postgres").or_else(|| find("nobody")).context("PostgreSQL requires a user other than root")?))
 }
 
 fn as_user(user: Option<&User>, program: &Path) -> Command {
@@ -185,7 +185,7 @@ fn as_user(user: Option<&User>, program: &Path) -> Command {
     command
 }
 
-/// The newest installation that has both `initdb` and `postgres`.
+/// Returns the newest installation that contains both `initdb` and `postgres`.
 fn binaries() -> Result<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {

@@ -1,8 +1,8 @@
-//! The walkthroughs that everybody serves: generated, so that all contestants answer with steps of the same size.
+//! The generated walkthroughs that all contestants serve, so that their steps have the same size.
 
 use serde_json::{Value, json};
 
-/// A walkthrough to serve: its title and number of steps.
+/// A walkthrough to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
     /// Title, unique on the server.
@@ -11,17 +11,17 @@ pub struct Spec {
     pub steps: u32,
 }
 
-/// The walkthrough that most calls go to.
+/// The walkthrough used by most calls.
 pub const LONG: Spec = Spec { title: "The long walkthrough", steps: 500 };
-/// The one that it is compared with when data grows.
+/// The short walkthrough used in comparisons.
 pub const SHORT: Spec = Spec { title: "The short walkthrough", steps: 10 };
 
-/// Title of step `position` (from 1).
+/// Returns the title of step `position` (starting at 1).
 pub fn title(position: u32) -> String {
     format!("Step {position}: prepare and check part {position}")
 }
 
-/// What the user reads at step `position`: about 1,100 bytes of Markdown.
+/// Returns the content of step `position`: about 1,100 bytes of Markdown.
 pub fn content(position: u32) -> String {
     let mut text = format!("Open the settings of part {position} and check that the service is healthy.\n\n");
     text.push_str("```sh\nexample service status --part ");
@@ -36,7 +36,7 @@ pub fn content(position: u32) -> String {
     text
 }
 
-/// The three texts for the agent at a step: introduction, context, operations.
+/// Returns the three agent texts of a step: introduction, context and operations.
 pub fn agent_texts(position: u32) -> [String; 3] {
     [
         format!("Tell the user in one sentence what part {position} is for before you show the content."),
@@ -46,7 +46,7 @@ pub fn agent_texts(position: u32) -> [String; 3] {
     ]
 }
 
-/// A JSON import file (version 1.1) of a walkthrough.
+/// Returns a JSON import file (version 1.1) for a walkthrough.
 pub fn import_file(spec: Spec) -> Value {
     let steps: Vec<Value> = (1..=spec.steps)
         .map(|position| {
@@ -72,7 +72,7 @@ pub fn import_file(spec: Spec) -> Value {
         "exportedAt": "2026-01-01T00:00:00Z",
         "walkthrough": {
             "title": spec.title,
-            "description": "Generated for measuring.",
+            "description": "Generated for benchmarks.",
             "type": "quickstart",
             "status": "draft",
             "estimatedDurationMinutes": 30,
@@ -84,12 +84,12 @@ pub fn import_file(spec: Spec) -> Value {
     })
 }
 
-/// Title of the section that holds a step.
+/// Returns the title of a step's section.
 pub fn section(position: u32) -> String {
     format!("Section {}", (position - 1) / 10 + 1)
 }
 
-/// The text block that clients without structured content read, as the references render it.
+/// Returns the text block for clients without structured content, as rendered by the references.
 pub fn text_block(position: u32, total: u32) -> String {
     let [introduction, context, operations] = agent_texts(position);
     format!(
@@ -100,7 +100,7 @@ pub fn text_block(position: u32, total: u32) -> String {
     )
 }
 
-/// A step result in the middle of the long walkthrough, as the floor answers it.
+/// Returns the constant step result of the floor, from the middle of the long walkthrough.
 pub fn constant_step_result() -> Value {
     let [introduction, context, operations] = agent_texts(250);
     json!({

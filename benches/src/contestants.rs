@@ -1,4 +1,4 @@
-//! The servers under test, as the load sees them.
+//! The servers under test.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use crate::process::Server;
 use crate::tokens::Tokens;
 use crate::{peer, waypost};
 
-/// Who is measured.
+/// The kind of a server under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
 pub enum Kind {
-    /// The same stack with a constant.
+    /// The same stack, returning a constant.
     Floor,
     /// Waypost on SQLite.
     Sqlite,
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name in tables and files.
+    /// Returns the name used in tables and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
@@ -36,7 +36,7 @@ impl Kind {
         }
     }
 
-    /// Whether it works on the PostgreSQL cluster.
+    /// Whether it uses the PostgreSQL cluster.
     pub fn uses_cluster(self) -> bool {
         matches!(self, Self::Postgres | Self::Peer)
     }
@@ -46,33 +46,33 @@ impl Kind {
         matches!(self, Self::Sqlite | Self::Postgres)
     }
 
-    /// The eras that it speaks.
+    /// Returns the protocol eras that it supports.
     pub fn eras(self) -> &'static [Era] {
         if self == Self::Peer { &[Era::Legacy] } else { &Era::ALL }
     }
 }
 
-/// A running server with all that is needed to load it.
+/// A running server under test.
 pub struct Contestant {
-    /// Who it is.
+    /// The kind of server.
     pub kind: Kind,
     /// The process.
     pub server: Server,
-    /// Waypost's `/metrics`.
+    /// The address of Waypost's `/metrics`.
     pub diagnostics: Option<SocketAddr>,
     /// Its database in the cluster.
     pub database: Option<String>,
     /// The MCP path, with `{user}`.
     pub path: String,
-    /// Of its users who are signed in and whom no leg has had; none where nobody signs in.
+    /// The tokens of signed-in users that no leg has used yet; `None` if users do not sign in.
     pub tokens: Option<Tokens>,
-    /// Calls that it has answered so far, measured or not.
+    /// Number of calls served so far, measured or not.
     pub served: u64,
     walkthroughs: HashMap<&'static str, String>,
 }
 
 impl Contestant {
-    /// The floor.
+    /// Creates the floor.
     pub fn floor(server: Server) -> Self {
         Self {
             kind: Kind::Floor,
@@ -86,25 +86,25 @@ impl Contestant {
         }
     }
 
-    /// The peer.
+    /// Creates the peer.
     pub fn peer(server: Server, specs: &[Spec]) -> Self {
         let walkthroughs = specs.iter().map(|spec| (spec.title, peer::walkthrough_id(*spec))).collect();
         Self { kind: Kind::Peer, database: Some(peer::DATABASE.to_owned()), walkthroughs, ..Self::floor(server) }
     }
 
-    /// Waypost; asks it for the ids of its walkthroughs.
+    /// Creates a Waypost contestant, and requests the IDs of its walkthroughs.
     pub async fn waypost(kind: Kind, (server, diagnostics): (Server, SocketAddr), specs: &[Spec]) -> Result<Self> {
         let walkthroughs = waypost::walkthrough_ids(server.addr, specs).await?;
         Ok(Self { kind, diagnostics: Some(diagnostics), path: waypost::path(), walkthroughs, ..Self::floor(server) })
     }
 
-    /// From now on each user shows a token of their own, at the address that is the same for all.
+    /// Makes every user send a separate token to the shared MCP URL.
     pub fn sign_in(&mut self, tokens: Tokens) {
         self.path = waypost::shared_path();
         self.tokens = Some(tokens);
     }
 
-    /// The id of a walkthrough; the floor has none.
+    /// Returns the ID of a walkthrough; a placeholder for the floor.
     pub fn walkthrough(&self, spec: Spec) -> Result<String> {
         if self.kind == Kind::Floor {
             return Ok("wt_0123456789ab".to_owned());

@@ -1,4 +1,4 @@
-//! The floor: axum and rmcp exactly as Waypost uses them, one tool that answers a constant, no store.
+//! The floor: axum and rmcp exactly as Waypost uses them, with one tool that returns a constant, and no store.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -28,9 +28,9 @@ pub struct FloorArgs {
 }
 
 #[derive(Clone)]
-struct Constant(Arc<CallToolResult>);
+struct ConstantHandler(Arc<CallToolResult>);
 
-impl ServerHandler for Constant {
+impl ServerHandler for ConstantHandler {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
     }
@@ -45,21 +45,21 @@ impl ServerHandler for Constant {
 }
 
 struct App {
-    answer: Constant,
+    handler: ConstantHandler,
     sessions: Arc<NeverSessionManager>,
     config: StreamableHttpServerConfig,
 }
 
-/// Serves until the process is ended; prints `listening on http://…` like Waypost.
+/// Serves until the process is terminated. Prints `listening on http://…` like Waypost.
 pub fn main(args: FloorArgs) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(args.listen))
 }
 
 async fn serve(listen: SocketAddr) -> Result<()> {
-    let mut answer = CallToolResult::success(vec![ContentBlock::text(content::text_block(250, content::LONG.steps))]);
-    answer.structured_content = Some(content::constant_step_result());
+    let mut result = CallToolResult::success(vec![ContentBlock::text(content::text_block(250, content::LONG.steps))]);
+    result.structured_content = Some(content::constant_step_result());
     let app = App {
-        answer: Constant(Arc::new(answer)),
+        handler: ConstantHandler(Arc::new(result)),
         sessions: Arc::new(NeverSessionManager::default()),
         config: StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true),
     };
@@ -74,7 +74,7 @@ async fn serve(listen: SocketAddr) -> Result<()> {
 }
 
 async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
-    let answer = app.answer.clone();
-    let service = StreamableHttpService::new(move || Ok(answer.clone()), app.sessions.clone(), app.config.clone());
+    let handler = app.handler.clone();
+    let service = StreamableHttpService::new(move || Ok(handler.clone()), app.sessions.clone(), app.config.clone());
     service.handle(request).await.into_response()
 }

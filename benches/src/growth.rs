@@ -1,4 +1,4 @@
-//! What growing data costs: long and short walkthroughs, few and many progress rows.
+//! The effect of data size: long and short walkthroughs, few and many progress rows.
 
 use anyhow::{Context, Result};
 
@@ -6,14 +6,14 @@ use crate::content::{LONG, SHORT};
 use crate::leg::Load;
 use crate::load::Limit;
 use crate::mcp::Era;
-use crate::run::{Bench, say};
+use crate::run::{Bench, print_progress};
 use crate::seed::{self, Database, What};
 use crate::waypost::Installation;
 
-/// Names of the two copies of an installation: with few and with many progress rows.
+/// Names of the two copies of an installation: with few and many progress rows.
 pub const NAMES: [&str; 2] = ["few", "many"];
 
-/// Two copies of an installation that nobody has used yet.
+/// Creates two copies of an unused installation.
 pub async fn copy(bench: &Bench, installation: &Installation, names: [&str; 2]) -> Result<[Installation; 2]> {
     let mut copies = [installation.clone(), installation.clone()];
     for (copy, name) in copies.iter_mut().zip(names) {
@@ -38,7 +38,7 @@ pub async fn copy(bench: &Bench, installation: &Installation, names: [&str; 2]) 
     Ok(copies)
 }
 
-/// The same number of advances through short and long walkthroughs, in turn.
+/// Measures the same number of advances in short and long walkthroughs, alternately.
 pub async fn steps(bench: &mut Bench) -> Result<()> {
     let limit = Limit::Calls(bench.settings.growth_calls);
     for round in 1..=bench.settings.growth_rounds {
@@ -54,14 +54,14 @@ pub async fn steps(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Advances beside few and many progress rows, in turn; each copy has a server of its own.
+/// Measures advances with few and many progress rows, alternately. Each copy has a separate server.
 pub async fn rows(bench: &mut Bench) -> Result<()> {
     let rows = bench.settings.growth_rows;
     let limit = Limit::Seconds(bench.settings.seconds);
     for (kind, copies) in bench.copies.clone() {
         let first = bench.contestants.len();
         for (installation, n) in copies.iter().zip(rows) {
-            say(&format!("seeding {n} progress rows for {}", kind.name()));
+            print_progress(&format!("seeding {n} progress rows for {}", kind.name()));
             seed_copy(bench, installation, What::Progress(n)).await?;
             bench.serve(kind, installation).await?;
         }
@@ -81,7 +81,7 @@ pub async fn rows(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Fills the database of an installation that is not served.
+/// Seeds the database of an installation that is not running.
 pub async fn seed_copy(bench: &Bench, installation: &Installation, what: What<'_>) -> Result<()> {
     match &bench.driver.cluster {
         Some(cluster) if installation.database.starts_with("postgres:") => {

@@ -1,4 +1,4 @@
-//! One leg: one contestant under one kind of load, measured from outside.
+//! A leg: one contestant under one kind of load, measured from outside.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,64 +20,64 @@ use crate::waypost::{self, WriterCounts};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What all legs share.
+/// State shared by all legs.
 pub struct Driver {
-    /// This program, which is also the load generator.
+    /// Path of this program, which is also the load generator.
     pub program: PathBuf,
-    /// Makes tracking ids different from those of other runs.
+    /// Random ID of the run, which makes tracking IDs unique.
     pub run: String,
-    /// Legs so far.
+    /// Number of legs so far.
     pub legs: u32,
-    /// Users per leg whose progress is compared afterwards.
+    /// Number of users per leg whose progress is verified afterwards.
     pub verify: usize,
-    /// Signed-in users that a leg may use up.
+    /// Number of signed-in users that a leg may use.
     pub token_users: u32,
-    /// The PostgreSQL cluster, when there is one.
+    /// The PostgreSQL cluster, if there is one.
     pub cluster: Option<Cluster>,
 }
 
 /// The load of a leg.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// What is measured.
+    /// The measured operation.
     pub op: Op,
     /// Protocol era.
     pub era: Era,
-    /// Parallel connections.
+    /// Number of parallel connections.
     pub connections: usize,
-    /// When to stop.
+    /// The stop condition.
     pub limit: Limit,
-    /// The walkthrough that is played.
+    /// The walkthrough to play.
     pub walkthrough: Spec,
 }
 
-/// What a leg came to.
+/// The result of a leg.
 #[derive(Debug, Clone, Serialize)]
 pub struct Leg {
-    /// Part of the run.
+    /// Section of the run.
     pub section: &'static str,
     /// Round within the section.
     pub round: u32,
-    /// Progress rows that were seeded before, where that is the question.
+    /// Number of seeded progress rows, if relevant.
     pub seeded_rows: Option<u32>,
-    /// Whether its users showed tokens.
+    /// Whether the users sent tokens.
     pub signed_in: bool,
-    /// Who was measured.
+    /// Name of the contestant.
     pub contestant: &'static str,
-    /// The same as a value.
+    /// Kind of the contestant.
     #[serde(skip)]
     pub kind: Kind,
     /// Protocol era.
     pub era: Era,
-    /// What was measured.
+    /// The measured operation.
     pub op: Op,
-    /// Parallel connections.
+    /// Number of parallel connections.
     pub connections: usize,
-    /// Steps of the walkthrough.
+    /// Number of steps of the walkthrough.
     pub steps: u32,
-    /// Measured calls.
+    /// Number of measured calls.
     pub calls: u64,
-    /// Seconds that they took.
+    /// Duration in seconds.
     pub seconds: f64,
     /// Measured calls per second.
     pub calls_per_second: f64,
@@ -85,7 +85,7 @@ pub struct Leg {
     pub p50_us: u64,
     /// 99th percentile of the latency.
     pub p99_us: u64,
-    /// Longest latency.
+    /// Maximum latency.
     pub max_us: u64,
     /// CPU time of the server's processes per call.
     pub server_cpu_us: f64,
@@ -93,24 +93,24 @@ pub struct Leg {
     pub database_cpu_us: Option<f64>,
     /// CPU time of the load generator per call.
     pub load_cpu_us: f64,
-    /// Acknowledged advances.
+    /// Number of acknowledged advances.
     pub advances: u64,
-    /// Users whose progress was compared with the server's.
+    /// Number of users whose progress was verified.
     pub verified: usize,
-    /// What Waypost's writer counted meanwhile.
+    /// Difference of the counters of Waypost's writer.
     pub writer: Option<WriterCounts>,
-    /// What PostgreSQL counted meanwhile.
+    /// Difference of PostgreSQL's counters.
     pub statements: Option<StatementCounts>,
 }
 
 impl Driver {
-    /// Runs one leg; any wrong answer is an error.
+    /// Runs one leg. Any incorrect response is an error.
     pub async fn leg(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
         let context =
             format!("{} {} {} x{}", contestant.kind.name(), load.era.name(), load.op.name(), load.connections);
         tokio::time::timeout(PATIENCE, self.measure(contestant, load))
             .await
-            .with_context(|| format!("{context}: no end"))?
+            .with_context(|| format!("{context}: timed out"))?
             .context(context)
     }
 
@@ -143,7 +143,7 @@ impl Driver {
         let mut command = Command::new(&self.program);
         command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
-        let pid = child.id().context("the load generator is gone")?;
+        let pid = child.id().context("the load generator has exited")?;
         let mut input = child.stdin.take().context("no standard input")?;
         let mut output = BufReader::new(child.stdout.take().context("no standard output")?).lines();
         input.write_all(format!("{}\n", serde_json::to_string(&plan)?).as_bytes()).await?;
@@ -188,7 +188,7 @@ impl Driver {
         })
     }
 
-    /// The counters of Waypost's writer and of PostgreSQL, where there are such.
+    /// Returns the counters of Waypost's writer and of PostgreSQL, if available.
     async fn counts(&self, contestant: &Contestant) -> Result<(Option<WriterCounts>, Option<StatementCounts>)> {
         let mut counts = (None, None);
         if let Some(diagnostics) = contestant.diagnostics {
@@ -230,7 +230,7 @@ fn merge(latencies: &[(u64, u64)]) -> Result<Histogram<u64>> {
     Ok(all)
 }
 
-/// The median; `None` of nothing.
+/// Returns the median; `None` if there are no values.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     if values.is_empty() {
         return None;
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_an_even_number_lies_between() {
+    fn the_median_of_an_even_number_of_values_is_their_mean() {
         assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
         assert_eq!(median(vec![9.0, 1.0, 3.0]), Some(3.0));
         assert_eq!(median(Vec::new()), None);

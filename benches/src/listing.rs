@@ -1,4 +1,5 @@
-//! `list_walkthroughs` for a user with progress in many large walkthroughs, beside `tools/list` on the same connection.
+//! `list_walkthroughs` for a user with progress in many large walkthroughs, compared with `tools/list` on the same
+//! connection.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,23 +13,23 @@ use crate::leg::median;
 use crate::mcp::{Client, Era};
 use crate::process;
 use crate::report::Listing;
-use crate::run::{Bench, say};
+use crate::run::{Bench, print_progress};
 use crate::waypost::{self, Installation};
 
-/// How large everything is.
+/// The size of the list benchmark.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Size {
-    /// Walkthroughs on the server.
+    /// Number of walkthroughs on the server.
     pub walkthroughs: usize,
-    /// Steps of each.
+    /// Number of steps per walkthrough.
     pub steps: usize,
-    /// Bytes of content of each step, about.
+    /// Approximate size of the content of each step in bytes.
     pub step_bytes: usize,
-    /// Measured lists, and as many references.
+    /// Number of measured lists, and of references.
     pub calls: usize,
 }
 
-/// A walkthrough as an import file.
+/// Returns an import file for a walkthrough.
 fn import_file(number: usize, size: Size) -> Value {
     let line = "Open the settings, compare each value with the expected one, and write down what differs.\n";
     let content = line.repeat(size.step_bytes.div_ceil(line.len()));
@@ -42,7 +43,7 @@ fn import_file(number: usize, size: Size) -> Value {
     json!({ "version": "1.1", "walkthrough": head, "steps": steps })
 }
 
-/// Imports the walkthroughs into an installation of its own.
+/// Imports the walkthroughs into a separate installation.
 async fn set_up(bench: &Bench, kind: Kind, program: &Path) -> Result<Installation> {
     let data = bench.dir.join(format!("{}-listing", kind.name().replace('/', "-")));
     let installation = match (&bench.driver.cluster, kind) {
@@ -91,18 +92,23 @@ pub async fn list(bench: &mut Bench) -> Result<()> {
     let size = bench.settings.listing;
     for (kind, program) in bench.installations.iter().map(|(kind, it)| (*kind, it.program.clone())).collect::<Vec<_>>()
     {
-        say(&format!("importing {} walkthroughs of {} steps for {}", size.walkthroughs, size.steps, kind.name()));
+        print_progress(&format!(
+            "importing {} walkthroughs of {} steps for {}",
+            size.walkthroughs,
+            size.steps,
+            kind.name()
+        ));
         let installation = set_up(bench, kind, &program).await?;
         let path = waypost::path().replace("{user}", "listing");
         let mut client = Client::new(path, Era::Modern);
         let (server, _) = installation.serve("listing-setup", &bench.logs).await?;
         play(&mut Connection::open(server.addr).await?, &mut client, size).await?;
         server.stop().await?;
-        // A new process: the first list finds nothing in memory.
+        // A new process, so that the first list is uncached.
         let (server, _) = installation.serve("listing", &bench.logs).await?;
         let listing = measure(&server, &mut client, (kind, size)).await?;
         server.stop().await?;
-        say(&format!(
+        print_progress(&format!(
             "list_walkthroughs of {}: p50 {:.2} ms, {:.1} × tools/list, {:+.1} MB",
             kind.name(),
             listing.list_ms,

@@ -1,6 +1,6 @@
-//! The load generator, a process of its own: reads one plan, makes its users ready, waits for `go`, measures, verifies.
+//! The load generator, a separate process: reads a plan, prepares its users, waits for `go`, measures and verifies.
 //!
-//! The talk with `run` is by lines: plan in, `ready` out, `go` in, `done` out, report (JSON) out.
+//! It communicates with `run` line by line: plan in, `ready` out, `go` in, `done` out, report (JSON) out.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -25,14 +25,14 @@ pub enum Op {
     Next,
     /// `list_walkthroughs`
     List,
-    /// `select_walkthrough` by a user who has not been seen before
+    /// `select_walkthrough` by a new user
     Select,
     /// `get_walkthrough_status`
     Status,
 }
 
 impl Op {
-    /// The name in tables and files.
+    /// Returns the name used in tables and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Next => "next",
@@ -43,75 +43,75 @@ impl Op {
     }
 }
 
-/// When a connection stops.
+/// The stop condition of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
-    /// After so many seconds.
+    /// Stop after the given number of seconds.
     Seconds(f64),
-    /// After so many measured calls on each connection.
+    /// Stop after the given number of measured calls per connection.
     Calls(u64),
 }
 
-/// What to do to which server.
+/// The load to generate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// Where the server listens.
+    /// Address of the server.
     pub addr: SocketAddr,
-    /// The MCP path, with `{user}` for the tracking id.
+    /// MCP path, with `{user}` for the tracking ID.
     pub path: String,
-    /// Protocol era of all clients.
+    /// Protocol era of the clients.
     pub era: Era,
-    /// What is measured.
+    /// Operation to measure.
     pub op: Op,
-    /// The server answers a constant: no users to prepare, no progress to check.
+    /// Whether the server returns a constant, so that there are no users to prepare and no progress to check.
     pub constant: bool,
-    /// Parallel connections.
+    /// Number of parallel connections.
     pub connections: usize,
-    /// When to stop.
+    /// Stop condition.
     pub limit: Limit,
-    /// Users that are made ready on each connection before the measured part.
+    /// Number of users to prepare per connection before the measurement.
     pub users: usize,
-    /// Makes the tracking ids of this leg different from all others.
+    /// Prefix that makes the tracking IDs of this leg unique.
     pub user_prefix: String,
-    /// The tokens that the users show, where they are signed in.
+    /// Tokens of the users, if they are signed in.
     pub tokens: Option<Tokens>,
-    /// The walkthrough that is played.
+    /// Walkthrough to play.
     pub walkthrough: String,
-    /// How many users to compare with the server's state afterwards.
+    /// Number of users whose progress is verified afterwards.
     pub verify: usize,
 }
 
-/// What a leg came to.
+/// The result of the load generator.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LoadReport {
-    /// Measured calls, all of them answered and checked.
+    /// Number of measured calls, all of which were successful and checked.
     pub calls: u64,
-    /// Calls in the measured part that are not counted: new users selecting.
+    /// Number of uncounted calls during the measurement: selections by new users.
     pub other_calls: u64,
-    /// From `go` to the last answer.
+    /// Seconds from `go` to the last response.
     pub seconds: f64,
-    /// Latencies in microseconds with their counts.
+    /// Latencies in microseconds, with counts.
     pub latencies: Vec<(u64, u64)>,
-    /// Advances that were acknowledged.
+    /// Number of acknowledged advances.
     pub advances: u64,
-    /// Users whose progress was compared with the server's.
+    /// Number of users whose progress was verified.
     pub verified: usize,
 }
 
-/// A histogram of microseconds.
+/// Creates a histogram of microseconds.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000, 3).expect("constant bounds are valid")
 }
 
-/// One connection's share of the report.
-pub struct Share {
+/// The result of one connection.
+pub struct ConnectionReport {
     pub(crate) latencies: Histogram<u64>,
     pub(crate) other_calls: u64,
     pub(crate) players: Vec<Player>,
 }
 
-/// Runs one plan from standard input.
+/// Runs a plan from standard input.
 pub fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, run())
@@ -140,12 +140,12 @@ async fn run() -> Result<()> {
             Some(()) = readies.recv() => {}
             Some(ended) = tasks.join_next() => {
                 ended??;
-                return Err(anyhow!("a connection ended before the start"));
+                return Err(anyhow!("a connection failed before the start"));
             }
         }
     }
     println!("ready");
-    input.next_line().await?.context("nobody said go")?;
+    input.next_line().await?.context("standard input ended before `go`")?;
     let start = Instant::now();
     go.send(Some(start))?;
     while let Some(ended) = tasks.join_next().await {
@@ -158,7 +158,7 @@ async fn run() -> Result<()> {
     Ok(())
 }
 
-async fn summarise(plan: &Plan, shares: Vec<Share>, elapsed: Duration) -> Result<LoadReport> {
+async fn summarise(plan: &Plan, shares: Vec<ConnectionReport>, elapsed: Duration) -> Result<LoadReport> {
     let mut report = LoadReport { seconds: elapsed.as_secs_f64(), ..LoadReport::default() };
     let mut all = histogram();
     let mut players = Vec::new();

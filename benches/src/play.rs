@@ -1,4 +1,4 @@
-//! What one connection does: users who select a walkthrough and go through it, each answer checked.
+//! The load of one connection: users select a walkthrough and complete its steps. Every response is checked.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -9,10 +9,10 @@ use hdrhistogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
 use crate::client::Connection;
-use crate::load::{Limit, Op, Plan, Share, histogram};
+use crate::load::{ConnectionReport, Limit, Op, Plan, histogram};
 use crate::mcp::Client;
 
-/// One user: their client, and what the server has acknowledged.
+/// A user: the MCP client and the acknowledged progress.
 pub struct Player {
     client: Client,
     step: Option<String>,
@@ -23,7 +23,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// The user with this number among all of the leg.
+    /// Creates the user with the given number within the leg.
     async fn new(plan: &Plan, connection: &mut Connection, (name, number): (&str, usize)) -> Result<Self> {
         let mut client = Client::new(plan.path.replace("{user}", name), plan.era);
         if let Some(tokens) = &plan.tokens {
@@ -45,9 +45,9 @@ impl Player {
         Ok(())
     }
 
-    /// Completes the current step and takes the next one from the answer.
+    /// Completes the current step and stores the next one.
     async fn next(&mut self, plan: &Plan, connection: &mut Connection) -> Result<()> {
-        let current = self.step.take().context("next: nothing left to do")?;
+        let current = self.step.take().context("next: there is no current step")?;
         let arguments = format!(r#"{{"walkthrough_id":"{}","current_step_id":"{current}"}}"#, plan.walkthrough);
         let outcome = self.client.call(connection, "next_walkthrough_step", &arguments).await?;
         let result = outcome.structured_content.context("next: no structured content")?;
@@ -62,7 +62,7 @@ impl Player {
         ensure!(progress.completed == self.completed + 1, "next: {} completed", progress.completed);
         self.completed = progress.completed;
         self.step = result.step.map(|step| step.id.into_owned());
-        ensure!(self.step.is_none() == (self.completed == self.total), "next: the end is not where it should be");
+        ensure!(self.step.is_none() == (self.completed == self.total), "next: the walkthrough ends at the wrong step");
         Ok(())
     }
 
@@ -77,33 +77,33 @@ impl Player {
         let outcome = self.client.call(connection, "get_walkthrough_status", &self.arguments).await?;
         let progress = outcome.structured_content.and_then(|result| result.progress).context("status: no progress")?;
         if progress.completed != self.completed {
-            bail!("{} advances were acknowledged, the server says {}", self.completed, progress.completed);
+            bail!("{} advances were acknowledged, but the server reports {}", self.completed, progress.completed);
         }
         Ok(())
     }
 }
 
-/// One connection and its users.
+/// A connection and its users.
 struct Worker {
     plan: Rc<Plan>,
     index: usize,
     connection: Connection,
     waiting: VecDeque<Player>,
     finished: Vec<Player>,
-    born: usize,
+    created: usize,
     other_calls: u64,
 }
 
-/// Prepares the users of one connection, waits for the start and plays until the limit.
+/// Prepares the users of a connection, waits for the start and plays until the limit.
 pub async fn work(
     plan: Rc<Plan>,
     index: usize,
     ready: mpsc::UnboundedSender<()>,
     mut started: watch::Receiver<Option<Instant>>,
-) -> Result<Share> {
+) -> Result<ConnectionReport> {
     let connection = Connection::open(plan.addr).await?;
     let mut worker =
-        Worker { plan, index, connection, waiting: VecDeque::new(), finished: Vec::new(), born: 0, other_calls: 0 };
+        Worker { plan, index, connection, waiting: VecDeque::new(), finished: Vec::new(), created: 0, other_calls: 0 };
     for _ in 0..worker.plan.users.max(1) {
         let player = worker.prepare().await?;
         worker.waiting.push_back(player);
@@ -115,15 +115,15 @@ pub async fn work(
     let latencies = worker.measure(start).await?;
     let mut players = worker.finished;
     players.extend(worker.waiting);
-    Ok(Share { latencies, other_calls: worker.other_calls, players })
+    Ok(ConnectionReport { latencies, other_calls: worker.other_calls, players })
 }
 
 impl Worker {
-    /// A new user, ready for the measured operation.
+    /// Creates a user who is ready for the measured operation.
     async fn prepare(&mut self) -> Result<Player> {
-        let name = format!("{}-{}-{}", self.plan.user_prefix, self.index, self.born);
-        let number = self.index + self.born * self.plan.connections;
-        self.born += 1;
+        let name = format!("{}-{}-{}", self.plan.user_prefix, self.index, self.created);
+        let number = self.index + self.created * self.plan.connections;
+        self.created += 1;
         let mut player = Player::new(&self.plan, &mut self.connection, (&name, number)).await?;
         if self.plan.constant {
             player.step = Some("ws_ba9876543210".to_owned());
@@ -142,15 +142,15 @@ impl Worker {
         let mut latencies = histogram();
         let mut player = self.waiting.pop_front().context("no user")?;
         loop {
-            let over = match self.plan.limit {
+            let is_finished = match self.plan.limit {
                 Limit::Seconds(seconds) => start.elapsed().as_secs_f64() >= seconds,
                 Limit::Calls(calls) => latencies.len() >= calls,
             };
-            if over {
+            if is_finished {
                 self.finished.push(player);
                 return Ok(latencies);
             }
-            if self.is_used_up(&player) {
+            if self.is_exhausted(&player) {
                 let next = match self.waiting.pop_front() {
                     Some(next) => next,
                     None => self.prepare().await?,
@@ -170,8 +170,8 @@ impl Worker {
         }
     }
 
-    /// Whether the user cannot do the measured operation again.
-    fn is_used_up(&self, player: &Player) -> bool {
+    /// Whether the user cannot perform the measured operation again.
+    fn is_exhausted(&self, player: &Player) -> bool {
         match self.plan.op {
             Op::Next => player.step.is_none(),
             Op::Select => player.step.is_some(),
@@ -180,7 +180,7 @@ impl Worker {
     }
 }
 
-/// Compares what the server says about some users with what it acknowledged; a difference is an error.
+/// Compares the progress of some users on the server with the acknowledged progress. A difference is an error.
 pub async fn verify(plan: &Plan, players: Vec<Player>) -> Result<usize> {
     let played: Vec<Player> = players.into_iter().filter(|player| player.total > 0).collect();
     let stride = (played.len() / plan.verify.max(1)).max(1);

@@ -1,4 +1,4 @@
-//! Child processes that print `listening on http://…`, and what Linux says about them under `/proc`.
+//! Child processes that print `listening on http://…`, and their resource usage from `/proc`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,18 +15,18 @@ use tokio::process::{Child, Command};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A server that was started by this program; it is killed when dropped.
+/// A server process. Killed when dropped.
 pub struct Server {
     child: Child,
     name: String,
-    /// Where it listens.
+    /// Listen address.
     pub addr: SocketAddr,
-    /// From the start of the process to the line `listening on`.
+    /// Time from the start of the process to the line `listening on`.
     pub startup: Duration,
 }
 
 impl Server {
-    /// Starts `command` and waits for the line with its address; its standard error goes to a file in `logs`.
+    /// Starts `command` and waits for the line with its address. Standard error is written to a file in `logs`.
     pub async fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(append(&log)?).kill_on_drop(true);
@@ -40,7 +40,7 @@ impl Server {
                     return Ok(addr.replace("localhost", "127.0.0.1").parse::<SocketAddr>()?);
                 }
             }
-            bail!("{name} ended without listening:\n{}", tail(&log))
+            bail!("{name} exited without listening:\n{}", tail(&log))
         };
         let addr = tokio::time::timeout(START_TIMEOUT, listening)
             .await
@@ -50,28 +50,28 @@ impl Server {
         Ok(Self { child, name: name.to_owned(), addr, startup })
     }
 
-    /// Process id.
+    /// Returns the process ID.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
 
-    /// Asks the process to end and waits for it.
+    /// Terminates the process and waits until it exits.
     pub async fn stop(mut self) -> Result<()> {
         terminate(&mut self.child, "TERM").await.with_context(|| format!("stopping {}", self.name))
     }
 }
 
-/// Sends a signal to a child of ours and waits for its end.
+/// Sends a signal to a child process and waits until it exits.
 pub async fn terminate(child: &mut Child, signal: &str) -> Result<()> {
     let Some(pid) = child.id() else { return Ok(()) };
     Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().await?;
-    tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.context("it does not end")??;
+    tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.context("the process did not exit in time")??;
     Ok(())
 }
 
-/// Runs a command to its end; on failure the error has its output.
+/// Runs a command and returns its output. On failure, the error contains the output.
 pub async fn run(mut command: Command) -> Result<String> {
-    // Without the environment, which holds a key.
+    // Without the environment, which contains a key.
     let std = command.as_std();
     let shown: Vec<_> =
         std::iter::once(std.get_program()).chain(std.get_args()).map(|word| word.to_string_lossy()).collect();
@@ -84,12 +84,12 @@ pub async fn run(mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A log file opened for appending.
+/// Opens a log file for appending.
 pub fn append(path: &Path) -> Result<File> {
     Ok(File::options().create(true).append(true).open(path)?)
 }
 
-/// The last lines of a log file.
+/// Returns the last lines of a log file.
 pub fn tail(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -101,19 +101,19 @@ pub fn in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// A port that is free now.
+/// Returns a currently free port.
 pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// `bytes` random bytes as hexadecimal digits.
+/// Returns `bytes` random bytes as hexadecimal digits.
 pub fn random_hex(bytes: usize) -> Result<String> {
     let mut buffer = vec![0; bytes];
     File::open("/dev/urandom")?.read_exact(&mut buffer)?;
     Ok(buffer.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// CPU seconds of a process and all its descendants, the ended ones that were waited for included.
+/// Returns the CPU seconds of a process and all its descendants, including terminated children that were waited for.
 pub fn cpu_seconds(root: u32) -> Result<f64> {
     let mut ticks = 0;
     let mut parents = HashMap::new();
@@ -124,7 +124,7 @@ pub fn cpu_seconds(root: u32) -> Result<f64> {
         }
     }
     if !parents.contains_key(&root) {
-        bail!("process {root} is gone");
+        bail!("process {root} has exited");
     }
     for (pid, (_, own)) in &parents {
         if descends(*pid, root, &parents) {
@@ -134,7 +134,7 @@ pub fn cpu_seconds(root: u32) -> Result<f64> {
     Ok(ticks as f64 / ticks_per_second())
 }
 
-/// Resident memory in bytes of a process and all its descendants.
+/// Returns the resident memory of a process and all its descendants in bytes.
 pub fn resident_bytes(root: u32) -> Result<u64> {
     let mut parents = HashMap::new();
     for entry in std::fs::read_dir("/proc")? {
@@ -169,10 +169,10 @@ fn descends(pid: u32, root: u32, parents: &HashMap<u32, Stat>) -> bool {
     false
 }
 
-/// Parent and used ticks (own, and of the children that were waited for) of a process.
+/// Returns the parent and the used ticks of a process, including those of children that were waited for.
 fn stat(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the fields after the last `)` start with number 3.
+    // The name in parentheses may contain any character; the fields after the last `)` start with number 3.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     Some((fields.get(1)?.parse().ok()?, ticks))

@@ -1,4 +1,4 @@
-//! What was found, as data: the machine, every leg, sizes, memory, starts; and all of it as one JSON document.
+//! The results as data: environment, legs, sizes, memory, start-up times; and their JSON document.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -15,100 +15,100 @@ use crate::listing::Size;
 use crate::run::Settings;
 use crate::summary;
 
-/// The machine and the programs, as far as they explain numbers.
+/// The environment of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Environment {
-    /// Model of the processor.
+    /// Processor model.
     pub processor: String,
-    /// Cores that may be used.
+    /// Number of available cores.
     pub cores: usize,
     /// Kernel release.
     pub kernel: String,
-    /// File system under the databases.
+    /// File system of the databases.
     pub file_system: String,
-    /// Median time to make 4 KiB durable there.
+    /// Median time of a durable 4 KiB write in microseconds.
     pub sync_us: f64,
-    /// PostgreSQL's own words.
+    /// PostgreSQL's version string.
     pub postgres: Option<String>,
 }
 
-/// Sizes of what a client reads.
+/// Sizes of responses.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sizes {
-    /// Who answered.
+    /// Name of the contestant.
     pub contestant: &'static str,
     /// Names of the listed tools.
     pub tools: Vec<String>,
-    /// Bytes of the result of `tools/list`.
+    /// Size of the result of `tools/list` in bytes.
     pub tools_list_bytes: usize,
-    /// Members of schemas without a type.
+    /// Schema members without a type.
     pub untyped_members: Vec<String>,
-    /// Most bytes of a step's text that are not the author's.
+    /// Maximum size of the fixed text around a step in bytes.
     pub fixed_text_bytes: usize,
 }
 
 /// Resident memory.
 #[derive(Debug, Clone, Serialize)]
 pub struct Memory {
-    /// Whose.
+    /// Name of the contestant.
     pub contestant: &'static str,
-    /// Calls before.
+    /// Number of calls before the measurement.
     pub calls: u64,
-    /// Resident bytes of all its processes.
+    /// Resident memory of all processes in bytes.
     pub resident_bytes: u64,
 }
 
-/// Starts on a database that exists.
+/// Start-up times with an existing database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Start {
-    /// Who started.
+    /// Name of the contestant.
     pub contestant: &'static str,
     /// Median.
     pub median_seconds: f64,
-    /// All of them.
+    /// All measured values.
     pub seconds: Vec<f64>,
 }
 
-/// The analytics page over many events.
+/// Load times of the analytics page with many events.
 #[derive(Debug, Clone, Serialize)]
 pub struct Analytics {
-    /// Who served it.
+    /// Name of the contestant.
     pub contestant: &'static str,
-    /// Events of the organisation.
+    /// Number of events of the organisation.
     pub events: u64,
-    /// Median of the times to the whole page.
+    /// Median load time in seconds.
     pub median_seconds: f64,
-    /// All of them.
+    /// All measured values.
     pub seconds: Vec<f64>,
-    /// Seconds until the log was packed.
+    /// Seconds until the events were packed.
     pub packing_seconds: f64,
 }
 
-/// `list_walkthroughs` over many large walkthroughs.
+/// Results of `list_walkthroughs` with many large walkthroughs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listing {
-    /// Who listed.
+    /// Name of the contestant.
     pub contestant: &'static str,
-    /// How large everything is.
+    /// Size of the benchmark.
     pub size: Size,
-    /// Median of the lists, in milliseconds.
+    /// Median duration of a list in milliseconds.
     pub list_ms: f64,
-    /// The first list, with nothing in memory.
+    /// Duration of the first, uncached list in milliseconds.
     pub first_ms: f64,
-    /// Median of `tools/list` in between.
+    /// Median duration of interleaved `tools/list` calls in milliseconds.
     pub reference_ms: f64,
-    /// Bytes of a list's answer.
+    /// Size of a list response in bytes.
     pub list_bytes: usize,
-    /// By how much the resident memory grew over all lists.
+    /// Growth of resident memory over all lists in bytes.
     pub grown_bytes: i64,
 }
 
-/// Everything that was found.
+/// All results of a run.
 #[derive(Debug, Clone)]
 pub struct Findings {
-    /// Where.
+    /// The environment.
     pub environment: Environment,
-    /// How much.
+    /// The settings.
     pub settings: Settings,
     /// All legs in order.
     pub legs: Vec<Leg>,
@@ -116,7 +116,7 @@ pub struct Findings {
     pub sizes: Vec<Sizes>,
     /// Memory.
     pub memory: Vec<Memory>,
-    /// Starts.
+    /// Start-up times.
     pub starts: Vec<Start>,
     /// The analytics page.
     pub analytics: Vec<Analytics>,
@@ -125,7 +125,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Nothing found yet.
+    /// Creates empty results.
     pub fn new(environment: Environment, settings: Settings) -> Self {
         Self {
             environment,
@@ -140,7 +140,7 @@ impl Findings {
     }
 }
 
-/// All findings as one document.
+/// Converts the results to a JSON document.
 pub fn json(findings: &Findings) -> Value {
     json!({
         "environment": findings.environment,
@@ -157,7 +157,7 @@ pub fn json(findings: &Findings) -> Value {
 }
 
 impl Environment {
-    /// Looks at the machine; `dir` is where the databases are.
+    /// Inspects the machine. `dir` is the folder of the databases.
     pub async fn of(dir: &Path, cluster: Option<&Cluster>) -> Result<Self> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -176,7 +176,7 @@ impl Environment {
     }
 }
 
-/// The type of the file system that holds `dir`: that of the longest mount point above it.
+/// Returns the file system type of `dir`, according to the longest mount point that contains it.
 fn file_system(dir: &Path) -> String {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let rows = mounts.lines().filter_map(|line| {
@@ -187,7 +187,7 @@ fn file_system(dir: &Path) -> String {
     above.max_by_key(|(point, _)| point.len()).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
 }
 
-/// What one durable write costs: the ground under every number of a durable store.
+/// Measures the duration of a durable write, the lower bound for any durable store.
 fn sync_micros(dir: &Path) -> Result<f64> {
     let path = dir.join("sync-probe");
     let mut file = File::create(&path)?;

@@ -1,4 +1,4 @@
-//! The whole run: sets everybody up, takes the measurements in turn, reports.
+//! The benchmark run: sets up all contestants, measures them alternately, and reports the results.
 
 use std::path::{Path, PathBuf};
 
@@ -21,83 +21,83 @@ use crate::{analytics, growth, listing, peer, report, single, tokens};
 /// Arguments of `run`.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Tiny counts: shows that everything works, measures nothing of value.
+    /// Use tiny counts to check that everything works. The numbers are not meaningful.
     #[arg(long)]
     smoke: bool,
-    /// Write everything that was measured to this file.
+    /// Write all measurements to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The Waypost program [default: `waypost` beside this program].
+    /// Path of the Waypost program [default: `waypost` next to this program].
     #[arg(long, value_name = "PATH")]
     waypost: Option<PathBuf>,
-    /// Leave out contestants or measurements; may be repeated.
+    /// Contestants or measurements to skip; can be repeated.
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
-    /// Alternating rounds [default: 5].
+    /// Number of alternating rounds [default: 5].
     #[arg(long)]
     rounds: Option<u32>,
-    /// Seconds of a leg with 64 connections [default: 3].
+    /// Duration of a leg with 64 connections in seconds [default: 3].
     #[arg(long)]
     seconds: Option<f64>,
-    /// Where databases and logs go while it runs [default: the system's temporary directory].
+    /// Folder for databases and logs during the run [default: the system's temporary directory].
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
-    /// Folder of the peer [default: where this program was built from].
+    /// Folder of the peer [default: the source folder of this program].
     #[arg(long, value_name = "DIR")]
     peer: Option<PathBuf>,
 }
 
-/// What can be left out.
+/// Parts that can be skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Floor,
     Sqlite,
     Postgres,
     Peer,
-    /// Everybody beside each other, the other operations, sizes, memory, the start.
+    /// Throughput comparison, other operations, sizes, memory, start-up time.
     Races,
     /// Long walkthroughs and many progress rows.
     Growth,
-    /// Users with a token beside users without.
+    /// Users with and without tokens.
     Token,
-    /// The analytics page over many events.
+    /// The analytics page with many events.
     Analytics,
-    /// `list_walkthroughs` over many large walkthroughs.
+    /// `list_walkthroughs` with many large walkthroughs.
     Listing,
 }
 
-/// How much of everything.
+/// The amounts and durations of the measurements.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Settings {
-    /// Tiny counts.
+    /// Whether this is a smoke run.
     pub smoke: bool,
-    /// Alternating rounds.
+    /// Number of alternating rounds.
     pub rounds: u32,
-    /// Seconds before the first round, not counted: the peer's compiler needs some.
+    /// Duration of the uncounted warm-up, which the peer's JIT compiler needs.
     pub warm_up_seconds: f64,
-    /// Seconds of a leg with 64 connections.
+    /// Duration of a leg with 64 connections in seconds.
     pub seconds: f64,
-    /// Seconds of a leg with one connection.
+    /// Duration of a leg with one connection in seconds.
     pub seconds_alone: f64,
-    /// Calls of each other operation on one connection.
+    /// Number of calls per other operation on one connection.
     pub single_calls: u64,
-    /// Calls on each of 64 connections, where short and long walkthroughs are compared.
+    /// Number of calls on each of 64 connections when short and long walkthroughs are compared.
     pub growth_calls: u64,
-    /// Rounds of the comparisons of growing data.
+    /// Number of rounds for comparisons of data size.
     pub growth_rounds: u32,
-    /// The two numbers of progress rows that are compared.
+    /// The two numbers of progress rows to compare.
     pub growth_rows: [u32; 2],
-    /// Signed-in users of a leg, more than its connections: who finishes is followed by another one.
+    /// Number of signed-in users of a leg. More than its connections, because a user who finishes is replaced by another one.
     pub token_users: u32,
-    /// Calls before resident memory is read.
+    /// Number of calls before the resident memory is read.
     pub memory_calls: u64,
-    /// Starts, of which the median counts.
+    /// Number of starts, of which the median is reported.
     pub starts: u32,
-    /// Events of the organisation whose analytics are shown, about.
+    /// Approximate number of events of the organisation.
     pub analytics_events: u64,
-    /// Times that the page is loaded, of which the median counts.
+    /// Number of page loads, of which the median is reported.
     pub analytics_pages: u32,
-    /// The walkthroughs that are listed.
+    /// Size of the list benchmark.
     pub listing: Size,
 }
 
@@ -137,7 +137,7 @@ impl Settings {
         listing: Size { walkthroughs: 10, steps: 5, step_bytes: 6_000, calls: 5 },
     };
 
-    fn of(args: &RunArgs) -> Self {
+    fn from_args(args: &RunArgs) -> Self {
         let mut settings = if args.smoke { Self::SMOKE } else { Self::FULL };
         settings.rounds = args.rounds.unwrap_or(settings.rounds).max(1);
         settings.seconds = args.seconds.unwrap_or(settings.seconds);
@@ -145,31 +145,31 @@ impl Settings {
     }
 }
 
-/// Everything that runs during a run.
+/// The state of a run.
 pub struct Bench {
-    /// How much of everything.
+    /// The amounts and durations of the measurements.
     pub settings: Settings,
     /// Runs the legs.
     pub driver: Driver,
-    /// Who is measured.
+    /// The servers under test.
     pub contestants: Vec<Contestant>,
-    /// The installations of Waypost among them.
+    /// The Waypost installations among them.
     pub installations: Vec<(Kind, Installation)>,
-    /// Two copies of each, with nothing but the walkthroughs, for the comparison of few and many rows.
+    /// Two copies of each, for the comparison of few and many progress rows.
     pub copies: Vec<(Kind, [Installation; 2])>,
-    /// Two more copies of each, for the comparison of users without and with a token.
+    /// Two copies of each, for the comparison of users without and with tokens.
     pub pairs: Vec<(Kind, [Installation; 2])>,
-    /// Two more copies of each, of which the first gets many events.
+    /// Two copies of each, of which the first one gets many events.
     pub played: Vec<(Kind, [Installation; 2])>,
-    /// Where logs go.
+    /// Folder for logs.
     pub logs: PathBuf,
-    /// What was found so far.
+    /// The results so far.
     pub findings: Findings,
-    /// Where databases are.
+    /// Folder for databases.
     pub dir: PathBuf,
 }
 
-/// Runs everything and reports.
+/// Runs all benchmarks and reports the results.
 pub fn main(args: RunArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
@@ -195,12 +195,12 @@ async fn run(args: RunArgs) -> Result<()> {
     if let Some(file) = &args.json {
         std::fs::write(file, serde_json::to_vec_pretty(&report::json(&findings))?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        println!("\nEverything measured is in {}.", file.display());
+        println!("\nWrote all measurements to {}.", file.display());
     }
     Ok(())
 }
 
-/// Removes the databases of a run that failed, as far as that goes, and leaves its logs.
+/// Deletes the databases of a failed run and keeps its logs.
 fn keep_logs(dir: TempDir) -> PathBuf {
     let kept = dir.keep();
     let logs = kept.join("logs");
@@ -211,61 +211,61 @@ fn keep_logs(dir: TempDir) -> PathBuf {
 }
 
 async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
-    let wanted = |part| !args.without.contains(&part);
+    let is_enabled = |part| !args.without.contains(&part);
     let mut bench = Bench::set_up(args, dir.path()).await?;
-    if wanted(Part::Races) || wanted(Part::Growth) {
+    if is_enabled(Part::Races) || is_enabled(Part::Growth) {
         bench.warm_up().await?;
     }
-    if wanted(Part::Races) {
+    if is_enabled(Part::Races) {
         bench.throughput().await?;
         single::operations(&mut bench).await?;
         single::sizes(&mut bench).await?;
     }
-    if wanted(Part::Growth) {
+    if is_enabled(Part::Growth) {
         growth::steps(&mut bench).await?;
     }
-    if wanted(Part::Races) {
+    if is_enabled(Part::Races) {
         single::memory(&mut bench).await?;
         single::starts(&mut bench).await?;
     }
-    if wanted(Part::Token) {
+    if is_enabled(Part::Token) {
         tokens::pair(&mut bench).await?;
     }
-    if wanted(Part::Growth) {
+    if is_enabled(Part::Growth) {
         growth::rows(&mut bench).await?;
     }
-    if wanted(Part::Analytics) {
+    if is_enabled(Part::Analytics) {
         analytics::page(&mut bench).await?;
     }
-    if wanted(Part::Listing) {
+    if is_enabled(Part::Listing) {
         listing::list(&mut bench).await?;
     }
     bench.tear_down().await
 }
 
-/// Tells what is happening, without being part of the result.
-pub fn say(text: &str) {
+/// Prints progress to standard error.
+pub fn print_progress(text: &str) {
     eprintln!("… {text}");
 }
 
-/// The walkthroughs that everybody serves.
+/// Returns the walkthroughs that all contestants serve.
 fn specs() -> Vec<Spec> {
     vec![LONG, SHORT]
 }
 
 impl Bench {
     async fn set_up(args: &RunArgs, dir: &Path) -> Result<Self> {
-        let wanted = |part| !args.without.contains(&part);
+        let is_enabled = |part| !args.without.contains(&part);
         let logs = dir.join("logs");
         std::fs::create_dir(&logs)?;
         let program = std::env::current_exe()?;
-        let needs_cluster = wanted(Part::Postgres) || wanted(Part::Peer);
+        let needs_cluster = is_enabled(Part::Postgres) || is_enabled(Part::Peer);
         if needs_cluster {
-            say("starting PostgreSQL");
+            print_progress("starting PostgreSQL");
         }
         let cluster = if needs_cluster { Some(Cluster::start(dir, &logs).await?) } else { None };
         let environment = Environment::of(dir, cluster.as_ref()).await?;
-        let settings = Settings::of(args);
+        let settings = Settings::from_args(args);
         let (run, token_users) = (process::random_hex(4)?, settings.token_users);
         let driver = Driver { program: program.clone(), run, legs: 0, verify: 16, token_users, cluster };
         let mut bench = Self {
@@ -280,26 +280,30 @@ impl Bench {
             findings: Findings::new(environment, settings),
             dir: dir.to_owned(),
         };
-        if wanted(Part::Floor) {
+        if is_enabled(Part::Floor) {
             let mut floor = Command::new(&program);
             floor.arg("floor");
             bench.contestants.push(Contestant::floor(Server::start("floor", floor, &bench.logs).await?));
         }
         let waypost = args.waypost.clone().unwrap_or_else(|| program.with_file_name("waypost"));
         for (part, kind) in [(Part::Sqlite, Kind::Sqlite), (Part::Postgres, Kind::Postgres)] {
-            if wanted(part) {
-                ensure!(waypost.is_file(), "there is no program {}; give one with `--waypost`", waypost.display());
+            if is_enabled(part) {
+                ensure!(
+                    waypost.is_file(),
+                    "the program {} does not exist; specify it with `--waypost`",
+                    waypost.display()
+                );
                 bench.add_waypost(kind, &std::fs::canonicalize(&waypost)?).await?;
             }
         }
-        if wanted(Part::Peer) {
+        if is_enabled(Part::Peer) {
             bench.add_peer(args.peer.as_deref()).await?;
         }
         Ok(bench)
     }
 
     async fn add_waypost(&mut self, kind: Kind, program: &Path) -> Result<()> {
-        say(&format!("setting up {}", kind.name()));
+        print_progress(&format!("setting up {}", kind.name()));
         let data = self.dir.join(kind.name().replace('/', "-"));
         let installation = match (&self.driver.cluster, kind) {
             (Some(cluster), Kind::Postgres) => {
@@ -317,7 +321,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Serves an installation as a further contestant.
+    /// Starts an installation as an additional contestant.
     pub async fn serve(&mut self, kind: Kind, installation: &Installation) -> Result<()> {
         let name = installation.data.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let served = installation.serve(&name, &self.logs).await?;
@@ -330,7 +334,7 @@ impl Bench {
     }
 
     async fn add_peer(&mut self, source: Option<&Path>) -> Result<()> {
-        say("setting up the peer");
+        print_progress("setting up the peer");
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer-ts");
         let source = std::fs::canonicalize(source.unwrap_or(&built_from)).context("the folder of the peer")?;
         let cluster = self.driver.cluster.as_ref().context("no cluster")?;
@@ -339,12 +343,12 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs one leg of a contestant and keeps what it came to.
+    /// Runs one leg of a contestant and stores its result.
     pub async fn leg(&mut self, index: usize, load: Load, section: &'static str, round: u32) -> Result<&mut Leg> {
         let mut leg = self.driver.leg(&mut self.contestants[index], load).await?;
         leg.section = section;
         leg.round = round;
-        say(&format!(
+        print_progress(&format!(
             "{section} {round}: {} {} {} x{}{}: {:.0} calls/s, p50 {} µs, p99 {} µs, {:.0} µs CPU",
             leg.contestant,
             leg.era.name(),
@@ -360,7 +364,7 @@ impl Bench {
         self.findings.legs.last_mut().context("just pushed")
     }
 
-    /// Everybody in turn, era by era, so that what disturbs the machine disturbs all of them.
+    /// Measures all contestants in turn, era by era, so that disturbances of the machine affect all of them.
     async fn alternate(&mut self, section: &'static str, round: u32, connections: usize, limit: Limit) -> Result<()> {
         for era in crate::mcp::Era::ALL {
             for index in 0..self.contestants.len() {

@@ -1,5 +1,5 @@
-//! Fills a database of Waypost: with progress of users who never call, to see what size costs, and with users who are
-//! signed in, to see what their tokens cost.
+//! Seeds a Waypost database: progress of inactive users, to measure the effect of size, and signed-in users, to measure the
+//! cost of tokens.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,32 +12,32 @@ use crate::analytics;
 use crate::tokens::{self, Tokens};
 use crate::waypost::SLUG;
 
-/// A database whose server is stopped.
+/// The database of a stopped server.
 pub enum Database<'a> {
-    /// The file.
+    /// A SQLite file.
     Sqlite(&'a Path),
-    /// A pool.
+    /// A PostgreSQL pool.
     Postgres(&'a PgPool),
 }
 
-/// What to fill it with.
+/// The data to seed.
 #[derive(Clone, Copy)]
 pub enum What<'a> {
-    /// So many progress rows, each of a user of its own.
+    /// The given number of progress rows, each for a separate user.
     Progress(u32),
     /// A signed-in user for each of these tokens.
     SignedIn(&'a Tokens),
-    /// So many attempts that were played, up to this time, with their events and calls; and a user of the console whose
-    /// session has a token with this hash.
+    /// The given number of attempts up to the given time, with their events and calls, and a console user with a session whose
+    /// token has the given hash.
     Played(u64, i64, &'a str),
 }
 
-/// The end of every seeded grant: 2100-01-01.
-const NEVER: i64 = 4_102_444_800_000;
-/// Users that are signed in by one statement.
-const CHUNK: usize = 1_000;
+/// Expiry of all seeded grants: 2100-01-01.
+const FAR_FUTURE: i64 = 4_102_444_800_000;
+/// Number of signed-in users per statement.
+const CHUNK_SIZE: usize = 1_000;
 
-/// The tables that are written for a signed-in user. `{users}` has a row for each: the end of ids, the token's hash.
+/// The statements for signed-in users. `{users}` contains a row per user: the suffix of the IDs and the token hash.
 const SIGNED_IN: [&str; 3] = [
     "INSERT INTO end_users (id, organization_id, created_at)
         SELECT 'eu_' || u.column1, s.organization_id, 1767225600000
@@ -51,9 +51,9 @@ const SIGNED_IN: [&str; 3] = [
         SELECT u.column2, 'ogr_' || u.column1, 'walk', 1767225600000, {never} FROM (VALUES {users}) AS u",
 ];
 
-/// `end_users` and `progress`, the tables that are written for progress. Each seeded user has just started the walkthrough
-/// with the most steps on the measured server. The ids sort by age and end at random, as the server's do. `{id}` and
-/// `{numbers}` are the words in which the two databases differ.
+/// The statements for progress, which write to `end_users` and `progress`. Each seeded user has just started the longest
+/// walkthrough on the measured server. Like the server's IDs, the IDs are ordered by age and end randomly. `{id}` and
+/// `{numbers}` are replaced per database.
 const PROGRESS: [&str; 2] = [
     "INSERT INTO end_users (id, organization_id, tracking_id, created_at)
         SELECT 'eu_' || {id}, s.organization_id, 'seed-' || n.value, 1767225600000 + n.value
@@ -66,10 +66,10 @@ const PROGRESS: [&str; 2] = [
         CROSS JOIN (SELECT id, walkthrough_id FROM versions ORDER BY step_count DESC LIMIT 1) v WHERE s.slug = '{slug}'",
 ];
 
-/// Fills the database, and lets it count what it has (`ANALYZE`).
+/// Seeds the database and updates its statistics (`ANALYZE`).
 ///
-/// When the tables change, the statements must follow: this goes around the server on purpose, since a million calls
-/// would take minutes, and nobody signs in by hand here.
+/// The statements must be updated when the tables change. They bypass the server deliberately, because a million calls
+/// would take minutes.
 pub async fn seed(database: Database<'_>, what: What<'_>) -> Result<()> {
     let (statements, expected) = match what {
         What::Progress(n) => (progress(&database, n), 2 * u64::from(n)),
@@ -105,7 +105,7 @@ pub async fn seed(database: Database<'_>, what: What<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The statements for `n` progress rows.
+/// Returns the statements for `n` progress rows.
 fn progress(database: &Database<'_>, n: u32) -> Vec<String> {
     let (id, numbers) = match database {
         Database::Sqlite(_) => (
@@ -123,7 +123,7 @@ fn progress(database: &Database<'_>, n: u32) -> Vec<String> {
     PROGRESS.iter().map(|text| fill(text)).collect()
 }
 
-/// The statements for signed-in users, and how many rows they write.
+/// Returns the statements for signed-in users, and the number of rows they write.
 fn signed_in(tokens: &Tokens) -> Result<(Vec<String>, u64)> {
     let mut users = Vec::new();
     for number in 0..tokens.len() {
@@ -131,10 +131,11 @@ fn signed_in(tokens: &Tokens) -> Result<(Vec<String>, u64)> {
         users.push(format!("('{number:012x}{}', '{hash}')", &hash[..12]));
     }
     let mut statements = Vec::new();
-    for chunk in users.chunks(CHUNK) {
+    for chunk in users.chunks(CHUNK_SIZE) {
         let chunk = chunk.join(",");
-        let fill =
-            |text: &str| text.replace("{slug}", SLUG).replace("{never}", &NEVER.to_string()).replace("{users}", &chunk);
+        let fill = |text: &str| {
+            text.replace("{slug}", SLUG).replace("{never}", &FAR_FUTURE.to_string()).replace("{users}", &chunk)
+        };
         statements.extend(SIGNED_IN.iter().map(|text| fill(text)));
     }
     Ok((statements, 3 * u64::try_from(users.len())?))

@@ -1,4 +1,4 @@
-//! Measurements that are not a race: the other operations, sizes, memory, the start.
+//! Measurements other than throughput: other operations, sizes, memory, start-up time.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,9 +11,9 @@ use crate::load::{Limit, Op};
 use crate::mcp::{Client, Era};
 use crate::process;
 use crate::report::{Memory, Sizes, Start};
-use crate::run::{Bench, say};
+use crate::run::{Bench, print_progress};
 
-/// `list`, `select` and `status` on one connection (`next` is part of the throughput rounds).
+/// Measures `list`, `select` and `status` on one connection (`next` is part of the throughput rounds).
 pub async fn operations(bench: &mut Bench) -> Result<()> {
     let limit = Limit::Calls(bench.settings.single_calls);
     for op in [Op::List, Op::Select, Op::Status] {
@@ -31,7 +31,7 @@ pub async fn operations(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The size of `tools/list`, whether every member is typed, and the fixed text around a step.
+/// Measures the size of `tools/list`, untyped schema members, and the fixed text around a step.
 pub async fn sizes(bench: &mut Bench) -> Result<()> {
     for contestant in bench.contestants.iter().filter(|contestant| contestant.kind.is_waypost()) {
         let mut connection = Connection::open(contestant.server.addr).await?;
@@ -68,7 +68,7 @@ pub async fn sizes(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Walks a schema and notes every property (and array item) that says nothing about its type.
+/// Traverses a schema and collects every property and array item without a type.
 fn untyped_members(schema: &Value, at: &str, untyped: &mut Vec<String>) {
     const TYPING: [&str; 7] = ["type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"];
     if !TYPING.iter().any(|keyword| schema.get(keyword).is_some()) {
@@ -92,7 +92,7 @@ fn untyped_members(schema: &Value, at: &str, untyped: &mut Vec<String>) {
     }
 }
 
-/// Bytes of the text block that are not the author's: all texts of the step and the walkthrough's title are taken away.
+/// Returns the size of the text block in bytes without author-supplied text: the step's texts and the walkthrough's title.
 fn fixed_text(answer: &Value) -> Result<usize> {
     let blocks = answer.pointer("/result/content").and_then(Value::as_array).context("no content")?;
     let mut text: String = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
@@ -103,7 +103,7 @@ fn fixed_text(answer: &Value) -> Result<usize> {
         .filter_map(|member| result["step"][member].as_str())
         .collect();
     texts.extend(result["walkthrough"]["title"].as_str());
-    // The content may be escaped or indented where it stands; then its lines are taken away one by one.
+    // The content may be escaped or indented in the block; in that case its lines are removed one by one.
     let lines: Vec<&str> = texts.iter().flat_map(|text| text.lines()).filter(|line| line.len() > 3).collect();
     for part in texts.iter().chain(&lines) {
         if let Some(at) = text.find(part) {
@@ -113,7 +113,7 @@ fn fixed_text(answer: &Value) -> Result<usize> {
     Ok(text.len())
 }
 
-/// Resident memory, Waypost's after at least so many calls.
+/// Measures resident memory; for Waypost, after a minimum number of calls.
 pub async fn memory(bench: &mut Bench) -> Result<()> {
     for index in 0..bench.contestants.len() {
         let kind = bench.contestants[index].kind;
@@ -132,7 +132,7 @@ pub async fn memory(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// From the start of the process to `listening`, on the databases that the run has filled. Ends the contestants.
+/// Measures the time from process start to `listening` with the databases filled by the run. Stops the contestants.
 pub async fn starts(bench: &mut Bench) -> Result<()> {
     for (kind, installation) in bench.installations.clone() {
         let at = bench.contestants.iter().position(|contestant| contestant.kind == kind).context("no contestant")?;
@@ -143,7 +143,7 @@ pub async fn starts(bench: &mut Bench) -> Result<()> {
             seconds.push(server.startup.as_secs_f64());
             server.stop().await?;
         }
-        say(&format!("start of {}: {seconds:.3?} s", kind.name()));
+        print_progress(&format!("start of {}: {seconds:.3?} s", kind.name()));
         let median_seconds = median(seconds.clone()).unwrap_or_default();
         bench.findings.starts.push(Start { contestant: kind.name(), median_seconds, seconds });
     }
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_without_a_type_is_found() {
+    fn untyped_members_are_found() {
         let schema = json!({"type": "object", "properties": {
             "a": {"type": "string"}, "b": {}, "c": {"type": "array"}, "d": {"type": "array", "items": {"enum": [1]}},
             "e": {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"f": {"description": "?"}}}]},
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_text_is_what_the_author_did_not_write() {
+    fn fixed_text_excludes_author_supplied_text() {
         let answer = json!({"result": {
             "content": [{"type": "text", "text": "# First\n1/3\n> Do this.\n> Then that.\nCall next."}],
             "structuredContent": {"walkthrough": {"title": "W"}, "step": {"title": "First", "content": "Do this.\nThen that."}},

@@ -1,4 +1,4 @@
-//! The soak test: legitimate users work beside hostile connections of every kind, and must not notice.
+//! The soak test: legitimate users work alongside hostile connections of every kind and must not be affected.
 
 pub mod hostile;
 mod legitimate;
@@ -17,60 +17,60 @@ use tokio::process::Command;
 
 use crate::content::{LONG, SHORT};
 use crate::process;
-use crate::run::say;
+use crate::run::print_progress;
 use crate::waypost::{self, Installation, ORGANIZATION, SLUG};
 use hostile::Summary;
 use legitimate::{Outcome, Place, work};
 
-/// The server with support, and the one with sign-in.
+/// Slugs of the server with support and the server with sign-in.
 const SUPPORT: &str = "bench-support";
 const OAUTH: &str = "bench-oauth";
-/// A member of the organisation.
+/// Email and password of a member of the organisation.
 const ACCOUNT: (&str, &str) = ("owner@example.com", "correct-horse-battery-staple");
-/// How much slower the 99th percentile may become.
+/// Maximum factor by which the 99th percentile may increase.
 const RATIO: f64 = 10.0;
-/// Resident memory of the server, in MiB.
+/// Maximum resident memory of the server in MiB.
 const MEMORY_MIB: u64 = 448;
-/// What the database may hold besides the legitimate users' calls, in MiB.
+/// Maximum growth of the database in MiB, excluding the calls of legitimate users.
 const DATABASE_MIB: u64 = 64;
-/// What each of those may add to it, in bytes.
+/// Maximum growth of the database per legitimate call in bytes.
 const BYTES_PER_CALL: u64 = 1_024;
 
 /// Arguments of `soak`.
 #[derive(Args)]
 pub struct SoakArgs {
-    /// Half a minute with 40 hostile connections of each kind. Latencies are shown but not required: they mean nothing
-    /// on a busy machine.
+    /// Run for half a minute with 40 hostile connections of each kind. Latencies are shown but not required, because they are
+    /// not meaningful on a busy machine.
     #[arg(long)]
     smoke: bool,
-    /// Seconds with hostile connections [default: 600].
+    /// Duration with hostile connections in seconds [default: 600].
     #[arg(long)]
     seconds: Option<u64>,
-    /// Hostile connections of each kind [default: 400].
+    /// Number of hostile connections of each kind [default: 400].
     #[arg(long)]
     hostile: Option<usize>,
-    /// The Waypost program [default: `waypost` beside this program].
+    /// Path of the Waypost program [default: `waypost` next to this program].
     #[arg(long, value_name = "PATH")]
     waypost: Option<PathBuf>,
 }
 
-/// Allows this process as many open files as possible.
+/// Raises the limit on open files of this process as far as possible.
 pub fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// A requirement and what was measured.
+/// A requirement and the measured value.
 struct Target {
     name: &'static str,
     measured: f64,
     limit: f64,
     unit: &'static str,
-    /// Whether a miss fails the run.
+    /// Whether missing it fails the run.
     is_required: bool,
 }
 
-/// Runs the soak test; an error if a target is missed.
+/// Runs the soak test. Returns an error if a target is missed.
 pub fn main(args: SoakArgs) -> Result<()> {
     raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -88,15 +88,15 @@ async fn run(args: SoakArgs) -> Result<()> {
     std::fs::create_dir(&logs)?;
     let program = std::env::current_exe()?;
     let waypost = args.waypost.clone().unwrap_or_else(|| program.with_file_name("waypost"));
-    ensure!(waypost.is_file(), "there is no program {}; give one with `--waypost`", waypost.display());
+    ensure!(waypost.is_file(), "the program {} does not exist; specify it with `--waypost`", waypost.display());
     let waypost = std::fs::canonicalize(waypost)?;
     let seconds = args.seconds.unwrap_or(if args.smoke { 20 } else { 600 });
     let hostile = args.hostile.unwrap_or(if args.smoke { 40 } else { 400 });
 
-    say("setting up");
+    print_progress("setting up");
     let installation = Installation::sqlite(&waypost, dir.path().join("data"))?;
     let link = set_up(&installation).await?;
-    // With the default limits, unlike the other measurements.
+    // Uses the default limits, unlike the other measurements.
     let (server, diagnostics) = installation.serve_with_limits("soak", &logs).await?;
     set_password(&link, server.addr).await?;
     let walkthroughs = waypost::walkthrough_ids(server.addr, &[LONG, SHORT]).await?;
@@ -107,13 +107,13 @@ async fn run(args: SoakArgs) -> Result<()> {
         walkthrough: walkthroughs.get(LONG.title).context("no walkthrough")?.clone(),
         account: (ACCOUNT.0.to_owned(), ACCOUNT.1.to_owned()),
     };
-    let memory = Memory::watch(server.pid());
+    let memory = PeakMemory::watch(server.pid());
     work(&place, Duration::from_secs(2)).await?;
     let quiet_seconds = (seconds / 4).clamp(5, 60);
-    say(&format!("{quiet_seconds} s of legitimate users only"));
+    print_progress(&format!("{quiet_seconds} s with legitimate users only"));
     let quiet = work(&place, Duration::from_secs(quiet_seconds)).await?;
     let before = size(&installation.data)?;
-    say(&format!("{seconds} s beside {hostile} hostile connections of each kind"));
+    print_progress(&format!("{seconds} s with {hostile} hostile connections of each kind"));
     let attack = attack(&program, &place, (hostile, seconds));
     let (soaked, summary) = tokio::join!(work(&place, Duration::from_secs(seconds)), attack);
     let (soaked, summary) = (soaked?, summary?);
@@ -123,15 +123,15 @@ async fn run(args: SoakArgs) -> Result<()> {
     report(&args, (&quiet, &soaked), &summary, (memory, added))
 }
 
-/// Three servers and an account; returns the link with which its password is set.
+/// Creates three servers and an account. Returns the link for setting its password.
 async fn set_up(installation: &Installation) -> Result<String> {
     installation.fill(&[LONG, SHORT]).await?;
     let run = |words: &[&str]| process::run(installation.command(words));
     run(&["server", "create", SUPPORT, "--org", ORGANIZATION, "--support", "tickets"]).await?;
     run(&["server", "create", OAUTH, "--org", ORGANIZATION, "--auth-type", "platform_oauth"]).await?;
     let made = run(&["user", "create", ACCOUNT.0, "--org", ORGANIZATION, "--role", "owner", "--json"]).await?;
-    let made: Value = serde_json::from_str(&made).context("the account")?;
-    Ok(made["link"].as_str().context("no link")?.to_owned())
+    let created: Value = serde_json::from_str(&made).context("the account")?;
+    Ok(created["link"].as_str().context("no link")?.to_owned())
 }
 
 async fn set_password(link: &str, addr: std::net::SocketAddr) -> Result<()> {
@@ -142,7 +142,7 @@ async fn set_password(link: &str, addr: std::net::SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Runs the hostile clients, at a lower priority: they would have machines of their own.
+/// Runs the hostile clients at a lower priority, because in reality they would run on other machines.
 async fn attack(program: &Path, place: &Place, (connections, seconds): (usize, u64)) -> Result<Summary> {
     let mut command = Command::new("nice");
     command.args(["-n", "10"]).arg(program).arg("hostile");
@@ -154,13 +154,13 @@ async fn attack(program: &Path, place: &Place, (connections, seconds): (usize, u
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The most resident memory of a process that was seen.
-struct Memory {
+/// The maximum observed resident memory of a process.
+struct PeakMemory {
     most: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Memory {
+impl PeakMemory {
     fn watch(pid: u32) -> Self {
         let most = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&most);
@@ -180,7 +180,7 @@ impl Memory {
     }
 }
 
-/// Bytes of the database's files.
+/// Returns the size of the database files in bytes.
 fn size(data: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(data)? {

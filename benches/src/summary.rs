@@ -1,4 +1,4 @@
-//! From legs to medians, and from medians to the targets.
+//! Computes medians of legs, and compares them with the targets.
 
 use std::collections::BTreeMap;
 
@@ -11,26 +11,26 @@ use crate::load::Op;
 use crate::mcp::Era;
 use crate::report::Findings;
 
-/// Medians over the rounds of one kind of leg.
+/// Medians over all rounds of one kind of leg.
 #[derive(Debug, Clone, Serialize)]
 pub struct Medians {
-    /// Part of the run.
+    /// Section of the run.
     pub section: &'static str,
-    /// Who was measured.
+    /// Name of the contestant.
     pub contestant: &'static str,
     /// Protocol era.
     pub era: Era,
-    /// What was measured.
+    /// Measured operation.
     pub op: Op,
-    /// Parallel connections.
+    /// Number of parallel connections.
     pub connections: usize,
-    /// Steps of the walkthrough.
+    /// Number of steps of the walkthrough.
     pub steps: u32,
-    /// Seeded progress rows.
+    /// Number of seeded progress rows.
     pub seeded_rows: Option<u32>,
-    /// Whether the users showed tokens.
+    /// Whether the users sent tokens.
     pub signed_in: bool,
-    /// Rounds.
+    /// Number of rounds.
     pub rounds: usize,
     /// Calls per second.
     pub calls_per_second: f64,
@@ -42,30 +42,30 @@ pub struct Medians {
     pub server_cpu_us: f64,
     /// CPU time of PostgreSQL per call.
     pub database_cpu_us: Option<f64>,
-    /// Median of the rounds' ratios of calls per second to the floor's.
+    /// Median ratio of calls per second to those of the floor in the same round.
     pub to_floor: Option<f64>,
-    /// Median of the rounds' ratios of calls per second to the peer's (which speaks the legacy era only).
+    /// Median ratio of calls per second to those of the peer in the same round (legacy era only).
     pub to_peer: Option<f64>,
 }
 
-/// One row of the promise.
+/// A performance target.
 #[derive(Debug, Clone, Serialize)]
 pub struct Target {
-    /// What is promised.
+    /// Description.
     pub what: String,
-    /// What was measured; `None`: it was left out.
+    /// Measured value; `None` if the measurement was skipped.
     pub measured: Option<f64>,
-    /// Unit of both numbers.
+    /// Unit of both values.
     pub unit: &'static str,
-    /// Whether more is better.
+    /// Whether the target is a lower bound.
     pub at_least: bool,
-    /// The promise.
+    /// Target value.
     pub target: f64,
-    /// Whether it is kept.
+    /// Whether the target is met.
     pub met: Option<bool>,
 }
 
-/// The legs that were repeated, as medians, in the order in which they first ran.
+/// Returns the medians of the repeated legs, in the order of their first run.
 pub fn medians(findings: &Findings) -> Vec<Medians> {
     let mut groups: Vec<Vec<&Leg>> = Vec::new();
     for leg in findings.legs.iter().filter(|leg| leg.section != "warm-up") {
@@ -106,7 +106,7 @@ fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
     }
 }
 
-/// The median over the rounds of `value` here to `value` of `other` in the same round.
+/// Returns the median over all rounds of the ratio of `value` to the `value` of `other` in the same round.
 fn ratio(findings: &Findings, group: &[&Leg], other: Kind, era: Era, value: fn(&Leg) -> f64) -> Option<f64> {
     let ratios = group.iter().filter(|leg| leg.kind != other).filter_map(|leg| {
         let beside = findings.legs.iter().find(|beside| {
@@ -128,7 +128,7 @@ impl Target {
     }
 }
 
-/// All promises with what was measured.
+/// Returns all targets with their measured values.
 pub fn targets(findings: &Findings) -> Vec<Target> {
     let mut targets = Vec::new();
     races(findings, &mut targets);
@@ -202,7 +202,7 @@ fn statements(findings: &Findings, targets: &mut Vec<Target>) {
         "",
         7.0,
     ));
-    // Counted by PostgreSQL where it can. The polls for changed settings are not part of an advance: some hundredths.
+    // Counted by PostgreSQL if possible. Includes polls for changed settings, which add a few hundredths per advance.
     let advances = |leg: &Leg| {
         let seen = leg.statements.map(|counts| counts.statements as f64 / leg.advances as f64);
         seen.or(leg.writer.map(|writer| writer.statements / writer.calls))

@@ -1,11 +1,11 @@
-//! The tables in the terminal.
+//! Terminal output: the result tables.
 
 use std::fmt::Write as _;
 
 use crate::report::Findings;
 use crate::summary::{self, Medians, Target};
 
-/// Everything worth reading, as text.
+/// Renders the results as text.
 pub fn render(findings: &Findings) -> String {
     let mut text = String::new();
     let at = &findings.environment;
@@ -18,14 +18,14 @@ pub fn render(findings: &Findings) -> String {
         let _ = writeln!(text, "{}", postgres.split(" on ").next().unwrap_or(postgres));
     }
     if findings.settings.smoke {
-        let _ = writeln!(text, "A smoke run: the counts are too small for the numbers to mean anything.");
+        let _ = writeln!(text, "This is a smoke run: the counts are too small for meaningful numbers.");
     }
     let medians = summary::medians(findings);
     text.push_str(&grid(&measured_rows(&medians)));
     text.push('\n');
     text.push_str(&grid(&target_rows(&summary::targets(findings))));
     for sizes in findings.sizes.iter().filter(|sizes| !sizes.untyped_members.is_empty()) {
-        let _ = writeln!(text, "{}: without a type: {}", sizes.contestant, sizes.untyped_members.join(", "));
+        let _ = writeln!(text, "{}: members without a type: {}", sizes.contestant, sizes.untyped_members.join(", "));
     }
     text
 }
@@ -61,7 +61,7 @@ fn measured_rows(medians: &[Medians]) -> Vec<Vec<String>> {
 }
 
 fn target_rows(targets: &[Target]) -> Vec<Vec<String>> {
-    let mut rows = vec![["target", "measured", "promised", ""].map(str::to_owned).to_vec()];
+    let mut rows = vec![["target", "measured", "required", ""].map(str::to_owned).to_vec()];
     for target in targets {
         let number = |value: f64| {
             let digits = if value.fract() == 0.0 { 0 } else { 2 };
@@ -82,7 +82,7 @@ fn target_rows(targets: &[Target]) -> Vec<Vec<String>> {
     rows
 }
 
-/// Columns as wide as their widest cell: the first one flush left, numbers flush right.
+/// Formats a table: columns as wide as their widest cell, text left-aligned, numbers right-aligned.
 fn grid(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What sign-in costs: the same content on a server that asks nobody who they are, and on one whose users sign in.
+//! The cost of sign-in: the same content on a server without authentication and on a server whose users sign in.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -9,14 +9,14 @@ use crate::growth;
 use crate::leg::Load;
 use crate::load::Limit;
 use crate::mcp::Era;
-use crate::run::{Bench, say};
+use crate::run::{Bench, print_progress};
 use crate::seed;
 use crate::waypost::Installation;
 
-/// Names of the two copies of an installation: without sign-in, and with it.
+/// Names of the two copies of an installation: without and with sign-in.
 pub const NAMES: [&str; 2] = ["open", "signed_in"];
 
-/// Access tokens of seeded users: the load and the seed make the same ones, nobody has to hand them over.
+/// Access tokens of seeded users. The load generator and the seeding derive the same tokens independently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
     run: String,
@@ -25,41 +25,41 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The tokens of `n` users of a run.
+    /// Creates the tokens of `n` users of a run.
     pub fn new(run: &str, n: u32) -> Self {
         Self { run: run.to_owned(), first: 0, end: n }
     }
 
-    /// Takes away the first `n`, for a leg whose users nobody has been yet.
+    /// Takes the first `n` tokens, for a leg with unused users.
     pub fn take(&mut self, n: u32) -> Result<Self> {
         let taken = Self { run: self.run.clone(), first: self.first, end: self.first + n };
-        ensure!(taken.end <= self.end, "there are no more signed-in users: seed more");
+        ensure!(taken.end <= self.end, "not enough signed-in users were seeded");
         self.first = taken.end;
         Ok(taken)
     }
 
-    /// How many they are.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         (self.end - self.first) as usize
     }
 
-    /// The token of the user with this number among them, as long as Waypost's own.
+    /// Returns the token of the user with the given number, with the same length as Waypost's tokens.
     pub fn get(&self, number: usize) -> Result<String> {
-        ensure!(number < self.len(), "there are no more signed-in users in this leg: seed more");
+        ensure!(number < self.len(), "not enough signed-in users were seeded for this leg");
         let number = self.first + u32::try_from(number)?;
         Ok(format!("wpt_{}", &hash(&format!("{} {number}", self.run))[..52]))
     }
 }
 
-/// SHA-256 as hexadecimal digits, as Waypost stores it.
+/// Returns the SHA-256 digest as hexadecimal digits, as stored by Waypost.
 pub fn hash(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Advances without and with a token, in turn; each of the two copies of an installation has a server of its own.
+/// Measures advances without and with tokens, alternately. Each copy of the installation has a separate server.
 pub async fn pair(bench: &mut Bench) -> Result<()> {
     for (kind, copies) in bench.pairs.clone() {
-        say(&format!("signing in users of {}", kind.name()));
+        print_progress(&format!("signing in users of {}", kind.name()));
         let first = bench.contestants.len();
         serve(bench, kind, &copies).await?;
         let limit = Limit::Seconds(bench.settings.seconds);
@@ -67,7 +67,7 @@ pub async fn pair(bench: &mut Bench) -> Result<()> {
             bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
         }
         for round in 1..=bench.settings.rounds {
-            // Each of the two is first in every other round: who comes second finds the machine warmer, or more worn.
+            // The order alternates between rounds, because the state of the machine changes during a round.
             let second = usize::try_from(round % 2)?;
             for offset in [1 - second, second] {
                 bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "token", round).await?;
@@ -80,11 +80,11 @@ pub async fn pair(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Both have the same users with tokens, so that their databases differ in nothing but the server's `auth_type`.
+/// Both copies have the same users with tokens, so that only the server's `auth_type` differs.
 async fn serve(bench: &mut Bench, kind: Kind, [open, signed_in]: &[Installation; 2]) -> Result<()> {
     let tokens = Tokens::new(&bench.driver.run, bench.settings.token_users * (bench.settings.rounds + 1));
-    // First of all: a change of who signs people in revokes what was given before.
-    signed_in.ask_to_sign_in().await?;
+    // Must come first, because changing the authentication revokes existing grants.
+    signed_in.require_sign_in().await?;
     for installation in [open, signed_in] {
         growth::seed_copy(bench, installation, seed::What::SignedIn(&tokens)).await?;
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_leg_has_users_of_its_own() {
+    fn every_leg_has_separate_users() {
         let all = Tokens::new("run", 5);
         let mut left = all.clone();
         let (one, two) = (left.take(2).unwrap(), left.take(2).unwrap());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_that_of_the_store() {
+    fn the_hash_matches_the_store() {
         assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

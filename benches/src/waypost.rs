@@ -1,4 +1,4 @@
-//! Waypost as a contestant: set up through its command line, then served.
+//! Waypost as a contestant: set up with its command line, then started.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,47 +13,47 @@ use crate::content::{self, Spec};
 use crate::mcp::{Client, Era};
 use crate::process::{self, Server};
 
-/// Slug of the server that is measured.
+/// Slug of the measured server.
 pub const SLUG: &str = "bench-server";
-/// Slug of the organisation that it belongs to.
+/// Slug of its organisation.
 pub const ORGANIZATION: &str = "bench-organization";
 
-/// One installation of Waypost: a program, a data directory, a database.
+/// A Waypost installation.
 #[derive(Debug, Clone)]
 pub struct Installation {
-    /// The `waypost` program.
+    /// Path of the `waypost` program.
     pub program: PathBuf,
     /// Data directory.
     pub data: PathBuf,
     /// Database URL.
     pub database: String,
-    /// Key, since PostgreSQL has no file for one.
+    /// Secret key, which is required on PostgreSQL.
     pub secret: String,
 }
 
-/// The path of a user's personal MCP address.
+/// Returns the path of a user's personal MCP URL.
 pub fn path() -> String {
     format!("/s/{SLUG}/t/{{user}}/mcp")
 }
 
-/// The path of the MCP address that all users share.
+/// Returns the path of the shared MCP URL.
 pub fn shared_path() -> String {
     format!("/s/{SLUG}/mcp")
 }
 
 impl Installation {
-    /// An installation on SQLite in `data`.
+    /// Creates a SQLite installation in `data`.
     pub fn sqlite(program: &Path, data: PathBuf) -> Result<Self> {
         let database = format!("sqlite://{}", data.join("waypost.db").display());
         Ok(Self { program: program.to_owned(), data, database, secret: process::random_hex(32)? })
     }
 
-    /// An installation on a PostgreSQL database.
+    /// Creates an installation with a PostgreSQL database.
     pub fn postgres(program: &Path, data: PathBuf, database: String) -> Result<Self> {
         Ok(Self { program: program.to_owned(), data, database, secret: process::random_hex(32)? })
     }
 
-    /// The program with these arguments on this installation.
+    /// Returns a command that runs `waypost` with the given arguments on this installation.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
@@ -67,7 +67,7 @@ impl Installation {
         command
     }
 
-    /// Makes the organisation, the server and the walkthroughs.
+    /// Creates the organisation, the server and the walkthroughs.
     pub async fn fill(&self, specs: &[Spec]) -> Result<()> {
         std::fs::create_dir_all(&self.data)?;
         process::run(self.command(&["org", "create", ORGANIZATION])).await?;
@@ -88,13 +88,13 @@ impl Installation {
         Ok(())
     }
 
-    /// From now on users of the server sign in with Waypost.
-    pub async fn ask_to_sign_in(&self) -> Result<()> {
+    /// Makes users of the server sign in with Waypost.
+    pub async fn require_sign_in(&self) -> Result<()> {
         process::run(self.command(&["server", "update", SLUG, "--auth-type", "platform_oauth"])).await?;
         Ok(())
     }
 
-    /// Starts `waypost serve` without a limit of calls; gives the server and its diagnostics address.
+    /// Starts `waypost serve` without rate limits. Returns the server and its diagnostics address.
     pub async fn serve(&self, name: &str, logs: &Path) -> Result<(Server, SocketAddr)> {
         let unlimited = [
             ("WAYPOST_RATE_LIMIT_PER_CALLER", "0"),
@@ -104,7 +104,7 @@ impl Installation {
         self.start(name, logs, &unlimited).await
     }
 
-    /// The same with all limits as they are by default, and with email.
+    /// Starts `waypost serve` with the default limits and with email.
     pub async fn serve_with_limits(&self, name: &str, logs: &Path) -> Result<(Server, SocketAddr)> {
         self.start(name, logs, &[("WAYPOST_SMTP_URL", "console:")]).await
     }
@@ -118,7 +118,7 @@ impl Installation {
     }
 }
 
-/// Ids of the served walkthroughs by title.
+/// Returns the IDs of the served walkthroughs by title.
 pub async fn walkthrough_ids(addr: SocketAddr, specs: &[Spec]) -> Result<HashMap<&'static str, String>> {
     let mut connection = Connection::open(addr).await?;
     let mut client = Client::new(path().replace("{user}", "setup"), Era::Modern);

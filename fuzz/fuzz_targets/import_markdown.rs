@@ -1,4 +1,5 @@
-//! Any text as an import, as one file and as a folder: it is refused or read; and what was read survives an export as Markdown.
+//! Imports arbitrary text as a file and as a folder. It is either rejected or parsed; parsed walkthroughs survive a Markdown
+//! export and re-import.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,10 +11,10 @@ use waypost_core::transfer::{self, folder, markdown};
 
 fuzz_target!(|text: &str| {
     if let Ok(file) = markdown::parse("fuzz.md", text) {
-        survives(&file);
+        check_round_trip(&file);
     }
     let _ = transfer::parse("fuzz.tour", text);
-    // Lines that look like paths name the files of a folder.
+    // The first line of each part is the path of a file in the folder.
     let mut files: Vec<(&str, &str)> = Vec::new();
     for part in text.split('\u{1}') {
         let (path, body) = part.split_once('\n').unwrap_or((part, ""));
@@ -22,16 +23,16 @@ fuzz_target!(|text: &str| {
     let _ = folder::parse("fuzz", files);
 });
 
-fn survives(file: &WalkthroughFile) {
+fn check_round_trip(file: &WalkthroughFile) {
     let fields = file.fields(Some("T"), None).expect("a title is given");
-    let keys: Vec<String> = (0..file.steps.len()).map(|at| format!("k{at}")).collect();
-    // Storing takes these two away; YAML can bring them in.
-    let is_stored = |content: &StepContent| !format!("{content:?}").contains("\\r") && !format!("{content:?}").contains("\\0");
-    if !file.steps.iter().all(|step| is_stored(&step.content)) {
+    let keys: Vec<String> = (0..file.steps.len()).map(|index| format!("k{index}")).collect();
+    // These two characters can occur in YAML, but are removed before storing.
+    let is_storable = |content: &StepContent| !format!("{content:?}").contains("\\r") && !format!("{content:?}").contains("\\0");
+    if !file.steps.iter().all(|step| is_storable(&step.content)) {
         return;
     }
     let steps = file.steps.iter().zip(&keys).map(|(step, key)| ExportStep { key, content: &step.content });
-    let text = export_markdown(&fields, steps).expect("every walkthrough fits");
-    let read = markdown::parse("export.md", &text).expect("what is written is a fine file");
+    let text = export_markdown(&fields, steps).expect("every walkthrough can be exported");
+    let read = markdown::parse("export.md", &text).expect("an export can be imported");
     assert!(read.steps.iter().map(|step| &step.content).eq(file.steps.iter().map(|step| &step.content)));
 }

@@ -1,4 +1,4 @@
-//! Any text through the cleaner: twice is once, and nothing forbidden is left.
+//! Cleans arbitrary text. Cleaning is idempotent, and no forbidden character is left.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,11 +16,11 @@ fuzz_target!(|text: &str| {
     let line = clean_line(text);
     assert!(!line.contains('\n'));
     let _ = find_bidi_in_code(text);
-    // Words on both sides of a line break stay two words.
-    let beside = format!("left<br>right {once}");
-    assert!(!clean_markdown(&beside).starts_with("leftright"));
+    // Words on both sides of a line break stay separate.
+    let with_break = format!("left<br>right {once}");
+    assert!(!clean_markdown(&with_break).starts_with("leftright"));
     let typed = StepContent { title: text.into(), content: text.into(), context_for_agent: Some(text.into()), ..StepContent::default() };
     let served = clean::step(&typed);
-    assert_eq!(clean::step(&served), served, "what is served is clean");
+    assert_eq!(clean::step(&served), served, "served content is clean");
     let _ = clean::changes(&typed, &served);
 });

@@ -1,7 +1,7 @@
-//! Any bytes as the body of a request: they are refused with a JSON-RPC error, or looked at.
+//! Parses arbitrary bytes as a request body. They are either rejected with a JSON-RPC error or accepted.
 #![no_main]
 
-// The module alone, so that the fuzzer is built in seconds and not with the whole server.
+// Includes only the module, so that the fuzzer builds in seconds without the whole server.
 #[path = "../../crates/mcp/src/message.rs"]
 #[allow(dead_code)]
 mod message;

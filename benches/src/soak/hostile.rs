@@ -1,4 +1,4 @@
-//! The hostile clients, a process of their own: so many connections of each kind, until the time is over.
+//! The hostile clients, a separate process: a number of connections of each kind for a given time.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,16 +15,16 @@ use crate::client::{self, Connection};
 use crate::process;
 use crate::soak::raise_limit;
 
-/// Arguments of the hidden command.
+/// Arguments of the hidden `hostile` command.
 #[derive(Args)]
 pub struct HostileArgs {
-    /// Where the server listens.
+    /// Address of the server.
     #[arg(long)]
     addr: SocketAddr,
-    /// Connections of each kind.
+    /// Number of connections of each kind.
     #[arg(long)]
     connections: usize,
-    /// How long, in seconds.
+    /// Duration in seconds.
     #[arg(long)]
     seconds: u64,
     /// Slugs of the servers without sign-in, with support, and with sign-in.
@@ -35,27 +35,27 @@ pub struct HostileArgs {
     email: String,
 }
 
-/// What hostile clients do.
+/// The kinds of attacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A request head that is never completed.
     IncompleteHeads,
-    /// Bodies of 1 MB, of which a quarter is sent.
+    /// Bodies of 1 MB, of which only a quarter is sent.
     IncompleteBodies,
     /// One request, then nothing.
     IdleConnections,
-    /// Calls with a new tracking ID each.
+    /// Calls with a new tracking ID each time.
     MadeUpIdentities,
-    /// Tickets of `get_support`.
+    /// Tickets opened with `get_support`.
     SupportTickets,
-    /// Wrong passwords for a known address.
+    /// Wrong passwords for a known email.
     Passwords,
-    /// Sign-in codes for unknown addresses.
+    /// Sign-in codes for unknown emails.
     Codes,
-    /// Registrations of clients with 40 KB of text.
+    /// Client registrations with 40 KB of text.
     ClientRegistrations,
-    /// Authorization requests that nobody continues.
+    /// Authorization requests that are never completed.
     AuthorizationRequests,
 }
 
@@ -73,7 +73,7 @@ impl Kind {
     ];
 }
 
-/// Connections that were opened and the responses on them, by status, for each kind.
+/// Numbers of opened connections and of responses by status, for each kind.
 pub type Summary = BTreeMap<Kind, BTreeMap<String, u64>>;
 
 struct Attack {
@@ -81,7 +81,7 @@ struct Attack {
     summary: Mutex<Summary>,
 }
 
-/// Runs all kinds and prints the summary as JSON.
+/// Runs all attacks and prints the summary as JSON.
 pub fn main(args: HostileArgs) -> Result<()> {
     raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -108,12 +108,12 @@ impl Attack {
         *summary.entry(kind).or_default().entry(what.to_owned()).or_default() += 1;
     }
 
-    /// Repeats one attack on a connection, and on the next one when that is closed.
+    /// Repeats one attack on a connection, and reconnects when it is closed.
     async fn run(self: Arc<Self>, kind: Kind, number: usize, index: usize) {
-        // Two addresses for each kind: 127.0.2.1, 127.0.2.2, and so on.
+        // Each kind uses two addresses: 127.0.2.1, 127.0.2.2, and so on.
         let last = u8::try_from(1 + 2 * number + index % 2).unwrap_or(255);
         let from = IpAddr::from([127, 0, 2, last]);
-        // Not all at the same moment.
+        // Spreads the start times.
         tokio::time::sleep(Duration::from_millis(u64::try_from(index).unwrap_or(0) * 1_000 % 997)).await;
         loop {
             if let Err(error) = self.attack(kind, from).await {
@@ -157,7 +157,7 @@ impl Attack {
         }
     }
 
-    /// Sends a part of a request and waits until the server has had enough.
+    /// Sends an incomplete request and waits until the server closes the connection.
     async fn hold(&self, kind: Kind, from: IpAddr, (head, body): (String, usize)) -> Result<()> {
         let mut stream = client::connect_from(from, self.args.addr).await?;
         self.count(kind, "connections");

@@ -1,4 +1,4 @@
-//! The legitimate users: they walk, read lists and pages, and sign in, and everything has to work.
+//! The legitimate users: they complete walkthroughs, load lists and pages, and sign in. All requests must succeed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,41 +14,41 @@ use crate::load::histogram;
 use crate::mcp::{Client, Era};
 use crate::process;
 
-/// Users at the same time, each with a connection of their own; four of them share a client address.
+/// Number of concurrent users, each with a separate connection. Four of them share a client address.
 pub const USERS: usize = 32;
-/// How often each of them does something.
-const EVERY: Duration = Duration::from_millis(250);
-/// How often somebody signs in to the console.
-const SIGN_IN: Duration = Duration::from_secs(30);
-/// Failures whose messages are kept.
-const KEPT: usize = 5;
-/// Characters of each of them.
-const MESSAGE: usize = 300;
+/// Interval between the requests of each user.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval between sign-ins to the console.
+const SIGN_IN_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum number of stored failure messages.
+const MAX_MESSAGES: usize = 5;
+/// Maximum length of a failure message in characters.
+const MAX_MESSAGE_CHARS: usize = 300;
 
-/// Where everything is.
+/// The addresses and credentials of the system under test.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// The main address.
+    /// Main address.
     pub addr: SocketAddr,
-    /// The diagnostics address.
+    /// Diagnostics address.
     pub diagnostics: SocketAddr,
-    /// The path of a user's MCP address, with `{user}` for the tracking ID.
+    /// MCP path of a user, with `{user}` for the tracking ID.
     pub path: String,
-    /// The walkthrough that is played.
+    /// ID of the walkthrough.
     pub walkthrough: String,
-    /// Email address and password of a user of the console.
+    /// Email and password of a console user.
     pub account: (String, String),
 }
 
-/// What came of it.
+/// The result of the legitimate users.
 pub struct Outcome {
-    /// Latencies of MCP calls, in microseconds.
+    /// Latencies of MCP calls in microseconds.
     pub calls: Histogram<u64>,
-    /// Latencies of sign-ins, in microseconds.
+    /// Latencies of sign-ins in microseconds.
     pub sign_ins: Histogram<u64>,
-    /// Requests that failed.
+    /// Number of failed requests.
     pub errors: u64,
-    /// The first of their messages.
+    /// The first failure messages.
     pub messages: Vec<String>,
 }
 
@@ -64,14 +64,14 @@ impl Shared {
         latencies(&mut outcome).saturating_record(micros.max(1));
         if let Err(error) = result {
             outcome.errors += 1;
-            if outcome.messages.len() < KEPT {
-                outcome.messages.push(format!("{error:#}").chars().take(MESSAGE).collect());
+            if outcome.messages.len() < MAX_MESSAGES {
+                outcome.messages.push(format!("{error:#}").chars().take(MAX_MESSAGE_CHARS).collect());
             }
         }
     }
 }
 
-/// Lets all users work for `duration`.
+/// Runs all users for `duration`.
 pub async fn work(place: &Place, duration: Duration) -> Result<Outcome> {
     let outcome = Outcome { calls: histogram(), sign_ins: histogram(), errors: 0, messages: Vec::new() };
     let shared = Arc::new(Shared { place: place.clone(), outcome: Mutex::new(outcome) });
@@ -79,7 +79,7 @@ pub async fn work(place: &Place, duration: Duration) -> Result<Outcome> {
     for user in 0..USERS {
         tasks.spawn(walk(Arc::clone(&shared), user));
     }
-    tasks.spawn(look(Arc::clone(&shared)));
+    tasks.spawn(request_pages(Arc::clone(&shared)));
     tasks.spawn(sign_in(Arc::clone(&shared)));
     tokio::time::sleep(duration).await;
     tasks.shutdown().await;
@@ -97,7 +97,7 @@ fn ticks(every: Duration) -> tokio::time::Interval {
     ticks
 }
 
-/// One user: selects the walkthrough, goes on step by step, and looks at lists and status between steps.
+/// A user who selects the walkthrough, completes step by step, and requests lists and status in between.
 struct Walker {
     client: Client,
     connection: Connection,
@@ -149,7 +149,7 @@ impl Walker {
 }
 
 async fn walk(shared: Arc<Shared>, user: usize) {
-    let mut ticks = ticks(EVERY);
+    let mut ticks = ticks(REQUEST_INTERVAL);
     let mut walker = None;
     loop {
         ticks.tick().await;
@@ -168,8 +168,8 @@ async fn walk(shared: Arc<Shared>, user: usize) {
     }
 }
 
-/// Pages and probes, on new connections as browsers and load balancers use them.
-async fn look(shared: Arc<Shared>) {
+/// Requests pages and health probes on new connections, like browsers and load balancers.
+async fn request_pages(shared: Arc<Shared>) {
     let mut ticks = ticks(Duration::from_secs(1));
     loop {
         ticks.tick().await;
@@ -193,7 +193,7 @@ async fn look(shared: Arc<Shared>) {
 }
 
 async fn sign_in(shared: Arc<Shared>) {
-    let mut ticks = ticks(SIGN_IN);
+    let mut ticks = ticks(SIGN_IN_INTERVAL);
     loop {
         ticks.tick().await;
         let started = Instant::now();
@@ -210,7 +210,7 @@ async fn log_in(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Sends a form of the console as a browser does; returns the status.
+/// Submits a console form like a browser. Returns the status.
 pub async fn post_form(addr: SocketAddr, path: &str, body: &str) -> Result<u16> {
     let mut connection = Connection::open_from(address(101), addr).await?;
     let headers =

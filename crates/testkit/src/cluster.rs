@@ -1,4 +1,4 @@
-//! A PostgreSQL of the test process's own, gone when the process is.
+//! A PostgreSQL cluster for the test process, which is removed when the process ends.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::probe;
 use crate::template::{block_on, migrate};
 
-/// Makes a cluster, starts it, says where its socket is, and waits for the end of its standard input: the kernel closes
-/// it when the test process ends, however it ends. Texts sort as people want them, where PostgreSQL can: a query that
-/// counts on the order of bytes, as SQLite has it, shows. Everything runs as the launcher's user, so that one `rm` is enough.
+/// Creates and starts a cluster, prints the path of its socket, and waits for the end of its standard input, which the
+/// kernel closes when the test process ends for any reason. Uses a linguistic collation if available, so that queries that
+/// rely on SQLite's byte order fail. Everything runs as the launcher's user, so that a single `rm` is sufficient.
 const WATCHDOG: &str = r#"
 set -eu
 bin=$1
@@ -23,7 +23,7 @@ stop() {
 }
 trap 'stop >/dev/null 2>&1' EXIT
 trap 'exit 1' HUP INT TERM
-# The test process may be gone before it hears of the folder.
+# The test process may have ended before it receives the path.
 trap '' PIPE
 cd "$dir"
 init() { "$bin/initdb" -D "$dir/data" -U waypost --auth=trust --encoding=UTF8 --no-sync "$@" >"$dir/log" 2>&1; }
@@ -46,9 +46,9 @@ cat >/dev/null
 "#;
 
 struct Cluster {
-    /// The folder of the socket.
+    /// The folder that contains the socket.
     socket: String,
-    /// Its standard input is open as long as this process lives: the end of it is what the watchdog waits for.
+    /// Its standard input stays open while this process is running; the watchdog waits for its end.
     _watchdog: Child,
 }
 
@@ -100,7 +100,7 @@ fn start() -> Cluster {
         .arg(&postgres.bin)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        // Whatever is typed at the terminal is for the tests: the watchdog acts on their end, not on Ctrl-C.
+        // The watchdog must react to the end of the test process, not to Ctrl-C.
         .process_group(0)
         .current_dir(Path::new("/"))
         .spawn()

@@ -1,14 +1,14 @@
-//! What tests need of a database: a PostgreSQL of their own, a SQLite file, and one way to run a test on both.
+//! Databases for tests: a separate PostgreSQL cluster, SQLite files, and a macro to run a test on both.
 //!
-//! A test is written once, as a function of an open database, and listed:
+//! A test is written once, as a function that takes an open database, and registered with the macro:
 //!
 //! ```text
 //! async fn finds_by_slug(db: Db) { … }
 //! waypost_testkit::both!(open => finds_by_slug);
 //! ```
 //!
-//! That makes the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL the
-//! second shows as ignored, with the reason. The crate's build script says whether there is one:
+//! This creates the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL, the
+//! second one is ignored, with the reason. The crate's build script detects PostgreSQL:
 //!
 //! ```text
 //! #[path = "../testkit/probe.rs"]
