@@ -1,8 +1,8 @@
-//! The connections of a port: accepted, limited, timed and closed.
+//! Accepts, limits, times and closes the connections of a port.
 //!
-//! Every limit protects against clients that hold something without completing a request: descriptors
-//! ([`registry`], [`descriptors`]), time ([`activity`]), memory ([`budget`], [`body`]). A client that does not need to act (its
-//! request is being processed, its stream has nothing to say) is never timed.
+//! The limits protect against clients that hold resources without completing a request: file descriptors ([`registry`],
+//! [`descriptors`]), time ([`activity`]) and memory ([`budget`], [`body`]). No timeout applies while the server must act,
+//! for example while a request is being processed or a stream is idle.
 
 mod activity;
 mod body;
@@ -44,55 +44,56 @@ use registry::{ConnectionSlot, Limit, Registry, network};
 
 pub use body::BodyRate;
 
-/// How long the accept loop pauses if there is no descriptor for a further connection.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long a connection may take to close in order (HTTP/2 says so before it does).
-const CLOSING: Duration = Duration::from_secs(1);
-/// How long a client that has not sent a complete request head may take for it when the server is stopped.
-const LAST_HEAD: Duration = Duration::from_secs(2);
-/// What HTTP/2 buffers of one request body, and of all of a connection, before the request is processed.
+/// Pause of the accept loop if no file descriptor is available.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time for an orderly close of a connection (HTTP/2 announces it first).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a client to complete a request head during shutdown.
+const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// HTTP/2 receive windows in bytes: per request body, and per connection.
 const STREAM_WINDOW: u32 = 128 * 1_024;
 const CONNECTION_WINDOW: u32 = 256 * 1_024;
-/// What HTTP/2 buffers of one response.
+/// HTTP/2 send buffer per response in bytes.
 const SEND_BUFFER: usize = 64 * 1_024;
-/// What RFC 9113, section 6.5.2, adds to the length of each header field.
+/// Overhead per header field in bytes (RFC 9113, section 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
 /// The limits of a port.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// The label of its metrics.
+    /// Label of the port in metrics.
     pub port: &'static str,
-    /// Connections in total; 0 is no limit.
+    /// Maximum number of connections; 0 for no limit.
     pub total: usize,
-    /// Connections of one client address, or of one /64 network of IPv6; 0 is no limit.
+    /// Maximum number of connections per client address, or IPv6 /64 network; 0 for no limit.
     pub per_address: usize,
-    /// Peers to which `per_address` does not apply.
+    /// Peers that are exempt from `per_address`.
     pub trusted_proxies: Vec<IpNet>,
-    /// For a complete request head.
+    /// Timeout for a complete request head.
     pub header_timeout: Duration,
-    /// Between requests.
+    /// Idle timeout between requests.
     pub keep_alive: Duration,
-    /// For the client to accept any bytes of a response.
+    /// Timeout for the client to accept any bytes of a response.
     pub response_timeout: Duration,
-    /// How fast a request body has to arrive.
+    /// Minimum transfer rate of a request body.
     pub body_rate: BodyRate,
-    /// Bytes that incomplete request bodies may hold together; 0 is no limit.
+    /// Memory for all incomplete request bodies in bytes; 0 for no limit.
     pub body_memory: u64,
-    /// Bytes of a request head; at least 8,192.
+    /// Maximum size of a request head in bytes; at least 8,192.
     pub header_bytes: u32,
-    /// Requests at the same time on one connection of HTTP/2.
+    /// Maximum number of concurrent requests per HTTP/2 connection.
     pub http2_streams: u32,
-    /// Requests that a connection of HTTP/2 may cancel in a minute if these are more than half; 0 is no limit.
+    /// Number of requests that an HTTP/2 connection may cancel per minute if these are more than half of its requests; 0 for
+    /// no limit.
     pub http2_resets: u32,
 }
 
-/// How a port is stopped.
-#[derive(Debug, Clone, Default)]
+/// The phases of shutting down a port.
+#[derive(Debug, Clone, Debody_error)]
 pub struct Shutdown {
-    /// Accept no more connections, complete open requests.
+    /// Stop accepting connections and complete open requests.
     pub graceful: CancellationToken,
-    /// Close everything.
+    /// Close all connections.
     pub immediate: CancellationToken,
 }
 
@@ -105,40 +106,40 @@ struct Shared {
     registry: Registry,
     budget: Budget,
     reserve: Option<Reserve>,
-    /// Ports whose waiting connections give way if there is no descriptor left.
+    /// Ports whose waiting connections are closed if no file descriptor is available.
     others: Vec<Registry>,
     tasks: Tasks,
     stop: Shutdown,
 }
 
 impl Connections {
-    /// No connections yet.
+    /// Creates a port without connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits, stop: Shutdown) -> Self {
-        Self::with(limits, stop, None, Vec::new())
+        Self::build(limits, stop, None, Vec::new())
     }
 
-    /// The same for a port that is served even if there are no descriptors left: it has a few of its own, and
+    /// Like [`Connections::new`], but for a port that works even if no file descriptor is available: it reserves some, and
     /// waiting connections of `other` are closed for it.
     #[must_use]
     pub fn with_reserve(limits: ConnectionLimits, stop: Shutdown, reserve: usize, other: &Self) -> Self {
-        Self::with(limits, stop, Some(Reserve::new(reserve)), vec![other.0.registry.clone()])
+        Self::build(limits, stop, Some(Reserve::new(reserve)), vec![other.0.registry.clone()])
     }
 
-    fn with(limits: ConnectionLimits, stop: Shutdown, reserve: Option<Reserve>, others: Vec<Registry>) -> Self {
+    fn build(limits: ConnectionLimits, stop: Shutdown, reserve: Option<Reserve>, others: Vec<Registry>) -> Self {
         let ConnectionLimits { port, total, per_address, .. } = limits;
         let registry = Registry::new(port, total, per_address, limits.trusted_proxies.clone());
         let budget = Budget::new(limits.body_memory);
-        Self(Arc::new(Shared { limits, registry, budget, reserve, others, tasks: Tasks::default(), stop }))
+        Self(Arc::new(Shared { limits, registry, budget, reserve, others, tasks: Tasks::debody_error(), stop }))
     }
 
-    /// Connections that are not merely waiting for their client.
+    /// Returns the number of connections that are not waiting for their client.
     #[must_use]
     pub fn active_count(&self) -> usize {
         self.0.registry.active_count()
     }
 
-    /// Serves until [`Shutdown::graceful`]; returns when every connection is closed.
+    /// Serves until [`Shutdown::graceful`]. Returns when all connections are closed.
     pub async fn serve(&self, listener: TcpListener, router: Router) {
         loop {
             let accepted = tokio::select! {
@@ -148,11 +149,11 @@ impl Connections {
             };
             match accepted {
                 Ok((socket, peer)) => self.accept(socket, peer, &router),
-                Err(error) => self.recover(&error).await,
+                Err(error) => self.handle_accept_error(&error).await,
             }
         }
         drop((listener, router));
-        self.0.tasks.ended().await;
+        self.0.tasks.wait().await;
     }
 
     fn accept(&self, socket: TcpStream, peer: SocketAddr, router: &Router) {
@@ -162,9 +163,9 @@ impl Connections {
         let activity = Activity::new(self.0.limits.http2_resets);
         match self.0.registry.admit(peer.ip(), &activity) {
             Ok(slot) => {
-                // Without it the kernel waits for more to send, and every small answer is 40 ms late.
+                // Without it, Nagle's algorithm delays small responses by 40 ms.
                 if let Err(error) = socket.set_nodelay(true) {
-                    tracing::debug!(%error, "no TCP_NODELAY");
+                    tracing::debug!(%error, "failed to set TCP_NODELAY");
                 }
                 self.open(socket, peer, (slot, activity), router.clone());
             }
@@ -172,7 +173,7 @@ impl Connections {
         }
     }
 
-    /// Tells the client why, as far as that is possible without waiting for it.
+    /// Sends an error response, if possible without waiting, and drops the connection.
     fn reject(&self, socket: &TcpStream, limit: Limit) {
         let port = self.0.registry.port();
         metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => limit.as_str()).increment(1);
@@ -184,8 +185,8 @@ impl Connections {
         let _ = socket.try_write(response.as_bytes());
     }
 
-    /// Waits for a descriptor to become free: the listener would report the same error again at once.
-    async fn recover(&self, error: &std::io::Error) {
+    /// Waits for a file descriptor to become available, because the listener would immediately report the same error again.
+    async fn handle_accept_error(&self, error: &std::io::Error) {
         use std::io::ErrorKind;
         if matches!(
             error.kind(),
@@ -195,7 +196,7 @@ impl Connections {
         }
         let port = self.0.registry.port();
         metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => "descriptors").increment(1);
-        tracing::debug!(%error, port, "a connection cannot be accepted");
+        tracing::debug!(%error, port, "failed to accept a connection");
         for registry in self.0.others.iter().chain([&self.0.registry]) {
             if registry.evict() {
                 break;
@@ -206,7 +207,7 @@ impl Connections {
         }
         tokio::select! {
             () = self.0.stop.graceful.cancelled() => {}
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(ACCEPT_PAUSE) => {}
         }
     }
 
@@ -225,8 +226,8 @@ impl Connections {
     }
 }
 
-/// The tasks of a port. (`TaskTracker` of `tokio-util` would need a feature that nothing else does.)
-#[derive(Clone, Default)]
+/// The tasks of a port. (`TaskTracker` of `tokio-util` would require an otherwise unused feature.)
+#[derive(Clone, Debody_error)]
 struct Tasks(watch::Sender<()>);
 
 impl Tasks {
@@ -238,13 +239,13 @@ impl Tasks {
         });
     }
 
-    /// Waits until no task is left.
-    async fn ended(&self) {
+    /// Waits until all tasks have ended.
+    async fn wait(&self) {
         self.0.closed().await;
     }
 }
 
-/// One connection.
+/// A connection.
 struct Connection {
     shared: Arc<Shared>,
     peer: SocketAddr,
@@ -252,7 +253,7 @@ struct Connection {
     router: Router,
 }
 
-/// Spawns the requests of a connection of HTTP/2; they end with it.
+/// Spawns the requests of an HTTP/2 connection, which end with the connection.
 #[derive(Clone)]
 struct Executor {
     tasks: Tasks,
@@ -276,7 +277,7 @@ where
 }
 
 impl Connection {
-    /// Serves the connection to its end. Returns why it was closed, if its client is to blame.
+    /// Serves the connection until it is closed. Returns the reason if it was closed because of its client.
     async fn run<S>(self, socket: S) -> Option<&'static str>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -295,7 +296,7 @@ impl Connection {
         let this = Arc::new(self);
         let service = service_fn(move |request| {
             let this = Arc::clone(&this);
-            async move { Ok::<_, Infallible>(this.answer(request).await) }
+            async move { Ok::<_, Infallible>(this.respond(request).await) }
         });
         let mut connection = pin!(builder.serve_connection(socket, service));
         let mut watchdog = pin!(Watchdog::new(activity.clone(), timeouts));
@@ -304,13 +305,13 @@ impl Connection {
         loop {
             let reason = tokio::select! {
                 biased;
-                result = connection.as_mut() => return result.err().and_then(|error| rejection(&*error)),
+                result = connection.as_mut() => return result.err().and_then(|error| client_error_reason(&*error)),
                 () = immediate.cancelled() => return None,
                 reason = activity.closed() => reason,
                 reason = watchdog.as_mut() => reason,
                 () = graceful.cancelled(), if !is_stopping => {
                     is_stopping = true;
-                    last_head.as_mut().reset(tokio::time::Instant::now() + LAST_HEAD);
+                    last_head.as_mut().reset(tokio::time::Instant::now() + LAST_HEAD_TIMEOUT);
                     connection.as_mut().graceful_shutdown();
                     continue;
                 }
@@ -323,13 +324,13 @@ impl Connection {
             };
             if reason == Reason::Idle {
                 connection.as_mut().graceful_shutdown();
-                let _ = tokio::time::timeout(CLOSING, connection).await;
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
             }
             return Some(reason.as_str());
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn respond(&self, request: Request<Incoming>) -> Response {
         let (version, is_head) = (request.version(), request.method() == Method::HEAD);
         let mut exchange = self.activity.begin(version == Version::HTTP_2);
         let limits = &self.shared.limits;
@@ -340,7 +341,7 @@ impl Connection {
             return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
         }
         let body_error = Arc::new(OnceLock::new());
-        let address = network(self.client(&request));
+        let address = network(self.client_address(&request));
         let mut request = request.map(|body| {
             if body.is_end_stream() {
                 return Body::empty();
@@ -357,11 +358,11 @@ impl Connection {
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let Ok(response) = self.router.clone().oneshot(request).await;
         let mut response = match body_error.get() {
-            Some(body_error) => refuse(*body_error, version),
+            Some(body_error) => body_error_response(*body_error, version),
             None => response,
         };
         if is_head {
-            // Its body is not sent.
+            // The body of a response to HEAD is not sent.
             exchange.complete();
             *response.body_mut() = Body::empty();
         }
@@ -369,21 +370,21 @@ impl Connection {
     }
 
     /// The address of the client, for the fair reservation of memory.
-    fn client<B>(&self, request: &Request<B>) -> IpAddr {
+    fn client_address<B>(&self, request: &Request<B>) -> IpAddr {
         crate::router::client_of(&self.shared.limits.trusted_proxies, self.peer.ip(), request.headers())
     }
 }
 
 fn builder(limits: &ConnectionLimits, executor: Executor) -> auto::Builder<Executor> {
     let mut builder = auto::Builder::new(executor);
-    // Timeouts are the watchdog's: hyper's own for heads also applies between requests.
+    // The watchdog enforces timeouts. hyper's own header timeout would also apply between requests.
     builder.http1().header_read_timeout(None).max_buf_size(limits.header_bytes as usize);
     let resets = usize::try_from(limits.http2_resets).unwrap_or(usize::MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams)
-        // A list that is too long is rejected by us, which counts it; one that is much too long by the library.
+        // A header list above the limit is rejected and counted here; one above twice the limit by the library.
         .max_header_list_size(limits.header_bytes.saturating_mul(2))
         .max_pending_accept_reset_streams(if resets == 0 { None } else { Some(resets.min(20)) })
         .max_local_error_reset_streams(if resets == 0 { None } else { Some(resets) })
@@ -399,7 +400,7 @@ fn header_list_size(headers: &HeaderMap) -> usize {
 }
 
 /// The answer to a request whose body was not read to its end.
-fn refuse(body_error: BodyError, version: Version) -> Response {
+fn body_error_response(body_error: BodyError, version: Version) -> Response {
     let (status, code, message) = match body_error {
         BodyError::Timeout => {
             (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body arrived too slowly. Send it again.")
@@ -421,13 +422,13 @@ fn refuse(body_error: BodyError, version: Version) -> Response {
     response
 }
 
-/// What the client did wrong on a connection that failed; `None` if it has only gone away.
-fn rejection(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&'static str> {
+/// Returns the reason for a connection error caused by the client; `None` if the client only disconnected.
+fn client_error_reason(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&'static str> {
     let error = error.downcast_ref::<hyper::Error>()?;
     if error.is_parse_too_large() {
         return Some("header_size");
     }
-    // The library closes a connection of HTTP/2 that resets too many requests, or breaks the protocol otherwise.
+    // The library closes an HTTP/2 connection that resets too many requests or violates the protocol.
     let is_http2 = std::error::Error::source(error)
         .and_then(|cause| cause.downcast_ref::<h2::Error>())
         .is_some_and(|error| error.is_library() && !error.is_io());

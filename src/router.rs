@@ -1,4 +1,4 @@
-//! From a request to what answers it: host and path → server → endpoint.
+//! Routes requests by host and path to the hosted servers, the authorization servers, the console and the API.
 
 mod client;
 mod health;
@@ -37,40 +37,40 @@ pub use self::health::health_routes;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the router routes with.
+/// The state of the router.
 pub struct RouterState<R> {
-    /// Proxies whose forwarded headers count.
+    /// Proxies whose forwarded headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Hosted servers at work in this process.
+    /// The hosted servers.
     pub hosting: Hosting,
-    /// The endpoint for every hosted server.
+    /// The MCP endpoint of all hosted servers.
     pub endpoint: Endpoint<R>,
-    /// The authorization server for every hosted server.
+    /// The authorization server of all hosted servers.
     pub auth: Auth,
-    /// The console, the REST API, and the public pages of the hosted servers.
+    /// The console, the REST API and the public pages of the hosted servers.
     pub web: Web,
-    /// For the ids of requests.
+    /// Source of randomness for request IDs.
     pub random: Arc<dyn Random>,
 }
 
-/// The id of a request, for the log and for the record of a call.
+/// The ID of a request, used in logs and call records.
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
-/// The host that a request asks for.
+/// The host that a request is addressed to.
 #[derive(Debug, Clone)]
 struct RequestedHost {
-    /// As the client wrote it, port included.
+    /// The authority as sent by the client, including the port.
     authority: String,
-    /// What it means.
+    /// The host that the authority refers to.
     host: Host,
 }
 
-/// The router of the main address.
-pub fn build<R: HandlerFactory>(routes: RouterState<R>) -> Router {
-    let routes = Arc::new(routes);
-    // Which origins may call is decided in `server::find_server`; whatever comes through is echoed. A preflight is answered
-    // before anybody asks for a token.
+/// Builds the router of the main port.
+pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
+    let state = Arc::new(state);
+    // `server::find_server` rejects origins that are not allowed; all others are echoed. Preflight requests are answered
+    // before authentication.
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())
         .allow_methods([Method::POST])
@@ -78,40 +78,41 @@ pub fn build<R: HandlerFactory>(routes: RouterState<R>) -> Router {
         .expose_headers([header::WWW_AUTHENTICATE, HeaderName::from_static("mcp-session-id")])
         .max_age(Duration::from_secs(3_600));
     let mut mcp = Router::new();
-    for place in ["", "/t/{tracking_id}", "/s/{slug}", "/s/{slug}/t/{tracking_id}"] {
+    for prefix in ["", "/t/{tracking_id}", "/s/{slug}", "/s/{slug}/t/{tracking_id}"] {
         for path in ["/mcp", "/mcp/"] {
-            mcp = mcp.route(&format!("{place}{path}"), any(server::endpoint::<R>));
+            mcp = mcp.route(&format!("{prefix}{path}"), any(server::endpoint::<R>));
         }
-        // The addresses of the HTTP+SSE transport, as the SDKs that had it name them.
+        // The paths of the former HTTP+SSE transport, as used by SDKs.
         for path in ["/sse", "/sse/", "/message", "/messages", "/messages/", "/mcp/sse"] {
-            mcp = mcp.route(&format!("{place}{path}"), any(server::removed_transport::<R>));
+            mcp = mcp.route(&format!("{prefix}{path}"), any(server::removed_transport::<R>));
         }
     }
     let mcp = mcp
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), server::arrive::<R>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), server::authenticate::<R>))
         .layer(cors)
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), server::find_server::<R>))
-        .with_state(Arc::clone(&routes));
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), server::find_server::<R>))
+        .with_state(Arc::clone(&state));
     let others = Router::new()
-        .merge(oauth(&routes))
-        .merge(public_pages(&routes))
+        .merge(oauth(&state))
+        .merge(public_pages(&state))
         .merge(
-            waypost_web::router(routes.web.clone())
-                .layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)),
+            waypost_web::router(state.web.clone())
+                .layer(middleware::from_fn_with_state(Arc::clone(&state), serve_console::<R>)),
         )
-        .fallback(nowhere)
+        .fallback(fallback)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), limit::<R>));
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), apply_rate_limit::<R>));
     others
         .merge(mcp)
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
-        .merge(health_routes(routes.hosting.clone()))
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), identify::<R>))
-        .layer(middleware::from_fn_with_state(routes, observe::<R>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>))
+        .merge(health_routes(state.hosting.clone()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), identify_client::<R>))
+        .layer(middleware::from_fn_with_state(state, observe::<R>))
 }
 
-/// The authorization servers: metadata and endpoints for clients of any origin, which carry no cookies, and the pages.
-fn oauth<R: HandlerFactory>(routes: &Arc<RouterState<R>>) -> Router {
+/// Returns the routes of the authorization servers: metadata and endpoints for clients of any origin, which use no
+/// cookies, and the pages.
+fn oauth<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::any())
         .allow_methods([Method::GET, Method::POST])
@@ -127,78 +128,80 @@ fn oauth<R: HandlerFactory>(routes: &Arc<RouterState<R>>) -> Router {
         .nest("/oauth", waypost_auth::pages())
         .nest("/s/{slug}/oauth", waypost_auth::pages())
         .merge(endpoints)
-        .layer(middleware::from_fn_with_state(Arc::clone(routes), server::find_site::<R>))
-        .with_state(routes.auth.clone())
+        .layer(middleware::from_fn_with_state(Arc::clone(state), server::find_site::<R>))
+        .with_state(state.auth.clone())
 }
 
-/// The public pages of the servers, at the path form of their addresses. [`visit`] serves them on their own hosts.
-fn public_pages<R: HandlerFactory>(routes: &Arc<RouterState<R>>) -> Router {
-    let page = || -> MethodRouter<Arc<RouterState<R>>> { get(page::show::<R>).fallback(nowhere) };
+/// Returns the routes of the servers' public pages in path form. [`serve_console`] serves them on virtual hosts.
+fn public_pages<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
+    let page = || -> MethodRouter<Arc<RouterState<R>>> { get(page::show::<R>).fallback(fallback) };
     Router::new()
         .route("/s/{slug}", page())
         .route("/s/{slug}/", page())
-        .route("/s/{slug}/logo.png", get(page::logo::<R>).fallback(nowhere))
-        .route("/logo.png", get(page::logo::<R>).fallback(nowhere))
-        .with_state(Arc::clone(routes))
+        .route("/s/{slug}/logo.png", get(page::logo::<R>).fallback(fallback))
+        .route("/logo.png", get(page::logo::<R>).fallback(fallback))
+        .with_state(Arc::clone(state))
 }
 
-/// The console and the API are served on HOST only. A server's own host has its public page and the logo on it.
-async fn visit<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+/// Serves the console and the API on the main host, and the public page of a server on its virtual host.
+async fn serve_console<R: HandlerFactory>(
+    State(state): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let asked = request.extensions().get::<RequestedHost>().cloned();
-    let Some(RequestedHost { authority, host: Host::Main }) = asked else {
-        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let requested = request.extensions().get::<RequestedHost>().cloned();
+    let Some(RequestedHost { authority, host: Host::Main }) = requested else {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         return match request.uri().path() {
-            "/" if read => page::of(&routes, None, request).await,
-            _ => nothing(),
+            "/" if is_read => page::public_page(&state, None, request).await,
+            _ => not_found(),
         };
     };
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
+        return unknown_client();
+    };
     request.extensions_mut().insert(RequestInfo { authority, client, request_id });
     next.run(request).await
 }
 
-/// A page for people who look at HOST, and a line of JSON for everybody else.
-async fn nowhere(request: Request) -> Response {
-    let asked = request.extensions().get::<RequestedHost>();
-    if asked.is_some_and(|asked| asked.host == Host::Main) && page::accepts_html(request.headers()) {
+/// Responds with 404: with a page to browsers on the main host, otherwise with JSON.
+async fn fallback(request: Request) -> Response {
+    let requested = request.extensions().get::<RequestedHost>();
+    if requested.is_some_and(|requested| requested.host == Host::Main) && page::accepts_html(request.headers()) {
         return waypost_web::pages::view::PageError::from(Error::not_found("page")).into_response();
     }
-    nothing()
+    not_found()
 }
 
-fn nothing() -> Response {
-    plain(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
+fn not_found() -> Response {
+    json_error(StatusCode::NOT_FOUND, "not_found", "Not found.")
 }
 
-fn plain(status: StatusCode, code: &str, message: &str) -> Response {
+fn json_error(status: StatusCode, code: &str, message: &str) -> Response {
     let body = json!({ "code": code, "message": message }).to_string();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Gives the request an id, and counts it with its status and time.
+/// Assigns a request ID, and records the status and duration of the request.
 async fn observe<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+    State(state): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let mut bytes = [0_u8; 10];
-    routes.random.fill(&mut bytes);
+    state.random.fill(&mut bytes);
     let id = format!("req_{}", base32(&bytes));
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
-    // The route and not the path: a path may hold a tracking id.
+    // Log the route, not the path, which may contain a tracking ID.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", request_id = id);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     let route = route.as_ref().map_or("", MatchedPath::as_str);
-    span.in_scope(|| tracing::debug!(%method, route, status, elapsed_us = elapsed.as_micros(), "answered"));
+    span.in_scope(|| tracing::debug!(%method, route, status, elapsed_us = elapsed.as_micros(), "request completed"));
     metrics::counter!("waypost_http_requests_total", "status" => status.to_string()).increment(1);
     metrics::histogram!("waypost_http_request_seconds").record(elapsed.as_secs_f64());
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -207,101 +210,108 @@ async fn observe<R: HandlerFactory>(
     response
 }
 
-/// Notes the client's address, by which requests are limited. A request without one is not let in.
-async fn identify<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+/// Determines the client's address, which rate limits are based on. Rejects requests without one.
+async fn identify_client<R: HandlerFactory>(
+    State(state): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(sender) = ClientAddress::of(&routes.trusted_proxies, &request) else { return no_client() };
+    let Some(client) = ClientAddress::from_request(&state.trusted_proxies, &request) else { return unknown_client() };
     if client::has_several_hosts(request.headers()) {
         metrics::counter!("waypost_rejected_requests_total", "reason" => "several_hosts").increment(1);
-        let refusal = plain(StatusCode::BAD_REQUEST, "invalid_request", "A request has one Host header.");
-        return refuse_counted(&routes, sender.address, refusal);
+        let response =
+            json_error(StatusCode::BAD_REQUEST, "invalid_request", "A request must have exactly one Host header.");
+        return reject_limited(&state, client.address, response);
     }
-    request.extensions_mut().insert(sender);
+    request.extensions_mut().insert(client);
     next.run(request).await
 }
 
-/// The answer to a request whose client's address is not known: no limit could be applied to it.
-fn no_client() -> Response {
-    tracing::error!("a request without a client address was rejected");
+/// Returns the response to a request without a client address, to which no rate limit could be applied.
+fn unknown_client() -> Response {
+    tracing::error!("rejected a request without a client address");
     metrics::counter!("waypost_rejected_requests_total", "reason" => "no_client_address").increment(1);
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The client's address is not known.")
+    json_error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The client address is unknown.")
 }
 
-/// Limits the requests that are not for an MCP address, whatever they ask. Many have a tighter limit of their own; calls
-/// of MCP have limits per caller, address and server instead.
-async fn limit<R: HandlerFactory>(State(routes): State<Arc<RouterState<R>>>, request: Request, next: Next) -> Response {
-    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
-    match check_rate(&routes, client) {
-        // The API asks for a key first, and refuses a large body itself.
-        Ok(()) if request.body().size_hint().lower() > MAX_BODY as u64 && !is_api(&request) => too_large(&request),
+/// Applies the general rate limit to all requests except MCP calls, which have limits per caller, address and server.
+async fn apply_rate_limit<R: HandlerFactory>(
+    State(state): State<Arc<RouterState<R>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
+        return unknown_client();
+    };
+    match check_rate(&state, client) {
+        // The API checks the key first and rejects large bodies itself.
+        Ok(()) if request.body().size_hint().lower() > MAX_BODY as u64 && !is_api_request(&request) => {
+            too_large(&request)
+        }
         Ok(()) => next.run(request).await,
-        Err(error) => too_many(&error),
+        Err(error) => too_many_requests(&error),
     }
 }
 
-fn is_api(request: &Request) -> bool {
-    let host = request.extensions().get::<RequestedHost>().map(|asked| &asked.host);
+fn is_api_request(request: &Request) -> bool {
+    let host = request.extensions().get::<RequestedHost>().map(|requested| &requested.host);
     host == Some(&Host::Main) && request.uri().path().starts_with("/api/v1/")
 }
 
 fn too_large(request: &Request) -> Response {
     metrics::counter!("waypost_rejected_requests_total", "reason" => "too_large").increment(1);
-    let message = "A request has at most 1 MiB. Choose a smaller file.";
+    let message = "The request is larger than 1 MiB. Choose a smaller file.";
     if page::accepts_html(request.headers()) {
         let page = waypost_web::pages::view::PageError::from(Error::invalid("body", message)).into_response();
         return (StatusCode::PAYLOAD_TOO_LARGE, page).into_response();
     }
-    plain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    json_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-fn check_rate<R: HandlerFactory>(routes: &RouterState<R>, client: IpAddr) -> waypost_core::Result<()> {
-    routes.web.limits.check(LimitKind::Request, client).map_err(|wait| {
+fn check_rate<R: HandlerFactory>(state: &RouterState<R>, client: IpAddr) -> waypost_core::Result<()> {
+    state.web.limits.check(LimitKind::Request, client).map_err(|wait| {
         let seconds = wait.as_secs().max(1);
-        let message = format!("There were too many requests from your network. Try again in {seconds} seconds.");
+        let message = format!("Too many requests from your network. Try again in {seconds} seconds.");
         Error::new(Code::RateLimited, message).with("retry_after_seconds", seconds)
     })
 }
 
-/// Refuses a request that came no further, and counts it as well.
-fn refuse_counted<R: HandlerFactory>(routes: &RouterState<R>, client: IpAddr, refusal: Response) -> Response {
-    match check_rate(routes, client) {
-        Ok(()) => refusal,
-        Err(error) => too_many(&error),
+/// Rejects a request with `response`, and counts it against the rate limit.
+fn reject_limited<R: HandlerFactory>(state: &RouterState<R>, client: IpAddr, response: Response) -> Response {
+    match check_rate(state, client) {
+        Ok(()) => response,
+        Err(error) => too_many_requests(&error),
     }
 }
 
-fn too_many(error: &Error) -> Response {
-    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, error.code.as_str(), &error.message);
+fn too_many_requests(error: &Error) -> Response {
+    let mut response = json_error(StatusCode::TOO_MANY_REQUESTS, error.code.as_str(), &error.message);
     let seconds = error.details.get("retry_after_seconds").and_then(serde_json::Value::as_u64).unwrap_or(1);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
-/// Refuses a host that is neither HOST nor one label below it (RFC 9110, section 15.5.20).
+/// Rejects requests for a host that is neither the main host nor one label below it (RFC 9110, section 15.5.20).
 async fn check_host<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+    State(state): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(sender) = request.extensions().get::<ClientAddress>().copied() else { return no_client() };
-    let forwarded = forwarded_host(request.headers()).filter(|_| sender.is_proxied);
+    let Some(client) = request.extensions().get::<ClientAddress>().copied() else { return unknown_client() };
+    let forwarded = forwarded_host(request.headers()).filter(|_| client.is_proxied);
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    let asked = authority.and_then(|authority| {
-        Some(RequestedHost { authority: authority.to_owned(), host: routes.auth.public_url.classify_host(authority)? })
+    let requested = authority.and_then(|authority| {
+        Some(RequestedHost { authority: authority.to_owned(), host: state.auth.public_url.classify_host(authority)? })
     });
-    match asked {
-        Some(asked) => {
-            request.extensions_mut().insert(asked);
+    match requested {
+        Some(requested) => {
+            request.extensions_mut().insert(requested);
             next.run(request).await
         }
         None => {
-            let refusal =
-                plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here.");
-            refuse_counted(&routes, sender.address, refusal)
+            let response = json_error(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "Unknown host.");
+            reject_limited(&state, client.address, response)
         }
     }
 }
@@ -310,7 +320,7 @@ fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     headers.get("x-forwarded-host")?.to_str().ok()?.split(',').next().map(str::trim)
 }
 
-/// Returns the address of the client of a request from `peer` with these headers.
+/// Returns the client address of a request from `peer` with the given headers.
 pub(crate) fn client_of(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    ClientAddress::behind(proxies, peer, headers).address
+    ClientAddress::from_headers(proxies, peer, headers).address
 }

@@ -1,10 +1,10 @@
-//! What one connection is doing, and until when it may go on doing it.
+//! The activity of a connection, and the deadlines that follow from it.
 //!
 //! Invariants:
 //!
-//! 1. Time counts against a connection only while its *client* has to act: send a request, read a response. While a
-//!    request is being processed, or a stream has nothing to send, there is no deadline.
-//! 2. Bytes that complete nothing extend no deadline: a head that arrives byte by byte, or pings on a connection
+//! 1. Timeouts apply only while the *client* must act: send a request or read a response. There is no deadline while a
+//!    request is being processed or a stream has nothing to send.
+//! 2. Incomplete data does not extend a deadline, for example a head that arrives byte by byte, or pings on a connection
 //!    without requests.
 
 use std::pin::Pin;
@@ -16,37 +16,37 @@ use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// The period over which cancelled requests are compared with completed ones.
+/// The period in which cancelled and completed requests are counted.
 const CANCELLATION_WINDOW: Duration = Duration::from_secs(60);
 
-/// How long a connection may wait for its client.
+/// Timeouts of a connection that waits for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a complete request head: from the start of the connection, or from the first byte of a further request.
+    /// Timeout for a complete request head, from the start of the connection or the first byte of a further request.
     pub header: Duration,
-    /// Between requests.
+    /// Idle timeout between requests.
     pub keep_alive: Duration,
-    /// For the client to accept any bytes of a response that is waiting to be sent.
+    /// Timeout for the client to accept any bytes of a pending response.
     pub response: Duration,
 }
 
-/// Why the server closed a connection.
+/// The reason why the server closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No complete request head in time.
+    /// The request head was not completed in time.
     Header,
-    /// No further request in time.
+    /// No further request arrived in time.
     Idle,
     /// The client did not read its response.
     Response,
-    /// Another connection needed the place.
+    /// The connection was closed in favour of another one.
     Evicted,
-    /// Nearly all of its requests were cancelled (HTTP/2 rapid reset, CVE-2023-44487).
+    /// Too many requests were cancelled (HTTP/2 rapid reset, CVE-2023-44487).
     Resets,
 }
 
 impl Reason {
-    /// The value of the metric's label.
+    /// Returns the value of the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Header => "header_timeout",
@@ -58,13 +58,13 @@ impl Reason {
     }
 }
 
-/// The activity of one connection, shared by its socket, its requests and the task that closes it.
+/// The activity of a connection, shared by its socket, its requests and the task that closes it.
 #[derive(Clone)]
 pub struct Activity(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Cancelled requests within the window that a connection may have; 0 is no limit.
+    /// Maximum number of cancelled requests within the window; 0 for no limit.
     reset_limit: u32,
     watchdog: AtomicWaker,
     closed: CancellationToken,
@@ -72,41 +72,41 @@ struct Shared {
 }
 
 struct State {
-    http2: bool,
-    /// Requests whose head is complete and whose response is not handed over yet.
+    is_http2: bool,
+    /// Number of requests with a complete head and an incomplete response.
     exchanges: usize,
-    /// Of these, requests that wait for more of their body.
+    /// Number of these that wait for more of their request body.
     receiving: usize,
-    /// Of these, responses with data that the client has not made room for.
+    /// Number of these with response data that the client has not accepted.
     sending: usize,
-    /// The socket takes no more bytes at the moment.
-    write_blocked: bool,
-    /// When the head that is incomplete began.
+    /// Whether the socket currently accepts no more bytes.
+    is_write_blocked: bool,
+    /// Start time of the incomplete head.
     head_since: Option<Instant>,
-    /// When the client was last given the turn.
+    /// Time since which the client must act.
     waiting_since: Instant,
-    /// When the client last took bytes of a response.
-    progress: Instant,
-    window: Instant,
+    /// Time at which the client last accepted bytes of a response.
+    last_progress: Instant,
+    window_start: Instant,
     completed: u32,
     cancelled: u32,
 }
 
 impl Activity {
-    /// A connection that was accepted now. It is closed if more than `reset_limit` of its requests, and more than half
-    /// of them, are cancelled within a minute; 0 is no limit.
+    /// Creates the activity of a newly accepted connection. The connection is closed if more than `reset_limit` of its
+    /// requests, and more than half of them, are cancelled within a minute; 0 for no limit.
     pub fn new(reset_limit: u32) -> Self {
         let now = Instant::now();
         let state = State {
-            http2: false,
+            is_http2: false,
             exchanges: 0,
             receiving: 0,
             sending: 0,
-            write_blocked: false,
+            is_write_blocked: false,
             head_since: Some(now),
             waiting_since: now,
-            progress: now,
-            window: now,
+            last_progress: now,
+            window_start: now,
             completed: 0,
             cancelled: 0,
         };
@@ -123,34 +123,34 @@ impl Activity {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes have arrived.
-    pub fn received(&self) {
+    /// Records that bytes were received.
+    pub fn record_received(&self) {
         let mut state = self.state();
-        // Between requests, HTTP/1 sends nothing but the next head; HTTP/2 also sends settings, windows and pings.
-        if state.exchanges == 0 && state.head_since.is_none() && !state.http2 {
+        // Between requests, HTTP/1 clients send only the next head; HTTP/2 clients also send settings, windows and pings.
+        if state.exchanges == 0 && state.head_since.is_none() && !state.is_http2 {
             state.head_since = Some(Instant::now());
         }
     }
 
-    /// The socket took bytes (`true`), or has no room for any.
-    pub fn wrote(&self, taken: bool) {
+    /// Records whether the socket accepted bytes.
+    pub fn record_write(&self, accepted: bool) {
         let mut state = self.state();
-        if taken && !state.write_blocked {
+        if accepted && !state.is_write_blocked {
             return;
         }
-        if taken || !state.write_blocked {
-            state.progress = Instant::now();
+        if accepted || !state.is_write_blocked {
+            state.last_progress = Instant::now();
         }
-        if taken && state.exchanges == 0 {
+        if accepted && state.exchanges == 0 {
             state.waiting_since = Instant::now();
         }
-        state.write_blocked = !taken;
+        state.is_write_blocked = !accepted;
     }
 
-    /// A request head is complete.
-    pub fn begin(&self, http2: bool) -> Exchange {
+    /// Records that a request head is complete.
+    pub fn begin(&self, is_http2: bool) -> Exchange {
         let mut state = self.state();
-        state.http2 = http2;
+        state.is_http2 = is_http2;
         state.exchanges += 1;
         state.head_since = None;
         state.waiting_since = Instant::now();
@@ -158,13 +158,13 @@ impl Activity {
         Exchange { activity: self.clone(), is_sending: false, is_complete: false }
     }
 
-    /// A request waits for more of its body until the returned value is dropped.
-    pub fn receive(&self) -> ReceivingGuard {
+    /// Marks a request as waiting for more of its body until the returned guard is dropped.
+    pub fn begin_receiving(&self) -> ReceivingGuard {
         self.state().receiving += 1;
         ReceivingGuard(self.clone())
     }
 
-    /// Asks the connection's task to close it.
+    /// Requests that the connection be closed.
     pub fn close(&self, reason: Reason) {
         let _ = self.0.reason.set(reason);
         self.0.closed.cancel();
@@ -176,25 +176,25 @@ impl Activity {
         self.0.reason.get().copied().unwrap_or(Reason::Evicted)
     }
 
-    /// Since when nothing on this connection can proceed before its client sends more; `None` while a request is
-    /// being processed or a response is being sent.
+    /// Returns the time since which the connection has been waiting for its client; `None` while a request is being processed
+    /// or a response is being sent.
     pub fn waiting_since(&self) -> Option<Instant> {
         let state = self.state();
-        let waiting = state.exchanges == state.receiving && !state.write_blocked;
-        waiting.then(|| state.head_since.unwrap_or(state.waiting_since))
+        let is_waiting = state.exchanges == state.receiving && !state.is_write_blocked;
+        is_waiting.then(|| state.head_since.unwrap_or(state.waiting_since))
     }
 
-    /// Whether no request is open and everything is sent.
+    /// Whether no request is open and all data is sent.
     pub fn is_between_requests(&self) -> bool {
         let state = self.state();
-        state.exchanges == 0 && !state.write_blocked
+        state.exchanges == 0 && !state.is_write_blocked
     }
 
-    /// When the connection has to be closed, and why, if nothing happens until then.
+    /// Returns the time at which the connection must be closed unless something happens, and the reason.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Instant, Reason)> {
         let state = self.state();
-        if state.write_blocked || state.sending > 0 && state.sending == state.exchanges {
-            Some((state.progress + timeouts.response, Reason::Response))
+        if state.is_write_blocked || state.sending > 0 && state.sending == state.exchanges {
+            Some((state.last_progress + timeouts.response, Reason::Response))
         } else if state.exchanges > 0 {
             None
         } else if let Some(since) = state.head_since {
@@ -210,22 +210,22 @@ impl Activity {
         state.exchanges -= 1;
         state.sending -= usize::from(is_sending);
         state.waiting_since = now;
-        if now.duration_since(state.window) >= CANCELLATION_WINDOW {
-            (state.window, state.completed, state.cancelled) = (now, 0, 0);
+        if now.duration_since(state.window_start) >= CANCELLATION_WINDOW {
+            (state.window_start, state.completed, state.cancelled) = (now, 0, 0);
         }
         let count = if is_complete { &mut state.completed } else { &mut state.cancelled };
         *count = count.saturating_add(1);
         let limit = self.0.reset_limit;
-        let abusive = limit > 0 && state.cancelled > limit && state.cancelled > state.completed;
+        let is_abusive = limit > 0 && state.cancelled > limit && state.cancelled > state.completed;
         drop(state);
-        if abusive {
+        if is_abusive {
             self.close(Reason::Resets);
         }
         self.0.watchdog.wake();
     }
 }
 
-/// A request and its response, until dropped.
+/// A request and its response. Ends when dropped.
 pub struct Exchange {
     activity: Activity,
     is_sending: bool,
@@ -233,7 +233,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Whether the response has data that waits for the client.
+    /// Sets whether the response has data that waits for the client.
     pub fn set_sending(&mut self, is_sending: bool) {
         if is_sending != self.is_sending {
             self.is_sending = is_sending;
@@ -243,17 +243,17 @@ impl Exchange {
             } else {
                 state.sending -= 1;
             }
-            // What goes into a buffer in front of a full socket is no progress of the client.
-            if !state.write_blocked {
-                state.progress = Instant::now();
+            // Data that goes into a buffer in front of a blocked socket is not progress.
+            if !state.is_write_blocked {
+                state.last_progress = Instant::now();
             }
             drop(state);
-            // Requests of HTTP/2 run in tasks of their own.
+            // HTTP/2 requests run in separate tasks.
             self.activity.0.watchdog.wake();
         }
     }
 
-    /// The client was given everything, and cancelled nothing.
+    /// Marks the response as completely delivered.
     pub fn complete(&mut self) {
         self.is_complete = true;
     }
@@ -265,7 +265,7 @@ impl Drop for Exchange {
     }
 }
 
-/// A request that waits for more of its body.
+/// Marks a request as waiting for more of its body.
 pub struct ReceivingGuard(Activity);
 
 impl Drop for ReceivingGuard {
@@ -276,7 +276,7 @@ impl Drop for ReceivingGuard {
     }
 }
 
-/// Ends when the connection has to be closed, with the reason.
+/// A future that resolves with the reason when the connection must be closed.
 pub struct Watchdog {
     activity: Activity,
     timeouts: Timeouts,
@@ -284,7 +284,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches `activity`. Must be polled whenever the connection was.
+    /// Creates a watchdog for `activity`. Must be polled whenever the connection is polled.
     pub fn new(activity: Activity, timeouts: Timeouts) -> Self {
         let first = activity.deadline(&timeouts).map_or_else(Instant::now, |(at, _)| at);
         Self { activity, timeouts, sleep: Box::pin(sleep_until(first)) }
@@ -301,7 +301,7 @@ impl Future for Watchdog {
             if at <= Instant::now() {
                 return Poll::Ready(reason);
             }
-            // A timer that is too early is left alone: moving it at each request costs more than one early wake-up.
+            // A timer that is too early is not moved: moving it for every request costs more than one early wake-up.
             if at < self.sleep.deadline() || self.sleep.is_elapsed() {
                 self.sleep.as_mut().reset(at);
             }

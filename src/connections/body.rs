@@ -1,4 +1,4 @@
-//! The bodies of requests and responses: what arrives too slowly or takes too much memory ends with an error.
+//! Request and response bodies. A request body that is too slow or takes too much memory ends with an error.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -14,19 +14,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::{Activity, Exchange, ReceivingGuard};
 use super::budget::MemoryReservation;
 
-/// Why a request body was not read to its end.
+/// The reason why a request body was not read completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It arrived too slowly.
+    /// The body arrived too slowly.
     #[error("the request body arrived too slowly")]
     Timeout,
-    /// Incomplete bodies held too much memory, and this one was the largest of the client that held the most.
+    /// Incomplete bodies used too much memory, and this was the largest body of the client with the highest usage.
     #[error("too many incomplete request bodies")]
     Memory,
 }
 
 impl BodyError {
-    /// The value of the metric's label.
+    /// Returns the value of the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -35,17 +35,18 @@ impl BodyError {
     }
 }
 
-/// How fast a request body has to arrive.
+/// The minimum transfer rate of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyRate {
-    /// Bytes per second; 0 is no limit.
+    /// Bytes per second; 0 for no limit.
     pub bytes_per_second: u32,
-    /// How far the body may be behind that rate.
+    /// Time by which the body may lag behind that rate.
     pub grace: Duration,
 }
 
-/// How long a body may still keep the server waiting: [`BodyRate::grace`] at first, and at most; every byte that arrives adds
-/// its reservation of a second. Only time that the server spends waiting for the body counts, not time that it takes to read.
+/// Tracks the time for which a body may keep the server waiting. The credit starts at [`BodyRate::grace`], which is also
+/// its maximum; every byte that arrives adds a corresponding fraction of a second. Only the time that the server spends
+/// waiting for the body counts, not the time that it takes to process it.
 struct BodyPacer {
     rate: BodyRate,
     credit: Duration,
@@ -57,13 +58,13 @@ impl BodyPacer {
         Self { rate, credit: rate.grace, waiting_since: None }
     }
 
-    /// The server waits; returns the time at which it stops waiting.
+    /// Records that the server is waiting. Returns the time at which it stops waiting.
     fn wait(&mut self, now: Instant) -> Option<Instant> {
         let since = *self.waiting_since.get_or_insert(now);
         (self.rate.bytes_per_second > 0).then(|| since + self.credit)
     }
 
-    fn arrived(&mut self, now: Instant, bytes: usize) {
+    fn record_arrival(&mut self, now: Instant, bytes: usize) {
         if let Some(since) = self.waiting_since.take() {
             self.credit = self.credit.saturating_sub(now.duration_since(since));
         }
@@ -74,7 +75,7 @@ impl BodyPacer {
     }
 }
 
-/// A request body that counts against the limits of rate and memory while it is incomplete.
+/// A request body that is subject to the rate and memory limits while it is incomplete.
 pub struct RequestBody {
     inner: Incoming,
     pacer: BodyPacer,
@@ -86,7 +87,7 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// Limits `inner`. A body_error is also written to `body_error`.
+    /// Wraps `inner`. An error is also stored in `body_error`.
     pub fn new(
         inner: Incoming,
         rate: BodyRate,
@@ -108,7 +109,7 @@ impl RequestBody {
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         if self.receiving.is_none() {
-            self.receiving = Some(self.activity.receive());
+            self.receiving = Some(self.activity.begin_receiving());
         }
         let Some(until) = self.pacer.wait(Instant::now()) else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
@@ -151,8 +152,8 @@ impl HttpBody for RequestBody {
             }
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        self.pacer.arrived(Instant::now(), bytes);
-        // What comes in one piece is complete at once: most bodies take no lock.
+        self.pacer.record_arrival(Instant::now(), bytes);
+        // A body that arrives in one piece is already complete, so most bodies take no lock.
         if self.inner.is_end_stream() {
             self.reservation.release();
         } else if !self.reservation.add(bytes) {
@@ -170,14 +171,14 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// A response body that tells the connection whose turn it is.
+/// A response body that reports its state to the connection.
 pub struct ResponseBody {
     inner: Body,
     exchange: Exchange,
 }
 
 impl ResponseBody {
-    /// Ends `exchange` when `inner` has ended.
+    /// Wraps `inner`. Completes `exchange` when `inner` ends.
     pub fn new(inner: Body, mut exchange: Exchange) -> Self {
         if inner.is_end_stream() {
             exchange.complete();
@@ -214,14 +215,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_may_be_behind_by_the_grace_and_earns_no_more() {
+    async fn a_body_may_lag_by_the_grace_time_and_accumulates_no_more_credit() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut pacer = BodyPacer::new(BodyRate { bytes_per_second: 1_000, grace: 5 * second });
         assert_eq!(pacer.wait(start), Some(start + 5 * second));
-        pacer.arrived(start + 3 * second, 1_000);
-        assert_eq!(pacer.wait(start + 3 * second), Some(start + 6 * second), "two seconds were left, one was earned");
-        pacer.arrived(start + 3 * second, 900_000);
+        pacer.record_arrival(start + 3 * second, 1_000);
+        assert_eq!(pacer.wait(start + 3 * second), Some(start + 6 * second), "two seconds were left and one was added");
+        pacer.record_arrival(start + 3 * second, 900_000);
         let later = start + 20 * second;
-        assert_eq!(pacer.wait(later), Some(later + 5 * second), "what the server took to read does not count");
+        assert_eq!(
+            pacer.wait(later),
+            Some(later + 5 * second),
+            "the time that the server takes to read does not count"
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! The memory that incomplete request bodies may hold together.
+//! Limits the total memory of incomplete request bodies.
 //!
-//! A limit that rejected whoever comes last would let a few clients with large bodies lock out everybody else. So the
-//! body that has to go is the largest one of the client address that holds the most: a small request always finds room.
+//! If the limit rejected the newest body, a few clients with large bodies could lock out all others. Therefore the largest
+//! body of the client address with the highest usage is evicted, so that small requests are always accepted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,23 +11,23 @@ use std::task::Context;
 
 use futures::task::AtomicWaker;
 
-/// Bytes that a piece of a body takes besides its data: chunks of a single byte cost the server many times that.
-const PIECE: u64 = 64;
+/// Overhead per chunk of a body in bytes. Chunks of a single byte use many times their size.
+const CHUNK_OVERHEAD: u64 = 64;
 
-/// A limit on the bytes of all incomplete bodies together.
+/// A limit on the total size of all incomplete bodies.
 #[derive(Clone)]
 pub struct Budget(Arc<Shared>);
 
 struct Shared {
-    /// In bytes; 0 is no limit.
+    /// Limit in bytes; 0 for no limit.
     limit: u64,
-    held: Mutex<BudgetState>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Default)]
 struct BudgetState {
     total: u64,
-    next: u64,
+    next_id: u64,
     bodies: HashMap<u64, BodyUsage>,
     addresses: HashMap<IpAddr, u64>,
 }
@@ -45,20 +45,20 @@ struct EvictionSignal {
 }
 
 impl Budget {
-    /// At most `limit` bytes; 0 is no limit.
+    /// Creates a budget of `limit` bytes; 0 for no limit.
     pub fn new(limit: u64) -> Self {
-        Self(Arc::new(Shared { limit, held: Mutex::default() }))
+        Self(Arc::new(Shared { limit, state: Mutex::default() }))
     }
 
-    /// A further body, which holds nothing yet. `address` is the client's, or its network.
+    /// Creates an empty reservation for a body. `address` is the client's address or network.
     pub fn reserve(&self, address: IpAddr) -> MemoryReservation {
         MemoryReservation { budget: self.clone(), address, id: None, signal: Arc::default() }
     }
 
-    /// The bytes that incomplete bodies hold.
+    /// Returns the total size of incomplete bodies in bytes.
     #[cfg(test)]
-    pub fn held(&self) -> u64 {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).total
+    pub fn used_bytes(&self) -> u64 {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).total
     }
 }
 
@@ -74,15 +74,15 @@ impl BudgetState {
         }
     }
 
-    /// The largest body of the address that holds the most.
-    fn largest(&self) -> Option<u64> {
+    /// Returns the largest body of the address with the highest usage.
+    fn find_victim(&self) -> Option<u64> {
         let (address, _) = self.addresses.iter().max_by_key(|(_, sum)| **sum)?;
         let of_address = self.bodies.iter().filter(|(_, usage)| usage.address == *address);
         of_address.max_by_key(|(_, usage)| usage.bytes).map(|(id, _)| *id)
     }
 }
 
-/// What one body holds of the budget, until it is complete or dropped.
+/// The memory reserved for one body until it is complete or dropped.
 pub struct MemoryReservation {
     budget: Budget,
     address: IpAddr,
@@ -91,36 +91,35 @@ pub struct MemoryReservation {
 }
 
 impl MemoryReservation {
-    /// Counts a piece of `bytes` bytes. Evicts the largest body if the limit is exceeded; returns `false` if that was
-    /// this one.
+    /// Adds a chunk of `bytes` bytes. Evicts a body if the limit is exceeded. Returns `false` if this body was evicted.
     pub fn add(&mut self, bytes: usize) -> bool {
-        let Shared { limit, held } = &*self.budget.0;
+        let Shared { limit, state } = &*self.budget.0;
         if *limit == 0 {
             return true;
         }
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX / 2) + PIECE;
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX / 2) + CHUNK_OVERHEAD;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *self.id.get_or_insert_with(|| {
-            held.next += 1;
-            held.next
+            state.next_id += 1;
+            state.next_id
         });
         let (address, signal) = (self.address, &self.signal);
-        let usage = held.bodies.entry(id).or_insert_with(|| BodyUsage { address, bytes: 0, signal: signal.clone() });
+        let usage = state.bodies.entry(id).or_insert_with(|| BodyUsage { address, bytes: 0, signal: signal.clone() });
         usage.bytes += bytes;
-        held.total += bytes;
-        *held.addresses.entry(address).or_default() += bytes;
-        while held.total > *limit {
-            let Some(victim) = held.largest() else { break };
-            if let Some(usage) = held.bodies.get(&victim) {
+        state.total += bytes;
+        *state.addresses.entry(address).or_default() += bytes;
+        while state.total > *limit {
+            let Some(victim) = state.find_victim() else { break };
+            if let Some(usage) = state.bodies.get(&victim) {
                 usage.signal.evicted.store(true, Ordering::Release);
                 usage.signal.waker.wake();
             }
-            held.remove(victim);
+            state.remove(victim);
         }
         !self.signal.evicted.load(Ordering::Acquire)
     }
 
-    /// Whether this body has to end. Wakes the task of `cx` when that changes.
+    /// Whether this body was evicted. Wakes the task of `cx` when that changes.
     pub fn is_evicted(&self, cx: &Context<'_>) -> bool {
         if self.id.is_none() {
             return false;
@@ -129,10 +128,10 @@ impl MemoryReservation {
         self.signal.evicted.load(Ordering::Acquire)
     }
 
-    /// Gives everything back: the body is complete, or has failed.
+    /// Releases the reservation because the body is complete or has failed.
     pub fn release(&mut self) {
         if let Some(id) = self.id.take() {
-            self.budget.0.held.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            self.budget.0.state.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
     }
 }
@@ -153,27 +152,27 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    fn evicted(reservation: &MemoryReservation) -> bool {
+    fn is_evicted(reservation: &MemoryReservation) -> bool {
         reservation.is_evicted(&Context::from_waker(&noop_waker()))
     }
 
     #[test]
-    fn the_largest_body_of_the_largest_holder_goes_first() {
+    fn the_largest_body_of_the_address_with_the_highest_usage_is_evicted() {
         let budget = Budget::new(10_000);
         let [mut small, mut large, mut other] = [(1), (1), (2)].map(|n| budget.reserve(address(n)));
         assert!(small.add(2_000) && large.add(3_000) && other.add(4_000));
-        // The newcomer holds less than address 1 together, so it is not the one that goes, and neither is address 2.
+        // The newcomer and address 2 use less than address 1, so they are not affected.
         let mut newcomer = budget.reserve(address(3));
         assert!(newcomer.add(1_000));
-        assert_eq!([&small, &large, &other, &newcomer].map(evicted), [false, true, false, false]);
-        assert!(budget.held() <= 10_000);
+        assert_eq!([&small, &large, &other, &newcomer].map(is_evicted), [false, true, false, false]);
+        assert!(budget.used_bytes() <= 10_000);
         drop((small, large, other, newcomer));
-        assert_eq!(budget.held(), 0);
-        assert!(budget.0.held.lock().unwrap().addresses.is_empty());
+        assert_eq!(budget.used_bytes(), 0);
+        assert!(budget.0.state.lock().unwrap().addresses.is_empty());
     }
 
     #[test]
-    fn pieces_of_one_byte_count_for_what_they_cost() {
+    fn the_overhead_of_small_chunks_counts() {
         let budget = Budget::new(6_500);
         let mut reservation = budget.reserve(address(1));
         let taken = (0..1_000).take_while(|_| reservation.add(1)).count();
@@ -181,12 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_body_holds_nothing() {
+    fn a_complete_body_uses_no_memory() {
         let budget = Budget::new(1_000);
         let mut reservation = budget.reserve(address(1));
         assert!(reservation.add(500));
         reservation.release();
-        assert_eq!(budget.held(), 0);
+        assert_eq!(budget.used_bytes(), 0);
         assert!(budget.reserve(address(1)).add(800));
     }
 }

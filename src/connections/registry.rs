@@ -1,8 +1,8 @@
-//! The open connections of a port, how many there may be, and which one has to go when there are too many.
+//! The open connections of a port: their limits, and the eviction of connections when a limit is reached.
 //!
-//! A limit that rejected whoever comes last would be a means to lock people out. So a connection that waits for its client
-//! gives way to a new one, the longest waiting first; only connections whose requests are being processed, or whose
-//! responses are being sent, keep their place.
+//! If the limit rejected new connections, it could be used to lock others out. Therefore the connection that has been
+//! waiting for its client the longest is closed in favour of a new one. Connections whose requests are being processed or
+//! whose responses are being sent are never closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,20 +12,20 @@ use ipnet::IpNet;
 
 use super::activity::{Activity, Reason};
 
-/// Connections that are looked at to find one that gives way.
+/// Maximum number of connections considered for eviction.
 const MAX_EVICTION_CANDIDATES: usize = 1_024;
 
-/// Which limit was reached.
+/// The limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Connections in total.
+    /// The total number of connections.
     Total,
-    /// Connections of one client address.
+    /// The number of connections of one client address.
     Address,
 }
 
 impl Limit {
-    /// The value of the metric's label.
+    /// Returns the value of the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Total => "total",
@@ -48,12 +48,12 @@ struct Shared {
 
 #[derive(Default)]
 struct Table {
-    next: u64,
-    /// Where the next look begins.
+    next_id: u64,
+    /// Start index of the next search for eviction.
     cursor: usize,
     connections: Vec<Entry>,
-    places: HashMap<u64, usize>,
-    /// The connections of each address that is limited.
+    indexes: HashMap<u64, usize>,
+    /// The connections of each limited address.
     addresses: HashMap<IpAddr, Vec<u64>>,
 }
 
@@ -64,8 +64,8 @@ struct Entry {
 }
 
 impl Registry {
-    /// At most `total` connections on `port`, and at most `per_address` of one client address, or one /64 network of
-    /// IPv6, that is no trusted proxy; 0 is no limit.
+    /// Creates a registry for `port` with at most `total` connections, and at most `per_address` per client address or IPv6
+    /// /64 network, except for trusted proxies; 0 for no limit.
     pub fn new(port: &'static str, total: usize, per_address: usize, trusted_proxies: Vec<IpNet>) -> Self {
         Self(Arc::new(Shared { port, total, per_address, trusted_proxies, table: Mutex::default() }))
     }
@@ -74,16 +74,16 @@ impl Registry {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value of the metrics' label `port`.
+    /// Returns the value of the metric label `port`.
     pub fn port(&self) -> &'static str {
         self.0.port
     }
 
-    /// Counts a connection until the returned value is dropped. If there are too many, the one that has waited for its
-    /// client the longest is closed.
+    /// Registers a connection until the returned slot is dropped. If a limit is reached, closes the connection that has been
+    /// waiting for its client the longest.
     ///
     /// # Errors
-    /// The limit that is reached, if no connection waits for its client.
+    /// The limit that was reached, if no connection is waiting for its client.
     pub fn admit(&self, peer: IpAddr, activity: &Activity) -> Result<ConnectionSlot, Limit> {
         let Shared { total, per_address, trusted_proxies, .. } = &*self.0;
         let peer = peer.to_canonical();
@@ -105,12 +105,12 @@ impl Registry {
         Ok(ConnectionSlot { registry: self.clone(), id })
     }
 
-    /// Closes the connection that has waited for its client the longest; returns whether there was one.
+    /// Closes the connection that has been waiting for its client the longest. Returns `false` if none is waiting.
     pub fn evict(&self) -> bool {
         self.table().evict(None)
     }
 
-    /// Connections that do not wait for their client.
+    /// Returns the number of connections that are not waiting for their client.
     pub fn active_count(&self) -> usize {
         self.table().connections.iter().filter(|entry| entry.activity.waiting_since().is_none()).count()
     }
@@ -118,9 +118,9 @@ impl Registry {
 
 impl Table {
     fn insert(&mut self, address: Option<IpAddr>, activity: Activity) -> u64 {
-        self.next += 1;
-        let id = self.next;
-        self.places.insert(id, self.connections.len());
+        self.next_id += 1;
+        let id = self.next_id;
+        self.indexes.insert(id, self.connections.len());
         self.connections.push(Entry { id, address, activity });
         if let Some(address) = address {
             self.addresses.entry(address).or_default().push(id);
@@ -129,10 +129,10 @@ impl Table {
     }
 
     fn remove(&mut self, id: u64) {
-        let Some(place) = self.places.remove(&id) else { return };
-        let Entry { address, .. } = self.connections.swap_remove(place);
-        if let Some(moved) = self.connections.get(place) {
-            self.places.insert(moved.id, place);
+        let Some(index) = self.indexes.remove(&id) else { return };
+        let Entry { address, .. } = self.connections.swap_remove(index);
+        if let Some(moved) = self.connections.get(index) {
+            self.indexes.insert(moved.id, index);
         }
         let Some(address) = address else { return };
         if let Some(ids) = self.addresses.get_mut(&address) {
@@ -148,32 +148,32 @@ impl Table {
     fn evict(&mut self, address: Option<IpAddr>) -> bool {
         let longest = match address.and_then(|address| self.addresses.get(&address)) {
             Some(ids) => {
-                let places = ids.iter().take(MAX_EVICTION_CANDIDATES).filter_map(|id| self.places.get(id).copied());
-                self.longest_waiting(places)
+                let indexes = ids.iter().take(MAX_EVICTION_CANDIDATES).filter_map(|id| self.indexes.get(id).copied());
+                self.longest_waiting(indexes)
             }
             None => {
                 let count = self.connections.len();
-                let begin = self.cursor;
-                self.cursor = (begin + MAX_EVICTION_CANDIDATES) % count.max(1);
-                self.longest_waiting((begin..begin + count.min(MAX_EVICTION_CANDIDATES)).map(|place| place % count))
+                let start = self.cursor;
+                self.cursor = (start + MAX_EVICTION_CANDIDATES) % count.max(1);
+                self.longest_waiting((start..start + count.min(MAX_EVICTION_CANDIDATES)).map(|index| index % count))
             }
         };
         let Some(id) = longest else { return false };
-        if let Some(place) = self.places.get(&id) {
-            self.connections[*place].activity.close(Reason::Evicted);
+        if let Some(index) = self.indexes.get(&id) {
+            self.connections[*index].activity.close(Reason::Evicted);
         }
         self.remove(id);
         true
     }
 
-    fn longest_waiting(&self, places: impl Iterator<Item = usize>) -> Option<u64> {
-        let entries = places.filter_map(|place| self.connections.get(place));
+    fn longest_waiting(&self, indexes: impl Iterator<Item = usize>) -> Option<u64> {
+        let entries = indexes.filter_map(|index| self.connections.get(index));
         let waiting = entries.filter_map(|entry| Some((entry.activity.waiting_since()?, entry.id)));
         waiting.min().map(|(_, id)| id)
     }
 }
 
-/// A counted connection.
+/// A registered connection. Unregistered when dropped.
 pub struct ConnectionSlot {
     registry: Registry,
     id: u64,
@@ -186,7 +186,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// The /64 network of an IPv6 address: its owner has all the addresses in it.
+/// Returns the /64 network of an IPv6 address, whose owner controls all addresses in it. IPv4 addresses are unchanged.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::from((u128::from(address) & !u128::from(u64::MAX)).to_be_bytes()),
@@ -205,7 +205,7 @@ mod tests {
     const HERE: [u8; 4] = [192, 0, 2, 1];
     const THERE: [u8; 4] = [192, 0, 2, 2];
 
-    /// A connection, and whether it was closed.
+    /// A connection in a test.
     struct TestConnection {
         slot: ConnectionSlot,
         activity: Activity,
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_connection_that_waits_longest_gives_way() {
+    async fn the_connection_that_has_waited_longest_is_evicted() {
         let registry = Registry::new("test", 3, 0, Vec::new());
         let [first, second, third] = [
             open(&registry, HERE).await.unwrap(),
@@ -237,13 +237,17 @@ mod tests {
         assert_eq!([first.is_closed(), second.is_closed(), third.is_closed()], [false, true, false]);
         drop(served);
         let _fifth = open(&registry, THERE).await.unwrap();
-        assert_eq!([first.is_closed(), third.is_closed()], [false, true], "the first was active later");
+        assert_eq!(
+            [first.is_closed(), third.is_closed()],
+            [false, true],
+            "the first connection was active more recently"
+        );
         drop(second.slot);
-        assert_eq!(registry.table().connections.len(), 3, "what was evicted is not counted out twice");
+        assert_eq!(registry.table().connections.len(), 3, "an evicted connection is removed only once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_takes_places_from_itself_only() {
+    async fn the_address_limit_evicts_connections_of_that_address_only() {
         let registry = Registry::new("test", 10, 2, vec!["10.0.0.0/8".parse().unwrap()]);
         let other = open(&registry, THERE).await.unwrap();
         let first = open(&registry, HERE).await.unwrap();
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_that_are_processed_keep_their_place() {
+    async fn connections_with_active_requests_are_not_evicted() {
         let registry = Registry::new("test", 2, 1, Vec::new());
         let here = open(&registry, HERE).await.unwrap();
         let _processed = here.activity.begin(false);
@@ -272,9 +276,9 @@ mod tests {
         let there = open(&registry, THERE).await.unwrap();
         let uploading = there.activity.begin(false);
         assert_eq!(open(&registry, [192, 0, 2, 3]).await.err(), Some(Limit::Total));
-        let receiving = there.activity.receive();
+        let receiving = there.activity.begin_receiving();
         let _third = open(&registry, [192, 0, 2, 3]).await.unwrap();
-        assert!(there.is_closed(), "an incomplete body is no reason to stay");
+        assert!(there.is_closed(), "a connection with an incomplete body can be evicted");
         drop((receiving, uploading, there, here));
         assert_eq!(registry.table().addresses.len(), 1);
     }

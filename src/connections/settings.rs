@@ -1,4 +1,4 @@
-//! The limits of both ports, as the settings want them.
+//! The limits of both ports, from the settings.
 
 use std::time::Duration;
 
@@ -6,37 +6,37 @@ use super::body::BodyRate;
 use super::{ConnectionLimits, descriptors};
 use crate::config::Settings;
 
-/// Connections of the main port at most, unless a setting says otherwise: each takes about 20 KB.
+/// Default maximum number of connections of the main port. Each takes about 20 KB.
 const DEFAULT_TOTAL: usize = 10_000;
-/// Connections of one client address at most, as a share of all: four addresses are needed to use all of them up.
+/// Maximum share of all connections per client address, so that one address cannot use all of them.
 const ADDRESS_SHARE: (usize, usize) = (3, 4);
 
 impl ConnectionLimits {
-    /// The limits of the main port, if `files` files may be open.
+    /// Returns the limits of the main port for a limit of `files` open files.
     #[must_use]
     pub fn main(settings: &Settings, files: u64) -> Self {
-        let allowed = descriptors::connections(files);
+        let allowed = descriptors::max_connections(files);
         let total = match count(settings.connection_limit) {
             0 => allowed.min(DEFAULT_TOTAL),
-            wanted if wanted > allowed => {
+            requested if requested > allowed => {
                 tracing::warn!(
-                    wanted,
+                    requested,
                     allowed,
                     "the limit on open files allows fewer connections than `connection_limit`"
                 );
                 allowed
             }
-            wanted => wanted,
+            requested => requested,
         };
         let share = (total * ADDRESS_SHARE.0 / ADDRESS_SHARE.1).max(1);
         let per_address = match count(settings.connection_limit_per_address) {
             0 => 0,
-            wanted => wanted.min(share),
+            requested => requested.min(share),
         };
         Self { port: "main", total, per_address, ..Self::common(settings) }
     }
 
-    /// The limits of the diagnostics port.
+    /// Returns the limits of the diagnostics port.
     #[must_use]
     pub fn diagnostics(settings: &Settings) -> Self {
         let total = count(settings.diagnostics_connection_limit);
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limits_follow_the_number_of_files() {
+    fn the_limits_depend_on_the_number_of_open_files() {
         let limits = |settings: &Settings, files| {
             let limits = ConnectionLimits::main(settings, files);
             (limits.total, limits.per_address)

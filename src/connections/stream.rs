@@ -1,4 +1,4 @@
-//! A socket that reports what happens on it.
+//! A socket that reports its activity.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,22 +8,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 
-/// A socket whose reads and writes are reported to an [`Activity`].
+/// A socket that reports its reads and writes to an [`Activity`].
 pub struct Stream<S> {
     socket: S,
     activity: Activity,
 }
 
 impl<S> Stream<S> {
-    /// Reports to `activity` what happens on `socket`.
+    /// Wraps `socket` and reports to `activity`.
     pub fn new(socket: S, activity: Activity) -> Self {
         Self { socket, activity }
     }
 
     fn report(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.activity.wrote(true),
-            Poll::Pending => self.activity.wrote(false),
+            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.activity.record_write(true),
+            Poll::Pending => self.activity.record_write(false),
             Poll::Ready(_) => {}
         }
         written
@@ -35,7 +35,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.activity.received();
+            self.activity.record_received();
         }
         read
     }

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// What the pipe to the server holds.
+/// Capacity of the pipe to the server in bytes.
 const PIPE: usize = 16 * 1_024;
-/// The size of `/large`.
+/// Size of `/large` in bytes.
 const LARGE: usize = 64 * PIPE;
 
 fn limits() -> ConnectionLimits {
@@ -26,9 +26,9 @@ fn limits() -> ConnectionLimits {
 fn router() -> Router {
     let silent = || async { Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>()) };
     let large = || async {
-        let pieces =
+        let chunks =
             futures::stream::iter((0..LARGE / 1_024).map(|_| Ok::<_, Infallible>(Bytes::from(vec![b'.'; 1_024]))));
-        Body::from_stream(pieces.boxed())
+        Body::from_stream(chunks.boxed())
     };
     Router::new()
         .route("/", get(|| async { "hello" }))
@@ -40,7 +40,7 @@ fn router() -> Router {
         .route("/whole", get(|| async { vec![b'.'; LARGE] }))
 }
 
-/// A port with connections from one process to itself.
+/// A port with in-memory connections.
 struct Port {
     connections: Connections,
     stop: Shutdown,
@@ -62,11 +62,11 @@ impl Port {
     }
 }
 
-/// A client that speaks HTTP/1.1 byte by byte.
+/// A client that sends raw HTTP/1.1.
 struct Client(DuplexStream);
 
 impl Client {
-    /// On a port of its own with the default limits.
+    /// Connects to a new port with the default limits.
     fn new() -> Self {
         Port::new(limits()).open(HERE)
     }
@@ -75,17 +75,19 @@ impl Client {
         self.0.write_all(text.as_ref()).await.unwrap();
     }
 
-    /// Reads until `end` was received.
+    /// Reads until `end` is received.
     async fn read_until(&mut self, end: &str) -> String {
         let mut text = Vec::new();
         while !text.ends_with(end.as_bytes()) {
             let byte = self.0.read_u8().await;
-            text.push(byte.unwrap_or_else(|_| panic!("it was closed after {}", String::from_utf8_lossy(&text))));
+            text.push(
+                byte.unwrap_or_else(|_| panic!("the connection was closed after {}", String::from_utf8_lossy(&text))),
+            );
         }
         String::from_utf8(text).unwrap()
     }
 
-    /// Waits until the server has closed the connection; returns what was received before, and the seconds.
+    /// Waits until the server closes the connection. Returns the received text and the elapsed seconds.
     async fn closed(&mut self) -> (String, u64) {
         let since = Instant::now();
         let mut text = Vec::new();

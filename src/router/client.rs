@@ -1,4 +1,4 @@
-//! The address of a request's client, seen through trusted proxies.
+//! The client address of a request, as reported by trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,33 +6,33 @@ use axum::extract::{ConnectInfo, Request};
 use http::{HeaderMap, header};
 use ipnet::IpNet;
 
-/// Who sent a request: it stands in the request's extensions.
+/// The client address of a request, stored in the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientAddress {
     /// The client's address.
     pub address: IpAddr,
-    /// Whether the connection is that of a trusted proxy.
+    /// Whether the request came through a trusted proxy.
     pub is_proxied: bool,
 }
 
 impl ClientAddress {
-    /// Returns the sender of a request; `None` if the listener has not noted the peer of the connection.
-    pub(super) fn of(proxies: &[IpNet], request: &Request) -> Option<Self> {
+    /// Returns the client address of a request; `None` if the listener has not recorded the peer address.
+    pub(super) fn from_request(proxies: &[IpNet], request: &Request) -> Option<Self> {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-        Some(Self::behind(proxies, peer.ip(), request.headers()))
+        Some(Self::from_headers(proxies, peer.ip(), request.headers()))
     }
 
-    /// Returns the sender of a request from `peer` with these headers.
-    pub(super) fn behind(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Self {
+    /// Returns the client address of a request from `peer` with the given headers.
+    pub(super) fn from_headers(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Self {
         let peer = peer.to_canonical();
         let is_proxied = is_trusted(proxies, peer);
-        let address = if is_proxied { nearest(proxies, headers).unwrap_or(peer) } else { peer };
+        let address = if is_proxied { forwarded_client(proxies, headers).unwrap_or(peer) } else { peer };
         Self { address, is_proxied }
     }
 }
 
-/// Whether a request has several `Host` headers (RFC 9112, section 3.2): what is in front of this server may go by another
-/// one of them.
+/// Whether a request has several `Host` headers (RFC 9112, section 3.2), of which a proxy in front of this server may use
+/// a different one.
 pub(super) fn has_several_hosts(headers: &HeaderMap) -> bool {
     headers.get_all(header::HOST).iter().nth(1).is_some()
 }
@@ -41,12 +41,12 @@ fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
     proxies.iter().any(|network| network.contains(&address))
 }
 
-/// Returns the address in `X-Forwarded-For` that the outermost trusted proxy saw. `None` if there is none, or if an entry
-/// before it cannot be read: the entries behind that one are the client's own, so none of them counts.
-fn nearest(proxies: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
+/// Returns the address in `X-Forwarded-For` that the outermost trusted proxy reported. `None` if there is none, or if an
+/// entry to its right is invalid: entries to the left of an invalid entry are not trustworthy.
+fn forwarded_client(proxies: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
     for value in headers.get_all("x-forwarded-for").iter().rev() {
         for entry in String::from_utf8_lossy(value.as_bytes()).rsplit(',') {
-            let address = parse(entry.trim())?;
+            let address = parse_address(entry.trim())?;
             if !is_trusted(proxies, address) {
                 return Some(address);
             }
@@ -56,7 +56,7 @@ fn nearest(proxies: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
 }
 
 /// Parses `192.0.2.1`, `192.0.2.1:8080`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:8080`.
-fn parse(entry: &str) -> Option<IpAddr> {
+fn parse_address(entry: &str) -> Option<IpAddr> {
     let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let address = entry.parse().ok().or_else(|| entry.parse().ok().map(|it: SocketAddr| it.ip())).or_else(bracketed);
     address.map(|address| address.to_canonical())
@@ -75,16 +75,16 @@ mod tests {
         for value in forwarded {
             request.headers_mut().append("x-forwarded-for", http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        ClientAddress::of(&proxies, &request).unwrap().address.to_string()
+        ClientAddress::from_request(&proxies, &request).unwrap().address.to_string()
     }
 
     #[test]
-    fn the_client_is_what_the_outermost_trusted_proxy_saw() {
+    fn the_client_is_the_address_reported_by_the_outermost_trusted_proxy() {
         assert_eq!(client(&[]), "192.0.2.1");
         assert_eq!(client(&["198.51.100.1"]), "198.51.100.1");
         assert_eq!(client(&["1.2.3.4, 198.51.100.1, 192.0.2.9"]), "198.51.100.1");
-        assert_eq!(client(&["1.2.3.4", "198.51.100.1", "192.0.2.9"]), "198.51.100.1", "several headers are one list");
-        assert_eq!(client(&["192.0.2.8, 192.0.2.9"]), "192.0.2.1", "proxies only");
+        assert_eq!(client(&["1.2.3.4", "198.51.100.1", "192.0.2.9"]), "198.51.100.1", "several headers form one list");
+        assert_eq!(client(&["192.0.2.8, 192.0.2.9"]), "192.0.2.1", "the list contains only proxies");
     }
 
     #[test]
@@ -103,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_read_ends_the_list() {
-        let wrong = [
+    fn an_invalid_entry_ends_the_list() {
+        let invalid = [
             "unknown",
             "_hidden",
             "",
@@ -115,22 +115,30 @@ mod tests {
             "é",
             "fe80::1%eth0",
         ];
-        for entry in wrong {
+        for entry in invalid {
             assert_eq!(client(&[&format!("1.2.3.4, {entry}")]), "192.0.2.1", "{entry}");
             assert_eq!(client(&[&format!("1.2.3.4, {entry}, 192.0.2.9")]), "192.0.2.1", "{entry}");
             assert_eq!(client(&["1.2.3.4", entry]), "192.0.2.1", "{entry}");
-            assert_eq!(client(&[&format!("{entry}, 198.51.100.1")]), "198.51.100.1", "{entry}: what the client wrote");
+            assert_eq!(
+                client(&[&format!("{entry}, 198.51.100.1")]),
+                "198.51.100.1",
+                "{entry}: entries left of the client are ignored"
+            );
         }
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn headers_from_untrusted_peers_are_ignored() {
         let mut request = Request::new(Body::empty());
-        assert_eq!(ClientAddress::of(&[], &request), None);
+        assert_eq!(ClientAddress::from_request(&[], &request), None);
         request.headers_mut().insert("x-forwarded-for", "1.2.3.4".parse().unwrap());
-        assert_eq!(ClientAddress::of(&["0.0.0.0/0".parse().unwrap()], &request), None, "a connection without a peer");
+        assert_eq!(
+            ClientAddress::from_request(&["0.0.0.0/0".parse().unwrap()], &request),
+            None,
+            "the connection has no peer address"
+        );
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([203, 0, 113, 5], 443))));
-        let sender = ClientAddress::of(&["192.0.2.0/24".parse().unwrap()], &request).unwrap();
-        assert_eq!(sender, ClientAddress { address: IpAddr::from([203, 0, 113, 5]), is_proxied: false });
+        let client = ClientAddress::from_request(&["192.0.2.0/24".parse().unwrap()], &request).unwrap();
+        assert_eq!(client, ClientAddress { address: IpAddr::from([203, 0, 113, 5]), is_proxied: false });
     }
 }

@@ -8,22 +8,24 @@ use http::StatusCode;
 use waypost_jobs::{Impact, JobStatus};
 use waypost_ops::hosting::Hosting;
 
-/// How long the database may take to answer before `/readyz` says no: probes give up soon.
-const READY: Duration = Duration::from_secs(1);
+/// Timeout of the database check in `/readyz`. Short, because probes have short timeouts.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// `/healthz` says that the process runs, `/readyz` that it can serve: both on any host.
+/// Returns the routes of `/healthz`, which reports that the process is running, and `/readyz`, which reports that it can
+/// serve requests. Both respond for any host.
 pub fn health_routes(hosting: Hosting) -> Router {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route(
         "/readyz",
         get(move || {
             let hosting = hosting.clone();
             async move {
-                match tokio::time::timeout(READY, hosting.offer_cache().poll()).await {
+                match tokio::time::timeout(READINESS_TIMEOUT, hosting.offer_cache().poll()).await {
                     Ok(Ok(())) => readiness(&hosting.jobs().late_jobs()),
                     failed => {
-                        let error = failed.err().map_or_else(|| "unavailable".to_owned(), |late| late.to_string());
+                        let error =
+                            failed.err().map_or_else(|| "unavailable".to_owned(), |elapsed| elapsed.to_string());
                         tracing::warn!(%error, "not ready");
-                        (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
+                        (StatusCode::SERVICE_UNAVAILABLE, "the database is unavailable\n".to_owned())
                     }
                 }
             }
@@ -31,8 +33,8 @@ pub fn health_routes(hosting: Hosting) -> Router {
     )
 }
 
-/// The answer of `/readyz` while the database answers: 503 if a job is late without which this process cannot serve. A late
-/// job of housekeeping is named, but takes no process out of service: it would take out all of them.
+/// Returns the response of `/readyz` while the database is available: 503 if a job that is required for serving is late.
+/// Late housekeeping jobs are listed but do not take the process out of service, because that would affect all replicas.
 fn readiness(late: &[JobStatus]) -> (StatusCode, String) {
     let is_down = late.iter().any(|job| job.impact == Impact::Serving);
     let (status, text) =

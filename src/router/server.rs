@@ -1,4 +1,4 @@
-//! The server that a request is for, and its MCP address.
+//! Finds the hosted server that a request is addressed to, and authenticates MCP requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,57 +20,57 @@ use waypost_ops::public_url::HostKind as Host;
 use waypost_ops::try_it;
 
 use super::client::ClientAddress;
-use super::{RequestId, RequestedHost, RouterState, check_rate, no_client, page, plain, too_many};
+use super::{RequestId, RequestedHost, RouterState, check_rate, json_error, page, too_many_requests, unknown_client};
 
-/// The MCP address of the server that a request is for.
+/// The MCP URL of the server that a request is addressed to.
 #[derive(Debug, Clone)]
-struct McpAddress(String);
+struct McpUrl(String);
 
-/// Where a request goes, as far as it says so itself.
+/// The target of a request, before the server is looked up.
 pub(super) struct ServerTarget {
-    pub(super) asked: RequestedHost,
+    pub(super) requested: RequestedHost,
     slug: String,
     pub(super) client: IpAddr,
     request_id: String,
 }
 
 pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::Result<ServerTarget> {
-    let asked = request.extensions().get::<RequestedHost>().cloned();
-    let (asked, slug) = match (asked, slug) {
-        (Some(asked @ RequestedHost { host: Host::Main, .. }), Some(slug)) => (asked, slug),
+    let requested = request.extensions().get::<RequestedHost>().cloned();
+    let (requested, slug) = match (requested, slug) {
+        (Some(requested @ RequestedHost { host: Host::Main, .. }), Some(slug)) => (requested, slug),
         (Some(RequestedHost { host: Host::Server(slug), authority }), None) => {
             (RequestedHost { host: Host::Server(slug.clone()), authority }, slug)
         }
-        // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
+        // `/s/…` on a virtual host, or `/mcp` on the main host.
         _ => return Err(Error::not_found("server")),
     };
     let sender = request.extensions().get::<ClientAddress>();
     Ok(ServerTarget {
-        asked,
+        requested,
         slug,
         client: sender.ok_or_else(|| Error::internal("a request without a client address"))?.address,
         request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
     })
 }
 
-/// The server that a request is for.
+/// Finds the server that a request is addressed to.
 pub(super) async fn find<R: HandlerFactory>(
-    routes: &RouterState<R>,
-    located: ServerTarget,
+    state: &RouterState<R>,
+    target: ServerTarget,
 ) -> waypost_core::Result<ServerRequest> {
-    let ServerTarget { asked, slug, client, request_id } = located;
-    let (offer_cache, slug) = (routes.hosting.offer_cache(), slug.to_ascii_lowercase());
+    let ServerTarget { requested, slug, client, request_id } = target;
+    let (offer_cache, slug) = (state.hosting.offer_cache(), slug.to_ascii_lowercase());
     if !offer_cache.has_loaded(&slug) {
-        // A slug that is made up asks the database each time.
-        check_rate(routes, client)?;
+        // An unknown slug causes a database query for every request.
+        check_rate(state, client)?;
     }
     let offers = offer_cache.get(&slug).await.inspect_err(|error| {
         if error.code != Code::NotFound {
-            tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
+            tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "failed to load a server");
         }
     })?;
     Ok(ServerRequest {
-        address: routes.auth.public_url.server_urls(&asked.authority, &asked.host, &slug),
+        address: state.auth.public_url.server_urls(&requested.authority, &requested.host, &slug),
         offers,
         client,
         request_id,
@@ -81,111 +81,113 @@ pub(super) fn param(params: &RawPathParams, name: &str) -> Option<String> {
     params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
 }
 
-/// Finds the server whose authorization server is asked.
+/// Finds the server whose authorization server a request is addressed to.
 pub(super) async fn find_site<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+    State(state): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let found = match locate(param(&params, "slug"), &request) {
-        Ok(located) => find(&routes, located).await,
+    let result = match locate(param(&params, "slug"), &request) {
+        Ok(target) => find(&state, target).await,
         Err(error) => Err(error),
     };
-    match found {
+    match result {
         Ok(site) => {
             request.extensions_mut().insert(site);
             next.run(request).await
         }
-        Err(error) if error.code == Code::NotFound => plain(StatusCode::NOT_FOUND, "not_found", &error.message),
-        Err(error) if error.code == Code::RateLimited => too_many(&error),
-        Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, error.code.as_str(), &error.message),
+        Err(error) if error.code == Code::NotFound => json_error(StatusCode::NOT_FOUND, "not_found", &error.message),
+        Err(error) if error.code == Code::RateLimited => too_many_requests(&error),
+        Err(error) => json_error(StatusCode::SERVICE_UNAVAILABLE, error.code.as_str(), &error.message),
     }
 }
 
-/// Finds the server whose MCP address is asked, and refuses origins that may not call it.
+/// Finds the server whose MCP endpoint a request is addressed to, and rejects origins that are not allowed.
 pub(super) async fn find_server<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+    State(state): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if page::is_wanted(&request) {
+    if page::is_page_request(&request) {
         let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
-            return no_client();
+            return unknown_client();
         };
-        return match check_rate(&routes, client) {
-            Ok(()) => page::of(&routes, param(&params, "slug"), request).await,
-            Err(error) => too_many(&error),
+        return match check_rate(&state, client) {
+            Ok(()) => page::public_page(&state, param(&params, "slug"), request).await,
+            Err(error) => too_many_requests(&error),
         };
     }
     let tracking_id = param(&params, "tracking_id");
     if tracking_id.as_deref().is_some_and(|id| !is_personal_segment(id)) {
-        let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
-        return refuse_limited(&routes, &request, Error::new(Code::NotFound, message));
+        let message = "A tracking ID consists of 1 to 128 characters from A-Z a-z 0-9 . _ ~ -";
+        return reject_limited(&state, &request, Error::new(Code::NotFound, message));
     }
-    let located = match locate(param(&params, "slug"), &request) {
-        Ok(located) => located,
-        Err(error) => return refuse_limited(&routes, &request, error),
+    let target = match locate(param(&params, "slug"), &request) {
+        Ok(target) => target,
+        Err(error) => return reject_limited(&state, &request, error),
     };
-    let site = match find(&routes, located).await {
+    let site = match find(&state, target).await {
         Ok(site) => site,
         Err(error) => return error_response(&error),
     };
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         let server = site.server();
-        let public_url = &routes.auth.public_url;
+        let public_url = &state.auth.public_url;
         let allowed =
             origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
         if !allowed {
-            record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed);
-            let error = Error::new(Code::Forbidden, "This origin may not call this server.");
-            return refuse_limited(&routes, &request, error);
+            record_rejection(&state.hosting, server, Rejection::OriginNotAllowed);
+            let error = Error::new(Code::Forbidden, "Requests from this origin are not allowed.");
+            return reject_limited(&state, &request, error);
         }
     }
     if *request.method() == Method::OPTIONS
-        && let Err(error) = check_rate(&routes, site.client)
+        && let Err(error) = check_rate(&state, site.client)
     {
         return error_response(&error);
     }
-    // Whom the ID identifies, beside the ID itself, which belongs to the address.
-    let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
+    // The end user that the tracking ID identifies. The tracking ID itself is part of the URL.
+    let (keys, now) = (state.hosting.keys(), state.hosting.clock().now());
     let user = tracking_id.as_deref().map(claim_link::tracking_id);
     let user = user.map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
     let user = match user {
         Ok(user) => user,
-        Err(error) => return refuse_limited(&routes, &request, error),
+        Err(error) => return reject_limited(&state, &request, error),
     };
     request.extensions_mut().insert((site, tracking_id, user));
     next.run(request).await
 }
 
-/// Refuses a request at an MCP address that does not reach the endpoint, which has limits of its own.
-fn refuse_limited<R: HandlerFactory>(routes: &RouterState<R>, request: &Request, error: Error) -> Response {
-    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
-    error_response(&check_rate(routes, client).err().unwrap_or(error))
+/// Rejects a request that does not reach the MCP endpoint, and counts it against the general rate limit.
+fn reject_limited<R: HandlerFactory>(state: &RouterState<R>, request: &Request, error: Error) -> Response {
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
+        return unknown_client();
+    };
+    error_response(&check_rate(state, client).err().unwrap_or(error))
 }
 
-/// Finds out whom the request's token names.
-pub(super) async fn arrive<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+/// Authenticates a request by its token.
+pub(super) async fn authenticate<R: HandlerFactory>(
+    State(state): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     type Found = (ServerRequest, Option<String>, Option<String>);
     let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
-        return error_response(&Error::internal("a request came to an MCP address without a server"));
+        return error_response(&Error::internal("an MCP request has no server"));
     };
     let headers = request.headers().clone();
-    let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), &headers)).await {
+    let bearer = match bearer(&state.auth, &site, (tracking_id.as_deref(), &headers)).await {
         Ok(bearer) => bearer,
         Err(error) => return error_response(&error),
     };
     let ServerRequest { offers, address: mcp_address, client: address, request_id, .. } = site;
     if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
-        request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
+        request.extensions_mut().insert(McpUrl(mcp_address.resource(tracking_id.as_deref())));
     }
-    // From here on nothing sees a personal ID, only its hash.
+    // From here on, only the hash of a personal ID is used.
     let tracking_id = user.map(|id| personal::stored_form(&id).into_owned());
     request.extensions_mut().insert(Arc::new(McpRequest { offers, tracking_id, bearer, address, request_id }));
     next.run(request).await
@@ -208,28 +210,28 @@ async fn bearer(
 }
 
 pub(super) async fn endpoint<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+    State(state): State<Arc<RouterState<R>>>,
     request: Request<Body>,
 ) -> Response {
     match request.extensions().get::<Arc<McpRequest>>().cloned() {
-        Some(arrived) => routes.endpoint.handle(request, &arrived).await,
-        None => error_response(&Error::internal("a request came to the endpoint without a server")),
+        Some(arrived) => state.endpoint.handle(request, &arrived).await,
+        None => error_response(&Error::internal("a request reached the MCP endpoint without a server")),
     }
 }
 
-/// The addresses of the HTTP+SSE transport.
+/// Responds to requests of the removed HTTP+SSE transport.
 pub(super) async fn removed_transport<R: HandlerFactory>(
-    State(routes): State<Arc<RouterState<R>>>,
+    State(state): State<Arc<RouterState<R>>>,
     request: Request<Body>,
 ) -> Response {
-    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
-    if let Err(error) = check_rate(&routes, client) {
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
+        return unknown_client();
+    };
+    if let Err(error) = check_rate(&state, client) {
         return error_response(&error);
     }
-    match request.extensions().get::<McpAddress>() {
+    match request.extensions().get::<McpUrl>() {
         Some(address) => waypost_mcp::transport::gone(&address.0),
-        None => {
-            error_response(&Error::internal("a request came to an address of the former transport without a server"))
-        }
+        None => error_response(&Error::internal("a request of the removed transport has no server")),
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies that stall, arrive slowly, or take too much memory.
+//! Request bodies that stall, arrive slowly, or use too much memory.
 
 use super::*;
 
@@ -19,7 +19,7 @@ async fn a_body_that_stalls_is_rejected_after_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_is_taken_if_it_makes_progress() {
+async fn a_slow_body_is_accepted_if_it_makes_progress() {
     let mut client = Client::new();
     client.send(post("/length", 120_000)).await;
     for _ in 0..100 {
@@ -38,7 +38,7 @@ async fn a_body_without_enough_progress_is_rejected() {
     while client.0.write_all(&[b'x'; 500]).await.is_ok() {
         tokio::time::sleep(SECOND).await;
     }
-    // It falls behind by half a second in each second.
+    // The body falls behind by half a second per second.
     assert!((9..=11).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
     let mut client = Client::new();
     client.send("POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -49,7 +49,7 @@ async fn a_body_without_enough_progress_is_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_nobody_reads_does_not_keep_the_connection() {
+async fn an_unread_body_does_not_keep_the_connection_open() {
     let mut client = Client::new();
     client.send(post("/ignore", 1_000_000)).await;
     let (text, seconds) = client.closed().await;
@@ -58,7 +58,7 @@ async fn a_body_that_nobody_reads_does_not_keep_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn incomplete_bodies_hold_no_more_than_their_budget_and_small_requests_are_served() {
+async fn incomplete_bodies_stay_within_the_budget_and_small_requests_are_served() {
     let mut limits = limits();
     limits.body_memory = 256 * 1_024;
     let port = Port::new(limits);
@@ -68,7 +68,7 @@ async fn incomplete_bodies_hold_no_more_than_their_budget_and_small_requests_are
         client.send(post("/length", 1_000_000)).await;
         client.send([b'x'; PIPE]).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let held = port.connections.0.budget.held();
+        let held = port.connections.0.budget.used_bytes();
         assert!(held <= 256 * 1_024, "{held}");
         hostile.push(client);
     }
@@ -89,8 +89,8 @@ async fn incomplete_bodies_hold_no_more_than_their_budget_and_small_requests_are
             status => assert_eq!(status, Some("408"), "{text}"),
         }
     }
-    assert!((25..=30).contains(&evicted), "{evicted} of 40 bodies of 16 KiB had no room in 256 KiB");
+    assert!((25..=30).contains(&evicted), "{evicted} of 40 bodies of 16 KiB were evicted from 256 KiB");
     drop((client, hostile));
     tokio::time::sleep(SECOND).await;
-    assert_eq!(port.connections.0.budget.held(), 0);
+    assert_eq!(port.connections.0.budget.used_bytes(), 0);
 }

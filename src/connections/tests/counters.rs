@@ -1,4 +1,4 @@
-//! Every rejection is counted.
+//! All rejections are counted.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -25,7 +25,7 @@ async fn closed_connections_and_rejected_bodies_are_counted_by_reason() {
     first.closed().await;
     drop(others);
     let mut large = port.open(HERE);
-    // It may be closed before everything is sent.
+    // The connection may be closed before everything is sent.
     let _ =
         large.0.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}", "a".repeat(3 * PIPE)).as_bytes()).await;
     large.closed().await;
@@ -50,7 +50,7 @@ async fn closed_connections_and_rejected_bodies_are_counted_by_reason() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_told_so_and_counted() {
+async fn a_connection_above_the_limit_gets_a_response_and_is_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     for (total, per_address, status) in [(1, 0, "503"), (0, 1, "429")] {

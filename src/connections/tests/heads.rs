@@ -1,4 +1,4 @@
-//! Incomplete heads, idle connections, and what must not be taken for either.
+//! Incomplete heads, idle connections, and connections that must not be treated as such.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn an_incomplete_head_is_closed_after_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_arrives_byte_by_byte_has_no_more_time() {
+async fn a_head_that_arrives_byte_by_byte_gets_no_extra_time() {
     let (mut client, since) = (Client::new(), Instant::now());
     while client.0.write_all(b"G").await.is_ok() {
         tokio::time::sleep(SECOND).await;
@@ -34,7 +34,7 @@ async fn a_connection_without_a_request_is_closed_after_75_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_further_head_has_ten_seconds_as_well() {
+async fn a_further_head_also_has_ten_seconds() {
     let mut client = Client::new();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.read_until("hello").await;
@@ -44,7 +44,7 @@ async fn a_further_head_has_ten_seconds_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_the_server_is_never_closed() {
+async fn connections_that_wait_for_the_server_are_never_closed() {
     let mut client = Client::new();
     client.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(client.is_open_after(5 * HOUR).await, "a request that is being processed");
@@ -100,7 +100,7 @@ async fn a_head_that_is_too_large_gets_431() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_wait_give_way_and_the_others_are_served() {
+async fn waiting_connections_are_evicted_and_others_are_served() {
     let mut limits = limits();
     (limits.total, limits.per_address) = (20, 15);
     let port = Port::new(limits);

@@ -1,4 +1,4 @@
-//! The same with HTTP/2, and its own limits.
+//! HTTP/2: the same limits as for HTTP/1, and those specific to it.
 
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -47,11 +47,11 @@ async fn a_body_that_stalls_is_rejected() {
     let since = Instant::now();
     let response = requests.send_request(upload).await.unwrap();
     assert_eq!((response.status(), since.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, 5));
-    assert!(!connection.is_finished(), "other requests of the connection go on");
+    assert!(!connection.is_finished(), "other requests of the connection continue");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_makes_no_room_for_its_response_is_closed() {
+async fn a_client_that_does_not_accept_its_response_is_closed() {
     let port = Port::new(limits());
     let io = TokioIo::new(port.open(HERE).0);
     let mut client = http2::Builder::new(TokioExecutor::new());
@@ -65,7 +65,7 @@ async fn a_client_that_makes_no_room_for_its_response_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_number_of_requests_at_the_same_time_is_limited() {
+async fn the_number_of_concurrent_requests_is_limited() {
     let running = Arc::new(AtomicU8::new(0));
     let mut limits = limits();
     limits.http2_streams = 3;
@@ -107,7 +107,7 @@ async fn a_client_that_cancels_its_requests_is_closed() {
         let response = requests.send_request(request("/")).await.unwrap();
         response.into_body().collect().await.unwrap();
     }
-    assert!(!connection.is_finished(), "a client that also reads its responses may cancel as many as it likes");
+    assert!(!connection.is_finished(), "a client that also reads responses may cancel requests without limit");
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ async fn a_header_list_that_is_too_large_gets_431() {
     let (mut requests, _connection) = connect(&port).await;
     let mut large = request("/");
     large.headers_mut().insert("cookie", "a".repeat(40_000).parse().unwrap());
-    // The library of the client respects the announced limit, which leaves room for the rejection.
+    // The client library respects the announced limit, which is higher than the enforced one.
     let response = requests.send_request(large).await.unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let text = recorder.handle().render();
@@ -129,23 +129,23 @@ async fn a_header_list_that_is_too_large_gets_431() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_breaks_the_protocol_is_closed_and_counted() {
+async fn a_client_that_violates_the_protocol_is_closed_and_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let mut client = Port::new(limits()).open(HERE);
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    // A frame of settings, and one of data on a stream that was never opened (RFC 9113, section 5.1).
+    // A SETTINGS frame, and a DATA frame on a stream that was never opened (RFC 9113, section 5.1).
     client.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
     client.send([0, 0, 1, 0, 0, 0, 0, 0, 1, 0]).await;
-    let mut answer = Vec::new();
-    client.0.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    client.0.read_to_end(&mut response).await.unwrap();
     let text = recorder.handle().render();
     assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="protocol_error"} 1"#), "{text}");
 }
 
-/// The library refuses a request beyond the announced number by itself. A client that goes on loses its connection.
+/// The library rejects requests beyond the announced number. A client that continues is disconnected.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_ignores_the_number_of_requests_is_closed_and_counted() {
+async fn a_client_that_exceeds_the_number_of_requests_is_closed_and_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let limits = ConnectionLimits { http2_streams: 3, ..limits() };
@@ -160,10 +160,10 @@ async fn a_client_that_ignores_the_number_of_requests_is_closed_and_counted() {
         let frame = [&[0, 0, length, 1, 0x5][..], &(2 * stream + 1).to_be_bytes(), &head].concat();
         assert!(client.0.write_all(&frame).await.is_ok(), "{stream}");
     }
-    let mut answer = Vec::new();
-    client.0.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    client.0.read_to_end(&mut response).await.unwrap();
     let reset = [0, 0, 4, 3, 0];
-    let resets = answer.windows(reset.len()).filter(|bytes| *bytes == reset).count();
+    let resets = response.windows(reset.len()).filter(|bytes| *bytes == reset).count();
     assert_eq!(resets, usize::try_from(refused - 1).unwrap());
     let text = recorder.handle().render();
     assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="protocol_error"} 1"#), "{text}");

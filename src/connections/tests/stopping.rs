@@ -1,19 +1,19 @@
-//! How a port stops.
+//! Shutting down a port.
 
 use super::*;
 
 impl Port {
-    /// Stops accepting, and returns the seconds until every connection is closed.
-    async fn stop(&self) -> u64 {
+    /// Starts a graceful shutdown and returns the seconds until all connections are closed.
+    async fn shut_down(&self) -> u64 {
         let since = Instant::now();
         self.stop.graceful.cancel();
-        self.connections.0.tasks.ended().await;
+        self.connections.0.tasks.wait().await;
         since.elapsed().as_secs()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn incomplete_requests_do_not_keep_it() {
+async fn incomplete_requests_do_not_delay_the_shutdown() {
     let port = Port::new(limits());
     let mut idle = port.open(HERE);
     idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -21,7 +21,7 @@ async fn incomplete_requests_do_not_keep_it() {
     let mut head = port.open(HERE);
     head.send("GET / HTTP/1.1\r\n").await;
     tokio::time::sleep(SECOND).await;
-    assert_eq!(port.stop().await, 2);
+    assert_eq!(port.shut_down().await, 2);
 
     let port = Port::new(limits());
     let mut uploads = Vec::new();
@@ -31,12 +31,12 @@ async fn incomplete_requests_do_not_keep_it() {
         uploads.push(client);
     }
     tokio::time::sleep(SECOND).await;
-    assert_eq!(port.connections.active_count(), 0, "a stalled upload is no reason for an alarm");
-    assert_eq!(port.stop().await, 4, "five seconds after they began");
+    assert_eq!(port.connections.active_count(), 0, "a stalled upload does not count as active");
+    assert_eq!(port.shut_down().await, 4, "five seconds after the uploads started");
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_requests_are_answered_until_there_is_no_more_time() {
+async fn open_requests_are_completed_until_the_immediate_shutdown() {
     let port = Port::new(limits());
     let mut upload = port.open(HERE);
     upload.send("POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nx").await;
@@ -49,5 +49,5 @@ async fn open_requests_are_answered_until_there_is_no_more_time() {
     assert!(upload.closed().await.0.ends_with('4'));
     assert_eq!(port.connections.active_count(), 1);
     port.stop.immediate.cancel();
-    assert_eq!(port.stop().await, 0);
+    assert_eq!(port.shut_down().await, 0);
 }
