@@ -1,4 +1,4 @@
--- The obvious tables for walkthroughs and progress; nothing is written that the answers do not need.
+-- Minimal tables for walkthroughs and progress: only data required for the responses is written.
 CREATE TABLE walkthrough (
     id          text PRIMARY KEY,
     slug        text NOT NULL UNIQUE,
@@ -21,8 +21,7 @@ CREATE TABLE step (
     PRIMARY KEY (walkthrough_id, position)
 );
 
--- `completed` steps are done, so the current step is the one at position `completed + 1`. Room on the page lets most
--- updates stay within it (HOT).
+-- The current step is the one at position `completed + 1`. Free space on the page keeps most updates on it (HOT).
 CREATE TABLE progress (
     tracking_id    text NOT NULL,
     walkthrough_id text NOT NULL REFERENCES walkthrough (id),

@@ -1,5 +1,5 @@
-// The peer: walkthroughs over MCP on the official TypeScript SDK, written to be fast (see ../README.md for what was
-// tried). One process per core; stateless Streamable HTTP with JSON answers; no framework between Node and the SDK.
+// The peer: walkthroughs over MCP with the official TypeScript SDK, optimised for speed (see ../README.md). One process
+// per core; stateless Streamable HTTP with JSON responses; no framework between Node.js and the SDK.
 import cluster from 'node:cluster';
 import { createServer } from 'node:http';
 import { availableParallelism } from 'node:os';
@@ -16,7 +16,7 @@ const CONNECTIONS = Number(process.env.PEER_POOL ?? 8);
 
 function worker() {
   const store = new Store(process.env.DATABASE_URL, CONNECTIONS);
-  // Shared: compiling a validator for each request would cost more than everything else together.
+  // Shared, because compiling a validator per request would cost more than everything else together.
   const options = { capabilities: { tools: {} }, jsonSchemaValidator: new AjvJsonSchemaValidator() };
   const info = { name: 'peer', version: '1.0.0' };
   const path = /^\/t\/([A-Za-z0-9._~-]{1,128})\/mcp$/;

@@ -1,5 +1,5 @@
-// PostgreSQL: one pool per process, every statement named (prepared once per connection), pipelined where one statement
-// does not need the answer of the one before.
+// PostgreSQL: one pool per process, named statements (prepared once per connection), pipelined if a statement does not
+// depend on the result of the previous one.
 import pg from 'pg';
 
 const STEP_COLUMNS = `n.id, n.position, n.title, n.section_title, n.content, n.introduction_for_agent,
@@ -23,7 +23,7 @@ const SELECT = {
     LEFT JOIN step n ON n.walkthrough_id = w.id AND n.position = p.completed + 1`,
 };
 
-// Reads progress (locked until the commit), the current step's id and the next step.
+// Reads the progress (locked until the commit), the current step's ID and the next step.
 const READ = {
   name: 'read',
   text: `SELECT p.completed, p.started_at, w.slug AS walkthrough_slug, w.title AS walkthrough_title, w.version,
@@ -77,7 +77,7 @@ export class Store {
     return { row: walkthrough.rows[0], steps: steps.rows };
   }
 
-  // Reads progress, finds the next step, updates: one transaction, two round trips.
+  // Reads the progress, finds the next step and updates: one transaction, two round trips.
   async advance(trackingId, walkthroughId, stepId) {
     const client = await this.pool.connect();
     let broken;

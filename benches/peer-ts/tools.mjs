@@ -1,4 +1,4 @@
-// The tools of the peer: the same names, arguments and results as Waypost's, so that one client plays both.
+// The tools of the peer. Names, arguments and results equal Waypost's, so that the same client can use both.
 
 const HANDLED = { type: 'object', properties: { walkthrough_id: { type: 'string' } }, required: ['walkthrough_id'] };
 
