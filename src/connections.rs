@@ -89,7 +89,7 @@ pub struct ConnectionLimits {
 }
 
 /// The phases of shutting down a port.
-#[derive(Debug, Clone, Debody_error)]
+#[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     /// Stop accepting connections and complete open requests.
     pub graceful: CancellationToken,
@@ -130,7 +130,7 @@ impl Connections {
         let ConnectionLimits { port, total, per_address, .. } = limits;
         let registry = Registry::new(port, total, per_address, limits.trusted_proxies.clone());
         let budget = Budget::new(limits.body_memory);
-        Self(Arc::new(Shared { limits, registry, budget, reserve, others, tasks: Tasks::debody_error(), stop }))
+        Self(Arc::new(Shared { limits, registry, budget, reserve, others, tasks: Tasks::default(), stop }))
     }
 
     /// Returns the number of connections that are not waiting for their client.
@@ -227,7 +227,7 @@ impl Connections {
 }
 
 /// The tasks of a port. (`TaskTracker` of `tokio-util` would require an otherwise unused feature.)
-#[derive(Clone, Debody_error)]
+#[derive(Clone, Default)]
 struct Tasks(watch::Sender<()>);
 
 impl Tasks {

@@ -315,7 +315,9 @@ fn open_advice(url: &DatabaseUrl, error: &waypost_store::Error) -> String {
             format!("PostgreSQL has no free connection for {url}: increase max_connections, or stop other clients")
         }
         _ => {
-            format!("cannot reach the database {url}: check the setting `database_url` and that PostgreSQL is running")
+            format!(
+                "the database {url} cannot be reached: check the setting `database_url` and that PostgreSQL is running"
+            )
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::mcp::Era;
 use crate::process;
 use crate::waypost::{self, WriterCounts};
 
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Timeout of a leg.
+const LEG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// State shared by all legs.
 pub struct Driver {
@@ -108,7 +109,7 @@ impl Driver {
     pub async fn leg(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
         let context =
             format!("{} {} {} x{}", contestant.kind.name(), load.era.name(), load.op.name(), load.connections);
-        tokio::time::timeout(PATIENCE, self.measure(contestant, load))
+        tokio::time::timeout(LEG_TIMEOUT, self.measure(contestant, load))
             .await
             .with_context(|| format!("{context}: timed out"))?
             .context(context)
@@ -214,11 +215,11 @@ impl Load {
     }
 }
 
-async fn expect(output: &mut Lines<BufReader<ChildStdout>>, wanted: &str) -> Result<()> {
+async fn expect(output: &mut Lines<BufReader<ChildStdout>>, expected: &str) -> Result<()> {
     match output.next_line().await? {
-        Some(line) if line == wanted => Ok(()),
-        Some(line) => bail!("the load generator said {line:?} instead of {wanted:?}"),
-        None => bail!("the load generator failed before {wanted:?}; its message is above"),
+        Some(line) if line == expected => Ok(()),
+        Some(line) => bail!("the load generator printed {line:?} instead of {expected:?}"),
+        None => bail!("the load generator failed before {expected:?}; its message is above"),
     }
 }
 

@@ -129,8 +129,8 @@ async fn set_up(installation: &Installation) -> Result<String> {
     let run = |words: &[&str]| process::run(installation.command(words));
     run(&["server", "create", SUPPORT, "--org", ORGANIZATION, "--support", "tickets"]).await?;
     run(&["server", "create", OAUTH, "--org", ORGANIZATION, "--auth-type", "platform_oauth"]).await?;
-    let made = run(&["user", "create", ACCOUNT.0, "--org", ORGANIZATION, "--role", "owner", "--json"]).await?;
-    let created: Value = serde_json::from_str(&made).context("the account")?;
+    let output = run(&["user", "create", ACCOUNT.0, "--org", ORGANIZATION, "--role", "owner", "--json"]).await?;
+    let created: Value = serde_json::from_str(&output).context("the account")?;
     Ok(created["link"].as_str().context("no link")?.to_owned())
 }
 

@@ -140,9 +140,9 @@ pub fn targets(findings: &Findings) -> Vec<Target> {
 }
 
 fn throughput(findings: &Findings, kind: Kind, era: Era) -> Vec<&Leg> {
-    let wanted =
+    let matches =
         |leg: &&Leg| leg.section == "throughput" && leg.connections == 64 && leg.kind == kind && leg.era == era;
-    findings.legs.iter().filter(wanted).collect()
+    findings.legs.iter().filter(matches).collect()
 }
 
 fn races(findings: &Findings, targets: &mut Vec<Target>) {

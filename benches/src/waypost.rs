@@ -132,19 +132,19 @@ pub async fn walkthrough_ids(addr: SocketAddr, specs: &[Spec]) -> Result<HashMap
     Ok(ids)
 }
 
-/// Counters of the writer, from `/metrics`.
+/// The writer's counters from `/metrics`.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct WriterCounts {
-    /// Transactions.
+    /// Number of transactions.
     pub groups: f64,
-    /// Acts that they held.
+    /// Number of calls in these transactions.
     pub calls: f64,
-    /// Statements that they took.
+    /// Number of statements of these transactions.
     pub statements: f64,
 }
 
 impl WriterCounts {
-    /// What was added since `before`.
+    /// Returns the difference to `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             groups: self.groups - before.groups,
@@ -158,7 +158,7 @@ impl WriterCounts {
 pub async fn writer_counts(diagnostics: SocketAddr) -> Result<WriterCounts> {
     let mut connection = Connection::open(diagnostics).await?;
     let reply = connection.get("/metrics").await?;
-    ensure!(reply.status == 200, "/metrics answered {}", reply.status);
+    ensure!(reply.status == 200, "/metrics returned {}", reply.status);
     let text = std::str::from_utf8(reply.body)?;
     let value = |name: &str| sum_metric(text, name).with_context(|| format!("/metrics has no {name}"));
     Ok(WriterCounts {
@@ -168,7 +168,7 @@ pub async fn writer_counts(diagnostics: SocketAddr) -> Result<WriterCounts> {
     })
 }
 
-/// The sum of a metric over its labels.
+/// Returns the sum of a metric over all labels.
 fn sum_metric(text: &str, name: &str) -> Option<f64> {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;

@@ -136,7 +136,7 @@ pub struct App {
     pub settings: Settings,
     /// Whether data is printed as JSON.
     pub json: bool,
-    /// What to do with pending migrations.
+    /// The handling of pending migrations.
     pub migration_policy: MigrationPolicy,
 }
 

@@ -41,7 +41,7 @@ pub fn postgres_url() -> String {
 /// Like [`postgres_url`], without tables.
 ///
 /// # Panics
-/// As [`postgres_url`].
+/// See [`postgres_url`].
 #[must_use]
 pub fn empty_postgres_url() -> String {
     cluster::empty_database()
@@ -81,7 +81,7 @@ fn sqlite_file(folder: &TempDir) -> PathBuf {
 /// A new folder for a test's files, removed when it is dropped.
 ///
 /// # Panics
-/// When it cannot be made.
+/// If it cannot be created.
 #[must_use]
 pub fn folder() -> TempDir {
     #[expect(clippy::expect_used, reason = "a test cannot go on without")]
