@@ -430,7 +430,7 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> R
     let identity = identity::find(tx, org, ISSUER, account.id.as_str()).await?;
     let mut ended = (0, 0);
     if let Some(Identity { end_user_id, .. }) = identity {
-        let browsers = browser_session::delete_of_end_user(tx, org, &end_user_id).await?;
+        let browsers = browser_session::delete_for_end_user(tx, org, &end_user_id).await?;
         let clients = oauth_grant::revoke_for_end_user(tx, org, &end_user_id, "new_password", cx.now()).await?;
         ended = (browsers, clients);
     }

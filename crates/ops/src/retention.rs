@@ -77,7 +77,7 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) 
         }
     }
     for (counts, count) in
-        [(CallCounts::Rejected, &mut deleted.rejections), (CallCounts::Unknown, &mut deleted.counted_calls)]
+        [(CallCounts::Rejected, &mut deleted.rejections), (CallCounts::Unidentified, &mut deleted.counted_calls)]
     {
         let Some(before) = before(periods.events) else { continue };
         let servers = db

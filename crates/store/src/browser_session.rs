@@ -107,7 +107,7 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, token_hash: 
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn delete_of_end_user(conn: &mut Conn, organization: &OrganizationId, end_user: &EndUserId) -> Result<u64> {
+pub async fn delete_for_end_user(conn: &mut Conn, organization: &OrganizationId, end_user: &EndUserId) -> Result<u64> {
     const SQL: &str = "DELETE FROM browser_sessions WHERE end_user_id = $1 AND organization_id = $2";
     Ok(on!(conn, c => sqlx::query(SQL)
         .bind(end_user.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected()))

@@ -57,7 +57,7 @@ pub enum CallCounts {
     /// `refused_calls`.
     Rejected,
     /// `counted_calls`.
-    Unknown,
+    Unidentified,
 }
 
 impl CallCounts {
@@ -65,7 +65,7 @@ impl CallCounts {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Rejected => ("refused_calls", "reason"),
-            Self::Unknown => ("counted_calls", "tool, outcome"),
+            Self::Unidentified => ("counted_calls", "tool, outcome"),
         }
     }
 }

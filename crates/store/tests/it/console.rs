@@ -8,19 +8,19 @@ use waypost_store::{Db, Tx, migrate};
 
 use crate::world::{NOW, World};
 
-struct Two {
+struct TwoWorlds {
     tx: Tx,
     one: World,
     two: World,
 }
 
-async fn two(url: &str) -> Two {
+async fn two_worlds(url: &str) -> TwoWorlds {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let (one, two) = (World::new(1), World::new(2));
     one.seed(&db).await;
     two.seed(&db).await;
-    Two { tx: db.begin().await.unwrap(), one, two }
+    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 
 fn session(user: &UserId, n: i64) -> UserSession {
@@ -36,7 +36,7 @@ fn session(user: &UserId, n: i64) -> UserSession {
     }
 }
 
-async fn sessions(Two { mut tx, one, two }: Two) {
+async fn sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let (mine, other) = (session(&one.user, 1), session(&one.user, 2));
     user_session::insert(&mut tx, &mine, "a").await.unwrap();
     user_session::insert(&mut tx, &other, "b").await.unwrap();
@@ -58,14 +58,14 @@ async fn sessions(Two { mut tx, one, two }: Two) {
     assert_eq!(user_session::list(&mut tx, &one.user, NOW).await.unwrap(), []);
 }
 
-async fn memberships(Two { mut tx, one, two }: Two) {
+async fn memberships(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     waypost_store::user::add_member(&mut tx, &two.organization, &one.user, Role::Member, NOW).await.unwrap();
     let found = user_session::list_memberships(&mut tx, &one.user).await.unwrap();
     let found: Vec<_> = found.into_iter().map(|it| (it.organization.id, it.role)).collect();
     assert_eq!(found, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
 }
 
-async fn idempotency_keys(Two { mut tx, one, .. }: Two) {
+async fn idempotency_keys(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
     let claim = IdempotencyClaim {
         actor: "usr_x".to_owned(),
         key: "once".to_owned(),
@@ -97,4 +97,4 @@ async fn idempotency_keys(Two { mut tx, one, .. }: Two) {
     assert!(idempotency::claim(&mut tx, &later).await.unwrap(), "the old one has expired");
 }
 
-waypost_testkit::both!(two => sessions, memberships, idempotency_keys);
+waypost_testkit::both!(two_worlds => sessions, memberships, idempotency_keys);

@@ -13,21 +13,21 @@ use crate::world::{NOW, World};
 
 const MINUTE: i64 = 60_000;
 
-struct Two {
+struct TwoWorlds {
     tx: Tx,
     one: World,
     two: World,
 }
 
-async fn two(url: &str) -> Two {
+async fn two_worlds(url: &str) -> TwoWorlds {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
     one.seed_played(&db).await;
     two.seed_played(&db).await;
-    Two { tx: db.begin().await.unwrap(), one, two }
+    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 
-async fn credentials(Two { mut tx, one, two }: Two) {
+async fn credentials(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let tx = &mut tx;
     assert!(!system::has_account(tx).await.unwrap());
     system::lock_set_up(tx).await.unwrap();
@@ -45,7 +45,7 @@ async fn credentials(Two { mut tx, one, two }: Two) {
     assert_eq!(user::find(tx, &two.user).await.unwrap(), Some(two.someone()));
 }
 
-async fn attempts_are_counted_within_a_day(Two { mut tx, .. }: Two) {
+async fn attempts_are_counted_within_a_day(TwoWorlds { mut tx, .. }: TwoWorlds) {
     let tx = &mut tx;
     const DAY: i64 = 24 * 60 * MINUTE;
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW).await.unwrap(), 0);
@@ -61,7 +61,7 @@ async fn attempts_are_counted_within_a_day(Two { mut tx, .. }: Two) {
     assert_eq!(sign_in_attempt::count(tx, "p2", NOW).await.unwrap(), 0, "it is deleted");
 }
 
-async fn organizations_without_owner(Two { mut tx, one, two }: Two) {
+async fn organizations_without_owner(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(system::list_organizations_without_owner(&mut tx).await.unwrap(), []);
     user::set_role(&mut tx, &one.organization, &one.user, Role::Admin).await.unwrap();
     user::remove_member(&mut tx, &two.organization, &two.user).await.unwrap();
@@ -83,7 +83,7 @@ fn code<'a>(id: &'a UserCodeId, browser_hash: &'a str) -> NewUserCode<'a> {
     }
 }
 
-async fn codes(Two { mut tx, .. }: Two) {
+async fn codes(TwoWorlds { mut tx, .. }: TwoWorlds) {
     let tx = &mut tx;
     let id = UserCodeId::from_store("uco_new".into());
     user_code::insert(tx, &code(&id, "mine")).await.unwrap();
@@ -109,7 +109,7 @@ async fn codes(Two { mut tx, .. }: Two) {
     assert_eq!(user_code::find_email_key(tx, &UserCodeId::from_store("uco_none".into())).await.unwrap(), None);
 }
 
-async fn links(Two { mut tx, one, two }: Two) {
+async fn links(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let tx = &mut tx;
     let ids: Vec<_> = (0..3).map(|n| UserCodeId::from_store(format!("uco_link{n}"))).collect();
     let link = |n: usize, token_hash: &'static str| NewUserLink {
@@ -136,7 +136,7 @@ async fn links(Two { mut tx, one, two }: Two) {
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap(), None, "once");
 }
 
-async fn sessions_are_deleted_by_token(Two { mut tx, one, .. }: Two) {
+async fn sessions_are_deleted_by_token(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
     let session = UserSession {
         id: UserSessionId::from_store("uss_new".into()),
         user_id: one.user.clone(),
@@ -154,7 +154,7 @@ async fn sessions_are_deleted_by_token(Two { mut tx, one, .. }: Two) {
     assert_eq!(user_session::find(&mut tx, "hash", NOW).await.unwrap(), None);
 }
 
-async fn invitations_are_accepted_once(Two { mut tx, one, two }: Two) {
+async fn invitations_are_accepted_once(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let open = "UPDATE invitations SET revoked_at = NULL, expires_at = 1790000060000";
     on!(&mut tx, c => sqlx::query(open).execute(c).await.unwrap().rows_affected());
     let found = system::find_invitation(&mut tx, "token-1", NOW).await.unwrap().unwrap();
@@ -171,6 +171,6 @@ async fn invitations_are_accepted_once(Two { mut tx, one, two }: Two) {
 }
 
 waypost_testkit::both!(
-    two => credentials, attempts_are_counted_within_a_day, organizations_without_owner, codes, links, sessions_are_deleted_by_token,
+    two_worlds => credentials, attempts_are_counted_within_a_day, organizations_without_owner, codes, links, sessions_are_deleted_by_token,
     invitations_are_accepted_once
 );

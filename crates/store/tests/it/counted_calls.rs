@@ -219,10 +219,11 @@ async fn counts_are_deleted(db: Db) {
     let begin = Timestamp(NOW.0.div_euclid(MINUTE) * MINUTE);
     for (before, servers) in [(begin, vec![]), (begin.plus(MINUTE), vec![one.server.clone()])] {
         assert_eq!(
-            retention::list_servers_with_old_counts(&mut tx, CallCounts::Unknown, before).await.unwrap(),
+            retention::list_servers_with_old_counts(&mut tx, CallCounts::Unidentified, before).await.unwrap(),
             servers
         );
-        let deleted = retention::delete_counts(&mut tx, CallCounts::Unknown, &one.server, (before, 9)).await.unwrap();
+        let deleted =
+            retention::delete_counts(&mut tx, CallCounts::Unidentified, &one.server, (before, 9)).await.unwrap();
         assert_eq!(deleted, servers.len() as u64);
     }
     tx.commit().await.unwrap();

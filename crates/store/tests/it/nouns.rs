@@ -16,21 +16,21 @@ use waypost_store::{
 use crate::open;
 use crate::world::{NOW, World};
 
-struct Two {
+struct TwoWorlds {
     db: Db,
     one: World,
     two: World,
 }
 
-async fn two(url: &str) -> Two {
+async fn two_worlds(url: &str) -> TwoWorlds {
     let db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
     one.seed_played(&db).await;
     two.seed_played(&db).await;
-    Two { db, one, two }
+    TwoWorlds { db, one, two }
 }
 
-async fn organizations(Two { db, one, two }: Two) {
+async fn organizations(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     let config = tx.config_version().await.unwrap();
     assert_eq!(organization::find(&mut tx, &one.organization).await.unwrap(), Some(one.organization()));
@@ -41,15 +41,15 @@ async fn organizations(Two { db, one, two }: Two) {
     assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
     assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [changed.clone(), one.organization()]);
     assert_eq!(tx.config_version().await.unwrap(), config + 1);
-    let nobody = Organization { id: OrganizationId::from_store("org_9".into()), ..changed.clone() };
-    assert!(!organization::update(&mut tx, &Organization { slug: "x".into(), ..nobody }, NOW).await.unwrap());
+    let unknown = Organization { id: OrganizationId::from_store("org_9".into()), ..changed.clone() };
+    assert!(!organization::update(&mut tx, &Organization { slug: "x".into(), ..unknown }, NOW).await.unwrap());
     tx.commit().await.unwrap();
     let mut tx = db.begin().await.unwrap();
     let twin = Organization { slug: "org-1".into(), ..changed };
     assert!(organization::update(&mut tx, &twin, NOW).await.unwrap_err().is_unique_violation());
 }
 
-async fn users(Two { db, one, two }: Two) {
+async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     let owner = Member {
         user_id: one.user.clone(),
@@ -85,7 +85,7 @@ async fn users(Two { db, one, two }: Two) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
-async fn api_keys(Two { db, one, two }: Two) {
+async fn api_keys(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     let key = system::find_api_key(&mut tx, "hash-1").await.unwrap().unwrap();
@@ -114,7 +114,7 @@ async fn api_keys(Two { db, one, two }: Two) {
     assert!(api_key::insert(&mut tx, &twin, "hash-4", "operator").await.unwrap_err().is_unique_violation());
 }
 
-async fn servers(Two { db, one, two }: Two) {
+async fn servers(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     for world in [&one, &two] {
         // Removes the identity provider of the world's server.
@@ -147,7 +147,7 @@ async fn servers(Two { db, one, two }: Two) {
     tx.commit().await.unwrap();
 }
 
-async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
+async fn servers_are_searched_and_counted(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     for (n, name) in [(1, "100% Ready"), (2, "A_B"), (3, "Plain")] {
@@ -192,7 +192,7 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
     );
 }
 
-async fn slugs_are_unique_among_current_and_former_slugs(Two { db, one, .. }: Two) {
+async fn slugs_are_unique_among_current_and_former_slugs(TwoWorlds { db, one, .. }: TwoWorlds) {
     let id = ServerId::from_store("srv_9".into());
     for slug in ["server-2", "former-2", "former-1"] {
         let mut tx = db.begin().await.unwrap();
@@ -207,7 +207,7 @@ async fn slugs_are_unique_among_current_and_former_slugs(Two { db, one, .. }: Tw
 }
 
 /// A server changes its slug while others try to use it: it is never both a current and a former slug.
-async fn slugs_stay_unique_under_concurrency(Two { db, one, two }: Two) {
+async fn slugs_stay_unique_under_concurrency(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tasks = Vec::new();
     for n in 0..8 {
         let db = db.clone();
@@ -234,7 +234,7 @@ async fn slugs_stay_unique_under_concurrency(Two { db, one, two }: Two) {
     );
 }
 
-async fn assignments(Two { db, one, two }: Two) {
+async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     let (org, config) = (&one.organization, tx.config_version().await.unwrap());
     let found = assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
@@ -286,7 +286,7 @@ async fn assignments(Two { db, one, two }: Two) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
-async fn audit_events(Two { db, one, two }: Two) {
+async fn audit_events(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     for at in 2..6 {
         audit::insert(&mut tx, &one.audit_event(at)).await.unwrap();
@@ -300,17 +300,17 @@ async fn audit_events(Two { db, one, two }: Two) {
     assert_eq!(audit::list(&mut tx, &two.organization, None, 10).await.unwrap(), [two.audit_event(1)]);
 }
 
-async fn end_users(Two { db, one, two }: Two) {
+async fn end_users(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut conn = db.read().await.unwrap();
-    let (org, nobody) = (&one.organization, EndUserId::from_store("eu_9".into()));
+    let (org, unknown) = (&one.organization, EndUserId::from_store("eu_9".into()));
     assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "tracked").await.unwrap(), Some(one.end_user.clone()));
     assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "Tracked").await.unwrap(), None, "case-sensitive");
     assert!(end_user::exists(&mut conn, org, &one.end_user).await.unwrap());
     assert!(!end_user::exists(&mut conn, org, &two.end_user).await.unwrap());
-    assert!(!end_user::exists(&mut conn, org, &nobody).await.unwrap());
+    assert!(!end_user::exists(&mut conn, org, &unknown).await.unwrap());
 }
 
-async fn attempts_and_calls(Two { db, one, two }: Two) {
+async fn attempts_and_calls(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut conn = db.read().await.unwrap();
     let org = &one.organization;
     let open = progress::list_open(&mut conn, org, &one.end_user, &one.server).await.unwrap();
@@ -349,7 +349,7 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     assert_eq!(tool_call::list(&mut conn, org, &two.server, 10).await.unwrap().len(), 0);
 }
 
-async fn sessions_without_a_handle(Two { db, one, two }: Two) {
+async fn sessions_without_a_handle(TwoWorlds { db, one, two }: TwoWorlds) {
     let session = |id: &str, world: &World, at: i64| NewSession {
         id: SessionId::from_store(format!("ses_{id}")),
         organization_id: world.organization.clone(),
@@ -386,6 +386,6 @@ async fn sessions_without_a_handle(Two { db, one, two }: Two) {
 }
 
 waypost_testkit::both!(
-    two => sessions_without_a_handle, organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_among_current_and_former_slugs,
+    two_worlds => sessions_without_a_handle, organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_among_current_and_former_slugs,
     slugs_stay_unique_under_concurrency, assignments, audit_events, end_users, attempts_and_calls
 );

@@ -13,21 +13,21 @@ use crate::world::{NOW, World};
 
 const MINUTE: i64 = 60_000;
 
-struct Two {
+struct TwoWorlds {
     tx: Tx,
     one: World,
     two: World,
 }
 
-async fn two(url: &str) -> Two {
+async fn two_worlds(url: &str) -> TwoWorlds {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
     one.seed_played(&db).await;
     two.seed_played(&db).await;
-    Two { tx: db.begin().await.unwrap(), one, two }
+    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 
-async fn identities(Two { mut tx, one, two }: Two) {
+async fn identities(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
     let found = identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap().unwrap();
     assert_eq!(
@@ -52,7 +52,7 @@ async fn identities(Two { mut tx, one, two }: Two) {
     assert_eq!(end_user::find_profile(&mut tx, &two.organization, &new).await.unwrap(), None);
 }
 
-async fn accounts(Two { mut tx, one, two }: Two) {
+async fn accounts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
     let found = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
     assert_eq!((found.id.as_str(), found.password_hash.as_deref()), ("acc_1", Some("argon")));
@@ -66,7 +66,7 @@ async fn accounts(Two { mut tx, one, two }: Two) {
     assert_eq!(kept.password_hash.as_deref(), Some("argon"));
 }
 
-async fn codes(Two { mut tx, one, two }: Two) {
+async fn codes(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let (org, request) = (&one.organization, AuthorizationRequestId::from_store("arq_1".into()));
     let (id, other) = (EmailCodeId::from_store("ecd_a".into()), EmailCodeId::from_store("ecd_b".into()));
     let code = |id, created_at: Timestamp| NewEmailCode {
@@ -107,7 +107,7 @@ async fn codes(Two { mut tx, one, two }: Two) {
     assert!(email_code::verify(&mut tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "once");
 }
 
-async fn browser_sessions(Two { mut tx, one, two }: Two) {
+async fn browser_sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let (org, identity) = (&one.organization, IdentityId::from_store("idn_1".into()));
     let session = NewBrowserSession {
         token_hash: "hash",
@@ -122,14 +122,14 @@ async fn browser_sessions(Two { mut tx, one, two }: Two) {
     assert_eq!(browser_session::find(&mut tx, &two.organization, "hash", NOW).await.unwrap(), None);
     assert_eq!(browser_session::find(&mut tx, org, "hash", NOW.plus(MINUTE)).await.unwrap(), None);
     assert_eq!(browser_session::delete(&mut tx, &two.organization, "hash").await.unwrap(), None);
-    assert_eq!(browser_session::delete_of_end_user(&mut tx, &two.organization, &one.end_user).await.unwrap(), 0);
-    assert_eq!(browser_session::delete_of_end_user(&mut tx, org, &one.end_user).await.unwrap(), 2);
+    assert_eq!(browser_session::delete_for_end_user(&mut tx, &two.organization, &one.end_user).await.unwrap(), 0);
+    assert_eq!(browser_session::delete_for_end_user(&mut tx, org, &one.end_user).await.unwrap(), 2);
     browser_session::insert(&mut tx, org, &session).await.unwrap();
     assert_eq!(browser_session::delete(&mut tx, org, "hash").await.unwrap(), Some(one.end_user));
     assert_eq!(browser_session::delete(&mut tx, org, "hash").await.unwrap(), None);
 }
 
-async fn logos(Two { mut tx, one, two }: Two) {
+async fn logos(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(logo::find(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
     logo::set(&mut tx, &one.organization, b"other", NOW).await.unwrap();
     assert_eq!(logo::find(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"other".as_slice()));
@@ -140,4 +140,4 @@ async fn logos(Two { mut tx, one, two }: Two) {
     assert_eq!(logo::find(&mut tx, &two.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
 }
 
-waypost_testkit::both!(two => identities, accounts, codes, browser_sessions, logos);
+waypost_testkit::both!(two_worlds => identities, accounts, codes, browser_sessions, logos);

@@ -11,21 +11,21 @@ use waypost_store::{Db, Tx, invitation, overview, user};
 use crate::open;
 use crate::world::{NOW, World, execute};
 
-struct Two {
+struct TwoWorlds {
     tx: Tx,
     one: World,
     two: World,
 }
 
-async fn two(url: &str) -> Two {
+async fn two_worlds(url: &str) -> TwoWorlds {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
     one.seed_played(&db).await;
     two.seed_played(&db).await;
-    Two { tx: db.begin().await.unwrap(), one, two }
+    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 
-async fn invitations(Two { mut tx, one, two }: Two) {
+async fn invitations(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
     let new = |n: u32| Invitation {
         id: InvitationId::from_store(format!("inv_x{n}")),
@@ -69,7 +69,7 @@ async fn invitations(Two { mut tx, one, two }: Two) {
     assert_eq!(found.revoked_at, Some(NOW.plus(2)));
 }
 
-async fn the_audit_log_is_searched(Two { mut tx, one, two }: Two) {
+async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
     let entry = |at: Timestamp, actor: &str, act: &str| AuditEvent {
         id: AuditEventId::new(at, &SystemRandom),
@@ -116,7 +116,7 @@ async fn the_audit_log_is_searched(Two { mut tx, one, two }: Two) {
     assert!(audit::find_actor_names(&mut tx, org, &[]).await.unwrap().is_empty());
 }
 
-async fn counts(Two { mut tx, one, two }: Two) {
+async fn counts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
     let contents = overview::count_contents(&mut tx, org).await.unwrap();
     let expected =
@@ -148,7 +148,7 @@ async fn counts(Two { mut tx, one, two }: Two) {
 }
 
 /// A verified account is kept when its last membership ends.
-async fn accounts_outlive_memberships(Two { mut tx, one, .. }: Two) {
+async fn accounts_outlive_memberships(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
     user::mark_verified(&mut tx, &one.user, NOW).await.unwrap();
     assert!(user::remove_member(&mut tx, &one.organization, &one.user).await.unwrap());
     assert!(!user::delete_without_membership(&mut tx, &one.user).await.unwrap());
@@ -156,4 +156,4 @@ async fn accounts_outlive_memberships(Two { mut tx, one, .. }: Two) {
     assert!(!user::delete_without_membership(&mut tx, &UserId::from_store("usr_9".into())).await.unwrap());
 }
 
-waypost_testkit::both!(two => invitations, the_audit_log_is_searched, counts, accounts_outlive_memberships);
+waypost_testkit::both!(two_worlds => invitations, the_audit_log_is_searched, counts, accounts_outlive_memberships);

@@ -11,7 +11,7 @@ use waypost_store::{Db, Tx, api_key, db::Dialect, invitation, on, system, user, 
 use crate::open;
 use crate::world::{NOW, World};
 
-async fn two(url: &str) -> (Tx, World, World) {
+async fn two_worlds(url: &str) -> (Tx, World, World) {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
     one.seed_played(&db).await;
@@ -266,7 +266,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
 }
 
 waypost_testkit::both!(
-    two => an_address_has_one_account_for_each_organisation_and_one_for_all, all_credentials_are_revoked,
+    two_worlds => an_address_has_one_account_for_each_organisation_and_one_for_all, all_credentials_are_revoked,
     failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed,
     emails_count_for_the_organisation_of_the_recipient
 );

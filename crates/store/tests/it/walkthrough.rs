@@ -231,7 +231,7 @@ async fn steps_are_read_as_written(db: Db) {
     };
     assert_eq!(outline, steps.iter().map(bare).collect::<Vec<_>>());
 
-    // Two steps swap their keys. Ordinals and links are not updated.
+    // TwoWorlds steps swap their keys. Ordinals and links are not updated.
     let swapped = [
         Step { key: steps[1].key.clone(), ordinal: 99, next_step_id: None, ..steps[0].clone() },
         Step { key: steps[0].key.clone(), content: new_step(7, None).content, ..steps[1].clone() },

@@ -143,7 +143,7 @@ async fn call_all(db: &Db, one: &World) {
         retention::list_servers_with_old_rows(&mut tx, log, NOW).await.unwrap();
         retention::delete_log(&mut tx, log, &one.server, (Timestamp(1), 10)).await.unwrap();
     }
-    for counts in [retention::CallCounts::Rejected, retention::CallCounts::Unknown] {
+    for counts in [retention::CallCounts::Rejected, retention::CallCounts::Unidentified] {
         retention::list_servers_with_old_counts(&mut tx, counts, NOW).await.unwrap();
         retention::delete_counts(&mut tx, counts, &one.server, (Timestamp(1), 10)).await.unwrap();
     }

@@ -64,7 +64,7 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     browser_session::insert(tx, org, &session).await.unwrap();
     browser_session::find(tx, org, "hash", NOW).await.unwrap();
     browser_session::delete(tx, org, "hash").await.unwrap();
-    browser_session::delete_of_end_user(tx, org, user).await.unwrap();
+    browser_session::delete_for_end_user(tx, org, user).await.unwrap();
     logo::set(tx, org, b"png", NOW).await.unwrap();
     logo::find(tx, org).await.unwrap();
     logo::find_updated_at(tx, org).await.unwrap();
