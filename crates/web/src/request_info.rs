@@ -24,7 +24,7 @@ impl RequestInfo {
     ///
     /// # Errors
     /// `internal` if it is missing: without the client's address no limit can be applied.
-    pub fn of(parts: &Parts) -> Result<Self, Error> {
+    pub fn from_parts(parts: &Parts) -> Result<Self, Error> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Error::internal("the request has no client address"))
     }
 }
@@ -33,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestInfo {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self::of(parts)?)
+        Ok(Self::from_parts(parts)?)
     }
 }
 

@@ -202,9 +202,9 @@ async fn events(
     Query(params): Query<EventQuery>,
 ) -> ApiResult<Json<Page<Event>>> {
     let listing = ActivityQuery::from(params);
-    let found = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let events = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
     let cursor_of = |it: &activity::WalkthroughEvent| cursor(it.created_at, it.id.as_str());
-    Ok(Json(paginate(found, listing.limit()?, cursor_of)))
+    Ok(Json(paginate(events, listing.limit()?, cursor_of)))
 }
 
 /// A recorded tool call.
@@ -270,9 +270,9 @@ async fn tool_calls(
     Query(params): Query<CallQuery>,
 ) -> ApiResult<Json<Page<ToolCall>>> {
     let listing = ActivityQuery::from(params);
-    let found = activity::list_calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let calls = activity::list_calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
     let cursor_of = |it: &activity::ToolCall| cursor(it.created_at, it.id.as_str());
-    Ok(Json(paginate(found, listing.limit()?, cursor_of)))
+    Ok(Json(paginate(calls, listing.limit()?, cursor_of)))
 }
 
 /// A client session: an end user's use of a server with one client. It is identified by the handle of an anonymous end
@@ -321,9 +321,9 @@ async fn sessions(
     Query(params): Query<CallQuery>,
 ) -> ApiResult<Json<Page<Session>>> {
     let listing = ActivityQuery::from(params);
-    let found = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let sessions = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
     let cursor_of = |it: &activity::ClientSession| cursor(it.created_at, it.id.as_str());
-    Ok(Json(paginate(found, listing.limit()?, cursor_of)))
+    Ok(Json(paginate(sessions, listing.limit()?, cursor_of)))
 }
 
 fn paginate<T, B: From<T>>(items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<B> {

@@ -102,7 +102,7 @@ async fn list(
 ) -> ApiResult<Json<Page<Assignment>>> {
     let server_id = query.server_id.as_deref().map(servers::id).transpose()?;
     let walkthrough_id = query.walkthrough_id.as_deref().map(walkthrough_id).transpose()?;
-    let found = match (&server_id, &walkthrough_id) {
+    let assignments = match (&server_id, &walkthrough_id) {
         (Some(server_id), _) => assignments::list(&cx, web.ops(), &organization_id, server_id).await?,
         (None, Some(walkthrough_id)) => {
             assignments::list_for_walkthrough(&cx, web.ops(), &organization_id, walkthrough_id).await?
@@ -113,7 +113,7 @@ async fn list(
         }
     };
     let matches = |it: &AssignmentView| walkthrough_id.as_ref().is_none_or(|id| *id == it.assignment.walkthrough_id);
-    Ok(Json(Page::complete(found.into_iter().filter(matches).map(Assignment::from).collect())))
+    Ok(Json(Page::complete(assignments.into_iter().filter(matches).map(Assignment::from).collect())))
 }
 
 /// An assignment to create.

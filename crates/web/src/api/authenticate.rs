@@ -41,12 +41,12 @@ async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMa
         let error = Error::new(Code::RateLimited, "Too many requests from your network. Try again later.");
         return Err(error.with("retry_after_seconds", wait.as_secs().max(1)));
     }
-    let found = match headers.get(header::AUTHORIZATION) {
+    let caller = match headers.get(header::AUTHORIZATION) {
         Some(value) => by_key(web, info, value.to_str().unwrap_or_default()).await?,
         None => by_session(web, info, method, headers).await?,
     };
-    if let Some(found) = found {
-        return Ok(found);
+    if let Some(caller) = caller {
+        return Ok(caller);
     }
     // A request without credentials is not an attempt to guess them.
     let has_credentials =

@@ -77,7 +77,7 @@ impl FromRequestParts<Web> for AnyCaller {
 fn authenticated_caller(parts: &Parts) -> Result<(AuthenticatedCaller, RequestInfo), ApiError> {
     let authenticated = parts.extensions.get::<AuthenticatedCaller>().cloned();
     let authenticated = authenticated.ok_or_else(|| Error::internal("the API request has no caller"))?;
-    Ok((authenticated, RequestInfo::of(parts)?))
+    Ok((authenticated, RequestInfo::from_parts(parts)?))
 }
 
 /// A JSON body. Unknown members are rejected, because they are probably mistakes.

@@ -36,7 +36,7 @@ struct StoredResponse {
 
 /// Processes a POST request with a key once. Rejects a body whose declared size is too large, even if no handler reads
 /// it.
-pub async fn once(State(web): State<Web>, info: RequestInfo, request: Request, next: Next) -> Response {
+pub async fn handle(State(web): State<Web>, info: RequestInfo, request: Request, next: Next) -> Response {
     if request.body().size_hint().lower() > MAX_BODY as u64 {
         return too_large().into_response();
     }

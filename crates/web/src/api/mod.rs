@@ -125,7 +125,7 @@ pub fn router(web: &Web) -> Router<Web> {
             let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
-        .layer(middleware::from_fn_with_state(web.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
         .route(
             "/openapi.json",

@@ -42,7 +42,7 @@ impl FromRequestParts<Web> for OrganizationPath {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let missing = || Error::not_found("organisation");
-        let info = RequestInfo::of(parts)?;
+        let info = RequestInfo::from_parts(parts)?;
         let authenticated = parts.extensions.get::<AuthenticatedCaller>().cloned().ok_or_else(missing)?;
         let path = axum::extract::Path::<String>::from_request_parts(parts, web).await;
         let id: OrganizationId = path.ok().and_then(|path| path.0.parse().ok()).ok_or_else(missing)?;

@@ -42,7 +42,7 @@ impl FromRequestParts<Web> for CurrentUser {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+        let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;
         match find_user(web, &info, parts).await {
             Ok(Some(current_user)) => Ok(current_user),
             Ok(None) => Err(redirect_to_login(parts)),
@@ -58,7 +58,7 @@ impl FromRequestParts<Web> for OptionalUser {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+        let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;
         find_user(web, &info, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
     }
 }
@@ -145,7 +145,7 @@ impl FromRequestParts<Web> for Member {
         let Some(membership) = found else {
             return Err(PageError::from(Error::not_found("organisation")).with_layout(layout).into_response());
         };
-        let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+        let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;
         let organization_id = membership.organization.id.clone();
         let address = info.client.to_string();
         let touched = user_sessions::touch(&cx, web.ops(), &session, (Some(&organization_id), &address)).await;

@@ -46,7 +46,7 @@ pub(super) struct AnalyticsTotals {
 }
 
 impl AnalyticsTotals {
-    fn of(range: TimeRange, it: &Overview) -> Self {
+    fn new(range: TimeRange, it: &Overview) -> Self {
         Self {
             from: range.from.rfc3339(),
             to: range.to.rfc3339(),
@@ -71,11 +71,11 @@ pub(super) struct AnalyticsOverview {
 }
 
 impl AnalyticsOverview {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let range = report.range();
         Self {
-            current: AnalyticsTotals::of(range, &report.overview()),
-            previous: AnalyticsTotals::of(range.previous(), &report.before()),
+            current: AnalyticsTotals::new(range, &report.overview()),
+            previous: AnalyticsTotals::new(range.previous(), &report.before()),
         }
     }
 }
@@ -140,7 +140,7 @@ pub(super) struct AnalyticsTimeline {
 }
 
 impl AnalyticsTimeline {
-    pub(super) fn of(report: &Report, offset_ms: i64) -> Self {
+    pub(super) fn new(report: &Report, offset_ms: i64) -> Self {
         let row = |day: waypost_core::analytics::DayTotals| AnalyticsDay {
             at: day.at.rfc3339(),
             started: day.started,
@@ -197,7 +197,7 @@ pub(super) struct AnalyticsFunnel {
 }
 
 impl AnalyticsFunnel {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let Some(funnel) = report.funnel() else {
             return Self { version: None, started: 0, completed: 0, steps: Vec::new() };
         };
@@ -264,7 +264,7 @@ pub(super) struct StepDurationList {
 }
 
 impl StepDurationList {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let Some(funnel) = report.funnel() else { return Self { version: None, items: Vec::new() } };
         let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| StepDuration {
             step_id: stage.step_id.to_string(),
@@ -322,7 +322,7 @@ pub(super) struct ToolUsageList {
 }
 
 impl ToolUsageList {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let row = |it: waypost_core::analytics::ToolRow| ToolUsage {
             tool: it.tool,
             calls: it.calls,
@@ -367,7 +367,7 @@ pub(super) struct ErrorCountList {
 }
 
 impl ErrorCountList {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let row = |it: waypost_core::analytics::ErrorRow| ErrorCount { code: it.code, tool: it.tool, count: it.count };
         Self { items: report.errors().into_iter().map(row).collect() }
     }
@@ -430,7 +430,7 @@ pub(super) struct FlowList {
 }
 
 impl FlowList {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let row =
             |it: waypost_ops::analytics::FlowEdge| Flow { from: it.from.into(), to: it.to.into(), count: it.count };
         Self { items: report.flows().into_iter().map(row).collect() }
@@ -472,7 +472,7 @@ pub(super) struct ClientUsageList {
 }
 
 impl ClientUsageList {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let row = |it: waypost_core::analytics::ClientRow| ClientUsage {
             name: it.name,
             started: it.started,

@@ -186,15 +186,15 @@ pub(crate) async fn file(
     }
     let before = ReportParts { before: true, ..EVENTS };
     let (parts, render): (ReportParts, Write) = match report {
-        "overview" => (before, |report, json| write(&AnalyticsOverview::of(report), json)),
-        "timeline" => (EVENTS, |report, json| write(&AnalyticsTimeline::of(report, 0), json)),
-        "funnel" => (EVENTS, |report, json| write(&AnalyticsFunnel::of(report), json)),
-        "steps" => (EVENTS, |report, json| write(&StepDurationList::of(report), json)),
-        "flows" => (EVENTS, |report, json| write(&FlowList::of(report), json)),
-        "tools" => (CALLS, |report, json| write(&ToolUsageList::of(report), json)),
-        "errors" => (CALLS, |report, json| write(&ErrorCountList::of(report), json)),
-        "rejected-calls" => (CALLS, |report, json| write(&RejectedCallList::of(report), json)),
-        "clients" => (ReportParts { calls: true, ..EVENTS }, |report, json| write(&ClientUsageList::of(report), json)),
+        "overview" => (before, |report, json| write(&AnalyticsOverview::new(report), json)),
+        "timeline" => (EVENTS, |report, json| write(&AnalyticsTimeline::new(report, 0), json)),
+        "funnel" => (EVENTS, |report, json| write(&AnalyticsFunnel::new(report), json)),
+        "steps" => (EVENTS, |report, json| write(&StepDurationList::new(report), json)),
+        "flows" => (EVENTS, |report, json| write(&FlowList::new(report), json)),
+        "tools" => (CALLS, |report, json| write(&ToolUsageList::new(report), json)),
+        "errors" => (CALLS, |report, json| write(&ErrorCountList::new(report), json)),
+        "rejected-calls" => (CALLS, |report, json| write(&RejectedCallList::new(report), json)),
+        "clients" => (ReportParts { calls: true, ..EVENTS }, |report, json| write(&ClientUsageList::new(report), json)),
         _ => return Err(Error::not_found("export")),
     };
     analytics::run(cx, ops, query, parts, move |report| render(report, json)).await
@@ -209,7 +209,7 @@ const CALLS: ReportParts = ReportParts { events: false, calls: true, before: fal
     responses((status = 200, content((AnalyticsOverview = "application/json"), (String = "text/csv"))), Problems))]
 async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let parts = ReportParts { before: true, ..EVENTS };
-    ReportRequest { web, scope, params }.respond(parts, AnalyticsOverview::of).await
+    ReportRequest { web, scope, params }.respond(parts, AnalyticsOverview::new).await
 }
 
 /// Returns the attempts started and completed, and the active end users, for each day of the range.
@@ -218,7 +218,7 @@ async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<Rep
     responses((status = 200, content((AnalyticsTimeline = "application/json"), (String = "text/csv"))), Problems))]
 async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let offset = params.offset_ms()?;
-    ReportRequest { web, scope, params }.respond(EVENTS, move |report| AnalyticsTimeline::of(report, offset)).await
+    ReportRequest { web, scope, params }.respond(EVENTS, move |report| AnalyticsTimeline::new(report, offset)).await
 }
 
 /// Returns the funnel of a walkthrough: how far the attempts that started in the range got.
@@ -230,7 +230,7 @@ async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<Rep
     responses((status = 200, content((AnalyticsFunnel = "application/json"), (String = "text/csv"))), Problems))]
 async fn funnel(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     require_walkthrough(&params)?;
-    ReportRequest { web, scope, params }.respond(EVENTS, AnalyticsFunnel::of).await
+    ReportRequest { web, scope, params }.respond(EVENTS, AnalyticsFunnel::new).await
 }
 
 /// Returns how long each step took in the attempts of the funnel that completed it.
@@ -241,7 +241,7 @@ async fn funnel(State(web): State<Web>, scope: Scope, Query(params): Query<Repor
     responses((status = 200, content((StepDurationList = "application/json"), (String = "text/csv"))), Problems))]
 async fn steps(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     require_walkthrough(&params)?;
-    ReportRequest { web, scope, params }.respond(EVENTS, StepDurationList::of).await
+    ReportRequest { web, scope, params }.respond(EVENTS, StepDurationList::new).await
 }
 
 /// Returns calls, errors and durations for each tool, most used first.
@@ -249,7 +249,7 @@ async fn steps(State(web): State<Web>, scope: Scope, Query(params): Query<Report
     params(ReportQuery),
     responses((status = 200, content((ToolUsageList = "application/json"), (String = "text/csv"))), Problems))]
 async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
-    ReportRequest { web, scope, params }.respond(CALLS, ToolUsageList::of).await
+    ReportRequest { web, scope, params }.respond(CALLS, ToolUsageList::new).await
 }
 
 /// Returns the errors of tool calls, most frequent first.
@@ -257,7 +257,7 @@ async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<Report
     params(ReportQuery),
     responses((status = 200, content((ErrorCountList = "application/json"), (String = "text/csv"))), Problems))]
 async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
-    ReportRequest { web, scope, params }.respond(CALLS, ErrorCountList::of).await
+    ReportRequest { web, scope, params }.respond(CALLS, ErrorCountList::new).await
 }
 
 /// Returns the calls that were rejected before they reached a tool, by server and reason, most frequent first.
@@ -273,7 +273,7 @@ async fn rejected_calls(
     scope: Scope,
     Query(params): Query<ReportQuery>,
 ) -> ApiResult<Response> {
-    ReportRequest { web, scope, params }.respond(CALLS, RejectedCallList::of).await
+    ReportRequest { web, scope, params }.respond(CALLS, RejectedCallList::new).await
 }
 
 /// Returns the transitions between steps in the attempts of the funnel.
@@ -284,7 +284,7 @@ async fn rejected_calls(
     responses((status = 200, content((FlowList = "application/json"), (String = "text/csv"))), Problems))]
 async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     require_walkthrough(&params)?;
-    ReportRequest { web, scope, params }.respond(EVENTS, FlowList::of).await
+    ReportRequest { web, scope, params }.respond(EVENTS, FlowList::new).await
 }
 
 /// Returns attempts, active end users and tool calls for each client.
@@ -293,7 +293,7 @@ async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<Report
     responses((status = 200, content((ClientUsageList = "application/json"), (String = "text/csv"))), Problems))]
 async fn clients(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let parts = ReportParts { calls: true, ..EVENTS };
-    ReportRequest { web, scope, params }.respond(parts, ClientUsageList::of).await
+    ReportRequest { web, scope, params }.respond(parts, ClientUsageList::new).await
 }
 
 fn require_walkthrough(params: &ReportQuery) -> Result<()> {

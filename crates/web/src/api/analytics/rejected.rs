@@ -25,7 +25,7 @@ pub(super) struct RejectedCallList {
 }
 
 impl RejectedCallList {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn new(report: &Report) -> Self {
         let row = |it: &RejectedCalls| RejectedCallCount {
             server_id: it.server_id.to_string(),
             server_name: it.server_name.clone(),

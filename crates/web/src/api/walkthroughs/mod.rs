@@ -79,7 +79,7 @@ async fn head(cx: &Ctx, web: &Web, org: &OrganizationId, head: walkthrough::Walk
     Ok(WalkthroughDetails::from(&walkthroughs::describe(cx, web.ops(), org, head).await?))
 }
 
-async fn full(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
+async fn full_walkthrough(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
     let draft = walkthroughs::get_draft(cx, web.ops(), org, id).await?;
     let listed = walkthroughs::describe(cx, web.ops(), org, draft.walkthrough.clone()).await?;
     Ok(Walkthrough::new(&listed, &draft))
@@ -91,7 +91,7 @@ async fn conflict(scope: &Scope, web: &Web, id: &WalkthroughId, error: Error) ->
         return error.into();
     }
     let (cx, org) = (&scope.cx, &scope.organization_id);
-    match full(cx, web, org, id).await {
+    match full_walkthrough(cx, web, org, id).await {
         Ok(current) => {
             let revision = current.head.summary.revision;
             let current = serde_json::to_value(current.head).unwrap_or(Value::Null);
@@ -189,7 +189,7 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
     let (cx, org) = (&scope.cx, &scope.organization_id);
     let steps = if new.template { template::steps(new.kind.into()) } else { Vec::new() };
     let draft = walkthroughs::create_with_steps(cx, web.ops(), org, new.into(), steps).await?;
-    let body = full(cx, &web, org, &draft.id).await?;
+    let body = full_walkthrough(cx, &web, org, &draft.id).await?;
     Ok(created(&format!("/api/v1/walkthroughs/{}", draft.id), draft.revision, Json(body)))
 }
 
@@ -201,7 +201,7 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a response that the client has cached.")),
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
 async fn get(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
-    let body = full(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
+    let body = full_walkthrough(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
     let revision = body.head.summary.revision;
     if has_revision(&headers, revision) {
         return Ok(with_etag(revision, StatusCode::NOT_MODIFIED));
@@ -279,7 +279,7 @@ async fn duplicate(
 ) -> ApiResult<Response> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
     let copy = walkthroughs::duplicate(cx, web.ops(), org, &walkthrough_id(&id)?, options.title).await?;
-    let body = full(cx, &web, org, &copy.id).await?;
+    let body = full_walkthrough(cx, &web, org, &copy.id).await?;
     Ok(created(&format!("/api/v1/walkthroughs/{}", copy.id), copy.revision, Json(body)))
 }
 
@@ -293,7 +293,7 @@ async fn duplicate(
 async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let changed = publish::archive(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
-    in_state(&scope, &web, &id, changed).await
+    state_response(&scope, &web, &id, changed).await
 }
 
 /// Unarchives a walkthrough. It becomes a draft.
@@ -305,7 +305,7 @@ async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, s
 async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let changed = publish::unarchive(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
-    in_state(&scope, &web, &id, changed).await
+    state_response(&scope, &web, &id, changed).await
 }
 
 /// Unpublishes a walkthrough.
@@ -319,10 +319,10 @@ async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>,
 async fn unpublish(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let changed = publish::unpublish(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
-    in_state(&scope, &web, &id, changed).await
+    state_response(&scope, &web, &id, changed).await
 }
 
-async fn in_state(
+async fn state_response(
     scope: &Scope,
     web: &Web,
     id: &WalkthroughId,

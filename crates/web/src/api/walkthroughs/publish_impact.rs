@@ -65,17 +65,17 @@ impl PublishImpactSummary {
     async fn find_existing(web: &Web, (cx, organization): (&Ctx, &OrganizationId), text: &str) -> Result<Self> {
         let id = walkthrough_id(text)?;
         let head = walkthroughs::get_draft(cx, web.ops(), organization, &id).await?.walkthrough;
-        let found = versions::get_impact(cx, web.ops(), organization, &id).await?;
-        let error = found.findings.iter().find(|finding| finding.severity == Severity::Error);
+        let impact = versions::get_impact(cx, web.ops(), organization, &id).await?;
+        let error = impact.findings.iter().find(|finding| finding.severity == Severity::Error);
         let problem = match error {
             _ if head.state == WalkthroughState::Archived => {
                 Some("The walkthrough is archived. Unarchive it first.".to_owned())
             }
             error => error.map(|error| error.to_string().trim_start_matches("error: ").to_owned()),
         };
-        let mut sentences = vec![impact::summary(&found)];
-        sentences.extend(impact::sentences(&found));
-        Ok(Self { id: text.to_owned(), title: Some(head.title), revision: Some(found.revision), sentences, problem })
+        let mut sentences = vec![impact::summary(&impact)];
+        sentences.extend(impact::sentences(&impact));
+        Ok(Self { id: text.to_owned(), title: Some(head.title), revision: Some(impact.revision), sentences, problem })
     }
 }
 
@@ -164,16 +164,16 @@ struct PublishImpact {
     responses((status = 200, body = PublishImpact), Problems))]
 async fn get_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-    let mut sentences = vec![impact::summary(&found)];
-    sentences.extend(impact::sentences(&found));
-    let consequences = &found.consequences;
+    let impact = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let mut sentences = vec![impact::summary(&impact)];
+    sentences.extend(impact::sentences(&impact));
+    let consequences = &impact.consequences;
     let body = PublishImpact {
-        revision: found.revision,
-        from_version: found.from_version,
-        to_version: found.to_version,
+        revision: impact.revision,
+        from_version: impact.from_version,
+        to_version: impact.to_version,
         in_progress: consequences.users,
-        by_version: found
+        by_version: impact
             .by_version
             .iter()
             .map(|(version, people)| VersionUserCount { version: *version, people: *people })
@@ -186,7 +186,7 @@ async fn get_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>
             complete: consequences.complete,
         },
         sentences,
-        diff: found.comparison.into(),
+        diff: impact.comparison.into(),
     };
     Ok(with_etag(body.revision, Json(body)))
 }

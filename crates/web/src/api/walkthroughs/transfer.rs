@@ -168,12 +168,12 @@ async fn import_files(
         replace: options.replace,
         dry_run: options.dry_run,
     };
-    let report = import::import(&cx, web.ops(), &organization_id, file, options).await.map_err(for_api)?;
+    let report = import::import(&cx, web.ops(), &organization_id, file, options).await.map_err(with_api_parameters)?;
     Ok(Json(report.into()))
 }
 
 /// Replaces command-line flags in an error message with the parameters of the API.
-fn for_api(mut error: Error) -> Error {
+fn with_api_parameters(mut error: Error) -> Error {
     for (flag, parameter) in [("Pass --replace", "Set `replace`"), ("pass `--title`", "set `title`")] {
         error.message = error.message.replace(flag, parameter);
     }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use waypost_ops::walkthroughs::trash;
 
 use super::dto::{WalkthroughDetails, WalkthroughState, WalkthroughType};
-use super::{in_state, walkthrough_id};
+use super::{state_response, walkthrough_id};
 use crate::Web;
 use crate::api::extract::{Json, Path, Scope};
 use crate::api::page::Page;
@@ -83,7 +83,7 @@ async fn list(
 async fn restore(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let restored = trash::restore(&scope.cx, web.ops(), &scope.organization_id, &id).await;
-    in_state(&scope, &web, &id, restored).await
+    state_response(&scope, &web, &id, restored).await
 }
 
 /// Permanently deletes a walkthrough that is in the trash.

@@ -15,7 +15,7 @@ use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::{self, publish, versions};
 
 use super::dto::{Step, Walkthrough, WalkthroughType};
-use super::{conflict, full, target, walkthrough_id};
+use super::{conflict, full_walkthrough, target, walkthrough_id};
 use crate::Web;
 use crate::api::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
 use crate::api::page::Page;
@@ -384,7 +384,7 @@ async fn restore(
 }
 
 async fn full_response(scope: &Scope, web: &Web, id: &WalkthroughId) -> ApiResult<Response> {
-    let body = full(&scope.cx, web, &scope.organization_id, id).await?;
+    let body = full_walkthrough(&scope.cx, web, &scope.organization_id, id).await?;
     Ok(with_etag(body.head.summary.revision, Json(body)))
 }
 

@@ -79,7 +79,7 @@ impl FromRequestParts<Web> for ServerContext {
         };
         match found {
             Ok(server) => {
-                let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+                let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;
                 let address = web.public_url.path_urls(&info.authority, &server.slug);
                 let page_url = server.public_page.then(|| address.page());
                 Ok(Self { cx, organization_id, org, layout, server, mcp_url: address.resource(None), page_url })
