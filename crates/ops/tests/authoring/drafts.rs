@@ -13,47 +13,52 @@ use waypost_core::transfer::markdown;
 use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 
-use crate::{World, content, open};
+use crate::{Fixture, content, set_up};
 
-async fn steps_are_added_changed_moved_and_deleted(world: World) {
-    let (id, steps) = world.with_steps("T", &["A", "B", "C"]).await;
-    assert_eq!(world.titles(&id).await, ["A", "B", "C"]);
-    assert_eq!(world.get_draft(&id).await.walkthrough.revision, 4);
+async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A", "B", "C"]).await;
+    assert_eq!(fixture.list_titles(&id).await, ["A", "B", "C"]);
+    assert_eq!(fixture.get_draft(&id).await.walkthrough.revision, 4);
 
     let place = StepPosition::After(steps[0].clone());
     let new = NewStep { key: Some("x".to_owned()), content: content("X"), place };
-    let added = add_step(&world.cx, &world.ops, world.at(&id, 4), new.clone()).await.unwrap();
+    let added = add_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 4), new.clone()).await.unwrap();
     assert_eq!((added.revision, added.step.ordinal, added.step.next_step_id.as_ref()), (5, 3, Some(&steps[1])));
-    assert_eq!(world.titles(&id).await, ["A", "X", "B", "C"]);
-    let taken = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
+    assert_eq!(fixture.list_titles(&id).await, ["A", "X", "B", "C"]);
+    let taken = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("key")));
 
-    let moved = move_step(&world.cx, &world.ops, world.at(&id, 5), &steps[2], &StepPosition::First).await.unwrap();
+    let moved =
+        move_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 5), &steps[2], &StepPosition::First).await.unwrap();
     assert_eq!((moved.revision, moved.step.next_step_id.as_ref()), (6, Some(&steps[0])));
-    assert_eq!(world.titles(&id).await, ["C", "A", "X", "B"]);
-    let stays = move_step(&world.cx, &world.ops, world.at(&id, 6), &steps[2], &StepPosition::First).await.unwrap();
-    assert_eq!(stays.revision, 6, "a step that stays where it is changes nothing");
+    assert_eq!(fixture.list_titles(&id).await, ["C", "A", "X", "B"]);
+    let stays =
+        move_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 6), &steps[2], &StepPosition::First).await.unwrap();
+    assert_eq!(stays.revision, 6, "moving a step to its current position changes nothing");
 
     let dirty = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
     let change = StepUpdate { key: Some(None), content: Some(dirty) };
-    let changed = update_step(&world.cx, &world.ops, world.at(&id, 6), &added.step.id, change.clone()).await.unwrap();
+    let changed = update_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 6), &added.step.id, change.clone())
+        .await
+        .unwrap();
     assert_eq!((changed.revision, changed.step.key.as_ref()), (7, None));
     let kept = (changed.step.content.title.as_str(), changed.step.content.content.as_str());
-    assert_eq!(kept, ("Y\u{202e}", "Hi <script>x</script>there\n"), "as it was typed");
-    let again = update_step(&world.cx, &world.ops, world.at(&id, 7), &added.step.id, change).await.unwrap();
+    assert_eq!(kept, ("Y\u{202e}", "Hi <script>x</script>there\n"), "stored as typed");
+    let again =
+        update_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &added.step.id, change).await.unwrap();
     assert_eq!(again.revision, 7, "the same content changes nothing");
 
-    assert_eq!(delete_step(&world.cx, &world.ops, world.at(&id, 7), &steps[2]).await.unwrap().revision, 8);
-    assert_eq!(world.titles(&id).await, ["A", "Y\u{202e}", "B"]);
-    let gone = delete_step(&world.cx, &world.ops, world.target(&id), &steps[2]).await.unwrap_err();
+    assert_eq!(delete_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &steps[2]).await.unwrap().revision, 8);
+    assert_eq!(fixture.list_titles(&id).await, ["A", "Y\u{202e}", "B"]);
+    let gone = delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[2]).await.unwrap_err();
     assert_eq!((gone.code, &gone.details["step_id"]), (Code::StepNotFound, &json!(steps[2])));
-    assert_eq!(world.add(&id, "D").await.step.ordinal, 4, "an ordinal is given once");
-    assert_eq!(world.audited().await.iter().filter(|act| act.starts_with("step.")).count(), 8);
+    assert_eq!(fixture.add_step(&id, "D").await.step.ordinal, 4, "an ordinal is used once");
+    assert_eq!(fixture.list_audit_actions().await.iter().filter(|act| act.starts_with("step.")).count(), 8);
 }
 
-async fn old_revisions_are_refused(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
-    let (cx, ops, old) = (&world.cx, &world.ops, world.at(&id, 1));
+async fn outdated_revisions_are_rejected(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
+    let (cx, ops, old) = (&fixture.cx, &fixture.ops, fixture.target_at(&id, 1));
     let new = NewStep { key: None, content: content("B"), place: StepPosition::Last };
     let change = StepUpdate { content: Some(content("C")), key: None };
     let errors = [
@@ -63,16 +68,16 @@ async fn old_revisions_are_refused(world: World) {
         delete_step(cx, ops, old, &steps[0]).await.unwrap_err(),
     ];
     assert!(errors.iter().all(|error| error.code == Code::PreconditionFailed && error.details["revision"] == json!(2)));
-    assert_eq!(world.titles(&id).await, ["A"]);
+    assert_eq!(fixture.list_titles(&id).await, ["A"]);
 }
 
-/// Of edits that all saw the same revision, one wins and the others are told.
-async fn one_of_many_edits_of_a_revision_wins(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
+/// Of several edits of the same revision, one succeeds and the others are rejected.
+async fn one_of_several_concurrent_edits_succeeds(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
     let mut tasks = Vec::new();
     for n in 0..6 {
         let (cx, ops, org, id, step) =
-            (world.cx.clone(), world.ops.clone(), world.org.clone(), id.clone(), steps[0].clone());
+            (fixture.cx.clone(), fixture.ops.clone(), fixture.org.clone(), id.clone(), steps[0].clone());
         tasks.push(tokio::spawn(async move {
             let target =
                 waypost_ops::walkthroughs::EditTarget { organization_id: &org, walkthrough_id: &id, revision: Some(2) };
@@ -88,12 +93,12 @@ async fn one_of_many_edits_of_a_revision_wins(world: World) {
         }
     }
     assert_eq!(won.len(), 1);
-    assert_eq!(world.titles(&id).await, won);
-    assert_eq!(world.get_draft(&id).await.walkthrough.revision, 3);
+    assert_eq!(fixture.list_titles(&id).await, won);
+    assert_eq!(fixture.get_draft(&id).await.walkthrough.revision, 3);
 }
 
-async fn limits_are_named(world: World) {
-    let id = world.create("T").await.id;
+async fn exceeded_limits_are_reported(fixture: Fixture) {
+    let id = fixture.create("T").await.id;
     let long = |n: usize| Some("x".repeat(n));
     let cases = [
         ("title", content("\u{200b}")),
@@ -106,21 +111,22 @@ async fn limits_are_named(world: World) {
     ];
     for (field, content) in cases {
         let new = NewStep { key: None, content, place: StepPosition::Last };
-        let error = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
+        let error = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
     }
     let new = NewStep { key: Some(" x".to_owned()), content: content("A"), place: StepPosition::Last };
-    let error = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
+    let error = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap_err();
     assert_eq!(error.details["field"], json!("key"));
 
     let text = (0..500).fold("# Full\n".to_owned(), |text, n| format!("{text}\n## Step {n}\n\nDo it.\n"));
     let file = markdown::parse("full.md", &text).unwrap();
-    let full = import(&world.cx, &world.ops, &world.org, file, ImportOptions::default()).await.unwrap().id.unwrap();
+    let full =
+        import(&fixture.cx, &fixture.ops, &fixture.org, file, ImportOptions::default()).await.unwrap().id.unwrap();
     let new = NewStep { key: None, content: content("One more"), place: StepPosition::Last };
-    let error = add_step(&world.cx, &world.ops, world.target(&full), new).await.unwrap_err();
+    let error = add_step(&fixture.cx, &fixture.ops, fixture.target(&full), new).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains("500"), "{}", error.message);
-    assert_eq!(world.get_draft(&full).await.steps.len(), 500);
+    assert_eq!(fixture.get_draft(&full).await.steps.len(), 500);
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +137,7 @@ enum Edit {
     Delete(usize),
 }
 
-fn edits() -> impl Strategy<Value = Vec<Edit>> {
+fn any_edits() -> impl Strategy<Value = Vec<Edit>> {
     let edit = prop_oneof![
         4 => (0_usize..20).prop_map(Edit::Add),
         3 => (0_usize..20, 0_usize..20).prop_map(|(step, place)| Edit::Move(step, place)),
@@ -141,24 +147,24 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(edit, 1..25)
 }
 
-/// Random edits do to the stored chain what they do to a plain list, and no ordinal is given twice.
-async fn behaves_like_a_list(world: World) {
+/// Random edits change the stored chain in the same way as a list, and no ordinal is used twice.
+async fn random_edits_match_a_list(fixture: Fixture) {
     let mut runner = TestRunner::new(Config { cases: 5, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
-    let result = runner.run(&edits(), |edits| {
-        tokio::task::block_in_place(|| handle.block_on(compare_with_list(&world, &edits)));
+    let result = runner.run(&any_edits(), |any_edits| {
+        tokio::task::block_in_place(|| handle.block_on(assert_matches_list(&fixture, &any_edits)));
         Ok(())
     });
     result.unwrap();
 }
 
-async fn compare_with_list(world: &World, edits: &[Edit]) {
-    let id = world.create(&format!("T {}", waypost_core::id::StepId::new(&*world.cx.random))).await.id;
+async fn assert_matches_list(fixture: &Fixture, any_edits: &[Edit]) {
+    let id = fixture.create(&format!("T {}", waypost_core::id::StepId::new(&*fixture.cx.random))).await.id;
     let mut list: Vec<(StepId, String)> = Vec::new();
     let mut ordinals = HashSet::new();
     let mut revision = 1;
-    for (n, edit) in edits.iter().enumerate() {
-        let target = world.at(&id, revision);
+    for (n, edit) in any_edits.iter().enumerate() {
+        let target = fixture.target_at(&id, revision);
         let place = |at: usize| match at {
             0..3 => StepPosition::First,
             3..6 => StepPosition::Last,
@@ -169,9 +175,9 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
             Edit::Add(at) => {
                 let (title, place) = (format!("Step {n}"), place(at));
                 let new = NewStep { key: None, content: content(&title), place: place.clone() };
-                let added = add_step(&world.cx, &world.ops, target, new).await.unwrap();
-                assert!(ordinals.insert(added.step.ordinal), "an ordinal is given once");
-                put(&mut list, (added.step.id, title), &place);
+                let added = add_step(&fixture.cx, &fixture.ops, target, new).await.unwrap();
+                assert!(ordinals.insert(added.step.ordinal), "an ordinal is used once");
+                insert_step(&mut list, (added.step.id, title), &place);
                 revision = added.revision;
             }
             _ if list.is_empty() => continue,
@@ -180,31 +186,31 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
                 if place == StepPosition::After(list[step].0.clone()) {
                     continue;
                 }
-                let moved = move_step(&world.cx, &world.ops, target, &list[step].0, &place).await.unwrap();
+                let moved = move_step(&fixture.cx, &fixture.ops, target, &list[step].0, &place).await.unwrap();
                 let step = list.remove(step);
-                put(&mut list, step, &place);
+                insert_step(&mut list, step, &place);
                 revision = moved.revision;
             }
             Edit::Change(step) => {
                 let (step, title) = (step % list.len(), format!("Changed {n}"));
                 let change = StepUpdate { content: Some(content(&title)), key: None };
-                let changed = update_step(&world.cx, &world.ops, target, &list[step].0, change).await.unwrap();
+                let changed = update_step(&fixture.cx, &fixture.ops, target, &list[step].0, change).await.unwrap();
                 list[step].1 = title;
                 revision = changed.revision;
             }
             Edit::Delete(step) => {
                 let step = list.remove(step % list.len());
-                revision = delete_step(&world.cx, &world.ops, target, &step.0).await.unwrap().revision;
+                revision = delete_step(&fixture.cx, &fixture.ops, target, &step.0).await.unwrap().revision;
             }
         }
-        let draft = world.get_draft(&id).await;
+        let draft = fixture.get_draft(&id).await;
         let stored: Vec<_> = draft.steps.into_iter().map(|step| (step.id, step.content.title)).collect();
         assert_eq!(stored, list);
         assert_eq!(draft.walkthrough.revision, revision);
     }
 }
 
-fn put(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &StepPosition) {
+fn insert_step(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &StepPosition) {
     let at = match place {
         StepPosition::First => 0,
         StepPosition::Last => list.len(),
@@ -213,10 +219,10 @@ fn put(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &StepPos
     list.insert(at, step);
 }
 
-waypost_testkit::both!(open =>
-    steps_are_added_changed_moved_and_deleted,
-    old_revisions_are_refused,
-    one_of_many_edits_of_a_revision_wins,
-    limits_are_named,
-    behaves_like_a_list,
+waypost_testkit::both!(set_up =>
+    steps_can_be_added_updated_moved_and_deleted,
+    outdated_revisions_are_rejected,
+    one_of_several_concurrent_edits_succeeds,
+    exceeded_limits_are_reported,
+    random_edits_match_a_list,
 );

@@ -1,13 +1,13 @@
-//! What authors do, on both databases.
+//! Tests of the authors' operations, on both databases.
 
+mod authors_and_users;
 mod drafts;
-mod heads;
-mod life;
 mod previews;
 mod publishing;
 mod revisions;
 mod transfer;
 mod trash;
+mod walkthroughs;
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ use waypost_ops::walkthroughs::{Draft, EditTarget, NewWalkthrough, create, get_d
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, migrate};
 
-/// Two organisations and somebody who may do everything.
-pub(crate) struct World {
+/// Two organisations and a caller with all permissions.
+pub(crate) struct Fixture {
     pub(crate) ops: Ops,
     pub(crate) cx: Ctx,
     pub(crate) clock: Arc<ManualClock>,
@@ -34,8 +34,8 @@ pub(crate) struct World {
     pub(crate) other: OrganizationId,
 }
 
-/// A world on the database at `url`.
-pub(crate) async fn open(url: &str) -> World {
+/// Sets up the fixture in the database at `url`.
+pub(crate) async fn set_up(url: &str) -> Fixture {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let ops = Ops::new(db);
@@ -43,15 +43,15 @@ pub(crate) async fn open(url: &str) -> World {
     let cx = Ctx { clock: clock.clone(), random: Arc::new(SystemRandom), ..Ctx::operator() };
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let other = organizations::create(&cx, &ops, "other", None).await.unwrap().id;
-    World { ops, cx, clock, org, other }
+    Fixture { ops, cx, clock, org, other }
 }
 
-impl World {
+impl Fixture {
     pub(crate) fn target<'a>(&'a self, id: &'a WalkthroughId) -> EditTarget<'a> {
         EditTarget { organization_id: &self.org, walkthrough_id: id, revision: None }
     }
 
-    pub(crate) fn at<'a>(&'a self, id: &'a WalkthroughId, revision: u32) -> EditTarget<'a> {
+    pub(crate) fn target_at<'a>(&'a self, id: &'a WalkthroughId, revision: u32) -> EditTarget<'a> {
         EditTarget { revision: Some(revision), ..self.target(id) }
     }
 
@@ -60,17 +60,17 @@ impl World {
         create(&self.cx, &self.ops, &self.org, new).await.unwrap()
     }
 
-    pub(crate) async fn add(&self, id: &WalkthroughId, title: &str) -> StepEdit {
+    pub(crate) async fn add_step(&self, id: &WalkthroughId, title: &str) -> StepEdit {
         let new = NewStep { key: None, content: content(title), place: StepPosition::Last };
         add_step(&self.cx, &self.ops, self.target(id), new).await.unwrap()
     }
 
-    /// A walkthrough with these steps.
-    pub(crate) async fn with_steps(&self, title: &str, steps: &[&str]) -> (WalkthroughId, Vec<StepId>) {
+    /// Creates a walkthrough with steps.
+    pub(crate) async fn create_with_steps(&self, title: &str, steps: &[&str]) -> (WalkthroughId, Vec<StepId>) {
         let id = self.create(title).await.id;
         let mut ids = Vec::new();
         for step in steps {
-            ids.push(self.add(&id, step).await.step.id);
+            ids.push(self.add_step(&id, step).await.step.id);
         }
         (id, ids)
     }
@@ -79,7 +79,7 @@ impl World {
         get_draft(&self.cx, &self.ops, &self.org, id).await.unwrap()
     }
 
-    pub(crate) async fn titles(&self, id: &WalkthroughId) -> Vec<String> {
+    pub(crate) async fn list_titles(&self, id: &WalkthroughId) -> Vec<String> {
         self.get_draft(id).await.steps.into_iter().map(|step| step.content.title).collect()
     }
 
@@ -87,7 +87,7 @@ impl World {
         publish(&self.cx, &self.ops, self.target(id), false).await.unwrap().number
     }
 
-    pub(crate) async fn server(&self, slug: &str) -> ServerId {
+    pub(crate) async fn create_server(&self, slug: &str) -> ServerId {
         let settings = servers::ServerSettings::default();
         servers::create(&self.cx, &self.ops, &self.org, slug, &settings).await.unwrap().id
     }
@@ -96,8 +96,9 @@ impl World {
         self.ops.db().read().await.unwrap().config_version().await.unwrap()
     }
 
-    /// What the audit log of the organisation says was done, by name: the order within a millisecond is not kept.
-    pub(crate) async fn audited(&self) -> Vec<String> {
+    /// Returns the actions in the organisation's audit log, sorted by name because the order within a millisecond is
+    /// not defined.
+    pub(crate) async fn list_audit_actions(&self) -> Vec<String> {
         let mut conn = self.ops.db().read().await.unwrap();
         let events = waypost_store::audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
         let mut acts: Vec<_> = events.into_iter().map(|event| event.act).collect();
@@ -105,8 +106,8 @@ impl World {
         acts
     }
 
-    /// The same world seen by a member of the organisation.
-    pub(crate) fn member(&self, organization: &OrganizationId) -> Ctx {
+    /// Returns the context of a member of the organisation.
+    pub(crate) fn member_context(&self, organization: &OrganizationId) -> Ctx {
         let organization_id = organization.clone();
         self.cx.with_caller(Caller::Member { organization_id, role: Role::Member, actor: "usr_test".to_owned() })
     }

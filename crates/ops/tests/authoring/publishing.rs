@@ -1,4 +1,4 @@
-//! Versions: frozen, numbered, taken back.
+//! Tests of versions: publishing, numbers, withdrawal.
 
 use serde_json::json;
 use waypost_core::Code;
@@ -12,57 +12,61 @@ use waypost_ops::walkthroughs::publish::{archive, lint, list_versions, publish, 
 use waypost_ops::walkthroughs::{WalkthroughPatch, update};
 use waypost_store::version;
 
-use crate::{World, content, open};
+use crate::{Fixture, content, set_up};
 
-async fn current(world: &World, id: &WalkthroughId) -> Option<Version> {
-    let current = world.get_draft(id).await.walkthrough.current_version_id?;
-    let mut conn = world.ops.db().read().await.unwrap();
-    version::find_with_steps(&mut conn, &world.org, &current).await.unwrap()
+async fn load_current_version(fixture: &Fixture, id: &WalkthroughId) -> Option<Version> {
+    let version_id = fixture.get_draft(id).await.walkthrough.current_version_id?;
+    let mut conn = fixture.ops.db().read().await.unwrap();
+    version::find_with_steps(&mut conn, &fixture.org, &version_id).await.unwrap()
 }
 
-/// What a version is, as text that can be compared.
-pub(crate) fn text(version: &Version) -> String {
+/// Formats a version as text for comparison.
+pub(crate) fn format_version(version: &Version) -> String {
     format!("{} {} {:?}", version.number, version.title, version.steps())
 }
 
-async fn a_version_never_changes(world: World) {
-    let (id, steps) = world.with_steps("T", &["A", "B", "C"]).await;
-    let before = world.config_version().await;
-    let first = publish(&world.cx, &world.ops, world.at(&id, 4), false).await.unwrap();
+async fn a_version_never_changes(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A", "B", "C"]).await;
+    let before = fixture.config_version().await;
+    let first = publish(&fixture.cx, &fixture.ops, fixture.target_at(&id, 4), false).await.unwrap();
     assert_eq!((first.number, first.created), (1, true));
-    assert!(world.config_version().await > before);
-    let head = world.get_draft(&id).await.walkthrough;
-    assert_eq!((head.state, head.revision), (WalkthroughState::Published, 4), "publishing is no edit");
-    let frozen = text(&current(&world, &id).await.unwrap());
+    assert!(fixture.config_version().await > before);
+    let head = fixture.get_draft(&id).await.walkthrough;
+    assert_eq!((head.state, head.revision), (WalkthroughState::Published, 4), "publishing is not an edit");
+    let frozen = format_version(&load_current_version(&fixture, &id).await.unwrap());
     assert!(frozen.starts_with("1 T ") && frozen.contains("Do A."), "{frozen}");
 
-    // Unchanged, it makes no new version and writes nothing.
-    let (before, audited) = (world.config_version().await, world.audited().await.len());
-    let again = publish(&world.cx, &world.ops, world.target(&id), false).await.unwrap();
+    // Publishing an unchanged draft creates no version and writes nothing.
+    let (before, audited) = (fixture.config_version().await, fixture.list_audit_actions().await.len());
+    let again = publish(&fixture.cx, &fixture.ops, fixture.target(&id), false).await.unwrap();
     assert_eq!((again.number, again.created, again.version_id), (1, false, first.version_id.clone()));
-    assert_eq!((world.config_version().await, world.audited().await.len()), (before, audited));
+    assert_eq!((fixture.config_version().await, fixture.list_audit_actions().await.len()), (before, audited));
 
-    move_step(&world.cx, &world.ops, world.target(&id), &steps[2], &StepPosition::First).await.unwrap();
+    move_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[2], &StepPosition::First).await.unwrap();
     let change = StepUpdate { content: Some(content("Changed")), key: None };
-    update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
-    delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
+    update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
+    delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[1]).await.unwrap();
     let title = WalkthroughPatch { title: Some("New title".to_owned()), ..WalkthroughPatch::default() };
-    update(&world.cx, &world.ops, world.target(&id), title).await.unwrap();
-    assert_eq!(text(&current(&world, &id).await.unwrap()), frozen, "edits do not reach a version");
+    update(&fixture.cx, &fixture.ops, fixture.target(&id), title).await.unwrap();
+    assert_eq!(
+        format_version(&load_current_version(&fixture, &id).await.unwrap()),
+        frozen,
+        "edits do not reach a version"
+    );
 
-    assert_eq!(world.publish(&id).await, 2);
-    let second = current(&world, &id).await.unwrap();
+    assert_eq!(fixture.publish(&id).await, 2);
+    let second = load_current_version(&fixture, &id).await.unwrap();
     let titles: Vec<_> = second.steps().iter().map(|step| step.content.title.as_str()).collect();
     assert_eq!((second.title.as_str(), titles), ("New title", vec!["C", "Changed"]));
     assert_eq!((second.steps()[0].ordinal, &second.steps()[0].id), (2, &steps[2]));
-    let mut conn = world.ops.db().read().await.unwrap();
-    let loaded = version::find_with_steps(&mut conn, &world.org, &first.version_id).await.unwrap().unwrap();
-    assert_eq!(text(&loaded), frozen, "nor does a new version");
+    let mut conn = fixture.ops.db().read().await.unwrap();
+    let loaded = version::find_with_steps(&mut conn, &fixture.org, &first.version_id).await.unwrap().unwrap();
+    assert_eq!(format_version(&loaded), frozen, "a new version does not change it");
 }
 
-async fn every_part_of_a_draft_makes_a_new_version(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
-    assert_eq!(world.publish(&id).await, 1);
+async fn each_change_to_a_draft_creates_a_new_version(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
+    assert_eq!(fixture.publish(&id).await, 1);
     let mut expected = 1;
     let head = WalkthroughPatch::default;
     for change in [
@@ -73,9 +77,9 @@ async fn every_part_of_a_draft_makes_a_new_version(world: World) {
         WalkthroughPatch { tags: Some(vec!["t".to_owned()]), ..head() },
         WalkthroughPatch { metadata: Some(json!({ "m": 1 }).as_object().unwrap().clone()), ..head() },
     ] {
-        update(&world.cx, &world.ops, world.target(&id), change).await.unwrap();
+        update(&fixture.cx, &fixture.ops, fixture.target(&id), change).await.unwrap();
         expected += 1;
-        assert_eq!(world.publish(&id).await, expected);
+        assert_eq!(fixture.publish(&id).await, expected);
     }
     let mut now = content("A");
     for n in 0..6 {
@@ -89,30 +93,30 @@ async fn every_part_of_a_draft_makes_a_new_version(world: World) {
             _ => now.operations_for_agent = text,
         }
         let change = StepUpdate { content: Some(now.clone()), key: None };
-        update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
+        update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
         expected += 1;
-        assert_eq!(world.publish(&id).await, expected, "{n}");
+        assert_eq!(fixture.publish(&id).await, expected, "{n}");
     }
-    // A key and a slug are not part of a version.
+    // Keys and slugs are not part of a version.
     let change = StepUpdate { content: None, key: Some(Some("k".to_owned())) };
-    update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
+    update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
     let slug = WalkthroughPatch { slug: Some("other".to_owned()), ..WalkthroughPatch::default() };
-    update(&world.cx, &world.ops, world.target(&id), slug).await.unwrap();
-    assert_eq!(world.publish(&id).await, expected);
-    let numbers: Vec<_> = list_versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    update(&fixture.cx, &fixture.ops, fixture.target(&id), slug).await.unwrap();
+    assert_eq!(fixture.publish(&id).await, expected);
+    let numbers: Vec<_> = list_versions(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     assert_eq!(
         numbers.iter().map(|version| version.number).collect::<Vec<_>>(),
         (1..=expected).rev().collect::<Vec<_>>()
     );
 }
 
-async fn publishing_asks_for_what_the_type_needs(world: World) {
-    let id = world.create("T").await.id;
-    let refused = || async { publish(&world.cx, &world.ops, world.target(&id), false).await.unwrap_err() };
+async fn publishing_requires_the_fields_of_the_type(fixture: Fixture) {
+    let id = fixture.create("T").await.id;
+    let refused = || async { publish(&fixture.cx, &fixture.ops, fixture.target(&id), false).await.unwrap_err() };
     assert_eq!(refused().await.code, Code::WalkthroughEmpty);
     let bare = StepContent { title: "Bare".to_owned(), ..StepContent::default() };
     let new = NewStep { key: None, content: bare, place: StepPosition::Last };
-    let step = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap().step.id;
+    let step = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap().step.id;
     let error = refused().await;
     assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("content")));
     assert!(error.message.contains("step 1 \"Bare\"") && error.message.contains("`content`"), "{}", error.message);
@@ -125,81 +129,84 @@ async fn publishing_asks_for_what_the_type_needs(world: World) {
         (WalkthroughType::Course, None),
     ] {
         let change = StepUpdate { content: Some(now.clone()), key: None };
-        update_step(&world.cx, &world.ops, world.target(&id), &step, change).await.unwrap();
+        update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
         let change = WalkthroughPatch { kind: Some(kind), ..WalkthroughPatch::default() };
-        update(&world.cx, &world.ops, world.target(&id), change).await.unwrap();
+        update(&fixture.cx, &fixture.ops, fixture.target(&id), change).await.unwrap();
         match missing {
             Some(field) => assert_eq!(refused().await.details["field"], json!(field), "{kind}"),
-            None => assert_eq!(world.publish(&id).await, 1),
+            None => assert_eq!(fixture.publish(&id).await, 1),
         }
     }
     now.content = "Run `rm \u{202e}x`".to_owned();
     let change = StepUpdate { content: Some(now), key: None };
-    update_step(&world.cx, &world.ops, world.target(&id), &step, change).await.unwrap();
+    update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
     let error = refused().await;
     assert_eq!((error.code, &error.details["step_id"]), (Code::ConfirmationRequired, &json!(step)));
-    let findings = lint(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let findings = lint(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     assert!(findings.iter().any(|finding| finding.message.contains("U+202E")), "{findings:?}");
-    let published = publish(&world.cx, &world.ops, world.target(&id), true).await.unwrap();
+    let published = publish(&fixture.cx, &fixture.ops, fixture.target(&id), true).await.unwrap();
     assert_eq!(published.number, 2);
 }
 
-async fn withdrawing_goes_back_to_the_newest_that_is_left(world: World) {
-    let (id, _) = world.with_steps("T", &["A"]).await;
+async fn withdrawing_restores_the_newest_remaining_version(fixture: Fixture) {
+    let (id, _) = fixture.create_with_steps("T", &["A"]).await;
     for (step, number) in [("B", 1), ("C", 2), ("D", 3)] {
-        world.add(&id, step).await;
-        assert_eq!(world.publish(&id).await, number);
+        fixture.add_step(&id, step).await;
+        assert_eq!(fixture.publish(&id).await, number);
     }
     let back = |number: u32| {
-        let world = &world;
+        let fixture = &fixture;
         let id = &id;
-        async move { withdraw(&world.cx, &world.ops, world.target(id), number, " It was\u{200b} wrong. ").await }
+        async move { withdraw(&fixture.cx, &fixture.ops, fixture.target(id), number, " It was\u{200b} wrong. ").await }
     };
     for reason in ["", " \u{200b} ", &"x".repeat(501)] {
-        let error = withdraw(&world.cx, &world.ops, world.target(&id), 1, reason).await.unwrap_err();
+        let error = withdraw(&fixture.cx, &fixture.ops, fixture.target(&id), 1, reason).await.unwrap_err();
         assert_eq!(error.details["field"], json!("reason"));
     }
     assert_eq!(back(9).await.unwrap_err().code, Code::NotFound);
-    let before = world.config_version().await;
+    let before = fixture.config_version().await;
     back(2).await.unwrap();
-    assert!(world.config_version().await > before);
-    assert_eq!(current(&world, &id).await.unwrap().number, 3);
+    assert!(fixture.config_version().await > before);
+    assert_eq!(load_current_version(&fixture, &id).await.unwrap().number, 3);
     assert_eq!(back(2).await.unwrap_err().code, Code::Conflict);
     let head = back(3).await.unwrap();
-    assert_eq!((current(&world, &id).await.unwrap().number, head.state), (1, WalkthroughState::Published));
-    let listed = list_versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    assert_eq!(
+        (load_current_version(&fixture, &id).await.unwrap().number, head.state),
+        (1, WalkthroughState::Published)
+    );
+    let listed = list_versions(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     let reasons: Vec<_> = listed.iter().map(|v| v.withdrawal.as_ref().map(|w| w.reason.as_str())).collect();
     assert_eq!(reasons, [Some("It was wrong."), Some("It was wrong."), None]);
     let head = back(1).await.unwrap();
     assert_eq!((head.state, head.current_version_id), (WalkthroughState::Draft, None));
-    // A withdrawn version is never served again, nor its number given again.
-    assert_eq!(world.publish(&id).await, 4);
-    assert_eq!(world.get_draft(&id).await.walkthrough.state, WalkthroughState::Published);
+    // A withdrawn version is never served again, and its number is not used again.
+    assert_eq!(fixture.publish(&id).await, 4);
+    assert_eq!(fixture.get_draft(&id).await.walkthrough.state, WalkthroughState::Published);
 }
 
-async fn states_follow_one_another(world: World) {
+async fn state_transitions_are_enforced(fixture: Fixture) {
     use WalkthroughState::{Archived, Draft, Published};
-    let (id, _) = world.with_steps("T", &["A"]).await;
-    let (cx, ops, at) = (&world.cx, &world.ops, world.target(&id));
+    let (id, _) = fixture.create_with_steps("T", &["A"]).await;
+    let (cx, ops, at) = (&fixture.cx, &fixture.ops, fixture.target(&id));
     assert_eq!(unpublish(cx, ops, at).await.unwrap().state, Draft);
-    world.publish(&id).await;
+    fixture.publish(&id).await;
     assert_eq!(unpublish(cx, ops, at).await.unwrap().state, Draft);
-    assert_eq!(world.publish(&id).await, 1, "unpublished and published again, it is the same version");
-    let before = world.config_version().await;
+    assert_eq!(fixture.publish(&id).await, 1, "publishing again after unpublishing restores the version");
+    let before = fixture.config_version().await;
     assert_eq!(archive(cx, ops, at).await.unwrap().state, Archived);
-    assert!(world.config_version().await > before);
+    assert!(fixture.config_version().await > before);
     assert_eq!(archive(cx, ops, at).await.unwrap().state, Archived);
     assert_eq!(unpublish(cx, ops, at).await.unwrap_err().code, Code::Conflict);
     assert_eq!(publish(cx, ops, at, false).await.unwrap_err().code, Code::Conflict);
     assert_eq!(unarchive(cx, ops, at).await.unwrap().state, Draft);
-    assert_eq!(world.publish(&id).await, 1);
+    assert_eq!(fixture.publish(&id).await, 1);
     assert_eq!(unarchive(cx, ops, at).await.unwrap().state, Published);
 }
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(set_up =>
     a_version_never_changes,
-    every_part_of_a_draft_makes_a_new_version,
-    publishing_asks_for_what_the_type_needs,
-    withdrawing_goes_back_to_the_newest_that_is_left,
-    states_follow_one_another,
+    each_change_to_a_draft_creates_a_new_version,
+    publishing_requires_the_fields_of_the_type,
+    withdrawing_restores_the_newest_remaining_version,
+    state_transitions_are_enforced,
 );

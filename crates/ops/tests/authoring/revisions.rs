@@ -1,5 +1,5 @@
-//! The history of a draft: whatever several people do, it has exactly the collapsed revisions, and nothing is lost by
-//! restoring one.
+//! Tests of a draft's history: it contains exactly the collapsed revisions, whatever several people do, and restoring
+//! a revision loses nothing.
 
 use std::collections::HashMap;
 
@@ -22,17 +22,17 @@ use waypost_ops::walkthroughs::revisions::{self, delete_expired};
 use waypost_ops::walkthroughs::versions::restore;
 use waypost_store::on;
 
-use crate::{World, content, open};
+use crate::{Fixture, content, set_up};
 
 const MINUTE: i64 = 60_000;
 
-fn person(world: &World, n: usize) -> Ctx {
-    let organization_id = world.org.clone();
-    world.cx.with_caller(Caller::Member { organization_id, role: Role::Member, actor: format!("usr_{n}") })
+fn member_context_of(fixture: &Fixture, n: usize) -> Ctx {
+    let organization_id = fixture.org.clone();
+    fixture.cx.with_caller(Caller::Member { organization_id, role: Role::Member, actor: format!("usr_{n}") })
 }
 
 #[derive(Debug, Clone)]
-enum Act {
+enum Operation {
     Edit(usize, u8),
     Restore(usize, usize),
     Delete(usize),
@@ -41,23 +41,23 @@ enum Act {
     Import(u8),
 }
 
-fn acts() -> impl Strategy<Value = Vec<(usize, i64, Act)>> {
-    let act = prop_oneof![
-        10 => (0_usize..3, 0_u8..5).prop_map(|(step, text)| Act::Edit(step, text)),
-        3 => (0_usize..3, 0_usize..9).prop_map(|(step, number)| Act::Restore(step, number)),
-        1 => (0_usize..3).prop_map(Act::Delete),
-        2 => (0_usize..3).prop_map(Act::BringBack),
-        1 => (0_usize..3).prop_map(Act::Move),
-        1 => (0_u8..5).prop_map(Act::Import),
+fn any_operations() -> impl Strategy<Value = Vec<(usize, i64, Operation)>> {
+    let operation = prop_oneof![
+        10 => (0_usize..3, 0_u8..5).prop_map(|(step, text)| Operation::Edit(step, text)),
+        3 => (0_usize..3, 0_usize..9).prop_map(|(step, number)| Operation::Restore(step, number)),
+        1 => (0_usize..3).prop_map(Operation::Delete),
+        2 => (0_usize..3).prop_map(Operation::BringBack),
+        1 => (0_usize..3).prop_map(Operation::Move),
+        1 => (0_u8..5).prop_map(Operation::Import),
     ];
     let minutes = prop_oneof![5 => 0_i64..4, 2 => 4_i64..12, 1 => 25_i64..40];
-    prop::collection::vec((0_usize..3, minutes, act), 1..30)
+    prop::collection::vec((0_usize..3, minutes, operation), 1..30)
 }
 
-/// A revision as the model says it should be.
+/// A revision as the model expects it.
 #[derive(Debug, Clone, PartialEq)]
-struct Expected {
-    act: RevisionOperation,
+struct ExpectedRevision {
+    operation: RevisionOperation,
     actor: String,
     text: String,
     created_at: Timestamp,
@@ -65,18 +65,19 @@ struct Expected {
     restored_from: Option<u32>,
 }
 
-/// The model: per step its revisions and whether it is in the draft; per person and step when the last edit was.
+/// The model: for each step, its revisions and whether it is in the draft; for each step and person, the time of the
+/// last edit.
 #[derive(Default)]
 struct Model {
-    steps: Vec<(StepId, bool, Vec<Expected>)>,
+    steps: Vec<(StepId, bool, Vec<ExpectedRevision>)>,
     sessions: HashMap<(usize, String), Timestamp>,
     audited: usize,
 }
 
 impl Model {
-    fn push(&mut self, step: usize, act: RevisionOperation, actor: &str, text: &str, now: Timestamp) {
-        self.steps[step].2.push(Expected {
-            act,
+    fn push(&mut self, step: usize, operation: RevisionOperation, actor: &str, text: &str, now: Timestamp) {
+        self.steps[step].2.push(ExpectedRevision {
+            operation,
             actor: actor.to_owned(),
             text: text.to_owned(),
             created_at: now,
@@ -89,14 +90,15 @@ impl Model {
         self.steps[step].2.last().unwrap().text.clone()
     }
 
-    fn edit(&mut self, step: usize, actor: &str, text: &str, now: Timestamp) {
+    fn edit_step(&mut self, step: usize, actor: &str, text: &str, now: Timestamp) {
         if self.text(step) == text {
             return;
         }
         let begun = self.sessions.insert((step, actor.to_owned()), now);
         self.audited += usize::from(begun.is_none_or(|last| now.since(last) >= 30 * MINUTE));
         let last = self.steps[step].2.last_mut().unwrap();
-        if last.act == RevisionOperation::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS {
+        if last.operation == RevisionOperation::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS
+        {
             (last.text, last.updated_at) = (text.to_owned(), now);
         } else {
             self.push(step, RevisionOperation::Edit, actor, text, now);
@@ -108,49 +110,49 @@ fn text(title: usize, n: u8) -> StepContent {
     StepContent { content: format!("Text {n}"), ..content(&format!("S{title}")) }
 }
 
-async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act): (usize, &Act)) {
-    let (cx, actor, now) = (person(world, who), format!("usr_{who}"), world.clock.now());
-    let (ops, target) = (&world.ops, world.target(id));
-    match *act {
-        Act::Edit(step, n) if model.steps[step].1 => {
+async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (who, operation): (usize, &Operation)) {
+    let (cx, actor, now) = (member_context_of(fixture, who), format!("usr_{who}"), fixture.clock.now());
+    let (ops, target) = (&fixture.ops, fixture.target(id));
+    match *operation {
+        Operation::Edit(step, n) if model.steps[step].1 => {
             let change = StepUpdate { key: None, content: Some(text(step, n)) };
             update_step(&cx, ops, target, &model.steps[step].0, change).await.unwrap();
-            model.edit(step, &actor, &text(step, n).content, now);
+            model.edit_step(step, &actor, &text(step, n).content, now);
         }
-        Act::Restore(step, number) => {
+        Operation::Restore(step, number) => {
             let count = model.steps[step].2.len();
-            let wanted = model.steps[step].2[number % count].text.clone();
+            let expected_text = model.steps[step].2[number % count].text.clone();
             let number = u32::try_from(number % count + 1).unwrap();
-            let there = model.steps[step].1;
+            let is_in_draft = model.steps[step].1;
             let before = model.text(step);
             let restored = revisions::restore(&cx, ops, target, &model.steps[step].0, number).await.unwrap();
-            assert_eq!(restored.step.content.content, wanted, "exactly the content of the revision");
-            if !there || before != wanted {
-                model.push(step, RevisionOperation::Restore, &actor, &wanted, now);
+            assert_eq!(restored.step.content.content, expected_text, "exactly the content of the revision");
+            if !is_in_draft || before != expected_text {
+                model.push(step, RevisionOperation::Restore, &actor, &expected_text, now);
                 model.steps[step].2.last_mut().unwrap().restored_from = Some(number);
             }
             model.steps[step].1 = true;
         }
-        Act::Delete(step) if model.steps[step].1 => {
+        Operation::Delete(step) if model.steps[step].1 => {
             delete_step(&cx, ops, target, &model.steps[step].0).await.unwrap();
             let text = model.text(step);
             model.push(step, RevisionOperation::Delete, &actor, &text, now);
             model.steps[step].1 = false;
         }
-        Act::BringBack(step) if !model.steps[step].1 => {
+        Operation::BringBack(step) if !model.steps[step].1 => {
             let new = NewStep { key: None, content: text(step, 9), place: StepPosition::Last };
             restore_step(&cx, ops, target, &model.steps[step].0, new).await.unwrap();
             model.push(step, RevisionOperation::Restore, &actor, "Text 9", now);
             model.steps[step].1 = true;
         }
-        Act::Move(step) if model.steps[step].1 => {
+        Operation::Move(step) if model.steps[step].1 => {
             move_step(&cx, ops, target, &model.steps[step].0, &StepPosition::First).await.unwrap();
         }
-        Act::Import(n) if model.steps[0].1 => {
-            let title = world.get_draft(id).await.walkthrough.title;
+        Operation::Import(n) if model.steps[0].1 => {
+            let title = fixture.get_draft(id).await.walkthrough.title;
             let file = markdown::parse("f.md", &format!("# {title}\n\n## S0\n\nText {n}\n")).unwrap();
             let options = ImportOptions { id: Some(id.clone()), replace: true, ..ImportOptions::default() };
-            import(&cx, ops, &world.org, file, options).await.unwrap();
+            import(&cx, ops, &fixture.org, file, options).await.unwrap();
             for step in [1, 2].into_iter().filter(|step| model.steps[*step].1).collect::<Vec<_>>() {
                 let text = model.text(step);
                 model.push(step, RevisionOperation::Delete, &actor, &text, now);
@@ -164,33 +166,33 @@ async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act
     }
 }
 
-async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
-    let title = format!("T {}", StepId::new(&*world.cx.random));
-    let id = world.create(&title).await.id;
+async fn assert_history_matches(fixture: &Fixture, operations: &[(usize, i64, Operation)]) {
+    let title = format!("T {}", StepId::new(&*fixture.cx.random));
+    let id = fixture.create(&title).await.id;
     let mut model = Model::default();
     for step in 0..3 {
         let new = NewStep { key: None, content: text(step, 0), place: StepPosition::Last };
-        let added = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap();
+        let added = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap();
         model.steps.push((added.step.id, true, Vec::new()));
-        model.push(step, RevisionOperation::Add, "operator", "Text 0", world.clock.now());
+        model.push(step, RevisionOperation::Add, "operator", "Text 0", fixture.clock.now());
     }
-    let audited = |acts: Vec<String>| acts.iter().filter(|act| *act == "step.update").count();
-    let before = audited(world.audited().await);
-    for (who, minutes, act) in acts {
-        world.clock.advance(minutes * MINUTE);
-        perform(world, &id, &mut model, (*who, act)).await;
+    let count_updates = |actions: Vec<String>| actions.iter().filter(|action| *action == "step.update").count();
+    let before = count_updates(fixture.list_audit_actions().await);
+    for (who, minutes, operation) in operations {
+        fixture.clock.advance(minutes * MINUTE);
+        apply(fixture, &id, &mut model, (*who, operation)).await;
     }
-    for (step, there, expected) in &model.steps {
-        let scope = (&world.org, &id);
-        let page = revisions::list(&world.cx, &world.ops, scope, step, (None, Some(200))).await.unwrap();
+    for (step, is_in_draft, expected) in &model.steps {
+        let scope = (&fixture.org, &id);
+        let page = revisions::list(&fixture.cx, &fixture.ops, scope, step, (None, Some(200))).await.unwrap();
         let mut found = Vec::new();
         for listed in page.items.iter().rev() {
             let number = listed.head.number;
-            let (_, revision) = revisions::get(&world.cx, &world.ops, scope, step, number).await.unwrap();
+            let (_, revision) = revisions::get(&fixture.cx, &fixture.ops, scope, step, number).await.unwrap();
             assert_eq!(revision.head, listed.head);
             assert_eq!(number as usize, found.len() + 1, "numbered without gaps");
-            found.push(Expected {
-                act: listed.head.operation,
+            found.push(ExpectedRevision {
+                operation: listed.head.operation,
                 actor: listed.head.actor.clone(),
                 text: revision.content.content,
                 created_at: listed.head.created_at,
@@ -199,165 +201,169 @@ async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
             });
         }
         assert_eq!(&found, expected);
-        let draft = world.get_draft(&id).await;
+        let draft = fixture.get_draft(&id).await;
         let own = draft.steps.iter().find(|own| own.id == *step);
-        assert_eq!(own.map(|own| own.content.content.clone()), there.then(|| found.last().unwrap().text.clone()));
-        assert_eq!(page.items.iter().filter(|listed| listed.head.is_current).count(), usize::from(*there));
+        assert_eq!(own.map(|own| own.content.content.clone()), is_in_draft.then(|| found.last().unwrap().text.clone()));
+        assert_eq!(page.items.iter().filter(|listed| listed.head.is_current).count(), usize::from(*is_in_draft));
     }
-    assert_eq!(audited(world.audited().await) - before, model.audited, "one entry per editing session and step");
+    assert_eq!(
+        count_updates(fixture.list_audit_actions().await) - before,
+        model.audited,
+        "one entry per editing session and step"
+    );
 }
 
-async fn history_is_the_collapsed_sequence_of_edits(world: World) {
+async fn history_contains_the_collapsed_edits(fixture: Fixture) {
     let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
-    let result = runner.run(&acts(), |acts| {
-        tokio::task::block_in_place(|| handle.block_on(follow(&world, &acts)));
+    let result = runner.run(&any_operations(), |operations| {
+        tokio::task::block_in_place(|| handle.block_on(assert_history_matches(&fixture, &operations)));
         Ok(())
     });
     result.unwrap();
 }
 
-async fn edit(world: &World, id: &WalkthroughId, step: &StepId, text: &str) {
+async fn edit_step(fixture: &Fixture, id: &WalkthroughId, step: &StepId, text: &str) {
     let change = StepUpdate { key: None, content: Some(StepContent { content: text.to_owned(), ..content("A") }) };
-    update_step(&world.cx, &world.ops, world.target(id), step, change).await.unwrap();
+    update_step(&fixture.cx, &fixture.ops, fixture.target(id), step, change).await.unwrap();
 }
 
-async fn numbers(world: &World, id: &WalkthroughId, step: &StepId) -> Vec<u32> {
-    let page = revisions::list(&world.cx, &world.ops, (&world.org, id), step, (None, Some(200))).await.unwrap();
+async fn list_revision_numbers(fixture: &Fixture, id: &WalkthroughId, step: &StepId) -> Vec<u32> {
+    let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, id), step, (None, Some(200))).await.unwrap();
     page.items.into_iter().map(|listed| listed.head.number).collect()
 }
 
-async fn revisions_are_kept_for_90_days(world: World) {
-    let (id, steps) = world.with_steps("T", &["A", "B"]).await;
+async fn revisions_are_kept_for_90_days(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
     let (a, b) = (&steps[0], &steps[1]);
     for n in 0..3 {
-        world.clock.advance(COLLAPSE_MS);
-        edit(&world, &id, a, &format!("Text {n}")).await;
+        fixture.clock.advance(COLLAPSE_MS);
+        edit_step(&fixture, &id, a, &format!("Text {n}")).await;
     }
-    delete_step(&world.cx, &world.ops, world.target(&id), b).await.unwrap();
-    // What was superseded 90 days ago goes; the text that was there 90 days ago stays until it is superseded that long.
-    world.clock.advance(RETENTION_MS - COLLAPSE_MS);
-    edit(&world, &id, a, "New").await;
-    assert_eq!(numbers(&world, &id, a).await, [5, 4, 3, 2, 1]);
-    world.clock.advance(1);
-    assert_eq!(delete_expired(world.ops.db(), &*world.clock).await.unwrap(), 2);
-    assert_eq!(numbers(&world, &id, a).await, [5, 4, 3]);
-    assert_eq!(numbers(&world, &id, b).await, [2, 1], "a deleted step keeps its history as long");
-    world.clock.advance(RETENTION_MS + 1);
-    while delete_expired(world.ops.db(), &*world.clock).await.unwrap() > 0 {}
-    assert_eq!(numbers(&world, &id, a).await, [5], "the current revision stays");
-    let deleted = revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), b).await.unwrap();
+    // Revisions superseded more than 90 days ago are deleted. The revision that was current 90 days ago is kept.
+    fixture.clock.advance(RETENTION_MS - COLLAPSE_MS);
+    edit_step(&fixture, &id, a, "New").await;
+    assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5, 4, 3, 2, 1]);
+    fixture.clock.advance(1);
+    assert_eq!(delete_expired(fixture.ops.db(), &*fixture.clock).await.unwrap(), 2);
+    assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5, 4, 3]);
+    assert_eq!(list_revision_numbers(&fixture, &id, b).await, [2, 1], "a deleted step keeps its history equally long");
+    fixture.clock.advance(RETENTION_MS + 1);
+    while delete_expired(fixture.ops.db(), &*fixture.clock).await.unwrap() > 0 {}
+    assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5], "the current revision stays");
+    let deleted = revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     assert_eq!(deleted, []);
-    world.clock.advance(COLLAPSE_MS);
-    edit(&world, &id, a, "Newer").await;
-    assert_eq!(numbers(&world, &id, a).await, [6, 5]);
+    fixture.clock.advance(COLLAPSE_MS);
+    edit_step(&fixture, &id, a, "Newer").await;
+    assert_eq!(list_revision_numbers(&fixture, &id, a).await, [6, 5]);
 }
 
-async fn a_history_has_a_limited_size(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
-    let scope = waypost_store::step_revision::DraftScope { organization_id: &world.org, walkthrough_id: &id };
+async fn a_history_has_a_limited_size(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
+    let scope = waypost_store::step_revision::DraftScope { organization_id: &fixture.org, walkthrough_id: &id };
     let mut large = 0;
     while large * 65_000 < MAX_REVISION_BYTES + 3 * 65_000 {
         large += 1;
-        world.clock.advance(COLLAPSE_MS);
-        edit(&world, &id, &steps[0], &format!("{large} {}", "x".repeat(65_000))).await;
+        fixture.clock.advance(COLLAPSE_MS);
+        edit_step(&fixture, &id, &steps[0], &format!("{large} {}", "x".repeat(65_000))).await;
     }
-    let kept = numbers(&world, &id, &steps[0]).await;
+    let kept = list_revision_numbers(&fixture, &id, &steps[0]).await;
     assert!(kept.len() as u64 * 65_000 <= MAX_REVISION_BYTES && kept.len() > 120, "{}", kept.len());
-    assert_eq!(u64::from(kept[0]), large + 1, "the newest are kept");
-    let mut tx = world.ops.db().begin().await.unwrap();
+    assert_eq!(u64::from(kept[0]), large + 1, "the newest revisions are kept");
+    let mut tx = fixture.ops.db().begin().await.unwrap();
     let deleted = waypost_store::step_revision::trim(&mut tx, scope, (3, u64::MAX >> 1), [&steps[0]]).await.unwrap();
     assert_eq!(deleted as usize, kept.len() - 3);
     let deleted = waypost_store::step_revision::trim(&mut tx, scope, (MAX_REVISIONS, 1), [&steps[0]]).await.unwrap();
-    assert_eq!(deleted, 2, "the newest stays, however large it is");
+    assert_eq!(deleted, 2, "the newest revision is kept regardless of its size");
 }
 
-/// Drafts from before the history was kept: the first change keeps what was there.
-async fn steps_without_history_keep_what_they_were(world: World) {
-    let (id, steps) = world.with_steps("T", &["A", "B"]).await;
-    let mut tx = world.ops.db().begin().await.unwrap();
+/// Drafts that are older than the history: the first change stores the previous content.
+async fn steps_without_history_keep_their_content(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
+    let mut tx = fixture.ops.db().begin().await.unwrap();
     on!(&mut tx, c => sqlx::query("DELETE FROM step_revisions").execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
-    assert_eq!(numbers(&world, &id, &steps[0]).await, Vec::<u32>::new());
-    edit(&world, &id, &steps[0], "New").await;
-    delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
-    for (step, act) in [(&steps[0], RevisionOperation::Edit), (&steps[1], RevisionOperation::Delete)] {
-        let page = revisions::list(&world.cx, &world.ops, (&world.org, &id), step, (None, None)).await.unwrap();
-        let acts: Vec<_> = page.items.iter().map(|listed| listed.head.operation).collect();
-        assert_eq!(acts, [act, RevisionOperation::Baseline]);
+    assert_eq!(list_revision_numbers(&fixture, &id, &steps[0]).await, Vec::<u32>::new());
+    edit_step(&fixture, &id, &steps[0], "New").await;
+    delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[1]).await.unwrap();
+    for (step, operation) in [(&steps[0], RevisionOperation::Edit), (&steps[1], RevisionOperation::Delete)] {
+        let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, &id), step, (None, None)).await.unwrap();
+        let operations: Vec<_> = page.items.iter().map(|listed| listed.head.operation).collect();
+        assert_eq!(operations, [operation, RevisionOperation::Baseline]);
         assert_eq!(page.items[1].head.actor, "");
     }
-    let restored = revisions::restore(&world.cx, &world.ops, world.target(&id), &steps[0], 1).await.unwrap();
+    let restored = revisions::restore(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], 1).await.unwrap();
     assert_eq!(restored.step.content, content("A"));
 }
 
-async fn deleted_steps_come_back_where_they_stood(world: World) {
-    let (id, steps) = world.with_steps("T", &["A", "B", "C", "D"]).await;
-    let target = world.target(&id);
+async fn restored_steps_return_to_their_position(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A", "B", "C", "D"]).await;
+    let target = fixture.target(&id);
     for step in [&steps[2], &steps[1], &steps[0]] {
-        delete_step(&world.cx, &world.ops, target, step).await.unwrap();
-        world.clock.advance(1);
+        delete_step(&fixture.cx, &fixture.ops, target, step).await.unwrap();
+        fixture.clock.advance(1);
     }
-    let deleted = revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let deleted = revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     let titles: Vec<_> = deleted.iter().map(|step| step.revision.head.title.as_str()).collect();
-    assert_eq!(titles, ["A", "B", "C"], "the latest first");
+    assert_eq!(titles, ["A", "B", "C"], "the last deleted step is first");
     for step in &deleted {
-        revisions::restore(&world.cx, &world.ops, target, &step.id, step.revision.head.number).await.unwrap();
+        revisions::restore(&fixture.cx, &fixture.ops, target, &step.id, step.revision.head.number).await.unwrap();
     }
-    assert_eq!(world.titles(&id).await, ["A", "B", "C", "D"]);
-    assert_eq!(world.get_draft(&id).await.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    assert_eq!(revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap(), []);
-    // The step before it is gone: it goes to the end.
-    delete_step(&world.cx, &world.ops, target, &steps[1]).await.unwrap();
-    delete_step(&world.cx, &world.ops, target, &steps[0]).await.unwrap();
-    revisions::restore(&world.cx, &world.ops, target, &steps[1], 1).await.unwrap();
-    assert_eq!(world.titles(&id).await, ["C", "D", "B"]);
+    assert_eq!(fixture.list_titles(&id).await, ["A", "B", "C", "D"]);
+    assert_eq!(fixture.get_draft(&id).await.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap(), []);
+    // If the preceding step no longer exists, the step is added at the end.
+    delete_step(&fixture.cx, &fixture.ops, target, &steps[1]).await.unwrap();
+    delete_step(&fixture.cx, &fixture.ops, target, &steps[0]).await.unwrap();
+    revisions::restore(&fixture.cx, &fixture.ops, target, &steps[1], 1).await.unwrap();
+    assert_eq!(fixture.list_titles(&id).await, ["C", "D", "B"]);
 }
 
-async fn restoring_is_refused_like_any_edit(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
+async fn restores_are_rejected_like_any_edit(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
     let refused = |cx: Ctx, revision, number| {
         let (ops, target) =
-            (world.ops.clone(), waypost_ops::walkthroughs::EditTarget { revision, ..world.target(&id) });
+            (fixture.ops.clone(), waypost_ops::walkthroughs::EditTarget { revision, ..fixture.target(&id) });
         let step = steps[0].clone();
         async move { revisions::restore(&cx, &ops, target, &step, number).await.unwrap_err() }
     };
-    assert_eq!(refused(world.cx.clone(), Some(1), 1).await.code, Code::PreconditionFailed);
-    let unknown = refused(world.cx.clone(), None, 7).await;
+    assert_eq!(refused(fixture.cx.clone(), Some(1), 1).await.code, Code::PreconditionFailed);
+    let unknown = refused(fixture.cx.clone(), None, 7).await;
     assert_eq!((unknown.code, &unknown.details["number"]), (Code::NotFound, &json!(7)));
-    assert_eq!(refused(world.member(&world.other), None, 1).await.code, Code::NotFound);
-    let stranger = world.member(&world.other);
-    let scope = (&world.org, &id);
+    assert_eq!(refused(fixture.member_context(&fixture.other), None, 1).await.code, Code::NotFound);
+    let outsider = fixture.member_context(&fixture.other);
+    let scope = (&fixture.org, &id);
     assert_eq!(
-        revisions::list(&stranger, &world.ops, scope, &steps[0], (None, None)).await.unwrap_err().code,
+        revisions::list(&outsider, &fixture.ops, scope, &steps[0], (None, None)).await.unwrap_err().code,
         Code::NotFound
     );
-    let foreign = (&world.other, &id);
-    let error = revisions::get(&world.cx, &world.ops, foreign, &steps[0], 1).await.unwrap_err();
+    let foreign = (&fixture.other, &id);
+    let error = revisions::get(&fixture.cx, &fixture.ops, foreign, &steps[0], 1).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
-    let nowhere = StepId::new(&*world.cx.random);
-    let error = revisions::list(&world.cx, &world.ops, scope, &nowhere, (None, None)).await.unwrap_err();
+    let nowhere = StepId::new(&*fixture.cx.random);
+    let error = revisions::list(&fixture.cx, &fixture.ops, scope, &nowhere, (None, None)).await.unwrap_err();
     assert_eq!(error.code, Code::StepNotFound);
 }
 
-async fn restoring_a_version_loses_no_edit(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
-    world.publish(&id).await;
-    edit(&world, &id, &steps[0], "Unpublished").await;
-    restore(&world.cx, &world.ops, world.target(&id), 1).await.unwrap();
-    assert_eq!(world.get_draft(&id).await.steps[0].content, content("A"));
-    let back = revisions::restore(&world.cx, &world.ops, world.target(&id), &steps[0], 2).await.unwrap();
+async fn restoring_a_version_loses_no_edits(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
+    fixture.publish(&id).await;
+    edit_step(&fixture, &id, &steps[0], "Unpublished").await;
+    restore(&fixture.cx, &fixture.ops, fixture.target(&id), 1).await.unwrap();
+    assert_eq!(fixture.get_draft(&id).await.steps[0].content, content("A"));
+    let back = revisions::restore(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], 2).await.unwrap();
     assert_eq!(back.step.content.content, "Unpublished");
 }
 
-async fn a_page_of_history_continues(world: World) {
-    let (id, steps) = world.with_steps("T", &["A"]).await;
+async fn the_history_is_paginated(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
     for n in 0..4 {
-        world.clock.advance(COLLAPSE_MS);
-        edit(&world, &id, &steps[0], &format!("Text {n}")).await;
+        fixture.clock.advance(COLLAPSE_MS);
+        edit_step(&fixture, &id, &steps[0], &format!("Text {n}")).await;
     }
     let page = |before, limit| {
-        let (cx, ops, org, id, step) = (&world.cx, &world.ops, &world.org, &id, &steps[0]);
+        let (cx, ops, org, id, step) = (&fixture.cx, &fixture.ops, &fixture.org, &id, &steps[0]);
         async move { revisions::list(cx, ops, (org, id), step, (before, Some(limit))).await }
     };
     let first = page(None, 2).await.unwrap();
@@ -368,13 +374,13 @@ async fn a_page_of_history_continues(world: World) {
     assert_eq!(page(None, 201).await.unwrap_err().code, Code::InvalidArguments);
 }
 
-waypost_testkit::both!(open =>
-    history_is_the_collapsed_sequence_of_edits,
+waypost_testkit::both!(set_up =>
+    history_contains_the_collapsed_edits,
     revisions_are_kept_for_90_days,
     a_history_has_a_limited_size,
-    steps_without_history_keep_what_they_were,
-    deleted_steps_come_back_where_they_stood,
-    restoring_is_refused_like_any_edit,
-    restoring_a_version_loses_no_edit,
-    a_page_of_history_continues,
+    steps_without_history_keep_their_content,
+    restored_steps_return_to_their_position,
+    restores_are_rejected_like_any_edit,
+    restoring_a_version_loses_no_edits,
+    the_history_is_paginated,
 );

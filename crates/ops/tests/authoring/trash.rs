@@ -1,4 +1,4 @@
-//! Deleted walkthroughs are found nowhere but in the trash, and come back as they were.
+//! Deleted walkthroughs are only found in the trash and can be restored unchanged.
 
 use waypost_core::Code;
 use waypost_core::caller::Caller;
@@ -10,20 +10,20 @@ use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::trash::{KEPT_MS, list_deleted, purge, purge_expired, restore};
 use waypost_ops::walkthroughs::{WalkthroughListQuery, delete, get_draft, get_draft_by_slug, list};
 
-use crate::{World, open};
+use crate::{Fixture, set_up};
 
-async fn what_is_deleted_is_hidden_and_comes_back(world: World) {
-    let (cx, ops, org) = (&world.cx, &world.ops, &world.org);
-    let server = world.server("acme-docs").await;
-    let (id, _) = world.with_steps("Straße", &["A", "B"]).await;
-    world.publish(&id).await;
+async fn deleted_walkthroughs_are_hidden_and_can_be_restored(fixture: Fixture) {
+    let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
+    let server = fixture.create_server("acme-docs").await;
+    let (id, _) = fixture.create_with_steps("Straße", &["A", "B"]).await;
+    fixture.publish(&id).await;
     assignments::assign(cx, ops, org, (&server, &id), AssignmentPatch::default()).await.unwrap();
-    let before = world.get_draft(&id).await;
-    let placed = assignments::list(cx, ops, org, &server).await.unwrap();
+    let before = fixture.get_draft(&id).await;
+    let assigned = assignments::list(cx, ops, org, &server).await.unwrap();
 
-    let version = world.config_version().await;
-    delete(cx, ops, world.target(&id)).await.unwrap();
-    assert!(world.config_version().await > version, "servers are told");
+    let version = fixture.config_version().await;
+    delete(cx, ops, fixture.target(&id)).await.unwrap();
+    assert!(fixture.config_version().await > version, "servers are notified");
     assert_eq!(get_draft(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(get_draft_by_slug(cx, ops, org, "strasse").await.unwrap_err().code, Code::NotFound);
     assert_eq!(list(cx, ops, org, WalkthroughListQuery::default()).await.unwrap().items, []);
@@ -33,51 +33,55 @@ async fn what_is_deleted_is_hidden_and_comes_back(world: World) {
     let trash = list_deleted(cx, ops, org).await.unwrap();
     assert_eq!((trash.len(), &trash[0].walkthrough), (1, &before.walkthrough));
     assert_eq!((trash[0].deleted_by.as_str(), trash[0].deleted_at), ("operator", cx.now()));
-    assert_eq!(list_deleted(cx, ops, &world.other).await.unwrap(), []);
+    assert_eq!(list_deleted(cx, ops, &fixture.other).await.unwrap(), []);
 
     restore(cx, ops, org, &id).await.unwrap();
-    assert_eq!(world.get_draft(&id).await, before, "the same ID, state, slug, title and steps");
-    assert_eq!(assignments::list(cx, ops, org, &server).await.unwrap(), placed);
-    assert_eq!(restore(cx, ops, org, &id).await.unwrap_err().code, Code::Conflict, "it is not in the trash");
+    assert_eq!(fixture.get_draft(&id).await, before, "the same ID, state, slug, title and steps");
+    assert_eq!(assignments::list(cx, ops, org, &server).await.unwrap(), assigned);
+    assert_eq!(
+        restore(cx, ops, org, &id).await.unwrap_err().code,
+        Code::Conflict,
+        "the walkthrough is not in the trash"
+    );
     assert_eq!(list_deleted(cx, ops, org).await.unwrap(), []);
 }
 
-async fn title_and_slug_are_free_meanwhile(world: World) {
-    let (cx, ops, org) = (&world.cx, &world.ops, &world.org);
-    let first = world.create("Straße").await;
-    delete(cx, ops, world.target(&first.id)).await.unwrap();
-    // An import by title makes a new one; one by ID says where it is.
+async fn title_and_slug_of_a_deleted_walkthrough_are_free(fixture: Fixture) {
+    let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
+    let first = fixture.create("Straße").await;
+    delete(cx, ops, fixture.target(&first.id)).await.unwrap();
+    // An import by title creates a new walkthrough; an import by ID reports that it is in the trash.
     let file = || markdown::parse("f.md", "# STRASSE\n\n## A\n\nDo it.\n").unwrap();
     let imported = import(cx, ops, org, file(), ImportOptions::default()).await.unwrap();
     assert!(imported.created && imported.id.as_ref() != Some(&first.id) && imported.slug == "strasse");
     let by_id = ImportOptions { id: Some(first.id.clone()), ..ImportOptions::default() };
-    let refused = import(cx, ops, org, file(), by_id).await.unwrap_err();
-    assert!(refused.code == Code::Conflict && refused.message.contains("in the trash"), "{refused:?}");
-    // Several with one title can be in the trash.
-    delete(cx, ops, world.target(imported.id.as_ref().unwrap())).await.unwrap();
-    let third = world.create("Strasse").await;
+    let rejected = import(cx, ops, org, file(), by_id).await.unwrap_err();
+    assert!(rejected.code == Code::Conflict && rejected.message.contains("in the trash"), "{rejected:?}");
+    // The trash can contain several walkthroughs with the same title.
+    delete(cx, ops, fixture.target(imported.id.as_ref().unwrap())).await.unwrap();
+    let third = fixture.create("Strasse").await;
     assert_eq!(third.slug, "strasse");
     let restored = restore(cx, ops, org, &first.id).await.unwrap();
     assert_eq!((restored.title.as_str(), restored.slug.as_str()), ("Straße (restored)", "strasse-restored"));
     let restored = restore(cx, ops, org, imported.id.as_ref().unwrap()).await.unwrap();
     assert_eq!(restored.title, "STRASSE (restored 2)");
-    assert_eq!(world.get_draft(&restored.id).await.walkthrough, restored);
+    assert_eq!(fixture.get_draft(&restored.id).await.walkthrough, restored);
 }
 
-async fn only_admins_delete_permanently(world: World) {
-    let (cx, ops, org) = (&world.cx, &world.ops, &world.org);
-    let id = world.create("T").await.id;
-    assert_eq!(purge(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound, "it is not in the trash");
-    let (member, stranger) = (world.member(org), world.member(&world.other));
-    delete(&member, ops, world.target(&id)).await.unwrap();
+async fn only_admins_delete_permanently(fixture: Fixture) {
+    let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
+    let id = fixture.create("T").await.id;
+    assert_eq!(purge(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound, "the walkthrough is not in the trash");
+    let (member, outsider) = (fixture.member_context(org), fixture.member_context(&fixture.other));
+    delete(&member, ops, fixture.target(&id)).await.unwrap();
     assert_eq!(purge(&member, ops, org, &id).await.unwrap_err().code, Code::Forbidden);
-    for refused in [
-        purge(&stranger, ops, org, &id).await.unwrap_err(),
-        restore(&stranger, ops, org, &id).await.unwrap_err(),
-        restore(cx, ops, &world.other, &id).await.unwrap_err(),
-        purge(cx, ops, &world.other, &id).await.unwrap_err(),
+    for rejected in [
+        purge(&outsider, ops, org, &id).await.unwrap_err(),
+        restore(&outsider, ops, org, &id).await.unwrap_err(),
+        restore(cx, ops, &fixture.other, &id).await.unwrap_err(),
+        purge(cx, ops, &fixture.other, &id).await.unwrap_err(),
     ] {
-        assert_eq!(refused.code, Code::NotFound);
+        assert_eq!(rejected.code, Code::NotFound);
     }
     let organization_id = org.clone();
     let admin = Caller::Member { organization_id, role: Role::Admin, actor: "usr_admin".to_owned() };
@@ -85,34 +89,34 @@ async fn only_admins_delete_permanently(world: World) {
     assert_eq!(restore(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound);
 }
 
-async fn the_trash_is_emptied_after_30_days(world: World) {
-    let (cx, ops, org) = (&world.cx, &world.ops, &world.org);
-    let stays = world.create("Stays").await.id;
+async fn the_trash_is_emptied_after_30_days(fixture: Fixture) {
+    let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
+    let stays = fixture.create("Stays").await.id;
     let mut deleted = Vec::new();
     for n in 0..7 {
-        let id = world.create(&format!("T {n}")).await.id;
-        delete(cx, ops, world.target(&id)).await.unwrap();
+        let id = fixture.create(&format!("T {n}")).await.id;
+        delete(cx, ops, fixture.target(&id)).await.unwrap();
         deleted.push(id);
     }
-    world.clock.advance(KEPT_MS);
-    let later = world.create("Later").await.id;
-    delete(cx, ops, world.target(&later)).await.unwrap();
-    assert_eq!(purge_expired(cx, ops).await.unwrap(), 0, "30 days are not over");
-    world.clock.advance(1);
+    fixture.clock.advance(KEPT_MS);
+    let later = fixture.create("Later").await.id;
+    delete(cx, ops, fixture.target(&later)).await.unwrap();
+    assert_eq!(purge_expired(cx, ops).await.unwrap(), 0, "30 days have not passed");
+    fixture.clock.advance(1);
     restore(cx, ops, org, &deleted[0]).await.unwrap();
-    assert_eq!(purge_expired(cx, ops).await.unwrap(), 5, "a few at a time");
+    assert_eq!(purge_expired(cx, ops).await.unwrap(), 5, "at most five at once");
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 1);
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 0);
     let left = list_deleted(cx, ops, org).await.unwrap();
     assert_eq!(left.iter().map(|it| &it.walkthrough.id).collect::<Vec<_>>(), [&later]);
-    assert_eq!(world.get_draft(&stays).await.walkthrough.state, WalkthroughState::Draft);
-    assert_eq!(world.get_draft(&deleted[0]).await.walkthrough.title, "T 0");
-    assert_eq!(world.audited().await.iter().filter(|act| *act == "walkthrough.purge").count(), 6);
+    assert_eq!(fixture.get_draft(&stays).await.walkthrough.state, WalkthroughState::Draft);
+    assert_eq!(fixture.get_draft(&deleted[0]).await.walkthrough.title, "T 0");
+    assert_eq!(fixture.list_audit_actions().await.iter().filter(|act| *act == "walkthrough.purge").count(), 6);
 }
 
-waypost_testkit::both!(open =>
-    what_is_deleted_is_hidden_and_comes_back,
-    title_and_slug_are_free_meanwhile,
+waypost_testkit::both!(set_up =>
+    deleted_walkthroughs_are_hidden_and_can_be_restored,
+    title_and_slug_of_a_deleted_walkthrough_are_free,
     only_admins_delete_permanently,
     the_trash_is_emptied_after_30_days,
 );

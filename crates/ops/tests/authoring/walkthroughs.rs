@@ -1,4 +1,4 @@
-//! Heads: titles, slugs, lists, access.
+//! Tests of walkthroughs: titles, slugs, lists, access.
 
 use serde_json::json;
 use waypost_core::Code;
@@ -15,13 +15,13 @@ use waypost_ops::walkthroughs::{
 };
 use waypost_store::on;
 
-use crate::{World, content, fields, open};
+use crate::{Fixture, content, fields, set_up};
 
-async fn a_head_is_made_shown_changed_and_deleted(world: World) {
-    let made = world.create("  Install\u{200b} the   CLI ").await;
-    assert_eq!((made.title.as_str(), made.slug.as_str()), ("Install\u{200b} the   CLI", "install-the-cli"));
-    assert_eq!((made.state, made.revision, made.next_ordinal), (WalkthroughState::Draft, 1, 0));
-    assert_eq!(world.get_draft(&made.id).await.walkthrough, made);
+async fn a_walkthrough_can_be_created_read_updated_and_deleted(fixture: Fixture) {
+    let created = fixture.create("  Install\u{200b} the   CLI ").await;
+    assert_eq!((created.title.as_str(), created.slug.as_str()), ("Install\u{200b} the   CLI", "install-the-cli"));
+    assert_eq!((created.state, created.revision, created.next_ordinal), (WalkthroughState::Draft, 1, 0));
+    assert_eq!(fixture.get_draft(&created.id).await.walkthrough, created);
 
     let change = WalkthroughPatch {
         title: Some("Set up the CLI".to_owned()),
@@ -32,69 +32,70 @@ async fn a_head_is_made_shown_changed_and_deleted(world: World) {
         metadata: Some(json!({ "x": [1, null] }).as_object().unwrap().clone()),
         slug: None,
     };
-    world.clock.advance(1_000);
-    let changed = update(&world.cx, &world.ops, world.at(&made.id, 1), change.clone()).await.unwrap();
+    fixture.clock.advance(1_000);
+    let changed = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 1), change.clone()).await.unwrap();
     assert_eq!((changed.title.as_str(), changed.slug.as_str()), ("Set up the CLI", "install-the-cli"));
     assert_eq!((changed.description.as_str(), &changed.tags[..]), ("How to.\u{202e}", &["cli".to_owned()][..]));
-    assert_eq!((changed.revision, changed.updated_at.since(made.updated_at)), (2, 1_000));
-    assert_eq!(world.get_draft(&made.id).await.walkthrough, changed);
+    assert_eq!((changed.revision, changed.updated_at.since(created.updated_at)), (2, 1_000));
+    assert_eq!(fixture.get_draft(&created.id).await.walkthrough, changed);
 
-    // The same again changes nothing, not even the revision.
-    let again = update(&world.cx, &world.ops, world.at(&made.id, 2), change).await.unwrap();
+    // A repeated update changes nothing, not even the revision.
+    let again = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 2), change).await.unwrap();
     assert_eq!(again, changed);
-    let seen_before =
-        update(&world.cx, &world.ops, world.at(&made.id, 1), WalkthroughPatch::default()).await.unwrap_err();
+    let seen_before = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 1), WalkthroughPatch::default())
+        .await
+        .unwrap_err();
     assert_eq!((seen_before.code, &seen_before.details["revision"]), (Code::PreconditionFailed, &json!(2)));
 
-    let before = world.config_version().await;
-    delete(&world.cx, &world.ops, world.target(&made.id)).await.unwrap();
-    assert!(world.config_version().await > before);
-    assert_eq!(get_draft(&world.cx, &world.ops, &world.org, &made.id).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(delete(&world.cx, &world.ops, world.target(&made.id)).await.unwrap_err().code, Code::NotFound);
-    let audited = world.audited().await;
+    let before = fixture.config_version().await;
+    delete(&fixture.cx, &fixture.ops, fixture.target(&created.id)).await.unwrap();
+    assert!(fixture.config_version().await > before);
+    assert_eq!(get_draft(&fixture.cx, &fixture.ops, &fixture.org, &created.id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(delete(&fixture.cx, &fixture.ops, fixture.target(&created.id)).await.unwrap_err().code, Code::NotFound);
+    let audited = fixture.list_audit_actions().await;
     assert_eq!(
         audited.iter().filter(|act| act.starts_with("walkthrough")).collect::<Vec<_>>(),
         ["walkthrough.create", "walkthrough.delete", "walkthrough.update"]
     );
 }
 
-async fn titles_and_slugs_are_told_apart(world: World) {
-    let first = world.create("Straße").await;
+async fn titles_and_slugs_are_unique(fixture: Fixture) {
+    let first = fixture.create("Straße").await;
     let new = |title: &str, slug: Option<&str>| NewWalkthrough { fields: fields(title), slug: slug.map(str::to_owned) };
-    let taken = create(&world.cx, &world.ops, &world.org, new(" STRASSE ", None)).await.unwrap_err();
+    let taken = create(&fixture.cx, &fixture.ops, &fixture.org, new(" STRASSE ", None)).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("title")));
     assert_eq!(taken.details["walkthrough_id"], json!(first.id));
-    // Elsewhere it is free.
-    create(&world.cx, &world.ops, &world.other, new("Straße", None)).await.unwrap();
+    // Another organisation can use the title.
+    create(&fixture.cx, &fixture.ops, &fixture.other, new("Straße", None)).await.unwrap();
 
-    let second = world.create("Strasse!").await;
+    let second = fixture.create("Strasse!").await;
     assert_eq!((first.slug.as_str(), second.slug.as_str()), ("strasse", "strasse-2"));
     let long = "a-very-long-title ".repeat(6);
-    let slugs = [world.create(&long).await.slug, world.create(&format!("{long}!")).await.slug];
+    let slugs = [fixture.create(&long).await.slug, fixture.create(&format!("{long}!")).await.slug];
     assert!(slugs[0] != slugs[1] && slugs.iter().all(|slug| slug.len() <= 60), "{slugs:?}");
 
     let slug = |slug: &str| WalkthroughPatch { slug: Some(slug.to_owned()), ..WalkthroughPatch::default() };
-    let taken = update(&world.cx, &world.ops, world.target(&second.id), slug("strasse")).await.unwrap_err();
+    let taken = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug("strasse")).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("slug")));
     for wrong in ["", "-a", "a-", "A", "a b", "ä", &"x".repeat(61)] {
-        let error = update(&world.cx, &world.ops, world.target(&second.id), slug(wrong)).await.unwrap_err();
+        let error = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug(wrong)).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("slug")), "{wrong}");
     }
-    let before = world.config_version().await;
-    let changed = update(&world.cx, &world.ops, world.target(&second.id), slug("road")).await.unwrap();
+    let before = fixture.config_version().await;
+    let changed = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug("road")).await.unwrap();
     assert_eq!((changed.slug.as_str(), changed.revision), ("road", 2));
-    assert!(world.config_version().await > before, "a slug is served at once");
-    let found = get_draft_by_slug(&world.cx, &world.ops, &world.org, "road").await.unwrap();
+    assert!(fixture.config_version().await > before, "the new slug is served immediately");
+    let found = get_draft_by_slug(&fixture.cx, &fixture.ops, &fixture.org, "road").await.unwrap();
     assert_eq!(found.walkthrough.id, second.id);
 
     let title = WalkthroughPatch { title: Some("straSSe".to_owned()), ..WalkthroughPatch::default() };
-    let renamed = update(&world.cx, &world.ops, world.target(&first.id), title.clone()).await.unwrap();
-    assert_eq!(renamed.title, "straSSe", "its own title in another spelling is free");
-    let taken = update(&world.cx, &world.ops, world.target(&second.id), title).await.unwrap_err();
+    let renamed = update(&fixture.cx, &fixture.ops, fixture.target(&first.id), title.clone()).await.unwrap();
+    assert_eq!(renamed.title, "straSSe", "its own title in another spelling is accepted");
+    let taken = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), title).await.unwrap_err();
     assert_eq!(taken.code, Code::Conflict);
 }
 
-async fn limits_are_named(world: World) {
+async fn exceeded_limits_are_reported(fixture: Fixture) {
     let of = |fields: WalkthroughFields| NewWalkthrough { fields, slug: None };
     let big = json!({ "x": "y".repeat(70_000) }).as_object().unwrap().clone();
     let cases = [
@@ -106,33 +107,33 @@ async fn limits_are_named(world: World) {
         ("metadata", WalkthroughFields { metadata: big, ..fields("T") }),
     ];
     for (field, fields) in cases {
-        let error = create(&world.cx, &world.ops, &world.org, of(fields)).await.unwrap_err();
+        let error = create(&fixture.cx, &fixture.ops, &fixture.org, of(fields)).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
         assert!(error.message.contains(field), "{}", error.message);
     }
-    create(&world.cx, &world.ops, &world.org, of(fields(&"ä".repeat(200)))).await.unwrap();
+    create(&fixture.cx, &fixture.ops, &fixture.org, of(fields(&"ä".repeat(200)))).await.unwrap();
 
     const FILL: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 19999)
         INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags, metadata,
             revision, next_ordinal, created_at, updated_at)
         SELECT 'wt_' || i, $1, 'W' || i, 'w' || i, 'w' || i, '', 'course', 'draft', '[]', '{}', 1, 0, 0, 0 FROM n";
-    let mut tx = world.ops.db().begin().await.unwrap();
-    on!(&mut tx, c => sqlx::query(FILL).bind(world.org.as_str()).execute(c).await.unwrap().rows_affected());
+    let mut tx = fixture.ops.db().begin().await.unwrap();
+    on!(&mut tx, c => sqlx::query(FILL).bind(fixture.org.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
-    let error = create(&world.cx, &world.ops, &world.org, of(fields("One more"))).await.unwrap_err();
+    let error = create(&fixture.cx, &fixture.ops, &fixture.org, of(fields("One more"))).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains("20000"), "{}", error.message);
 }
 
-async fn lists_go_page_by_page(world: World) {
+async fn lists_are_paginated(fixture: Fixture) {
     for title in ["b", "Ä", "a", "Z", "c"] {
-        world.create(title).await;
+        fixture.create(title).await;
     }
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
-        let wanted = WalkthroughListQuery { limit: Some(2), cursor, ..WalkthroughListQuery::default() };
-        let page = list(&world.cx, &world.ops, &world.org, wanted).await.unwrap();
+        let query = WalkthroughListQuery { limit: Some(2), cursor, ..WalkthroughListQuery::default() };
+        let page = list(&fixture.cx, &fixture.ops, &fixture.org, query).await.unwrap();
         assert!(page.items.len() <= 2);
         seen.extend(page.items.into_iter().map(|row| row.walkthrough.title));
         cursor = page.next_cursor;
@@ -141,54 +142,60 @@ async fn lists_go_page_by_page(world: World) {
         }
     }
     assert_eq!(seen, ["a", "b", "c", "Z", "Ä"]);
-    let wanted = WalkthroughListQuery { state: Some(WalkthroughState::Published), ..WalkthroughListQuery::default() };
-    assert!(list(&world.cx, &world.ops, &world.org, wanted).await.unwrap().items.is_empty());
+    let query = WalkthroughListQuery { state: Some(WalkthroughState::Published), ..WalkthroughListQuery::default() };
+    assert!(list(&fixture.cx, &fixture.ops, &fixture.org, query).await.unwrap().items.is_empty());
     for (field, wrong) in [
         ("limit", WalkthroughListQuery { limit: Some(0), ..WalkthroughListQuery::default() }),
         ("limit", WalkthroughListQuery { limit: Some(201), ..WalkthroughListQuery::default() }),
         ("cursor", WalkthroughListQuery { cursor: Some("?".to_owned()), ..WalkthroughListQuery::default() }),
     ] {
-        let error = list(&world.cx, &world.ops, &world.org, wrong).await.unwrap_err();
+        let error = list(&fixture.cx, &fixture.ops, &fixture.org, wrong).await.unwrap_err();
         assert_eq!(error.details["field"], json!(field));
     }
 }
 
-/// Every act, by somebody of another organisation and by an MCP client.
-async fn nobody_else_may(world: World) {
-    let (id, steps) = world.with_steps("T", &["A", "B"]).await;
-    world.publish(&id).await;
-    let client = Caller::Client { organization_id: world.org.clone(), server_id: ServerId::from_store("srv_1".into()) };
+/// All operations are rejected for members of another organisation and for MCP clients.
+async fn other_callers_are_rejected(fixture: Fixture) {
+    let (id, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
+    fixture.publish(&id).await;
+    let client =
+        Caller::Client { organization_id: fixture.org.clone(), server_id: ServerId::from_store("srv_1".into()) };
     for (cx, expected) in
-        [(world.member(&world.other), Code::NotFound), (world.cx.with_caller(client), Code::Forbidden)]
+        [(fixture.member_context(&fixture.other), Code::NotFound), (fixture.cx.with_caller(client), Code::Forbidden)]
     {
-        for (name, code) in every_act(&cx, &world, &id, &steps[0]).await {
+        for (name, code) in run_all_operations(&cx, &fixture, &id, &steps[0]).await {
             assert_eq!(code, Some(expected), "{name}");
         }
     }
-    // An organisation that names another one's walkthrough does not find it.
-    let cx = world.member(&world.other);
-    let foreign = EditTarget { organization_id: &world.other, walkthrough_id: &id, revision: None };
-    assert_eq!(get_draft(&cx, &world.ops, &world.other, &id).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(delete(&cx, &world.ops, foreign).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(delete_step(&cx, &world.ops, foreign, &steps[0]).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(publish::publish(&cx, &world.ops, foreign, false).await.unwrap_err().code, Code::NotFound);
-    // A member may do all of it.
-    for (name, code) in every_act(&world.member(&world.org), &world, &id, &steps[0]).await {
+    // An organisation does not find another organisation's walkthrough.
+    let cx = fixture.member_context(&fixture.other);
+    let foreign = EditTarget { organization_id: &fixture.other, walkthrough_id: &id, revision: None };
+    assert_eq!(get_draft(&cx, &fixture.ops, &fixture.other, &id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(delete(&cx, &fixture.ops, foreign).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(delete_step(&cx, &fixture.ops, foreign, &steps[0]).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(publish::publish(&cx, &fixture.ops, foreign, false).await.unwrap_err().code, Code::NotFound);
+    // A member can run all operations.
+    for (name, code) in run_all_operations(&fixture.member_context(&fixture.org), &fixture, &id, &steps[0]).await {
         assert_eq!(code, None, "{name}");
     }
 }
 
-async fn every_act(cx: &Ctx, world: &World, id: &WalkthroughId, step: &StepId) -> Vec<(&'static str, Option<Code>)> {
-    let (ops, org, at) = (&world.ops, &world.org, world.target(id));
+async fn run_all_operations(
+    cx: &Ctx,
+    fixture: &Fixture,
+    id: &WalkthroughId,
+    step: &StepId,
+) -> Vec<(&'static str, Option<Code>)> {
+    let (ops, org, at) = (&fixture.ops, &fixture.org, fixture.target(id));
     let code = |error: waypost_core::Error| error.code;
     let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
     let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
     let new = NewStep { key: None, content: content("N"), place: StepPosition::First };
     let change = StepUpdate { content: Some(content("C")), key: None };
     let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
-    let made = NewWalkthrough { fields: fields("Made"), slug: None };
+    let created = NewWalkthrough { fields: fields("Made"), slug: None };
     vec![
-        ("create", create(cx, ops, org, made).await.err().map(code)),
+        ("create", create(cx, ops, org, created).await.err().map(code)),
         ("show", get_draft(cx, ops, org, id).await.err().map(code)),
         ("show_by_slug", get_draft_by_slug(cx, ops, org, "t").await.err().map(code)),
         ("list", list(cx, ops, org, WalkthroughListQuery::default()).await.err().map(code)),
@@ -210,10 +217,10 @@ async fn every_act(cx: &Ctx, world: &World, id: &WalkthroughId, step: &StepId) -
     ]
 }
 
-waypost_testkit::both!(open =>
-    a_head_is_made_shown_changed_and_deleted,
-    titles_and_slugs_are_told_apart,
-    limits_are_named,
-    lists_go_page_by_page,
-    nobody_else_may,
+waypost_testkit::both!(set_up =>
+    a_walkthrough_can_be_created_read_updated_and_deleted,
+    titles_and_slugs_are_unique,
+    exceeded_limits_are_reported,
+    lists_are_paginated,
+    other_callers_are_rejected,
 );

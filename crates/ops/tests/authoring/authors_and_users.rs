@@ -1,5 +1,5 @@
-//! Authors and users at the same time: reordering, inserting, deleting, renaming, publishing and withdrawing never lose a
-//! completion nor strand a user.
+//! Authors and users at the same time: moving, adding, deleting and renaming steps, publishing and withdrawing never
+//! lose a completion, and every user can finish.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use waypost_store::progress::{NewEndUser, ProgressKey, list_attempts, list_compl
 use waypost_store::writer::{Decision, ProgressCall, Writer};
 use waypost_store::{on, version};
 
-use crate::publishing::text;
-use crate::{World, content, open};
+use crate::publishing::format_version;
+use crate::{Fixture, content, set_up};
 
-/// What can happen, with raw numbers that are mapped onto what is there.
+/// A random event; its numbers are mapped to existing steps and versions.
 #[derive(Debug, Clone)]
 enum Event {
     Add(usize),
@@ -35,29 +35,29 @@ enum Event {
     Delete(usize),
     Publish,
     Withdraw(usize),
-    Call(usize, Ask),
+    Call(usize, UserCall),
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Ask {
+enum UserCall {
     Select {
         resume: bool,
         to_latest: bool,
     },
     Next,
-    /// `next` with the step at this place of the pinned version.
+    /// `next` with the step at this position in the pinned version.
     NextAt(usize),
     Complete(usize),
     Reset,
 }
 
-fn events() -> impl Strategy<Value = Vec<Event>> {
-    let ask = prop_oneof![
-        2 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(resume, to_latest)| Ask::Select { resume, to_latest }),
-        6 => Just(Ask::Next),
-        2 => (0_usize..9).prop_map(Ask::NextAt),
-        3 => (0_usize..9).prop_map(Ask::Complete),
-        1 => Just(Ask::Reset),
+fn any_events() -> impl Strategy<Value = Vec<Event>> {
+    let call = prop_oneof![
+        2 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(resume, to_latest)| UserCall::Select { resume, to_latest }),
+        6 => Just(UserCall::Next),
+        2 => (0_usize..9).prop_map(UserCall::NextAt),
+        3 => (0_usize..9).prop_map(UserCall::Complete),
+        1 => Just(UserCall::Reset),
     ];
     let event = prop_oneof![
         2 => (0_usize..9).prop_map(Event::Add),
@@ -67,38 +67,38 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0_usize..9).prop_map(Event::Delete),
         3 => Just(Event::Publish),
         1 => (0_usize..9).prop_map(Event::Withdraw),
-        10 => (0_usize..2, ask).prop_map(|(user, ask)| Event::Call(user, ask)),
+        10 => (0_usize..2, call).prop_map(|(user, call)| Event::Call(user, call)),
     ];
     prop::collection::vec(event, 1..45)
 }
 
-/// An end user, and what they have completed since they last began from nothing.
-struct User {
+/// An end user and the steps completed since their last restart.
+struct SimulatedUser {
     key: ProgressKey,
     is_known: bool,
     done: BTreeSet<StepId>,
 }
 
-/// One walkthrough with its users.
-struct Life<'a> {
-    world: &'a World,
+/// A walkthrough with its users.
+struct Simulation<'a> {
+    fixture: &'a Fixture,
     writer: Writer,
     id: WalkthroughId,
-    users: Vec<User>,
-    /// Every version as it was when it was published.
+    users: Vec<SimulatedUser>,
+    /// Each version as it was published.
     versions: HashMap<VersionId, (Arc<Version>, String)>,
 }
 
-impl<'a> Life<'a> {
-    async fn begin(world: &'a World, server: &ServerId, writer: Writer) -> Self {
-        let title = format!("Life {}", StepId::new(&*world.cx.random));
-        let (id, _) = world.with_steps(&title, &["A", "B", "C"]).await;
+impl<'a> Simulation<'a> {
+    async fn start(fixture: &'a Fixture, server: &ServerId, writer: Writer) -> Self {
+        let title = format!("Life {}", StepId::new(&*fixture.cx.random));
+        let (id, _) = fixture.create_with_steps(&title, &["A", "B", "C"]).await;
         let on = (server, &id);
-        assignments::assign(&world.cx, &world.ops, &world.org, on, AssignmentPatch::default()).await.unwrap();
-        let user = || User {
+        assignments::assign(&fixture.cx, &fixture.ops, &fixture.org, on, AssignmentPatch::default()).await.unwrap();
+        let user = || SimulatedUser {
             key: ProgressKey {
-                organization_id: world.org.clone(),
-                end_user_id: EndUserId::new(world.cx.now(), &*world.cx.random),
+                organization_id: fixture.org.clone(),
+                end_user_id: EndUserId::new(fixture.cx.now(), &*fixture.cx.random),
                 server_id: server.clone(),
                 walkthrough_id: id.clone(),
             },
@@ -106,20 +106,20 @@ impl<'a> Life<'a> {
             done: BTreeSet::new(),
         };
         let users = vec![user(), user()];
-        let mut life = Self { world, writer, id, users, versions: HashMap::new() };
-        life.happen(&Event::Publish).await;
-        life
+        let mut simulation = Self { fixture, writer, id, users, versions: HashMap::new() };
+        simulation.apply(&Event::Publish).await;
+        simulation
     }
 
-    async fn happen(&mut self, event: &Event) {
-        let world = self.world;
-        let (cx, ops, at) = (&world.cx, &world.ops, world.target(&self.id));
-        let steps = world.get_draft(&self.id).await.steps;
+    async fn apply(&mut self, event: &Event) {
+        let fixture = self.fixture;
+        let (cx, ops, at) = (&fixture.cx, &fixture.ops, fixture.target(&self.id));
+        let steps = fixture.get_draft(&self.id).await.steps;
         let step = |n: usize| steps.get(n % steps.len().max(1)).map(|step| step.id.clone());
-        world.clock.advance(1_000);
+        fixture.clock.advance(1_000);
         match *event {
             Event::Add(n) => {
-                let added = world.add(&self.id, &format!("Step {n}")).await.step.id;
+                let added = fixture.add_step(&self.id, &format!("Step {n}")).await.step.id;
                 if let Some(before) = step(n) {
                     move_step(cx, ops, at, &added, &StepPosition::After(before)).await.unwrap();
                 }
@@ -146,30 +146,30 @@ impl<'a> Life<'a> {
                 let published = publish(cx, ops, at, false).await;
                 assert_eq!(published.is_err(), steps.is_empty());
                 let Ok(published) = published else { return };
-                let version = Arc::new(self.load(&published.version_id).await);
-                let text = text(&version);
+                let version = Arc::new(self.load_version(&published.version_id).await);
+                let text = format_version(&version);
                 self.versions.entry(published.version_id).or_insert((version, text));
             }
             Event::Withdraw(n) => {
                 let number = u32::try_from(n % self.versions.len().max(1) + 1).unwrap();
-                // Refused when there is none of this number, or it was withdrawn before.
+                // Rejected if there is no version with this number or it is already withdrawn.
                 let _ = withdraw(cx, ops, at, number, "It was wrong.").await;
             }
-            Event::Call(user, ask) => self.call(user, ask).await,
+            Event::Call(user, call) => self.call(user, call).await,
         }
-        self.check().await;
+        self.assert_invariants().await;
     }
 
-    async fn load(&self, id: &VersionId) -> Version {
-        let mut conn = self.world.ops.db().read().await.unwrap();
-        version::find_with_steps(&mut conn, &self.world.org, id).await.unwrap().unwrap()
+    async fn load_version(&self, id: &VersionId) -> Version {
+        let mut conn = self.fixture.ops.db().read().await.unwrap();
+        version::find_with_steps(&mut conn, &self.fixture.org, id).await.unwrap().unwrap()
     }
 
-    /// What is offered, with the reasons of withdrawn versions; none while nothing is.
-    async fn offered(&self) -> Option<(Arc<Version>, HashMap<VersionId, String>)> {
-        let mut conn = self.world.ops.db().snapshot().await.unwrap();
-        let head = waypost_store::walkthrough::find(&mut conn, &self.world.org, &self.id).await.unwrap().unwrap();
-        let listed = version::list(&mut conn, &self.world.org, &self.id).await.unwrap();
+    /// Returns the offered version and the reasons of withdrawn versions, or `None` if nothing is published.
+    async fn load_current_offer(&self) -> Option<(Arc<Version>, HashMap<VersionId, String>)> {
+        let mut conn = self.fixture.ops.db().snapshot().await.unwrap();
+        let head = waypost_store::walkthrough::find(&mut conn, &self.fixture.org, &self.id).await.unwrap().unwrap();
+        let listed = version::list(&mut conn, &self.fixture.org, &self.id).await.unwrap();
         let newest = listed.iter().find(|version| version.withdrawal.is_none()).map(|version| version.id.clone());
         assert_eq!(head.current_version_id, newest, "the head names the newest version that is not withdrawn");
         assert!(head.state != WalkthroughState::Published || newest.is_some());
@@ -180,17 +180,17 @@ impl<'a> Life<'a> {
         Some((Arc::clone(&self.versions[&newest?].0), reasons.collect()))
     }
 
-    async fn call(&mut self, user: usize, ask: Ask) {
-        let Some(offered) = self.offered().await else { return };
-        let decided = self.send(user, ask, offered).await;
+    async fn call(&mut self, user: usize, call: UserCall) {
+        let Some(offered) = self.load_current_offer().await else { return };
+        let decided = self.send(user, call, offered).await;
         let Decision::Done(outcome) = decided else {
-            assert!(matches!(decided, Decision::Rejected(_)), "every version is in memory");
+            assert!(matches!(decided, Decision::Rejected(_)), "all versions are loaded");
             return;
         };
         let user = &mut self.users[user];
         user.is_known |= !outcome.change.is_empty();
-        let begins_anew = matches!(ask, Ask::Select { resume: false, .. } | Ask::Reset);
-        if begins_anew {
+        let is_restart = matches!(call, UserCall::Select { resume: false, .. } | UserCall::Reset);
+        if is_restart {
             user.done.clear();
         }
         user.done.extend(outcome.completed_step_id.clone());
@@ -199,13 +199,13 @@ impl<'a> Life<'a> {
     async fn send(
         &self,
         user: usize,
-        ask: Ask,
+        call: UserCall,
         (latest, reasons): (Arc<Version>, HashMap<VersionId, String>),
     ) -> Decision {
         let user = &self.users[user];
         let versions: HashMap<_, _> =
             self.versions.iter().map(|(id, (version, _))| (id.clone(), Arc::clone(version))).collect();
-        let (now, random): (_, Arc<dyn Random>) = (self.world.cx.now(), Arc::clone(&self.world.cx.random));
+        let (now, random): (_, Arc<dyn Random>) = (self.fixture.cx.now(), Arc::clone(&self.fixture.cx.random));
         let new_end_user = (!user.is_known).then(|| NewEndUser {
             id: user.key.end_user_id.clone(),
             organization_id: user.key.organization_id.clone(),
@@ -227,9 +227,9 @@ impl<'a> Life<'a> {
                 let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
                 let view = ProgressContext { attempt: pinned, offered: &offered, now, random: &*random };
                 let seen = pinned.map_or(&latest, |(_, version)| version);
-                match answer(&view, seen, ask) {
+                match decide_call(&view, seen, call) {
                     Ok(outcome) => Decision::Done(Box::new(outcome)),
-                    Err(refused) => Decision::Rejected(refused),
+                    Err(rejected) => Decision::Rejected(rejected),
                 }
             }),
             now,
@@ -237,54 +237,58 @@ impl<'a> Life<'a> {
         self.writer.call(call).await.unwrap()
     }
 
-    /// What must hold after whatever happened.
-    async fn check(&self) {
+    /// Asserts what must be true after any event.
+    async fn assert_invariants(&self) {
         for (id, (_, frozen)) in &self.versions {
-            assert_eq!(&text(&self.load(id).await), frozen, "a version never changes");
+            assert_eq!(&format_version(&self.load_version(id).await), frozen, "a version never changes");
         }
-        let mut conn = self.world.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.db().read().await.unwrap();
         for user in &self.users {
             let attempts = list_attempts(&mut conn, &user.key).await.unwrap();
             let Some(attempt) = attempts.iter().find(|attempt| attempt.closed_at.is_none()) else {
-                assert!(user.done.is_empty(), "without an attempt nothing is done");
+                assert!(user.done.is_empty(), "without an attempt, no steps are completed");
                 continue;
             };
-            let rows = list_completions(&mut conn, &self.world.org, &attempt.id).await.unwrap();
+            let rows = list_completions(&mut conn, &self.fixture.org, &attempt.id).await.unwrap();
             let rows: BTreeSet<_> = rows.into_iter().map(|(step, _)| step).collect();
-            assert_eq!(rows, user.done, "no completion is lost and none is invented");
+            assert_eq!(rows, user.done, "no completion is lost or added");
             let version = &self.versions[&attempt.version_id].0;
             let done = |step: &waypost_core::version::VersionStep| attempt.completed.contains(step.ordinal);
             for step in version.steps() {
                 assert_eq!(done(step), user.done.contains(&step.id), "{} of the pinned version", step.id);
             }
             let all = version.steps().iter().all(done);
-            assert_eq!(all, matches!(attempt.state, AttemptState::Completed { .. }), "completed when all is done");
+            assert_eq!(
+                all,
+                matches!(attempt.state, AttemptState::Completed { .. }),
+                "the attempt is completed when all steps are"
+            );
         }
     }
 
-    /// Whoever goes on with what is offered at the end, comes to an end.
-    async fn nobody_is_stranded(&mut self) {
-        if self.offered().await.is_none() {
-            if self.world.get_draft(&self.id).await.steps.is_empty() {
-                self.world.add(&self.id, "Last").await;
+    /// Asserts that every user can finish with the version that is offered at the end.
+    async fn assert_all_users_can_finish(&mut self) {
+        if self.load_current_offer().await.is_none() {
+            if self.fixture.get_draft(&self.id).await.steps.is_empty() {
+                self.fixture.add_step(&self.id, "Last").await;
             }
-            self.happen(&Event::Publish).await;
+            self.apply(&Event::Publish).await;
         }
         for user in 0..self.users.len() {
-            self.call(user, Ask::Select { resume: true, to_latest: false }).await;
-            self.check().await;
+            self.call(user, UserCall::Select { resume: true, to_latest: false }).await;
+            self.assert_invariants().await;
             let mut calls = 0;
             while self.status(user).await != Status::Completed {
-                self.call(user, Ask::Next).await;
+                self.call(user, UserCall::Next).await;
                 calls += 1;
-                assert!(calls <= 60, "a user does not come to an end");
+                assert!(calls <= 60, "a user cannot finish");
             }
-            self.check().await;
+            self.assert_invariants().await;
         }
     }
 
     async fn status(&self, user: usize) -> Status {
-        let mut conn = self.world.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.db().read().await.unwrap();
         let attempts = list_attempts(&mut conn, &self.users[user].key).await.unwrap();
         match attempts.iter().find(|attempt| attempt.closed_at.is_none()).map(|attempt| attempt.state) {
             None => Status::NotStarted,
@@ -294,30 +298,30 @@ impl<'a> Life<'a> {
     }
 }
 
-fn answer(view: &ProgressContext<'_>, seen: &Version, ask: Ask) -> Result<Outcome, Error> {
+fn decide_call(view: &ProgressContext<'_>, seen: &Version, call: UserCall) -> Result<Outcome, Error> {
     let step = |n: usize| seen.steps()[n % seen.step_count()].id.clone();
-    match ask {
-        Ask::Select { resume, to_latest } => view.select(SelectOptions { resume, to_latest, confirmed: true }),
-        Ask::Next => view.advance(None),
-        Ask::NextAt(n) => view.advance(Some(&step(n))),
-        Ask::Complete(n) => view.complete(&step(n)),
-        Ask::Reset => view.reset(),
+    match call {
+        UserCall::Select { resume, to_latest } => view.select(SelectOptions { resume, to_latest, confirmed: true }),
+        UserCall::Next => view.advance(None),
+        UserCall::NextAt(n) => view.advance(Some(&step(n))),
+        UserCall::Complete(n) => view.complete(&step(n)),
+        UserCall::Reset => view.reset(),
     }
 }
 
-async fn no_completion_is_lost_and_nobody_stranded(world: World) {
-    let server = world.server("life").await;
-    let (writer, _tasks) = Writer::start(world.ops.db().clone(), Arc::clone(&world.cx.random));
+async fn no_completion_is_lost_and_every_user_can_finish(fixture: Fixture) {
+    let server = fixture.create_server("life").await;
+    let (writer, _tasks) = Writer::start(fixture.ops.db().clone(), Arc::clone(&fixture.cx.random));
     let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
-    let result = runner.run(&events(), |events| {
+    let result = runner.run(&any_events(), |events| {
         tokio::task::block_in_place(|| {
             handle.block_on(async {
-                let mut life = Life::begin(&world, &server, writer.clone()).await;
+                let mut simulation = Simulation::start(&fixture, &server, writer.clone()).await;
                 for event in &events {
-                    life.happen(event).await;
+                    simulation.apply(event).await;
                 }
-                life.nobody_is_stranded().await;
+                simulation.assert_all_users_can_finish().await;
             });
         });
         Ok(())
@@ -325,22 +329,22 @@ async fn no_completion_is_lost_and_nobody_stranded(world: World) {
     result.unwrap();
 }
 
-/// Deleting takes versions, assignments and everybody's progress along, and nothing else.
-async fn deleting_takes_everything_along(world: World) {
-    let server = world.server("life").await;
-    let (writer, _tasks) = Writer::start(world.ops.db().clone(), Arc::clone(&world.cx.random));
-    let mut life = Life::begin(&world, &server, writer.clone()).await;
-    let mut other = Life::begin(&world, &server, writer).await;
-    for life in [&mut life, &mut other] {
-        life.call(0, Ask::Next).await;
-        for ask in [Ask::Select { resume: true, to_latest: false }, Ask::Next, Ask::Complete(2)] {
-            life.call(0, ask).await;
+/// Purging deletes versions, assignments and all progress of the walkthrough, and nothing else.
+async fn purging_deletes_all_related_rows(fixture: Fixture) {
+    let server = fixture.create_server("life").await;
+    let (writer, _tasks) = Writer::start(fixture.ops.db().clone(), Arc::clone(&fixture.cx.random));
+    let mut simulation = Simulation::start(&fixture, &server, writer.clone()).await;
+    let mut other = Simulation::start(&fixture, &server, writer).await;
+    for simulation in [&mut simulation, &mut other] {
+        simulation.call(0, UserCall::Next).await;
+        for call in [UserCall::Select { resume: true, to_latest: false }, UserCall::Next, UserCall::Complete(2)] {
+            simulation.call(0, call).await;
         }
-        life.happen(&Event::Add(0)).await;
-        life.happen(&Event::Publish).await;
+        simulation.apply(&Event::Add(0)).await;
+        simulation.apply(&Event::Publish).await;
     }
     let counts = |counted: &'static [&'static str]| {
-        let db = world.ops.db().clone();
+        let db = fixture.ops.db().clone();
         async move {
             let mut conn = db.read().await.unwrap();
             let mut counts = Vec::new();
@@ -356,17 +360,17 @@ async fn deleting_takes_everything_along(world: World) {
     const TABLES: &[&str] =
         &["walkthroughs", "steps", "versions", "version_steps", "assignments", "progress", "step_completions"];
     let before = counts(TABLES).await;
-    delete(&world.cx, &world.ops, world.target(&life.id)).await.unwrap();
+    delete(&fixture.cx, &fixture.ops, fixture.target(&simulation.id)).await.unwrap();
     assert_eq!(counts(TABLES).await, before, "the trash keeps everything");
-    purge(&world.cx, &world.ops, &world.org, &life.id).await.unwrap();
+    purge(&fixture.cx, &fixture.ops, &fixture.org, &simulation.id).await.unwrap();
     let after = counts(TABLES).await;
     assert_eq!(after, before.iter().map(|count| count / 2).collect::<Vec<_>>(), "{TABLES:?}");
     assert!(after.iter().all(|count| *count > 0));
-    other.check().await;
+    other.assert_invariants().await;
     assert_eq!(other.status(0).await, Status::InProgress);
 }
 
-waypost_testkit::both!(open =>
-    no_completion_is_lost_and_nobody_stranded,
-    deleting_takes_everything_along,
+waypost_testkit::both!(set_up =>
+    no_completion_is_lost_and_every_user_can_finish,
+    purging_deletes_all_related_rows,
 );
