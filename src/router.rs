@@ -299,8 +299,8 @@ async fn check_host<R: HandlerFactory>(
 ) -> Response {
     let Some(client) = request.extensions().get::<ClientAddress>().copied() else { return unknown_client() };
     let forwarded = forwarded_host(request.headers()).filter(|_| client.is_proxied);
-    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let host_header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = forwarded.or(host_header).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let requested = authority.and_then(|authority| {
         Some(RequestedHost { authority: authority.to_owned(), host: state.auth.public_url.classify_host(authority)? })
     });

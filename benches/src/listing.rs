@@ -69,8 +69,8 @@ async fn set_up(bench: &Bench, kind: Kind, program: &Path) -> Result<Installatio
 }
 
 fn rows(body: &[u8]) -> Result<Vec<Value>> {
-    let answer: Value = serde_json::from_slice(body)?;
-    let rows = answer.pointer("/result/structuredContent/walkthroughs").and_then(Value::as_array);
+    let response: Value = serde_json::from_slice(body)?;
+    let rows = response.pointer("/result/structuredContent/walkthroughs").and_then(Value::as_array);
     rows.cloned().context("list_walkthroughs returned no list")
 }
 

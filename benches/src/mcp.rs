@@ -101,10 +101,10 @@ impl Client {
         let reply = connection.post(&self.path, &self.headers, &self.body).await?;
         let body = reply.body;
         expect_status(&reply, 200).with_context(|| format!("{tool} {arguments}"))?;
-        let answer: Envelope<'c, Outcome<'c>> = serde_json::from_slice(body)
+        let envelope: Envelope<'c, Outcome<'c>> = serde_json::from_slice(body)
             .with_context(|| format!("{tool}: not the expected JSON: {}", excerpt(body)))?;
-        match answer.result {
-            Some(outcome) if answer.id == Some(id) && outcome.is_error != Some(true) => Ok(outcome),
+        match envelope.result {
+            Some(outcome) if envelope.id == Some(id) && outcome.is_error != Some(true) => Ok(outcome),
             _ => bail!("{tool} {arguments} failed: {}", excerpt(body)),
         }
     }
@@ -249,8 +249,8 @@ mod tests {
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();
-            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(response.as_bytes()).await.unwrap();
         });
         Connection::open(addr).await.unwrap()
     }

@@ -50,10 +50,10 @@ pub async fn sizes(bench: &mut Bench) -> Result<()> {
         let mut fixed = 0;
         for walkthrough in [LONG, SHORT] {
             let arguments = format!(r#"{{"walkthrough_id":"{}"}}"#, contestant.walkthrough(walkthrough)?);
-            let mut answers = vec![client.raw_call(&mut connection, "select_walkthrough", &arguments).await?];
-            answers.push(client.raw_call(&mut connection, "next_walkthrough_step", &arguments).await?);
-            for answer in answers {
-                fixed = fixed.max(fixed_text(&serde_json::from_slice(&answer)?)?);
+            let mut responses = vec![client.raw_call(&mut connection, "select_walkthrough", &arguments).await?];
+            responses.push(client.raw_call(&mut connection, "next_walkthrough_step", &arguments).await?);
+            for response in responses {
+                fixed = fixed.max(fixed_text(&serde_json::from_slice(&response)?)?);
             }
         }
         let tool_names = tools.iter().filter_map(|tool| Some(tool["name"].as_str()?.to_owned())).collect();
@@ -93,10 +93,10 @@ fn untyped_members(schema: &Value, at: &str, untyped: &mut Vec<String>) {
 }
 
 /// Returns the size of the text block in bytes without author-supplied text: the step's texts and the walkthrough's title.
-fn fixed_text(answer: &Value) -> Result<usize> {
-    let blocks = answer.pointer("/result/content").and_then(Value::as_array).context("no content")?;
+fn fixed_text(response: &Value) -> Result<usize> {
+    let blocks = response.pointer("/result/content").and_then(Value::as_array).context("no content")?;
     let mut text: String = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
-    let result = answer.pointer("/result/structuredContent").context("no structured content")?;
+    let result = response.pointer("/result/structuredContent").context("no structured content")?;
     let mut texts: Vec<&str> = ["content", "introduction_for_agent", "context_for_agent", "operations_for_agent"]
         .iter()
         .chain(&["title", "section_title"])
@@ -169,10 +169,10 @@ mod tests {
 
     #[test]
     fn fixed_text_excludes_author_supplied_text() {
-        let answer = json!({"result": {
+        let response = json!({"result": {
             "content": [{"type": "text", "text": "# First\n1/3\n> Do this.\n> Then that.\nCall next."}],
             "structuredContent": {"walkthrough": {"title": "W"}, "step": {"title": "First", "content": "Do this.\nThen that."}},
         }});
-        assert_eq!(fixed_text(&answer).unwrap(), "# \n1/3\n> \n> \nCall next.".len());
+        assert_eq!(fixed_text(&response).unwrap(), "# \n1/3\n> \n> \nCall next.".len());
     }
 }

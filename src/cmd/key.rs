@@ -83,34 +83,34 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let expires_at = expires_in_days.map(|days| expiry(cx.now(), days));
             let new = CreateApiKey { name: &name, scope, expires_at };
             let (created, secret) = api_keys::create(cx, ops, &organization, new).await?;
-            let mut shown = json!({"id": created.id, "name": created.name, "key": secret});
+            let mut value = json!({"id": created.id, "name": created.name, "key": secret});
             if let Some(at) = created.expires_at {
-                shown["expires_at"] = at.rfc3339().into();
+                value["expires_at"] = at.rfc3339().into();
             }
-            print_secret(*json, &shown)
+            print_secret(*json, &value)
         }
         Command::List { .. } => {
             print_list(*json, api_keys::list(cx, ops, &organization).await?.iter().map(to_json).collect())
         }
         Command::Show { key, .. } => output::object(*json, &to_json(&find(session, &organization, &key).await?)),
         Command::Update { key, name, scope, .. } => {
-            let found = find(session, &organization, &key).await?;
+            let api_key = find(session, &organization, &key).await?;
             let changes = ApiKeyPatch { name, scope, expires_at: None };
-            let updated = api_keys::update(cx, ops, &organization, &found.id, &changes).await?;
+            let updated = api_keys::update(cx, ops, &organization, &api_key.id, &changes).await?;
             output::object(*json, &to_json(&updated))
         }
         Command::Delete { key, yes, .. } => {
-            let found = find(session, &organization, &key).await?;
-            confirm_deletion(yes, &found.name)?;
-            api_keys::delete(cx, ops, &organization, &found.id).await?;
-            print_deleted(*json, found.id.as_str(), &found.name)
+            let api_key = find(session, &organization, &key).await?;
+            confirm_deletion(yes, &api_key.name)?;
+            api_keys::delete(cx, ops, &organization, &api_key.id).await?;
+            print_deleted(*json, api_key.id.as_str(), &api_key.name)
         }
     }
 }
 
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<ApiKey> {
-    let found = api_keys::find(&session.cx, &session.ops, organization, text).await;
-    found.map_err(|error| not_found_message(error, "key", text, "key"))
+    let api_key = api_keys::find(&session.cx, &session.ops, organization, text).await;
+    api_key.map_err(|error| not_found_message(error, "key", text, "key"))
 }
 
 /// Returns the time at which a key expires that is valid for `days`.
@@ -119,8 +119,8 @@ pub(super) fn expiry(now: Timestamp, days: u32) -> Timestamp {
 }
 
 /// Prints a new key with its secret.
-pub(super) fn print_secret(json: bool, shown: &Value) -> anyhow::Result<()> {
-    output::object(json, shown)?;
+pub(super) fn print_secret(json: bool, value: &Value) -> anyhow::Result<()> {
+    output::object(json, value)?;
     if json { Ok(()) } else { output::text("Store the key now. It cannot be shown again.\n") }
 }
 

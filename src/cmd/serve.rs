@@ -71,12 +71,12 @@ pub struct Args {
 impl Args {
     /// Appends the flags that are settings.
     pub(super) fn settings(&self, flags: &mut Vec<(&'static str, String)>) {
-        let given = [
+        let values = [
             ("listen", &self.listen),
             ("public_url", &self.public_url),
             ("diagnostics_listen", &self.diagnostics_listen),
         ];
-        flags.extend(given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        flags.extend(values.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
     }
 }
 

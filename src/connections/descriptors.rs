@@ -28,8 +28,8 @@ pub fn raise_limit() -> u64 {
 /// Returns the number of connections for a limit of `files` open files. A quarter, at least 64 and at most 512, is kept
 /// for the database, outgoing requests, mail and the diagnostics port.
 pub fn max_connections(files: u64) -> usize {
-    let kept = (files / 4).clamp(64, 512);
-    usize::try_from(files.saturating_sub(kept).max(16)).unwrap_or(usize::MAX)
+    let reserved = (files / 4).clamp(64, 512);
+    usize::try_from(files.saturating_sub(reserved).max(16)).unwrap_or(usize::MAX)
 }
 
 /// Open files that are closed when no descriptor is available for a connection that must be accepted.

@@ -163,9 +163,9 @@ impl Attack {
         self.count(kind, "connections");
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(&vec![b'x'; body]).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        let text = String::from_utf8_lossy(&answer);
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await?;
+        let text = String::from_utf8_lossy(&response);
         self.count(kind, text.split(' ').nth(1).unwrap_or("closed"));
         Ok(())
     }

@@ -69,9 +69,9 @@ pub(crate) struct GuardedResolver {
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (scheme, allow) = (self.scheme, self.allow.clone());
-        let found = self.lookup.lookup(name.as_str().to_owned());
+        let addresses = self.lookup.lookup(name.as_str().to_owned());
         Box::pin(async move {
-            let addresses = found.await.map_err(|_| AddressError::NoAddress)?;
+            let addresses = addresses.await.map_err(|_| AddressError::NoAddress)?;
             check_addresses(scheme, &addresses, &allow).inspect_err(|error| {
                 tracing::warn!(host = name.as_str(), %error, "blocked an outgoing request");
             })?;

@@ -377,8 +377,8 @@ impl Player<'_, '_> {
     async fn confirm_restart(&mut self) -> Result<(), EarlyExit> {
         self.screen.paragraph("The server no longer has your progress. It may have expired.", TextStyle::BOLD)?;
         if !self.options.yes {
-            let answer = self.prompt("Start from the beginning? [Y/n] ").await?.to_lowercase();
-            if !matches!(answer.as_str(), "" | "y" | "yes") {
+            let input = self.prompt("Start from the beginning? [Y/n] ").await?.to_lowercase();
+            if !matches!(input.as_str(), "" | "y" | "yes") {
                 return Err(EarlyExit::Stopped);
             }
         }
@@ -404,14 +404,14 @@ impl Player<'_, '_> {
 
     async fn prompt(&mut self, question: &str) -> Result<String, EarlyExit> {
         self.screen.prompt(question)?;
-        let answer = tokio::select! {
-            answer = self.lines.next() => answer?,
+        let input = tokio::select! {
+            input = self.lines.next() => input?,
             () = self.interrupt.notified() => None,
         };
-        if answer.is_none() || !self.echo {
+        if input.is_none() || !self.echo {
             self.screen.line("")?;
         }
-        answer.ok_or(EarlyExit::Stopped)
+        input.ok_or(EarlyExit::Stopped)
     }
 
     /// Calls a tool with the stored handle, stores the handle it returns, and parses the result.

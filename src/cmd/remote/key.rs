@@ -32,14 +32,14 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
         }
         Command::Show { key, .. } => output::object(remote.json, &remote.select(&find(remote, &key).await?, MEMBERS)),
         Command::Update { key, name, scope, .. } => {
-            let found = find(remote, &key).await?;
+            let api_key = find(remote, &key).await?;
             let changes = without_nulls(json!({"name": name, "scope": scope.map(|scope| scope.as_str())}));
-            let updated = client.patch(&["api-keys", text(&found, "id")], changes).await?;
+            let updated = client.patch(&["api-keys", text(&api_key, "id")], changes).await?;
             output::object(remote.json, &remote.select(&updated, MEMBERS))
         }
         Command::Delete { key, yes, .. } => {
-            let found = find(remote, &key).await?;
-            let (id, name) = (text(&found, "id"), text(&found, "name"));
+            let api_key = find(remote, &key).await?;
+            let (id, name) = (text(&api_key, "id"), text(&api_key, "name"));
             confirm_deletion(yes, name)?;
             client.delete(&["api-keys", id]).await?;
             print_deleted(remote.json, id, name)

@@ -107,17 +107,17 @@ struct FolderReader {
 
 impl FolderReader {
     fn read_folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> anyhow::Result<()> {
-        let shown = folder.display();
+        let display = folder.display();
         if depth > MAX_DEPTH {
             // Ignore deep tool folders such as `.venv`.
             if prefix.split('/').any(|part| part.starts_with('.')) {
                 return Ok(());
             }
-            bail!("{shown} exceeds the maximum depth of {MAX_DEPTH} folders");
+            bail!("{display} exceeds the maximum depth of {MAX_DEPTH} folders");
         }
-        let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {shown}"))?;
+        let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {display}"))?;
         for entry in entries {
-            let entry = entry.with_context(|| format!("cannot read {shown}"))?;
+            let entry = entry.with_context(|| format!("cannot read {display}"))?;
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
                 bail!("{} has more than {MAX_ENTRIES} entries: check that it is the right folder", self.root.display());
@@ -148,11 +148,11 @@ impl FolderReader {
     /// Returns the type of a link's target. Only files inside the folder are permitted, because a folder from an untrusted
     /// author must not read other files of the user who imports it.
     fn link_target(&self, link: &Path) -> anyhow::Result<std::fs::FileType> {
-        let shown = link.display();
-        let target = link.canonicalize().with_context(|| format!("{shown} is a broken link"))?;
+        let display = link.display();
+        let target = link.canonicalize().with_context(|| format!("{display} is a broken link"))?;
         let kind = std::fs::metadata(&target)?.file_type();
         if !target.starts_with(&self.root) || !kind.is_file() {
-            bail!("{shown} is a link to a target outside the folder, or not to a file: replace it with a copy");
+            bail!("{display} is a link to a target outside the folder, or not to a file: replace it with a copy");
         }
         Ok(kind)
     }
