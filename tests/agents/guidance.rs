@@ -7,7 +7,7 @@ use crate::model::{Request, ToolResult};
 use crate::table;
 
 /// The rule in the description of `next_walkthrough_step`.
-const RULE: &str = "Never call it twice in a row without an answer from the user";
+const RULE: &str = "Never call it twice in a row without a reply from the user";
 /// The instruction in every result with a step.
 const WAIT: &str = "only when the user says it is done";
 

@@ -117,7 +117,7 @@ impl<'a> ToolResult<'a> {
     /// Whether the result shows that the walkthrough is completed.
     pub fn is_completed(self) -> bool {
         let structured = self.structured().is_some_and(|it| it["progress"]["status"] == "completed");
-        structured || self.block().is_some_and(|it| it.contains("(100 %)"))
+        structured || self.block().is_some_and(|it| it.contains("(100%)"))
     }
 }
 

@@ -100,8 +100,8 @@ fn errors_say_what_to_do() {
     workspace.run_ok(&["org", "create", "acme"]);
     insta::assert_snapshot!(workspace.run_err(1, &["org", "create", "acme"]), @"error: The slug `acme` is taken by another organisation. Choose another one.");
     insta::assert_snapshot!(workspace.run_err(1, &["org", "show", "gone"]), @"error: there is no organisation `gone`: run `waypost org list` to see all");
-    insta::assert_snapshot!(workspace.run_err(1, &["server", "create", "Docs!"]), @r#"error: The slug "Docs!" does not fit: a slug can only contain lowercase letters from a to z, digits and `-`."#);
-    insta::assert_snapshot!(workspace.run_err(1, &["user", "create", "nobody"]), @"error: `email` must be an address such as `anna@example.com`.");
+    insta::assert_snapshot!(workspace.run_err(1, &["server", "create", "Docs!"]), @r#"error: The slug "Docs!" is invalid: a slug may contain only lowercase letters from a to z, digits and `-`."#);
+    insta::assert_snapshot!(workspace.run_err(1, &["user", "create", "nobody"]), @"error: `email` must be an email address such as `anna@example.com`.");
     workspace.run_ok(&["org", "create", "other"]);
     insta::assert_snapshot!(workspace.run_err(2, &["server", "list"]), @"error: there are several organisations, choose one with --org SLUG: acme, other");
     assert_eq!(workspace.run_json(&["server", "list", "--org", "other"]), json!({"items": []}));

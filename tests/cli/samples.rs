@@ -107,5 +107,5 @@ fn skipped_parts_are_reported() {
     assert!(warnings.contains("prepare.sh, step1-verify.sh"), "{warnings}");
     let skills = fixtures_folder().join("skills");
     let report = server.workspace.run_json(&["walkthrough", "import", skills.to_str().unwrap(), "--dry-run"]);
-    assert!(report["warnings"].to_string().contains(".github/ISSUE_TEMPLATE/report.md: passed over"), "{report}");
+    assert!(report["warnings"].to_string().contains(".github/ISSUE_TEMPLATE/report.md: skipped"), "{report}");
 }

@@ -91,7 +91,8 @@ fn is_name(char: char) -> bool {
 
 /// GitHub's anchor of a heading: <https://docs.github.com/en/get-started/writing-on-github>.
 fn anchor(heading: &str) -> String {
-    let kept = heading.to_lowercase().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it)).collect::<String>();
+    let kept =
+        heading.to_lowercase().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it)).collect::<String>();
     kept.replace(' ', "-")
 }
 

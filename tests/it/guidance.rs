@@ -116,8 +116,8 @@ async fn texts_for_signed_in_users_mention_no_handle() {
 async fn descriptions_and_prompts_state_the_rules() {
     let app = App::new().await;
     let server = set_up(&app, Toolset::All).await;
-    let fields = "intro: say it first; context: for you only; operations: do these; content: show as written";
-    let wait = "Never call it twice in a row without an answer from the user";
+    let fields = "intro: say this first; context: for you only; operations: carry these out; content: show verbatim";
+    let wait = "Never call it twice in a row without a reply from the user";
     let handle = "Pass progress_handle on EVERY call";
     let tools = server.modern().send("tools/list", json!({})).await.result()["tools"].as_array().unwrap().clone();
     for tool in &tools {
@@ -174,17 +174,20 @@ async fn a_stepwise_server_mentions_only_its_own_tools() {
     assert!(details.text.contains("The current step is 2 of 2, \"Click\". Call get_current_step("), "{details}");
     guide.publish(&["Open", "Click", "Close"]).await;
     let current = user.call("get_current_step", by_slug.clone()).await;
-    assert!(current.message().contains("A newer version (2) exists; move_to_latest_version moves to it."), "{current}");
+    assert!(
+        current.message().contains("A newer version (2) is available; move_to_latest_version moves to it."),
+        "{current}"
+    );
     let moved = user.play("move_to_latest_version", by_slug.clone()).await;
     assert_eq!((moved.progress().as_str(), &moved.ok()["walkthrough"]["version"]), ("2/3 33 %", &json!(2)));
     let same = user.play("move_to_latest_version", by_slug.clone()).await;
-    assert!(same.message().starts_with("This is the newest version already"), "{same}");
+    assert!(same.message().starts_with("This is already the newest version"), "{same}");
     for title in ["Click", "Close"] {
         seen.push_str(&user.play("complete_step", done(title).await).await.response.body);
     }
     let completed = user.call("get_current_step", by_slug.clone()).await;
     for text in texts(&completed) {
-        assert!(text.contains("\"Use Acme\" is completed already."), "{text}");
+        assert!(text.contains("\"Use Acme\" is already completed."), "{text}");
     }
     let reset = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
     assert_eq!(reset.ok()["reset"], true);
@@ -206,7 +209,7 @@ async fn errors_without_a_handle_ask_for_one() {
     let app = App::new().await;
     let server = set_up(&app, Toolset::Guided).await;
     let by_slug = json!({ "walkthrough_id": "install-acme" });
-    let seen = "No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough";
+    let seen = "No progress_handle was passed, so the user is unknown. Pass the one from select_walkthrough";
     for user in [server.modern(), server.legacy("2025-06-18").connect().await] {
         for (tool, arguments, code) in [
             ("next_walkthrough_step", json!({}), "no_active_walkthrough"),
@@ -298,7 +301,7 @@ async fn any_word_of_a_query_matches(app: App) {
     let none = user.call("list_walkthroughs", json!({ "query": "kubernetes" })).await;
     assert_eq!(none.ok()["walkthroughs"], json!([]));
     for text in texts(&none) {
-        assert_eq!(text, "Nothing matches \"kubernetes\". Without query there are 3.");
+        assert_eq!(text, "No walkthrough matches \"kubernetes\". Omit query to see all 3 walkthroughs.");
     }
     app.finish().await;
 }

@@ -32,7 +32,11 @@ async fn lists_over_200_walkthroughs_are_paginated() {
     let (found, end) = list_titles(&user, json!({ "query": "GUIDE 201", "cursor": next })).await;
     assert_eq!((found.len(), end), (3, Value::Null), "search results are paginated");
     let text = user.call("list_walkthroughs", json!({})).await.text;
-    assert!(text.contains("There are more: call list_walkthroughs again with cursor"), "{}", &text[text.len() - 200..]);
+    assert!(
+        text.contains("There are more: call list_walkthroughs again and pass next_cursor"),
+        "{}",
+        &text[text.len() - 200..]
+    );
     assert_eq!(user.list_tools().await.len(), 5);
     let prompts = user.send("prompts/list", json!({})).await;
     assert_eq!(prompts.result()["prompts"].as_array().unwrap().len(), 203);

@@ -56,11 +56,11 @@ async fn tool_results_match_the_snapshots() {
       ],
       "next_cursor": null,
       "progress_handle": null,
-      "message": "To begin, call select_walkthrough(walkthrough_id: \"wt:1\"). No progress_handle was given, so your user is unknown: if your notes (for example AGENTS.md or a .waypost file) have one, pass it."
+      "message": "To begin, call select_walkthrough(walkthrough_id: \"wt:1\"). No progress_handle was passed, so the user is unknown. If your notes (for example AGENTS.md or a .waypost file) contain one, pass it."
     }
     ---
     1. Install Acme (2 steps; not started) id wt:1
-    To begin, call select_walkthrough(walkthrough_id: "wt:1"). No progress_handle was given, so your user is unknown: if your notes (for example AGENTS.md or a .waypost file) have one, pass it.
+    To begin, call select_walkthrough(walkthrough_id: "wt:1"). No progress_handle was passed, so the user is unknown. If your notes (for example AGENTS.md or a .waypost file) contain one, pass it.
     "#);
     assert_snapshot!(user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await, @r#"
     > select_walkthrough {"walkthrough_id":"install-acme"}
@@ -92,16 +92,16 @@ async fn tool_results_match_the_snapshots() {
       },
       "completed_step_id": null,
       "progress_handle": "wph:1",
-      "message": "Started \"Install Acme\". Show <content> (step.content) and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: \"wt:1\", current_step_id: \"ws:1\", progress_handle: \"wph:1\"). Pass progress_handle on every call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart.",
+      "message": "Started \"Install Acme\". Show <content> (step.content) and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: \"wt:1\", current_step_id: \"ws:1\", progress_handle: \"wph:1\"). Pass progress_handle on every call, and save it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart.",
       "notice": null
     }
     ---
-    Step 1 of 2 (0 %): Download
+    Step 1 of 2 (0%): Download
     Started "Install Acme".
     <content>
     Download it.
     </content>
-    Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt:1", current_step_id: "ws:1", progress_handle: "wph:1"). Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume.
+    Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt:1", current_step_id: "ws:1", progress_handle: "wph:1"). Pass progress_handle on every call; save it in your notes (AGENTS.md, .waypost) to resume.
     "#);
     assert_snapshot!(user.play("next_walkthrough_step", json!({})).await, @r#"
     > next_walkthrough_step {"progress_handle":"wph:1"}
@@ -133,15 +133,15 @@ async fn tool_results_match_the_snapshots() {
       },
       "completed_step_id": "ws:1",
       "progress_handle": "wph:1",
-      "message": "Show <content> (step.content) and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: \"wt:1\", current_step_id: \"ws:2\", progress_handle: \"wph:1\"). Pass progress_handle on every call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart.",
+      "message": "Show <content> (step.content) and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: \"wt:1\", current_step_id: \"ws:2\", progress_handle: \"wph:1\"). Pass progress_handle on every call, and save it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart.",
       "notice": null
     }
     ---
-    Step 2 of 2 (50 %): Run
+    Step 2 of 2 (50%): Run
     <content>
     Run it.
     </content>
-    Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt:1", current_step_id: "ws:2", progress_handle: "wph:1"). Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume.
+    Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt:1", current_step_id: "ws:2", progress_handle: "wph:1"). Pass progress_handle on every call; save it in your notes (AGENTS.md, .waypost) to resume.
     "#);
     app.finish().await;
 }

@@ -64,7 +64,7 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
     assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("completed 100 %", &json!(null)));
     assert_eq!(user.call("next_walkthrough_step", json!({})).await.error_code(), "no_active_walkthrough");
     let select = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
-    allow_duplicates! { assert_snapshot!(app.redact(select.message()), @r#""Install Acme" is completed already. To go through it again, ask the user, then call select_walkthrough(walkthrough_id: "wt:1", resume_if_exists: false, confirm: true). list_walkthroughs shows what else there is."#); }
+    allow_duplicates! { assert_snapshot!(app.redact(select.message()), @r#""Install Acme" is already completed. To repeat it, ask the user first, then call select_walkthrough(walkthrough_id: "wt:1", resume_if_exists: false, confirm: true). Call list_walkthroughs to see what else is available."#); }
     assert_eq!(select.ok()["progress"]["completed_at"], last.ok()["progress"]["completed_at"]);
     let new_attempt = json!({ "walkthrough_id": SLUG, "resume_if_exists": false });
     assert_eq!(
@@ -74,7 +74,7 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
     );
     let new_attempt = json!({ "walkthrough_id": SLUG, "resume_if_exists": false, "confirm": true });
     let new_attempt = user.play("select_walkthrough", new_attempt).await;
-    let replaced = "Replaced the attempt at 100 % (2 of 2 steps); its history is kept. Started \"Install Acme\".";
+    let replaced = "Replaced the attempt at 100% (2 of 2 steps); its history is kept. Started \"Install Acme\".";
     assert_eq!(new_attempt.progress(), "1/2 0 %");
     assert!(new_attempt.message().starts_with(replaced) && new_attempt.text.contains(replaced), "{new_attempt}");
     assert_eq!(new_attempt.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
@@ -128,7 +128,7 @@ async fn a_reset_closes_the_attempt_and_keeps_the_history(app: App) {
     assert_eq!((&reset.ok()["reset"], reset.handle()), (&json!(true), user.handle.clone().unwrap()));
     let next = format!("select_walkthrough(walkthrough_id: {}, progress_handle: ", reset.structured["walkthrough_id"]);
     for text in [reset.message(), &reset.text] {
-        assert!(text.starts_with("The progress in \"Install Acme\" is reset; its history is kept. Call "), "{text}");
+        assert!(text.starts_with("Progress in \"Install Acme\" was reset; its history is kept. Call "), "{text}");
         assert!(text.contains(&next) && text.contains("list_walkthroughs"), "the next options: {text}");
     }
     assert_eq!(user.call("reset_walkthrough_progress", confirmed).await.error_code(), "no_progress");
@@ -156,14 +156,14 @@ async fn a_new_version_applies_only_on_request(app: App) {
         (&next.ok()["walkthrough"]["version"], &next.ok()["walkthrough"]["latest_version"]),
         (&json!(1), &json!(2))
     );
-    let newer = "A newer version (2) exists; select_walkthrough with use_version \"latest\" moves to it.";
+    let newer = "A newer version (2) is available; select_walkthrough with use_version \"latest\" moves to it.";
     assert!(next.message().starts_with(newer) && next.text.contains(newer), "{next}");
     let resumed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(resumed.ok()["walkthrough"]["version"], 1, "the started version is the default");
     let latest = json!({ "walkthrough_id": SLUG, "use_version": "latest" });
     let moved = user.play("select_walkthrough", latest.clone()).await;
     assert_eq!((moved.progress().as_str(), &moved.ok()["step"]["title"]), ("1/4 25 %", &json!("Check")));
-    let stays = "Moved from version 1; every step that still exists stays completed.";
+    let stays = "Moved from version 1; completed steps that still exist stay completed.";
     assert!(moved.message().starts_with(stays) && moved.text.contains(stays), "{moved}");
     let again = user.play("select_walkthrough", latest.clone()).await;
     assert!(again.message().starts_with("Resumed \"Install Acme\"."), "{again}");
@@ -192,8 +192,8 @@ async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
     let next = user.play("next_walkthrough_step", json!({ "current_step_id": at })).await;
     assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
     assert_eq!(next.ok()["step"]["title"], "Mount the disk");
-    let withdrawn = "Version 1 was withdrawn by its author: It formats the wrong disk. This is the newest version; no step was \
-                     completed by this call. Tell the user before going on.";
+    let withdrawn = "Version 1 was withdrawn by its author: It formats the wrong disk. This is the newest version; this call completed \
+                     no step. Tell the user before you continue.";
     assert!(next.message().starts_with(withdrawn) && next.text.contains(withdrawn), "{next}");
     assert_eq!(user.play("next_walkthrough_step", json!({})).await.progress(), "3/3 66 %");
     app.finish().await;

@@ -25,7 +25,7 @@ async fn each_walkthrough_is_a_prompt() {
     let user = server.modern();
     assert_snapshot!(user.send("prompts/list", json!({})).await.result()["prompts"].to_string(), @r#"[{"name":"install-acme","title":"Install Acme","description":"How to install it."}]"#);
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
-    assert_snapshot!(app.redact(prompt.result()["messages"][0]["content"]["text"].as_str().unwrap()), @r#"Guide me through the walkthrough "Install Acme" (3 steps), one step at a time. Call select_walkthrough(walkthrough_id: "wt:1"), show me the content of the step, and stop. Only when I say that the step is done, call next_walkthrough_step(walkthrough_id, current_step_id). Never call it twice in a row without an answer from the user. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; if your notes already have one, pass it from the first call on."#);
+    assert_snapshot!(app.redact(prompt.result()["messages"][0]["content"]["text"].as_str().unwrap()), @r#"Guide me through the walkthrough "Install Acme" (3 steps), one step at a time. Call select_walkthrough(walkthrough_id: "wt:1"), show me the content of the step, and stop. Only when I say that the step is done, call next_walkthrough_step(walkthrough_id, current_step_id). Never call it twice in a row without a reply from the user. In a step, intro: say this first; context: for you only; operations: carry these out; content: show verbatim. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; if your notes already have one, pass it from the first call on."#);
     server.set(ServerSettings { toolset: Some(Toolset::Stepwise), ..ServerSettings::default() }).await;
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
     let text = prompt.result()["messages"][0]["content"]["text"].as_str().unwrap().to_owned();
@@ -50,7 +50,7 @@ async fn the_outline_is_a_resource() {
 
     How to install it.
 
-    Install Acme: not started, 0 of 3 steps completed (0 %).
+    Install Acme: not started, 0 of 3 steps completed (0%).
     [>] 1. Download (ws:1)
     [ ] 2. Unpack (ws:2)
     [ ] 3. Run (ws:3)

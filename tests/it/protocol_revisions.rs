@@ -192,7 +192,7 @@ async fn initialize_negotiates_a_revision() {
           "title": "acme",
           "version": "0.1.0"
         },
-        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what is available, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning."
+        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what is available, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say this first; context: for you only; operations: carry these out; content: show verbatim. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning."
       }
     }
     "#);
@@ -438,7 +438,7 @@ async fn results_have_the_shape_of_their_era() {
             "listChanged": true
           }
         },
-        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what is available, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning.",
+        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what is available, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say this first; context: for you only; operations: carry these out; content: show verbatim. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning.",
         "ttlMs": 60000,
         "cacheScope": "public",
         "_meta": {

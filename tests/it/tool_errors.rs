@@ -46,15 +46,15 @@ async fn each_error_message_says_what_to_do() {
     assert_snapshot!(seen, @r#"
     {"code":"walkthrough_not_found","message":"There is no such walkthrough on this server. list_walkthroughs shows what there is."}
 
-    {"code":"no_active_walkthrough","message":"No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough; look for it in your notes (for example AGENTS.md or a .waypost file). If nothing was started yet, begin with select_walkthrough."}
+    {"code":"no_active_walkthrough","message":"No progress_handle was passed, so the user is unknown. Pass the one from select_walkthrough; check your notes for it (for example AGENTS.md or a .waypost file). If nothing has been started yet, call select_walkthrough."}
 
-    {"code":"no_active_walkthrough","message":"No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough; look for it in your notes (for example AGENTS.md or a .waypost file). If nothing was started yet, begin with select_walkthrough."}
+    {"code":"no_active_walkthrough","message":"No progress_handle was passed, so the user is unknown. Pass the one from select_walkthrough; check your notes for it (for example AGENTS.md or a .waypost file). If nothing has been started yet, call select_walkthrough."}
 
-    {"code":"no_progress","message":"No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough; look for it in your notes (for example AGENTS.md or a .waypost file). If nothing was started yet, begin with select_walkthrough."}
+    {"code":"no_progress","message":"No progress_handle was passed, so the user is unknown. Pass the one from select_walkthrough; check your notes for it (for example AGENTS.md or a .waypost file). If nothing has been started yet, call select_walkthrough."}
 
     {"code":"confirmation_required","message":"Resetting ends the user's attempt. Ask the user, then call again with confirm true."}
 
-    {"code":"step_mismatch","message":"ws:1 is not the current step; ws:2 (\"Download\") is.","current_step_id":"ws:2"}
+    {"code":"step_mismatch","message":"ws:1 is not the current step. The current step is ws:2 (\"Download\").","current_step_id":"ws:2"}
 
     {"code":"step_not_found","message":"Version 1 of this walkthrough has no step ws:1.","step_id":"ws:1"}
 
@@ -276,11 +276,11 @@ async fn a_database_error_is_unavailable_and_hides_details() {
     {
       "error": {
         "code": "unavailable",
-        "message": "Something went wrong on our side. Try again; if it stays, tell the operator."
+        "message": "An internal error occurred. Try again; if it persists, contact the operator."
       }
     }
     ---
-    Something went wrong on our side. Try again; if it stays, tell the operator.
+    An internal error occurred. Try again; if it persists, contact the operator.
     "#);
     app.execute("ALTER TABLE away RENAME TO step_completions").await;
     assert_eq!(

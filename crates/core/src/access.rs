@@ -1,4 +1,4 @@
-//! Who may do what: one table of acts and roles.
+//! Authorization: the operations and the roles they require.
 
 use crate::caller::Caller;
 use crate::error::{Code, Error, Result};
@@ -7,71 +7,71 @@ use crate::organization::Role;
 use crate::walkthrough::names;
 
 names! {
-    /// What can be done.
+    /// An operation that requires authorization.
     Operation {
-        /// Make an organisation.
+        /// Create an organisation.
         OrganizationCreate = "organization.create",
-        /// See an organisation.
+        /// View an organisation.
         OrganizationRead = "organization.read",
         /// Change an organisation's name or slug.
         OrganizationUpdate = "organization.update",
-        /// Delete an organisation and all it owns.
+        /// Delete an organisation and everything it owns.
         OrganizationDelete = "organization.delete",
-        /// See the members.
+        /// View members.
         MemberRead = "member.read",
         /// Add, change and remove members.
         MemberWrite = "member.write",
-        /// See invitations.
+        /// View invitations.
         InvitationRead = "invitation.read",
-        /// Invite people, and take invitations back.
+        /// Create and revoke invitations.
         InvitationWrite = "invitation.write",
-        /// See the audit log.
+        /// View the audit log.
         AuditRead = "audit.read",
-        /// See API keys, without their secrets.
+        /// View API keys, without their secrets.
         KeyRead = "key.read",
-        /// Make and delete API keys.
+        /// Create and delete API keys.
         KeyWrite = "key.write",
-        /// See servers and what is assigned to them.
+        /// View servers and their assignments.
         ServerRead = "server.read",
-        /// Make, change and delete servers.
+        /// Create, change and delete servers.
         ServerWrite = "server.write",
-        /// See identity providers, without their secrets.
+        /// View identity providers, without their secrets.
         OauthConfigRead = "oauth_config.read",
-        /// Make, change and delete identity providers.
+        /// Create, change and delete identity providers.
         OauthConfigWrite = "oauth_config.write",
-        /// Place walkthroughs on servers.
+        /// Assign walkthroughs to servers.
         AssignmentWrite = "assignment.write",
-        /// See walkthroughs, drafts included.
+        /// View walkthroughs, including drafts.
         WalkthroughRead = "walkthrough.read",
-        /// Write, publish, archive, delete and restore walkthroughs.
+        /// Edit, publish, archive, delete and restore walkthroughs.
         WalkthroughWrite = "walkthrough.write",
-        /// Delete walkthroughs in the trash permanently.
+        /// Permanently delete walkthroughs in the trash.
         WalkthroughPurge = "walkthrough.purge",
-        /// See what happens on servers, in numbers.
+        /// View analytics.
         AnalyticsRead = "analytics.read",
-        /// See end users and what they did.
+        /// View end users and their activity.
         EndUserRead = "end_user.read",
-        /// Take out all that is known of an end user.
+        /// Export all data of an end user.
         EndUserExport = "end_user.export",
-        /// Delete an end user and all that is known of them.
+        /// Delete an end user and all their data.
         EndUserDelete = "end_user.delete",
-        /// See which anonymous progress became that of signed-in users.
+        /// View joins of anonymous progress.
         JoinRead = "join.read",
-        /// Take such a join back.
+        /// Undo a join.
         JoinUndo = "join.undo",
-        /// Sign links with which end users claim progress recorded under a label.
+        /// Create links with which end users can claim progress recorded under a label.
         ClaimLinkCreate = "claim_link.create",
-        /// See support tickets.
+        /// View support tickets.
         TicketRead = "ticket.read",
         /// Work on support tickets.
         TicketWrite = "ticket.write",
-        /// See receivers of webhooks and what was sent to them.
+        /// View webhooks and their deliveries.
         WebhookRead = "webhook.read",
-        /// Make, change and delete receivers of webhooks, and send again.
+        /// Create, change and delete webhooks, and resend deliveries.
         WebhookWrite = "webhook.write",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
-        /// Sign in as an end user, with what the pages of a server ask for.
+        /// Sign in as an end user on the pages of a server.
         EndUserSignIn = "end_user.sign_in",
         /// Open a support ticket on a server.
         TicketOpen = "ticket.open",
@@ -79,7 +79,7 @@ names! {
 }
 
 impl Operation {
-    /// The least role of a member that may do this; none when members may not at all.
+    /// Returns the lowest role of a member that may perform the operation. Returns `None` if no member may.
     #[must_use]
     pub fn minimum_role(self) -> Option<Role> {
         match self {
@@ -117,20 +117,20 @@ impl Operation {
     }
 }
 
-/// Lets `caller` do `act` in `organization`, or says why not.
+/// Authorizes `caller` to perform `operation` in `organization`.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` in their own when the role is too low.
-pub fn authorize(caller: &Caller, act: Operation, organization: &OrganizationId) -> Result<()> {
+/// `not_found` in any organisation but the caller's own; `forbidden` if the caller's role is too low.
+pub fn authorize(caller: &Caller, operation: Operation, organization: &OrganizationId) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
         Caller::Member { organization_id, .. } if organization_id != organization => {
             Err(Error::not_found("organisation"))
         }
-        Caller::Member { role, .. } => match act.minimum_role() {
-            Some(least) if role.covers(least) => Ok(()),
-            Some(least) => {
-                Err(Error::new(Code::Forbidden, format!("This needs the role `{least}`; yours is `{role}`.")))
+        Caller::Member { role, .. } => match operation.minimum_role() {
+            Some(minimum) if role.covers(minimum) => Ok(()),
+            Some(minimum) => {
+                Err(Error::new(Code::Forbidden, format!("This requires the role `{minimum}`; yours is `{role}`.")))
             }
             None => Err(Error::new(Code::Forbidden, "Members cannot do this.")),
         },
@@ -139,7 +139,7 @@ pub fn authorize(caller: &Caller, act: Operation, organization: &OrganizationId)
             Err(Error::not_found("organisation"))
         }
         Caller::Client { .. }
-            if matches!(act, Operation::WalkthroughPlay | Operation::EndUserSignIn | Operation::TicketOpen) =>
+            if matches!(operation, Operation::WalkthroughPlay | Operation::EndUserSignIn | Operation::TicketOpen) =>
         {
             Ok(())
         }
@@ -147,10 +147,10 @@ pub fn authorize(caller: &Caller, act: Operation, organization: &OrganizationId)
     }
 }
 
-/// Lets `caller` do what needs no organisation yet: the operator only.
+/// Authorizes operations outside any organisation, which only the operator may perform.
 ///
 /// # Errors
-/// `forbidden` for everybody else.
+/// `forbidden` for any other caller.
 pub fn authorize_operator(caller: &Caller) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
@@ -158,10 +158,10 @@ pub fn authorize_operator(caller: &Caller) -> Result<()> {
     }
 }
 
-/// The user who acts, when it is one who acts for themselves.
+/// Authorizes operations on a user's own account and returns the user's ID.
 ///
 /// # Errors
-/// `forbidden` for everybody else: an API key has no account, no sessions, and no other organisations.
+/// `forbidden` for any other caller: an API key has no account, no sessions, and no other organisations.
 pub fn authorize_user(caller: &Caller) -> Result<&UserId> {
     match caller {
         Caller::User { user_id } => Ok(user_id),
@@ -169,23 +169,23 @@ pub fn authorize_user(caller: &Caller) -> Result<&UserId> {
     }
 }
 
-/// Lets `caller` give `role` to a user or a key, or take it from them, on top of what [`authorize`] says of the act.
+/// Authorizes `caller` to grant `role` to a user or a key, or to revoke it, in addition to [`authorize`].
 ///
 /// # Errors
-/// `forbidden` when it is more than the caller's own role.
+/// `forbidden` if the role is higher than the caller's own.
 pub fn authorize_role(caller: &Caller, role: Role) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
         Caller::Member { role: own, .. } if own.covers(role) => Ok(()),
         Caller::Member { role: own, .. } => {
-            Err(Error::new(Code::Forbidden, format!("The role `{role}` is above yours, `{own}`.")))
+            Err(Error::new(Code::Forbidden, format!("The role `{role}` is higher than yours, `{own}`.")))
         }
         Caller::User { .. } | Caller::Visitor => Err(Error::not_found("organisation")),
         Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
     }
 }
 
-/// Lets `caller` play walkthroughs on `server` of `organization`.
+/// Authorizes `caller` to play walkthroughs on `server` of `organization`.
 ///
 /// # Errors
 /// `not_found` on any other server; `forbidden` for members.
@@ -220,15 +220,15 @@ mod tests {
         ]
     }
 
-    /// The whole matrix in one picture: a new act fails here until somebody has looked at its row.
+    /// The complete access matrix. A new operation fails this test until its row is added.
     #[test]
-    fn matrix() {
+    fn each_operation_is_allowed_for_the_expected_callers() {
         use std::fmt::Write;
         let mut table = String::new();
-        for act in Operation::ALL {
-            write!(table, "{:22}", act.as_str()).unwrap();
+        for operation in Operation::ALL {
+            write!(table, "{:22}", operation.as_str()).unwrap();
             for (name, caller) in callers() {
-                if authorize(&caller, *act, &organization(1)).is_ok() {
+                if authorize(&caller, *operation, &organization(1)).is_ok() {
                     write!(table, " {name}").unwrap();
                 }
             }
@@ -273,11 +273,11 @@ ticket.open            operator client
     }
 
     #[test]
-    fn a_foreign_organisation_is_not_found() {
+    fn another_organisation_is_not_found() {
         for (name, caller) in callers().into_iter().skip(1) {
-            for act in Operation::ALL {
-                let error = authorize(&caller, *act, &organization(2)).unwrap_err();
-                assert_eq!(error.code, Code::NotFound, "{name} {act}");
+            for operation in Operation::ALL {
+                let error = authorize(&caller, *operation, &organization(2)).unwrap_err();
+                assert_eq!(error.code, Code::NotFound, "{name} {operation}");
             }
         }
     }

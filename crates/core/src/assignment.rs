@@ -1,29 +1,29 @@
-//! A walkthrough placed on a server.
+//! Assignments of walkthroughs to servers.
 
 use crate::clock::Timestamp;
 use crate::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
 use crate::walkthrough::WalkthroughState;
 
-/// A walkthrough on a server, with its place in the list and its switch.
+/// A walkthrough assigned to a server, with its display order and whether it is enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// The assignment.
+    /// The assignment's ID.
     pub id: AssignmentId,
-    /// Whose it is.
+    /// The organisation that owns the assignment.
     pub organization_id: OrganizationId,
-    /// Where it is placed.
+    /// The server.
     pub server_id: ServerId,
-    /// What is placed.
+    /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Smaller numbers stand first.
+    /// Position in the list; smaller numbers come first.
     pub display_order: i64,
-    /// Whether it is offered.
+    /// Whether the walkthrough is offered on the server.
     pub enabled: bool,
-    /// When it was made.
+    /// When the assignment was created.
     pub created_at: Timestamp,
 }
 
-/// An assignment as a list shows it.
+/// An assignment with the names shown in lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssignmentView {
     /// The assignment.
@@ -32,7 +32,7 @@ pub struct AssignmentView {
     pub title: String,
     /// The walkthrough's slug.
     pub slug: String,
-    /// Where the walkthrough is in its life: only a published one is offered.
+    /// The walkthrough's state. Only published walkthroughs are offered.
     pub state: WalkthroughState,
     /// The server's name.
     pub server_name: String,
@@ -40,13 +40,13 @@ pub struct AssignmentView {
     pub server_slug: String,
 }
 
-/// A walkthrough that could be placed on a server.
+/// A walkthrough that can be assigned to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssignmentCandidate {
     /// The walkthrough.
     pub id: WalkthroughId,
-    /// Its title.
+    /// The walkthrough's title.
     pub title: String,
-    /// Where it is in its life: not archived.
+    /// The walkthrough's state. Never archived.
     pub state: WalkthroughState,
 }

@@ -1,25 +1,25 @@
-//! What was done, by whom: the audit log.
+//! The audit log.
 
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 use crate::id::{AuditEventId, OrganizationId};
 
-/// One entry of the audit log.
+/// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEvent {
-    /// The entry.
+    /// The entry's ID.
     pub id: AuditEventId,
-    /// In which organisation; it may be gone, the entry stays.
+    /// The organisation. The entry is kept if the organisation is deleted.
     pub organization_id: OrganizationId,
-    /// Who: a user's or a key's id, or `operator`.
+    /// The ID of a user or an API key, or `operator`.
     pub actor: String,
-    /// What was done, such as `server.update`.
+    /// The operation, such as `server.update`.
     pub act: String,
-    /// What it was done to: an id.
+    /// The ID of the object that was changed.
     pub target: String,
-    /// What changed. Never a secret.
+    /// Details of the change. Never contains secrets.
     pub detail: Map<String, Value>,
-    /// When.
+    /// When the operation was performed.
     pub created_at: Timestamp,
 }

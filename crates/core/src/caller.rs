@@ -1,4 +1,4 @@
-//! Who acts, and with what: the first argument of every act.
+//! The caller and the context of an operation.
 
 use std::sync::Arc;
 
@@ -7,38 +7,38 @@ use crate::id::{OrganizationId, ServerId, UserId};
 use crate::organization::Role;
 use crate::random::{Random, SystemRandom};
 
-/// Who makes a call.
+/// The caller of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// The person at the machine's command line: every act, in every organisation.
+    /// The operator on the command line, who may perform every operation in every organisation.
     Operator,
     /// A user or an API key of an organisation.
     Member {
-        /// The only organisation that this caller can name.
+        /// The only organisation that this caller can access.
         organization_id: OrganizationId,
-        /// What they may do there.
+        /// The caller's role.
         role: Role,
-        /// The user's or the key's id, for the audit log.
+        /// The ID of the user or the key, for the audit log.
         actor: String,
     },
-    /// A signed-in user who has not said yet for which organisation they act.
+    /// A signed-in user outside any organisation.
     User {
-        /// Who.
+        /// The user.
         user_id: UserId,
     },
-    /// Somebody at the console who has not signed in.
+    /// An anonymous visitor of the console.
     Visitor,
     /// An MCP client of a hosted server.
     Client {
         /// The server's organisation.
         organization_id: OrganizationId,
-        /// The only server that this caller can name.
+        /// The only server that this caller can access.
         server_id: ServerId,
     },
 }
 
 impl Caller {
-    /// The name in the audit log.
+    /// Returns the actor for the audit log.
     #[must_use]
     pub fn actor(&self) -> &str {
         match self {
@@ -51,21 +51,21 @@ impl Caller {
     }
 }
 
-/// What an act is done with: who asks, the clock, the random numbers, the request's id.
+/// The context of an operation: the caller, the clock, the random number generator and the request ID.
 #[derive(Clone)]
 pub struct Ctx {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// Where the present comes from.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where random bytes come from.
+    /// The random number generator.
     pub random: Arc<dyn Random>,
-    /// The request's id, as in the log.
+    /// The request ID, as in the log.
     pub request_id: String,
 }
 
 impl Ctx {
-    /// The context of a command that the operator typed.
+    /// Creates the context of a command run by the operator.
     #[must_use]
     pub fn operator() -> Self {
         Self {
@@ -76,13 +76,13 @@ impl Ctx {
         }
     }
 
-    /// The same for another caller.
+    /// Returns the same context for another caller.
     #[must_use]
     pub fn with_caller(&self, caller: Caller) -> Self {
         Self { caller, ..self.clone() }
     }
 
-    /// The present.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()

@@ -1,4 +1,4 @@
-//! What is different between two states of a walkthrough: versions, or a version and the draft.
+//! Differences between two states of a walkthrough: two versions, or a version and the draft.
 
 use std::collections::HashMap;
 
@@ -9,66 +9,66 @@ use crate::step::{Step, StepContent};
 use crate::transfer::plan::find_moved;
 use crate::walkthrough::WalkthroughFields;
 
-/// A field that is other than before.
+/// A field that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldDifference {
-    /// By name, as in the model.
+    /// The field's name in the model.
     pub field: &'static str,
-    /// What it was.
+    /// The earlier value.
     pub before: String,
-    /// What it is.
+    /// The later value.
     pub after: String,
 }
 
-/// A step on one side or on both.
+/// A step that exists in one or both states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepDifference {
-    /// The step.
+    /// The step's ID.
     pub id: StepId,
-    /// Its title: that of the later state, when it is there.
+    /// The title, in the later state if the step exists there.
     pub title: String,
-    /// Where it stood, from 1; none for a step that is new.
+    /// The earlier position, from 1; `None` if the step was added.
     pub before: Option<usize>,
-    /// Where it stands, from 1; none for a step that is gone.
+    /// The later position, from 1; `None` if the step was removed.
     pub after: Option<usize>,
-    /// Whether it stands elsewhere among the steps that stayed.
+    /// Whether the step was moved relative to the other remaining steps.
     pub moved: bool,
-    /// Its fields that are different.
+    /// The fields that differ.
     pub fields: Vec<FieldDifference>,
 }
 
 impl StepDifference {
-    /// Whether it is on both sides, at the same place, and the same.
+    /// Whether the step exists in both states without any change.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.before.is_some() && self.after.is_some() && !self.moved && self.fields.is_empty()
     }
 
-    /// Whether it is new.
+    /// Whether the step was added.
     #[must_use]
     pub fn is_added(&self) -> bool {
         self.before.is_none()
     }
 
-    /// Whether it is gone.
+    /// Whether the step was removed.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.after.is_none()
     }
 
-    /// Whether it stayed and has other fields.
+    /// Whether the step exists in both states and a field differs.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.before.is_some() && self.after.is_some() && !self.fields.is_empty()
     }
 }
 
-/// What is different.
+/// The differences between two states.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Fields of the head.
+    /// The differing fields of the walkthrough.
     pub head: Vec<FieldDifference>,
-    /// Every step of either side, in the order of the later one; one that is gone stands where it stood.
+    /// The steps of both states in the order of the later one. Removed steps appear at their earlier position.
     pub steps: Vec<StepDifference>,
 }
 
@@ -79,10 +79,10 @@ impl Comparison {
         self.head.is_empty() && self.steps.iter().all(StepDifference::is_unchanged)
     }
 
-    /// How many steps are new, gone, changed, and moved.
+    /// Returns the number of added, removed, changed and moved steps.
     #[must_use]
     pub fn counts(&self) -> [usize; 4] {
-        let count = |wanted: fn(&StepDifference) -> bool| self.steps.iter().filter(|step| wanted(step)).count();
+        let count = |matches: fn(&StepDifference) -> bool| self.steps.iter().filter(|step| matches(step)).count();
         [
             count(StepDifference::is_added),
             count(StepDifference::is_removed),
@@ -92,42 +92,42 @@ impl Comparison {
     }
 }
 
-/// Compares two states; steps are told apart by their ids.
+/// Compares two states. Steps are matched by ID.
 #[must_use]
 pub fn compare(before: (&WalkthroughFields, &[Step]), after: (&WalkthroughFields, &[Step])) -> Comparison {
-    let places: HashMap<&StepId, usize> = before.1.iter().enumerate().map(|(at, step)| (&step.id, at)).collect();
-    let found: Vec<Option<usize>> = after.1.iter().map(|step| places.get(&step.id).copied()).collect();
+    let indices: HashMap<&StepId, usize> = before.1.iter().enumerate().map(|(at, step)| (&step.id, at)).collect();
+    let found: Vec<Option<usize>> = after.1.iter().map(|step| indices.get(&step.id).copied()).collect();
     let mut steps: Vec<StepDifference> = Vec::with_capacity(after.1.len());
     for (((at, step), found), moved) in (1..).zip(after.1).zip(&found).zip(find_moved(&found)) {
-        let was = found.map(|place| &before.1[place].content);
+        let previous = found.map(|index| &before.1[index].content);
         steps.push(StepDifference {
             id: step.id.clone(),
             title: step.content.title.clone(),
-            before: found.map(|place| place + 1),
+            before: found.map(|index| index + 1),
             after: Some(at),
             moved,
-            fields: was.map_or_else(Vec::new, |was| different(&content(was), &content(&step.content))),
+            fields: previous.map_or_else(Vec::new, |previous| differences(&content(previous), &content(&step.content))),
         });
     }
-    for (place, step) in before.1.iter().enumerate() {
-        if found.contains(&Some(place)) {
+    for (index, step) in before.1.iter().enumerate() {
+        if found.contains(&Some(index)) {
             continue;
         }
-        let gone = StepDifference {
+        let removed = StepDifference {
             id: step.id.clone(),
             title: step.content.title.clone(),
-            before: Some(place + 1),
+            before: Some(index + 1),
             after: None,
             moved: false,
             fields: Vec::new(),
         };
-        let behind = steps.iter().rposition(|other| place > 0 && other.id == before.1[place - 1].id);
-        steps.insert(behind.map_or(0, |behind| behind + 1), gone);
+        let previous = steps.iter().rposition(|other| index > 0 && other.id == before.1[index - 1].id);
+        steps.insert(previous.map_or(0, |previous| previous + 1), removed);
     }
-    Comparison { head: different(&head(before.0), &head(after.0)), steps }
+    Comparison { head: differences(&head(before.0), &head(after.0)), steps }
 }
 
-fn different(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldDifference> {
+fn differences(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldDifference> {
     let pairs = before.iter().zip(after).filter(|(before, after)| before.1 != after.1);
     pairs
         .map(|(before, after)| FieldDifference { field: before.0, before: before.1.clone(), after: after.1.clone() })
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_happened_to_each_step() {
+    fn each_step_is_compared() {
         let before = ["a", "b", "c", "d"].map(|name| step(name, "text"));
         let after = [step("d", "text"), step("a", "text"), step("new", "x"), step("c", "other")];
         let found = compare((&fields(), &before), (&WalkthroughFields { title: "U".to_owned(), ..fields() }, &after));

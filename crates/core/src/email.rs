@@ -1,36 +1,37 @@
-//! E-mail addresses of users.
+//! Email addresses of users.
 
 use crate::error::{Error, Result};
 
-/// Characters in an address at most (RFC 5321, 4.5.3.1.3: a path has 256 octets, brackets included).
+/// Maximum length of an address (RFC 5321, section 4.5.3.1.3: a path has 256 octets, including the brackets).
 const MAX_ADDRESS: usize = 254;
-/// Characters before the `@` at most (RFC 5321, 4.5.3.1.1).
+/// Maximum length of the part before the `@` (RFC 5321, section 4.5.3.1.1).
 const MAX_LOCAL: usize = 64;
 
-/// An address as it was typed, and the key by which it is found again.
+/// An email address and its lookup key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Email {
-    /// As it was typed, without spaces at the ends.
+    /// The address as entered, trimmed.
     pub address: String,
-    /// The same in lower case. Providers that tell `A@x` from `a@x` exist on paper only; people who forget how they
-    /// typed theirs exist.
+    /// The address in lowercase. In practice no provider distinguishes `A@x` from `a@x`, but users forget which case they
+    /// entered.
     pub key: String,
 }
 
-/// Reads an address. Only what no mail system would deliver is refused: whether it exists, only a mail can tell.
+/// Parses an email address. Rejects only addresses that no mail system would deliver; whether an address exists can only be
+/// verified by sending an email.
 ///
 /// # Errors
-/// `invalid_arguments` naming `email` when it is none.
+/// `invalid_arguments` naming `email` if it is not an email address.
 pub fn parse(text: &str) -> Result<Email> {
     let address = text.trim();
     if is_address(address) {
         Ok(Email { address: address.to_owned(), key: address.to_lowercase() })
     } else {
-        Err(Error::invalid("email", "`email` must be an address such as `anna@example.com`."))
+        Err(Error::invalid("email", "`email` must be an email address such as `anna@example.com`."))
     }
 }
 
-/// The key of an address that may not be one: for look-ups, where the answer is then "not found".
+/// Returns the lookup key of a text without validating it. Looking up an invalid address finds nothing.
 #[must_use]
 pub fn key(text: &str) -> String {
     text.trim().to_lowercase()
@@ -38,18 +39,18 @@ pub fn key(text: &str) -> String {
 
 fn is_address(address: &str) -> bool {
     let Some((local, domain)) = address.rsplit_once('@') else { return false };
-    let fine = |c: char| !c.is_whitespace() && !c.is_control() && !"()<>[]:;,\\\"@".contains(c);
-    let local_fine = (1..=MAX_LOCAL).contains(&local.len())
-        && local.chars().all(fine)
+    let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !"()<>[]:;,\\\"@".contains(c);
+    let is_local_valid = (1..=MAX_LOCAL).contains(&local.len())
+        && local.chars().all(is_allowed)
         && local.split('.').all(|part| !part.is_empty());
-    let label_fine = |label: &str| {
+    let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.chars().all(|c| c.is_alphanumeric() || c == '-')
     };
-    let domain_fine = domain.split('.').all(label_fine) && (domain.contains('.') || domain == "localhost");
-    address.len() <= MAX_ADDRESS && local_fine && domain_fine
+    let is_domain_valid = domain.split('.').all(is_label) && (domain.contains('.') || domain == "localhost");
+    address.len() <= MAX_ADDRESS && is_local_valid && is_domain_valid
 }
 
 #[cfg(test)]
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_what_was_typed_and_finds_it_in_any_case() {
+    fn the_address_is_kept_as_entered_and_the_key_ignores_case() {
         let email = parse("  Anna.B+news@Example.COM ").unwrap();
         assert_eq!(
             (email.address.as_str(), email.key.as_str()),
@@ -67,12 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn accepts_addresses_and_refuses_the_rest() {
-        for fine in ["a@b.de", "o'hara@x-y.co.uk", "jürgen@müller.de", "dev@localhost", "a@xn--mller-kva.de"] {
-            assert!(parse(fine).is_ok(), "{fine}");
+    fn only_valid_addresses_are_accepted() {
+        for valid in ["a@b.de", "o'hara@x-y.co.uk", "jürgen@müller.de", "dev@localhost", "a@xn--mller-kva.de"] {
+            assert!(parse(valid).is_ok(), "{valid}");
         }
         let long = format!("{}@example.com", "a".repeat(65));
-        for wrong in [
+        for invalid in [
             "",
             "anna",
             "@example.com",
@@ -89,7 +90,7 @@ mod tests {
             "a@c.de,b@c.de",
             &long,
         ] {
-            assert_eq!(parse(wrong).unwrap_err().details["field"], "email", "{wrong}");
+            assert_eq!(parse(invalid).unwrap_err().details["field"], "email", "{invalid}");
         }
     }
 }

@@ -1,58 +1,58 @@
-//! One error for every act: a stable code, a message for the user, and a cause for the log.
+//! The error type of all operations: a stable code, a message for the user, and a cause for the log.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// Result of an act.
+/// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, as a name that stays: checks and clients may compare with it.
+/// A stable error code that clients can compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
     /// An argument is missing, of the wrong type or out of range; `details.field` names it.
     InvalidArguments,
-    /// No such walkthrough is offered here.
+    /// The walkthrough does not exist or is not offered on this server.
     WalkthroughNotFound,
     /// The walkthrough has no steps.
     WalkthroughEmpty,
-    /// Nothing is in progress.
+    /// No walkthrough is in progress.
     NoActiveWalkthrough,
     /// Several walkthroughs are in progress; `details.candidates` lists them.
     AmbiguousWalkthrough,
-    /// The step is not the current one; `details.current_step_id` is.
+    /// The step is not the current one; `details.current_step_id` names that.
     StepMismatch,
     /// The pinned version has no such step.
     StepNotFound,
-    /// The act destroys something and was not confirmed.
+    /// The operation is destructive and was not confirmed.
     ConfirmationRequired,
     /// The handle is unknown or expired.
     HandleUnknown,
-    /// An e-mail address is asked for before something begins here.
+    /// An email is required before the operation.
     EmailRequired,
-    /// Only a signed-in user can do this here.
+    /// The operation requires a signed-in user.
     SignInRequired,
-    /// There is no progress that could be reset.
+    /// There is no progress to reset.
     NoProgress,
     /// Too many calls.
     RateLimited,
-    /// A part that is needed does not answer at the moment.
+    /// A dependency is temporarily unavailable.
     Unavailable,
-    /// No such thing, or none that the caller may know of.
+    /// The object does not exist, or the caller may not know that it does.
     NotFound,
-    /// The act contradicts what is there: a name that is taken, a state that forbids it.
+    /// The operation conflicts with the current state, such as a name that is already in use.
     Conflict,
-    /// What was edited has changed meanwhile.
+    /// The object has changed in the meantime.
     PreconditionFailed,
-    /// The caller may not do this.
+    /// The caller is not allowed to perform the operation.
     Forbidden,
-    /// A fault of Waypost's own.
+    /// An internal error.
     Internal,
 }
 
 impl Code {
-    /// The name in messages, logs and answers.
+    /// Returns the name used in messages, logs and responses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,44 +85,44 @@ impl fmt::Display for Code {
     }
 }
 
-/// Why an act was refused or failed.
+/// The error of an operation.
 ///
-/// `Display` is the message for the user: it never shows SQL, a path or a stack. The cause is the error's `source`.
+/// `Display` is the message for the user; it never contains SQL, a path or a stack trace. The cause is the error's `source`.
 #[derive(Debug)]
 pub struct Error {
-    /// What kind of error.
+    /// The error code.
     pub code: Code,
-    /// What happened and what to do, for the user.
+    /// The message for the user: what happened and what to do.
     pub message: String,
-    /// Further members of the answer, such as `field` or `candidates`.
+    /// Further members of the response, such as `field` or `candidates`.
     pub details: Map<String, Value>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
-    /// An error with a message for the user.
+    /// Creates an error with a message for the user.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: Map::new(), cause: None }
     }
 
-    /// An argument is wrong: `field` says which, `message` why.
+    /// Creates an `invalid_arguments` error that names the invalid `field`.
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArguments, message).with("field", field)
     }
 
-    /// There is no such `noun`.
+    /// Creates a `not_found` error for `noun`.
     #[must_use]
     pub fn not_found(noun: &str) -> Self {
         Self::new(Code::NotFound, format!("There is no such {noun}."))
     }
 
-    /// A fault of our own: the user is told no more than that, the log gets the cause.
+    /// Creates an `internal` error with a generic message. Only the log contains the cause.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::new(Code::Internal, "Something went wrong on our side. Try again; if it stays, tell the operator.")
+        Self::new(Code::Internal, "An internal error occurred. Try again; if it persists, contact the operator.")
             .caused_by(cause)
     }
 
-    /// Adds a member to the answer.
+    /// Adds a member to the response.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());

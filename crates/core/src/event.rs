@@ -1,13 +1,13 @@
-//! What happens to an attempt, as the company sees it later.
+//! Events of an attempt.
 
 use crate::walkthrough::names;
 
 names! {
-    /// What happened.
+    /// The kind of an event.
     EventKind {
-        /// An attempt began.
+        /// An attempt was started.
         Started = "started",
-        /// The user came back to an attempt.
+        /// An attempt was resumed.
         Resumed = "resumed",
         /// A step was completed.
         StepCompleted = "step_completed",
@@ -17,9 +17,9 @@ names! {
         Moved = "moved",
         /// The user was moved because their version was withdrawn.
         MovedFromWithdrawn = "moved_from_withdrawn",
-        /// The user gave the attempt up for a new one.
+        /// The attempt was replaced with a new one.
         Restarted = "restarted",
-        /// What somebody did before they signed in became theirs.
+        /// Anonymous progress was joined to that of the signed-in user.
         Joined = "joined",
         /// The user reset the attempt.
         Reset = "reset",
@@ -27,8 +27,8 @@ names! {
 }
 
 impl EventKind {
-    /// Of events of one attempt in the same millisecond, those with a lower rank came first: what one call does, it does in
-    /// this order.
+    /// Returns the rank that orders events of one attempt within the same millisecond: the order in which a single call
+    /// produces them.
     #[must_use]
     pub fn rank(self) -> u8 {
         match self {

@@ -1,8 +1,8 @@
-//! The sentences that tell an agent what to do after a call.
+//! Instructions for agents after a tool call.
 //!
-//! Many clients give their model only `structuredContent`, others only the text block, and some never show the server's
-//! `instructions`. Both forms therefore carry the same sentences: what to show, to wait for the user, the next call with
-//! its values, notices, and how to keep the handle.
+//! Many clients pass only `structuredContent` to their model, others only the text block, and some never show the server's
+//! `instructions`. Both forms therefore contain the same instructions: what to show, that the agent must wait for the
+//! user, the next call with its values, notices, and how to keep the handle.
 
 use std::fmt::Write;
 
@@ -11,15 +11,15 @@ use crate::progress::{Notice, ProgressView, Status};
 use crate::server::Toolset;
 use crate::step::StepContent;
 
-/// How the fields of a step are used. Tool descriptions and prompts state it.
+/// How to use the fields of a step. Part of tool descriptions and prompts.
 pub const FIELD_USAGE: &str =
-    "intro: say it first; context: for you only; operations: do these; content: show as written";
-/// The rule against rushing. Tool descriptions and prompts state it.
-pub const WAIT_RULE: &str = "Never call it twice in a row without an answer from the user";
-/// The rule for anonymous users. Tool descriptions and `instructions` of servers without sign-in state it.
+    "intro: say this first; context: for you only; operations: carry these out; content: show verbatim";
+/// The rule to wait for the user. Part of tool descriptions and prompts.
+pub const WAIT_RULE: &str = "Never call it twice in a row without a reply from the user";
+/// The rule for anonymous users. Part of tool descriptions and the `instructions` of servers without sign-in.
 pub const HANDLE_RULE: &str = "Pass progress_handle on EVERY call";
 
-/// The tools that a text may name.
+/// The set of tools that instructions refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolFlow {
     /// `select_walkthrough` and `next_walkthrough_step`.
@@ -38,19 +38,19 @@ impl From<Toolset> for ToolFlow {
     }
 }
 
-/// How the user of a call was identified, which determines what is said about the handle.
+/// How the user of a call was identified. Determines the instructions about the handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserIdentity {
-    /// By a token or a personal URL: there is no handle.
+    /// By a token or a personal URL; there is no handle.
     Known,
-    /// By this handle, or by a session that stands for it. A restart of the client loses the session.
+    /// By this handle, or by a session that represents it. The session is lost when the client restarts.
     Handle(String),
-    /// By nothing, on a server where a handle would identify them.
+    /// Not identified, on a server where a handle would identify the user.
     Unknown,
 }
 
 impl UserIdentity {
-    /// The handle to return.
+    /// Returns the handle, if there is one.
     #[must_use]
     pub fn handle(&self) -> Option<&str> {
         match self {
@@ -60,12 +60,12 @@ impl UserIdentity {
     }
 }
 
-/// What the sentences refer to.
+/// The context of the instructions.
 #[derive(Debug, Clone, Copy)]
 pub struct Guide<'a> {
-    /// The tools that may be named.
+    /// The tools that instructions refer to.
     pub flow: ToolFlow,
-    /// The user.
+    /// How the user was identified.
     pub user: &'a UserIdentity,
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
@@ -73,8 +73,8 @@ pub struct Guide<'a> {
     pub title: &'a str,
 }
 
-/// A call of a tool with its values, as in `next_walkthrough_step(walkthrough_id: "wt_…", progress_handle: "wph_…")`.
-/// `arguments` are written as they are; the handle is added if there is one.
+/// Formats a tool call with its arguments, as in `next_walkthrough_step(walkthrough_id: "wt_…", progress_handle: "wph_…")`.
+/// The values in `arguments` are written verbatim; the handle is appended if there is one.
 #[must_use]
 pub fn format_call(tool: &str, arguments: &[(&str, &str)], user: &UserIdentity) -> String {
     let mut text = format!("{tool}(");
@@ -88,13 +88,13 @@ pub fn format_call(tool: &str, arguments: &[(&str, &str)], user: &UserIdentity) 
     text
 }
 
-/// One line of author's text: line feeds become spaces.
+/// Joins an author's text into a single line: each run of white space becomes a space.
 #[must_use]
 pub fn single_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Why a call without a handle finds nothing, and what to do.
+/// Returns the message for a call without a handle: why it finds no progress, and what to do.
 #[must_use]
 pub fn unknown_user_message(flow: ToolFlow) -> String {
     let (source, start) = match flow {
@@ -102,54 +102,54 @@ pub fn unknown_user_message(flow: ToolFlow) -> String {
         ToolFlow::Stepwise => ("from the first complete_step result", "get_current_step"),
     };
     format!(
-        "No progress_handle was given, so your user is unknown. Pass the one {source}; look for it in your notes (for \
-         example AGENTS.md or a .waypost file). If nothing was started yet, begin with {start}."
+        "No progress_handle was passed, so the user is unknown. Pass the one {source}; check your notes for it (for \
+         example AGENTS.md or a .waypost file). If nothing has been started yet, call {start}."
     )
 }
 
-/// The sentence of `message` about the handle; empty if there is nothing to keep.
+/// Returns the instruction in `message` about the handle; empty if there is no handle.
 fn keep_handle(user: &UserIdentity) -> &'static str {
     match user {
         UserIdentity::Handle(_) => {
-            "Pass progress_handle on every call, and keep it in your notes (for example AGENTS.md or a .waypost file) to \
+            "Pass progress_handle on every call, and save it in your notes (for example AGENTS.md or a .waypost file) to \
              resume after a restart."
         }
         UserIdentity::Known | UserIdentity::Unknown => "",
     }
 }
 
-/// The same sentence for the text block, where every byte around a step counts.
+/// Returns the same instruction for the text block, which limits the fixed text around a step.
 fn keep_handle_short(user: &UserIdentity) -> &'static str {
     match user {
         UserIdentity::Handle(_) => {
-            " Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume."
+            " Pass progress_handle on every call; save it in your notes (AGENTS.md, .waypost) to resume."
         }
         UserIdentity::Known | UserIdentity::Unknown => "",
     }
 }
 
-/// Joins the sentences that are not empty.
+/// Joins the non-empty sentences.
 fn join(sentences: impl IntoIterator<Item = String>) -> String {
     let sentences: Vec<_> = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect();
     sentences.join(" ")
 }
 
-/// What the notices say to a person who sees no tools; `None` if there is nothing to say.
+/// Returns the notices as text for a user, without references to tools. Returns `None` if there is nothing to report.
 #[must_use]
 pub fn user_notice(notices: &[Notice]) -> Option<String> {
     let sentences = notices.iter().filter_map(|notice| match notice {
         Notice::Replaced { percent, completed, total } => {
-            Some(format!("Replaced the attempt at {percent} % ({completed} of {total} steps); its history is kept."))
+            Some(format!("Replaced the attempt at {percent}% ({completed} of {total} steps); its history is kept."))
         }
         Notice::Moved { from } => {
-            Some(format!("Moved from version {from}; every step that still exists stays completed."))
+            Some(format!("Moved from version {from}; completed steps that still exist stay completed."))
         }
         Notice::Withdrawn { from, reason } => Some(format!(
             "Version {from} was withdrawn by its author: {}. This is the newest version.",
             single_line(reason).trim_end_matches('.')
         )),
-        Notice::NewerVersion { number } => Some(format!("A newer version ({number}) exists.")),
-        Notice::StepAlreadyCompleted => Some("That step was completed before; nothing changed.".to_owned()),
+        Notice::NewerVersion { number } => Some(format!("A newer version ({number}) is available.")),
+        Notice::StepAlreadyCompleted => Some("That step was already completed; nothing changed.".to_owned()),
         Notice::Started
         | Notice::Resumed
         | Notice::Reset
@@ -162,19 +162,19 @@ pub fn user_notice(notices: &[Notice]) -> Option<String> {
 }
 
 impl Guide<'_> {
-    /// A call on this walkthrough.
+    /// Formats a call on this walkthrough.
     fn call(&self, tool: &str, more: &[(&str, &str)]) -> String {
         let id = format!("\"{}\"", self.walkthrough_id);
         let arguments = [&[("walkthrough_id", id.as_str())], more].concat();
         format_call(tool, &arguments, self.user)
     }
 
-    /// The title in quotation marks.
+    /// Returns the title in quotation marks.
     fn name(&self) -> String {
         format!("\"{}\"", single_line(self.title))
     }
 
-    /// The call that shows the current step.
+    /// Formats the call that shows the current step.
     fn show(&self) -> String {
         match self.flow {
             ToolFlow::Guided => self.call("select_walkthrough", &[]),
@@ -182,15 +182,15 @@ impl Guide<'_> {
         }
     }
 
-    /// The call that starts a completed walkthrough again.
-    fn again(&self) -> String {
+    /// Formats the call that restarts a completed walkthrough.
+    fn restart(&self) -> String {
         match self.flow {
             ToolFlow::Guided => self.call("select_walkthrough", &[("resume_if_exists", "false"), ("confirm", "true")]),
             ToolFlow::Stepwise => self.call("reset_walkthrough_progress", &[("confirm", "true")]),
         }
     }
 
-    /// The call that moves to the newest version. Short, because the notice comes with every step.
+    /// Describes the call that moves to the newest version. Short, because this notice accompanies every step.
     fn newest(&self) -> &'static str {
         match self.flow {
             ToolFlow::Guided => "select_walkthrough with use_version \"latest\"",
@@ -198,7 +198,7 @@ impl Guide<'_> {
         }
     }
 
-    /// The call that completes `step`.
+    /// Formats the call that completes `step`.
     fn complete(&self, step: &str) -> String {
         let step = format!("\"{step}\"");
         match self.flow {
@@ -207,7 +207,7 @@ impl Guide<'_> {
         }
     }
 
-    /// What the notices say.
+    /// Returns the notices as text for the agent.
     #[must_use]
     pub fn notices(&self, notices: &[Notice]) -> String {
         join(notices.iter().map(|notice| self.notice(notice)))
@@ -219,40 +219,40 @@ impl Guide<'_> {
             Notice::Started => format!("Started {name}."),
             Notice::Resumed => format!("Resumed {name}."),
             Notice::Replaced { percent, completed, total } => format!(
-                "Replaced the attempt at {percent} % ({completed} of {total} steps); its history is kept. Started {name}."
+                "Replaced the attempt at {percent}% ({completed} of {total} steps); its history is kept. Started {name}."
             ),
             Notice::AlreadyCompleted => format!(
-                "{name} is completed already. To go through it again, ask the user, then call {}. list_walkthroughs shows \
-                 what else there is.",
-                self.again()
+                "{name} is already completed. To repeat it, ask the user first, then call {}. Call list_walkthroughs to see \
+                 what else is available.",
+                self.restart()
             ),
-            Notice::StepAlreadyCompleted => "That step was completed before; nothing changed.".to_owned(),
+            Notice::StepAlreadyCompleted => "That step was already completed; nothing changed.".to_owned(),
             Notice::Moved { from } => {
-                format!("Moved from version {from}; every step that still exists stays completed.")
+                format!("Moved from version {from}; completed steps that still exist stay completed.")
             }
-            Notice::AlreadyNewest => "This is the newest version already; nothing changed.".to_owned(),
+            Notice::AlreadyNewest => "This is already the newest version; nothing changed.".to_owned(),
             Notice::Withdrawn { from, reason } => format!(
-                "Version {from} was withdrawn by its author: {}. This is the newest version; no step was completed by \
-                 this call. Tell the user before going on.",
+                "Version {from} was withdrawn by its author: {}. This is the newest version; this call completed no step. \
+                 Tell the user before you continue.",
                 single_line(reason).trim_end_matches('.')
             ),
             Notice::NewerVersion { number } => {
-                format!("A newer version ({number}) exists; {} moves to it.", self.newest())
+                format!("A newer version ({number}) is available; {} moves to it.", self.newest())
             }
             Notice::JustCompleted => format!(
-                "{name} is completed. Tell the user. list_walkthroughs shows what else there is; {} starts it again.",
-                self.again()
+                "{name} is completed. Tell the user. Call list_walkthroughs to see what else is available, or {} to restart it.",
+                self.restart()
             ),
-            Notice::Reset => format!("The progress in {name} is reset; its history is kept."),
+            Notice::Reset => format!("Progress in {name} was reset; its history is kept."),
         }
     }
 
-    /// The order to show the step and to wait, and the next call.
+    /// Returns the instruction to show the step and wait, with the next call.
     fn wait(&self, content: &str, step: &str) -> String {
         format!("Show {content} and stop. Only when the user says it is done, call {}.", self.complete(step))
     }
 
-    /// `message` of a step result.
+    /// Returns the `message` of a step result.
     #[must_use]
     pub fn step_message(&self, progress: &ProgressView, notices: &[Notice]) -> String {
         let current = progress.current().map(|index| &progress.version.steps()[index]);
@@ -264,7 +264,7 @@ impl Guide<'_> {
         join([self.notices(notices), unknown, fields, wait, keep_handle(self.user).to_owned()])
     }
 
-    /// The last lines of the text block of a step result: `section` is the name of the section with the content.
+    /// Returns the last lines of the text block of a step result. `section` is the name of the section with the content.
     #[must_use]
     pub fn step_text(&self, progress: &ProgressView, section: &str) -> String {
         let wait = match progress.current() {
@@ -282,14 +282,14 @@ impl Guide<'_> {
         format!("{wait}{}{unknown}", keep_handle_short(self.user)).trim().to_owned()
     }
 
-    /// `message` of a result that shows progress and no step.
+    /// Returns the `message` of a result that shows progress without a step.
     #[must_use]
     pub fn status_message(&self, progress: &ProgressView, notices: &[Notice]) -> String {
         let next = match (progress.status(), progress.current()) {
             (Status::Completed, _) | (_, None) => String::new(),
             (Status::NotStarted, _) if *self.user == UserIdentity::Unknown => unknown_user_message(self.flow),
             (Status::NotStarted, _) => {
-                format!("{} is not started. Call {} to show its first step.", self.name(), self.show())
+                format!("{} has not been started. Call {} to show its first step.", self.name(), self.show())
             }
             (Status::InProgress, Some(index)) => {
                 let title = single_line(&progress.version.steps()[index].content.title);
@@ -300,38 +300,38 @@ impl Guide<'_> {
         join([self.notices(notices), next, keep_handle(self.user).to_owned()])
     }
 
-    /// `message` of a reset.
+    /// Returns the `message` of a reset.
     #[must_use]
     pub fn reset_message(&self) -> String {
-        let next = format!("Call {} to start it again, or list_walkthroughs to see all.", self.show());
+        let next = format!("Call {} to start it again, or list_walkthroughs to see all walkthroughs.", self.show());
         join([self.notice(&Notice::Reset), next, keep_handle(self.user).to_owned()])
     }
 }
 
-/// How to use the fields that this step has, by their names in the structured content.
+/// Returns how to use the fields that this step has, by their names in the structured content.
 fn use_of_fields(content: &StepContent) -> String {
     let has = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
     let uses = [
-        (has(&content.introduction_for_agent), "introduction_for_agent: say it first"),
+        (has(&content.introduction_for_agent), "introduction_for_agent: say this first"),
         (has(&content.context_for_agent), "context_for_agent: for you only"),
-        (has(&content.operations_for_agent), "operations_for_agent: do these"),
+        (has(&content.operations_for_agent), "operations_for_agent: carry these out"),
     ];
-    let uses: Vec<&str> = uses.into_iter().filter_map(|(is_there, text)| is_there.then_some(text)).collect();
-    if uses.is_empty() { String::new() } else { format!("Of step, {}; content: show as written.", uses.join("; ")) }
+    let uses: Vec<&str> = uses.into_iter().filter_map(|(is_present, text)| is_present.then_some(text)).collect();
+    if uses.is_empty() { String::new() } else { format!("In step, {}; content: show verbatim.", uses.join("; ")) }
 }
 
-/// A walkthrough that `message` of a list can name.
+/// A walkthrough that the `message` of a list can refer to.
 #[derive(Debug, Clone, Copy)]
 pub struct WalkthroughChoice<'a> {
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
     /// Its title.
     pub title: &'a str,
-    /// The user's status in it.
+    /// The user's status in the walkthrough.
     pub status: Status,
 }
 
-/// `message` of a list that is not empty.
+/// Returns the `message` of a non-empty list.
 #[must_use]
 pub fn list_message(flow: ToolFlow, user: &UserIdentity, choices: &[WalkthroughChoice<'_>], has_more: bool) -> String {
     let tool = match flow {
@@ -343,25 +343,31 @@ pub fn list_message(flow: ToolFlow, user: &UserIdentity, choices: &[WalkthroughC
         format_call(tool, &[("walkthrough_id", id.as_str())], user)
     };
     let started = choices.iter().find(|choice| choice.status == Status::InProgress);
-    let resume = started
-        .map(|choice| format!("\"{}\" is in progress: {} resumes it.", single_line(choice.title), with_id(choice)));
+    let resume = started.map(|choice| {
+        format!("\"{}\" is in progress; call {} to resume it.", single_line(choice.title), with_id(choice))
+    });
     let choose = match choices {
         [only] if started.is_none() => format!("To begin, call {}.", with_id(only)),
         [_] => String::new(),
-        _ => format!("Ask the user which one, then call {}.", format_call(tool, &[("walkthrough_id", "its id")], user)),
+        _ => format!(
+            "Ask the user which one to start, then call {}.",
+            format_call(tool, &[("walkthrough_id", "its id")], user)
+        ),
     };
-    let more = if has_more { "There are more: call list_walkthroughs again with cursor next_cursor." } else { "" };
+    let more =
+        if has_more { "There are more: call list_walkthroughs again and pass next_cursor as cursor." } else { "" };
     let unknown = if *user == UserIdentity::Unknown {
-        "No progress_handle was given, so your user is unknown: if your notes (for example AGENTS.md or a .waypost file) \
-         have one, pass it."
+        "No progress_handle was passed, so the user is unknown. If your notes (for example AGENTS.md or a .waypost file) \
+         contain one, pass it."
     } else {
         ""
     };
     join([resume.unwrap_or_default(), choose, more.to_owned(), unknown.to_owned(), keep_handle(user).to_owned()])
 }
 
-/// `message` of a search that found nothing in a server with `total` walkthroughs.
+/// Returns the `message` of a search without results on a server with `total` walkthroughs.
 #[must_use]
 pub fn no_match_message(query: &str, total: usize) -> String {
-    format!("Nothing matches \"{}\". Without query there are {total}.", single_line(query))
+    let all = if total == 1 { "see the only walkthrough".to_owned() } else { format!("see all {total} walkthroughs") };
+    format!("No walkthrough matches \"{}\". Omit query to {all}.", single_line(query))
 }

@@ -1,47 +1,46 @@
-//! What moving to another version means for who is in the midst of one, before anybody moves.
+//! The predicted impact of moving attempts in progress to another version.
 //!
-//! Nobody is moved by publishing: they stay on their version until they ask for the newest one, or theirs is withdrawn. What
-//! comes of them then is [`crate::progress`]'s business; this says it beforehand, and a property test holds the two together.
+//! Publishing moves no one: users stay on their version until they ask for the newest one, or their version is withdrawn.
+//! [`crate::progress`] performs the move; this module predicts its result, and a property test verifies that both agree.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::progress::StepSet;
 
-/// From the steps of one version to those of another, both as ordinals in their order.
+/// A move from one version to another, each given by its step ordinals in order.
 #[derive(Debug, Clone)]
 pub struct VersionMove {
     from: Vec<u32>,
     to: Vec<u32>,
-    places: HashMap<u32, usize>,
+    positions: HashMap<u32, usize>,
 }
 
-/// What a move means for one attempt.
+/// The impact of a move on one attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttemptImpact {
     /// Completed steps of the old version that the new one does not have.
     pub lost: u32,
-    /// Steps of the new version that stand before the place where the user was, and that they have not completed: they have
-    /// to go back for them.
+    /// Uncompleted steps of the new version before the user's position, which they have to go back for.
     pub repeat: u32,
-    /// Whether nothing is left to do in the new version, so that moving completes it.
+    /// Whether no step of the new version is left, so that moving completes the walkthrough.
     pub completes: bool,
 }
 
 impl VersionMove {
-    /// A move between these versions.
+    /// Creates a move between two versions.
     #[must_use]
     pub fn new(from: Vec<u32>, to: Vec<u32>) -> Self {
-        let places = to.iter().enumerate().map(|(at, ordinal)| (*ordinal, at)).collect();
-        Self { from, to, places }
+        let positions = to.iter().enumerate().map(|(at, ordinal)| (*ordinal, at)).collect();
+        Self { from, to, positions }
     }
 
-    /// What it means for an attempt with these completed steps.
+    /// Returns the impact on an attempt with these completed steps.
     #[must_use]
     pub fn impact_on(&self, completed: &StepSet) -> AttemptImpact {
         let done = |ordinal: &&u32| completed.contains(**ordinal);
-        let lost = self.from.iter().filter(done).filter(|ordinal| !self.places.contains_key(ordinal)).count();
-        let place = self.place(completed);
-        let repeat = self.to[..place].iter().filter(|ordinal| !done(ordinal)).count();
+        let lost = self.from.iter().filter(done).filter(|ordinal| !self.positions.contains_key(ordinal)).count();
+        let position = self.position(completed);
+        let repeat = self.to[..position].iter().filter(|ordinal| !done(ordinal)).count();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         AttemptImpact {
             lost: count(lost),
@@ -50,49 +49,49 @@ impl VersionMove {
         }
     }
 
-    /// Where the user stands in the new version: at the step that they were to do next, or the first one behind it that is
-    /// still there; when all of these are gone, behind the last step that they have completed.
-    fn place(&self, completed: &StepSet) -> usize {
+    /// Returns the user's position in the new version: at their next step, or at the first remaining step after it. If
+    /// none of these remain, returns the position after their last completed step.
+    fn position(&self, completed: &StepSet) -> usize {
         let open = self.from.iter().filter(|ordinal| !completed.contains(**ordinal));
-        let next = open.filter_map(|ordinal| self.places.get(ordinal)).next();
+        let next = open.filter_map(|ordinal| self.positions.get(ordinal)).next();
         next.copied().unwrap_or_else(|| {
             self.to.iter().rposition(|ordinal| completed.contains(*ordinal)).map_or(0, |last| last + 1)
         })
     }
 }
 
-/// What a move means for many.
+/// The impact of a move on many users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MoveImpact {
-    /// How many there are.
+    /// Total number of users.
     pub users: u64,
-    /// Who keeps every completed step and goes on where they were.
+    /// Number of users who keep every completed step and continue where they were.
     pub lose_nothing: u64,
-    /// By how many completed steps they lose: how many people.
+    /// Number of users by the number of completed steps that they lose.
     pub lose: BTreeMap<u32, u64>,
-    /// By how many steps they have to go back for: how many people.
+    /// Number of users by the number of steps that they have to go back for.
     pub repeat: BTreeMap<u32, u64>,
-    /// For whom moving completes the walkthrough.
+    /// Number of users for whom moving completes the walkthrough.
     pub complete: u64,
-    /// How many people by what happens to them: everybody is in exactly one group, so that the groups add up to `people`.
+    /// Number of users by impact. Every user is in exactly one group, so the groups add up to `users`.
     pub groups: BTreeMap<AttemptImpact, u64>,
 }
 
 impl MoveImpact {
-    /// Counts `people` to whom the same happens.
-    pub fn add(&mut self, consequence: AttemptImpact, users: u64) {
+    /// Adds a number of users with the same impact.
+    pub fn add(&mut self, impact: AttemptImpact, users: u64) {
         self.users += users;
-        *self.groups.entry(consequence).or_default() += users;
-        if consequence.completes {
+        *self.groups.entry(impact).or_default() += users;
+        if impact.completes {
             self.complete += users;
         }
-        if consequence.lost > 0 {
-            *self.lose.entry(consequence.lost).or_default() += users;
+        if impact.lost > 0 {
+            *self.lose.entry(impact.lost).or_default() += users;
         }
-        if consequence.repeat > 0 {
-            *self.repeat.entry(consequence.repeat).or_default() += users;
+        if impact.repeat > 0 {
+            *self.repeat.entry(impact.repeat).or_default() += users;
         }
-        if consequence.lost == 0 && consequence.repeat == 0 {
+        if impact.lost == 0 && impact.repeat == 0 {
             self.lose_nothing += users;
         }
     }
@@ -117,28 +116,28 @@ mod tests {
         ordinals.iter().copied().collect()
     }
 
-    fn consequence(from: &[u32], to: &[u32], completed: &[u32]) -> (u32, u32, bool) {
+    fn impact(from: &[u32], to: &[u32], completed: &[u32]) -> (u32, u32, bool) {
         let it = VersionMove::new(from.to_vec(), to.to_vec()).impact_on(&set(completed));
         (it.lost, it.repeat, it.completes)
     }
 
     #[test]
-    fn what_happens_to_whom() {
+    fn the_impact_depends_on_the_completed_steps() {
         let old = [0, 1, 2, 3];
-        assert_eq!(consequence(&old, &old, &[0, 1]), (0, 0, false), "nothing changes");
-        assert_eq!(consequence(&old, &[0, 9, 1, 2, 3], &[0, 1]), (0, 1, false), "a step before where they are");
-        assert_eq!(consequence(&old, &[0, 1, 2, 9, 3], &[0, 1]), (0, 0, false), "a step behind where they are");
-        assert_eq!(consequence(&old, &[0, 2, 3], &[0, 1]), (1, 0, false), "a completed step is gone");
-        assert_eq!(consequence(&old, &[0, 1, 3], &[0, 1]), (0, 0, false), "the current step is gone");
-        assert_eq!(consequence(&old, &[0, 1, 9], &[0, 1]), (0, 0, false), "all that was left is another step");
-        assert_eq!(consequence(&old, &[9, 8], &[0, 1]), (2, 0, false), "another walkthrough altogether");
-        assert_eq!(consequence(&old, &[0, 1], &[0, 1]), (0, 0, true), "what is left is gone");
-        assert_eq!(consequence(&old, &[3, 2, 0, 1], &[0]), (0, 2, false), "what was to come stands before");
-        assert_eq!(consequence(&old, &[], &[0]), (1, 0, false));
+        assert_eq!(impact(&old, &old, &[0, 1]), (0, 0, false), "nothing changes");
+        assert_eq!(impact(&old, &[0, 9, 1, 2, 3], &[0, 1]), (0, 1, false), "a step added before the current one");
+        assert_eq!(impact(&old, &[0, 1, 2, 9, 3], &[0, 1]), (0, 0, false), "a step added after the current one");
+        assert_eq!(impact(&old, &[0, 2, 3], &[0, 1]), (1, 0, false), "a completed step was removed");
+        assert_eq!(impact(&old, &[0, 1, 3], &[0, 1]), (0, 0, false), "the current step was removed");
+        assert_eq!(impact(&old, &[0, 1, 9], &[0, 1]), (0, 0, false), "the remaining steps were replaced");
+        assert_eq!(impact(&old, &[9, 8], &[0, 1]), (2, 0, false), "all steps were replaced");
+        assert_eq!(impact(&old, &[0, 1], &[0, 1]), (0, 0, true), "the remaining steps were removed");
+        assert_eq!(impact(&old, &[3, 2, 0, 1], &[0]), (0, 2, false), "the remaining steps were moved to the front");
+        assert_eq!(impact(&old, &[], &[0]), (1, 0, false));
     }
 
     #[test]
-    fn many_are_counted() {
+    fn impacts_are_summed_up() {
         let mut all = MoveImpact::default();
         all.add(AttemptImpact { lost: 0, repeat: 0, completes: false }, 380);
         all.add(AttemptImpact { lost: 0, repeat: 1, completes: false }, 30);
@@ -159,7 +158,7 @@ mod tests {
 
     prop_compose! {
         /// Two versions of one walkthrough, in any order, and any set of completed steps.
-        fn worlds()(
+        fn versions_and_completed_steps()(
             from in prop::collection::vec(0_u32..12, 1..10), to in prop::collection::vec(0_u32..12, 1..10),
             done in prop::collection::vec(0_u32..12, 0..12),
         ) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
@@ -169,9 +168,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is said beforehand is what the move of `progress` does.
+        /// The prediction equals the result of the move in `progress`.
         #[test]
-        fn says_what_moving_does((from, to, done) in worlds()) {
+        fn the_prediction_matches_the_move((from, to, done) in versions_and_completed_steps()) {
             let (old, new) = (version("wv_1", 1, &from), version("wv_2", 2, &to));
             let completed = set(&done);
             let attempt = Attempt {
@@ -189,19 +188,19 @@ mod tests {
             let view = ProgressContext { attempt: Some((&attempt, &old)), offered: &offered, now: Timestamp(2), random: &random };
             let before = view.read().0;
             let after = view.select(SelectOptions { to_latest: true, ..SelectOptions::default() }).unwrap().progress;
-            let said = VersionMove::new(from.clone(), to.clone()).impact_on(&completed);
+            let impact = VersionMove::new(from.clone(), to.clone()).impact_on(&completed);
 
             let kept = (0..from.len()).filter(|at| before.is_completed(*at) && to.contains(&from[*at])).count();
-            prop_assert_eq!(said.lost as usize, before.completed() - kept);
-            prop_assert_eq!(said.completes, after.current().is_none());
+            prop_assert_eq!(impact.lost as usize, before.completed() - kept);
+            prop_assert_eq!(impact.completes, after.current().is_none());
             let was_next = before.current().and_then(|at| to.iter().position(|ordinal| *ordinal == from[at]));
             if let (Some(was_next), Some(is_next)) = (was_next, after.current()) {
-                prop_assert_eq!(said.repeat == 0, is_next == was_next);
+                prop_assert_eq!(impact.repeat == 0, is_next == was_next);
                 let open = (0..was_next).filter(|at| !after.is_completed(*at)).count();
-                prop_assert_eq!(said.repeat as usize, open);
+                prop_assert_eq!(impact.repeat as usize, open);
             }
             if from == to {
-                prop_assert_eq!((said.lost, said.repeat), (0, 0));
+                prop_assert_eq!((impact.lost, impact.repeat), (0, 0));
             }
         }
     }

@@ -1,17 +1,18 @@
-//! Invisible text: the one list of characters that nobody sees, for authors' texts, names and tickets.
+//! Invisible characters: their definition and removal, for authors' texts, names and tickets.
 //!
-//! An agent reads characters that its user is not shown, so they can carry instructions (Unicode tag characters spell
-//! ASCII, 256 variation selectors spell bytes) or make a text look like another one (Trojan Source, CVE-2021-42574).
+//! Agents read characters that users do not see. Such characters can therefore carry hidden instructions (Unicode tag
+//! characters encode ASCII, 256 variation selectors encode bytes) or make a text look like a different one (Trojan Source,
+//! CVE-2021-42574).
 //!
-//! Invisible are the control characters except tab and line feed, everything that Unicode lets a renderer ignore
-//! (`Default_Ignorable_Code_Point`), noncharacters, and the blanks that are no white space ([`BLANKS`]). All of them are removed,
-//! in code as well, but where one changes how the visible text beside it is written:
+//! The invisible characters are control characters except tab and line feed, all characters that Unicode allows a
+//! renderer to ignore (`Default_Ignorable_Code_Point`), noncharacters, and blank characters that are not white space
+//! ([`BLANKS`]). All of them are removed, also in code, except where they affect how adjacent visible text is rendered:
 //!
-//! - a joiner or non-joiner in an emoji, beside a virama, or between letters of a script that joins (after RFC 5892, A.1 and A.2);
-//! - emoji or text style, once, after a character that has both;
-//! - the tag characters of a region's flag (UTS #51, section C.1);
-//! - a mark of direction, once, beside a letter that is written from right to left;
-//! - a Mongolian variation selector or vowel separator, once, after a Mongolian letter.
+//! - a joiner or non-joiner in an emoji, next to a virama, or between letters of a joining script (cf. RFC 5892, A.1 and A.2);
+//! - one emoji or text style selector after a character that has both styles;
+//! - the tag characters of a subdivision flag (UTS #51, section C.1);
+//! - one directional mark next to a right-to-left letter;
+//! - one Mongolian variation selector or vowel separator after a Mongolian letter.
 
 use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
@@ -22,8 +23,8 @@ use icu_properties::props::{
 };
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Characters that are drawn as nothing, though Unicode gives them a glyph: the empty Braille pattern, annotations between lines,
-/// the object replacement character, two fillers, and the format characters of hieroglyphs.
+/// Characters that render as blank although they are not default-ignorable: the empty Braille pattern, interlinear
+/// annotations, the object replacement character, two fillers, and the format characters of hieroglyphs.
 const BLANKS: [RangeInclusive<char>; 5] = [
     '\u{2800}'..='\u{2800}',
     '\u{FFF9}'..='\u{FFFC}',
@@ -38,11 +39,11 @@ const EMOJI_STYLE: char = '\u{FE0F}';
 const KEYCAP: char = '\u{20E3}';
 const BLACK_FLAG: char = '\u{1F3F4}';
 const CANCEL_TAG: char = '\u{E007F}';
-/// Tag characters in the flag of a region: country and subdivision, as in `gbsct`. Not more, or a flag could carry a
-/// hidden message to an agent.
+/// Length of the tag sequence in a subdivision flag: country and subdivision, as in `gbsct`. Limited, because a longer
+/// sequence could carry a hidden message to an agent.
 const FLAG_TAGS: RangeInclusive<usize> = 3..=6;
 
-/// Whether nobody sees the character: it is on the list, though the text around it may be a reason to keep it.
+/// Whether the character is invisible. The surrounding text can still be a reason to keep it.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     match c {
@@ -56,13 +57,13 @@ pub fn is_invisible(c: char) -> bool {
     }
 }
 
-/// Whether the character changes the direction of the text around it: the property `Bidi_Control` of Unicode.
+/// Whether the character changes the direction of the surrounding text (Unicode property `Bidi_Control`).
 #[must_use]
 pub fn is_bidi_control(c: char) -> bool {
-    is_mark(c) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    is_directional_mark(c) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Returns `text` without its invisible characters. Doing so twice changes nothing more.
+/// Returns `text` without its invisible characters. Idempotent.
 #[must_use]
 pub fn remove(text: &str) -> Cow<'_, str> {
     let ranges = ranges(text);
@@ -79,17 +80,17 @@ pub fn remove(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
-/// The ranges of bytes of `text` to remove, in order. Takes linear time.
+/// Returns the byte ranges of `text` to remove, in order. Takes linear time.
 #[must_use]
 pub fn ranges(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
-    // Most text has none of them; the bytes of the candidates begin so.
-    let may_hide = |b| matches!(b, 0..=8 | 11..=31 | 127 | 0xC2 | 0xCD | 0xD8 | 0xE1..=0xE3 | 0xEF..=0xF4);
-    if !text.bytes().any(may_hide) {
+    // Most texts contain none. These are the first bytes of all candidates.
+    let can_start_invisible = |b| matches!(b, 0..=8 | 11..=31 | 127 | 0xC2 | 0xCD | 0xD8 | 0xE1..=0xE3 | 0xEF..=0xF4);
+    if !text.bytes().any(can_start_invisible) {
         return found;
     }
-    let mut before = Before::default();
-    let mut ahead = Ahead { text, visible: Found::default(), letter: Found::default() };
+    let mut before = Preceding::default();
+    let mut ahead = Lookahead { text, visible: Lookup::default(), letter: Lookup::default() };
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
         let mut end = at + c.len_utf8();
@@ -97,20 +98,21 @@ pub fn ranges(text: &str) -> Vec<Range<usize>> {
             true
         } else if is_tag(c) {
             end = at + text[at..].find(|c| !is_tag(c)).unwrap_or(text.len() - at);
-            before.last == Some(BLACK_FLAG) && is_region(&text[at..end])
+            before.last == Some(BLACK_FLAG) && is_flag_sequence(&text[at..end])
         } else {
             match c {
-                JOINER | NON_JOINER => joins(c, before.last, ahead.visible(end)),
+                JOINER | NON_JOINER => is_meaningful_joiner(c, before.last, ahead.visible(end)),
                 TEXT_STYLE | EMOJI_STYLE => before.last.is_some_and(|c| CodePointSetData::new::<Emoji>().contains(c)),
                 '\u{180B}'..='\u{180F}' => matches!(before.last, Some('\u{1820}'..='\u{18AA}')),
-                _ if is_mark(c) => {
-                    !before.last.is_some_and(is_mark) && (before.right_to_left || ahead.right_to_left(end))
+                _ if is_directional_mark(c) => {
+                    !before.last.is_some_and(is_directional_mark)
+                        && (before.right_to_left || ahead.is_right_to_left(end))
                 }
                 _ => false,
             }
         };
         if kept {
-            before.pass(&text[at..end]);
+            before.update(&text[at..end]);
         } else if let Some(last) = found.last_mut().filter(|last| last.end == at) {
             last.end = end;
         } else {
@@ -121,17 +123,17 @@ pub fn ranges(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// What was kept before a place in a text.
+/// The text kept so far.
 #[derive(Default)]
-struct Before {
+struct Preceding {
     /// The last character.
     last: Option<char>,
     /// Whether the last letter is written from right to left.
     right_to_left: bool,
 }
 
-impl Before {
-    fn pass(&mut self, kept: &str) {
+impl Preceding {
+    fn update(&mut self, kept: &str) {
         self.last = kept.chars().next_back();
         if let Some(direction) = self.last.and_then(direction) {
             self.right_to_left = direction == Direction::RightToLeft;
@@ -145,7 +147,7 @@ enum Direction {
     RightToLeft,
 }
 
-/// The direction in which a letter is written; none for a digit, sign or mark.
+/// Returns the writing direction of a letter. Returns `None` for digits, symbols and marks.
 fn direction(c: char) -> Option<Direction> {
     let class = CodePointMapData::<BidiClass>::new().get(c);
     match class {
@@ -156,8 +158,8 @@ fn direction(c: char) -> Option<Direction> {
     }
 }
 
-/// Marks of direction: left to right, right to left, and Arabic letter.
-fn is_mark(c: char) -> bool {
+/// Whether the character is a directional mark: left-to-right, right-to-left, or Arabic letter mark.
+fn is_directional_mark(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}')
 }
 
@@ -165,17 +167,17 @@ fn is_tag(c: char) -> bool {
     matches!(c, '\u{E0000}'..='\u{E007F}')
 }
 
-fn is_region(tags: &str) -> bool {
+fn is_flag_sequence(tags: &str) -> bool {
     let Some(region) = tags.strip_suffix(CANCEL_TAG) else { return false };
     FLAG_TAGS.contains(&region.chars().count())
         && region.chars().all(|c| matches!(c, '\u{E0030}'..='\u{E0039}' | '\u{E0061}'..='\u{E007A}'))
 }
 
-/// Whether a joiner between these two changes how a word or an emoji is written.
-fn joins(joiner: char, before: Option<char>, after: Option<char>) -> bool {
+/// Whether a joiner between these two characters changes how a word or an emoji is rendered.
+fn is_meaningful_joiner(joiner: char, before: Option<char>, after: Option<char>) -> bool {
     let Some(before) = before else { return false };
     let is_virama = |c| CodePointMapData::<CanonicalCombiningClass>::new().get(c) == CanonicalCombiningClass::Virama;
-    // After a virama also at the end of a word; before one it is no mark of its own.
+    // A joiner after a virama is meaningful even at the end of a word.
     if is_virama(before) {
         return true;
     }
@@ -192,30 +194,30 @@ fn joins(joiner: char, before: Option<char>, after: Option<char>) -> bool {
     in_word || in_emoji
 }
 
-/// Looks for the next character that is seen, and for the next letter. Remembers them: a long run of joiners asks again and again.
-struct Ahead<'a> {
+/// Finds the next visible character and the next letter. Caches them, because a long run of joiners repeats the same lookup.
+struct Lookahead<'a> {
     text: &'a str,
-    visible: Found<char>,
-    letter: Found<Direction>,
+    visible: Lookup<char>,
+    letter: Lookup<Direction>,
 }
 
-/// What was found, and up to where it is the answer.
-struct Found<T> {
+/// A cached lookup and the position up to which it is valid.
+struct Lookup<T> {
     until: Option<usize>,
     value: Option<T>,
 }
 
-impl<T> Default for Found<T> {
+impl<T> Default for Lookup<T> {
     fn default() -> Self {
         Self { until: None, value: None }
     }
 }
 
-impl<T: Copy> Found<T> {
-    fn from(&mut self, text: &str, at: usize, look: impl Fn(char) -> Option<T>) -> Option<T> {
+impl<T: Copy> Lookup<T> {
+    fn find_from(&mut self, text: &str, at: usize, matcher: impl Fn(char) -> Option<T>) -> Option<T> {
         if self.until.is_none_or(|until| until < at) {
             let rest = &text[at..];
-            let found = rest.char_indices().find_map(|(offset, c)| Some((offset, look(c)?)));
+            let found = rest.char_indices().find_map(|(offset, c)| Some((offset, matcher(c)?)));
             self.until = Some(at + found.map_or(rest.len(), |(offset, _)| offset));
             self.value = found.map(|(_, value)| value);
         }
@@ -223,13 +225,13 @@ impl<T: Copy> Found<T> {
     }
 }
 
-impl Ahead<'_> {
+impl Lookahead<'_> {
     fn visible(&mut self, at: usize) -> Option<char> {
-        self.visible.from(self.text, at, |c| (!is_invisible(c)).then_some(c))
+        self.visible.find_from(self.text, at, |c| (!is_invisible(c)).then_some(c))
     }
 
-    fn right_to_left(&mut self, at: usize) -> bool {
-        self.letter.from(self.text, at, direction) == Some(Direction::RightToLeft)
+    fn is_right_to_left(&mut self, at: usize) -> bool {
+        self.letter.find_from(self.text, at, direction) == Some(Direction::RightToLeft)
     }
 }
 
@@ -240,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_sees_goes() {
+    fn invisible_characters_are_removed() {
         for hidden in [
             "\u{1}\u{7}\u{8}\u{B}\u{C}\u{1B}\u{7F}\u{80}\u{85}\u{9F}\0\r",
             "\u{AD}\u{34F}\u{115F}\u{1160}\u{17B4}\u{17B5}\u{180B}\u{180E}\u{2800}\u{3164}\u{FFA0}",
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_differently_stays() {
+    fn characters_that_affect_visible_text_are_kept() {
         for text in [
             "",
             "plain\ttext\n\u{a0}\u{2028}üñí 日本語 Ελλ",
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_stays_than_is_seen() {
+    fn redundant_invisible_characters_are_removed() {
         for (text, visible) in [
             // A message in tag characters after a flag, in selectors after an emoji, in joiners and marks between letters.
             ("\u{1F3F4}\u{E0069}\u{E0067}\u{E006E}\u{E006F}\u{E0072}\u{E0065}\u{E0020}\u{E007F}", "\u{1F3F4}"),
@@ -291,11 +293,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn removing_twice_is_removing_once(text in "(\\PC|[a\u{5D0}\u{633}\u{915}\u{94D}\u{1F3F4}\u{1820}❤👩]|[\u{200C}-\u{200F}\u{61C}\u{FE0E}\u{FE0F}\u{E0061}\u{E007F}\u{180B}\u{AD}\u{202E}]){0,30}") {
+        fn removal_is_idempotent(text in "(\\PC|[a\u{5D0}\u{633}\u{915}\u{94D}\u{1F3F4}\u{1820}❤👩]|[\u{200C}-\u{200F}\u{61C}\u{FE0E}\u{FE0F}\u{E0061}\u{E007F}\u{180B}\u{AD}\u{202E}]){0,30}") {
             let visible = remove(&text);
             prop_assert!(matches!(remove(&visible), Cow::Borrowed(_)), "{:?} from {:?}", visible, text);
-            let seen = |text: &str| text.chars().filter(|&c| !is_invisible(c)).collect::<String>();
-            prop_assert_eq!(seen(&visible), seen(&text));
+            let visible_chars = |text: &str| text.chars().filter(|&c| !is_invisible(c)).collect::<String>();
+            prop_assert_eq!(visible_chars(&visible), visible_chars(&text));
         }
     }
 }

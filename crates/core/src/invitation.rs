@@ -1,25 +1,25 @@
-//! Invitations to an organisation: by link, for one address, once.
+//! Invitations to an organisation: single-use links, each for one email.
 
 use crate::clock::Timestamp;
 use crate::id::{InvitationId, OrganizationId};
 use crate::organization::Role;
 use crate::walkthrough::names;
 
-/// An invitation is open for 48 hours.
+/// An invitation is valid for 48 hours.
 pub const LIFETIME_MS: i64 = 48 * 60 * 60 * 1_000;
-/// Open invitations of an organisation at most.
+/// Maximum number of pending invitations per organisation.
 pub const MAX_PENDING: i64 = 200;
 
 names! {
-    /// What became of an invitation.
+    /// The state of an invitation.
     InvitationState {
         /// It can be accepted.
         Pending = "pending",
         /// It was accepted.
         Accepted = "accepted",
-        /// Its time is over.
+        /// It expired.
         Expired = "expired",
-        /// It was taken back, or replaced by a newer one.
+        /// It was revoked, or replaced by a newer one.
         Revoked = "revoked",
     }
 }
@@ -27,28 +27,28 @@ names! {
 /// An invitation, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
-    /// Which.
+    /// The invitation's ID.
     pub id: InvitationId,
-    /// To where.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// The address of the only one who can accept it.
+    /// The email of the only user who can accept it.
     pub email: String,
-    /// The role that they will have.
+    /// The role that the new member gets.
     pub role: Role,
-    /// Who invited them: the id of a user or a key, or `operator`.
+    /// The inviter: the ID of a user or an API key, or `operator`.
     pub invited_by: String,
-    /// When.
+    /// When the invitation was created.
     pub created_at: Timestamp,
-    /// Until when it can be accepted.
+    /// When the invitation expires.
     pub expires_at: Timestamp,
     /// When it was accepted.
     pub accepted_at: Option<Timestamp>,
-    /// When it was taken back.
+    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
 impl Invitation {
-    /// What has become of it by `now`.
+    /// Returns the state at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> InvitationState {
         if self.accepted_at.is_some() {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happened_first_stays() {
+    fn accepted_and_revoked_take_precedence_over_expired() {
         let now = Timestamp(1_000);
         let open = Invitation {
             id: InvitationId::from_store("inv_1".into()),

@@ -1,13 +1,13 @@
-//! OAuth clients that registered themselves (RFC 7591).
+//! OAuth clients from dynamic registration (RFC 7591).
 
 use crate::clock::Timestamp;
 use crate::id::{OrganizationId, ServerId};
 use crate::walkthrough::names;
 
 names! {
-    /// What a client is (OpenID Connect Dynamic Client Registration, section 2).
+    /// The type of a client (OpenID Connect Dynamic Client Registration, section 2).
     ApplicationType {
-        /// A program on the user's machine: it may use loopback and schemes of its own.
+        /// A program on the user's machine, which may use loopback URIs and custom schemes.
         Native = "native",
         /// A web application.
         Web = "web",
@@ -15,40 +15,40 @@ names! {
 }
 
 names! {
-    /// How a client proves at the token endpoint who it is (RFC 7591, section 2).
+    /// How a client authenticates at the token endpoint (RFC 7591, section 2).
     ClientAuthMethod {
-        /// A public client: it does not.
+        /// No authentication: a public client.
         None = "none",
         /// HTTP Basic (RFC 6749, section 2.3.1).
         Basic = "client_secret_basic",
-        /// Id and secret in the form.
+        /// ID and secret in the form.
         Post = "client_secret_post",
     }
 }
 
-/// A client of a server.
+/// A registered client of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OauthClient {
-    /// The server that it registered at.
+    /// The server that it is registered with.
     pub server_id: ServerId,
-    /// The id that it got.
+    /// The ID issued at registration.
     pub client_id: String,
     /// The server's organisation.
     pub organization_id: OrganizationId,
-    /// What it calls itself.
+    /// The client's name.
     pub name: String,
-    /// Where it may have browsers sent.
+    /// The allowed redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// What it is.
+    /// The type.
     pub application_type: ApplicationType,
-    /// How it proves who it is.
+    /// How the client authenticates.
     pub auth_method: ClientAuthMethod,
-    /// SHA-256 of its secret, hexadecimal; none for a public client.
+    /// SHA-256 of the secret in hexadecimal; `None` for a public client.
     pub secret_hash: Option<String>,
-    /// When it registered.
+    /// When the client was registered.
     pub created_at: Timestamp,
-    /// When it last got a grant or a token; the time of registration until then.
+    /// When the client last got a grant or a token; the time of registration until then.
     pub last_used_at: Timestamp,
-    /// When it got its first authorization; `None` until then.
+    /// When the client was first authorized; `None` until then.
     pub used_at: Option<Timestamp>,
 }

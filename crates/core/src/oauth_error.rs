@@ -1,67 +1,67 @@
-//! Errors of the authorization server, as clients know them.
+//! OAuth error responses of the authorization server.
 
 use crate::error::{Code, Error};
 use crate::walkthrough::names;
 
 names! {
-    /// The `error` member of an OAuth answer.
+    /// The `error` member of an OAuth error response.
     OauthCode {
         /// A parameter is missing, repeated or malformed (RFC 6749, sections 4.1.2.1 and 5.2).
         InvalidRequest = "invalid_request",
-        /// The client is unknown, or did not prove who it is (RFC 6749, section 5.2).
+        /// The client is unknown or failed to authenticate (RFC 6749, section 5.2).
         InvalidClient = "invalid_client",
         /// The code or refresh token is unknown, expired, used, or bound to something else (RFC 6749, section 5.2).
         InvalidGrant = "invalid_grant",
-        /// The token endpoint does not have this grant type (RFC 6749, section 5.2).
+        /// The token endpoint does not support the grant type (RFC 6749, section 5.2).
         UnsupportedGrantType = "unsupported_grant_type",
-        /// The authorization endpoint gives out codes only (RFC 6749, section 4.1.2.1).
+        /// The authorization endpoint only issues codes (RFC 6749, section 4.1.2.1).
         UnsupportedResponseType = "unsupported_response_type",
-        /// A scope that does not exist, or more than was granted (RFC 6749, section 5.2).
+        /// The scope does not exist, or exceeds what was granted (RFC 6749, section 5.2).
         InvalidScope = "invalid_scope",
-        /// The resource is no address of this server (RFC 8707, section 2).
+        /// The resource is not a URL of this server (RFC 8707, section 2).
         InvalidTarget = "invalid_target",
-        /// The user said no (RFC 6749, section 4.1.2.1).
+        /// The user denied the request (RFC 6749, section 4.1.2.1).
         AccessDenied = "access_denied",
-        /// The user is not signed in, and `prompt=none` forbids to ask (OpenID Connect Core, section 3.1.2.6).
+        /// The user is not signed in and `prompt=none` forbids asking (OpenID Connect Core, section 3.1.2.6).
         LoginRequired = "login_required",
-        /// The user did not consent yet, and `prompt=none` forbids to ask (OpenID Connect Core, section 3.1.2.6).
+        /// The user has not consented and `prompt=none` forbids asking (OpenID Connect Core, section 3.1.2.6).
         ConsentRequired = "consent_required",
         /// Request objects are not supported (OpenID Connect Core, section 3.1.2.6).
         RequestNotSupported = "request_not_supported",
-        /// The same by reference (OpenID Connect Core, section 3.1.2.6).
+        /// Request objects by reference are not supported (OpenID Connect Core, section 3.1.2.6).
         RequestUriNotSupported = "request_uri_not_supported",
-        /// A redirect URI that cannot be registered (RFC 7591, section 3.2.2).
+        /// The redirect URI cannot be registered (RFC 7591, section 3.2.2).
         InvalidRedirectUri = "invalid_redirect_uri",
-        /// Metadata that cannot be registered (RFC 7591, section 3.2.2).
+        /// The client metadata cannot be registered (RFC 7591, section 3.2.2).
         InvalidClientMetadata = "invalid_client_metadata",
-        /// This kind of token cannot be revoked (RFC 7009, section 2.2.1).
+        /// Tokens of this type cannot be revoked (RFC 7009, section 2.2.1).
         UnsupportedTokenType = "unsupported_token_type",
-        /// A fault of Waypost's own (RFC 6749, section 4.1.2.1).
+        /// An internal error (RFC 6749, section 4.1.2.1).
         ServerError = "server_error",
-        /// A part that is needed does not answer, or there are too many requests (RFC 6749, section 4.1.2.1).
+        /// A dependency is unavailable, or there are too many requests (RFC 6749, section 4.1.2.1).
         TemporarilyUnavailable = "temporarily_unavailable",
     }
 }
 
-/// An error of the authorization server. `description` is for the developer of the client: it never holds a secret.
+/// An error of the authorization server. `description` is for the client's developer and never contains a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {description}", code.as_str())]
 pub struct OauthError {
-    /// What kind of error.
+    /// The error code.
     pub code: OauthCode,
-    /// What happened, in printable ASCII without quotes and backslashes (RFC 6749, section 5.2).
+    /// A description in printable ASCII without quotes and backslashes (RFC 6749, section 5.2).
     pub description: String,
-    /// For the log.
+    /// The cause, for the log.
     #[source]
     pub cause: Option<Error>,
 }
 
 impl OauthError {
-    /// An error with a description.
+    /// Creates an error with a description. Characters that are not allowed are replaced.
     #[must_use]
     pub fn new(code: OauthCode, description: impl Into<String>) -> Self {
-        let plain = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };
-        let description = description.into().chars().map(|c| if c == '`' { '\'' } else { plain(c) }).collect();
+        let sanitize = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };
+        let description = description.into().chars().map(|c| if c == '`' { '\'' } else { sanitize(c) }).collect();
         Self { code, description, cause: None }
     }
 }
@@ -79,9 +79,9 @@ impl From<Error> for OauthError {
 
 fn error_text(code: OauthCode) -> &'static str {
     match code {
-        OauthCode::TemporarilyUnavailable => "The server cannot answer at the moment. Try again.",
+        OauthCode::TemporarilyUnavailable => "The server is temporarily unavailable. Try again.",
         OauthCode::InvalidRequest => "The request is not valid.",
-        _ => "Something went wrong on the server's side.",
+        _ => "Internal server error.",
     }
 }
 
@@ -90,8 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptions_have_only_the_characters_of_rfc_6749() {
-        let error = OauthError::new(OauthCode::InvalidScope, "`é\"\\\n` is no scope");
-        assert_eq!(error.description, "'????' is no scope");
+    fn descriptions_contain_only_characters_allowed_by_rfc_6749() {
+        let error = OauthError::new(OauthCode::InvalidScope, "`é\"\\\n` is not a scope");
+        assert_eq!(error.description, "'????' is not a scope");
     }
 }

@@ -7,30 +7,30 @@ use crate::walkthrough::names;
 /// The tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Organization {
-    /// The organisation.
+    /// The organisation's ID.
     pub id: OrganizationId,
-    /// Short name, unique.
+    /// Short unique name.
     pub slug: String,
-    /// Name for people.
+    /// Display name.
     pub name: String,
-    /// When it was made.
+    /// When the organisation was created.
     pub created_at: Timestamp,
 }
 
 names! {
-    /// What a user may do in an organisation.
+    /// The permissions of a user in an organisation.
     Role {
-        /// Everything, members included.
+        /// Full access.
         Owner = "owner",
-        /// Everything but owners.
+        /// Full access except managing owners.
         Admin = "admin",
-        /// Reads and writes content.
+        /// Read and write access to content.
         Member = "member",
     }
 }
 
 impl Role {
-    /// Whether who has this role may give `other` to somebody, or take it away: nobody hands out more than they have.
+    /// Whether this role includes the permissions of `other`, and so may grant or revoke it.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         let rank = |role| match role {
@@ -42,27 +42,26 @@ impl Role {
     }
 }
 
-/// A person who operates organisations.
+/// A user of the console, who operates organisations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The user.
+    /// The user's ID.
     pub id: UserId,
-    /// E-mail address as it was typed.
+    /// The email as entered.
     pub email: String,
-    /// What they want to be called, once they have said so.
+    /// The display name, if the user has chosen one.
     pub name: Option<String>,
-    /// When the address was verified, by a code or a link that was sent to it by email or by an identity provider;
-    /// `None` if it never was.
+    /// When the email was verified, by a code, by a link sent to it, or by an identity provider. `None` if it never was.
     pub verified_at: Option<Timestamp>,
-    /// The only organisation that an unverified account is valid for. `None` for a verified account, and for unverified
-    /// ones from before accounts were separate: these are valid for the organisations that they had then.
+    /// The only organisation for which an unverified account is valid. `None` for verified accounts, and for unverified
+    /// accounts created before accounts were separated: these are valid for the organisations that they had at that time.
     pub organization_id: Option<OrganizationId>,
-    /// When they were first made a member of anything.
+    /// When the user first became a member of an organisation.
     pub created_at: Timestamp,
 }
 
 impl User {
-    /// Their name, or else their address.
+    /// Returns the name, or the email if there is no name.
     #[must_use]
     pub fn display_name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.email)
@@ -70,29 +69,29 @@ impl User {
 }
 
 names! {
-    /// Who may make an account for themselves.
+    /// Who may create an account.
     SignUpPolicy {
-        /// Whoever was invited.
+        /// Invited users.
         Invite = "invite",
-        /// Everybody who can read mail at their address.
+        /// Anyone with a verified email.
         Open = "open",
-        /// Nobody: not even whoever was invited.
+        /// No one, not even invited users.
         Closed = "closed",
     }
 }
 
-/// A user in an organisation.
+/// A member of an organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The user.
     pub user_id: UserId,
-    /// E-mail address as it was typed.
+    /// The email as entered.
     pub email: String,
-    /// Their role in this organisation.
+    /// The user's role in this organisation.
     pub role: Role,
-    /// Whether their address is verified.
+    /// Whether the email is verified.
     pub is_verified: bool,
-    /// When they became a member.
+    /// When the user became a member.
     pub created_at: Timestamp,
 }
 
@@ -108,24 +107,24 @@ pub struct Membership {
 /// An API key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// The key.
+    /// The key's ID.
     pub id: ApiKeyId,
-    /// Whose it is.
+    /// The organisation that owns the key.
     pub organization_id: OrganizationId,
-    /// Name for people.
+    /// Display name.
     pub name: String,
-    /// The role that it acts as.
+    /// The role that the key grants.
     pub scope: Role,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: Timestamp,
-    /// When it stops working; none when it works until it is deleted.
+    /// When the key expires; `None` if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used, to the minute; none when it never was.
+    /// When the key was last used, to the minute; `None` if it never was.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// Whether it has stopped working.
+    /// Whether the key has expired.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

@@ -1,4 +1,4 @@
-//! Randomness, passed in: the operating system's generator in the product, a repeatable one in tests.
+//! Randomness as a dependency: the operating system's generator in production, a repeatable one in tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,23 +6,23 @@ use sha2::{Digest, Sha256};
 
 /// A source of unpredictable bytes.
 pub trait Random: Send + Sync + 'static {
-    /// Fills `bytes`.
+    /// Fills `bytes` with random bytes.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The operating system's cryptographic generator.
+/// The operating system's cryptographically secure generator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the operating system")]
-    #[expect(clippy::expect_used, reason = "without randomness no identifier and no secret is safe to make")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that uses the operating system's generator")]
+    #[expect(clippy::expect_used, reason = "without randomness, no identifier or secret can be generated safely")]
     fn fill(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).expect("the operating system gives random bytes");
+        getrandom::fill(bytes).expect("random bytes from the operating system");
     }
 }
 
-/// A repeatable sequence for tests: block `n` is the SHA-256 of seed and `n`. Never for secrets.
+/// A repeatable generator for tests: block `n` is the SHA-256 of the seed and `n`. Never use it for secrets.
 #[derive(Debug)]
 pub struct SeededRandom {
     seed: u64,
@@ -30,7 +30,7 @@ pub struct SeededRandom {
 }
 
 impl SeededRandom {
-    /// The sequence that belongs to `seed`.
+    /// Creates a generator for `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, block: AtomicU64::new(0) }

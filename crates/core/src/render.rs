@@ -1,7 +1,7 @@
-//! Renders steps and lists as the text block of a result, for clients that pass no structured content to their model.
+//! Renders steps and lists as the text block of a result, for clients that do not pass structured content to their model.
 //!
-//! A section of author's text stands between `<name>` and `</name>`. An author can write anything, also `</name>`;
-//! then the section gets another name, so that no text can end the section that it stands in.
+//! A section of author's text is enclosed in `<name>` and `</name>`. If the text itself contains `</name>`, the section
+//! gets a different name, so that no text can end the section that contains it.
 
 use std::fmt::Write;
 
@@ -9,8 +9,8 @@ use crate::guidance::{Guide, single_line};
 use crate::progress::{Notice, ProgressView, Status};
 use crate::step::StepContent;
 
-/// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it. What reads like the
-/// end of a section counts as one: in any case, with blanks, with the wide forms of `<` and `/`.
+/// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it. Anything that
+/// resembles the end of a section counts: any letter case, white space, and full-width forms of `<` and `/`.
 fn section_name(name: &str, text: &str) -> String {
     let mut ends: Vec<String> = Vec::new();
     for (at, open) in text.match_indices(['<', '＜', '﹤']) {
@@ -39,7 +39,7 @@ pub fn section(name: &str, text: &str) -> String {
     format!("<{name}>\n{text}\n</{name}>\n")
 }
 
-/// The fields of a step that have text, as sections.
+/// Renders the non-empty fields of a step as sections.
 fn fields(content: &StepContent) -> String {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     [
@@ -51,7 +51,7 @@ fn fields(content: &StepContent) -> String {
     .concat()
 }
 
-/// Renders the current step: where it is, the notices, its sections, and what to do next.
+/// Renders the current step: its position, the notices, its sections, and what to do next.
 #[must_use]
 pub fn step(progress: &ProgressView, guide: &Guide<'_>, notices: &[Notice]) -> String {
     let mut text = String::new();
@@ -62,7 +62,7 @@ pub fn step(progress: &ProgressView, guide: &Guide<'_>, notices: &[Notice]) -> S
         Some(index) => {
             let step = &progress.version.steps()[index];
             let (position, percent) = (index + 1, progress.percent());
-            let _ = writeln!(text, "Step {position} of {total} ({percent} %): {}", single_line(&step.content.title));
+            let _ = writeln!(text, "Step {position} of {total} ({percent}%): {}", single_line(&step.content.title));
             if let Some(title) = &step.content.section_title {
                 let _ = writeln!(text, "Section: {}", single_line(title));
             }
@@ -73,7 +73,7 @@ pub fn step(progress: &ProgressView, guide: &Guide<'_>, notices: &[Notice]) -> S
             content_section = section_name("content", &step.content.content);
         }
         None => {
-            let _ = writeln!(text, "All {total} steps are done (100 %). {notices}");
+            let _ = writeln!(text, "All {total} steps are completed (100%). {notices}");
         }
     }
     let next = guide.step_text(progress, &content_section);
@@ -86,15 +86,15 @@ pub fn step(progress: &ProgressView, guide: &Guide<'_>, notices: &[Notice]) -> S
 /// A row of a list of walkthroughs.
 #[derive(Debug, Clone)]
 pub struct ListRow<'a> {
-    /// Id of the walkthrough.
+    /// ID of the walkthrough.
     pub id: &'a str,
     /// Title.
     pub title: &'a str,
     /// Description.
     pub description: &'a str,
-    /// How many steps.
+    /// Number of steps.
     pub steps: u32,
-    /// Minutes.
+    /// Estimated duration in minutes.
     pub minutes: Option<u32>,
     /// The user's status.
     pub status: Status,
@@ -110,7 +110,7 @@ pub fn list(rows: &[ListRow<'_>], message: &str) -> String {
         let minutes = row.minutes.map(|minutes| format!(", about {minutes} min")).unwrap_or_default();
         let state = match row.status {
             Status::NotStarted => "not started".to_owned(),
-            Status::InProgress => format!("in progress, {} %", row.percent),
+            Status::InProgress => format!("in progress, {}%", row.percent),
             Status::Completed => "completed".to_owned(),
         };
         let title = single_line(row.title);
@@ -153,7 +153,7 @@ pub fn details(view: &DetailsView<'_>, message: &str) -> String {
     }
     let (completed, total) = (progress.completed(), progress.version.step_count());
     let status = progress.status().as_str().replace('_', " ");
-    let _ = writeln!(text, "Progress: {status}, {completed} of {total} steps completed ({} %).", progress.percent());
+    let _ = writeln!(text, "Progress: {status}, {completed} of {total} steps completed ({}%).", progress.percent());
     text.push_str(message);
     text
 }
@@ -163,7 +163,7 @@ pub fn details(view: &DetailsView<'_>, message: &str) -> String {
 pub fn outline(progress: &ProgressView, message: &str) -> String {
     let (completed, total) = (progress.completed(), progress.version.step_count());
     let mut text = format!(
-        "{}: {}, {completed} of {total} steps completed ({} %).\n",
+        "{}: {}, {completed} of {total} steps completed ({}%).\n",
         single_line(&progress.version.title),
         progress.status().as_str().replace('_', " "),
         progress.percent()
@@ -229,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn a_step_reads_like_this() {
+    fn a_step_is_rendered_in_full() {
         let user = UserIdentity::Handle("wph_abc".to_owned());
         let text = rendered(&progress(full()), ToolFlow::Guided, &user, &[Notice::Started]);
-        let expected = r#"Step 1 of 1 (0 %): Install
+        let expected = r#"Step 1 of 1 (0%): Install
 Section: Begin
 Started "T".
 <intro>
@@ -247,13 +247,13 @@ Linux.
 <content>
 Run `make`.
 </content>
-Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt_0123456789abcdef", current_step_id: "ws_0123456789abcdef", progress_handle: "wph_abc"). Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume.
+Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt_0123456789abcdef", current_step_id: "ws_0123456789abcdef", progress_handle: "wph_abc"). Pass progress_handle on every call; save it in your notes (AGENTS.md, .waypost) to resume.
 "#;
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn the_instructions_name_the_section_that_the_content_is_in() {
+    fn the_instructions_refer_to_the_section_with_the_content() {
         let content = StepContent { content: "`</content>`".into(), ..full() };
         let text = rendered(&progress(content), ToolFlow::Stepwise, &UserIdentity::Known, &[]);
         let last = text.lines().last().unwrap();
@@ -285,7 +285,7 @@ Show <content> and stop. Only when the user says it is done, call next_walkthrou
     }
 
     proptest! {
-        /// Whatever an author writes, the section ends where it was ended.
+        /// No author's text can end its own section.
         #[test]
         fn no_text_ends_its_section(parts in prop::collection::vec(
             prop_oneof![

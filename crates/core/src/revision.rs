@@ -1,13 +1,13 @@
-//! The history of a draft's steps: which edits make a revision of their own, and how long revisions are kept.
+//! The revision history of a draft's steps: which edits create a new revision, and how long revisions are kept.
 
 use crate::clock::Timestamp;
 use crate::id::StepId;
 use crate::step::StepContent;
 use crate::walkthrough::names;
 
-/// Edits of one person within this time of the first one share a revision.
+/// Edits by the same actor within this time of the first one share a revision.
 pub const COLLAPSE_MS: i64 = 10 * 60 * 1_000;
-/// A revision is kept this long after another one took its place.
+/// How long a revision is kept after it was superseded.
 pub const RETENTION_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 /// Maximum number of revisions of a step. The oldest are deleted first.
 pub const MAX_REVISIONS: u32 = 1_000;
@@ -15,19 +15,19 @@ pub const MAX_REVISIONS: u32 = 1_000;
 pub const MAX_REVISION_BYTES: u64 = 8 * 1024 * 1024;
 
 names! {
-    /// The act that made a revision.
+    /// The operation that created a revision.
     RevisionOperation {
-        /// The step as it was before its history was kept.
+        /// The state of the step before its history was recorded.
         Baseline = "baseline",
         /// The step was added.
         Add = "add",
-        /// The step was edited. The only act whose revisions are collapsed.
+        /// The step was edited. The only operation whose revisions are collapsed.
         Edit = "edit",
         /// A file was imported.
         Import = "import",
         /// A revision, a version or a deleted step was restored.
         Restore = "restore",
-        /// The step was deleted; the revision holds what was deleted.
+        /// The step was deleted; the revision holds the deleted content.
         Delete = "delete",
     }
 }
@@ -37,7 +37,7 @@ names! {
 pub struct RevisionInfo {
     /// Counts from 1 within the step.
     pub number: u32,
-    /// The act that made it.
+    /// The operation that created the revision.
     pub operation: RevisionOperation,
     /// The ID of the user or the key, `operator`, or empty if unknown.
     pub actor: String,
@@ -45,29 +45,29 @@ pub struct RevisionInfo {
     pub restored_from: Option<u32>,
     /// The step's title.
     pub title: String,
-    /// When its first edit was made.
+    /// When the first edit was made.
     pub created_at: Timestamp,
-    /// When its last edit was made.
+    /// When the last edit was made.
     pub updated_at: Timestamp,
     /// Whether the draft is at this revision.
     pub is_current: bool,
 }
 
-/// A revision of a step with all it holds.
+/// A revision of a step with its content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRevision {
     /// The revision without its content.
     pub head: RevisionInfo,
     /// The step's key at that time.
     pub key: Option<String>,
-    /// Of a deletion: the step that stood before it. `None` for the first.
+    /// For a deletion: the step that preceded it; `None` if it was the first step.
     pub after_step_id: Option<StepId>,
     /// The step's content.
     pub content: StepContent,
 }
 
-/// Whether an edit by `actor` at `now` replaces the revision `last` instead of making another one: both are edits of the
-/// same person, and `last` was begun less than [`COLLAPSE_MS`] ago.
+/// Whether an edit by `actor` at `now` updates the revision `last` instead of creating a new one: both are edits by the
+/// same actor, and `last` was created less than [`COLLAPSE_MS`] ago.
 #[must_use]
 pub fn can_collapse(last: &RevisionInfo, operation: RevisionOperation, actor: &str, now: Timestamp) -> bool {
     last.is_current
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_edits_of_the_same_person_within_ten_minutes_collapse() {
+    fn only_edits_by_the_same_actor_within_ten_minutes_collapse() {
         let last = RevisionInfo {
             number: 2,
             operation: RevisionOperation::Edit,
@@ -97,7 +97,7 @@ mod tests {
         assert!(collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS - 1));
         assert!(
             !collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS),
-            "from the first edit, not the last"
+            "counted from the first edit, not the last"
         );
         assert!(!collapsed(&last, RevisionOperation::Edit, "usr_a", 999), "the clock was set back");
         assert!(!collapsed(&last, RevisionOperation::Edit, "usr_b", 2_000));

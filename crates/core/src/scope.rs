@@ -1,21 +1,21 @@
-//! Scopes: what the holder of a token may do (RFC 6749, section 3.3).
+//! Scopes: the permissions of a token (RFC 6749, section 3.3).
 
 use std::fmt;
 
 use crate::walkthrough::names;
 
 names! {
-    /// One thing that a token allows.
+    /// A permission of a token.
     Scope {
-        /// Everything: playing walkthroughs and reading progress.
+        /// Full access: play walkthroughs and read progress.
         Walk = "walk",
-        /// Reading progress.
+        /// Read progress.
         WalkRead = "walk:read",
     }
 }
 
 impl Scope {
-    /// Whether who has `self` also has `other`: `walk` includes `walk:read`.
+    /// Whether `self` includes `other`: `walk` includes `walk:read`.
     #[must_use]
     pub fn includes(self, other: Self) -> bool {
         self == other || self == Self::Walk
@@ -26,61 +26,60 @@ impl Scope {
     }
 }
 
-/// A set of scopes, as it was asked for or granted; never empty. `Display` is the text of RFC 6749: sorted, with one
-/// space between two.
+/// A non-empty set of requested or granted scopes. `Display` writes the format of RFC 6749: sorted and separated by spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scopes(u8);
 
-/// A text names a scope that does not exist (`invalid_scope` of RFC 6749, section 4.1.2.1).
+/// A scope that does not exist (`invalid_scope` of RFC 6749, section 4.1.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no scope here; there are `walk` and `walk:read`")]
+#[error("unknown scope `{0}`; the supported scopes are `walk` and `walk:read`")]
 pub struct UnknownScope(pub String);
 
-/// Characters of an unknown scope that are said back at most.
-const SHOWN: usize = 64;
+/// Maximum number of characters of an unknown scope in an error.
+const MAX_SHOWN: usize = 64;
 
 impl Scopes {
-    /// Reads scopes with spaces between them. A text without any means the default.
+    /// Parses scopes separated by spaces. An empty text means the default scope.
     ///
     /// # Errors
-    /// Names the first that does not exist.
+    /// Returns the first scope that does not exist.
     pub fn parse(text: &str) -> Result<Self, UnknownScope> {
         let mut bits = 0;
         for name in text.split(' ').filter(|name| !name.is_empty()) {
-            let shown = || name.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+            let shown = || name.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
             bits |= name.parse::<Scope>().map_err(|_| UnknownScope(shown()))?.bit();
         }
         Ok(if bits == 0 { Self::default() } else { Self(bits) })
     }
 
-    /// Whether the set allows what `scope` stands for, by itself or by one that includes it.
+    /// Whether the set contains `scope` or a scope that includes it.
     #[must_use]
     pub fn includes(&self, scope: Scope) -> bool {
         self.iter().any(|own| own.includes(scope))
     }
 
-    /// Whether the set allows all that `others` do: who has `self` may be given `others`.
+    /// Whether the set includes all of `others`.
     #[must_use]
     pub fn covers(&self, others: &Self) -> bool {
         others.iter().all(|scope| self.includes(scope))
     }
 
-    /// What is in either set.
+    /// Returns the union of both sets.
     #[must_use]
     pub fn union(&self, others: &Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// The scopes, sorted by name.
+    /// Iterates over the scopes, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = Scope> + use<> {
         let bits = self.0;
-        // `Scope::ALL` is in the order of the names; a test says so.
+        // `Scope::ALL` is sorted by name, which a test verifies.
         Scope::ALL.iter().copied().filter(move |scope| bits & scope.bit() != 0)
     }
 }
 
 impl Default for Scopes {
-    /// `walk`.
+    /// Returns `walk`.
     fn default() -> Self {
         Scope::Walk.into()
     }
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_clients_write() {
+    fn parses_scope_lists() {
         assert_eq!(Scopes::parse(""), Ok(Scopes::default()));
         assert_eq!(Scopes::parse("  "), Ok(Scopes::default()));
         assert_eq!(Scopes::parse("walk:read  walk walk").unwrap().to_string(), "walk walk:read");
@@ -122,11 +121,11 @@ mod tests {
         {
             assert_eq!(Scopes::parse(text), Err(UnknownScope(unknown.to_owned())), "{text:?}");
         }
-        assert_eq!(Scopes::parse(&"x".repeat(100_000)).unwrap_err().0.len(), SHOWN);
+        assert_eq!(Scopes::parse(&"x".repeat(100_000)).unwrap_err().0.len(), MAX_SHOWN);
     }
 
     #[test]
-    fn walk_includes_reading_and_not_the_other_way_round() {
+    fn walk_includes_walk_read_but_not_vice_versa() {
         let (walk, read) = (Scopes::default(), Scopes::from(Scope::WalkRead));
         assert!(walk.includes(Scope::WalkRead) && walk.covers(&read));
         assert!(!read.includes(Scope::Walk) && !read.covers(&walk));
@@ -134,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_and_back(scopes in any_scopes()) {
+        fn formatting_and_parsing_round_trip(scopes in any_scopes()) {
             let text = scopes.to_string();
             prop_assert_eq!(Scopes::parse(&text), Ok(scopes));
             let names: Vec<&str> = text.split(' ').collect();
@@ -142,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn covering_is_what_it_should_be(a in any_scopes(), b in any_scopes(), c in any_scopes()) {
+        fn covers_is_a_partial_order(a in any_scopes(), b in any_scopes(), c in any_scopes()) {
             prop_assert!(a.covers(&a));
             prop_assert!(a.union(&b).covers(&a) && a.union(&b).covers(&b));
             prop_assert_eq!(a.union(&b), b.union(&a));
@@ -151,7 +150,7 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(text in any::<String>()) {
+        fn parsing_never_panics(text in any::<String>()) {
             let _ = Scopes::parse(&text);
         }
     }

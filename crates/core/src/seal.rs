@@ -1,7 +1,7 @@
-//! Secrets of others at rest: sealed with AES-256-GCM (NIST SP 800-38D), each to the place where it is kept.
+//! Encryption of third-party secrets at rest with AES-256-GCM (NIST SP 800-38D). Each secret is bound to its storage location.
 //!
-//! A sealed text is `v1.KEY.BASE64URL(nonce ciphertext tag)`. The key's id, table, column and row are authenticated
-//! with it: a text that was moved to another place, or changed, does not open.
+//! A sealed text is `v1.KEY.BASE64URL(nonce ciphertext tag)`. The key's ID, table, column and row are authenticated as
+//! associated data: a text that was modified or moved to another location cannot be opened.
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ use crate::secret::SecretKey;
 
 const VERSION: &str = "v1";
 
-/// A secret in the open. `Debug` hides it.
+/// A secret in plain text. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
 impl SecretText {
-    /// Takes the secret.
+    /// Wraps a secret.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret itself: for whom it is meant, never for a log or a page.
+    /// Returns the secret. Never log it or show it on a page.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -37,35 +37,35 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// Where a sealed text is kept.
+/// The storage location of a sealed text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealLocation<'a> {
     /// The table.
     pub table: &'a str,
     /// The column.
     pub column: &'a str,
-    /// The row, by its primary key.
+    /// The row's primary key.
     pub row: &'a str,
 }
 
-/// Why a text does not open.
+/// The error of opening a sealed text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// It is no sealed text of a version that this program knows.
-    #[error("this is no sealed text that this program can read")]
+    /// Not a sealed text of a supported version.
+    #[error("not a sealed text of a supported version")]
     Malformed,
-    /// The key that it was sealed with is neither the current nor the previous one.
-    #[error("this was sealed with another secret key")]
+    /// The text was sealed with a key that is neither current nor previous.
+    #[error("the text was sealed with another secret key")]
     UnknownKey,
-    /// It was changed, or belongs to another place.
-    #[error("this sealed text was changed or moved")]
+    /// The text was modified, or belongs to another location.
+    #[error("the sealed text was modified or moved")]
     Damaged,
-    /// What it holds is no text.
-    #[error("this sealed text holds no UTF-8")]
+    /// The plaintext is not UTF-8.
+    #[error("the sealed text does not contain UTF-8")]
     NotText,
 }
 
-/// The keys that open: what is sealed anew is sealed with the current one.
+/// The keys for sealing and opening. New texts are sealed with the current key.
 #[derive(Clone)]
 pub struct Keyring {
     current: Key,
@@ -81,7 +81,7 @@ struct Key {
 impl Key {
     fn new(secret: &SecretKey) -> Self {
         Self {
-            // Tells the key without telling anything of it.
+            // Identifies the key without revealing it.
             id: HEXLOWER.encode(&secret.sign("seal: id of the key", b"")[..8]),
             bytes: secret.sign("seal: key", b""),
         }
@@ -92,10 +92,10 @@ impl Key {
         LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.bytes).expect("32 bytes"))
     }
 
-    /// Lengths keep the parts apart.
-    fn associated(&self, place: &SealLocation<'_>) -> Aad<Vec<u8>> {
+    /// Returns the associated data. Length prefixes separate the parts.
+    fn associated_data(&self, location: &SealLocation<'_>) -> Aad<Vec<u8>> {
         let mut data = Vec::new();
-        for part in [VERSION, &self.id, place.table, place.column, place.row] {
+        for part in [VERSION, &self.id, location.table, location.column, location.row] {
             data.extend_from_slice(&(part.len() as u64).to_le_bytes());
             data.extend_from_slice(part.as_bytes());
         }
@@ -104,33 +104,37 @@ impl Key {
 }
 
 impl Keyring {
-    /// The keys that belong to the installation's secret keys.
+    /// Derives the keys from the installation's secret keys.
     #[must_use]
     pub fn new(current: &SecretKey, previous: Option<&SecretKey>) -> Self {
         Self { current: Key::new(current), previous: previous.map(Key::new) }
     }
 
-    /// Seals `plaintext` to `place` with the current key, under a random nonce of 96 bits (SP 800-38D, 8.2.2).
+    /// Seals `plaintext` for `location` with the current key and a random 96-bit nonce (SP 800-38D, section 8.2.2).
     #[must_use]
-    pub fn seal(&self, place: &SealLocation<'_>, plaintext: &[u8], random: &dyn Random) -> String {
+    pub fn seal(&self, location: &SealLocation<'_>, plaintext: &[u8], random: &dyn Random) -> String {
         let mut nonce = [0_u8; NONCE_LEN];
         random.fill(&mut nonce);
         let mut text = plaintext.to_vec();
-        #[expect(clippy::expect_used, reason = "fails only beyond 64 GiB")]
+        #[expect(clippy::expect_used, reason = "fails only for more than 64 GiB")]
         self.current
             .aead()
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), self.current.associated(place), &mut text)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                self.current.associated_data(location),
+                &mut text,
+            )
             .expect("a secret that is no longer than AES-GCM allows");
         let sealed = BASE64URL_NOPAD.encode(&[&nonce[..], &text].concat());
         format!("{VERSION}.{}.{sealed}", self.current.id)
     }
 
-    /// Opens what was sealed to `place`, with the current or the previous key.
+    /// Opens a text that was sealed for `location`, with the current or the previous key.
     ///
     /// # Errors
-    /// When it is no sealed text, was sealed with another key, was changed, or belongs to another place.
-    pub fn open(&self, place: &SealLocation<'_>, sealed: &str) -> Result<Vec<u8>, SealError> {
-        let (id, bytes) = parts(sealed)?;
+    /// If the text is malformed, was sealed with another key, was modified, or belongs to another location.
+    pub fn open(&self, location: &SealLocation<'_>, sealed: &str) -> Result<Vec<u8>, SealError> {
+        let (id, bytes) = split(sealed)?;
         let key = self.key(id).ok_or(SealError::UnknownKey)?;
         let mut bytes = BASE64URL_NOPAD.decode(bytes.as_bytes()).map_err(|_| SealError::Malformed)?;
         if bytes.len() < NONCE_LEN {
@@ -138,36 +142,36 @@ impl Keyring {
         }
         let mut text = bytes.split_off(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(&bytes).map_err(|_| SealError::Malformed)?;
-        let opened = key.aead().open_in_place(nonce, key.associated(place), &mut text);
+        let opened = key.aead().open_in_place(nonce, key.associated_data(location), &mut text);
         Ok(opened.map_err(|_| SealError::Damaged)?.to_vec())
     }
 
-    /// As [`Self::open`], for texts.
+    /// Like [`Self::open`], for UTF-8 text.
     ///
     /// # Errors
-    /// As [`Self::open`], and when it is no UTF-8.
-    pub fn open_text(&self, place: &SealLocation<'_>, sealed: &str) -> Result<SecretText, SealError> {
-        String::from_utf8(self.open(place, sealed)?).map(SecretText).map_err(|_| SealError::NotText)
+    /// See [`Self::open`]; also if the plaintext is not UTF-8.
+    pub fn open_text(&self, location: &SealLocation<'_>, sealed: &str) -> Result<SecretText, SealError> {
+        String::from_utf8(self.open(location, sealed)?).map(SecretText).map_err(|_| SealError::NotText)
     }
 
-    /// What every text begins with that was sealed with the current key, and with the previous one (the same when there
-    /// is none): by these the store finds those that were not.
+    /// Returns the prefixes of texts sealed with the current and with the previous key (the current one again if there is
+    /// no previous key). The store uses them to find texts sealed with other keys.
     #[must_use]
     pub fn prefixes(&self) -> (String, String) {
         let prefix = |key: &Key| format!("{VERSION}.{}.", key.id);
         (prefix(&self.current), prefix(self.previous.as_ref().unwrap_or(&self.current)))
     }
 
-    /// Whether it was sealed with the current key.
+    /// Whether the text was sealed with the current key.
     #[must_use]
     pub fn is_current(&self, sealed: &str) -> bool {
-        parts(sealed).is_ok_and(|(id, _)| id == self.current.id)
+        split(sealed).is_ok_and(|(id, _)| id == self.current.id)
     }
 
-    /// Whether it was sealed with the current or the previous key.
+    /// Whether the text was sealed with the current or the previous key.
     #[must_use]
     pub fn knows(&self, sealed: &str) -> bool {
-        parts(sealed).is_ok_and(|(id, _)| self.key(id).is_some())
+        split(sealed).is_ok_and(|(id, _)| self.key(id).is_some())
     }
 
     fn key(&self, id: &str) -> Option<&Key> {
@@ -181,8 +185,8 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// Id of the key, and what it sealed.
-fn parts(sealed: &str) -> Result<(&str, &str), SealError> {
+/// Splits a sealed text into the key's ID and the encrypted part.
+fn split(sealed: &str) -> Result<(&str, &str), SealError> {
     let mut parts = sealed.split('.');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(VERSION), Some(id), Some(bytes), None) => Ok((id, bytes)),
@@ -195,66 +199,67 @@ mod tests {
     use super::*;
     use crate::random::SeededRandom;
 
-    const PLACE: SealLocation<'static> = SealLocation { table: "oauth_configs", column: "client_secret", row: "oac_1" };
+    const LOCATION: SealLocation<'static> =
+        SealLocation { table: "oauth_configs", column: "client_secret", row: "oac_1" };
 
     fn key(byte: u8) -> SecretKey {
         SecretKey::new([byte; 32])
     }
 
     #[test]
-    fn opens_only_where_it_was_sealed() {
+    fn a_text_opens_only_at_its_own_location() {
         let ring = Keyring::new(&key(1), None);
-        let sealed = ring.seal(&PLACE, b"geheim", &SeededRandom::new(1));
-        assert_eq!(ring.open(&PLACE, &sealed).as_deref(), Ok(&b"geheim"[..]));
+        let sealed = ring.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
+        assert_eq!(ring.open(&LOCATION, &sealed).as_deref(), Ok(&b"geheim"[..]));
         for moved in [
-            SealLocation { row: "oac_2", ..PLACE },
-            SealLocation { column: "token_endpoint", ..PLACE },
-            SealLocation { table: "upstream_tokens", ..PLACE },
-            // The same letters, cut elsewhere.
-            SealLocation { column: "client_secre", row: "toac_1", ..PLACE },
+            SealLocation { row: "oac_2", ..LOCATION },
+            SealLocation { column: "token_endpoint", ..LOCATION },
+            SealLocation { table: "upstream_tokens", ..LOCATION },
+            // The same letters, split differently.
+            SealLocation { column: "client_secre", row: "toac_1", ..LOCATION },
         ] {
             assert_eq!(ring.open(&moved, &sealed), Err(SealError::Damaged), "{moved:?}");
         }
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_modification_is_detected() {
         let ring = Keyring::new(&key(1), None);
-        let sealed = ring.seal(&PLACE, b"geheim", &SeededRandom::new(1));
+        let sealed = ring.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
         for at in 0..sealed.len() {
             let mut changed = sealed.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert!(ring.open(&PLACE, &String::from_utf8(changed).unwrap()).is_err(), "changed at {at}");
-            assert!(ring.open(&PLACE, &sealed[..at]).is_err(), "cut at {at}");
+            assert!(ring.open(&LOCATION, &String::from_utf8(changed).unwrap()).is_err(), "changed at {at}");
+            assert!(ring.open(&LOCATION, &sealed[..at]).is_err(), "cut at {at}");
         }
-        assert_eq!(ring.open(&PLACE, &format!("{sealed}.x")), Err(SealError::Malformed));
+        assert_eq!(ring.open(&LOCATION, &format!("{sealed}.x")), Err(SealError::Malformed));
     }
 
     #[test]
-    fn a_rotation_keeps_what_the_previous_key_sealed() {
+    fn texts_of_the_previous_key_open_after_a_rotation() {
         let (old, new) = (Keyring::new(&key(1), None), Keyring::new(&key(2), Some(&key(1))));
-        let sealed = old.seal(&PLACE, b"geheim", &SeededRandom::new(1));
+        let sealed = old.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
         assert!(old.is_current(&sealed) && !new.is_current(&sealed) && new.knows(&sealed));
-        assert_eq!(new.open(&PLACE, &sealed).as_deref(), Ok(&b"geheim"[..]));
-        let again = new.seal(&PLACE, b"geheim", &SeededRandom::new(2));
+        assert_eq!(new.open(&LOCATION, &sealed).as_deref(), Ok(&b"geheim"[..]));
+        let again = new.seal(&LOCATION, b"geheim", &SeededRandom::new(2));
         assert!(new.is_current(&again) && !old.knows(&again));
-        assert_eq!(old.open(&PLACE, &again), Err(SealError::UnknownKey));
-        assert_eq!(Keyring::new(&key(3), Some(&key(2))).open(&PLACE, &sealed), Err(SealError::UnknownKey));
+        assert_eq!(old.open(&LOCATION, &again), Err(SealError::UnknownKey));
+        assert_eq!(Keyring::new(&key(3), Some(&key(2))).open(&LOCATION, &sealed), Err(SealError::UnknownKey));
     }
 
-    /// Another key with the id of the right one: the authentication tells, not the id.
+    /// A different key with the same ID: the authentication tag detects it, not the ID.
     #[test]
-    fn another_key_does_not_open() {
+    fn a_text_does_not_open_with_another_key() {
         let (one, mut two) = (Keyring::new(&key(1), None), Keyring::new(&key(2), None));
-        let sealed = one.seal(&PLACE, b"geheim", &SeededRandom::new(1));
+        let sealed = one.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
         two.current.id.clone_from(&one.current.id);
-        assert_eq!(two.open(&PLACE, &sealed), Err(SealError::Damaged));
+        assert_eq!(two.open(&LOCATION, &sealed), Err(SealError::Damaged));
     }
 
     #[test]
-    fn neither_nonces_repeat_nor_secrets_show() {
+    fn nonces_are_unique_and_secrets_are_hidden() {
         let (ring, random) = (Keyring::new(&key(1), None), SeededRandom::new(1));
-        assert_ne!(ring.seal(&PLACE, b"geheim", &random), ring.seal(&PLACE, b"geheim", &random));
+        assert_ne!(ring.seal(&LOCATION, b"geheim", &random), ring.seal(&LOCATION, b"geheim", &random));
         assert_eq!(format!("{ring:?} {:?}", SecretText::new("geheim")), "Keyring(…) SecretText(…)");
     }
 }

@@ -5,21 +5,21 @@ use crate::id::{OauthConfigId, OrganizationId, ServerId};
 use crate::walkthrough::names;
 
 names! {
-    /// How end users of a server are recognised.
+    /// How end users of a server are identified.
     AuthType {
-        /// No sign-in: handle, tracking id or session.
+        /// No sign-in: by handle, tracking ID or session.
         None = "none",
-        /// Asks for an e-mail address, unproved.
+        /// Users are asked for an unverified email.
         CollectEmail = "collect_email",
-        /// Waypost's authorization server signs them in.
+        /// Users sign in with Waypost's authorization server.
         PlatformOauth = "platform_oauth",
-        /// The organisation's identity provider signs them in.
+        /// Users sign in with the organisation's identity provider.
         CustomOauth = "custom_oauth",
     }
 }
 
 impl AuthType {
-    /// Whether end users sign in: then only a token names anybody.
+    /// Whether end users sign in. If so, only a token identifies a user.
     #[must_use]
     pub fn has_sign_in(self) -> bool {
         matches!(self, Self::PlatformOauth | Self::CustomOauth)
@@ -27,23 +27,23 @@ impl AuthType {
 }
 
 names! {
-    /// When a server with sign-in asks for it.
+    /// When a server asks users to sign in.
     SignInPolicy {
-        /// When a call needs a user, except for clients that are known to fail then: those are asked when they connect.
+        /// When a call needs a user. Clients that are known to fail then are asked when they connect.
         Auto = "auto",
-        /// At the first call that needs an identity.
+        /// On the first call that needs an identity.
         WhenNeeded = "when_needed",
-        /// At once.
+        /// When the client connects.
         OnConnect = "on_connect",
     }
 }
 
 names! {
-    /// Which walkthrough tools a server lists.
+    /// The walkthrough tools that a server lists.
     Toolset {
-        /// The server leads: select, next, status, reset.
+        /// The server leads through the steps: select, next, status, reset.
         Guided = "guided",
-        /// The client picks steps: details, current, complete, steps.
+        /// The client selects steps: details, current, complete, steps.
         Stepwise = "stepwise",
         /// Both.
         All = "all",
@@ -51,11 +51,11 @@ names! {
 }
 
 names! {
-    /// Whether a server offers support.
+    /// The support that a server offers.
     Support {
-        /// No tool for it.
+        /// None.
         Off = "off",
-        /// The tool `get_support` opens tickets.
+        /// The tool `get_support` creates tickets.
         Tickets = "tickets",
     }
 }
@@ -63,36 +63,36 @@ names! {
 /// A hosted MCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The server.
+    /// The server's ID.
     pub id: ServerId,
-    /// Whose it is.
+    /// The organisation that owns the server.
     pub organization_id: OrganizationId,
-    /// Its host name label, unique over all organisations.
+    /// The host name label, unique across all organisations.
     pub slug: String,
-    /// Name for people.
+    /// Display name.
     pub name: String,
-    /// The product that it guides through.
+    /// The name of the product that the walkthroughs are about.
     pub product_name: String,
-    /// How end users are recognised.
+    /// How end users are identified.
     pub auth_type: AuthType,
-    /// When it asks for sign-in.
+    /// When users are asked to sign in.
     pub sign_in: SignInPolicy,
-    /// The provider that signs end users in; only with `custom_oauth` it is asked.
+    /// The identity provider for `custom_oauth`.
     pub oauth_config_id: Option<OauthConfigId>,
-    /// Whether the walkthrough tools are offered at all.
+    /// Whether the walkthrough tools are listed.
     pub walkthrough_tools_enabled: bool,
-    /// Which of them.
+    /// The walkthrough tools to list.
     pub toolset: Toolset,
-    /// Whether it offers support.
+    /// The support that the server offers.
     pub support: Support,
-    /// Origins of browsers that may call it, beside its own hosts.
+    /// Allowed browser origins in addition to the server's own hosts.
     pub allowed_origins: Vec<String>,
-    /// Whether the public page is served; if not, its address returns 404.
+    /// Whether the public page is served. If not, its URL returns 404.
     pub public_page: bool,
     /// Whether search engines may index the public page.
     pub public_page_indexed: bool,
-    /// When it was made.
+    /// When the server was created.
     pub created_at: Timestamp,
-    /// When a setting last changed.
+    /// When a setting was last changed.
     pub updated_at: Timestamp,
 }

@@ -1,16 +1,16 @@
-//! Names in addresses: of walkthroughs, servers and organisations.
+//! Slugs: names in URLs of walkthroughs, servers and organisations.
 
 use crate::{Error, Result, invisible};
 
-/// Characters in the slug of a walkthrough at most.
+/// Maximum length of a walkthrough's slug.
 pub const MAX_WALKTHROUGH_SLUG: usize = 60;
-/// Characters in the slug of a server or an organisation at most: a DNS label has 63, and we leave room.
+/// Maximum length of the slug of a server or an organisation. Shorter than the 63 characters of a DNS label, to leave room.
 pub const MAX_LABEL: usize = 40;
 
-/// Characters in a tracking id at most.
+/// Maximum length of a tracking ID.
 const MAX_TRACKING_ID: usize = 128;
 
-/// Whether `text` is a tracking id: 1 to 128 of `[A-Za-z0-9._~-]`, the characters that stand in a URL as they are
+/// Whether `text` is a tracking ID: 1 to 128 characters from `[A-Za-z0-9._~-]`, which need no escaping in a URL
 /// (RFC 3986, section 2.3).
 #[must_use]
 pub fn is_tracking_id(text: &str) -> bool {
@@ -18,12 +18,12 @@ pub fn is_tracking_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
 }
 
-/// What a title becomes that has nothing to make a slug of.
+/// The slug of a title without any usable characters.
 const FALLBACK: &str = "walkthrough";
 
-/// Slugs that no server can have: a server's slug is a host name below the public host, and these are names that people
-/// and programs expect to belong to the operator, or that Waypost uses or may use itself. Words that a team may well
-/// want for its server (`demo`, `test`, `staging`) are not on the list.
+/// Slugs that no server can have. A server's slug is a host name below the public host, and people and programs expect
+/// these names to belong to the operator, or Waypost uses or may use them itself. Names that a team might reasonably
+/// choose (`demo`, `test`, `staging`) are not reserved.
 pub const RESERVED: &[&str] = &[
     // Waypost's own parts.
     "admin",
@@ -63,7 +63,7 @@ pub const RESERVED: &[&str] = &[
     "webhook",
     "webhooks",
     "well-known",
-    // Services and mailboxes by convention or standard (RFC 2142), and names that clients look up by themselves.
+    // Conventional or standard names of services and mailboxes (RFC 2142), and names that clients look up automatically.
     "abuse",
     "autoconfig",
     "autodiscover",
@@ -91,7 +91,7 @@ pub const RESERVED: &[&str] = &[
     "www",
     "www1",
     "www2",
-    // Pages that only the operator may show.
+    // Pages reserved for the operator.
     "account",
     "accounts",
     "blog",
@@ -107,7 +107,7 @@ pub const RESERVED: &[&str] = &[
     "status",
     "support",
     "terms",
-    // Names with a meaning of their own to resolvers and programs.
+    // Names with a special meaning to resolvers and programs.
     "broadcasthost",
     "invalid",
     "local",
@@ -117,16 +117,16 @@ pub const RESERVED: &[&str] = &[
     "undefined",
 ];
 
-/// The slug of a title: 1 to 60 of `[a-z0-9-]`, cut between words where that leaves something.
+/// Derives a slug from a title: 1 to 60 characters from `[a-z0-9-]`, truncated between words if possible.
 #[must_use]
 pub fn from_title(title: &str) -> String {
-    // A title has 200 characters; one character can become several letters, and there is no use in more than this.
-    let beginning: String = invisible::remove(title).chars().take(crate::step::MAX_TITLE_CHARS).collect();
-    let slug = cut(&slug::slugify(beginning), MAX_WALKTHROUGH_SLUG);
+    // One character can become several letters, so the length of a title is more than enough.
+    let prefix: String = invisible::remove(title).chars().take(crate::step::MAX_TITLE_CHARS).collect();
+    let slug = truncate(&slug::slugify(prefix), MAX_WALKTHROUGH_SLUG);
     if slug.is_empty() { FALLBACK.to_owned() } else { slug }
 }
 
-/// `base` when it is free, else the first free of `base-2`, `base-3` and so on, shortened to fit.
+/// Returns `base` if it is not taken, else the first of `base-2`, `base-3` … that is not, truncated to fit.
 pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(base) {
         return base.to_owned();
@@ -134,7 +134,7 @@ pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     let mut number = 2_u64;
     loop {
         let suffix = format!("-{number}");
-        let candidate = format!("{}{suffix}", cut(base, MAX_WALKTHROUGH_SLUG - suffix.len()));
+        let candidate = format!("{}{suffix}", truncate(base, MAX_WALKTHROUGH_SLUG - suffix.len()));
         if !taken(&candidate) {
             return candidate;
         }
@@ -142,18 +142,18 @@ pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     }
 }
 
-/// The first `length` characters at most of a slug, without half a word at the end unless it is the only one.
-fn cut(slug: &str, length: usize) -> String {
+/// Truncates a slug to at most `length` characters, between words unless there is only one.
+fn truncate(slug: &str, length: usize) -> String {
     if slug.len() <= length {
         return slug.to_owned();
     }
     let whole_word = slug.as_bytes().get(length) == Some(&b'-');
-    let beginning = &slug[..length];
-    let end = if whole_word { length } else { beginning.rfind('-').unwrap_or(length) };
-    beginning[..end].trim_end_matches('-').to_owned()
+    let prefix = &slug[..length];
+    let end = if whole_word { length } else { prefix.rfind('-').unwrap_or(length) };
+    prefix[..end].trim_end_matches('-').to_owned()
 }
 
-/// The beginning of a slug for a server with this name: it fits, but may be reserved or taken. Room is left for a number.
+/// Suggests a slug for a server with this name. It is valid but may be reserved or taken, and has room for a number suffix.
 #[must_use]
 pub fn suggest_server_slug(name: &str) -> String {
     let slug = from_title(name);
@@ -171,13 +171,13 @@ pub fn suggest_server_slug(name: &str) -> String {
 pub fn check_server_slug(text: &str) -> Result<()> {
     check_label(text, 3)?;
     if RESERVED.contains(&text) {
-        return Err(Error::invalid("slug", format!("The slug `{text}` is reserved. Choose another one.")));
+        return Err(Error::invalid("slug", format!("The slug `{text}` is reserved. Choose another.")));
     }
     Ok(())
 }
 
-/// Checks the slug of an organisation: like a server's, from 2 characters, and nothing is reserved, because it is no host
-/// name.
+/// Checks the slug of an organisation: like a server's, but with at least 2 characters and without reserved names, because
+/// it is not a host name.
 ///
 /// # Errors
 /// `invalid_arguments` for the field `slug`.
@@ -186,21 +186,22 @@ pub fn check_organization_slug(text: &str) -> Result<()> {
 }
 
 fn check_label(text: &str, shortest: usize) -> Result<()> {
-    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let problem = if !(shortest..=MAX_LABEL).contains(&text.chars().count()) {
-        format!("has {shortest} to {MAX_LABEL} characters")
+    let is_alphanumeric =
+        |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let rule = if !(shortest..=MAX_LABEL).contains(&text.chars().count()) {
+        format!("must have {shortest} to {MAX_LABEL} characters")
     } else if !text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
-        "can only contain lowercase letters from a to z, digits and `-`".to_owned()
-    } else if !edge(text.bytes().next()) || !edge(text.bytes().last()) {
-        "begins and ends with a letter or a digit".to_owned()
+        "may contain only lowercase letters from a to z, digits and `-`".to_owned()
+    } else if !is_alphanumeric(text.bytes().next()) || !is_alphanumeric(text.bytes().last()) {
+        "must begin and end with a letter or a digit".to_owned()
     } else if text.as_bytes().get(2..4) == Some(b"--") {
-        // RFC 5891, section 4.2.3.1: these places mark internationalised names.
-        "has no `--` as its third and fourth character".to_owned()
+        // RFC 5891, section 4.2.3.1: these positions mark internationalised names.
+        "must not have `--` as its third and fourth characters".to_owned()
     } else {
         return Ok(());
     };
     let shown: String = text.chars().take(MAX_LABEL).collect();
-    Err(Error::invalid("slug", format!("The slug {shown:?} does not fit: a slug {problem}.")))
+    Err(Error::invalid("slug", format!("The slug {shown:?} is invalid: a slug {rule}.")))
 }
 
 #[cfg(test)]
@@ -209,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn makes_slugs_of_titles() {
+    fn slugs_are_derived_from_titles() {
         let long = "word ".repeat(30);
         let table = [
             ("Install the CLI", "install-the-cli"),
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_what_is_taken() {
+    fn a_taken_slug_gets_a_number() {
         assert_eq!(make_unique("a", |_| false), "a");
         assert_eq!(make_unique("a", |slug| ["a", "a-2"].contains(&slug)), "a-3");
         let long = "x".repeat(60);
@@ -235,23 +236,23 @@ mod tests {
     }
 
     #[test]
-    fn checks_labels() {
-        for fine in ["demo", "acme", "a1b", "x-y", "a-b--c", "123", &"a".repeat(40)] {
-            assert!(check_server_slug(fine).is_ok(), "{fine}");
-            assert!(check_organization_slug(fine).is_ok(), "{fine}");
+    fn labels_are_checked() {
+        for valid in ["demo", "acme", "a1b", "x-y", "a-b--c", "123", &"a".repeat(40)] {
+            assert!(check_server_slug(valid).is_ok(), "{valid}");
+            assert!(check_organization_slug(valid).is_ok(), "{valid}");
         }
         let long = "a".repeat(41);
-        for wrong in ["", "a", "-ab", "ab-", "A-b", "a_b", "a.b", "ab--c", "xn--a", "äöü", "a b", "ab\n", &long] {
-            let error = check_server_slug(wrong).expect_err(wrong);
+        for invalid in ["", "a", "-ab", "ab-", "A-b", "a_b", "a.b", "ab--c", "xn--a", "äöü", "a b", "ab\n", &long] {
+            let error = check_server_slug(invalid).expect_err(invalid);
             assert_eq!(error.details["field"], "slug");
-            assert!(check_organization_slug(wrong).is_err(), "{wrong}");
+            assert!(check_organization_slug(invalid).is_err(), "{invalid}");
         }
         assert!(check_server_slug("ab").is_err() && check_organization_slug("ab").is_ok());
         assert!(check_server_slug("www").is_err() && check_organization_slug("www").is_ok());
     }
 
     #[test]
-    fn reserved_names_are_slugs_and_there_once() {
+    fn reserved_names_are_valid_slugs_without_duplicates() {
         let mut sorted = RESERVED.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
@@ -262,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slugs_of_any_title_fit(title in any::<String>(), times in 1_usize..5) {
+        fn a_slug_derived_from_any_title_is_valid(title in any::<String>(), times in 1_usize..5) {
             let slug = from_title(&title.repeat(times));
             prop_assert!((1..=60).contains(&slug.len()));
             prop_assert!(slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
@@ -272,7 +273,7 @@ mod tests {
         }
 
         #[test]
-        fn slugs_of_any_server_fit(name in any::<String>()) {
+        fn a_slug_suggested_for_any_server_is_valid(name in any::<String>()) {
             let slug = suggest_server_slug(&name);
             prop_assert!(check_label(&slug, 3).is_ok() && check_label(&format!("{slug}-20"), 3).is_ok(), "{slug}");
         }

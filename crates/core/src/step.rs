@@ -1,48 +1,48 @@
-//! What a step holds.
+//! Steps of a walkthrough.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::StepId;
 
-/// Characters in a title at most.
+/// Maximum length of a title in characters.
 pub const MAX_TITLE_CHARS: usize = 200;
-/// Bytes in a text field at most.
+/// Maximum size of a text field in bytes.
 pub const MAX_FIELD_BYTES: usize = 64 * 1024;
-/// Steps in a walkthrough at most.
+/// Maximum number of steps in a walkthrough.
 pub const MAX_STEPS: usize = 500;
 
-/// The author's part of a step.
+/// The content of a step, written by its author.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepContent {
     /// Title, 1 to 200 characters.
     pub title: String,
-    /// Heading of the section that the step stands in.
+    /// Title of the section that contains the step.
     pub section_title: Option<String>,
-    /// What the user reads, Markdown.
+    /// The text for the user, in Markdown.
     pub content: String,
-    /// How the agent should open the step, plain text.
+    /// How the agent should introduce the step, in plain text.
     pub introduction_for_agent: Option<String>,
-    /// What the agent should know, plain text.
+    /// Background for the agent, in plain text.
     pub context_for_agent: Option<String>,
-    /// What the agent should do, plain text.
+    /// What the agent should do, in plain text.
     pub operations_for_agent: Option<String>,
-    /// Free members, kept and written back.
+    /// Arbitrary metadata, preserved on export.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
 
-/// A step of a draft: a link of the chain.
+/// A step of a draft: a node of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The step, for life.
+    /// The step's permanent ID.
     pub id: StepId,
-    /// Number within the walkthrough, given once and never again: the step's bit in a [`crate::progress::StepSet`].
+    /// Number within the walkthrough, never reused: the step's bit in a [`crate::progress::StepSet`].
     pub ordinal: u32,
-    /// The author's own name of the step, by which an import finds it again.
+    /// The author's own name for the step, by which an import matches it.
     pub key: Option<String>,
-    /// The step that follows; none for the last one.
+    /// The next step; `None` for the last one.
     pub next_step_id: Option<StepId>,
-    /// The author's part.
+    /// The content.
     pub content: StepContent,
 }

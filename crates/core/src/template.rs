@@ -1,30 +1,30 @@
-//! Steps to begin a walkthrough of each type with: short and true for any product. What stands in `‹fill in: …›` is for the
-//! author to fill in; a walkthrough with such a placeholder cannot be published.
+//! Template steps for each type of walkthrough. They are short and apply to any product. Authors replace the placeholders
+//! `‹fill in: …›`; a walkthrough that still contains one cannot be published.
 
 use std::sync::LazyLock;
 
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 
-/// What a walkthrough of this type is good for, in a sentence for authors who choose one.
+/// Returns a sentence that describes the purpose of a walkthrough type, for authors who choose one.
 #[must_use]
 pub fn purpose(kind: WalkthroughType) -> &'static str {
     match kind {
-        WalkthroughType::Course => "Lessons in order, each with something to try and a check that it was understood.",
+        WalkthroughType::Course => "A sequence of lessons, each with an exercise and a check of what was learned.",
         WalkthroughType::Installer => {
-            "Sets something up on the user's machine; every step says what the agent runs and how it knows that it worked."
+            "Sets something up on the user's machine. Each step states what the agent runs and how it verifies the result."
         }
         WalkthroughType::Troubleshooting => {
-            "Finds out what is wrong and mends it; every step gives the agent what it has to know to decide."
+            "Diagnoses and fixes a problem. Each step gives the agent the context to decide what to do."
         }
         WalkthroughType::Integration => {
-            "Connects your product with another one; every step has the background and the operations for the agent."
+            "Connects your product with another one. Each step has context and operations for the agent."
         }
-        WalkthroughType::Quickstart => "The shortest way from nothing to a first result.",
+        WalkthroughType::Quickstart => "The shortest path to a first result.",
     }
 }
 
-/// The steps to begin with.
+/// Returns the template steps of a type.
 #[must_use]
 pub fn steps(kind: WalkthroughType) -> Vec<StepContent> {
     let texts: &[Text] = match kind {
@@ -37,12 +37,12 @@ pub fn steps(kind: WalkthroughType) -> Vec<StepContent> {
     texts.iter().map(Text::step).collect()
 }
 
-/// What a placeholder of a template begins with.
+/// The start of every placeholder.
 const PLACEHOLDER: &str = "‹fill in: ";
 
-/// Returns the first placeholder of a template that is left in `text`. Nothing else counts as one: not `{{mustache}}`, not
-/// `<YOUR_API_KEY>`, not a word in ‹quotation marks›. Drafts from before placeholders began with `fill in` have the same
-/// ones without it; of these, only phrases of three words and more are recognised, because others could be quotations.
+/// Returns the first template placeholder in `text`. Nothing else counts: not `{{mustache}}`, not `<YOUR_API_KEY>`, not a
+/// word in ‹quotation marks›. Older drafts contain the same placeholders without `fill in`; of these, only phrases of at
+/// least three words are recognised, because shorter ones could be quotations.
 #[must_use]
 pub fn find_placeholder(text: &str) -> Option<&str> {
     text.match_indices('‹').find_map(|(at, _)| {
@@ -55,7 +55,7 @@ pub fn find_placeholder(text: &str) -> Option<&str> {
     })
 }
 
-/// The placeholders of all templates as they were written before, without `fill in`.
+/// The placeholders of all templates in their former form, without `fill in`.
 static FORMER_PLACEHOLDERS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let texts = [COURSE, INSTALLER, TROUBLESHOOTING, INTEGRATION, QUICKSTART].into_iter().flatten();
     let texts = texts.flat_map(|text| [text.title, text.content, text.introduction, text.context, text.operations]);
@@ -273,7 +273,7 @@ mod tests {
     use crate::transfer::lint::{Severity, lint};
 
     #[test]
-    fn every_template_lacks_only_what_is_to_be_filled_in() {
+    fn the_only_errors_of_a_template_are_its_placeholders() {
         for kind in WalkthroughType::ALL {
             let steps = steps(*kind);
             assert!((3..=6).contains(&steps.len()), "{kind}");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn filling_in_makes_a_template_publishable() {
+    fn a_filled_in_template_can_be_published() {
         let fill = |text: &str| {
             let mut text = text.to_owned();
             while let Some(placeholder) = find_placeholder(&text).map(str::to_owned) {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn only_placeholders_of_templates_are_found() {
+    fn only_template_placeholders_are_found() {
         assert_eq!(find_placeholder("It takes ‹fill in: minutes› minutes, ‹fill in: x›"), Some("‹fill in: minutes›"));
         assert_eq!(
             find_placeholder("Then you can ‹what the learner can do then›."),

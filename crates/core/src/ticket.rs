@@ -1,47 +1,47 @@
-//! Support tickets: what an end user asked for, and how far the team is with it.
+//! Support tickets of end users.
 
 use crate::clock::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::id::{EndUserId, OrganizationId, ServerId, TicketCommentId, TicketId, UserId, WalkthroughId};
 use crate::walkthrough::names;
 
-/// Characters of a title at most.
+/// Maximum length of a title in characters.
 pub const MAX_TITLE: usize = 200;
-/// Characters of a problem and of its context at most.
+/// Maximum length of the problem and of the context in characters.
 pub const MAX_TEXT: usize = 8_000;
-/// Characters of a comment at most.
+/// Maximum length of a comment in characters.
 pub const MAX_COMMENT: usize = 20_000;
-/// Comments on a ticket at most.
+/// Maximum number of comments on a ticket.
 pub const MAX_COMMENTS: usize = 500;
-/// Tickets that are changed at once at most.
+/// Maximum number of tickets in a bulk update.
 pub const MAX_BULK: usize = 100;
-/// Tickets that one end user may open within a day.
+/// Maximum number of tickets that one end user can open per day.
 pub const MAX_PER_DAY: i64 = 20;
-/// Tickets that all those may open within a day on one server of whom nothing is known.
+/// Maximum number of tickets that all unidentified users of a server can open per day.
 pub const MAX_UNKNOWN_PER_DAY: i64 = 200;
 
 names! {
-    /// How far the team is with a ticket.
+    /// The status of a ticket.
     TicketStatus {
-        /// Nobody knows where to answer to yet.
+        /// There is no email to reply to yet.
         NeedsEmail = "needs_email",
-        /// Waits for the team.
+        /// Waiting for the team.
         Pending = "pending",
-        /// Somebody is at it.
+        /// The team is working on it.
         InProgress = "in_progress",
-        /// Answered, as the team sees it.
+        /// The team considers it resolved.
         Resolved = "resolved",
-        /// Done with. It can be opened again.
+        /// Closed. It can be reopened.
         Closed = "closed",
     }
 }
 
 impl TicketStatus {
-    /// As people read it.
+    /// Returns the label shown to users.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::NeedsEmail => "Needs e-mail",
+            Self::NeedsEmail => "Needs email",
             Self::Pending => "Pending",
             Self::InProgress => "In progress",
             Self::Resolved => "Resolved",
@@ -49,25 +49,25 @@ impl TicketStatus {
         }
     }
 
-    /// Whether nothing is left to be done.
+    /// Whether the ticket is resolved or closed.
     #[must_use]
     pub fn is_done(self) -> bool {
         matches!(self, Self::Resolved | Self::Closed)
     }
 
-    /// Lets a ticket with an address, or without one, go from this status to `next`.
+    /// Checks that a ticket can change from this status to `next`.
     ///
     /// # Errors
-    /// `conflict`: a closed ticket is opened again first, and only one without an address waits for one.
+    /// `conflict` if a closed ticket is not reopened first, or if a ticket that has an email would wait for one.
     pub fn check_transition(self, next: Self, has_email: bool) -> Result<()> {
-        let refused = |message: &str| Err(Error::new(Code::Conflict, message).with("field", "status"));
+        let conflict = |message: &str| Err(Error::new(Code::Conflict, message).with("field", "status"));
         match (self, next) {
             (from, to) if from == to => Ok(()),
             (Self::Closed, Self::NeedsEmail | Self::Resolved) => {
-                refused("The ticket is closed. Open it again first: set its status to `pending` or `in_progress`.")
+                conflict("The ticket is closed. Reopen it first: set its status to `pending` or `in_progress`.")
             }
             (_, Self::NeedsEmail) if has_email => {
-                refused("The ticket has an e-mail address, so it cannot wait for one. Set its status to `pending`.")
+                conflict("The ticket already has an email. Set its status to `pending`.")
             }
             _ => Ok(()),
         }
@@ -75,21 +75,21 @@ impl TicketStatus {
 }
 
 names! {
-    /// How much a ticket matters.
+    /// The priority of a ticket.
     Priority {
-        /// Can wait.
+        /// Low.
         Low = "low",
-        /// As usual.
+        /// Normal.
         Normal = "normal",
-        /// Soon.
+        /// High.
         High = "high",
-        /// At once.
+        /// Urgent.
         Urgent = "urgent",
     }
 }
 
 impl Priority {
-    /// As people read it.
+    /// Returns the label shown to users.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -101,83 +101,83 @@ impl Priority {
     }
 }
 
-/// Where an end user was when they asked for help. It is written down then, and stays when the walkthrough goes.
+/// The end user's position when they opened the ticket. Stored with the ticket and kept if the walkthrough is deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketOrigin {
-    /// The walkthrough; none when it was deleted since.
+    /// The walkthrough; `None` if it has been deleted.
     pub walkthrough_id: Option<WalkthroughId>,
-    /// Its title then.
+    /// The walkthrough's title at that time.
     pub title: String,
-    /// The version that they were on.
+    /// The version that the user was on.
     pub version: u32,
-    /// Its current step.
+    /// The current step.
     pub step: Option<TicketStep>,
 }
 
-/// The step that an end user was at.
+/// The current step of the end user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketStep {
-    /// The step.
+    /// The step's ID.
     pub id: String,
-    /// Its title.
+    /// The step's title.
     pub title: String,
-    /// Where it stands, from 1.
+    /// The step's position, from 1.
     pub position: u32,
 }
 
 /// A support ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// The ticket.
+    /// The ticket's ID.
     pub id: TicketId,
-    /// Whose it is.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// Its number within the organisation, for people.
+    /// The number within the organisation, shown to users.
     pub number: u32,
-    /// The server on which it was opened; none when that was deleted since.
+    /// The server on which the ticket was opened; `None` if it has been deleted.
     pub server_id: Option<ServerId>,
-    /// Who asked; none when nobody could tell.
+    /// The end user who opened the ticket; `None` if unknown.
     pub end_user_id: Option<EndUserId>,
-    /// Where they were.
+    /// The end user's position in a walkthrough.
     pub origin: Option<TicketOrigin>,
-    /// In a line.
+    /// A one-line summary.
     pub title: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What else may help.
+    /// Additional context.
     pub context: Option<String>,
-    /// Where to answer to.
+    /// The email to reply to.
     pub email: Option<String>,
-    /// Whether that address was proved; otherwise it is what somebody said.
+    /// Whether the email is verified.
     pub email_verified: bool,
-    /// How far the team is.
+    /// The status.
     pub status: TicketStatus,
-    /// How much it matters.
+    /// The priority.
     pub priority: Priority,
-    /// Who of the team has it.
+    /// The team member that the ticket is assigned to.
     pub assignee_id: Option<UserId>,
-    /// Counted up by every change.
+    /// Incremented by every change.
     pub revision: u32,
-    /// When it was opened.
+    /// When the ticket was opened.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the ticket was last changed.
     pub updated_at: Timestamp,
-    /// When it was resolved or closed.
+    /// When the ticket was resolved or closed.
     pub resolved_at: Option<Timestamp>,
 }
 
 impl Ticket {
-    /// What is searched, in lower case: both databases then find the same.
+    /// Returns the searchable text in lowercase, so that both databases return the same results.
     #[must_use]
     pub fn search_text(&self) -> String {
         let email = self.email.as_deref().unwrap_or_default();
         format!("#{} {}\n{}\n{email}", self.number, self.title, self.problem).to_lowercase()
     }
 
-    /// Sets the status, and when it was resolved.
+    /// Sets the status and the time of resolution.
     ///
     /// # Errors
-    /// As [`TicketStatus::check_transition`].
+    /// See [`TicketStatus::check_transition`].
     pub fn set_status(&mut self, next: TicketStatus, now: Timestamp) -> Result<()> {
         self.status.check_transition(next, self.email.is_some())?;
         self.resolved_at = if next.is_done() { self.resolved_at.or(Some(now)) } else { None };
@@ -185,7 +185,7 @@ impl Ticket {
         Ok(())
     }
 
-    /// Sets the address; one that is known ends the wait for it.
+    /// Sets the email. A ticket that was waiting for an email becomes pending.
     pub fn set_email(&mut self, address: String, verified: bool) {
         self.email = Some(address);
         self.email_verified = verified;
@@ -195,39 +195,39 @@ impl Ticket {
     }
 }
 
-/// What the team wrote on a ticket.
+/// A comment by the team on a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketComment {
-    /// The comment.
+    /// The comment's ID.
     pub id: TicketCommentId,
-    /// Whose it is.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// On which ticket.
+    /// The ticket.
     pub ticket_id: TicketId,
-    /// Who wrote it: the id of a user or a key.
+    /// The author: the ID of a user or an API key.
     pub author: String,
-    /// Markdown.
+    /// The text, in Markdown.
     pub body: String,
-    /// Whether it is a note for the team only.
+    /// Whether the comment is only visible to the team.
     pub internal: bool,
-    /// Where it was mailed to; none when it was not.
+    /// The email that the comment was sent to; `None` if it was not sent.
     pub mailed_to: Option<String>,
-    /// When it was written.
+    /// When the comment was created.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// When the comment was last changed.
     pub updated_at: Timestamp,
 }
 
-/// A former text of a comment.
+/// An earlier text of a comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketCommentEdit {
     /// The comment.
     pub comment_id: TicketCommentId,
-    /// The text that stood there before.
+    /// The earlier text.
     pub body: String,
-    /// Who replaced it.
+    /// The ID of the user or API key that replaced it.
     pub edited_by: String,
-    /// When.
+    /// When it was replaced.
     pub edited_at: Timestamp,
 }
 
@@ -236,9 +236,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_life_of_a_ticket() {
+    fn only_valid_status_transitions_are_accepted() {
         use TicketStatus::{Closed, InProgress, NeedsEmail, Pending, Resolved};
-        for (from, to, has_email, fine) in [
+        for (from, to, has_email, is_valid) in [
             (NeedsEmail, Pending, false, true),
             (Pending, InProgress, true, true),
             (InProgress, Resolved, true, true),
@@ -252,9 +252,9 @@ mod tests {
             (Pending, NeedsEmail, true, false),
             (Pending, NeedsEmail, false, true),
         ] {
-            let gone = from.check_transition(to, has_email);
-            assert_eq!(gone.is_ok(), fine, "{from} to {to}");
-            if let Err(error) = gone {
+            let result = from.check_transition(to, has_email);
+            assert_eq!(result.is_ok(), is_valid, "{from} to {to}");
+            if let Err(error) = result {
                 assert_eq!((error.code, &error.details["field"]), (Code::Conflict, &"status".into()));
             }
         }

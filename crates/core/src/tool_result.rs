@@ -1,4 +1,4 @@
-//! The results of the walkthrough tools: structured content (contract, section 4) and its text.
+//! Results of the walkthrough tools: structured content (contract, section 4) and its text form.
 
 use serde_json::{Value, json};
 
@@ -8,36 +8,36 @@ use crate::id::{StepId, WalkthroughId};
 use crate::progress::{Notice, ProgressView};
 use crate::render;
 
-/// What a tool answers.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolResult {
-    /// For programs.
+    /// The structured content.
     pub structured: Value,
-    /// For clients that read only text.
+    /// The text block, for clients that read only text.
     pub text: String,
 }
 
-/// Where a user stands in a walkthrough, after a call.
+/// A user's progress in a walkthrough after a call, and how to describe it.
 #[derive(Debug, Clone, Copy)]
 pub struct ResultContext<'a> {
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
-    /// Its slug.
+    /// The walkthrough's slug.
     pub slug: &'a str,
-    /// Where the user stands.
+    /// The user's progress.
     pub progress: &'a ProgressView,
     /// The step that the call completed.
     pub completed_step_id: Option<&'a StepId>,
-    /// What to tell the user.
+    /// The notices for the user.
     pub notices: &'a [Notice],
     /// How the user was identified.
     pub user: &'a UserIdentity,
-    /// The tools that the texts may name.
+    /// The tools that instructions refer to.
     pub flow: ToolFlow,
 }
 
 impl ResultContext<'_> {
-    /// What the sentences for the agent refer to.
+    /// Returns the context of the instructions for the agent.
     #[must_use]
     pub fn guide(&self) -> Guide<'_> {
         Guide {
@@ -49,7 +49,7 @@ impl ResultContext<'_> {
     }
 }
 
-/// `walkthrough` of an answer.
+/// Returns the `walkthrough` member of a result.
 #[must_use]
 pub fn walkthrough_json(context: &ResultContext<'_>) -> Value {
     json!({
@@ -61,7 +61,7 @@ pub fn walkthrough_json(context: &ResultContext<'_>) -> Value {
     })
 }
 
-/// `progress` of an answer.
+/// Returns the `progress` member of a result.
 #[must_use]
 pub fn progress_json(progress: &ProgressView) -> Value {
     json!({
@@ -74,7 +74,7 @@ pub fn progress_json(progress: &ProgressView) -> Value {
     })
 }
 
-/// The step result. `message` and the text are each sufficient for an agent that sees nothing else.
+/// Returns the step result. `message` and the text are each sufficient for an agent that sees nothing else.
 #[must_use]
 pub fn step_result(context: &ResultContext<'_>) -> ToolResult {
     let (progress, guide) = (context.progress, context.guide());

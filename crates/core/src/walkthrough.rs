@@ -1,4 +1,4 @@
-//! What a walkthrough is, apart from its steps.
+//! Walkthroughs, without their steps.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use crate::clock::Timestamp;
 use crate::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use crate::step::StepContent;
 
-/// Walkthroughs in an organisation at most.
+/// Maximum number of walkthroughs in an organisation.
 pub const MAX_WALKTHROUGHS: usize = 20_000;
 
-/// Makes an enum of names: text in, text out, one place.
+/// Defines an enum whose variants have names: its parsing, formatting and serialisation.
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -24,7 +24,7 @@ macro_rules! names {
             /// Every value.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name in the store, in the API and on the command line.
+            /// Returns the name used in the store, in the API and on the command line.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -52,23 +52,23 @@ macro_rules! names {
 pub(crate) use names;
 
 names! {
-    /// What a walkthrough is for; decides which fields publishing requires.
+    /// The purpose of a walkthrough. Determines which fields publishing requires.
     WalkthroughType {
-        /// Lessons in order.
+        /// A sequence of lessons.
         Course = "course",
-        /// Sets something up; each step needs operations for the agent.
+        /// Sets something up. Each step needs operations for the agent.
         Installer = "installer",
-        /// Finds and mends a fault; each step needs context for the agent.
+        /// Diagnoses and fixes a problem. Each step needs context for the agent.
         Troubleshooting = "troubleshooting",
-        /// Connects two things; each step needs context and operations for the agent.
+        /// Connects two products. Each step needs context and operations for the agent.
         Integration = "integration",
-        /// The shortest way to a first success.
+        /// The shortest path to a first result.
         Quickstart = "quickstart",
     }
 }
 
 impl WalkthroughType {
-    /// The fields that every step must have before it is published, by name.
+    /// Returns the names of the fields that every step must have before publishing.
     #[must_use]
     pub fn required_fields(self) -> &'static [&'static str] {
         match self {
@@ -79,7 +79,7 @@ impl WalkthroughType {
         }
     }
 
-    /// Those of [`Self::required_fields`] that are empty in `step`.
+    /// Returns the [`Self::required_fields`] that are empty in `step`.
     pub fn missing_fields(self, step: &StepContent) -> impl Iterator<Item = &'static str> {
         self.required_fields().iter().copied().filter(move |field| {
             let text = match *field {
@@ -91,7 +91,7 @@ impl WalkthroughType {
         })
     }
 
-    /// The first of [`Self::missing_fields`].
+    /// Returns the first of [`Self::missing_fields`].
     #[must_use]
     pub fn missing_field(self, step: &StepContent) -> Option<&'static str> {
         self.missing_fields(step).next()
@@ -99,65 +99,65 @@ impl WalkthroughType {
 }
 
 names! {
-    /// Where a walkthrough is in its life.
+    /// The state of a walkthrough.
     WalkthroughState {
-        /// Never published, or taken back: not served.
+        /// Never published, or unpublished: not served.
         Draft = "draft",
-        /// Its newest version is served where it is assigned.
+        /// The newest version is served on the assigned servers.
         Published = "published",
-        /// Out of use: not served, kept.
+        /// Kept, but not served.
         Archived = "archived",
     }
 }
 
 names! {
-    /// By what a list of walkthroughs is sorted.
+    /// The sort order of a list of walkthroughs.
     WalkthroughSort {
-        /// Title.
+        /// By title.
         Title = "title",
-        /// The last change.
+        /// By the time of the last change.
         UpdatedAt = "updated_at",
-        /// When it was made.
+        /// By the time of creation.
         CreatedAt = "created_at",
     }
 }
 
-/// A walkthrough's head: everything but its steps.
+/// A walkthrough without its steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Walkthrough {
-    /// The walkthrough.
+    /// The walkthrough's ID.
     pub id: WalkthroughId,
-    /// Whose it is.
+    /// The organisation that owns the walkthrough.
     pub organization_id: OrganizationId,
     /// Title, unique in the organisation.
     pub title: String,
-    /// Name in addresses and of the prompt; unique in the organisation, stable when the title changes.
+    /// Name in URLs and of the prompt. Unique in the organisation; stable when the title changes.
     pub slug: String,
-    /// One paragraph for a list.
+    /// One paragraph for lists.
     pub description: String,
-    /// What it is for.
+    /// The type.
     pub kind: WalkthroughType,
-    /// Where it is in its life.
+    /// The state.
     pub state: WalkthroughState,
-    /// How long it takes, in minutes.
+    /// Estimated duration in minutes.
     pub estimated_duration_minutes: Option<u32>,
-    /// Labels.
+    /// Tags.
     pub tags: Vec<String>,
-    /// Free members, kept and written back.
+    /// Arbitrary metadata, preserved on export.
     pub metadata: Map<String, Value>,
     /// The first step of the draft.
     pub first_step_id: Option<StepId>,
     /// The newest version that is not withdrawn.
     pub current_version_id: Option<VersionId>,
-    /// Counts the edits of the draft; an edit names the revision that it was made on.
+    /// Number of edits of the draft. Each edit states the revision it is based on.
     pub revision: u32,
-    /// The revision that the newest version was made of; none while it is not known.
+    /// The revision from which the newest version was published; `None` if unknown.
     pub published_revision: Option<u32>,
-    /// The next free ordinal of a step.
+    /// The next unused step ordinal.
     pub next_ordinal: u32,
-    /// When it was made.
+    /// When the walkthrough was created.
     pub created_at: Timestamp,
-    /// When the draft or the head last changed.
+    /// When the draft or a field was last changed.
     pub updated_at: Timestamp,
 }
 
@@ -167,26 +167,26 @@ impl fmt::Display for Walkthrough {
     }
 }
 
-/// What an author can set on a walkthrough, apart from its steps.
+/// The fields of a walkthrough that an author can set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WalkthroughFields {
     /// Title, 1 to 200 characters.
     pub title: String,
-    /// One paragraph for a list.
+    /// One paragraph for lists.
     pub description: String,
-    /// What it is for.
+    /// The type.
     #[serde(rename = "type")]
     pub kind: WalkthroughType,
-    /// How long it takes, in minutes.
+    /// Estimated duration in minutes.
     pub estimated_duration_minutes: Option<u32>,
-    /// Labels.
+    /// Tags.
     pub tags: Vec<String>,
-    /// Free members.
+    /// Arbitrary metadata.
     pub metadata: Map<String, Value>,
 }
 
 impl Walkthrough {
-    /// The author's part of the head.
+    /// Returns the fields that an author can set.
     #[must_use]
     pub fn fields(&self) -> WalkthroughFields {
         WalkthroughFields {
@@ -199,13 +199,13 @@ impl Walkthrough {
         }
     }
 
-    /// Whether the draft has changed since its newest version was published; false while there is no version.
+    /// Whether the draft has changed since the newest version was published. False if there is no version.
     #[must_use]
     pub fn has_unpublished_changes(&self) -> bool {
         self.current_version_id.is_some() && self.published_revision != Some(self.revision)
     }
 
-    /// Replaces the author's part of the head.
+    /// Replaces the fields that an author can set.
     pub fn set_fields(&mut self, fields: WalkthroughFields) {
         self.title = fields.title;
         self.description = fields.description;
@@ -216,10 +216,10 @@ impl Walkthrough {
     }
 }
 
-/// Reads a name of an enum, with the field that it stood in.
+/// Parses an enum value of `field`.
 ///
 /// # Errors
-/// `invalid_arguments` naming `field` and the values that exist.
+/// `invalid_arguments` naming `field` and the valid values.
 pub fn parse_enum<T: FromStr<Err = String>>(field: &str, text: &str) -> crate::Result<T> {
     text.parse().map_err(|expected| crate::Error::invalid(field, format!("`{field}`: {expected}, not `{text}`.")))
 }

@@ -1,4 +1,4 @@
-//! Outgoing webhooks: events, signatures (Standard Webhooks, <https://www.standardwebhooks.com>), and when to try again.
+//! Outgoing webhooks: events, signatures (Standard Webhooks, <https://www.standardwebhooks.com>), and the retry schedule.
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,34 +11,34 @@ use crate::random::Random;
 use crate::seal::SecretText;
 use crate::walkthrough::names;
 
-/// What every secret begins with.
+/// The prefix of every secret.
 pub const SECRET_PREFIX: &str = "whsec_";
-/// Random bytes in a secret; the standard has 24 to 64.
+/// Random bytes in a secret; the standard requires 24 to 64.
 const SECRET_BYTES: usize = 32;
-/// Receivers of an organisation at most.
+/// Maximum number of webhooks per organisation.
 pub const MAX_WEBHOOKS: usize = 20;
-/// Characters of an address at most.
+/// Maximum length of a URL in characters.
 pub const MAX_URL: usize = 2_000;
-/// How long a former secret signs beside the new one.
+/// How long the previous secret signs alongside the new one after a rotation.
 pub const ROTATION_MS: i64 = 24 * HOUR;
-/// A receiver that has failed for so long is switched off.
+/// A webhook whose deliveries have failed for this long is disabled.
 pub const MAX_FAILING_MS: i64 = 5 * 24 * HOUR;
-/// How long one attempt belongs to whoever makes it: longer than it may take.
+/// Lease of a delivery attempt; longer than the attempt can take.
 pub const LEASE_MS: i64 = MINUTE;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
-/// How long to wait after each failed attempt; after the last one there is no other.
+/// The delay after each failed attempt. After the last one there are no more attempts.
 const RETRY_DELAYS: [i64; 6] = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 8 * HOUR, 24 * HOUR];
 
 names! {
-    /// What a receiver is told of.
+    /// An event that webhooks can receive.
     WebhookEvent {
         /// An end user opened a support ticket.
         TicketCreated = "ticket.created",
-        /// A ticket changed: status, priority, assignee or address.
+        /// The status, priority, assignee or email of a ticket changed.
         TicketUpdated = "ticket.updated",
-        /// Somebody of the team wrote on a ticket.
+        /// A team member commented on a ticket.
         TicketCommented = "ticket.commented",
         /// An end user completed a walkthrough.
         WalkthroughCompleted = "walkthrough.completed",
@@ -46,13 +46,13 @@ names! {
         WalkthroughPublished = "walkthrough.published",
         /// A signed-in end user claimed progress recorded under a tracking ID.
         ProgressClaimed = "progress.claimed",
-        /// Somebody tried the receiver out; every receiver is told.
+        /// A test event, which every webhook can receive.
         Test = "webhook.test",
     }
 }
 
 impl WebhookEvent {
-    /// What a receiver can ask for.
+    /// The events that a webhook can subscribe to.
     pub const SUBSCRIBABLE: [Self; 6] = [
         Self::TicketCreated,
         Self::TicketUpdated,
@@ -64,105 +64,105 @@ impl WebhookEvent {
 }
 
 names! {
-    /// How far a message is.
+    /// The status of a delivery.
     DeliveryStatus {
-        /// Waits for its next attempt.
+        /// Waiting for the next attempt.
         Pending = "pending",
-        /// Taken by the receiver.
+        /// Accepted by the receiver.
         Delivered = "delivered",
-        /// Given up.
+        /// All attempts failed.
         Failed = "failed",
     }
 }
 
-/// A receiver of webhooks.
+/// A webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// The receiver.
+    /// The webhook's ID.
     pub id: WebhookId,
-    /// Whose it is.
+    /// The organisation that owns the webhook.
     pub organization_id: OrganizationId,
-    /// Where it is.
+    /// The URL that events are sent to.
     pub url: String,
-    /// What it is for, for people.
+    /// A description for users.
     pub description: String,
-    /// The secret, sealed.
+    /// The signing secret, sealed.
     pub secret: String,
-    /// The secret before it, sealed, while it still signs as well.
+    /// The previous signing secret, sealed, while it still signs as well.
     pub previous_secret: Option<String>,
-    /// Until when.
+    /// When the previous secret expires.
     pub previous_until: Option<Timestamp>,
-    /// What it is told of, in the order of [`WebhookEvent::SUBSCRIBABLE`].
+    /// The subscribed events, in the order of [`WebhookEvent::SUBSCRIBABLE`].
     pub events: Vec<WebhookEvent>,
-    /// Whether anything is sent to it.
+    /// Whether events are sent.
     pub enabled: bool,
-    /// Since when every attempt has failed.
+    /// The time since which every attempt has failed.
     pub failing_since: Option<Timestamp>,
-    /// When it was switched off because it had failed for too long.
+    /// When the webhook was disabled because its deliveries had failed for too long.
     pub disabled_at: Option<Timestamp>,
-    /// When it was made.
+    /// When the webhook was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the webhook was last changed.
     pub updated_at: Timestamp,
 }
 
-/// A message to a receiver, as it is queued.
+/// A delivery to enqueue.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct NewDelivery {
-    /// The message; the receiver tells repetitions by it.
+    /// The delivery's ID, by which the receiver detects duplicates.
     pub id: WebhookDeliveryId,
-    /// Whose it is.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// To which receiver.
+    /// The webhook.
     pub webhook_id: WebhookId,
-    /// Of whom it tells: it goes when they go.
+    /// The end user that the event is about. The delivery is deleted with the user.
     pub end_user_id: Option<EndUserId>,
-    /// What happened.
+    /// The event.
     pub event: WebhookEvent,
-    /// The body, as it is sent.
+    /// The request body.
     pub payload: String,
-    /// When it happened.
+    /// When the event occurred.
     pub created_at: Timestamp,
-    /// When it is sent first.
+    /// When the first attempt is due.
     pub next_attempt_at: Timestamp,
 }
 
-/// A message with what became of it.
+/// A delivery with the result of its attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The message.
+    /// The delivery's ID.
     pub id: WebhookDeliveryId,
-    /// Whose it is.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// To which receiver.
+    /// The webhook.
     pub webhook_id: WebhookId,
-    /// What happened.
+    /// The event.
     pub event: WebhookEvent,
-    /// The body, as it is sent.
+    /// The request body.
     pub payload: String,
-    /// How far it is.
+    /// The status.
     pub status: DeliveryStatus,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// When it is tried next.
+    /// When the next attempt is due.
     pub next_attempt_at: Option<Timestamp>,
-    /// When it was tried last.
+    /// When the last attempt was made.
     pub last_attempt_at: Option<Timestamp>,
-    /// What the receiver answered last: the status.
+    /// The status of the last response.
     pub response_status: Option<u32>,
-    /// And the beginning of the body.
+    /// The beginning of the body of the last response.
     pub response_body: Option<String>,
     /// Why the last attempt failed.
     pub error: Option<String>,
     /// How long the last attempt took.
     pub duration_ms: Option<i64>,
-    /// When it happened.
+    /// When the event occurred.
     pub created_at: Timestamp,
-    /// When the receiver took it.
+    /// When the receiver accepted the delivery.
     pub delivered_at: Option<Timestamp>,
 }
 
-/// A new secret: `whsec_` and base 64.
+/// Generates a secret: `whsec_` followed by base 64.
 #[must_use]
 pub fn new_secret(random: &dyn Random) -> SecretText {
     let mut bytes = [0_u8; SECRET_BYTES];
@@ -170,7 +170,8 @@ pub fn new_secret(random: &dyn Random) -> SecretText {
     SecretText::new(format!("{SECRET_PREFIX}{}", BASE64.encode(&bytes)))
 }
 
-/// The signature of a message: `v1,` and the base 64 of HMAC-SHA256 over `id.seconds.body`; none when the secret is none.
+/// Signs a delivery: `v1,` followed by the base 64 of HMAC-SHA256 over `id.seconds.body`. Returns `None` if the secret is
+/// malformed.
 #[must_use]
 pub fn sign(secret: &SecretText, id: &str, seconds: i64, body: &[u8]) -> Option<String> {
     let key = BASE64.decode(secret.expose().strip_prefix(SECRET_PREFIX)?.as_bytes()).ok()?;
@@ -180,22 +181,22 @@ pub fn sign(secret: &SecretText, id: &str, seconds: i64, body: &[u8]) -> Option<
     Some(format!("v1,{}", BASE64.encode(&mac.finalize().into_bytes())))
 }
 
-/// When to try again after `attempts` of which the last failed at `now`; none when that was the last one.
+/// Returns when to retry after `attempts` attempts of which the last failed at `now`. Returns `None` if it was the last.
 #[must_use]
 pub fn next_attempt(attempts: u32, now: Timestamp) -> Option<Timestamp> {
     let failed = usize::try_from(attempts).ok()?.checked_sub(1)?;
     RETRY_DELAYS.get(failed).map(|pause| now.plus(*pause))
 }
 
-/// The body of a message: `{type, timestamp, data, text}`. `text` is for people, and makes a message that chat programs
-/// such as Slack show as it is.
+/// Returns the body of a delivery: `{type, timestamp, data, text}`. `text` is human-readable, so that chat programs such as
+/// Slack can display the message directly.
 #[must_use]
 pub fn payload(event: WebhookEvent, now: Timestamp, text: &str, data: &Value) -> String {
-    json!({ "type": event.as_str(), "timestamp": now.rfc3339(), "text": plain(text), "data": data }).to_string()
+    json!({ "type": event.as_str(), "timestamp": now.rfc3339(), "text": escape(text), "data": data }).to_string()
 }
 
-/// Text in which chat programs find no link, no mention and no markup of theirs: they ask for these three to be escaped.
-fn plain(text: &str) -> String {
+/// Escapes the characters that start links, mentions and markup in chat programs.
+fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -204,9 +205,9 @@ mod tests {
     use super::*;
     use crate::random::SeededRandom;
 
-    /// The example that the libraries of Standard Webhooks are tested with.
+    /// The test vector of the Standard Webhooks libraries.
     #[test]
-    fn signs_as_the_standard_says() {
+    fn signatures_match_the_standard() {
         let secret = SecretText::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let signature = sign(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b"{\"test\": 2432232314}");
         assert_eq!(signature.as_deref(), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_seven_times() {
+    fn a_delivery_is_attempted_seven_times() {
         let minutes: Vec<_> = (1..9).map(|n| next_attempt(n, Timestamp(0)).map(|at| at.0 / MINUTE)).collect();
         let expected = [Some(1), Some(5), Some(30), Some(120), Some(480), Some(1_440), None, None];
         assert_eq!(minutes, expected);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_others_is_no_markup_of_chat_programs() {
+    fn markup_of_chat_programs_is_escaped() {
         let body = payload(WebhookEvent::Test, Timestamp(0), "<!channel> & <https://evil.example|here>", &json!({}));
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["text"], "&lt;!channel&gt; &amp; &lt;https://evil.example|here&gt;");

@@ -139,7 +139,7 @@ pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, walkthro
     ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::No, |view| view.reset()).await
 }
 
-/// Moves the user's attempt to the newest version; every step that still exists stays completed.
+/// Moves the user's attempt to the newest version; completed steps that still exist stay completed.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `no_active_walkthrough`, `handle_unknown`, `sign_in_required`, `unavailable`.

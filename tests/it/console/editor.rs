@@ -87,7 +87,7 @@ async fn the_preview_shows_unsaved_text_without_saving_it(app: App) {
         .assert_contains("<strong>make</strong>")
         .assert_contains("Untitled step")
         .assert_contains("next_walkthrough_step");
-    page_response.assert_contains("&#60;context&#62;\nLinux\n&#60;/context&#62;").assert_contains("Step 2 of 2 (50 %)");
+    page_response.assert_contains("&#60;context&#62;\nLinux\n&#60;/context&#62;").assert_contains("Step 2 of 2 (50%)");
     let saved = browser.api(Method::GET, &format!("/walkthroughs/{id}"), None).await.assert_status(200).json();
     assert_eq!(saved["steps"][1]["content"], "Text");
 

@@ -1,42 +1,44 @@
-//! Where attempts at one version come to, step by step.
+//! The funnel of a version: how far attempts get, step by step.
 
 use std::collections::HashMap;
 
-use super::overview::begins;
+use super::overview::is_start;
 use super::{Filter, Log, NONE, TimeRange, percentile};
 use crate::event::EventKind;
 
-/// The attempts that began in a range at one version.
+/// The funnel of the attempts that started on one version in a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Funnel {
-    /// How many.
+    /// Number of attempts.
     pub started: u64,
-    /// How many of them were completed before the end of the range.
+    /// Number of attempts that were completed before the end of the range.
     pub completed: u64,
     /// The version's steps in order.
     pub steps: Vec<FunnelStep>,
 }
 
-/// One step of a funnel.
+/// A step of a funnel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FunnelStep {
     /// Attempts that completed the step, or had completed every step before it.
     pub reached: u64,
     /// Attempts that completed the step.
     pub completed: u64,
-    /// Attempts that reached the step, did not complete it, and completed none after it: they stand there, or left.
+    /// Attempts that reached the step but completed neither it nor any later step.
     pub dropped: u64,
-    /// The median time that the step took those who completed it.
+    /// The median time to complete the step.
     pub median_ms: Option<i64>,
     /// The 90th percentile of that time.
     pub p90_ms: Option<i64>,
 }
 
-/// Numbers the attempts that began in `range` and count: by the number of the attempt, else [`NONE`]; and how many.
+/// Numbers the attempts that started in `range` and match `filter`. Returns the numbers, indexed by the attempt's number in
+/// the name table ([`NONE`] for others), and their count.
 pub(super) fn cohort(log: &Log, range: TimeRange, filter: Filter) -> (Vec<u32>, usize) {
     let mut numbers = vec![NONE; log.names.len()];
     let mut count = 0;
-    for event in log.events.iter().filter(|event| begins(event) && range.contains(event.at) && filter.matches(event)) {
+    for event in log.events.iter().filter(|event| is_start(event) && range.contains(event.at) && filter.matches(event))
+    {
         let number = &mut numbers[event.attempt as usize];
         if *number == NONE {
             *number = count;
@@ -46,13 +48,13 @@ pub(super) fn cohort(log: &Log, range: TimeRange, filter: Filter) -> (Vec<u32>, 
     (numbers, count as usize)
 }
 
-/// The funnel of the version in `filter`, whose steps are `steps`.
+/// Computes the funnel of the version in `filter`, whose steps are `steps`.
 #[must_use]
 pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32]) -> Funnel {
     let (numbers, count) = cohort(log, range, filter);
     let positions: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (*step, at)).collect();
     let words = steps.len().div_ceil(64);
-    // A set of positions for each attempt.
+    // A bit set of positions for each attempt.
     let mut done = vec![0_u64; count * words];
     let mut times: Vec<Vec<i64>> = vec![Vec::new(); steps.len()];
     let mut completed = vec![false; count];

@@ -1,4 +1,4 @@
-//! Rows of the log in memory: texts are numbered, so that a row is small and comparing is cheap.
+//! Log records in memory. Texts are interned, so that records are small and cheap to compare.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 
-/// The number of a name that is absent.
+/// The number of an absent name.
 pub const NONE: u32 = u32::MAX;
-/// The number of a name that no row has.
+/// The number of a name that does not occur in the log.
 const UNKNOWN: u32 = u32::MAX - 1;
 
-/// Texts, numbered in the order of their coming.
+/// Interned texts, numbered in order of insertion.
 #[derive(Debug, Clone, Default)]
 pub struct NameTable {
     numbers: HashMap<Arc<str>, u32>,
@@ -19,7 +19,7 @@ pub struct NameTable {
 }
 
 impl NameTable {
-    /// The number of `text`, which is given it when it is new.
+    /// Returns the number of `text` and inserts it if necessary.
     pub fn intern(&mut self, text: &str) -> u32 {
         if let Some(number) = self.numbers.get(text) {
             return *number;
@@ -31,85 +31,85 @@ impl NameTable {
         number
     }
 
-    /// As [`NameTable::intern`]; [`NONE`] for none.
+    /// Like [`NameTable::intern`]; returns [`NONE`] for `None`.
     pub fn intern_optional(&mut self, text: Option<&str>) -> u32 {
         text.map_or(NONE, |text| self.intern(text))
     }
 
-    /// The number of `text`; one that no row has when it is not there.
+    /// Returns the number of `text`, or a number that no record has if the text is not in the table.
     #[must_use]
     pub fn lookup(&self, text: &str) -> u32 {
         self.numbers.get(text).copied().unwrap_or(UNKNOWN)
     }
 
-    /// The text with this number; none for [`NONE`].
+    /// Returns the text with this number. Returns `None` for [`NONE`].
     #[must_use]
     pub fn text(&self, number: u32) -> Option<&str> {
         self.texts.get(number as usize).map(AsRef::as_ref)
     }
 
-    /// How many there are.
+    /// Returns the number of texts.
     #[must_use]
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 }
 
-/// An event, its texts by number.
+/// An event with interned texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventRecord {
-    /// When.
+    /// When it occurred.
     pub at: Timestamp,
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
-    /// To which attempt.
+    /// The attempt.
     pub attempt: u32,
-    /// Of whom.
+    /// The end user.
     pub user: u32,
-    /// At what.
+    /// The walkthrough.
     pub walkthrough: u32,
-    /// In which version.
+    /// The version.
     pub version: u32,
-    /// To which step; [`NONE`] for those of the whole attempt.
+    /// The step; [`NONE`] for events of the whole attempt.
     pub step: u32,
-    /// By which client; [`NONE`] when it did not say.
+    /// The client; [`NONE`] if unknown.
     pub client: u32,
-    /// Since the attempt was worked on before; negative when it was not.
+    /// Time since the previous activity of the attempt; negative if there was none.
     pub elapsed_ms: i64,
-    /// For completions, since the attempt began; negative for others.
+    /// For completions, time since the attempt was started; negative for other events.
     pub took_ms: i64,
 }
 
-/// A tool call, its texts by number.
+/// A tool call with interned texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallRecord {
-    /// When.
+    /// When the call was made.
     pub at: Timestamp,
-    /// Of which tool.
+    /// The tool.
     pub tool: u32,
-    /// `ok`, or the code of the error.
+    /// `ok`, or the error code.
     pub outcome: u32,
-    /// By which client; [`NONE`] when it did not say.
+    /// The client; [`NONE`] if unknown.
     pub client: u32,
-    /// By whom; [`NONE`] when that is not known.
+    /// The end user; [`NONE`] if unknown.
     pub user: u32,
-    /// How long it took, in microseconds.
+    /// Duration in microseconds.
     pub duration_us: i64,
 }
 
-/// A part of the log. The events of each attempt are in the order in which they happened.
+/// A part of the log. The events of each attempt are in chronological order.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    /// The texts of all rows.
+    /// The interned texts of all records.
     pub names: NameTable,
-    /// Events.
+    /// The events.
     pub events: Vec<EventRecord>,
-    /// Calls.
+    /// The tool calls.
     pub calls: Vec<CallRecord>,
 }

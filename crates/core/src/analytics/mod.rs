@@ -1,8 +1,8 @@
-//! Numbers from the log of events and calls: what they mean stands in docs/analytics.md, and here in code.
+//! Analytics computed from the log of events and tool calls. docs/analytics.md defines the metrics.
 //!
-//! Everything is computed from the log's own rows, so a number is exact for any range, to the millisecond. [`segment`]
-//! packs rows of the log so densely that a million of them are read in a fraction of a second; what comes out of it is
-//! what went in. Everything here is pure.
+//! All metrics are computed from individual log records, so they are exact for any range, to the millisecond. [`segment`]
+//! packs records without loss and so compactly that a million of them are read in a fraction of a second. All functions
+//! are pure.
 
 mod flow;
 mod funnel;
@@ -21,43 +21,43 @@ pub use tools::{CallCount, ErrorRow, ToolRow, errors, tools};
 
 use crate::clock::Timestamp;
 
-/// Milliseconds of a day.
+/// Milliseconds per day.
 pub const DAY_MS: i64 = 86_400_000;
 
-/// A range of time: from `from` on, before `to`.
+/// A time range: `from` inclusive, `to` exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeRange {
-    /// The first millisecond in it.
+    /// The first millisecond in the range.
     pub from: Timestamp,
-    /// The first millisecond after it.
+    /// The first millisecond after the range.
     pub to: Timestamp,
 }
 
 impl TimeRange {
-    /// Whether `at` is in it.
+    /// Whether `at` is in the range.
     #[must_use]
     pub fn contains(self, at: Timestamp) -> bool {
         self.from <= at && at < self.to
     }
 
-    /// The range of the same length that ends where this one begins.
+    /// Returns the range of the same length that ends where this one begins.
     #[must_use]
     pub fn previous(self) -> Self {
         Self { from: self.from.plus(-self.to.since(self.from)), to: self.from }
     }
 }
 
-/// Which events count, beside the range; by the numbers of their names in the log.
+/// A filter for events in addition to the range, by numbers in the name table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The version that an event happened on.
+    /// The version of an event.
     pub version: Option<u32>,
-    /// The client that an event came from.
+    /// The client of an event.
     pub client: Option<u32>,
 }
 
 impl Filter {
-    /// Whether an event counts.
+    /// Whether an event matches the filter.
     #[must_use]
     pub fn matches(self, event: &EventRecord) -> bool {
         self.version.is_none_or(|version| version == event.version)
@@ -65,8 +65,7 @@ impl Filter {
     }
 }
 
-/// The value that `percent` of `values` do not exceed, by the nearest rank: one of the values themselves; none of nothing.
-/// The order of `values` changes.
+/// Returns a percentile of `values` by the nearest-rank method. Returns `None` if there are no values. Reorders `values`.
 #[must_use]
 pub fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
     let rank = (values.len() * percent).div_ceil(100).max(1);
@@ -76,7 +75,7 @@ pub fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
     Some(*values.select_nth_unstable(rank - 1).1)
 }
 
-/// `part` of `whole`, from 0 to 1; none of nothing.
+/// Returns `part` divided by `whole`. Returns `None` if `whole` is 0.
 #[must_use]
 pub fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)

@@ -1,4 +1,4 @@
-//! The numbers at the top of the page, by day, and by client.
+//! The overview metrics, in total, by day, and by client.
 
 use std::collections::HashMap;
 
@@ -6,41 +6,41 @@ use super::{CallCount, DAY_MS, EventRecord, Filter, Log, NONE, TimeRange, percen
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 
-/// How many, and how long.
+/// The overview metrics of a range.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Overview {
-    /// Attempts that began in the range.
+    /// Attempts that were started in the range.
     pub started: u64,
     /// End users with any event in the range.
     pub active: u64,
-    /// Attempts that were completed in the range, whenever they began.
+    /// Attempts that were completed in the range, regardless of when they were started.
     pub completed: u64,
-    /// Of the attempts that began in the range, those that were completed before its end.
+    /// Attempts that were started in the range and completed before its end.
     pub started_and_completed: u64,
-    /// Of the attempts that began in the range, those that were resumed before its end.
+    /// Attempts that were started in the range and resumed before its end.
     pub started_and_resumed: u64,
-    /// The median time from the beginning to the completion of the attempts that were completed in the range.
+    /// The median time from start to completion of the attempts that were completed in the range.
     pub median_ms: Option<i64>,
     /// The 90th percentile of that time.
     pub p90_ms: Option<i64>,
 }
 
 impl Overview {
-    /// The share of the attempts that began in the range which were completed before its end.
+    /// Returns the share of attempts started in the range that were completed before its end.
     #[must_use]
     pub fn completion_rate(&self) -> Option<f64> {
         share(self.started_and_completed, self.started)
     }
 
-    /// The share of the attempts that began in the range which were resumed before its end.
+    /// Returns the share of attempts started in the range that were resumed before its end.
     #[must_use]
     pub fn resume_rate(&self) -> Option<f64> {
         share(self.started_and_resumed, self.started)
     }
 }
 
-/// Whether an attempt begins with this event.
-pub(super) fn begins(event: &EventRecord) -> bool {
+/// Whether the event starts an attempt.
+pub(super) fn is_start(event: &EventRecord) -> bool {
     matches!(event.kind, EventKind::Started | EventKind::Restarted)
 }
 
@@ -49,7 +49,7 @@ const COMPLETED: u8 = 2;
 const COMPLETED_HERE: u8 = 4;
 const RESUMED: u8 = 8;
 
-/// The overview of a range.
+/// Computes the overview metrics of a range.
 #[must_use]
 pub fn overview(log: &Log, range: TimeRange, filter: Filter) -> Overview {
     let mut attempts = vec![0_u8; log.names.len()];
@@ -63,7 +63,7 @@ pub fn overview(log: &Log, range: TimeRange, filter: Filter) -> Overview {
         }
         match event.kind {
             EventKind::Started | EventKind::Restarted if counts => *attempt |= STARTED,
-            // Of an attempt that counts, everything counts: also what happened in a later version.
+            // All events of a matching attempt count, including those on a later version.
             EventKind::Resumed => *attempt |= RESUMED,
             EventKind::Completed => {
                 if counts && *attempt & COMPLETED_HERE == 0 {
@@ -88,12 +88,12 @@ pub fn overview(log: &Log, range: TimeRange, filter: Filter) -> Overview {
     }
 }
 
-/// One day.
+/// The totals of one day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DayTotals {
-    /// When it begins.
+    /// The start of the day.
     pub at: Timestamp,
-    /// Attempts that began.
+    /// Attempts that were started.
     pub started: u64,
     /// Attempts that were completed.
     pub completed: u64,
@@ -101,8 +101,8 @@ pub struct DayTotals {
     pub active: u64,
 }
 
-/// Each day of a range, from the one in which it begins to the one in which it ends. Days begin `offset_ms` before those of
-/// UTC. At the ends of the range only what lies in it counts.
+/// Returns the totals of each day that overlaps the range; only events in the range count. Days begin `offset_ms` before
+/// those of UTC.
 #[must_use]
 pub fn timeline(log: &Log, range: TimeRange, filter: Filter, offset_ms: i64) -> Vec<DayTotals> {
     let day_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(DAY_MS);
@@ -116,7 +116,7 @@ pub fn timeline(log: &Log, range: TimeRange, filter: Filter, offset_ms: i64) -> 
     for event in log.events.iter().filter(|event| range.contains(event.at) && filter.matches(event)) {
         let day = day_of(event.at);
         let Some(row) = usize::try_from(day - first).ok().and_then(|at| days.get_mut(at)) else { continue };
-        if begins(event) {
+        if is_start(event) {
             row.started += 1;
         } else if event.kind == EventKind::Completed {
             row.completed += 1;
@@ -136,12 +136,12 @@ pub fn timeline(log: &Log, range: TimeRange, filter: Filter, offset_ms: i64) -> 
     days
 }
 
-/// What came from one client.
+/// The activity of one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientRow {
-    /// What it calls itself; none for those that did not say.
+    /// The client's name; `None` for calls without one.
     pub name: Option<String>,
-    /// Attempts that began with it in the range.
+    /// Attempts that were started with it in the range.
     pub started: u64,
     /// Attempts that were completed with it in the range.
     pub completed: u64,
@@ -151,7 +151,7 @@ pub struct ClientRow {
     pub calls: u64,
 }
 
-/// The clients of a range, those with the most end users first. `counted` are calls of the range whose client is not known.
+/// Returns the clients of a range, those with the most end users first. `counted` are calls in the range with unknown client.
 #[must_use]
 pub fn clients(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ClientRow> {
     let mut rows: HashMap<u32, ClientRow> = HashMap::new();
@@ -166,7 +166,7 @@ pub fn clients(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filte
     let mut active = Vec::new();
     for event in log.events.iter().filter(|event| range.contains(event.at) && filter.matches(event)) {
         let row = rows.entry(event.client).or_insert_with(|| new(event.client));
-        row.started += u64::from(begins(event));
+        row.started += u64::from(is_start(event));
         row.completed += u64::from(event.kind == EventKind::Completed);
         if seen[event.user as usize] != event.client {
             seen[event.user as usize] = event.client;
@@ -194,12 +194,13 @@ pub fn clients(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filte
     rows
 }
 
-/// The versions in which attempts began in the range, by their numbers in the log, with how many.
+/// Returns the number of attempts started in the range, by the version's number in the name table.
 #[must_use]
 pub fn versions(log: &Log, range: TimeRange, client: Option<u32>) -> HashMap<u32, u64> {
     let filter = Filter { version: None, client };
     let mut rows = HashMap::new();
-    for event in log.events.iter().filter(|event| range.contains(event.at) && begins(event) && filter.matches(event)) {
+    for event in log.events.iter().filter(|event| range.contains(event.at) && is_start(event) && filter.matches(event))
+    {
         *rows.entry(event.version).or_default() += 1;
     }
     rows

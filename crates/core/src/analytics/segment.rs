@@ -1,7 +1,8 @@
-//! Rows of the log packed into one text: a dictionary, then each row as differences and numbers of a few bytes.
+//! Segments: log records packed into one text, as a dictionary followed by delta-encoded records of a few bytes each.
 //!
-//! The format is: its version; the number of texts; each text with its length; the number of rows; the rows. Numbers are
-//! LEB128, signed ones zigzag. The whole is base 64, because the store and its backups know texts only.
+//! The format is: the format version; the number of texts; each text, prefixed by its length; the number of records; the
+//! records. Numbers are encoded as LEB128, signed numbers with zigzag encoding. The result is base 64, because the store and
+//! its backups support only text.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use crate::event::EventKind;
 
 const FORMAT: u64 = 1;
 
-/// The text is no segment.
+/// The text is not a valid segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the segment cannot be read")]
 pub struct SegmentError;
@@ -48,11 +49,11 @@ pub fn pack_calls(names: &NameTable, calls: &[CallRecord]) -> String {
     packer.finish(calls.len())
 }
 
-/// Adds the events of a segment to `log`, those for which `wanted` says so.
+/// Adds the events of a segment to `log`, if `is_included` returns true for their time.
 ///
 /// # Errors
-/// When the text is none that [`pack_events`] wrote.
-pub fn unpack_events(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
+/// If the text was not created by [`pack_events`].
+pub fn unpack_events(text: &str, log: &mut Log, is_included: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
     let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| SegmentError)?;
     let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
     for _ in 0..count {
@@ -69,18 +70,18 @@ pub fn unpack_events(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bo
             elapsed_ms: reader.signed()?,
             took_ms: reader.signed()?,
         };
-        if wanted(at) {
+        if is_included(at) {
             log.events.push(event);
         }
     }
     reader.end()
 }
 
-/// Adds the calls of a segment to `log`, those for which `wanted` says so.
+/// Adds the calls of a segment to `log`, if `is_included` returns true for their time.
 ///
 /// # Errors
-/// When the text is none that [`pack_calls`] wrote.
-pub fn unpack_calls(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
+/// If the text was not created by [`pack_calls`].
+pub fn unpack_calls(text: &str, log: &mut Log, is_included: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
     let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| SegmentError)?;
     let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
     for _ in 0..count {
@@ -93,14 +94,14 @@ pub fn unpack_calls(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> boo
             user: reader.name()?,
             duration_us: reader.signed()?,
         };
-        if wanted(at) {
+        if is_included(at) {
             log.calls.push(call);
         }
     }
     reader.end()
 }
 
-/// Kinds as they are packed: never renumber.
+/// Returns the packed code of an event kind. Never change the codes.
 fn code(kind: EventKind) -> u64 {
     match kind {
         EventKind::Started => 0,
@@ -121,16 +122,16 @@ fn kind(number: u64) -> Result<EventKind, SegmentError> {
 
 struct Packer<'a> {
     names: &'a NameTable,
-    /// By the number in the log: the number in this segment.
-    own: HashMap<u32, u64>,
+    /// Maps numbers in the log to numbers in this segment.
+    numbers: HashMap<u32, u64>,
     texts: Vec<&'a str>,
     rows: Vec<u8>,
-    before: i64,
+    previous: i64,
 }
 
 impl<'a> Packer<'a> {
     fn new(names: &'a NameTable) -> Self {
-        Self { names, own: HashMap::new(), texts: Vec::new(), rows: Vec::new(), before: 0 }
+        Self { names, numbers: HashMap::new(), texts: Vec::new(), rows: Vec::new(), previous: 0 }
     }
 
     fn put(&mut self, value: u64) {
@@ -142,18 +143,18 @@ impl<'a> Packer<'a> {
     }
 
     fn time(&mut self, at: Timestamp) {
-        self.signed(at.0.wrapping_sub(self.before));
-        self.before = at.0;
+        self.signed(at.0.wrapping_sub(self.previous));
+        self.previous = at.0;
     }
 
-    /// 0 for none, else one more than the number.
+    /// Writes 0 for [`NONE`], else the number in this segment, counted from 1.
     fn name(&mut self, number: u32) {
         let Some(text) = self.names.text(number) else { return self.put(0) };
-        let own = *self.own.entry(number).or_insert_with(|| {
+        let number = *self.numbers.entry(number).or_insert_with(|| {
             self.texts.push(text);
             self.texts.len() as u64
         });
-        self.put(own);
+        self.put(number);
     }
 
     fn finish(self, count: usize) -> String {
@@ -172,14 +173,14 @@ impl<'a> Packer<'a> {
 
 struct Reader<'a> {
     rest: &'a [u8],
-    /// By the number in this segment: the number in the log.
+    /// Maps numbers in this segment to numbers in the log.
     names: Vec<u32>,
-    before: i64,
+    previous: i64,
 }
 
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8], names: &mut NameTable) -> Result<(Self, u64), SegmentError> {
-        let mut reader = Self { rest: bytes, names: vec![NONE], before: 0 };
+        let mut reader = Self { rest: bytes, names: vec![NONE], previous: 0 };
         if reader.take()? != FORMAT {
             return Err(SegmentError);
         }
@@ -212,8 +213,8 @@ impl<'a> Reader<'a> {
     }
 
     fn time(&mut self) -> Result<Timestamp, SegmentError> {
-        self.before = self.before.wrapping_add(self.signed()?);
-        Ok(Timestamp(self.before))
+        self.previous = self.previous.wrapping_add(self.signed()?);
+        Ok(Timestamp(self.previous))
     }
 
     fn name(&mut self) -> Result<u32, SegmentError> {

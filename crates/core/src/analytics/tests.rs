@@ -1,4 +1,4 @@
-//! Every number against the plainest reading of its definition.
+//! Compares every metric with a naive implementation of its definition.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::EventKind;
 
-/// An event as it stands in a table.
+/// An event as stored in a table.
 #[derive(Debug, Clone, PartialEq)]
-struct Plain {
+struct PlainEvent {
     at: i64,
     kind: EventKind,
     attempt: String,
@@ -21,22 +21,22 @@ struct Plain {
     took: Option<i64>,
 }
 
-/// User, version, beginning, and the acts of an attempt.
-type Acts = (u8, u8, i64, Vec<(i64, u8, u8)>);
+/// User, version, start time, and the actions of an attempt.
+type AttemptPlan = (u8, u8, i64, Vec<(i64, u8, u8)>);
 
-/// What one attempt does: how long until each next act, and which.
-fn attempt() -> impl Strategy<Value = Acts> {
+/// Generates an attempt: the pause before each action, and the action.
+fn attempt() -> impl Strategy<Value = AttemptPlan> {
     (0..6_u8, 0..3_u8, 0..40_i64, prop::collection::vec((0..30_i64, 0..8_u8, 0..3_u8), 0..12))
 }
 
-fn play(attempts: Vec<Acts>) -> Vec<Plain> {
+fn play(attempts: Vec<AttemptPlan>) -> Vec<PlainEvent> {
     let mut events = Vec::new();
-    for (number, (user, version, start, acts)) in attempts.into_iter().enumerate() {
+    for (number, (user, version, start, actions)) in attempts.into_iter().enumerate() {
         let mut done = BTreeSet::new();
         let mut at = start;
         let mut version = format!("v{version}");
         let mut push = |at, kind, version: &str, step, client: u8, elapsed, took| {
-            events.push(Plain {
+            events.push(PlainEvent {
                 at,
                 kind,
                 attempt: format!("a{number}"),
@@ -50,9 +50,9 @@ fn play(attempts: Vec<Acts>) -> Vec<Plain> {
         };
         let first = if user == 5 { EventKind::Restarted } else { EventKind::Started };
         push(at, first, &version, None, user % 3, None, None);
-        for (pause, act, client) in acts {
+        for (pause, action, client) in actions {
             at += pause;
-            match act {
+            match action {
                 6 => push(at, EventKind::Resumed, &version, None, client, Some(pause), None),
                 7 => {
                     version = "v9".to_owned();
@@ -74,7 +74,7 @@ fn play(attempts: Vec<Acts>) -> Vec<Plain> {
     events
 }
 
-fn log(plain: &[Plain]) -> Log {
+fn log(plain: &[PlainEvent]) -> Log {
     let mut log = Log::default();
     for it in plain {
         let names = &mut log.names;
@@ -95,9 +95,9 @@ fn log(plain: &[Plain]) -> Log {
     log
 }
 
-fn plain(log: &Log) -> Vec<Plain> {
+fn plain(log: &Log) -> Vec<PlainEvent> {
     let text = |number| log.names.text(number).map(str::to_owned);
-    let plain = |it: &EventRecord| Plain {
+    let plain = |it: &EventRecord| PlainEvent {
         at: it.at.0,
         kind: it.kind,
         attempt: text(it.attempt).unwrap(),
@@ -111,27 +111,27 @@ fn plain(log: &Log) -> Vec<Plain> {
     log.events.iter().map(plain).collect()
 }
 
-/// The value at place ceil(n · percent / 100), counted from 1.
+/// Returns the value at rank ceil(n · percent / 100), counted from 1.
 fn nearest_rank(mut values: Vec<i64>, percent: f64) -> Option<i64> {
     values.sort_unstable();
     let rank = (values.len() as f64 * percent / 100.0).ceil() as usize;
     values.get(rank.max(1) - 1).copied()
 }
 
-fn is_start(it: &&Plain) -> bool {
+fn is_start(it: &&PlainEvent) -> bool {
     matches!(it.kind, EventKind::Started | EventKind::Restarted)
 }
 
 struct Naive<'a> {
-    /// In the range.
-    events: Vec<&'a Plain>,
-    /// In the range, and admitted by the filter.
-    counted: Vec<&'a Plain>,
+    /// The events in the range.
+    events: Vec<&'a PlainEvent>,
+    /// The events in the range that match the filter.
+    counted: Vec<&'a PlainEvent>,
 }
 
 impl<'a> Naive<'a> {
-    fn new(all: &'a [Plain], (from, to): (i64, i64), version: Option<&str>, client: Option<&str>) -> Self {
-        let events: Vec<&Plain> = all.iter().filter(|it| (from..to).contains(&it.at)).collect();
+    fn new(all: &'a [PlainEvent], (from, to): (i64, i64), version: Option<&str>, client: Option<&str>) -> Self {
+        let events: Vec<&PlainEvent> = all.iter().filter(|it| (from..to).contains(&it.at)).collect();
         let counted = events
             .iter()
             .copied()
@@ -147,7 +147,7 @@ impl<'a> Naive<'a> {
 
     fn overview(&self) -> Overview {
         let cohort = self.cohort();
-        let having = |kind| {
+        let count_with = |kind| {
             let has = |attempt: &&&str| self.events.iter().any(|it| it.attempt == **attempt && it.kind == kind);
             cohort.iter().filter(has).count() as u64
         };
@@ -157,19 +157,19 @@ impl<'a> Naive<'a> {
             started: cohort.len() as u64,
             active: self.counted.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64,
             completed: done.len() as u64,
-            started_and_completed: having(EventKind::Completed),
-            started_and_resumed: having(EventKind::Resumed),
+            started_and_completed: count_with(EventKind::Completed),
+            started_and_resumed: count_with(EventKind::Resumed),
             median_ms: nearest_rank(times.clone(), 50.0),
             p90_ms: nearest_rank(times, 90.0),
         }
     }
 
-    fn steps_of(&self, attempt: &str) -> Vec<&Plain> {
-        let of = |it: &&Plain| it.attempt == attempt && it.kind == EventKind::StepCompleted;
+    fn steps_of(&self, attempt: &str) -> Vec<&PlainEvent> {
+        let of = |it: &&PlainEvent| it.attempt == attempt && it.kind == EventKind::StepCompleted;
         self.events.iter().copied().filter(of).collect()
     }
 
-    fn completes(&self, attempt: &str) -> bool {
+    fn is_completed(&self, attempt: &str) -> bool {
         self.events.iter().any(|it| it.attempt == attempt && it.kind == EventKind::Completed)
     }
 
@@ -185,7 +185,7 @@ impl<'a> Naive<'a> {
                 row.completed += u64::from(has(step));
                 row.reached += u64::from(has(step) || before);
                 let after = steps[at + 1..].iter().any(|step| has(step));
-                row.dropped += u64::from(before && !has(step) && !after && !self.completes(attempt));
+                row.dropped += u64::from(before && !has(step) && !after && !self.is_completed(attempt));
                 times.extend(done.iter().filter(|it| it.step.as_deref() == Some(*step)).filter_map(|it| it.elapsed));
             }
             row.median_ms = nearest_rank(times.clone(), 50.0);
@@ -194,7 +194,7 @@ impl<'a> Naive<'a> {
         };
         Funnel {
             started: cohort.len() as u64,
-            completed: cohort.iter().filter(|attempt| self.completes(attempt)).count() as u64,
+            completed: cohort.iter().filter(|attempt| self.is_completed(attempt)).count() as u64,
             steps: steps.iter().enumerate().map(row).collect(),
         }
     }
@@ -204,7 +204,7 @@ impl<'a> Naive<'a> {
         for attempt in self.cohort() {
             let mut places = vec!["start".to_owned()];
             places.extend(self.steps_of(attempt).into_iter().map(|it| it.step.clone().unwrap()));
-            places.push(if self.completes(attempt) { "end" } else { "left" }.to_owned());
+            places.push(if self.is_completed(attempt) { "end" } else { "left" }.to_owned());
             for pair in places.windows(2) {
                 *links.entry((pair[0].clone(), pair[1].clone())).or_default() += 1;
             }
@@ -224,7 +224,7 @@ fn name(log: &Log, node: FlowPoint) -> String {
 
 proptest! {
     #[test]
-    fn numbers_are_what_they_are_said_to_be(
+    fn metrics_match_the_naive_implementation(
         attempts in prop::collection::vec(attempt(), 0..25),
         (from, length) in (0..60_i64, 1..120_i64),
         version in prop::option::of(0..4_u8),
@@ -241,26 +241,26 @@ proptest! {
         let names = ["s0", "s1", "s2", "s3", "s4", "s5"];
         let steps = names.map(|step| log.names.lookup(step));
         prop_assert_eq!(funnel(&log, range, filter, &steps), naive.funnel(&names));
-        let ways: BTreeMap<_, _> = transitions(&log, range, filter)
+        let counts: BTreeMap<_, _> = transitions(&log, range, filter)
             .into_iter()
             .map(|flow| ((name(&log, flow.from), name(&log, flow.to)), flow.count))
             .collect();
-        prop_assert_eq!(ways, naive.flows());
+        prop_assert_eq!(counts, naive.flows());
         for row in clients(&log, &[], range, filter) {
             let own: Vec<_> = naive.counted.iter().copied().filter(|it| it.client == row.name).collect();
             prop_assert_eq!(row.started, own.iter().copied().filter(is_start).count() as u64);
             prop_assert_eq!(row.active, own.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64);
         }
         for number in versions(&log, range, filter.client) {
-            let of = |it: &&&Plain| Some(it.version.as_str()) == log.names.text(number.0) && is_start(it);
+            let of = |it: &&&PlainEvent| Some(it.version.as_str()) == log.names.text(number.0) && is_start(it);
             let all_versions = Naive::new(&all, (from, from + length), None, client.as_deref());
             prop_assert_eq!(number.1, all_versions.counted.iter().filter(|it| of(it)).count() as u64);
         }
     }
 
-    /// The days of a range add up to it, wherever days begin.
+    /// Each day equals the overview of its part of the range, for any day boundary.
     #[test]
-    fn days_add_up(
+    fn the_timeline_matches_the_overview_of_each_day(
         attempts in prop::collection::vec(attempt(), 0..25),
         (from, length) in (-3 * DAY_MS..DAY_MS, 1..9 * DAY_MS),
         offset in -14..=14_i64,
@@ -283,9 +283,9 @@ proptest! {
         }
     }
 
-    /// What is packed comes out again, in any number of segments, beside other names.
+    /// Packed records are read back from any number of segments, alongside other names.
     #[test]
-    fn segments_hold_what_was_put_in(attempts in prop::collection::vec(attempt(), 0..25), at in 0..200_usize) {
+    fn segments_round_trip(attempts in prop::collection::vec(attempt(), 0..25), at in 0..200_usize) {
         let all = play(attempts);
         let whole = log(&all);
         let (one, two) = whole.events.split_at(at.min(all.len()));
@@ -297,16 +297,16 @@ proptest! {
         prop_assert_eq!(plain(&read), all);
     }
 
-    /// Whatever the bytes, reading ends, and says so.
+    /// Unpacking terminates without a panic for any bytes.
     #[test]
-    fn damaged_segments_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn unpacking_damaged_segments_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let text = data_encoding::BASE64_NOPAD.encode(&bytes);
         let _ = segment::unpack_events(&text, &mut Log::default(), |_| true);
         let _ = segment::unpack_calls(&text, &mut Log::default(), |_| true);
     }
 
     #[test]
-    fn percentiles_are_of_the_nearest_rank(mut values in prop::collection::vec(any::<i64>(), 0..40)) {
+    fn percentiles_use_the_nearest_rank(mut values in prop::collection::vec(any::<i64>(), 0..40)) {
         for percent in [50, 90] {
             prop_assert_eq!(percentile(&mut values, percent), nearest_rank(values.clone(), percent as f64));
         }
@@ -314,7 +314,7 @@ proptest! {
 }
 
 #[test]
-fn calls_come_out_again_and_are_counted() {
+fn calls_are_read_back_and_counted() {
     let mut log = Log::default();
     for (at, tool, outcome, client, us) in [
         (1, "next", "ok", Some("c"), 10),
@@ -359,7 +359,7 @@ fn calls_come_out_again_and_are_counted() {
     let codes: Vec<_> = codes.iter().map(|it| (it.code.as_str(), it.tool.as_str(), it.count)).collect();
     assert_eq!(codes, [("rate_limited", "get_support", 9), ("step_mismatch", "next", 8)]);
     let calls: Vec<_> = clients(&read, &counted, range, Filter::default()).into_iter().map(|it| it.calls).collect();
-    assert_eq!(calls, [22, 3], "one did not say which client it was");
+    assert_eq!(calls, [22, 3], "one call has no client");
     assert_eq!(tools(&read, &counted, range, only), tools(&read, &[], range, only));
     assert_eq!(errors(&read, &counted, range, only), []);
     assert_eq!(clients(&read, &counted, range, only), clients(&read, &[], range, only));

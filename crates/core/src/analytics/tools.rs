@@ -1,50 +1,50 @@
-//! Tools and errors.
+//! Metrics of tools and errors.
 
 use std::collections::HashMap;
 
 use super::{Filter, Log, TimeRange, percentile};
 
-/// One tool.
+/// The metrics of one tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolRow {
-    /// Its name.
+    /// The tool's name.
     pub tool: String,
     /// Calls in the range.
     pub calls: u64,
-    /// Those of them that failed.
+    /// Failed calls in the range.
     pub errors: u64,
-    /// The median of their durations, in microseconds.
+    /// The median duration in microseconds.
     pub median_us: Option<i64>,
-    /// The 90th percentile of their durations.
+    /// The 90th percentile of the durations in microseconds.
     pub p90_us: Option<i64>,
 }
 
-/// One kind of error.
+/// The number of errors with one code from one tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorRow {
-    /// Its code.
+    /// The error code.
     pub code: String,
     /// The tool.
     pub tool: String,
-    /// How often.
+    /// Number of errors.
     pub count: u64,
 }
 
-/// Calls of a range that are not in the log one by one (docs/analytics.md, "Calls that are only counted").
+/// The number of calls in a range that are not logged individually (docs/analytics.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallCount {
     /// The tool.
     pub tool: String,
-    /// `ok`, or the code of the error.
+    /// `ok`, or the error code.
     pub outcome: String,
-    /// How many.
+    /// Number of calls.
     pub count: u64,
 }
 
 const OK: &str = "ok";
 
-/// The tools of a range, the most used first. Only the client of `filter` counts: a call is of no version. `counted` are calls
-/// of the range without a duration and a client.
+/// Returns the tools of a range, most used first. Only the client of `filter` applies, because calls have no version.
+/// `counted` are calls in the range without a duration and a client.
 #[must_use]
 pub fn tools(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ToolRow> {
     let ok = log.names.lookup(OK);
@@ -75,7 +75,7 @@ pub fn tools(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter)
     rows
 }
 
-/// The errors of a range, the most frequent first. `counted` as for [`tools`].
+/// Returns the errors of a range, most frequent first. `counted` is the same as for [`tools`].
 #[must_use]
 pub fn errors(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ErrorRow> {
     let ok = log.names.lookup(OK);

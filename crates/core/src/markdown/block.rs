@@ -1,26 +1,28 @@
-//! Blocks of HTML, which a Markdown parser does not look into: what to change in one so that its text becomes Markdown.
+//! Edits for HTML blocks, which a Markdown parser treats as opaque: they turn the text of a block into Markdown.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::fix::{Edit, SPACE_ENTITY, Strategy};
 use super::gap::{self, Gap, Separator};
 use super::html::{self, Verdict};
 use super::link;
-use super::mend::{CODED_SPACE, Edit, Manner};
 
-/// Columns of indentation that make a line code.
+/// Columns of indentation that turn a line into code.
 const CODE_INDENT: usize = 4;
 
-/// The edits for a block, given by its lines in `text` without what belongs to a quote or list.
-pub(super) fn edits(text: &str, lines: &[Range<usize>], manner: Manner) -> Vec<Edit> {
-    let mut edits = if manner == Manner::Drop {
+/// Returns the edits for a block, given by its lines in `text` without the markers of quotes and lists.
+pub(super) fn edits(text: &str, lines: &[Range<usize>], strategy: Strategy) -> Vec<Edit> {
+    let mut edits = if strategy == Strategy::DropBlocks {
         lines.iter().map(|line| Edit::remove(line.start..content_end(text, line))).collect()
     } else {
-        let mut block = Block::new(text, lines, manner);
+        let mut block = Block::new(text, lines, strategy);
         block.read();
         block.edits
     };
-    if let (Manner::Apart | Manner::Drop, Some(first), Some(last)) = (manner, lines.first(), lines.last()) {
+    if let (Strategy::RemoveSeparated | Strategy::DropBlocks, Some(first), Some(last)) =
+        (strategy, lines.first(), lines.last())
+    {
         edits.insert(0, Edit::insert(first.start, separator(text, first.start)));
         // Some blocks end without an empty line; what follows must not continue their text.
         edits.push(Edit::insert(content_end(text, last), "\n"));
@@ -28,50 +30,51 @@ pub(super) fn edits(text: &str, lines: &[Range<usize>], manner: Manner) -> Vec<E
     edits
 }
 
-/// Where a line's line feed is.
+/// Returns the position of a line's line feed.
 fn content_end(text: &str, line: &Range<usize>) -> usize {
     line.start + text[line.clone()].trim_end_matches('\n').len()
 }
 
-/// A paragraph that is not seen, for the line at `at`, with what belongs to the quote or list there.
+/// Returns an invisible paragraph for the line at `at`, with the markers of the enclosing quote or list.
 fn separator(text: &str, at: usize) -> String {
     let line_start = text[..at].rfind('\n').map_or(0, |feed| feed + 1);
     let prefix = &text[line_start..at];
     let next: String = prefix.chars().map(|c| if matches!(c, '>' | '\t') { c } else { ' ' }).collect();
-    // The item of a list may not begin with an empty line.
+    // A list item must not begin with an empty line.
     let before = if next == prefix { format!("\n{next}") } else { String::new() };
-    format!("{before}{CODED_SPACE}\n{next}\n{next}")
+    format!("{before}{SPACE_ENTITY}\n{next}\n{next}")
 }
 
 struct Block<'a> {
     text: &'a str,
-    /// The lines, joined.
+    /// The joined lines.
     html: String,
-    /// The same in lower case, to look for closing tags in.
+    /// The joined lines in lowercase, for finding closing tags.
     lower: String,
     lines: &'a [Range<usize>],
-    /// Where each line begins in `html`.
+    /// The start of each line in `html`.
     starts: Vec<usize>,
-    manner: Manner,
-    /// Ends of what would be code spans, by their start.
+    strategy: Strategy,
+    /// Ends of potential code spans, by their start.
     spans: HashMap<usize, usize>,
-    /// What was looked for in vain: it will not be found further on either, and hostile text asks often.
+    /// Texts that were not found. They do not occur later either, and hostile text repeats such searches.
     absent: HashSet<String>,
-    /// The shortest fence that was looked for in vain, of backticks and of tildes.
+    /// The length of the shortest unclosed fence, of backticks and of tildes.
     unclosed: [usize; 2],
     edits: Vec<Edit>,
     at: usize,
-    /// The last character of the line so far that stays.
+    /// The last character of the current line that is kept.
     last: Option<char>,
-    /// What the tags since then ask for, and whether one of them was a closing one.
+    /// The gap required by the tags since then, and whether one of them was a closing tag.
     gap: (Gap, bool),
-    /// The line so far, and the line before it, are empty after the edits.
-    line_empty: bool,
-    before_empty: bool,
+    /// Whether the current line is empty so far, after the edits.
+    is_line_empty: bool,
+    /// Whether the previous line is empty, after the edits.
+    is_previous_empty: bool,
 }
 
 impl<'a> Block<'a> {
-    fn new(text: &'a str, lines: &'a [Range<usize>], manner: Manner) -> Self {
+    fn new(text: &'a str, lines: &'a [Range<usize>], strategy: Strategy) -> Self {
         let mut html = String::new();
         let mut starts = Vec::with_capacity(lines.len());
         for line in lines {
@@ -87,35 +90,35 @@ impl<'a> Block<'a> {
             html,
             lines,
             starts,
-            manner,
+            strategy,
             absent: HashSet::new(),
             unclosed: [usize::MAX; 2],
             edits: Vec::new(),
             at: 0,
-            line_empty: true,
-            before_empty: true,
+            is_line_empty: true,
+            is_previous_empty: true,
         }
     }
 
     fn read(&mut self) {
-        self.line_start();
+        self.read_line_start();
         while let Some(&byte) = self.html.as_bytes().get(self.at) {
             match byte {
                 b'\n' => {
-                    self.keep_apart();
+                    self.insert_separator();
                     self.last = None;
-                    self.before_empty = self.line_empty;
-                    self.line_empty = true;
+                    self.is_previous_empty = self.is_line_empty;
+                    self.is_line_empty = true;
                     self.at += 1;
-                    self.line_start();
+                    self.read_line_start();
                 }
-                b'<' => self.angle(),
-                b'`' | b'~' => self.code_mark(byte),
+                b'<' => self.read_angle_bracket(),
+                b'`' | b'~' => self.read_code_mark(byte),
                 b' ' | b'\t' => {
                     let end = self.at + self.html[self.at..].len()
                         - self.html[self.at..].trim_start_matches([' ', '\t']).len();
-                    if self.line_empty {
-                        // After a tag that was removed: indentation now, and maybe code.
+                    if self.is_line_empty {
+                        // After a removed tag, this is now indentation and possibly code.
                         self.remove(end);
                     } else {
                         self.last = Some(' ');
@@ -123,8 +126,8 @@ impl<'a> Block<'a> {
                     self.at = end;
                 }
                 _ => {
-                    self.keep_apart();
-                    self.line_empty = false;
+                    self.insert_separator();
+                    self.is_line_empty = false;
                     self.last = self.html[self.at..].chars().next();
                     self.at += self.last.map_or(1, char::len_utf8);
                 }
@@ -132,45 +135,45 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Keeps what follows apart from what stands before the tags that were removed between.
-    fn keep_apart(&mut self) {
+    /// Inserts the separator between the text before and after removed tags.
+    fn insert_separator(&mut self) {
         let (gap, _) = std::mem::replace(&mut self.gap, (Gap::None, false));
-        if gap == Gap::None || self.line_empty {
+        if gap == Gap::None || self.is_line_empty {
             return;
         }
         let at = self.source(self.at);
         match gap.separator(self.last, &self.html[self.at..], false) {
             Separator::Nothing => {}
             Separator::Space => self.edits.push(Edit::insert(at, " ")),
-            Separator::Blanks => self.edits.push(Edit::insert(at, "  ")),
+            Separator::TrailingSpaces => self.edits.push(Edit::insert(at, "  ")),
             Separator::LineBreak => {
                 self.edits.push(Edit::insert(at, format!("  \n{}", gap::line_prefix(self.text, at))));
             }
         }
     }
 
-    /// Passes over a fence, which will be one when the tags around it are gone, or over indentation.
-    fn line_start(&mut self) {
+    /// Skips a fence, which takes effect once the tags around it are removed, or indentation.
+    fn read_line_start(&mut self) {
         let rest = &self.html[self.at..];
         let body = rest.trim_start_matches([' ', '\t']);
         let indent = &rest[..rest.len() - body.len()];
         let columns = if indent.contains('\t') { CODE_INDENT } else { indent.len() };
         let body_at = self.at + indent.len();
         let is_tag = body.starts_with('<');
-        if self.manner.removes()
+        if self.strategy.removes()
             && let Some(end) = self.fence_end(body_at)
         {
-            self.line_empty = false;
+            self.is_line_empty = false;
             self.at = end;
             return;
         }
-        if columns >= CODE_INDENT && (is_tag || self.before_empty || !self.manner.removes()) {
+        if columns >= CODE_INDENT && (is_tag || self.is_previous_empty || !self.strategy.removes()) {
             self.remove(body_at);
         }
         self.at = body_at;
     }
 
-    /// Where the fence that opens at `at` ends within the block, before its line feed.
+    /// Returns the end of the fence that opens at `at`, before its line feed. Returns `None` if it does not end in the block.
     fn fence_end(&mut self, at: usize) -> Option<usize> {
         let (mark, len) = fence(&self.html[at..])?;
         let kind = usize::from(mark == '~');
@@ -192,24 +195,24 @@ impl<'a> Block<'a> {
         None
     }
 
-    fn code_mark(&mut self, mark: u8) {
-        self.keep_apart();
-        self.line_empty = false;
+    fn read_code_mark(&mut self, mark: u8) {
+        self.insert_separator();
+        self.is_line_empty = false;
         self.last = Some(char::from(mark));
         let start = self.at;
         self.at += self.html[start..].bytes().take_while(|&b| b == mark).count();
-        if self.manner.removes() {
+        if self.strategy.removes() {
             self.at = self.spans.get(&start).copied().unwrap_or(self.at);
         } else {
             (start..self.at).for_each(|at| self.escape(at));
         }
     }
 
-    fn angle(&mut self) {
+    fn read_angle_bracket(&mut self) {
         let start = self.at;
         let before = self.html[..start].chars().next_back();
         if self.html[start..].starts_with("<!--") {
-            // `<!-->` is a comment as well.
+            // `<!-->` is also a comment.
             return self.remove_to("-->", start + 2);
         }
         if html::is_doctype(&self.html[start..]) {
@@ -218,9 +221,9 @@ impl<'a> Block<'a> {
         if let Some(tag) = html::scan(&self.html[start..]) {
             let end = start + tag.len;
             let removed = html::judge(&self.html[start..end], before) == Verdict::Remove;
-            if !removed || !self.manner.removes() {
-                self.keep_apart();
-                self.line_empty = false;
+            if !removed || !self.strategy.removes() {
+                self.insert_separator();
+                self.is_line_empty = false;
                 self.last = Some('>');
                 let marks: Vec<usize> = html::marks(&self.html[start..end]).map(|mark| start + mark).collect();
                 marks.into_iter().for_each(|at| self.escape(at));
@@ -237,28 +240,27 @@ impl<'a> Block<'a> {
         }
         let rest = &self.html[start + 1..];
         let is_autolink = rest.find([' ', '\t', '\n', '<', '>']).is_some_and(|end| {
-            rest[end..].starts_with('>') && rest[..end].contains([':', '@']) && link::is_address(&rest[..end])
+            rest[end..].starts_with('>') && rest[..end].contains([':', '@']) && link::is_autolink(&rest[..end])
         });
         let opens =
             rest.starts_with(|c: char| c.is_ascii_alphabetic() && !is_autolink) || rest.starts_with(['/', '!', '?']);
-        self.keep_apart();
+        self.insert_separator();
         if opens {
             self.escape(start);
         }
-        self.line_empty = false;
+        self.is_line_empty = false;
         self.last = Some('<');
         self.at = start + 1;
     }
 
     fn remove_to(&mut self, close: &str, from: usize) {
         match self.find(close, from) {
-            Some(at) if self.manner.removes() => self.remove(at + close.len()),
+            Some(at) if self.strategy.removes() => self.remove(at + close.len()),
             _ => {
-                // Unless it is only too hard to remove, nobody closes it: then the rest is what the author wants to be
-                // read, not a comment.
-                self.keep_apart();
+                // Either removal is not allowed, or the comment is never closed and the rest is text.
+                self.insert_separator();
                 self.escape(self.at);
-                self.line_empty = false;
+                self.is_line_empty = false;
                 self.last = Some('<');
                 self.at += 1;
             }
@@ -276,7 +278,7 @@ impl<'a> Block<'a> {
         found
     }
 
-    /// Removes what stands between here and `end`.
+    /// Removes the text from the current position to `end`.
     fn remove(&mut self, end: usize) {
         if end > self.at {
             let range = self.source(self.at)..self.source(end - 1) + 1;
@@ -289,21 +291,21 @@ impl<'a> Block<'a> {
         self.edits.push(Edit::escape(self.source(at)));
     }
 
-    /// Where a byte of the block stands in the text.
+    /// Returns the position in the text of a byte of the block.
     fn source(&self, at: usize) -> usize {
         let line = self.starts.partition_point(|&start| start <= at) - 1;
         self.lines[line].start + at - self.starts[line]
     }
 }
 
-/// The mark and length of a fence at the start of a line.
+/// Returns the mark and length of a fence at the start of a line.
 pub(super) fn fence(line: &str) -> Option<(char, usize)> {
     let mark = line.chars().next().filter(|c| matches!(c, '`' | '~'))?;
     let len = line.chars().take_while(|&c| c == mark).count();
     (len >= 3).then_some((mark, len))
 }
 
-/// What would be code spans in `text`, if it were Markdown: from each run of backticks to the next of the same length.
+/// Returns the potential code spans in `text` if it were Markdown: from each run of backticks to the next of the same length.
 fn spans(text: &str) -> HashMap<usize, usize> {
     let mut spans = HashMap::new();
     let mut next: HashMap<usize, usize> = HashMap::new();

@@ -1,46 +1,46 @@
-//! What stands in the place of a removed tag, so that the words before and after it stay apart: nothing for `<b>`, a space
-//! for `<kbd>`, a line break for `<br>`.
+//! Replacements for removed tags that keep the words before and after them separate: nothing for `<b>`, a space for
+//! `<kbd>`, a line break for `<br>`.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::block;
+use super::fix::Edit;
 use super::html::{self, Tag};
-use super::mend::Edit;
 
-/// Tags in a row that are looked over for the text behind them: hostile text has no end of them.
+/// Maximum number of consecutive tags to skip when looking for the text after them. Limits the time for hostile text.
 const LOOK_AHEAD: usize = 8;
 
-/// How far apart an element keeps the words before and after its tags.
+/// The separation that an element requires between the words before and after its tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Gap {
-    /// Not at all: it may stand within a word.
+    /// None: the element can be part of a word.
     None,
-    /// As words.
+    /// Separate words.
     Word,
-    /// As the cells of a table.
+    /// Separate table cells.
     Cell,
-    /// As lines.
+    /// Separate lines.
     Line,
 }
 
-/// What to write.
+/// The text that replaces tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Separator {
     Nothing,
     Space,
-    /// Two spaces before the line break that is there: it counts then.
-    Blanks,
+    /// Two trailing spaces, which turn the existing line break into a hard one.
+    TrailingSpaces,
     LineBreak,
 }
 
-/// Elements that change how a part of a word looks.
+/// Elements that can style part of a word.
 const IN_WORDS: [&str; 32] = [
     "a", "abbr", "acronym", "b", "basefont", "bdi", "bdo", "big", "blink", "cite", "data", "del", "dfn", "em", "font",
     "i", "ins", "mark", "nobr", "ruby", "s", "small", "span", "strike", "strong", "time", "tt", "u", "var", "wbr",
     "rb", "slot",
 ];
-/// Elements that stand on lines of their own.
+/// Elements that are rendered on separate lines.
 const ON_LINES: [&str; 48] = [
     "address",
     "article",
@@ -93,7 +93,7 @@ const ON_LINES: [&str; 48] = [
 ];
 
 impl Gap {
-    /// The gap of a tag by the name of its element.
+    /// Returns the gap required by a tag's element.
     pub(super) fn of(tag: &Tag<'_>) -> Self {
         let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(tag.name));
         if is(&ON_LINES) {
@@ -107,33 +107,35 @@ impl Gap {
         }
     }
 
-    /// What to write between what stands `before` in the line and `after`, the text behind the tags. Where there can be
-    /// only `one_line` (a heading, a table) or where the text would mean something else at the beginning of a line, lines
-    /// are kept apart as cells.
+    /// Returns the separator between `before`, the last character in the line, and `after`, the text following the tags.
+    /// Lines are separated like cells where only `one_line` is possible (a heading, a table), or where the text would have
+    /// another meaning at the beginning of a line.
     pub(super) fn separator(self, before: Option<char>, after: &str, one_line: bool) -> Separator {
         let Some(before) = before.filter(|before| *before != '\n') else { return Separator::Nothing };
-        let body = text_behind(after);
+        let body = text_after_tags(after);
         if body.is_empty() || body.starts_with('\n') {
             let next = body.strip_prefix('\n').and_then(|next| next.split('\n').next()).unwrap_or_default();
-            let goes_on = self == Self::Line && !one_line && !next.trim().is_empty();
-            return if goes_on { Separator::Blanks } else { Separator::Nothing };
+            let continues = self == Self::Line && !one_line && !next.trim().is_empty();
+            return if continues { Separator::TrailingSpaces } else { Separator::Nothing };
         }
-        let apart = before.is_whitespace() || after.starts_with([' ', '\t']);
+        let is_separated = before.is_whitespace() || after.starts_with([' ', '\t']);
         match self {
-            Self::Line if !one_line && !begins_a_block(body) => Separator::LineBreak,
-            Self::Line | Self::Cell if !apart => Separator::Space,
-            Self::Word if !apart && ends_a_word(before) && after.starts_with(char::is_alphanumeric) => Separator::Space,
+            Self::Line if !one_line && !is_block_start(body) => Separator::LineBreak,
+            Self::Line | Self::Cell if !is_separated => Separator::Space,
+            Self::Word if !is_separated && is_word_end(before) && after.starts_with(char::is_alphanumeric) => {
+                Separator::Space
+            }
             _ => Separator::Nothing,
         }
     }
 }
 
-fn ends_a_word(c: char) -> bool {
+fn is_word_end(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | ')' | '%')
 }
 
-/// The text behind blanks and further tags; with too many of them, whatever is there.
-fn text_behind(after: &str) -> &str {
+/// Skips blanks and up to [`LOOK_AHEAD`] tags.
+fn text_after_tags(after: &str) -> &str {
     let mut rest = after.trim_start_matches([' ', '\t']);
     for _ in 0..LOOK_AHEAD {
         let Some(tag) = html::scan(rest).filter(Tag::is_known) else { break };
@@ -142,8 +144,8 @@ fn text_behind(after: &str) -> &str {
     rest
 }
 
-/// Whether a text would begin something else than a line of a paragraph; rather once too often.
-fn begins_a_block(text: &str) -> bool {
+/// Whether a text would start a block other than a paragraph. Errs on the side of returning true.
+fn is_block_start(text: &str) -> bool {
     let line = text.split('\n').next().unwrap_or_default().trim_end();
     let ends = |rest: &str| rest.is_empty() || rest.starts_with([' ', '\t']);
     let digits = line.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -152,11 +154,11 @@ fn begins_a_block(text: &str) -> bool {
         || (line.starts_with('#') && ends(line.trim_start_matches('#')))
         || line.strip_prefix(['-', '+', '*']).is_some_and(ends)
         || (digits.len() < line.len() && digits.strip_prefix(['.', ')']).is_some_and(ends))
-        // Rules, underlines of headings and the second line of a table.
+        // Thematic breaks, heading underlines and the delimiter row of a table.
         || line.chars().all(|c| matches!(c, '-' | '*' | '_' | '=' | '|' | ':' | ' ' | '\t'))
 }
 
-/// What begins a further line of the paragraph in which `at` is: the marks of the quotation, and blanks for those of a list.
+/// Returns the prefix for another line of the paragraph at `at`: the markers of quotes, and blanks for those of lists.
 pub(super) fn line_prefix(text: &str, at: usize) -> String {
     let start = text[..at].rfind('\n').map_or(0, |feed| feed + 1);
     let mut rest = &text[start..at];
@@ -183,14 +185,14 @@ pub(super) fn line_prefix(text: &str, at: usize) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inline {
     pub(super) range: Range<usize>,
-    /// Nothing that stays stands before it in its line.
+    /// Whether nothing that is kept precedes it in its line.
     pub(super) first: bool,
-    /// It stands in a heading or a table.
+    /// Whether it is in a heading or a table.
     pub(super) one_line: bool,
 }
 
-/// The edits that remove tags; what stands directly beside each other leaves one gap. Where a removal would open a fence,
-/// the tag is left to be escaped: those come back.
+/// Adds the edits that remove tags; adjacent tags leave a single gap. Returns the tags that must be escaped instead because
+/// their removal would open a fence.
 pub(super) fn edits<'a>(text: &str, mut tags: Vec<&'a Inline>, edits: &mut Vec<Edit>) -> Vec<&'a Inline> {
     let mut escaped = Vec::new();
     tags.sort_by_key(|tag| tag.range.start);
@@ -210,12 +212,12 @@ pub(super) fn edits<'a>(text: &str, mut tags: Vec<&'a Inline>, edits: &mut Vec<E
         }
         let before = if first.first { None } else { text[..first.range.start].chars().next_back() };
         let separator = gap_of(text, run).separator(before, &text[last..], first.one_line);
-        // White space would be indentation at the beginning of a line.
+        // At the beginning of a line, white space would become indentation.
         let blank = if first.first || separator == Separator::LineBreak { text.len() - last - body.len() } else { 0 };
         let with = match separator {
             Separator::Nothing => Cow::Borrowed(""),
             Separator::Space => Cow::Borrowed(" "),
-            Separator::Blanks => Cow::Borrowed("  "),
+            Separator::TrailingSpaces => Cow::Borrowed("  "),
             Separator::LineBreak => Cow::Owned(format!("  \n{}", line_prefix(text, first.range.start))),
         };
         edits.push(Edit::replace(first.range.start..last + blank, with));
@@ -223,15 +225,15 @@ pub(super) fn edits<'a>(text: &str, mut tags: Vec<&'a Inline>, edits: &mut Vec<E
     escaped
 }
 
-/// What to write instead of an element that goes with its content, or of a line of nothing but tags.
-pub(super) fn instead(text: &str, range: &Range<usize>) -> &'static str {
+/// Returns the replacement for an element that is removed with its content, or for a line that contains only tags.
+pub(super) fn replacement(text: &str, range: &Range<usize>) -> &'static str {
     let is_line = text[range.clone()].starts_with(['\n', ' ', '\\']);
     let before = text[..range.start].chars().next_back();
     let apart = !is_line && Gap::Word.separator(before, &text[range.end..], true) == Separator::Space;
     if apart { " " } else { "" }
 }
 
-/// The widest gap of tags in a row. Two elements one after the other are at least two words.
+/// Returns the widest gap of adjacent tags. Two adjacent elements are at least two words.
 fn gap_of(text: &str, run: &[&Inline]) -> Gap {
     let mut widest = Gap::None;
     let mut closed = false;

@@ -1,7 +1,7 @@
-//! HTML as CommonMark sees it: the end of a tag, and which tags are HTML's.
+//! HTML as defined by CommonMark: scanning tags, and the list of known elements.
 
-/// The elements of HTML, obsolete ones included. Left out are `dir` and `param`: as tags nobody writes them any more,
-/// as placeholders many do.
+/// The elements of HTML, including obsolete ones. Omits `dir` and `param`, which are no longer used as tags but often as
+/// placeholders.
 #[rustfmt::skip]
 const KNOWN: &[&str] = &[
     "a", "abbr", "acronym", "address", "applet", "area", "article", "aside", "audio", "b", "base", "basefont", "bdi",
@@ -16,31 +16,31 @@ const KNOWN: &[&str] = &[
     "tbody", "td", "template", "textarea", "tfoot", "th", "thead", "time", "title", "tr", "track", "tt", "u", "ul",
     "var", "video", "wbr", "xmp",
 ];
-/// Elements whose content is not for reading.
+/// Elements whose content is not text.
 const OPAQUE: [&str; 10] =
     ["applet", "iframe", "math", "noembed", "noframes", "object", "script", "style", "svg", "template"];
-/// Elements that are never taken for the name of a type.
+/// Elements that are never treated as the name of a type.
 const NEVER_TYPES: [&str; 3] = ["iframe", "script", "style"];
 
 /// A complete tag at the start of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tag<'a> {
     pub name: &'a str,
-    /// Bytes from `<` to `>`.
+    /// Length in bytes, from `<` to `>`.
     pub len: usize,
     pub closing: bool,
-    /// It has nothing but its name.
+    /// Whether it consists only of its name.
     bare: bool,
 }
 
-/// What happens to a piece of HTML.
+/// The action to take for a piece of HTML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Remove,
     Escape,
 }
 
-/// Judges one complete piece of HTML; `before` is the character in front of it.
+/// Returns the action for one complete piece of HTML. `before` is the preceding character.
 pub(super) fn judge(html: &str, before: Option<char>) -> Verdict {
     let known = match scan(html) {
         Some(tag) => tag.is_known() && !tag.is_type_argument(before),
@@ -58,12 +58,12 @@ impl Tag<'_> {
         KNOWN.binary_search(&self.name.to_ascii_lowercase().as_str()).is_ok()
     }
 
-    /// Whether what follows, up to the closing tag, goes with it.
+    /// Whether the content up to the closing tag is removed as well.
     pub(super) fn is_opaque(&self) -> bool {
         !self.closing && OPAQUE.iter().any(|name| name.eq_ignore_ascii_case(self.name))
     }
 
-    /// Whether it is the argument of a generic type, as in `List<Object>`: to remove it would lose text.
+    /// Whether it is the argument of a generic type, as in `List<Object>`. Removing it would lose text.
     fn is_type_argument(&self, before: Option<char>) -> bool {
         self.bare
             && !self.closing
@@ -75,7 +75,7 @@ impl Tag<'_> {
     }
 }
 
-/// Reads an open or closing tag at the start of `text` (CommonMark 0.31, section 6.6); `None` if there is none.
+/// Scans an open or closing tag at the start of `text` (CommonMark 0.31, section 6.6). Returns `None` if there is none.
 pub(super) fn scan(text: &str) -> Option<Tag<'_>> {
     let bytes = text.as_bytes();
     let closing = bytes.get(1) == Some(&b'/');
@@ -98,7 +98,7 @@ pub(super) fn scan(text: &str) -> Option<Tag<'_>> {
     (bytes.get(at) == Some(&b'>')).then(|| Tag { name: &text[name_start..name_end], len: at + 1, closing, bare })
 }
 
-/// Bytes of an attribute with the white space in front of it.
+/// Returns the length in bytes of an attribute, including the preceding white space.
 fn attribute(bytes: &[u8]) -> Option<usize> {
     let mut at = blank(bytes);
     let first = *bytes.get(at)?;
@@ -124,18 +124,18 @@ fn attribute(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where a tag has characters that mean something once it is text: each gets a backslash. An underscore inside a word
-/// means nothing, and `<your api_key>` reads better without.
+/// Returns the positions of characters that need a backslash once the tag becomes text. An underscore inside a word has no
+/// meaning, and `<your api_key>` is more readable without a backslash.
 pub(super) fn marks(tag: &str) -> impl Iterator<Item = usize> {
     let bytes = tag.as_bytes();
     let in_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
     bytes.iter().enumerate().filter_map(move |(at, byte)| {
-        let means = match byte {
+        let needs_escape = match byte {
             b'<' | b'`' | b'*' | b'[' | b']' | b'~' | b'\\' => true,
             b'_' => !(in_word(at - 1) && in_word(at + 1)),
             _ => false,
         };
-        means.then_some(at)
+        needs_escape.then_some(at)
     })
 }
 
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn known_elements_are_sorted() {
-        assert!(KNOWN.is_sorted(), "they are found by halving");
+        assert!(KNOWN.is_sorted(), "required for binary search");
     }
 
     #[test]
-    fn tags_end_where_they_end() {
+    fn the_length_of_tags_is_correct() {
         for (text, len) in [
             ("<b>x", Some(3)),
             ("</b >x", Some(5)),

@@ -1,14 +1,14 @@
-//! Which addresses may be linked to.
+//! Checks of link destinations.
 
-/// Schemes that run code, carry a document of their own or reach into the reader's machine.
+/// Schemes that run code, embed a document or access the user's machine.
 const DANGEROUS: [&str; 6] = ["data", "file", "javascript", "livescript", "mocha", "vbscript"];
-/// Schemes without `//` that an autolink may have. Anything else, as in `<host:port>`, is a placeholder.
+/// Schemes without `//` that are valid in an autolink. Anything else, such as `<host:port>`, is a placeholder.
 const PLAIN: [&str; 8] = ["geo", "magnet", "mailto", "sip", "sms", "tel", "urn", "xmpp"];
-/// Percent encoding within percent encoding that is looked through.
+/// Number of nested percent encodings to decode.
 const PERCENT_DEPTH: usize = 3;
 
-/// Whether a destination (entities already decoded) is one that no link may have. Browsers skip white space and control
-/// characters in a scheme (WHATWG URL, section 4.4); percent encoding is looked through for clients that decode early.
+/// Whether a link destination (with entities decoded) is dangerous. Browsers skip white space and control characters in a
+/// scheme (WHATWG URL, section 4.4). Percent encoding is decoded too, because some clients decode it early.
 pub(super) fn is_dangerous(destination: &str) -> bool {
     let mut bytes: Vec<u8> = destination.bytes().collect();
     for _ in 0..PERCENT_DEPTH {
@@ -48,8 +48,8 @@ fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Whether what stands in angle brackets is an address, not a placeholder that looks like one.
-pub(super) fn is_address(text: &str) -> bool {
+/// Whether the text in angle brackets is a URL or an email, not a placeholder that looks like one.
+pub(super) fn is_autolink(text: &str) -> bool {
     match text.split_once(':') {
         Some((scheme, rest)) => {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())

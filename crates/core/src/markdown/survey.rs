@@ -1,4 +1,4 @@
-//! What a Markdown parser sees in a text: its code, and what may not stay.
+//! Surveys a text with a Markdown parser: finds its code and its offences.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -8,50 +8,50 @@ use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEn
 use super::gap::Inline;
 use super::html::{self, Verdict};
 use super::link;
-use super::unseen::{self, Footnotes, Lines, Unseen};
+use super::unrendered::{self, Footnotes, Lines, Unrendered};
 use crate::invisible;
 
-/// Something that may not stay.
+/// A construct that must be removed or escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Offence {
     /// A known tag or a comment within a paragraph.
     Tag(Inline),
-    /// A line of nothing but known tags, with the line break before it; or an element with its content.
+    /// A line that contains only known tags, with the preceding line break; or an element with its content.
     Stretch(Range<usize>),
-    /// An unknown tag, or an autolink that is none.
+    /// An unknown tag, or an autolink that is actually a placeholder.
     Foreign(Range<usize>),
-    /// The `<` of a placeholder that CommonMark takes for text, but not every renderer does.
+    /// The `<` of a placeholder that CommonMark treats as text but some renderers as a tag.
     Placeholder(usize),
-    /// A dangerous link or image with the text in it.
+    /// A dangerous link or image, with its text.
     Link { whole: Range<usize>, text: Range<usize> },
     /// A dangerous autolink.
     Autolink(Range<usize>),
     /// The definition of a dangerous reference.
     Definition(Range<usize>),
-    /// A block of HTML, by its lines without what belongs to a quote or list.
+    /// An HTML block, by its lines without the markers of quotes and lists.
     Block(Vec<Range<usize>>),
 }
 
-/// A text as the parser sees it.
+/// The result of parsing a text.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Code spans and code blocks, in order.
     pub code: Vec<Range<usize>>,
-    /// What is seen of the lines in them that are not blank, in order. Not by spans and blocks: a comment between two indented
-    /// blocks is all that keeps them apart. Without those of footnotes that are not shown.
+    /// The visible text of their non-blank lines, in order. Not grouped by span and block, because a comment between two
+    /// indented blocks can be all that separates them. Excludes footnotes that are not rendered.
     pub code_lines: Vec<String>,
-    /// Blocks of HTML, in order.
+    /// HTML blocks, in order.
     pub html: Vec<Range<usize>>,
     /// Invisible characters to remove, in order.
     pub hidden: Vec<Range<usize>>,
-    /// What may make a definition, link or tag once what follows is changed: colons and parentheses after a closing
-    /// bracket, and angle brackets.
+    /// Characters that could form a definition, link or tag once the following text changes: colons and parentheses after a
+    /// closing bracket, and angle brackets.
     pub joints: Vec<usize>,
-    /// What else may not stay, in no certain order.
+    /// All other offences, unordered.
     pub offences: Vec<Offence>,
-    /// What is not shown, each with what to write in its place, in no certain order. Only looked for in a text that does not
-    /// offend otherwise: HTML can have references in it.
-    pub unseen: Vec<(Unseen, &'static str)>,
+    /// Text that is not rendered, each with its replacement, unordered. Only used if the text has no other offences, because
+    /// HTML can contain references.
+    pub unrendered: Vec<(Unrendered, &'static str)>,
 }
 
 impl Survey {
@@ -81,40 +81,40 @@ impl Survey {
         reader.finish(definitions.collect())
     }
 
-    /// Whether there is code at this byte.
+    /// Whether the byte is in code.
     pub(super) fn is_code(&self, at: usize) -> bool {
         let next = self.code.partition_point(|range| range.start <= at);
         self.code[..next].last().is_some_and(|range| range.contains(&at))
     }
 
-    pub(super) fn offends(&self) -> bool {
-        !self.hidden.is_empty() || !self.offences.is_empty() || !self.unseen.is_empty()
+    pub(super) fn has_offences(&self) -> bool {
+        !self.hidden.is_empty() || !self.offences.is_empty() || !self.unrendered.is_empty()
     }
 }
 
-/// The definition of a reference.
+/// A link reference definition.
 struct Definition {
     span: Range<usize>,
     is_used: bool,
     has_title: bool,
 }
 
-/// GitHub's dialect, which is what authors write: in a table or footnote other things are code than elsewhere.
+/// Returns the options for GitHub's dialect, which authors use. Tables and footnotes affect what is code.
 pub(super) fn options() -> Options {
     Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS
 }
 
-/// A link or image that is being read.
+/// A link or image that is being parsed.
 struct OpenLink {
-    /// As the parser gives it.
+    /// The range reported by the parser.
     range: Range<usize>,
-    /// Where the last thing in it ends.
+    /// The end of its last child.
     end: Option<usize>,
     collapsed: bool,
     dangerous: bool,
 }
 
-/// An element within a paragraph whose content goes with it.
+/// An element within a paragraph that is removed with its content.
 struct OpenElement {
     start: usize,
     name: String,
@@ -127,23 +127,23 @@ struct Reader<'a> {
     depth: usize,
     links: Vec<OpenLink>,
     element: Option<OpenElement>,
-    /// Nothing that stays was seen in this line of the paragraph.
+    /// Whether this line of the paragraph contains nothing that is kept so far.
     first: bool,
-    /// Headings and tables that are open.
+    /// Number of open headings and tables.
     one_line: usize,
-    /// The line break and the tags after it, while there is nothing else.
+    /// The line break and the tags after it, as long as there is nothing else.
     tags: Option<Range<usize>>,
     in_code: bool,
-    /// The block of code so far, and where it begins.
+    /// The start of the current code block, and its text so far.
     code: (usize, String),
-    /// [`Survey::code_lines`], each with where its code begins.
+    /// [`Survey::code_lines`], each with the start of its code.
     code_lines: Vec<(usize, String)>,
     block: Vec<Range<usize>>,
     lines: Lines<'a>,
     footnotes: Footnotes,
-    /// Where the last cell of the row ends.
+    /// The end of the last cell of the row.
     last_cell: usize,
-    /// Invisible characters that are written as entities.
+    /// Invisible characters written as entities.
     entities: Vec<Range<usize>>,
 }
 
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
                 self.code_lines(range.start, &code);
                 self.survey.code.push(range);
                 self.element = None;
-                self.something();
+                self.keep();
             }
             Event::Text(code) if self.in_code => self.code.1.push_str(&code),
             Event::Text(entity)
@@ -193,22 +193,22 @@ impl<'a> Reader<'a> {
                 let joints = self.text[range.clone()].match_indices([':', '(']).map(|(offset, _)| range.start + offset);
                 self.survey.joints.extend(joints.filter(|&at| self.text[..at].ends_with(']')));
                 if !self.text[range.clone()].trim().is_empty() {
-                    self.something();
+                    self.keep();
                 }
                 self.placeholders(range);
             }
             Event::FootnoteReference(label) => {
                 self.footnotes.reference(&label);
-                self.something();
+                self.keep();
             }
             Event::Html(_) => self.block.push(range),
             Event::InlineHtml(html) => self.inline_html(&html, range),
             Event::SoftBreak | Event::HardBreak => {
-                self.line_ends();
+                self.end_line();
                 self.tags = Some(range.start..range.start);
                 self.first = true;
             }
-            _ => self.something(),
+            _ => self.keep(),
         }
     }
 
@@ -219,18 +219,18 @@ impl<'a> Reader<'a> {
                 self.in_code = true;
                 self.code.0 = range.start;
                 let is_fenced = matches!(kind, CodeBlockKind::Fenced(_));
-                self.unseen(is_fenced.then(|| unseen::info(self.text, &range)).flatten());
+                self.unrendered(is_fenced.then(|| unrendered::info(self.text, &range)).flatten());
                 self.survey.code.push(range);
             }
             Tag::HtmlBlock => {}
             Tag::Link { link_type, dest_url, title, .. } | Tag::Image { link_type, dest_url, title, .. } => {
-                self.something();
+                self.keep();
                 if link_type == LinkType::Inline && !title.is_empty() {
-                    self.unseen(unseen::link_title(self.text, &range));
+                    self.unrendered(unrendered::link_title(self.text, &range));
                 }
                 self.start_link(link_type, &dest_url, range);
             }
-            Tag::Emphasis | Tag::Strong | Tag::Strikethrough => self.something(),
+            Tag::Emphasis | Tag::Strong | Tag::Strikethrough => self.keep(),
             other => {
                 if let Tag::FootnoteDefinition(label) = &other {
                     self.footnotes.start(label, range);
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
         if matches!(kind, LinkType::Autolink | LinkType::Email) {
             if dangerous {
                 self.survey.offences.push(Offence::Autolink(range.clone()));
-            } else if !link::is_address(&self.text[range.start + 1..range.end - 1]) {
+            } else if !link::is_autolink(&self.text[range.start + 1..range.end - 1]) {
                 self.survey.offences.push(Offence::Foreign(range.clone()));
             }
             dangerous = false;
@@ -275,19 +275,19 @@ impl<'a> Reader<'a> {
                     TagEnd::FootnoteDefinition => self.footnotes.end(),
                     TagEnd::TableCell => self.last_cell = range.end,
                     TagEnd::TableHead | TagEnd::TableRow => {
-                        self.unseen(unseen::cells(self.text, &range, self.last_cell))
+                        self.unrendered(unrendered::cells(self.text, &range, self.last_cell))
                     }
                     _ => {}
                 }
                 self.one_line -= usize::from(matches!(other, TagEnd::Heading(_) | TagEnd::Table));
-                self.line_ends();
+                self.end_line();
                 self.first = true;
             }
         }
     }
 
-    fn unseen(&mut self, found: Option<Unseen>) {
-        self.survey.unseen.extend(found.map(|found| (found, "")));
+    fn unrendered(&mut self, found: Option<Unrendered>) {
+        self.survey.unrendered.extend(found.map(|found| (found, "")));
     }
 
     fn code_lines(&mut self, start: usize, code: &str) {
@@ -299,7 +299,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Adds what can only be told once the whole text was read.
+    /// Adds the results that require the whole text.
     fn finish(mut self, definitions: Vec<Definition>) -> Survey {
         let footnotes = self.footnotes.unused();
         let (mut before, mut unused_until) = (footnotes.iter().peekable(), 0);
@@ -315,26 +315,27 @@ impl<'a> Reader<'a> {
         survey.hidden.append(&mut self.entities);
         survey.hidden.sort_by_key(|range| range.start);
         let content_end = |range: &Range<usize>| range.start + self.text[range.clone()].trim_end().len();
-        let blocks = footnotes.iter().map(|range| Unseen { range: range.start..content_end(range), is_block: true });
-        survey.unseen.extend(blocks.map(|block| (block, "")));
+        let blocks =
+            footnotes.iter().map(|range| Unrendered { range: range.start..content_end(range), is_block: true });
+        survey.unrendered.extend(blocks.map(|block| (block, "")));
         for Definition { span, is_used, has_title } in definitions {
-            self.lines.show(&span);
+            self.lines.mark(&span);
             if !is_used {
-                survey.unseen.push((Unseen { range: span, is_block: true }, ""));
+                survey.unrendered.push((Unrendered { range: span, is_block: true }, ""));
             } else if has_title {
-                survey.unseen.extend(unseen::definition_title(self.text, &span));
+                survey.unrendered.extend(unrendered::definition_title(self.text, &span));
             }
         }
-        survey.unseen.extend(self.lines.unseen().into_iter().map(|line| (line, "")));
+        survey.unrendered.extend(self.lines.unrendered().into_iter().map(|line| (line, "")));
         survey
     }
 
     fn end_link(&mut self) {
         let Some(OpenLink { range, end, collapsed, dangerous: true }) = self.links.pop() else { return };
-        // The parser leaves the empty label of a collapsed reference out.
+        // The parser's range excludes the empty label of a collapsed reference.
         let label = if collapsed && self.text[range.end..].starts_with("[]") { 2 } else { 0 };
         let whole = range.start..range.end + label;
-        // Not where the first thing in it begins: the backslash of an escape is no part of that.
+        // Not the start of the first child, which excludes the backslash of an escape.
         let start = whole.start + if self.text[whole.start..].starts_with('!') { 2 } else { 1 };
         let text = start..end.unwrap_or(start);
         self.survey.offences.push(Offence::Link { whole, text });
@@ -343,7 +344,7 @@ impl<'a> Reader<'a> {
     fn inline_html(&mut self, html: &str, range: Range<usize>) {
         if html::judge(html, self.text[..range.start].chars().next_back()) == Verdict::Escape {
             self.survey.offences.push(Offence::Foreign(range));
-            return self.something();
+            return self.keep();
         }
         if let Some(tag) = html::scan(html) {
             if tag.is_opaque() && !html.ends_with("/>") && self.element.is_none() {
@@ -364,22 +365,22 @@ impl<'a> Reader<'a> {
         self.survey.offences.push(Offence::Tag(Inline { range, first, one_line }));
     }
 
-    /// A line of a paragraph is over; if it had nothing but tags, its break goes as well, since an empty line would
-    /// end the paragraph.
-    fn line_ends(&mut self) {
+    /// Handles the end of a line of a paragraph. If the line contained only tags, its line break is removed as well, because
+    /// an empty line would end the paragraph.
+    fn end_line(&mut self) {
         if let Some(tags) = self.tags.take().filter(|tags| !tags.is_empty()) {
             self.survey.offences.push(Offence::Stretch(tags));
         }
     }
 
-    /// Something that stays was seen.
-    fn something(&mut self) {
+    /// Notes that the line contains something that is kept.
+    fn keep(&mut self) {
         self.first = false;
         self.tags = None;
     }
 
-    /// Finds placeholders such as `<api_key>` in text: no tags to CommonMark, which allows no underscore in a name, but
-    /// swallowed by renderers that take any `<name>` for one.
+    /// Finds placeholders such as `<api_key>` in text. They are not tags in CommonMark, which does not allow underscores in
+    /// names, but some renderers treat any `<name>` as a tag and drop it.
     fn placeholders(&mut self, range: Range<usize>) {
         for (offset, _) in self.text[range.clone()].match_indices('<') {
             let at = range.start + offset;

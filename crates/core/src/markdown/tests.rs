@@ -1,4 +1,4 @@
-//! Tests of cleaning: tables of what becomes of what; `properties` has those of any text.
+//! Tests of cleaning with tables of inputs and outputs. `properties` contains the property tests.
 
 mod properties;
 
@@ -13,19 +13,19 @@ fn check(table: &[(&str, &str)]) {
         assert_eq!(&cleaned, clean, "from {text:?}");
         assert_eq!(clean_markdown(clean), *clean, "again, from {text:?}");
         if text == clean {
-            assert!(matches!(cleaned, Cow::Borrowed(_)), "unchanged, yet copied: {text:?}");
+            assert!(matches!(cleaned, Cow::Borrowed(_)), "unchanged but copied: {text:?}");
         }
     }
 }
 
-fn stays(texts: &[&str]) {
+fn check_unchanged(texts: &[&str]) {
     for text in texts {
         check(&[(text, text)]);
     }
 }
 
 #[test]
-fn known_tags_go_and_their_text_stays() {
+fn known_tags_are_removed_and_their_text_is_kept() {
     check(&[
         ("a <b>bold</b> word", "a bold word"),
         ("line<br>break<BR/>", "line  \nbreak"),
@@ -51,7 +51,7 @@ fn known_tags_go_and_their_text_stays() {
 }
 
 #[test]
-fn words_stay_apart() {
+fn words_stay_separate() {
     check(&[
         ("fast<br>slow", "fast  \nslow"),
         ("fast<br/><br> slow", "fast  \nslow"),
@@ -87,7 +87,7 @@ fn words_stay_apart() {
 }
 
 #[test]
-fn scripts_go_with_their_content() {
+fn scripts_are_removed_with_their_content() {
     check(&[
         ("<script>alert(1)</script>", ""),
         ("a <script>alert(1)</script> b", "a  b"),
@@ -121,8 +121,8 @@ fn unknown_tags_and_placeholders_are_escaped() {
 }
 
 #[test]
-fn ordinary_text_stays() {
-    stays(&[
+fn ordinary_text_is_unchanged() {
+    check_unchanged(&[
         "",
         "a < b && c > d",
         "if x <= 3 or y<4 then $< and $<$ and <- or <-> or <3",
@@ -144,7 +144,7 @@ fn ordinary_text_stays() {
 }
 
 #[test]
-fn a_guide_changes_only_where_it_offends() {
+fn only_offending_parts_of_a_guide_change() {
     let guide = "# Install the server\n\n<p align=\"center\"><img src=\"logo.png\"></p>\n\n1. Run it, with <port> free:\n\n   \
                  ```bash\n   docker run -p <port>:8080 -e KEY=<key> image && echo $< # a < b\n   ```\n\n2. Open \
                  <http://localhost:8080>.\n   Press <kbd>F5</kbd> if `a < b && c > d`.\n\n   | Key | Type |\n   |---|---|\n   \
@@ -162,7 +162,7 @@ fn a_guide_changes_only_where_it_offends() {
 }
 
 #[test]
-fn dangerous_links_become_their_text() {
+fn dangerous_links_are_replaced_with_their_text() {
     check(&[
         ("[a *b* `c`](javascript:alert(1)) d", "a *b* `c` d"),
         ("[a](JaVaScRiPt:x) [b](VBSCRIPT:x) [c](data:text/html,x) [d](file:///etc/passwd)", "a b c d"),
@@ -179,13 +179,13 @@ fn dangerous_links_become_their_text() {
         ("[](javascript:x)", ""),
         ("[\\*a\\*](javascript:x) ![\\*i\\\\](javascript:x)", "\\*a\\* \\*i\\\\"),
     ]);
-    stays(&[
+    check_unchanged(&[
         "[a](https://example.com/javascript:x) [b](./data:x) [c](#file:) [d](datafile:x) [e](C:/x) [f](mailto:a@b)",
     ]);
 }
 
 #[test]
-fn a_removal_brings_nothing_about() {
+fn a_removal_does_not_create_new_markup() {
     check(&[
         ("<scr<b>ipt>alert(1)</scr<b>ipt>", ""),
         ("<<b>script>x", "x"),
@@ -209,29 +209,29 @@ fn a_removal_brings_nothing_about() {
 }
 
 #[test]
-fn invisible_characters_go() {
+fn invisible_characters_are_removed() {
     check(&[
         ("\u{FEFF}# Title", "# Title"),
         ("a\r\nb\rc\0d", "a\nb\ncd"),
         ("```\r\na\0\r\n```", "```\na\n```"),
         ("**\u{200D}a**", "**a**"),
         ("[a](https://example.com/\u{200B}x)", "[a](https://example.com/x)"),
-        // In code as well.
+        // Also in code.
         ("`a\u{202E}\u{200B}\u{1}b` c", "`ab` c"),
         ("```sh\ncurl\u{E0061}\u{E0062} x\u{FE01}\u{E0101}\u{AD}\u{3164}\n```", "```sh\ncurl x\n```"),
         ("x\n\n    a\u{2066}b\n", "x\n\n    ab\n"),
         ("```\na\n\u{200B}```\nb\n```", "```\na\n&#32;```\nb\n```"),
-        // As entities.
+        // Written as entities.
         ("a&#x200B;&shy;b&ZeroWidthSpace; &zwj;&#917569; &nbsp; &amp;", "ab  &nbsp; &amp;"),
         ("`&shy;` and <scr&shy;ipt>x", "`&shy;` and x"),
     ]);
-    stays(&["می\u{200C}خواهم 👩\u{200D}💻 `❤\u{FE0F}`"]);
+    check_unchanged(&["می\u{200C}خواهم 👩\u{200D}💻 `❤\u{FE0F}`"]);
 }
 
 #[test]
-fn what_is_not_shown_goes() {
+fn text_that_is_not_rendered_is_removed() {
     check(&[
-        // Definitions that nothing refers to, which serve as comments.
+        // Unreferenced definitions, which serve as comments.
         ("a\n\n[//]: # (hidden)\n\nb", "a\n\n\n\nb"),
         ("[//]: # \"hidden\"\n[comment]: <> (hidden)\n[x]: y\n'hidden'\ntext", "\n\n\ntext"),
         ("> - [x]: hidden\n>   text\n", "> - \n>   text\n"),
@@ -239,20 +239,20 @@ fn what_is_not_shown_goes() {
         ("> [a]\n>\n> [a]: /x\n> [a]: /hidden 'h'", "> [a]\n>\n> [a]: /x\n> "),
         ("- [a]\n- [a]: /x\n  [a]: /hidden\n", "- [a]\n- [a]: /x\n  \n"),
         ("<div>\n[t][a]\n</div>\n\n[a]: /x\n", "\n[t][a]\n\n\n[a]: /x\n"),
-        // Titles.
+        // Link titles.
         ("[a](/x \"hidden\") ![b](<y z>   'hid\\'den' ) [c](z (hid\"den))", "[a](/x) ![b](<y z> ) [c](z)"),
         ("[a](/x\n\"hidden\nhidden\") b", "[a](/x\n) b"),
         ("[a](\"x\") [b](/x\"y\")", "[a](\"x\") [b](/x\"y\")"),
         ("[a]\n\n[a]: /x 'hidden'\n", "[a]\n\n[a]: /x \n"),
         ("[a]\n\n> [a]: /x\n> 'hidden'\n> text", "[a]\n\n> [a]: /x\n> \n> text"),
         ("[a]\n\n[a]: /x 'hidden'\n\"shown\"\n", "[a]\n\n[a]: /x \"\"\n\"shown\"\n"),
-        // Beside the language of a fence.
+        // Text after the language of a fence.
         ("```sh hidden text\ncode\n```", "```sh\ncode\n```"),
         ("~~~ ignore.all,rules\ncode\n~~~", "~~~\ncode\n~~~"),
         ("- ```js {1} title=\"hidden\"\n  code\n  ```", "- ```js\n  code\n  ```"),
         ("```hidden&#32;text\ncode\n```", "```\ncode\n```"),
         ("> ``` aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n> code", "> ```\n> code"),
-        // Footnotes that nothing refers to.
+        // Unreferenced footnotes.
         ("a[^1]\n\n[^1]: shown\n\n[^2]: hidden\n\n    `hidden`\n\nb", "a[^1]\n\n[^1]: shown\n\n\n\nb"),
         (
             "a[^1]\n\n[^1]: shown [^2]\n\n[^2]: shown\n\n[^3]: [^4]\n\n[^4]: [^3]",
@@ -260,11 +260,11 @@ fn what_is_not_shown_goes() {
         ),
         ("a[^1]\n\n[^1]: shown\n[^1]: hidden", "a[^1]\n\n[^1]: shown\n"),
         ("[^1]: hidden [x]\n\n[x]: /hidden\n", "\n\n\n"),
-        // Cells beyond the columns of a table.
+        // Cells beyond the last column of a table.
         ("| a | b |\n|---|---|\n| 1 | 2 | hidden | x |\n| 3 |\n", "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 |\n"),
         ("> a | b\n> --|--\n> 1 | 2 | hidden\n", "> a | b\n> --|--\n> 1 | 2 |\n"),
     ]);
-    stays(&[
+    check_unchanged(&[
         "[x][A] [a] ![b][] [B c]\n\n[a]: /x\n[b]: <y>\n[b  C]: z\n",
         "a[^1] b[^Note]\n\n[^note]: one\n\n[^1]:\n    two\n\n    ```\n    code\n    ```\n",
         "```c++\n```\n\n~~~ .env\n~~~\n\n``` C#\n```\n",
@@ -283,7 +283,7 @@ fn plain_text_keeps_its_tags() {
     ] {
         assert_eq!(clean_plain(text), clean, "from {text:?}");
     }
-    assert!(matches!(clean_plain("as it is\n"), Cow::Borrowed(_)), "unchanged, yet copied");
+    assert!(matches!(clean_plain("as it is\n"), Cow::Borrowed(_)), "unchanged but copied");
 }
 
 #[test]
@@ -315,11 +315,11 @@ fn bidirectional_controls_in_code_are_found() {
 #[test]
 fn the_last_resort_leaves_nothing_to_clean() {
     let flat = flatten("`<b>` [a](javascript:x)\n\n[r]: data:x\n\n```\n\u{202E}<x>\n```");
-    assert!(!Survey::of(&flat).offends(), "{flat:?}");
+    assert!(!Survey::of(&flat).has_offences(), "{flat:?}");
 }
 
 #[test]
-fn hostile_text_takes_no_longer_than_other_text() {
+fn hostile_text_is_cleaned_in_linear_time() {
     let fragments = [
         "<",
         "<<b>",

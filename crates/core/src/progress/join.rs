@@ -1,14 +1,13 @@
-//! Joining anonymous progress to that of a signed-in user, and taking that back, as functions from what is to what
-//! shall be.
+//! Joining anonymous progress to that of a signed-in user, and undoing a join. All functions are pure.
 //!
 //! Invariants (each has a property test below):
 //!
-//! 1. What either of the two had completed is completed afterwards, and counts where the pinned version has the step.
-//! 2. The newer of the two pinned versions wins, unless that would make a completed attempt an open one: completed stays
-//!    completed, on the version that it was completed on.
-//! 3. An attempt is completed exactly when every step of its version is.
-//! 4. A join that is undone at once leaves both as they were. One that is undone later takes back what only the
-//!    anonymous attempt had added, and nothing that the user did.
+//! 1. Steps that were completed in either attempt are completed afterwards, and count if the pinned version has them.
+//! 2. The newer of the two pinned versions wins, unless that would reopen a completed attempt: it stays completed, on the
+//!    version on which it was completed.
+//! 3. An attempt is completed if and only if every step of its version is.
+//! 4. Undoing a join immediately restores both attempts. Undoing it later removes only the steps that were added by the
+//!    anonymous attempt, and nothing that the user did.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +26,7 @@ pub struct PinnedAttempt<'a> {
     pub version: &'a Version,
 }
 
-/// What can change of an attempt that goes on.
+/// The parts of an open attempt that can change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptSnapshot {
     version_id: VersionId,
@@ -37,32 +36,32 @@ pub struct AttemptSnapshot {
     last_activity_at: Timestamp,
 }
 
-/// What a join did to one walkthrough: enough to take it back.
+/// A record of what a join changed in one walkthrough, sufficient to undo it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRecord {
     /// The anonymous attempt, which the join closed.
     pub from: ProgressId,
-    /// The user's attempt that it went into.
+    /// The user's attempt that it was merged into.
     pub to: ProgressId,
-    /// The user's attempt before; none when the join made it.
+    /// The user's attempt before the join; `None` if the join created it.
     pub before: Option<AttemptSnapshot>,
-    /// The user's attempt right after.
+    /// The user's attempt immediately after the join.
     pub after: AttemptSnapshot,
-    /// The steps that only the anonymous attempt had completed.
+    /// The steps that were completed only in the anonymous attempt.
     #[serde(rename = "brought")]
     pub added: StepSet,
 }
 
-/// What comes of a join.
+/// The result of a join.
 #[derive(Debug, Clone)]
 pub struct JoinOutcome {
     /// The anonymous attempt, closed.
     pub from: Attempt,
     /// The user's attempt.
     pub to: Attempt,
-    /// Whether the user had none before.
+    /// Whether the join created the user's attempt.
     pub is_new: bool,
-    /// How to take it back.
+    /// The record for undoing the join.
     pub record: JoinRecord,
 }
 
@@ -90,7 +89,7 @@ fn is_complete(version: &Version, completed: &StepSet) -> bool {
     version.steps().iter().all(|step| completed.contains(step.ordinal))
 }
 
-/// Joins the anonymous attempt `from` to the user's `to`; without one the user gets an attempt that is like `from`.
+/// Merges the anonymous attempt `from` into the user's attempt `to`. If `to` is `None`, the user gets a copy of `from`.
 #[must_use]
 pub fn join(
     from: PinnedAttempt<'_>,
@@ -101,7 +100,7 @@ pub fn join(
     let closed = Attempt { closed_at: Some(now), ..from.attempt.clone() };
     let attempt = match to {
         None => Attempt { id: ProgressId::new(now, random), closed_at: None, ..from.attempt.clone() },
-        Some(to) => merged(from, to, now),
+        Some(to) => merge(from, to, now),
     };
     let before = to.map(|to| to.attempt);
     let added = before
@@ -116,14 +115,15 @@ pub fn join(
     JoinOutcome { from: closed, to: attempt, is_new: to.is_none(), record }
 }
 
-fn merged(from: PinnedAttempt<'_>, to: PinnedAttempt<'_>, now: Timestamp) -> Attempt {
+fn merge(from: PinnedAttempt<'_>, to: PinnedAttempt<'_>, now: Timestamp) -> Attempt {
     let completed = to.attempt.completed.union(&from.attempt.completed);
     let (newer, older) = if from.version.number > to.version.number { (from, to) } else { (to, from) };
     let is_done = |pinned: &PinnedAttempt<'_>| pinned.attempt.state != AttemptState::InProgress;
     let (version, state) = if is_complete(newer.version, &completed) {
         let same = newer.version.id == older.version.id;
-        let on_it = [Some(newer), Some(older).filter(|_| same)];
-        let times = on_it.into_iter().flatten().filter_map(|pinned| AttemptSnapshot::of(pinned.attempt).completed_at);
+        let completions = [Some(newer), Some(older).filter(|_| same)];
+        let times =
+            completions.into_iter().flatten().filter_map(|pinned| AttemptSnapshot::of(pinned.attempt).completed_at);
         (newer.version, AttemptState::Completed { at: times.min().unwrap_or(now) })
     } else if is_done(&older) {
         (older.version, older.attempt.state)
@@ -140,33 +140,34 @@ fn merged(from: PinnedAttempt<'_>, to: PinnedAttempt<'_>, now: Timestamp) -> Att
     }
 }
 
-/// Takes a join back from `present`, the attempt that the user has now: the joined one, or one that came of it. `still`
-/// are the steps that it has from the anonymous attempt; among them only those that the join added are record away.
+/// Undoes a join in `current`, the user's current attempt: the joined attempt or one that replaced it. `inherited` are
+/// the steps that it still has from the anonymous attempt; of these, only the steps added by the join are removed.
 ///
-/// The version goes back only when the user has done nothing since: otherwise they stay where they have gone on.
+/// The version is restored only if the user has done nothing since the join; otherwise they stay on the current version.
 #[must_use]
-pub fn undo(record: &JoinRecord, present: PinnedAttempt<'_>, still: &StepSet, now: Timestamp) -> Attempt {
-    let attempt = present.attempt;
-    let seen = AttemptSnapshot::of(attempt);
+pub fn undo(record: &JoinRecord, current: PinnedAttempt<'_>, inherited: &StepSet, now: Timestamp) -> Attempt {
+    let attempt = current.attempt;
+    let snapshot = AttemptSnapshot::of(attempt);
     let is_joined = attempt.id == record.to;
-    let touched = AttemptSnapshot { last_activity_at: record.after.last_activity_at, ..seen.clone() } != record.after;
-    let lost = record.added.difference(&record.added.difference(still));
-    let completed = attempt.completed.difference(&lost);
+    let is_changed =
+        AttemptSnapshot { last_activity_at: record.after.last_activity_at, ..snapshot.clone() } != record.after;
+    let removed = record.added.difference(&record.added.difference(inherited));
+    let completed = attempt.completed.difference(&removed);
     match &record.before {
-        Some(before) if is_joined && !touched => Attempt {
+        Some(before) if is_joined && !is_changed => Attempt {
             version_id: before.version_id.clone(),
             completed: before.completed.clone(),
             state: before.state(),
             started_at: before.started_at,
-            last_activity_at: if seen.last_activity_at == record.after.last_activity_at {
+            last_activity_at: if snapshot.last_activity_at == record.after.last_activity_at {
                 before.last_activity_at
             } else {
-                seen.last_activity_at
+                snapshot.last_activity_at
             },
             ..attempt.clone()
         },
         before => {
-            let state = if is_complete(present.version, &completed) { attempt.state } else { AttemptState::InProgress };
+            let state = if is_complete(current.version, &completed) { attempt.state } else { AttemptState::InProgress };
             let started_at = match before {
                 Some(before) if is_joined => before.started_at,
                 _ => attempt.started_at,

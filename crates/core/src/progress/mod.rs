@@ -1,14 +1,14 @@
-//! Progress: what a user has done of a walkthrough, and what a call makes of it.
+//! Progress: the steps of a walkthrough that a user has completed, and how tool calls change them.
 //!
 //! Invariants (each has a property test in `progress/tests.rs`):
 //!
-//! 1. 0 ≤ percent ≤ 100, and 100 exactly when the attempt is completed.
+//! 1. 0 ≤ percent ≤ 100, and 100 if and only if the attempt is completed.
 //! 2. Only steps of the pinned version count.
-//! 3. The same `next` sent twice with the same `current_step_id` advances once.
-//! 4. A user stays on the version that they began with and moves only on request, or when it is withdrawn.
-//! 5. Moving keeps every completed step: steps are told apart by an ordinal that is given once per walkthrough, so one
-//!    [`StepSet`] holds for every version, and a step that comes back is still done.
-//! 6. Completed is not taken away: a completed attempt never changes again; going on opens a new one.
+//! 3. Sending the same `next` twice with the same `current_step_id` advances once.
+//! 4. A user stays on the version they started with and moves only on request, or when that version is withdrawn.
+//! 5. Moving keeps every completed step: steps are identified by an ordinal that is assigned once per walkthrough, so one
+//!    [`StepSet`] is valid for every version, and a step that is removed and added again is still completed.
+//! 6. Completion is final: a completed attempt never changes; continuing opens a new attempt.
 //!
 //! Everything here is pure. The store reads the attempt inside its write transaction, calls one of the functions of
 //! [`operations`], and writes the [`Outcome`].
@@ -31,14 +31,14 @@ use crate::event::EventKind;
 use crate::id::{ProgressId, StepId, VersionId};
 use crate::version::Version;
 
-/// Where an attempt is in its life.
+/// The state of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptState {
-    /// Steps are missing.
+    /// At least one step is not completed.
     InProgress,
-    /// Every step of the pinned version was completed.
+    /// Every step of the pinned version is completed.
     Completed {
-        /// When the last one was.
+        /// When the last step was completed.
         at: Timestamp,
     },
 }
@@ -46,37 +46,37 @@ pub enum AttemptState {
 /// One user's attempt at one walkthrough on one server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
-    /// The attempt.
+    /// The attempt's ID.
     pub id: ProgressId,
     /// The pinned version.
     pub version_id: VersionId,
-    /// The steps that were completed, of this and of earlier versions.
+    /// The completed steps, of this and earlier versions.
     pub completed: StepSet,
-    /// Where the attempt is in its life.
+    /// The state.
     pub state: AttemptState,
-    /// When it began.
+    /// When the attempt was started.
     pub started_at: Timestamp,
-    /// When it last changed.
+    /// When the attempt last changed.
     pub last_activity_at: Timestamp,
-    /// When it was given up for another or reset; none while it is the user's present one.
+    /// When the attempt was replaced or reset; `None` while it is the user's current attempt.
     pub closed_at: Option<Timestamp>,
-    /// Free members.
+    /// Arbitrary metadata.
     pub metadata: Map<String, Value>,
 }
 
-/// The word for a progress in answers.
+/// The progress status shown in results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// No attempt.
+    /// There is no attempt.
     NotStarted,
-    /// An attempt with steps missing.
+    /// The attempt has uncompleted steps.
     InProgress,
-    /// A completed attempt.
+    /// The attempt is completed.
     Completed,
 }
 
 impl Status {
-    /// The word itself.
+    /// Returns the name used in results.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,28 +87,28 @@ impl Status {
     }
 }
 
-/// What is offered: the newest version, and whether the user's own was withdrawn.
+/// The version that a walkthrough currently offers, and whether the user's pinned version was withdrawn.
 #[derive(Debug, Clone)]
 pub struct VersionOffer {
     /// The newest version that is not withdrawn.
     pub latest: Arc<Version>,
-    /// Why the pinned version was withdrawn, when it was.
+    /// The reason why the pinned version was withdrawn; `None` if it was not.
     pub withdrawal: Option<String>,
 }
 
-/// Where a user stands: an attempt seen with its version.
+/// A user's progress: an attempt together with its version.
 #[derive(Debug, Clone)]
 pub struct ProgressView {
-    /// The attempt; none before the first.
+    /// The attempt; `None` if the walkthrough has not been started.
     pub attempt: Option<Attempt>,
-    /// The version that counts: the pinned one, or the newest before the first attempt.
+    /// The pinned version; the newest one if the walkthrough has not been started.
     pub version: Arc<Version>,
     /// The number of the newest version.
     pub latest_number: u32,
 }
 
 impl ProgressView {
-    /// The status in one word.
+    /// Returns the status.
     #[must_use]
     pub fn status(&self) -> Status {
         match self.attempt.as_ref().map(|attempt| attempt.state) {
@@ -125,25 +125,25 @@ impl ProgressView {
         self.version.steps().get(index).is_some_and(|step| attempt.completed.contains(step.ordinal))
     }
 
-    /// The index of the first step that is not completed; none when all are, or before the first attempt began.
+    /// Returns the index of the first step that is not completed. Returns `None` if all steps are completed.
     #[must_use]
     pub fn current(&self) -> Option<usize> {
         (0..self.version.step_count()).find(|&index| !self.is_completed(index))
     }
 
-    /// How many steps of the version are completed.
+    /// Returns the number of completed steps of the version.
     #[must_use]
     pub fn completed(&self) -> usize {
         (0..self.version.step_count()).filter(|&index| self.is_completed(index)).count()
     }
 
-    /// floor(100 · completed / total); 0 for a version without steps.
+    /// Returns floor(100 · completed / total); 0 for a version without steps.
     #[must_use]
     pub fn percent(&self) -> u8 {
         percent(self.completed(), self.version.step_count())
     }
 
-    /// When the attempt was completed.
+    /// Returns when the attempt was completed.
     #[must_use]
     pub fn completed_at(&self) -> Option<Timestamp> {
         match self.attempt.as_ref()?.state {
@@ -153,69 +153,69 @@ impl ProgressView {
     }
 }
 
-/// floor(100 · completed / total), from 0 to 100; 0 when there is nothing to complete.
+/// Returns floor(100 · completed / total), from 0 to 100; 0 if `total` is 0.
 #[must_use]
 pub fn percent(completed: usize, total: usize) -> u8 {
     u8::try_from((completed.min(total) * 100).checked_div(total).unwrap_or(0)).unwrap_or(100)
 }
 
-/// Something to tell the user besides the step.
+/// A notice that accompanies the step in a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The attempt began.
+    /// The attempt was started.
     Started,
-    /// The attempt goes on.
+    /// The attempt was resumed.
     Resumed,
-    /// A new attempt began in place of one that existed.
+    /// A new attempt replaced an existing one.
     Replaced {
         /// The percentage of the replaced attempt.
         percent: u8,
-        /// Its completed steps.
+        /// The number of its completed steps.
         completed: usize,
-        /// The steps of its version.
+        /// The number of steps of its version.
         total: usize,
     },
-    /// The attempt ended; its history is kept.
+    /// The attempt was closed; its history is kept.
     Reset,
-    /// The walkthrough was completed before; nothing changed.
+    /// The walkthrough was already completed; nothing changed.
     AlreadyCompleted,
-    /// The attempt is at the newest version already; nothing changed.
+    /// The attempt is already on the newest version; nothing changed.
     AlreadyNewest,
-    /// The step was completed before; nothing changed.
+    /// The step was already completed; nothing changed.
     StepAlreadyCompleted,
     /// The attempt moved from one version to another on request.
     Moved {
-        /// From this version.
+        /// The number of the previous version.
         from: u32,
     },
     /// The attempt moved because its version was withdrawn.
     Withdrawn {
-        /// The version that was withdrawn, when its number is known.
+        /// The number of the withdrawn version.
         from: u32,
         /// The author's reason.
         reason: String,
     },
-    /// A newer version than the pinned one exists.
+    /// A newer version than the pinned one is available.
     NewerVersion {
         /// Its number.
         number: u32,
     },
-    /// The last step was completed by this call.
+    /// This call completed the last step.
     JustCompleted,
 }
 
-/// What the store has to write.
+/// The changes that the store has to write.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProgressChange {
-    /// An attempt that ends: `closed_at` is set.
+    /// An attempt to close; its `closed_at` is set.
     pub close: Option<Attempt>,
-    /// The attempt to insert or to update.
+    /// The attempt to insert or update.
     pub upsert: Option<Attempt>,
-    /// The attempt whose completions the new one takes over.
+    /// The attempt whose completions are copied to the new one.
     pub copy_completions_from: Option<ProgressId>,
     /// The step that was completed.
     pub completion: Option<StepId>,
-    /// What happened, in order, with the step where there is one.
+    /// The events to record, in order, each with its step if it has one.
     pub events: Vec<(EventKind, Option<StepId>)>,
 }
 
@@ -227,15 +227,15 @@ impl ProgressChange {
     }
 }
 
-/// What a call makes of an attempt: what to write, and what to tell.
+/// The result of an operation on an attempt: the changes to write and the notices to show.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// What the store has to write.
+    /// The changes that the store has to write.
     pub change: ProgressChange,
-    /// Where the user stands afterwards.
+    /// The user's progress afterwards.
     pub progress: ProgressView,
     /// The step that this call completed.
     pub completed_step_id: Option<StepId>,
-    /// What to tell the user.
+    /// The notices for the user.
     pub notices: Vec<Notice>,
 }

@@ -1,22 +1,22 @@
-//! A set of steps by ordinal.
+//! Sets of steps by ordinal.
 
 use serde::{Deserialize, Serialize};
 
-/// Steps by their ordinal, one bit each: 500 steps take 63 bytes, whatever their ids are.
+/// A bit set of step ordinals: 500 steps take 63 bytes, regardless of their IDs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct StepSet(Vec<u8>);
 
 impl StepSet {
-    /// Adds a step; false when it was there.
+    /// Adds a step. Returns false if it was already in the set.
     pub fn insert(&mut self, ordinal: u32) -> bool {
         let (byte, bit) = (ordinal as usize / 8, 1_u8 << (ordinal % 8));
         if self.0.len() <= byte {
             self.0.resize(byte + 1, 0);
         }
-        let fresh = self.0[byte] & bit == 0;
+        let is_new = self.0[byte] & bit == 0;
         self.0[byte] |= bit;
-        fresh
+        is_new
     }
 
     /// Whether the step is in the set.
@@ -25,7 +25,7 @@ impl StepSet {
         self.0.get(ordinal as usize / 8).is_some_and(|byte| byte & (1 << (ordinal % 8)) != 0)
     }
 
-    /// How many steps are in the set.
+    /// Returns the number of steps in the set.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.iter().map(|byte| byte.count_ones() as usize).sum()
@@ -37,13 +37,13 @@ impl StepSet {
         self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
     }
 
-    /// Whether no step is in the set.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|byte| *byte == 0)
     }
 
-    /// What is in either set.
+    /// Returns the union of both sets.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let (longer, shorter) = if self.0.len() < other.0.len() { (other, self) } else { (self, other) };
@@ -52,25 +52,25 @@ impl StepSet {
         Self(bytes)
     }
 
-    /// What is in this set and not in `other`.
+    /// Returns the steps that are in this set but not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let mut bytes = self.0.clone();
         bytes.iter_mut().zip(&other.0).for_each(|(byte, less)| *byte &= !less);
-        // Equal sets are equal bytes: `insert` never leaves an empty byte at the end either.
+        // Equal sets must have equal bytes; `insert` never leaves a trailing zero byte either.
         while bytes.last() == Some(&0) {
             bytes.pop();
         }
         Self(bytes)
     }
 
-    /// Lower-case hexadecimal, two digits for eight ordinals, the form in the store.
+    /// Encodes the set in lowercase hexadecimal, two digits per eight ordinals, as it is stored.
     #[must_use]
     pub fn to_hex(&self) -> String {
         data_encoding::HEXLOWER.encode(&self.0)
     }
 
-    /// Reads [`Self::to_hex`]; none when the text is not hexadecimal.
+    /// Decodes the output of [`Self::to_hex`]. Returns `None` if the text is not hexadecimal.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         data_encoding::HEXLOWER.decode(text.as_bytes()).ok().map(Self)
@@ -87,7 +87,7 @@ impl TryFrom<String> for StepSet {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
-        Self::from_hex(&text).ok_or("a set of steps is written in hexadecimal")
+        Self::from_hex(&text).ok_or("a set of steps must be hexadecimal")
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn joins_and_parts_like_sets(
+        fn set_operations_match_the_model(
             a in prop::collection::btree_set(0_u32..100, 0..40),
             b in prop::collection::btree_set(0_u32..100, 0..40),
         ) {

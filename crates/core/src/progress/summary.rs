@@ -1,24 +1,24 @@
-//! The status and percentage of an attempt, for lists: computed from sets of ordinals, without any step's content.
+//! The status and percentage of an attempt for lists, computed from sets of ordinals without loading step contents.
 //!
-//! Invariant (property test in `progress/tests.rs`): equal to what [`super::operations::ProgressContext::read`] gives for the same
-//! attempt and versions.
+//! Invariant (property test in `progress/tests.rs`): equal to the result of
+//! [`super::operations::ProgressContext::read`] for the same attempt and versions.
 
 use super::{Status, StepSet, percent};
 
-/// An attempt as lists need it.
+/// The parts of an attempt that lists need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptSummary {
-    /// Whether every step of the pinned version was completed.
+    /// Whether every step of the pinned version is completed.
     pub is_completed: bool,
-    /// The completed steps, of the pinned and of earlier versions.
+    /// The completed steps, of the pinned and earlier versions.
     pub completed: StepSet,
     /// The steps of the pinned version.
     pub steps: StepSet,
 }
 
 impl AttemptSummary {
-    /// Returns the status and the percentage. `moves_to` has the steps of the newest version if the pinned version was
-    /// withdrawn: an attempt in progress is shown as it will be after the move.
+    /// Returns the status and the percentage. `moves_to` contains the steps of the newest version if the pinned version
+    /// was withdrawn: an attempt in progress is shown as it will be after the move.
     #[must_use]
     pub fn status_and_percent(&self, moves_to: Option<&StepSet>) -> (Status, u8) {
         if self.is_completed {

@@ -1,4 +1,4 @@
-//! Random edits, publishes, withdrawals and calls, checked against the invariants and a plain model.
+//! Checks random edits, publications, withdrawals and calls against the invariants and a simple model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::random::SeededRandom;
 use crate::step::StepContent;
 use crate::version::{Version, VersionStep};
 
-/// What can happen in a life, with raw numbers that the world maps onto what is there.
+/// An action on a walkthrough. The numbers are mapped to existing objects.
 #[derive(Debug, Clone)]
-enum Act {
+enum Action {
     /// Publish these ordinals in this order.
     Publish(Vec<u32>),
     Withdraw(usize),
@@ -29,30 +29,30 @@ enum Act {
     Next,
     /// `next` with the id of a step of the pinned version.
     NextAt(usize),
-    /// The last `next` once more, byte for byte.
+    /// Repeats the last `next`.
     Repeat,
     Complete(usize),
     Reset,
 }
 
-const RESUME: Act = Act::Select { resume: true, to_latest: false, confirmed: false };
+const RESUME: Action = Action::Select { resume: true, to_latest: false, confirmed: false };
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn actions() -> impl Strategy<Value = Vec<Action>> {
     let publish = prop::collection::btree_set(0_u32..12, 1..8)
         .prop_flat_map(|set| Just(set.into_iter().collect::<Vec<_>>()).prop_shuffle())
-        .prop_map(Act::Publish);
-    let act = prop_oneof![
+        .prop_map(Action::Publish);
+    let action = prop_oneof![
         2 => publish.clone(),
-        1 => (0_usize..8).prop_map(Act::Withdraw),
-        2 => any::<[bool; 3]>().prop_map(|[resume, to_latest, confirmed]| Act::Select { resume, to_latest, confirmed }),
-        1 => Just(Act::MoveToLatest),
-        6 => Just(Act::Next),
-        3 => (0_usize..12).prop_map(Act::NextAt),
-        2 => Just(Act::Repeat),
-        3 => (0_usize..12).prop_map(Act::Complete),
-        1 => Just(Act::Reset),
+        1 => (0_usize..8).prop_map(Action::Withdraw),
+        2 => any::<[bool; 3]>().prop_map(|[resume, to_latest, confirmed]| Action::Select { resume, to_latest, confirmed }),
+        1 => Just(Action::MoveToLatest),
+        6 => Just(Action::Next),
+        3 => (0_usize..12).prop_map(Action::NextAt),
+        2 => Just(Action::Repeat),
+        3 => (0_usize..12).prop_map(Action::Complete),
+        1 => Just(Action::Reset),
     ];
-    (publish, prop::collection::vec(act, 0..60)).prop_map(|(first, mut rest)| {
+    (publish, prop::collection::vec(action, 0..60)).prop_map(|(first, mut rest)| {
         rest.insert(0, first);
         rest
     })
@@ -104,13 +104,13 @@ impl World {
         call(&ProgressContext { attempt, offered, now: self.now, random: &self.random })
     }
 
-    /// Takes over what an act did and checks what must hold after any act.
-    fn take(&mut self, before: Option<Attempt>, outcome: &Outcome) {
+    /// Applies an outcome and checks the invariants that hold after every action.
+    fn apply(&mut self, before: Option<Attempt>, outcome: &Outcome) {
         let change = &outcome.change;
         if let Some(closed) = &change.close {
             assert_eq!(Some(&closed.id), before.as_ref().map(|attempt| &attempt.id));
             assert_eq!(closed.closed_at, Some(self.now));
-            assert_eq!(closed.completed, before.as_ref().unwrap().completed, "history stays");
+            assert_eq!(closed.completed, before.as_ref().unwrap().completed, "history is kept");
             self.attempt = None;
         }
         if let Some(put) = &change.upsert {
@@ -134,7 +134,7 @@ impl World {
         assert_eq!(progress.completed(), counted, "exactly the completed steps of the pinned version count");
     }
 
-    /// The summary that lists use is equal to the progress.
+    /// Checks that the summary for lists equals the progress.
     fn check_summary(&self) {
         let (Some(offered), Some(attempt), Some(pinned)) = (self.offered(), &self.attempt, self.pinned()) else {
             return;
@@ -151,7 +151,7 @@ impl World {
         assert_eq!(summary.status_and_percent(is_moved.then_some(&latest)), (progress.status(), progress.percent()));
     }
 
-    /// What holds for an attempt that was selected.
+    /// Checks the invariants of selecting a walkthrough.
     fn check_selected(
         &mut self,
         how: SelectOptions,
@@ -160,10 +160,10 @@ impl World {
     ) {
         let same = before.as_ref().map(|attempt| &attempt.version_id)
             == outcome.progress.attempt.as_ref().map(|attempt| &attempt.version_id);
-        if how.resume && !how.to_latest && !moves_away && before.is_some() {
+        if options.resume && !options.to_latest && !moves_away && before.is_some() {
             assert!(same, "moves only on request");
         }
-        if !how.resume || before.is_none() {
+        if !options.resume || before.is_none() {
             self.done.clear();
             assert_eq!(outcome.progress.completed(), 0);
         }
@@ -171,20 +171,20 @@ impl World {
             Notice::Replaced { completed, .. } => Some(*completed),
             _ => None,
         });
-        let replaced = before.as_ref().filter(|_| !how.resume).and(outcome.change.close.as_ref());
+        let replaced = before.as_ref().filter(|_| !options.resume).and(outcome.change.close.as_ref());
         assert_eq!(reported.is_some(), replaced.is_some(), "what was replaced is reported");
         assert!(reported.unwrap_or(0) <= replaced.map_or(0, |attempt| attempt.completed.len()));
     }
 
-    fn run(&mut self, act: &Act) {
+    fn run(&mut self, action: &Action) {
         self.now = self.now.plus(1);
-        match act {
-            Act::Publish(ordinals) => {
+        match action {
+            Action::Publish(ordinals) => {
                 let number = u32::try_from(self.versions.len()).unwrap() + 1;
                 self.versions.push(version(number, ordinals));
                 return;
             }
-            Act::Withdraw(raw) => {
+            Action::Withdraw(raw) => {
                 let number = self.versions[raw % self.versions.len()].number;
                 self.withdrawn.insert(number, "a dangerous command".to_owned());
                 return;
@@ -200,10 +200,10 @@ impl World {
             let version = pinned.as_ref().unwrap_or(&offered.latest);
             version.steps()[raw % version.step_count()].id.clone()
         };
-        let result = match act {
-            Act::Select { resume, to_latest, confirmed } => {
-                let how = SelectOptions { resume: *resume, to_latest: *to_latest, confirmed: *confirmed };
-                let result = self.call(&offered, |view| view.select(how));
+        let result = match action {
+            Action::Select { resume, to_latest, confirmed } => {
+                let options = SelectOptions { resume: *resume, to_latest: *to_latest, confirmed: *confirmed };
+                let result = self.call(&offered, |view| view.select(options));
                 let has_progress = before.as_ref().is_some_and(|attempt| !attempt.completed.is_empty());
                 assert_eq!(
                     result.is_err(),
@@ -211,29 +211,29 @@ impl World {
                     "progress is replaced if confirmed"
                 );
                 if let Ok(outcome) = &result {
-                    self.check_selected(how, (&before, moves_away), outcome);
+                    self.check_selected(options, (&before, moves_away), outcome);
                 }
                 result
             }
-            Act::MoveToLatest => {
+            Action::MoveToLatest => {
                 let result = self.call(&offered, |view| view.move_to_latest());
                 if let Ok(outcome) = &result {
                     assert_eq!(outcome.completed_step_id, None);
                     let version = &outcome.progress.version;
                     assert_eq!(version.id, offered.latest.id, "at the newest version");
                     if before.as_ref().is_some_and(|attempt| attempt.version_id == version.id) {
-                        assert!(outcome.change.is_empty(), "which is no change if it was there");
+                        assert!(outcome.change.is_empty(), "unchanged if already there");
                     }
                 }
                 result
             }
-            Act::Next => self.call(&offered, |view| view.advance(None)),
-            Act::NextAt(raw) => {
+            Action::Next => self.call(&offered, |view| view.advance(None)),
+            Action::NextAt(raw) => {
                 let step = nth(*raw);
                 self.last_next = Some(step.clone());
                 self.call(&offered, |view| view.advance(Some(&step)))
             }
-            Act::Repeat => {
+            Action::Repeat => {
                 let Some(step) = self.last_next.clone() else { return };
                 let done = step.as_str()[3..].parse().is_ok_and(|ordinal| self.done.contains(&ordinal));
                 let result = self.call(&offered, |view| view.advance(Some(&step)));
@@ -242,39 +242,39 @@ impl World {
                 }
                 result
             }
-            Act::Complete(raw) => {
+            Action::Complete(raw) => {
                 let step = nth(*raw);
                 if before.is_none() {
                     self.done.clear();
                 }
                 self.call(&offered, |view| view.complete(&step))
             }
-            Act::Reset => {
+            Action::Reset => {
                 let result = self.call(&offered, |view| view.reset());
                 if result.is_ok() {
                     self.done.clear();
                 }
                 result
             }
-            Act::Publish(_) | Act::Withdraw(_) => return,
+            Action::Publish(_) | Action::Withdraw(_) => return,
         };
         match result {
             Ok(outcome) => {
-                if moves_away && !matches!(act, Act::Reset | Act::Select { resume: false, .. }) {
-                    assert_eq!(outcome.completed_step_id, None, "a step not seen is not completed");
+                if moves_away && !matches!(action, Action::Reset | Action::Select { resume: false, .. }) {
+                    assert_eq!(outcome.completed_step_id, None, "an unseen step is not completed");
                     assert!(outcome.notices.iter().any(|notice| matches!(notice, Notice::Withdrawn { .. })));
                     assert_eq!(outcome.progress.version.id, offered.latest.id);
                 }
-                self.take(before, &outcome);
+                self.apply(before, &outcome);
             }
             Err(error) => {
-                let expected = match act {
-                    Act::Reset => Code::NoProgress,
-                    Act::Select { .. } => Code::ConfirmationRequired,
+                let expected = match action {
+                    Action::Reset => Code::NoProgress,
+                    Action::Select { .. } => Code::ConfirmationRequired,
                     _ if before.is_none() => Code::NoActiveWalkthrough,
                     _ => Code::StepMismatch,
                 };
-                assert_eq!(error.code, expected, "{act:?}: {error}");
+                assert_eq!(error.code, expected, "{action:?}: {error}");
             }
         }
     }
@@ -284,7 +284,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn invariants_hold_over_any_life(acts in acts()) {
+    fn invariants_hold_for_any_sequence_of_actions(actions in actions()) {
         let mut world = World {
             versions: Vec::new(),
             withdrawn: BTreeMap::new(),
@@ -294,15 +294,15 @@ proptest! {
             random: SeededRandom::new(7),
             last_next: None,
         };
-        for act in &acts {
-            world.run(act);
+        for action in &actions {
+            world.run(action);
             world.check_summary();
         }
-        // Nobody is ever stranded: as long as something is offered, the way to the end is as long as what is missing.
+        // As long as a version is offered, every user can complete it.
         if let Some(offered) = world.offered() {
             world.run(&RESUME);
             for _ in 0..offered.latest.step_count().max(12) {
-                world.run(&Act::Next);
+                world.run(&Action::Next);
             }
             let completed = matches!(world.attempt.unwrap().state, AttemptState::Completed { .. });
             prop_assert!(completed);
@@ -331,42 +331,46 @@ fn world_with(versions: &[&[u32]]) -> World {
         random: SeededRandom::new(7),
         last_next: None,
     };
-    world.run(&Act::Publish(versions[0].to_vec()));
+    world.run(&Action::Publish(versions[0].to_vec()));
     world.run(&RESUME);
     for ordinals in &versions[1..] {
-        world.run(&Act::Publish(ordinals.to_vec()));
+        world.run(&Action::Publish(ordinals.to_vec()));
     }
     world
 }
 
 #[test]
-fn a_move_keeps_what_still_exists_and_what_comes_back() {
+fn a_move_keeps_completed_steps_that_exist_or_are_added_again() {
     let mut world = world_with(&[&[0, 1, 2]]);
-    world.run(&Act::Next);
-    world.run(&Act::Next);
-    world.run(&Act::Publish(vec![3, 1]));
-    world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
+    world.run(&Action::Next);
+    world.run(&Action::Next);
+    world.run(&Action::Publish(vec![3, 1]));
+    world.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
     let offered = world.offered().unwrap();
     let (progress, _) = world.call(&offered, |view| view.read());
     assert_eq!((progress.completed(), progress.current()), (1, Some(0)));
-    world.run(&Act::Publish(vec![0, 1, 3]));
-    world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
+    world.run(&Action::Publish(vec![0, 1, 3]));
+    world.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
     let offered = world.offered().unwrap();
     let (progress, _) = world.call(&offered, |view| view.read());
-    assert_eq!((progress.completed(), progress.current()), (2, Some(2)), "step 0 came back and is still done");
+    assert_eq!(
+        (progress.completed(), progress.current()),
+        (2, Some(2)),
+        "step 0 was added again and is still completed"
+    );
 }
 
 #[test]
 fn a_completed_attempt_moves_into_a_new_one() {
     let mut world = world_with(&[&[0, 1]]);
-    world.run(&Act::Next);
-    world.run(&Act::Next);
+    world.run(&Action::Next);
+    world.run(&Action::Next);
     let first = world.attempt.clone().unwrap();
     assert!(matches!(first.state, AttemptState::Completed { .. }));
-    world.run(&Act::Publish(vec![0, 1, 2]));
+    world.run(&Action::Publish(vec![0, 1, 2]));
     world.run(&RESUME);
-    assert_eq!(world.attempt, Some(first.clone()), "completed is not taken away");
-    world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
+    assert_eq!(world.attempt, Some(first.clone()), "completion is final");
+    world.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
     let second = world.attempt.clone().unwrap();
     assert_ne!(second.id, first.id);
     assert_eq!(second.state, AttemptState::InProgress);
@@ -374,7 +378,7 @@ fn a_completed_attempt_moves_into_a_new_one() {
 }
 
 #[test]
-fn replacing_progress_needs_a_confirmation_and_reports_what_was_replaced() {
+fn replacing_progress_requires_confirmation_and_is_reported() {
     let mut world = world_with(&[&[0, 1, 2, 3, 4]]);
     let replace = SelectOptions { resume: false, ..SelectOptions::default() };
     let offered = world.offered().unwrap();
@@ -382,19 +386,19 @@ fn replacing_progress_needs_a_confirmation_and_reports_what_was_replaced() {
     assert_eq!(
         fresh.notices,
         [Notice::Replaced { percent: 0, completed: 0, total: 5 }],
-        "nothing to lose, no question"
+        "no confirmation without progress"
     );
     for _ in 0..3 {
-        world.run(&Act::Next);
+        world.run(&Action::Next);
     }
-    let refused = world.call(&offered, |view| view.select(replace)).unwrap_err();
-    assert_eq!(refused.code, Code::ConfirmationRequired);
-    assert!(refused.message.contains("60 % (3 of 5 steps)"), "{refused}");
+    let error = world.call(&offered, |view| view.select(replace)).unwrap_err();
+    assert_eq!(error.code, Code::ConfirmationRequired);
+    assert!(error.message.contains("60% (3 of 5 steps)"), "{error}");
     let replaced = world.call(&offered, |view| view.select(SelectOptions { confirmed: true, ..replace })).unwrap();
     assert_eq!(replaced.notices, [Notice::Replaced { percent: 60, completed: 3, total: 5 }]);
     for _ in 0..2 {
-        world.run(&Act::Next);
+        world.run(&Action::Next);
     }
-    let refused = world.call(&offered, |view| view.select(replace)).unwrap_err();
-    assert_eq!(refused.code, Code::ConfirmationRequired, "a completed attempt has progress, too");
+    let error = world.call(&offered, |view| view.select(replace)).unwrap_err();
+    assert_eq!(error.code, Code::ConfirmationRequired, "a completed attempt has progress too");
 }

@@ -1,4 +1,4 @@
-//! Export: the JSON envelope in version 1.1, with everything that an import needs to make the same thing again.
+//! Export to the JSON envelope in version 1.1, with everything that an import needs to recreate the walkthrough.
 
 use std::collections::HashSet;
 
@@ -13,10 +13,10 @@ use crate::walkthrough::{WalkthroughFields, WalkthroughState};
 /// A step to write.
 #[derive(Debug, Clone, Copy)]
 pub struct ExportStep<'a> {
-    /// By what an import finds the step again: the author's key, else the id of the step. Elsewhere the id becomes
-    /// the key; here it finds the step itself.
+    /// The key by which an import matches the step: the author's key, else the step's ID. On another installation, the ID
+    /// becomes the key; here it matches the step itself.
     pub key: &'a str,
-    /// The author's part.
+    /// The content.
     pub content: &'a StepContent,
 }
 
@@ -32,7 +32,7 @@ impl<'a> From<&'a VersionStep> for ExportStep<'a> {
     }
 }
 
-/// The envelope of a walkthrough with its steps in order.
+/// Returns the envelope of a walkthrough with its steps in order.
 #[must_use]
 pub fn export_json<'a, S>(
     fields: &WalkthroughFields,
@@ -73,8 +73,8 @@ where
     with_unknown(known, envelope)
 }
 
-/// The keys to write. Two equal keys would make a file that no import takes. It needs a key that imitates the ID of another
-/// step to get here; such a step is found by its title then.
+/// Returns the keys to write, without duplicates, which an import would reject. Duplicates are only possible if a key equals
+/// the ID of another step; such a step is then matched by its title.
 pub(super) fn keys<'a>(steps: &[ExportStep<'a>]) -> Vec<Option<&'a str>> {
     let mut seen = HashSet::new();
     steps.iter().map(|step| seen.insert(step.key).then_some(step.key)).collect()
@@ -103,7 +103,7 @@ fn write_step(at: usize, count: usize, key: Option<&str>, content: &StepContent)
     with_unknown(step, unknown_step)
 }
 
-/// Writes unknown members back where they stood; one that is known never replaces what we wrote.
+/// Writes unknown members back to their original location. They never replace known members.
 fn with_unknown(known: Value, unknown: Map<String, Value>) -> Value {
     let Value::Object(mut known) = known else { return known };
     for (name, value) in unknown {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_every_member() {
+    fn every_member_is_written() {
         let mut first = step("ws_000000000001", Some("k"), "A");
         let metadata = json!({"m": 1, "$unknown": {"step": {"odd": null}, "contentFields": {"more": 1}}});
         first.content.metadata = metadata.as_object().cloned().unwrap_or_default();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn never_writes_a_key_twice() {
+    fn a_key_is_never_written_twice() {
         let steps = [step("ws_000000000001", None, "A"), step("ws_000000000002", Some("ws_000000000001"), "B")];
         let exported = export_json(&fields(), &steps, WalkthroughState::Draft, Timestamp(0));
         assert_eq!(

@@ -1,9 +1,9 @@
 //! Export to one Markdown file, in the form that [`super::markdown`] reads.
 //!
-//! A step is written as people write one. What would be read otherwise (a content with headings of level 1 or 2, with
-//! blank lines at its ends, or with an open fence that swallows what follows) is put between the marks of
-//! [`super::verbatim`]. So every walkthrough can be written, and reading the text gives the same walkthrough again.
-//! Line endings are written as line feeds.
+//! Steps are written in plain Markdown. Content that would be parsed differently (with headings of level 1 or 2, leading or
+//! trailing blank lines, or an open fence that would swallow the following text) is enclosed in the marks of
+//! [`super::verbatim`]. Every walkthrough can therefore be written, and parsing the text returns the same walkthrough. Line
+//! endings are written as line feeds.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -20,16 +20,16 @@ use crate::step::StepContent;
 use crate::walkthrough::WalkthroughFields;
 use crate::{Error, Result};
 
-/// What a refusal advises.
-const ADVICE: &str = "Export it as JSON, which holds everything.";
+/// The advice in error messages.
+const ADVICE: &str = "Export it as JSON instead.";
 /// Names of the agent fields in the settings of a step, in the order of [`AGENT_BLOCKS`].
 const AGENT_SETTINGS: [&str; 3] = ["introduction_for_agent", "context_for_agent", "operations_for_agent"];
 
 /// Returns the walkthrough with its steps in order as one Markdown text.
 ///
 /// # Errors
-/// `invalid_arguments` naming the field if there is no step, or a title is empty or has several lines: neither can be
-/// stored.
+/// `invalid_arguments` naming the field if there is no step, or if a title is empty or has several lines (neither can be
+/// stored).
 pub fn export_markdown<'a, S>(fields: &WalkthroughFields, steps: S) -> Result<String>
 where
     S: IntoIterator,
@@ -49,7 +49,7 @@ where
     Ok(text)
 }
 
-/// A step to write: its key, unless that is another step's, and the author's part.
+/// A step to write: its key, unless another step has the same one, and its content.
 type Keyed<'a> = (Option<&'a str>, &'a StepContent);
 
 fn with_line_feeds(content: &StepContent) -> StepContent {
@@ -64,10 +64,10 @@ fn with_line_feeds(content: &StepContent) -> StepContent {
 }
 
 fn write(fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> String {
-    let in_text = stands_under_a_heading(&fields.description);
+    let in_text = can_follow_heading(&fields.description);
     let mut text = format!("---\ntype: {}\ntags: {}\n", fields.kind, yaml(fields.tags.clone()));
     if let Some(minutes) = fields.estimated_duration_minutes {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "estimated_duration_minutes: {minutes}");
     }
     if !in_text {
@@ -82,13 +82,12 @@ fn write(fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> String {
     }
     for step in steps {
         let plain = write_step(*step, false);
-        text.push_str(&if is_read_alike(&plain, *step) { plain } else { write_step(*step, true) });
+        text.push_str(&if is_unambiguous(&plain, *step) { plain } else { write_step(*step, true) });
     }
     text
 }
 
-/// A value as YAML. YAML reads JSON, so that no value can be taken for something else; but of the characters that JSON
-/// leaves as they are, YAML refuses some.
+/// Formats a value as YAML. JSON is valid YAML and unambiguous, except for some unescaped characters that YAML rejects.
 fn yaml(value: impl Into<Value>) -> String {
     let mut text = String::new();
     for c in value.into().to_string().chars() {
@@ -102,7 +101,7 @@ fn yaml(value: impl Into<Value>) -> String {
     text
 }
 
-/// A step, with its content between marks if it is `marked`.
+/// Formats a step, with its content between marks if `marked`.
 fn write_step((key, content): Keyed<'_>, marked: bool) -> String {
     let mut settings = Vec::new();
     let mut setting = |name: &str, value: Value| settings.push(format!("{name}: {}", yaml(value)));
@@ -139,7 +138,7 @@ fn write_step((key, content): Keyed<'_>, marked: bool) -> String {
     text
 }
 
-/// A fence is longer than any row of backticks in its text.
+/// Writes a fenced block. The fence is longer than any run of backticks in the text.
 fn write_block(text: &mut String, name: &str, block: &str) {
     let longest = block.split(|c| c != '`').map(str::len).max().unwrap_or_default();
     let fence = "`".repeat((longest + 1).max(3));
@@ -147,8 +146,8 @@ fn write_block(text: &mut String, name: &str, block: &str) {
     let _ = writeln!(text, "\n{fence}{name}\n{block}{end}{fence}");
 }
 
-/// Whether a description is read again as it is from under the title, and leaves the steps after it alone.
-fn stands_under_a_heading(text: &str) -> bool {
+/// Whether a description after the title is parsed unchanged and does not affect the following steps.
+fn can_follow_heading(text: &str) -> bool {
     const NEXT: &str = "\n\n## x\n";
     let mut cuts = outline(&format!("{text}{NEXT}")).into_iter().filter_map(|piece| match piece {
         Piece::Heading { level: 1 | 2, range, .. } => Some(range.start),
@@ -157,8 +156,8 @@ fn stands_under_a_heading(text: &str) -> bool {
     trim_blank(text) == text && !verbatim::has_mark(text) && cuts.next() == Some(text.len() + 2)
 }
 
-/// Whether a step that is written without marks is read again as it is, and leaves the step after it alone.
-fn is_read_alike(plain: &str, (key, content): Keyed<'_>) -> bool {
+/// Whether a step without marks is parsed unchanged and does not affect the following step.
+fn is_unambiguous(plain: &str, (key, content): Keyed<'_>) -> bool {
     if verbatim::has_mark(&content.content) {
         return false;
     }
@@ -174,7 +173,7 @@ fn is_read_alike(plain: &str, (key, content): Keyed<'_>) -> bool {
     })
 }
 
-/// A title as the text of a heading: what is markup in Markdown is not in a title.
+/// Escapes a title for a heading, because titles contain no markup.
 fn escape(title: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(title.len());
     let mut before = ' ';
@@ -189,11 +188,11 @@ fn escape(title: &str) -> Cow<'_, str> {
     if escaped == title { Cow::Borrowed(title) } else { Cow::Owned(escaped) }
 }
 
-/// Reads what was written and compares: a file that is not the walkthrough must never be given away as one.
+/// Parses the written text and compares it with the walkthrough, so that an incorrect file is never exported.
 fn check(text: &str, fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> Result<()> {
     let read = parse("export.md", text).map_err(|error| {
         let field = error.details.get("field").and_then(Value::as_str).unwrap_or("steps").to_owned();
-        Error::invalid(&field, format!("This walkthrough does not fit into Markdown: {error} {ADVICE}"))
+        Error::invalid(&field, format!("This walkthrough cannot be written as Markdown: {error} {ADVICE}"))
     })?;
     for (at, (key, content)) in steps.iter().enumerate() {
         let found = read.steps.get(at);
@@ -203,20 +202,20 @@ fn check(text: &str, fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> Result<
         };
         if let Some(field) = field {
             let step = label(at + 1, Some(&content.title));
-            let message = format!("{step}, `{field}`: cannot be written as Markdown without a change. {ADVICE}");
+            let message = format!("{step}, `{field}`: cannot be written as Markdown without changes. {ADVICE}");
             return Err(Error::invalid(field, message).with("step", step));
         }
     }
-    let same = read.steps.len() == steps.len() && read.fields(None, None).is_ok_and(|read| read == *fields);
-    if same {
+    let is_same = read.steps.len() == steps.len() && read.fields(None, None).is_ok_and(|read| read == *fields);
+    if is_same {
         return Ok(());
     }
-    let message = format!("The head of the walkthrough cannot be written as Markdown without a change. {ADVICE}");
+    let message = format!("The fields of the walkthrough cannot be written as Markdown without changes. {ADVICE}");
     Err(Error::invalid("walkthrough", message))
 }
 
-fn difference(found: &StepContent, wanted: &StepContent) -> Option<&'static str> {
-    super::plan::changed_content(wanted, found).first().copied()
+fn difference(found: &StepContent, expected: &StepContent) -> Option<&'static str> {
+    super::plan::changed_content(expected, found).first().copied()
 }
 
 #[cfg(test)]
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_is_read_again() {
+    fn an_export_is_parsed_unchanged() {
         let rich = StepContent {
             section_title: Some("yes".to_owned()),
             introduction_for_agent: Some(String::new()),
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_what_would_be_read_otherwise() {
+    fn ambiguous_content_is_marked() {
         let table = [
             ("plain\n\n### deep", false),
             ("## a heading", true),
@@ -300,10 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn an_equal_key_is_written_once() {
+    fn a_duplicate_key_is_written_once() {
         let steps = [content("A", "x"), content("B", "x")];
         let steps: Vec<_> = steps.iter().map(|content| ExportStep { key: "same", content }).collect();
-        let file = parse("a.md", &export_markdown(&fields(), steps).expect("fits")).expect("a fine file");
+        let file = parse("a.md", &export_markdown(&fields(), steps).expect("fits")).expect("valid input");
         assert_eq!([file.steps[0].identity.key(), file.steps[1].identity.key()], [Some("same"), None]);
         assert!(export_markdown(&fields(), std::iter::empty::<ExportStep<'_>>()).is_err());
     }

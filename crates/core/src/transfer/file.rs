@@ -1,4 +1,4 @@
-//! A walkthrough as a file told it, whatever the format was.
+//! Parsed walkthrough files, independent of their format.
 
 use serde_json::{Map, Value};
 
@@ -7,59 +7,59 @@ use crate::step::{MAX_STEPS, StepContent};
 use crate::walkthrough::{WalkthroughFields, WalkthroughType};
 use crate::{Error, Result};
 
-/// A walkthrough as read from a file or a folder.
+/// A walkthrough parsed from a file or a folder.
 ///
-/// Of the head, `None` means that the file says nothing: a new walkthrough gets the default, an existing one keeps
-/// what it has. A member that is there and empty (or `null` in JSON) clears it.
+/// A field that is `None` is absent from the file: a new walkthrough gets the default, an existing one keeps its value. A
+/// member that is present but empty (or `null` in JSON) clears the field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WalkthroughFile {
-    /// Name of the file or folder, for messages.
+    /// The name of the file or folder, for messages.
     pub name: String,
     /// Title.
     pub title: Option<String>,
-    /// One paragraph for a list.
+    /// One paragraph for lists.
     pub description: Option<String>,
-    /// What it is for.
+    /// The type.
     pub kind: Option<WalkthroughType>,
-    /// What a new walkthrough is for when the file does not say: a course for folders, else a quickstart.
+    /// The type of a new walkthrough if the file has none: course for folders, else quickstart.
     pub default_kind: WalkthroughType,
-    /// How long it takes, in minutes; `Some(None)` clears it.
+    /// Estimated duration in minutes; `Some(None)` clears it.
     pub estimated_duration_minutes: Option<Option<u32>>,
-    /// Labels.
+    /// Tags.
     pub tags: Option<Vec<String>>,
-    /// Free members, with the unknown members of the file (see [`super::unknown_members`]).
+    /// Metadata, including the unknown members of the file (see [`super::unknown_members`]).
     pub metadata: Option<Map<String, Value>>,
-    /// The steps in their order.
+    /// The steps in order.
     pub steps: Vec<ImportStep>,
-    /// What was not refused but should be said.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// A step as read from a file.
+/// A step parsed from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportStep {
-    /// By what the step is found again.
+    /// The step's identity.
     pub identity: StepIdentity,
-    /// Where it stands, for messages.
+    /// The location in the file, for messages.
     pub source: SourceRef,
-    /// The author's part.
+    /// The content.
     pub content: StepContent,
 }
 
-/// By what a step of a file is found again in a draft.
+/// The identity by which a step of a file is matched with a step of a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepIdentity {
-    /// The author's own name for it, or the id of the step in an export.
+    /// The author's own name for the step, or the step's ID in an export.
     Key(String),
     /// The path in the folder, without numbers and extension.
     Path(String),
-    /// The title and how often it occurred before, both taken from the content when the import is planned, because
-    /// titles are cleaned in between.
+    /// The title and its occurrence. Determined from the content when the import is planned, because titles are cleaned in
+    /// between.
     Title,
 }
 
 impl StepIdentity {
-    /// What is kept in [`crate::step::Step::key`]: the key, or the path; the title is not kept twice.
+    /// Returns the value for [`crate::step::Step::key`]: the key or the path. Returns `None` for [`Self::Title`].
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self {
@@ -85,22 +85,22 @@ impl WalkthroughFile {
         }
     }
 
-    /// The source that stands for the whole file.
+    /// Returns the reference to the whole file.
     #[must_use]
     pub fn source(&self) -> SourceRef {
         SourceRef::file(&self.name)
     }
 
-    /// The head that the walkthrough gets: `title` (`--title`) before the file, the file before what exists, and
-    /// the defaults last.
+    /// Returns the fields of the imported walkthrough, in order of precedence: `title` (`--title`), the file, the existing
+    /// fields, the defaults.
     ///
     /// # Errors
-    /// `invalid_arguments` when there is no title anywhere, or `title` is empty or too long.
+    /// `invalid_arguments` if there is no title, or if it is empty or too long.
     pub fn fields(&self, title: Option<&str>, existing: Option<&WalkthroughFields>) -> Result<WalkthroughFields> {
         let chosen = title.or(self.title.as_deref()).or(existing.map(|fields| fields.title.as_str()));
         let chosen = chosen.ok_or_else(|| self.missing_title())?;
         self.source().check_title("title", chosen)?;
-        let had = |get: fn(&WalkthroughFields) -> Option<u32>| existing.and_then(get);
+        let existing_value = |get: fn(&WalkthroughFields) -> Option<u32>| existing.and_then(get);
         Ok(WalkthroughFields {
             title: chosen.to_owned(),
             description: self
@@ -111,7 +111,7 @@ impl WalkthroughFile {
             kind: self.kind.or(existing.map(|fields| fields.kind)).unwrap_or(self.default_kind),
             estimated_duration_minutes: self
                 .estimated_duration_minutes
-                .unwrap_or_else(|| had(|fields| fields.estimated_duration_minutes)),
+                .unwrap_or_else(|| existing_value(|fields| fields.estimated_duration_minutes)),
             tags: self.tags.clone().or_else(|| existing.map(|fields| fields.tags.clone())).unwrap_or_default(),
             metadata: self.metadata.clone().or_else(|| existing.map(|f| f.metadata.clone())).unwrap_or_default(),
         })
@@ -120,22 +120,21 @@ impl WalkthroughFile {
     fn missing_title(&self) -> Error {
         self.source().reject(
             "title",
-            "is missing. Write it in the file (`walkthrough.title` in JSON, `# Title` in Markdown), or pass `--title`.",
+            "is missing. Add it to the file (`walkthrough.title` in JSON, `# Title` in Markdown), or pass `--title`.",
         )
     }
 
-    /// Refuses more steps than a walkthrough holds.
+    /// Rejects more steps than a walkthrough can have.
     pub(super) fn check_count(source: &SourceRef, count: usize) -> Result<()> {
         if count > MAX_STEPS {
-            let message = format!("has {count} steps, {MAX_STEPS} at most. Split the walkthrough.");
+            let message = format!("has {count} steps; the maximum is {MAX_STEPS}. Split the walkthrough.");
             return Err(source.reject("steps", message));
         }
         Ok(())
     }
 }
 
-/// Checks the lengths of a step's texts; `names` are the names of its fields in the format at hand, in the order of
-/// [`FIELDS`].
+/// Checks the lengths of a step's texts. `names` are the names of its fields in the file format, in the order of [`FIELDS`].
 pub(super) fn check_lengths(source: &SourceRef, content: &StepContent, names: &[&str; 6]) -> Result<()> {
     match length_problems(content).into_iter().zip(names).find_map(|(problem, name)| Some((problem?, name))) {
         Some((problem, name)) => Err(source.reject(name, problem)),
@@ -143,7 +142,7 @@ pub(super) fn check_lengths(source: &SourceRef, content: &StepContent, names: &[
     }
 }
 
-/// What is wrong with the lengths of a step's texts, in the order of [`FIELDS`].
+/// Returns the problems with the lengths of a step's texts, in the order of [`FIELDS`].
 pub(super) fn length_problems(content: &StepContent) -> [Option<String>; 6] {
     let text = |field: &Option<String>| text_problem(field.as_deref().unwrap_or_default());
     [
@@ -156,7 +155,7 @@ pub(super) fn length_problems(content: &StepContent) -> [Option<String>; 6] {
     ]
 }
 
-/// The fields of a step by their names in the model.
+/// The names of a step's fields in the model.
 pub(super) const FIELDS: [&str; 6] =
     ["title", "section_title", "content", "introduction_for_agent", "context_for_agent", "operations_for_agent"];
 
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_does_not_say_stays() {
+    fn absent_fields_keep_the_existing_value() {
         let file = WalkthroughFile::new("steps.json", WalkthroughType::Quickstart);
         assert_eq!(file.fields(None, Some(&existing())).expect("has a title"), existing());
         assert_eq!(file.fields(Some("New"), Some(&existing())).expect("has a title").title, "New");
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_member_clears() {
+    fn an_empty_member_clears_the_field() {
         let mut file = WalkthroughFile::new("a.json", WalkthroughType::Quickstart);
         (file.description, file.tags) = (Some(String::new()), Some(Vec::new()));
         file.estimated_duration_minutes = Some(None);
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_a_title() {
+    fn a_missing_title_is_rejected() {
         let file = WalkthroughFile::new("steps.json", WalkthroughType::Quickstart);
         let error = file.fields(None, None).expect_err("no title");
         assert_eq!((&error.details["field"], &error.details["file"]), (&"title".into(), &"steps.json".into()));

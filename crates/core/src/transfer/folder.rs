@@ -1,17 +1,19 @@
 //! A folder: Markdown files `NN-section/NN-step.md` or flat `NN-step.md`, else a Killercoda scenario (`index.json`, see
 //! [`super::scenario`]) or CodeTours (`.tour`, see [`super::tour`]).
 //!
-//! - Order is by the numbers in front of the names (2 before 10), then what has no number; a README in a section comes first.
-//! - The title of a step is its H1, as long as that is the first heading, else `title` of its front matter, else the file
-//!   name made readable. The content is the text around the H1. Front matter and blocks are those of [`super::markdown`].
-//! - The section is the folder made readable (`01-first-agent` is `First agent`), unless front matter says otherwise.
-//! - The identity of a step is its path without numbers and extension, unless front matter has a `key`.
-//! - `README.md` of the folder itself is no step: its H1 is the title, its text the description, its front matter that of
+//! - Files are ordered by the numbers at the start of their names (2 before 10), then those without a number. A README in a
+//!   section comes first.
+//! - The title of a step is its H1 if that is the first heading, else the `title` of its front matter, else the readable
+//!   form of the file name. The content is the text around the H1. Front matter and blocks work as in [`super::markdown`].
+//! - The section is the readable form of the folder name (`01-first-agent` becomes `First agent`), unless the front matter
+//!   sets another.
+//! - A step is identified by its path without numbers and extension, unless the front matter has a `key`.
+//! - The folder's own `README.md` is not a step: its H1 is the title, its text the description, and its front matter that of
 //!   the walkthrough.
-//! - A folder whose name begins with a dot holds steps if its files are numbered, as in `.github/steps/1-create.md`. Such a
-//!   name, and `steps` below it, are no section.
-//! - Files that are not Markdown, hidden ones and licences are passed over; an empty file, a file of the housekeeping of
-//!   a repository and the other files of folders with a dot are too, with a warning.
+//! - A folder whose name begins with a dot contains steps if its files are numbered, as in `.github/steps/1-create.md`. Such
+//!   a folder name, and `steps` below it, do not become sections.
+//! - Files that are not Markdown, hidden files and licences are skipped silently. Empty files, repository housekeeping files
+//!   and other files in dot folders are skipped with a warning.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -28,29 +30,29 @@ use crate::Result;
 use crate::markdown::normalize_line_endings;
 use crate::walkthrough::WalkthroughType;
 
-/// Names that never are steps.
+/// Names of files that are never steps.
 const LICENCES: [&str; 4] = ["license", "licence", "copying", "notice"];
-/// Names that most likely are none.
+/// Names of files that are most likely not steps.
 const HOUSEKEEPING: [&str; 4] = ["changelog", "contributing", "code_of_conduct", "security"];
 
 /// A file of the folder.
 pub(super) struct FolderFile<'a> {
-    /// Below the folder, with `/` between the parts and in NFC.
+    /// The path in the folder, separated by `/` and in NFC.
     pub(super) path: String,
-    /// What is in it.
+    /// The content.
     pub(super) text: &'a str,
 }
 
 /// A Markdown file of the folder.
 struct Page<'a> {
-    /// As it was given, for messages.
+    /// The path, for messages.
     path: String,
-    /// Folders, and last the name without extension; in NFC.
+    /// The folders, followed by the name without extension; in NFC.
     parts: Vec<String>,
     text: Cow<'a, str>,
 }
 
-/// Reads the files of the folder `name`, each a relative path and its text, in any order.
+/// Parses the files of the folder `name`, given as relative paths with their texts, in any order.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -67,7 +69,7 @@ pub fn parse<'a>(name: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>
         let others = pages(&sources).into_iter().filter(|page| !page.is_readme()).count();
         if others > 0 {
             let files = if others == 1 { "1 Markdown file".to_owned() } else { format!("{others} Markdown files") };
-            file.warnings.push(format!("{name}: {files} passed over, because the folder holds code tours."));
+            file.warnings.push(format!("{name}: {files} skipped, because the folder contains code tours."));
         }
         return Ok(file);
     }
@@ -84,7 +86,7 @@ fn parse_markdown(name: &str, sources: &[FolderFile<'_>]) -> Result<WalkthroughF
         if page.is_readme() {
             read_readme(&mut file, page)?;
         } else if page.is_housekeeping() || (page.is_hidden() && !numbered.contains(page.folders())) {
-            file.warnings.push(format!("{name}/{}: passed over, because it does not look like a step.", page.path));
+            file.warnings.push(format!("{name}/{}: skipped, because it does not look like a step.", page.path));
         } else if let Some(step) = read_step(&mut file, page)? {
             file.steps.push(step);
         }
@@ -92,10 +94,8 @@ fn parse_markdown(name: &str, sources: &[FolderFile<'_>]) -> Result<WalkthroughF
     let source = file.source();
     WalkthroughFile::check_count(&source, file.steps.len())?;
     if file.steps.is_empty() {
-        return Err(source.reject(
-            "steps",
-            "has no steps. Put one Markdown file for each step into the folder, such as `01-install.md`.",
-        ));
+        return Err(source
+            .reject("steps", "has no steps. Add one Markdown file per step to the folder, such as `01-install.md`."));
     }
     check_identities(&file)?;
     if file.title.is_none() {
@@ -104,7 +104,7 @@ fn parse_markdown(name: &str, sources: &[FolderFile<'_>]) -> Result<WalkthroughF
     Ok(file)
 }
 
-/// Fills the head of `file` from the README of the folder, if there is one.
+/// Fills the walkthrough's fields in `file` from the README of the folder, if there is one.
 pub(super) fn apply_readme(file: &mut WalkthroughFile, sources: &[FolderFile<'_>]) -> Result<()> {
     pages(sources).iter().find(|page| page.is_readme()).map_or(Ok(()), |page| read_readme(file, page))
 }
@@ -115,7 +115,7 @@ pub(super) fn folder_title(name: &str) -> Option<String> {
     title.chars().any(char::is_alphanumeric).then_some(title)
 }
 
-/// A file by its path; `None` for one that nobody wrote as a part of a walkthrough.
+/// Returns the file with this path. Returns `None` for hidden files and files in ignored folders.
 fn folder_file<'a>(path: &str, text: &'a str) -> Option<FolderFile<'a>> {
     let parts: Vec<_> = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | ".")).map(compose).collect();
     let (last, folders) = parts.split_last()?;
@@ -123,7 +123,7 @@ fn folder_file<'a>(path: &str, text: &'a str) -> Option<FolderFile<'a>> {
     (!is_foreign).then(|| FolderFile { path: parts.join("/"), text })
 }
 
-/// Whether a file is Markdown, by its name.
+/// Whether a file is Markdown, based on its name.
 pub(super) fn is_markdown(path: &str) -> bool {
     let extension = path.rsplit_once('.').map(|(_, extension)| extension);
     ["md", "markdown"].iter().any(|known| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known)))
@@ -144,7 +144,7 @@ fn page<'a>(path: &str, text: &'a str) -> Option<Page<'a>> {
     Some(Page { path: path.to_owned(), parts, text: normalize_line_endings(text) })
 }
 
-/// What paths sort by: numbers by their value, and a README before everything in its folder.
+/// Returns the sort key of a path: numbers sort by value, and a README sorts first in its folder.
 fn path_key(path: &str) -> Vec<impl Ord + use<>> {
     let path = path.strip_suffix(".md").unwrap_or(path);
     path.split('/').map(|part| (!part.eq_ignore_ascii_case("readme"), numbered(part).sort_key())).collect()
@@ -163,12 +163,12 @@ impl Page<'_> {
         self.parts.len() == 1 && HOUSEKEEPING.iter().any(|name| self.stem().eq_ignore_ascii_case(name))
     }
 
-    /// The folders that it is in.
+    /// Returns the folders that contain it.
     fn folders(&self) -> &[String] {
         &self.parts[..self.parts.len() - 1]
     }
 
-    /// Whether one of them is hidden by the dot that its name begins with.
+    /// Whether one of its folders is hidden (its name begins with a dot).
     fn is_hidden(&self) -> bool {
         self.folders().iter().any(|folder| folder.starts_with('.'))
     }
@@ -181,17 +181,17 @@ impl Page<'_> {
         self.parts.iter().map(|part| numbered(part).name).collect::<Vec<_>>().join("/")
     }
 
-    /// The folders made readable; none at the top.
+    /// Returns the readable form of the folder names. Returns `None` at the top level.
     fn section(&self) -> Option<String> {
-        let hidden = self.is_hidden();
-        let is_none = |part: &str| part.starts_with('.') || (hidden && part.eq_ignore_ascii_case("steps"));
-        let sections = self.folders().iter().filter(|part| !is_none(part));
+        let is_hidden = self.is_hidden();
+        let is_excluded = |part: &str| part.starts_with('.') || (is_hidden && part.eq_ignore_ascii_case("steps"));
+        let sections = self.folders().iter().filter(|part| !is_excluded(part));
         let names: Vec<_> = sections.map(|part| numbered(part).readable()).collect();
         (!names.is_empty()).then(|| names.join(" / "))
     }
 }
 
-/// A text without its H1, which counts only as the first heading.
+/// Splits a text into its H1, if that is the first heading, and the remaining text.
 pub(super) fn heading_and_text(body: &str) -> (Option<String>, String) {
     let first = outline_outside(body).into_iter().find_map(|piece| match piece {
         Piece::Heading { level, title, range } => Some((level, title, range)),
@@ -224,8 +224,8 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<Impor
     let unnamed = whole.step(number, heading.as_deref(), &page.path);
     let yaml = split.yaml.map(|yaml| front_matter::read(&unnamed, FRONT_MATTER, yaml, 2)).transpose()?;
     let yaml = yaml.unwrap_or_else(Map::new);
-    let said = yaml.get("title").and_then(serde_json::Value::as_str).map(|title| title.trim().to_owned());
-    let title = heading.or(said).unwrap_or_else(|| readable(numbered(page.stem()).name));
+    let yaml_title = yaml.get("title").and_then(serde_json::Value::as_str).map(|title| title.trim().to_owned());
+    let title = heading.or(yaml_title).unwrap_or_else(|| readable(numbered(page.stem()).name));
     let source = whole.step(number, Some(&title), &page.path);
     let chapter = Chapter { title, section: page.section(), line: split.first_line, body };
     let mut step = step(source, yaml, chapter)?;
@@ -239,7 +239,7 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<Impor
     Ok(Some(step))
 }
 
-/// Two steps that go by the same name cannot be told apart by the next import.
+/// Rejects steps with the same identity, which the next import could not distinguish.
 pub(super) fn check_identities(file: &WalkthroughFile) -> Result<()> {
     let mut seen: HashMap<&str, &ImportStep> = HashMap::new();
     for step in &file.steps {
@@ -247,7 +247,7 @@ pub(super) fn check_identities(file: &WalkthroughFile) -> Result<()> {
         if let Some(other) = seen.insert(key, step) {
             let field = if matches!(step.identity, StepIdentity::Key(_)) { "key" } else { "path" };
             let message = format!(
-                "is the step {key:?} without its numbers, and so is {}. Rename one of the two.",
+                "becomes {key:?} without its numbers, and so does {}. Rename one of them.",
                 other.source.file_name()
             );
             return Err(step.source.reject(field, message));

@@ -3,10 +3,10 @@ use serde_json::json;
 use super::*;
 
 fn read(files: &[(&str, &str)]) -> WalkthroughFile {
-    parse("my-course", files.iter().copied()).expect("a fine folder")
+    parse("my-course", files.iter().copied()).expect("valid input")
 }
 
-/// Section, title and identity of each step.
+/// Returns the section, title and identity of each step.
 fn steps(file: &WalkthroughFile) -> Vec<(&str, &str, &str)> {
     file.steps
         .iter()
@@ -18,7 +18,7 @@ fn steps(file: &WalkthroughFile) -> Vec<(&str, &str, &str)> {
 }
 
 #[test]
-fn orders_by_number_and_names_by_path() {
+fn files_are_ordered_by_number_and_identified_by_path() {
     let file = read(&[
         ("10-last/01-end.md", "# The end\n\nBye."),
         ("02-first_agent/10-ten.md", "Text only."),
@@ -53,7 +53,7 @@ fn orders_by_number_and_names_by_path() {
 }
 
 #[test]
-fn the_readme_is_the_head() {
+fn the_readme_has_the_walkthroughs_fields() {
     let file = read(&[("ReadMe.md", "---\ntype: installer\nx: 1\n---\n# T\n\nAbout.\n\n## More\n"), ("01-a.md", "a")]);
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("T"), Some("About.\n\n## More")));
     assert_eq!((file.kind, file.steps.len()), (Some(WalkthroughType::Installer), 1));
@@ -61,7 +61,7 @@ fn the_readme_is_the_head() {
 }
 
 #[test]
-fn front_matter_of_a_step() {
+fn front_matter_applies_to_a_step() {
     let file = read(&[
         ("1-a.md", "---\ntitle: Said\nsidebar_position: 2\nsection: S\n---\n\ntext"),
         ("2-b.md", "---\ntitle: Said\nkey: k\n---\n# Heading\n\n```agent-operations\nls\n```\n"),
@@ -81,21 +81,21 @@ fn renumbering_keeps_the_identity() {
 }
 
 #[test]
-fn names_of_decomposed_file_systems_are_the_same() {
+fn composed_and_decomposed_names_are_equal() {
     let composed = read(&[("01-caf\u{e9}.md", "x")]);
     let decomposed = read(&[("01-cafe\u{301}.md", "x")]);
     assert_eq!(composed.steps[0].identity, decomposed.steps[0].identity);
 }
 
 #[test]
-fn refuses_two_files_of_one_name() {
-    let error = parse("c", [("01-s/01-a.md", "x"), ("02-s/09-a.md", "y")]).expect_err("the same twice");
+fn files_with_the_same_identity_are_rejected() {
+    let error = parse("c", [("01-s/01-a.md", "x"), ("02-s/09-a.md", "y")]).expect_err("duplicate identities");
     assert!(error.message.contains("c/01-s/01-a.md") && error.message.contains("c/02-s/09-a.md"), "{error}");
     assert_eq!((&error.details["field"], &error.details["file"]), (&"path".into(), &"c/02-s/09-a.md".into()));
 }
 
 #[test]
-fn refusals_name_the_file() {
+fn rejections_name_the_file() {
     type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
     let large = "x".repeat(64 * 1024 + 1);
     let table: &[Row<'_>] = &[
@@ -113,7 +113,7 @@ fn refusals_name_the_file() {
 }
 
 #[test]
-fn numbered_files_in_folders_with_a_dot_are_steps() {
+fn numbered_files_in_dot_folders_are_steps() {
     let file = read(&[
         ("README.md", "# T"),
         (".github/steps/x-review.md", "## Finish\n\nx"),
@@ -134,6 +134,6 @@ fn numbered_files_in_folders_with_a_dot_are_steps() {
             ("Basics", "C", ".lessons/basics/c"),
         ]
     );
-    let expected = "my-course/.github/ISSUE_TEMPLATE/bug.md: passed over, because it does not look like a step.";
+    let expected = "my-course/.github/ISSUE_TEMPLATE/bug.md: skipped, because it does not look like a step.";
     assert_eq!(file.warnings, [expected]);
 }

@@ -1,5 +1,4 @@
-//! Front matter: YAML between `---` lines at the very beginning of a Markdown file, and the members that mean
-//! something in it.
+//! Front matter: YAML between `---` lines at the very beginning of a Markdown file, and its known members.
 
 use serde_json::{Map, Value};
 
@@ -9,17 +8,17 @@ use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 use crate::{Error, Result};
 
-/// A Markdown text, taken apart.
+/// A Markdown text split into front matter and body.
 pub(super) struct Split<'a> {
-    /// The YAML text; none when there is no front matter.
+    /// The YAML text; `None` if there is no front matter.
     pub(super) yaml: Option<&'a str>,
-    /// The Markdown behind it.
+    /// The Markdown after the front matter.
     pub(super) body: &'a str,
-    /// The number of the line that `body` begins with, from 1.
+    /// The number of the first line of `body`, from 1.
     pub(super) first_line: usize,
 }
 
-/// Splits front matter off. `---` in the first line that nothing closes is a rule of Markdown, and no front matter.
+/// Splits off the front matter. An unclosed `---` in the first line is a thematic break, not front matter.
 pub(super) fn split(text: &str) -> Split<'_> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let nothing = Split { yaml: None, body: text, first_line: 1 };
@@ -36,7 +35,7 @@ pub(super) fn split(text: &str) -> Split<'_> {
     nothing
 }
 
-/// Reads YAML that must be a list of names and values (or nothing); `line` is that of its first line.
+/// Parses YAML that must be a mapping or empty. `line` is the number of its first line in the file.
 pub(super) fn read(source: &SourceRef, field: &str, yaml: &str, line: usize) -> Result<Map<String, Value>> {
     if yaml.trim().is_empty() {
         return Ok(Map::new());
@@ -52,13 +51,13 @@ pub(super) fn read(source: &SourceRef, field: &str, yaml: &str, line: usize) -> 
 fn syntax_error(source: &SourceRef, field: &str, line: usize, cause: &serde_saphyr::Error) -> Error {
     let at = cause.location().map_or(line, |at| line + usize::try_from(at.line()).unwrap_or(1).saturating_sub(1));
     let reason = cause.without_snippet().to_string();
-    // The line in the cause counts from the beginning of the YAML text; ours counts from that of the file.
+    // Remove the line number from the cause, which is relative to the YAML text. Ours is relative to the file.
     let reason = reason.lines().next().unwrap_or_default();
     let reason = reason.split(" at line ").next().unwrap_or(reason).trim_end_matches('.');
-    source.reject(field, format!("is no valid YAML at line {at}: {reason}.")).with("line", at)
+    source.reject(field, format!("is not valid YAML at line {at}: {reason}.")).with("line", at)
 }
 
-/// What the head of a walkthrough says.
+/// The fields of a walkthrough in front matter.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     pub(super) title: Option<String>,
@@ -69,7 +68,7 @@ pub(super) struct Head {
     pub(super) metadata: Map<String, Value>,
 }
 
-/// Reads the front matter of a walkthrough.
+/// Parses the front matter of a walkthrough.
 pub(super) fn head(source: &SourceRef, map: Map<String, Value>) -> Result<Head> {
     let mut members = Members::new(source.clone(), map);
     let title = text(&mut members, &["title"])?;
@@ -105,16 +104,16 @@ fn tag(source: &SourceRef, item: Value) -> Result<String> {
     }
 }
 
-/// What the settings of a step say.
+/// The settings of a step.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub(super) title: Option<String>,
     pub(super) key: Option<String>,
-    /// Section and agent fields; the rest is empty.
+    /// The section and agent fields; the other fields are empty.
     pub(super) content: StepContent,
 }
 
-/// Reads the settings of a step: the front matter of its file, or its `walkthrough-step` block.
+/// Parses the settings of a step from the front matter of its file or its `walkthrough-step` block.
 pub(super) fn settings(source: &SourceRef, map: Map<String, Value>) -> Result<Settings> {
     let mut members = Members::new(source.clone(), map);
     let title = text(&mut members, &["title"])?;
@@ -133,7 +132,7 @@ pub(super) fn settings(source: &SourceRef, map: Map<String, Value>) -> Result<Se
     Ok(Settings { title, key, content })
 }
 
-/// A text under one of its names.
+/// Takes a text member that can have several names.
 fn text(members: &mut Members, names: &[&str]) -> Result<Option<String>> {
     for name in names {
         match members.take(name) {
@@ -148,7 +147,7 @@ fn text(members: &mut Members, names: &[&str]) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// What is left: unknown members stand beside those of a member `metadata`.
+/// Returns the remaining members, merged with those of a member `metadata`.
 fn metadata(mut members: Members) -> Result<Map<String, Value>> {
     let source = members.source.clone();
     let own = match members.take("metadata") {
@@ -160,7 +159,7 @@ fn metadata(mut members: Members) -> Result<Map<String, Value>> {
     let mut metadata = members.rest()?;
     for (name, value) in own {
         if metadata.contains_key(&name) {
-            return Err(source.reject(&name, "stands in the front matter and again in its `metadata`. Remove one."));
+            return Err(source.reject(&name, "is set in the front matter and again in its `metadata`. Remove one."));
         }
         metadata.insert(name, value);
     }
@@ -172,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn splits_front_matter_off() {
+    fn front_matter_is_split_off() {
         let table = [
             ("---\na: 1\n---\nb", Some("a: 1\n"), "b", 4),
             ("\u{feff}---\r\na: 1\r\n---\r\nb", Some("a: 1\r\n"), "b", 4),
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_line_of_broken_yaml() {
+    fn errors_name_the_line_of_invalid_yaml() {
         for yaml in ["a: 1\nb: [", "a: 1\na: 2", "a: 1\n b\n: - c", "- a", "text", "\"", "a: .inf", "&a [*a]"] {
             let error = read(&SourceRef::file("a.md"), "front matter", yaml, 2).expect_err(yaml);
             assert_eq!(error.details["field"], "front matter");
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_of_aliases_is_refused() {
+    fn exponential_alias_expansion_is_rejected() {
         let mut yaml = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");

@@ -1,18 +1,18 @@
-//! By what an import finds again what is there: the comparison of titles, the keys of steps, and the paths of a
-//! folder without their numbers.
+//! Matching of imported walkthroughs and steps with existing ones: comparison of titles, keys of steps, and paths without
+//! their numbers.
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::{ComposingNormalizer, DecomposingNormalizer};
 
 use crate::markdown::clean_line;
 
-/// Characters in the key of a step at most.
+/// Maximum length of a step's key in characters.
 pub const MAX_KEY_CHARS: usize = 256;
 
-/// A title as titles are compared: NFC, trimmed, case-folded. Two titles are the same when their folds are.
+/// Returns a title in the form used for comparison: NFC, trimmed, case-folded.
 ///
-/// The text is decomposed before folding and composed after it, as canonical caseless matching asks
-/// (Unicode, section 3.13, D145): folding alone may leave a text that is not normalised.
+/// The text is decomposed before folding and composed afterwards, as required for canonical caseless matching (Unicode,
+/// section 3.13, D145), because the result of folding alone may not be normalised.
 #[must_use]
 pub fn fold_title(title: &str) -> String {
     let decomposed = DecomposingNormalizer::new_nfd().normalize(title.trim()).into_owned();
@@ -20,42 +20,42 @@ pub fn fold_title(title: &str) -> String {
     ComposingNormalizer::new_nfc().normalize(&folded).into_owned()
 }
 
-/// Returns what a title is found by: two titles are the same if they are when they are served.
+/// Returns the lookup key of a title. Titles that are the same after cleaning have the same key.
 #[must_use]
 pub fn title_key(title: &str) -> String {
     fold_title(&clean_line(title))
 }
 
-/// `text` in NFC: file names come decomposed from some file systems and composed from others.
+/// Normalises `text` to NFC. Some file systems return decomposed names, others composed ones.
 pub(super) fn compose(text: &str) -> String {
     ComposingNormalizer::new_nfc().normalize(text).into_owned()
 }
 
-/// What is wrong with a key; none when it is fine. A key is opaque: one line of 1 to 256 characters that does not
-/// begin or end with a space.
+/// Returns the problem with a key, or `None` if it is valid. A key is an opaque single line of 1 to 256 characters without
+/// leading or trailing spaces.
 #[must_use]
 pub fn key_problem(key: &str) -> Option<String> {
     if key.is_empty() {
-        return Some("is empty. Leave it out, or give the step a name of its own.".to_owned());
+        return Some("is empty. Omit it, or give the step a unique name.".to_owned());
     }
     if key.trim() != key || key.chars().any(char::is_control) {
-        return Some("begins or ends with a space or holds a control character. Use a plain name.".to_owned());
+        return Some("begins or ends with a space or contains a control character. Use a plain name.".to_owned());
     }
     let count = key.chars().count();
-    (count > MAX_KEY_CHARS).then(|| format!("has {count} characters, {MAX_KEY_CHARS} at most. Shorten it."))
+    (count > MAX_KEY_CHARS).then(|| format!("has {count} characters; the maximum is {MAX_KEY_CHARS}. Shorten it."))
 }
 
-/// A file or folder name, taken apart: `02-install` is the number 2 and the name `install`.
+/// A file or folder name split into its parts: `02-install` has the number 2 and the name `install`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Numbered<'a> {
-    /// The numbers in front (`1.10-x` has two), without leading zeros; a missing number sorts last.
+    /// The leading numbers (`1.10-x` has two), without leading zeros.
     pub(super) numbers: Vec<&'a str>,
-    /// The name without the numbers; the whole name when nothing else is there.
+    /// The name without the numbers; the whole name if nothing else would remain.
     pub(super) name: &'a str,
 }
 
-/// Splits the numeric prefix off: digits (several groups with dots between them), a separator, and a rest.
-/// `3d-print` has no prefix, and neither has `2024`.
+/// Splits off the numeric prefix: digits (in groups separated by dots), a separator, and a remainder. `3d-print` and `2024`
+/// have no prefix.
 pub(super) fn numbered(text: &str) -> Numbered<'_> {
     let mut numbers = Vec::new();
     let mut rest = text;
@@ -81,20 +81,20 @@ pub(super) fn numbered(text: &str) -> Numbered<'_> {
 }
 
 impl Numbered<'_> {
-    /// What the name sorts by: numbered before unnumbered, 2 before 10, then the name, numbers in it by their value too.
+    /// Returns the sort key: numbered before unnumbered, 2 before 10, then by name with numbers in it compared by value.
     pub(super) fn sort_key(&self) -> impl Ord + use<> {
         let numbers: Vec<_> = self.numbers.iter().map(|digits| (digits.len(), (*digits).to_owned())).collect();
         (numbers.is_empty(), numbers, natural(self.name), self.name.to_owned())
     }
 
-    /// The name for people: `first-agent` is `First agent`.
+    /// Returns the readable form of the name: `first-agent` becomes `First agent`.
     pub(super) fn readable(&self) -> String {
         readable(self.name)
     }
 }
 
-/// A name cut into text and numbers, so that `step2` sorts before `step10`: each piece is the length of a number (0 for
-/// text) and the piece.
+/// Splits a name into text and numbers for natural sorting (`step2` before `step10`). Each piece is preceded by the length
+/// of the number, or 0 for text.
 fn natural(name: &str) -> Vec<(usize, String)> {
     let mut pieces: Vec<(usize, String)> = Vec::new();
     let mut digits = None;
@@ -114,7 +114,7 @@ fn natural(name: &str) -> Vec<(usize, String)> {
     pieces
 }
 
-/// A name of a file made readable: words instead of dashes, a capital in front.
+/// Returns the readable form of a file name: spaces instead of dashes, and a leading capital.
 pub(super) fn readable(name: &str) -> String {
     let words: Vec<_> =
         name.split(|c: char| c == '-' || c == '_' || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
@@ -129,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn folds_titles() {
+    fn titles_are_folded() {
         let table = [
             (" Install ", "install", true),
             ("STRASSE", "straße", true),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_names_apart() {
+    fn names_are_split() {
         let table: &[(&str, &[&str], &str)] = &[
             ("01-first-agent", &["1"], "first-agent"),
             ("10_b", &["10"], "b"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_by_number() {
+    fn names_are_sorted_by_number() {
         let mut names = ["x-review", "step10", "step2", "10-b", "2-a", "1.10-d", "1.9-e", "appendix", "02-b", "00-z"];
         names.sort_by_key(|name| numbered(name).sort_key());
         assert_eq!(
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn makes_names_readable() {
+    fn names_become_readable() {
         let table = [("first-agent", "First agent"), ("what_is__it", "What is it"), ("été", "Été"), ("--", "--")];
         for (name, expected) in table {
             assert_eq!(readable(name), expected);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_keys() {
+    fn keys_are_validated() {
         assert_eq!(key_problem("first-agent/intro"), None);
         assert!(key_problem("").is_some() && key_problem(" a").is_some() && key_problem("a\nb").is_some());
         assert!(key_problem(&"x".repeat(256)).is_none() && key_problem(&"x".repeat(257)).is_some());
@@ -190,13 +190,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn folding_twice_is_folding_once(title in any::<String>()) {
+        fn folding_is_idempotent(title in any::<String>()) {
             let once = fold_title(&title);
             prop_assert_eq!(fold_title(&once), once);
         }
 
         #[test]
-        fn numbers_never_panic(name in "[0-9.\\-_ )a-zé]{0,12}") {
+        fn splitting_never_panics(name in "[0-9.\\-_ )a-zé]{0,12}") {
             let parts = numbered(&name);
             prop_assert!(name.ends_with(parts.name));
             let _ = (parts.sort_key(), parts.readable());

@@ -1,9 +1,8 @@
 //! JSON: the envelope in version 1.0 or 1.1, or a bare array of steps.
 //!
-//! What is known is checked, and a refusal names file, step and field. What is unknown is kept (see [`super::unknown_members`]),
-//! whatever it is. Some members are known without being in the envelope's list: `metadata` of a step, as long as it is an
-//! object (free members of the step; anything else of that name is kept as an unknown member), and `key` already in 1.0.
-//! `status` and `exportedAt` say nothing to an import and are dropped.
+//! Known members are validated; rejections name the file, the step and the field. Unknown members are kept (see
+//! [`super::unknown_members`]). Some members are known in addition to those of the specification: the `metadata` of a step if
+//! it is an object (otherwise it is kept as an unknown member), and `key` also in 1.0. `status` and `exportedAt` are ignored.
 
 use serde_json::{Map, Value};
 
@@ -16,7 +15,7 @@ use crate::Result;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 
-/// The fields of a step as JSON names them, in the order of the model's.
+/// The names of a step's fields in JSON, in the order of the model.
 const NAMES: [&str; 6] = [
     "title",
     "sectionTitle",
@@ -35,7 +34,7 @@ enum Version {
     V1_1,
 }
 
-/// Reads the JSON text of the file `name`.
+/// Parses the JSON text of the file `name`.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -55,7 +54,7 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     Ok(file)
 }
 
-/// Reads a text as JSON.
+/// Parses a text as JSON.
 pub(super) fn document(source: &SourceRef, text: &str) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(text).map_err(|cause| syntax_error(source, text, &cause))
@@ -67,13 +66,13 @@ fn syntax_error(source: &SourceRef, text: &str, cause: &serde_json::Error) -> cr
     }
     let cause_text = cause.to_string();
     let reason = cause_text.split(" at line ").next().unwrap_or(&cause_text);
-    let message = format!("is no valid JSON at line {}, column {}: {reason}.", cause.line(), cause.column());
+    let message = format!("is not valid JSON at line {}, column {}: {reason}.", cause.line(), cause.column());
     source.reject("document", message).with("line", cause.line()).with("column", cause.column())
 }
 
 fn read_envelope(file: &mut WalkthroughFile, mut envelope: Members) -> Result<()> {
     if envelope.has("details") && !envelope.has("walkthrough") {
-        let message = "is the index of a Killercoda scenario. Import the whole folder that it is in.";
+        let message = "is the index of a Killercoda scenario. Import its whole folder instead.";
         return Err(envelope.source.reject("document", message));
     }
     let version = read_version(&mut envelope)?;
@@ -84,7 +83,7 @@ fn read_envelope(file: &mut WalkthroughFile, mut envelope: Members) -> Result<()
     let steps = match envelope.take("steps") {
         Some(Value::Array(steps)) => steps,
         Some(other) => return Err(envelope.wrong_type("steps", "a list", &other)),
-        None => return Err(envelope.source.reject("steps", "is missing. Add the list of steps.")),
+        None => return Err(envelope.source.reject("steps", "is missing. Add a list of steps.")),
     };
     let envelope_metadata = envelope.object("metadata")?.unwrap_or_default();
     check_depth(&envelope.source.within("metadata."), &envelope_metadata)?;
@@ -99,14 +98,12 @@ fn read_version(envelope: &mut Members) -> Result<Version> {
     match envelope.text("version")?.as_deref() {
         Some("1.0") => Ok(Version::V1_0),
         Some("1.1") => Ok(Version::V1_1),
-        Some(other) => {
-            Err(envelope.source.reject("version", format!("{other:?} is not a version that can be read. {HINT}")))
-        }
+        Some(other) => Err(envelope.source.reject("version", format!("{other:?} is not a supported version. {HINT}"))),
         None => Err(envelope.source.reject("version", format!("is missing. {HINT}"))),
     }
 }
 
-/// Reads the head into `file`; what comes back are the author's metadata and the unknown members.
+/// Parses the walkthrough's fields into `file`. Returns the author's metadata and the unknown members.
 fn read_walkthrough(file: &mut WalkthroughFile, mut head: Members) -> Result<(Map<String, Value>, Map<String, Value>)> {
     if let Some(title) = head.text("title")? {
         head.source.check_title("title", &title)?;
@@ -141,10 +138,12 @@ fn read_walkthrough(file: &mut WalkthroughFile, mut head: Members) -> Result<(Ma
     Ok((own, head.rest()?))
 }
 
-/// Minutes fit a signed 32-bit column.
+/// Parses a number of minutes, which must fit a signed 32-bit column.
 pub(super) fn minutes(head: &Members, name: &str, value: &Value) -> Result<u32> {
     let fits = whole(value).and_then(|number| i32::try_from(number).ok()).and_then(|number| u32::try_from(number).ok());
-    fits.ok_or_else(|| head.source.reject(name, format!("must be a whole number of minutes from 0, not {value}.")))
+    fits.ok_or_else(|| {
+        head.source.reject(name, format!("must be a non-negative whole number of minutes, not {value}."))
+    })
 }
 
 fn texts(head: &Members, name: &str, value: Value) -> Result<Vec<String>> {
@@ -231,15 +230,17 @@ fn read_next(step: &mut Members, version: Version) -> Result<Next> {
     }
 }
 
-/// The texts of a step; its unknown members come back beside them.
+/// Parses the texts of a step. Returns them with the unknown members.
 fn read_content(mut fields: Members) -> Result<(StepContent, Map<String, Value>)> {
     match fields.text("version")?.as_deref() {
         Some("v1") => {}
-        Some(other) => return Err(fields.source.reject("version", format!("{other:?} cannot be read. Write \"v1\"."))),
+        Some(other) => {
+            return Err(fields.source.reject("version", format!("{other:?} is not supported. Write \"v1\".")));
+        }
         None => return Err(fields.source.reject("version", "is missing. Write \"v1\".")),
     }
     let Some(content) = fields.text("contentForUser")? else {
-        return Err(fields.source.reject("contentForUser", "is missing. Add the text that the user reads."));
+        return Err(fields.source.reject("contentForUser", "is missing. Add the text for the user."));
     };
     let content = StepContent {
         content,

@@ -19,7 +19,7 @@ fn titles(file: &WalkthroughFile) -> Vec<&str> {
 }
 
 #[test]
-fn reads_every_member() {
+fn every_member_is_read() {
     let file = read(&json!({
         "version": "1.0", "exportedAt": "whenever", "metadata": {"tool": 1}, "extra": [1],
         "walkthrough": {"title": "T", "description": "D", "type": "installer", "status": "published", "slug": "t",
@@ -32,7 +32,7 @@ fn reads_every_member() {
                 "contentFields": {"version": "v1", "contentForUser": "", "contextForAgent": null}},
         ],
     }))
-    .expect("a fine file");
+    .expect("valid input");
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("T"), Some("D")));
     assert_eq!((file.kind, file.estimated_duration_minutes), (Some(WalkthroughType::Installer), Some(Some(7))));
     assert_eq!(file.tags.as_deref(), Some(&["x".to_owned()][..]));
@@ -55,28 +55,28 @@ fn reads_every_member() {
 }
 
 #[test]
-fn reads_a_bare_array_and_a_byte_order_mark() {
+fn a_bare_array_and_a_byte_order_mark_are_accepted() {
     let text = format!("\u{feff}{}", json!([step("A"), step("B")]));
-    let file = parse("a.json", &text).expect("a fine file");
+    let file = parse("a.json", &text).expect("valid input");
     assert_eq!((titles(&file), &file.title, &file.metadata), (vec!["A", "B"], &None, &None));
 }
 
 #[test]
-fn null_in_the_head_clears() {
+fn null_clears_a_field() {
     let mut value = envelope(&[]);
     value["walkthrough"] = json!({"title": "T", "description": null, "tags": null, "estimatedDurationMinutes": null});
-    let file = read(&value).expect("a fine file");
+    let file = read(&value).expect("valid input");
     assert_eq!((file.description, file.tags), (Some(String::new()), Some(vec![])));
     assert_eq!(file.estimated_duration_minutes, Some(None));
 }
 
 #[test]
-fn references_may_be_keys_in_1_1_only() {
+fn references_can_be_keys_only_in_1_1() {
     let mut value = envelope(&[step("B"), step("A")]);
     value["steps"][0]["key"] = "b".into();
     value["steps"][0]["nextStepReference"] = Value::Null;
     value["steps"][1]["nextStepReference"] = "b".into();
-    assert_eq!(titles(&read(&value).expect("a fine file")), ["A", "B"]);
+    assert_eq!(titles(&read(&value).expect("valid input")), ["A", "B"]);
     value["version"] = "1.0".into();
     let error = read(&value).expect_err("1.0 has indices only");
     assert_eq!(
@@ -86,18 +86,18 @@ fn references_may_be_keys_in_1_1_only() {
 }
 
 #[test]
-fn null_on_every_step_is_no_chain() {
+fn null_on_every_step_is_not_a_chain() {
     let mut value = envelope(&[step("B"), step("A")]);
     for (at, order) in [(0, 2), (1, 1)] {
         value["steps"][at]["nextStepReference"] = Value::Null;
         value["steps"][at]["displayOrder"] = order.into();
     }
-    assert_eq!(titles(&read(&value).expect("a fine file")), ["A", "B"]);
+    assert_eq!(titles(&read(&value).expect("valid input")), ["A", "B"]);
 }
 
-/// Every row changes one member of a fine file, and names the field that the refusal must name.
+/// Each row changes one member of a valid file and has the field that the rejection must name.
 #[test]
-fn refusals_name_file_step_and_field() {
+fn rejections_name_file_step_and_field() {
     let long = "x".repeat(201);
     let large = "x".repeat(64 * 1024 + 1);
     let deep: Value = serde_json::from_str(&format!("{}{}", "[".repeat(70), "]".repeat(70))).expect("nested arrays");
@@ -167,25 +167,25 @@ fn refusals_name_file_step_and_field() {
 }
 
 #[test]
-fn refuses_what_is_no_walkthrough() {
+fn invalid_documents_are_rejected() {
     for text in ["", "  \n", "5", "null", "\"x\"", "{", "[{]", "{\"a\": 1,}", "\u{0}"] {
         assert_eq!(parse("a.json", text).expect_err(text).details["field"], "document", "{text}");
     }
-    let error = parse("a.json", "{\n  \"version\": }").expect_err("no value");
+    let error = parse("a.json", "{\n  \"version\": }").expect_err("a missing value");
     assert_eq!((&error.details["line"], &error.details["column"]), (&2.into(), &14.into()), "{error}");
-    let error = parse("a.json", &"[".repeat(100_000)).expect_err("nested without end");
+    let error = parse("a.json", &"[".repeat(100_000)).expect_err("excessive nesting");
     assert!(error.message.contains("recursion limit"), "{error}");
 }
 
 #[test]
-fn holds_500_steps() {
+fn a_walkthrough_has_at_most_500_steps() {
     let steps = |count| vec![step("A"); count];
     assert_eq!(read(&envelope(&steps(500))).expect("500 steps").steps.len(), 500);
     assert_eq!(read(&envelope(&steps(501))).expect_err("501 steps").details["field"], "steps");
 }
 
 #[test]
-fn the_last_of_two_equal_members_counts() {
+fn the_last_of_duplicate_members_is_used() {
     let text = r#"[{"title": "A", "title": "B", "contentFields": {"version": "v1", "contentForUser": "x"}}]"#;
-    assert_eq!(titles(&parse("a.json", text).expect("a fine file")), ["B"]);
+    assert_eq!(titles(&parse("a.json", text).expect("valid input")), ["B"]);
 }

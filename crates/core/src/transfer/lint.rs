@@ -1,4 +1,4 @@
-//! What stands in the way of publishing, and what an author probably did not mean.
+//! Lint: errors that prevent publishing, and probable mistakes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,26 +16,26 @@ use crate::step::{MAX_STEPS, StepContent};
 use crate::template::find_placeholder;
 use crate::walkthrough::WalkthroughType;
 
-/// Bytes of a content from which on an agent is likely to lose the thread.
+/// Content above this size in bytes is hard for agents to follow.
 pub const LONG_CONTENT_BYTES: usize = 12 * 1024;
 
-/// Characters that a finding names at most.
+/// Maximum number of characters that a finding lists.
 const MAX_CHARACTERS: usize = 5;
 
-/// How grave a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Publishing is refused.
+    /// Prevents publishing.
     Error,
-    /// Worth a look.
+    /// Probably a mistake.
     Warning,
-    /// A field is served otherwise than it was typed.
+    /// A field is served differently from how it was typed.
     Notice,
 }
 
 impl Severity {
-    /// The name, as it is written.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,18 +46,18 @@ impl Severity {
     }
 }
 
-/// Something that was found.
+/// A lint finding.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// How grave it is.
+    /// The severity.
     pub severity: Severity,
-    /// The step, `step 3 "Install"`; none for the walkthrough.
+    /// The label of the step, such as `step 3 "Install"`; `None` for the walkthrough.
     pub step: Option<String>,
-    /// Where that step stands, from 1; none for the walkthrough.
+    /// The position of the step, from 1; `None` for the walkthrough.
     pub position: Option<usize>,
-    /// The field, as the model names it.
+    /// The name of the field in the model.
     pub field: Option<&'static str>,
-    /// What is wrong and what to do.
+    /// The problem and what to do about it.
     pub message: String,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at the fields of the walkthrough that are served and are no steps.
+/// Checks the fields of a walkthrough that are served, without its steps.
 #[must_use]
 pub fn lint_fields(title: &str, description: &str, tags: &[String]) -> Vec<Finding> {
     let fields = [("title", title), ("description", description), ("tags", &tags.join(" "))];
@@ -85,21 +85,21 @@ pub fn lint_fields(title: &str, description: &str, tags: &[String]) -> Vec<Findi
     found.collect()
 }
 
-/// Looks at steps in their order.
+/// Checks steps in order.
 pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepContent>) -> Vec<Finding> {
     let steps: Vec<_> = steps.into_iter().collect();
     let mut findings = Vec::new();
     if steps.is_empty() {
-        findings.push(of_all(Severity::Error, "there are no steps. Add one."));
+        findings.push(of_all(Severity::Error, "there are no steps. Add at least one."));
     }
     if steps.len() > MAX_STEPS {
-        let message = format!("there are {} steps, {MAX_STEPS} at most. Split the walkthrough.", steps.len());
+        let message = format!("there are {} steps; the maximum is {MAX_STEPS}. Split the walkthrough.", steps.len());
         findings.push(of_all(Severity::Error, message));
     }
     let mut sections = Sections::default();
     let mut titles: HashMap<String, usize> = HashMap::new();
     for (number, step) in (1..).zip(steps) {
-        let mut step_findings = Found { number, step: label(number, Some(&step.title)), findings: &mut findings };
+        let mut step_findings = StepLinter { number, step: label(number, Some(&step.title)), findings: &mut findings };
         let served = clean::step(step);
         step_findings.requirements(kind, &served);
         step_findings.lengths(step, &served);
@@ -110,8 +110,8 @@ pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepC
         step_findings.changes(step, &served);
         if let Some(earlier) = titles.insert(fold_title(&served.title), number) {
             let message = format!(
-                "is also the title of step {earlier}. Tell the two apart, or give them keys: without a key, an import \
-                 finds a step by its title."
+                "is also the title of step {earlier}. Rename one of them, or give them keys: without a key, an import \
+                 matches a step by its title."
             );
             step_findings.warn("title", message);
         }
@@ -123,20 +123,20 @@ fn of_all(severity: Severity, message: impl Into<String>) -> Finding {
     Finding { severity, step: None, position: None, field: None, message: message.into() }
 }
 
-/// The sections so far, to notice one that begins twice.
+/// The sections so far, to detect a section that begins twice.
 #[derive(Default)]
 struct Sections {
     current: Option<String>,
     closed: Vec<String>,
 }
 
-struct Found<'a> {
+struct StepLinter<'a> {
     number: usize,
     step: String,
     findings: &'a mut Vec<Finding>,
 }
 
-impl Found<'_> {
+impl StepLinter<'_> {
     fn push(&mut self, severity: Severity, field: &'static str, message: impl Into<String>) {
         let (step, message) = (Some(self.step.clone()), message.into());
         self.findings.push(Finding { severity, step, position: Some(self.number), field: Some(field), message });
@@ -146,22 +146,22 @@ impl Found<'_> {
         self.push(Severity::Warning, field, message);
     }
 
-    /// Everything that publishing asks for.
+    /// Checks the fields that publishing requires.
     fn requirements(&mut self, kind: WalkthroughType, step: &StepContent) {
         for field in kind.missing_fields(step) {
             let message = match field {
-                "content" => "is empty. Write what the user reads.".to_owned(),
-                _ => format!("is empty, but every step of the type `{kind}` needs it."),
+                "content" => "is empty. Write the text for the user.".to_owned(),
+                _ => format!("is empty, but every step of a walkthrough of type `{kind}` requires it."),
             };
             self.push(Severity::Error, field, message);
         }
     }
 
-    /// The limits hold for what was typed and for what is served.
+    /// Checks the length limits, which apply to the typed text and to the served text.
     fn lengths(&mut self, step: &StepContent, served: &StepContent) {
         let problems = length_problems(step).into_iter().zip(length_problems(served)).zip(FIELDS);
         for ((typed, served), field) in problems {
-            if let Some(problem) = typed.or_else(|| served.map(|problem| format!("as it is served, {problem}"))) {
+            if let Some(problem) = typed.or_else(|| served.map(|problem| format!("as served, {problem}"))) {
                 self.push(Severity::Error, field, problem);
             }
         }
@@ -170,7 +170,8 @@ impl Found<'_> {
     fn placeholders(&mut self, step: &StepContent) {
         for (field, text) in texts(step) {
             if let Some(placeholder) = text.and_then(find_placeholder) {
-                let message = format!("still has the template's placeholder {placeholder}. Write your own text there.");
+                let message =
+                    format!("still contains the template placeholder {placeholder}. Replace it with your own text.");
                 self.push(Severity::Error, field, message);
             }
         }
@@ -193,19 +194,19 @@ impl Found<'_> {
     fn content(&mut self, step: &StepContent) {
         if step.content.len() > LONG_CONTENT_BYTES {
             let message = format!(
-                "has {} bytes; agents follow steps under {LONG_CONTENT_BYTES} better. Consider splitting the step.",
+                "has {} bytes; agents follow steps with less than {LONG_CONTENT_BYTES} bytes better. Consider splitting the step.",
                 step.content.len()
             );
             self.warn("content", message);
         }
-        if !step.content.trim().is_empty() && only_headings(&step.content) {
-            self.warn("content", "has headings and no text. Write what to do.");
+        if !step.content.trim().is_empty() && has_only_headings(&step.content) {
+            self.warn("content", "has headings but no text. Write what to do.");
         }
     }
 
     fn section(&mut self, step: &StepContent, sections: &mut Sections) {
         if step.section_title.as_deref().is_some_and(|title| title.trim().is_empty()) {
-            self.warn("section_title", "is empty. Write a title, or leave the section out.");
+            self.warn("section_title", "is empty. Write a title, or remove the section.");
         }
         let section = step.section_title.as_deref().map(fold_title).filter(|title| !title.is_empty());
         if section == sections.current {
@@ -213,13 +214,13 @@ impl Found<'_> {
         }
         sections.closed.extend(sections.current.take());
         if section.as_ref().is_some_and(|section| sections.closed.contains(section)) {
-            self.warn("section_title", "begins this section a second time. Put its steps together.");
+            self.warn("section_title", "begins this section a second time. Move its steps together.");
         }
         sections.current = section;
     }
 }
 
-/// The fields of a step that are served.
+/// Returns the fields of a step that are served.
 fn texts(step: &StepContent) -> [(&'static str, Option<&str>); 6] {
     [
         ("title", Some(&step.title)),
@@ -231,7 +232,7 @@ fn texts(step: &StepContent) -> [(&'static str, Option<&str>); 6] {
     ]
 }
 
-/// Says how many invisible characters a text has, and which.
+/// Returns a message with the number and kinds of invisible characters in a text.
 fn invisible_characters(text: &str) -> Option<String> {
     let text = normalize_line_endings(text);
     let mut kinds: Vec<char> = Vec::new();
@@ -248,13 +249,13 @@ fn invisible_characters(text: &str) -> Option<String> {
     let characters = if count == 1 { "1 invisible character" } else { &format!("{count} invisible characters") };
     (count > 0).then(|| {
         format!(
-            "has {characters} ({named}{more}): an agent would read what nobody sees. Left out when served; remove them."
+            "has {characters} ({named}{more}), which agents can read but users cannot see. They are removed when served; delete them."
         )
     })
 }
 
-/// Whether Markdown has headings and nothing else to read.
-fn only_headings(content: &str) -> bool {
+/// Whether Markdown contains headings and no other text.
+fn has_only_headings(content: &str) -> bool {
     let mut in_heading = false;
     let mut headings = false;
     for event in Parser::new_ext(content, dialect()) {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_what_publishing_needs() {
+    fn fields_required_for_publishing_are_checked() {
         use Severity::Error;
         use WalkthroughType::{Course, Installer, Integration, Troubleshooting};
         let table: [(_, &[_]); 4] = [
@@ -304,20 +305,21 @@ mod tests {
     }
 
     #[test]
-    fn names_placeholders_of_templates() {
+    fn template_placeholders_are_errors() {
         let kind = WalkthroughType::Course;
         let agent =
             StepContent { context_for_agent: Some("Say ‹fill in: what›.".to_owned()), ..step("A", "{{exec}}") };
         assert_eq!(fields(kind, std::slice::from_ref(&agent)), [(Severity::Error, "context_for_agent")]);
-        let told = lint(kind, &[agent])[0].to_string();
+        let message = lint(kind, &[agent])[0].to_string();
         assert!(
-            told.contains("step 1 \"A\": `context_for_agent`: still has the template's placeholder ‹fill in: what›"),
-            "{told}"
+            message
+                .contains("step 1 \"A\": `context_for_agent`: still contains the template placeholder ‹fill in: what›"),
+            "{message}"
         );
     }
 
     #[test]
-    fn checks_limits() {
+    fn limits_are_checked() {
         use Severity::{Error, Warning};
         let kind = WalkthroughType::Course;
         assert_eq!(fields(kind, &[step(&"x".repeat(201), "x")]), [(Error, "title")]);
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_is_served_otherwise() {
+    fn fields_that_are_served_differently_are_reported() {
         use Severity::{Error, Notice};
         let kind = WalkthroughType::Course;
         let findings = lint(kind, &[step("A", "fast<br>slow"), step("B", "`<br>`")]);
@@ -338,13 +340,13 @@ mod tests {
             ["notice: step 1 \"A\": `content`: changes when it is served: \"fast<br>slow\" → \"fast  ⏎slow\"."]
         );
         assert_eq!(fields(kind, &[step("A", "<!-- nothing to read -->")]), [(Error, "content"), (Notice, "content")]);
-        // A backslash for each of them would not fit.
+        // With a backslash for each of them, the text is too long.
         let tight = "<x>".repeat(64 * 1024 / 3);
         assert!(fields(kind, &[step("A", &tight)]).contains(&(Error, "content")));
     }
 
     #[test]
-    fn warns_of_what_was_hardly_meant() {
+    fn probable_mistakes_are_warnings() {
         use Severity::Warning;
         let kind = WalkthroughType::Course;
         let in_section =
@@ -360,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn warns_of_what_nobody_sees() {
+    fn invisible_characters_are_warnings() {
         let hidden = StepContent {
             context_for_agent: Some("\u{E0061}\u{E0062}\u{E0063}\u{E0064}\u{E0065}\u{E0066}".to_owned()),
             ..step("A", "`a\u{202e}`\r\n\n[x]: # (hidden)")
@@ -369,10 +371,10 @@ mod tests {
         assert_eq!(
             told,
             [
-                "warning: step 1 \"A\": `content`: has 1 invisible character (U+202E): an agent would read what nobody sees. \
-                 Left out when served; remove them.",
+                "warning: step 1 \"A\": `content`: has 1 invisible character (U+202E), which agents can read but users cannot \
+                 see. They are removed when served; delete them.",
                 "warning: step 1 \"A\": `context_for_agent`: has 6 invisible characters (U+E0061, U+E0062, U+E0063, U+E0064, \
-                 U+E0065 …): an agent would read what nobody sees. Left out when served; remove them.",
+                 U+E0065 …), which agents can read but users cannot see. They are removed when served; delete them.",
                 "notice: step 1 \"A\": `content`: changes when it is served: \"`a\\u{202e}`\\r\" → \"`a`\"; \
                  \"[x]: # (hidden)\" → \"\".",
                 "notice: step 1 \"A\": `context_for_agent`: changes when it is served: \

@@ -14,7 +14,7 @@
 //! Do this.
 //!
 //! ```agent-context              blocks for the agent: agent-introduction, agent-context,
-//! The user has no account yet.  agent-operations; they are lifted out of the content
+//! The user has no account yet.  agent-operations; they are extracted out of the content
 //! ```
 //!
 //! ## Second step
@@ -25,14 +25,14 @@
 //! ```
 //! ````
 //!
-//! - Where front matter and an H1 both give a title, the H1 counts and the other stays as metadata.
-//! - `description` of the front matter and the text under the H1 are joined: nothing that is written is lost.
-//! - A further H1 opens a section. Text directly under it becomes a step of that name. A heading without text (`#`) ends
-//!   the section.
-//! - A file with a title and text, but no H2, is a walkthrough of one step with that title.
-//! - A block of `metadata` in front matter or settings holds metadata as it is kept, for members whose names mean something.
-//! - A content that would be read otherwise stands between the marks of [`super::verbatim`].
-//! - Headings in fences, quotations and lists are text. Titles are without markup, content is the exact source.
+//! - If both the front matter and an H1 have a title, the H1 is used and the other is kept as metadata.
+//! - The `description` of the front matter and the text under the H1 are joined, so that no text is lost.
+//! - Any further H1 begins a section. Text directly under it becomes a step with the same title. A heading without text
+//!   (`#`) ends the section.
+//! - A file with a title and text but no H2 is a walkthrough with one step of that title.
+//! - A `metadata` member in front matter or settings holds metadata whose names would otherwise have a meaning.
+//! - Content that would be parsed differently is enclosed in the marks of [`super::verbatim`].
+//! - Headings in fences, quotes and lists are text. Titles have no markup; content is the exact source.
 
 use std::ops::Range;
 
@@ -48,14 +48,14 @@ use crate::markdown::normalize_line_endings;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 
-/// Blocks that are lifted out of the content, in the order of the fields they fill.
+/// Blocks that are extracted from the content, in the order of the fields that they fill.
 pub(super) const AGENT_BLOCKS: [&str; 3] = ["agent-introduction", "agent-context", "agent-operations"];
 /// The block with the settings of a step.
 pub(super) const SETTINGS_BLOCK: &str = "walkthrough-step";
-/// How refusals call the YAML at the beginning.
+/// The name of the front matter in rejections.
 pub(super) const FRONT_MATTER: &str = "front matter";
 
-/// Reads the Markdown text of the file `name`. Line endings of any system are read as line feeds.
+/// Parses the Markdown text of the file `name`. All line endings are normalised to line feeds.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -69,7 +69,7 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     let mut steps = chapters.steps;
     let mut description = chapters.description;
     if steps.is_empty() && !description.is_empty() {
-        let title = chapters.title.clone().or_else(|| said_title(yaml.as_ref()));
+        let title = chapters.title.clone().or_else(|| yaml_title(yaml.as_ref()));
         let title = title.ok_or_else(|| {
             source.reject("title", "has no heading. Begin with `# Title`, and each step with `## Step`.")
         })?;
@@ -86,7 +86,7 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
             && let Some(other) = file.steps.iter().find(|other| other.identity.key() == Some(key))
         {
             let other = other.source.step_label().unwrap_or_default();
-            return Err(step.source.reject("key", format!("{key:?} is also the key of {other}. Keys must differ.")));
+            return Err(step.source.reject("key", format!("{key:?} is also the key of {other}. Keys must be unique.")));
         }
         file.steps.push(step);
     }
@@ -96,11 +96,11 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     Ok(file)
 }
 
-fn said_title(yaml: Option<&Map<String, Value>>) -> Option<String> {
+fn yaml_title(yaml: Option<&Map<String, Value>>) -> Option<String> {
     yaml?.get("title")?.as_str().map(str::to_owned)
 }
 
-/// Fills the head of `file` from the H1 and the front matter.
+/// Fills the walkthrough's fields in `file` from the H1 and the front matter.
 pub(super) fn apply_head(
     file: &mut WalkthroughFile,
     source: &SourceRef,
@@ -114,14 +114,14 @@ pub(super) fn apply_head(
             && title.trim() != heading
         {
             file.warnings.push(format!(
-                "{}: `title`: the front matter says {title:?}, the heading {heading:?}; the heading counts.",
+                "{}: `title`: the front matter has {title:?}, the heading {heading:?}. The heading is used.",
                 source.file_name()
             ));
             head.metadata.insert("title".to_owned(), title.as_str().into());
         }
-        if let Some(said) = head.description {
+        if let Some(description) = head.description {
             let text = file.description.take().filter(|text| !text.is_empty());
-            file.description = Some(text.map_or_else(|| said.clone(), |text| paragraphs(&said, &text)));
+            file.description = Some(text.map_or_else(|| description.clone(), |text| paragraphs(&description, &text)));
         }
         file.kind = head.kind;
         file.estimated_duration_minutes = head.estimated_duration_minutes.map(Some);
@@ -135,7 +135,7 @@ pub(super) fn apply_head(
     source.check_text("description", file.description.as_deref().unwrap_or_default())
 }
 
-/// A step in the making.
+/// The source of a step: its heading and text.
 pub(super) struct Chapter {
     pub(super) title: String,
     pub(super) section: Option<String>,
@@ -151,7 +151,7 @@ struct Chapters {
     steps: Vec<Chapter>,
 }
 
-/// Cuts the text at its headings of level 1 and 2.
+/// Splits the text at headings of level 1 and 2.
 fn chapters(split: &Split<'_>) -> Chapters {
     let body = split.body;
     let heading = |piece| match piece {
@@ -167,7 +167,7 @@ fn chapters(split: &Split<'_>) -> Chapters {
     for (at, (level, title, range)) in cuts.iter().enumerate() {
         let end = cuts.get(at + 1).map_or(body.len(), |(_, _, next)| next.start);
         let text = trim_blank(&body[range.end..end]);
-        // Counted from heading to heading: a file of nothing but headings must not take the square of its length.
+        // Count from heading to heading, so that a file with only headings does not take quadratic time.
         line += line_of(&body[counted..range.start], range.start - counted) - 1;
         counted = range.start;
         if at == 0 && *level == 1 {
@@ -185,16 +185,16 @@ fn chapters(split: &Split<'_>) -> Chapters {
     found
 }
 
-/// The headings and fences of `text` that are not between marks.
+/// Returns the outline of `text` without the parts between marks.
 pub(super) fn outline_outside(text: &str) -> Vec<Piece> {
     outline(&verbatim::mask(text, &verbatim::find(text)))
 }
 
-/// Makes a step of a chapter and the front matter of its file (empty in a single file).
+/// Creates a step from a chapter and the front matter of its file (empty for a step in a single file).
 pub(super) fn step(source: SourceRef, yaml: Map<String, Value>, chapter: Chapter) -> Result<ImportStep> {
-    let lifted = lift(&source, &chapter.body)?;
+    let extracted = extract(&source, &chapter.body)?;
     let mut settings = yaml;
-    if let Some(block) = lifted.settings {
+    if let Some(block) = extracted.settings {
         for (name, value) in front_matter::read(&source, SETTINGS_BLOCK, &block, 1)? {
             if settings.insert(name.clone(), value).is_some() {
                 return Err(
@@ -204,18 +204,18 @@ pub(super) fn step(source: SourceRef, yaml: Map<String, Value>, chapter: Chapter
         }
     }
     let Settings { title, key, mut content } = front_matter::settings(&source, settings)?;
-    // The heading counts; another title is kept.
-    if let Some(said) = title.filter(|said| said.trim() != chapter.title) {
-        content.metadata.insert("title".to_owned(), said.into());
+    // The heading is used; a different title is kept as metadata.
+    if let Some(other) = title.filter(|title| title.trim() != chapter.title) {
+        content.metadata.insert("title".to_owned(), other.into());
     }
     content.title = chapter.title;
     content.section_title = content.section_title.or(chapter.section);
-    content.content = lifted.content;
+    content.content = extracted.content;
     let fields = agent_fields(&mut content);
-    for ((field, name), block) in fields.into_iter().zip(AGENT_BLOCKS).zip(lifted.agent) {
+    for ((field, name), block) in fields.into_iter().zip(AGENT_BLOCKS).zip(extracted.agent) {
         let Some(block) = block else { continue };
         if field.replace(block).is_some() {
-            return Err(source.reject(name, "stands in the settings of the step and in a block. Remove one."));
+            return Err(source.reject(name, "is set in the settings of the step and in a block. Remove one."));
         }
     }
     check_lengths(&source, &content, &FIELDS)?;
@@ -227,15 +227,15 @@ fn agent_fields(content: &mut StepContent) -> [&mut Option<String>; 3] {
     [&mut content.introduction_for_agent, &mut content.context_for_agent, &mut content.operations_for_agent]
 }
 
-/// A text and what was lifted out of it.
-struct Lifted {
+/// A text and the blocks extracted from it.
+struct Extracted {
     content: String,
     settings: Option<String>,
     agent: [Option<String>; 3],
 }
 
-fn lift(source: &SourceRef, body: &str) -> Result<Lifted> {
-    let mut lifted = Lifted { content: String::new(), settings: None, agent: Default::default() };
+fn extract(source: &SourceRef, body: &str) -> Result<Extracted> {
+    let mut extracted = Extracted { content: String::new(), settings: None, agent: Default::default() };
     let blocks = verbatim::find(body);
     let mut done = 0;
     for piece in outline(&verbatim::mask(body, &blocks)) {
@@ -243,29 +243,29 @@ fn lift(source: &SourceRef, body: &str) -> Result<Lifted> {
             Piece::Heading { .. } => {}
             Piece::Html { range } => {
                 let Ok(at) = blocks.binary_search_by_key(&range.start, |block| block.whole.start) else { continue };
-                append(&mut lifted.content, trim_blank(&body[done..range.start]));
-                append(&mut lifted.content, &body[blocks[at].inner.clone()]);
+                append(&mut extracted.content, trim_blank(&body[done..range.start]));
+                append(&mut extracted.content, &body[blocks[at].inner.clone()]);
                 done = blocks[at].whole.end;
             }
             Piece::Fence { info, text, range } => {
                 let slot = match AGENT_BLOCKS.iter().position(|name| *name == info) {
-                    Some(at) => &mut lifted.agent[at],
-                    None if info == SETTINGS_BLOCK => &mut lifted.settings,
+                    Some(at) => &mut extracted.agent[at],
+                    None if info == SETTINGS_BLOCK => &mut extracted.settings,
                     None => continue,
                 };
                 if slot.replace(unmasked(body, &blocks, &range).unwrap_or(text)).is_some() {
-                    return Err(source.reject(&info, "stands twice in this step. Write one block."));
+                    return Err(source.reject(&info, "occurs twice in this step. Write one block."));
                 }
-                append(&mut lifted.content, trim_blank(&body[done..range.start]));
+                append(&mut extracted.content, trim_blank(&body[done..range.start]));
                 done = range.end;
             }
         }
     }
-    append(&mut lifted.content, trim_blank(&body[done..]));
-    Ok(lifted)
+    append(&mut extracted.content, trim_blank(&body[done..]));
+    Ok(extracted)
 }
 
-/// Appends a paragraph to a content. What is there stays as it is: it may come from between marks.
+/// Appends a paragraph to a content. The existing content is not trimmed, because it may come from between marks.
 fn append(content: &mut String, text: &str) {
     if !content.is_empty() && !text.is_empty() {
         content.push_str("\n\n");
@@ -273,7 +273,7 @@ fn append(content: &mut String, text: &str) {
     content.push_str(text);
 }
 
-/// The text of a fence that has marks in it, which are text there.
+/// Returns the text of a fence that contains marks, which are plain text there.
 fn unmasked(body: &str, blocks: &[Verbatim], fence: &Range<usize>) -> Option<String> {
     let overlaps = |block: &Verbatim| block.whole.start < fence.end && fence.start < block.whole.end;
     blocks.iter().any(overlaps).then_some(())?;

@@ -3,16 +3,16 @@ use serde_json::json;
 use super::*;
 
 fn read(text: &str) -> WalkthroughFile {
-    parse("a.md", text).expect("a fine file")
+    parse("a.md", text).expect("valid input")
 }
 
-/// Title and content of each step.
+/// Returns the title and content of each step.
 fn steps(file: &WalkthroughFile) -> Vec<(&str, &str)> {
     file.steps.iter().map(|step| (step.content.title.as_str(), step.content.content.as_str())).collect()
 }
 
 #[test]
-fn cuts_at_h2() {
+fn the_text_is_split_at_h2() {
     let file = read("# T\n\nAbout *it*.\n\nMore.\n\n## A\nx\n\n### deep\ny\n\nB\n---\n\n    code\n\n## C ##\n");
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("T"), Some("About *it*.\n\nMore.")));
     assert_eq!(steps(&file), [("A", "x\n\n### deep\ny"), ("B", "    code"), ("C", "")]);
@@ -22,7 +22,7 @@ fn cuts_at_h2() {
 }
 
 #[test]
-fn fences_are_text() {
+fn headings_in_fences_are_text() {
     let text = "---\nsidebar_position: 2\n---\n\n# T\n\nIntro\n\n## A\n\n```md title=\"x\" {1-4}\n---\na: 1\n---\n\n# no\n\n## no\n```\n\nend\n\n## B\n> ## no\n";
     let file = read(text);
     assert_eq!(file.steps.len(), 2);
@@ -31,7 +31,7 @@ fn fences_are_text() {
 }
 
 #[test]
-fn reads_front_matter() {
+fn front_matter_is_parsed() {
     let file = read(
         "---\ntitle: T\ndescription: D\ntype: course\ntags: [a, 1]\nestimatedDurationMinutes: 5\nx: {y: 1}\nmetadata: {z: 2}\n---\n## A\nx",
     );
@@ -42,7 +42,7 @@ fn reads_front_matter() {
 }
 
 #[test]
-fn loses_nothing_that_is_said_twice() {
+fn duplicate_titles_and_descriptions_are_kept() {
     let file = read("---\ntitle: Other\ndescription: D\n---\nbadge\n\n# T\ntext\n## A\nx");
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("T"), Some("D\n\nbadge\n\ntext")));
     assert_eq!(file.metadata.map(Value::Object), Some(json!({"title": "Other"})));
@@ -50,7 +50,7 @@ fn loses_nothing_that_is_said_twice() {
 }
 
 #[test]
-fn a_file_without_h2_is_one_step() {
+fn a_file_without_h2_has_one_step() {
     let file = read("# T\n\nDo it.\n");
     assert_eq!(
         (file.title.as_deref(), file.description.as_deref(), steps(&file)),
@@ -61,7 +61,7 @@ fn a_file_without_h2_is_one_step() {
 }
 
 #[test]
-fn a_further_h1_is_a_section() {
+fn a_further_h1_begins_a_section() {
     let file = read("# T\n## A\n# S\n## B\n# R\nhello\n## C\n#\n## D\n");
     let sections: Vec<_> =
         file.steps.iter().map(|s| (s.content.title.as_str(), s.content.section_title.as_deref())).collect();
@@ -70,7 +70,7 @@ fn a_further_h1_is_a_section() {
 }
 
 #[test]
-fn lifts_blocks_out_of_the_content() {
+fn blocks_are_extracted_from_the_content() {
     let file = read(
         "# T\n## A\n```walkthrough-step\nkey: a\nsection: S\nlevel: 3\n```\nbefore\n\n```agent-context\nctx\n\nmore\n```\nafter\n\n~~~agent-operations\n```sh\nls\n```\n~~~\n```agent-introduction\n```\n",
     );
@@ -93,7 +93,7 @@ fn lifts_blocks_out_of_the_content() {
 }
 
 #[test]
-fn refusals_name_what_is_wrong() {
+fn rejections_name_file_step_and_field() {
     let long = format!("# T\n## {}\n", "x".repeat(201));
     let large = format!("# T\n## A\n{}\n", "x".repeat(64 * 1024 + 1));
     let many = format!("# T\n{}", "## A\n".repeat(501));
@@ -129,16 +129,16 @@ fn refusals_name_what_is_wrong() {
     for (text, field, step) in table {
         let error = parse("a.md", text).expect_err(text);
         assert_eq!((&error.details["field"], &error.details["file"]), (&field.into(), &"a.md".into()), "{error}");
-        let said = error.details.get("step").and_then(Value::as_str);
+        let label = error.details.get("step").and_then(Value::as_str);
         assert!(
-            said.is_some() == step.is_some() && said.unwrap_or_default().starts_with(step.unwrap_or_default()),
+            label.is_some() == step.is_some() && label.unwrap_or_default().starts_with(step.unwrap_or_default()),
             "{error}"
         );
     }
 }
 
 #[test]
-fn line_endings_of_windows_are_fine() {
+fn windows_line_endings_are_accepted() {
     let file = read(
         "---\r\ntags: [a]\r\n---\r\n# T\r\n\r\nD\r\n\r\n## A\r\n\r\nx\r\ny\r\n\r\n```agent-context\r\nc\r\n```\r\n",
     );
@@ -148,7 +148,7 @@ fn line_endings_of_windows_are_fine() {
 }
 
 #[test]
-fn a_file_of_nothing_but_headings_is_refused_quickly() {
+fn a_file_with_only_headings_is_rejected_quickly() {
     let text = "# T\n".to_owned() + &"## A\n".repeat(50_000);
     assert_eq!(parse("a.md", &text).expect_err("too many steps").details["field"], "steps");
 }

@@ -1,8 +1,8 @@
 //! Import and export of walkthroughs as files.
 //!
-//! Readers are [`json`], [`markdown`], `tour` (CodeTour) and [`folder`], which also knows `scenario` (Killercoda); all of
+//! The parsers are [`json`], [`markdown`], `tour` (CodeTour) and [`folder`], which also uses `scenario` (Killercoda); all of
 //! them return a [`file::WalkthroughFile`]. [`plan`] compares it with the existing draft; [`export`] and
-//! [`export_markdown`] write. Texts stay as they were typed; they are cleaned when they are served ([`crate::served`]).
+//! [`export_markdown`] write files. Texts are kept as typed; they are cleaned when they are served ([`crate::clean`]).
 
 use crate::Result;
 
@@ -24,7 +24,7 @@ mod tour;
 pub mod unknown_members;
 mod verbatim;
 
-/// Reads one file: Markdown, JSON or a CodeTour by the end of its name, else what the text looks like.
+/// Parses one file: Markdown, JSON or CodeTour, determined by the file extension, else by the text.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -39,14 +39,14 @@ pub fn parse(name: &str, text: &str) -> Result<file::WalkthroughFile> {
     }
 }
 
-/// Whether a file of a folder can be part of a walkthrough, by its path below the folder: Markdown, a CodeTour, or the
-/// index of a Killercoda scenario. Readers need not load any other.
+/// Whether a file can be part of a walkthrough, based on its path in the folder: Markdown, a CodeTour, or the index of a
+/// Killercoda scenario. Other files need not be loaded.
 #[must_use]
 pub fn is_source(path: &str) -> bool {
     folder::is_markdown(path) || tour::is_tour(path) || scenario::is_index_name(path)
 }
 
-/// Whether a folder need not be looked into, by its name: it holds what version control or a package manager put there.
+/// Whether a folder is skipped, based on its name, because it belongs to version control or a package manager.
 #[must_use]
 pub fn is_ignored_folder(name: &str) -> bool {
     matches!(name, ".git" | ".hg" | ".svn" | "node_modules")

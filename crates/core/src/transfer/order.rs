@@ -1,24 +1,24 @@
-//! The order of the steps of a JSON file: the chain of `nextStepReference`, else `displayOrder`, else the array.
+//! The order of the steps in a JSON file: by the chain of `nextStepReference`, else by `displayOrder`, else by array order.
 
 use std::collections::HashMap;
 
 use super::source::SourceRef;
 use crate::Result;
 
-/// What a step says of the step that follows.
+/// A step's reference to the next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing: there is no such member.
+    /// The member is absent.
     Absent,
-    /// `null`: it is the last one.
+    /// `null`: this is the last step.
     End,
-    /// The step at this source of the array, from 0.
+    /// The step at this array index, from 0.
     Index(i64),
     /// The step with this key.
     Key(String),
 }
 
-/// What a step says of its order.
+/// A step's members that determine the order.
 pub(super) struct Hint {
     pub(super) source: SourceRef,
     pub(super) key: Option<String>,
@@ -29,15 +29,15 @@ pub(super) struct Hint {
 const NEXT: &str = "nextStepReference";
 const ORDER: &str = "displayOrder";
 
-/// The places of the array in the order of the steps, and what should be said about it.
+/// Returns the array indices in step order, and a warning if necessary.
 ///
 /// # Errors
-/// `invalid_arguments` naming the step when the hints contradict themselves.
+/// `invalid_arguments` naming the step if the hints are contradictory.
 pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
     let keys = index_keys(hints)?;
     let displayed = by_display_order(hints)?;
-    // Where no step leads anywhere there is no chain, whether the members are missing or null: some exporters write null
-    // for what they do not have.
+    // If no step has a next step, there is no chain. Members can be absent or null, because some exporters write null for
+    // absent values.
     if hints.iter().all(|hint| matches!(hint.next, Next::Absent | Next::End)) {
         if let Some(order) = displayed {
             return Ok((order, None));
@@ -47,14 +47,14 @@ pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
         {
             return Err(hint
                 .source
-                .reject(ORDER, "is missing, but other steps have one. Give one to every step or to none."));
+                .reject(ORDER, "is missing, but other steps have one. Set it for every step or for none."));
         }
         return Ok(((0..hints.len()).collect(), None));
     }
     let chain = by_chain(hints, &keys)?;
     let warning = displayed
         .filter(|order| *order != chain)
-        .map(|_| "`displayOrder` contradicts the chain of `nextStepReference`; the chain counts.".to_owned());
+        .map(|_| "`displayOrder` contradicts the chain of `nextStepReference`. The chain is used.".to_owned());
     Ok((chain, warning))
 }
 
@@ -63,22 +63,22 @@ fn index_keys(hints: &[Hint]) -> Result<HashMap<&str, usize>> {
     for (at, hint) in hints.iter().enumerate() {
         let Some(key) = hint.key.as_deref() else { continue };
         if let Some(earlier) = keys.insert(key, at) {
-            let message = format!("{key:?} is also the key of {}. Keys must differ.", name(hints, earlier));
+            let message = format!("{key:?} is also the key of {}. Keys must be unique.", name(hints, earlier));
             return Err(hint.source.reject("key", message));
         }
     }
     Ok(keys)
 }
 
-/// The order by `displayOrder`; none unless every step has one. Equal numbers are refused even where a chain
-/// decides, because they show that the file was put together wrongly.
+/// Returns the order by `displayOrder`, or `None` unless every step has one. Equal numbers are rejected even if a chain
+/// determines the order, because they indicate a malformed file.
 fn by_display_order(hints: &[Hint]) -> Result<Option<Vec<usize>>> {
     let mut numbered: Vec<_> =
         hints.iter().enumerate().filter_map(|(at, hint)| hint.display_order.map(|number| (number, at))).collect();
     numbered.sort_unstable();
     if let Some(pair) = numbered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let (number, earlier, later) = (pair[0].0, pair[0].1, pair[1].1);
-        let message = format!("{number} is also the number of {}. Numbers must differ.", name(hints, earlier));
+        let message = format!("{number} is also the number of {}. Numbers must be unique.", name(hints, earlier));
         return Err(hints[later].source.reject(ORDER, message));
     }
     let complete = !hints.is_empty() && numbered.len() == hints.len();
@@ -93,7 +93,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
         if let Some(earlier) = before[target].replace(at) {
             let target = name(hints, target);
             let message = format!(
-                "leads to {target}, and so does {}. Each step must have one step before it.",
+                "refers to {target}, and so does {}. A step can follow only one other step.",
                 name(hints, earlier)
             );
             return Err(hints[at].source.reject(NEXT, message));
@@ -105,12 +105,12 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
         [] => {
             return Err(hints[0]
                 .source
-                .reject(NEXT, "goes round in a circle: no step is the first. Set the last one to null."));
+                .reject(NEXT, "forms a cycle, so there is no first step. Set it to null on the last step."));
         }
         [first, second, ..] => {
             let message = format!(
-                "nothing leads to this step, nor to {}: only one step can be the first. Lead one of them to the other, \
-                 or leave `{NEXT}` out of every step.",
+                "no step refers to this step or to {}, but only one step can be the first. Connect them, or omit `{NEXT}` \
+                 from every step.",
                 name(hints, first)
             );
             return Err(hints[second].source.reject(NEXT, message));
@@ -122,7 +122,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
         order.iter().for_each(|&at| reached[at] = true);
         let lost = reached.iter().position(|reached| !reached).unwrap_or_default();
         let message = format!(
-            "this step is not reached from {}: it is part of a circle. Join it to the chain.",
+            "this step cannot be reached from {}, because it is part of a cycle. Connect it to the chain.",
             name(hints, first)
         );
         return Err(hints[lost].source.reject(NEXT, message));
@@ -141,7 +141,7 @@ fn resolve(hint: &Hint, count: usize, keys: &HashMap<&str, usize>) -> Result<Opt
             .get(key.as_str())
             .copied()
             .map(Some)
-            .ok_or_else(|| hint.source.reject(NEXT, format!("names the key {key:?}, but no step has it."))),
+            .ok_or_else(|| hint.source.reject(NEXT, format!("refers to the key {key:?}, but no step has it."))),
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_chain_then_the_numbers_then_the_array() {
+    fn the_chain_takes_precedence_over_numbers_and_array_order() {
         use Next::{Absent, End, Index, Key};
         let plain = |next: &[Next]| next.iter().map(|next| (None, next.clone(), None)).collect::<Vec<_>>();
         let numbers = |numbers: &[i64]| numbers.iter().map(|n| (None, Absent, Some(*n))).collect::<Vec<_>>();
@@ -180,19 +180,19 @@ mod tests {
             (vec![(Some("a"), End, None), (None, Key("a".to_owned()), None)], vec![1, 0]),
         ];
         for (rows, expected) in table {
-            assert_eq!(run(&rows).expect("a fine order"), (expected, None), "{rows:?}");
+            assert_eq!(run(&rows).expect("a valid order"), (expected, None), "{rows:?}");
         }
     }
 
     #[test]
-    fn says_when_numbers_contradict_the_chain() {
+    fn contradicting_numbers_produce_a_warning() {
         let rows = [(None, Next::End, Some(1)), (None, Next::Index(0), Some(2))];
-        let (order, warning) = run(&rows).expect("a fine chain");
+        let (order, warning) = run(&rows).expect("a valid chain");
         assert_eq!((order, warning.is_some()), (vec![1, 0], true));
     }
 
     #[test]
-    fn refuses_what_is_no_chain() {
+    fn invalid_chains_are_rejected() {
         use Next::{Absent, End, Index, Key};
         let row = |next: Next| (None, next, None);
         let table: Vec<(&str, Vec<Row<'_>>, &str, &str)> = vec![

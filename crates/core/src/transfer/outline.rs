@@ -1,11 +1,11 @@
-//! Where the headings and the fences of a Markdown text are. Only the outermost level counts: a heading in a fence, a
-//! quotation or a list belongs to the text around it.
+//! Finds the headings, fences and HTML blocks of a Markdown text at the top level. A heading in a fence, a quote or a list
+//! is part of the surrounding text.
 
 use std::ops::Range;
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// A piece of the outermost level that means something to an import.
+/// A top-level block that is relevant for an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     /// A heading, `# Title` or underlined.
@@ -14,35 +14,35 @@ pub(super) enum Piece {
         level: u8,
         /// The text without markup.
         title: String,
-        /// Where it stands, whole lines.
+        /// The range in whole lines.
         range: Range<usize>,
     },
     /// A fenced block.
     Fence {
-        /// First word after the fence.
+        /// The first word after the fence.
         info: String,
         /// The text between the fences, without the last line break.
         text: String,
-        /// Where it stands, whole lines.
+        /// The range in whole lines.
         range: Range<usize>,
     },
     /// A block of HTML, such as a comment.
     Html {
-        /// Where it stands, whole lines.
+        /// The range in whole lines.
         range: Range<usize>,
     },
 }
 
-/// The dialect that walkthroughs are written in.
+/// Returns the options of the Markdown dialect of walkthroughs.
 pub(super) fn dialect() -> Options {
     Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS
 }
 
-/// The headings and fences of `text` in order.
+/// Returns the top-level blocks of `text` in order.
 pub(super) fn outline(text: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut depth = 0_usize;
-    // What is open at the outermost level, and its text so far.
+    // The open top-level block and its text so far.
     let mut open: Option<(Piece, String)> = None;
     for (event, range) in Parser::new_ext(text, dialect()).into_offset_iter() {
         match event {
@@ -64,7 +64,7 @@ pub(super) fn outline(text: &str) -> Vec<Piece> {
                 }
             }
             Event::Code(inner) | Event::InlineHtml(inner) => {
-                // A title has one line.
+                // A title is a single line.
                 if let Some((_, collected)) = &mut open {
                     collected.push_str(&inner.replace(BREAKS, " "));
                 }
@@ -103,10 +103,10 @@ fn finish(piece: Piece, inner: &str) -> Piece {
     }
 }
 
-/// Line breaks of CommonMark: a carriage return alone is one too.
+/// Line breaks in CommonMark, which include a lone carriage return.
 const BREAKS: [char; 2] = ['\n', '\r'];
 
-/// `range` from the beginning of its first line to the end of its last one, line break included.
+/// Extends `range` to whole lines, including the last line break.
 fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
     let start = text[..range.start].rfind(BREAKS).map_or(0, |at| at + 1);
     let end = match range.end {
@@ -117,7 +117,7 @@ fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
     start..end + usize::from(pair)
 }
 
-/// `text` without blank lines in front and blanks behind. The indentation of the first line stays: it may be code.
+/// Trims leading blank lines and trailing white space. Keeps the indentation of the first line, which may be code.
 pub(super) fn trim_blank(text: &str) -> &str {
     let text = text.trim_end();
     let indent = text.len() - text.trim_start().len();
@@ -125,7 +125,7 @@ pub(super) fn trim_blank(text: &str) -> &str {
     &text[line..]
 }
 
-/// Two texts one after the other, with a blank line between when there are both.
+/// Joins two texts, with a blank line between them if both are non-empty.
 pub(super) fn paragraphs(first: &str, second: &str) -> String {
     match (trim_blank(first), trim_blank(second)) {
         ("", text) | (text, "") => text.to_owned(),
@@ -133,7 +133,7 @@ pub(super) fn paragraphs(first: &str, second: &str) -> String {
     }
 }
 
-/// The number of the line that `at` is in, from 1.
+/// Returns the number of the line that contains `at`, from 1.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
     let pairs = text[..at].matches("\r\n").count();
     text[..at].matches(BREAKS).count() - pairs + 1
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_headings_of_the_outermost_level() {
+    fn top_level_headings_are_found() {
         let table: &[(&str, &[(u8, &str)])] = &[
             ("# A\n## B ##\n", &[(1, "A"), (2, "B")]),
             ("A\n===\nB\n---\n", &[(1, "A"), (2, "B")]),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_whole_lines_and_inner_text() {
+    fn ranges_are_whole_lines() {
         let text = "x\n\n  ## A\n\n````agent-context more\n```\na\n\nb\n```\n````\n\nrest";
         let pieces = outline(text);
         let [Piece::Heading { range: heading, .. }, Piece::Fence { info, text: inner, range }] = &pieces[..] else {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn trims_blank_lines_only() {
+    fn only_blank_lines_are_trimmed() {
         assert_eq!(trim_blank("\n \n    code\n\n x \n \n"), "    code\n\n x");
         assert_eq!(trim_blank(" \n "), "");
         assert_eq!(paragraphs("a\n", "\n\n b"), "a\n\n b");

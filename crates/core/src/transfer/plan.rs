@@ -1,13 +1,13 @@
-//! What an import would do to the draft that is there: which step is which, and what changes.
+//! The import plan: how an import would change the existing draft.
 //!
-//! A step of the file is an existing step when, in this order,
-//! 1. its key or path is the key of the existing step,
-//! 2. its key is the id of the existing step (an export of a step without a key has its id as key),
-//! 3. it has neither key nor path, and title and occurrence are the same among the steps not found so far,
-//! 4. it has a key or path that is new, and title and occurrence are those of an existing step that has none: an author
-//!    who begins to use keys keeps the steps (and what the end users have completed), and the step takes the key.
+//! A step of the file matches an existing step by the first of these rules that applies:
+//! 1. Its key or path equals the key of the existing step.
+//! 2. Its key equals the ID of the existing step (an exported step without a key has its ID as key).
+//! 3. It has neither key nor path, and its title and occurrence are equal among the steps not matched so far.
+//! 4. It has a new key or path, and its title and occurrence equal those of an existing step without a key. So when an author
+//!    starts to use keys, the steps (and the progress of end users) are kept, and the existing steps get the keys.
 //!
-//! An existing key is never taken away: a file that leaves it out has nothing to say about it.
+//! An existing key is never removed if the file omits it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,54 +19,54 @@ use crate::id::StepId;
 use crate::step::{Step, StepContent};
 use crate::walkthrough::WalkthroughFields;
 
-/// What an import would do.
+/// The changes that an import would make.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportPlan {
-    /// The steps as they will be, in order.
+    /// The resulting steps in order.
     pub steps: Vec<PlannedStep>,
-    /// Steps that the file does not have: id and title.
+    /// The existing steps that are absent from the file: ID and title.
     pub removed: Vec<(StepId, String)>,
-    /// Fields of the walkthrough that change, by name.
+    /// The names of the walkthrough's fields that change.
     pub fields_changed: Vec<&'static str>,
-    /// How many steps there are now.
+    /// Number of existing steps.
     pub existing: usize,
-    /// How many of them the file has.
+    /// Number of existing steps that the file contains.
     pub matched: usize,
 }
 
-/// A step as it will be.
+/// A step as it will be after the import.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedStep {
-    /// The step that this is; none for a new one.
+    /// The matching existing step; `None` for a new step.
     pub existing: Option<StepId>,
-    /// The key that it will have.
+    /// The resulting key.
     pub key: Option<String>,
-    /// The author's part as it will be.
+    /// The resulting content.
     pub content: StepContent,
-    /// What changes.
+    /// The change.
     pub change: StepChange,
 }
 
-/// What an import would do to a step.
+/// The change that an import would make to a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepChange {
-    /// Nothing.
+    /// The step does not change.
     Unchanged,
-    /// It stands elsewhere, and is otherwise as before.
+    /// Only the position changes.
     Moved,
-    /// These fields change.
+    /// Fields change.
     Updated {
-        /// By name, as in the model.
+        /// The names of the fields in the model.
         fields: Vec<&'static str>,
-        /// Whether it also stands elsewhere.
+        /// Whether the position changes as well.
         moved: bool,
     },
-    /// It is new.
+    /// The step is new.
     Added,
 }
 
-/// Compares `steps` of a file, as they would be stored, with the draft: its head and its steps in the order of
-/// the chain. `existing` is none for a walkthrough that is new.
+/// Compares the `steps` of a file, as they would be stored, with the draft: its fields and its steps in chain order.
+/// `existing` is `None` for a new walkthrough.
 #[must_use]
 pub fn plan(
     existing: Option<(&WalkthroughFields, &[Step])>,
@@ -93,7 +93,7 @@ pub fn plan(
     }
 }
 
-/// For each step of the file, the place of the existing step that it is.
+/// Returns, for each step of the file, the index of the matching existing step.
 fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
     let mut found = vec![None; steps.len()];
     let mut taken = vec![false; existing.len()];
@@ -113,8 +113,8 @@ fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
     for keyed in [false, true] {
         let mut by_title: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, step) in existing.iter().enumerate().rev() {
-            let out_of_reach = keyed && step.key.is_some();
-            if !taken[at] && !out_of_reach {
+            let is_excluded = keyed && step.key.is_some();
+            if !taken[at] && !is_excluded {
                 by_title.entry(title_key(&step.content.title)).or_default().push(at);
             }
         }
@@ -130,10 +130,10 @@ fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
     found
 }
 
-/// Which steps stand elsewhere than before: all but the longest run of found steps that keep their order, so that one
-/// step that is put in front is one move and not many.
+/// Returns which steps were moved: all except the longest subsequence that keeps its order, so that moving one step to the
+/// front counts as one move.
 pub(crate) fn find_moved(found: &[Option<usize>]) -> Vec<bool> {
-    // For every length, the run of that length that ends with the smallest place: patience sorting.
+    // Patience sorting: for each length, the subsequence of that length with the smallest last position.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = vec![None; found.len()];
     for (at, place) in found.iter().enumerate() {
@@ -154,8 +154,8 @@ fn planned_step(step: ImportStep, existing: Option<&Step>, moved: bool) -> Plann
         let key = step.identity.key().map(str::to_owned);
         return PlannedStep { existing: None, key, content: step.content, change: StepChange::Added };
     };
-    let said = step.identity.key().filter(|key| *key != before.id.as_str());
-    let key = said.map(str::to_owned).or_else(|| before.key.clone());
+    let new_key = step.identity.key().filter(|key| *key != before.id.as_str());
+    let key = new_key.map(str::to_owned).or_else(|| before.key.clone());
     let mut fields = changed_content(&before.content, &step.content);
     if key != before.key {
         fields.push("key");
@@ -194,7 +194,7 @@ fn changed_fields(before: &WalkthroughFields, after: &WalkthroughFields) -> Vec<
 }
 
 impl ImportPlan {
-    /// Whether the draft is already what the file says.
+    /// Whether the import would change nothing.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.fields_changed.is_empty()
@@ -202,27 +202,27 @@ impl ImportPlan {
             && self.steps.iter().all(|step| step.change == StepChange::Unchanged)
     }
 
-    /// Whether the file has under half of the existing steps, so that it is probably another walkthrough and needs
-    /// `--replace`.
+    /// Whether the file contains fewer than half of the existing steps, so that it is probably a different walkthrough and
+    /// `--replace` is required.
     #[must_use]
     pub fn needs_replace(&self) -> bool {
         self.matched * 2 < self.existing
     }
 
-    /// How much of the existing steps the file has, 0 to 1; 1 when there are none.
+    /// Returns the fraction of existing steps that the file contains, from 0 to 1; 1 if there are none.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a walkthrough has 500 steps at most")]
     pub fn matched_fraction(&self) -> f64 {
         if self.existing == 0 { 1.0 } else { self.matched as f64 / self.existing as f64 }
     }
 
-    /// One line: how many steps are added, updated and so on.
+    /// Returns a one-line summary with the number of added, updated, moved, removed and unchanged steps.
     #[must_use]
     pub fn summary(&self) -> String {
         if self.is_unchanged() {
             return format!("nothing changes ({})", steps(self.steps.len()));
         }
-        let count = |wanted: fn(&StepChange) -> bool| self.steps.iter().filter(|step| wanted(&step.change)).count();
+        let count = |matches: fn(&StepChange) -> bool| self.steps.iter().filter(|step| matches(&step.change)).count();
         let counts = [
             (count(|change| *change == StepChange::Added), "added"),
             (count(|change| matches!(change, StepChange::Updated { .. })), "updated"),
@@ -242,7 +242,7 @@ fn steps(count: usize) -> String {
     if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
 }
 
-/// What would change, step by step: a line for each step, then those that go, then the summary.
+/// Writes one line for each step, then the removed steps, then the summary.
 impl fmt::Display for ImportPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.steps.iter().enumerate() {

@@ -54,7 +54,7 @@ fn run(before: &[&str], after: &[&str]) -> ImportPlan {
     plan(Some((&fields(), &draft(before))), &fields(), file(after))
 }
 
-/// The existing step that each planned step is, and what happens to it, in one character.
+/// Formats each planned step as the index of its existing step and a character for the change.
 fn shape(plan: &ImportPlan) -> String {
     let one = |step: &PlannedStep| {
         let source = step
@@ -75,7 +75,7 @@ fn shape(plan: &ImportPlan) -> String {
 }
 
 #[test]
-fn finds_steps_again() {
+fn steps_are_matched() {
     type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a str, usize);
     let table: &[Row<'_>] = &[
         ("the same", &["A", "B"], &["A", "B"], "0= 1=", 0),
@@ -98,7 +98,7 @@ fn finds_steps_again() {
     for (name, before, after, expected, removed) in table {
         let plan = run(before, after);
         let moves = shape(&plan);
-        // Which of two crossing steps counts as moved is free; that one of them does is not.
+        // Either of two crossing steps can count as moved, but one of them must.
         let same = |text: &str| text.replace(['>', '='], "");
         assert_eq!((same(&moves), moves.contains('>')), (same(expected), expected.contains('>')), "{name}: {moves}");
         assert_eq!(plan.removed.len(), *removed, "{name}");
@@ -106,20 +106,20 @@ fn finds_steps_again() {
 }
 
 #[test]
-fn one_step_put_in_front_is_one_move() {
+fn moving_one_step_to_the_front_is_one_move() {
     assert_eq!(shape(&run(&["A", "B", "C", "D"], &["D", "A", "B", "C"])), "3> 0= 1= 2=");
 }
 
 #[test]
-fn keeps_and_takes_keys() {
+fn existing_keys_are_kept_and_new_keys_are_added() {
     let keys = |plan: ImportPlan| plan.steps.into_iter().map(|step| step.key).collect::<Vec<_>>();
     assert_eq!(keys(run(&["a=A", "B"], &["A", "b=B"])), [Some("a".to_owned()), Some("b".to_owned())]);
-    assert_eq!(keys(run(&["A"], &["ws_000000000000=A"])), [None], "the id of a step is not kept twice");
+    assert_eq!(keys(run(&["A"], &["ws_000000000000=A"])), [None], "the ID of a step is not stored as its key");
     assert_eq!(keys(run(&[], &["ws_000000000000=A"])), [Some("ws_000000000000".to_owned())]);
 }
 
 #[test]
-fn under_half_needs_replace() {
+fn matching_less_than_half_requires_replace() {
     let table: &[(&[&str], &[&str], bool)] = &[
         (&["A", "B"], &["A"], false),
         (&["A", "B", "C"], &["A"], true),
@@ -135,7 +135,7 @@ fn under_half_needs_replace() {
 }
 
 #[test]
-fn tells_what_would_change() {
+fn the_plan_is_displayed_step_by_step() {
     let mut after = fields();
     after.tags.push("x".to_owned());
     let draft = draft(&["a=A", "B", "C"]);

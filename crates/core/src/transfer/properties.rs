@@ -1,4 +1,4 @@
-//! What holds for every file: nothing panics, what is written is read back, and what was imported is found again.
+//! Property tests for all formats: parsing never panics, exports round-trip, and repeated imports change nothing.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -32,7 +32,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Names that mean something somewhere, and others.
+/// Generates known and arbitrary names.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z]{1,4}",
@@ -90,7 +90,7 @@ fn content() -> impl Strategy<Value = StepContent> {
     )
 }
 
-/// What is hard to put into a Markdown file.
+/// Generates content that is hard to represent in a Markdown file.
 fn hard_content() -> impl Strategy<Value = StepContent> {
     const LINES: &[&str] = &[
         "# H1",
@@ -168,7 +168,7 @@ fn hard_content() -> impl Strategy<Value = StepContent> {
     )
 }
 
-/// Any single line that begins and ends with something to see.
+/// Generates a single line that begins and ends with a visible character.
 fn hard_title() -> impl Strategy<Value = String> {
     let characters = "[ -~\t¡-ÿ\u{7f}\u{85}\u{200b}\u{202e}\u{2028}\u{feff}\u{e0041}😀]{0,12}";
     let markup = prop::sample::select(vec![
@@ -204,7 +204,7 @@ fn export(fields: &WalkthroughFields, steps: &[(String, StepContent)]) -> Value 
     export_json(fields, steps, WalkthroughState::Draft, Timestamp(0))
 }
 
-/// The draft that an import leaves behind.
+/// Returns the draft after an import.
 fn apply(plan: &ImportPlan) -> Vec<Step> {
     let id = |at: usize| StepId::from_store(format!("ws_{at:012}"));
     let step = |(at, step): (usize, &super::plan::PlannedStep)| Step {
@@ -217,8 +217,8 @@ fn apply(plan: &ImportPlan) -> Vec<Step> {
     plan.steps.iter().enumerate().map(step).collect()
 }
 
-/// Imports twice: the second time, and the import of an export, change nothing.
-fn settles(file: &WalkthroughFile) -> Result<(), TestCaseError> {
+/// Checks that importing again, and importing an export, changes nothing.
+fn check_idempotent(file: &WalkthroughFile) -> Result<(), TestCaseError> {
     let fields = file.fields(Some("T"), None).expect("a title is given");
     let first = plan(None, &fields, file.steps.clone());
     let draft = apply(&first);
@@ -227,7 +227,7 @@ fn settles(file: &WalkthroughFile) -> Result<(), TestCaseError> {
     prop_assert!(second.is_unchanged() && !second.needs_replace(), "{}", second);
 
     let exported = export_json(&fields, &draft, WalkthroughState::Published, Timestamp(1)).to_string();
-    let read = json::parse("export.json", &exported).expect("an export is a fine file");
+    let read = json::parse("export.json", &exported).expect("an export is valid");
     let again = read.fields(None, Some(&fields)).expect("an export has a title");
     let third = plan(Some((&fields, &draft)), &again, read.steps);
     prop_assert!(third.is_unchanged(), "{}", third);
@@ -238,14 +238,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_export_is_read_back(fields in fields(), steps in keyed()) {
+    fn exports_round_trip(fields in fields(), steps in keyed()) {
         let exported = export(&fields, &steps);
-        let file = json::parse("a.json", &exported.to_string()).expect("an export is a fine file");
+        let file = json::parse("a.json", &exported.to_string()).expect("an export is valid");
         prop_assert_eq!(file.fields(None, None).expect("an export has a title"), fields);
         let read: Vec<_> =
             file.steps.iter().map(|step| (step.identity.key().unwrap_or_default().to_owned(), step.content.clone())).collect();
         prop_assert_eq!(&read, &steps);
-        settles(&file)?;
+        check_idempotent(&file)?;
     }
 
     #[test]
@@ -267,7 +267,7 @@ proptest! {
         let file = with(json!({"version": "1.1", "exportedAt": "1970-01-01T00:00:00.000Z", "metadata": metadata,
             "walkthrough": with(known, &head),
             "steps": [step]}), &envelope);
-        let read = json::parse("a.json", &file.to_string()).expect("a fine file");
+        let read = json::parse("a.json", &file.to_string()).expect("valid input");
         let steps: Vec<_> = read.steps.iter().map(|s| ("k".to_owned(), s.content.clone())).collect();
         let written = export(&read.fields(None, None).expect("it has a title"), &steps);
         for (name, value) in file.as_object().expect("an object") {
@@ -275,27 +275,27 @@ proptest! {
                 prop_assert_eq!(&written[name], value, "{}", name);
             }
         }
-        settles(&read)?;
+        check_idempotent(&read)?;
     }
 
     #[test]
-    fn any_text_is_read_or_refused(text in any::<String>(), other in text()) {
+    fn any_text_is_accepted_or_rejected(text in any::<String>(), other in text()) {
         for text in [&text, &other] {
             let _ = (json::parse("a.json", text).is_ok(), super::parse("a", text).is_ok());
             if let Ok(file) = markdown::parse("a.md", text) {
-                settles(&file)?;
+                check_idempotent(&file)?;
             }
             let _ = folder::parse("a", [(text.as_str(), other.as_str()), ("1-a.md", text.as_str())]).is_ok();
         }
     }
 
     #[test]
-    fn markdown_holds_everything(fields in fields(), steps in keyed(), hard in prop::collection::vec(hard_content(), 1..6)) {
+    fn markdown_exports_round_trip(fields in fields(), steps in keyed(), hard in prop::collection::vec(hard_content(), 1..6)) {
         let hard = hard.into_iter().enumerate().map(|(at, content)| (format!("hard-{at}"), content));
         let steps: Vec<_> = steps.into_iter().chain(hard).collect();
         let exported = steps.iter().map(|(key, content)| ExportStep { key, content });
-        let text = export_markdown(&fields, exported).expect("every walkthrough fits");
-        let read = markdown::parse("a.md", &text).expect("what is written is a fine file");
+        let text = export_markdown(&fields, exported).expect("every walkthrough can be exported");
+        let read = markdown::parse("a.md", &text).expect("an export is valid");
         let lines = |text: &str| normalize_line_endings(text).into_owned();
         prop_assert_eq!(
             read.fields(None, None).expect("it has a title"),
@@ -316,13 +316,13 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(&read, &steps);
-        // Git may have given the file the line endings of Windows.
+        // Git may have converted the file to Windows line endings.
         let again = markdown::parse("a.md", &text.replace('\n', "\r\n")).expect("line endings do not matter");
         prop_assert_eq!(again.steps.into_iter().map(|step| step.content).collect::<Vec<_>>(), steps);
     }
 
     #[test]
-    fn any_json_is_read_or_refused(value in value(), steps in prop::collection::vec((members(), members()), 0..4)) {
+    fn any_json_is_accepted_or_rejected(value in value(), steps in prop::collection::vec((members(), members()), 0..4)) {
         let _ = json::parse("a.json", &value.to_string()).is_ok();
         let step = |(mut step, mut fields): (Map<String, Value>, Map<String, Value>)| {
             fields.entry("version").or_insert_with(|| "v1".into());
@@ -333,20 +333,20 @@ proptest! {
         };
         let steps: Vec<_> = steps.into_iter().map(step).collect();
         match json::parse("a.json", &Value::from(steps).to_string()) {
-            Ok(file) => settles(&file)?,
+            Ok(file) => check_idempotent(&file)?,
             Err(error) => prop_assert!(error.message.starts_with("a.json: ") && error.details.contains_key("field")),
         }
     }
 
     #[test]
-    fn markdown_settles(blocks in prop::collection::vec(markdown_block(), 0..12)) {
+    fn importing_markdown_is_idempotent(blocks in prop::collection::vec(markdown_block(), 0..12)) {
         let text = format!("---\nx: 1\n---\n# T\n{}", blocks.concat());
         if let Ok(file) = markdown::parse("a.md", &text) {
             let _ = lint::lint(WalkthroughType::Course, file.steps.iter().map(|step| &step.content));
-            settles(&file)?;
+            check_idempotent(&file)?;
         }
         if let Ok(file) = folder::parse("a", [("1-s/2-a.md", text.as_str()), ("b.md", "x")]) {
-            settles(&file)?;
+            check_idempotent(&file)?;
         }
     }
 }
@@ -363,7 +363,7 @@ fn markdown_block() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What Markdown files are made of, and what is hard in them.
+/// Fragments of Markdown files, including difficult ones.
 const PIECES: &[&str] = &[
     "# ",
     "## ",
@@ -435,7 +435,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_markdown_brings_markdown_holds(
+    fn imported_markdown_can_be_exported_again(
         start in prop::sample::select(vec!["", "---\n", "# T\n## A\n"]),
         pieces in prop::collection::vec(prop::sample::select(PIECES), 0..30),
     ) {
@@ -443,8 +443,8 @@ proptest! {
             let fields = file.fields(Some("T"), None).expect("a title is given");
             let keys: Vec<_> = (0..file.steps.len()).map(|at| format!("k{at}")).collect();
             let steps = file.steps.iter().zip(&keys).map(|(step, key)| ExportStep { key, content: &step.content });
-            let text = export_markdown(&fields, steps).expect("every walkthrough fits");
-            let read = markdown::parse("b.md", &text).expect("what is written is a fine file");
+            let text = export_markdown(&fields, steps).expect("every walkthrough can be exported");
+            let read = markdown::parse("b.md", &text).expect("an export is valid");
             let contents: Vec<_> = read.steps.iter().map(|step| &step.content).collect();
             prop_assert_eq!(contents, file.steps.iter().map(|step| &step.content).collect::<Vec<_>>());
         }

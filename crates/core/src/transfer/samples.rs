@@ -1,5 +1,5 @@
-//! Export and import of real files are each other's inverse: our own fixtures always, and what lies in
-//! `../shared/data/imports` if it is there.
+//! Round-trip tests of export and import with real files: the fixtures, and the samples in `../shared/data/imports` if
+//! present.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::{folder, is_ignored_folder, is_source, markdown, parse};
 use crate::id::StepId;
 use crate::step::{Step, StepContent};
 
-/// Paths and texts of the files below a folder that an import reads.
+/// Returns the paths and texts of the files in a folder that an import reads.
 fn sources(root: &Path) -> Vec<(String, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -32,16 +32,16 @@ fn sources(root: &Path) -> Vec<(String, String)> {
 fn read_folder(root: &Path) -> WalkthroughFile {
     let files = sources(root);
     let name = root.file_name().and_then(|name| name.to_str()).expect("a name");
-    folder::parse(name, files.iter().map(|(path, text)| (path.as_str(), text.as_str()))).expect("a fine folder")
+    folder::parse(name, files.iter().map(|(path, text)| (path.as_str(), text.as_str()))).expect("a valid folder")
 }
 
-/// Every walkthrough that the fixtures hold: each folder, and each single file.
+/// Returns every walkthrough in the fixtures: each folder and each single file.
 fn walkthroughs(roots: &[PathBuf]) -> Vec<WalkthroughFile> {
     let mut found = Vec::new();
     for root in roots {
         found.push(read_folder(root));
         for (path, text) in sources(root) {
-            // An index is nothing without its folder, and not every file of a folder is a walkthrough of its own.
+            // An index is not valid without its folder, and not every file in a folder is a walkthrough of its own.
             found.extend(parse(&path, &text).ok());
         }
     }
@@ -66,8 +66,8 @@ fn drafts(file: &WalkthroughFile) -> Vec<Step> {
     file.steps.iter().enumerate().map(step).collect()
 }
 
-/// Exports a walkthrough as Markdown, imports that, and finds nothing changed.
-fn survives(file: &WalkthroughFile) {
+/// Exports a walkthrough as Markdown, imports the result, and checks that nothing has changed.
+fn check_round_trip(file: &WalkthroughFile) {
     let fields = file.fields(Some("Sample"), None).expect("it has a title");
     let draft = drafts(file);
     let text = export_markdown(&fields, &draft).unwrap_or_else(|error| panic!("{}: {error}", file.name));
@@ -81,25 +81,25 @@ fn survives(file: &WalkthroughFile) {
         "{}: {plan}",
         file.name
     );
-    // The same file a second time is the same walkthrough, and half of another is not.
+    // Importing the same file again changes nothing.
     let second = super::plan::plan(Some((&fields, &draft)), &fields, file.steps.clone());
     assert!(second.is_unchanged() && !second.needs_replace(), "{}: {second}", file.name);
 }
 
 #[test]
-fn own_fixtures_survive_export_and_import() {
+fn fixtures_survive_export_and_import() {
     let roots = roots(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/imports"));
-    assert_eq!(roots.len(), 5, "a fixture for each format: {roots:?}");
+    assert_eq!(roots.len(), 5, "one fixture per format: {roots:?}");
     let found = walkthroughs(&roots);
     assert!(found.len() >= 6);
-    found.iter().for_each(survives);
-    // A course as long as real ones, made of what the fixtures hold.
+    found.iter().for_each(check_round_trip);
+    // A course of realistic length, built from the fixtures.
     let steps: Vec<_> = found.iter().flat_map(drafts).cycle().take(100).collect();
     let keys: Vec<_> = (0..steps.len()).map(|at| format!("k{at}")).collect();
     let steps: Vec<_> = keys.iter().zip(&steps).map(|(key, step)| ExportStep { key, content: &step.content }).collect();
     let fields = found[0].fields(Some("Long"), None).expect("it has a title");
     let read = markdown::parse("a.md", &export_markdown(&fields, steps.iter().copied()).expect("it fits"))
-        .expect("a fine file");
+        .expect("a valid file");
     assert!(read.steps.iter().map(|step| &step.content).eq(steps.iter().map(|step| step.content)));
 }
 
@@ -109,8 +109,8 @@ fn samples_survive_export_and_import() {
     let samples = std::env::var_os("WAYPOST_TEST_SAMPLES").map_or(beside, PathBuf::from);
     let roots = roots(&samples);
     if roots.is_empty() {
-        eprintln!("skipped: there are no samples in {}", samples.display());
+        eprintln!("skipped: no samples in {}", samples.display());
         return;
     }
-    walkthroughs(&roots).iter().for_each(survives);
+    walkthroughs(&roots).iter().for_each(check_round_trip);
 }

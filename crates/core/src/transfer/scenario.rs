@@ -1,12 +1,12 @@
-//! Killercoda: a scenario is a folder with an `index.json`, which names the Markdown files of its steps.
+//! Killercoda: a scenario is a folder with an `index.json` that lists the Markdown files of its steps.
 //!
 //! - `title` and `description` are those of the walkthrough; `details.intro`, `details.steps` and `details.finish` are the
 //!   steps, each with a `title` (else the H1 of its text) and a `text`, the path of a Markdown file.
-//! - The identity of a step is the path of its text without numbers and extension.
-//! - Annotations of code (`{{exec}}`, `{{copy}}`) are left out: the code is plain Markdown then.
-//! - Scripts (`foreground`, `background`, `verify`) are not run by anyone here. Their names and all other members are kept
-//!   in the metadata, under `killercoda`, and a warning tells of the scripts.
-//! - A folder with several scenarios is one walkthrough: each is a section, in the order of the folders' names.
+//! - A step is identified by the path of its text without numbers and extension.
+//! - Code annotations (`{{exec}}`, `{{copy}}`) are removed, which leaves plain Markdown.
+//! - Scripts (`foreground`, `background`, `verify`) are not run. Their names and all other members are kept in the metadata,
+//!   under `killercoda`, and a warning lists the scripts.
+//! - A folder with several scenarios is one walkthrough: each is a section, in the order of the folder names.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,24 +22,24 @@ use crate::Result;
 use crate::markdown::normalize_line_endings;
 use crate::walkthrough::WalkthroughType;
 
-/// The member of `metadata` that holds what Killercoda knows and Waypost does not.
+/// The member of `metadata` that holds the members without an equivalent in Waypost.
 const METADATA: &str = "killercoda";
 /// Members of a step that name scripts.
 const SCRIPTS: [&str; 3] = ["foreground", "background", "verify"];
-/// Words that begin an annotation of code.
+/// Words that begin a code annotation.
 const ANNOTATIONS: [&str; 5] = ["exec", "execute", "copy", "open", "interrupt"];
 
-/// Whether the text of an `index.json` is that of a scenario.
+/// Whether a file is the index of a scenario, based on its name and content.
 pub(super) fn is_index(source: &FolderFile<'_>) -> bool {
     is_index_name(&source.path) && source.text.contains("\"details\"")
 }
 
-/// Whether a file is the index of a scenario, by its name.
+/// Whether a file can be the index of a scenario, based on its name.
 pub(super) fn is_index_name(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|name| name.eq_ignore_ascii_case("index.json"))
 }
 
-/// Reads the scenarios of the folder `name`: their `index.json` files in order, and all files.
+/// Parses the scenarios of the folder `name`, given their `index.json` files in order, and all files.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -69,20 +69,21 @@ pub(super) fn parse_folder(
     let source = file.source();
     if file.steps.is_empty() {
         return Err(
-            source.reject("details.steps", "has no step with a text. Put the Markdown files beside `index.json`.")
+            source.reject("details.steps", "has no step with a text. Put the Markdown files next to `index.json`.")
         );
     }
     check_identities(&file)?;
     if !scripts.is_empty() {
         let scripts = scripts.into_iter().collect::<Vec<_>>().join(", ");
         file.warnings.push(format!(
-            "{name}: the scripts of the scenario are not run; their names are kept in the metadata. Say in the steps what \
-             they did: {scripts}."
+            "{name}: the scripts of the scenario are not run; their names are kept in the metadata. Describe in the steps \
+             what they do: {scripts}."
         ));
     }
     if file.steps.iter().any(|step| step.content.content.contains("{{TRAFFIC_")) {
-        file.warnings
-            .push(format!("{name}: `{{{{TRAFFIC_…}}}}` stands for an address of Killercoda. Write the real address."));
+        file.warnings.push(format!(
+            "{name}: `{{{{TRAFFIC_…}}}}` is a placeholder for a Killercoda URL. Replace it with the actual URL."
+        ));
     }
     file.title = file.title.or_else(|| folder_title(name));
     file.metadata.get_or_insert_default().insert(METADATA.to_owned(), kept.into());
@@ -92,14 +93,14 @@ pub(super) fn parse_folder(
 struct Reader<'a> {
     file: WalkthroughFile,
     texts: HashMap<&'a str, &'a str>,
-    /// The folder of the scenario that is read.
+    /// The folder of the current scenario.
     folder: &'a str,
     section: Option<String>,
     scripts: BTreeSet<String>,
 }
 
 impl Reader<'_> {
-    /// Reads a scenario; gives the members without a source of their own.
+    /// Parses a scenario. Returns the members without an equivalent in Waypost.
     fn scenario(&mut self, index: &FolderFile<'_>, several: bool) -> Result<Map<String, Value>> {
         let source = SourceRef::file(&format!("{}/{}", self.file.name, index.path));
         let value = super::json::document(&source, index.text)?;
@@ -147,11 +148,11 @@ impl Reader<'_> {
 
     fn step(&mut self, index: &SourceRef, location: &str, unnamed: &str, members: Map<String, Value>) -> Result<()> {
         let number = self.file.steps.len() + 1;
-        let said = members.get("title").and_then(Value::as_str);
-        let mut members = Members::new(index.step(number, said, location), members);
-        let said = members.text("title")?.filter(|title| !title.trim().is_empty());
+        let given_title = members.get("title").and_then(Value::as_str);
+        let mut members = Members::new(index.step(number, given_title, location), members);
+        let given_title = members.text("title")?.filter(|title| !title.trim().is_empty());
         let Some(path) = members.text("text")? else {
-            self.file.warnings.push(format!("{}: {location}: skipped, because it names no `text`.", index.file_name()));
+            self.file.warnings.push(format!("{}: {location}: skipped, because it has no `text`.", index.file_name()));
             return Ok(());
         };
         let rest = members.rest()?;
@@ -174,11 +175,11 @@ impl Reader<'_> {
         let split = front_matter::split(&text);
         let yaml = split.yaml.map(|yaml| front_matter::read(&whole, FRONT_MATTER, yaml, 2)).transpose()?;
         let (heading, around) = heading_and_text(split.body);
-        let same = heading
-            .as_deref()
-            .is_some_and(|heading| said.as_deref().is_none_or(|said| fold_title(said) == fold_title(heading)));
-        let title = said.or(heading).unwrap_or_else(|| unnamed.to_owned());
-        // A heading that only repeats the title is left out, unless there is nothing else to read.
+        let same = heading.as_deref().is_some_and(|heading| {
+            given_title.as_deref().is_none_or(|given_title| fold_title(given_title) == fold_title(heading))
+        });
+        let title = given_title.or(heading).unwrap_or_else(|| unnamed.to_owned());
+        // A heading that only repeats the title is removed, unless there is no other text.
         let body = if same && !around.is_empty() { around } else { split.body.to_owned() };
         let source = whole.step(number, Some(&title), &path);
         let chapter =
@@ -205,7 +206,7 @@ fn identified(mut step: ImportStep, path: &str, rest: Map<String, Value>) -> Res
     Ok(step)
 }
 
-/// The path of a text below the imported folder; `None` if it leads out of that.
+/// Returns the path of a text in the imported folder. Returns `None` if it is outside the folder.
 fn inside(folder: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in path.split('/') {
@@ -218,7 +219,7 @@ fn inside(folder: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Leaves annotations out that stand directly behind code: `` `ls`{{exec}} ``, and those behind a closing fence.
+/// Removes annotations directly after code, as in `` `ls`{{exec}} ``, and after a closing fence.
 fn without_annotations(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;

@@ -36,8 +36,8 @@ fn files(index: &'static str) -> Vec<(&'static str, &'static str)> {
 }
 
 #[test]
-fn a_scenario_is_read_through_its_index() {
-    let file = folder::parse("ports", files(INDEX)).expect("a fine scenario");
+fn a_scenario_is_parsed_from_its_index() {
+    let file = folder::parse("ports", files(INDEX)).expect("valid input");
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("Ports"), Some("Open one.")));
     let steps: Vec<_> = file
         .steps
@@ -62,19 +62,19 @@ fn a_scenario_is_read_through_its_index() {
     let of_step = Value::Object(file.steps[1].content.metadata.clone());
     assert_eq!(of_step, json!({"killercoda": {"verify": "step1/verify.sh"}}));
     let warnings = file.warnings.join("\n");
-    for said in ["\"gone.md\"", "details.steps[3]", "setup.sh, step1/verify.sh", "TRAFFIC"] {
-        assert!(warnings.contains(said), "{said} in {warnings}");
+    for expected in ["\"gone.md\"", "details.steps[3]", "setup.sh, step1/verify.sh", "TRAFFIC"] {
+        assert!(warnings.contains(expected), "{expected} in {warnings}");
     }
 }
 
 #[test]
-fn several_scenarios_are_a_course() {
+fn several_scenarios_become_a_course() {
     let (one, two) = (
         r#"{"title": "One", "details": {"steps": [{"text": "a.md"}]}}"#,
         r#"{"details": {"intro": {"text": "a.md"}}}"#,
     );
     let files = [("10-b/index.json", two), ("10-b/a.md", "# B\n\nb"), ("2-a/index.json", one), ("2-a/a.md", "a")];
-    let file = folder::parse("labs", files).expect("a fine folder");
+    let file = folder::parse("labs", files).expect("valid input");
     let steps: Vec<_> = file
         .steps
         .iter()
@@ -90,7 +90,7 @@ fn several_scenarios_are_a_course() {
 use crate::step::StepContent;
 
 #[test]
-fn refusals_name_file_and_field() {
+fn rejections_name_file_and_field() {
     let table = [
         (r#"{"details": {"steps": {}}}"#, "details.steps", "ports/index.json"),
         (r#"{"details": {"steps": [1]}}"#, "details.steps[0]", "ports/index.json"),
@@ -104,6 +104,6 @@ fn refusals_name_file_and_field() {
         let error = folder::parse("ports", files(index)).expect_err(index);
         assert_eq!((&error.details["field"], &error.details["file"]), (&field.into(), &name.into()), "{error}");
     }
-    let alone = transfer::parse("index.json", INDEX).expect_err("its texts are missing");
+    let alone = transfer::parse("index.json", INDEX).expect_err("missing texts");
     assert!(alone.message.contains("folder"), "{alone}");
 }

@@ -1,4 +1,4 @@
-//! Where something stands in a file, and the refusals that name it: file, step and field in every message.
+//! References to locations in imported files. Every rejection names the file, the step and the field.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS};
 
-/// Levels of objects and arrays in a free member at most. The store reads metadata back with a parser that stops at
-/// 128 levels, so that what is accepted here must stay well below it.
+/// Maximum nesting of objects and arrays in metadata. The store parses metadata with a limit of 128 levels, so this limit
+/// must be well below that.
 const MAX_DEPTH: usize = 64;
 
-/// A source in an imported file: the file itself, or a step of it.
+/// A reference to an imported file or one of its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceRef {
     file: String,
@@ -26,44 +26,44 @@ struct StepPlace {
 }
 
 impl SourceRef {
-    /// The whole file `name`.
+    /// Refers to the whole file `name`.
     #[must_use]
     pub fn file(name: &str) -> Self {
         Self { file: name.to_owned(), step: None, prefix: "" }
     }
 
-    /// The step `number` (from 1) of the file, which stands at `location` (`steps[2]`, `line 14`, a path).
+    /// Refers to the step `number` (from 1) of the file at `location` (`steps[2]`, `line 14`, a path).
     #[must_use]
     pub fn step(&self, number: usize, title: Option<&str>, location: &str) -> Self {
         let step = StepPlace { label: label(number, title), location: location.to_owned() };
         Self { file: self.file.clone(), step: Some(step), prefix: "" }
     }
 
-    /// The same source, in a member of it: `prefix` (with its dot) is put before the names of fields.
+    /// Refers to a member of the same location. `prefix` (with a trailing dot) is prepended to the names of fields.
     #[must_use]
     pub fn within(&self, prefix: &'static str) -> Self {
         Self { prefix, ..self.clone() }
     }
 
-    /// Name of the file.
+    /// Returns the name of the file.
     #[must_use]
     pub fn file_name(&self) -> &str {
         &self.file
     }
 
-    /// The step as people call it, `step 3 "Install"`; none for the file itself.
+    /// Returns the label of the step, such as `step 3 "Install"`. Returns `None` for the whole file.
     #[must_use]
     pub fn step_label(&self) -> Option<&str> {
         self.step.as_ref().map(|step| step.label.as_str())
     }
 
-    /// Where the step stands in the file; none for the file itself.
+    /// Returns the location of the step in the file. Returns `None` for the whole file.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
         self.step.as_ref().map(|step| step.location.as_str())
     }
 
-    /// The refusal of `field` at this source; `problem` says what is wrong and what to do.
+    /// Creates the rejection of `field` at this location. `problem` states what is wrong and what to do.
     #[must_use]
     pub fn reject(&self, field: &str, problem: impl fmt::Display) -> Error {
         let field = format!("{}{field}", self.prefix);
@@ -87,7 +87,7 @@ impl SourceRef {
     /// Checks a title (or another single line): 1 to 200 characters.
     ///
     /// # Errors
-    /// `invalid_arguments` naming the source.
+    /// `invalid_arguments` naming the location.
     pub fn check_title(&self, field: &str, title: &str) -> crate::Result<()> {
         title_problem(title).map_or(Ok(()), |problem| Err(self.reject(field, problem)))
     }
@@ -95,7 +95,7 @@ impl SourceRef {
     /// Checks a single line that may be empty: at most 200 characters.
     ///
     /// # Errors
-    /// `invalid_arguments` naming the source.
+    /// `invalid_arguments` naming the location.
     pub fn check_line(&self, field: &str, line: &str) -> crate::Result<()> {
         line_problem(line).map_or(Ok(()), |problem| Err(self.reject(field, problem)))
     }
@@ -103,30 +103,31 @@ impl SourceRef {
     /// Checks a text: at most 64 KiB.
     ///
     /// # Errors
-    /// `invalid_arguments` naming the source.
+    /// `invalid_arguments` naming the location.
     pub fn check_text(&self, field: &str, text: &str) -> crate::Result<()> {
         text_problem(text).map_or(Ok(()), |problem| Err(self.reject(field, problem)))
     }
 }
 
-/// What is wrong with a title; none when it is fine.
+/// Returns the problem with a title. Returns `None` if it is valid.
 pub(super) fn title_problem(title: &str) -> Option<String> {
     if title.trim().is_empty() { Some("is empty. Write a title.".to_owned()) } else { line_problem(title) }
 }
 
-/// What is wrong with a line that may be empty.
+/// Returns the problem with a single line that may be empty.
 pub(super) fn line_problem(line: &str) -> Option<String> {
     let count = line.trim().chars().count();
-    (count > MAX_TITLE_CHARS).then(|| format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it."))
+    (count > MAX_TITLE_CHARS).then(|| format!("has {count} characters; the maximum is {MAX_TITLE_CHARS}. Shorten it."))
 }
 
-/// What is wrong with a text.
+/// Returns the problem with a text.
 pub(super) fn text_problem(text: &str) -> Option<String> {
     let count = text.len();
-    (count > MAX_FIELD_BYTES).then(|| format!("has {count} bytes, {MAX_FIELD_BYTES} at most. Shorten it or split it."))
+    (count > MAX_FIELD_BYTES)
+        .then(|| format!("has {count} bytes; the maximum is {MAX_FIELD_BYTES}. Shorten or split it."))
 }
 
-/// `step 3 "Install"`: the title shortened and with control characters escaped, because it stands in a message.
+/// Returns the label of a step for messages, such as `step 3 "Install"`, with the title shortened and escaped.
 pub(super) fn label(number: usize, title: Option<&str>) -> String {
     match title.map(str::trim).filter(|title| !title.is_empty()) {
         Some(title) => format!("step {number} {:?}", shorten(title)),
@@ -141,7 +142,7 @@ fn shorten(title: &str) -> String {
     }
 }
 
-/// The members of an object, taken out one by one by name; what is left is unknown, and kept.
+/// The members of an object, which are taken out by name. The remaining members are unknown and kept.
 pub(super) struct Members {
     pub(super) source: SourceRef,
     map: Map<String, Value>,
@@ -152,12 +153,12 @@ impl Members {
         Self { source, map }
     }
 
-    /// The member as it stands, `null` included.
+    /// Takes a member, including `null`.
     pub(super) fn take_raw(&mut self, name: &str) -> Option<Value> {
         self.map.shift_remove(name)
     }
 
-    /// The member as it stands; `null` counts as absent.
+    /// Takes a member; `null` counts as absent.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.take_raw(name).filter(|value| !value.is_null())
     }
@@ -198,32 +199,34 @@ impl Members {
         self.source.reject(name, format!("must be {expected}, not {}.", noun(found)))
     }
 
-    /// What nobody has taken.
+    /// Returns the remaining members.
     pub(super) fn rest(self) -> crate::Result<Map<String, Value>> {
         check_depth(&self.source, &self.map)?;
         Ok(self.map)
     }
 }
 
-/// Refuses members that nest so deep that they could not be read back.
+/// Rejects members that are nested too deeply to be read back.
 pub(super) fn check_depth(source: &SourceRef, members: &Map<String, Value>) -> crate::Result<()> {
-    match members.iter().find(|(_, value)| deeper_than(value, MAX_DEPTH)) {
-        Some((name, _)) => Err(source.reject(name, format!("nests deeper than {MAX_DEPTH} levels. Make it flatter."))),
+    match members.iter().find(|(_, value)| is_deeper_than(value, MAX_DEPTH)) {
+        Some((name, _)) => {
+            Err(source.reject(name, format!("is nested more than {MAX_DEPTH} levels deep. Flatten it.")))
+        }
         None => Ok(()),
     }
 }
 
-fn deeper_than(value: &Value, levels: usize) -> bool {
+fn is_deeper_than(value: &Value, levels: usize) -> bool {
     match value {
-        Value::Array(items) => levels == 0 || items.iter().any(|item| deeper_than(item, levels - 1)),
-        Value::Object(members) => levels == 0 || members.values().any(|item| deeper_than(item, levels - 1)),
+        Value::Array(items) => levels == 0 || items.iter().any(|item| is_deeper_than(item, levels - 1)),
+        Value::Object(members) => levels == 0 || members.values().any(|item| is_deeper_than(item, levels - 1)),
         _ => false,
     }
 }
 
-/// A whole number, also when it is written as `2.0`, as some serialisers do.
+/// Parses a whole number, including the form `2.0` that some serialisers write.
 pub(super) fn whole(value: &Value) -> Option<i64> {
-    /// Up to here a double holds every whole number.
+    /// The largest value up to which a double represents every whole number exactly.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     value.as_i64().or_else(|| {
         let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= EXACT)?;
@@ -232,7 +235,7 @@ pub(super) fn whole(value: &Value) -> Option<i64> {
     })
 }
 
-/// What a value is, in words.
+/// Describes the type of a value in words.
 pub(super) fn noun(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_file_step_and_field() {
+    fn a_rejection_names_file_step_and_field() {
         let source = SourceRef::file("a.json").step(3, Some("Install"), "steps[2]").within("contentFields.");
         let error = source.reject("contentForUser", "is missing.");
         assert_eq!(error.message, "a.json: step 3 \"Install\" (steps[2]), `contentFields.contentForUser`: is missing.");
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_whole_numbers_however_written() {
+    fn whole_numbers_are_parsed_in_any_notation() {
         let table =
             [("3", Some(3)), ("2.0", Some(2)), ("-1", Some(-1)), ("1.5", None), ("1e300", None), ("\"3\"", None)];
         for (text, expected) in table {

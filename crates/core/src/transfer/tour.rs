@@ -1,10 +1,10 @@
 //! CodeTour: a `.tour` file is a walkthrough through source code (<https://aka.ms/codetour-schema>).
 //!
-//! - The title of a step is its `title`, else `markerTitle`, else the heading that its description begins with, else the
-//!   file that it is about. The description is the content; `>> command` lines become code.
-//! - Where the step is (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and which editor commands
-//!   belong to it is written into the context for the agent, which can open the source.
-//! - Every member but title and description is kept in the metadata, under `codetour`.
+//! - The title of a step is its `title`, else `markerTitle`, else the heading at the start of its description, else the name
+//!   of the file it refers to. The description is the content; `>> command` lines become code.
+//! - The location of the step (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and its editor commands
+//!   are added to the context for the agent, which can open the location.
+//! - All members except title and description are kept in the metadata, under `codetour`.
 //! - A folder with several tours is one walkthrough: each tour is a section, in the order of the file names.
 
 use serde_json::{Map, Value};
@@ -18,15 +18,15 @@ use crate::Result;
 use crate::markdown::normalize_line_endings;
 use crate::walkthrough::WalkthroughType;
 
-/// The member of `metadata` that holds what CodeTour knows and Waypost does not.
+/// The member of `metadata` that holds the members without an equivalent in Waypost.
 const METADATA: &str = "codetour";
 
-/// Whether a file is a tour, by its name.
+/// Whether a file is a tour, based on its name.
 pub(super) fn is_tour(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("tour"))
 }
 
-/// Reads the tour `name`.
+/// Parses the tour `name`.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -39,10 +39,10 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     finish(file)
 }
 
-/// Reads the tours of the folder `name`, in their order.
+/// Parses the tours of the folder `name` in order.
 ///
 /// # Errors
-/// As [`parse`].
+/// See [`parse`].
 pub(super) fn parse_folder(name: &str, tours: &[&FolderFile<'_>], all: &[FolderFile<'_>]) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Course);
     let mut kept = Map::new();
@@ -76,11 +76,11 @@ fn finish(file: WalkthroughFile) -> Result<WalkthroughFile> {
 struct Head {
     title: Option<String>,
     description: Option<String>,
-    /// The members without a source of their own.
+    /// The members without an equivalent in Waypost.
     rest: Map<String, Value>,
 }
 
-/// Adds the steps of a tour to `file`; they stand in a section with its title if there are `several`.
+/// Adds the steps of a tour to `file`. If there are `several` tours, the steps get a section with the tour's title.
 fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several: bool) -> Result<Head> {
     let value = super::json::document(source, text)?;
     let Value::Object(map) = value else {
@@ -98,7 +98,7 @@ fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several
     let steps = match tour.take("steps") {
         Some(Value::Array(steps)) => steps,
         Some(other) => return Err(tour.wrong_type("steps", "a list", &other)),
-        None => return Err(source.reject("steps", "is missing. Add the list of steps.")),
+        None => return Err(source.reject("steps", "is missing. Add a list of steps.")),
     };
     WalkthroughFile::check_count(source, file.steps.len() + steps.len())?;
     let section = title.clone().filter(|_| several);
@@ -119,27 +119,28 @@ fn read_step(
     section: Option<String>,
     members: Map<String, Value>,
 ) -> Result<ImportStep> {
-    let said = ["title", "markerTitle"].into_iter().find_map(|name| members.get(name)?.as_str().map(str::to_owned));
-    let source = file.step(number, said.as_deref(), location);
+    let given_title =
+        ["title", "markerTitle"].into_iter().find_map(|name| members.get(name)?.as_str().map(str::to_owned));
+    let source = file.step(number, given_title.as_deref(), location);
     let mut members = Members::new(source.clone(), members);
-    let said = members.text("title")?.or(said);
+    let given_title = members.text("title")?.or(given_title);
     let description = members.text("description")?.unwrap_or_default();
     let description = commands_as_code(&normalize_line_endings(&description));
     let rest = members.rest()?;
     let target = Target::read(&source, &rest)?;
     let (heading, without) = leading_heading(&description);
-    let from_heading = said.is_none() && heading.is_some();
-    let title = said.or(heading).or_else(|| target.name()).unwrap_or_else(|| format!("Step {number}"));
-    let mut body = if from_heading && !without.is_empty() { without } else { description };
+    let is_from_heading = given_title.is_none() && heading.is_some();
+    let title = given_title.or(heading).or_else(|| target.name()).unwrap_or_else(|| format!("Step {number}"));
+    let mut body = if is_from_heading && !without.is_empty() { without } else { description };
     if body.trim().is_empty() {
-        body = target.source.as_ref().map_or_else(String::new, |source| format!("Look at {source}."));
+        body = target.location.as_ref().map_or_else(String::new, |location| format!("Look at {location}."));
     }
     let source = file.step(number, Some(&title), location);
     let mut step = step(source, Map::new(), Chapter { title, section, line: 1, body })?;
     step.identity = StepIdentity::Title;
-    let said = step.content.context_for_agent.take();
+    let own_context = step.content.context_for_agent.take();
     step.content.context_for_agent =
-        Some(paragraphs(&target.context(), said.as_deref().unwrap_or_default())).filter(|text| !text.is_empty());
+        Some(paragraphs(&target.context(), own_context.as_deref().unwrap_or_default())).filter(|text| !text.is_empty());
     if !rest.is_empty() {
         step.content.metadata.insert(METADATA.to_owned(), rest.into());
     }
@@ -147,7 +148,7 @@ fn read_step(
     Ok(step)
 }
 
-/// The heading that a text begins with, if it is fit for a title, and the text without it.
+/// Splits off the heading at the start of a text, if it is a valid title.
 fn leading_heading(text: &str) -> (Option<String>, String) {
     match outline(text).into_iter().next() {
         Some(Piece::Heading { title, range, .. })
@@ -159,7 +160,8 @@ fn leading_heading(text: &str) -> (Option<String>, String) {
     }
 }
 
-/// CodeTour's `>> npm install` is a command that a click runs; elsewhere it would be a quotation.
+/// Converts CodeTour's `>> npm install`, a command that runs on click, to a code block. Other renderers would show it as a
+/// quotation.
 fn commands_as_code(text: &str) -> String {
     let mut fence: Option<&str> = None;
     let mut result = String::with_capacity(text.len());
@@ -184,13 +186,13 @@ fn commands_as_code(text: &str) -> String {
     result
 }
 
-/// What a step is about.
+/// The location that a step refers to.
 struct Target {
-    /// The file, folder, address or view, for people.
-    source: Option<String>,
+    /// The file, folder, URL or view, in words.
+    location: Option<String>,
     /// The last part of its name.
     last: Option<String>,
-    /// The line or selection in it.
+    /// The line or selection.
     position: Option<String>,
     commands: Vec<String>,
 }
@@ -204,7 +206,7 @@ impl Target {
         };
         let mut about = None;
         for (name, words) in
-            [("file", "the file"), ("directory", "the folder"), ("uri", "the address"), ("view", "the view")]
+            [("file", "the file"), ("directory", "the folder"), ("uri", "the URL"), ("view", "the view")]
         {
             let found = text(name)?.filter(|found| !found.is_empty());
             about = about.or(found.map(|found| (format!("{words} `{}`", found.replace('`', "'")), found)));
@@ -222,31 +224,31 @@ impl Target {
             Some(Value::Array(commands)) => commands.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             _ => Vec::new(),
         };
-        let (source, last) = about.map_or((None, None), |(words, name)| {
+        let (location, last) = about.map_or((None, None), |(words, name)| {
             let last = name.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
             (Some(words), last.filter(|last| title_problem(last).is_none()))
         });
-        Ok(Self { source, last, position: selection.or(line).or(pattern), commands })
+        Ok(Self { location, last, position: selection.or(line).or(pattern), commands })
     }
 
     fn name(&self) -> Option<String> {
         self.last.clone()
     }
 
-    /// What the agent should know.
+    /// Returns the context for the agent.
     fn context(&self) -> String {
         let mut lines = Vec::new();
-        if let Some(source) = &self.source {
+        if let Some(location) = &self.location {
             let position = self.position.as_ref().map_or_else(String::new, |position| format!(", {position}"));
             lines.push(format!(
-                "This step is about {source}{position}, in the user's workspace. Open it there, or show that part of it, \
-                 with the step."
+                "This step refers to {location}{position}, in the user's workspace. Open it there, or show that part of it, \
+                 together with the step."
             ));
         }
         if !self.commands.is_empty() {
             let commands = self.commands.iter().map(|command| format!("\n- {command}")).collect::<String>();
             lines.push(format!(
-                "The author's editor ran these commands here. Nothing runs them now; ask the user before you do the same:{commands}"
+                "The author's editor ran these commands here. They do not run automatically; ask the user before you do the same:{commands}"
             ));
         }
         lines.join("\n\n")

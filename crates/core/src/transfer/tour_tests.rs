@@ -22,8 +22,8 @@ fn contexts(file: &WalkthroughFile) -> Vec<&str> {
 }
 
 #[test]
-fn a_tour_is_a_walkthrough() {
-    let file = transfer::parse("around.tour", TOUR).expect("a fine tour");
+fn a_tour_becomes_a_walkthrough() {
+    let file = transfer::parse("around.tour", TOUR).expect("valid input");
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("Around the code"), Some("What is where")));
     let titles: Vec<_> = file.steps.iter().map(|step| step.content.title.as_str()).collect();
     assert_eq!(titles, ["Hello", "main.rs", "The folder", "a", "lib.rs"]);
@@ -40,9 +40,9 @@ fn a_tour_is_a_walkthrough() {
     );
     let contexts = contexts(&file);
     assert_eq!(contexts[0], "");
-    assert!(contexts[1].starts_with("This step is about the file `src/main.rs`, line 12, in"), "{}", contexts[1]);
+    assert!(contexts[1].starts_with("This step refers to the file `src/main.rs`, line 12, in"), "{}", contexts[1]);
     assert!(contexts[1].ends_with("\n- workbench.action.files.save"), "{}", contexts[1]);
-    assert!(contexts[3].contains("the address `https://example.com/a`, the line that matches"), "{}", contexts[3]);
+    assert!(contexts[3].contains("the URL `https://example.com/a`, the line that matches"), "{}", contexts[3]);
     assert!(contexts[4].contains("from line 1, column 2 to line 3, column 4"), "{}", contexts[4]);
     assert_eq!(Value::Object(file.steps[0].content.metadata.clone()), json!({"codetour": {"odd": {"x": [1]}}}));
     let kept = json!({"codetour": {"$schema": "https://aka.ms/codetour-schema", "nextTour": "2 - Tests"}});
@@ -50,21 +50,21 @@ fn a_tour_is_a_walkthrough() {
 }
 
 #[test]
-fn a_folder_of_tours_is_a_course() {
+fn a_folder_of_tours_becomes_a_course() {
     let one = r#"{"title": "One", "steps": [{"description": "a", "title": "A"}]}"#;
     let two = r#"{"title": "Two", "steps": [{"description": "b", "title": "B"}]}"#;
     let files = [(".tours/10-two.tour", two), (".tours/2-one.tour", one), ("README.md", "# T"), ("docs/x.md", "x")];
-    let file = transfer::folder::parse("my-code", files).expect("a fine folder");
+    let file = transfer::folder::parse("my-code", files).expect("valid input");
     let steps: Vec<_> =
         file.steps.iter().map(|step| (step.content.section_title.as_deref(), step.content.title.as_str())).collect();
     assert_eq!(steps, [(Some("One"), "A"), (Some("Two"), "B")]);
     assert_eq!((file.title.as_deref(), file.warnings.len()), (Some("T"), 1), "{:?}", file.warnings);
-    let alone = transfer::folder::parse("my-code", [(".tours/one.tour", one)]).expect("a fine folder");
+    let alone = transfer::folder::parse("my-code", [(".tours/one.tour", one)]).expect("valid input");
     assert_eq!((alone.title.as_deref(), alone.steps[0].content.section_title.as_deref()), (Some("One"), None));
 }
 
 #[test]
-fn refusals_name_step_and_field() {
+fn rejections_name_step_and_field() {
     let table = [
         ("{}", "steps"),
         ("[]", "document"),

@@ -1,18 +1,18 @@
-//! The place in `metadata` where members that this version does not know wait to be written back.
+//! Storage of unknown members of imported files in `metadata`, so that an export can write them back.
 //!
-//! One reserved member, [`RESERVED`], holds them by where they stood: in the metadata of a walkthrough the slots
-//! `envelope`, `envelopeMetadata` and `walkthrough`, in that of a step `step` and `contentFields`. All other members
-//! of `metadata` are the author's own and stand in the file's `metadata` as they are.
+//! A reserved member, [`RESERVED`], holds them by their original location: the slots `envelope`, `envelopeMetadata` and
+//! `walkthrough` in the metadata of a walkthrough, `step` and `contentFields` in that of a step. All other members of
+//! `metadata` are the author's own and are written to the file's `metadata` unchanged.
 //!
-//! Should an author's own member have that very name, it waits in a further slot, `own`, whenever it would be taken for
-//! ours or would be in our way; else it stands as it is. So reading and writing are each other's inverse.
+//! If an author's own member has the reserved name, it is kept in an additional slot, `own`, if it could be mistaken for
+//! ours or conflicts with it; otherwise it is unchanged. Reading and writing are therefore inverses of each other.
 
 use serde_json::{Map, Value};
 
 /// The reserved member of `metadata`.
 pub const RESERVED: &str = "$unknown";
 
-/// A slot of the reserved member: its name, and the members that are known there and so cannot be unknown.
+/// A slot of the reserved member: its name, and the members that are known at its location.
 pub(super) struct Slot {
     name: &'static str,
     known: &'static [&'static str],
@@ -28,7 +28,7 @@ pub(super) const WALKTHROUGH: [Slot; 3] = [
     },
 ];
 
-/// Slots of a step. `metadata` of a step is known only as an object, see [`super::json`].
+/// Slots of a step. The `metadata` of a step is known only if it is an object (see [`super::json`]).
 pub(super) const STEP: [Slot; 2] = [
     Slot {
         name: "step",
@@ -40,10 +40,10 @@ pub(super) const STEP: [Slot; 2] = [
     },
 ];
 
-/// Where the author's own member of the reserved name waits.
+/// The slot for the author's own member with the reserved name.
 const OWN: &str = "own";
 
-/// Metadata to keep: the author's own members and, by slot, the unknown ones.
+/// Combines the author's own members and the unknown members of each slot into metadata.
 pub(super) fn join<const N: usize>(
     slots: &[Slot; N],
     mut own: Map<String, Value>,
@@ -55,8 +55,8 @@ pub(super) fn join<const N: usize>(
             reserved.insert(slot.name.to_owned(), members.into());
         }
     }
-    let in_the_way = own.get(RESERVED).is_some_and(|value| !reserved.is_empty() || is_ours(slots, value));
-    if in_the_way && let Some(value) = own.shift_remove(RESERVED) {
+    let is_conflict = own.get(RESERVED).is_some_and(|value| !reserved.is_empty() || is_ours(slots, value));
+    if is_conflict && let Some(value) = own.shift_remove(RESERVED) {
         reserved.insert(OWN.to_owned(), value);
     }
     if !reserved.is_empty() {
@@ -65,7 +65,7 @@ pub(super) fn join<const N: usize>(
     own
 }
 
-/// The author's own members and, by slot, the unknown ones: the inverse of [`join`].
+/// Splits metadata into the author's own members and the unknown members of each slot. The inverse of [`join`].
 pub(super) fn split<const N: usize>(
     slots: &[Slot; N],
     metadata: &Map<String, Value>,
@@ -88,8 +88,8 @@ pub(super) fn split<const N: usize>(
     (own, unknown)
 }
 
-/// Whether a value could have been made by [`join`]: slots only, none empty, no known member in them, and the author's
-/// own member only where it would have been moved.
+/// Whether a value could have been created by [`join`]: it contains only non-empty slots without known members, and the
+/// author's own member only if [`join`] would have moved it.
 fn is_ours<const N: usize>(slots: &[Slot; N], value: &Value) -> bool {
     let Some(reserved) = value.as_object() else { return false };
     let fits = |(name, value): (&String, &Value)| {
@@ -112,12 +112,12 @@ mod tests {
     fn map(value: Value) -> Map<String, Value> {
         match value {
             Value::Object(map) => map,
-            other => panic!("{other} is no object"),
+            other => panic!("{other} is not an object"),
         }
     }
 
     #[test]
-    fn keeps_unknown_members_apart_from_the_authors() {
+    fn unknown_members_are_separate_from_the_authors_own() {
         let unknown = [map(json!({"x": 1})), Map::new(), map(json!({"x": 2}))];
         let metadata = join(&WALKTHROUGH, map(json!({"x": 3})), unknown.clone());
         assert_eq!(
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authors_member_of_the_reserved_name_survives() {
+    fn an_authors_member_with_the_reserved_name_is_preserved() {
         let ours = json!({"step": {"x": 1}});
         let values =
             [ours.clone(), json!(5), json!({}), json!({"own": ours}), json!({"own": 5}), json!({"step": {"key": 1}})];

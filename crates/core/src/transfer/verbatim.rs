@@ -1,14 +1,14 @@
-//! Marked text: the content of a step between two comment lines, taken exactly as it is written.
+//! Verbatim blocks: the content of a step between two comment lines, read exactly as written.
 //!
 //! ```text
 //! <!-- walkthrough-content -->
-//! ## A heading that is no step
+//! ## A heading that is not a step
 //! <!-- /walkthrough-content -->
 //! ```
 //!
-//! Within the marks headings do not begin steps, blank lines at the ends stay, and nothing that is left open (a fence,
-//! a comment) reaches beyond them. Text that holds such lines itself is put between marks with a label that it does not
-//! have: `<!-- walkthrough-content 2 -->`.
+//! Within the marks, headings do not begin steps, leading and trailing blank lines are kept, and unclosed constructs (a
+//! fence, a comment) do not extend beyond them. Text that itself contains such lines is enclosed in marks with a unique
+//! label: `<!-- walkthrough-content 2 -->`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,19 +18,19 @@ use std::ops::Range;
 const OPEN: &str = "<!-- walkthrough-content";
 const CLOSE: &str = "<!-- /walkthrough-content";
 const END: &str = "-->";
-/// Characters of a label at most.
+/// Maximum length of a label in characters.
 const MAX_LABEL: usize = 32;
 
-/// A marked text.
+/// A verbatim block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verbatim {
-    /// The lines, marks included.
+    /// All lines, including the marks.
     pub(super) whole: Range<usize>,
     /// The text between the marks, without the line break before the closing one.
     pub(super) inner: Range<usize>,
 }
 
-/// Returns the label of a line that is a mark beginning with `start`: empty if it has none.
+/// Returns the label of a line that is a mark beginning with `start`; an empty string if the mark has no label.
 fn label<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     let label = line.trim_end().strip_prefix(start)?.strip_suffix(END)?;
     let name = label.trim();
@@ -38,7 +38,7 @@ fn label<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     (label.starts_with(' ') && is_name).then_some(name)
 }
 
-/// Returns the marked texts in order; they do not overlap. An opening mark that nothing closes is an ordinary comment.
+/// Returns the verbatim blocks in order, without overlaps. An unclosed opening mark is an ordinary comment.
 pub(super) fn find(text: &str) -> Vec<Verbatim> {
     let mut found: Vec<Verbatim> = Vec::new();
     if !text.contains(CLOSE) {
@@ -67,8 +67,7 @@ pub(super) fn find(text: &str) -> Vec<Verbatim> {
     found
 }
 
-/// Returns `text` with blanks in place of what is between marks, so that a parser sees none of it. Everything keeps its
-/// place.
+/// Replaces the text between marks with blanks, so that a parser ignores it. Positions do not change.
 pub(super) fn mask<'a>(text: &'a str, blocks: &[Verbatim]) -> Cow<'a, str> {
     if blocks.is_empty() {
         return Cow::Borrowed(text);
@@ -84,7 +83,7 @@ pub(super) fn mask<'a>(text: &'a str, blocks: &[Verbatim]) -> Cow<'a, str> {
     Cow::Owned(masked)
 }
 
-/// Whether a line of `text` looks like a mark, so that it must not stand in a file without marks around it.
+/// Whether a line of `text` looks like a mark, so that the text must be enclosed in marks.
 pub(super) fn has_mark(text: &str) -> bool {
     text.lines().any(|line| line.starts_with(OPEN) || line.starts_with(CLOSE))
 }
@@ -97,7 +96,7 @@ pub(super) fn write(text: &mut String, content: &str) {
         content.lines().any(|line| line.trim_end() == mark)
     };
     let label = labels.into_iter().find(|label| !taken(label)).unwrap_or_default();
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "\n{OPEN}{label} {END}\n{content}\n{CLOSE}{label} {END}");
 }
 
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_stands_between_marks() {
+    fn verbatim_blocks_are_found() {
         let table: &[(&str, &[&str])] = &[
             ("<!-- walkthrough-content -->\n## x\n<!-- /walkthrough-content -->\n", &["## x"]),
             ("<!-- walkthrough-content -->\n<!-- /walkthrough-content -->", &[""]),
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_finds() {
+    fn written_blocks_are_found_again() {
         for content in
             ["", "\n", "a\n", "\n\nx  ", "```", "<!-- /walkthrough-content -->\n<!-- /walkthrough-content 2 -->"]
         {
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn many_marks_take_no_longer_than_other_text() {
+    fn many_marks_are_handled_in_linear_time() {
         let open: String = (0..50_000).map(|n| format!("{OPEN} a{n} {END}\n")).collect();
         assert_eq!(find(&(open.clone() + &open + CLOSE + " " + END)), []);
     }

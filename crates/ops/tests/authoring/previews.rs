@@ -17,7 +17,7 @@ async fn a_draft_can_be_previewed_from_start_to_end(fixture: Fixture) {
 
     let first = at(0).await;
     assert_eq!((first.tool, &first.arguments), ("select_walkthrough", &json!({ "walkthrough_id": id })));
-    assert!(first.answer.text.starts_with("Step 1 of 3 (0 %): A\n"), "{}", first.answer.text);
+    assert!(first.answer.text.starts_with("Step 1 of 3 (0%): A\n"), "{}", first.answer.text);
     assert!(first.answer.text.contains("Started \"T\"."));
     assert_eq!(first.answer.structured["walkthrough"]["version"], 1, "the version number that publishing would assign");
 
@@ -31,7 +31,7 @@ async fn a_draft_can_be_previewed_from_start_to_end(fixture: Fixture) {
     let end = at(3).await;
     assert_eq!((&end.step, end.completed, end.total), (&None, 3, 3));
     assert_eq!(end.answer.structured["progress"]["status"], "completed");
-    assert!(end.answer.text.contains("All 3 steps are done (100 %)"));
+    assert!(end.answer.text.contains("All 3 steps are completed (100%)"));
     assert_eq!(at(99).await, end, "positions beyond the end show the end");
     assert_eq!(fixture.get_draft(&id).await.walkthrough.revision, revision, "nothing was written");
 }

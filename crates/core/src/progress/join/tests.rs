@@ -22,7 +22,7 @@ fn version(number: u32, ordinals: &[u32]) -> Version {
     Version::new(id, WalkthroughId::from_store("wt_1".into()), number, "T".into(), steps.collect())
 }
 
-/// An attempt as the acts leave one: completed exactly when every step of its version is.
+/// Creates an attempt that is completed if and only if every step of its version is.
 fn attempt(id: &str, version: &Version, done: &[u32], at: i64) -> Attempt {
     let completed: StepSet = done.iter().copied().collect();
     let is_done = is_complete(version, &completed);
@@ -38,7 +38,7 @@ fn attempt(id: &str, version: &Version, done: &[u32], at: i64) -> Attempt {
     }
 }
 
-/// One or two versions, an anonymous attempt, and perhaps one of the user's own.
+/// One or two versions, an anonymous attempt, and optionally an attempt of the user.
 #[derive(Debug, Clone)]
 struct Case {
     versions: Vec<Vec<u32>>,
@@ -51,7 +51,7 @@ fn steps(least: usize) -> impl Strategy<Value = Vec<u32>> {
 }
 
 fn one(versions: Vec<Vec<u32>>) -> impl Strategy<Value = (usize, Vec<u32>, i64)> {
-    // Often everything is done: completed attempts are the interesting ones.
+    // Complete all steps often, because completed attempts are the interesting ones.
     (0..versions.len(), steps(0), any::<bool>(), 0_i64..100).prop_map(move |(at, mut done, all, started)| {
         if all {
             done.extend(&versions[at]);
@@ -70,13 +70,13 @@ fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
-struct Scene {
+struct Fixture {
     versions: Vec<Version>,
     from: Attempt,
     to: Option<Attempt>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(case: &Case) -> Self {
         let versions: Vec<Version> = (1..).zip(&case.versions).map(|(number, steps)| version(number, steps)).collect();
         let make = |id, (at, done, started): &(usize, Vec<u32>, i64)| attempt(id, &versions[*at], done, *started);
@@ -103,20 +103,20 @@ fn is_done(attempt: &Attempt) -> bool {
 
 proptest! {
     #[test]
-    fn nothing_is_lost_and_the_newer_version_wins(case in cases()) {
-        let scene = Scene::new(&case);
-        let joined = scene.join();
-        let (from, to) = (&scene.from, scene.to.as_ref());
+    fn a_join_keeps_all_steps_and_the_newer_version(case in cases()) {
+        let fixture = Fixture::new(&case);
+        let joined = fixture.join();
+        let (from, to) = (&fixture.from, fixture.to.as_ref());
         let own = |ordinal| to.is_some_and(|to| to.completed.contains(ordinal));
         for ordinal in 0..STEPS {
             prop_assert_eq!(joined.to.completed.contains(ordinal), from.completed.contains(ordinal) || own(ordinal));
             prop_assert_eq!(joined.record.added.contains(ordinal), from.completed.contains(ordinal) && !own(ordinal));
         }
-        prop_assert_eq!(is_done(&joined.to), is_complete(scene.version(&joined.to), &joined.to.completed));
+        prop_assert_eq!(is_done(&joined.to), is_complete(fixture.version(&joined.to), &joined.to.completed));
         let were_done = is_done(from) || to.is_some_and(is_done);
         prop_assert!(!were_done || is_done(&joined.to), "completed stays completed");
-        let newest = to.into_iter().chain([from]).map(|attempt| scene.version(attempt).number).max().unwrap();
-        prop_assert!(scene.version(&joined.to).number == newest || were_done);
+        let newest = to.into_iter().chain([from]).map(|attempt| fixture.version(attempt).number).max().unwrap();
+        prop_assert!(fixture.version(&joined.to).number == newest || were_done);
         prop_assert_eq!(joined.to.started_at, to.map_or(from.started_at, |to| to.started_at.min(from.started_at)));
         prop_assert_eq!(&joined.from, &Attempt { closed_at: Some(NOW), ..from.clone() });
         prop_assert_eq!(joined.is_new, to.is_none());
@@ -124,14 +124,14 @@ proptest! {
     }
 
     #[test]
-    fn undone_at_once_it_was_never_there(case in cases()) {
-        let scene = Scene::new(&case);
-        let joined = scene.join();
+    fn an_immediate_undo_restores_the_attempt(case in cases()) {
+        let fixture = Fixture::new(&case);
+        let joined = fixture.join();
         let text = serde_json::to_string(&joined.record).unwrap();
         let record: JoinRecord = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(&record, &joined.record);
-        let back = undo(&record, scene.pinned(&joined.to), &scene.from.completed, LATER);
-        match &scene.to {
+        let back = undo(&record, fixture.pinned(&joined.to), &fixture.from.completed, LATER);
+        match &fixture.to {
             Some(to) => prop_assert_eq!(&back, to),
             None => {
                 prop_assert_eq!(back.closed_at, Some(LATER));
@@ -141,35 +141,35 @@ proptest! {
     }
 
     #[test]
-    fn undone_later_what_the_user_did_stays(case in cases(), more in steps(1)) {
-        let scene = Scene::new(&case);
-        let joined = scene.join();
-        // What is done already is not done again: so it goes with the acts.
+    fn a_later_undo_keeps_the_users_own_steps(case in cases(), more in steps(1)) {
+        let fixture = Fixture::new(&case);
+        let joined = fixture.join();
+        // Completed steps cannot be completed again.
         let fresh: Vec<u32> = more.into_iter().filter(|ordinal| !joined.to.completed.contains(*ordinal)).collect();
         prop_assume!(!fresh.is_empty() && !is_done(&joined.to));
-        let mut present = joined.to.clone();
-        present.completed = present.completed.union(&fresh.iter().copied().collect());
-        present.last_activity_at = LATER;
-        if is_complete(scene.version(&present), &present.completed) {
-            present.state = AttemptState::Completed { at: LATER };
+        let mut current = joined.to.clone();
+        current.completed = current.completed.union(&fresh.iter().copied().collect());
+        current.last_activity_at = LATER;
+        if is_complete(fixture.version(&current), &current.completed) {
+            current.state = AttemptState::Completed { at: LATER };
         }
-        let back = undo(&joined.record, scene.pinned(&present), &scene.from.completed, LATER);
+        let back = undo(&joined.record, fixture.pinned(&current), &fixture.from.completed, LATER);
         for ordinal in 0..STEPS {
-            let own = scene.to.as_ref().is_some_and(|to| to.completed.contains(ordinal)) || fresh.contains(&ordinal);
+            let own = fixture.to.as_ref().is_some_and(|to| to.completed.contains(ordinal)) || fresh.contains(&ordinal);
             prop_assert_eq!(back.completed.contains(ordinal), own);
         }
         prop_assert_eq!(back.closed_at, None);
-        prop_assert_eq!(is_done(&back), is_complete(scene.version(&back), &back.completed));
-        prop_assert_eq!(&back.version_id, &present.version_id, "the user stays where they have gone on");
+        prop_assert_eq!(is_done(&back), is_complete(fixture.version(&back), &back.completed));
+        prop_assert_eq!(&back.version_id, &current.version_id, "the user stays on the current version");
     }
 }
 
 #[test]
-fn a_step_that_was_done_again_afterwards_is_the_users_own() {
+fn a_step_completed_again_after_the_join_is_kept() {
     let v = version(1, &[0, 1, 2]);
     let from = attempt("wp_from", &v, &[0, 1], 1);
     let joined = join(PinnedAttempt { attempt: &from, version: &v }, None, NOW, &SeededRandom::new(1));
-    // The user has begun again and completed step 1 themselves.
+    // The user has restarted and completed step 1 themselves.
     let again = attempt("wp_again", &v, &[1], 50);
     let back = undo(&joined.record, PinnedAttempt { attempt: &again, version: &v }, &StepSet::default(), LATER);
     assert_eq!(back, again);

@@ -1,5 +1,5 @@
-//! What no renderer of Markdown shows, though it stands in the text and an agent reads it: titles of links, what follows the
-//! language of a fence, cells that a table has no column for, footnotes and definitions that nothing refers to.
+//! Text that no Markdown renderer shows although agents read it: link titles, text after the language of a fence, cells
+//! beyond the columns of a table, and unreferenced footnotes and definitions.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -8,42 +8,41 @@ use pulldown_cmark::{Event, Tag};
 
 use super::block;
 
-/// Characters of the name of a language at most.
+/// Maximum length of the name of a language in characters.
 const MAX_LANGUAGE: usize = 32;
 
-/// Text that is not shown.
+/// Text that is not rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unseen {
+pub(super) struct Unrendered {
     pub range: Range<usize>,
-    /// It stands on lines of its own, not within one.
+    /// Whether it occupies whole lines.
     pub is_block: bool,
 }
 
-impl Unseen {
+impl Unrendered {
     fn within_line(range: Range<usize>) -> Self {
         Self { range, is_block: false }
     }
 }
 
-/// The title of an inline link or image that has one, with the blanks before it.
-pub(super) fn link_title(text: &str, link: &Range<usize>) -> Option<Unseen> {
+/// Returns the title of an inline link or image, with the preceding blanks.
+pub(super) fn link_title(text: &str, link: &Range<usize>) -> Option<Unrendered> {
     let inside = text[link.clone()].strip_suffix(')')?.trim_end();
     let start = title_start(inside)?;
     let blanks = inside[..start].len() - inside[..start].trim_end_matches([' ', '\t']).len();
-    Some(Unseen::within_line(link.start + start - blanks..link.start + inside.len()))
+    Some(Unrendered::within_line(link.start + start - blanks..link.start + inside.len()))
 }
 
-/// The title of a definition that has one, and what to write in its place: another title could follow in the next line,
-/// and would count then.
-pub(super) fn definition_title(text: &str, span: &Range<usize>) -> Option<(Unseen, &'static str)> {
+/// Returns the title of a definition, and its replacement: a title in the next line would otherwise take effect.
+pub(super) fn definition_title(text: &str, span: &Range<usize>) -> Option<(Unrendered, &'static str)> {
     let definition = text[span.clone()].trim_end();
     let start = title_start(definition)?;
     let next = text[span.start + definition.len()..].trim_start_matches([' ', '\t', '\n', '>']);
     let with = if next.starts_with(['"', '\'', '(']) { "\"\"" } else { "" };
-    Some((Unseen::within_line(span.start + start..span.start + definition.len()), with))
+    Some((Unrendered::within_line(span.start + start..span.start + definition.len()), with))
 }
 
-/// Where the title that ends `text` begins.
+/// Returns the start of the title at the end of `text`.
 fn title_start(text: &str) -> Option<usize> {
     let open = match text.chars().next_back()? {
         ')' => '(',
@@ -54,8 +53,8 @@ fn title_start(text: &str) -> Option<usize> {
     text[..text.len() - 1].rmatch_indices(open).map(|(at, _)| at).find(|&at| !is_escaped(at))
 }
 
-/// What follows the language in the first line of a fenced block: all of it, unless it begins with the name of a language.
-pub(super) fn info(text: &str, code: &Range<usize>) -> Option<Unseen> {
+/// Returns the text after the language in the first line of a fenced block; all of it if it does not begin with a language.
+pub(super) fn info(text: &str, code: &Range<usize>) -> Option<Unrendered> {
     let first = text[code.clone()].split('\n').next()?;
     let (_, fence) = block::fence(first)?;
     let info = &first[fence..];
@@ -65,27 +64,27 @@ pub(super) fn info(text: &str, code: &Range<usize>) -> Option<Unseen> {
         && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '+' | '-' | '_' | '.' | '#'));
     let kept = if is_language { blanks + word.len() } else { 0 };
     let hidden = !info[kept..].trim().is_empty();
-    hidden.then(|| Unseen::within_line(code.start + fence + kept..code.start + first.len()))
+    hidden.then(|| Unrendered::within_line(code.start + fence + kept..code.start + first.len()))
 }
 
-/// The cells of a row beyond the last column, given where the cell of that ends.
-pub(super) fn cells(text: &str, row: &Range<usize>, last_cell: usize) -> Option<Unseen> {
+/// Returns the cells of a row beyond the last column. `last_cell` is the end of the cell in the last column.
+pub(super) fn cells(text: &str, row: &Range<usize>, last_cell: usize) -> Option<Unrendered> {
     let rest = text[last_cell..row.end].split('\n').next()?;
     let cells = rest.strip_prefix('|')?;
     let hidden = !cells.trim_matches(['|', ' ', '\t']).is_empty();
-    hidden.then(|| Unseen::within_line(last_cell + 1..last_cell + rest.len()))
+    hidden.then(|| Unrendered::within_line(last_cell + 1..last_cell + rest.len()))
 }
 
-/// The footnotes of a text, and which of them are referred to.
+/// The footnotes of a text and the references to them.
 #[derive(Default)]
 pub(super) struct Footnotes {
     /// The definitions, in order.
     definitions: Vec<Range<usize>>,
-    /// The first definition of each label: the one that is shown.
+    /// The first definition of each label, which is the one that is rendered.
     labels: HashMap<String, usize>,
-    /// The definitions that are open.
+    /// The open definitions.
     open: Vec<usize>,
-    /// References by the definition that they stand in, if any.
+    /// References, with the definition that contains them, if any.
     references: Vec<(Option<usize>, String)>,
 }
 
@@ -105,7 +104,7 @@ impl Footnotes {
         self.references.push((self.open.last().copied(), label.to_lowercase()));
     }
 
-    /// The footnotes that are not shown: no text refers to them, but at most other such footnotes.
+    /// Returns the footnotes that are not rendered because they are referenced at most by other such footnotes.
     pub(super) fn unused(&self) -> Vec<Range<usize>> {
         let mut by_place: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
         for (place, label) in &self.references {
@@ -123,23 +122,23 @@ impl Footnotes {
     }
 }
 
-/// The lines of a text, and which of them show something. The parser passes over a repeated definition without a word, so
-/// that one is found by what is left.
+/// The lines of a text, and whether each is rendered. The parser silently skips repeated definitions, so they are found as
+/// the lines that remain.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
-    shown: Vec<bool>,
+    is_rendered: Vec<bool>,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let starts: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(feed, _)| feed + 1)).collect();
-        Self { text, shown: vec![false; starts.len()], starts }
+        Self { text, is_rendered: vec![false; starts.len()], starts }
     }
 
-    /// Notes what an event shows. A link counts as a whole, since its address can stand on a line of its own.
+    /// Marks the lines that an event renders. A link counts as a whole, because its URL can be on a separate line.
     pub(super) fn read(&mut self, event: &Event<'_>, range: &Range<usize>, in_link: bool) {
-        let shows = match event {
+        let is_rendered = match event {
             Event::Start(Tag::Link { .. } | Tag::Image { .. }) => !in_link,
             Event::Start(tag) => {
                 matches!(tag, Tag::Paragraph | Tag::Heading { .. } | Tag::CodeBlock(_) | Tag::HtmlBlock | Tag::Table(_))
@@ -147,36 +146,36 @@ impl<'a> Lines<'a> {
             Event::End(_) => false,
             _ => true,
         };
-        if shows {
-            self.show(range);
+        if is_rendered {
+            self.mark(range);
         }
     }
 
-    /// Notes that the lines of `range` are known.
-    pub(super) fn show(&mut self, range: &Range<usize>) {
+    /// Marks the lines of `range` as handled.
+    pub(super) fn mark(&mut self, range: &Range<usize>) {
         if range.is_empty() {
             return;
         }
         let line = |at: usize| self.starts.partition_point(|&start| start <= at) - 1;
         let (first, last) = (line(range.start), line(range.end - 1));
-        self.shown[first..=last].fill(true);
+        self.is_rendered[first..=last].fill(true);
     }
 
-    /// What stands on the lines that show nothing, without the marks of quotes, lists and footnotes.
-    pub(super) fn unseen(&self) -> Vec<Unseen> {
+    /// Returns the text of the lines that are not rendered, without the markers of quotes, lists and footnotes.
+    pub(super) fn unrendered(&self) -> Vec<Unrendered> {
         let ends = self.starts.iter().skip(1).map(|next| next - 1).chain([self.text.len()]);
-        let lines = self.starts.iter().zip(ends).zip(&self.shown).filter(|(_, shown)| !**shown);
+        let lines = self.starts.iter().zip(ends).zip(&self.is_rendered).filter(|(_, shown)| !**shown);
         lines
             .filter_map(|((&start, end), _)| {
-                let body = without_marks(&self.text[start..end]);
-                (!body.is_empty()).then(|| Unseen { range: end - body.len()..end, is_block: true })
+                let body = without_markers(&self.text[start..end]);
+                (!body.is_empty()).then(|| Unrendered { range: end - body.len()..end, is_block: true })
             })
             .collect()
     }
 }
 
-/// A line without the marks of the containers that begin in it.
-fn without_marks(mut line: &str) -> &str {
+/// Returns a line without the markers of the containers that begin in it.
+fn without_markers(mut line: &str) -> &str {
     loop {
         let body = line.trim_start_matches([' ', '\t', '>']);
         let digits = body.len() - body.trim_start_matches(|c: char| c.is_ascii_digit()).len();

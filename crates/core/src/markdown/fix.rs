@@ -1,4 +1,4 @@
-//! Changes a text where it offends, and nowhere else.
+//! Fixes the offending parts of a text and leaves the rest unchanged.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -8,34 +8,33 @@ use super::block;
 use super::gap;
 use super::html;
 use super::survey::{Offence, Survey};
-use super::unseen::Unseen;
+use super::unrendered::Unrendered;
 
-/// How thoroughly offences are dealt with. Where the nicer manner would turn text into code, or code into text, the
-/// next one is tried.
+/// A strategy for fixing offences. If a strategy would turn text into code, or code into text, the next one is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// Remove.
-    Nice,
-    /// As nice, with a paragraph of one coded space before each block of HTML: in `- item`, `<!-- -->`, indented code
-    /// the comment is all that keeps the code out of the list.
-    Apart,
-    /// Put something in its place that joins nothing and opens nothing: an escaped tag, a coded space.
-    Strict,
-    /// As strict, and blocks of HTML go with their text.
-    Drop,
+pub(super) enum Strategy {
+    /// Removes offences.
+    Remove,
+    /// Removes offences, with a paragraph of one space entity before each HTML block: between `- item` and indented code,
+    /// a comment can be all that keeps the code out of the list.
+    RemoveSeparated,
+    /// Replaces offences with text that neither joins nor opens anything: an escaped tag or a space entity.
+    Replace,
+    /// Replaces offences, and removes HTML blocks with their text.
+    DropBlocks,
 }
 
-/// A space that opens and joins nothing, whatever stands around it.
-pub(super) const CODED_SPACE: &str = "&#32;";
+/// A space that neither opens nor joins anything, regardless of the surrounding text.
+pub(super) const SPACE_ENTITY: &str = "&#32;";
 
-impl Manner {
-    /// Whether offences are removed, not replaced.
+impl Strategy {
+    /// Whether offences are removed rather than replaced.
     pub(super) fn removes(self) -> bool {
         matches!(self, Self::Nice | Self::Apart)
     }
 }
 
-/// Replaces a range of the text.
+/// A replacement of a range of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Edit {
     range: Range<usize>,
@@ -60,89 +59,93 @@ impl Edit {
     }
 }
 
-/// Deals with what `survey` found in `text`; answers the new text and what is found in it. `careful` watches over code.
-pub(super) fn mend(text: &str, survey: &Survey, careful: bool) -> (String, Survey) {
-    let attempt = |manner| {
-        let patched = Patched::new(text, edits(text, survey, manner));
+/// Fixes the offences that `survey` found in `text`. Returns the new text and its survey. `careful` protects code.
+pub(super) fn fix(text: &str, survey: &Survey, careful: bool) -> (String, Survey) {
+    let attempt = |strategy| {
+        let patched = Patched::new(text, edits(text, survey, strategy));
         let after = Survey::of(&patched.text);
         (patched, after)
     };
-    let manners: &[Manner] = if careful { &[Manner::Nice, Manner::Apart, Manner::Strict, Manner::Drop] } else { &[] };
-    for &manner in manners {
-        let (patched, after) = attempt(manner);
+    let strategies: &[Strategy] = if careful {
+        &[Strategy::Remove, Strategy::RemoveSeparated, Strategy::Replace, Strategy::DropBlocks]
+    } else {
+        &[]
+    };
+    for &strategy in strategies {
+        let (patched, after) = attempt(strategy);
         if patched.keeps_code(text, survey, &after) {
             return (patched.text, after);
         }
     }
-    let (patched, after) = attempt(Manner::Strict);
+    let (patched, after) = attempt(Strategy::Replace);
     (patched.text, after)
 }
 
-/// The edits for all offences. Invisible characters go first and alone: tags may come to light. What is not shown goes last:
-/// references may come to light.
-fn edits(text: &str, survey: &Survey, manner: Manner) -> Vec<Edit> {
+/// Returns the edits for all offences. Invisible characters are removed first and separately, because this can reveal tags.
+/// Text that is not rendered is removed last, because other removals can reveal references.
+fn edits(text: &str, survey: &Survey, strategy: Strategy) -> Vec<Edit> {
     let mut edits = Vec::new();
-    if !manner.removes() {
+    if !strategy.removes() {
         edits.extend(survey.joints.iter().copied().map(Edit::escape));
     }
     if !survey.hidden.is_empty() {
         edits.extend(survey.hidden.iter().cloned().map(|range| {
-            // In code a coded space is read as it is written. It is only needed where a line, and maybe a block, would begin.
+            // In code, an entity would be shown literally. It is only needed where a line, and possibly a block, would begin.
             let line = text[..range.start].rsplit('\n').next().unwrap_or_default();
             let is_inside = survey.is_code(range.start) && !line.trim_matches([' ', '\t', '>']).is_empty();
-            let may_go = manner.removes() || is_inside;
-            Edit { range, with: if may_go { "" } else { CODED_SPACE }.into() }
+            let can_remove = strategy.removes() || is_inside;
+            Edit { range, with: if can_remove { "" } else { SPACE_ENTITY }.into() }
         }));
     } else if survey.offences.is_empty() {
-        edits.extend(survey.unseen.iter().map(|(Unseen { range, is_block }, with)| {
-            let with = if *is_block && !manner.removes() { CODED_SPACE } else { *with };
+        edits.extend(survey.unrendered.iter().map(|(Unrendered { range, is_block }, with)| {
+            let with = if *is_block && !strategy.removes() { SPACE_ENTITY } else { *with };
             Edit { range: range.clone(), with: with.into() }
         }));
     } else {
         for offence in &survey.offences {
-            edits_for(text, offence, manner, &mut edits);
+            edits_for(text, offence, strategy, &mut edits);
         }
         let tags = survey.offences.iter().filter_map(|offence| match offence {
             Offence::Tag(tag) => Some(tag),
             _ => None,
         });
         let tags: Vec<_> = tags.collect();
-        let escaped = if manner.removes() { gap::edits(text, tags, &mut edits) } else { tags };
+        let escaped = if strategy.removes() { gap::edits(text, tags, &mut edits) } else { tags };
         escaped.into_iter().for_each(|tag| escape(text, &tag.range, &mut edits));
     }
-    // What stands inside a removed stretch comes after it and is skipped; but what goes before a block comes first.
+    // Edits inside a removed stretch sort after it and are skipped; an insertion before a block sorts first.
     edits.sort_by_key(|edit| (edit.range.start, !edit.with.contains('\n'), Reverse(edit.range.end)));
     edits
 }
 
-fn edits_for(text: &str, offence: &Offence, manner: Manner, edits: &mut Vec<Edit>) {
+fn edits_for(text: &str, offence: &Offence, strategy: Strategy, edits: &mut Vec<Edit>) {
     match offence {
-        // All of them together, see `gap::edits`.
+        // Handled together by `gap::edits`.
         Offence::Tag(_) => {}
-        Offence::Stretch(range) if manner.removes() => {
-            edits.push(Edit::replace(range.clone(), gap::instead(text, range)))
+        Offence::Stretch(range) if strategy.removes() => {
+            edits.push(Edit::replace(range.clone(), gap::replacement(text, range)))
         }
         Offence::Stretch(_) => {}
         Offence::Foreign(range) => escape(text, range, edits),
         Offence::Placeholder(at) => edits.push(Edit::escape(*at)),
         Offence::Link { whole, text } => {
-            let (open, close) = if manner.removes() { ("", "") } else { ("\\[", "\\]") };
+            let (open, close) = if strategy.removes() { ("", "") } else { ("\\[", "\\]") };
             edits.push(Edit { range: whole.start..text.start, with: open.into() });
             edits.push(Edit { range: text.end..whole.end, with: close.into() });
         }
-        Offence::Autolink(range) if !manner.removes() => escape(text, range, edits),
+        Offence::Autolink(range) if !strategy.removes() => escape(text, range, edits),
         Offence::Autolink(range) => {
             edits.push(Edit::remove(range.start..range.start + 1));
             escape(text, &(range.start + 1..range.end - 1), edits);
             edits.push(Edit::remove(range.end - 1..range.end));
         }
-        Offence::Definition(range) if manner.removes() => edits.push(Edit::remove(range.clone())),
+        Offence::Definition(range) if strategy.removes() => edits.push(Edit::remove(range.clone())),
         Offence::Definition(range) => {
-            // A definition must stay to keep a later one of the same name from counting.
+            // The definition must be kept so that a later one with the same label does not take effect.
             let label = label_len(&text[range.clone()]);
             edits.push(Edit { range: range.start + label..range.end, with: ": #".into() });
         }
-        Offence::Block(lines) => edits.extend(block::edits(text, lines, manner)),
+        Offence::Block(lines) => edits.extend(block::edits(text, lines, strategy)),
     }
 }
 
@@ -150,7 +153,7 @@ fn escape(text: &str, range: &Range<usize>, edits: &mut Vec<Edit>) {
     edits.extend(html::marks(&text[range.clone()]).map(|mark| Edit::escape(range.start + mark)));
 }
 
-/// Bytes of the label with its brackets.
+/// Returns the length in bytes of the label, including its brackets.
 fn label_len(definition: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in definition.bytes().enumerate() {
@@ -163,15 +166,15 @@ fn label_len(definition: &str) -> usize {
     definition.len()
 }
 
-/// A changed text, and where what is left of the old one stands in it.
+/// A changed text, with the positions of the parts kept from the old text.
 struct Patched {
     text: String,
-    /// Ranges of the old text, each with its place in the new one.
+    /// Kept ranges of the old text, each with its position in the new one.
     kept: Vec<(Range<usize>, usize)>,
 }
 
 impl Patched {
-    /// `edits` are sorted; of those that overlap the first counts.
+    /// Applies `edits`, which must be sorted. Of overlapping edits, the first one applies.
     fn new(old: &str, edits: Vec<Edit>) -> Self {
         let mut patched = Self { text: String::with_capacity(old.len() + edits.len()), kept: Vec::new() };
         let mut from = 0;
@@ -192,7 +195,7 @@ impl Patched {
             return;
         }
         if !self.kept.is_empty() && self.text.ends_with('`') && old[range.clone()].starts_with('`') {
-            // Two runs of backticks would become one, and open or close other code than before.
+            // Two runs of backticks would merge into one and open or close different code.
             self.text.push(' ');
         }
         let at = self.text.len();
@@ -200,7 +203,7 @@ impl Patched {
         self.kept.push((range, at));
     }
 
-    /// Whether all code is still code, unchanged, and all text still text. What stood in a block of HTML was neither.
+    /// Whether all code is still code and unchanged, and all text is still text. The content of HTML blocks is neither.
     fn keeps_code(&self, old: &str, before: &Survey, after: &Survey) -> bool {
         let mut lines = after.code_lines.iter();
         if !before.code_lines.iter().all(|line| lines.any(|other| other == line)) {
@@ -212,7 +215,7 @@ impl Patched {
         let bytes = old.as_bytes();
         self.kept.iter().all(|(range, at)| {
             range.clone().zip(*at..).all(|(old, new)| {
-                // The marks of a quote within a block of code count to its range or not, depending on its place.
+                // Quote markers inside a code block can be part of its range or not, depending on their position.
                 was_html[old] || matches!(bytes[old], b' ' | b'\t' | b'\n' | b'>') || was_code[old] == is_code[new]
             })
         })
