@@ -92,9 +92,9 @@ const COURSE: &[Text] = &[
     Text {
         title: "What you will learn",
         section: "Begin",
-        content: "After this course you can ‹fill in: what the learner can do then›.\n\nIt takes about ‹fill in: minutes› minutes. You need:\n\n\
+        content: "After this course, you can ‹fill in: what the learner can do then›.\n\nIt takes about ‹fill in: minutes› minutes. You need:\n\n\
             - ‹fill in: something to have or to know›\n- ‹fill in: something to install›",
-        introduction: "Greet the learner, say in one sentence what they will be able to do, and ask what they know already.",
+        introduction: "Greet the learner, say in one sentence what they will be able to do, and ask what they already know.",
         context: "",
         operations: "",
     },
@@ -128,77 +128,77 @@ const COURSE: &[Text] = &[
 
 const INSTALLER: &[Text] = &[
     Text {
-        title: "Check what is there",
+        title: "Check the prerequisites",
         section: "Prepare",
-        content: "Before anything is installed, your agent looks at your system: operating system, ‹fill in: runtime› and free space. Nothing \
+        content: "Before anything is installed, your agent checks your system: the operating system, ‹fill in: runtime› and free space. Nothing \
             is changed in this step.",
         introduction: "Say that this step only reads.",
         context: "Supported: ‹fill in: systems and versions›.",
-        operations: "1. Find out the operating system and its version.\n2. Run `‹fill in: tool› --version`; it has to be ‹fill in: version› or newer.\n\
-            3. When something is missing, tell the user what and stop.",
+        operations: "1. Find out the operating system and its version.\n2. Run `‹fill in: tool› --version`; it must be ‹fill in: version› or newer.\n\
+            3. If anything is missing, tell the user what it is and stop.",
     },
     Text {
         title: "Install",
         section: "Install",
-        content: "Your agent installs ‹fill in: product› with the package manager of your system. It asks before it runs anything with higher \
-            rights.",
+        content: "Your agent installs ‹fill in: product› with the package manager of your system. It asks before it runs anything with elevated \
+            privileges.",
         introduction: "Show the command and ask before running it.",
         context: "",
-        operations: "1. Run `‹fill in: install command›`.\n2. Run `‹fill in: product› --version` and check that it answers.\n\
-            3. On an error, show its last lines and do not go on.",
+        operations: "1. Run `‹fill in: install command›`.\n2. Run `‹fill in: product› --version` and check that it works.\n\
+            3. On an error, show the last lines of the output and stop.",
     },
     Text {
         title: "Configure",
         section: "Install",
         content: "‹fill in: Product› needs these settings:\n\n| Setting | Meaning |\n|---|---|\n| `‹fill in: NAME›` | ‹fill in: what it is for› |",
         introduction: "",
-        context: "Secrets are entered by the user and are never repeated in the conversation.",
-        operations: "1. Ask for each setting that has no default.\n2. Write them to `‹fill in: file›`; keep what is in it.\n\
+        context: "The user enters secrets; they are never repeated in the conversation.",
+        operations: "1. Ask for each setting that has no default.\n2. Write them to `‹fill in: file›`; keep its existing content.\n\
             3. Run `‹fill in: command that checks the configuration›`.",
     },
     Text {
         title: "See it work",
         section: "Verify",
         content: "Run `‹fill in: a harmless command›`. You should see ‹fill in: what›.",
-        introduction: "Congratulate the user when it works, and name one thing to try next.",
+        introduction: "When it works, congratulate the user and suggest one thing to try next.",
         context: "",
         operations: "1. Run `‹fill in: a harmless command›`.\n2. Compare what it prints with what the step says.\n\
-            3. Say how to take the installation back: `‹fill in: uninstall command›`.",
+            3. Explain how to undo the installation: `‹fill in: uninstall command›`.",
     },
 ];
 
 const TROUBLESHOOTING: &[Text] = &[
     Text {
         title: "Describe what happens",
-        section: "Look",
+        section: "Diagnose",
         content: "What did you do, what did you expect, and what happened instead? Copy the exact message, if there is one.",
-        introduction: "Ask for the message as it is. Do not guess a cause yet.",
-        context: "This walkthrough is about ‹fill in: the fault›. Signs of it: ‹fill in: messages, states›. For anything else, say so and stop.",
+        introduction: "Ask for the exact message. Do not guess a cause yet.",
+        context: "This walkthrough is about ‹fill in: the fault›. Symptoms: ‹fill in: messages, states›. For anything else, say so and stop.",
         operations: "",
     },
     Text {
         title: "Narrow it down",
-        section: "Look",
-        content: "Let us see which part fails:\n\n1. Does ‹fill in: first part› answer?\n2. Does it also happen with ‹fill in: a plain setup›?",
-        introduction: "One check at a time; say what each result means.",
-        context: "When 1 fails, the cause is ‹fill in: A›. When only 2 makes it work, the cause is ‹fill in: B›. Otherwise go on.",
-        operations: "1. Run `‹fill in: check›` and read its answer.\n2. Note which case it is; the next step depends on it.",
+        section: "Diagnose",
+        content: "Find out which part fails:\n\n1. Does ‹fill in: first part› respond?\n2. Does it also happen with ‹fill in: a plain setup›?",
+        introduction: "Do one check at a time and explain what each result means.",
+        context: "If 1 fails, the cause is ‹fill in: A›. If it works only with 2, the cause is ‹fill in: B›. Otherwise continue.",
+        operations: "1. Run `‹fill in: check›` and read its output.\n2. Note which case it is; the next step depends on it.",
     },
     Text {
-        title: "Mend it",
-        section: "Mend",
+        title: "Fix it",
+        section: "Fix",
         content: "**Cause A:** ‹fill in: what to do›\n\n**Cause B:** ‹fill in: what to do›",
-        introduction: "Do only what fits the case that was found. Ask before anything that cannot be taken back.",
+        introduction: "Do only what applies to the cause that was found. Ask before doing anything that cannot be undone.",
         context: "‹fill in: What each remedy changes, and how it is taken back.›",
         operations: "",
     },
     Text {
-        title: "Make sure that it is gone",
-        section: "Mend",
-        content: "Do what you did at the beginning. The message should not come any more.\n\nIf it still does, ask for help and say which \
-            of the checks failed.",
+        title: "Verify the fix",
+        section: "Fix",
+        content: "Do what you did at the beginning. The message should no longer appear.\n\nIf it still does, ask for help and say which \
+            checks failed.",
         introduction: "",
-        context: "When it is not mended, gather for support: version, system, the message, and the results of the checks.",
+        context: "If the problem persists, collect this for support: version, system, the message, and the results of the checks.",
         operations: "",
     },
 ];
@@ -207,35 +207,35 @@ const INTEGRATION: &[Text] = &[
     Text {
         title: "What will be connected",
         section: "Prepare",
-        content: "This connects ‹fill in: your product› with ‹fill in: the other product›, so that ‹fill in: what then happens by itself›. You need the right to \
+        content: "This connects ‹fill in: your product› with ‹fill in: the other product›, so that ‹fill in: what then happens by itself›. You need permission to \
             ‹fill in: make keys, install apps› in both.",
-        introduction: "Say what data goes from where to where before anything is set up.",
-        context: "Data goes from ‹fill in: A› to ‹fill in: B› only. Needed rights: ‹fill in: scopes›.",
-        operations: "1. Ask for the address of the user's ‹fill in: other product›.\n2. Check that it answers: `‹fill in: command›`.",
+        introduction: "Explain which data is transferred, and in which direction, before setting anything up.",
+        context: "Data goes from ‹fill in: A› to ‹fill in: B› only. Required permissions: ‹fill in: scopes›.",
+        operations: "1. Ask for the URL of the user's ‹fill in: other product›.\n2. Check that it responds: `‹fill in: command›`.",
     },
     Text {
-        title: "Make the credentials",
+        title: "Create the credentials",
         section: "Connect",
-        content: "In ‹fill in: the other product›, open ‹fill in: Settings, then Keys› and make a key with the rights ‹fill in: scopes›. Copy it: it is shown once.",
+        content: "In ‹fill in: the other product›, open ‹fill in: Settings, then Keys› and create a key with the permissions ‹fill in: scopes›. Copy it: it is shown only once.",
         introduction: "",
         context: "The key is a secret: it goes into the configuration, never into the conversation, a file of the project or a log.",
-        operations: "1. Tell the user where the key is entered.\n2. Check that it works: `‹fill in: command that only reads›`.",
+        operations: "1. Tell the user where to enter the key.\n2. Check that it works: `‹fill in: command that only reads›`.",
     },
     Text {
         title: "Connect",
         section: "Connect",
         content: "Enter the key in ‹fill in: your product› under ‹fill in: where›, and choose ‹fill in: what to connect›.",
         introduction: "",
-        context: "Each of the two sides can be changed without the other; order does not matter.",
+        context: "Either side can be changed independently; the order does not matter.",
         operations: "1. Set `‹fill in: setting›`.\n2. Restart or reload ‹fill in: what›.\n3. Read the log for `‹fill in: the line that says it is connected›`.",
     },
     Text {
-        title: "Send something through",
+        title: "Test the connection",
         section: "Verify",
-        content: "Make ‹fill in: a test item› in ‹fill in: A›. It should appear in ‹fill in: B› within ‹fill in: time›.",
+        content: "Create ‹fill in: a test item› in ‹fill in: A›. It should appear in ‹fill in: B› within ‹fill in: time›.",
         introduction: "",
-        context: "When nothing arrives: key (401), rights (403), address (404), or the other side has not been told yet.",
-        operations: "1. Make ‹fill in: a test item›.\n2. Look for it in ‹fill in: B›.\n3. Delete it again on both sides.",
+        context: "If nothing arrives, check the key (401), the permissions (403), the URL (404), and the configuration of the other side.",
+        operations: "1. Create ‹fill in: a test item›.\n2. Look for it in ‹fill in: B›.\n3. Delete it again on both sides.",
     },
 ];
 
@@ -244,12 +244,12 @@ const QUICKSTART: &[Text] = &[
         title: "Get it",
         section: "",
         content: "```\n‹fill in: one command that installs or signs up›\n```",
-        introduction: "Be brief: this is the shortest way to a first result.",
+        introduction: "Be brief: this is the shortest path to a first result.",
         context: "",
         operations: "Run the command after the user agrees.",
     },
     Text {
-        title: "Make your first ‹fill in: thing›",
+        title: "Create your first ‹fill in: thing›",
         section: "",
         content: "```\n‹fill in: the smallest input that gives a result worth seeing›\n```\n\nYou should see:\n\n```\n‹fill in: the result›\n```",
         introduction: "Let the user see the result before you explain it.",
@@ -257,10 +257,10 @@ const QUICKSTART: &[Text] = &[
         operations: "",
     },
     Text {
-        title: "Go on from here",
+        title: "Next steps",
         section: "",
         content: "- ‹fill in: The next thing most people do›\n- ‹fill in: Where the documentation is›\n- ‹fill in: Where to ask›",
-        introduction: "Ask what the user wants to build, and name the one link that fits.",
+        introduction: "Ask what the user wants to build, and point out the most relevant link.",
         context: "",
         operations: "",
     },

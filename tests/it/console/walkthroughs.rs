@@ -367,7 +367,10 @@ async fn pages_cover_creating_publishing_and_deleting() {
     rejected.assert_status(422).assert_contains("‹fill in: ");
     let path = format!("/walkthroughs/{}", at.rsplit('/').next().unwrap());
     let rejected = call(&browser, Method::POST, &format!("{path}/publish"), json!({})).await.assert_status(422).json();
-    assert!(rejected["detail"].as_str().unwrap().contains("step 1 \"Check what is there\": `content`"), "{rejected}");
+    assert!(
+        rejected["detail"].as_str().unwrap().contains("step 1 \"Check the prerequisites\": `content`"),
+        "{rejected}"
+    );
     let listed = browser.api(Method::GET, &path, None).await.json()["steps"].clone();
     for step in listed.as_array().unwrap() {
         let step_path = format!("{path}/steps/{}", step["id"].as_str().unwrap());

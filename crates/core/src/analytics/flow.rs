@@ -52,7 +52,7 @@ pub fn transitions(log: &Log, range: TimeRange, filter: Filter) -> Vec<Transitio
         *counts.entry((from, FlowPoint::Left)).or_default() += 1;
     }
     let mut transitions: Vec<Transition> =
-        links.into_iter().map(|((from, to), count)| Transition { from, to, count }).collect();
+        counts.into_iter().map(|((from, to), count)| Transition { from, to, count }).collect();
     transitions.sort_unstable();
     transitions
 }

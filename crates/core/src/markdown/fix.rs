@@ -30,7 +30,7 @@ pub(super) const SPACE_ENTITY: &str = "&#32;";
 impl Strategy {
     /// Whether offences are removed rather than replaced.
     pub(super) fn removes(self) -> bool {
-        matches!(self, Self::Nice | Self::Apart)
+        matches!(self, Self::Remove | Self::RemoveSeparated)
     }
 }
 

@@ -154,7 +154,7 @@ impl World {
     /// Checks the invariants of selecting a walkthrough.
     fn check_selected(
         &mut self,
-        how: SelectOptions,
+        options: SelectOptions,
         (before, moves_away): (&Option<Attempt>, bool),
         outcome: &Outcome,
     ) {

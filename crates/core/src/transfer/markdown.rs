@@ -198,7 +198,7 @@ pub(super) fn step(source: SourceRef, yaml: Map<String, Value>, chapter: Chapter
         for (name, value) in front_matter::read(&source, SETTINGS_BLOCK, &block, 1)? {
             if settings.insert(name.clone(), value).is_some() {
                 return Err(
-                    source.reject(&name, "stands in the front matter and in the `walkthrough-step` block. Remove one.")
+                    source.reject(&name, "is set in the front matter and in the `walkthrough-step` block. Remove one.")
                 );
             }
         }

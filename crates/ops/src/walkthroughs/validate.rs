@@ -1,5 +1,5 @@
 //! Checks what an author typed before it is stored. It is stored as it was typed, and cleaned when it is served (see
-//! [`waypost_core::served`]); only these change:
+//! [`waypost_core::clean`]); only these change:
 //!
 //! - Every line ends in a line feed, and there is no U+0000.
 //! - What has one line (titles, sections, labels) is stored without blanks around it, and a line break in it is a space.
