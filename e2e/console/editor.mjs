@@ -78,7 +78,7 @@ const of = (whole, title) => whole.steps.find((step) => step.title === title);
 /** Writes five steps in two sections. */
 async function writesSteps(page, id) {
     await page.goto(`${given.url}/o/acme/walkthroughs/${id}`);
-    await page.getByText('No steps yet').waitFor();
+    await page.locator('[data-no-steps] h2').waitFor();
     await see(page, 'empty');
     for (const title of ['One', 'Two', 'Three', 'Four', 'Five']) {
         await page.locator('[data-add]:visible').click();

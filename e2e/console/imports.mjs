@@ -45,10 +45,10 @@ async function imports(page, path, number, provide) {
     await page.locator('#f-title').fill(`Sample ${number}`);
     await page.locator('#f-server').selectOption(server.id);
     await page.locator('#f-publish').check();
-    const card = page.locator('[data-report] .card', { hasText: 'It is published as version 1.' });
+    const card = page.locator('[data-report] .card', { hasText: 'It will be published as version 1.' });
     await card.waitFor();
     if (number === 1) await page.screenshot({ path: join(given.screenshots, 'import-report.png'), fullPage: true });
-    await card.getByRole('button', { name: 'Import it' }).click();
+    await card.getByRole('button', { name: 'Import', exact: true }).click();
     await page.waitForURL(/\/walkthroughs\/wt_/);
     const { stdout } = await run(given.waypost, ['walk', at(`/s/${slug}/mcp`), '--yes', '--json'], { env: { ...process.env, XDG_STATE_HOME: join(given.folder, slug) } });
     console.log(`${path}: ${stdout.trim()}`);

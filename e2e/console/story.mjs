@@ -149,7 +149,7 @@ async function assign(page, server, id) {
     await page.goto(at(`/o/acme/servers/${server}/try`));
     await main(page).getByRole('button', { name: 'Connect' }).click();
     await page.waitForFunction(() => document.querySelector('main').textContent.includes('list_walkthroughs'));
-    await main(page).getByLabel('Tool').selectOption('list_walkthroughs');
+    await main(page).getByLabel('Tool', { exact: true }).selectOption('list_walkthroughs');
     await main(page).getByRole('button', { name: /^Call/ }).click();
     await page.waitForFunction(() => document.querySelector('main').textContent.includes('"title": "Launch a rocket"'));
     await see(page, 'server-try');

@@ -46,9 +46,9 @@ export class Head {
   status() {
     const busy = this.session.state === "saving";
     this.root.querySelector("[data-busy]").hidden = !busy;
-    const said = this.root.querySelector("[data-said]");
-    said.hidden = busy;
-    if (!busy) say(said, statusText(this.session));
+    const status = this.root.querySelector("[data-said]");
+    status.hidden = busy;
+    if (!busy) say(status, statusText(this.session));
     const bad = !["saved", "saving", "loading"].includes(this.session.state);
     this.root.querySelector("[data-save]").classList.toggle("bad", bad);
   }

@@ -83,7 +83,7 @@ export class History {
   }
 
   row(it) {
-    const act = it.restored_from ? `Restored from ${it.restored_from}` : ACTIONS[it.act];
+    const action = it.restored_from ? `Restored from ${it.restored_from}` : ACTIONS[it.act];
     const who = it.actor_name ?? it.actor;
     const changes = el("div", {});
     const details = el("details", {}, el("summary", {}, "Show changes"), changes);
@@ -91,7 +91,7 @@ export class History {
     const at = new Date(it.updated_at);
     return el("li", { dataset: { revision: it.number } },
       el("div", { class: "history-line" },
-        el("span", {}, el("strong", {}, act), who ? ` by ${who}, ` : ", ", el("time", { datetime: it.updated_at, title: it.updated_at }, time.format(at))),
+        el("span", {}, el("strong", {}, action), who ? ` by ${who}, ` : ", ", el("time", { datetime: it.updated_at, title: it.updated_at }, time.format(at))),
         it.is_current
           ? el("span", { class: "badge" }, "Current")
           : el("button", { type: "button", class: "small", "aria-label": `Restore revision ${it.number}`, onclick: () => this.restore(it.number) }, "Restore")),

@@ -54,9 +54,9 @@ export class Steps {
 
   make(own) {
     const { id } = own;
-    const tool = (label, text, act) => el("button", {
+    const tool = (label, text, onClick) => el("button", {
       type: "button", class: "small", "aria-label": label === text ? null : label, title: label === text ? null : label,
-      dataset: { tool: label }, onclick: act,
+      dataset: { tool: label }, onclick: onClick,
     }, text);
     const row = {
       heading: el("div", { class: "section-head", hidden: true }),

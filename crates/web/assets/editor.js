@@ -256,7 +256,7 @@ class Editor {
   offerRestore(removed, title) {
     this.trash.unshift({ ...removed, title });
     this.showTrash();
-    this.toast(`“${title}” was deleted.`, { label: "Undo", act: () => this.undo(removed.step.id) });
+    this.toast(`“${title}” was deleted.`, { label: "Undo", run: () => this.undo(removed.step.id) });
   }
 
   async undo(id) {
@@ -315,7 +315,7 @@ class Editor {
     if (action) {
       toast.append(el("button", { type: "button", class: "small", onclick: () => {
         close();
-        action.act();
+        action.run();
       } }, action.label));
     }
     toast.append(el("button", { type: "button", class: "small", "aria-label": "Dismiss", onclick: close }, "✕"));

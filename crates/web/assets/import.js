@@ -103,26 +103,26 @@ const CHANGES = {
 };
 
 function showPreview(body) {
-  const nothing = !body.created && !body.changed;
-  const did = body.created ? "creates a new walkthrough" : nothing ? "changes nothing in" : "updates";
+  const isUnchanged = !body.created && !body.changed;
+  const effect = body.created ? "creates a new walkthrough" : isUnchanged ? "changes nothing in" : "updates";
   const card = element("section", { class: "card", "aria-labelledby": "report-title" });
   card.append(element("h2", { id: "report-title", text: "Preview" }));
-  card.append(element("p", {}, `The import ${did}${body.created ? ": " : " "}`, element("strong", { text: body.title }), ". ", body.summary));
+  card.append(element("p", {}, `The import ${effect}${body.created ? ": " : " "}`, element("strong", { text: body.title }), ". ", body.summary));
   for (const warning of body.warnings) card.append(element("p", { class: "note warn", text: warning }));
   if (body.published_version) {
-    card.append(element("p", { text: body.published_new ? `It is published as version ${body.published_version}.` : `It is published already, as version ${body.published_version}.` }));
+    card.append(element("p", { text: body.published_new ? `It will be published as version ${body.published_version}.` : `It is already published as version ${body.published_version}.` }));
   }
   const list = element("ol", { class: "list import-steps" });
   for (const step of body.steps) {
-    const [style, word] = CHANGES[step.change] ?? ["badge", step.change];
+    const [style, label] = CHANGES[step.change] ?? ["badge", step.change];
     const fields = step.fields.length > 0 ? ` (${step.fields.map((field) => field.replaceAll("_", " ")).join(", ")})` : "";
-    list.append(element("li", {}, element("span", { class: style, text: word }), ` ${step.title}`, element("small", { class: "soft", text: fields })));
+    list.append(element("li", {}, element("span", { class: style, text: label }), ` ${step.title}`, element("small", { class: "soft", text: fields })));
   }
   card.append(list);
-  const confirm = element("button", { type: "button", class: "primary", text: body.created ? "Import it" : "Import the changes" });
+  const confirm = element("button", { type: "button", class: "primary", text: body.created ? "Import" : "Import changes" });
   confirm.addEventListener("click", () => { confirm.disabled = true; run(false); });
-  if (nothing && !body.published_new && !body.assigned) {
-    const link = element("a", { class: "button", href: `${root.dataset.walkthroughs}/${encodeURIComponent(body.id)}`, text: "Open it" });
+  if (isUnchanged && !body.published_new && !body.assigned) {
+    const link = element("a", { class: "button", href: `${root.dataset.walkthroughs}/${encodeURIComponent(body.id)}`, text: "Open walkthrough" });
     card.append(element("div", { class: "actions" }, link));
   } else card.append(element("div", { class: "actions" }, confirm));
   report.replaceChildren(card);

@@ -24,7 +24,7 @@ use crate::audit_export::{self, AuditExportFormat};
 const ENTRIES: u32 = 50;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The action prefixes offered in the filter.
-const ACTS: &[&str] = &[
+const ACTION_PREFIXES: &[&str] = &[
     "account.",
     "assignment.",
     "audit.",
@@ -103,7 +103,7 @@ pub(super) struct AuditRow {
     pub(super) actor: String,
     /// The name of the actor. `None` if it no longer exists.
     pub(super) actor_name: Option<String>,
-    pub(super) act: String,
+    pub(super) action: String,
     pub(super) target: String,
     pub(super) detail: Vec<(String, String)>,
 }
@@ -118,7 +118,7 @@ impl From<AuditEventView> for AuditRow {
             at: event.created_at.rfc3339(),
             actor: event.actor,
             actor_name: known,
-            act: event.act,
+            action: event.act,
             target: event.target,
             detail: detail(&event.detail),
         }
@@ -145,7 +145,7 @@ struct AuditPage {
     form_error: FormError,
     fields: AuditQuery,
     entries: Vec<AuditRow>,
-    acts: &'static [&'static str],
+    action_prefixes: &'static [&'static str],
     /// The members and API keys offered in the filter.
     actors: Vec<String>,
     older: Option<String>,
@@ -179,7 +179,7 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Audit
         org: org.clone(),
         form_error,
         entries: found.into_iter().map(AuditRow::from).collect(),
-        acts: ACTS,
+        action_prefixes: ACTION_PREFIXES,
         actors: actors.chain(["operator".to_owned()]).collect(),
         older: older.map(|query| format!("{}?{query}", org.path("audit"))),
         export: format!("{}?{}", org.path("audit/export"), fields.query("format", "")),
