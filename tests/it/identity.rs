@@ -89,11 +89,11 @@ async fn an_unknown_handle_is_rejected_with_instructions() {
     {
       "error": {
         "code": "handle_unknown",
-        "message": "This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. Check it for typing errors; to start again, call select_walkthrough without progress_handle, which returns a new one."
+        "message": "This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. Check it for typos; to start again, call select_walkthrough without progress_handle, which returns a new one."
       }
     }
     ---
-    This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. Check it for typing errors; to start again, call select_walkthrough without progress_handle, which returns a new one.
+    This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. Check it for typos; to start again, call select_walkthrough without progress_handle, which returns a new one.
     "#);
     for tool in ["list_walkthroughs", "get_walkthrough_status", "next_walkthrough_step", "reset_walkthrough_progress"] {
         let arguments = match tool {

@@ -44,7 +44,7 @@ async fn each_error_message_says_what_to_do() {
     record(ambiguous);
     record(user.call("select_walkthrough", json!({})).await);
     assert_snapshot!(seen, @r#"
-    {"code":"walkthrough_not_found","message":"There is no such walkthrough on this server. list_walkthroughs shows what there is."}
+    {"code":"walkthrough_not_found","message":"This server has no such walkthrough. Call list_walkthroughs to see the available ones."}
 
     {"code":"no_active_walkthrough","message":"No progress_handle was passed, so the user is unknown. Pass the one from select_walkthrough; check your notes for it (for example AGENTS.md or a .waypost file). If nothing has been started yet, call select_walkthrough."}
 

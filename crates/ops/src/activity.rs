@@ -1,4 +1,4 @@
-//! The log as it is listed: events, tool calls and sessions of an organisation.
+//! Lists of an organisation's events, tool calls and sessions.
 
 use waypost_core::access::{Operation, authorize};
 use waypost_core::analytics::TimeRange;
@@ -11,22 +11,22 @@ pub use waypost_store::tool_call::ToolCall;
 
 use crate::Ops;
 
-/// Which rows, and which page of them.
+/// The filter and the page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivityFilter {
-    /// On this server only.
+    /// Only this server.
     pub server_id: Option<ServerId>,
-    /// Of this end user only.
+    /// Only this end user.
     pub end_user_id: Option<EndUserId>,
-    /// Of this walkthrough only; for events.
+    /// Only this walkthrough; for events.
     pub walkthrough_id: Option<WalkthroughId>,
-    /// In this range only.
+    /// Only this range.
     pub range: TimeRange,
-    /// Behind the row of this time and id.
+    /// Only rows after the row with this time and ID.
     pub after: Option<(Timestamp, String)>,
-    /// Whether the oldest come first.
+    /// Whether the oldest rows come first.
     pub oldest_first: bool,
-    /// At most so many.
+    /// The maximum number of rows.
     pub limit: u32,
 }
 
@@ -45,10 +45,10 @@ impl ActivityFilter {
     }
 }
 
-/// A page of events.
+/// Returns a page of events.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of.
+/// `not_found` if the caller is not a member.
 pub async fn list_events(
     cx: &Ctx,
     ops: &Ops,
@@ -59,10 +59,10 @@ pub async fn list_events(
     Ok(store::list_events(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
 
-/// A page of tool calls.
+/// Returns a page of tool calls.
 ///
 /// # Errors
-/// As [`list_events`].
+/// Those of [`list_events`].
 pub async fn list_calls(
     cx: &Ctx,
     ops: &Ops,
@@ -73,10 +73,10 @@ pub async fn list_calls(
     Ok(store::list_calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
 
-/// A page of sessions, by when they began.
+/// Returns a page of sessions, by start time.
 ///
 /// # Errors
-/// As [`list_events`].
+/// Those of [`list_events`].
 pub async fn list_sessions(
     cx: &Ctx,
     ops: &Ops,

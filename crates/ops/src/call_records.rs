@@ -1,4 +1,4 @@
-//! The record of a tool call, from its arrival to its outcome.
+//! Records of tool calls.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -14,24 +14,24 @@ use crate::hosting::Hosting;
 use crate::identity::{ClientInfo, Identity};
 use crate::sessions::{self, CallOwner};
 
-/// A call that is being answered.
+/// The context of a call, for its record.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     /// The tool's name.
     pub tool: String,
-    /// The schema's own arguments as a JSON object, handles and addresses masked.
+    /// The arguments as a JSON object, with handles and emails masked.
     pub arguments: String,
-    /// When the request arrived, on the monotonic clock.
+    /// When the request was received, on the monotonic clock.
     pub since: Instant,
-    /// When the request arrived.
+    /// When the request was received.
     pub at: Timestamp,
-    /// What the client says of itself.
+    /// The client's description of itself.
     pub client: ClientInfo,
-    /// The handle that the client's protocol session (`Mcp-Session-Id`) stands for; `None` if it has no such session.
+    /// The handle of the client's protocol session (`Mcp-Session-Id`). `None` if it has no such session.
     pub protocol_session: Option<String>,
-    /// Whether the console's "Try it" makes the call.
+    /// Whether the call comes from the console's "Try it".
     pub is_test: bool,
-    /// The client's address.
+    /// The client's IP address.
     pub address: IpAddr,
 }
 
@@ -57,8 +57,8 @@ impl CallContext {
         }
     }
 
-    /// Enqueues the record of a call that changed nothing, and the use of its session. `identity` is `None` if nobody is
-    /// known.
+    /// Enqueues the record of a call that changed nothing, and the use of its session. `identity` is `None` if the user is
+    /// unknown.
     pub async fn record(
         &self,
         cx: &Ctx,
@@ -77,7 +77,7 @@ impl CallContext {
     }
 }
 
-/// How a call that changed nothing ended.
+/// The outcome of a call that changed nothing.
 #[derive(Debug, Clone, Copy)]
 pub enum CallOutcome<'a> {
     /// It succeeded.
@@ -102,7 +102,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The name in analytics, in the API and in metrics.
+    /// Returns the name in analytics, in the API and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -115,7 +115,7 @@ impl Rejection {
     }
 }
 
-/// Counts a rejected call of a server, in the metrics and by the minute in the database.
+/// Counts a rejected call to a server, in the metrics and per minute in the database.
 pub fn record_rejection(hosting: &Hosting, server: &Server, rejection: Rejection) {
     let ids = (&server.organization_id, &server.id);
     hosting.recorder.count_rejection(ids, rejection.as_str(), hosting.clock.now());

@@ -1,10 +1,11 @@
-//! Turns at work that costs much: a bounded queue with fairness between client addresses.
+//! A bounded queue for expensive work, with fairness between client addresses.
 //!
-//! 1. At most [`MAX_ACTIVE`] are at work. A turn ends when it is dropped, also if nobody waits for the result any more.
-//! 2. Client addresses take turns: whoever has many waiting waits for themselves. A newcomer waits for one turn of each
-//!    other client address at most.
-//! 3. At most [`MAX_WAITING_PER_CLIENT`] of one client address wait, and [`MAX_WAITING`] in total. If the queue is full, the newest one of
-//!    the client address with the most waiting is rejected, so a few client addresses cannot keep the others out.
+//! 1. At most [`MAX_ACTIVE`] permits are active. A permit ends when it is dropped, even if its request was cancelled.
+//! 2. Permits are granted to client addresses in turn, so a client with many requests delays only itself. A new client waits
+//!    for at most one permit of each other client address.
+//! 3. At most [`MAX_WAITING_PER_CLIENT`] requests wait per client address, and [`MAX_WAITING`] in total. If the queue is full,
+//!    the newest request of the client address with the most waiting requests is rejected, so a few clients cannot block the
+//!    others.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -13,13 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use waypost_core::{Code, Error, Result};
 
-/// Hashes at once: each takes 19 MiB.
+/// The maximum number of concurrent password hashes. Each uses 19 MiB.
 pub(crate) const MAX_ACTIVE: usize = 2;
-/// Waiting from one client address.
+/// The maximum number of waiting requests per client address.
 pub(crate) const MAX_WAITING_PER_CLIENT: usize = 8;
-/// Waiting in total.
+/// The maximum number of waiting requests in total.
 pub(crate) const MAX_WAITING: usize = 64;
-/// When it is worth trying again.
+/// The `retry_after_seconds` of rejected requests.
 const RETRY_SECONDS: u64 = 2;
 
 /// The queue.
@@ -28,38 +29,38 @@ pub(crate) struct FairQueue(Arc<Mutex<Queue>>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    working: usize,
-    /// Those who wait, by client address; the first address has the next turn. No address is without one who waits.
+    active: usize,
+    /// The waiting requests by client address. The first address is next. No address has an empty queue.
     waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
-/// A turn. Dropping it lets the next one work.
+/// A permit to work. Dropping it passes the permit to the next request.
 #[derive(Debug)]
 pub(crate) struct Permit(Option<FairQueue>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(turns) = self.0.take() {
-            turns.end();
+        if let Some(queue) = self.0.take() {
+            queue.end();
         }
     }
 }
 
 impl FairQueue {
-    /// Waits for a turn of `client`, a network of [`crate::limits::network`].
+    /// Waits for a permit for `client`, a network from [`crate::limits::network`].
     ///
     /// # Errors
-    /// `rate_limited`, with `retry_after_seconds`, if too many wait.
-    pub(crate) async fn take(&self, client: IpAddr) -> Result<Permit> {
+    /// `rate_limited`, with `retry_after_seconds`, if too many requests wait.
+    pub(crate) async fn acquire(&self, client: IpAddr) -> Result<Permit> {
         let waiter = {
             let mut queue = self.lock();
-            if queue.working < MAX_ACTIVE {
-                queue.working += 1;
+            if queue.active < MAX_ACTIVE {
+                queue.active += 1;
                 return Ok(Permit(Some(self.clone())));
             }
             queue.join(client)?
         };
-        // The sender is dropped for one who is rejected while waiting.
+        // The sender is dropped if the request is rejected while it waits.
         waiter.await.map_err(|_| busy())
     }
 
@@ -73,12 +74,12 @@ impl FairQueue {
                 let mut queue = self.lock();
                 let next = queue.next();
                 if next.is_none() {
-                    queue.working -= 1;
+                    queue.active -= 1;
                 }
                 next
             };
             let Some(next) = next else { return };
-            // One who has gone gives the turn back.
+            // A cancelled request returns the permit.
             match next.send(Permit(Some(self.clone()))) {
                 Ok(()) => return,
                 Err(mut turn) => turn.0 = None,
@@ -94,7 +95,7 @@ impl FairQueue {
 
 impl Queue {
     fn join(&mut self, client: IpAddr) -> Result<oneshot::Receiver<Permit>> {
-        self.forget_gone();
+        self.remove_cancelled();
         let own = self.waiting.iter().position(|(address, _)| *address == client);
         let count = own.map_or(0, |own| self.waiting[own].1.len());
         if count >= MAX_WAITING_PER_CLIENT {
@@ -113,7 +114,7 @@ impl Queue {
         Ok(receiver)
     }
 
-    /// The next one to work: the oldest of the first client address, which goes to the end.
+    /// Removes the next request: the oldest one of the first client address, which moves to the end.
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
         let (client, mut waiting) = self.waiting.pop_front()?;
         let next = waiting.pop_front();
@@ -123,8 +124,8 @@ impl Queue {
         next
     }
 
-    /// Takes out who does not wait any more.
-    fn forget_gone(&mut self) {
+    /// Removes cancelled requests.
+    fn remove_cancelled(&mut self) {
         for (_, waiting) in &mut self.waiting {
             waiting.retain(|waiter| !waiter.is_closed());
         }
@@ -134,7 +135,7 @@ impl Queue {
 
 fn busy() -> Error {
     metrics::counter!("waypost_sign_in_rejected_total", "limit" => "queue").increment(1);
-    let message = "Too many people are signing in at the moment. Try again in a few seconds.";
+    let message = "Too many users are signing in at the moment. Try again in a few seconds.";
     Error::new(Code::RateLimited, message).with("retry_after_seconds", RETRY_SECONDS)
 }
 
@@ -152,10 +153,10 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    /// Begins to wait.
-    fn begin(turns: &FairQueue, n: u8) -> Waiting {
-        let turns = turns.clone();
-        let mut waiting: Waiting = Box::pin(async move { turns.take(client(n)).await });
+    /// Starts waiting for a permit.
+    fn begin(queue: &FairQueue, n: u8) -> Waiting {
+        let queue = queue.clone();
+        let mut waiting: Waiting = Box::pin(async move { queue.acquire(client(n)).await });
         assert!(poll(&mut waiting).is_none());
         waiting
     }
@@ -167,9 +168,9 @@ mod tests {
         }
     }
 
-    fn refused(turns: &FairQueue, n: u8) -> bool {
-        let turns = turns.clone();
-        let mut waiting: Waiting = Box::pin(async move { turns.take(client(n)).await });
+    fn refused(queue: &FairQueue, n: u8) -> bool {
+        let queue = queue.clone();
+        let mut waiting: Waiting = Box::pin(async move { queue.acquire(client(n)).await });
         match poll(&mut waiting) {
             Some(Err(error)) => {
                 assert_eq!((error.code, &error.details["retry_after_seconds"]), (Code::RateLimited, &2.into()));
@@ -181,12 +182,12 @@ mod tests {
 
     #[tokio::test]
     async fn clients_take_turns() {
-        let turns = FairQueue::default();
-        let first = turns.take(client(1)).await.unwrap();
-        let _second = turns.take(client(1)).await.unwrap();
-        let mut greedy: Vec<_> = (0..MAX_WAITING_PER_CLIENT).map(|_| begin(&turns, 1)).collect();
-        assert!(refused(&turns, 1), "one client has its share of the queue");
-        let mut other = begin(&turns, 2);
+        let queue = FairQueue::default();
+        let first = queue.acquire(client(1)).await.unwrap();
+        let _second = queue.acquire(client(1)).await.unwrap();
+        let mut greedy: Vec<_> = (0..MAX_WAITING_PER_CLIENT).map(|_| begin(&queue, 1)).collect();
+        assert!(refused(&queue, 1), "one client cannot exceed its share of the queue");
+        let mut other = begin(&queue, 2);
         drop(first);
         let second = poll(&mut greedy[0]).unwrap().unwrap();
         assert!(poll(&mut other).is_none());
@@ -198,34 +199,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_rejects_who_has_the_most() {
-        let turns = FairQueue::default();
-        let _at_work = (turns.take(client(0)).await.unwrap(), turns.take(client(0)).await.unwrap());
+    async fn a_full_queue_rejects_the_client_with_the_most_requests() {
+        let queue = FairQueue::default();
+        let _at_work = (queue.acquire(client(0)).await.unwrap(), queue.acquire(client(0)).await.unwrap());
         let clients = u8::try_from(MAX_WAITING / MAX_WAITING_PER_CLIENT).unwrap();
         let mut waiting: Vec<_> =
-            (0..MAX_WAITING).map(|n| begin(&turns, 1 + u8::try_from(n).unwrap() % clients)).collect();
-        assert_eq!(turns.waiting(), MAX_WAITING);
-        let mut newcomer = begin(&turns, 200);
-        assert_eq!(turns.waiting(), MAX_WAITING);
+            (0..MAX_WAITING).map(|n| begin(&queue, 1 + u8::try_from(n).unwrap() % clients)).collect();
+        assert_eq!(queue.waiting(), MAX_WAITING);
+        let mut newcomer = begin(&queue, 200);
+        assert_eq!(queue.waiting(), MAX_WAITING);
         let rejected = waiting.iter_mut().filter_map(poll).filter(Result::is_err).count();
         assert_eq!(rejected, 1);
         assert!(poll(&mut newcomer).is_none(), "it waits");
     }
 
     #[tokio::test]
-    async fn nobody_takes_a_turn_along() {
-        let turns = FairQueue::default();
-        let at_work = (turns.take(client(1)).await.unwrap(), turns.take(client(1)).await.unwrap());
-        let gone = begin(&turns, 1);
-        let unread = begin(&turns, 2);
-        let mut last = begin(&turns, 3);
+    async fn cancelled_requests_return_their_permits() {
+        let queue = FairQueue::default();
+        let at_work = (queue.acquire(client(1)).await.unwrap(), queue.acquire(client(1)).await.unwrap());
+        let gone = begin(&queue, 1);
+        let unread = begin(&queue, 2);
+        let mut last = begin(&queue, 3);
         drop(gone);
         drop(at_work.0);
-        // `unread` has been given the turn and goes without looking.
+        // `unread` has been granted a permit and is cancelled before it is polled.
         drop(unread);
         assert!(poll(&mut last).is_some());
         drop(at_work.1);
-        assert_eq!((turns.waiting(), turns.lock().working), (0, 0), "the turn of `last` ended with its result");
-        let _two = (turns.take(client(1)).await.unwrap(), turns.take(client(2)).await.unwrap());
+        assert_eq!((queue.waiting(), queue.lock().active), (0, 0), "the permit of `last` ended with its result");
+        let _two = (queue.acquire(client(1)).await.unwrap(), queue.acquire(client(2)).await.unwrap());
     }
 }

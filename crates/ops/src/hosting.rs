@@ -1,4 +1,4 @@
-//! What it takes to host servers: the writer of progress, the recorder of calls, and what is kept in memory.
+//! The hosting services: the progress writer, the call recorder and the in-memory caches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,19 +28,19 @@ use crate::search::StepTitles;
 use crate::sessions::RecentSessions;
 use crate::tickets::limits::TicketLimits;
 
-/// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// The time limit of a client's call. Clients time out soon after, and a slow call would block others.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Does what a client asked for, and gives up when it takes too long.
+/// Runs a client's call with a time limit.
 ///
 /// # Errors
-/// `unavailable` when the time is up: whether something was changed is not known then.
+/// `unavailable` if the call times out. It is then unknown whether anything was changed.
 pub async fn with_timeout<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || Error::new(Code::Unavailable, UNAVAILABLE).caused_by(waypost_store::Error::Timeout);
-    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Hosted servers at work in this process.
+/// The hosting services of this process.
 #[derive(Clone)]
 pub struct Hosting {
     pub(crate) ops: Ops,
@@ -60,22 +60,22 @@ pub struct Hosting {
     pub(crate) ticket_limits: TicketLimits,
 }
 
-/// The tasks behind a [`Hosting`], to be waited for at shutdown.
+/// The background tasks of a [`Hosting`], which must be awaited at shutdown.
 pub struct Tasks {
     writers: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
     jobs: Jobs,
 }
 
-/// How a [`Hosting`] is set up.
+/// The options of a [`Hosting`].
 pub struct HostingOptions {
     /// The installation's secret keys.
     pub keys: SecretKeys,
-    /// Bytes of published versions that are kept in memory.
+    /// The size of the in-memory cache of published versions, in bytes.
     pub version_cache_bytes: u64,
-    /// Where the present comes from.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub random: Arc<dyn Random>,
 }
 
@@ -111,79 +111,79 @@ impl Hosting {
         (hosting, Tasks { writers, recorder: recording, jobs })
     }
 
-    /// The same, with a way to tell people what happened.
+    /// Sets the notifier, which sends emails.
     #[must_use]
     pub fn with_notifier(self, notifier: Arc<dyn Notifier>) -> Self {
         Self { ops: self.ops.with_notifier(notifier), ..self }
     }
 
-    /// The same, with this many new anonymous users per client address and hour; 0 is no limit.
+    /// Sets the limit of new anonymous users per client address and hour; 0 means no limit.
     #[must_use]
     pub fn with_new_users_per_address(self, count: u32) -> Self {
         Self { new_users: self.new_users.with_count(count), ..self }
     }
 
-    /// The same, with these limits of tickets.
+    /// Sets the limits of support tickets.
     #[must_use]
     pub fn with_ticket_limits(self, ticket_limits: TicketLimits) -> Self {
         Self { ticket_limits, ..self }
     }
 
-    /// The installation's secret key, for what is made from now on.
+    /// Returns the installation's current secret key.
     #[must_use]
     pub fn secret(&self) -> &SecretKey {
         &self.keys.current
     }
 
-    /// The same with the key before it, for what was made then.
+    /// Returns the current and the previous secret key, for verification and decryption.
     #[must_use]
     pub fn keys(&self) -> &SecretKeys {
         &self.keys
     }
 
-    /// The recorder of calls.
+    /// Returns the recorder of calls.
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
-    /// The clock that hosting goes by.
+    /// Returns the clock.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// The acts of an organisation on the same database.
+    /// Returns the operations on the same database.
     #[must_use]
     pub fn ops(&self) -> &Ops {
         &self.ops
     }
 
-    /// What every server offers.
+    /// Returns the cache of what every server offers.
     #[must_use]
     pub fn offer_cache(&self) -> &OfferCache {
         &self.offer_cache
     }
 
-    /// The supervised jobs of this process.
+    /// Returns the supervised jobs of this process.
     #[must_use]
     pub fn jobs(&self) -> &Jobs {
         &self.jobs
     }
 
-    /// How many calls wait for the writer.
+    /// Returns the number of calls that wait for the writer.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
         self.writer.depth()
     }
 
-    /// A connection to read with.
+    /// Returns a connection for reading.
     pub(crate) async fn read(&self) -> Result<Conn> {
         Ok(self.ops.db.read().await?)
     }
 
-    /// A published version, from memory or from the store. Whoever calls this has checked that the version's
-    /// walkthrough is offered on the server in question.
+    /// Returns a published version from the cache or the store. The caller must have checked that the version's walkthrough
+    /// is offered on the server.
     pub(crate) async fn version(&self, organization: &OrganizationId, id: &VersionId) -> Result<Arc<Version>> {
         if let Some(version) = self.versions.get(id) {
             return Ok(version);
@@ -191,13 +191,13 @@ impl Hosting {
         let mut conn = self.read().await?;
         let version = version::find_with_steps(&mut conn, organization, id)
             .await?
-            .ok_or_else(|| Error::internal(format!("the version {id} is referred to and not there")))?;
+            .ok_or_else(|| Error::internal(format!("version {id} is referenced but does not exist")))?;
         let version = Arc::new(version);
         self.versions.insert(id.clone(), Arc::clone(&version));
         Ok(version)
     }
 
-    /// A context for a client's call on a server.
+    /// Creates the context of a client's call on a server.
     #[must_use]
     pub fn context(&self, caller: waypost_core::caller::Caller, random: Arc<dyn Random>, request_id: String) -> Ctx {
         Ctx { caller, clock: Arc::clone(&self.clock), random, request_id }
@@ -205,12 +205,13 @@ impl Hosting {
 }
 
 impl Tasks {
-    /// Ends the jobs, and waits until everything that was queued is written. Every clone of the [`Hosting`] has to be dropped before.
+    /// Stops the jobs and waits until everything that is queued is written. All clones of the [`Hosting`] must be dropped
+    /// before.
     pub async fn finish(self) {
         self.jobs.stop().await;
         for task in self.writers.into_iter().chain([self.recorder]) {
             if let Err(error) = task.await {
-                tracing::error!(%error, "a background task failed");
+                tracing::error!(%error, "background task failed");
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Who the end user is. On a server where users sign in: the subject of the token, and nothing else. On any other: the
-//! tracking id of the personal URL, else an explicit handle, else the session of a client that keeps one.
+//! Identification of end users. On a server with sign-in, only the subject of the token identifies the user. On other
+//! servers, it is the tracking ID of the personal URL, else an explicit handle, else the protocol session.
 //!
-//! A session is an implied handle: the handle is derived from the session's random id with the installation's secret.
-//! So a client that loses its session and passes the handle is the same user, and nothing is stored twice.
+//! A session is an implied handle: the handle is derived from the session's random ID with the installation's secret. A
+//! client that loses its session and passes the handle is therefore the same user, and nothing is stored twice.
 
 use std::time::Duration;
 
@@ -23,73 +23,72 @@ use waypost_store::{end_user, session};
 use crate::hosting::Hosting;
 use crate::{sessions, tickets, try_it};
 
-/// What every handle begins with.
+/// The prefix of every handle.
 pub const HANDLE_PREFIX: &str = "wph_";
-/// Random bytes in a handle: 128 bits.
+/// The number of random bytes in a handle: 128 bits.
 const HANDLE_BYTES: usize = 16;
-/// The use of a session is recorded again after this long.
+/// The minimum interval at which the use of a session is recorded.
 pub(crate) const USED_EVERY_MS: i64 = 60_000;
-/// How long a positive look-up may be used again.
-const TRUST: Duration = Duration::from_secs(1);
+/// How long a positive lookup is cached.
+const LOOKUP_LIFETIME: Duration = Duration::from_secs(1);
 /// How long it is remembered that a key has stored progress, after its last use.
 const STORED: Duration = Duration::from_hours(1);
-/// Keys that are remembered.
-const REMEMBERED: u64 = 100_000;
+/// The maximum number of cached keys.
+const MAX_KEYS: u64 = 100_000;
 
-/// What a request shows of who makes it, in the order in which it counts.
+/// The credentials of a request, by precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// A valid token of this server, and what is shown beside it.
+    /// A valid token of this server, and the handle or session sent alongside.
     Subject(Subject, Box<Credentials>),
-    /// The tracking id of the personal URL.
+    /// The tracking ID of the personal URL.
     Tracking(String),
     /// A handle in the arguments.
     Handle(String),
-    /// The handle that a valid session stands for: [`session_handle`].
+    /// The handle of a valid session: [`session_handle`].
     Session(String),
-    /// Nothing.
+    /// No credentials.
     Nothing,
 }
 
-/// Whom a valid token names.
+/// The subject of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// The end user.
     pub end_user_id: EndUserId,
-    /// The grant that the token is of.
+    /// The token's grant.
     pub grant_id: OauthGrantId,
-    /// What the token allows.
+    /// The token's scopes.
     pub scopes: Scopes,
 }
 
-/// What a client says of itself.
+/// A client's description of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientInfo {
     /// Its name.
     pub name: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// The protocol revision that it speaks.
+    /// The protocol revision that it uses.
     pub protocol_version: Option<String>,
 }
 
-/// Who calls, as far as it is known.
+/// The identified caller.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
-    /// The end user; the id of one yet to be made, when `new_end_user` is there; none when nobody was presented and
-    /// nobody is to be made.
+    /// The end user, or the ID of `new_end_user`. `None` if the user is unknown and is not created.
     pub end_user_id: Option<EndUserId>,
-    /// The session that the user's handle identifies; `None` if the user has no handle.
+    /// The session that the user's handle identifies. `None` if the user has no handle.
     pub session_id: Option<SessionId>,
-    /// The handle to give back, for anonymous users.
+    /// The handle to return, for anonymous users.
     pub handle: Option<String>,
-    /// The end user to make with the first change.
+    /// The end user to create with the first change.
     pub new_end_user: Option<NewEndUser>,
-    /// The session to make with the first change.
+    /// The session to create with the first change.
     pub new_session: Option<NewSession>,
 }
 
-/// What an anonymous user is found by. Everybody can make one up.
+/// The key that identifies an anonymous user. Any client can make one up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AnonymousKey {
     /// A tracking ID of an organisation, in its stored form.
@@ -99,7 +98,7 @@ pub enum AnonymousKey {
 }
 
 impl AnonymousKey {
-    /// Returns the key of what a request presents; `None` for a token and for nothing.
+    /// Returns the key of the credentials. `None` for a token and for no credentials.
     fn of(server: &Server, credentials: &Credentials) -> Option<Self> {
         match credentials {
             Credentials::Tracking(id) => Some(Self::Tracking(server.organization_id.clone(), id.clone())),
@@ -111,7 +110,7 @@ impl AnonymousKey {
     }
 }
 
-/// An end user who was found, with the session of their handle.
+/// A known end user, with the session of their handle.
 #[derive(Debug, Clone)]
 struct KnownUser {
     end_user_id: EndUserId,
@@ -119,20 +118,20 @@ struct KnownUser {
     last_used_at: Timestamp,
 }
 
-/// What is remembered of anonymous users.
+/// The caches of anonymous users.
 #[derive(Debug, Clone)]
 pub(crate) struct Identities {
-    /// Look-ups that were positive within the last second.
+    /// Positive lookups of the last second.
     fresh: Cache<AnonymousKey, KnownUser>,
-    /// Keys that were found within the last hour, for rate limits only: a deleted user may be among them.
+    /// Keys that were used within the last hour, for rate limits only: the user may have been deleted.
     stored: Cache<AnonymousKey, ()>,
 }
 
 impl Default for Identities {
     fn default() -> Self {
         Self {
-            fresh: Cache::builder().max_capacity(REMEMBERED).time_to_live(TRUST).build(),
-            stored: Cache::builder().max_capacity(REMEMBERED).time_to_idle(STORED).build(),
+            fresh: Cache::builder().max_capacity(MAX_KEYS).time_to_live(LOOKUP_LIFETIME).build(),
+            stored: Cache::builder().max_capacity(MAX_KEYS).time_to_idle(STORED).build(),
         }
     }
 }
@@ -144,12 +143,13 @@ impl Identities {
     }
 }
 
-/// Returns what a rate limit counts for a request that presents `presented`, and whether this process knows that it has
-/// stored progress; `None` if nothing anonymous is presented. Asks no database, because it decides whether one is asked.
+/// Returns the key that a rate limit counts for a request with these credentials, and whether this process knows that it has
+/// stored progress. `None` if the credentials are not anonymous. Does not query the database, because it decides whether a
+/// query is allowed.
 #[must_use]
 pub fn anonymous_key(hosting: &Hosting, server: &Server, credentials: &Credentials) -> Option<(AnonymousKey, bool)> {
     let key = AnonymousKey::of(server, credentials)?;
-    // A test ID is signed.
+    // Test IDs are signed.
     let is_test = matches!(credentials, Credentials::Tracking(id) if try_it::is_test_id(id));
     let is_known = is_test || hosting.identities.stored.get(&key).is_some();
     Some((key, is_known))
@@ -166,18 +166,18 @@ pub(crate) fn remember_new(hosting: &Hosting, server: &Server, credentials: &Cre
     }
 }
 
-/// A handle made of `bytes`.
+/// Formats a handle from random bytes.
 fn format_handle(bytes: &[u8]) -> String {
     format!("{HANDLE_PREFIX}{}", base32(bytes))
 }
 
-/// The handle that the session with these random bytes stands for, when `secret` signed it.
+/// Returns the handle of the session with these random bytes that was signed with `secret`.
 #[must_use]
 pub fn session_handle(secret: &SecretKey, session: &[u8]) -> String {
     format_handle(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
 }
 
-/// The hash of the handle that is presented, by itself or by a session; none when there is no handle.
+/// Returns the hash of the handle, explicit or implied by a session. `None` if there is no handle.
 pub(crate) fn handle_hash(credentials: &Credentials) -> Option<String> {
     match credentials {
         Credentials::Handle(handle) | Credentials::Session(handle) => Some(hash(handle)),
@@ -185,16 +185,16 @@ pub(crate) fn handle_hash(credentials: &Credentials) -> Option<String> {
     }
 }
 
-/// The refusal of a call that only a signed-in user can make.
+/// Returns the error of a call that requires sign-in.
 pub(crate) fn sign_in_required() -> Error {
     Error::new(Code::SignInRequired, "Sign in to this server, then call again.")
 }
 
-/// Notes the address that the user claims to have, on a server that asks for one: of a new user it is written with them,
-/// of one who is there at once. It is a claim: nobody is found, linked or let in by it.
+/// Stores the email that the user claims to have, on a server that asks for one: for a new user together with the user, for an
+/// existing user immediately. A claimed email never identifies, links or authenticates a user.
 ///
 /// # Errors
-/// `email_required` when the user has claimed none and `email` is none; `unavailable` when the database is away.
+/// `email_required` if `email` is `None` and the user has not claimed one; `unavailable` if the database cannot be reached.
 pub(crate) async fn claim_email(
     cx: &Ctx,
     hosting: &Hosting,
@@ -206,8 +206,8 @@ pub(crate) async fn claim_email(
         return Ok(());
     }
     let required = || {
-        let message = "This server asks for the user's e-mail address before a walkthrough begins. Ask the user for it, \
-                       then call again with it as `email`.";
+        let message = "This server requires the user's email address before a walkthrough starts. Ask the user for it, \
+                       then call again with `email`.";
         Error::new(Code::EmailRequired, message).with("field", "email")
     };
     if let Some(new) = &mut identity.new_end_user {
@@ -228,11 +228,11 @@ pub(crate) async fn claim_email(
     }
 }
 
-/// Makes sure that the user of a token is still there: a token is looked up at most once in a second, and its user may
-/// be deleted meanwhile.
+/// Checks that the user of a token still exists: token lookups are cached for a second, and the user may have been deleted in
+/// the meantime.
 ///
 /// # Errors
-/// `sign_in_required` when they are not; `unavailable` when the database is away.
+/// `sign_in_required` if the user does not exist; `unavailable` if the database cannot be reached.
 pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, credentials: &Credentials) -> Result<()> {
     let Credentials::Subject(subject, _) = credentials else { return Ok(()) };
     let mut conn = hosting.read().await?;
@@ -243,11 +243,10 @@ pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, credential
     }
 }
 
-/// Finds out who calls, and changes nothing.
+/// Identifies the caller. Changes nothing.
 ///
 /// # Errors
-/// `handle_unknown` when a handle is presented that this server does not know, or no longer; `unavailable` when the
-/// database is away.
+/// `handle_unknown` if the handle is unknown on this server or has expired; `unavailable` if the database cannot be reached.
 pub(crate) async fn resolve(
     cx: &Ctx,
     hosting: &Hosting,
@@ -276,14 +275,14 @@ pub(crate) async fn resolve(
         };
         let message = format!(
             "This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. \
-             Check it for typing errors; to start again, call {start} without progress_handle, which returns a new one."
+             Check it for typos; to start again, call {start} without progress_handle, which returns a new one."
         );
         return Err(Error::new(Code::HandleUnknown, message));
     }
     Ok(Identity { end_user_id, session_id: session_id.flatten(), handle, ..Identity::default() })
 }
 
-/// Returns how the user was identified, for what a result says about the handle. `identity` is that of `presented`.
+/// Returns how the user was identified, for the part of a result about the handle. `identity` is that of `credentials`.
 #[must_use]
 pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity: &Identity) -> UserIdentity {
     let by_handle = !server.auth_type.has_sign_in() && !matches!(credentials, Credentials::Tracking(_));
@@ -294,10 +293,10 @@ pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity
     }
 }
 
-/// Finds out who calls, and prepares an end user where there is none yet.
+/// Identifies the caller, and prepares a new end user if the caller is unknown.
 ///
 /// # Errors
-/// As [`resolve`]; `sign_in_required` where users sign in and nobody has.
+/// Those of [`resolve`]; `sign_in_required` if the server requires sign-in and the user is not signed in.
 pub(crate) async fn resolve_or_prepare(
     cx: &Ctx,
     hosting: &Hosting,
@@ -315,7 +314,8 @@ pub(crate) async fn resolve_or_prepare(
     if let (Credentials::Session(_), Some(handle)) = (credentials, &identity.handle)
         && session::is_joined(&mut hosting.read().await?, &server.organization_id, &hash(handle)).await?
     {
-        // The user of this session has signed in since, and it opens nothing: what begins now gets a handle of its own.
+        // The user of this session has signed in since, so the session no longer identifies them. A new user gets a new
+        // handle.
         identity.handle = None;
     }
     let now = cx.now();
@@ -359,7 +359,7 @@ pub(crate) async fn resolve_or_prepare(
     Ok(identity)
 }
 
-/// Forgets what was looked up: the next call asks the database.
+/// Removes a cached lookup, so that the next call queries the database.
 pub(crate) fn forget(hosting: &Hosting, server: &Server, credentials: &Credentials) {
     if let Some(key) = AnonymousKey::of(server, credentials) {
         hosting.identities.fresh.invalidate(&key);
@@ -409,8 +409,8 @@ async fn find_by_handle(
     Ok(Some((known.end_user_id, known.session_id)))
 }
 
-/// Returns the end user of a call that failed, for its record: whom the handle, session, tracking ID or token identifies
-/// if they exist. Creates nobody and never fails.
+/// Returns the end user of a failed call, for its record: the existing user that the handle, session, tracking ID or token
+/// identifies. Creates no user and never fails.
 pub async fn identify_failed_call(
     cx: &Ctx,
     hosting: &Hosting,
@@ -420,7 +420,7 @@ pub async fn identify_failed_call(
     for credentials in candidates {
         match resolve(cx, hosting, server, &credentials).await {
             Ok(identity) if identity.end_user_id.is_some() => return Some(identity),
-            // A database that is away is not waited for again.
+            // Do not wait for an unavailable database again.
             Err(error) if error.code == Code::Unavailable => return None,
             _ => {}
         }
@@ -428,14 +428,15 @@ pub async fn identify_failed_call(
     None
 }
 
-/// Deletes sessions whose handles are gone, some at a time: a call takes the writer for a moment only.
+/// Deletes expired sessions, a limited number per call so that the writer is blocked only briefly. Returns the number of
+/// deleted sessions.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Clock) -> Result<u64> {
-    const AT_ONCE: i64 = 500;
+    const BATCH: i64 = 500;
     let mut tx = db.begin().await?;
-    let deleted = session::delete_expired(&mut tx, clock.now(), AT_ONCE).await?;
+    let deleted = session::delete_expired(&mut tx, clock.now(), BATCH).await?;
     tx.commit().await?;
     Ok(deleted)
 }

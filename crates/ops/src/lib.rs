@@ -1,8 +1,8 @@
-//! The acts: everything that a caller can do, once, for the pages, the API, the tools and the command line.
+//! The operations: everything that a caller can do, shared by the console, the API, the MCP tools and the command line.
 //!
-//! Every act takes the context first, asks whether the caller may, checks the arguments, and writes what it does and
-//! the entry of the audit log in one transaction. What a caller may not know of is "not found". The acts of an end user
-//! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
+//! Every operation takes the context first, authorizes the caller, validates the arguments, and writes its changes and the
+//! audit entry in one transaction. Objects that the caller must not know about are reported as `not_found`. The operations
+//! of end users on hosted servers are in [`progress`]; they use a [`hosting::Hosting`].
 
 pub mod accounts;
 pub mod activity;
@@ -61,18 +61,18 @@ use std::sync::Arc;
 
 use waypost_store::Db;
 
-/// What acts are done on.
+/// The resources that operations use.
 #[derive(Debug, Clone)]
 pub struct Ops {
     pub(crate) db: Db,
     pub(crate) notifications: notifications::Notifications,
-    /// One for the whole process, as are the limits: clones share them.
+    /// One per process, like the sign-in limits: clones share them.
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
 }
 
 impl Ops {
-    /// Acts on `db`.
+    /// Creates operations on `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self {
@@ -83,19 +83,19 @@ impl Ops {
         }
     }
 
-    /// The same, with a way to tell people what happened.
+    /// Sets the notifier, which sends emails.
     #[must_use]
     pub fn with_notifier(self, notifier: Arc<dyn notifications::Notifier>) -> Self {
         Self { notifications: notifications::Notifications::new(notifier), ..self }
     }
 
-    /// How many passwords this process has hashed.
+    /// Returns the number of passwords that this process has hashed.
     #[must_use]
     pub fn hashed_passwords(&self) -> u64 {
         self.passwords.hashed()
     }
 
-    /// The database.
+    /// Returns the database.
     #[must_use]
     pub fn db(&self) -> &Db {
         &self.db

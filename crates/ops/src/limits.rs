@@ -1,4 +1,4 @@
-//! Rate limits: one token bucket per key, in the memory of this process.
+//! Rate limits: one token bucket per key, in memory, per process.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,15 +17,15 @@ use moka::sync::Cache;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Clock, Code, Error, Result};
 
-/// The largest body of a request, in bytes, on every address.
+/// The maximum size of a request body, in bytes, at every URL.
 pub const MAX_BODY: usize = 1024 * 1024;
-/// Keys of one limiter that are kept. Beyond that the one that was not used for longest is forgotten, and starts with a
-/// full bucket if it comes back. Whoever has that many keys is limited by the limits of servers and accounts.
+/// The maximum number of keys of a limiter. Beyond it, the least recently used key is evicted and starts with a full bucket
+/// if it returns. Clients with that many keys are limited by the limits of servers and accounts.
 const MAX_KEYS: u64 = 50_000;
-/// Keys that were not used for this long are forgotten. Every bucket is full again by then.
+/// Keys are evicted if they are unused for this long. By then every bucket is full again.
 const IDLE: Duration = Duration::from_hours(1);
 
-/// A number of requests in a time, and a name for the metric of rejected requests.
+/// A number of requests per unit of time, and a name for the metric of rejected requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     name: &'static str,
@@ -33,7 +33,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` requests per second, and up to `burst` at once. Returns `None`, no limit, if `count` is 0.
+    /// Returns a rate of `count` requests per second with this burst. Returns `None`, no limit, if `count` is 0.
     #[must_use]
     pub fn per_second(name: &'static str, count: u32, burst: u32) -> Option<Self> {
         let count = NonZeroU32::new(count)?;
@@ -41,26 +41,26 @@ impl Rate {
         Some(Self { name, quota: Quota::per_second(count).allow_burst(burst) })
     }
 
-    /// `count` requests per minute, which may come at once. 0 counts as 1.
+    /// Returns a rate of `count` requests per minute, with the same burst. 0 counts as 1.
     #[must_use]
     pub fn per_minute(name: &'static str, count: u32) -> Self {
         Self { name, quota: Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)) }
     }
 
-    /// The same rate with `burst` requests at once. 0 counts as 1.
+    /// Sets the burst. 0 counts as 1.
     #[must_use]
     pub fn with_burst(self, burst: u32) -> Self {
         Self { quota: self.quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)), ..self }
     }
 
-    /// `count` requests per hour, which may come at once. Returns `None`, no limit, if `count` is 0.
+    /// Returns a rate of `count` requests per hour, with the same burst. Returns `None`, no limit, if `count` is 0.
     #[must_use]
     pub fn per_hour(name: &'static str, count: u32) -> Option<Self> {
         Some(Self { name, quota: Quota::per_hour(NonZeroU32::new(count)?) })
     }
 }
 
-/// The time as the buckets need it.
+/// Adapts the clock to the token buckets.
 #[derive(Clone)]
 struct Monotonic(Arc<dyn Clock>);
 
@@ -74,7 +74,7 @@ impl governor::clock::Clock for Monotonic {
 
 type Bucket = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 
-/// The buckets of a kind of key. A clone has the same buckets.
+/// The token buckets of one kind of key. Clones share the buckets.
 #[derive(Clone)]
 pub struct Limiter<K: Hash + Eq> {
     buckets: Cache<K, Arc<Bucket>>,
@@ -82,7 +82,7 @@ pub struct Limiter<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> Limiter<K> {
-    /// Returns a limiter whose buckets are full.
+    /// Creates a limiter whose buckets are full.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let buckets =
@@ -90,10 +90,10 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter<K> {
         Self { buckets, clock: Monotonic(clock) }
     }
 
-    /// Counts a request of `key`, whose rate has to be the same each time.
+    /// Counts a request of `key`. The rate of a key must always be the same.
     ///
     /// # Errors
-    /// The time to wait if there were too many. The rejection is counted in a metric.
+    /// The time to wait if the limit is exceeded. The rejection is counted in a metric.
     pub fn check(&self, key: K, rate: Rate) -> std::result::Result<(), Duration> {
         let new = || Arc::new(RateLimiter::direct_with_clock(rate.quota, self.clock.clone()));
         self.buckets.get_with(key, new).check().map_err(|not_until| {
@@ -103,7 +103,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter<K> {
     }
 }
 
-/// New anonymous users per client address and hour unless the operator sets another number.
+/// The default limit of new anonymous users per client address and hour.
 pub const NEW_USERS_PER_ADDRESS: u32 = 300;
 
 /// The limit of new anonymous users per client address.
@@ -125,19 +125,19 @@ impl NewUserLimit {
     /// Counts a user who is about to be created.
     ///
     /// # Errors
-    /// `rate_limited` if there were too many.
+    /// `rate_limited` if the limit is exceeded.
     pub(crate) fn check(&self, address: IpAddr) -> Result<()> {
         let checked = self.rate.map_or(Ok(()), |rate| self.limiter.check(network(address), rate));
         checked.map_err(|wait| {
-            let message = "Too many users have started from this network within the last hour, so no progress can be \
-                           stored for another one. Try again later. Users who started before can continue.";
+            let message = "Too many new users have started from this network within the last hour, so the progress of \
+                           another one cannot be stored. Try again later. Users who have already started can continue.";
             Error::new(Code::RateLimited, message).with("retry_after_seconds", wait.as_secs().max(1))
         })
     }
 }
 
-/// What counts as one client address: an IPv4 address, or an IPv6 network of /64, because a client with one address of
-/// IPv6 usually has the whole network.
+/// Returns the network that counts as one client: an IPv4 address, or a /64 network of IPv6, because an IPv6 client usually
+/// has the whole network.
 #[must_use]
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -146,8 +146,8 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Returns the network of a client as it is stored with rows that anybody can create: a keyed hash, because addresses are
-/// personal data.
+/// Returns a client's network for storage in rows that anyone can create: a keyed hash, because IP addresses are personal
+/// data.
 #[must_use]
 pub fn stored_network(secret: &SecretKey, client: IpAddr) -> String {
     let signature = secret.sign("network of a client", network(client).to_string().as_bytes());
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lets_the_burst_through_and_refills_with_time() {
+    fn a_bucket_allows_the_burst_and_refills_over_time() {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));
         let limiter = Limiter::new(clock.clone());
         let rate = Rate::per_second("test", 2, 3).unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_has_one_network() {
+    fn ipv6_clients_count_by_network() {
         let network = |text: &str| network(text.parse().unwrap()).to_string();
         assert_eq!(network("192.0.2.7"), "192.0.2.7");
         assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7");

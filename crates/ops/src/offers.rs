@@ -1,8 +1,8 @@
-//! What each server offers at the moment, kept in memory and never older than a second.
+//! The walkthroughs that each server currently offers, cached in memory for at most a second.
 //!
-//! Every process polls one number, which each change of a server, a walkthrough or an assignment counts up in its own
-//! transaction. What was read under an older number is not used again. When the poll has failed for a second, what is
-//! in memory is not trusted and every request reads from the database.
+//! Every process polls one number, which every change to a server, a walkthrough or an assignment increments in its own
+//! transaction. Entries that were read under an older number are not used again. If polls have failed for a second, the cache
+//! is bypassed and every request reads from the database.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,27 +21,27 @@ use waypost_store::offer;
 pub use waypost_store::offer::Offer;
 use waypost_store::{Db, system, webhook};
 
-/// How often the number is read.
+/// How often the number is polled.
 const POLL: Duration = Duration::from_millis(200);
-/// How long a poll may take: somewhat longer than the database is given.
+/// The time limit of a poll, somewhat longer than that of a database query.
 const POLL_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait after polls that failed.
+/// The longest pause after failed polls.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
-/// This process should get no requests after polls have failed for so long.
+/// After polls have failed for this long, the process reports that it is not ready.
 const POLL_LATE: Duration = Duration::from_secs(30);
-/// How old the last successful poll may be, in milliseconds.
-const TRUST_MS: i64 = 1_000;
-/// Servers that are read from the database at once for clients that listen: a change must not crowd out calls.
+/// The maximum age of the last successful poll, in milliseconds.
+const MAX_AGE_MS: i64 = 1_000;
+/// The maximum number of concurrent database reads for listening clients, so that a change does not block calls.
 const REFRESHES: usize = 4;
-/// Servers whose offers are kept.
+/// The maximum number of cached servers.
 const SERVERS: u64 = 10_000;
 
-/// A server with what it offers.
+/// A server and the walkthroughs that it offers.
 #[derive(Debug)]
 pub struct Offers {
     /// The server.
     pub server: Server,
-    /// The receivers of webhooks that want to know who completes a walkthrough.
+    /// The webhooks that receive `walkthrough.completed` events.
     pub(crate) completion_receivers: Vec<WebhookId>,
     list: Vec<Offer>,
     by_id: HashMap<WalkthroughId, usize>,
@@ -50,34 +50,35 @@ pub struct Offers {
 
 impl Offers {
     fn new(mut server: Server, list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
-        // Agents read these names, and they may have been stored under a laxer rule.
+        // Agents read these names, and earlier releases stored them with fewer restrictions.
         server.name = name::clean(&server.name);
         server.product_name = name::clean(&server.product_name);
         let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();
         Self { server, completion_receivers, list, by_id, digests: OnceLock::new() }
     }
 
-    /// Everything that is offered, in display order; empty while the server's walkthrough tools are switched off.
+    /// Returns the offered walkthroughs in display order. Empty while the server's walkthrough tools are disabled.
     #[must_use]
     pub fn list(&self) -> &[Offer] {
         if self.server.walkthrough_tools_enabled { &self.list } else { &[] }
     }
 
-    /// The server without what it offers, for work that lasts and must not keep the whole snapshot in memory.
+    /// Returns a copy without the walkthroughs, for long-running work that must not keep the snapshot in memory.
     #[must_use]
     pub fn without_list(&self) -> Self {
         Self::new(self.server.clone(), Vec::new(), Vec::new())
     }
 
-    /// Digests of what the server lists: computed by `compute` at the first call, then kept with this snapshot.
+    /// Returns the digests of the server's lists. The first call computes them with `compute` and stores them in this
+    /// snapshot.
     pub fn digests(&self, compute: impl FnOnce() -> [u64; 3]) -> [u64; 3] {
         *self.digests.get_or_init(compute)
     }
 
-    /// The offer of a walkthrough, by id or by slug.
+    /// Returns the offer of a walkthrough, by ID or slug.
     ///
     /// # Errors
-    /// `walkthrough_not_found` when it is not offered here, for whatever reason.
+    /// `walkthrough_not_found` if the server does not offer it.
     pub fn get(&self, id_or_slug: &str) -> Result<&Offer> {
         let by_id = WalkthroughId::from_store(id_or_slug.to_owned());
         let found = match self.by_id.get(&by_id) {
@@ -87,7 +88,7 @@ impl Offers {
         found.ok_or_else(|| {
             Error::new(
                 Code::WalkthroughNotFound,
-                "There is no such walkthrough on this server. list_walkthroughs shows what there is.",
+                "This server has no such walkthrough. Call list_walkthroughs to see the available ones.",
             )
         })
     }
@@ -103,12 +104,12 @@ struct Shared {
     cache: Cache<(String, i64), Arc<Offers>>,
 }
 
-/// What every server offers.
+/// A cache of what every server offers.
 #[derive(Clone)]
 pub struct OfferCache(Arc<Shared>);
 
 impl OfferCache {
-    /// Starts polling, as one of `jobs`.
+    /// Creates the cache and starts polling, as one of `jobs`.
     #[must_use]
     pub fn start(db: Db, clock: Arc<dyn Clock>, jobs: &Jobs) -> Self {
         let cache = Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build();
@@ -130,59 +131,59 @@ impl OfferCache {
         offer_cache
     }
 
-    /// Reads the number once.
+    /// Polls the number once.
     ///
     /// # Errors
-    /// `unavailable` when the database is away.
+    /// `unavailable` if the database cannot be reached.
     pub async fn poll(&self) -> Result<()> {
-        // The time before the read: a change that is committed after the read is newer than this.
-        let asked_at = self.0.clock.now();
+        // The time before the read, because later changes may be missing from the result.
+        let started_at = self.0.clock.now();
         let db = &self.0.db;
         let version = db.with_timeout(async { db.read().await?.config_version().await }).await?;
-        // Polls can overlap: one that read the database before a change must not take back what a later one has seen.
+        // Polls can overlap: an older result must not replace a newer one.
         let newest = self.0.version.fetch_max(version, Ordering::AcqRel).max(version);
-        self.0.polled_at.store(asked_at.0, Ordering::Release);
-        // After the number is stored: a listener that wakes up reads the offers of that number.
+        self.0.polled_at.store(started_at.0, Ordering::Release);
+        // Signal after the number is stored, so that listeners read the offers of that number.
         self.0.changes.send_if_modified(|seen| newest > *seen && std::mem::replace(seen, newest) != newest);
         Ok(())
     }
 
-    /// A signal for every change of any server, walkthrough or assignment that this process has noticed. Waiting for it
-    /// costs no query; [`Self::refresh`] then shows what has changed.
+    /// Returns a signal of every change to any server, walkthrough or assignment that a poll has detected. Waiting for it
+    /// needs no query; [`Self::refresh`] then returns the new state.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<i64> {
         self.0.changes.subscribe()
     }
 
-    /// Whether [`Self::get`] probably needs no query for `slug`.
+    /// Whether the server `slug` is cached, so that [`Self::get`] probably needs no query.
     #[must_use]
     pub fn has_loaded(&self, slug: &str) -> bool {
         self.0.cache.contains_key(&(slug.to_owned(), self.0.version.load(Ordering::Acquire)))
     }
 
-    /// Same as [`Self::get`], for work that can wait: only a few of these read the database at once.
+    /// Same as [`Self::get`], for work that can wait: the number of concurrent database reads is limited.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// Those of [`Self::get`].
     pub async fn refresh(&self, slug: &str) -> Result<Arc<Offers>> {
         let _permit = self.0.refreshes.acquire().await;
         self.get(slug).await
     }
 
-    /// The server that answers to `slug`, with what it offers. A slug that is not in memory is always looked up.
+    /// Returns the server with this slug or former slug, and what it offers. Reads the database if the slug is not cached.
     ///
     /// # Errors
-    /// `not_found` when no server answers to `slug`; `unavailable` when the database is away.
+    /// `not_found` if there is no such server; `unavailable` if the database cannot be reached.
     pub async fn get(&self, slug: &str) -> Result<Arc<Offers>> {
         let age = self.0.clock.now().0.saturating_sub(self.0.polled_at.load(Ordering::Acquire));
-        if age > TRUST_MS {
+        if age > MAX_AGE_MS {
             return self.load(slug).await;
         }
         let key = (slug.to_owned(), self.0.version.load(Ordering::Acquire));
         if let Some(offers) = self.0.cache.get(&key).await {
             return Ok(offers);
         }
-        // Many requests at once wait for one look-up.
+        // Concurrent requests share one query.
         self.0
             .cache
             .try_get_with(key, self.load(slug))

@@ -1,4 +1,4 @@
-//! How far an organisation is, and what goes on there.
+//! The overview of an organisation: its set-up status and current activity.
 
 use waypost_core::Result;
 use waypost_core::access::{Operation, authorize};
@@ -9,42 +9,42 @@ pub use waypost_store::overview::OrganizationContents;
 
 use crate::Ops;
 
-/// Who did something within this time is at it.
+/// End users with activity within this time count as active.
 pub const ACTIVE_MS: i64 = 15 * 60 * 1_000;
 
-/// How far an organisation is, and what goes on there.
+/// The set-up status and the current activity of an organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrganizationOverview {
-    /// Its hosted servers.
+    /// The number of hosted servers.
     pub servers: i64,
-    /// The server to go on with: one that offers something, else the one that was made first.
+    /// The server to continue with: one that offers a walkthrough, else the first one created.
     pub server: Option<ServerId>,
-    /// Its walkthroughs, archived ones too.
+    /// The number of walkthroughs, including archived ones.
     pub walkthroughs: i64,
-    /// The walkthrough that was made first.
+    /// The first walkthrough created.
     pub walkthrough: Option<WalkthroughId>,
-    /// Walkthroughs that are published.
+    /// The number of published walkthroughs.
     pub published: i64,
-    /// Assignments that are switched on, of published walkthroughs.
+    /// The number of enabled assignments of published walkthroughs.
     pub offered: i64,
     /// Whether a client has ever called a tool.
     pub called: bool,
-    /// People who did something in a walkthrough within [`ACTIVE_MS`].
+    /// The number of end users with activity in a walkthrough within [`ACTIVE_MS`].
     pub active: i64,
 }
 
 impl OrganizationOverview {
-    /// Whether the first run is over: something is offered, and a client has come.
+    /// Whether set-up is complete: a walkthrough is offered and a client has called a tool.
     #[must_use]
     pub fn is_set_up(&self) -> bool {
         self.called && self.offered > 0
     }
 }
 
-/// Reads how far an organisation is.
+/// Returns the overview of an organisation.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of.
+/// `not_found` if the caller is not a member.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationOverview> {
     authorize(&cx.caller, Operation::OrganizationRead, organization)?;
     let mut conn = ops.db.read().await?;
@@ -62,7 +62,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<O
     })
 }
 
-/// What goes with the organisation when it is deleted.
+/// Returns what is deleted together with the organisation.
 ///
 /// # Errors
 /// As [`get`]; `forbidden` for members below owner.

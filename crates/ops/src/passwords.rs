@@ -140,7 +140,7 @@ impl Passwords {
         client: IpAddr,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = self.turns.take(network(client)).await?;
+        let turn = self.turns.acquire(network(client)).await?;
         self.hashed.fetch_add(1, Ordering::Relaxed);
         let task = tokio::task::spawn_blocking(move || {
             // Kept until the work is done, also when nobody waits for it any more.

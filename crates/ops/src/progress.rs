@@ -1,4 +1,4 @@
-//! Playing walkthroughs: the acts of an end user on a server.
+//! Operations of end users on hosted servers: they play walkthroughs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,33 +28,33 @@ use crate::offers::Offers;
 use crate::sessions;
 use crate::webhooks::{Event, deliveries};
 
-/// How often a call is tried when its user is made, changed or deleted by another one at the same moment.
+/// How many times a call is attempted if its user is created, changed or deleted concurrently.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// A call of an end user.
 pub struct PlayRequest<'a> {
     /// The server and what it offers.
     pub offers: &'a Arc<Offers>,
-    /// What the request shows of who makes it.
+    /// The credentials of the request.
     pub credentials: Credentials,
-    /// The address that the user claims to have, when they were asked for it.
+    /// The email that the user claims to have, if they were asked for it.
     pub email: Option<Email>,
-    /// For the record of the call.
+    /// The context of the call, for its record.
     pub call: &'a CallContext,
 }
 
-/// What a call on a step answers.
+/// The result of an operation on a walkthrough.
 #[derive(Debug)]
 pub struct StepResult {
     /// The walkthrough.
     pub offer: Offer,
-    /// Where the user stands.
+    /// The user's progress.
     pub progress: ProgressView,
     /// The step that this call completed.
     pub completed_step_id: Option<StepId>,
-    /// What to tell the user.
+    /// Notices for the user.
     pub notices: Vec<Notice>,
-    /// How the user was identified; has the handle by which an anonymous user is found again.
+    /// How the user was identified, with the handle of an anonymous user.
     pub user: UserIdentity,
 }
 
@@ -67,7 +67,7 @@ pub struct ListResult<'a> {
     pub user: UserIdentity,
 }
 
-/// A walkthrough in a list, with the user's progress in it.
+/// A walkthrough in a list, with the user's progress.
 #[derive(Debug)]
 pub struct OfferProgress<'a> {
     /// The walkthrough.
@@ -91,10 +91,10 @@ pub async fn select(
     how: SelectOptions,
 ) -> Result<StepResult> {
     let offer = get_offer(cx, hosting, play, walkthrough).await?;
-    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Yes, move |view| view.select(how)).await
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Create, move |view| view.select(how)).await
 }
 
-/// Completes the current step and goes on to the next.
+/// Completes the current step and moves to the next.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `no_active_walkthrough`, `ambiguous_walkthrough`, `step_mismatch`, `handle_unknown`,
@@ -111,11 +111,11 @@ pub async fn advance(
         None => infer_offer(cx, hosting, play, current_step_id.as_ref()).await?,
     };
     ProgressWrite { cx, hosting, play, offer }
-        .write(UnknownUser::No, move |view| view.advance(current_step_id.as_ref()))
+        .write(UnknownUser::Ignore, move |view| view.advance(current_step_id.as_ref()))
         .await
 }
 
-/// Completes any step, and begins the walkthrough if need be.
+/// Completes any step, and starts the walkthrough if necessary.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `step_not_found`, `handle_unknown`, `sign_in_required`, `email_required`, `unavailable`.
@@ -127,16 +127,16 @@ pub async fn complete_step(
     step_id: StepId,
 ) -> Result<StepResult> {
     let offer = get_offer(cx, hosting, play, walkthrough).await?;
-    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Yes, move |view| view.complete(&step_id)).await
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Create, move |view| view.complete(&step_id)).await
 }
 
-/// Ends the present attempt; its history stays.
+/// Ends the current attempt. Its history is kept.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `no_progress`, `handle_unknown`, `unavailable`.
 pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, walkthrough: &str) -> Result<StepResult> {
     let offer = get_offer(cx, hosting, play, walkthrough).await?;
-    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::No, |view| view.reset()).await
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Ignore, |view| view.reset()).await
 }
 
 /// Moves the user's attempt to the newest version; completed steps that still exist stay completed.
@@ -150,10 +150,10 @@ pub async fn move_to_latest(
     walkthrough: &str,
 ) -> Result<StepResult> {
     let offer = get_offer(cx, hosting, play, walkthrough).await?;
-    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::No, |view| view.move_to_latest()).await
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Ignore, |view| view.move_to_latest()).await
 }
 
-/// Where the user stands in a walkthrough; changes nothing and makes nobody.
+/// Returns the user's progress in a walkthrough. Changes nothing and creates no user.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `unavailable`.
@@ -171,9 +171,9 @@ pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, wal
     Ok(StepResult { offer: offer.clone(), progress, completed_step_id: None, notices, user })
 }
 
-/// Lists what the server offers with the user's status in each; changes nothing and creates nobody. Reads no step: the
-/// status is computed from sets of ordinals. On a server where users sign in, a user who has not yet sees that nothing is
-/// started.
+/// Lists the offered walkthroughs with the user's status in each. Changes nothing and creates no user. Reads no steps: the
+/// status is computed from sets of ordinals. On a server with sign-in, a user who is not signed in sees every walkthrough as
+/// not started.
 ///
 /// # Errors
 /// `handle_unknown`, `unavailable`.
@@ -203,7 +203,7 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>) -> Re
     Ok(ListResult { rows, user: identity::describe_user(server, &play.credentials, &identity) })
 }
 
-/// The newest version of a walkthrough that is offered, with its steps.
+/// Returns the newest version of an offered walkthrough, with its steps.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `unavailable`.
@@ -221,13 +221,13 @@ pub async fn get_latest_version(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnknownUser {
-    /// A user who is not there yet is made.
-    Yes,
-    /// A user who is not there yet has no progress.
-    No,
+    /// An unknown user is created.
+    Create,
+    /// An unknown user has no progress.
+    Ignore,
 }
 
-/// The walkthrough, when it is offered here to whoever calls.
+/// Returns the offered walkthrough, after authorizing the caller.
 async fn get_offer<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>, walkthrough: &str) -> Result<&'a Offer> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
@@ -236,7 +236,7 @@ async fn get_offer<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>, walk
     Ok(offer)
 }
 
-/// Where users sign in, nobody else has progress; and what they did before they had signed in becomes theirs now.
+/// On a server with sign-in, checks that the user is signed in, and joins the progress from before the sign-in to the user.
 pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>) -> Result<()> {
     match &play.credentials {
         Credentials::Subject(subject, beside) => {
@@ -247,7 +247,7 @@ pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayReq
     }
 }
 
-/// The walkthrough that is meant if none is named: the one whose pinned version has the step, else the only one in
+/// Returns the walkthrough of a call that names none: the one whose pinned version has the step, else the only one in
 /// progress. Reads no content.
 async fn infer_offer<'a>(
     cx: &Ctx,
@@ -263,8 +263,8 @@ async fn infer_offer<'a>(
     if let (Some(step), Some(end_user_id), true) = (step, &identity.end_user_id, open.len() > 1) {
         let ids = (&server.organization_id, end_user_id, &server.id);
         let found = progress::find_open_with_step(&mut hosting.read().await?, ids, step).await?;
-        let named = found.and_then(|id| play.offers.list().iter().find(|offer| offer.walkthrough_id == id));
-        if let Some(offer) = named {
+        let offer = found.and_then(|id| play.offers.list().iter().find(|offer| offer.walkthrough_id == id));
+        if let Some(offer) = offer {
             return Ok(offer);
         }
     }
@@ -311,7 +311,7 @@ fn key(server: &Server, offer: &Offer, end_user_id: &EndUserId) -> ProgressKey {
     }
 }
 
-/// Where a user with this attempt stands.
+/// Returns the progress of a user with this attempt.
 async fn view_progress(
     cx: &Ctx,
     hosting: &Hosting,
@@ -335,7 +335,7 @@ async fn view_progress(
     Ok(view.read())
 }
 
-/// A call on one walkthrough that is offered.
+/// A write to the progress in one offered walkthrough.
 struct ProgressWrite<'a> {
     cx: &'a Ctx,
     hosting: &'a Hosting,
@@ -344,39 +344,39 @@ struct ProgressWrite<'a> {
 }
 
 impl ProgressWrite<'_> {
-    /// Sends a call through the writer until it is decided.
+    /// Sends the operation through the writer until it is decided.
     async fn write(
         &self,
-        create: UnknownUser,
-        act: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
+        unknown_user: UnknownUser,
+        operation: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
     ) -> Result<StepResult> {
         let Self { cx, hosting, play, offer } = *self;
         let server = &play.offers.server;
         let latest = hosting.version(&server.organization_id, &offer.version_id).await?;
         let mut is_counted = play.call.is_test;
         for _ in 0..MAX_ATTEMPTS {
-            let identity = match create {
-                UnknownUser::Yes => {
+            let identity = match unknown_user {
+                UnknownUser::Create => {
                     let (credentials, client) = (&play.credentials, &play.call.client);
                     let mut identity = identity::resolve_or_prepare(cx, hosting, server, credentials, client).await?;
                     identity::claim_email(cx, hosting, server, &mut identity, play.email.as_ref()).await?;
                     identity
                 }
-                UnknownUser::No => identity::resolve(cx, hosting, server, &play.credentials).await?,
+                UnknownUser::Ignore => identity::resolve(cx, hosting, server, &play.credentials).await?,
             };
             let Some(end_user_id) = identity.end_user_id.clone() else {
-                // A user who does not exist has no progress: the act decides what that means.
+                // A user who does not exist has no progress. The operation decides what that means.
                 let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal: None };
                 let view = ProgressContext { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
                 let user = identity::describe_user(server, &play.credentials, &identity);
-                let outcome = act(&view).map_err(|error| explain_unknown_user(error, server, &user))?;
-                return Ok(answer(offer, outcome, user));
+                let outcome = operation(&view).map_err(|error| explain_unknown_user(error, server, &user))?;
+                return Ok(step_result(offer, outcome, user));
             };
             if identity.new_end_user.is_some() && !is_counted {
                 hosting.new_users.check(play.call.address)?;
                 is_counted = true;
             }
-            match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
+            match hosting.writer.call(self.writer_call(&latest, &identity, &end_user_id, operation.clone())).await {
                 Ok(Decision::Done(outcome)) => {
                     let changed = !outcome.change.is_empty();
                     if changed {
@@ -386,7 +386,7 @@ impl ProgressWrite<'_> {
                         let owner = sessions::call_owner(server, play.call, Some(&identity));
                         sessions::record_use(cx, hosting, server, (play.call, &owner)).await;
                     } else {
-                        // A user who was to be created was not.
+                        // The new user was not created.
                         let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
                         play.call.record(cx, hosting, server, (known, CallOutcome::Read)).await;
                     }
@@ -394,13 +394,13 @@ impl ProgressWrite<'_> {
                         true => UserIdentity::Unknown,
                         false => identity::describe_user(server, &play.credentials, &identity),
                     };
-                    return Ok(answer(offer, *outcome, user));
+                    return Ok(step_result(offer, *outcome, user));
                 }
                 Ok(Decision::Rejected(error)) => return Err(error),
                 Ok(Decision::NeedVersion(id)) => {
                     hosting.version(&server.organization_id, &id).await?;
                 }
-                // Another call made the same user first, or the user was deleted: look again.
+                // Another call created the same user first, or the user was deleted: try again.
                 Err(error) if error.is_unique_violation() || error.is_foreign_key_violation() => {
                     identity::check_subject(hosting, server, &play.credentials).await?;
                     identity::forget(hosting, server, &play.credentials);
@@ -408,17 +408,17 @@ impl ProgressWrite<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::new(Code::Unavailable, "Too many calls change the same progress at this moment. Try again."))
+        Err(Error::new(Code::Unavailable, "Too many concurrent calls are changing the same progress. Try again."))
     }
 
-    /// The call as the writer takes it: everything that it needs goes along, so that it is decided without another
-    /// look at the database.
-    fn call(
+    /// Creates the call for the writer. It contains everything that the decision needs, so that the writer needs no further
+    /// query.
+    fn writer_call(
         &self,
         latest: &Arc<Version>,
         identity: &Identity,
         end_user_id: &EndUserId,
-        act: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Send + Sync + 'static,
+        operation: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Send + Sync + 'static,
     ) -> ProgressCall {
         let server = &self.play.offers.server;
         let key = key(server, self.offer, end_user_id);
@@ -438,7 +438,7 @@ impl ProgressWrite<'_> {
             let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
             let view =
                 ProgressContext { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
-            match act(&view) {
+            match operation(&view) {
                 Ok(outcome) => Decision::Done(Box::new(outcome)),
                 Err(error) => Decision::Rejected(error),
             }
@@ -457,7 +457,8 @@ impl ProgressWrite<'_> {
         }
     }
 
-    /// Tells receivers of webhooks when the walkthrough is completed; `None` if there is no receiver, or for a test.
+    /// Returns a function that enqueues webhook deliveries if the walkthrough is completed. `None` if no webhook receives the
+    /// event, or for a test.
     fn deliveries(&self, end_user_id: &EndUserId) -> Option<DeliveriesFn> {
         let offers = Arc::clone(self.play.offers);
         if offers.completion_receivers.is_empty() || self.play.call.is_test {
@@ -473,7 +474,7 @@ impl ProgressWrite<'_> {
             let completed = outcome.change.events.iter().any(|(kind, _)| *kind == EventKind::Completed);
             let Some(attempt) = attempt.filter(|_| completed) else { return Vec::new() };
             let (server, version) = (&offers.server, &outcome.progress.version);
-            let text = format!("Somebody completed \"{}\" on {}.", version.title, server.name);
+            let text = format!("A user completed \"{}\" on {}.", version.title, server.name);
             let data = json!({
                 "walkthrough": {
                     "id": offer.walkthrough_id, "slug": offer.slug, "title": version.title, "version": version.number,
@@ -485,13 +486,13 @@ impl ProgressWrite<'_> {
                 "completed_at": cx.now().rfc3339(),
             });
             let event = WebhookEvent::WalkthroughCompleted;
-            let news = Event { event, end_user_id: Some(&end_user_id), text: &text, data };
-            deliveries(&cx, &server.organization_id, &offers.completion_receivers, &news)
+            let event = Event { event, end_user_id: Some(&end_user_id), text: &text, data };
+            deliveries(&cx, &server.organization_id, &offers.completion_receivers, &event)
         }))
     }
 }
 
-/// Says that the user is unknown instead of that they have no progress.
+/// Replaces the error that an unknown user has no progress with one that says that the user is unknown.
 fn explain_unknown_user(error: Error, server: &Server, user: &UserIdentity) -> Error {
     match (user, error.code) {
         (UserIdentity::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
@@ -501,7 +502,7 @@ fn explain_unknown_user(error: Error, server: &Server, user: &UserIdentity) -> E
     }
 }
 
-fn answer(offer: &Offer, outcome: Outcome, user: UserIdentity) -> StepResult {
+fn step_result(offer: &Offer, outcome: Outcome, user: UserIdentity) -> StepResult {
     StepResult {
         offer: offer.clone(),
         progress: outcome.progress,

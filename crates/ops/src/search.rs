@@ -1,4 +1,4 @@
-//! Searching what a server offers.
+//! Search in the walkthroughs that a server offers.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use waypost_store::offer;
 use crate::hosting::Hosting;
 use crate::offers::Offers;
 
-/// Bytes of step titles that are kept in memory.
+/// The size of the cache of step titles, in bytes.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The folded titles of the steps of published versions. Versions never change, so that they never expire.
+/// The folded step titles of published versions. Entries never expire, because versions never change.
 #[derive(Clone)]
 pub(crate) struct StepTitles(Cache<VersionId, Arc<str>>);
 
@@ -27,11 +27,11 @@ impl Default for StepTitles {
     }
 }
 
-/// Returns the positions in `offers.list()` of the walkthroughs that match, the best first; `None` if the query has no word,
-/// which matches everything. Reads titles of steps that are not in memory, and no content.
+/// Returns the positions in `offers.list()` of the matching walkthroughs, best match first. `None` if the query contains no
+/// word and therefore matches everything. Reads step titles that are not cached, but no content.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn rank_offers(cx: &Ctx, hosting: &Hosting, offers: &Offers, query: &str) -> Result<Option<Vec<usize>>> {
     let server = &offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
@@ -41,7 +41,7 @@ pub async fn rank_offers(cx: &Ctx, hosting: &Hosting, offers: &Offers, query: &s
     if titles.iter().any(Option::is_none) {
         let read = offer::list_step_titles(&mut hosting.read().await?, &server.organization_id, &server.id).await?;
         for (offer, titles) in offers.list().iter().zip(&mut titles).filter(|(_, titles)| titles.is_none()) {
-            // A version that was published or withdrawn meanwhile is missing and not remembered.
+            // A version that was published or withdrawn in the meantime is missing. It is not cached.
             let Some(read) = read.get(&offer.version_id) else { continue };
             let folded: Arc<str> = fold(&read.join("\n")).into();
             cache.insert(offer.version_id.clone(), Arc::clone(&folded));

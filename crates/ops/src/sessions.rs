@@ -1,15 +1,15 @@
-//! The session that a call belongs to.
+//! Sessions of calls.
 //!
 //! A session is one client's use of one server by one end user. What delimits it depends on how the user is identified:
 //!
 //! | User | Session |
 //! |---|---|
-//! | anonymous | their handle. Its row is written with the first progress; a client that passes the handle continues it |
+//! | anonymous | the handle. The row is written with the first progress; a client that passes the handle continues it |
 //! | personal URL or token, client with protocol sessions | the `Mcp-Session-Id` |
 //! | personal URL or token, other clients (2026-07-28) | the client's name and version |
-//! | not known yet | the `Mcp-Session-Id`, without a row; a client without one has no session |
+//! | unknown | the `Mcp-Session-Id`, without a row; a client without one has no session |
 //!
-//! A session ends 90 days after its last call. Its ID is derived from what delimits it, so that a call knows its session
+//! A session ends 90 days after its last call. Its ID is derived from what delimits it, so the session of a call is known
 //! without a query. Rows of sessions without a handle are written by the recorder, at most once per minute and session.
 
 use moka::sync::Cache;
@@ -25,10 +25,10 @@ use crate::call_records::CallContext;
 use crate::hosting::Hosting;
 use crate::identity::{Identity, USED_EVERY_MS};
 
-/// Hexadecimal digits of a derived ID: 96 bits.
+/// The number of hexadecimal digits of a derived ID: 96 bits.
 const DIGITS: usize = 24;
-/// Sessions whose last recorded use is remembered.
-const REMEMBERED: u64 = 100_000;
+/// The maximum number of sessions whose last recorded use is cached.
+const MAX_SESSIONS: u64 = 100_000;
 
 /// When sessions without a handle were last recorded as used.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub(crate) struct RecentSessions(Cache<SessionId, Timestamp>);
 
 impl Default for RecentSessions {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(REMEMBERED).build())
+        Self(Cache::builder().max_capacity(MAX_SESSIONS).build())
     }
 }
 
@@ -57,12 +57,12 @@ fn derive(parts: &[&str]) -> SessionId {
     SessionId::from_store(format!("{}{}", SessionId::PREFIX, &digest[..DIGITS]))
 }
 
-/// Returns the session that a handle identifies on a server.
+/// Returns the ID of the session that a handle identifies on a server.
 pub(crate) fn id_for_handle(server: &ServerId, handle: &str) -> SessionId {
     derive(&["handle", server.as_str(), handle])
 }
 
-/// Returns to whom a call belongs. `identity` is `None` if nobody is known.
+/// Returns the owner of a call. `identity` is `None` if the user is unknown.
 pub(crate) fn call_owner(server: &Server, call: &CallContext, identity: Option<&Identity>) -> CallOwner {
     let end_user_id = identity.and_then(|identity| identity.end_user_id.clone());
     let of_row = identity.and_then(|identity| identity.session_id.clone());

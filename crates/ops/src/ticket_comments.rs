@@ -1,4 +1,4 @@
-//! What the team writes on tickets: answers that go to the user by mail, and notes that stay inside.
+//! Comments of the team on tickets: replies, which are emailed to the end user, and internal notes.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
@@ -17,17 +17,16 @@ use crate::audit::{Entry, record};
 use crate::notifications::{Notification, NotificationKind};
 use crate::tickets::events;
 
-/// What to write on a ticket.
+/// A comment to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewComment {
-    /// Markdown.
+    /// The text, in Markdown.
     pub body: String,
-    /// Whether it is a note for the team only. Anything else is mailed to the user, when their address is known and
-    /// mail goes out.
+    /// Whether it is an internal note. A reply is emailed to the end user, if their email is known and emails can be sent.
     pub internal: bool,
 }
 
-/// A comment with what stood there before, oldest first.
+/// A comment with its former texts, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommentWithEdits {
     /// The comment.
@@ -36,10 +35,10 @@ pub struct CommentWithEdits {
     pub edits: Vec<TicketCommentEdit>,
 }
 
-/// The comments on a ticket, oldest first: 500 at most.
+/// Returns the comments on a ticket, oldest first. A ticket has at most 500.
 ///
 /// # Errors
-/// `not_found` when there is no such ticket that the caller may know of.
+/// `not_found`.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<CommentWithEdits>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
@@ -54,10 +53,10 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
     Ok(all.into_iter().map(with_edits).collect())
 }
 
-/// Writes on a ticket.
+/// Creates a comment.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` naming `body`; `conflict` when the ticket has 500 comments.
+/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -71,12 +70,12 @@ pub async fn create(
     let about = ticket::find_for_update(&mut tx, organization, id).await?;
     let about = about.ok_or_else(|| Error::not_found("ticket"))?;
     if store::count(&mut tx, organization, id).await? >= i64::try_from(MAX_COMMENTS).unwrap_or(i64::MAX) {
-        let message = format!("A ticket has {MAX_COMMENTS} comments at most. Delete one first.");
+        let message = format!("A ticket can have at most {MAX_COMMENTS} comments. Delete one first.");
         return Err(Error::new(Code::Conflict, message));
     }
     let now = cx.now();
     let to = about.ticket.email.clone().filter(|_| !new.internal);
-    // If too many emails wait, the page says that this answer was not sent.
+    // If too many emails are queued, the page shows that this reply was not sent.
     let to = if to.is_some() && ops.notifications.has_room(&mut tx, organization).await? { to } else { None };
     let comment = TicketComment {
         id: TicketCommentId::new(now, &*cx.random),
@@ -108,10 +107,10 @@ pub async fn create(
     Ok(CommentWithEdits { named: CommentWithAuthor { comment, author: named.author }, edits: Vec::new() })
 }
 
-/// Changes the text of a comment; what stood there before is kept. It is not mailed again.
+/// Changes the text of a comment and keeps the former text. The comment is not emailed again.
 ///
 /// # Errors
-/// As [`create`]; `forbidden` when it is somebody else's and the caller is no admin.
+/// Those of [`create`]; `forbidden` if the caller is neither the author nor an admin.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -140,10 +139,10 @@ pub async fn update(
     Ok(CommentWithEdits { named, edits })
 }
 
-/// Deletes a comment with what stood there before.
+/// Deletes a comment with its former texts.
 ///
 /// # Errors
-/// As [`update`].
+/// Those of [`update`].
 pub async fn delete(
     cx: &Ctx,
     ops: &Ops,
@@ -160,7 +159,7 @@ pub async fn delete(
     Ok(())
 }
 
-/// Whether the caller may change what `author` wrote.
+/// Whether the caller can edit a comment by `author`.
 #[must_use]
 pub fn can_edit(caller: &Caller, author: &str) -> bool {
     match caller {
@@ -176,13 +175,13 @@ async fn own(
     organization: &OrganizationId,
     (ticket, id): (&TicketId, &TicketCommentId),
 ) -> Result<CommentWithAuthor> {
-    // The ticket's lock: edits of one comment happen one after the other.
+    // Lock the ticket, so that edits of a comment are serialised.
     ticket::find_for_update(tx, organization, ticket).await?.ok_or_else(|| Error::not_found("ticket"))?;
     let named = store::find(tx, organization, ticket, id).await?.ok_or_else(missing)?;
     if can_edit(&cx.caller, &named.comment.author) {
         Ok(named)
     } else {
-        Err(Error::new(Code::Forbidden, "Only its author and admins can change a comment."))
+        Err(Error::new(Code::Forbidden, "Only the author and admins can change a comment."))
     }
 }
 
@@ -191,7 +190,7 @@ fn cleaned(text: &str) -> Result<String> {
     match body.chars().count() {
         0 => Err(Error::invalid("body", "`body` must not be empty.")),
         count if count > MAX_COMMENT => {
-            Err(Error::invalid("body", format!("`body` has {count} characters; it may have {MAX_COMMENT}.")))
+            Err(Error::invalid("body", format!("`body` has {count} characters; the limit is {MAX_COMMENT}.")))
         }
         _ => Ok(body),
     }

@@ -1,4 +1,4 @@
-//! Opening a ticket: the tool `get_support` of a hosted server.
+//! Creation of tickets by end users, with the tool `get_support` of a hosted server.
 
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::{Caller, Ctx};
@@ -20,26 +20,26 @@ use crate::identity::{self, Credentials};
 use crate::notifications::DIGEST_EVERY_MS;
 use crate::progress::{PlayRequest, ensure_signed_in};
 
-/// For so long a call without anybody known that repeats another one is taken for the same.
+/// How long a repeated call by an unknown user counts as the same call.
 const REPEAT_MS: i64 = 3_600_000;
 
-/// What an end user asks for.
+/// A ticket to create.
 #[derive(Debug, Clone)]
 pub struct NewTicket {
-    /// In a line.
+    /// The title, one line.
     pub title: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What else may help.
+    /// Further context.
     pub context: Option<String>,
 }
 
-/// Opens a ticket. A call that repeats one whose ticket still waits for an address opens no other: with an address, that
-/// ticket goes on.
+/// Creates a ticket. A call that repeats one whose ticket still needs an email creates no other ticket; if it has an email,
+/// the email is added to the existing ticket.
 ///
 /// # Errors
 /// `walkthrough_not_found` on a server without support; `invalid_arguments`, `sign_in_required`, `handle_unknown`;
-/// `rate_limited` when the user, the client address or the server had its tickets; `unavailable`.
+/// `rate_limited` if a limit of the user, the client address or the server is reached; `unavailable`.
 pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
     authorize(&cx.caller, Operation::TicketOpen, &server.organization_id)?;
@@ -47,35 +47,37 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
         return Err(Error::not_found("server"));
     }
     if server.support != Support::Tickets {
-        let message = "This server offers no support through this tool. List the tools again.";
+        let message = "Support tickets are disabled on this server. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
     let new = cleaned(new)?;
     if play.call.is_test {
-        let message = "This is a test from the console: no ticket was opened. Tickets are opened for end users only.";
+        let message = "This is a test from the console, so no ticket was created. Only end users can create tickets.";
         return Err(Error::new(Code::Forbidden, message));
     }
     let is_proven = matches!(play.credentials, Credentials::Subject(..));
-    let client = (!is_proven).then(|| limits::client(hosting.secret(), play.call.address));
+    let client = (!is_proven).then(|| limits::hash_network(hosting.secret(), play.call.address));
     let counted = LimitCheck { server, client: client.as_deref(), limits: hosting.ticket_limits, now: cx.now() };
     check_early(hosting, &counted, &new).await?;
     ensure_signed_in(cx, hosting, play).await?;
     let mut identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let place = match &identity.end_user_id {
-        Some(end_user) => whereabouts(hosting, server, end_user).await?,
+        Some(end_user) => find_place(hosting, server, end_user).await?,
         None => None,
     };
     let mut tx = hosting.ops.db.begin().await?;
     let end_user = match (identity.end_user_id, &play.credentials) {
-        (None, Credentials::Tracking(tracking_id)) => Some(tracked(cx, &mut tx, server, tracking_id).await?),
+        (None, Credentials::Tracking(tracking_id)) => {
+            Some(get_or_create_tracked(cx, &mut tx, server, tracking_id).await?)
+        }
         (known, _) => known,
     };
-    let address = address(&mut tx, play, end_user.as_ref()).await?;
-    let ticket = match repeated(cx, &mut tx, server, (end_user.as_ref(), &address), &new).await? {
+    let email = find_email(&mut tx, play, end_user.as_ref()).await?;
+    let ticket = match find_repeated(cx, &mut tx, server, (end_user.as_ref(), &email), &new).await? {
         Some(ticket) => ticket,
         None => {
-            let asked = TicketInput { new, end_user: end_user.clone(), place, address };
-            let named = insert(cx, &mut tx, &counted, asked).await?;
+            let input = TicketInput { new, end_user: end_user.clone(), place, email };
+            let named = insert(cx, &mut tx, &counted, input).await?;
             if hosting.ops.notifications.is_enabled() {
                 let new = (&server.id, &named.ticket.id);
                 ticket_digest::schedule(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
@@ -89,30 +91,31 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
     Ok(ticket)
 }
 
-/// Refuses a ticket beyond the limits before anything is written or locked. A call that repeats another one goes on: it may open
-/// no ticket.
+/// Rejects a ticket beyond the limits before anything is written or locked. A call that repeats another one passes, because it
+/// may not create a ticket.
 async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicket) -> Result<()> {
     let mut conn = hosting.read().await?;
-    let Err(refused) = counted.peek(&mut conn).await else { return Ok(()) };
+    let Err(error) = counted.peek(&mut conn).await else { return Ok(()) };
     let (server, since) = (counted.server, Timestamp(0));
     let texts = (new.title.as_str(), new.problem.as_str());
     if store::is_duplicate(&mut conn, &server.organization_id, &server.id, texts, since).await? {
         return Ok(());
     }
-    Err(refused)
+    Err(error)
 }
 
 struct TicketInput {
     new: NewTicket,
     end_user: Option<EndUserId>,
     place: Option<TicketOrigin>,
-    address: Option<(String, bool)>,
+    email: Option<(String, bool)>,
 }
 
 fn cleaned(new: NewTicket) -> Result<NewTicket> {
-    let text =
-        |field, text: &str| -> Result<String> { Ok(within(field, clean_plain(text).trim(), MAX_TEXT)?.to_owned()) };
-    let title = within("title", &clean_line(&new.title), MAX_TITLE)?.to_owned();
+    let text = |field, text: &str| -> Result<String> {
+        Ok(check_length(field, clean_plain(text).trim(), MAX_TEXT)?.to_owned())
+    };
+    let title = check_length("title", &clean_line(&new.title), MAX_TITLE)?.to_owned();
     let context = new.context.filter(|context| !clean_plain(context).trim().is_empty());
     Ok(NewTicket {
         title,
@@ -121,18 +124,18 @@ fn cleaned(new: NewTicket) -> Result<NewTicket> {
     })
 }
 
-fn within<'a>(field: &str, text: &'a str, most: usize) -> Result<&'a str> {
+fn check_length<'a>(field: &str, text: &'a str, limit: usize) -> Result<&'a str> {
     match text.chars().count() {
         0 => Err(Error::invalid(field, format!("`{field}` must not be empty."))),
-        count if count > most => {
-            Err(Error::invalid(field, format!("`{field}` has {count} characters; it may have {most}.")))
+        count if count > limit => {
+            Err(Error::invalid(field, format!("`{field}` has {count} characters; the limit is {limit}.")))
         }
         _ => Ok(text),
     }
 }
 
-/// Where the user is: in the attempt on this server with the latest activity, when that is exactly one.
-async fn whereabouts(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketOrigin>> {
+/// Returns the user's place: the attempt on this server with the latest activity, if there is exactly one.
+async fn find_place(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketOrigin>> {
     let organization = &server.organization_id;
     let open = progress::list_open(&mut hosting.read().await?, organization, end_user, &server.id).await?;
     let mut active: Vec<_> =
@@ -160,16 +163,16 @@ fn current(version: &waypost_core::version::Version, attempt: &Attempt) -> Optio
     Some(TicketStep { id: step.id.to_string(), title: step.content.title.clone(), position })
 }
 
-/// The end user whom the organisation calls `tracking_id`, made when there is none yet.
-async fn tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_id: &str) -> Result<EndUserId> {
+/// Returns the end user with this tracking ID. Creates the user if necessary.
+async fn get_or_create_tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_id: &str) -> Result<EndUserId> {
     let (organization, now) = (&server.organization_id, cx.now());
     let id = EndUserId::new(now, &*cx.random);
     end_user::insert_tracked(tx, organization, (&id, tracking_id), now).await?;
     Ok(end_user::find_by_tracking_id(tx, organization, tracking_id).await?.unwrap_or(id))
 }
 
-/// Where to answer to, and whether that was proved: what came with the call, else what is known.
-async fn address(
+/// Returns the email to reply to, and whether it is verified: the email of the call, else the known one.
+async fn find_email(
     conn: &mut Conn,
     play: &PlayRequest<'_>,
     end_user: Option<&EndUserId>,
@@ -189,13 +192,13 @@ async fn address(
     Ok(end_user::find_claimed_email(conn, organization, end_user).await?.map(|address| (address, false)))
 }
 
-/// The ticket that this call opened before, when it waits for an address; it gets the one that is known now, and so do
-/// the user's others.
-async fn repeated(
+/// Returns the ticket that an earlier identical call created, if it still needs an email. Adds `email` to it and to the
+/// user's other tickets without one.
+async fn find_repeated(
     cx: &Ctx,
     tx: &mut Tx,
     server: &Server,
-    (end_user, address): (Option<&EndUserId>, &Option<(String, bool)>),
+    (end_user, email): (Option<&EndUserId>, &Option<(String, bool)>),
     new: &NewTicket,
 ) -> Result<Option<Ticket>> {
     let (opener, since) = match end_user {
@@ -207,7 +210,7 @@ async fn repeated(
         let ticket = &named.ticket;
         let is_same = ticket.server_id.as_ref() == Some(&server.id)
             && (&ticket.title, &ticket.problem, &ticket.context) == (&new.title, &new.problem, &new.context);
-        let named = match address {
+        let named = match email {
             Some((address, verified)) if is_same || end_user.is_some() => {
                 add_email(cx, tx, named, (address, *verified)).await?
             }
@@ -220,24 +223,24 @@ async fn repeated(
     Ok(same)
 }
 
-async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, asked: TicketInput) -> Result<TicketDetails> {
+async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, input: TicketInput) -> Result<TicketDetails> {
     let (server, now) = (counted.server, cx.now());
     let organization = &server.organization_id;
-    // First: the counter is locked from here on, so that nobody slips past the limit.
+    // Lock the counter first, so that concurrent calls cannot exceed the limits.
     let number = store::next_number(tx, organization).await?;
-    counted.check(tx, asked.end_user.as_ref()).await?;
-    let status = if asked.address.is_some() { TicketStatus::Pending } else { TicketStatus::NeedsEmail };
-    let (email, email_verified) = asked.address.map_or((None, false), |(address, verified)| (Some(address), verified));
+    counted.check(tx, input.end_user.as_ref()).await?;
+    let status = if input.email.is_some() { TicketStatus::Pending } else { TicketStatus::NeedsEmail };
+    let (email, email_verified) = input.email.map_or((None, false), |(address, verified)| (Some(address), verified));
     let ticket = Ticket {
         id: TicketId::new(now, &*cx.random),
         organization_id: organization.clone(),
         number,
         server_id: Some(server.id.clone()),
-        end_user_id: asked.end_user,
-        origin: asked.place,
-        title: asked.new.title,
-        problem: asked.new.problem,
-        context: asked.new.context,
+        end_user_id: input.end_user,
+        origin: input.place,
+        title: input.new.title,
+        problem: input.new.problem,
+        context: input.new.context,
         email,
         email_verified,
         status,

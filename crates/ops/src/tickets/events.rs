@@ -1,4 +1,4 @@
-//! What receivers of webhooks are told of tickets (docs/webhooks.md).
+//! Webhook events of tickets (docs/webhooks.md), and their audit details.
 
 use serde_json::{Value, json};
 use waypost_core::Result;
@@ -10,7 +10,7 @@ use waypost_store::ticket::TicketDetails;
 
 use crate::webhooks::{self, Event};
 
-/// A ticket was opened.
+/// Enqueues `ticket.created`.
 pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
     let ticket = &named.ticket;
     let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
@@ -18,7 +18,7 @@ pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Res
     enqueue_event(cx, tx, (WebhookEvent::TicketCreated, ticket), &text, json!({ "ticket": data(named) })).await
 }
 
-/// A ticket changed.
+/// Enqueues `ticket.updated`.
 pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
     let ticket = &named.ticket;
     let (status, priority) = (ticket.status.label().to_lowercase(), ticket.priority.label().to_lowercase());
@@ -26,11 +26,11 @@ pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Res
     enqueue_event(cx, tx, (WebhookEvent::TicketUpdated, ticket), &text, json!({ "ticket": data(named) })).await
 }
 
-/// Somebody of the team wrote on a ticket.
+/// Enqueues `ticket.commented`.
 pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &TicketDetails, comment: &TicketComment) -> Result<()> {
     let ticket = &named.ticket;
-    let what = if comment.internal { "Note on" } else { "Answer to" };
-    let text = format!("{what} ticket #{}: {}", ticket.number, ticket.title);
+    let kind = if comment.internal { "Note on" } else { "Reply to" };
+    let text = format!("{kind} ticket #{}: {}", ticket.number, ticket.title);
     let comment = json!({
         "id": comment.id,
         "author": comment.author,
@@ -49,8 +49,8 @@ async fn enqueue_event(
     text: &str,
     data: Value,
 ) -> Result<()> {
-    let news = Event { event, end_user_id: ticket.end_user_id.as_ref(), text, data };
-    webhooks::enqueue(cx, tx, &ticket.organization_id, &news).await
+    let event = Event { event, end_user_id: ticket.end_user_id.as_ref(), text, data };
+    webhooks::enqueue(cx, tx, &ticket.organization_id, &event).await
 }
 
 fn data(named: &TicketDetails) -> Value {
@@ -78,18 +78,18 @@ fn data(named: &TicketDetails) -> Value {
     })
 }
 
-/// What changed, for the audit log.
+/// Returns the changes of a ticket, for the audit log.
 pub(super) fn changes(before: &Ticket, after: &Ticket) -> Value {
     let mut changes = json!({ "number": after.number });
-    let mut note = |name: &str, from: Value, to: Value| {
+    let mut add = |name: &str, from: Value, to: Value| {
         if from != to {
             changes[name] = json!({ "from": from, "to": to });
         }
     };
-    note("status", before.status.as_str().into(), after.status.as_str().into());
-    note("priority", before.priority.as_str().into(), after.priority.as_str().into());
-    note("assignee_id", json!(before.assignee_id), json!(after.assignee_id));
-    // The log outlives the person: it says that the address changed, not to what.
-    note("has_email", before.email.is_some().into(), after.email.is_some().into());
+    add("status", before.status.as_str().into(), after.status.as_str().into());
+    add("priority", before.priority.as_str().into(), after.priority.as_str().into());
+    add("assignee_id", json!(before.assignee_id), json!(after.assignee_id));
+    // The log outlives the user's data: it contains whether there is an email, not which one.
+    add("has_email", before.email.is_some().into(), after.email.is_some().into());
     changes
 }

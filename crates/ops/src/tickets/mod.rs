@@ -1,4 +1,4 @@
-//! Support tickets as the team works on them; [`creation`](mod@open) is what end users do.
+//! Support tickets: the operations of the team. End users create tickets with [`creation`].
 
 pub mod creation;
 pub(crate) mod events;
@@ -21,19 +21,19 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::notifications::{Notification, NotificationKind};
 
-/// Tickets on a page at most.
+/// The maximum page size.
 const MAX_PAGE: u32 = 200;
-/// Tickets of one end user that are shown.
+/// The maximum number of tickets that are listed for one end user.
 const OF_END_USER: i64 = 100;
 
-/// Which tickets to list.
+/// The filter and the page of a list of tickets.
 #[derive(Debug, Clone, Default)]
 pub struct TicketListQuery {
     /// Which ones.
     pub filter: TicketFilter,
     /// So many at most, 1 to 200; 50 when absent.
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
@@ -42,66 +42,63 @@ pub struct TicketListQuery {
 pub struct TicketPage {
     /// The tickets.
     pub items: Vec<TicketDetails>,
-    /// Where the next page begins; none on the last one.
+    /// The cursor of the next page. `None` on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// What to change of a ticket; what is absent stays.
+/// Changes to a ticket. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TicketPatch {
-    /// How far the team is.
+    /// The status.
     pub status: Option<TicketStatus>,
-    /// How much it matters.
+    /// The priority.
     pub priority: Option<Priority>,
-    /// Who has it: a member, by id or address; `Some(None)`: nobody.
+    /// The assigned member, by ID or email. `Some(None)` unassigns the ticket.
     pub assignee: Option<Option<String>>,
-    /// Where to answer to.
+    /// The user's email.
     pub email: Option<String>,
 }
 
-/// What became of one ticket of a bulk change.
+/// The result of a bulk change for one ticket.
 #[derive(Debug)]
 pub struct BulkResult {
-    /// The ticket's id, as it was given.
+    /// The ticket's ID, as in the request.
     pub id: String,
     /// The ticket, or why it did not change.
     pub result: Result<TicketDetails>,
 }
 
-/// The text of a search as the store looks for it; none when nothing is left of it.
+/// Normalises a search text for the store. Returns `None` if the result is empty.
 #[must_use]
 pub fn search_text(text: &str) -> Option<String> {
     let text: String = clean_line(text).to_lowercase().chars().take(200).collect();
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Tickets of an organisation, newest first, a page at a time.
+/// Returns a page of an organisation's tickets, newest first.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a limit out of range or a
-/// cursor that no list gave.
+/// `not_found` if the caller is not a member; `invalid_arguments` for a limit out of range or an invalid cursor.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: TicketListQuery) -> Result<TicketPage> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     let limit = list.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+        return Err(Error::invalid("limit", format!("`limit` must be from 1 to {MAX_PAGE}.")));
     }
     let cursor = list.cursor.as_deref().map(str::parse::<TicketId>).transpose();
-    let before =
-        cursor.map_err(|_| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))?;
+    let before = cursor.map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Start again without it."))?;
     let mut conn = ops.db.read().await?;
-    let wanted = i64::from(limit) + 1;
-    let mut items = store::list(&mut conn, organization, &list.filter, before.as_ref(), wanted).await?;
+    let mut items = store::list(&mut conn, organization, &list.filter, before.as_ref(), i64::from(limit) + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|last| last.ticket.id.to_string());
     Ok(TicketPage { items, next_cursor })
 }
 
-/// How many tickets are in each status, whatever `filter` says of the status itself.
+/// Returns the number of tickets in each status. Ignores the status in `filter`.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn count_by_status(
     cx: &Ctx,
     ops: &Ops,
@@ -114,10 +111,10 @@ pub async fn count_by_status(
     Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
 }
 
-/// The newest tickets of an end user, newest first.
+/// Returns the newest tickets of an end user, newest first.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn list_for_end_user(
     cx: &Ctx,
     ops: &Ops,
@@ -128,7 +125,7 @@ pub async fn list_for_end_user(
     Ok(store::list_for_end_user(&mut ops.db.read().await?, organization, end_user, OF_END_USER).await?)
 }
 
-/// One ticket.
+/// Returns a ticket.
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
@@ -137,26 +134,26 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticket
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
-/// The members who can have a ticket, by address.
+/// Returns the members to whom a ticket can be assigned, by email.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn list_assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     Ok(user::list_members(&mut ops.db.read().await?, organization).await?)
 }
 
-/// Whether mails go out from here at all.
+/// Whether this installation can send emails.
 #[must_use]
 pub fn can_send_email(ops: &Ops) -> bool {
     ops.notifications.is_enabled()
 }
 
-/// Changes a ticket. Who opened it is told by mail when it is resolved, and who gets it when that is somebody else.
+/// Changes a ticket. Sends an email to the end user if the ticket is resolved, and to a new assignee other than the caller.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` for an assignee who is no member, or an address that is none; `conflict` when the
-/// status cannot follow the present one; `precondition_failed` when `revision` is not the present one.
+/// `not_found`; `invalid_arguments` if the assignee is not a member or the email is invalid; `conflict` if the status cannot
+/// follow the current one; `precondition_failed` if `revision` is not the current one.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -169,7 +166,7 @@ pub async fn update(
     let before = store::find_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
     if let Some(seen) = revision.filter(|seen| *seen != before.ticket.revision) {
         let message = format!(
-            "The ticket has changed meanwhile: it is at revision {}, you saw {seen}. Read it again.",
+            "The ticket has changed: it is at revision {}, your copy is at revision {seen}. Reload it and try again.",
             before.ticket.revision
         );
         return Err(Error::new(Code::PreconditionFailed, message).with("revision", before.ticket.revision));
@@ -187,8 +184,8 @@ pub async fn update(
     record(cx, &mut tx, organization, entry).await?;
     let named = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     events::updated(cx, &mut tx, &named).await?;
-    for notice in notices(cx, &mut tx, &before, &named).await? {
-        ops.notifications.enqueue(cx, &mut tx, &notice).await?;
+    for notification in notifications_of(cx, &mut tx, &before, &named).await? {
+        ops.notifications.enqueue(cx, &mut tx, &notification).await?;
     }
     tx.commit().await?;
     Ok(named)
@@ -218,11 +215,16 @@ async fn member(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Resul
         Err(_) if text.contains('\0') => None,
         Err(_) => user::find_member_by_email(tx, organization, &email::key(text)).await?,
     };
-    let refused = || Error::invalid("assignee_id", "`assignee_id` is no member of this organisation.");
-    Ok(found.ok_or_else(refused)?.user_id)
+    let not_a_member = || Error::invalid("assignee_id", "`assignee_id` is not a member of this organisation.");
+    Ok(found.ok_or_else(not_a_member)?.user_id)
 }
 
-async fn notices(cx: &Ctx, tx: &mut Tx, before: &TicketDetails, now: &TicketDetails) -> Result<Vec<Notification>> {
+async fn notifications_of(
+    cx: &Ctx,
+    tx: &mut Tx,
+    before: &TicketDetails,
+    now: &TicketDetails,
+) -> Result<Vec<Notification>> {
     let mut all = Vec::new();
     let Some(whose) = organization::find(tx, &now.ticket.organization_id).await? else { return Ok(all) };
     let notice = |kind, to: Vec<String>| Notification {
@@ -243,7 +245,7 @@ async fn notices(cx: &Ctx, tx: &mut Tx, before: &TicketDetails, now: &TicketDeta
     Ok(all)
 }
 
-/// Changes many tickets in the same way, each by itself.
+/// Applies the same change to several tickets, each in its own transaction.
 ///
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `invalid_arguments` without tickets or with more than
