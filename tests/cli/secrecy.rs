@@ -114,7 +114,7 @@ async fn assert_no_secrets_logged(level: &str) {
     let log = program.stop().await;
     assert_eq!(find_leaks(&log, &visit.secrets), [""; 0]);
     // Every request is logged, and the search finds planted values.
-    let logged = log.lines().filter(|line| line.contains("\"message\":\"answered\"")).count();
+    let logged = log.lines().filter(|line| line.contains("\"message\":\"request completed\"")).count();
     assert_eq!(logged, visit.sent, "{log}");
     for route in ROUTES {
         assert!(!find_leaks(&log, &[Secret::new("route", route)]).is_empty(), "{route}: {log}");

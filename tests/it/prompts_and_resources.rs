@@ -56,7 +56,7 @@ async fn the_outline_is_a_resource() {
     [ ] 3. Run (ws:3)
     ");
     let templates = user.send("resources/templates/list", json!({})).await;
-    assert_snapshot!(templates.result()["resourceTemplates"].to_string(), @r#"[{"uriTemplate":"walkthrough://{walkthrough_id}/steps/{step_id}","name":"step","title":"Step of a walkthrough","description":"A step that the user has completed or is at.","mimeType":"text/markdown"}]"#);
+    assert_snapshot!(templates.result()["resourceTemplates"].to_string(), @r#"[{"uriTemplate":"walkthrough://{walkthrough_id}/steps/{step_id}","name":"step","title":"Step of a walkthrough","description":"A step that the user has completed, or the current one.","mimeType":"text/markdown"}]"#);
     app.finish().await;
 }
 

@@ -105,16 +105,16 @@ async fn only_2025_03_26_accepts_batches() {
     }
     assert_snapshot!(seen, @r#"
     no header: 200 array of 2
-    2024-11-05: 400 -32600 Invalid Request: this revision has no batches.
+    2024-11-05: 400 -32600 Invalid Request: this revision does not support batches.
     2025-03-26: 200 array of 2
-    2025-06-18: 400 -32600 Invalid Request: this revision has no batches.
-    2025-11-25: 400 -32600 Invalid Request: this revision has no batches.
-    2026-07-28: 400 -32600 Invalid Request: this revision has no batches.
-    1999-01-01: 400 -32600 Invalid Request: this revision has no batches.
+    2025-06-18: 400 -32600 Invalid Request: this revision does not support batches.
+    2025-11-25: 400 -32600 Invalid Request: this revision does not support batches.
+    2026-07-28: 400 -32600 Invalid Request: this revision does not support batches.
+    1999-01-01: 400 -32600 Invalid Request: this revision does not support batches.
     empty: 400 -32600 Invalid Request: a batch has 1 to 50 messages.
     nested: 400 -32600 Invalid Request: a batch cannot contain a batch.
     with initialize: 400 -32600 Invalid Request: initialize cannot be part of a batch.
-    modern inside: 400 -32600 Invalid Request: this revision has no batches.
+    modern inside: 400 -32600 Invalid Request: this revision does not support batches.
     notifications only: 202 ""
     51 messages: 400 -32600 Invalid Request: a batch has 1 to 50 messages.
     "#);
@@ -167,11 +167,11 @@ async fn initialize_negotiates_a_revision() {
     "1999-01-01" -> "2025-11-25"
     "DRAFT" -> "2025-11-25"
     "" -> "2025-11-25"
-    no version: 200 -32602 Invalid params of initialize.
-    version a number: 200 -32602 Invalid params of initialize.
-    no capabilities: 200 -32602 Invalid params of initialize.
-    no client: 200 -32602 Invalid params of initialize.
-    no params: 200 -32602 Invalid params of initialize.
+    no version: 200 -32602 Invalid params for initialize.
+    version a number: 200 -32602 Invalid params for initialize.
+    no capabilities: 200 -32602 Invalid params for initialize.
+    no client: 200 -32602 Invalid params for initialize.
+    no params: 200 -32602 Invalid params for initialize.
     "#);
     let params =
         json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });

@@ -27,7 +27,7 @@ async fn a_server_is_created_updated_and_deleted(app: App) {
     owner.get_page(&format!("{field}&slug=mine&suggested=acme")).await.assert_contains("value=\"mine\"");
     owner.get_page("/o/acme/servers/slug?slug=mine").await.assert_contains("mine is available");
     owner.get_page("/o/acme/servers/slug?slug=www").await.assert_contains("reserved");
-    owner.get_page("/o/acme/servers/slug?slug=No%00%3Cb%3E").await.assert_contains("does not fit").assert_lacks("<b>");
+    owner.get_page("/o/acme/servers/slug?slug=No%00%3Cb%3E").await.assert_contains("is invalid").assert_lacks("<b>");
     let rejected = owner.post("/o/acme/servers", &[("name", HOSTILE), ("slug", "x")]).await;
     rejected
         .assert_status(422)

@@ -281,7 +281,7 @@ async fn tickets_are_managed_over_the_api() {
         .assert_contains("1 ticket updated.");
     owner.get("/o/acme/tickets?status=odd").await.assert_status(422);
     let stale = [("status", "closed"), ("priority", "low"), ("assignee", "none"), ("revision", "1")];
-    owner.post(&format!("/o/acme{path}"), &stale).await.assert_status(412).assert_contains("has changed meanwhile");
+    owner.post(&format!("/o/acme{path}"), &stale).await.assert_status(412).assert_contains("The ticket has changed");
     // Another organisation gets 404.
     let other = ConsoleBrowser::owner(&app.org("other").await).await;
     other.api(Method::GET, &path, None).await.assert_status(404);

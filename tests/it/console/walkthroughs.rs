@@ -324,7 +324,7 @@ async fn hostile_imports_are_rejected() {
         (&[("/etc/x.md", b"# A"), ("b.md", b"# B")], "outside the folder"),
         (&[("..\\..\\x.md", b"# A")], "outside the folder"),
         (&[("a/b/c/d/e/f/g/h/i/j/k.md", b"# A")], "8 folders deep"),
-        (&[("a.md", &[b'#', 0xff])], "not UTF-8"),
+        (&[("a.md", &[b'#', 0xff])], "is not valid UTF-8"),
         (&[("a.json", deep.as_bytes())], "a.json"),
         (&[("a.json", br#"{"version":"1.1","walkthrough":{"title":"T"},"steps":[{"title":5}]}"#)], "a.json"),
         (&[], "contains no file"),
