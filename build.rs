@@ -1,4 +1,4 @@
-//! Detects optional test dependencies on this machine.
+//! Detects the tools that some tests need.
 
 #[path = "crates/testkit/probe.rs"]
 mod probe;

@@ -12,7 +12,7 @@ use crate::leg::median;
 use crate::process::random_hex;
 use crate::report::Analytics;
 use crate::run::{Bench, print_progress};
-use crate::seed::{Database, What};
+use crate::seed::{Database, SeedData};
 use crate::waypost::{ORGANIZATION, SLUG};
 
 /// Names of the two copies of an installation. The second one is not used.
@@ -125,7 +125,7 @@ pub async fn page(bench: &mut Bench) -> Result<()> {
         let (now, token) = (now()?, random_hex(32)?);
         let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         print_progress(&format!("seeding {} events for {}", events(attempts), kind.name()));
-        growth::seed_copy(bench, &installation, What::Played(attempts, now, &hash)).await?;
+        growth::seed_copy(bench, &installation, SeedData::Activity(attempts, now, &hash)).await?;
         let (server, _) = installation.serve("played", &bench.logs).await?;
         let mut page = Page { connection: Connection::open(server.addr).await?, token };
         let packing_seconds = page.wait_until_packed(attempts).await?;

@@ -7,7 +7,7 @@ use crate::leg::Load;
 use crate::load::Limit;
 use crate::mcp::Era;
 use crate::run::{Bench, print_progress};
-use crate::seed::{self, Database, What};
+use crate::seed::{self, Database, SeedData};
 use crate::waypost::Installation;
 
 /// Names of the two copies of an installation: with few and many progress rows.
@@ -62,7 +62,7 @@ pub async fn rows(bench: &mut Bench) -> Result<()> {
         let first = bench.contestants.len();
         for (installation, n) in copies.iter().zip(rows) {
             print_progress(&format!("seeding {n} progress rows for {}", kind.name()));
-            seed_copy(bench, installation, What::Progress(n)).await?;
+            seed_copy(bench, installation, SeedData::Progress(n)).await?;
             bench.serve(kind, installation).await?;
         }
         for index in [first, first + 1] {
@@ -82,7 +82,7 @@ pub async fn rows(bench: &mut Bench) -> Result<()> {
 }
 
 /// Seeds the database of an installation that is not running.
-pub async fn seed_copy(bench: &Bench, installation: &Installation, what: What<'_>) -> Result<()> {
+pub async fn seed_copy(bench: &Bench, installation: &Installation, what: SeedData<'_>) -> Result<()> {
     match &bench.driver.cluster {
         Some(cluster) if installation.database.starts_with("postgres:") => {
             let name = installation.database.rsplit('/').next().unwrap_or_default();

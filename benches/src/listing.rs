@@ -25,7 +25,7 @@ pub struct Size {
     pub steps: usize,
     /// Approximate size of the content of each step in bytes.
     pub step_bytes: usize,
-    /// Number of measured lists, and of references.
+    /// Number of measured lists, and of reference calls.
     pub calls: usize,
 }
 
@@ -39,8 +39,8 @@ fn import_file(number: usize, size: Size) -> Value {
             json!({ "key": format!("step-{step}"), "title": format!("Step {step}"), "contentFields": fields })
         })
         .collect();
-    let head = json!({ "title": format!("Walkthrough {number}"), "type": "course" });
-    json!({ "version": "1.1", "walkthrough": head, "steps": steps })
+    let walkthrough = json!({ "title": format!("Walkthrough {number}"), "type": "course" });
+    json!({ "version": "1.1", "walkthrough": walkthrough, "steps": steps })
 }
 
 /// Imports the walkthroughs into a separate installation.
@@ -75,7 +75,7 @@ fn rows(body: &[u8]) -> Result<Vec<Value>> {
 }
 
 /// Completes one step of every walkthrough.
-async fn play(connection: &mut Connection, client: &mut Client, size: Size) -> Result<()> {
+async fn complete_first_steps(connection: &mut Connection, client: &mut Client, size: Size) -> Result<()> {
     let listed = rows(&client.raw_call(connection, "list_walkthroughs", "{}").await?)?;
     ensure!(listed.len() == size.walkthroughs, "{} walkthroughs are listed", listed.len());
     for row in &listed {
@@ -102,7 +102,7 @@ pub async fn list(bench: &mut Bench) -> Result<()> {
         let path = waypost::path().replace("{user}", "listing");
         let mut client = Client::new(path, Era::Modern);
         let (server, _) = installation.serve("listing-setup", &bench.logs).await?;
-        play(&mut Connection::open(server.addr).await?, &mut client, size).await?;
+        complete_first_steps(&mut Connection::open(server.addr).await?, &mut client, size).await?;
         server.stop().await?;
         // A new process, so that the first list is uncached.
         let (server, _) = installation.serve("listing", &bench.logs).await?;
@@ -130,13 +130,13 @@ async fn measure(server: &process::Server, client: &mut Client, (kind, size): (K
     for _ in 0..size.calls {
         let start = Instant::now();
         let body = client.raw_call(&mut connection, "list_walkthroughs", "{}").await?;
-        let took = start.elapsed().as_secs_f64() * 1e3;
-        first_ms.get_or_insert(took);
-        lists.push(took);
+        let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
+        first_ms.get_or_insert(elapsed_ms);
+        lists.push(elapsed_ms);
         let listed = rows(&body)?;
-        let share = 100 / size.steps;
-        let exact = listed.iter().all(|row| row["status"] == "in_progress" && row["progress_percent"] == share);
-        ensure!(listed.len() == size.walkthroughs && exact, "a list has wrong numbers");
+        let percent = 100 / size.steps;
+        let is_correct = listed.iter().all(|row| row["status"] == "in_progress" && row["progress_percent"] == percent);
+        ensure!(listed.len() == size.walkthroughs && is_correct, "a list has wrong numbers");
         bytes = body.len();
         let start = Instant::now();
         client.raw(&mut connection, "tools/list").await?;

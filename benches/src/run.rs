@@ -229,7 +229,7 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
         single::starts(&mut bench).await?;
     }
     if is_enabled(Part::Token) {
-        tokens::pair(&mut bench).await?;
+        tokens::measure(&mut bench).await?;
     }
     if is_enabled(Part::Growth) {
         growth::rows(&mut bench).await?;

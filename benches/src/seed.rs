@@ -1,5 +1,5 @@
-//! Seeds a Waypost database: progress of inactive users, to measure the effect of size, and signed-in users, to measure the
-//! cost of tokens.
+//! Seeds a Waypost database with progress of inactive users, to measure the effect of size, and with signed-in users, to
+//! measure the cost of tokens.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,14 +22,14 @@ pub enum Database<'a> {
 
 /// The data to seed.
 #[derive(Clone, Copy)]
-pub enum What<'a> {
+pub enum SeedData<'a> {
     /// The given number of progress rows, each for a separate user.
     Progress(u32),
     /// A signed-in user for each of these tokens.
-    SignedIn(&'a Tokens),
-    /// The given number of attempts up to the given time, with their events and calls, and a console user with a session whose
-    /// token has the given hash.
-    Played(u64, i64, &'a str),
+    SignedInUsers(&'a Tokens),
+    /// The given number of attempts up to the given time, with their events and calls, and a console user with a session
+    /// whose token has the given hash.
+    Activity(u64, i64, &'a str),
 }
 
 /// Expiry of all seeded grants: 2100-01-01.
@@ -45,14 +45,14 @@ const SIGNED_IN: [&str; 3] = [
     "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope, resource,
             generation, created_at, expires_at)
         SELECT 'ogr_' || u.column1, s.organization_id, s.id, 'eu_' || u.column1, 'bench', 'Bench', 'walk',
-            'http://localhost/s/{slug}/mcp', 1, 1767225600000, {never}
+            'http://localhost/s/{slug}/mcp', 1, 1767225600000, {expires_at}
         FROM servers s CROSS JOIN (VALUES {users}) AS u WHERE s.slug = '{slug}'",
     "INSERT INTO access_tokens (token_hash, grant_id, scope, created_at, expires_at)
-        SELECT u.column2, 'ogr_' || u.column1, 'walk', 1767225600000, {never} FROM (VALUES {users}) AS u",
+        SELECT u.column2, 'ogr_' || u.column1, 'walk', 1767225600000, {expires_at} FROM (VALUES {users}) AS u",
 ];
 
-/// The statements for progress, which write to `end_users` and `progress`. Each seeded user has just started the longest
-/// walkthrough on the measured server. Like the server's IDs, the IDs are ordered by age and end randomly. `{id}` and
+/// The statements for progress, which write to `end_users` and `progress`. Each seeded user has started the longest
+/// walkthrough of the measured server. Like the server's IDs, the IDs are ordered by age and end randomly. `{id}` and
 /// `{numbers}` are replaced per database.
 const PROGRESS: [&str; 2] = [
     "INSERT INTO end_users (id, organization_id, tracking_id, created_at)
@@ -70,11 +70,11 @@ const PROGRESS: [&str; 2] = [
 ///
 /// The statements must be updated when the tables change. They bypass the server deliberately, because a million calls
 /// would take minutes.
-pub async fn seed(database: Database<'_>, what: What<'_>) -> Result<()> {
-    let (statements, expected) = match what {
-        What::Progress(n) => (progress(&database, n), 2 * u64::from(n)),
-        What::SignedIn(tokens) => signed_in(tokens)?,
-        What::Played(attempts, now, hash) => analytics::statements(&database, attempts, (now, hash)),
+pub async fn seed(database: Database<'_>, data: SeedData<'_>) -> Result<()> {
+    let (statements, expected) = match data {
+        SeedData::Progress(n) => (progress(&database, n), 2 * u64::from(n)),
+        SeedData::SignedInUsers(tokens) => signed_in(tokens)?,
+        SeedData::Activity(attempts, now, hash) => analytics::statements(&database, attempts, (now, hash)),
     };
     let inserted = match database {
         Database::Sqlite(file) => {
@@ -134,7 +134,7 @@ fn signed_in(tokens: &Tokens) -> Result<(Vec<String>, u64)> {
     for chunk in users.chunks(CHUNK_SIZE) {
         let chunk = chunk.join(",");
         let fill = |text: &str| {
-            text.replace("{slug}", SLUG).replace("{never}", &FAR_FUTURE.to_string()).replace("{users}", &chunk)
+            text.replace("{slug}", SLUG).replace("{expires_at}", &FAR_FUTURE.to_string()).replace("{users}", &chunk)
         };
         statements.extend(SIGNED_IN.iter().map(|text| fill(text)));
     }

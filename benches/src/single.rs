@@ -92,7 +92,8 @@ fn untyped_members(schema: &Value, at: &str, untyped: &mut Vec<String>) {
     }
 }
 
-/// Returns the size of the text block in bytes without author-supplied text: the step's texts and the walkthrough's title.
+/// Returns the size of the text block in bytes, excluding author-supplied text: the step's texts and the walkthrough's
+/// title.
 fn fixed_text(response: &Value) -> Result<usize> {
     let blocks = response.pointer("/result/content").and_then(Value::as_array).context("no content")?;
     let mut text: String = blocks.iter().filter_map(|block| block["text"].as_str()).collect();

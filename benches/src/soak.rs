@@ -20,7 +20,7 @@ use crate::process;
 use crate::run::print_progress;
 use crate::waypost::{self, Installation, ORGANIZATION, SLUG};
 use hostile::Summary;
-use legitimate::{Outcome, Place, work};
+use legitimate::{Outcome, SystemUnderTest, run_users};
 
 /// Slugs of the server with support and the server with sign-in.
 const SUPPORT: &str = "bench-support";
@@ -39,8 +39,8 @@ const BYTES_PER_CALL: u64 = 1_024;
 /// Arguments of `soak`.
 #[derive(Args)]
 pub struct SoakArgs {
-    /// Run for half a minute with 40 hostile connections of each kind. Latencies are shown but not required, because they are
-    /// not meaningful on a busy machine.
+    /// Run for half a minute with 40 hostile connections of each kind. Latencies are shown but not required, because they
+    /// are not meaningful on a busy machine.
     #[arg(long)]
     smoke: bool,
     /// Duration with hostile connections in seconds [default: 600].
@@ -66,7 +66,7 @@ struct Target {
     measured: f64,
     limit: f64,
     unit: &'static str,
-    /// Whether missing it fails the run.
+    /// Whether the run fails if the target is missed.
     is_required: bool,
 }
 
@@ -100,7 +100,7 @@ async fn run(args: SoakArgs) -> Result<()> {
     let (server, diagnostics) = installation.serve_with_limits("soak", &logs).await?;
     set_password(&link, server.addr).await?;
     let walkthroughs = waypost::walkthrough_ids(server.addr, &[LONG, SHORT]).await?;
-    let place = Place {
+    let system = SystemUnderTest {
         addr: server.addr,
         diagnostics,
         path: waypost::path(),
@@ -108,19 +108,19 @@ async fn run(args: SoakArgs) -> Result<()> {
         account: (ACCOUNT.0.to_owned(), ACCOUNT.1.to_owned()),
     };
     let memory = PeakMemory::watch(server.pid());
-    work(&place, Duration::from_secs(2)).await?;
+    run_users(&system, Duration::from_secs(2)).await?;
     let quiet_seconds = (seconds / 4).clamp(5, 60);
     print_progress(&format!("{quiet_seconds} s with legitimate users only"));
-    let quiet = work(&place, Duration::from_secs(quiet_seconds)).await?;
+    let quiet = run_users(&system, Duration::from_secs(quiet_seconds)).await?;
     let before = size(&installation.data)?;
     print_progress(&format!("{seconds} s with {hostile} hostile connections of each kind"));
-    let attack = attack(&program, &place, (hostile, seconds));
-    let (soaked, summary) = tokio::join!(work(&place, Duration::from_secs(seconds)), attack);
-    let (soaked, summary) = (soaked?, summary?);
+    let attack = attack(&program, &system, (hostile, seconds));
+    let (attacked, summary) = tokio::join!(run_users(&system, Duration::from_secs(seconds)), attack);
+    let (attacked, summary) = (attacked?, summary?);
     let added = size(&installation.data)?.saturating_sub(before);
-    let memory = memory.most();
+    let memory = memory.maximum();
     server.stop().await?;
-    report(&args, (&quiet, &soaked), &summary, (memory, added))
+    report(&args, (&quiet, &attacked), &summary, (memory, added))
 }
 
 /// Creates three servers and an account. Returns the link for setting its password.
@@ -143,10 +143,10 @@ async fn set_password(link: &str, addr: std::net::SocketAddr) -> Result<()> {
 }
 
 /// Runs the hostile clients at a lower priority, because in reality they would run on other machines.
-async fn attack(program: &Path, place: &Place, (connections, seconds): (usize, u64)) -> Result<Summary> {
+async fn attack(program: &Path, system: &SystemUnderTest, (connections, seconds): (usize, u64)) -> Result<Summary> {
     let mut command = Command::new("nice");
     command.args(["-n", "10"]).arg(program).arg("hostile");
-    command.arg("--addr").arg(place.addr.to_string());
+    command.arg("--addr").arg(system.addr.to_string());
     command.arg("--connections").arg(connections.to_string()).arg("--seconds").arg(seconds.to_string());
     command.arg("--slugs").arg([SLUG, SUPPORT, OAUTH].join(",")).args(["--email", ACCOUNT.0]);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await?;
@@ -156,27 +156,27 @@ async fn attack(program: &Path, place: &Place, (connections, seconds): (usize, u
 
 /// The maximum observed resident memory of a process.
 struct PeakMemory {
-    most: Arc<AtomicU64>,
+    maximum: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl PeakMemory {
     fn watch(pid: u32) -> Self {
-        let most = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&most);
+        let maximum = Arc::new(AtomicU64::new(0));
+        let observed = Arc::clone(&maximum);
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(500));
             loop {
                 ticks.tick().await;
-                seen.fetch_max(process::resident_bytes(pid).unwrap_or(0), Ordering::Relaxed);
+                observed.fetch_max(process::resident_bytes(pid).unwrap_or(0), Ordering::Relaxed);
             }
         });
-        Self { most, task }
+        Self { maximum, task }
     }
 
-    fn most(self) -> u64 {
+    fn maximum(self) -> u64 {
         self.task.abort();
-        self.most.load(Ordering::Relaxed)
+        self.maximum.load(Ordering::Relaxed)
     }
 }
 
@@ -194,18 +194,18 @@ fn size(data: &Path) -> Result<u64> {
 
 fn report(
     args: &SoakArgs,
-    (quiet, soaked): (&Outcome, &Outcome),
+    (quiet, attacked): (&Outcome, &Outcome),
     summary: &Summary,
     (memory, added): (u64, u64),
 ) -> Result<()> {
     println!("\nHostile clients: connections, and responses by status");
     for (kind, counts) in summary {
-        let counts: Vec<_> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        let counts: Vec<_> = counts.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
         println!("  {:<24} {}", format!("{kind:?}"), counts.join(", "));
     }
     let ms = |micros: u64| micros as f64 / 1_000.0;
     println!("\nLegitimate users            calls    p50 ms    p99 ms    max ms  errors");
-    for (name, outcome) in [("alone", quiet), ("beside hostile clients", soaked)] {
+    for (name, outcome) in [("alone", quiet), ("beside hostile clients", attacked)] {
         let calls = &outcome.calls;
         println!(
             "  {name:<22} {:>8} {:>9.1} {:>9.1} {:>9.1} {:>7}",
@@ -216,18 +216,18 @@ fn report(
             outcome.errors
         );
     }
-    let sign_ins = &soaked.sign_ins;
+    let sign_ins = &attacked.sign_ins;
     println!("  {} sign-ins with a password, {:.0} ms at most", sign_ins.len(), ms(sign_ins.max()));
-    for message in quiet.messages.iter().chain(&soaked.messages) {
+    for message in quiet.messages.iter().chain(&attacked.messages) {
         println!("  {message}");
     }
     let p99 = |outcome: &Outcome| outcome.calls.value_at_quantile(0.99) as f64;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let allowed = DATABASE_MIB * (1 << 20) + soaked.calls.len() * BYTES_PER_CALL;
+    let allowed = DATABASE_MIB * (1 << 20) + attacked.calls.len() * BYTES_PER_CALL;
     let target = |name, measured, limit, unit, is_required| Target { name, measured, limit, unit, is_required };
     let targets = [
-        target("errors of legitimate users", (quiet.errors + soaked.errors) as f64, 0.0, "", true),
-        target("p99 beside hostile clients", p99(soaked) / p99(quiet), RATIO, "×", !args.smoke),
+        target("errors of legitimate users", (quiet.errors + attacked.errors) as f64, 0.0, "", true),
+        target("p99 beside hostile clients", p99(attacked) / p99(quiet), RATIO, "×", !args.smoke),
         target("memory of the server", mib(memory), MEMORY_MIB as f64, " MiB", true),
         target("growth of the database", mib(added), mib(allowed), " MiB", true),
     ];

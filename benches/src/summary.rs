@@ -69,23 +69,23 @@ pub struct Target {
 pub fn medians(findings: &Findings) -> Vec<Medians> {
     let mut groups: Vec<Vec<&Leg>> = Vec::new();
     for leg in findings.legs.iter().filter(|leg| leg.section != "warm-up") {
-        match groups.iter_mut().find(|group| same_kind(group[0], leg)) {
+        match groups.iter_mut().find(|group| is_same_kind(group[0], leg)) {
             Some(group) => group.push(leg),
             None => groups.push(vec![leg]),
         }
     }
-    groups.into_iter().map(|group| of_group(findings, &group)).collect()
+    groups.into_iter().map(|group| group_medians(findings, &group)).collect()
 }
 
-fn same_kind(a: &Leg, b: &Leg) -> bool {
+fn is_same_kind(a: &Leg, b: &Leg) -> bool {
     (a.section, a.kind, a.era, a.op, a.connections) == (b.section, b.kind, b.era, b.op, b.connections)
         && (a.steps, a.seeded_rows, a.signed_in) == (b.steps, b.seeded_rows, b.signed_in)
 }
 
-fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
+fn group_medians(findings: &Findings, group: &[&Leg]) -> Medians {
     let first = group[0];
-    let of = |value: fn(&Leg) -> f64| median(group.iter().map(|leg| value(leg)).collect()).unwrap_or_default();
-    let database = first.database_cpu_us.is_some().then(|| of(|leg| leg.database_cpu_us.unwrap_or_default()));
+    let median_of = |value: fn(&Leg) -> f64| median(group.iter().map(|leg| value(leg)).collect()).unwrap_or_default();
+    let database = first.database_cpu_us.is_some().then(|| median_of(|leg| leg.database_cpu_us.unwrap_or_default()));
     Medians {
         section: first.section,
         contestant: first.contestant,
@@ -96,10 +96,10 @@ fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
         seeded_rows: first.seeded_rows,
         signed_in: first.signed_in,
         rounds: group.len(),
-        calls_per_second: of(|leg| leg.calls_per_second),
-        p50_us: of(|leg| leg.p50_us as f64),
-        p99_us: of(|leg| leg.p99_us as f64),
-        server_cpu_us: of(|leg| leg.server_cpu_us),
+        calls_per_second: median_of(|leg| leg.calls_per_second),
+        p50_us: median_of(|leg| leg.p50_us as f64),
+        p99_us: median_of(|leg| leg.p99_us as f64),
+        server_cpu_us: median_of(|leg| leg.server_cpu_us),
         database_cpu_us: database,
         to_floor: ratio(findings, group, Kind::Floor, first.era, |leg| leg.calls_per_second),
         to_peer: ratio(findings, group, Kind::Peer, Era::Legacy, |leg| leg.calls_per_second),
@@ -109,11 +109,11 @@ fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
 /// Returns the median over all rounds of the ratio of `value` to the `value` of `other` in the same round.
 fn ratio(findings: &Findings, group: &[&Leg], other: Kind, era: Era, value: fn(&Leg) -> f64) -> Option<f64> {
     let ratios = group.iter().filter(|leg| leg.kind != other).filter_map(|leg| {
-        let beside = findings.legs.iter().find(|beside| {
-            (beside.kind, beside.era, beside.section, beside.round) == (other, era, leg.section, leg.round)
-                && (beside.op, beside.connections, beside.steps) == (leg.op, leg.connections, leg.steps)
+        let reference = findings.legs.iter().find(|reference| {
+            (reference.kind, reference.era, reference.section, reference.round) == (other, era, leg.section, leg.round)
+                && (reference.op, reference.connections, reference.steps) == (leg.op, leg.connections, leg.steps)
         })?;
-        Some(value(leg) / value(beside))
+        Some(value(leg) / value(reference))
     });
     median(ratios.collect())
 }
@@ -131,11 +131,11 @@ impl Target {
 /// Returns all targets with their measured values.
 pub fn targets(findings: &Findings) -> Vec<Target> {
     let mut targets = Vec::new();
-    races(findings, &mut targets);
-    statements(findings, &mut targets);
-    tokens(findings, &mut targets);
-    growth(findings, &mut targets);
-    rest(findings, &mut targets);
+    throughput_targets(findings, &mut targets);
+    statement_targets(findings, &mut targets);
+    token_targets(findings, &mut targets);
+    growth_targets(findings, &mut targets);
+    other_targets(findings, &mut targets);
     targets
 }
 
@@ -145,7 +145,7 @@ fn throughput(findings: &Findings, kind: Kind, era: Era) -> Vec<&Leg> {
     findings.legs.iter().filter(matches).collect()
 }
 
-fn races(findings: &Findings, targets: &mut Vec<Target>) {
+fn throughput_targets(findings: &Findings, targets: &mut Vec<Target>) {
     for era in Era::ALL {
         let legs = throughput(findings, Kind::Sqlite, era);
         let name = era.name();
@@ -170,14 +170,14 @@ fn races(findings: &Findings, targets: &mut Vec<Target>) {
     let p99 = ratio(findings, &legs, Kind::Peer, Era::Legacy, |leg| leg.p99_us as f64);
     targets.push(Target::at_most("next, PostgreSQL, 64 connections, legacy: peer's p99".to_owned(), p99, "×", 1.0));
     for op in [Op::Next, Op::List, Op::Select, Op::Status] {
-        let alone = |leg: &&Leg| {
+        let on_one_connection = |leg: &&Leg| {
             leg.kind == Kind::Sqlite
                 && leg.connections == 1
                 && leg.op == op
                 && ["throughput", "single"].contains(&leg.section)
         };
         let mut by_era: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for leg in findings.legs.iter().filter(alone) {
+        for leg in findings.legs.iter().filter(on_one_connection) {
             by_era.entry(leg.era.name()).or_default().push(leg.p99_us as f64 / 1e3);
         }
         let worst = by_era.into_values().filter_map(median).reduce(f64::max);
@@ -190,30 +190,35 @@ fn races(findings: &Findings, targets: &mut Vec<Target>) {
     }
 }
 
-fn statements(findings: &Findings, targets: &mut Vec<Target>) {
-    let of = |kind: Kind, value: &dyn Fn(&Leg) -> Option<f64>| {
+fn statement_targets(findings: &Findings, targets: &mut Vec<Target>) {
+    let median_of = |kind: Kind, value: &dyn Fn(&Leg) -> Option<f64>| {
         let legs = findings.legs.iter().filter(|leg| leg.kind == kind && leg.op == Op::Next && leg.connections == 64);
         median(legs.filter(|leg| leg.section == "throughput").filter_map(value).collect())
     };
     let groups = |leg: &Leg| leg.writer.map(|writer| writer.statements / writer.groups);
     targets.push(Target::at_most(
         "statements per group of advances, SQLite".to_owned(),
-        of(Kind::Sqlite, &groups),
+        median_of(Kind::Sqlite, &groups),
         "",
         7.0,
     ));
-    // Counted by PostgreSQL if possible. Includes polls for changed settings, which add a few hundredths per advance.
+    // Counted by PostgreSQL if possible. Includes polls for changed settings: a few hundredths of a statement per advance.
     let advances = |leg: &Leg| {
-        let seen = leg.statements.map(|counts| counts.statements as f64 / leg.advances as f64);
-        seen.or(leg.writer.map(|writer| writer.statements / writer.calls))
+        let counted = leg.statements.map(|counts| counts.statements as f64 / leg.advances as f64);
+        counted.or(leg.writer.map(|writer| writer.statements / writer.calls))
     };
     let what = "statements per advance, PostgreSQL, without BEGIN and COMMIT";
-    targets.push(Target::at_most(what.to_owned(), of(Kind::Postgres, &advances), "", 5.05));
+    targets.push(Target::at_most(what.to_owned(), median_of(Kind::Postgres, &advances), "", 5.05));
     let commits = |leg: &Leg| leg.statements.map(|counts| counts.commits as f64 / leg.advances as f64);
-    targets.push(Target::at_most("commits per advance, PostgreSQL".to_owned(), of(Kind::Postgres, &commits), "", 1.05));
+    targets.push(Target::at_most(
+        "commits per advance, PostgreSQL".to_owned(),
+        median_of(Kind::Postgres, &commits),
+        "",
+        1.05,
+    ));
 }
 
-fn tokens(findings: &Findings, targets: &mut Vec<Target>) {
+fn token_targets(findings: &Findings, targets: &mut Vec<Target>) {
     for (kind, name) in [(Kind::Sqlite, "SQLite"), (Kind::Postgres, "PostgreSQL")] {
         let legs: Vec<&Leg> = findings.legs.iter().filter(|leg| leg.section == "token" && leg.kind == kind).collect();
         let ratios = legs.iter().filter(|leg| leg.signed_in).filter_map(|with| {
@@ -229,7 +234,7 @@ fn tokens(findings: &Findings, targets: &mut Vec<Target>) {
     }
 }
 
-fn growth(findings: &Findings, targets: &mut Vec<Target>) {
+fn growth_targets(findings: &Findings, targets: &mut Vec<Target>) {
     let medians = medians(findings);
     let cost = |row: &Medians| row.server_cpu_us + row.database_cpu_us.unwrap_or_default();
     for kind in [Kind::Sqlite, Kind::Postgres] {
@@ -261,7 +266,7 @@ fn growth(findings: &Findings, targets: &mut Vec<Target>) {
     }
 }
 
-fn rest(findings: &Findings, targets: &mut Vec<Target>) {
+fn other_targets(findings: &Findings, targets: &mut Vec<Target>) {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let name = kind.name();
         let start =

@@ -57,7 +57,7 @@ pub fn hash(text: &str) -> String {
 }
 
 /// Measures advances without and with tokens, alternately. Each copy of the installation has a separate server.
-pub async fn pair(bench: &mut Bench) -> Result<()> {
+pub async fn measure(bench: &mut Bench) -> Result<()> {
     for (kind, copies) in bench.pairs.clone() {
         print_progress(&format!("signing in users of {}", kind.name()));
         let first = bench.contestants.len();
@@ -80,13 +80,13 @@ pub async fn pair(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Both copies have the same users with tokens, so that only the server's `auth_type` differs.
+/// Starts a server for each copy. Both have the same users with tokens, so that only the server's `auth_type` differs.
 async fn serve(bench: &mut Bench, kind: Kind, [open, signed_in]: &[Installation; 2]) -> Result<()> {
     let tokens = Tokens::new(&bench.driver.run, bench.settings.token_users * (bench.settings.rounds + 1));
     // Must come first, because changing the authentication revokes existing grants.
     signed_in.require_sign_in().await?;
     for installation in [open, signed_in] {
-        growth::seed_copy(bench, installation, seed::What::SignedIn(&tokens)).await?;
+        growth::seed_copy(bench, installation, seed::SeedData::SignedInUsers(&tokens)).await?;
     }
     for installation in [open, signed_in] {
         bench.serve(kind, installation).await?;
@@ -104,13 +104,13 @@ mod tests {
     #[test]
     fn every_leg_has_separate_users() {
         let all = Tokens::new("run", 5);
-        let mut left = all.clone();
-        let (one, two) = (left.take(2).unwrap(), left.take(2).unwrap());
+        let mut remaining = all.clone();
+        let (one, two) = (remaining.take(2).unwrap(), remaining.take(2).unwrap());
         let tokens: Vec<_> = (0..4).map(|number| all.get(number).unwrap()).collect();
         assert_eq!(tokens, [one.get(0), one.get(1), two.get(0), two.get(1)].map(Result::unwrap));
         assert_eq!(tokens[0].len(), "wpt_".len() + 52);
         assert_ne!(tokens[0], Tokens::new("another run", 5).get(0).unwrap());
-        assert!(one.get(2).is_err() && left.take(2).is_err());
+        assert!(one.get(2).is_err() && remaining.take(2).is_err());
     }
 
     #[test]

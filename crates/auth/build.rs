@@ -1,4 +1,4 @@
-//! Detects whether this machine provides what some of the tests need.
+//! Detects the tools that some tests need.
 
 #[path = "../testkit/probe.rs"]
 mod probe;

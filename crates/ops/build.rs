@@ -1,4 +1,4 @@
-//! Says whether this machine has what some of the tests need.
+//! Detects the tools that some tests need.
 
 #[path = "../testkit/probe.rs"]
 mod probe;

@@ -1,4 +1,4 @@
-//! Detects the tools that some of the tests need.
+//! Detects the tools that some tests need.
 
 #[path = "../testkit/probe.rs"]
 mod probe;

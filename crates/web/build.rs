@@ -1,4 +1,4 @@
-//! Emits `cfg` flags for the tools that some tests need, if they are installed.
+//! Detects the tools that some tests need.
 
 #[path = "../testkit/probe.rs"]
 mod probe;

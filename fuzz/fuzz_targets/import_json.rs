@@ -1,4 +1,5 @@
-//! Imports arbitrary text as JSON. It is either rejected or parsed; parsed walkthroughs survive an export and re-import.
+//! Imports arbitrary text as JSON. The text is either rejected or parsed. Exporting and importing a parsed walkthrough
+//! preserves its steps.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

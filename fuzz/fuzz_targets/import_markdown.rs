@@ -1,5 +1,5 @@
-//! Imports arbitrary text as a file and as a folder. It is either rejected or parsed; parsed walkthroughs survive a Markdown
-//! export and re-import.
+//! Imports arbitrary text as a file and as a folder. The text is either rejected or parsed. Exporting and importing a
+//! parsed walkthrough as Markdown preserves its steps.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,15 +24,15 @@ fuzz_target!(|text: &str| {
 });
 
 fn check_round_trip(file: &WalkthroughFile) {
-    let fields = file.fields(Some("T"), None).expect("a title is given");
+    let fields = file.fields(Some("T"), None).expect("the title is set");
     let keys: Vec<String> = (0..file.steps.len()).map(|index| format!("k{index}")).collect();
-    // These two characters can occur in YAML, but are removed before storing.
+    // YAML can contain these two characters, but they are removed before storing.
     let is_storable = |content: &StepContent| !format!("{content:?}").contains("\\r") && !format!("{content:?}").contains("\\0");
     if !file.steps.iter().all(|step| is_storable(&step.content)) {
         return;
     }
     let steps = file.steps.iter().zip(&keys).map(|(step, key)| ExportStep { key, content: &step.content });
     let text = export_markdown(&fields, steps).expect("every walkthrough can be exported");
-    let read = markdown::parse("export.md", &text).expect("an export can be imported");
-    assert!(read.steps.iter().map(|step| &step.content).eq(file.steps.iter().map(|step| &step.content)));
+    let reimported = markdown::parse("export.md", &text).expect("an export can be imported");
+    assert!(reimported.steps.iter().map(|step| &step.content).eq(file.steps.iter().map(|step| &step.content)));
 }

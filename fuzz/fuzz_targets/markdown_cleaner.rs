@@ -1,4 +1,4 @@
-//! Cleans arbitrary text. Cleaning is idempotent, and no forbidden character is left.
+//! Cleans arbitrary text. Cleaning is idempotent and removes every forbidden character.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,8 +19,8 @@ fuzz_target!(|text: &str| {
     // Words on both sides of a line break stay separate.
     let with_break = format!("left<br>right {once}");
     assert!(!clean_markdown(&with_break).starts_with("leftright"));
-    let typed = StepContent { title: text.into(), content: text.into(), context_for_agent: Some(text.into()), ..StepContent::default() };
-    let served = clean::step(&typed);
+    let original = StepContent { title: text.into(), content: text.into(), context_for_agent: Some(text.into()), ..StepContent::default() };
+    let served = clean::step(&original);
     assert_eq!(clean::step(&served), served, "served content is clean");
-    let _ = clean::changes(&typed, &served);
+    let _ = clean::changes(&original, &served);
 });

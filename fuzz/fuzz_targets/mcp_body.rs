@@ -1,4 +1,4 @@
-//! Parses arbitrary bytes as a request body. They are either rejected with a JSON-RPC error or accepted.
+//! Parses arbitrary bytes as a request body. The bytes are either accepted or rejected with a JSON-RPC error.
 #![no_main]
 
 // Includes only the module, so that the fuzzer builds in seconds without the whole server.
@@ -12,6 +12,6 @@ fuzz_target!(|bytes: &[u8]| {
     match message::peek(bytes) {
         Ok(message::Body::Batch(batch)) => assert!(!batch.is_empty() && batch.len() <= message::MAX_BATCH),
         Ok(message::Body::Single(_)) => assert!(serde_json::from_slice::<serde_json::Value>(bytes).is_ok()),
-        Err(refusal) => assert_eq!(refusal.to_json()["jsonrpc"], "2.0"),
+        Err(error) => assert_eq!(error.to_json()["jsonrpc"], "2.0"),
     }
 });

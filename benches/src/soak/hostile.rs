@@ -39,11 +39,11 @@ pub struct HostileArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A request head that is never completed.
+    /// Request heads that are never completed.
     IncompleteHeads,
     /// Bodies of 1 MB, of which only a quarter is sent.
     IncompleteBodies,
-    /// One request, then nothing.
+    /// Connections that stay idle after one request.
     IdleConnections,
     /// Calls with a new tracking ID each time.
     MadeUpIdentities,
@@ -103,9 +103,9 @@ pub fn main(args: HostileArgs) -> Result<()> {
 }
 
 impl Attack {
-    fn count(&self, kind: Kind, what: &str) {
+    fn count(&self, kind: Kind, outcome: &str) {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-        *summary.entry(kind).or_default().entry(what.to_owned()).or_default() += 1;
+        *summary.entry(kind).or_default().entry(outcome.to_owned()).or_default() += 1;
     }
 
     /// Repeats one attack on a connection, and reconnects when it is closed.
@@ -117,10 +117,10 @@ impl Attack {
         tokio::time::sleep(Duration::from_millis(u64::try_from(index).unwrap_or(0) * 1_000 % 997)).await;
         loop {
             if let Err(error) = self.attack(kind, from).await {
-                let refused = error
+                let is_refused = error
                     .downcast_ref::<std::io::Error>()
                     .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-                self.count(kind, if refused { "refused" } else { "closed" });
+                self.count(kind, if is_refused { "refused" } else { "closed" });
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -177,7 +177,7 @@ impl Attack {
             format!("Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://{}\r\n", connection.host());
         let json = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
                     MCP-Protocol-Version: 2025-11-25\r\n";
-        let reply = match kind {
+        let response = match kind {
             Kind::MadeUpIdentities => {
                 let path = format!("/s/{}/t/{random}/mcp", slug(0)?);
                 connection.post(&path, json, &call("list_walkthroughs", "{}")).await?
@@ -212,7 +212,7 @@ impl Attack {
             }
             Kind::IncompleteHeads | Kind::IncompleteBodies | Kind::IdleConnections => anyhow::bail!("no request"),
         };
-        Ok(reply.status)
+        Ok(response.status)
     }
 }
 

@@ -27,7 +27,7 @@ const MAX_MESSAGE_CHARS: usize = 300;
 
 /// The addresses and credentials of the system under test.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct SystemUnderTest {
     /// Main address.
     pub addr: SocketAddr,
     /// Diagnostics address.
@@ -53,7 +53,7 @@ pub struct Outcome {
 }
 
 struct Shared {
-    place: Place,
+    system: SystemUnderTest,
     outcome: Mutex<Outcome>,
 }
 
@@ -72,15 +72,15 @@ impl Shared {
 }
 
 /// Runs all users for `duration`.
-pub async fn work(place: &Place, duration: Duration) -> Result<Outcome> {
+pub async fn run_users(system: &SystemUnderTest, duration: Duration) -> Result<Outcome> {
     let outcome = Outcome { calls: histogram(), sign_ins: histogram(), errors: 0, messages: Vec::new() };
-    let shared = Arc::new(Shared { place: place.clone(), outcome: Mutex::new(outcome) });
+    let shared = Arc::new(Shared { system: system.clone(), outcome: Mutex::new(outcome) });
     let mut tasks = JoinSet::new();
     for user in 0..USERS {
-        tasks.spawn(walk(Arc::clone(&shared), user));
+        tasks.spawn(run_walker(Arc::clone(&shared), user));
     }
     tasks.spawn(request_pages(Arc::clone(&shared)));
-    tasks.spawn(sign_in(Arc::clone(&shared)));
+    tasks.spawn(sign_in_repeatedly(Arc::clone(&shared)));
     tokio::time::sleep(duration).await;
     tasks.shutdown().await;
     let shared = Arc::into_inner(shared).context("all tasks have ended")?;
@@ -91,8 +91,8 @@ fn address(last: usize) -> IpAddr {
     IpAddr::from([127, 0, 1, u8::try_from(1 + last).unwrap_or(255)])
 }
 
-fn ticks(every: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(every);
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
@@ -107,15 +107,15 @@ struct Walker {
 }
 
 impl Walker {
-    async fn new(place: &Place, user: usize) -> Result<Self> {
-        let connection = Connection::open_from(address(user / 4), place.addr).await?;
-        let client = Client::new(place.path.replace("{user}", &process::random_hex(12)?), Era::Modern);
+    async fn new(system: &SystemUnderTest, user: usize) -> Result<Self> {
+        let connection = Connection::open_from(address(user / 4), system.addr).await?;
+        let client = Client::new(system.path.replace("{user}", &process::random_hex(12)?), Era::Modern);
         Ok(Self { client, connection, step: None, completed: 0, calls: 0 })
     }
 
-    async fn act(&mut self, place: &Place) -> Result<()> {
+    async fn send_request(&mut self, system: &SystemUnderTest) -> Result<()> {
         self.calls += 1;
-        let walkthrough = format!(r#"{{"walkthrough_id":"{}""#, place.walkthrough);
+        let walkthrough = format!(r#"{{"walkthrough_id":"{}""#, system.walkthrough);
         let (client, connection) = (&mut self.client, &mut self.connection);
         if self.calls.is_multiple_of(7) {
             let outcome = client.call(connection, "list_walkthroughs", "{}").await?;
@@ -148,7 +148,7 @@ impl Walker {
     }
 }
 
-async fn walk(shared: Arc<Shared>, user: usize) {
+async fn run_walker(shared: Arc<Shared>, user: usize) {
     let mut ticks = ticks(REQUEST_INTERVAL);
     let mut walker = None;
     loop {
@@ -156,9 +156,9 @@ async fn walk(shared: Arc<Shared>, user: usize) {
         let started = Instant::now();
         let result = async {
             if walker.as_ref().is_none_or(Walker::is_done) {
-                walker = Some(Walker::new(&shared.place, user).await?);
+                walker = Some(Walker::new(&shared.system, user).await?);
             }
-            walker.as_mut().context("no user")?.act(&shared.place).await
+            walker.as_mut().context("no user")?.send_request(&shared.system).await
         };
         let result = result.await.context("a call");
         if result.is_err() {
@@ -174,10 +174,10 @@ async fn request_pages(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         for (addr, path) in [
-            (shared.place.addr, "/login"),
-            (shared.place.addr, "/readyz"),
-            (shared.place.diagnostics, "/readyz"),
-            (shared.place.diagnostics, "/metrics"),
+            (shared.system.addr, "/login"),
+            (shared.system.addr, "/readyz"),
+            (shared.system.diagnostics, "/readyz"),
+            (shared.system.diagnostics, "/metrics"),
         ] {
             let started = Instant::now();
             let result = async {
@@ -192,20 +192,20 @@ async fn request_pages(shared: Arc<Shared>) {
     }
 }
 
-async fn sign_in(shared: Arc<Shared>) {
+async fn sign_in_repeatedly(shared: Arc<Shared>) {
     let mut ticks = ticks(SIGN_IN_INTERVAL);
     loop {
         ticks.tick().await;
         let started = Instant::now();
-        let result = log_in(&shared.place).await.context("a sign-in");
+        let result = sign_in(&shared.system).await.context("a sign-in");
         shared.record(started, result, |outcome| &mut outcome.sign_ins);
     }
 }
 
-async fn log_in(place: &Place) -> Result<()> {
-    let (email, password) = &place.account;
+async fn sign_in(system: &SystemUnderTest) -> Result<()> {
+    let (email, password) = &system.account;
     let body = format!("email={}&password={password}", email.replace('@', "%40"));
-    let status = post_form(place.addr, "/login", &body).await?;
+    let status = post_form(system.addr, "/login", &body).await?;
     ensure!(status == 303, "status {status}");
     Ok(())
 }

@@ -38,9 +38,9 @@ impl User {
         }
     }
 
-    /// Plays with `answers` on standard input. Returns the output and the result.
-    async fn play(&self, answers: &str) -> (String, Result<Report, PlayError>) {
-        play_with(&self.options(), answers, OutputStyle::PLAIN).await
+    /// Plays with `input` on standard input. Returns the output and the result.
+    async fn play(&self, input: &str) -> (String, Result<Report, PlayError>) {
+        play_with(&self.options(), input, OutputStyle::PLAIN).await
     }
 
     async fn play_without_prompts(&self) -> (String, Result<Report, PlayError>) {
@@ -60,12 +60,12 @@ impl User {
     }
 }
 
-async fn play_with(options: &PlayOptions, answers: &str, style: OutputStyle) -> (String, Result<Report, PlayError>) {
+async fn play_with(options: &PlayOptions, input: &str, style: OutputStyle) -> (String, Result<Report, PlayError>) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let terminal = Terminal {
         out: &mut out,
         err: &mut err,
-        input: Box::new(Cursor::new(answers.to_owned().into_bytes())),
+        input: Box::new(Cursor::new(input.to_owned().into_bytes())),
         echo: false,
         interrupt: Arc::new(Notify::new()),
         style,
@@ -78,11 +78,11 @@ async fn play_with(options: &PlayOptions, answers: &str, style: OutputStyle) -> 
 #[tokio::test]
 async fn a_walkthrough_is_played_to_the_end() -> TestResult {
     let fixture = Fixture::new(Kind::Good);
-    let (shown, ended) = User::of(&fixture).await?.play_without_prompts().await;
-    let ended = ended?;
-    assert!(ended.is_success(true));
-    assert_eq!(ended.outcome, Outcome::Completed);
-    insta::assert_snapshot!(shown, @r#"
+    let (output, result) = User::of(&fixture).await?.play_without_prompts().await;
+    let report = result?;
+    assert!(report.is_success(true));
+    assert_eq!(report.outcome, Outcome::Completed);
+    insta::assert_snapshot!(output, @r#"
     First steps
     ===========
 
@@ -126,7 +126,7 @@ async fn a_walkthrough_is_played_to_the_end() -> TestResult {
         .filter(|(tool, _)| tool == "next_walkthrough_step")
         .map(|(_, arguments)| arguments["current_step_id"].to_string())
         .collect();
-    assert_eq!(steps, ["\"ws_0_0\"", "\"ws_0_1\"", "\"ws_0_2\""], "every call names the step");
+    assert_eq!(steps, ["\"ws_0_0\"", "\"ws_0_1\"", "\"ws_0_2\""], "each call contains the ID of the step");
     Ok(())
 }
 
@@ -134,10 +134,10 @@ async fn a_walkthrough_is_played_to_the_end() -> TestResult {
 async fn user_input_controls_the_player() -> TestResult {
     let fixture = Fixture::new(Kind::Good);
     let user = User::of(&fixture).await?;
-    let (shown, ended) = user.play("\nwhat?\ns\nb\nq\n").await;
-    let ended = ended?;
-    assert_eq!((ended.outcome, ended.step.map(|step| step.position)), (Outcome::Stopped, Some(2)));
-    insta::assert_snapshot!(shown, @r#"
+    let (output, result) = user.play("\nwhat?\ns\nb\nq\n").await;
+    let report = result?;
+    assert_eq!((report.outcome, report.step.map(|step| step.position)), (Outcome::Stopped, Some(2)));
+    insta::assert_snapshot!(output, @r#"
     First steps
     ===========
 
@@ -208,28 +208,28 @@ async fn a_later_run_resumes_and_then_starts_the_next_walkthrough() -> TestResul
     let fixture = Fixture::new(Kind::Good);
     let user = User::of(&fixture).await?;
     user.play("\nq\n").await.1?;
-    let (shown, ended) = user.play("\n\n").await;
-    assert_eq!(ended?.outcome, Outcome::Completed);
-    assert!(shown.contains("Resuming: 1 of 3 steps completed."), "{shown}");
-    assert!(shown.contains("Time taken: 12 min 5 s."), "{shown}");
-    assert!(!shown.contains("Step 1 of 3"), "{shown}");
+    let (output, result) = user.play("\n\n").await;
+    assert_eq!(result?.outcome, Outcome::Completed);
+    assert!(output.contains("Resuming: 1 of 3 steps completed."), "{output}");
+    assert!(output.contains("Time taken: 12 min 5 s."), "{output}");
+    assert!(!output.contains("Step 1 of 3"), "{output}");
     assert_eq!(fixture.state().progress.len(), 1, "all runs use the same handle");
-    let (shown, _) = user.play("\n").await;
-    assert!(shown.contains("Step 1 of 1 (0 %)"), "the next walkthrough starts: {shown}");
-    let (shown, ended) = user.play("").await;
-    assert_eq!(ended?.outcome, Outcome::NothingLeft);
-    assert_eq!(shown, "Nothing left to play: 2 walkthroughs completed.\n");
+    let (output, _) = user.play("\n").await;
+    assert!(output.contains("Step 1 of 1 (0 %)"), "the next walkthrough starts: {output}");
+    let (output, result) = user.play("").await;
+    assert_eq!(result?.outcome, Outcome::NothingLeft);
+    assert_eq!(output, "Nothing left to play: 2 walkthroughs completed.\n");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_end_of_the_input_or_an_interrupt_stops_the_player() -> TestResult {
     let user = User::of(&Fixture::new(Kind::Good)).await?;
-    let (shown, ended) = user.play("").await;
-    let ended = ended?;
-    assert_eq!(ended.outcome, Outcome::Stopped);
-    assert!(ended.is_success(false) && !ended.is_success(true));
-    assert!(shown.ends_with("Your progress is saved. Run the same command to continue.\n"), "{shown}");
+    let (output, result) = user.play("").await;
+    let report = result?;
+    assert_eq!(report.outcome, Outcome::Stopped);
+    assert!(report.is_success(false) && !report.is_success(true));
+    assert!(output.ends_with("Your progress is saved. Run the same command to continue.\n"), "{output}");
 
     let interrupt = Arc::new(Notify::new());
     interrupt.notify_one();
@@ -245,10 +245,10 @@ async fn a_walkthrough_is_selected_by_id_or_slug() -> TestResult {
     let user = User::of(&Fixture::new(Kind::Good)).await?;
     for name in ["second", "wt_1"] {
         let options = PlayOptions { walkthrough: Some(name.to_owned()), yes: true, ..user.options() };
-        let (shown, ended) = play_with(&options, "", OutputStyle::PLAIN).await;
-        assert_eq!(ended?.walkthrough.map(|walkthrough| walkthrough.id).as_deref(), Some("wt_1"));
-        let already = shown.contains("You have already completed this walkthrough.");
-        assert_eq!(already, name == "wt_1", "{shown}");
+        let (output, result) = play_with(&options, "", OutputStyle::PLAIN).await;
+        assert_eq!(result?.walkthrough.map(|walkthrough| walkthrough.id).as_deref(), Some("wt_1"));
+        let was_completed = output.contains("You have already completed this walkthrough.");
+        assert_eq!(was_completed, name == "wt_1", "{output}");
     }
     let options = PlayOptions { walkthrough: Some("third".to_owned()), ..user.options() };
     let error =
@@ -264,15 +264,15 @@ async fn a_handle_that_the_server_rejects_is_replaced() -> TestResult {
     let user = User::of(&fixture).await?;
     user.play("\nq\n").await.1?;
     fixture.state().progress.clear();
-    let (shown, ended) = user.play("n\n").await;
-    assert_eq!(ended?.outcome, Outcome::Stopped);
-    assert!(shown.contains("The server no longer has your progress."), "{shown}");
-    let (shown, ended) = user.play("y\n\nq\n").await;
-    assert_eq!(ended?.step.map(|step| step.position), Some(2), "{shown}");
-    assert!(shown.contains("Step 1 of 3"), "{shown}");
+    let (output, result) = user.play("n\n").await;
+    assert_eq!(result?.outcome, Outcome::Stopped);
+    assert!(output.contains("The server no longer has your progress."), "{output}");
+    let (output, result) = user.play("y\n\nq\n").await;
+    assert_eq!(result?.step.map(|step| step.position), Some(2), "{output}");
+    assert!(output.contains("Step 1 of 3"), "{output}");
     fixture.state().progress.clear();
-    let (_, ended) = user.play_without_prompts().await;
-    assert_eq!(ended?.outcome, Outcome::Completed);
+    let (_, result) = user.play_without_prompts().await;
+    assert_eq!(result?.outcome, Outcome::Completed);
     assert_eq!(user.files(), 1);
     Ok(())
 }
@@ -294,10 +294,10 @@ async fn older_revisions_and_personal_urls_work() -> TestResult {
 
     let address = Fixture::new(Kind::Personal).serve("127.0.0.1:0").await?;
     let personal = User::at(&format!("http://{address}/t/me/mcp"))?;
-    let (shown, _) = personal.play("\nq\n").await;
-    assert!(shown.contains("Your progress is saved."), "{shown}");
-    let (shown, ended) = personal.play_without_prompts().await;
-    assert!(shown.contains("1 of 3 steps completed") && ended?.outcome == Outcome::Completed, "{shown}");
+    let (output, _) = personal.play("\nq\n").await;
+    assert!(output.contains("Your progress is saved."), "{output}");
+    let (output, result) = personal.play_without_prompts().await;
+    assert!(output.contains("1 of 3 steps completed") && result?.outcome == Outcome::Completed, "{output}");
     assert_eq!(personal.files(), 0, "there is no handle to store");
     Ok(())
 }
@@ -307,8 +307,8 @@ async fn a_required_email_is_prompted_for_or_passed_as_an_option() -> TestResult
     let fixture = Fixture::new(Kind::Email);
     let user = User::of(&fixture).await?;
     assert_eq!(user.expect_error().await?, "URL requires an email; pass it with --email ADDRESS");
-    let (shown, _) = user.play("me@example.com\n").await;
-    assert!(shown.contains("Step 1 of 3"), "{shown}");
+    let (output, _) = user.play("me@example.com\n").await;
+    assert!(output.contains("Step 1 of 3"), "{output}");
     assert_eq!(
         fixture.state().calls.last().map(|(_, arguments)| arguments["email"].clone()),
         Some("me@example.com".into())
@@ -318,14 +318,14 @@ async fn a_required_email_is_prompted_for_or_passed_as_an_option() -> TestResult
 
 #[tokio::test]
 async fn progress_made_in_another_client_is_followed() -> TestResult {
-    let (shown, ended) = User::of(&Fixture::new(Kind::Concurrent)).await?.play_without_prompts().await;
-    assert_eq!(ended?.outcome, Outcome::Completed);
+    let (output, result) = User::of(&Fixture::new(Kind::Concurrent)).await?.play_without_prompts().await;
+    assert_eq!(result?.outcome, Outcome::Completed);
     assert!(
-        shown.contains("Step 1 of 3") && !shown.contains("Step 2 of 3") && shown.contains("Step 3 of 3"),
-        "{shown}"
+        output.contains("Step 1 of 3") && !output.contains("Step 2 of 3") && output.contains("Step 3 of 3"),
+        "{output}"
     );
-    assert_eq!(shown.matches("Version 2 was withdrawn.").count(), 1, "a repeated notice is shown once: {shown}");
-    assert!(!shown.contains("Show <content>"), "messages for agents are not shown: {shown}");
+    assert_eq!(output.matches("Version 2 was withdrawn.").count(), 1, "a repeated notice is shown once: {output}");
+    assert!(!output.contains("Show <content>"), "messages for agents are not shown: {output}");
     Ok(())
 }
 
@@ -339,23 +339,23 @@ async fn all_pages_of_a_list_are_read() -> TestResult {
 
 #[tokio::test]
 async fn text_from_a_server_cannot_control_the_terminal() -> TestResult {
-    let evil = Walkthrough {
+    let malicious = Walkthrough {
         slug: "evil\u{1b}[2J",
         title: "T\u{1b}]0;owned\u{7}",
         steps: vec![("S\u{1b}[31m", "\u{9b}1A", "a\u{1b}[2Jb\r\u{8}\n```\n\u{1b}]52;c;eA==\u{7}\n```\n`\u{202e}x`")],
     };
-    let user = User::of(&Fixture::with(Kind::Good, vec![evil])).await?;
-    let (out, ended) = user.play("s\n\n").await;
-    assert_eq!(ended?.outcome, Outcome::Completed);
-    let bad = |character: char| (character.is_control() && character != '\n') || character == '\u{202e}';
-    assert_eq!(out.matches(bad).count(), 0, "{out:?}");
+    let user = User::of(&Fixture::with(Kind::Good, vec![malicious])).await?;
+    let (out, result) = user.play("s\n\n").await;
+    assert_eq!(result?.outcome, Outcome::Completed);
+    let is_forbidden = |character: char| (character.is_control() && character != '\n') || character == '\u{202e}';
+    assert_eq!(out.matches(is_forbidden).count(), 0, "{out:?}");
     let other = User { folder: tempfile::tempdir()?, url: user.url.clone() };
     let (out, _) = play_with(&other.options(), "s\n\n", OutputStyle { ansi: true, bar: true, width: 80 }).await;
-    let own = out.split('\u{1b}').skip(1).all(|rest| {
+    let all_known = out.split('\u{1b}').skip(1).all(|rest| {
         let code = rest.strip_prefix('[').and_then(|rest| rest.split_once('m')).map(|(code, _)| code);
         code.is_some_and(|code| !code.is_empty() && code.chars().all(|c| c.is_ascii_digit() || c == ';'))
     });
-    assert!(own, "all escape sequences are the player's own: {out:?}");
+    assert!(all_known, "all escape sequences are the player's own: {out:?}");
     Ok(())
 }
 

@@ -11,8 +11,8 @@ use crate::probe;
 use crate::template::{block_on, migrate};
 
 /// Creates and starts a cluster, prints the path of its socket, and waits for the end of its standard input, which the
-/// kernel closes when the test process ends for any reason. Uses a linguistic collation if available, so that queries that
-/// rely on SQLite's byte order fail. Everything runs as the launcher's user, so that a single `rm` is sufficient.
+/// kernel closes when the test process ends for any reason. Uses a linguistic collation if available, so that queries
+/// that rely on SQLite's byte order fail. Everything runs as the launcher's user, so that a single `rm` is sufficient.
 const WATCHDOG: &str = r#"
 set -eu
 bin=$1
@@ -46,9 +46,9 @@ cat >/dev/null
 "#;
 
 struct Cluster {
-    /// The folder that contains the socket.
+    /// Path of the folder that contains the socket.
     socket: String,
-    /// Its standard input stays open while this process is running; the watchdog waits for its end.
+    /// The watchdog, which waits for the end of its standard input: a pipe that stays open while this process runs.
     _watchdog: Child,
 }
 
@@ -90,9 +90,9 @@ impl Cluster {
     }
 }
 
-#[expect(clippy::expect_used, clippy::panic, reason = "a test cannot go on without its database")]
+#[expect(clippy::expect_used, clippy::panic, reason = "tests require a database")]
 fn start() -> Cluster {
-    let postgres = probe::postgres().expect("PostgreSQL is installed, as it was when this was built");
+    let postgres = probe::find_postgres().expect("PostgreSQL was detected by the build script");
     let mut words = postgres.launcher;
     words.extend(["sh", "-c", WATCHDOG, "waypost-postgres"].map(str::to_owned));
     let mut watchdog = Command::new(&words[0])
@@ -115,7 +115,7 @@ fn start() -> Cluster {
     Cluster { socket, _watchdog: watchdog }
 }
 
-#[expect(clippy::expect_used, reason = "a test cannot go on without its database")]
+#[expect(clippy::expect_used, reason = "tests require a database")]
 fn execute(url: &str, sql: &str) {
     use sqlx::Connection;
     block_on(async {

@@ -28,11 +28,11 @@ use std::path::PathBuf;
 pub use probe::{Browser, Conformance, browser, conformance};
 pub use tempfile::TempDir;
 
-/// Creates a database with every migration applied on this process's own PostgreSQL, which the first call starts, and
-/// returns its URL.
+/// Creates a database with every migration applied and returns its URL. The first call starts a PostgreSQL cluster for
+/// this process.
 ///
 /// # Panics
-/// If PostgreSQL is not installed or does not start: a test that needs it is ignored where it is missing.
+/// If PostgreSQL is not installed or does not start. Tests that need it are ignored if it is not installed.
 #[must_use]
 pub fn postgres_url() -> String {
     cluster::migrated_database()
@@ -47,30 +47,29 @@ pub fn empty_postgres_url() -> String {
     cluster::empty_database()
 }
 
-/// Creates a SQLite file with every migration applied in `folder` and returns its URL. A file that exists is kept as it
-/// is.
+/// Creates a SQLite file with every migration applied in `folder` and returns its URL. An existing file is not changed.
 ///
 /// # Panics
-/// If the file cannot be written or the folder's name is not UTF-8.
+/// If the file cannot be written or the path of the folder is not UTF-8.
 #[must_use]
-#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+#[expect(clippy::expect_used, reason = "tests require it")]
 pub fn sqlite_url(folder: &TempDir) -> String {
     let file = sqlite_file(folder);
     if !file.exists() {
-        std::fs::write(file, template::sqlite()).expect("a file can be written into the temporary folder");
+        std::fs::write(file, template::sqlite()).expect("the temporary folder is writable");
     }
     empty_sqlite_url(folder)
 }
 
-/// The URL of a SQLite file in `folder`, which [`sqlite_url`] or the program under test creates.
+/// Returns the URL of a SQLite file in `folder`, which does not exist yet.
 ///
 /// # Panics
-/// If the folder's name is not UTF-8.
+/// If the path of the folder is not UTF-8.
 #[must_use]
 pub fn empty_sqlite_url(folder: &TempDir) -> String {
     let file = sqlite_file(folder);
-    #[expect(clippy::expect_used, reason = "a test cannot go on without")]
-    let file = file.to_str().expect("the folder for temporary files has a name in UTF-8");
+    #[expect(clippy::expect_used, reason = "tests require it")]
+    let file = file.to_str().expect("the path of the temporary folder is UTF-8");
     format!("sqlite://{file}")
 }
 
@@ -78,20 +77,20 @@ fn sqlite_file(folder: &TempDir) -> PathBuf {
     folder.path().join("waypost.db")
 }
 
-/// A new folder for a test's files, removed when it is dropped.
+/// Creates a temporary folder that is removed when dropped.
 ///
 /// # Panics
-/// If it cannot be created.
+/// If the folder cannot be created.
 #[must_use]
 pub fn folder() -> TempDir {
-    #[expect(clippy::expect_used, reason = "a test cannot go on without")]
-    TempDir::new().expect("a folder for temporary files")
+    #[expect(clippy::expect_used, reason = "tests require it")]
+    TempDir::new().expect("a temporary folder can be created")
 }
 
-/// Creates two tests of each function, `NAME::sqlite` and `NAME::postgres`.
+/// Creates two tests for each function, `NAME::sqlite` and `NAME::postgres`.
 ///
-/// `open` is an async function of the same module from a database's URL to what the tests take. The database has every
-/// migration applied; with `empty open => …` it has no tables.
+/// `open` is an async function in the same module that takes the URL of a database and returns the argument of the
+/// tests. The database has every migration applied; with `empty open => …`, it has no tables.
 #[macro_export]
 macro_rules! both {
     (empty $open:ident => $($test:ident),+ $(,)?) => {

@@ -22,8 +22,8 @@ struct TwoWorlds {
 async fn two_worlds(url: &str) -> TwoWorlds {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 
@@ -36,13 +36,13 @@ async fn credentials(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(system::has_account(tx).await.unwrap());
     assert!(user::set_name(tx, &one.user, "Anna").await.unwrap());
     user::set_password(tx, &one.user, "argon").await.unwrap();
-    let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.someone() };
+    let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.user() };
     let found = user::find_credentials(tx, &one.user).await.unwrap().unwrap();
     assert_eq!((&found.user, found.password_hash.as_deref()), (&anna, Some("argon")));
     assert!(!format!("{found:?}").contains("argon"));
     assert_eq!(system::list_accounts(tx, "a1@x.de").await.unwrap(), [found]);
     assert_eq!(user::find(tx, &one.user).await.unwrap(), Some(anna));
-    assert_eq!(user::find(tx, &two.user).await.unwrap(), Some(two.someone()));
+    assert_eq!(user::find(tx, &two.user).await.unwrap(), Some(two.user()));
 }
 
 async fn attempts_are_counted_within_a_day(TwoWorlds { mut tx, .. }: TwoWorlds) {

@@ -136,7 +136,7 @@ async fn rows_and_counts_add_up(db: Db) {
         "SELECT server_id, CAST(minute AS TEXT), tool, outcome, CAST(count AS TEXT) FROM counted_calls";
     const OTHERS: &str = "SELECT CAST(count(*) AS TEXT) FROM tool_calls WHERE end_user_id IS NOT NULL OR is_test";
     for n in [1, 2] {
-        World::new(n).seed_played(&db).await;
+        World::new(n).seed_with_activity(&db).await;
     }
     let mut processes = Processes { db: db.clone(), running: [None, None] };
     let mut runner = TestRunner::new(Config::default());

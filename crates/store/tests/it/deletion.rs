@@ -61,8 +61,8 @@ struct Worlds {
 async fn worlds(url: &str) -> Worlds {
     let db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     let before = contents(&mut db.read().await.unwrap(), "_2").await;
     Worlds { db, one, two, before }
 }

@@ -12,8 +12,8 @@ use crate::world::{NOW, World};
 async fn worlds(url: &str) -> (Db, World, World) {
     let db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     let mut tx = db.begin().await.unwrap();
     for sql in ["DELETE FROM emails", "DELETE FROM ticket_notices", "DELETE FROM ticket_digests"] {
         on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());

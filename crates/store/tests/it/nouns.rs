@@ -25,8 +25,8 @@ struct TwoWorlds {
 async fn two_worlds(url: &str) -> TwoWorlds {
     let db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     TwoWorlds { db, one, two }
 }
 
@@ -64,7 +64,7 @@ async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!(user::find_member_by_email(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
     assert_eq!(user::find_member_by_email(&mut tx, org, "a2@x.de").await.unwrap(), None);
     let found = system::list_accounts(&mut tx, "a2@x.de").await.unwrap();
-    assert_eq!(found.into_iter().map(|found| found.user).collect::<Vec<_>>(), [two.someone()]);
+    assert_eq!(found.into_iter().map(|found| found.user).collect::<Vec<_>>(), [two.user()]);
     user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
     assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
     assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), std::slice::from_ref(&one.user));
@@ -77,7 +77,7 @@ async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap());
     tx.commit().await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    let again = User { email: "a2@X.de".into(), ..one.someone() };
+    let again = User { email: "a2@X.de".into(), ..one.user() };
     assert!(user::insert(&mut tx, &again, "a2@x.de").await.unwrap_err().is_unique_violation());
     drop(tx);
     let mut tx = db.begin().await.unwrap();

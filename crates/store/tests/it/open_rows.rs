@@ -17,7 +17,7 @@ const NETWORKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn world(url: &str) -> (Db, World) {
     let (db, world) = (open(url).await, World::new(1));
-    world.seed_played(&db).await;
+    world.seed_with_activity(&db).await;
     (db, world)
 }
 

@@ -22,8 +22,8 @@ struct TwoWorlds {
 async fn two_worlds(url: &str) -> TwoWorlds {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 
@@ -38,10 +38,13 @@ async fn identities(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(identity::find(&mut tx, org, "https://other", "acc_1").await.unwrap(), None);
     let linked = identity::find_linkable(&mut tx, org, "https://other", "z@b.example").await.unwrap();
     assert_eq!(linked.as_ref(), Some(&found));
-    assert_eq!(identity::find_linkable(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "its own issuer");
+    assert_eq!(identity::find_linkable(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "same issuer");
     assert_eq!(identity::find_linkable(&mut tx, org, "https://other", "y@b.example").await.unwrap(), None);
     let again = Identity { id: IdentityId::from_store("idn_9".into()), ..found.clone() };
-    assert!(!identity::insert(&mut tx, &again, None).await.unwrap(), "it exists, and the transaction continues");
+    assert!(
+        !identity::insert(&mut tx, &again, None).await.unwrap(),
+        "the identity exists, and the transaction continues"
+    );
     let unverified = Identity { email_verified: false, last_sign_in_at: NOW, ..found };
     identity::record_sign_in(&mut tx, &unverified, Some("z@b.example")).await.unwrap();
     assert_eq!(identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap(), Some(unverified));
@@ -83,8 +86,8 @@ async fn codes(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     };
     email_code::insert(&mut tx, &code(&id, NOW)).await.unwrap();
     let key = EmailCodeKey { organization: org, request: &request, id: &id };
-    let open = PendingCode { email: "A@x.de".into(), purpose: CodePurpose::SignUp };
-    assert_eq!(email_code::find_pending(&mut tx, key, NOW).await.unwrap(), Some(open));
+    let pending = PendingCode { email: "A@x.de".into(), purpose: CodePurpose::SignUp };
+    assert_eq!(email_code::find_pending(&mut tx, key, NOW).await.unwrap(), Some(pending));
     let foreign_request = AuthorizationRequestId::from_store("arq_2".into());
     for foreign in [
         EmailCodeKey { organization: &two.organization, ..key },
@@ -101,10 +104,10 @@ async fn codes(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(email_code::verify(&mut tx, key, "wrong", NOW).await.unwrap() == CodeCheck::Rejected { attempts_left: 4 });
     assert!(email_code::verify(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == CodeCheck::Invalid);
     let CodeCheck::Accepted(proof) = email_code::verify(&mut tx, key, "right", NOW).await.unwrap() else {
-        panic!("the code is correct")
+        panic!("the correct code was rejected")
     };
     assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("a@x.de", Some("argon")));
-    assert!(email_code::verify(&mut tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "once");
+    assert!(email_code::verify(&mut tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "the code is used");
 }
 
 async fn browser_sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {

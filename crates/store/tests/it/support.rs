@@ -15,8 +15,8 @@ use crate::world::{NOW, World};
 async fn worlds(url: &str) -> (Db, World, World) {
     let db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     (db, one, two)
 }
 

@@ -20,8 +20,8 @@ struct TwoWorlds {
 async fn two_worlds(url: &str) -> TwoWorlds {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     TwoWorlds { tx: db.begin().await.unwrap(), one, two }
 }
 

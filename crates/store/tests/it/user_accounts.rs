@@ -14,8 +14,8 @@ use crate::world::{NOW, World};
 async fn two_worlds(url: &str) -> (Tx, World, World) {
     let db: Db = open(url).await;
     let (one, two) = (World::new(1), World::new(2));
-    one.seed_played(&db).await;
-    two.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
+    two.seed_with_activity(&db).await;
     (db.begin().await.unwrap(), one, two)
 }
 

@@ -35,21 +35,20 @@ pub struct World {
     pub assignment: AssignmentId,
 }
 
-/// Runs SQL statements of a test.
+/// Runs SQL statements.
 pub async fn execute(conn: &mut Conn, sql: String) {
     on!(conn, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
 }
 
-/// Returns SQL that inserts a row into every table of sign-in, for `org_N`, `srv_N` and `eu_N`.
-pub fn signed_in(n: u32) -> String {
+/// Returns SQL that inserts a row into each sign-in table, for `org_N`, `srv_N` and `eu_N`.
+pub fn sign_in_rows(n: u32) -> String {
     let number = n.to_string();
-    let marks = [
+    let placeholders = [
         "org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "usr_N", "uss_N",
         "uco_N", "state_N", "inv_N", "seg_N", "wt_N", "tkt_N", "tkc_N", "eml_N", "whk_N", "whd_N", "-N'",
     ];
-    marks
-        .iter()
-        .fold(include_str!("signed_in.sql").to_owned(), |sql, mark| sql.replace(mark, &mark.replace('N', &number)))
+    let template = include_str!("signed_in.sql").to_owned();
+    placeholders.iter().fold(template, |sql, text| sql.replace(text, &text.replace('N', &number)))
 }
 
 impl World {
@@ -82,7 +81,7 @@ impl World {
         }
     }
 
-    pub fn someone(&self) -> User {
+    pub fn user(&self) -> User {
         let (id, email) = (self.user.clone(), format!("A{}@x.de", self.n));
         User { id, email, name: None, verified_at: None, organization_id: None, created_at: NOW }
     }
@@ -160,8 +159,8 @@ impl World {
         }
     }
 
-    /// Returns the world's version, as passed to the writer's functions.
-    pub fn offered(&self) -> VersionOffer {
+    /// Returns the offer of the world's version, as passed to the writer.
+    pub fn version_offer(&self) -> VersionOffer {
         let steps = (0..STEPS).map(|at| VersionStep {
             id: self.step(at),
             ordinal: at,
@@ -174,13 +173,13 @@ impl World {
         }
     }
 
-    /// Inserts an organisation, user, key, server with a former slug, walkthrough with steps and a version, and
-    /// assignment.
+    /// Inserts an organisation, a user, a key, a server with a former slug, a walkthrough with steps and a version, and
+    /// an assignment.
     pub async fn seed(&self, db: &Db) {
         let (n, mut tx) = (self.n, db.begin().await.unwrap());
         organization::insert(&mut tx, &self.organization()).await.unwrap();
-        let someone = self.someone();
-        user::insert(&mut tx, &someone, &format!("a{n}@x.de")).await.unwrap();
+        let user = self.user();
+        user::insert(&mut tx, &user, &format!("a{n}@x.de")).await.unwrap();
         user::add_member(&mut tx, &self.organization, &self.user, Role::Owner, NOW).await.unwrap();
         let key = ApiKey {
             id: self.key.clone(),
@@ -221,9 +220,9 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// In addition to [`World::seed`], inserts an end user with a session, progress, an event, calls, rejections, a
-    /// sign-in, and audit events.
-    pub async fn seed_played(&self, db: &Db) {
+    /// Like [`World::seed`], and also inserts an end user with a session, progress, an event, calls, rejections, a
+    /// sign-in and an audit event.
+    pub async fn seed_with_activity(&self, db: &Db) {
         self.seed(db).await;
         let mut tx = db.begin().await.unwrap();
         let (n, now, step) = (self.n, NOW.0, self.step(0));
@@ -248,7 +247,7 @@ impl World {
              VALUES ('{server}', 1, 'list_walkthroughs', 'ok', 3);"
         );
         execute(&mut tx, sql).await;
-        execute(&mut tx, signed_in(n)).await;
+        execute(&mut tx, sign_in_rows(n)).await;
         tool_call::insert(&mut tx, &[self.tool_call(&format!("tc_{n}"))]).await.unwrap();
         let rejections = RejectionCount {
             server_id: server.clone(),
@@ -262,7 +261,7 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Returns the attempt that [`World::seed_played`] inserts.
+    /// Returns the attempt that [`World::seed_with_activity`] inserts.
     pub fn attempt(&self) -> Attempt {
         Attempt {
             id: self.progress.clone(),

@@ -31,7 +31,7 @@ async fn stage(url: &str) -> Stage {
 
 /// Starts the walkthrough if it is not started, otherwise completes the current step.
 fn begin_or_advance(world: &World) -> DecideFn {
-    let offered = world.offered();
+    let offered = world.version_offer();
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     Box::new(move |attempt: Option<&Attempt>| {
         let view = ProgressContext {
@@ -223,7 +223,7 @@ async fn attempts_are_ordered(stage: Stage) {
     let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
     let mut calls = Vec::new();
     for n in 0..12 {
-        let (offered, random) = (stage.world.offered(), Arc::clone(&random));
+        let (offered, random) = (stage.world.version_offer(), Arc::clone(&random));
         let decide: DecideFn = Box::new(move |attempt| {
             let attempt = attempt.map(|it| (it, &offered.latest));
             let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &*random };

@@ -296,10 +296,10 @@ async fn revise(tx: &mut Tx, one: &World) {
 
 async fn no_statement_reads_a_whole_table((db, _turn): (Db, MutexGuard<'static, ()>)) {
     for n in 2..12 {
-        World::new(n).seed_played(&db).await;
+        World::new(n).seed_with_activity(&db).await;
     }
     let one = World::new(1);
-    one.seed_played(&db).await;
+    one.seed_with_activity(&db).await;
     insert_many_rows(&db, &one).await;
     statements_log().lock().unwrap().clear();
     call_all(&db, &one).await;

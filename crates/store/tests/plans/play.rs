@@ -14,7 +14,7 @@ use crate::world::{NOW, World};
 pub(crate) async fn play(db: &Db, one: &World) {
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
     for select in [false, true] {
-        let (offered, record) = (one.offered(), one.tool_call(if select { "tc_a" } else { "tc_b" }));
+        let (offered, record) = (one.version_offer(), one.tool_call(if select { "tc_a" } else { "tc_b" }));
         let call = ProgressCall {
             key: one.progress_key(&one.end_user),
             new_end_user: None,
