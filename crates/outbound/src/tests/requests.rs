@@ -42,8 +42,7 @@ async fn loopback_is_rejected_in_every_notation() {
 
 #[tokio::test]
 async fn requests_to_an_allowed_network_are_sent() {
-    let server =
-        Server::start("127.0.0.1", |_| response("404 Not Found", "X-Test: 1\r\n", "nothing here")).await;
+    let server = Server::start("127.0.0.1", |_| response("404 Not Found", "X-Test: 1\r\n", "nothing here")).await;
     let outbound = outbound(&["127.0.0.1/32"]);
     let response = outbound.get(&server.url("/a?b=c"), LIMITS).await.unwrap();
     assert_eq!((response.status.as_u16(), &response.body[..]), (404, &b"nothing here"[..]));
