@@ -1,4 +1,4 @@
-//! What happens on an organisation's servers, in numbers (docs/analytics.md).
+//! Analytics: totals, timelines, funnels and tables computed from an organisation's logs (docs/analytics.md).
 
 use std::collections::HashMap;
 
@@ -18,43 +18,43 @@ use waypost_store::{Conn, Db, counted_call, server, tool_call, version, walkthro
 
 use crate::Ops;
 
-/// The longest range.
+/// The maximum length of a range in days.
 pub const MAX_DAYS: i64 = 3_660;
-/// Milliseconds by which days may begin before or after those of UTC.
+/// The maximum offset of the start of a day from UTC, in milliseconds.
 pub const MAX_OFFSET_MS: i64 = 14 * 3_600_000;
-/// How many are computed at a time: a large one takes some ten megabytes while it is.
-static AT_WORK: Semaphore = Semaphore::const_new(2);
+/// Limits the number of reports that are computed at the same time: a large one takes some ten megabytes of memory.
+static REPORT_SLOTS: Semaphore = Semaphore::const_new(2);
 
-/// What is asked.
+/// The range and the filters of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnalyticsQuery {
-    /// When.
+    /// The range of time.
     pub range: TimeRange,
-    /// On this server only.
+    /// Includes only this server.
     pub server_id: Option<ServerId>,
-    /// Of this walkthrough only.
+    /// Includes only this walkthrough.
     pub walkthrough_id: Option<WalkthroughId>,
-    /// In this version of the walkthrough only, by number.
+    /// Includes only this version of the walkthrough, by number.
     pub version: Option<u32>,
-    /// By this client only.
+    /// Includes only this client.
     pub client: Option<String>,
 }
 
-/// What an answer needs of the log.
+/// The parts of the log that a report reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportParts {
-    /// Events.
+    /// Walkthrough events.
     pub events: bool,
-    /// Calls.
+    /// Tool calls.
     pub calls: bool,
-    /// Also those of the range before.
+    /// Whether the previous range of the same length is read, too.
     pub before: bool,
 }
 
-/// A version of the walkthrough that is asked for.
+/// A version of the selected walkthrough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionSteps {
-    /// The version.
+    /// The version's ID.
     pub id: VersionId,
     /// Its number.
     pub number: u32,
@@ -62,15 +62,15 @@ pub struct VersionSteps {
     pub steps: Vec<(StepId, String)>,
 }
 
-/// The log of what is asked, and all that can be counted in it.
+/// The log that a query selects, with everything that can be computed from it.
 #[derive(Debug)]
 pub struct Report {
     log: Log,
     range: TimeRange,
     filter: Filter,
-    chosen: Option<u32>,
+    version_number: Option<u32>,
     versions: Vec<VersionSteps>,
-    counted: Vec<CallCount>,
+    call_counts: Vec<CallCount>,
     rejected: Vec<RejectedCalls>,
 }
 
@@ -81,7 +81,7 @@ pub struct FunnelStage {
     pub step_id: StepId,
     /// Its title in this version.
     pub title: String,
-    /// What was counted.
+    /// The counts of the step.
     pub counts: rules::FunnelStep,
 }
 
@@ -90,15 +90,15 @@ pub struct FunnelStage {
 pub struct VersionFunnel {
     /// The version's number.
     pub version: u32,
-    /// Attempts that began at it in the range.
+    /// The number of attempts that started on this version in the range.
     pub started: u64,
-    /// Those of them that were completed before the end of the range.
+    /// The number of those attempts that were completed before the end of the range.
     pub completed: u64,
     /// Its steps in order.
     pub stages: Vec<FunnelStage>,
 }
 
-/// A place in a flow.
+/// A node in the flow between steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlowNode {
     /// Before the first step.
@@ -107,97 +107,98 @@ pub enum FlowNode {
     Step(StepId, String),
     /// The completion.
     End,
-    /// Nothing came after it.
+    /// The attempt was not continued.
     Left,
 }
 
-/// How many went from one place to another.
+/// The number of attempts that went from one node to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowEdge {
-    /// From here.
+    /// The source.
     pub from: FlowNode,
-    /// To here.
+    /// The target.
     pub to: FlowNode,
-    /// So many attempts.
+    /// The number of attempts.
     pub count: u64,
 }
 
 impl Report {
-    /// The range.
+    /// Returns the range.
     #[must_use]
     pub fn range(&self) -> TimeRange {
         self.range
     }
 
-    /// The numbers of the range.
+    /// Returns the totals of the range.
     #[must_use]
     pub fn overview(&self) -> Overview {
         rules::overview(&self.log, self.range, self.filter)
     }
 
-    /// The numbers of the range before, for which [`ReportParts::before`] has to be asked.
+    /// Returns the totals of the previous range. Requires [`ReportParts::before`].
     #[must_use]
     pub fn before(&self) -> Overview {
         rules::overview(&self.log, self.range.previous(), self.filter)
     }
 
-    /// Each day; days begin `offset_ms` before those of UTC.
+    /// Returns the totals of each day. Days begin `offset_ms` milliseconds before those of UTC.
     #[must_use]
     pub fn timeline(&self, offset_ms: i64) -> Vec<DayTotals> {
         rules::timeline(&self.log, self.range, self.filter, offset_ms)
     }
 
-    /// The clients.
+    /// Returns the table of clients.
     #[must_use]
     pub fn clients(&self) -> Vec<ClientRow> {
-        rules::clients(&self.log, &self.counted, self.range, self.filter)
+        rules::clients(&self.log, &self.call_counts, self.range, self.filter)
     }
 
-    /// The tools.
+    /// Returns the table of tools.
     #[must_use]
     pub fn tools(&self) -> Vec<ToolRow> {
-        rules::tools(&self.log, &self.counted, self.range, self.filter)
+        rules::tools(&self.log, &self.call_counts, self.range, self.filter)
     }
 
-    /// The errors.
+    /// Returns the table of errors.
     #[must_use]
     pub fn errors(&self) -> Vec<ErrorRow> {
-        rules::errors(&self.log, &self.counted, self.range, self.filter)
+        rules::errors(&self.log, &self.call_counts, self.range, self.filter)
     }
 
-    /// Calls that were rejected before they reached a tool, by server and reason; read with [`ReportParts::calls`]. Only the range
-    /// and the server narrow them.
+    /// Returns the number of calls that were rejected before they reached a tool, by server and reason. Requires
+    /// [`ReportParts::calls`]. Only the range and the server filter apply.
     #[must_use]
     pub fn rejected(&self) -> &[RejectedCalls] {
         &self.rejected
     }
 
-    /// The versions of the walkthrough that is asked for, newest first.
+    /// Returns the versions of the selected walkthrough, newest first.
     #[must_use]
     pub fn versions(&self) -> &[VersionSteps] {
         &self.versions
     }
 
-    /// The version that is asked for, or else the newest at which attempts began in the range, or else the newest.
-    fn version(&self) -> Option<&VersionSteps> {
-        if self.chosen.is_some() {
-            return self.versions.iter().find(|version| Some(version.number) == self.chosen);
+    /// Returns the selected version, otherwise the newest on which attempts started in the range, otherwise the newest.
+    fn selected_version(&self) -> Option<&VersionSteps> {
+        if self.version_number.is_some() {
+            return self.versions.iter().find(|version| Some(version.number) == self.version_number);
         }
-        let begun = rules::versions(&self.log, self.range, self.filter.client);
-        let has_data = |version: &&VersionSteps| begun.contains_key(&self.log.names.lookup(version.id.as_str()));
+        let started = rules::versions(&self.log, self.range, self.filter.client);
+        let has_data = |version: &&VersionSteps| started.contains_key(&self.log.names.lookup(version.id.as_str()));
         self.versions.iter().find(has_data).or(self.versions.first())
     }
 
-    fn at(&self, version: &VersionSteps) -> Filter {
+    fn filter_for(&self, version: &VersionSteps) -> Filter {
         Filter { version: Some(self.log.names.lookup(version.id.as_str())), ..self.filter }
     }
 
-    /// The funnel of the version; none when no walkthrough is asked for, or it has no version.
+    /// Returns the funnel of the version. `None` if no walkthrough is selected or it has no versions.
     #[must_use]
     pub fn funnel(&self) -> Option<VersionFunnel> {
-        let version = self.version()?;
+        let version = self.selected_version()?;
         let steps: Vec<u32> = version.steps.iter().map(|(id, _)| self.log.names.lookup(id.as_str())).collect();
-        let Funnel { started, completed, steps } = rules::funnel(&self.log, self.range, self.at(version), &steps);
+        let Funnel { started, completed, steps } =
+            rules::funnel(&self.log, self.range, self.filter_for(version), &steps);
         let stage = |((step_id, title), counts): (&(StepId, String), _)| FunnelStage {
             step_id: step_id.clone(),
             title: title.clone(),
@@ -207,14 +208,14 @@ impl Report {
         Some(VersionFunnel { version: version.number, started, completed, stages })
     }
 
-    /// Where the attempts of the funnel go.
+    /// Returns the flow of attempts between the steps of the version in the funnel.
     #[must_use]
     pub fn flows(&self) -> Vec<FlowEdge> {
-        let Some(version) = self.version() else { return Vec::new() };
-        let older = self.versions.iter().flat_map(|version| &version.steps);
+        let Some(version) = self.selected_version() else { return Vec::new() };
+        let all_steps = self.versions.iter().flat_map(|version| &version.steps);
         let titles: HashMap<&str, &str> =
-            older.rev().chain(&version.steps).map(|(id, title)| (id.as_str(), title.as_str())).collect();
-        let place = |node| match node {
+            all_steps.rev().chain(&version.steps).map(|(id, title)| (id.as_str(), title.as_str())).collect();
+        let node = |point| match point {
             FlowPoint::Start => FlowNode::Start,
             FlowPoint::End => FlowNode::End,
             FlowPoint::Left => FlowNode::Left,
@@ -224,86 +225,88 @@ impl Report {
                 FlowNode::Step(StepId::from_store(id.to_owned()), title.to_owned())
             }
         };
-        let flows = rules::transitions(&self.log, self.range, self.at(version));
-        flows
-            .into_iter()
-            .map(|flow| FlowEdge { from: place(flow.from), to: place(flow.to), count: flow.count })
-            .collect()
+        let flows = rules::transitions(&self.log, self.range, self.filter_for(version));
+        flows.into_iter().map(|flow| FlowEdge { from: node(flow.from), to: node(flow.to), count: flow.count }).collect()
     }
 }
 
-/// Reads what is asked, and computes `answer` from it where nobody waits for the thread.
+/// Reads the log that `query` selects and runs `compute` on it in a thread for blocking work.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of, and for a server, walkthrough or version that is not
-/// there; `invalid_arguments` for a range that is none or longer than ten years, and for a version without a walkthrough.
+/// `not_found` if the caller cannot access the organisation, or if the server, walkthrough or version does not exist;
+/// `invalid_arguments` if the range is empty or longer than ten years, or if a version is given without a walkthrough.
 pub async fn run<T: Send + 'static>(
     cx: &Ctx,
     ops: &Ops,
-    (organization, ask): (&OrganizationId, &AnalyticsQuery),
+    (organization, query): (&OrganizationId, &AnalyticsQuery),
     parts: ReportParts,
-    answer: impl FnOnce(&Report) -> T + Send + 'static,
+    compute: impl FnOnce(&Report) -> T + Send + 'static,
 ) -> Result<T> {
     authorize(&cx.caller, Operation::AnalyticsRead, organization)?;
-    check(ask)?;
-    let _permit = AT_WORK.acquire().await.map_err(Error::internal)?;
+    check_query(query)?;
+    let _permit = REPORT_SLOTS.acquire().await.map_err(Error::internal)?;
     let mut tx = ops.db.snapshot().await?;
-    let versions = versions(&mut tx, organization, ask).await?;
-    let before = ask.range.previous();
-    let whole = TimeRange { from: if parts.before { before.from } else { ask.range.from }, to: ask.range.to };
-    let wanted = LogQuery {
+    let versions = list_versions(&mut tx, organization, query).await?;
+    let before = query.range.previous();
+    let full_range = TimeRange { from: if parts.before { before.from } else { query.range.from }, to: query.range.to };
+    let log_query = LogQuery {
         organization,
-        server: ask.server_id.as_ref(),
-        walkthrough: ask.walkthrough_id.as_ref(),
-        range: whole,
+        server: query.server_id.as_ref(),
+        walkthrough: query.walkthrough_id.as_ref(),
+        range: full_range,
     };
     let mut packed = PackedLog::default();
-    let (mut counted, mut rejected) = (Vec::new(), Vec::new());
+    let (mut call_counts, mut rejected) = (Vec::new(), Vec::new());
     if parts.events {
-        store::read_events(&mut tx, wanted, &mut packed).await?;
+        store::read_events(&mut tx, log_query, &mut packed).await?;
     }
     if parts.calls {
-        store::read_calls(&mut tx, wanted, &mut packed).await?;
-        counted = counted_call::sum(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
-        rejected = tool_call::sum_rejected(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
+        store::read_calls(&mut tx, log_query, &mut packed).await?;
+        call_counts = counted_call::sum(&mut tx, organization, query.server_id.as_ref(), query.range).await?;
+        rejected = tool_call::sum_rejected(&mut tx, organization, query.server_id.as_ref(), query.range).await?;
     }
     drop(tx);
-    let (ask, range) = (ask.clone(), ask.range);
+    let (query, range) = (query.clone(), query.range);
     let work = move || {
-        let log = packed.unpack(whole)?;
-        let chosen = versions.iter().find(|version| Some(version.number) == ask.version);
+        let log = packed.unpack(full_range)?;
+        let selected = versions.iter().find(|version| Some(version.number) == query.version);
         let filter = Filter {
-            version: chosen.map(|version| log.names.lookup(version.id.as_str())),
-            client: ask.client.as_deref().map(|client| log.names.lookup(client)),
+            version: selected.map(|version| log.names.lookup(version.id.as_str())),
+            client: query.client.as_deref().map(|client| log.names.lookup(client)),
         };
-        Ok(answer(&Report { log, range, filter, chosen: ask.version, versions, counted, rejected }))
+        Ok(compute(&Report { log, range, filter, version_number: query.version, versions, call_counts, rejected }))
     };
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
-fn check(ask: &AnalyticsQuery) -> Result<()> {
-    let TimeRange { from, to } = ask.range;
+fn check_query(query: &AnalyticsQuery) -> Result<()> {
+    let TimeRange { from, to } = query.range;
     if from >= to {
         return Err(Error::invalid("from", "The range ends before it begins: `from` has to be before `to`."));
     }
     if to.since(from) > MAX_DAYS * DAY_MS {
         return Err(Error::invalid("from", format!("The range is too long: {MAX_DAYS} days at most.")));
     }
-    if ask.version.is_some() && ask.walkthrough_id.is_none() {
+    if query.version.is_some() && query.walkthrough_id.is_none() {
         let message = "A version is one of a walkthrough: name that as well (`walkthrough_id`).";
         return Err(Error::invalid("version", message));
     }
     Ok(())
 }
 
-/// The versions of the walkthrough that is asked for. What is named is there, or it is an error.
-async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &AnalyticsQuery) -> Result<Vec<VersionSteps>> {
-    if let Some(id) = &ask.server_id
+/// Returns the versions of the selected walkthrough. Fails if the server, the walkthrough or the version does not
+/// exist.
+async fn list_versions(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    query: &AnalyticsQuery,
+) -> Result<Vec<VersionSteps>> {
+    if let Some(id) = &query.server_id
         && server::find(conn, organization, id).await?.is_none()
     {
         return Err(Error::not_found("server"));
     }
-    let Some(walkthrough_id) = &ask.walkthrough_id else { return Ok(Vec::new()) };
+    let Some(walkthrough_id) = &query.walkthrough_id else { return Ok(Vec::new()) };
     if walkthrough::find(conn, organization, walkthrough_id).await?.is_none() {
         return Err(Error::not_found("walkthrough"));
     }
@@ -320,42 +323,42 @@ async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Analytic
             id: head.id,
         })
         .collect();
-    if ask.version.is_some() && !versions.iter().any(|version| Some(version.number) == ask.version) {
+    if query.version.is_some() && !versions.iter().any(|version| Some(version.number) == query.version) {
         return Err(Error::not_found("version"));
     }
     Ok(versions)
 }
 
-/// Packs what has settled of every server's log. Called now and then by every process.
+/// Packs the part of every server's log that no longer changes. Called periodically by every process.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn pack_settled(db: &Db, clock: &dyn Clock) -> Result<()> {
     let now = clock.now();
-    let due = db.with_timeout(async { store::list_due(&mut db.read().await?, now).await }).await?;
-    for due in due {
+    let due_servers = db.with_timeout(async { store::list_due(&mut db.read().await?, now).await }).await?;
+    for due in due_servers {
         loop {
-            let once = async {
+            let roll_up = async {
                 let mut tx = db.begin().await?;
                 let more = store::roll_up(&mut tx, &due, now).await?;
                 tx.commit().await?;
                 Ok(more)
             };
-            match db.with_timeout(once).await {
+            match db.with_timeout(roll_up).await {
                 Ok(true) => {}
                 Ok(false) => break,
-                // The server was deleted meanwhile, or another process packs the same rows.
+                // The server has been deleted, or another process packs the same rows.
                 Err(error) if error.is_foreign_key_violation() || error.is_conflict_between_transactions() => break,
                 Err(error) => return Err(error.into()),
             }
-            // Calls that wait for the one writer of SQLite come first.
+            // Lets calls that wait for SQLite's only writer go first.
             tokio::task::yield_now().await;
         }
     }
     Ok(())
 }
 
-/// The last `days` days before `now`.
+/// Returns the range of the last `days` days before `now`.
 #[must_use]
 pub fn last_days(now: Timestamp, days: i64) -> TimeRange {
     TimeRange { from: now.plus(-days * DAY_MS), to: now }

@@ -1,4 +1,4 @@
-//! Walkthroughs on servers.
+//! Assignments of walkthroughs to servers.
 
 use serde_json::{Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -11,56 +11,56 @@ use waypost_store::{Tx, assignment as store, server, walkthrough};
 use crate::Ops;
 use crate::audit::{Entry, record};
 
-/// The largest place.
+/// The largest absolute value of `display_order`.
 pub const MAX_DISPLAY_ORDER: i64 = 1_000_000_000;
 
-/// Where to place a walkthrough; what is absent stays, or is the default for one that is new there.
+/// The settings of an assignment. An absent field stays unchanged, or gets the default in a new assignment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AssignmentPatch {
-    /// Smaller numbers stand first; by default after the last.
+    /// The position on the server, in ascending order. By default after the last assignment.
     pub display_order: Option<i64>,
-    /// Whether it is offered; by default it is.
+    /// Whether the walkthrough is offered; `true` by default.
     pub enabled: Option<bool>,
 }
 
-/// Places a walkthrough on a server, or changes how it is placed there. Doing it again changes nothing.
+/// Assigns a walkthrough to a server, or updates the existing assignment. Idempotent.
 ///
 /// # Errors
-/// `not_found` when one of the two is not there, or the caller may not know of it.
+/// `not_found` if the server or the walkthrough does not exist or the caller cannot access it.
 pub async fn assign(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
-    placement: AssignmentPatch,
+    settings: AssignmentPatch,
 ) -> Result<Assignment> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let (assignment, changed) = upsert(cx, &mut tx, organization, (server_id, walkthrough_id), placement).await?;
+    let (assignment, changed) = upsert(cx, &mut tx, organization, (server_id, walkthrough_id), settings).await?;
     if changed {
         tx.commit().await?;
     }
     Ok(assignment)
 }
 
-/// [`assign`] within a transaction, for acts that do more; they have asked whether the caller may. Says whether anything
+/// Does the same as [`assign`] in a transaction of the caller, without authorization. Also returns whether anything
 /// changed.
 pub(crate) async fn upsert(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
-    placement: AssignmentPatch,
+    settings: AssignmentPatch,
 ) -> Result<(Assignment, bool)> {
-    check_order(placement)?;
-    // First of all: this locks the one row, so that changes of assignments come one after the other, and two who add at
-    // the same time get different places.
+    check_display_order(settings)?;
+    // Must come first: this locks one row, so that changes of assignments run one after the other and concurrent
+    // assignments get different positions.
     tx.bump_config_version().await?;
     let old = store::find_by_walkthrough(tx, organization, server_id, walkthrough_id).await?;
     let new = match &old {
         Some(old) => Assignment {
-            display_order: placement.display_order.unwrap_or(old.display_order),
-            enabled: placement.enabled.unwrap_or(old.enabled),
+            display_order: settings.display_order.unwrap_or(old.display_order),
+            enabled: settings.enabled.unwrap_or(old.enabled),
             ..old.clone()
         },
         None => Assignment {
@@ -68,18 +68,18 @@ pub(crate) async fn upsert(
             organization_id: organization.clone(),
             server_id: server_id.clone(),
             walkthrough_id: walkthrough_id.clone(),
-            display_order: match placement.display_order {
+            display_order: match settings.display_order {
                 Some(order) => order,
                 None => store::next_display_order(tx, organization, server_id).await?,
             },
-            enabled: placement.enabled.unwrap_or(true),
+            enabled: settings.enabled.unwrap_or(true),
             created_at: cx.now(),
         },
     };
-    let act = match &old {
+    let action = match &old {
         Some(old) if *old == new => return Ok((new, false)),
         Some(old) => {
-            store::update(tx, organization, &old.id, (placement.display_order, placement.enabled)).await?;
+            store::update(tx, organization, &old.id, (settings.display_order, settings.enabled)).await?;
             "assignment.update"
         }
         None => {
@@ -87,11 +87,11 @@ pub(crate) async fn upsert(
             "assignment.add"
         }
     };
-    record(cx, tx, organization, Entry { action: act, target: new.id.as_str(), detail: described(&new) }).await?;
+    record(cx, tx, organization, Entry { action, target: new.id.as_str(), detail: audit_detail(&new) }).await?;
     Ok((new, true))
 }
 
-fn described(assignment: &Assignment) -> Value {
+fn audit_detail(assignment: &Assignment) -> Value {
     json!({
         "server_id": assignment.server_id.as_str(),
         "walkthrough_id": assignment.walkthrough_id.as_str(),
@@ -100,8 +100,8 @@ fn described(assignment: &Assignment) -> Value {
     })
 }
 
-fn check_order(placement: AssignmentPatch) -> Result<()> {
-    match placement.display_order {
+fn check_display_order(settings: AssignmentPatch) -> Result<()> {
+    match settings.display_order {
         Some(order) if !(-MAX_DISPLAY_ORDER..=MAX_DISPLAY_ORDER).contains(&order) => {
             let message = format!("`display_order` is a number from -{MAX_DISPLAY_ORDER} to {MAX_DISPLAY_ORDER}.");
             Err(Error::invalid("display_order", message))
@@ -110,52 +110,51 @@ fn check_order(placement: AssignmentPatch) -> Result<()> {
     }
 }
 
-/// One assignment.
+/// Returns an assignment.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of.
+/// `not_found` if the assignment does not exist or the caller cannot access it.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<AssignmentView> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Changes place or switch, each only when it is given. What others change of the same assignment at the same moment
-/// stays theirs.
+/// Updates the given settings of an assignment. A concurrent change of another setting is not overwritten.
 ///
 /// # Errors
-/// As [`get`]; `invalid_arguments` for a place out of range.
+/// Those of [`get`]; `invalid_arguments` for a `display_order` out of range.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     id: &AssignmentId,
-    placement: AssignmentPatch,
+    settings: AssignmentPatch,
 ) -> Result<AssignmentView> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
-    check_order(placement)?;
+    check_display_order(settings)?;
     let mut tx = ops.db.begin().await?;
     tx.bump_config_version().await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let new = Assignment {
-        display_order: placement.display_order.unwrap_or(old.assignment.display_order),
-        enabled: placement.enabled.unwrap_or(old.assignment.enabled),
+        display_order: settings.display_order.unwrap_or(old.assignment.display_order),
+        enabled: settings.enabled.unwrap_or(old.assignment.enabled),
         ..old.assignment.clone()
     };
     if new == old.assignment {
         return Ok(old);
     }
-    store::update(&mut tx, organization, id, (placement.display_order, placement.enabled)).await?;
-    let entry = Entry { action: "assignment.update", target: id.as_str(), detail: described(&new) };
+    store::update(&mut tx, organization, id, (settings.display_order, settings.enabled)).await?;
+    let entry = Entry { action: "assignment.update", target: id.as_str(), detail: audit_detail(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(AssignmentView { assignment: new, ..old })
 }
 
-/// Puts the assignments `order` of a server first, in this order; those that are not named, because somebody has just
-/// added them, come behind in the order that they had. Nothing but places changes. Gives the new list.
+/// Moves the assignments `order` of a server to the front, in this order. Other assignments, for example those that
+/// were added concurrently, follow in their previous order. Changes only `display_order`. Returns the new list.
 ///
 /// # Errors
-/// `not_found` when the server or one of the assignments is not there (any more); `invalid_arguments` when one is named
+/// `not_found` if the server or one of the assignments does not exist; `invalid_arguments` if an assignment is listed
 /// twice.
 pub async fn reorder(
     cx: &Ctx,
@@ -170,42 +169,42 @@ pub async fn reorder(
     if server::find(&mut tx, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }
-    let mut left = store::list(&mut tx, organization, server).await?;
-    let mut sorted = Vec::with_capacity(left.len());
-    for (at, id) in order.iter().enumerate() {
-        if order[..at].contains(id) {
+    let mut remaining = store::list(&mut tx, organization, server).await?;
+    let mut sorted = Vec::with_capacity(remaining.len());
+    for (index, id) in order.iter().enumerate() {
+        if order[..index].contains(id) {
             return Err(Error::invalid("order", format!("`order` names {id} twice.")));
         }
-        let at = left.iter().position(|it| it.assignment.id == *id);
-        let at = at.ok_or_else(|| {
+        let index = remaining.iter().position(|view| view.assignment.id == *id);
+        let index = index.ok_or_else(|| {
             let message = format!("{id} is not on this server, or not any more. Load the list again.");
             Error::new(Code::NotFound, message)
         })?;
-        sorted.push(left.remove(at));
+        sorted.push(remaining.remove(index));
     }
-    sorted.append(&mut left);
+    sorted.append(&mut remaining);
     let mut changed = Vec::new();
-    for (place, listed) in (1..).zip(&mut sorted) {
-        if listed.assignment.display_order != place {
-            listed.assignment.display_order = place;
-            changed.push((listed.assignment.id.clone(), place));
+    for (display_order, view) in (1..).zip(&mut sorted) {
+        if view.assignment.display_order != display_order {
+            view.assignment.display_order = display_order;
+            changed.push((view.assignment.id.clone(), display_order));
         }
     }
     if changed.is_empty() {
         return Ok(sorted);
     }
     store::set_display_orders(&mut tx, organization, &changed).await?;
-    let ids: Vec<_> = sorted.iter().map(|listed| listed.assignment.id.as_str()).collect();
+    let ids: Vec<_> = sorted.iter().map(|view| view.assignment.id.as_str()).collect();
     let entry = Entry { action: "assignment.reorder", target: server.as_str(), detail: json!({ "order": ids }) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(sorted)
 }
 
-/// [`unassign`] by the assignment's own id.
+/// Deletes an assignment by its ID; see [`unassign`].
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -234,17 +233,17 @@ async fn insert(tx: &mut Tx, assignment: &Assignment) -> Result<()> {
     if store::insert(tx, assignment).await? {
         return Ok(());
     }
-    let there = server::find(tx, &assignment.organization_id, &assignment.server_id).await?;
-    Err(match there {
+    let server = server::find(tx, &assignment.organization_id, &assignment.server_id).await?;
+    Err(match server {
         None => Error::not_found("server"),
         Some(_) => Error::new(Code::WalkthroughNotFound, "There is no such walkthrough in this server's organisation."),
     })
 }
 
-/// Takes a walkthrough from a server. Progress that users made there stays, and is there again after [`assign`].
+/// Removes a walkthrough from a server. The end users' progress on the server is kept and continues after [`assign`].
 ///
 /// # Errors
-/// `not_found` when it is not placed there, or the caller may not know of it.
+/// `not_found` if the walkthrough is not assigned to the server or the caller cannot access it.
 pub async fn unassign(
     cx: &Ctx,
     ops: &Ops,
@@ -261,10 +260,10 @@ pub async fn unassign(
     Ok(())
 }
 
-/// What is placed on a server, in display order; disabled and unpublished walkthroughs included.
+/// Returns the assignments of a server in display order, including those of disabled and unpublished walkthroughs.
 ///
 /// # Errors
-/// `not_found` when the server is not there, or the caller may not know of it.
+/// `not_found` if the server does not exist or the caller cannot access it.
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
@@ -279,10 +278,10 @@ pub async fn list(
     Ok(store::list(&mut conn, organization, server).await?)
 }
 
-/// Where a walkthrough is placed, by the servers' slugs.
+/// Returns the assignments of a walkthrough, sorted by the servers' slugs.
 ///
 /// # Errors
-/// `not_found` when the walkthrough is not there, or the caller may not know of it.
+/// `not_found` if the walkthrough does not exist or the caller cannot access it.
 pub async fn list_for_walkthrough(
     cx: &Ctx,
     ops: &Ops,
@@ -297,10 +296,11 @@ pub async fn list_for_walkthrough(
     Ok(store::list_for_walkthrough(&mut conn, organization, id).await?)
 }
 
-/// Walkthroughs that could be placed on a server: not placed there, not archived, `text` in the title; `limit` at most.
+/// Returns at most `limit` walkthroughs that can be assigned to a server: neither assigned to it nor archived, with
+/// `text` in the title.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn list_candidates(
     cx: &Ctx,
     ops: &Ops,

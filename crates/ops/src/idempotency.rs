@@ -1,7 +1,7 @@
-//! Requests that make something, sent again: the same key gets the same answer, and nothing is made twice.
+//! Idempotency keys: a repeated request with the same key gets the stored response and is not carried out again.
 //!
-//! Invariants: of several requests with one key at once, one is carried out; a key stands for one request only; an answer
-//! is repeated for a day; a request that failed on our side may be tried again.
+//! Invariants: of several concurrent requests with the same key, one is carried out. A key belongs to one request only.
+//! A response is repeated for a day. A request that failed with a server error may be retried with the same key.
 
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::seal::{Keyring, SealLocation};
@@ -10,28 +10,29 @@ use waypost_store::idempotency::{self as store, IdempotencyClaim};
 
 use crate::Ops;
 
-/// An answer is kept this long.
+/// How long a response is stored.
 const LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Characters of a key at most.
+/// The maximum number of characters in a key.
 pub const MAX_KEY: usize = 255;
 
-/// What to do with a request.
+/// The outcome of [`begin`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum BeginOutcome {
-    /// Carry it out, then [`complete`] or [`release`].
+    /// The key is new: carry out the request, then call [`complete`] or [`release`].
     New,
-    /// Repeat this answer.
+    /// The request has been carried out: return this response.
     Known(Vec<u8>),
 }
 
-fn place(actor: &str) -> SealLocation<'_> {
+fn location(actor: &str) -> SealLocation<'_> {
     SealLocation { table: "idempotency_keys", column: "response", row: actor }
 }
 
-/// Takes a key for the request with this hash.
+/// Claims a key for the request with this hash.
 ///
 /// # Errors
-/// `invalid_arguments` when the key is none, or stood for another request; `conflict` while its request is at work.
+/// `invalid_arguments` if the key is malformed or belongs to another request; `conflict` if the request with this key
+/// has not been completed.
 pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): (&str, &str)) -> Result<BeginOutcome> {
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("`Idempotency-Key` has 1 to {MAX_KEY} visible characters of ASCII.");
@@ -55,39 +56,39 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
         tx.commit().await?;
         return Ok(BeginOutcome::New);
     }
-    let known = store::find(&mut tx, &claim.actor, key).await?;
-    let at_work = || {
+    let existing = store::find(&mut tx, &claim.actor, key).await?;
+    let incomplete = || {
         let message = "A request with this key is at work, or broke off. Look whether it did what it should; with another \
                        key it is carried out anew.";
         Error::new(Code::Conflict, message)
     };
-    let known = known.ok_or_else(at_work)?;
-    if known.request_hash != request_hash {
+    let existing = existing.ok_or_else(incomplete)?;
+    if existing.request_hash != request_hash {
         return Err(Error::invalid("Idempotency-Key", "This key stood for another request before. Choose a new one."));
     }
-    let sealed = known.response.ok_or_else(at_work)?;
-    // Sealed with a key that is gone: nobody can repeat it.
-    let response = keyring.open(&place(&claim.actor), &sealed).map_err(|error| at_work().caused_by(error))?;
+    let sealed = existing.response.ok_or_else(incomplete)?;
+    // A response that was sealed with a lost key cannot be repeated.
+    let response = keyring.open(&location(&claim.actor), &sealed).map_err(|error| incomplete().caused_by(error))?;
     Ok(BeginOutcome::Known(response))
 }
 
-/// Keeps the answer of a key's request.
+/// Stores the response of a key's request.
 ///
 /// # Errors
-/// When the store fails.
+/// Returns an error if a database query fails.
 pub async fn complete(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, response): (&str, &[u8])) -> Result<()> {
     let actor = cx.caller.actor();
-    let sealed = keyring.seal(&place(actor), response, &*cx.random);
+    let sealed = keyring.seal(&location(actor), response, &*cx.random);
     let mut tx = ops.db.begin().await?;
     store::complete(&mut tx, actor, key, &sealed).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Gives a key back whose request failed on our side: it may be tried again.
+/// Releases a key whose request failed with a server error, so that the request can be retried.
 ///
 /// # Errors
-/// When the store fails.
+/// Returns an error if a database query fails.
 pub async fn release(cx: &Ctx, ops: &Ops, key: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     store::release(&mut tx, cx.caller.actor(), key).await?;

@@ -8,7 +8,7 @@ use waypost_core::{Clock, Random};
 use waypost_jobs::{LeaseResult, Leases};
 use waypost_store::{Db, Dialect, job_lease};
 
-/// The leases of one process.
+/// The job leases of one process.
 pub struct JobLeases {
     db: Db,
     clock: Arc<dyn Clock>,
@@ -16,7 +16,7 @@ pub struct JobLeases {
 }
 
 impl JobLeases {
-    /// Leases for a process of its own, with a random name.
+    /// Creates the leases of a process, with a random owner name.
     #[must_use]
     pub fn new(db: Db, clock: Arc<dyn Clock>, random: &dyn Random) -> Self {
         let mut bytes = [0; 10];
@@ -24,8 +24,9 @@ impl JobLeases {
         Self { db, clock, owner: base32(&bytes) }
     }
 
-    /// On SQLite one `serve` runs for a database: it holds every lease, and nothing is written.
-    fn is_alone(&self) -> bool {
+    /// Whether this is the only process. Only one `serve` can run per SQLite database, so it holds every lease and
+    /// writes none.
+    fn is_single(&self) -> bool {
         self.db.dialect() == Dialect::Sqlite
     }
 
@@ -49,12 +50,12 @@ impl JobLeases {
 
 impl Leases for JobLeases {
     fn acquire<'a>(&'a self, job: &'static str, lifetime: Duration) -> LeaseResult<'a, bool> {
-        Box::pin(async move { Ok(self.is_alone() || self.db.with_timeout(self.write(job, Some(lifetime))).await?) })
+        Box::pin(async move { Ok(self.is_single() || self.db.with_timeout(self.write(job, Some(lifetime))).await?) })
     }
 
     fn release<'a>(&'a self, job: &'static str) -> LeaseResult<'a, ()> {
         Box::pin(async move {
-            if !self.is_alone() {
+            if !self.is_single() {
                 self.db.with_timeout(self.write(job, None)).await?;
             }
             Ok(())

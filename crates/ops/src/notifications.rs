@@ -1,8 +1,8 @@
-//! Emails about tickets: the acts say what and to whom, the program says how they read and how they are sent.
+//! Emails about tickets. Operations on tickets create notifications; the [`Notifier`] composes and sends the emails.
 //!
-//! Emails are enqueued in the transaction of the act, so none is lost or sent for an act that did not happen. New tickets are
-//! collected: a team is told about those of a server at most every five minutes, and once for all of them.
-//! [`send_due`] sends what is due; call it every second or so, in every process.
+//! Emails are enqueued in the transaction of the operation, so that none is lost and none is sent for an operation that
+//! is rolled back. New tickets are collected into digests: a team gets at most one digest per server every five
+//! minutes. [`send_due`] sends the emails that are due. Call it about once a second in every process.
 
 use std::fmt;
 use std::pin::Pin;
@@ -22,29 +22,29 @@ use crate::Ops;
 
 /// The name of the job that calls [`send_due`].
 pub const JOB: &str = "emails";
-/// A team is told about new tickets of a server at most every so many milliseconds.
+/// The minimum time between two digests of new tickets of a server, in milliseconds.
 pub const DIGEST_EVERY_MS: i64 = 5 * 60_000;
-/// Tickets that a digest names; the rest are counted.
+/// The maximum number of tickets that a digest lists; the others are only counted.
 pub const DIGEST_TICKETS: usize = 20;
-/// Owners and admins who get a digest.
+/// The maximum number of owners and admins who get a digest.
 const MAX_TEAM: usize = 50;
-/// Emails of an organisation that may wait.
+/// The maximum number of pending emails of an organisation.
 const MAX_WAITING: i64 = 1_000;
-/// Digests that are made at a time.
+/// The maximum number of digests that are created in one call.
 const DIGESTS_AT_ONCE: usize = 100;
-/// Emails that are sent at the same time.
+/// The maximum number of emails that are sent at the same time.
 const EMAILS_AT_ONCE: i64 = 4;
-/// How long an email belongs to the process that sends it.
+/// How long an email is leased to the process that sends it.
 const LEASE_MS: i64 = 5 * 60_000;
-/// How long to wait after each failed attempt. After the last one the email is given up.
-const PAUSES_MS: [i64; 7] = [10_000, 60_000, 300_000, 900_000, 3_600_000, 3 * 3_600_000, 6 * 3_600_000];
+/// The delay after each failed attempt. If the attempt after the last delay fails, the email is discarded.
+const RETRY_DELAYS_MS: [i64; 7] = [10_000, 60_000, 300_000, 900_000, 3_600_000, 3 * 3_600_000, 6 * 3_600_000];
 
-/// Something to tell people about.
+/// A notification about a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// What happened.
+    /// The event that it reports.
     pub kind: NotificationKind,
-    /// The addresses, each of which gets its own email.
+    /// The recipients' emails. Each recipient gets their own message.
     pub to: Vec<String>,
     /// The organisation of the ticket.
     pub organization: Organization,
@@ -54,61 +54,61 @@ pub struct Notification {
     pub ticket: Ticket,
 }
 
-/// What happened to a ticket.
+/// The event that a notification reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotificationKind {
     /// To the team: new tickets.
     Opened {
-        /// The newest of the others, 19 at most.
+        /// The newest of the other tickets, at most 19.
         others: Vec<Ticket>,
         /// The number of new tickets.
         count: usize,
     },
-    /// To a member of the team: it is theirs now.
+    /// To a member of the team: the ticket was assigned to them.
     Assigned,
-    /// To who opened it: an answer, in Markdown.
+    /// To the end user: a reply.
     Answered {
         /// The comment.
         comment_id: TicketCommentId,
-        /// The answer.
+        /// The text of the reply, in Markdown.
         body: String,
     },
-    /// To who opened it: it is resolved.
+    /// To the end user: the ticket is resolved.
     Resolved,
 }
 
-/// The words of an email.
+/// The texts of an email.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailText {
     /// The subject, in one line.
     pub subject: String,
-    /// The text.
+    /// The plain-text body.
     pub text: String,
 }
 
-/// What became of an attempt to send an email.
+/// The outcome of an attempt to send an email.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
     /// The mail server accepted it.
     Sent,
-    /// It failed; another attempt may succeed.
+    /// The attempt failed; another one may succeed.
     Retry,
-    /// It failed for good.
+    /// The attempt failed permanently.
     Failed,
 }
 
-/// An attempt that is being made.
+/// The future returned by [`Notifier::send`].
 pub type SendFuture<'a> = Pin<Box<dyn Future<Output = SendOutcome> + Send + 'a>>;
 
-/// The words and the sending of emails.
+/// Composes and sends emails.
 pub trait Notifier: Send + Sync + 'static {
-    /// Returns the words of a notice.
-    fn compose(&self, notice: &Notification) -> EmailText;
+    /// Returns the texts of a notification's email.
+    fn compose(&self, notification: &Notification) -> EmailText;
 
     /// Makes one attempt to send an email.
     fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a>;
 
-    /// Called for an email that is given up, after its last attempt.
+    /// Records that an email was discarded after its last attempt.
     fn record_discarded(&self);
 }
 
@@ -131,22 +131,22 @@ impl Notifications {
         Ok(self.is_enabled() && email_queue::count(tx, organization).await? < MAX_WAITING)
     }
 
-    /// Enqueues the emails of a notice, as far as there is room. Returns their number.
-    pub(crate) async fn enqueue(&self, cx: &Ctx, tx: &mut Tx, notice: &Notification) -> Result<usize> {
+    /// Enqueues the emails of a notification, as far as there is room. Returns the number of enqueued emails.
+    pub(crate) async fn enqueue(&self, cx: &Ctx, tx: &mut Tx, notification: &Notification) -> Result<usize> {
         let Some(notifier) = &self.0 else { return Ok(0) };
-        let organization = &notice.organization.id;
+        let organization = &notification.organization.id;
         let waiting = email_queue::count(tx, organization).await?;
         let room = usize::try_from(MAX_WAITING - waiting).unwrap_or(0);
-        if room < notice.to.len() {
+        if room < notification.to.len() {
             tracing::warn!(%organization, "too many emails of an organisation are waiting, dropped some");
         }
-        let email_text = notifier.compose(notice);
-        let (ticket_id, comment_id): (Option<&TicketId>, _) = match &notice.kind {
+        let email_text = notifier.compose(notification);
+        let (ticket_id, comment_id): (Option<&TicketId>, _) = match &notification.kind {
             NotificationKind::Opened { count: 2.., .. } => (None, None),
-            NotificationKind::Answered { comment_id, .. } => (Some(&notice.ticket.id), Some(comment_id)),
-            _ => (Some(&notice.ticket.id), None),
+            NotificationKind::Answered { comment_id, .. } => (Some(&notification.ticket.id), Some(comment_id)),
+            _ => (Some(&notification.ticket.id), None),
         };
-        for recipient in notice.to.iter().take(room) {
+        for recipient in notification.to.iter().take(room) {
             let created_at = cx.now();
             let email = NewEmail {
                 id: &EmailId::new(created_at, &*cx.random),
@@ -160,7 +160,7 @@ impl Notifications {
             };
             email_queue::enqueue(tx, &email).await?;
         }
-        Ok(notice.to.len().min(room))
+        Ok(notification.to.len().min(room))
     }
 }
 
@@ -170,18 +170,19 @@ impl fmt::Debug for Notifications {
     }
 }
 
-/// Makes the digests that are due at the present of `cx`, and makes one attempt for some of the emails that are due. Returns the
-/// number of attempts; 0 if nothing is due. Several processes share the work, and none repeats that of another.
+/// Creates the digests that are due at the time of `cx`, and makes one attempt for some of the emails that are due.
+/// Returns the number of attempts; 0 if nothing is due. Several processes may call it at the same time: each digest and
+/// each email is claimed by one of them.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator; `unavailable` when the database is away.
+/// `forbidden` unless the caller is the operator; `unavailable` if the database cannot be reached.
 pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     authorize_operator(&cx.caller)?;
     let Some(notifier) = &ops.notifications.0 else { return Ok(0) };
     let now = cx.now();
     for _ in 0..DIGESTS_AT_ONCE {
-        // Looking costs nobody the place of the one writer.
-        if !ticket_digest::is_due(&mut ops.db.read().await?, now).await? || !digest(cx, ops, now).await? {
+        // Reads first, so that SQLite's only writer is used only if something is due.
+        if !ticket_digest::is_due(&mut ops.db.read().await?, now).await? || !create_digest(cx, ops, now).await? {
             break;
         }
     }
@@ -200,31 +201,31 @@ pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
             (email, outcome)
         });
     }
-    while let Some(ended) = attempts.join_next().await {
-        let (email, outcome) = ended.map_err(Error::internal)?;
-        finish(cx, ops, &**notifier, (&email, outcome)).await?;
+    while let Some(joined) = attempts.join_next().await {
+        let (email, outcome) = joined.map_err(Error::internal)?;
+        record_outcome(cx, ops, &**notifier, (&email, outcome)).await?;
     }
     Ok(count)
 }
 
-async fn finish(
+async fn record_outcome(
     cx: &Ctx,
     ops: &Ops,
     notifier: &dyn Notifier,
     (email, outcome): (&QueuedEmail, SendOutcome),
 ) -> Result<()> {
     let failed = usize::try_from(email.attempts).unwrap_or(usize::MAX).saturating_sub(1);
-    let pause = PAUSES_MS.get(failed).filter(|_| outcome == SendOutcome::Retry);
+    let delay = RETRY_DELAYS_MS.get(failed).filter(|_| outcome == SendOutcome::Retry);
     let mut tx = ops.db.begin().await?;
-    match (outcome, pause) {
+    match (outcome, delay) {
         (SendOutcome::Sent, _) => {
             email_queue::delete(&mut tx, email).await?;
         }
-        (_, Some(pause)) => {
-            email_queue::postpone(&mut tx, email, cx.now().plus(*pause)).await?;
+        (_, Some(delay)) => {
+            email_queue::postpone(&mut tx, email, cx.now().plus(*delay)).await?;
         }
         (_, None) => {
-            // The page says that an answer was not sent.
+            // The ticket's page shows that the reply was not sent.
             if email_queue::delete(&mut tx, email).await? {
                 if let Some(comment) = &email.comment_id {
                     ticket_comment::mark_unsent(&mut tx, &email.organization_id, comment).await?;
@@ -237,13 +238,13 @@ async fn finish(
     Ok(())
 }
 
-/// Makes one digest. Returns `false` if none is due any more.
-async fn digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
+/// Creates one digest. Returns `false` if no digest is due.
+async fn create_digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
     let mut tx = ops.db.begin().await?;
     let Some(due) = ticket_digest::claim(&mut tx, now).await? else { return Ok(false) };
     if ops.notifications.has_room(&mut tx, &due.organization_id).await? {
-        if let Some(notice) = opened(&mut tx, &due).await? {
-            ops.notifications.enqueue(cx, &mut tx, &notice).await?;
+        if let Some(notification) = compose_digest(&mut tx, &due).await? {
+            ops.notifications.enqueue(cx, &mut tx, &notification).await?;
         }
     } else {
         ticket_digest::postpone(&mut tx, &due, now.plus(DIGEST_EVERY_MS)).await?;
@@ -252,8 +253,9 @@ async fn digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
     Ok(true)
 }
 
-/// What to tell the owners and admins about the new tickets of a server.
-async fn opened(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notification>> {
+/// Returns the notification of the owners and admins about the new tickets of a server. `None` if the tickets no longer
+/// exist.
+async fn compose_digest(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notification>> {
     let id = &due.organization_id;
     let new = ticket_digest::consume_tickets(tx, due).await?;
     let mut tickets = Vec::new();

@@ -1,8 +1,8 @@
-//! Retention: logs are deleted when they are older than the operator wants to keep them.
+//! Retention: deletes log rows that are older than the configured periods.
 //!
-//! Rows are deleted in small transactions with a pause after each, so that calls get most of the writer's time even while
-//! years of a log are deleted. Each log has its own time limit in a run, so that no log keeps the others from being deleted;
-//! the next run continues.
+//! Rows are deleted in small transactions with a pause after each, so that tool calls get most of the writer's time
+//! even while years of a log are deleted. Each log has its own time limit per run, so that a large log does not block
+//! the others. The next run continues.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use waypost_core::{Clock, Result, Timestamp};
 use waypost_store::retention::{self as store, CallCounts, ServerLog};
 use waypost_store::{Db, Tx, space, webhook_delivery};
 
-/// Rows that are deleted in a transaction.
+/// The maximum number of rows that are deleted in a transaction.
 const BATCH: i64 = 500;
-/// Pages of SQLite that are given back in a transaction: 1 MiB.
-const PAGES: u32 = 256;
-/// Free pages that SQLite keeps for what comes next: 4 MiB, or a twentieth of the file if that is more.
+/// The maximum number of SQLite pages that are released in a transaction: 1 MiB.
+const PAGES_PER_BATCH: u32 = 256;
+/// The minimum number of free pages that SQLite keeps for new rows: 4 MiB, or a twentieth of the file if that is more.
 const SPARE_PAGES: i64 = 1_024;
-/// The pause after a transaction, in its own durations: deleting takes at most a quarter of the writer's time.
-const SHARE: u32 = 3;
+/// The pause after a transaction, as a multiple of its duration: deletion takes at most a quarter of the writer's time.
+const PAUSE_FACTOR: u32 = 3;
 /// The shortest and the longest pause.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How long each log, and the release of free pages, may take in a run.
-const PART: Duration = Duration::from_secs(20);
+const PAUSE_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The time limit for each log, and for the release of free pages, in a run.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long each log is kept, in milliseconds; `None` for ever.
+/// How long each log is kept, in milliseconds. `None` keeps it forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RetentionPeriods {
     /// Tool calls.
     pub tool_calls: Option<i64>,
-    /// Events of walkthroughs, and the counts of calls.
+    /// Walkthrough events and the counts of calls.
     pub events: Option<i64>,
     /// The audit log.
     pub audit: Option<i64>,
@@ -38,27 +38,27 @@ pub struct RetentionPeriods {
     pub deliveries: Option<i64>,
 }
 
-/// What a run deleted, in rows.
+/// The number of rows that a run deleted from each log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeletedRows {
     /// Tool calls.
     pub tool_calls: u64,
-    /// Events of walkthroughs.
+    /// Walkthrough events.
     pub events: u64,
     /// Counts of rejected calls.
     pub rejections: u64,
-    /// Counts of calls by nobody known.
+    /// Counts of calls by unidentified users.
     pub counted_calls: u64,
-    /// Entries of the audit log.
+    /// Audit log entries.
     pub audit: u64,
     /// Webhook deliveries.
     pub deliveries: u64,
 }
 
-/// Deletes what is older than `periods`, and gives free space back.
+/// Deletes rows that are older than `periods`, and releases free space.
 ///
 /// # Errors
-/// `unavailable` when the database is away. What was deleted until then stays deleted.
+/// `unavailable` if the database cannot be reached. Rows that were deleted before stay deleted.
 pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) -> Result<DeletedRows> {
     let now = clock.now();
     let before = |period: Option<i64>| period.map(|period| now.plus(-period));
@@ -72,8 +72,8 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) 
             .with_timeout(async { store::list_servers_with_old_rows(&mut db.read().await?, log, before).await })
             .await?;
         let run = Run::new(db);
-        for server in &rotated(servers, now) {
-            *count += run.repeat(Portion::Log(log, server), Some(before)).await?;
+        for server in &rotate(servers, now) {
+            *count += run.delete_batches(Portion::Log(log, server), Some(before)).await?;
         }
     }
     for (counts, count) in
@@ -84,19 +84,19 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) 
             .with_timeout(async { store::list_servers_with_old_counts(&mut db.read().await?, counts, before).await })
             .await?;
         let run = Run::new(db);
-        for server in &rotated(servers, now) {
-            *count += run.repeat(Portion::Counts(counts, server), Some(before)).await?;
+        for server in &rotate(servers, now) {
+            *count += run.delete_batches(Portion::Counts(counts, server), Some(before)).await?;
         }
     }
-    deleted.audit = Run::new(db).repeat(Portion::Audit, before(periods.audit)).await?;
-    deleted.deliveries = Run::new(db).repeat(Portion::Deliveries, before(periods.deliveries)).await?;
-    Run::new(db).release().await?;
+    deleted.audit = Run::new(db).delete_batches(Portion::Audit, before(periods.audit)).await?;
+    deleted.deliveries = Run::new(db).delete_batches(Portion::Deliveries, before(periods.deliveries)).await?;
+    Run::new(db).release_pages().await?;
     report(&deleted);
     Ok(deleted)
 }
 
-/// Begins with another server in each run: if the time is not enough for all, no server is always among the last.
-fn rotated(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
+/// Starts with a different server in each run, so that no server is always among the last if the time limit is reached.
+fn rotate(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
     if !servers.is_empty() {
         let first = usize::try_from(now.0).unwrap_or(0) % servers.len();
         servers.rotate_left(first);
@@ -122,7 +122,7 @@ fn report(deleted: &DeletedRows) {
     }
 }
 
-/// Rows that are deleted together.
+/// A set of rows that is deleted in batches.
 #[derive(Clone, Copy)]
 enum Portion<'a> {
     Log(ServerLog, &'a ServerId),
@@ -144,31 +144,31 @@ impl Portion<'_> {
 
 struct Run<'a> {
     db: &'a Db,
-    until: Instant,
+    deadline: Instant,
 }
 
 impl<'a> Run<'a> {
     fn new(db: &'a Db) -> Self {
-        Self { db, until: Instant::now() + PART }
+        Self { db, deadline: Instant::now() + TIME_LIMIT }
     }
 
-    /// Deletes in transactions of at most [`BATCH`] rows until nothing is left or the time is up. Returns how many rows;
-    /// 0 without a `before`.
-    async fn repeat(&self, portion: Portion<'_>, before: Option<Timestamp>) -> waypost_store::Result<u64> {
+    /// Deletes in transactions of at most [`BATCH`] rows until no rows are left or the deadline is reached. Returns the
+    /// number of deleted rows; 0 if `before` is `None`.
+    async fn delete_batches(&self, portion: Portion<'_>, before: Option<Timestamp>) -> waypost_store::Result<u64> {
         let Some(before) = before else { return Ok(0) };
         let mut deleted = 0;
-        while Instant::now() < self.until {
-            let begun = Instant::now();
-            let once = async {
+        while Instant::now() < self.deadline {
+            let started = Instant::now();
+            let batch = async {
                 let mut tx = self.db.begin().await?;
                 let rows = portion.delete(&mut tx, before).await?;
                 tx.commit().await?;
                 Ok(rows)
             };
-            let rows = self.db.with_timeout(once).await?;
+            let rows = self.db.with_timeout(batch).await?;
             deleted += rows;
-            // Also after the last batch: another server may be next.
-            pause(begun.elapsed()).await;
+            // Pauses after the last batch, too: another server may follow.
+            pause(started.elapsed()).await;
             if rows < BATCH.unsigned_abs() {
                 break;
             }
@@ -176,22 +176,23 @@ impl<'a> Run<'a> {
         Ok(deleted)
     }
 
-    /// Gives pages back that are free and not spare.
-    async fn release(&self) -> waypost_store::Result<()> {
-        while Instant::now() < self.until {
+    /// Releases free pages in excess of the spare pages.
+    async fn release_pages(&self) -> waypost_store::Result<()> {
+        while Instant::now() < self.deadline {
             let Some(pages) = space::count_pages(self.db).await? else { return Ok(()) };
             let excess = pages.free - SPARE_PAGES.max(pages.all / 20);
             if !pages.is_incremental || excess <= 0 {
                 return Ok(());
             }
-            let begun = Instant::now();
-            space::release_pages(self.db, u32::try_from(excess).unwrap_or(PAGES).min(PAGES)).await?;
-            pause(begun.elapsed()).await;
+            let started = Instant::now();
+            space::release_pages(self.db, u32::try_from(excess).unwrap_or(PAGES_PER_BATCH).min(PAGES_PER_BATCH))
+                .await?;
+            pause(started.elapsed()).await;
         }
         Ok(())
     }
 }
 
 async fn pause(elapsed: Duration) {
-    tokio::time::sleep((SHARE * elapsed).clamp(PAUSE.0, PAUSE.1)).await;
+    tokio::time::sleep((PAUSE_FACTOR * elapsed).clamp(PAUSE_LIMITS.0, PAUSE_LIMITS.1)).await;
 }

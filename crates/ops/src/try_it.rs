@@ -1,10 +1,10 @@
-//! "Try it": calls that a console user makes to a server from the console. They are marked as tests and excluded from every
+//! "Try it": calls to a server that a user makes from the console. They are marked as tests and excluded from every
 //! count.
 //!
 //! The console makes the calls at a personal URL whose tracking ID is `test~USER~EXPIRY~SIGNATURE`, signed with the
-//! installation's key for one server. Only the console can make one, so no end user can disappear from the analytics by
-//! claiming to be a test. The end user behind it has the tracking ID `test~USER` and `is_test`; without a valid signature,
-//! tracking IDs that begin with `test~` are rejected.
+//! installation's key for one server. Only the console can create a signed ID, so an end user cannot be excluded from
+//! the analytics by posing as a test user. The calls belong to an end user with the tracking ID `test~USER` and
+//! `is_test`. Other tracking IDs that begin with `test~` are rejected.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -24,7 +24,7 @@ pub const PREFIX: &str = "test~";
 pub const LIFETIME_MS: i64 = 12 * 3_600_000;
 const PURPOSE: &str = "try it";
 
-/// Whether a tracking ID is that of a test user.
+/// Whether a tracking ID belongs to a test user.
 #[must_use]
 pub fn is_test_id(tracking_id: &str) -> bool {
     tracking_id.starts_with(PREFIX)
@@ -34,7 +34,7 @@ fn message(server: &ServerId, user: &str, expires_at: &str) -> Vec<u8> {
     format!("{server}\n{user}\n{expires_at}").into_bytes()
 }
 
-/// Returns a tracking ID with which the console user who calls can try `server`.
+/// Returns a signed tracking ID with which the calling user can try `server`.
 #[must_use]
 pub fn sign(cx: &Ctx, secret: &SecretKey, server: &ServerId) -> String {
     let (user, expires_at) = (cx.caller.actor(), cx.now().plus(LIFETIME_MS).0.to_string());
@@ -42,11 +42,11 @@ pub fn sign(cx: &Ctx, secret: &SecretKey, server: &ServerId) -> String {
     format!("{PREFIX}{user}~{expires_at}~{}", BASE64URL_NOPAD.encode(&signature))
 }
 
-/// Returns the tracking ID of the end user whom a personal URL of `server` identifies: for a signed test ID that of the test
-/// user, for every other ID the ID itself.
+/// Returns the tracking ID of the end user whom a personal URL of `server` identifies: the test user's for a signed
+/// test ID, otherwise the ID itself.
 ///
 /// # Errors
-/// `not_found` for a test ID that is not signed for this server, or has expired.
+/// `not_found` for a test ID that is not signed for this server or has expired.
 pub fn resolve(keys: &SecretKeys, server: &ServerId, tracking_id: String, now: Timestamp) -> Result<String> {
     let Some(rest) = tracking_id.strip_prefix(PREFIX) else { return Ok(tracking_id) };
     let mut parts = rest.split('~');
@@ -63,10 +63,11 @@ pub fn resolve(keys: &SecretKeys, server: &ServerId, tracking_id: String, now: T
     })
 }
 
-/// Deletes the caller's own test user with all progress, so that the next test starts over. Does nothing if there is none.
+/// Deletes the caller's test user with all progress, so that the next test starts from the beginning. Does nothing if
+/// there is none.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of.
+/// `not_found` if the caller cannot access the organisation.
 pub async fn reset(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     let tracking_id = format!("{PREFIX}{}", cx.caller.actor());

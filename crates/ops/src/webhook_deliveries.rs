@@ -1,4 +1,4 @@
-//! Messages to receivers of webhooks: the log of them, sending again, and the sending itself.
+//! Webhook deliveries: their log, their replay, and their sending.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize, authorize_operator};
@@ -12,29 +12,31 @@ use waypost_store::{Tx, webhook, webhook_delivery as store};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::identity_provider::IdentityProviderContext;
-use crate::webhooks::{DISABLED, previous_secret_place, secret_place};
+use crate::webhooks::{DISABLED, previous_secret_location, secret_location};
 
-/// Messages on a page at most.
+/// The maximum page size.
 const MAX_PAGE: u32 = 200;
-/// What one attempt may cost: a receiver that thinks for longer should take the message first and think then.
+/// The limits of one attempt. A receiver that needs more time should accept the delivery first and process it
+/// afterwards.
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: std::time::Duration::from_secs(15), redirects: 0 };
-/// Printable characters of a response that are kept: enough to recognise an error, too few to read another service with.
-const EXCERPT: usize = 200;
+/// The number of printable characters of a response that are stored: enough to recognise an error, too few to read the
+/// responses of another service.
+const EXCERPT_CHARS: usize = 200;
 
-/// A page of messages, newest first.
+/// A page of deliveries, newest first.
 #[derive(Debug, Clone)]
 pub struct DeliveryPage {
-    /// The messages.
+    /// The deliveries.
     pub items: Vec<Delivery>,
-    /// Where the next page begins; none on the last one.
+    /// The cursor of the next page. `None` on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// What was sent to a receiver and not deleted yet by retention, newest first.
+/// Returns the deliveries of a webhook that retention has not deleted yet, newest first.
 ///
 /// # Errors
-/// `not_found` when there is no such receiver that the caller may know of; `forbidden` for members below admin;
-/// `invalid_arguments` for a limit out of range or a cursor that no list gave.
+/// `not_found` if the webhook does not exist or the caller cannot access it; `forbidden` for members below admin;
+/// `invalid_arguments` for a limit out of range or an invalid cursor.
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
@@ -58,46 +60,46 @@ pub async fn list(
     Ok(DeliveryPage { items, next_cursor })
 }
 
-/// One message.
+/// Returns a delivery.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of; `forbidden` for members below admin.
+/// `not_found` if the delivery does not exist or the caller cannot access it; `forbidden` for members below admin.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Sends a message again, under the same id: a receiver that has it already can tell.
+/// Sends a delivery again, under the same ID, so that the receiver can recognise a duplicate.
 ///
 /// # Errors
-/// `not_found`, `forbidden`; `conflict` while it still waits, or when its receiver is switched off.
+/// `not_found`, `forbidden`; `conflict` if the delivery is still pending or the webhook is disabled.
 pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let receiver = webhook::find(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(missing)?;
-    if !receiver.enabled {
+    let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let webhook = webhook::find(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(not_found)?;
+    if !webhook.enabled {
         return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
     }
     if !store::replay(&mut tx, organization, id, cx.now()).await? {
         return Err(Error::new(Code::Conflict, "The message is on its way: it is tried again by itself."));
     }
     let detail = json!({ "delivery_id": id, "event": delivery.event.as_str() });
-    let entry = Entry { action: "webhook.replay", target: receiver.id.as_str(), detail };
+    let entry = Entry { action: "webhook.replay", target: webhook.id.as_str(), detail };
     record(cx, &mut tx, organization, entry).await?;
-    let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     tx.commit().await?;
     Ok(delivery)
 }
 
-/// Takes messages whose time has come, for one attempt each: nobody else takes them for a minute.
+/// Claims deliveries that are due, for one attempt each. No other process claims them for a minute.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator; `unavailable` when the database is away.
+/// `forbidden` unless the caller is the operator; `unavailable` if the database cannot be reached.
 pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
     authorize_operator(&cx.caller)?;
     let now = cx.now();
-    // Looking costs nobody the place of the one writer.
+    // Reads first, so that SQLite's only writer is used only if a delivery is due.
     if limit == 0 || !store::is_due(&mut ops.db.read().await?, now).await? {
         return Ok(Vec::new());
     }
@@ -108,10 +110,11 @@ pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
     Ok(claimed)
 }
 
-/// Makes the attempt that was claimed, and writes down what came of it.
+/// Makes the attempt that was claimed, and records its result.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator; `unavailable` when the database is away: the attempt is made again then.
+/// `forbidden` unless the caller is the operator; `unavailable` if the database cannot be reached. The attempt is then
+/// repeated.
 pub async fn attempt(
     cx: &Ctx,
     ops: &Ops,
@@ -119,64 +122,64 @@ pub async fn attempt(
     delivery: Delivery,
 ) -> Result<Delivery> {
     authorize_operator(&cx.caller)?;
-    let found = webhook::find(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
-    let receiver = found.ok_or_else(missing)?;
-    let answer = if receiver.enabled {
-        send((cx, ops, provider_context), &receiver, &delivery).await
+    let webhook = webhook::find(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
+    let webhook = webhook.ok_or_else(not_found)?;
+    let result = if webhook.enabled {
+        send((cx, ops, provider_context), &webhook, &delivery).await
     } else {
-        AttemptResult::off()
+        AttemptResult::disabled()
     };
     let mut delivery = delivery;
     let now = cx.now();
     delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
-    delivery.response_status = answer.status;
-    delivery.response_body = answer.body;
-    if answer.error.is_none() {
+    delivery.response_status = result.status;
+    delivery.response_body = result.body;
+    if result.error.is_none() {
         (delivery.status, delivery.next_attempt_at, delivery.delivered_at) =
             (DeliveryStatus::Delivered, None, Some(now));
     } else {
-        delivery.next_attempt_at = if answer.is_final { None } else { next_attempt(delivery.attempts, now) };
+        delivery.next_attempt_at = if result.is_final { None } else { next_attempt(delivery.attempts, now) };
         if delivery.next_attempt_at.is_none() {
             delivery.status = DeliveryStatus::Failed;
         }
     }
-    delivery.error = answer.error;
+    delivery.error = result.error;
     let mut tx = ops.db.begin().await?;
-    if store::record_attempt(&mut tx, &delivery).await? && receiver.enabled {
-        update_webhook_health(cx, &mut tx, &delivery, answer.is_final).await?;
+    if store::record_attempt(&mut tx, &delivery).await? && webhook.enabled {
+        update_webhook_health(cx, &mut tx, &delivery, result.is_final).await?;
     }
     tx.commit().await?;
     Ok(delivery)
 }
 
-/// Notes how the receiver of `delivery` does, and switches it off when it has failed for five days, or said that it is
-/// gone for good.
+/// Updates the failure state of the webhook of `delivery`. Disables the webhook if it has failed for five days or if
+/// `is_gone`.
 async fn update_webhook_health(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Result<()> {
     let (organization, now) = (&delivery.organization_id, cx.now());
-    let Some(mut receiver) = webhook::find(tx, organization, &delivery.webhook_id).await? else { return Ok(()) };
-    let Some(why) = &delivery.error else {
-        if receiver.failing_since.is_some() {
-            webhook::set_failing_since(tx, organization, &receiver.id, None).await?;
+    let Some(mut webhook) = webhook::find(tx, organization, &delivery.webhook_id).await? else { return Ok(()) };
+    let Some(error) = &delivery.error else {
+        if webhook.failing_since.is_some() {
+            webhook::set_failing_since(tx, organization, &webhook.id, None).await?;
         }
         return Ok(());
     };
-    let since = receiver.failing_since.unwrap_or(now);
+    let since = webhook.failing_since.unwrap_or(now);
     if !is_gone && now.since(since) < MAX_FAILING_MS {
-        if receiver.failing_since.is_none() {
-            webhook::set_failing_since(tx, organization, &receiver.id, Some(now)).await?;
+        if webhook.failing_since.is_none() {
+            webhook::set_failing_since(tx, organization, &webhook.id, Some(now)).await?;
         }
         return Ok(());
     }
-    (receiver.enabled, receiver.failing_since, receiver.disabled_at) = (false, Some(since), Some(now));
-    receiver.updated_at = now;
-    webhook::update(tx, &receiver).await?;
-    store::fail_pending(tx, organization, &receiver.id, DISABLED).await?;
-    let detail = json!({ "failing_since": since.rfc3339(), "error": why });
-    let entry = Entry { action: "webhook.disable", target: receiver.id.as_str(), detail };
+    (webhook.enabled, webhook.failing_since, webhook.disabled_at) = (false, Some(since), Some(now));
+    webhook.updated_at = now;
+    webhook::update(tx, &webhook).await?;
+    store::fail_pending(tx, organization, &webhook.id, DISABLED).await?;
+    let detail = json!({ "failing_since": since.rfc3339(), "error": error });
+    let entry = Entry { action: "webhook.disable", target: webhook.id.as_str(), detail };
     record(cx, tx, organization, entry).await
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Default)]
 struct AttemptResult {
     status: Option<u32>,
@@ -186,7 +189,7 @@ struct AttemptResult {
 }
 
 impl AttemptResult {
-    fn off() -> Self {
+    fn disabled() -> Self {
         Self { error: Some(DISABLED.to_owned()), is_final: true, ..Self::default() }
     }
 
@@ -197,14 +200,14 @@ impl AttemptResult {
 
 async fn send(
     (cx, ops, provider_context): (&Ctx, &Ops, &IdentityProviderContext),
-    receiver: &Webhook,
+    webhook: &Webhook,
     delivery: &Delivery,
 ) -> AttemptResult {
     let now = cx.now();
-    let Some(signatures) = signatures(provider_context, receiver, delivery, now) else {
+    let Some(signatures) = signatures(provider_context, webhook, delivery, now) else {
         return AttemptResult::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
     };
-    let request = http::Request::post(&receiver.url)
+    let request = http::Request::post(&webhook.url)
         .header(http::header::CONTENT_TYPE, "application/json")
         .header("webhook-id", delivery.id.as_str())
         .header("webhook-timestamp", now.0.div_euclid(1_000))
@@ -214,7 +217,7 @@ async fn send(
         Ok(request) => request,
         Err(error) => return AttemptResult::failed(error),
     };
-    let route = match provider_context.route(ops, Purpose::Webhooks, &receiver.organization_id).await {
+    let route = match provider_context.route(ops, Purpose::Webhooks, &webhook.organization_id).await {
         Ok(route) => route,
         Err(error) => return AttemptResult::failed(error.message),
     };
@@ -241,16 +244,17 @@ async fn send(
     }
 }
 
-/// The beginning of a response, for people: printable characters, with a space for every run of whitespace.
+/// Returns the beginning of a response for display: printable characters only, each run of whitespace replaced by a
+/// space.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let words = text.split_whitespace().map(|word| word.chars().filter(|c| !c.is_control()).collect::<String>());
     let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    line.chars().take(EXCERPT).collect()
+    line.chars().take(EXCERPT_CHARS).collect()
 }
 
-/// The reason for a failed attempt. A name that resolves to an internal address reads like one that does not resolve:
-/// the organisation must not learn which internal names exist.
+/// Returns the reason for a failed attempt. A name that resolves to an internal address gets the same text as a name
+/// that does not resolve: the organisation must not learn which internal names exist.
 fn describe_error(error: OutboundError) -> String {
     match error {
         OutboundError::AddressNotAllowed { host }
@@ -261,26 +265,27 @@ fn describe_error(error: OutboundError) -> String {
     }
 }
 
-/// The signatures of all secrets that count at `now`, the current one first.
+/// Returns the signatures with all secrets that are valid at `now`, the current one first. `None` if the current secret
+/// cannot be decrypted.
 fn signatures(
     provider_context: &IdentityProviderContext,
-    receiver: &Webhook,
+    webhook: &Webhook,
     delivery: &Delivery,
     now: Timestamp,
 ) -> Option<String> {
-    let sign = |place, sealed: &str| {
-        let secret = provider_context.keyring.open_text(&place, sealed).ok()?;
+    let sign = |location, sealed: &str| {
+        let secret = provider_context.keyring.open_text(&location, sealed).ok()?;
         sign(&secret, delivery.id.as_str(), now.0.div_euclid(1_000), delivery.payload.as_bytes())
     };
-    let mut all = vec![sign(secret_place(&receiver.id), &receiver.secret)?];
-    if let (Some(sealed), Some(until)) = (&receiver.previous_secret, receiver.previous_until)
+    let mut all = vec![sign(secret_location(&webhook.id), &webhook.secret)?];
+    if let (Some(sealed), Some(until)) = (&webhook.previous_secret, webhook.previous_until)
         && now < until
     {
-        all.extend(sign(previous_secret_place(&receiver.id), sealed));
+        all.extend(sign(previous_secret_location(&webhook.id), sealed));
     }
     Some(all.join(" "))
 }
 
-fn missing() -> Error {
+fn not_found() -> Error {
     Error::not_found("message")
 }

@@ -1,5 +1,5 @@
-//! Receivers of webhooks, and telling them: a message is queued in the transaction of what it tells of
-//! ([`crate::webhook_deliveries`] sends it).
+//! Webhooks and their events. A delivery is enqueued in the transaction of the operation that it reports;
+//! [`crate::webhook_deliveries`] sends it.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -18,93 +18,93 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::identity_provider::IdentityProviderContext;
 
-/// A receiver to make.
+/// A webhook to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWebhook {
-    /// Where it is.
+    /// The URL that receives the deliveries.
     pub url: String,
-    /// What it is for; may be empty.
+    /// The description; may be empty.
     pub description: String,
-    /// What it is told of.
+    /// The subscribed events.
     pub events: Vec<WebhookEvent>,
 }
 
-/// What to change of a receiver; what is absent stays.
+/// Changes to a webhook. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebhookPatch {
-    /// Where it is.
+    /// The URL that receives the deliveries.
     pub url: Option<String>,
-    /// What it is for.
+    /// The description.
     pub description: Option<String>,
-    /// What it is told of.
+    /// The subscribed events.
     pub events: Option<Vec<WebhookEvent>>,
-    /// Whether anything is sent to it.
+    /// Whether deliveries are sent.
     pub enabled: Option<bool>,
 }
 
-/// Something to tell receivers of.
+/// An event to deliver to webhooks.
 pub(crate) struct Event<'a> {
-    /// What happened.
+    /// The type of the event.
     pub event: WebhookEvent,
-    /// Of whom it tells.
+    /// The end user whom the event concerns.
     pub end_user_id: Option<&'a EndUserId>,
-    /// In a sentence.
+    /// A sentence that describes the event.
     pub text: &'a str,
-    /// For programs.
+    /// The event's data for programs.
     pub data: Value,
 }
 
-/// Where a receiver's secret is kept.
-pub(crate) fn secret_place(id: &WebhookId) -> SealLocation<'_> {
+/// Returns the location to which a webhook's secret is sealed.
+pub(crate) fn secret_location(id: &WebhookId) -> SealLocation<'_> {
     SealLocation { table: "webhooks", column: "secret", row: id.as_str() }
 }
 
-/// Where the one before it is kept.
-pub(crate) fn previous_secret_place(id: &WebhookId) -> SealLocation<'_> {
+/// Returns the location to which a webhook's previous secret is sealed.
+pub(crate) fn previous_secret_location(id: &WebhookId) -> SealLocation<'_> {
     SealLocation { table: "webhooks", column: "previous_secret", row: id.as_str() }
 }
 
-/// Queues messages for all receivers of an organisation that want to know.
+/// Enqueues a delivery for each webhook of the organisation that is subscribed to the event.
 ///
 /// # Errors
-/// When the store fails.
-pub(crate) async fn enqueue(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, news: &Event<'_>) -> Result<()> {
-    let receivers = store::list_receivers(tx, organization, news.event).await?;
-    if receivers.is_empty() {
+/// Returns an error if a database query fails.
+pub(crate) async fn enqueue(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, event: &Event<'_>) -> Result<()> {
+    let webhooks = store::list_receivers(tx, organization, event.event).await?;
+    if webhooks.is_empty() {
         return Ok(());
     }
-    let messages = deliveries(cx, organization, &receivers, news);
-    webhook_delivery::enqueue(tx, &messages).await?;
+    let new = deliveries(cx, organization, &webhooks, event);
+    webhook_delivery::enqueue(tx, &new).await?;
     Ok(())
 }
 
-/// The messages that tell `receivers` of something.
+/// Returns the deliveries of an event to `webhooks`.
 pub(crate) fn deliveries(
     cx: &Ctx,
     organization: &OrganizationId,
-    receivers: &[WebhookId],
-    news: &Event<'_>,
+    webhooks: &[WebhookId],
+    event: &Event<'_>,
 ) -> Vec<NewDelivery> {
     let now = cx.now();
-    let body = payload(news.event, now, news.text, &news.data);
-    let message = |webhook: &WebhookId| NewDelivery {
+    let body = payload(event.event, now, event.text, &event.data);
+    let delivery = |webhook: &WebhookId| NewDelivery {
         id: WebhookDeliveryId::new(now, &*cx.random),
         organization_id: organization.clone(),
         webhook_id: webhook.clone(),
-        end_user_id: news.end_user_id.cloned(),
-        event: news.event,
+        end_user_id: event.end_user_id.cloned(),
+        event: event.event,
         payload: body.clone(),
         created_at: now,
         next_attempt_at: now,
     };
-    receivers.iter().map(message).collect()
+    webhooks.iter().map(delivery).collect()
 }
 
-/// Makes a receiver. Its secret is told this once.
+/// Creates a webhook. Returns it with its secret, which is not shown again.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin;
-/// `invalid_arguments` naming the field; `conflict` when there are 20.
+/// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments`,
+/// naming the field; `conflict` if the organisation already has 20 webhooks.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -119,7 +119,7 @@ pub async fn create(
         organization_id: organization.clone(),
         url: checked_url(&route, &new.url)?,
         description: checked_description(&new.description)?,
-        secret: provider_context.keyring.seal(&secret_place(&id), secret.expose().as_bytes(), &*cx.random),
+        secret: provider_context.keyring.seal(&secret_location(&id), secret.expose().as_bytes(), &*cx.random),
         previous_secret: None,
         previous_until: None,
         events: checked_events(&new.events)?,
@@ -139,34 +139,34 @@ pub async fn create(
         let message = format!("An organisation has {MAX_WEBHOOKS} webhooks at most. Delete one first.");
         return Err(Error::new(Code::Conflict, message));
     }
-    note(cx, &mut tx, &webhook, "webhook.create").await?;
+    record_operation(cx, &mut tx, &webhook, "webhook.create").await?;
     tx.commit().await?;
     Ok((webhook, secret))
 }
 
-/// The receivers of an organisation, oldest first.
+/// Returns the webhooks of an organisation, oldest first.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
+/// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Webhook>> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
-/// One receiver.
+/// Returns a webhook.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
+/// Those of [`list`]; `not_found` if the webhook does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Changes a receiver. Switched off, it gets nothing more: what waits for it is given up, and can be sent again. Switched
-/// on, it begins with a clean slate.
+/// Changes a webhook. If it is disabled, its pending deliveries fail; they can be replayed. If it is enabled again, its
+/// failure state is cleared.
 ///
 /// # Errors
-/// As [`create`]; `not_found`.
+/// Those of [`create`]; `not_found` if the webhook does not exist.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -177,7 +177,7 @@ pub async fn update(
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
     let mut tx = ops.db.begin().await?;
-    let before = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let before = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut webhook = before.clone();
     if let Some(url) = &change.url {
         webhook.url = checked_url(&route, url)?;
@@ -199,30 +199,30 @@ pub async fn update(
     }
     webhook.updated_at = cx.now();
     store::update(&mut tx, &webhook).await?;
-    note(cx, &mut tx, &webhook, "webhook.update").await?;
+    record_operation(cx, &mut tx, &webhook, "webhook.update").await?;
     tx.commit().await?;
     Ok(webhook)
 }
 
-/// Why a message to a receiver that is switched off was given up.
+/// The error of a delivery that failed because its webhook is disabled.
 pub(crate) const DISABLED: &str = "The webhook is switched off.";
 
-/// Deletes a receiver with all messages to it.
+/// Deletes a webhook with all its deliveries.
 ///
 /// # Errors
 /// `not_found`, `forbidden`.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<()> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;
-    note(cx, &mut tx, &webhook, "webhook.delete").await?;
+    record_operation(cx, &mut tx, &webhook, "webhook.delete").await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Gives a receiver a new secret, told this once. The one before it signs as well for a day more, so that nothing is lost
-/// while the receiver changes over.
+/// Replaces a webhook's secret. Returns the new one, which is not shown again. For one more day deliveries are also
+/// signed with the previous secret, so that none is rejected while the receiver switches over.
 ///
 /// # Errors
 /// `not_found`, `forbidden`.
@@ -235,58 +235,58 @@ pub async fn rotate_secret(
 ) -> Result<(Webhook, SecretText)> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let mut webhook = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let mut webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let secret = new_secret(&*cx.random);
-    // A secret that no key opens any more signs nothing; a new one is then all the more needed.
-    let before = provider_context.keyring.open(&secret_place(id), &webhook.secret).ok();
-    webhook.previous_until = before.as_ref().map(|_| cx.now().plus(ROTATION_MS));
+    // A secret that cannot be decrypted is dropped: it cannot sign anything, and the new one replaces it.
+    let previous = provider_context.keyring.open(&secret_location(id), &webhook.secret).ok();
+    webhook.previous_until = previous.as_ref().map(|_| cx.now().plus(ROTATION_MS));
     webhook.previous_secret =
-        before.map(|before| provider_context.keyring.seal(&previous_secret_place(id), &before, &*cx.random));
-    webhook.secret = provider_context.keyring.seal(&secret_place(id), secret.expose().as_bytes(), &*cx.random);
+        previous.map(|secret| provider_context.keyring.seal(&previous_secret_location(id), &secret, &*cx.random));
+    webhook.secret = provider_context.keyring.seal(&secret_location(id), secret.expose().as_bytes(), &*cx.random);
     webhook.updated_at = cx.now();
     store::update(&mut tx, &webhook).await?;
-    note(cx, &mut tx, &webhook, "webhook.rotate_secret").await?;
+    record_operation(cx, &mut tx, &webhook, "webhook.rotate_secret").await?;
     tx.commit().await?;
     Ok((webhook, secret))
 }
 
-/// Sends a receiver a message to try it out.
+/// Enqueues a test event for a webhook.
 ///
 /// # Errors
-/// `not_found`, `forbidden`; `conflict` when it is switched off.
+/// `not_found`, `forbidden`; `conflict` if the webhook is disabled.
 pub async fn send_test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     if !webhook.enabled {
         return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
     }
-    let whose = organization::find(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
-    let text = format!("This is a test of the webhooks of {}.", whose.name);
-    let data = json!({ "webhook_id": id, "organization": { "id": whose.id, "slug": whose.slug, "name": whose.name } });
-    let news = Event { event: WebhookEvent::Test, end_user_id: None, text: &text, data };
-    let new = deliveries(cx, organization, std::slice::from_ref(id), &news);
+    let owner = organization::find(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    let text = format!("This is a test of the webhooks of {}.", owner.name);
+    let data = json!({ "webhook_id": id, "organization": { "id": owner.id, "slug": owner.slug, "name": owner.name } });
+    let event = Event { event: WebhookEvent::Test, end_user_id: None, text: &text, data };
+    let new = deliveries(cx, organization, std::slice::from_ref(id), &event);
     webhook_delivery::enqueue(&mut tx, &new).await?;
-    note(cx, &mut tx, &webhook, "webhook.test").await?;
-    let sent = match new.first() {
+    record_operation(cx, &mut tx, &webhook, "webhook.test").await?;
+    let delivery = match new.first() {
         Some(new) => webhook_delivery::find(&mut tx, organization, &new.id).await?,
         None => None,
     };
     tx.commit().await?;
-    sent.ok_or_else(missing)
+    delivery.ok_or_else(not_found)
 }
 
 fn checked_url(route: &Route, text: &str) -> Result<String> {
     let text = text.trim();
-    let refused = |why: String| Error::invalid("url", why);
+    let invalid = |message: String| Error::invalid("url", message);
     if text.chars().count() > MAX_URL {
-        return Err(refused(format!("`url` has {MAX_URL} characters at most.")));
+        return Err(invalid(format!("`url` has {MAX_URL} characters at most.")));
     }
     let url = Url::parse(text)
-        .map_err(|_| refused("`url` is no address. Write it as `https://example.com/webhooks`.".to_owned()))?;
-    route.check_url(&url).map_err(|error| refused(format!("`url`: {error}")))?;
+        .map_err(|_| invalid("`url` is no address. Write it as `https://example.com/webhooks`.".to_owned()))?;
+    route.check_url(&url).map_err(|error| invalid(format!("`url`: {error}")))?;
     if url.fragment().is_some() {
-        return Err(refused("`url` has a part behind `#`, which is never sent. Leave it out.".to_owned()));
+        return Err(invalid("`url` has a part behind `#`, which is never sent. Leave it out.".to_owned()));
     }
     Ok(url.to_string())
 }
@@ -296,24 +296,24 @@ fn checked_description(text: &str) -> Result<String> {
     if text.is_empty() { Ok(text) } else { name::check("description", &text) }
 }
 
-/// Each once, in the order of [`WebhookEvent::SUBSCRIBABLE`].
+/// Returns the events without duplicates, in the order of [`WebhookEvent::SUBSCRIBABLE`].
 fn checked_events(events: &[WebhookEvent]) -> Result<Vec<WebhookEvent>> {
-    let chosen: Vec<_> = WebhookEvent::SUBSCRIBABLE.into_iter().filter(|event| events.contains(event)).collect();
-    if chosen.is_empty() {
+    let selected: Vec<_> = WebhookEvent::SUBSCRIBABLE.into_iter().filter(|event| events.contains(event)).collect();
+    if selected.is_empty() {
         return Err(Error::invalid("events", "`events` names at least one event, or nothing would ever be sent."));
     }
-    Ok(chosen)
+    Ok(selected)
 }
 
-/// Addresses of receivers can hold a secret of theirs: the log has the host only.
-async fn note(cx: &Ctx, tx: &mut Tx, webhook: &Webhook, act: &'static str) -> Result<()> {
+/// Records an operation in the audit log, with the host only: the URL of a webhook may contain a secret.
+async fn record_operation(cx: &Ctx, tx: &mut Tx, webhook: &Webhook, action: &'static str) -> Result<()> {
     let host = Url::parse(&webhook.url).ok().and_then(|url| url.host_str().map(str::to_owned));
     let events: Vec<_> = webhook.events.iter().map(|event| event.as_str()).collect();
     let detail =
         json!({ "host": host, "description": webhook.description, "events": events, "enabled": webhook.enabled });
-    record(cx, tx, &webhook.organization_id, Entry { action: act, target: webhook.id.as_str(), detail }).await
+    record(cx, tx, &webhook.organization_id, Entry { action, target: webhook.id.as_str(), detail }).await
 }
 
-fn missing() -> Error {
+fn not_found() -> Error {
     Error::not_found("webhook")
 }
