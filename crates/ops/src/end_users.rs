@@ -1,4 +1,4 @@
-//! End users, as the company sees them.
+//! End users, from the organisation's side.
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -17,10 +17,10 @@ use waypost_store::tool_call::ToolCall;
 use crate::audit::{Entry, record};
 use crate::{Ops, tickets};
 
-/// Characters of a search at most.
+/// The maximum number of characters in a search text.
 pub const MAX_SEARCH: usize = 254;
-/// What the times in an export are called, as RFC 3339.
-const TIMES: &[&str] = &[
+/// The columns of an export that hold times. They are written in RFC 3339 format.
+const TIME_COLUMNS: &[&str] = &[
     "created_at",
     "last_sign_in_at",
     "last_used_at",
@@ -37,33 +37,33 @@ const TIMES: &[&str] = &[
     "delivered_at",
 ];
 
-/// Which end users are looked for.
+/// The filter and the page of a search for end users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndUserSearch {
-    /// A part of the name, of an address or of the tracking id, or the id.
+    /// A part of the name, of an email or of the tracking ID, or the ID.
     pub text: Option<String>,
-    /// With an attempt on this server.
+    /// Includes only end users with an attempt on this server.
     pub server_id: Option<ServerId>,
-    /// With an attempt at this walkthrough.
+    /// Includes only end users with an attempt at this walkthrough.
     pub walkthrough_id: Option<WalkthroughId>,
-    /// With such an attempt in progress, or completed.
+    /// Includes only end users with such an attempt in this status.
     pub status: Option<Status>,
-    /// Whether test users (the console's "Try it") are listed, too.
+    /// Whether test users (the console's "Try it") are included.
     pub include_test: bool,
-    /// Behind this one.
+    /// The end user after whom the page begins.
     pub after: Option<EndUserId>,
-    /// At most so many.
+    /// The page size.
     pub limit: u32,
 }
 
-/// End users of an organisation, those who came last first.
+/// Returns end users of an organisation, the most recently created first.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a search that is too long or
-/// holds a NUL.
+/// `not_found` if the caller cannot access the organisation; `invalid_arguments` if the search text is too long or
+/// contains U+0000.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &EndUserSearch) -> Result<Vec<EndUser>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    // A user who asks for help may have sent their personal ID: it is known by its hash only.
+    // The text may be the personal ID of an end user who asked for help. Only its hash is stored.
     let text = search.text.as_deref().map(|text| personal::stored_form(text.trim())).filter(|text| !text.is_empty());
     let text = text.as_deref();
     if text.is_some_and(|text| text.chars().count() > MAX_SEARCH || text.contains('\0')) {
@@ -81,19 +81,19 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
     Ok(store::list(&mut ops.db.read().await?, organization, search).await?)
 }
 
-/// An end user.
+/// Returns an end user.
 ///
 /// # Errors
-/// `not_found` when there is none, or in an organisation that the caller may not know of.
+/// `not_found` if the end user does not exist or the caller cannot access the organisation.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// The attempts of an end user, those that changed last first.
+/// Returns the attempts of an end user, the most recently changed first.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn list_progress(
     cx: &Ctx,
     ops: &Ops,
@@ -104,10 +104,10 @@ pub async fn list_progress(
     Ok(store::list_attempts(&mut ops.db.read().await?, organization, id).await?)
 }
 
-/// How much an erasure would destroy.
+/// Returns the numbers of rows that the deletion of an end user would delete.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn get_extent(
     cx: &Ctx,
     ops: &Ops,
@@ -118,60 +118,60 @@ pub async fn get_extent(
     Ok(store::count_data(&mut ops.db.read().await?, organization, id).await?)
 }
 
-/// Something on an end user's time line.
+/// An entry of an end user's timeline.
 #[derive(Debug, Clone)]
 pub enum TimelineEntry {
-    /// A client came.
+    /// A client session.
     Session(ClientSession),
-    /// Something happened to an attempt.
+    /// An event of an attempt.
     Event(WalkthroughEvent),
-    /// A tool was called.
+    /// A tool call.
     Call(ToolCall),
-    /// A ticket was opened.
+    /// A created ticket.
     Ticket(Box<Ticket>),
 }
 
 impl TimelineEntry {
-    /// When.
+    /// Returns the time of the entry.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         match self {
-            Self::Session(it) => it.created_at,
-            Self::Event(it) => it.created_at,
-            Self::Call(it) => it.created_at,
-            Self::Ticket(it) => it.created_at,
+            Self::Session(entry) => entry.created_at,
+            Self::Event(entry) => entry.created_at,
+            Self::Call(entry) => entry.created_at,
+            Self::Ticket(entry) => entry.created_at,
         }
     }
 
-    /// Its id.
+    /// Returns the ID of the session, event, call or ticket.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            Self::Session(it) => it.id.as_str(),
-            Self::Event(it) => it.id.as_str(),
-            Self::Call(it) => it.id.as_str(),
-            Self::Ticket(it) => it.id.as_str(),
+            Self::Session(entry) => entry.id.as_str(),
+            Self::Event(entry) => entry.id.as_str(),
+            Self::Call(entry) => entry.id.as_str(),
+            Self::Ticket(entry) => entry.id.as_str(),
         }
     }
 }
 
-/// What stands on a time line.
+/// The kinds of entries that a timeline includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimelineKinds {
-    /// Sessions.
+    /// Client sessions.
     pub sessions: bool,
-    /// Events.
+    /// Walkthrough events.
     pub events: bool,
-    /// Calls.
+    /// Tool calls.
     pub calls: bool,
-    /// Tickets: the newest hundred.
+    /// Tickets, at most the newest 100.
     pub tickets: bool,
 }
 
-/// What an end user did, newest first, at most `limit` of what was before `before`.
+/// Returns at most `limit` entries of an end user's timeline that are older than `before`, newest first.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn get_timeline(
     cx: &Ctx,
     ops: &Ops,
@@ -184,12 +184,13 @@ pub async fn get_timeline(
     if !store::exists(&mut conn, organization, id).await? {
         return Err(not_found());
     }
-    let mut moments = Vec::new();
+    let mut entries = Vec::new();
     if kinds.tickets {
         let tickets = tickets::list_for_end_user(cx, ops, organization, id).await?.into_iter();
-        let is_older =
-            |it: &TimelineEntry| before.as_ref().is_none_or(|(at, id)| (it.at(), it.id()) < (*at, id.as_str()));
-        moments.extend(tickets.map(|named| TimelineEntry::Ticket(Box::new(named.ticket))).filter(is_older));
+        let is_older = |entry: &TimelineEntry| {
+            before.as_ref().is_none_or(|(at, id)| (entry.at(), entry.id()) < (*at, id.as_str()))
+        };
+        entries.extend(tickets.map(|details| TimelineEntry::Ticket(Box::new(details.ticket))).filter(is_older));
     }
     let query = ActivityQuery {
         organization,
@@ -202,23 +203,23 @@ pub async fn get_timeline(
         limit: i64::from(limit),
     };
     if kinds.sessions {
-        moments.extend(activity::list_sessions(&mut conn, &query).await?.into_iter().map(TimelineEntry::Session));
+        entries.extend(activity::list_sessions(&mut conn, &query).await?.into_iter().map(TimelineEntry::Session));
     }
     if kinds.events {
-        moments.extend(activity::list_events(&mut conn, &query).await?.into_iter().map(TimelineEntry::Event));
+        entries.extend(activity::list_events(&mut conn, &query).await?.into_iter().map(TimelineEntry::Event));
     }
     if kinds.calls {
-        moments.extend(activity::list_calls(&mut conn, &query).await?.into_iter().map(TimelineEntry::Call));
+        entries.extend(activity::list_calls(&mut conn, &query).await?.into_iter().map(TimelineEntry::Call));
     }
-    moments.sort_by(|a, b| (b.at(), b.id()).cmp(&(a.at(), a.id())));
-    moments.truncate(limit as usize);
-    Ok(moments)
+    entries.sort_by(|a, b| (b.at(), b.id()).cmp(&(a.at(), a.id())));
+    entries.truncate(limit as usize);
+    Ok(entries)
 }
 
-/// The end user that `text` names, by id or by tracking id.
+/// Returns the end user with this ID or tracking ID.
 ///
 /// # Errors
-/// `not_found` when there is none, or in an organisation that the caller may not know of; `forbidden` for members
+/// `not_found` if the end user does not exist or the caller cannot access the organisation; `forbidden` for members
 /// below admin.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<EndUserId> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
@@ -231,10 +232,10 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
     store::find_by_tracking_id(&mut conn, organization, &personal::stored_form(text)).await?.ok_or_else(not_found)
 }
 
-/// Everything that is known of an end user, as one JSON object; the log tells of it.
+/// Returns all data about an end user as one JSON object. The export is recorded in the audit log.
 ///
 /// # Errors
-/// `not_found` when there is none, or in an organisation that the caller may not know of; `forbidden` for members
+/// `not_found` if the end user does not exist or the caller cannot access the organisation; `forbidden` for members
 /// below admin.
 pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Value> {
     authorize(&cx.caller, Operation::EndUserExport, organization)?;
@@ -242,24 +243,24 @@ pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
     if !store::exists(&mut tx, organization, id).await? {
         return Err(not_found());
     }
-    let mut whole = Map::new();
-    whole.insert("exported_at".to_owned(), cx.now().rfc3339().into());
+    let mut export = Map::new();
+    export.insert("exported_at".to_owned(), cx.now().rfc3339().into());
     for (name, rows) in store::export(&mut tx, organization, id).await? {
-        let rows: Vec<Value> = rows.iter().map(|row| readable(row)).collect();
+        let rows: Vec<Value> = rows.iter().map(|row| format_row(row)).collect();
         let part = if name == "profile" { rows.into_iter().next().unwrap_or_default() } else { rows.into() };
-        whole.insert(name.to_owned(), part);
+        export.insert(name.to_owned(), part);
     }
     record(cx, &mut tx, organization, Entry { action: "end_user.export", target: id.as_str(), detail: json!({}) })
         .await?;
     tx.commit().await?;
-    Ok(Value::Object(whole))
+    Ok(Value::Object(export))
 }
 
-/// A row for people: times as RFC 3339, and JSON as what it is.
-fn readable(row: &str) -> Value {
+/// Formats a row for the export: times in RFC 3339 format, and JSON columns as JSON.
+fn format_row(row: &str) -> Value {
     let mut row: Map<String, Value> = serde_json::from_str(row).unwrap_or_default();
     for (name, value) in &mut row {
-        if let (true, Some(at)) = (TIMES.contains(&name.as_str()), value.as_i64()) {
+        if let (true, Some(at)) = (TIME_COLUMNS.contains(&name.as_str()), value.as_i64()) {
             *value = Timestamp(at).rfc3339().into();
         } else if matches!(name.as_str(), "arguments" | "metadata" | "payload") {
             let text = value.as_str().unwrap_or_default();
@@ -271,39 +272,40 @@ fn readable(row: &str) -> Value {
     Value::Object(row)
 }
 
-/// Deletes an end user with all that is known of them: progress, sessions, events, recorded calls, identities, their
-/// account, grants, and their share in the numbers of analytics. Of them, the log keeps the id and nothing else.
+/// Deletes an end user with all their data: progress, sessions, events, recorded calls, identities, account, OAuth
+/// grants, tickets, and their part of the analytics. The audit log keeps only their ID.
 ///
 /// # Errors
-/// As [`resolve`]; `conflict` when others were writing the same at this moment.
+/// Those of [`resolve`]; `conflict` if the same rows are being written concurrently.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     let mut tx = ops.db.begin().await?;
-    let extent = store::count_data(&mut tx, organization, id).await?;
+    let counts = store::count_data(&mut tx, organization, id).await?;
     if !store::delete(&mut tx, organization, id).await? {
         return Err(not_found());
     }
-    let EndUserDataCounts { attempts, events, calls, sessions, oauth_grants: grants, tickets } = extent;
+    let EndUserDataCounts { attempts, events, calls, sessions, oauth_grants, tickets } = counts;
     let detail = json!({
-        "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": grants, "tickets": tickets,
+        "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": oauth_grants,
+        "tickets": tickets,
     });
     record(cx, &mut tx, organization, Entry { action: "end_user.delete", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Deletes an end user when `typed` is their id: what a form has to ask for.
+/// Deletes an end user if `confirmation` is their ID. Used by forms, which must ask for it.
 ///
 /// # Errors
-/// As [`delete`]; `confirmation_required` when something else was typed.
+/// Those of [`delete`]; `confirmation_required` if `confirmation` is not the ID.
 pub async fn delete_confirmed(
     cx: &Ctx,
     ops: &Ops,
     (organization, id): (&OrganizationId, &EndUserId),
-    typed: &str,
+    confirmation: &str,
 ) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
-    if typed.trim() != id.as_str() {
+    if confirmation.trim() != id.as_str() {
         let message = "Nothing was erased: type the id of the end user to confirm.";
         return Err(Error::new(Code::ConfirmationRequired, message).with("field", "confirm"));
     }

@@ -1,35 +1,35 @@
-//! The addresses of hosted servers: which host a request is for, from which origins a browser may call, and which URLs
-//! a server answers to.
+//! The URLs of hosted servers: the host that a request is for, the origins from which browsers may call, and the URLs
+//! under which a server is reachable.
 //!
-//! A server has two equivalent forms of address, `SLUG.HOST` and `HOST/s/SLUG`. Its issuer, its resources and their
-//! metadata are built from the form that was asked.
+//! A server has two equivalent URL forms, `SLUG.HOST` and `HOST/s/SLUG`. Its issuer, its resources and their metadata
+//! are built from the form that the request used.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// Hosts that all mean this machine.
+/// Host names of the local machine.
 const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "::1"];
 
-/// The public URL, taken apart.
+/// The parsed public URL.
 #[derive(Debug, Clone)]
 pub struct PublicUrl {
     url: Url,
-    /// Lower case; an IPv6 address without brackets.
+    /// In lower case; an IPv6 address without brackets.
     host: String,
-    loopback: bool,
+    is_loopback: bool,
 }
 
-/// What a host means.
+/// The meaning of a request's host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostKind {
-    /// HOST itself.
+    /// HOST, the host of the public URL.
     Main,
     /// `SLUG.HOST`.
     Server(String),
 }
 
-/// Which of its two forms an address has.
+/// The form of a server's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlForm {
     /// `SLUG.HOST`.
@@ -38,7 +38,7 @@ pub enum UrlForm {
     Path,
 }
 
-/// An address of a hosted server, as it was asked.
+/// The URLs of a hosted server, in the form that the request used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrls {
     origin: String,
@@ -46,23 +46,23 @@ pub struct ServerUrls {
     form: UrlForm,
 }
 
-/// What a resource indicator names.
+/// The server that a resource indicator names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerResource {
-    /// The server's slug, as it was written.
+    /// The server's slug, as written in the resource indicator.
     pub slug: String,
-    /// The tracking id of a personal URL.
+    /// The tracking ID of a personal URL.
     pub tracking_id: Option<String>,
 }
 
 impl ServerUrls {
-    /// The origin, such as `https://waypost.example`.
+    /// Returns the origin, such as `https://waypost.example`.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// What the paths of this server begin with: empty, or `/s/SLUG`.
+    /// Returns the prefix of the server's paths: empty, or `/s/SLUG`.
     #[must_use]
     pub fn prefix(&self) -> String {
         match self.form {
@@ -71,13 +71,13 @@ impl ServerUrls {
         }
     }
 
-    /// The issuer (RFC 8414, section 2): without a slash at the end.
+    /// Returns the issuer (RFC 8414, section 2), without a trailing slash.
     #[must_use]
     pub fn issuer(&self) -> String {
         format!("{}{}", self.origin, self.prefix())
     }
 
-    /// The public page: `HOST/s/SLUG`, or `SLUG.HOST/`.
+    /// Returns the URL of the public page: `HOST/s/SLUG`, or `SLUG.HOST/`.
     #[must_use]
     pub fn page(&self) -> String {
         match self.form {
@@ -86,19 +86,21 @@ impl ServerUrls {
         }
     }
 
-    /// The path of a page or an endpoint of the authorization server, such as `/s/SLUG/oauth/token`.
+    /// Returns the path of a page or an endpoint of the authorization server, such as `/s/SLUG/oauth/token`.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
         format!("{}/oauth/{name}", self.prefix())
     }
 
-    /// The MCP address, with a tracking id the personal one: the resource of tokens (RFC 8707, section 2).
+    /// Returns the MCP URL, or the personal one if a tracking ID is given. It is the resource of tokens (RFC 8707,
+    /// section 2).
     #[must_use]
     pub fn resource(&self, tracking_id: Option<&str>) -> String {
         format!("{}{}", self.origin, self.resource_path(tracking_id))
     }
 
-    /// Where the metadata of that resource is (RFC 9728, section 3.1: the path comes after the well-known one).
+    /// Returns the URL of that resource's metadata (RFC 9728, section 3.1: the resource's path follows the well-known
+    /// path).
     #[must_use]
     pub fn resource_metadata(&self, tracking_id: Option<&str>) -> String {
         format!("{}/.well-known/oauth-protected-resource{}", self.origin, self.resource_path(tracking_id))
@@ -112,67 +114,67 @@ impl ServerUrls {
     }
 }
 
-/// A host name or address without port, brackets and final dot, in lower case.
-fn bare(host: &str) -> String {
+/// Returns a host name or IP address in lower case, without brackets and trailing dot.
+fn normalize_host(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase()
 }
 
-fn is_loopback(host: &str) -> bool {
+fn is_loopback_host(host: &str) -> bool {
     LOOPBACK.contains(&host) || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl PublicUrl {
-    /// Takes a public URL apart; its host decides what HOST is.
+    /// Creates a `PublicUrl`. The host of `url` becomes HOST.
     #[must_use]
     pub fn new(url: Url) -> Self {
-        let host = bare(url.host_str().unwrap_or("localhost"));
-        let loopback = is_loopback(&host);
-        Self { url, host, loopback }
+        let host = normalize_host(url.host_str().unwrap_or("localhost"));
+        let is_loopback = is_loopback_host(&host);
+        Self { url, host, is_loopback }
     }
 
-    /// The origin, such as `https://waypost.example`.
+    /// Returns the origin, such as `https://waypost.example`.
     #[must_use]
     pub fn origin(&self) -> String {
         self.url.origin().ascii_serialization()
     }
 
-    /// Whether only this machine can reach it.
+    /// Whether the host is a loopback host.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.loopback
+        self.is_loopback
     }
 
-    /// The host, in lower case; an IPv6 address without brackets.
+    /// Returns the host in lower case; an IPv6 address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// What the host of a request means; none for a host that is not served here (421).
+    /// Returns the meaning of a request's host. `None` if the host is not served (421).
     #[must_use]
     pub fn classify_host(&self, authority: &str) -> Option<HostKind> {
         let authority: http::uri::Authority = authority.parse().ok()?;
-        let host = bare(authority.host());
-        if host == self.host || self.loopback && LOOPBACK.contains(&host.as_str()) {
+        let host = normalize_host(authority.host());
+        if host == self.host || self.is_loopback && LOOPBACK.contains(&host.as_str()) {
             return Some(HostKind::Main);
         }
-        let bases = [self.host.as_str(), if self.loopback { "localhost" } else { "" }];
+        let bases = [self.host.as_str(), if self.is_loopback { "localhost" } else { "" }];
         let slug = bases
             .into_iter()
-            // An address has no names below it.
+            // An IP address has no subdomains.
             .filter(|base| !base.is_empty() && base.parse::<IpAddr>().is_err())
             .find_map(|base| host.strip_suffix(base)?.strip_suffix('.'))?;
         (!slug.is_empty() && !slug.contains('.')).then(|| HostKind::Server(slug.to_owned()))
     }
 
-    /// The address of the server `slug` on the host that was asked.
+    /// Returns the URLs of the server `slug` for a request to the host `authority`.
     #[must_use]
-    pub fn server_urls(&self, authority: &str, site: &HostKind, slug: &str) -> ServerUrls {
-        let (origin, form) = match site {
-            // Loopback has several names and ports: metadata is built from the one that was asked.
-            HostKind::Main if self.loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Path),
+    pub fn server_urls(&self, authority: &str, host_kind: &HostKind, slug: &str) -> ServerUrls {
+        let (origin, form) = match host_kind {
+            // A loopback server is reachable under several names and ports; metadata is built from the requested one.
+            HostKind::Main if self.is_loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Path),
             HostKind::Main => (self.origin(), UrlForm::Path),
-            HostKind::Server(_) if self.loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Host),
+            HostKind::Server(_) if self.is_loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Host),
             HostKind::Server(label) => {
                 let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
                 (format!("{}://{label}.{}{port}", self.url.scheme(), self.host), UrlForm::Host)
@@ -181,49 +183,49 @@ impl PublicUrl {
         ServerUrls { origin: origin.to_ascii_lowercase(), slug: slug.to_owned(), form }
     }
 
-    /// The address `HOST/s/SLUG` of a server, for who asked `authority`.
+    /// Returns the URLs `HOST/s/SLUG` of a server, for a request to the host `authority`.
     #[must_use]
     pub fn path_urls(&self, authority: &str, slug: &str) -> ServerUrls {
         self.server_urls(authority, &HostKind::Main, slug)
     }
 
-    /// The address `SLUG.HOST` of a server, for who asked `authority`; none where HOST is an address (RFC 3986, section
-    /// 3.2.2), which has no names below it.
+    /// Returns the URLs `SLUG.HOST` of a server, for a request to the host `authority`. `None` if HOST is an IP address
+    /// (RFC 3986, section 3.2.2), which has no subdomains.
     #[must_use]
     pub fn host_urls(&self, authority: &str, slug: &str) -> Option<ServerUrls> {
-        if !self.loopback {
-            let named = self.host.parse::<IpAddr>().is_err();
-            return named.then(|| self.server_urls("", &HostKind::Server(slug.to_owned()), slug));
+        if !self.is_loopback {
+            let is_name = self.host.parse::<IpAddr>().is_err();
+            return is_name.then(|| self.server_urls("", &HostKind::Server(slug.to_owned()), slug));
         }
-        let port = authority.parse::<http::uri::Authority>().ok().and_then(|it| it.port_u16());
+        let port = authority.parse::<http::uri::Authority>().ok().and_then(|authority| authority.port_u16());
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         Some(self.server_urls(&format!("{slug}.localhost{port}"), &HostKind::Server(slug.to_owned()), slug))
     }
 
-    /// What has to be registered at an identity provider, so that it sends the users of a server back: one address for
-    /// each form of the server's.
+    /// Returns the redirect URIs that must be registered with a server's identity provider, one for each URL form of
+    /// the server.
     #[must_use]
     pub fn redirect_uris(&self, authority: &str, slug: &str) -> Vec<String> {
         let forms = [Some(self.path_urls(authority, slug)), self.host_urls(authority, slug)];
-        forms.into_iter().flatten().map(|address| format!("{}/oauth/callback", address.issuer())).collect()
+        forms.into_iter().flatten().map(|urls| format!("{}/oauth/callback", urls.issuer())).collect()
     }
 
-    /// Which server a resource indicator (RFC 8707) names; none when it is no address of a server here. Scheme and host
-    /// may be in any case, and a slash at the end does no harm.
+    /// Returns the server that a resource indicator (RFC 8707) names. `None` if it is not the URL of a server of this
+    /// installation. Scheme and host are case-insensitive, and a trailing slash is ignored.
     #[must_use]
     pub fn parse_resource(&self, resource: &str) -> Option<ServerResource> {
         let url = Url::parse(resource).ok()?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        if !plain || url.fragment().is_some() || url.scheme() != self.url.scheme() {
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        if !is_plain || url.fragment().is_some() || url.scheme() != self.url.scheme() {
             return None;
         }
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let site = self.classify_host(&format!("{}{port}", url.host_str()?))?;
-        if !self.loopback && url.port_or_known_default() != self.url.port_or_known_default() {
+        let host_kind = self.classify_host(&format!("{}{port}", url.host_str()?))?;
+        if !self.is_loopback && url.port_or_known_default() != self.url.port_or_known_default() {
             return None;
         }
         let segments: Vec<&str> = url.path().trim_matches('/').split('/').collect();
-        let (slug, rest) = match (&site, segments.as_slice()) {
+        let (slug, rest) = match (&host_kind, segments.as_slice()) {
             (HostKind::Server(slug), rest) => (slug.as_str(), rest),
             (HostKind::Main, ["s", slug, rest @ ..]) => (*slug, rest),
             (HostKind::Main, _) => return None,
@@ -236,7 +238,7 @@ impl PublicUrl {
         Some(ServerResource { slug: slug.to_owned(), tracking_id })
     }
 
-    /// Whether a browser's `origin` may call the server called `slug` that allows `extra` origins besides its own.
+    /// Whether browsers may call the server `slug` from `origin`. `extra` are the server's additional allowed origins.
     #[must_use]
     pub fn allows_origin(&self, origin: &str, slug: &str, extra: &[String]) -> bool {
         if extra.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
@@ -247,17 +249,17 @@ impl PublicUrl {
             return false;
         }
         let host = match origin.host() {
-            Some(Host::Domain(domain)) => bare(domain),
+            Some(Host::Domain(domain)) => normalize_host(domain),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Ipv6(address)) => address.to_string(),
             None => return false,
         };
-        if self.loopback {
-            return is_loopback(&host) || host == format!("{slug}.localhost");
+        if self.is_loopback {
+            return is_loopback_host(&host) || host == format!("{slug}.localhost");
         }
-        let same_way =
+        let same_scheme_and_port =
             origin.scheme() == self.url.scheme() && origin.port_or_known_default() == self.url.port_or_known_default();
-        same_way && (host == self.host || host == format!("{slug}.{}", self.host))
+        same_scheme_and_port && (host == self.host || host == format!("{slug}.{}", self.host))
     }
 }
 
@@ -274,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn tells_hosts_apart() {
+    fn hosts_are_classified() {
         let url = public("https://way.example");
-        for (host, site) in [
+        for (host, expected) in [
             ("way.example", Some(HostKind::Main)),
             ("WAY.example.:443", Some(HostKind::Main)),
             ("acme.way.example", server("acme")),
@@ -290,10 +292,10 @@ mod tests {
             ("", None),
             ("not a host", None),
         ] {
-            assert_eq!(url.classify_host(host), site, "{host}");
+            assert_eq!(url.classify_host(host), expected, "{host}");
         }
         let local = public("http://localhost:8080");
-        for (host, site) in [
+        for (host, expected) in [
             ("localhost:8080", Some(HostKind::Main)),
             ("127.0.0.1:9999", Some(HostKind::Main)),
             ("[::1]:8080", Some(HostKind::Main)),
@@ -301,14 +303,14 @@ mod tests {
             ("demo.127.0.0.1", None),
             ("evil.example", None),
         ] {
-            assert_eq!(local.classify_host(host), site, "{host}");
+            assert_eq!(local.classify_host(host), expected, "{host}");
         }
         assert_eq!(public("http://127.0.0.1:8080").classify_host("demo.localhost"), server("demo"));
         assert_eq!(public("http://10.0.0.5").classify_host("demo.10.0.0.5"), None);
     }
 
     #[test]
-    fn tells_origins_apart() {
+    fn only_allowed_origins_are_accepted() {
         let url = public("https://way.example");
         let extra = vec!["https://docs.acme.example".to_owned()];
         for (origin, allowed) in [
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_addresses_from_what_was_asked() {
+    fn urls_are_built_from_the_requested_host() {
         let url = public("https://way.example:8443");
         let host = url.server_urls("ACME.way.example", &HostKind::Server("acme".into()), "acme");
         assert_eq!(host.issuer(), "https://acme.way.example:8443");
@@ -357,10 +359,10 @@ mod tests {
     }
 
     #[test]
-    fn has_two_forms() {
+    fn a_server_has_two_url_forms() {
         let forms = |public_url: &str, authority: &str| {
             let url = public(public_url);
-            let host = url.host_urls(authority, "acme").map(|address| address.resource(None));
+            let host = url.host_urls(authority, "acme").map(|urls| urls.resource(None));
             (url.path_urls(authority, "acme").resource(None), host.unwrap_or_default())
         };
         let expected = ("https://way.example:8443/s/acme/mcp", "https://acme.way.example:8443/mcp");
@@ -375,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_its_resources() {
+    fn resource_indicators_are_parsed() {
         let named = |slug: &str, tracking_id: Option<&str>| {
             Some(ServerResource { slug: slug.into(), tracking_id: tracking_id.map(str::to_owned) })
         };

@@ -1,4 +1,4 @@
-//! Hosted servers.
+//! Hosted MCP servers.
 
 use std::collections::BTreeSet;
 
@@ -17,38 +17,38 @@ use crate::audit::{Entry, record};
 use crate::checks::{conflict_if_taken, hide_organization};
 use crate::oauth_configs;
 
-/// The kinds of support that this release has.
+/// The values of `support` that this release implements.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
-/// Slugs that are tried for a name before it is left to the person.
+/// The maximum number of slugs that are tried for a name.
 const MAX_SUGGESTIONS: u32 = 20;
 /// A week in milliseconds.
-const WEEK: i64 = 7 * 24 * 60 * 60 * 1_000;
-/// Origins of a server at most.
+const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+/// The maximum number of allowed origins of a server.
 const MAX_ORIGINS: usize = 50;
 
-/// What can be set on a server; what is absent stays, or is the default for a new one.
+/// The settings of a server. An absent field stays unchanged, or gets the default in a new server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Its host name label.
+    /// The slug, which is also its host name label.
     pub slug: Option<String>,
-    /// Name for people; the slug by default.
+    /// The display name. By default the slug.
     pub name: Option<String>,
-    /// The product that it guides through; the name by default.
+    /// The name of the product. By default the name.
     pub product_name: Option<String>,
-    /// How end users are recognised.
+    /// How end users are identified.
     pub auth_type: Option<AuthType>,
-    /// When it asks for sign-in.
+    /// When end users are asked to sign in.
     pub sign_in: Option<SignInPolicy>,
-    /// The provider that signs end users in, by name or id; `none` for none. With `custom_oauth` the only one of the
-    /// organisation is taken by itself.
+    /// The identity provider, by name or ID; `none` removes it. With `custom_oauth`, the organisation's only provider
+    /// is the default.
     pub oauth_config: Option<String>,
-    /// Whether the walkthrough tools are offered at all.
+    /// Whether the walkthrough tools are offered.
     pub walkthrough_tools_enabled: Option<bool>,
-    /// Which of them.
+    /// The set of walkthrough tools.
     pub toolset: Option<Toolset>,
-    /// Whether it offers support.
+    /// Whether and how support is offered.
     pub support: Option<Support>,
-    /// Origins of browsers that may call it, all of them.
+    /// The complete list of additional origins from which browsers may call the server.
     pub allowed_origins: Option<Vec<String>>,
     /// Whether the public page is served.
     pub public_page: Option<bool>,
@@ -56,11 +56,11 @@ pub struct ServerSettings {
     pub public_page_indexed: Option<bool>,
 }
 
-/// Makes a server with `slug`; a slug among the settings is not looked at.
+/// Creates a server with `slug`. Ignores the slug in `settings`.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin;
-/// `invalid_arguments`; `conflict` when the slug is taken.
+/// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments`;
+/// `conflict` if the slug is taken.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -72,7 +72,7 @@ pub async fn create(
     slug::check_server_slug(slug)?;
     let now = cx.now();
     let name = name::check("name", settings.name.as_deref().unwrap_or(slug))?;
-    let plain = Server {
+    let defaults = Server {
         id: ServerId::new(&*cx.random),
         organization_id: organization.clone(),
         slug: slug.to_owned(),
@@ -90,43 +90,43 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let mut server = changed(&plain, &ServerSettings { slug: None, ..settings.clone() })?;
+    let mut server = with_settings(&defaults, &ServerSettings { slug: None, ..settings.clone() })?;
     let mut tx = ops.db.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     choose_provider(&mut tx, &mut server, settings).await?;
-    store::insert(&mut tx, &server).await.map_err(|error| slug_taken(error, slug))?;
-    let entry = Entry { action: "server.create", target: server.id.as_str(), detail: described(&server) };
+    store::insert(&mut tx, &server).await.map_err(|error| conflict_if_slug_taken(error, slug))?;
+    let entry = Entry { action: "server.create", target: server.id.as_str(), detail: audit_detail(&server) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(server)
 }
 
-/// The servers of an organisation, by slug.
+/// Returns the servers of an organisation, sorted by slug.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of.
+/// `not_found` if the caller cannot access the organisation.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Server>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
-/// Which servers to list.
+/// The filter and the page of a search for servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerSearch {
-    /// A part of the name, the product's name or the slug.
+    /// A part of the name, the product name or the slug.
     pub text: Option<String>,
-    /// Those after this slug.
+    /// The slug after which the page begins.
     pub after: Option<String>,
-    /// So many at most.
+    /// The page size.
     pub limit: u32,
 }
 
-/// Some of the servers of an organisation, by slug, and whether there are more.
+/// Returns a page of an organisation's servers, sorted by slug, and whether there are more.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn search(
     cx: &Ctx,
     ops: &Ops,
@@ -144,10 +144,10 @@ pub async fn search(
     Ok((found, more))
 }
 
-/// How much servers were used in the last seven days, in the order of `servers`.
+/// Returns the usage of servers in the last seven days, in the order of `servers`.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub async fn list_usage(
     cx: &Ctx,
     ops: &Ops,
@@ -155,7 +155,7 @@ pub async fn list_usage(
     servers: &[&ServerId],
 ) -> Result<Vec<ServerUsage>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    let since = Timestamp(cx.now().0 - WEEK);
+    let since = Timestamp(cx.now().0 - WEEK_MS);
     let mut conn = ops.db.read().await?;
     let mut usages = Vec::with_capacity(servers.len());
     for id in servers {
@@ -164,28 +164,30 @@ pub async fn list_usage(
     Ok(usages)
 }
 
-/// What hangs on a server: what goes with [`delete`], and who has to sign in again when its sign-in changes.
+/// Returns the numbers of objects that [`delete`] would delete with a server, and of end users who would have to sign
+/// in again after a change of its sign-in.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<ServerContents> {
     get(cx, ops, organization, id).await?;
     Ok(store::count_contents(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
 
-/// How many end users are signed in on a server, and would have to sign in again after a change of its sign-in.
+/// Returns the number of end users who are signed in on a server and would have to sign in again after a change of its
+/// sign-in.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     Ok(store::count_signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
 
-/// A slug for a new server with this name, that is free now.
+/// Suggests a free slug for a new server with this name.
 ///
 /// # Errors
-/// As [`create`], but for what is wrong with the name.
+/// Those of [`create`], except for an invalid name.
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &str) -> Result<String> {
     let base = slug::suggest_server_slug(name);
     for n in 1..=MAX_SUGGESTIONS {
@@ -197,10 +199,10 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, na
     Ok(base)
 }
 
-/// Why `slug` cannot be the slug of a new server, or of the server `own`; none when it can.
+/// Returns the reason why `slug` cannot be the slug of a new server, or of the server `own`. `None` if it can.
 ///
 /// # Errors
-/// As [`create`], but for what is wrong with the slug.
+/// Those of [`create`], except for an invalid slug.
 pub async fn find_slug_problem(
     cx: &Ctx,
     ops: &Ops,
@@ -213,15 +215,15 @@ pub async fn find_slug_problem(
         return Ok(Some(error.message));
     }
     let found = system::find_server_by_slug(&mut ops.db.read().await?, slug).await?;
-    // Going back to a former slug of its own is no conflict.
-    let free = found.is_none_or(|(server, _)| Some(&server.id) == own && server.organization_id == *organization);
-    Ok((!free).then(|| slug_taken_message(slug)))
+    // A server may take back its own former slug.
+    let is_free = found.is_none_or(|(server, _)| Some(&server.id) == own && server.organization_id == *organization);
+    Ok((!is_free).then(|| slug_taken_message(slug)))
 }
 
-/// The server that `text` names, by slug, by a former slug that was not released, or by id.
+/// Returns the server with this slug, former slug that has not been released, or ID.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of.
+/// `not_found` if the server does not exist or the caller cannot access it.
 pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<ServerId>() {
@@ -233,19 +235,19 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
     Ok(server)
 }
 
-/// One server.
+/// Returns a server.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of.
+/// `not_found` if the server does not exist or the caller cannot access it.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Changes settings. After a change of the slug the former one goes on serving until [`release_slug`].
+/// Changes the settings of a server. A former slug remains in service until [`release_slug`].
 ///
 /// # Errors
-/// As [`create`]; `not_found` when there is no such server.
+/// Those of [`create`]; `not_found` if the server does not exist.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -256,27 +258,27 @@ pub async fn update(
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    let mut new = changed(&old, settings)?;
+    let mut new = with_settings(&old, settings)?;
     choose_provider(&mut tx, &mut new, settings).await?;
     if new == old {
         return Ok(old);
     }
     new.updated_at = cx.now();
-    store::update(&mut tx, &new).await.map_err(|error| slug_taken(error, &new.slug))?;
+    store::update(&mut tx, &new).await.map_err(|error| conflict_if_slug_taken(error, &new.slug))?;
     if (new.auth_type, &new.oauth_config_id) != (old.auth_type, &old.oauth_config_id) {
-        // Who was let in by others has to come in again.
+        // End users who signed in with the previous settings have to sign in again.
         oauth_grant::revoke_for_server(&mut tx, organization, id, "sign_in_changed", cx.now()).await?;
     }
-    let entry = Entry { action: "server.update", target: id.as_str(), detail: described(&new) };
+    let entry = Entry { action: "server.update", target: id.as_str(), detail: audit_detail(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(new)
 }
 
-/// The slugs that a server had before and still answers to.
+/// Returns the former slugs of a server that are still in service.
 ///
 /// # Errors
-/// As [`get`].
+/// Those of [`get`].
 pub async fn list_former_slugs(
     cx: &Ctx,
     ops: &Ops,
@@ -287,13 +289,13 @@ pub async fn list_former_slugs(
     Ok(store::list_aliases(&mut ops.db.read().await?, organization, id).await?)
 }
 
-/// Gives up a former slug: the server answers to it no more, and another one may have it.
+/// Releases a former slug: the server no longer responds to it, and another server may use it.
 ///
 /// # Errors
-/// As [`update`]; `not_found` when it is not a former slug of this server.
+/// Those of [`update`]; `not_found` if it is not a former slug of this server.
 pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<()> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
-    // What is no slug is nobody's.
+    // An invalid slug cannot belong to any server.
     let not_found = || Error::not_found("former slug of this server");
     slug::check_server_slug(slug).map_err(|_| not_found())?;
     let mut tx = ops.db.begin().await?;
@@ -306,23 +308,23 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
     Ok(())
 }
 
-/// Deletes a server with its assignments and all that happened on it. Walkthroughs stay.
+/// Deletes a server with its assignments and all data about its use. The walkthroughs are kept.
 ///
 /// # Errors
-/// As [`update`].
+/// Those of [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<()> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let server = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;
-    let entry = Entry { action: "server.delete", target: id.as_str(), detail: described(&server) };
+    let entry = Entry { action: "server.delete", target: id.as_str(), detail: audit_detail(&server) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// `server` with `settings`, all of them checked.
-fn changed(server: &Server, settings: &ServerSettings) -> Result<Server> {
+/// Returns `server` with `settings` applied, after checking them.
+fn with_settings(server: &Server, settings: &ServerSettings) -> Result<Server> {
     let mut new = server.clone();
     if let Some(slug) = settings.slug.as_ref().filter(|slug| **slug != server.slug) {
         slug::check_server_slug(slug)?;
@@ -338,12 +340,12 @@ fn changed(server: &Server, settings: &ServerSettings) -> Result<Server> {
         new.auth_type = auth_type;
     }
     if let Some(support) = settings.support {
-        let available = AVAILABLE_SUPPORT.contains(&support);
-        available_or(available, "support", support.as_str(), AVAILABLE_SUPPORT.iter().map(|s| s.as_str()))?;
+        let is_available = AVAILABLE_SUPPORT.contains(&support);
+        check_available(is_available, "support", support.as_str(), AVAILABLE_SUPPORT.iter().map(|s| s.as_str()))?;
         new.support = support;
     }
     if let Some(texts) = &settings.allowed_origins {
-        new.allowed_origins = origins(texts)?;
+        new.allowed_origins = parse_origins(texts)?;
     }
     new.sign_in = settings.sign_in.unwrap_or(server.sign_in);
     new.toolset = settings.toolset.unwrap_or(server.toolset);
@@ -353,7 +355,7 @@ fn changed(server: &Server, settings: &ServerSettings) -> Result<Server> {
     Ok(new)
 }
 
-/// Sets the provider that is named; with `custom_oauth` there has to be one.
+/// Sets the identity provider from `settings`. Fails if `custom_oauth` has none.
 async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSettings) -> Result<()> {
     let organization = &server.organization_id;
     match settings.oauth_config.as_deref() {
@@ -372,7 +374,7 @@ async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSett
         return Ok(());
     }
     let mut all = oauth_config::list(tx, organization).await?;
-    let why = match all.len() {
+    let hint = match all.len() {
         0 => "make one with `waypost oauth-config create`.".to_owned(),
         1 if settings.oauth_config.is_none() => {
             server.oauth_config_id = all.pop().map(|config| config.id);
@@ -383,11 +385,16 @@ async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSett
             format!("choose one of {}.", names.join(", "))
         }
     };
-    Err(Error::invalid("oauth_config", format!("`custom_oauth` needs an identity provider: {why}")))
+    Err(Error::invalid("oauth_config", format!("`custom_oauth` needs an identity provider: {hint}")))
 }
 
-fn available_or(available: bool, field: &str, value: &str, values: impl Iterator<Item = &'static str>) -> Result<()> {
-    if available {
+fn check_available(
+    is_available: bool,
+    field: &str,
+    value: &str,
+    values: impl Iterator<Item = &'static str>,
+) -> Result<()> {
+    if is_available {
         return Ok(());
     }
     let values: Vec<_> = values.map(|value| format!("`{value}`")).collect();
@@ -395,38 +402,39 @@ fn available_or(available: bool, field: &str, value: &str, values: impl Iterator
     Err(Error::invalid(field, message))
 }
 
-/// The origins as a browser writes them (RFC 6454, 6.2), sorted, each once.
-fn origins(texts: &[String]) -> Result<Vec<String>> {
+/// Returns the origins as browsers serialise them (RFC 6454, section 6.2), sorted and without duplicates.
+fn parse_origins(texts: &[String]) -> Result<Vec<String>> {
     if texts.len() > MAX_ORIGINS {
         let message = format!("`allowed_origins` has {} entries; it may have {MAX_ORIGINS}.", texts.len());
         return Err(Error::invalid("allowed_origins", message));
     }
-    let origins: BTreeSet<_> = texts.iter().map(|text| origin(text)).collect::<Result<_>>()?;
+    let origins: BTreeSet<_> = texts.iter().map(|text| parse_origin(text)).collect::<Result<_>>()?;
     Ok(origins.into_iter().collect())
 }
 
-fn origin(text: &str) -> Result<String> {
+fn parse_origin(text: &str) -> Result<String> {
     let text = text.trim();
-    let refused = || {
+    let invalid = || {
         let shown: String = name::clean(text).chars().take(100).collect();
         let message = format!(
             "`allowed_origins`: `{shown}` is no origin. Write scheme, host and port, as `https://example.com`."
         );
         Error::invalid("allowed_origins", message)
     };
-    let url = Url::parse(text).map_err(|error| refused().caused_by(error))?;
-    let plain = matches!(url.scheme(), "http" | "https")
+    let url = Url::parse(text).map_err(|error| invalid().caused_by(error))?;
+    let is_origin = matches!(url.scheme(), "http" | "https")
         && url.username().is_empty()
         && url.password().is_none()
         && url.path() == "/"
         && url.query().is_none()
         && url.fragment().is_none()
-        // The parser mends backslashes, a missing slash and line breaks; who writes them means something else.
+        // The parser accepts backslashes, a missing slash and line breaks; such input is rejected instead of being
+        // corrected.
         && text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '\\', '\t', '\n', '\r', '*']));
-    if plain { Ok(url.origin().ascii_serialization()) } else { Err(refused()) }
+    if is_origin { Ok(url.origin().ascii_serialization()) } else { Err(invalid()) }
 }
 
-fn described(server: &Server) -> Value {
+fn audit_detail(server: &Server) -> Value {
     json!({
         "slug": server.slug,
         "name": server.name,
@@ -447,7 +455,7 @@ fn not_found() -> Error {
     Error::not_found("server")
 }
 
-fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
+fn conflict_if_slug_taken(error: waypost_store::Error, slug: &str) -> Error {
     let error = conflict_if_taken(error, || slug_taken_message(slug));
     if error.code == Code::Conflict { error.with("field", "slug") } else { error }
 }
@@ -463,14 +471,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_kept_as_browsers_write_them() {
-        let typed = ["https://Example.com:443", " http://localhost:5173 ", "https://example.com", "https://müller.de"];
-        let kept = origins(&typed.map(str::to_owned)).unwrap();
-        assert_eq!(kept, ["http://localhost:5173", "https://example.com", "https://xn--mller-kva.de"]);
+    fn origins_are_normalised_as_browsers_serialise_them() {
+        let input = ["https://Example.com:443", " http://localhost:5173 ", "https://example.com", "https://müller.de"];
+        let origins = parse_origins(&input.map(str::to_owned)).unwrap();
+        assert_eq!(origins, ["http://localhost:5173", "https://example.com", "https://xn--mller-kva.de"]);
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn invalid_origins_are_rejected() {
         for text in [
             "",
             "example.com",
@@ -488,7 +496,7 @@ mod tests {
             "https://example.com#x",
             "https://",
         ] {
-            let error = origins(&[text.to_owned()]).unwrap_err();
+            let error = parse_origins(&[text.to_owned()]).unwrap_err();
             assert_eq!(error.details["field"], "allowed_origins", "{text}");
         }
     }

@@ -24,14 +24,14 @@ use crate::notifications::{Notification, NotificationKind};
 /// The maximum page size.
 const MAX_PAGE: u32 = 200;
 /// The maximum number of tickets that are listed for one end user.
-const OF_END_USER: i64 = 100;
+const MAX_PER_END_USER: i64 = 100;
 
 /// The filter and the page of a list of tickets.
 #[derive(Debug, Clone, Default)]
 pub struct TicketListQuery {
-    /// Which ones.
+    /// The filter.
     pub filter: TicketFilter,
-    /// So many at most, 1 to 200; 50 when absent.
+    /// The page size, 1 to 200. By default 50.
     pub limit: Option<u32>,
     /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
@@ -64,7 +64,7 @@ pub struct TicketPatch {
 pub struct BulkResult {
     /// The ticket's ID, as in the request.
     pub id: String,
-    /// The ticket, or why it did not change.
+    /// The ticket, or the error that prevented the change.
     pub result: Result<TicketDetails>,
 }
 
@@ -107,7 +107,7 @@ pub async fn count_by_status(
 ) -> Result<Vec<(TicketStatus, u64)>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     let found = store::count_by_status(&mut ops.db.read().await?, organization, filter).await?;
-    let count = |status| found.iter().find(|(own, _)| *own == status).map_or(0, |(_, count)| *count);
+    let count = |status| found.iter().find(|(found_status, _)| *found_status == status).map_or(0, |(_, count)| *count);
     Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
 }
 
@@ -122,13 +122,13 @@ pub async fn list_for_end_user(
     end_user: &EndUserId,
 ) -> Result<Vec<TicketDetails>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    Ok(store::list_for_end_user(&mut ops.db.read().await?, organization, end_user, OF_END_USER).await?)
+    Ok(store::list_for_end_user(&mut ops.db.read().await?, organization, end_user, MAX_PER_END_USER).await?)
 }
 
 /// Returns a ticket.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of.
+/// `not_found` if the ticket does not exist or the caller cannot access it.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<TicketDetails> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
@@ -149,11 +149,12 @@ pub fn can_send_email(ops: &Ops) -> bool {
     ops.notifications.is_enabled()
 }
 
-/// Changes a ticket. Sends an email to the end user if the ticket is resolved, and to a new assignee other than the caller.
+/// Changes a ticket. Sends an email to the end user if the ticket is resolved, and to a new assignee other than the
+/// caller.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` if the assignee is not a member or the email is invalid; `conflict` if the status cannot
-/// follow the current one; `precondition_failed` if `revision` is not the current one.
+/// `not_found`; `invalid_arguments` if the assignee is not a member or the email is invalid; `conflict` if the status
+/// cannot follow the current one; `precondition_failed` if `revision` is not the current one.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -182,13 +183,13 @@ pub async fn update(
     let entry =
         Entry { action: "ticket.update", target: id.as_str(), detail: events::changes(&before.ticket, &ticket) };
     record(cx, &mut tx, organization, entry).await?;
-    let named = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    events::updated(cx, &mut tx, &named).await?;
-    for notification in notifications_of(cx, &mut tx, &before, &named).await? {
+    let after = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    events::updated(cx, &mut tx, &after).await?;
+    for notification in build_notifications(cx, &mut tx, &before, &after).await? {
         ops.notifications.enqueue(cx, &mut tx, &notification).await?;
     }
     tx.commit().await?;
-    Ok(named)
+    Ok(after)
 }
 
 async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &TicketPatch) -> Result<()> {
@@ -204,12 +205,12 @@ async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &TicketPatch)
     match &change.assignee {
         None => {}
         Some(None) => ticket.assignee_id = None,
-        Some(Some(text)) => ticket.assignee_id = Some(member(tx, &ticket.organization_id, text).await?),
+        Some(Some(text)) => ticket.assignee_id = Some(find_member_id(tx, &ticket.organization_id, text).await?),
     }
     Ok(())
 }
 
-async fn member(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Result<UserId> {
+async fn find_member_id(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Result<UserId> {
     let found = match text.parse::<UserId>() {
         Ok(id) => user::find_member(tx, organization, &id).await?,
         Err(_) if text.contains('\0') => None,
@@ -219,28 +220,28 @@ async fn member(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Resul
     Ok(found.ok_or_else(not_a_member)?.user_id)
 }
 
-async fn notifications_of(
+async fn build_notifications(
     cx: &Ctx,
     tx: &mut Tx,
     before: &TicketDetails,
-    now: &TicketDetails,
+    after: &TicketDetails,
 ) -> Result<Vec<Notification>> {
     let mut all = Vec::new();
-    let Some(whose) = organization::find(tx, &now.ticket.organization_id).await? else { return Ok(all) };
-    let notice = |kind, to: Vec<String>| Notification {
+    let Some(owner) = organization::find(tx, &after.ticket.organization_id).await? else { return Ok(all) };
+    let notification = |kind, to: Vec<String>| Notification {
         kind,
         to,
-        organization: whose.clone(),
-        product: now.server.clone().unwrap_or_else(|| whose.name.clone()),
-        ticket: now.ticket.clone(),
+        organization: owner.clone(),
+        product: after.server.clone().unwrap_or_else(|| owner.name.clone()),
+        ticket: after.ticket.clone(),
     };
     let resolved = TicketStatus::Resolved;
-    if before.ticket.status != resolved && now.ticket.status == resolved {
-        all.extend(now.ticket.email.clone().map(|address| notice(NotificationKind::Resolved, vec![address])));
+    if before.ticket.status != resolved && after.ticket.status == resolved {
+        all.extend(after.ticket.email.clone().map(|email| notification(NotificationKind::Resolved, vec![email])));
     }
-    let given = now.ticket.assignee_id.as_ref().filter(|id| before.ticket.assignee_id.as_ref() != Some(id));
-    if given.is_some_and(|id| id.as_str() != cx.caller.actor()) {
-        all.extend(now.assignee.clone().map(|address| notice(NotificationKind::Assigned, vec![address])));
+    let new_assignee = after.ticket.assignee_id.as_ref().filter(|id| before.ticket.assignee_id.as_ref() != Some(id));
+    if new_assignee.is_some_and(|id| id.as_str() != cx.caller.actor()) {
+        all.extend(after.assignee.clone().map(|email| notification(NotificationKind::Assigned, vec![email])));
     }
     Ok(all)
 }
@@ -248,8 +249,8 @@ async fn notifications_of(
 /// Applies the same change to several tickets, each in its own transaction.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `invalid_arguments` without tickets or with more than
-/// 100. What is wrong with one ticket stands in its result.
+/// `not_found` if the caller cannot access the organisation; `invalid_arguments` for no tickets or more than 100. The
+/// error of a single ticket is in its result.
 pub async fn update_many(
     cx: &Ctx,
     ops: &Ops,
@@ -272,7 +273,7 @@ pub async fn update_many(
     Ok(results)
 }
 
-/// An address of the end user has become known: their tickets that waited for one go on.
+/// Adds an email that has become known to the end user's open tickets that lack one.
 pub(crate) async fn add_email_to_open_tickets(
     cx: &Ctx,
     tx: &mut Tx,
@@ -281,33 +282,33 @@ pub(crate) async fn add_email_to_open_tickets(
     (address, verified): (&str, bool),
 ) -> Result<()> {
     let opener = store::Opener::EndUser(end_user);
-    for named in store::list_without_email(tx, organization, opener, waypost_core::Timestamp(0)).await? {
-        add_email(cx, tx, named, (address, verified)).await?;
+    for details in store::list_without_email(tx, organization, opener, waypost_core::Timestamp(0)).await? {
+        add_email(cx, tx, details, (address, verified)).await?;
     }
     Ok(())
 }
 
-/// Gives a ticket that waits for an address one.
+/// Adds an email to a ticket that lacks one.
 async fn add_email(
     cx: &Ctx,
     tx: &mut Tx,
-    named: TicketDetails,
+    details: TicketDetails,
     (address, verified): (&str, bool),
 ) -> Result<TicketDetails> {
-    let mut ticket = named.ticket.clone();
+    let mut ticket = details.ticket.clone();
     ticket.set_email(address.to_owned(), verified);
     ticket.revision += 1;
     ticket.updated_at = cx.now();
     store::update(tx, &ticket).await?;
-    let (id, detail) = (ticket.id.clone(), events::changes(&named.ticket, &ticket));
+    let (id, detail) = (ticket.id.clone(), events::changes(&details.ticket, &ticket));
     let entry = Entry { action: "ticket.update", target: id.as_str(), detail };
     record(cx, tx, &ticket.organization_id, entry).await?;
-    let named = TicketDetails { ticket, ..named };
-    events::updated(cx, tx, &named).await?;
-    Ok(named)
+    let details = TicketDetails { ticket, ..details };
+    events::updated(cx, tx, &details).await?;
+    Ok(details)
 }
 
-/// The entry of the audit log for a ticket that was opened.
+/// Returns the audit log entry for a created ticket.
 fn opened_entry(ticket: &Ticket) -> Entry<'_> {
     let detail = json!({ "number": ticket.number, "status": ticket.status.as_str() });
     Entry { action: "ticket.open", target: ticket.id.as_str(), detail }

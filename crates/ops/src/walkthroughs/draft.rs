@@ -1,4 +1,4 @@
-//! Editing the steps of a draft. The chain is read without contents; an edit writes the step and its neighbours.
+//! Edits of the steps of a draft. The chain is read without contents; an edit writes only the step and its neighbours.
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -11,91 +11,91 @@ use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
-use super::{EditTarget, lock_head, missing, record_edit_session, record_operation, revisions, save_edit, validate};
+use super::{EditTarget, lock_head, not_found, record_edit_session, record_operation, revisions, save_edit, validate};
 use crate::Ops;
 
 /// A step to add.
 #[derive(Debug, Clone)]
 pub struct NewStep {
-    /// The author's own name of it, unique in the walkthrough.
+    /// The key that the author chose, unique in the walkthrough.
     pub key: Option<String>,
-    /// The author's part.
+    /// The content.
     pub content: StepContent,
-    /// Where to put it.
+    /// The position.
     pub place: StepPosition,
 }
 
-/// What to change of a step; what is absent stays.
+/// Changes to a step. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct StepUpdate {
-    /// The author's own name of it; `Some(None)` clears it.
+    /// The key. `Some(None)` clears it.
     pub key: Option<Option<String>>,
-    /// The author's part, as a whole.
+    /// The whole content.
     pub content: Option<StepContent>,
 }
 
-/// Single fields of a step to change: what is absent stays, `Some(None)` clears.
+/// Changes to single fields of a step. Absent fields stay unchanged; `Some(None)` clears a field.
 #[derive(Debug, Clone, Default)]
 pub struct StepPatch {
-    /// The author's own name of it.
+    /// The key.
     pub key: Option<Option<String>>,
-    /// Title.
+    /// The title.
     pub title: Option<String>,
-    /// Heading of the section.
+    /// The section's heading.
     pub section_title: Option<Option<String>>,
-    /// What the user reads.
+    /// The text for the user.
     pub content: Option<String>,
-    /// How the agent should open the step.
+    /// Tells the agent how to introduce the step.
     pub introduction_for_agent: Option<Option<String>>,
-    /// What the agent should know.
+    /// Background for the agent.
     pub context_for_agent: Option<Option<String>>,
-    /// What the agent should do.
+    /// Operations that the agent should carry out.
     pub operations_for_agent: Option<Option<String>>,
-    /// Free members.
+    /// Free-form metadata.
     pub metadata: Option<Map<String, Value>>,
 }
 
 impl StepPatch {
-    /// The author's part with these changes.
+    /// Returns the content with these changes.
     #[must_use]
     pub fn apply(&self, before: &StepContent) -> StepContent {
         let before = before.clone();
-        let own = |new: &Option<Option<String>>, old| new.clone().unwrap_or(old);
+        let patched = |new: &Option<Option<String>>, old| new.clone().unwrap_or(old);
         StepContent {
             title: self.title.clone().unwrap_or(before.title),
-            section_title: own(&self.section_title, before.section_title),
+            section_title: patched(&self.section_title, before.section_title),
             content: self.content.clone().unwrap_or(before.content),
-            introduction_for_agent: own(&self.introduction_for_agent, before.introduction_for_agent),
-            context_for_agent: own(&self.context_for_agent, before.context_for_agent),
-            operations_for_agent: own(&self.operations_for_agent, before.operations_for_agent),
+            introduction_for_agent: patched(&self.introduction_for_agent, before.introduction_for_agent),
+            context_for_agent: patched(&self.context_for_agent, before.context_for_agent),
+            operations_for_agent: patched(&self.operations_for_agent, before.operations_for_agent),
             metadata: self.metadata.clone().unwrap_or(before.metadata),
         }
     }
 }
 
-/// Why a revision of a step is made.
+/// The operation that creates a revision of a step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
-    /// The act.
-    pub act: RevisionOperation,
-    /// The revision whose content is restored.
+    /// The operation.
+    pub operation: RevisionOperation,
+    /// The revision whose content is restored, if any.
     pub restored_from: Option<u32>,
 }
 
 impl From<RevisionOperation> for Origin {
-    fn from(act: RevisionOperation) -> Self {
-        Self { act, restored_from: None }
+    fn from(operation: RevisionOperation) -> Self {
+        Self { operation, restored_from: None }
     }
 }
 
-/// A step that was deleted, with what it takes to bring it back.
+/// A deleted step, with the data needed to restore it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepDeletion {
     /// The revision of the walkthrough, for the next edit.
     pub revision: u32,
-    /// The step as it was.
+    /// The step before the deletion.
     pub step: Step,
-    /// The step that stood before it; none for the first.
+    /// The step before it. `None` if it was the first.
     pub after: Option<StepId>,
 }
 
@@ -111,8 +111,9 @@ pub struct StepEdit {
 /// Adds a step.
 ///
 /// # Errors
-/// `invalid_arguments` naming the field; `step_not_found` when the place names none; `conflict` when the key is taken or
-/// there are 500 steps; `precondition_failed` when the draft has changed meanwhile.
+/// `invalid_arguments`, naming the field; `step_not_found` if the position names a step that does not exist; `conflict`
+/// if the key is taken or the draft has 500 steps; `precondition_failed` if the draft has changed since
+/// `target.revision`.
 pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
@@ -122,10 +123,11 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
     insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionOperation::Add.into())).await
 }
 
-/// Brings a step back that was deleted from this draft: under its id, so that who completed it has completed it.
+/// Restores a step that was deleted from this draft. The step keeps its ID, so that end users who completed it keep
+/// their progress.
 ///
 /// # Errors
-/// As [`add_step`]; `step_not_found` when no such step was deleted from this walkthrough.
+/// Those of [`add_step`]; `step_not_found` if no such step was deleted from this walkthrough.
 pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
@@ -139,42 +141,42 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
         .await
 }
 
-/// Puts another step with the same content behind a step. It has no key: keys are unique.
+/// Inserts a copy of a step after it. The copy has no key, because keys are unique.
 ///
 /// # Errors
-/// As [`add_step`].
+/// Those of [`add_step`].
 pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let content = found.ok_or_else(|| step_not_found(id))?.content;
-    let title = title_of_copy(&content.title, &chain);
+    let title = make_copy_title(&content.title, &chain);
     let new = NewStep { key: None, content: StepContent { title, ..content }, place: StepPosition::After(id.clone()) };
-    let (own, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
+    let (copy_id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (own, ordinal), (new, "step.duplicate", RevisionOperation::Add.into())).await
+    insert_step(cx, tx, (head, chain), (copy_id, ordinal), (new, "step.duplicate", RevisionOperation::Add.into())).await
 }
 
-/// `title`, numbered so that no step of the chain has it: an import tells steps without keys apart by their titles.
-fn title_of_copy(title: &str, chain: &[Step]) -> String {
+/// Returns a title for a copy that no step of the chain has: an import identifies steps without keys by their titles.
+fn make_copy_title(title: &str, chain: &[Step]) -> String {
     let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
     let numbers = 1..=MAX_STEPS + 1;
-    let names = numbers.map(|n| if n == 1 { format!("{short} (copy)") } else { format!("{short} (copy {n})") });
-    let free = names.into_iter().find(|name| chain.iter().all(|step| step.content.title != *name));
+    let candidates = numbers.map(|n| if n == 1 { format!("{short} (copy)") } else { format!("{short} (copy {n})") });
+    let free = candidates.into_iter().find(|title| chain.iter().all(|step| step.content.title != *title));
     free.unwrap_or_else(|| title.to_owned())
 }
 
-/// Puts a step with this id and ordinal into the chain.
+/// Inserts a step with this ID and ordinal into the chain and commits.
 pub(super) async fn insert_step(
     cx: &Ctx,
     mut tx: Tx,
     (mut head, chain): (Walkthrough, Vec<Step>),
     (id, ordinal): (StepId, u32),
-    (new, act, origin): (NewStep, &'static str, Origin),
+    (new, action, origin): (NewStep, &'static str, Origin),
 ) -> Result<StepEdit> {
-    let content = validate::step(new.content, &validate::argument_error)?;
-    let key = validate::key(new.key, &validate::argument_error)?;
+    let content = validate::check_step(new.content, &validate::argument_error)?;
+    let key = validate::check_key(new.key, &validate::argument_error)?;
     if chain.len() >= MAX_STEPS {
         let message = format!("A walkthrough has {MAX_STEPS} steps at most. Delete one, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
@@ -188,10 +190,10 @@ pub(super) async fn insert_step(
     let links: Vec<_> = links.into_iter().filter(|link| link.from.as_ref() != Some(&steps[0].id)).collect();
     relink(&mut tx, &mut head, &links).await?;
     let [step] = steps;
-    finish(cx, tx, head, act, step).await
+    finish(cx, tx, head, action, step).await
 }
 
-/// A step of the draft, with the walkthrough's revision.
+/// Returns a step of the draft, with the walkthrough's revision.
 ///
 /// # Errors
 /// `not_found`; `step_not_found`.
@@ -204,15 +206,15 @@ pub async fn get_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
     Ok(StepEdit { revision: head.revision, step })
 }
 
-/// Changes what a step holds.
+/// Changes a step.
 ///
 /// # Errors
-/// As [`add_step`].
+/// Those of [`add_step`].
 pub async fn update_step(
     cx: &Ctx,
     ops: &Ops,
@@ -224,10 +226,10 @@ pub async fn update_step(
     edit_step(cx, ops, target, id, key, |before| content.unwrap_or_else(|| before.clone())).await
 }
 
-/// Changes single fields of a step; the others stay as they are by then.
+/// Changes single fields of a step. The other fields keep their current values.
 ///
 /// # Errors
-/// As [`add_step`].
+/// Those of [`add_step`].
 pub async fn patch_step(
     cx: &Ctx,
     ops: &Ops,
@@ -248,12 +250,12 @@ async fn edit_step(
     edit: impl FnOnce(&StepContent) -> StepContent,
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let key = key.map(|key| validate::key(key, &validate::argument_error)).transpose()?;
+    let key = key.map(|key| validate::check_key(key, &validate::argument_error)).transpose()?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let before = found.ok_or_else(|| step_not_found(id))?;
-    let content = validate::step(edit(&before.content), &validate::argument_error)?;
+    let content = validate::check_step(edit(&before.content), &validate::argument_error)?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
         return Ok(StepEdit { revision: head.revision, step: after });
@@ -263,24 +265,24 @@ async fn edit_step(
         check_key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
     revisions::update(cx, &mut tx, &head, RevisionOperation::Edit, &[&after]).await?;
-    finish_edit(cx, tx, head, after).await
+    finish_session_edit(cx, tx, head, after).await
 }
 
-/// Moves a step to another place.
+/// Moves a step to another position.
 ///
 /// # Errors
-/// As [`add_step`]; `conflict` when the step is to follow itself.
+/// Those of [`add_step`]; `conflict` if the step would follow itself.
 pub async fn move_step(
     cx: &Ctx,
     ops: &Ops,
     target: EditTarget<'_>,
     id: &StepId,
-    place: &StepPosition,
+    position: &StepPosition,
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (mut head, chain) = lock_chain(&mut tx, target).await?;
-    let links = chain::relocate(&chain, id, place)?;
+    let links = chain::relocate(&chain, id, position)?;
     let mut after = chain.clone();
     let first = chain::apply(&mut after, &links).unwrap_or_else(|| head.first_step_id.clone());
     let moved = after != chain || first != head.first_step_id;
@@ -292,10 +294,10 @@ pub async fn move_step(
     if moved { finish(cx, tx, head, "step.move", step).await } else { Ok(StepEdit { revision: head.revision, step }) }
 }
 
-/// Deletes a step from the draft. Versions that have it keep it, and so does who completed it.
+/// Deletes a step from the draft. Published versions keep it, and so does the progress of end users who completed it.
 ///
 /// # Errors
-/// As [`add_step`].
+/// Those of [`add_step`].
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
@@ -305,8 +307,8 @@ pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepI
     let links = chain::remove(&chain, id)?;
     relink(&mut tx, &mut head, &links).await?;
     revisions::delete(cx, &mut tx, &head, &chain, &[&step]).await?;
-    let before = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
-    let after = before.map(|other| other.id.clone());
+    let predecessor = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
+    let after = predecessor.map(|other| other.id.clone());
     let StepEdit { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
     Ok(StepDeletion { revision, step, after })
 }
@@ -323,7 +325,7 @@ pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<(W
     Ok((head, steps))
 }
 
-/// Writes the links between steps; that of the head goes into `head`, which is written at the end.
+/// Writes the links between steps. The link to the first step is set in `head`, which the caller writes at the end.
 async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
     step::relink(tx, &head.organization_id, &head.id, links).await?;
     if let Some(first) = links.iter().rev().find(|link| link.from.is_none()) {
@@ -332,9 +334,9 @@ async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[LinkUpdate]) -> Re
     Ok(())
 }
 
-fn check_key_is_free(steps: &[Step], key: Option<&str>, own: Option<&StepId>) -> Result<()> {
+fn check_key_is_free(steps: &[Step], key: Option<&str>, own_id: Option<&StepId>) -> Result<()> {
     let Some(key) = key else { return Ok(()) };
-    match steps.iter().find(|step| step.key.as_deref() == Some(key) && Some(&step.id) != own) {
+    match steps.iter().find(|step| step.key.as_deref() == Some(key) && Some(&step.id) != own_id) {
         Some(other) => {
             let message = format!("The step {} (\"{}\") has the key `{key}` already.", other.id, other.content.title);
             Err(Error::new(Code::Conflict, message).with("field", "key").with("step_id", other.id.as_str()))
@@ -343,29 +345,30 @@ fn check_key_is_free(steps: &[Step], key: Option<&str>, own: Option<&StepId>) ->
     }
 }
 
-async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, act: &'static str, step: Step) -> Result<StepEdit> {
-    finish_with(cx, tx, head, (act, json!({})), step).await
+/// Saves an edit, records it in the audit log and commits.
+async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, action: &'static str, step: Step) -> Result<StepEdit> {
+    finish_with(cx, tx, head, (action, json!({})), step).await
 }
 
-/// As [`finish`], with more to say in the audit log.
+/// Does the same as [`finish`], with additional details for the audit log.
 pub(super) async fn finish_with(
     cx: &Ctx,
     mut tx: Tx,
     mut head: Walkthrough,
-    (act, mut detail): (&'static str, Value),
+    (action, mut detail): (&'static str, Value),
     step: Step,
 ) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut head).await?;
     detail["revision"] = json!(head.revision);
     detail["step_id"] = json!(step.id);
     detail["title"] = json!(step.content.title);
-    record_operation(cx, &mut tx, &head, act, detail).await?;
+    record_operation(cx, &mut tx, &head, action, detail).await?;
     tx.commit().await?;
     Ok(StepEdit { revision: head.revision, step })
 }
 
-/// As [`finish`], for edits that an editor makes while somebody types: those of a session share an entry of the audit log.
-async fn finish_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<StepEdit> {
+/// Does the same as [`finish`] for the frequent edits of the editor: the edits of a session share an audit log entry.
+async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "step_id": step.id, "title": step.content.title });
     record_edit_session(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;

@@ -1,4 +1,4 @@
-//! Writing a walkthrough out as a file that an import makes the same thing of.
+//! Export of a draft to a file. Importing the file recreates the same draft.
 
 use serde_json::Value;
 use waypost_core::Result;
@@ -9,7 +9,7 @@ use waypost_core::transfer::export_markdown::export_markdown;
 
 use crate::Ops;
 
-/// The draft as a JSON envelope of version 1.1.
+/// Returns the draft as a JSON envelope of version 1.1.
 ///
 /// # Errors
 /// `not_found`.
@@ -18,7 +18,7 @@ pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wal
     Ok(export_json(&draft.walkthrough.fields(), &draft.steps, draft.walkthrough.state, cx.now()))
 }
 
-/// The draft as one Markdown file, as its author typed it.
+/// Returns the draft as one Markdown file, with the texts as the author entered them.
 ///
 /// # Errors
 /// `not_found`; `invalid_arguments` if there are no steps.

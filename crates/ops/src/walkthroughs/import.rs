@@ -1,4 +1,4 @@
-//! Bringing a draft to what a file says, in one transaction: all of it or nothing.
+//! Import of a file into a draft, in one transaction.
 
 use std::collections::HashMap;
 
@@ -20,46 +20,47 @@ use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
 
 use super::publish::publish_in;
 use super::{
-    Draft, check_title_is_free, load_draft, lock_names, missing, record_operation, revisions, save_edit, validate,
+    Draft, check_title_is_free, load_draft, lock_names, not_found, record_operation, revisions, save_edit, validate,
 };
 use crate::Ops;
 use crate::assignments::{self, AssignmentPatch};
 
-/// Fields that are served otherwise, of which an import tells, at most.
-const MAX_CHANGES: usize = 20;
+/// The maximum number of warnings about fields that are changed when they are served.
+const MAX_CHANGE_WARNINGS: usize = 20;
 
-/// How to import.
+/// The options of an import.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// The walkthrough to update; found by its title when absent.
+    /// The walkthrough to update. `None` finds it by its title.
     pub id: Option<WalkthroughId>,
     /// Overrides the title of the file.
     pub title: Option<String>,
-    /// Places the walkthrough on the server with this slug, behind what is there. Where it is placed already it stays.
+    /// Assigns the walkthrough to the server with this slug, after the existing assignments. An existing assignment of
+    /// the walkthrough stays unchanged.
     pub server: Option<String>,
     /// Publishes the draft afterwards.
     pub publish: bool,
-    /// Publishes although code has bidirectional controls; it is served without them.
+    /// Publishes even if code contains bidirectional control characters. It is served without them.
     pub confirm_bidi: bool,
-    /// Lets a file through that matches under half of the existing steps.
+    /// Accepts a file that matches less than half of the existing steps.
     pub replace: bool,
-    /// Says what would happen, and changes nothing.
+    /// Returns the report without changing anything.
     pub dry_run: bool,
 }
 
-/// What an import did to a step, or would do.
+/// The change that an import makes to a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportedStep {
     /// `added`, `updated`, `moved`, `unchanged` or `removed`.
     pub change: &'static str,
-    /// Its title.
+    /// The step's title.
     pub title: String,
-    /// The fields that change.
+    /// The changed fields.
     pub fields: Vec<&'static str>,
 }
 
-fn imported(plan: &ImportPlan) -> Vec<ImportedStep> {
-    let stay = plan.steps.iter().map(|step| {
+fn list_imported_steps(plan: &ImportPlan) -> Vec<ImportedStep> {
+    let kept = plan.steps.iter().map(|step| {
         let (change, fields) = match &step.change {
             StepChange::Unchanged => ("unchanged", Vec::new()),
             StepChange::Moved => ("moved", Vec::new()),
@@ -68,54 +69,56 @@ fn imported(plan: &ImportPlan) -> Vec<ImportedStep> {
         };
         ImportedStep { change, title: step.content.title.clone(), fields }
     });
-    let gone = plan.removed.iter().map(|(_, title)| ImportedStep {
+    let removed = plan.removed.iter().map(|(_, title)| ImportedStep {
         change: "removed",
         title: title.clone(),
         fields: Vec::new(),
     });
-    stay.chain(gone).collect()
+    kept.chain(removed).collect()
 }
 
-/// What an import did, or would do.
+/// The result of an import or of a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportReport {
-    /// The walkthrough; none when a dry run would make a new one.
+    /// The walkthrough. `None` if a dry run would create it.
     pub id: Option<WalkthroughId>,
     /// Its slug.
     pub slug: String,
     /// Its title.
     pub title: String,
-    /// Whether it is new.
+    /// Whether the walkthrough is new.
     pub created: bool,
     /// Whether the draft changed.
     pub changed: bool,
     /// The draft's revision.
     pub revision: u32,
-    /// One line about the steps.
+    /// A one-line summary of the changes to the steps.
     pub summary: String,
-    /// What happens to each step, in order; those that go stand at the end.
+    /// The changes to the steps, in order, followed by the removed steps.
     pub steps: Vec<ImportedStep>,
-    /// What happens to each step, a line each, with the summary.
+    /// The changes to the steps as text, one per line, with the summary.
     pub plan: String,
-    /// The version that is served, when it was to be published.
+    /// The published version. `None` if the import did not publish.
     pub published_version: Option<u32>,
     /// Whether that version is new.
     pub published_new: bool,
-    /// Whether it was placed on the server; false when it was there before, or no server was named.
+    /// Whether the import assigned the walkthrough to the server. `false` if it was assigned before or no server was
+    /// given.
     pub assigned: bool,
-    /// What was not refused but should be said.
+    /// Warnings that do not prevent the import.
     pub warnings: Vec<String>,
-    /// Whether this only says what would happen.
+    /// Whether this is the report of a dry run.
     pub dry_run: bool,
 }
 
-/// Makes or updates the draft that the file tells of; publishes and assigns it when asked to.
+/// Creates or updates a draft from a file. Publishes and assigns it if `options` say so.
 ///
-/// The same file a second time changes nothing. Steps keep their ids, and with them what users have completed.
+/// Importing the same file again changes nothing. Steps keep their IDs, and with them the end users' progress.
 ///
 /// # Errors
-/// Those of making, editing and publishing a walkthrough, naming file, step and field; `confirmation_required` when the
-/// file matches under half of the existing steps; `not_found` for an unknown id or server. Nothing is written then.
+/// Those of creating, editing and publishing a walkthrough, naming the file, the step and the field;
+/// `confirmation_required` if the file matches less than half of the existing steps; `not_found` for an unknown ID or
+/// server. After an error nothing is written.
 pub async fn import(
     cx: &Ctx,
     ops: &Ops,
@@ -128,13 +131,13 @@ pub async fn import(
         authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     }
     let name = file.name.clone();
-    let (steps, warnings) = accept_steps(&file)?;
+    let (steps, warnings) = check_steps(&file)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut report =
-        run(cx, &mut tx, organization, (file, steps), &options).await.map_err(|error| in_file(error, &name))?;
+        run(cx, &mut tx, organization, (file, steps), &options).await.map_err(|error| add_file_name(error, &name))?;
     report.warnings = warnings;
-    // A dry run does everything and leaves the transaction to be rolled back: what it says is what would have happened.
+    // A dry run executes everything and drops the transaction, which rolls it back, so that its report is exact.
     if options.dry_run {
         report.id = report.id.filter(|_| !report.created);
     } else {
@@ -143,12 +146,12 @@ pub async fn import(
     Ok(report)
 }
 
-/// The findings of a file that is not imported, with what would be served otherwise than it stands there.
+/// Returns the findings about a file without importing it, including texts that would be served differently.
 ///
 /// # Errors
-/// `invalid_arguments` when a field breaks a limit, naming file, step and field.
+/// `invalid_arguments` if a field exceeds a limit, naming the file, the step and the field.
 pub fn lint_file(file: &WalkthroughFile) -> Result<Vec<Finding>> {
-    let (steps, _) = accept_steps(file)?;
+    let (steps, _) = check_steps(file)?;
     let kind = file.kind.unwrap_or(file.default_kind);
     let (title, description) = (file.title.as_deref(), file.description.as_deref());
     let tags = file.tags.as_deref().unwrap_or_default();
@@ -157,25 +160,25 @@ pub fn lint_file(file: &WalkthroughFile) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The file's name in front of a refusal that does not name it yet.
-fn in_file(mut error: Error, name: &str) -> Error {
-    let of_author = !matches!(error.code, Code::Internal | Code::Unavailable | Code::Forbidden);
-    if of_author && !error.details.contains_key("file") {
+/// Adds the file's name to an error that does not name it yet.
+fn add_file_name(mut error: Error, name: &str) -> Error {
+    let is_author_error = !matches!(error.code, Code::Internal | Code::Unavailable | Code::Forbidden);
+    if is_author_error && !error.details.contains_key("file") {
         error.message = format!("{name}: {}", error.message);
         error = error.with("file", name);
     }
     error
 }
 
-/// The steps as they will be stored, and the file's warnings with those about what is served otherwise.
-fn accept_steps(file: &WalkthroughFile) -> Result<(Vec<ImportStep>, Vec<String>)> {
+/// Returns the steps as they are stored, and the file's warnings with those about texts that are served differently.
+fn check_steps(file: &WalkthroughFile) -> Result<(Vec<ImportStep>, Vec<String>)> {
     let mut warnings = file.warnings.clone();
     let mut steps = Vec::with_capacity(file.steps.len());
     let mut more = 0;
     for (number, step) in (1..).zip(&file.steps) {
-        let content = validate::step(step.content.clone(), &|field, problem| step.source.reject(field, problem))?;
+        let content = validate::check_step(step.content.clone(), &|field, problem| step.source.reject(field, problem))?;
         for change in clean::changes(&content, &clean::step(&content)) {
-            if warnings.len() - file.warnings.len() >= MAX_CHANGES {
+            if warnings.len() - file.warnings.len() >= MAX_CHANGE_WARNINGS {
                 more += 1;
                 continue;
             }
@@ -199,13 +202,13 @@ async fn run(
     options: &ImportOptions,
 ) -> Result<ImportReport> {
     let server = find_server(tx, organization, options.server.as_deref()).await?;
-    let existing = find(tx, organization, &file, options).await?;
+    let existing = find_draft(tx, organization, &file, options).await?;
     let before = existing.as_ref().map(|draft| draft.walkthrough.fields());
-    let refuse = |field: &str, problem: &str| file.source().reject(field, problem);
-    let fields = validate::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
+    let reject = |field: &str, problem: &str| file.source().reject(field, problem);
+    let fields = validate::check_head(file.fields(options.title.as_deref(), before.as_ref())?, &reject)?;
     let plan = plan::plan(before.as_ref().zip(existing.as_ref().map(|draft| &draft.steps[..])), &fields, steps);
     if plan.needs_replace() && !options.replace {
-        return Err(needs_replace(&plan));
+        return Err(replace_required(&plan));
     }
     let created = existing.is_none();
     let mut draft = match existing {
@@ -220,7 +223,7 @@ async fn run(
         draft.walkthrough.set_fields(fields);
         check_title_is_free(tx, &draft.walkthrough).await?;
         draft = apply(cx, tx, draft, &plan).await?;
-        // A walkthrough is made at revision 1 with all its steps.
+        // A new walkthrough has revision 1 with all its steps.
         if created {
             draft.walkthrough.revision = 0;
         }
@@ -242,7 +245,7 @@ async fn run(
         changed,
         revision: head.revision,
         summary: plan.summary(),
-        steps: imported(&plan),
+        steps: list_imported_steps(&plan),
         plan: plan.to_string(),
         published_version: published.as_ref().map(|published| published.number),
         published_new: published.is_some_and(|published| published.created),
@@ -252,7 +255,7 @@ async fn run(
     })
 }
 
-fn needs_replace(plan: &ImportPlan) -> Error {
+fn replace_required(plan: &ImportPlan) -> Error {
     let message = format!(
         "The file has only {} of the {} steps that the walkthrough has, so it is probably another one. Pass --replace to \
          import it all the same, or give it another title.",
@@ -261,8 +264,8 @@ fn needs_replace(plan: &ImportPlan) -> Error {
     Error::new(Code::ConfirmationRequired, message).with("matched", plan.matched).with("existing", plan.existing)
 }
 
-/// The walkthrough that the file is about, by `--id`, else by the title; locked.
-async fn find(
+/// Locks and returns the draft to update, found by the ID of the options or else by the title. `None` if there is none.
+async fn find_draft(
     tx: &mut Tx,
     organization: &OrganizationId,
     file: &WalkthroughFile,
@@ -283,25 +286,25 @@ async fn find(
             let message = "The walkthrough is in the trash. Restore it first.";
             Err(Error::new(Code::Conflict, message).with("walkthrough_id", id.as_str()))
         }
-        None => Err(missing().with("walkthrough_id", id.as_str())),
+        None => Err(not_found().with("walkthrough_id", id.as_str())),
     }
 }
 
-/// Writes what the plan changes of the steps: no row that stays as it is.
+/// Writes the planned changes to the steps. Unchanged rows are not written.
 async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result<Draft> {
     let Draft { walkthrough: mut head, steps: chain } = draft;
     let before: HashMap<StepId, Step> = chain.iter().cloned().map(|step| (step.id.clone(), step)).collect();
-    let mut steps = planned(cx, &mut head.next_ordinal, &before, plan);
-    for at in 1..steps.len() {
-        steps[at - 1].next_step_id = Some(steps[at].id.clone());
+    let mut steps = build_steps(cx, &mut head.next_ordinal, &before, plan);
+    for index in 1..steps.len() {
+        steps[index - 1].next_step_id = Some(steps[index].id.clone());
     }
     if !plan.removed.is_empty() {
-        let gone: Vec<_> = plan.removed.iter().filter_map(|(step, _)| before.get(step)).collect();
-        revisions::delete(cx, tx, &head, &chain, &gone).await?;
+        let removed: Vec<_> = plan.removed.iter().filter_map(|(step, _)| before.get(step)).collect();
+        revisions::delete(cx, tx, &head, &chain, &removed).await?;
     }
-    let with_change = |wanted: fn(&StepChange) -> bool| {
+    let with_change = |is_match: fn(&StepChange) -> bool| {
         let pairs = steps.iter().zip(&plan.steps);
-        pairs.filter(move |(_, planned)| wanted(&planned.change)).map(|(step, _)| step).collect::<Vec<_>>()
+        pairs.filter(move |(_, planned)| is_match(&planned.change)).map(|(step, _)| step).collect::<Vec<_>>()
     };
     let updated = with_change(|change| matches!(change, StepChange::Updated { .. }));
     if !updated.is_empty() {
@@ -312,7 +315,7 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
         revisions::insert(cx, tx, &head, RevisionOperation::Import, &added).await?;
     }
     let relinked =
-        steps.iter().filter(|step| before.get(&step.id).is_some_and(|b| b.next_step_id != step.next_step_id));
+        steps.iter().filter(|step| before.get(&step.id).is_some_and(|old| old.next_step_id != step.next_step_id));
     let links: Vec<_> =
         relinked.map(|step| LinkUpdate { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
     step::relink(tx, &head.organization_id, &head.id, &links).await?;
@@ -320,8 +323,9 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
     Ok(Draft { walkthrough: head, steps })
 }
 
-/// The steps as they will be, without links: existing ones keep id and ordinal, new ones get the next free ordinals.
-fn planned(cx: &Ctx, next_ordinal: &mut u32, before: &HashMap<StepId, Step>, plan: &ImportPlan) -> Vec<Step> {
+/// Returns the planned steps, without links. Existing steps keep their ID and ordinal; new steps get the next free
+/// ordinals.
+fn build_steps(cx: &Ctx, next_ordinal: &mut u32, before: &HashMap<StepId, Step>, plan: &ImportPlan) -> Vec<Step> {
     let steps = plan.steps.iter().map(|planned| {
         let existing = planned.existing.as_ref().and_then(|id| before.get(id));
         let (id, ordinal) = match existing {
@@ -348,7 +352,7 @@ async fn find_server(tx: &mut Tx, organization: &OrganizationId, slug: Option<&s
     }
 }
 
-/// Places the walkthrough behind what is on the server; false when it is there already, wherever that is.
+/// Assigns the walkthrough to the server, after the existing assignments. Returns `false` if it is already assigned.
 async fn assign(
     cx: &Ctx,
     tx: &mut Tx,

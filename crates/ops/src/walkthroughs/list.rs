@@ -12,29 +12,29 @@ use waypost_store::walkthrough_list::{self, ServerAssignment, SortValue, Walkthr
 
 use crate::Ops;
 
-/// Heads on a page of a list at most.
+/// The maximum page size.
 const MAX_PAGE: u32 = 200;
-/// Characters of what is searched for at most.
+/// The maximum number of characters in a search text.
 const MAX_QUERY: usize = 200;
 
-/// Which heads to list.
+/// The filter, order and page of a list of walkthroughs.
 #[derive(Debug, Clone, Default)]
 pub struct WalkthroughListQuery {
-    /// Only those whose title, slug, description or tags hold this.
+    /// Includes only walkthroughs whose title, slug, description or tags contain this text.
     pub query: Option<String>,
-    /// Only those in this state.
+    /// Includes only walkthroughs in this state.
     pub state: Option<WalkthroughState>,
-    /// Only those of this type.
+    /// Includes only walkthroughs of this type.
     pub kind: Option<WalkthroughType>,
-    /// Only those that are placed on this server.
+    /// Includes only walkthroughs that are assigned to this server.
     pub server_id: Option<ServerId>,
-    /// By what they are sorted; by title when absent.
+    /// The sort key. By default the title.
     pub sort: Option<WalkthroughSort>,
-    /// Whether the greatest comes first.
+    /// Whether the order is descending.
     pub descending: bool,
-    /// So many at most, 1 to 200; 50 when absent.
+    /// The page size, 1 to 200. By default 50.
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before, from a list that was sorted in the same way.
+    /// The `next_cursor` of the previous page of a list with the same order.
     pub cursor: Option<String>,
 }
 
@@ -43,11 +43,11 @@ pub struct WalkthroughListQuery {
 pub struct ListedWalkthrough {
     /// The head.
     pub walkthrough: Walkthrough,
-    /// Steps in the draft.
+    /// The number of steps in the draft.
     pub step_count: u32,
-    /// The number of the version that is served.
+    /// The number of the version that is served. `None` if none is.
     pub current_version: Option<u32>,
-    /// The servers that it is placed on, by name: id, name, and whether it is switched on there.
+    /// The servers that it is assigned to, by name: ID, name, and whether the assignment is enabled.
     pub servers: Vec<(ServerId, String, bool)>,
 }
 
@@ -56,57 +56,60 @@ pub struct ListedWalkthrough {
 pub struct WalkthroughPage {
     /// The rows.
     pub items: Vec<ListedWalkthrough>,
-    /// Where the next page begins; none on the last one.
+    /// The cursor of the next page. `None` on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// The last row of a page: sort, value, id.
+/// The sort key, its value and the ID of the last row of a page.
 #[derive(Serialize, Deserialize)]
 struct Cursor(WalkthroughSort, String, WalkthroughId);
 
-/// Heads of an organisation, a page at a time.
+/// Returns a page of an organisation's walkthroughs.
 ///
 /// # Errors
-/// `invalid_arguments` for a limit out of range, a cursor that no such list gave, or a query that cannot be one.
+/// `invalid_arguments` for a limit out of range, an invalid cursor, or an invalid search text.
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    list: WalkthroughListQuery,
+    list_query: WalkthroughListQuery,
 ) -> Result<WalkthroughPage> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let limit = list.limit.unwrap_or(50);
+    let limit = list_query.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
     }
-    let query = list.query.as_deref().unwrap_or_default().trim();
+    let query = list_query.query.as_deref().unwrap_or_default().trim();
     if query.contains('\0') || query.chars().count() > MAX_QUERY {
         return Err(Error::invalid("q", format!("`q` has {MAX_QUERY} characters at most, and no NUL character.")));
     }
-    let sort = list.sort.unwrap_or(WalkthroughSort::Title);
-    let after = list.cursor.as_deref().map(|cursor| read_cursor(cursor, sort)).transpose()?;
+    let sort = list_query.sort.unwrap_or(WalkthroughSort::Title);
+    let after = list_query.cursor.as_deref().map(|cursor| decode_cursor(cursor, sort)).transpose()?;
     let mut conn = ops.db.read().await?;
     let search = WalkthroughSearch {
         title: &fold_title(query),
         plain: &query.to_ascii_lowercase(),
-        state: list.state,
-        kind: list.kind,
-        server: list.server_id.as_ref(),
+        state: list_query.state,
+        kind: list_query.kind,
+        server: list_query.server_id.as_ref(),
         sort,
-        descending: list.descending,
+        descending: list_query.descending,
         after: after.as_ref().map(|(after, id)| (after.clone(), id)),
         limit: i64::from(limit) + 1,
     };
     let mut found = walkthrough_list::search(&mut conn, organization, &search).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
-    let next_cursor = found.last().filter(|_| more).map(|last| cursor(sort, &last.walkthrough));
+    let next_cursor = found.last().filter(|_| more).map(|last| encode_cursor(sort, &last.walkthrough));
     let ids = found.iter().map(|listed| &listed.walkthrough.id);
-    let placed = walkthrough_list::list_servers(&mut conn, organization, ids).await?;
-    Ok(WalkthroughPage { items: found.into_iter().map(|listed| with_servers(listed, &placed)).collect(), next_cursor })
+    let assignments = walkthrough_list::list_servers(&mut conn, organization, ids).await?;
+    Ok(WalkthroughPage {
+        items: found.into_iter().map(|listed| with_servers(listed, &assignments)).collect(),
+        next_cursor,
+    })
 }
 
-/// A head with what a list shows of it besides.
+/// Returns a walkthrough with the additional data that a list shows.
 ///
 /// # Errors
 /// `not_found`.
@@ -118,23 +121,25 @@ pub async fn describe(
 ) -> Result<ListedWalkthrough> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.db.read().await?;
-    let placed = walkthrough_list::list_servers(&mut conn, organization, [&walkthrough.id]).await?;
-    let described = walkthrough_list::summarize(&mut conn, organization, vec![walkthrough]).await?;
-    let listed = described.into_iter().next().ok_or_else(super::missing)?;
-    Ok(with_servers(listed, &placed))
+    let assignments = walkthrough_list::list_servers(&mut conn, organization, [&walkthrough.id]).await?;
+    let summaries = walkthrough_list::summarize(&mut conn, organization, vec![walkthrough]).await?;
+    let listed = summaries.into_iter().next().ok_or_else(super::not_found)?;
+    Ok(with_servers(listed, &assignments))
 }
 
-fn with_servers(listed: walkthrough_list::WalkthroughSummary, placed: &[ServerAssignment]) -> ListedWalkthrough {
-    let own = placed.iter().filter(|placed| placed.walkthrough_id == listed.walkthrough.id);
+fn with_servers(listed: walkthrough_list::WalkthroughSummary, assignments: &[ServerAssignment]) -> ListedWalkthrough {
+    let own = assignments.iter().filter(|assignment| assignment.walkthrough_id == listed.walkthrough.id);
     ListedWalkthrough {
-        servers: own.map(|it| (it.server_id.clone(), it.server_name.clone(), it.enabled)).collect(),
+        servers: own
+            .map(|assignment| (assignment.server_id.clone(), assignment.server_name.clone(), assignment.enabled))
+            .collect(),
         walkthrough: listed.walkthrough,
         step_count: listed.step_count,
         current_version: listed.current_version,
     }
 }
 
-fn cursor(sort: WalkthroughSort, last: &Walkthrough) -> String {
+fn encode_cursor(sort: WalkthroughSort, last: &Walkthrough) -> String {
     let value = match sort {
         WalkthroughSort::Title => fold_title(&last.title),
         WalkthroughSort::UpdatedAt => last.updated_at.0.to_string(),
@@ -144,11 +149,11 @@ fn cursor(sort: WalkthroughSort, last: &Walkthrough) -> String {
     BASE64URL_NOPAD.encode(&cursor)
 }
 
-fn read_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(SortValue, WalkthroughId)> {
-    let read = || {
+fn decode_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(SortValue, WalkthroughId)> {
+    let decode = || {
         let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
-        let Cursor(own, value, id) = serde_json::from_slice(&bytes).ok()?;
-        if own != sort || value.contains('\0') || id.as_str().contains('\0') {
+        let Cursor(cursor_sort, value, id) = serde_json::from_slice(&bytes).ok()?;
+        if cursor_sort != sort || value.contains('\0') || id.as_str().contains('\0') {
             return None;
         }
         let after = match sort {
@@ -158,5 +163,5 @@ fn read_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(SortValue, Walkth
         Some((after, id))
     };
     let message = "`cursor` is not one that this list gave. Begin without it.";
-    read().ok_or_else(|| Error::invalid("cursor", message))
+    decode().ok_or_else(|| Error::invalid("cursor", message))
 }

@@ -1,8 +1,8 @@
-//! Writing walkthroughs: heads here, steps in [`draft`], versions and states in [`publish`], files in [`import`] and
-//! [`export`].
+//! Authoring of walkthroughs. This module edits heads, that is, walkthroughs without their steps; [`draft`] edits
+//! steps, [`publish`] versions and states, and [`import`] and [`export`] handle files.
 //!
-//! Every edit runs in one transaction that locks the head first, so that edits of one walkthrough happen one after the
-//! other, and counts `revision` up when it changes something. An edit that changes nothing writes nothing.
+//! Every edit runs in one transaction that locks the head first, so that edits of a walkthrough run one after the
+//! other. An edit increments `revision` if it changes anything; otherwise it writes nothing.
 
 pub mod draft;
 pub mod export;
@@ -33,18 +33,19 @@ use crate::audit::{Entry, record, record_edit};
 pub use self::list::{ListedWalkthrough, WalkthroughListQuery, WalkthroughPage, describe, list};
 pub use self::trash::delete;
 
-/// The walkthrough that an act changes.
+/// The walkthrough that an operation changes.
 #[derive(Debug, Clone, Copy)]
 pub struct EditTarget<'a> {
-    /// Whose it is.
+    /// The organisation that owns the walkthrough.
     pub organization_id: &'a OrganizationId,
-    /// Which one.
+    /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
-    /// The revision that the author saw; the act is refused when it is not the present one. None: whatever is there.
+    /// The revision on which the edit is based. The operation is rejected if it is not the current one. `None` skips
+    /// the check.
     pub revision: Option<u32>,
 }
 
-/// A walkthrough as it is edited.
+/// A walkthrough's draft.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// The head.
@@ -53,41 +54,42 @@ pub struct Draft {
     pub steps: Vec<Step>,
 }
 
-/// A walkthrough to make.
+/// A walkthrough to create.
 #[derive(Debug, Clone)]
 pub struct NewWalkthrough {
-    /// The author's part of the head.
+    /// The fields that the author sets.
     pub fields: WalkthroughFields,
-    /// Its slug; made from the title when absent.
+    /// The slug. `None` derives it from the title.
     pub slug: Option<String>,
 }
 
-/// What to change of a head; what is absent stays.
+/// Changes to a head. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct WalkthroughPatch {
-    /// Title. The slug stays when it changes.
+    /// The title. A new title does not change the slug.
     pub title: Option<String>,
-    /// Slug.
+    /// The slug.
     pub slug: Option<String>,
-    /// Description.
+    /// The description.
     pub description: Option<String>,
-    /// Type.
+    /// The type.
     pub kind: Option<WalkthroughType>,
-    /// Minutes; `Some(None)` clears them.
+    /// The estimated duration in minutes. `Some(None)` clears it.
     pub estimated_duration_minutes: Option<Option<u32>>,
-    /// Labels.
+    /// The tags.
     pub tags: Option<Vec<String>>,
-    /// Free members.
+    /// Free-form metadata.
     pub metadata: Option<Map<String, Value>>,
 }
 
-/// Makes a walkthrough without steps.
+/// Creates a walkthrough without steps.
 ///
 /// # Errors
-/// `invalid_arguments` naming the field; `conflict` when title or slug is taken, or there are 20,000 walkthroughs.
+/// `invalid_arguments`, naming the field; `conflict` if the title or the slug is taken, or if the organisation has
+/// 20,000 walkthroughs.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
-    let fields = validate::head(new.fields, &validate::argument_error)?;
+    let fields = validate::check_head(new.fields, &validate::argument_error)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let head = insert(cx, &mut tx, organization, fields, new.slug).await?;
@@ -96,10 +98,10 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: New
     Ok(head)
 }
 
-/// Makes a walkthrough with steps, in one transaction.
+/// Creates a walkthrough with steps, in one transaction.
 ///
 /// # Errors
-/// As [`create`], and `invalid_arguments` naming the field of a step.
+/// Those of [`create`]; `invalid_arguments`, naming the field of a step.
 pub async fn create_with_steps(
     cx: &Ctx,
     ops: &Ops,
@@ -108,9 +110,11 @@ pub async fn create_with_steps(
     steps: Vec<StepContent>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
-    let fields = validate::head(new.fields, &validate::argument_error)?;
-    let steps =
-        steps.into_iter().map(|step| validate::step(step, &validate::argument_error)).collect::<Result<Vec<_>>>()?;
+    let fields = validate::check_head(new.fields, &validate::argument_error)?;
+    let steps = steps
+        .into_iter()
+        .map(|step| validate::check_step(step, &validate::argument_error))
+        .collect::<Result<Vec<_>>>()?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut head = insert(cx, &mut tx, organization, fields, new.slug).await?;
@@ -120,10 +124,10 @@ pub async fn create_with_steps(
     Ok(head)
 }
 
-/// Makes another walkthrough with the same draft: a draft itself, on no server, with steps of its own.
+/// Creates a copy of a walkthrough's draft. The copy is a draft, has its own steps and is assigned to no server.
 ///
 /// # Errors
-/// As [`create`], and `not_found`.
+/// Those of [`create`]; `not_found`.
 pub async fn duplicate(
     cx: &Ctx,
     ops: &Ops,
@@ -134,13 +138,14 @@ pub async fn duplicate(
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let draft = load_draft(&mut tx, head).await?;
     let title = match title {
         Some(title) => title,
-        None => free_title(&mut tx, organization, &draft.walkthrough.title, "copy").await?,
+        None => find_free_title(&mut tx, organization, &draft.walkthrough.title, "copy").await?,
     };
-    let fields = validate::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &validate::argument_error)?;
+    let fields =
+        validate::check_head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &validate::argument_error)?;
     let mut copy = insert(cx, &mut tx, organization, fields, None).await?;
     insert_steps(cx, &mut tx, &mut copy, draft.steps.into_iter().map(|step| (step.key, step.content))).await?;
     let detail = json!({ "title": copy.title, "from": id });
@@ -149,19 +154,19 @@ pub async fn duplicate(
     Ok(copy)
 }
 
-/// Returns `title` with `word` in brackets behind it, numbered so that no walkthrough has it.
-async fn free_title(tx: &mut Tx, organization: &OrganizationId, title: &str, word: &str) -> Result<String> {
+/// Returns `title` followed by `word` in brackets, numbered so that no other walkthrough has the same title.
+async fn find_free_title(tx: &mut Tx, organization: &OrganizationId, title: &str, word: &str) -> Result<String> {
     let short: String = title.chars().take(MAX_TITLE_CHARS - word.len() - 8).collect();
     for number in 1..=999 {
-        let free = if number == 1 { format!("{short} ({word})") } else { format!("{short} ({word} {number})") };
-        if walkthrough::find_by_title(tx, organization, &title_key(&free)).await?.is_none() {
-            return Ok(free);
+        let candidate = if number == 1 { format!("{short} ({word})") } else { format!("{short} ({word} {number})") };
+        if walkthrough::find_by_title(tx, organization, &title_key(&candidate)).await?.is_none() {
+            return Ok(candidate);
         }
     }
     Err(Error::new(Code::Conflict, "There are very many copies already. Give this one a title.").with("field", "title"))
 }
 
-/// Gives a new head its steps: keys and contents, in order.
+/// Inserts the steps of a new head. `contents` are their keys and contents, in order.
 async fn insert_steps(
     cx: &Ctx,
     tx: &mut Tx,
@@ -179,8 +184,8 @@ async fn insert_steps(
     if steps.is_empty() {
         return Ok(());
     }
-    for at in 1..steps.len() {
-        steps[at - 1].next_step_id = Some(steps[at].id.clone());
+    for index in 1..steps.len() {
+        steps[index - 1].next_step_id = Some(steps[index].id.clone());
     }
     revisions::insert(cx, tx, head, RevisionOperation::Add, &steps.iter().collect::<Vec<_>>()).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
@@ -189,32 +194,32 @@ async fn insert_steps(
     Ok(())
 }
 
-/// The draft: head and steps.
+/// Returns the draft of a walkthrough.
 ///
 /// # Errors
-/// `not_found`; `conflict` when the chain of steps is broken, naming the step.
+/// `not_found`; `conflict` if the chain of steps is broken, naming the step.
 pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     load_draft(&mut tx, head).await
 }
 
-/// The draft of the walkthrough with this slug.
+/// Returns the draft of the walkthrough with this slug.
 ///
 /// # Errors
-/// As [`get_draft`].
+/// Those of [`get_draft`].
 pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(missing)?;
+    let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(not_found)?;
     load_draft(&mut tx, head).await
 }
 
-/// Changes the head. Renaming keeps the slug.
+/// Changes the head. A new title does not change the slug.
 ///
 /// # Errors
-/// As [`create`], and `precondition_failed` when the draft has changed meanwhile.
+/// Those of [`create`]; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: WalkthroughPatch) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
@@ -224,7 +229,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     let before = lock_head(&mut tx, target).await?;
     let mut head = before.clone();
     let fields = before.fields();
-    head.set_fields(validate::head(
+    head.set_fields(validate::check_head(
         WalkthroughFields {
             title: change.title.unwrap_or(fields.title),
             description: change.description.unwrap_or(fields.description),
@@ -244,7 +249,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
         return Ok(before);
     }
     check_title_is_free(&mut tx, &head).await?;
-    // The slug is served at once; the rest of a draft is not.
+    // A new slug takes effect at once; the rest of a draft is served only after publishing.
     if head.slug != before.slug {
         tx.bump_config_version().await?;
     }
@@ -259,21 +264,21 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     Ok(head)
 }
 
-fn missing() -> Error {
+fn not_found() -> Error {
     Error::not_found("walkthrough")
 }
 
-/// The steps of `head`, in order, with their contents.
+/// Returns the draft of `head`: its steps in order, with their contents.
 async fn load_draft(conn: &mut Conn, head: Walkthrough) -> Result<Draft> {
     let steps = step::list(conn, &head.organization_id, &head.id).await?;
     let steps = chain::order(head.first_step_id.as_ref(), steps)?;
     Ok(Draft { walkthrough: head, steps })
 }
 
-/// Locks the head of `target` for an edit and checks the revision that the author saw.
+/// Locks the head of `target` for an edit and checks `target.revision`.
 async fn lock_head(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthrough> {
     let head = walkthrough::find_for_update(tx, target.organization_id, target.walkthrough_id).await?;
-    let head = head.ok_or_else(missing)?;
+    let head = head.ok_or_else(not_found)?;
     match target.revision {
         Some(seen) if seen != head.revision => {
             let message = format!(
@@ -286,48 +291,49 @@ async fn lock_head(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthrough> {
     }
 }
 
-/// Writes a head that an edit has changed.
+/// Writes a head after an edit of the draft.
 async fn save_edit(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
     head.revision += 1;
     save(cx, tx, head).await
 }
 
-/// Writes a head whose draft stays as it is.
+/// Writes a head whose draft has not changed.
 async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
     head.updated_at = cx.now();
     walkthrough::update(tx, head, &title_key(&head.title)).await?;
     Ok(())
 }
 
-/// Writes an act on the walkthrough down in the audit log.
-async fn record_operation(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, act: &'static str, detail: Value) -> Result<()> {
-    record(cx, tx, &head.organization_id, Entry { action: act, target: head.id.as_str(), detail }).await
+/// Records an operation on the walkthrough in the audit log.
+async fn record_operation(
+    cx: &Ctx,
+    tx: &mut Tx,
+    head: &Walkthrough,
+    action: &'static str,
+    detail: Value,
+) -> Result<()> {
+    record(cx, tx, &head.organization_id, Entry { action, target: head.id.as_str(), detail }).await
 }
 
-/// Writes the audit entry of an edit: one for all edits of a session of the same person and `edited`.
+/// Records an edit in the audit log. Edits of `edited` by the same user in one editing session share an entry.
 async fn record_edit_session(
     cx: &Ctx,
     tx: &mut Tx,
     head: &Walkthrough,
-    (act, edited): (&'static str, &str),
+    (action, edited): (&'static str, &str),
     detail: Value,
 ) -> Result<()> {
-    record_edit(
-        cx,
-        tx,
-        (&head.organization_id, &head.id),
-        edited,
-        Entry { action: act, target: head.id.as_str(), detail },
-    )
-    .await
+    record_edit(cx, tx, (&head.organization_id, &head.id), edited, Entry { action, target: head.id.as_str(), detail })
+        .await
 }
 
-/// Taken before the lock of a head, always, so that two acts cannot wait for each other.
+/// Locks the titles and slugs of an organisation. Must be called before a head is locked, so that two operations cannot
+/// deadlock.
 async fn lock_names(tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
     if walkthrough::lock_names(tx, organization).await? { Ok(()) } else { Err(Error::not_found("organisation")) }
 }
 
-/// Makes a head; the caller holds the lock of the names.
+/// Inserts a new head. Must be called with the names locked.
 async fn insert(
     cx: &Ctx,
     tx: &mut Tx,
@@ -348,7 +354,7 @@ async fn insert(
             check_slug_is_free(tx, organization, &slug).await?;
             slug
         }
-        None => free_slug(tx, organization, &fields.title).await?,
+        None => find_free_slug(tx, organization, &fields.title).await?,
     };
     let now = cx.now();
     let head = Walkthrough {
@@ -375,7 +381,7 @@ async fn insert(
     Ok(head)
 }
 
-/// Refuses the title of `head` when another walkthrough has it.
+/// Fails with `conflict` if another walkthrough has the title of `head`.
 async fn check_title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
     match walkthrough::find_by_title(tx, &head.organization_id, &title_key(&head.title)).await? {
         Some(other) if other.id != head.id => {
@@ -396,13 +402,13 @@ async fn check_slug_is_free(tx: &mut Tx, organization: &OrganizationId, slug: &s
     }
 }
 
-/// A slug of the title that no other walkthrough has.
-async fn free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> Result<String> {
+/// Returns a slug for the title that no other walkthrough has.
+async fn find_free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> Result<String> {
     let base = slug::from_title(title);
     if walkthrough::find_by_slug(tx, organization, &base).await?.is_none() {
         return Ok(base);
     }
-    // A numbered slug is shortened between words, so that only its first word is sure to stay.
+    // A numbered slug may be shortened at a word boundary, so only its first word is certain to remain.
     let first_word = base.split('-').next().unwrap_or(&base);
     let first_word = &first_word[..first_word.len().min(MAX_WALKTHROUGH_SLUG / 2)];
     let taken = walkthrough::list_slugs_with_prefix(tx, organization, first_word).await?;
@@ -410,15 +416,15 @@ async fn free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> R
     Ok(slug::make_unique(&base, |slug| taken.contains(slug)))
 }
 
-/// The slug of a walkthrough is the name of a prompt and a part of addresses.
+/// Checks the syntax of a slug, which is used as a prompt name and in URLs.
 fn check_slug(slug: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = slug.as_bytes();
-    let fits = (1..=MAX_WALKTHROUGH_SLUG).contains(&bytes.len())
-        && bytes.iter().all(|&byte| plain(byte) || byte == b'-')
-        && bytes.first().is_some_and(|&byte| plain(byte))
-        && bytes.last().is_some_and(|&byte| plain(byte));
-    if fits {
+    let is_valid = (1..=MAX_WALKTHROUGH_SLUG).contains(&bytes.len())
+        && bytes.iter().all(|&byte| is_alphanumeric(byte) || byte == b'-')
+        && bytes.first().is_some_and(|&byte| is_alphanumeric(byte))
+        && bytes.last().is_some_and(|&byte| is_alphanumeric(byte));
+    if is_valid {
         return Ok(());
     }
     let message = format!(

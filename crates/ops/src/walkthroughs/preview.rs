@@ -1,4 +1,5 @@
-//! What a user and their agent will get of a draft: played by the same functions as published versions, and written nowhere.
+//! Previews of a draft: what a user and their agent will receive. The draft is played with the same functions as
+//! published versions, but nothing is stored.
 
 use std::sync::Arc;
 
@@ -17,52 +18,52 @@ use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
 
-use super::{load_draft, missing, validate};
+use super::{load_draft, not_found, validate};
 use crate::Ops;
 
-/// Which moment to show.
+/// The point of the walkthrough to preview.
 #[derive(Debug, Clone)]
 pub enum PreviewPoint {
-    /// When the user comes to this step, in order. With a content, the step is as if that were saved.
+    /// When the user reaches this step, with all previous steps completed. A content replaces the step's saved content.
     Step(StepId, Option<Box<StepContent>>),
-    /// When so many steps are completed, in order; all of them when there are fewer.
+    /// When this number of steps is completed, in order. Limited to the number of steps.
     After(usize),
 }
 
-/// A moment of a walkthrough that is played from its draft.
+/// The preview of a draft at one point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preview {
     /// The tool that the agent calls.
     pub tool: &'static str,
     /// Its arguments.
     pub arguments: Value,
-    /// What comes back.
+    /// The tool's result.
     pub answer: ToolResult,
-    /// The step that the user comes to, as it is served; none at the end.
+    /// The step that the user reaches, as it is served. `None` at the end.
     pub step: Option<Step>,
-    /// What of that step is served otherwise than it was typed.
+    /// The differences between that step as it is served and as the author entered it.
     pub changes: Vec<FieldChange>,
-    /// How many steps are completed by then.
+    /// The number of completed steps.
     pub completed: usize,
-    /// How many there are.
+    /// The number of steps.
     pub total: usize,
 }
 
-/// Plays the draft from its start to `moment`.
+/// Plays the draft from its start to `point`.
 ///
 /// # Errors
-/// `not_found`; `step_not_found`; `walkthrough_empty` without steps; `invalid_arguments` naming the field of a content that
-/// could not be saved.
+/// `not_found`; `step_not_found`; `walkthrough_empty` if there are no steps; `invalid_arguments`, naming the field, if
+/// the content is invalid.
 pub async fn render(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     id: &WalkthroughId,
-    moment: PreviewPoint,
+    point: PreviewPoint,
 ) -> Result<Preview> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
     let draft = load_draft(&mut tx, head).await?;
     drop(tx);
@@ -70,26 +71,26 @@ pub async fn render(
     if steps.is_empty() {
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps yet. Add one."));
     }
-    let completed = match moment {
+    let completed = match point {
         PreviewPoint::After(completed) => completed.min(steps.len()),
         PreviewPoint::Step(step_id, content) => {
-            let at = steps.iter().position(|step| step.id == step_id);
-            let at = at.ok_or_else(|| {
+            let index = steps.iter().position(|step| step.id == step_id);
+            let index = index.ok_or_else(|| {
                 Error::new(Code::StepNotFound, format!("The walkthrough has no step {step_id}."))
                     .with("step_id", step_id.as_str())
             })?;
             if let Some(content) = content {
-                steps[at].content = validate::step(*content, &validate::argument_error)?;
+                steps[index].content = validate::check_step(*content, &validate::argument_error)?;
             }
-            at
+            index
         }
     };
-    let version = frozen(&head, &steps, number);
-    let outcome = advance(cx, &version, completed)?;
-    Ok(shown(&head, &steps, &outcome, completed))
+    let version = build_version(&head, &steps, number);
+    let outcome = play(cx, &version, completed)?;
+    Ok(build_preview(&head, &steps, &outcome, completed))
 }
 
-/// Every moment of the draft at which the user comes to a step, in order; none without steps.
+/// Returns a preview of each step of the draft, in order.
 ///
 /// # Errors
 /// `not_found`.
@@ -101,40 +102,40 @@ pub async fn render_all(
 ) -> Result<Vec<Preview>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
     let draft = load_draft(&mut tx, head).await?;
     drop(tx);
     let (head, steps) = (draft.walkthrough, draft.steps);
-    let version = frozen(&head, &steps, number);
+    let version = build_version(&head, &steps, number);
     let offered = VersionOffer { latest: Arc::clone(&version), withdrawal: None };
-    let mut outcome = advance(cx, &version, 0)?;
-    let mut moments = Vec::with_capacity(steps.len());
+    let mut outcome = play(cx, &version, 0)?;
+    let mut previews = Vec::with_capacity(steps.len());
     for completed in 0..steps.len() {
         if completed > 0 {
             let attempt = outcome.progress.attempt.as_ref().map(|attempt| (attempt, &version));
             outcome =
                 ProgressContext { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
         }
-        moments.push(shown(&head, &steps, &outcome, completed));
+        previews.push(build_preview(&head, &steps, &outcome, completed));
     }
-    Ok(moments)
+    Ok(previews)
 }
 
-/// The version that the draft would make.
-fn frozen(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
-    let frozen = steps.iter().map(|step| VersionStep {
+/// Returns the version that publishing the draft would create.
+fn build_version(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
+    let version_steps = steps.iter().map(|step| VersionStep {
         id: step.id.clone(),
         ordinal: step.ordinal,
         content: step.content.clone(),
     });
     let version_id = VersionId::from_store("draft".to_owned());
-    Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), frozen.collect()))
+    Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), version_steps.collect()))
 }
 
-/// The moment after a call by which so many steps are completed.
-fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
-    let played = ResultContext {
+/// Returns the preview after the call whose outcome is given, with `completed` steps completed.
+fn build_preview(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
+    let context = ResultContext {
         walkthrough_id: &head.id,
         slug: &head.slug,
         progress: &outcome.progress,
@@ -145,19 +146,29 @@ fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize
     };
     let (tool, arguments) = match completed.checked_sub(1) {
         None => ("select_walkthrough", json!({ "walkthrough_id": head.id })),
-        Some(before) => {
-            ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[before].id }))
+        Some(previous) => {
+            ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[previous].id }))
         }
     };
     let step = steps.get(completed).map(|step| Step { content: clean::step(&step.content), ..step.clone() });
-    let typed = steps.get(completed).map(|step| &step.content);
-    let changes =
-        typed.zip(step.as_ref()).map(|(typed, step)| clean::changes(typed, &step.content)).unwrap_or_default();
-    Preview { tool, arguments, answer: tool_result::step_result(&played), step, changes, completed, total: steps.len() }
+    let draft_content = steps.get(completed).map(|step| &step.content);
+    let changes = draft_content
+        .zip(step.as_ref())
+        .map(|(content, step)| clean::changes(content, &step.content))
+        .unwrap_or_default();
+    Preview {
+        tool,
+        arguments,
+        answer: tool_result::step_result(&context),
+        step,
+        changes,
+        completed,
+        total: steps.len(),
+    }
 }
 
-/// Begins an attempt and completes so many steps; gives what the last call made.
-fn advance(cx: &Ctx, version: &Arc<Version>, completed: usize) -> Result<Outcome> {
+/// Starts an attempt and completes `completed` steps. Returns the outcome of the last call.
+fn play(cx: &Ctx, version: &Arc<Version>, completed: usize) -> Result<Outcome> {
     let offered = VersionOffer { latest: Arc::clone(version), withdrawal: None };
     let mut outcome = ProgressContext { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }
         .select(SelectOptions::default())?;

@@ -1,4 +1,4 @@
-//! The life of a walkthrough: publishing frozen versions, taking them back, and the states draft, published, archived.
+//! Publishing: immutable versions, their withdrawal, and the states draft, published and archived.
 
 use serde::Serialize;
 use serde_json::json;
@@ -15,34 +15,35 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, version, walkthrough};
 
-use super::{Draft, EditTarget, load_draft, lock_head, missing, record_operation, save};
+use super::{Draft, EditTarget, load_draft, lock_head, not_found, record_operation, save};
 use crate::Ops;
 use crate::webhooks::{Event, enqueue};
 
-/// Characters in the reason of a withdrawal at most: it is shown to the users who were on the version.
+/// The maximum number of characters in the reason of a withdrawal, which is shown to the end users on the version.
 const MAX_REASON_CHARS: usize = 500;
 
-/// What publishing gave.
+/// The result of publishing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PublishResult {
-    /// The version that is served from now on.
+    /// The version that is now served.
     pub version_id: VersionId,
     /// Its number.
     pub number: u32,
-    /// Whether it is new; false when the draft has not changed since it was published.
+    /// Whether the version is new. `false` if the draft has not changed since the newest version.
     pub created: bool,
 }
 
-/// Freezes the draft as a new version, which is served where the walkthrough is assigned. A draft that is the same as the
-/// newest version makes no new one.
+/// Publishes the draft as a new version, which is served on every server to which the walkthrough is assigned. A draft
+/// that equals the newest version creates no new one.
 ///
-/// `confirm_bidi` publishes although code has bidirectional controls, which make it look other than it is. They are removed
-/// when it is served, so the author may see other code than the users do.
+/// `confirm_bidi` publishes the draft even if code contains bidirectional control characters, which can disguise the
+/// code. They are removed when the code is served, so the author may see different code than the end users.
 ///
 /// # Errors
-/// `walkthrough_empty` without steps; `invalid_arguments` naming step and field when a step lacks what its type asks for,
-/// with all such findings in `details.findings`; `confirmation_required` for bidirectional controls in code; `conflict`
-/// when it is archived; `precondition_failed` when the draft has changed meanwhile.
+/// `walkthrough_empty` if there are no steps; `invalid_arguments`, naming the step and the field, if a step lacks what
+/// the walkthrough's type requires, with all such findings in `details.findings`; `confirmation_required` for
+/// bidirectional control characters in code; `conflict` if the walkthrough is archived; `precondition_failed` if the
+/// draft has changed since `target.revision`.
 pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: bool) -> Result<PublishResult> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
@@ -53,7 +54,7 @@ pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: 
     Ok(published)
 }
 
-/// As [`publish`], in a transaction that holds the lock of the head.
+/// Does the same as [`publish`] in a transaction that holds the lock of the head.
 pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi: bool) -> Result<PublishResult> {
     let Draft { walkthrough: mut head, steps } = draft;
     if head.state == WalkthroughState::Archived {
@@ -62,21 +63,21 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     check_publishable(&head, &steps, confirm_bidi)?;
     let newest = version::find_newest(tx, &head.organization_id, &head.id).await?;
     let (version, created) = match newest {
-        Some(newest) if is_same(tx, &newest, &head, &steps).await? => (newest, false),
-        _ => (freeze(cx, tx, &head, &steps).await?, true),
+        Some(newest) if is_unchanged(tx, &newest, &head, &steps).await? => (newest, false),
+        _ => (create_version(cx, tx, &head, &steps).await?, true),
     };
     let before = (head.state, head.current_version_id.clone());
-    let known = head.published_revision.replace(head.revision) == Some(head.revision);
+    let is_recorded = head.published_revision.replace(head.revision) == Some(head.revision);
     head.state = WalkthroughState::Published;
     head.current_version_id = Some(version.id.clone());
-    let served = before != (head.state, head.current_version_id.clone());
-    if served {
+    let is_served_changed = before != (head.state, head.current_version_id.clone());
+    if is_served_changed {
         tx.bump_config_version().await?;
     }
-    if served || !known {
+    if is_served_changed || !is_recorded {
         save(cx, tx, &mut head).await?;
     }
-    if served {
+    if is_served_changed {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
         record_operation(cx, tx, &head, "walkthrough.publish", detail).await?;
         let title = clean::title(&head.title);
@@ -85,23 +86,23 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
             "id": head.id, "slug": head.slug, "title": title, "type": head.kind.as_str(),
             "version": version.number, "step_count": version.step_count,
         } });
-        let news = Event { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
-        enqueue(cx, tx, &head.organization_id, &news).await?;
+        let event = Event { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
+        enqueue(cx, tx, &head.organization_id, &event).await?;
     }
     Ok(PublishResult { version_id: version.id, number: version.number, created })
 }
 
-/// Whether the newest version is what the draft is, as typed. A step's key is not compared: nobody is served it.
-async fn is_same(tx: &mut Tx, newest: &VersionInfo, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
+/// Whether the draft equals the newest version. Keys of steps are not compared, because they are never served.
+async fn is_unchanged(tx: &mut Tx, newest: &VersionInfo, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
     if newest.fields != head.fields() || newest.step_count as usize != steps.len() {
         return Ok(false);
     }
-    let frozen = version::list_steps(tx, &head.organization_id, &newest.id).await?;
-    let same = |(frozen, step): (&Step, &Step)| frozen.id == step.id && frozen.content == step.content;
-    Ok(frozen.iter().zip(steps).all(same))
+    let published = version::list_steps(tx, &head.organization_id, &newest.id).await?;
+    let is_equal = |(old, new): (&Step, &Step)| old.id == new.id && old.content == new.content;
+    Ok(published.iter().zip(steps).all(is_equal))
 }
 
-async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionInfo> {
+async fn create_version(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionInfo> {
     let version = VersionInfo {
         id: VersionId::new(&*cx.random),
         walkthrough_id: head.id.clone(),
@@ -119,7 +120,8 @@ fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> 
     if steps.is_empty() {
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps. Add one before publishing it."));
     }
-    let errors: Vec<_> = findings(head, steps).into_iter().filter(|f| f.severity == Severity::Error).collect();
+    let errors: Vec<_> =
+        findings(head, steps).into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     if let Some(first) = errors.first() {
         let more = match errors.len() - 1 {
             0 => String::new(),
@@ -130,11 +132,11 @@ fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> 
         let error = Error::invalid(first.field.unwrap_or("steps"), format!("It cannot be published: {text}{more}"));
         return Err(error.with("step", first.step.clone()).with("findings", json!(errors)));
     }
-    let hidden = steps
+    let bidi = steps
         .iter()
         .zip(1..)
         .find_map(|(step, number)| Some((step, number, find_bidi_in_code(&step.content.content)?)));
-    match hidden {
+    match bidi {
         Some((step, number, character)) if !confirm_bidi => {
             let message = format!(
                 "It cannot be published: step {number} {:?}, `content`: the code holds U+{:04X}, which makes it look other \
@@ -155,7 +157,7 @@ pub(super) fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
     findings
 }
 
-/// What stands in the way of publishing the draft, and what its author probably did not mean.
+/// Returns the problems that prevent publishing the draft, and warnings about probable mistakes.
 ///
 /// # Errors
 /// `not_found`.
@@ -164,7 +166,7 @@ pub async fn lint(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walkt
     Ok(findings(&draft.walkthrough, &draft.steps))
 }
 
-/// The versions, newest first, withdrawn ones included.
+/// Returns the versions, newest first, including withdrawn ones.
 ///
 /// # Errors
 /// `not_found`.
@@ -176,16 +178,16 @@ pub async fn list_versions(
 ) -> Result<Vec<VersionInfo>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     Ok(version::list(&mut tx, organization, id).await?)
 }
 
-/// Takes a version back: who is on it is moved to the newest one that is left at their next call, and told `reason`. When
-/// none is left, the walkthrough is a draft again.
+/// Withdraws a version. At their next call, end users on it move to the newest remaining version and are shown
+/// `reason`. If no version remains, the walkthrough becomes a draft again.
 ///
 /// # Errors
-/// `not_found` when there is no such version; `conflict` when it was withdrawn before; `invalid_arguments` without a
-/// reason.
+/// `not_found` if the version does not exist; `conflict` if it is already withdrawn; `invalid_arguments` if `reason` is
+/// empty or too long.
 pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, reason: &str) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let reason = clean_plain(reason).trim().to_owned();
@@ -204,7 +206,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     let newest = version::find_newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let newest = newest.map(|version| version.id);
     if head.current_version_id != newest {
-        // The draft was made into another version than the one that is served now.
+        // The draft was published as another version than the one that is now served.
         head.published_revision = None;
     }
     head.current_version_id = newest;
@@ -219,18 +221,18 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     Ok(head)
 }
 
-/// Takes the walkthrough out of use. Everything is kept.
+/// Archives the walkthrough. It is no longer served; all its data is kept.
 ///
 /// # Errors
-/// `not_found`; `precondition_failed` when the draft has changed meanwhile.
+/// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn archive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     set_state(cx, ops, target, "walkthrough.archive", |_| Ok(WalkthroughState::Archived)).await
 }
 
-/// Takes the walkthrough out of the archive, as a draft: publishing it serves it again.
+/// Unarchives the walkthrough. It becomes a draft and is served again after publishing.
 ///
 /// # Errors
-/// As [`archive`].
+/// Those of [`archive`].
 pub async fn unarchive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     let next = |state| match state {
         WalkthroughState::Archived => Ok(WalkthroughState::Draft),
@@ -239,10 +241,10 @@ pub async fn unarchive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Wa
     set_state(cx, ops, target, "walkthrough.unarchive", next).await
 }
 
-/// Stops serving the walkthrough. Versions and progress are kept; publishing serves it again.
+/// Stops serving the walkthrough. Its versions and progress are kept. It is served again after publishing.
 ///
 /// # Errors
-/// As [`archive`]; `conflict` when it is archived.
+/// Those of [`archive`]; `conflict` if the walkthrough is archived.
 pub async fn unpublish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     let next = |state| match state {
         WalkthroughState::Archived => Err(Error::new(Code::Conflict, "The walkthrough is archived, not published.")),
@@ -255,7 +257,7 @@ async fn set_state(
     cx: &Ctx,
     ops: &Ops,
     target: EditTarget<'_>,
-    act: &'static str,
+    action: &'static str,
     next: fn(WalkthroughState) -> Result<WalkthroughState>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
@@ -268,7 +270,7 @@ async fn set_state(
     }
     tx.bump_config_version().await?;
     save(cx, &mut tx, &mut head).await?;
-    record_operation(cx, &mut tx, &head, act, json!({ "from": before, "to": head.state })).await?;
+    record_operation(cx, &mut tx, &head, action, json!({ "from": before, "to": head.state })).await?;
     tx.commit().await?;
     Ok(head)
 }

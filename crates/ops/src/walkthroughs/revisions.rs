@@ -1,5 +1,5 @@
-//! The history of a draft's steps. Every write of a step goes through [`insert`], [`update`] or [`delete`], which keep a
-//! revision of it in the same transaction, so that the draft and the current revisions always say the same.
+//! The history of a draft's steps. Every write of a step goes through [`insert`], [`update`] or [`delete`], which store
+//! a revision of the step in the same transaction, so that the draft always matches its newest revisions.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
@@ -16,10 +16,10 @@ use waypost_store::step_revision::{self, DraftScope, NewRevision};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
 use super::draft::{NewStep, Origin, StepEdit, finish_with, insert_step, lock_chain, step_not_found};
-use super::{EditTarget, lock_head, missing};
+use super::{EditTarget, lock_head, not_found};
 use crate::Ops;
 
-/// Revisions on a page at most.
+/// The maximum page size.
 pub const MAX_PAGE: u32 = 200;
 
 /// A revision with the name of its author.
@@ -27,7 +27,7 @@ pub const MAX_PAGE: u32 = 200;
 pub struct ListedRevision {
     /// The revision.
     pub head: RevisionInfo,
-    /// The user's address or the key's name. `None` if unknown.
+    /// The user's email or the key's name. `None` if unknown.
     pub actor_name: Option<String>,
 }
 
@@ -45,7 +45,7 @@ pub struct DeletedStep {
 pub struct RevisionPage {
     /// The revisions, newest first.
     pub items: Vec<ListedRevision>,
-    /// Pass it as `before` to get the next page. `None` on the last one.
+    /// The value of `before` for the next page. `None` on the last page.
     pub next_before: Option<u32>,
 }
 
@@ -53,8 +53,13 @@ fn scope(head: &Walkthrough) -> DraftScope<'_> {
     DraftScope { organization_id: &head.organization_id, walkthrough_id: &head.id }
 }
 
-fn new<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
-    NewRevision { operation: origin.act, actor: cx.caller.actor(), restored_from: origin.restored_from, at: cx.now() }
+fn new_revision<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
+    NewRevision {
+        operation: origin.operation,
+        actor: cx.caller.actor(),
+        restored_from: origin.restored_from,
+        at: cx.now(),
+    }
 }
 
 /// Inserts steps into the draft.
@@ -66,10 +71,10 @@ pub(super) async fn insert(
     steps: &[&Step],
 ) -> Result<()> {
     step::insert(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
-    append(tx, head, new(cx, origin.into()), &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+    append(tx, head, new_revision(cx, origin.into()), &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
 }
 
-/// Writes the keys and contents of steps of the draft.
+/// Updates the keys and contents of steps of the draft.
 pub(super) async fn update(
     cx: &Ctx,
     tx: &mut Tx,
@@ -79,7 +84,7 @@ pub(super) async fn update(
 ) -> Result<()> {
     step_revision::insert_baseline(tx, scope(head), head.updated_at, steps.iter().map(|step| &step.id)).await?;
     step::update(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
-    let new = new(cx, origin.into());
+    let new = new_revision(cx, origin.into());
     if let [step] = steps {
         let last = step_revision::list(tx, scope(head), &step.id, (None, 1)).await?;
         if let Some(last) = last.first().filter(|last| can_collapse(last, new.operation, new.actor, new.at)) {
@@ -91,13 +96,13 @@ pub(super) async fn update(
     append(tx, head, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
 }
 
-/// Deletes steps from the draft; `chain` has all its steps with their links.
-pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[Step], gone: &[&Step]) -> Result<()> {
-    step_revision::insert_baseline(tx, scope(head), head.updated_at, gone.iter().map(|step| &step.id)).await?;
+/// Deletes steps from the draft. `chain` contains all its steps with their links.
+pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[Step], removed: &[&Step]) -> Result<()> {
+    step_revision::insert_baseline(tx, scope(head), head.updated_at, removed.iter().map(|step| &step.id)).await?;
     let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
-    let deleted: Vec<_> = gone.iter().map(|step| (*step, before(&step.id))).collect();
-    append(tx, head, new(cx, RevisionOperation::Delete.into()), &deleted).await?;
-    step::delete(tx, &head.organization_id, &head.id, gone.iter().map(|step| &step.id)).await?;
+    let deleted: Vec<_> = removed.iter().map(|step| (*step, before(&step.id))).collect();
+    append(tx, head, new_revision(cx, RevisionOperation::Delete.into()), &deleted).await?;
+    step::delete(tx, &head.organization_id, &head.id, removed.iter().map(|step| &step.id)).await?;
     Ok(())
 }
 
@@ -120,7 +125,7 @@ async fn trim<'a>(tx: &mut Tx, head: &Walkthrough, steps: impl IntoIterator<Item
     Ok(())
 }
 
-/// Returns the history of a step, newest first; also of one that was deleted from the draft.
+/// Returns the history of a step, newest first. The step may have been deleted from the draft.
 ///
 /// # Errors
 /// `not_found`; `step_not_found` if the walkthrough has neither the step nor revisions of it; `invalid_arguments` for a
@@ -138,7 +143,7 @@ pub async fn list(
         return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
     }
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let mut heads = step_revision::list(&mut tx, scope(&head), id, (before, i64::from(limit) + 1)).await?;
     if heads.is_empty() && before.is_none() && step::find(&mut tx, organization, walkthrough, id).await?.is_none() {
         return Err(step_not_found(id));
@@ -146,10 +151,10 @@ pub async fn list(
     let more = heads.len() > limit as usize;
     heads.truncate(limit as usize);
     let next_before = heads.last().filter(|_| more).map(|head| head.number);
-    Ok(RevisionPage { items: named(&mut tx, organization, heads).await?, next_before })
+    Ok(RevisionPage { items: with_actor_names(&mut tx, organization, heads).await?, next_before })
 }
 
-async fn named(
+async fn with_actor_names(
     conn: &mut Conn,
     organization: &OrganizationId,
     heads: Vec<RevisionInfo>,
@@ -175,11 +180,11 @@ pub async fn get(
 ) -> Result<(ListedRevision, StepRevision)> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let found = step_revision::find(&mut tx, scope(&head), id, number).await?;
-    let revision = found.ok_or_else(|| no_revision(number))?;
-    let listed = named(&mut tx, organization, vec![revision.head.clone()]).await?.pop();
-    Ok((listed.ok_or_else(|| no_revision(number))?, revision))
+    let revision = found.ok_or_else(|| revision_not_found(number))?;
+    let listed = with_actor_names(&mut tx, organization, vec![revision.head.clone()]).await?.pop();
+    Ok((listed.ok_or_else(|| revision_not_found(number))?, revision))
 }
 
 /// Returns the steps that were deleted from the draft and can be restored, the latest deletion first.
@@ -194,27 +199,28 @@ pub async fn list_deleted(
 ) -> Result<Vec<DeletedStep>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let limit = i64::try_from(MAX_STEPS).unwrap_or(i64::MAX);
     let deleted = step_revision::list_deleted(&mut tx, scope(&head), limit).await?;
     let (ids, heads): (Vec<_>, Vec<_>) = deleted.into_iter().unzip();
-    let named = named(&mut tx, organization, heads).await?;
-    Ok(ids.into_iter().zip(named).map(|(id, revision)| DeletedStep { id, revision }).collect())
+    let revisions = with_actor_names(&mut tx, organization, heads).await?;
+    Ok(ids.into_iter().zip(revisions).map(|(id, revision)| DeletedStep { id, revision }).collect())
 }
 
-/// Makes a step what it was at a revision. The restored content becomes a new revision, so that nothing is lost. A deleted
-/// step returns under its ID to where it stood, or to the end if the step before it is no longer in the draft.
+/// Restores the content of a step from a revision. The restored content becomes a new revision, so that nothing is
+/// lost. A deleted step returns with its ID to its previous position, or to the end if the step before it is no longer
+/// in the draft.
 ///
 /// # Errors
-/// `not_found` if there is no such revision; `conflict` if the draft has 500 steps; `precondition_failed` if the draft has
-/// changed since `target.revision`.
+/// `not_found` if the revision does not exist; `conflict` if the draft has 500 steps; `precondition_failed` if the
+/// draft has changed since `target.revision`.
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, number: u32) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
-    let revision = revision.ok_or_else(|| no_revision(number))?;
-    let origin = Origin { act: RevisionOperation::Restore, restored_from: Some(number) };
+    let revision = revision.ok_or_else(|| revision_not_found(number))?;
+    let origin = Origin { operation: RevisionOperation::Restore, restored_from: Some(number) };
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
         return restore_deleted(cx, tx, target, (id, origin), revision).await;
     };
@@ -236,33 +242,34 @@ async fn restore_deleted(
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
-    // Its deletion says where it stood, whichever revision is restored.
+    // The revision of the deletion has the step's position, whichever revision is restored.
     let last = step_revision::list(&mut tx, scope(&head), id, (None, 1)).await?;
     let last = last.first().map_or(revision.head.number, |last| last.number);
     let deletion = step_revision::find(&mut tx, scope(&head), id, last).await?;
-    let place = match deletion.map(|deletion| deletion.after_step_id) {
+    let position = match deletion.map(|deletion| deletion.after_step_id) {
         Some(None) => StepPosition::First,
         Some(Some(after)) if chain.iter().any(|step| step.id == after) => StepPosition::After(after),
         _ => StepPosition::Last,
     };
     let key = revision.key.filter(|key| chain.iter().all(|step| step.key.as_ref() != Some(key)));
-    let new = NewStep { key, content: revision.content, place };
+    let new = NewStep { key, content: revision.content, place: position };
     insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
 }
 
-fn no_revision(number: u32) -> Error {
+fn revision_not_found(number: u32) -> Error {
     let message = format!("The step has no revision {number}. Revisions are kept for 90 days.");
     Error::new(Code::NotFound, message).with("number", number)
 }
 
-/// Deletes revisions that were superseded more than 90 days ago, a limited number per call; returns how many.
+/// Deletes revisions that were superseded more than 90 days ago, a limited number per call. Returns the number of
+/// deleted revisions.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
 pub async fn delete_expired(db: &Db, clock: &dyn Clock) -> Result<u64> {
-    const AT_ONCE: i64 = 500;
+    const BATCH: i64 = 500;
     let mut tx = db.begin().await?;
-    let rows = step_revision::delete_superseded(&mut tx, clock.now().plus(-RETENTION_MS), AT_ONCE).await?;
+    let rows = step_revision::delete_superseded(&mut tx, clock.now().plus(-RETENTION_MS), BATCH).await?;
     tx.commit().await?;
     Ok(rows)
 }

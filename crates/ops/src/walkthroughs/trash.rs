@@ -1,5 +1,5 @@
-//! The trash: a deleted walkthrough is hidden everywhere, and can be restored for 30 days with its assignments, its
-//! versions and everybody's progress.
+//! The trash. A deleted walkthrough is hidden everywhere. For 30 days it can be restored with its assignments, its
+//! versions and all end users' progress.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
@@ -10,28 +10,28 @@ use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::{audit, trash, walkthrough};
 
-use super::{EditTarget, free_slug, free_title, lock_head, lock_names, missing, record_operation};
+use super::{EditTarget, find_free_slug, find_free_title, lock_head, lock_names, not_found, record_operation};
 use crate::Ops;
 
-/// A deleted walkthrough is kept this long.
+/// How long a deleted walkthrough is kept.
 pub const KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A deleted walkthrough.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrashedWalkthrough {
-    /// The walkthrough as it was.
+    /// The walkthrough before the deletion.
     pub walkthrough: Walkthrough,
     /// When it was deleted.
     pub deleted_at: Timestamp,
     /// The ID of the user or key that deleted it, or `operator`.
     pub deleted_by: String,
-    /// The user's address or the key's name. `None` if unknown.
+    /// The user's email or the key's name. `None` if unknown.
     pub deleted_by_name: Option<String>,
     /// When it will be deleted permanently.
     pub purged_at: Timestamp,
 }
 
-/// Moves a walkthrough to the trash. It is no longer offered, listed or found; its title and slug are free.
+/// Moves a walkthrough to the trash. It is no longer offered, listed or found. Its title and slug can be used again.
 ///
 /// # Errors
 /// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
@@ -54,23 +54,23 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let limit = i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX);
-    let found = trash::list(&mut tx, organization, limit).await?;
-    let mut actors: Vec<_> = found.iter().map(|it| it.deleted_by.as_str()).collect();
+    let deleted = trash::list(&mut tx, organization, limit).await?;
+    let mut actors: Vec<_> = deleted.iter().map(|row| row.deleted_by.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
     let names = audit::find_actor_names(&mut tx, organization, &actors).await?;
-    let listed = found.into_iter().map(|it| TrashedWalkthrough {
-        purged_at: it.deleted_at.plus(KEPT_MS),
-        deleted_by_name: names.get(&it.deleted_by).cloned(),
-        walkthrough: it.walkthrough,
-        deleted_at: it.deleted_at,
-        deleted_by: it.deleted_by,
+    let listed = deleted.into_iter().map(|row| TrashedWalkthrough {
+        purged_at: row.deleted_at.plus(KEPT_MS),
+        deleted_by_name: names.get(&row.deleted_by).cloned(),
+        walkthrough: row.walkthrough,
+        deleted_at: row.deleted_at,
+        deleted_by: row.deleted_by,
     });
     Ok(listed.collect())
 }
 
-/// Takes a walkthrough out of the trash, under its ID and in the state that it had: if it was published, it is offered
-/// again at once wherever it was assigned. If another walkthrough has its title or slug by now, it gets another one.
+/// Restores a walkthrough from the trash with its ID and its state. A published walkthrough is offered again at once on
+/// every server to which it was assigned. If another walkthrough now has its title or slug, it gets a new one.
 ///
 /// # Errors
 /// `not_found`; `conflict` if the walkthrough is not in the trash.
@@ -79,15 +79,15 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let Some(found) = trash::find_for_update(&mut tx, organization, id).await? else {
-        walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+        walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
         return Err(Error::new(Code::Conflict, "The walkthrough is not in the trash."));
     };
     let mut head = found.walkthrough;
     if walkthrough::find_by_title(&mut tx, organization, &title_key(&head.title)).await?.is_some() {
-        head.title = free_title(&mut tx, organization, &head.title, "restored").await?;
+        head.title = find_free_title(&mut tx, organization, &head.title, "restored").await?;
     }
     if walkthrough::find_by_slug(&mut tx, organization, &head.slug).await?.is_some() {
-        head.slug = free_slug(&mut tx, organization, &head.title).await?;
+        head.slug = find_free_slug(&mut tx, organization, &head.title).await?;
     }
     tx.bump_config_version().await?;
     trash::restore(&mut tx, &head, &title_key(&head.title)).await?;
@@ -97,15 +97,15 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     Ok(head)
 }
 
-/// Deletes a walkthrough in the trash permanently, with its versions, its assignments and everybody's progress in it.
+/// Deletes a walkthrough in the trash permanently, with its versions, its assignments and all progress.
 ///
 /// # Errors
 /// `not_found` if it is not in the trash; `forbidden` for members who are not admins.
 pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughPurge, organization)?;
     let mut tx = ops.db.begin().await?;
-    let found = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    // Before the row is locked for good: an assignment holds this one and waits for the row.
+    let found = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    // Must come before the row is locked: an assignment holds this lock while it waits for the row.
     tx.bump_config_version().await?;
     walkthrough::delete(&mut tx, organization, id).await?;
     record_operation(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title }))
@@ -114,20 +114,21 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
     Ok(())
 }
 
-/// Deletes walkthroughs permanently that have been in the trash for 30 days, a limited number per call; returns how many.
+/// Deletes walkthroughs permanently that have been in the trash for 30 days, a limited number per call. Returns the
+/// number of deleted walkthroughs.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
 pub async fn purge_expired(cx: &Ctx, ops: &Ops) -> Result<u64> {
-    const AT_ONCE: i64 = 5;
+    const BATCH: i64 = 5;
     let mut conn = ops.db.read().await?;
-    let due = trash::list_expired(&mut conn, cx.now().plus(-KEPT_MS), AT_ONCE).await?;
+    let due = trash::list_expired(&mut conn, cx.now().plus(-KEPT_MS), BATCH).await?;
     drop(conn);
     let mut purged = 0;
     for (organization, id) in due {
         match purge(cx, ops, &organization, &id).await {
             Ok(()) => purged += 1,
-            // Restored or purged by somebody else in the meantime.
+            // Restored or purged concurrently.
             Err(error) if error.code == Code::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -1,12 +1,12 @@
-//! Checks what an author typed before it is stored. It is stored as it was typed, and cleaned when it is served (see
-//! [`waypost_core::clean`]); only these change:
+//! Validation of an author's input before it is stored. Input is stored as entered and cleaned when it is served (see
+//! [`waypost_core::clean`]), with these exceptions:
 //!
-//! - Every line ends in a line feed, and there is no U+0000.
-//! - What has one line (titles, sections, labels) is stored without blanks around it, and a line break in it is a space.
-//!   Empty and repeated labels are left out.
-//! - A text for the agent that is blank is absent.
+//! - Line endings are normalised to line feeds, and U+0000 is removed.
+//! - Single-line fields (titles, sections, tags) are trimmed, and line breaks in them become spaces. Empty and
+//!   duplicate tags are removed.
+//! - A blank text for the agent is stored as absent.
 //!
-//! Limits hold for what was typed and for what is served of it.
+//! Limits apply both to the input and to the text that is served.
 
 use waypost_core::markdown::{clean_line, clean_markdown, clean_plain, normalize_line_endings};
 use waypost_core::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS, StepContent};
@@ -14,34 +14,35 @@ use waypost_core::transfer::identity::{key_problem, title_key};
 use waypost_core::walkthrough::WalkthroughFields;
 use waypost_core::{Error, Result};
 
-/// Labels of a walkthrough at most.
+/// The maximum number of tags of a walkthrough.
 const MAX_TAGS: usize = 100;
 
-/// Makes the refusal of a field (first) for a problem (second): a file names more places than a form.
+/// Creates the error for a field (first argument) with a problem (second argument). Errors in files also name the
+/// location in the file.
 pub(super) type FieldError<'a> = &'a dyn Fn(&str, &str) -> Error;
 
-/// The refusal of an argument.
+/// Creates the error for an argument of a call.
 pub(super) fn argument_error(field: &str, problem: &str) -> Error {
     Error::invalid(field, format!("`{field}` {problem}"))
 }
 
-/// Returns the author's part of a head as it is stored.
-pub(super) fn head(fields: WalkthroughFields, refuse: FieldError<'_>) -> Result<WalkthroughFields> {
+/// Checks the fields of a head and returns them as they are stored.
+pub(super) fn check_head(fields: WalkthroughFields, reject: FieldError<'_>) -> Result<WalkthroughFields> {
     let metadata = fields.metadata;
-    metadata_fits(&metadata, refuse)?;
+    check_metadata(&metadata, reject)?;
     let mut tags: Vec<String> = Vec::with_capacity(fields.tags.len());
     for tag in &fields.tags {
-        let tag = line("tags", tag, refuse)?;
+        let tag = check_line("tags", tag, reject)?;
         if !clean_line(&tag).is_empty() && !tags.contains(&tag) {
             tags.push(tag);
         }
     }
     if tags.len() > MAX_TAGS {
-        return Err(refuse("tags", &format!("has {} labels, {MAX_TAGS} at most. Leave some out.", tags.len())));
+        return Err(reject("tags", &format!("has {} labels, {MAX_TAGS} at most. Leave some out.", tags.len())));
     }
     Ok(WalkthroughFields {
-        title: title(&fields.title, refuse)?,
-        description: text("description", &fields.description, |text| clean_plain(text).len(), refuse)?,
+        title: check_title(&fields.title, reject)?,
+        description: check_text("description", &fields.description, |text| clean_plain(text).len(), reject)?,
         kind: fields.kind,
         estimated_duration_minutes: fields.estimated_duration_minutes,
         tags,
@@ -49,73 +50,75 @@ pub(super) fn head(fields: WalkthroughFields, refuse: FieldError<'_>) -> Result<
     })
 }
 
-/// Returns the author's part of a step as it is stored. The content may be empty in a draft; publishing asks for it.
-pub(super) fn step(content: StepContent, refuse: FieldError<'_>) -> Result<StepContent> {
-    metadata_fits(&content.metadata, refuse)?;
-    let section = line("section_title", content.section_title.as_deref().unwrap_or_default(), refuse)?;
+/// Checks the content of a step and returns it as it is stored. The text may be empty in a draft, but not when
+/// publishing.
+pub(super) fn check_step(content: StepContent, reject: FieldError<'_>) -> Result<StepContent> {
+    check_metadata(&content.metadata, reject)?;
+    let section = check_line("section_title", content.section_title.as_deref().unwrap_or_default(), reject)?;
     Ok(StepContent {
-        title: title(&content.title, refuse)?,
+        title: check_title(&content.title, reject)?,
         section_title: Some(section).filter(|section| !section.is_empty()),
-        content: text("content", &content.content, |text| clean_markdown(text).len(), refuse)?,
-        introduction_for_agent: agent("introduction_for_agent", content.introduction_for_agent, refuse)?,
-        context_for_agent: agent("context_for_agent", content.context_for_agent, refuse)?,
-        operations_for_agent: agent("operations_for_agent", content.operations_for_agent, refuse)?,
+        content: check_text("content", &content.content, |text| clean_markdown(text).len(), reject)?,
+        introduction_for_agent: check_agent_text("introduction_for_agent", content.introduction_for_agent, reject)?,
+        context_for_agent: check_agent_text("context_for_agent", content.context_for_agent, reject)?,
+        operations_for_agent: check_agent_text("operations_for_agent", content.operations_for_agent, reject)?,
         metadata: content.metadata,
     })
 }
 
-/// The author's own name of a step.
-pub(super) fn key(key: Option<String>, refuse: FieldError<'_>) -> Result<Option<String>> {
+/// Checks the key of a step.
+pub(super) fn check_key(key: Option<String>, reject: FieldError<'_>) -> Result<Option<String>> {
     match key.as_deref().and_then(key_problem) {
-        Some(problem) => Err(refuse("key", &problem)),
+        Some(problem) => Err(reject("key", &problem)),
         None => Ok(key),
     }
 }
 
-/// Text for the agent: absent rather than blank.
-fn agent(field: &str, typed: Option<String>, refuse: FieldError<'_>) -> Result<Option<String>> {
-    let Some(typed) = typed else { return Ok(None) };
-    let typed = text(field, &typed, |text| clean_plain(text).len(), refuse)?;
-    Ok(Some(typed).filter(|text| !text.trim().is_empty()))
+/// Checks a text for the agent. Returns `None` if it is blank.
+fn check_agent_text(field: &str, input: Option<String>, reject: FieldError<'_>) -> Result<Option<String>> {
+    let Some(input) = input else { return Ok(None) };
+    let input = check_text(field, &input, |text| clean_plain(text).len(), reject)?;
+    Ok(Some(input).filter(|text| !text.trim().is_empty()))
 }
 
-/// A title, 1 to 200 characters. One of which nothing is served could not be told from another such one.
-fn title(text: &str, refuse: FieldError<'_>) -> Result<String> {
-    let title = line("title", text, refuse)?;
-    if title_key(&title).is_empty() { Err(refuse("title", "is empty. Write a title.")) } else { Ok(title) }
+/// Checks a title, 1 to 200 characters. A title that is empty when served is rejected: it could not be distinguished
+/// from another one.
+fn check_title(text: &str, reject: FieldError<'_>) -> Result<String> {
+    let title = check_line("title", text, reject)?;
+    if title_key(&title).is_empty() { Err(reject("title", "is empty. Write a title.")) } else { Ok(title) }
 }
 
-/// A single line, 200 characters at most.
-fn line(field: &str, text: &str, refuse: FieldError<'_>) -> Result<String> {
+/// Checks a single-line field, at most 200 characters.
+fn check_line(field: &str, text: &str, reject: FieldError<'_>) -> Result<String> {
     let line = normalize_line_endings(text).trim().replace('\n', " ");
     let count = line.chars().count();
     if count > MAX_TITLE_CHARS {
-        return Err(refuse(field, &format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it.")));
+        return Err(reject(field, &format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it.")));
     }
     Ok(line)
 }
 
-/// A text; `served` gives the bytes of what is served of it.
-fn text(field: &str, typed: &str, served: impl Fn(&str) -> usize, refuse: FieldError<'_>) -> Result<String> {
-    let typed = normalize_line_endings(typed);
-    if typed.len() > MAX_FIELD_BYTES {
-        return Err(refuse(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", typed.len())));
+/// Checks a text. `served_size` returns the number of bytes that are served of it.
+fn check_text(field: &str, input: &str, served_size: impl Fn(&str) -> usize, reject: FieldError<'_>) -> Result<String> {
+    let input = normalize_line_endings(input);
+    if input.len() > MAX_FIELD_BYTES {
+        return Err(reject(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", input.len())));
     }
-    let size = served(&typed);
+    let size = served_size(&input);
     if size > MAX_FIELD_BYTES {
         let problem = format!("has {size} bytes as it is served, {MAX_FIELD_BYTES} at most. Shorten it.");
-        return Err(refuse(field, &problem));
+        return Err(reject(field, &problem));
     }
-    Ok(typed.into_owned())
+    Ok(input.into_owned())
 }
 
-fn metadata_fits(metadata: &serde_json::Map<String, serde_json::Value>, refuse: FieldError<'_>) -> Result<()> {
+fn check_metadata(metadata: &serde_json::Map<String, serde_json::Value>, reject: FieldError<'_>) -> Result<()> {
     if metadata.is_empty() {
         return Ok(());
     }
     let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
     if size > MAX_FIELD_BYTES {
-        return Err(refuse("metadata", &format!("has {size} bytes as JSON, {MAX_FIELD_BYTES} at most.")));
+        return Err(reject("metadata", &format!("has {size} bytes as JSON, {MAX_FIELD_BYTES} at most.")));
     }
     Ok(())
 }

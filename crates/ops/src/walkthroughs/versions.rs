@@ -1,4 +1,4 @@
-//! Versions beside the draft: what is in them, what is different, whom a new one would affect, and going back to one.
+//! Versions of a walkthrough: their contents, comparison, the impact of publishing, and restoring one to the draft.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use waypost_store::{Conn, Tx, attempt_counts, step, version, walkthrough};
 
 use super::publish::findings;
 use super::{
-    Draft, EditTarget, check_title_is_free, load_draft, lock_head, missing, record_operation, revisions, save_edit,
+    Draft, EditTarget, check_title_is_free, load_draft, lock_head, not_found, record_operation, revisions, save_edit,
 };
 use crate::Ops;
 
@@ -28,32 +28,32 @@ use crate::Ops;
 pub struct ListedVersion {
     /// The version without its steps.
     pub head: VersionInfo,
-    /// How many people are in progress on it.
+    /// The number of end users in progress on it.
     pub in_progress: u64,
-    /// Whether it is the one that is served.
+    /// Whether it is the version that is served.
     pub is_current: bool,
 }
 
-/// What publishing the draft would change, and whom it would affect.
+/// The changes that publishing the draft would make, and their impact on end users.
 #[derive(Debug, Clone)]
 pub struct PublishImpact {
-    /// The revision of the draft that this is said of.
+    /// The revision of the draft.
     pub revision: u32,
-    /// The newest version that is not withdrawn; none before the first.
+    /// The newest version that is not withdrawn. `None` if there is none.
     pub from_version: Option<u32>,
     /// The number that the new version would have.
     pub to_version: u32,
-    /// What would change; of a first version every step is new.
+    /// The changes. In a first version every step is new.
     pub comparison: Comparison,
-    /// People in progress by the version that they are on, newest first.
+    /// The number of end users in progress on each version, newest version first.
     pub by_version: Vec<(u32, u64)>,
-    /// What moving to the new version would mean for them.
+    /// The impact on them of moving to the new version.
     pub consequences: MoveImpact,
-    /// What stands in the way, and what the author probably did not mean.
+    /// Problems that prevent publishing, and warnings about probable mistakes.
     pub findings: Vec<Finding>,
 }
 
-/// The versions, newest first, withdrawn ones included, with how many people are on each.
+/// Returns the versions, newest first, including withdrawn ones, with the number of end users on each.
 ///
 /// # Errors
 /// `not_found`.
@@ -65,19 +65,19 @@ pub async fn list(
 ) -> Result<Vec<ListedVersion>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let people: HashMap<_, _> =
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let counts: HashMap<_, _> =
         attempt_counts::count_by_version(&mut tx, organization, id).await?.into_iter().collect();
     let versions = version::list(&mut tx, organization, id).await?;
     let listed = versions.into_iter().map(|version| ListedVersion {
-        in_progress: people.get(&version.id).copied().unwrap_or(0),
+        in_progress: counts.get(&version.id).copied().unwrap_or(0),
         is_current: head.current_version_id.as_ref() == Some(&version.id),
         head: version,
     });
     Ok(listed.collect())
 }
 
-/// A version with its steps.
+/// Returns a version with its steps.
 ///
 /// # Errors
 /// `not_found`.
@@ -90,14 +90,14 @@ pub async fn get(
 ) -> Result<(VersionInfo, Vec<Step>)> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     load_version(&mut tx, organization, id, number).await
 }
 
-/// What is different between a version and another one, or the draft.
+/// Compares a version with another version, or with the draft if `to` is `None`.
 ///
 /// # Errors
-/// `not_found` when the walkthrough or one of the versions is not there.
+/// `not_found` if the walkthrough or one of the versions does not exist.
 pub async fn compare(
     cx: &Ctx,
     ops: &Ops,
@@ -107,7 +107,7 @@ pub async fn compare(
 ) -> Result<Comparison> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let (before, before_steps) = load_version(&mut tx, organization, id, from).await?;
     let (after, after_steps) = match to {
         Some(number) => {
@@ -134,10 +134,10 @@ async fn load_version(
     Ok((head, steps))
 }
 
-/// What publishing the draft would change, and whom it would affect.
+/// Returns the changes that publishing the draft would make, and their impact on end users.
 ///
 /// # Errors
-/// `not_found`; `conflict` when the chain of steps is broken.
+/// `not_found`; `conflict` if the chain of steps is broken.
 pub async fn get_impact(
     cx: &Ctx,
     ops: &Ops,
@@ -146,7 +146,7 @@ pub async fn get_impact(
 ) -> Result<PublishImpact> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let Draft { walkthrough: head, steps } = load_draft(&mut tx, head).await?;
     let newest = version::find_newest(&mut tx, organization, id).await?;
     let comparison = match &newest {
@@ -157,7 +157,7 @@ pub async fn get_impact(
         None => differences((&head.fields(), &[]), (&head.fields(), &steps)),
     };
     let to: Vec<u32> = steps.iter().map(|step| step.ordinal).collect();
-    let (by_version, consequences) = affected(&mut tx, organization, id, &to).await?;
+    let (by_version, consequences) = count_affected(&mut tx, organization, id, &to).await?;
     Ok(PublishImpact {
         revision: head.revision,
         from_version: newest.map(|newest| newest.number),
@@ -169,17 +169,18 @@ pub async fn get_impact(
     })
 }
 
-/// Who is on which version, and what moving to a version of the steps `to` means for them.
-async fn affected(
+/// Returns the number of end users on each version, and the impact on them of moving to a version with the step
+/// ordinals `to`.
+async fn count_affected(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &WalkthroughId,
     to: &[u32],
 ) -> Result<(Vec<(u32, u64)>, MoveImpact)> {
-    let people = attempt_counts::count_by_version(conn, organization, id).await?;
-    let mut by_version = Vec::with_capacity(people.len());
-    let mut moves: HashMap<VersionId, VersionMove> = HashMap::with_capacity(people.len());
-    for (version_id, count) in people {
+    let counts = attempt_counts::count_by_version(conn, organization, id).await?;
+    let mut by_version = Vec::with_capacity(counts.len());
+    let mut moves: HashMap<VersionId, VersionMove> = HashMap::with_capacity(counts.len());
+    for (version_id, count) in counts {
         let Some(head) = version::find(conn, organization, &version_id).await? else { continue };
         let from = version::list_ordinals(conn, organization, &version_id).await?;
         moves.insert(version_id, VersionMove::new(from, to.to_vec()));
@@ -187,20 +188,21 @@ async fn affected(
     }
     by_version.sort_unstable_by(|a, b| b.cmp(a));
     let mut consequences = MoveImpact::default();
-    let count = |version_id, completed: &_, people| {
-        if let Some(to_new) = moves.get(&version_id) {
-            consequences.add(to_new.impact_on(completed), people);
+    let add_group = |version_id, completed: &_, count| {
+        if let Some(version_move) = moves.get(&version_id) {
+            consequences.add(version_move.impact_on(completed), count);
         }
     };
-    attempt_counts::for_each_group(conn, organization, id, count).await?;
+    attempt_counts::for_each_group(conn, organization, id, add_group).await?;
     Ok((by_version, consequences))
 }
 
-/// Makes the draft what a version is. Steps keep their ids; those that the version does not have are deleted from the draft.
+/// Restores a version to the draft. Steps keep their IDs. Steps that the version does not have are deleted from the
+/// draft.
 ///
 /// # Errors
-/// `not_found` when there is no such version; `conflict` when another walkthrough has its title by now;
-/// `precondition_failed` when the draft has changed meanwhile.
+/// `not_found` if the version does not exist; `conflict` if another walkthrough now has its title;
+/// `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
@@ -208,7 +210,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -
     let head = lock_head(&mut tx, target).await?;
     let Draft { walkthrough: mut head, steps: before } = load_draft(&mut tx, head).await?;
     let (version, after) = load_version(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
-    if same(&head.fields(), &before, &version.fields, &after) {
+    if is_same_draft(&head.fields(), &before, &version.fields, &after) {
         return Ok(head);
     }
     head.set_fields(version.fields);
@@ -222,34 +224,35 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -
     Ok(head)
 }
 
-fn same(fields: &WalkthroughFields, steps: &[Step], other: &WalkthroughFields, others: &[Step]) -> bool {
-    fields == other && steps == others
+fn is_same_draft(fields: &WalkthroughFields, steps: &[Step], other: &WalkthroughFields, other_steps: &[Step]) -> bool {
+    fields == other && steps == other_steps
 }
 
-/// Brings the rows of a draft's steps to what `after` says; rows that stay as they are are not written.
+/// Replaces the steps `before` of a draft with `after`. Unchanged rows are not written.
 async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step], after: &[Step]) -> Result<()> {
     let (organization, id) = (&head.organization_id, &head.id);
-    let was: HashMap<&StepId, &Step> = before.iter().map(|step| (&step.id, step)).collect();
-    let stays: HashMap<&StepId, &Step> = after.iter().map(|step| (&step.id, step)).collect();
-    let gone: Vec<_> = before.iter().filter(|step| !stays.contains_key(&step.id)).collect();
-    if !gone.is_empty() {
-        revisions::delete(cx, tx, head, before, &gone).await?;
+    let old_steps: HashMap<&StepId, &Step> = before.iter().map(|step| (&step.id, step)).collect();
+    let new_steps: HashMap<&StepId, &Step> = after.iter().map(|step| (&step.id, step)).collect();
+    let removed: Vec<_> = before.iter().filter(|step| !new_steps.contains_key(&step.id)).collect();
+    if !removed.is_empty() {
+        revisions::delete(cx, tx, head, before, &removed).await?;
     }
     let changed: Vec<_> = after
         .iter()
-        .filter(|step| was.get(&step.id).is_some_and(|was| was.content != step.content || was.key != step.key))
+        .filter(|step| old_steps.get(&step.id).is_some_and(|old| old.content != step.content || old.key != step.key))
         .collect();
     if !changed.is_empty() {
         revisions::update(cx, tx, head, RevisionOperation::Restore, &changed).await?;
     }
-    let back: Vec<_> = after.iter().filter(|step| !was.contains_key(&step.id)).collect();
-    for step in &back {
+    let restored: Vec<_> = after.iter().filter(|step| !old_steps.contains_key(&step.id)).collect();
+    for step in &restored {
         step::consume_removed(tx, organization, id, &step.id).await?;
     }
-    if !back.is_empty() {
-        revisions::insert(cx, tx, head, RevisionOperation::Restore, &back).await?;
+    if !restored.is_empty() {
+        revisions::insert(cx, tx, head, RevisionOperation::Restore, &restored).await?;
     }
-    let links = after.iter().filter(|step| was.get(&step.id).is_some_and(|was| was.next_step_id != step.next_step_id));
+    let links =
+        after.iter().filter(|step| old_steps.get(&step.id).is_some_and(|old| old.next_step_id != step.next_step_id));
     let links: Vec<_> =
         links.map(|step| LinkUpdate { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
     step::relink(tx, organization, id, &links).await?;
