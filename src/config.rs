@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use url::Url;
-use waypost_auth::client::document::availability::Mode as ClientDocuments;
+use waypost_auth::client::document::availability::ClientDocumentsMode as ClientDocuments;
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};

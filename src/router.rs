@@ -120,13 +120,13 @@ fn oauth<R: HandlerFactory>(state: &Arc<RouterState<R>>) -> Router {
         .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3_600));
     let endpoints = Router::new()
-        .nest("/oauth", waypost_auth::endpoints())
-        .nest("/s/{slug}/oauth", waypost_auth::endpoints())
-        .merge(waypost_auth::well_known())
+        .nest("/oauth", waypost_auth::endpoint_routes())
+        .nest("/s/{slug}/oauth", waypost_auth::endpoint_routes())
+        .merge(waypost_auth::well_known_routes())
         .layer(cors);
     Router::new()
-        .nest("/oauth", waypost_auth::pages())
-        .nest("/s/{slug}/oauth", waypost_auth::pages())
+        .nest("/oauth", waypost_auth::page_routes())
+        .nest("/s/{slug}/oauth", waypost_auth::page_routes())
         .merge(endpoints)
         .layer(middleware::from_fn_with_state(Arc::clone(state), server::find_site::<R>))
         .with_state(state.auth.clone())

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use waypost_core::Timestamp;
-use waypost_ops::audit_events::{self, AuditEventView, Filter};
+use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
 
 use super::output;
 use super::session::Session;
@@ -44,7 +44,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let Command::List { org, act, actor, target, from, to, limit } = command;
     let organization = session.organization(org.org.as_deref()).await?.id;
-    let filter = Filter { act, actor, target, from, to };
+    let filter = AuditFilter { action: act, actor, target, from, to };
     let events = audit_events::list(cx, ops, &organization, &filter, (None, limit)).await?;
     output::list(*json, &["created_at", "who", "act", "target", "detail"], events.iter().map(to_json).collect())
 }

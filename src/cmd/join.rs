@@ -76,7 +76,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             output::list(*json, &COLUMNS, items)
         }
         Command::Show { join, .. } => {
-            let found = joins::show(cx, ops, &organization, &parse(&join)?).await;
+            let found = joins::get(cx, ops, &organization, &parse(&join)?).await;
             output::object(*json, &to_json(&found.map_err(|error| unknown(error, &join))?))
         }
         Command::Link { label, server, expires_in_hours, .. } => {
@@ -94,7 +94,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Undo { join, yes, .. } => {
             let id = parse(&join)?;
-            joins::show(cx, ops, &organization, &id).await.map_err(|error| unknown(error, &join))?;
+            joins::get(cx, ops, &organization, &id).await.map_err(|error| unknown(error, &join))?;
             confirm_undo(yes, id.as_str())?;
             output::object(*json, &to_json(&joins::undo(cx, ops, &organization, &id).await?))
         }

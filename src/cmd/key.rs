@@ -109,7 +109,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<ApiKey> {
-    let api_key = api_keys::find(&session.cx, &session.ops, organization, text).await;
+    let api_key = api_keys::resolve(&session.cx, &session.ops, organization, text).await;
     api_key.map_err(|error| not_found_message(error, "key", text, "key"))
 }
 

@@ -13,7 +13,7 @@ use waypost_core::id::OrganizationId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
 use waypost_ops::identity_provider::IdentityProviderContext;
-use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
+use waypost_ops::oauth_configs::{self, FindingLevel, OauthConfigSettings, ProviderFinding};
 use waypost_ops::public_url::{HostKind, PublicUrl};
 use waypost_outbound::Outbound;
 
@@ -80,7 +80,7 @@ pub enum Command {
     },
 }
 
-/// Settings of an identity provider.
+/// OauthConfigSettings of an identity provider.
 #[derive(Debug, clap::Args)]
 pub struct Flags {
     /// Issuer, exactly as the provider writes it. Its metadata is discovered from it.
@@ -123,8 +123,8 @@ impl Flags {
     ///
     /// # Errors
     /// If the secret file cannot be read.
-    pub(super) fn settings(self, name: Option<String>) -> anyhow::Result<Settings> {
-        Ok(Settings {
+    pub(super) fn settings(self, name: Option<String>) -> anyhow::Result<OauthConfigSettings> {
+        Ok(OauthConfigSettings {
             name,
             issuer: self.issuer,
             metadata_url: self.metadata_url,
@@ -206,7 +206,7 @@ fn provider_context(app: &App) -> anyhow::Result<IdentityProviderContext> {
 async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthConfig> {
     let mut not_found = waypost_core::Error::not_found("identity provider");
     for organization in session.candidates(org.org.as_deref()).await? {
-        match oauth_configs::find(&session.cx, &session.ops, &organization, text).await {
+        match oauth_configs::resolve(&session.cx, &session.ops, &organization, text).await {
             Err(error) if error.code == waypost_core::Code::NotFound => not_found = error,
             found => return Ok(found?),
         }
@@ -214,7 +214,7 @@ async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthC
     Err(not_found_message(not_found, "identity provider", text, "oauth-config"))
 }
 
-async fn show(app: &App, session: &Session, config: &OauthConfig, findings: &[Finding]) -> anyhow::Result<()> {
+async fn show(app: &App, session: &Session, config: &OauthConfig, findings: &[ProviderFinding]) -> anyhow::Result<()> {
     let servers = servers(session, &config.organization_id, config).await?;
     let mut value = to_json(config);
     value["redirect_uris"] = json!(redirect_uris(app, &servers));
@@ -224,7 +224,7 @@ async fn show(app: &App, session: &Session, config: &OauthConfig, findings: &[Fi
 
 /// Prints a provider and all findings except those with level `ok`.
 pub(super) fn print(json: bool, mut value: Value, mut findings: Vec<Value>) -> anyhow::Result<()> {
-    findings.retain(|finding| finding["level"] != Level::Ok.as_str());
+    findings.retain(|finding| finding["level"] != FindingLevel::Ok.as_str());
     if json {
         value["findings"] = Value::Array(findings);
         return output::object(true, &value);
@@ -237,7 +237,7 @@ pub(super) fn print(json: bool, mut value: Value, mut findings: Vec<Value>) -> a
 
 /// Prints the findings. The exit code is 1 if users cannot sign in.
 pub(super) fn print_check(json: bool, findings: Vec<Value>) -> anyhow::Result<ExitCode> {
-    let has_failed = findings.iter().any(|finding| finding["level"] == Level::Error.as_str());
+    let has_failed = findings.iter().any(|finding| finding["level"] == FindingLevel::Error.as_str());
     output::list(json, &["level", "message"], findings)?;
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -259,7 +259,7 @@ async fn servers(
     organization: &OrganizationId,
     config: &OauthConfig,
 ) -> anyhow::Result<Vec<String>> {
-    Ok(oauth_configs::servers(&session.cx, &session.ops, organization, &config.id).await?)
+    Ok(oauth_configs::list_servers(&session.cx, &session.ops, organization, &config.id).await?)
 }
 
 /// Returns the redirect URIs to register at the provider: one for every URL form of the servers.
@@ -281,7 +281,7 @@ fn redirect_uris(app: &App, servers: &[String]) -> Vec<String> {
     uris
 }
 
-fn finding_to_json(finding: &Finding) -> Value {
+fn finding_to_json(finding: &ProviderFinding) -> Value {
     json!({"level": finding.level.as_str(), "message": finding.message})
 }
 

@@ -72,7 +72,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let organization = find(session, &org).await?;
             if let Some(logo) = logo {
                 match read_logo(&logo)? {
-                    None => logos::remove(cx, ops, &organization.id).await?,
+                    None => logos::delete(cx, ops, &organization.id).await?,
                     Some(bytes) => logos::set(cx, ops, &organization.id, bytes).await?,
                 }
             }
@@ -119,7 +119,7 @@ pub(super) fn print_deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<
 }
 
 async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
-    let found = organizations::find(&session.cx, &session.ops, text).await;
+    let found = organizations::resolve(&session.cx, &session.ops, text).await;
     found.map_err(|error| not_found_message(error, "organisation", text, "org"))
 }
 

@@ -11,8 +11,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use waypost_auth::client::document::Documents;
-use waypost_auth::client::document::availability::{Availability, Hosts};
+use waypost_auth::client::document::ClientDocuments;
+use waypost_auth::client::document::availability::{Availability, HostCheck};
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
@@ -237,11 +237,11 @@ fn listen_options(settings: &Settings) -> ListenOptions {
     }
 }
 
-fn client_documents(settings: &Settings, outbound: Outbound) -> anyhow::Result<Documents> {
+fn client_documents(settings: &Settings, outbound: Outbound) -> anyhow::Result<ClientDocuments> {
     let private = outbound.allows_any(Purpose::ClientDocuments);
-    let check = Arc::new(Hosts::new(outbound.route(Purpose::ClientDocuments, &[])?));
+    let check = Arc::new(HostCheck::new(outbound.route(Purpose::ClientDocuments, &[])?));
     let availability = Availability::new(settings.client_documents, private, check, Arc::new(SystemClock));
-    Ok(Documents::new(outbound, Arc::new(SystemClock)).with_availability(availability))
+    Ok(ClientDocuments::new(outbound, Arc::new(SystemClock)).with_availability(availability))
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

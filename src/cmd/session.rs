@@ -45,7 +45,7 @@ impl Session {
     /// If the organisation does not exist, or there are several and `--org` is missing.
     pub async fn organization(&self, name: Option<&str>) -> anyhow::Result<Organization> {
         if let Some(name) = name {
-            return match organizations::find(&self.cx, &self.ops, name).await {
+            return match organizations::resolve(&self.cx, &self.ops, name).await {
                 Ok(organization) => Ok(organization),
                 Err(error) if error.code == waypost_core::Code::NotFound => {
                     bail!("there is no organisation `{name}`: run `waypost org list` to see all")

@@ -113,7 +113,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Member> {
-    let found = users::find(&session.cx, &session.ops, organization, text).await;
+    let found = users::resolve(&session.cx, &session.ops, organization, text).await;
     found.map_err(|error| not_found_message(error, "user", text, "user"))
 }
 

@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
 use waypost_auth::Auth;
-use waypost_auth::bearer::Found;
+use waypost_auth::bearer::BearerToken;
 use waypost_auth::server_request::{ServerRequest, has_oauth};
 use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::{Code, Error, personal};
@@ -202,10 +202,10 @@ async fn bearer(
         return Ok(Bearer::NotRequired);
     }
     let challenge = Challenge { resource_metadata: site.address.resource_metadata(tracking_id) };
-    Ok(match waypost_auth::bearer::find(auth, site.server(), headers).await? {
-        Found::Missing => Bearer::Missing(challenge),
-        Found::Invalid => Bearer::Invalid(challenge),
-        Found::Valid(subject) => Bearer::Valid { subject, challenge },
+    Ok(match waypost_auth::bearer::authenticate(auth, site.server(), headers).await? {
+        BearerToken::Missing => Bearer::Missing(challenge),
+        BearerToken::Invalid => Bearer::Invalid(challenge),
+        BearerToken::Valid(subject) => Bearer::Valid { subject, challenge },
     })
 }
 

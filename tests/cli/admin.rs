@@ -150,7 +150,7 @@ fn a_logo_is_set_and_removed() {
     workspace.run_ok(&["org", "update", "acme", "--logo", picture.to_str().unwrap()]);
     workspace.run_ok(&["org", "update", "acme", "--logo", "none"]);
     let svg = workspace.write_file("logo.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>");
-    insta::assert_snapshot!(workspace.run_err(1, &["org", "update", "acme", "--logo", &svg]), @"error: This logo cannot be used: an SVG can hold scripts. Save it as PNG.");
+    insta::assert_snapshot!(workspace.run_err(1, &["org", "update", "acme", "--logo", &svg]), @"error: This logo cannot be used: an SVG can contain scripts. Save it as PNG.");
     let error = workspace.run_err(1, &["org", "update", "acme", "--logo", "gone.png"]);
     assert!(error.contains("cannot read gone.png"), "{error}");
 }

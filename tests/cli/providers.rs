@@ -97,14 +97,14 @@ fn an_operator_configures_a_provider() {
     let server = workspace.run_json(&["server", "show", "acme-docs"]);
     assert_eq!(server["oauth_config_id"], shown["id"]);
     let error = workspace.run_err(1, &["oauth-config", "delete", "Acme ID", "--yes"]);
-    assert!(error.contains("Servers sign their users in with this provider: `acme-docs`"), "{error}");
+    assert!(error.contains("These servers use this provider: `acme-docs`"), "{error}");
     let checked = workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]);
     assert_eq!((checked.code, checked.err.as_str()), (0, ""), "{}", checked.out);
     // Without the `outbound_allow` entry the provider cannot be reached.
     let checked = workspace.run(&["oauth-config", "check", "Acme ID"]);
     assert!(checked.code == 1 && checked.out.contains("outbound_allow"), "{}", checked.out);
     let error = workspace.run_err(1, &["oauth-config", "update", "Acme ID", "--client-id", "other"]);
-    assert!(error.contains("gives no answer"), "{error}");
+    assert!(error.contains("did not respond"), "{error}");
     workspace.run_ok(&["oauth-config", "update", "Acme ID", "--name", "Other", "--link-verified-email", "true"]);
     workspace.run_ok(&["server", "update", "acme-docs", "--auth-type", "none", "--oauth-config", "none"]);
     workspace.run_ok(&["oauth-config", "delete", "Other", "--yes"]);

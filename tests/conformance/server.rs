@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use waypost::config::Settings;
 use waypost::demo;
 use waypost::router::{self, RouterState};
-use waypost_auth::client::document::Documents;
+use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
@@ -91,7 +91,7 @@ async fn start<R: HandlerFactory>(
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        documents: ClientDocuments::new(outbound, Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),

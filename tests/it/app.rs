@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use waypost::notifications::{MailNotifier, NotificationSender};
 use waypost::router::{self, RouterState};
-use waypost_auth::client::document::Documents;
-use waypost_auth::client::document::availability::{Availability, Hosts, Mode};
+use waypost_auth::client::document::ClientDocuments;
+use waypost_auth::client::document::availability::{Availability, ClientDocumentsMode, HostCheck};
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::Random;
@@ -62,7 +62,7 @@ pub struct Setup {
     /// Sign-in providers of the console. Providers on loopback are allowed.
     pub providers: Vec<Provider>,
     /// Whether client metadata documents are accepted. Tests never connect to the internet.
-    pub client_documents: Mode,
+    pub client_documents: ClientDocumentsMode,
     /// The limits for streams.
     pub listen: ListenOptions,
     /// Ends all streams, as shutdown does.
@@ -87,7 +87,7 @@ impl Default for Setup {
             // Tokens expire by the manual clock, but the interval between checks is real time.
             listen: ListenOptions { check: Duration::from_millis(50), ..ListenOptions::default() },
             stop: CancellationToken::new(),
-            client_documents: Mode::On,
+            client_documents: ClientDocumentsMode::On,
             allow: Vec::new(),
             seed: 1,
             ticket_limits: TicketLimits::default(),
@@ -182,14 +182,14 @@ impl App {
             allow.push("127.0.0.0/8=sign-in".parse().unwrap());
         }
         let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
-        let hosts = Arc::new(Hosts::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
+        let hosts = Arc::new(HostCheck::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
         let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
         let provider_context =
             IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            documents: Documents::new(outbound, clock.clone()).with_availability(availability),
+            documents: ClientDocuments::new(outbound, clock.clone()).with_availability(availability),
             limits: waypost_auth::limits::Limits::new(clock.clone()),
             mail: None,
             random: Arc::clone(&random),

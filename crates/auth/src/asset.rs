@@ -41,7 +41,7 @@ pub async fn style(_: ServerRequest, RawQuery(query): RawQuery) -> Response {
 /// `GET /oauth/logo.png`.
 pub async fn logo(State(auth): State<Auth>, incoming: ServerRequest, RawQuery(query): RawQuery) -> Response {
     let cx = auth.context(&incoming);
-    match logos::get(&cx, auth.hosting.ops(), &incoming.server().organization_id).await {
+    match logos::find_public(&cx, auth.hosting.ops(), &incoming.server().organization_id).await {
         Ok(Some(png)) => file("image/png", png, query.is_some()),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
         Err(error) => pending::failed(&incoming, &error),

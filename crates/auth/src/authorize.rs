@@ -1,8 +1,8 @@
-//! `GET /oauth/authorize`: checks what the client asks for, and leads its user through sign-in and consent (RFC 6749,
+//! `GET /oauth/authorize`: validates the client's request and takes its user through sign-in and consent (RFC 6749,
 //! section 4.1.1).
 //!
-//! Until client and redirect URI are known to belong together, errors are a page; after that they go to the client, by a
-//! link on a page if the client is new.
+//! Until the client and its redirect URI are validated, errors are shown on a page. After that, they are sent to the
+//! client; if the client is new, by a link on a page.
 
 use askama::Template;
 use axum::extract::State;
@@ -22,47 +22,49 @@ use waypost_ops::{authorizations, identities, joins, oauth_grants, redirect_uri}
 
 use crate::Auth;
 use crate::browser;
-use crate::client::{self, Client, Unknown};
+use crate::client::{self, Client, ClientError};
 use crate::consent::destination;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::page::{self, ErrorPage, Layout};
 use crate::params::Params;
-use crate::pending::{self, Pending};
+use crate::pending::{self, PendingAuthorization};
 use crate::server_request::ServerRequest;
 
-/// Characters of `state` at most; every client's is far shorter.
+/// The maximum length of `state`. Clients use far less.
 const MAX_STATE: usize = 2_048;
-/// Characters of `login_hint` that are looked at.
+/// The number of characters of `login_hint` that are used.
 const MAX_HINT: usize = 254;
-/// A client that registered less than this ago gets no redirect before the user has seen a page.
+/// A client that registered more recently than this gets no redirect before the user has seen a page.
 const NEW_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// Takes a request, and sends the browser on its way.
+/// Validates a request and redirects the browser to the next step.
 pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, uri: Uri) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Authorize, incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::Authorize, incoming.client) {
         return page::too_many(&incoming, wait);
     }
     let params = Params::parse(uri.query().unwrap_or_default().as_bytes());
     if let Some(fault) = params.fault() {
-        return refused(&incoming, &fault);
+        return rejection_page(&incoming, &fault);
     }
     let Some(id) = params.get("client_id") else {
-        return refused(&incoming, "The application did not say who it is (client_id is missing).");
+        return rejection_page(&incoming, "The application did not identify itself (client_id is missing).");
     };
-    let client = match client::find(&auth, &incoming, id).await {
+    let client = match client::get(&auth, &incoming, id).await {
         Ok(client) => client,
-        Err(Unknown::Failed(error)) => return pending::failed(&incoming, &error),
-        Err(Unknown::TooMany(wait)) => return page::too_many(&incoming, wait),
-        Err(unknown) => return refused(&incoming, &unknown.to_string()),
+        Err(ClientError::Failed(error)) => return pending::failed(&incoming, &error),
+        Err(ClientError::RateLimited(wait)) => return page::too_many(&incoming, wait),
+        Err(unknown) => return rejection_page(&incoming, &unknown.to_string()),
     };
     let Some(redirect_uri) = client.redirect_uri(params.get("redirect_uri")) else {
-        return refused(&incoming, "The application wants the answer sent to an address that it did not register.");
+        return rejection_page(&incoming, "The application requested a redirect URI that it did not register.");
     };
-    let back = Back { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &incoming.address.issuer() };
-    let unseen = Unseen { auth: &auth, incoming: &incoming, headers: &headers, client: &client, back };
-    let request = match read(&auth, &incoming, &params, (&client, &redirect_uri)).await {
+    let client_redirect =
+        ClientRedirect { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &incoming.address.issuer() };
+    let initial =
+        InitialRequest { auth: &auth, incoming: &incoming, headers: &headers, client: &client, client_redirect };
+    let request = match validate(&auth, &incoming, &params, (&client, &redirect_uri)).await {
         Ok(request) => request,
-        Err(error) => return unseen.error(&error).await,
+        Err(error) => return initial.error(&error).await,
     };
     let prompt_none = params.get("prompt").is_some_and(|prompt| prompt.split(' ').any(|word| word == "none"));
     let browser = browser::read(&headers, browser::FLOW);
@@ -70,15 +72,15 @@ pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, header
     let browser = browser.unwrap_or_else(|| browser::new_value(&*auth.random));
     let created = authorizations::create(auth.hosting.ops(), &request, &browser, &auth.network(&incoming)).await;
     if let Err(error) = created {
-        return unseen.error(&error.into()).await;
+        return initial.error(&error.into()).await;
     }
-    let pending = Pending::new(&auth, incoming.clone(), request, browser.clone());
-    let mut response = match next(&auth, &pending, &headers).await {
-        Ok(Next::SignIn) if prompt_none => unseen.error(&ask_nothing(OauthCode::LoginRequired)).await,
-        Ok(Next::Provider | Next::Consent) if prompt_none => {
-            unseen.error(&ask_nothing(OauthCode::ConsentRequired)).await
+    let pending = PendingAuthorization::new(&auth, incoming.clone(), request, browser.clone());
+    let mut response = match next_step(&auth, &pending, &headers).await {
+        Ok(NextStep::SignIn) if prompt_none => initial.error(&interaction_required(OauthCode::LoginRequired)).await,
+        Ok(NextStep::Provider | NextStep::Consent) if prompt_none => {
+            initial.error(&interaction_required(OauthCode::ConsentRequired)).await
         }
-        Ok(next) => go(&auth, &pending, next).await,
+        Ok(next) => redirect_to(&auth, &pending, next).await,
         Err(error) => pending::failed(&incoming, &error),
     };
     if is_new {
@@ -87,129 +89,136 @@ pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, header
     response
 }
 
-/// `GET /oauth/authorize/continue`: after a step of the way, the next one.
-pub async fn resume(State(auth): State<Auth>, pending: Pending, headers: HeaderMap) -> Response {
-    match next(&auth, &pending, &headers).await {
-        Ok(next) => go(&auth, &pending, next).await,
+/// `GET /oauth/authorize/continue`: redirects to the next step.
+pub async fn resume(State(auth): State<Auth>, pending: PendingAuthorization, headers: HeaderMap) -> Response {
+    match next_step(&auth, &pending, &headers).await {
+        Ok(next) => redirect_to(&auth, &pending, next).await,
         Err(error) => pending::failed(&pending.incoming, &error),
     }
 }
 
-/// What is to be done next.
-enum Next {
-    /// Nothing: the client gets its code, for this user.
+/// The next step of a request.
+enum NextStep {
+    /// The client gets its code for this user.
     Complete(BrowserSession),
-    /// The user signs in with Waypost.
+    /// The user signs in with a Waypost account.
     SignIn,
-    /// The user signs in with the organisation's provider.
+    /// The user signs in with the organisation's identity provider.
     Provider,
-    /// The user is asked.
+    /// The user is asked for consent.
     Consent,
 }
 
-/// The signed-in user of this browser, if they count here: known to the server's own issuer, and with `prompt=login` signed
-/// in after the request.
-pub(crate) async fn session(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Option<BrowserSession>> {
+/// Returns the signed-in user of this browser if the session is valid for this request: the user belongs to the
+/// server's own issuer and, with `prompt=login`, signed in after the request.
+pub(crate) async fn find_session(
+    auth: &Auth,
+    pending: &PendingAuthorization,
+    headers: &HeaderMap,
+) -> Result<Option<BrowserSession>> {
     let organization = &pending.request.organization_id;
     let Some(cookie) = browser::read(headers, &browser::session_cookie(organization)) else { return Ok(None) };
     let found = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
     let Some(session) = found else { return Ok(None) };
     let known =
         identities::find_issuer(auth.hosting.ops(), pending.incoming.server()).await? == Some(session.issuer.clone());
-    let fresh = !prompts(&pending.request, "login") || session.created_at >= pending.request.created_at;
+    let fresh = !has_prompt(&pending.request, "login") || session.created_at >= pending.request.created_at;
     Ok(Some(session).filter(|_| known && fresh))
 }
 
-fn prompts(request: &AuthorizationRequest, word: &str) -> bool {
+fn has_prompt(request: &AuthorizationRequest, word: &str) -> bool {
     request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|own| own == word))
 }
 
-async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Next> {
+async fn next_step(auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> Result<NextStep> {
     let request = &pending.request;
     let custom = pending.incoming.server().auth_type == AuthType::CustomOauth;
-    let Some(session) = session(auth, pending, headers).await? else {
-        // With a provider the user is asked first: otherwise any client could have them sent through it unasked.
+    let Some(session) = find_session(auth, pending, headers).await? else {
+        // With an identity provider, consent comes first. Otherwise any client could send the user through the provider
+        // without asking.
         return Ok(match (custom, request.consented_at) {
-            (true, None) => Next::Consent,
-            (true, Some(_)) => Next::Provider,
-            (false, _) => Next::SignIn,
+            (true, None) => NextStep::Consent,
+            (true, Some(_)) => NextStep::Provider,
+            (false, _) => NextStep::SignIn,
         });
     };
     if request.consented_at.is_some() {
-        return Ok(Next::Complete(session));
+        return Ok(NextStep::Complete(session));
     }
-    let claims = tracking_note(auth, pending).await?.is_some();
-    // On the user's device any program can pretend to be a client that they allowed before (RFC 8252, section 8.6).
-    if claims || prompts(request, "consent") || redirect_uri::is_on_device(&request.redirect_uri) {
-        return Ok(Next::Consent);
+    let claims = claimable_tracking_id(auth, pending).await?.is_some();
+    // On the user's device, any program can impersonate a client that the user allowed before (RFC 8252, section 8.6).
+    if claims || has_prompt(request, "consent") || redirect_uri::is_on_device(&request.redirect_uri) {
+        return Ok(NextStep::Consent);
     }
     let asked = Scopes::parse(&request.scope).unwrap_or_default();
     let allowed = oauth_grants::find_consent(auth.hosting.ops(), request, &session.end_user_id).await?;
     let known = allowed.is_some_and(|allowed| allowed.covers(&asked));
-    Ok(if known { Next::Complete(session) } else { Next::Consent })
+    Ok(if known { NextStep::Complete(session) } else { NextStep::Consent })
 }
 
-/// The tracking id that this sign-in would claim. `None` if the request does not prove it, nobody has it, or it is claimed.
-pub(crate) async fn tracking_note(auth: &Auth, pending: &Pending) -> Result<Option<String>> {
+/// Returns the tracking ID that this sign-in would claim. Returns `None` if the request does not prove it, it is
+/// unknown, or it is already claimed.
+pub(crate) async fn claimable_tracking_id(auth: &Auth, pending: &PendingAuthorization) -> Result<Option<String>> {
     let Some(claim) = &pending.request.claim else { return Ok(None) };
     let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.incoming.server(), claim).await?;
     Ok(claimable.then(|| claim.tracking_id.clone()))
 }
 
-async fn go(auth: &Auth, pending: &Pending, next: Next) -> Response {
+async fn redirect_to(auth: &Auth, pending: &PendingAuthorization, next: NextStep) -> Response {
     match next {
-        Next::Complete(session) => complete(auth, pending, &session).await,
-        Next::SignIn => page::redirect(&pending.path("sign-in")),
-        Next::Provider => page::redirect(&pending.path("upstream")),
-        Next::Consent => page::redirect(&pending.path("consent")),
+        NextStep::Complete(session) => complete(auth, pending, &session).await,
+        NextStep::SignIn => page::redirect(&pending.path("sign-in")),
+        NextStep::Provider => page::redirect(&pending.path("upstream")),
+        NextStep::Consent => page::redirect(&pending.path("consent")),
     }
 }
 
-/// Gives the client its code.
-pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSession) -> Response {
-    let Pending { cx, incoming, request, browser, .. } = pending;
+/// Issues the code and redirects to the client.
+pub(crate) async fn complete(auth: &Auth, pending: &PendingAuthorization, session: &BrowserSession) -> Response {
+    let PendingAuthorization { cx, incoming, request, browser, .. } = pending;
     let code = match oauth_grants::issue_code(cx, auth.hosting.ops(), request, browser, &session.end_user_id).await {
         Ok(code) => code,
         Err(error) if error.code == Code::NotFound => return pending::gone(incoming),
         Err(error) => return pending::failed(incoming, &error),
     };
     if let Some(claim) = &request.claim {
-        // The user has read it on the page, and it is done once; without it they are signed in all the same.
+        // The consent page has announced the claim, and it happens once. If it fails, the user is signed in
+        // nevertheless.
         let claimed = joins::claim_progress(cx, &auth.hosting, incoming.server(), &session.end_user_id, claim).await;
         if let Err(error) = claimed {
-            tracing::error!(request_id = incoming.request_id, %error, "progress of a personal URL could not be joined");
+            tracing::error!(request_id = incoming.request_id, %error, "failed to claim progress of personal URL");
         }
     }
-    Back::of(request).to(&[("code", &code)])
+    ClientRedirect::of(request).to(&[("code", &code)])
 }
 
-/// Tells the client that its user said no.
-pub(crate) fn denied(pending: &Pending) -> Response {
-    let back = Back::of(&pending.request);
-    back.error(&pending.incoming, &OauthError::new(OauthCode::AccessDenied, "The user refused."))
+/// Tells the client that the user denied access.
+pub(crate) fn redirect_denied(pending: &PendingAuthorization) -> Response {
+    let client_redirect = ClientRedirect::of(&pending.request);
+    client_redirect.error(&pending.incoming, &OauthError::new(OauthCode::AccessDenied, "The user denied access."))
 }
 
-fn ask_nothing(code: OauthCode) -> OauthError {
-    OauthError::new(code, "The user would have to be asked, and prompt=none forbids it.")
+fn interaction_required(code: OauthCode) -> OauthError {
+    OauthError::new(code, "User interaction is required, but prompt=none forbids it.")
 }
 
-/// Where the browser goes back to, and with what (RFC 6749, section 4.1.2; RFC 9207, section 2).
-pub(crate) struct Back<'a> {
+/// The redirect back to the client (RFC 6749, section 4.1.2; RFC 9207, section 2).
+pub(crate) struct ClientRedirect<'a> {
     redirect_uri: &'a str,
     state: Option<&'a str>,
     issuer: &'a str,
 }
 
-impl<'a> Back<'a> {
-    /// The way back of a request.
+impl<'a> ClientRedirect<'a> {
+    /// Returns the redirect of a request.
     pub(crate) fn of(request: &'a AuthorizationRequest) -> Self {
         Self { redirect_uri: &request.redirect_uri, state: request.state.as_deref(), issuer: &request.issuer }
     }
 
-    /// The redirect URI with `parameters`, state and issuer.
+    /// Returns the redirect URI with `parameters`, state and issuer.
     pub(crate) fn url(&self, parameters: &[(&str, &str)]) -> String {
         let Ok(mut url) = Url::parse(self.redirect_uri) else { return self.redirect_uri.to_owned() };
-        // A query that the client registered stays (RFC 6749, section 3.1.2).
+        // A query that the client registered is kept (RFC 6749, section 3.1.2).
         url.query_pairs_mut()
             .extend_pairs(parameters)
             .extend_pairs(self.state.map(|state| ("state", state)))
@@ -221,7 +230,7 @@ impl<'a> Back<'a> {
         page::redirect(&self.url(parameters))
     }
 
-    /// The redirect URI with an error (RFC 6749, section 4.1.2.1).
+    /// Returns the redirect URI with an error (RFC 6749, section 4.1.2.1).
     fn error_url(&self, error: &OauthError) -> String {
         self.url(&[("error", error.code.as_str()), ("error_description", &error.description)])
     }
@@ -233,18 +242,18 @@ impl<'a> Back<'a> {
 
     fn log(&self, incoming: &ServerRequest, error: &OauthError) {
         if let Some(cause) = &error.cause {
-            tracing::error!(request_id = incoming.request_id, %cause, "an authorization request failed");
+            tracing::error!(request_id = incoming.request_id, %cause, "authorization request failed");
         }
     }
 }
 
 /// A request whose user has not seen a page of this server yet.
-struct Unseen<'a> {
+struct InitialRequest<'a> {
     auth: &'a Auth,
     incoming: &'a ServerRequest,
     headers: &'a HeaderMap,
     client: &'a Client,
-    back: Back<'a>,
+    client_redirect: ClientRedirect<'a>,
 }
 
 #[derive(Template)]
@@ -254,24 +263,24 @@ struct ClientErrorPage<'a> {
     client_name: &'a str,
     message: &'a str,
     destination: String,
-    back: String,
+    client_url: String,
 }
 
-impl Unseen<'_> {
-    /// Sends the browser to the client with an error, or shows the error with a link to the client. Anybody can register a
-    /// client and send links to this server; only a page keeps them from using it as an open redirector (RFC 9700,
-    /// section 4.11.2).
+impl InitialRequest<'_> {
+    /// Redirects to the client with an error, or shows the error with a link to the client. Anyone can register a
+    /// client and send links to this server; showing a page prevents its use as an open redirector (RFC 9700, section
+    /// 4.11.2).
     async fn error(&self, error: &OauthError) -> Response {
         match self.may_redirect().await {
-            Ok(true) => self.back.error(self.incoming, error),
+            Ok(true) => self.client_redirect.error(self.incoming, error),
             Ok(false) => {
-                self.back.log(self.incoming, error);
+                self.client_redirect.log(self.incoming, error);
                 let page = ClientErrorPage {
                     layout: Layout::plain(self.incoming),
                     client_name: &self.client.name,
                     message: &error.description,
-                    destination: destination(self.back.redirect_uri),
-                    back: self.back.error_url(error),
+                    destination: destination(self.client_redirect.redirect_uri),
+                    client_url: self.client_redirect.error_url(error),
                 };
                 page::html(StatusCode::BAD_REQUEST, &page, None)
             }
@@ -279,8 +288,9 @@ impl Unseen<'_> {
         }
     }
 
-    /// Whether the browser may be sent to the client at once: the client registered more than a day ago, and so was used, or
-    /// the person who is signed in allowed it before. Nobody knows the age of a client with a metadata document.
+    /// Whether the browser may be redirected to the client immediately: either the client registered more than a day
+    /// ago, and has therefore been used, or the signed-in user allowed it before. The age of a client with a metadata
+    /// document is unknown.
     async fn may_redirect(&self) -> Result<bool> {
         let (cx, ops, server) = (self.auth.context(self.incoming), self.auth.hosting.ops(), self.incoming.server());
         if self.client.registered_at.is_some_and(|at| cx.now().since(at) >= NEW_CLIENT_MS) {
@@ -292,11 +302,13 @@ impl Unseen<'_> {
         };
         let Some(session) = browser_sessions::find(&cx, ops, organization, &cookie).await? else { return Ok(false) };
         let client = (organization, &server.id, self.client.id.as_str());
-        Ok(oauth_grants::find_consent_for(ops, client, self.back.redirect_uri, &session.end_user_id).await?.is_some())
+        Ok(oauth_grants::find_consent_for(ops, client, self.client_redirect.redirect_uri, &session.end_user_id)
+            .await?
+            .is_some())
     }
 }
 
-fn refused(incoming: &ServerRequest, message: &str) -> Response {
+fn rejection_page(incoming: &ServerRequest, message: &str) -> Response {
     page::error(
         incoming,
         StatusCode::BAD_REQUEST,
@@ -308,8 +320,8 @@ fn refused(incoming: &ServerRequest, message: &str) -> Response {
     )
 }
 
-/// Reads everything behind client and redirect URI.
-async fn read(
+/// Validates all parameters except the client and the redirect URI.
+async fn validate(
     auth: &Auth,
     incoming: &ServerRequest,
     params: &Params,
@@ -326,10 +338,10 @@ async fn read(
     match params.get("response_type") {
         Some("code") => {}
         None => return Err(invalid("The parameter response_type is missing.")),
-        Some(_) => return Err(OauthError::new(OauthCode::UnsupportedResponseType, "The response_type is code.")),
+        Some(_) => return Err(OauthError::new(OauthCode::UnsupportedResponseType, "The response_type must be code.")),
     }
     if params.get("response_mode").is_some_and(|mode| mode != "query") {
-        return Err(invalid("The response_mode is query."));
+        return Err(invalid("The response_mode must be query."));
     }
     let state = params.get("state");
     if state.is_some_and(|state| state.len() > MAX_STATE) {
@@ -338,10 +350,10 @@ async fn read(
     let code_challenge = challenge(params)?;
     let scopes = Scopes::parse(params.get("scope").unwrap_or_default());
     let scopes = scopes.map_err(|error| OauthError::new(OauthCode::InvalidScope, error.to_string()))?;
-    if !names_server(auth, incoming, params.resources()).await? {
-        return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is no address of this server."));
+    if !resources_match_server(auth, incoming, params.resources()).await? {
+        return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is not a URL of this server."));
     }
-    // A missing resource means the server: clients of 2025-03-26 do not know the parameter.
+    // A missing resource means the server: clients of revision 2025-03-26 do not send the parameter.
     let resource = params.resources().first().cloned().unwrap_or_else(|| incoming.address.resource(None));
     let named = auth.public_url.parse_resource(&resource).and_then(|resource| resource.tracking_id);
     let cx = auth.context(incoming);
@@ -349,7 +361,7 @@ async fn read(
         Some(segment) => joins::verify_claim(&cx, &auth.hosting, incoming.server(), segment).await?,
         None => None,
     };
-    // A signature is not kept.
+    // The signature of a claim link is not stored.
     let link = named.as_deref().and_then(|segment| Some((segment, ClaimLink::parse(segment)?)));
     let resource = link.map_or_else(|| resource.clone(), |(segment, link)| resource.replace(segment, &link.label));
     let now = cx.now();
@@ -374,23 +386,29 @@ async fn read(
     })
 }
 
-/// The PKCE challenge (RFC 7636, section 4.3): required, and S256 only.
+/// Returns the PKCE challenge (RFC 7636, section 4.3), which is required. Only S256 is accepted.
 fn challenge(params: &Params) -> Result<String, OauthError> {
     let invalid = |why: &str| OauthError::new(OauthCode::InvalidRequest, why);
     let challenge = params.get("code_challenge").ok_or_else(|| invalid("The code_challenge is missing (PKCE)."))?;
-    // Without a method the challenge would be a plain one.
+    // Without a method, the challenge would be `plain`.
     if params.get("code_challenge_method") != Some("S256") {
-        return Err(invalid("The code_challenge_method is S256."));
+        return Err(invalid("The code_challenge_method must be S256."));
     }
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if challenge.len() != 43 || !challenge.bytes().all(unreserved) {
-        return Err(invalid("The code_challenge is the SHA-256 of the verifier in base64url: 43 characters."));
+        return Err(invalid(
+            "The code_challenge must be the SHA-256 hash of the verifier in base64url: 43 characters.",
+        ));
     }
     Ok(challenge.to_owned())
 }
 
-/// Whether every resource indicator is an address of the server that is asked: its slug, or one that it had before.
-pub(crate) async fn names_server(auth: &Auth, incoming: &ServerRequest, resources: &[String]) -> Result<bool> {
+/// Whether every resource indicator is a URL of the requested server, with its current slug or a former one.
+pub(crate) async fn resources_match_server(
+    auth: &Auth,
+    incoming: &ServerRequest,
+    resources: &[String],
+) -> Result<bool> {
     for resource in resources {
         let Some(named) = auth.public_url.parse_resource(resource) else { return Ok(false) };
         match auth.hosting.offer_cache().get(&named.slug.to_ascii_lowercase()).await {

@@ -10,7 +10,7 @@ use crate::Auth;
 
 /// The bearer token of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum BearerToken {
     /// The request has no token.
     Missing,
     /// The token is malformed, unknown, expired, revoked, or not valid on this server.
@@ -23,19 +23,19 @@ pub enum Found {
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
-pub async fn find(auth: &Auth, server: &Server, headers: &HeaderMap) -> Result<Found> {
+pub async fn authenticate(auth: &Auth, server: &Server, headers: &HeaderMap) -> Result<BearerToken> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(Found::Missing) };
+    let Some(value) = values.next() else { return Ok(BearerToken::Missing) };
     if values.next().is_some() {
-        return Ok(Found::Invalid);
+        return Ok(BearerToken::Invalid);
     }
     let token = value.to_str().ok().and_then(|value| value.split_once(' '));
     let Some(token) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
-        return Ok(Found::Invalid);
+        return Ok(BearerToken::Invalid);
     };
     match oauth_grants::authenticate(&auth.hosting, server, token.1.trim()).await {
-        Ok(Some(subject)) => Ok(Found::Valid(subject)),
-        Ok(None) => Ok(Found::Invalid),
+        Ok(Some(subject)) => Ok(BearerToken::Valid(subject)),
+        Ok(None) => Ok(BearerToken::Invalid),
         Err(error) if error.code == Code::Unavailable => Err(error),
         Err(error) => Err(Error::internal(error)),
     }

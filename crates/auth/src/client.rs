@@ -14,7 +14,7 @@ use waypost_outbound::Purpose;
 
 use crate::Auth;
 use crate::client::document::{DocumentError, is_document_url};
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::server_request::ServerRequest;
 
 /// An OAuth client.
@@ -38,7 +38,7 @@ pub struct Client {
 
 /// The reason why a client cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Unknown {
+pub enum ClientError {
     /// The ID is unknown, or its registration has expired.
     #[error("This application is not registered with this server, or its registration has expired.")]
     Unregistered,
@@ -47,7 +47,7 @@ pub enum Unknown {
     Document(#[from] DocumentError),
     /// The network of the request has caused too many fetches of documents. Contains the time to wait.
     #[error("Too many metadata documents were requested.")]
-    TooMany(Duration),
+    RateLimited(Duration),
     /// The operation failed.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -58,9 +58,9 @@ pub enum Unknown {
 ///
 /// # Errors
 /// The reason why the client cannot be used.
-pub async fn find_known(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, Unknown> {
+pub async fn get_for_token(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
     if !is_document_url(id) {
-        return find(auth, incoming, id).await;
+        return get(auth, incoming, id).await;
     }
     Ok(Client {
         id: id.to_owned(),
@@ -77,12 +77,12 @@ pub async fn find_known(auth: &Auth, incoming: &ServerRequest, id: &str) -> Resu
 ///
 /// # Errors
 /// The reason why the client cannot be used.
-pub async fn find(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, Unknown> {
+pub async fn get(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
     if is_document_url(id) {
         let (ops, organization) = (auth.hosting.ops(), &incoming.server().organization_id);
         let route = outbound_route(auth.documents.outbound(), ops, Purpose::ClientDocuments, organization).await?;
         if !auth.documents.is_cached(&route, id) {
-            auth.limits.check(Kind::Document, incoming.client).map_err(Unknown::TooMany)?;
+            auth.limits.check(LimitKind::Document, incoming.client).map_err(ClientError::RateLimited)?;
         }
         let document = auth.documents.get(&route, id).await.inspect_err(|error| {
             let request_id = &incoming.request_id;
@@ -99,7 +99,7 @@ pub async fn find(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Cli
         });
     }
     let found = oauth_clients::find(&auth.context(incoming), auth.hosting.ops(), incoming.server(), id).await?;
-    found.map_or(Err(Unknown::Unregistered), |client| {
+    found.map_or(Err(ClientError::Unregistered), |client| {
         Ok(Client {
             id: client.client_id,
             name: client.name,

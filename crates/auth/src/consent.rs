@@ -14,10 +14,10 @@ use waypost_ops::browser_sessions::BrowserSession;
 use waypost_ops::{authorizations, oauth_grants, redirect_uri};
 
 use crate::Auth;
-use crate::authorize::{self, tracking_note};
-use crate::limits::Kind;
+use crate::authorize::{self, claimable_tracking_id};
+use crate::limits::LimitKind;
 use crate::page::{self, Layout};
-use crate::pending::{self, Pending};
+use crate::pending::{self, PendingAuthorization};
 
 #[derive(Template)]
 #[template(path = "consent.html")]
@@ -44,10 +44,10 @@ struct ConsentPage<'a> {
 }
 
 /// Shows the page.
-pub async fn show(State(auth): State<Auth>, pending: Pending, headers: HeaderMap) -> Response {
+pub async fn show(State(auth): State<Auth>, pending: PendingAuthorization, headers: HeaderMap) -> Response {
     let found = async {
-        let session = authorize::session(&auth, &pending, &headers).await?;
-        Ok((session, tracking_note(&auth, &pending).await?))
+        let session = authorize::find_session(&auth, &pending, &headers).await?;
+        Ok((session, claimable_tracking_id(&auth, &pending).await?))
     };
     let (session, tracking_id) = match found.await {
         Ok(found) => found,
@@ -114,38 +114,38 @@ pub struct Decision {
 /// Carries out the user's decision.
 pub async fn decide(
     State(auth): State<Auth>,
-    pending: Pending,
+    pending: PendingAuthorization,
     headers: HeaderMap,
     Form(decision): Form<Decision>,
 ) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Form, pending.incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::Form, pending.incoming.client) {
         return page::too_many(&pending.incoming, wait);
     }
     if let Err(page) = pending.check_form(&auth, &headers, &decision.csrf) {
         return page;
     }
     let ops = auth.hosting.ops();
-    let session = match authorize::session(&auth, &pending, &headers).await {
+    let session = match authorize::find_session(&auth, &pending, &headers).await {
         Ok(session) => session,
         Err(error) => return pending::failed(&pending.incoming, &error),
     };
     if decision.decision != "allow" {
         let end_user = session.as_ref().map(|session| &session.end_user_id);
         return match oauth_grants::deny(&pending.cx, ops, &pending.request, &pending.browser, end_user).await {
-            Ok(()) => authorize::denied(&pending),
+            Ok(()) => authorize::redirect_denied(&pending),
             Err(error) => failed(&pending, &error),
         };
     }
     match session {
         Some(session) => authorize::complete(&auth, &pending, &session).await,
-        None => match authorizations::consent(&pending.cx, ops, &pending.request, &pending.browser).await {
+        None => match authorizations::record_consent(&pending.cx, ops, &pending.request, &pending.browser).await {
             Ok(()) => page::redirect(&pending.path("authorize/continue")),
             Err(error) => failed(&pending, &error),
         },
     }
 }
 
-fn failed(pending: &Pending, error: &waypost_core::Error) -> Response {
+fn failed(pending: &PendingAuthorization, error: &waypost_core::Error) -> Response {
     if error.code == Code::NotFound {
         pending::gone(&pending.incoming)
     } else {

@@ -31,7 +31,7 @@ use waypost_ops::accounts::Accounts;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::public_url::PublicUrl;
 
-use crate::client::document::Documents;
+use crate::client::document::ClientDocuments;
 use crate::limits::Limits;
 use crate::server_request::ServerRequest;
 
@@ -49,7 +49,7 @@ pub struct State {
     /// The public origin of this installation.
     pub public_url: PublicUrl,
     /// The metadata documents of clients.
-    pub documents: Documents,
+    pub documents: ClientDocuments,
     /// The rate limits per client address.
     pub limits: Limits,
     /// The queue of outgoing email. `None` if this installation cannot send email.
@@ -97,7 +97,7 @@ impl std::ops::Deref for Auth {
 
 /// Returns the routes of the pages below `/oauth` of a server, for browsers. The caller must insert a [`ServerRequest`]
 /// into the extensions of each request that reaches one of these routers.
-pub fn pages() -> Router<Auth> {
+pub fn page_routes() -> Router<Auth> {
     Router::new()
         .route("/authorize", get(authorize::authorize))
         .route("/authorize/continue", get(authorize::resume))
@@ -109,7 +109,7 @@ pub fn pages() -> Router<Auth> {
 }
 
 /// Returns the routes of the endpoints below `/oauth` of a server, for clients of any origin.
-pub fn endpoints() -> Router<Auth> {
+pub fn endpoint_routes() -> Router<Auth> {
     Router::new()
         .route("/register", post(register::register))
         .route("/token", post(token::token))
@@ -117,7 +117,7 @@ pub fn endpoints() -> Router<Auth> {
 }
 
 /// Returns the routes of the metadata of every server, in both forms of its URL, for clients of any origin.
-pub fn well_known() -> Router<Auth> {
+pub fn well_known_routes() -> Router<Auth> {
     let (server, resource) = (get(metadata::authorization_server), get(metadata::protected_resource));
     let mut router = Router::new();
     for name in ["oauth-authorization-server", "openid-configuration"] {

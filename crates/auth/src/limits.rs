@@ -10,7 +10,7 @@ use waypost_ops::limits::{Limiter, Rate, network};
 
 /// The kind of a request, each with its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum LimitKind {
     /// A request to the authorization endpoint. Stores a row for half an hour.
     Authorize,
     /// The fetch of a client's metadata document from a URL that anyone can choose.
@@ -25,7 +25,7 @@ pub enum Kind {
     Mail,
 }
 
-impl Kind {
+impl LimitKind {
     /// Returns the requests allowed per minute. The burst is the same, except for registrations, where it is larger: a
     /// class of 300 behind one address starts within the same minute. Guessing is stopped by the limits of each account
     /// and each code. Every kind has a limit.
@@ -43,7 +43,7 @@ impl Kind {
 
 /// The rate limits of this process.
 #[derive(Clone)]
-pub struct Limits(Limiter<(Kind, IpAddr)>);
+pub struct Limits(Limiter<(LimitKind, IpAddr)>);
 
 impl Limits {
     /// Creates unused limits.
@@ -56,7 +56,7 @@ impl Limits {
     ///
     /// # Errors
     /// The time to wait if the limit is exceeded.
-    pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
+    pub fn check(&self, kind: LimitKind, address: IpAddr) -> Result<(), Duration> {
         self.0.check((kind, network(address)), kind.rate())
     }
 }
@@ -75,11 +75,12 @@ mod tests {
             ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
         for n in 0..100 {
             let address = if n % 2 == 0 { one } else { neighbour };
-            assert_eq!(limits.check(Kind::Mail, address), Ok(()));
+            assert_eq!(limits.check(LimitKind::Mail, address), Ok(()));
         }
-        assert!(limits.check(Kind::Mail, one).is_err());
-        assert_eq!(limits.check(Kind::Mail, other), Ok(()));
-        for kind in [Kind::Authorize, Kind::Document, Kind::Token, Kind::Register, Kind::Form] {
+        assert!(limits.check(LimitKind::Mail, one).is_err());
+        assert_eq!(limits.check(LimitKind::Mail, other), Ok(()));
+        for kind in [LimitKind::Authorize, LimitKind::Document, LimitKind::Token, LimitKind::Register, LimitKind::Form]
+        {
             let passed = (0..20_000).take_while(|_| limits.check(kind, one).is_ok()).count();
             assert!((60..=1_200).contains(&passed), "{kind:?}: {passed}");
         }
@@ -90,7 +91,7 @@ mod tests {
     fn a_class_behind_one_address_can_register() {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));
         let (limits, address) = (Limits::new(clock.clone()), "192.0.2.1".parse().unwrap());
-        let passed = || (0..1_000).take_while(|_| limits.check(Kind::Register, address).is_ok()).count();
+        let passed = || (0..1_000).take_while(|_| limits.check(LimitKind::Register, address).is_ok()).count();
         assert_eq!(passed(), 300);
         clock.advance(60_000);
         assert_eq!(passed(), 20);

@@ -51,7 +51,8 @@ impl Layout {
     /// `unavailable` if the database cannot be reached.
     pub async fn new(auth: &Auth, incoming: &ServerRequest) -> waypost_core::Result<Self> {
         let server = incoming.server();
-        let branding = logos::branding(&auth.context(incoming), auth.hosting.ops(), &server.organization_id).await?;
+        let branding =
+            logos::get_branding(&auth.context(incoming), auth.hosting.ops(), &server.organization_id).await?;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
         Ok(Self {
             style: asset::style_path(&incoming.address),

@@ -19,7 +19,7 @@ use crate::server_request::ServerRequest;
 /// A pending authorization request in the browser that made it. Pages use it as an extractor: without the browser's
 /// cookie, it responds with an error page.
 #[derive(Debug, Clone)]
-pub struct Pending {
+pub struct PendingAuthorization {
     /// The context of operations.
     pub cx: Ctx,
     /// The HTTP request and its server.
@@ -37,7 +37,7 @@ struct RequestQuery {
     request: String,
 }
 
-impl FromRequestParts<Auth> for Pending {
+impl FromRequestParts<Auth> for PendingAuthorization {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
@@ -46,7 +46,7 @@ impl FromRequestParts<Auth> for Pending {
         let id = Query::<RequestQuery>::try_from_uri(&parts.uri).ok().map(|Query(query)| query.request);
         let browser = browser::read(&parts.headers, browser::FLOW);
         let (Some(id), Some(browser)) = (id, browser) else { return Err(gone(&incoming)) };
-        match authorizations::find(&cx, auth.hosting.ops(), incoming.server(), &id, &browser).await {
+        match authorizations::get(&cx, auth.hosting.ops(), incoming.server(), &id, &browser).await {
             Ok(request) => Ok(Self::new(auth, incoming, request, browser)),
             Err(error) if error.code == Code::NotFound => Err(gone(&incoming)),
             Err(error) => Err(failed(&incoming, &error)),
@@ -54,7 +54,7 @@ impl FromRequestParts<Auth> for Pending {
     }
 }
 
-impl Pending {
+impl PendingAuthorization {
     /// Creates the state of a request that was just made in this browser.
     #[must_use]
     pub fn new(auth: &Auth, incoming: ServerRequest, request: AuthorizationRequest, browser: String) -> Self {

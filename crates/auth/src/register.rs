@@ -13,7 +13,7 @@ use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_ops::oauth_clients::{self, ClientRegistration};
 
 use crate::Auth;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::response;
 use crate::server_request::ServerRequest;
 
@@ -34,7 +34,7 @@ struct Metadata {
 
 /// Registers a client and returns its registration.
 pub async fn register(State(auth): State<Auth>, incoming: ServerRequest, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Register, incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::Register, incoming.client) {
         return response::too_many(wait);
     }
     match metadata(&body) {
@@ -51,7 +51,7 @@ pub async fn register(State(auth): State<Auth>, incoming: ServerRequest, body: B
 }
 
 fn metadata(body: &[u8]) -> Result<ClientRegistration, OauthError> {
-    let invalid = |why: String| OauthError::new(OauthCode::InvalidClientMetadata, why);
+    let invalid = |reason: String| OauthError::new(OauthCode::InvalidClientMetadata, reason);
     if body.len() > MAX_BODY {
         return Err(invalid(format!("The metadata is longer than {MAX_BODY} bytes.")));
     }

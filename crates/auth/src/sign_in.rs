@@ -1,8 +1,8 @@
-//! The pages on which end users sign in with Waypost's own accounts: by a code, by a password, with a new account, with
-//! a forgotten password.
+//! The pages on which end users sign in with Waypost accounts: with a code, with a password, by creating an account, or
+//! by resetting a password.
 //!
-//! Every page belongs to an authorization request and its browser. Pages say the same whether an address has an account
-//! or not (docs/sign-in.md, invariant 11).
+//! Every page belongs to an authorization request and its browser. Pages never reveal whether an email has an account
+//! (docs/sign-in.md, invariant 11).
 
 mod code;
 mod form;
@@ -25,19 +25,19 @@ use waypost_ops::browser_sessions;
 use crate::Auth;
 use crate::browser;
 use crate::page::{self, ErrorPage, Layout};
-use crate::pending::{self, Pending};
+use crate::pending::{self, PendingAuthorization};
 
 use self::form::{Fields, Platform};
 use self::view::View;
 
-/// The pages, below `/oauth` of a server.
+/// Returns the routes of the pages, below `/oauth` of a server.
 pub fn routes() -> Router<Auth> {
     Router::new()
-        .route("/sign-in", get(choose))
+        .route("/sign-in", get(show))
         .route("/sign-in/code", get(code::show).post(code::post))
         .route("/sign-in/link", get(link::show).post(link::post))
         .route("/sign-in/password", get(password::show).post(password::post))
-        .route("/sign-in/forgotten", get(reset::ask).post(reset::send))
+        .route("/sign-in/forgotten", get(reset::show_forgotten).post(reset::send))
         .route("/sign-in/reset", get(reset::show).post(reset::post))
         .route("/sign-up", get(sign_up::show).post(sign_up::post))
         .route("/sign-out", post(sign_out))
@@ -45,28 +45,28 @@ pub fn routes() -> Router<Auth> {
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct ChoosePage<'a> {
+struct SignInPage<'a> {
     layout: Layout,
     view: View<'a>,
 }
 
-/// `GET /oauth/sign-in`: the user types their address, and chooses the way.
-async fn choose(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+/// `GET /oauth/sign-in`: the user enters their email and selects a sign-in method.
+async fn show(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
     if auth.mail.is_none() {
         return password::show(State(auth), Platform(pending)).await;
     }
     let hint = pending.request.login_hint.clone().unwrap_or_default();
-    page_to_choose(&auth, &pending, View::new(&pending, &hint, "email")).await
+    first_page(&auth, &pending, View::new(&pending, &hint, "email")).await
 }
 
-/// The page on which a sign-in begins, with what went wrong.
-async fn page_to_choose(auth: &Auth, pending: &Pending, view: View<'_>) -> Response {
-    view::answer(auth, pending, view, |layout, view| ChoosePage { layout, view }).await
+/// Returns the first page of a sign-in, with the problem of `view`, if any.
+async fn first_page(auth: &Auth, pending: &PendingAuthorization, view: View<'_>) -> Response {
+    view::render(auth, pending, view, |layout, view| SignInPage { layout, view }).await
 }
 
-/// Sends the browser on, signed in. A session that it had before ends.
-async fn signed_in(auth: &Auth, pending: &Pending, headers: &HeaderMap, session: &NewSession) -> Response {
-    if let Err(error) = end(auth, pending, headers).await {
+/// Redirects the browser to the next step, signed in. Ends its previous session.
+async fn signed_in(auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap, session: &NewSession) -> Response {
+    if let Err(error) = end_session(auth, pending, headers).await {
         return pending::failed(&pending.incoming, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
@@ -76,12 +76,18 @@ async fn signed_in(auth: &Auth, pending: &Pending, headers: &HeaderMap, session:
     response
 }
 
-/// `POST /oauth/sign-out`: ends the browser's session; the request goes on, as somebody else.
-async fn sign_out(State(auth): State<Auth>, pending: Pending, headers: HeaderMap, fields: Fields) -> Response {
+/// `POST /oauth/sign-out`: ends the browser's session. The authorization request continues, so that another user can
+/// sign in.
+async fn sign_out(
+    State(auth): State<Auth>,
+    pending: PendingAuthorization,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Response {
     if let Err(page) = fields.check(&auth, &pending, &headers) {
         return page;
     }
-    if let Err(error) = end(&auth, &pending, &headers).await {
+    if let Err(error) = end_session(&auth, &pending, &headers).await {
         return pending::failed(&pending.incoming, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
@@ -89,12 +95,13 @@ async fn sign_out(State(auth): State<Auth>, pending: Pending, headers: HeaderMap
     response
 }
 
-/// The cookie of a browser in which an end user of the organisation has signed in before; empty without one.
-fn device(pending: &Pending, headers: &HeaderMap) -> String {
+/// Returns the value of the device cookie, which shows that an end user of the organisation has signed in with this
+/// browser before. Empty if there is none.
+fn device_cookie(pending: &PendingAuthorization, headers: &HeaderMap) -> String {
     browser::read(headers, &browser::device_cookie(&pending.request.organization_id)).unwrap_or_default()
 }
 
-async fn end(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> waypost_core::Result<()> {
+async fn end_session(auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> waypost_core::Result<()> {
     let organization = &pending.request.organization_id;
     match browser::read(headers, &browser::session_cookie(organization)) {
         Some(cookie) => browser_sessions::delete(&pending.cx, auth.hosting.ops(), organization, &cookie).await,
@@ -102,15 +109,15 @@ async fn end(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> waypost_cor
     }
 }
 
-/// The page for what needs a mail, where none can be sent.
-fn no_mail(pending: &Pending) -> Response {
+/// Returns the page for an action that requires email, if this installation cannot send any.
+fn email_unavailable(pending: &PendingAuthorization) -> Response {
     page::error(
         &pending.incoming,
         StatusCode::SERVICE_UNAVAILABLE,
         ErrorPage {
-            title: "No mail can be sent",
-            message: "This needs a code by mail, and this installation cannot send any at the moment.",
-            advice: "Go back and sign in with a password, or tell the operator.",
+            title: "Email is unavailable",
+            message: "This requires a code by email, but this installation cannot send email at the moment.",
+            advice: "Go back and sign in with a password, or contact the operator.",
         },
     )
 }

@@ -1,5 +1,5 @@
-//! `POST /oauth/token` and `POST /oauth/revoke`: codes and refresh tokens for access tokens (RFC 6749, sections 4.1.3
-//! and 6), and tokens that shall end (RFC 7009).
+//! `POST /oauth/token` and `POST /oauth/revoke`: exchanges codes and refresh tokens for access tokens (RFC 6749,
+//! sections 4.1.3 and 6) and revokes tokens (RFC 7009).
 
 use axum::Json;
 use axum::extract::State;
@@ -14,41 +14,46 @@ use waypost_core::scope::Scopes;
 use waypost_ops::oauth_grants::{self, CodeExchange, TokenClient, TokenSet};
 
 use crate::Auth;
-use crate::authorize::names_server;
-use crate::client::{self, Client, Unknown};
-use crate::limits::Kind;
+use crate::authorize::resources_match_server;
+use crate::client::{self, Client, ClientError};
+use crate::limits::LimitKind;
 use crate::params::Params;
 use crate::response;
 use crate::server_request::ServerRequest;
 
-/// Gives tokens, or says why not.
+/// Issues tokens.
 pub async fn token(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Token, incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::Token, incoming.client) {
         return response::too_many(wait);
     }
-    match give(&auth, &incoming, &headers, &body).await {
+    match issue_tokens(&auth, &incoming, &headers, &body).await {
         Ok(tokens) => tokens_json(&tokens),
         Err(error) => response::error(&incoming, &error),
     }
 }
 
-/// Ends a token. Also one that is not known, or not any more: then there is nothing to end (RFC 7009, section 2.2).
+/// Revokes a token. Succeeds for an unknown or revoked token, too (RFC 7009, section 2.2).
 pub async fn revoke(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Token, incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::Token, incoming.client) {
         return response::too_many(wait);
     }
-    match end(&auth, &incoming, &headers, &body).await {
+    match revoke_token(&auth, &incoming, &headers, &body).await {
         Ok(()) => (StatusCode::OK, [(header::CACHE_CONTROL, "no-store")]).into_response(),
         Err(error) => response::error(&incoming, &error),
     }
 }
 
-async fn give(auth: &Auth, incoming: &ServerRequest, headers: &HeaderMap, body: &[u8]) -> Result<TokenSet, OauthError> {
+async fn issue_tokens(
+    auth: &Auth,
+    incoming: &ServerRequest,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<TokenSet, OauthError> {
     let params = form(headers, body)?;
     let client = authenticated(auth, incoming, headers, &params).await?;
-    // RFC 8707, section 2.2: a token of this server is for all of its addresses, so any of them is within the grant.
-    if !names_server(auth, incoming, params.resources()).await? {
-        return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is no address of this server."));
+    // RFC 8707, section 2.2: a token of this server is valid for all of its URLs, so each of them is within the grant.
+    if !resources_match_server(auth, incoming, params.resources()).await? {
+        return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is not a URL of this server."));
     }
     let token_client = TokenClient { server: incoming.server(), client_id: &client.id };
     let (cx, ops) = (auth.context(incoming), auth.hosting.ops());
@@ -68,15 +73,20 @@ async fn give(auth: &Auth, incoming: &ServerRequest, headers: &HeaderMap, body: 
         }
         _ => Err(OauthError::new(
             OauthCode::UnsupportedGrantType,
-            "The grant_type is authorization_code or refresh_token.",
+            "The grant_type must be authorization_code or refresh_token.",
         )),
     }
 }
 
-async fn end(auth: &Auth, incoming: &ServerRequest, headers: &HeaderMap, body: &[u8]) -> Result<(), OauthError> {
+async fn revoke_token(
+    auth: &Auth,
+    incoming: &ServerRequest,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), OauthError> {
     let params = form(headers, body)?;
     let client = authenticated(auth, incoming, headers, &params).await?;
-    // token_type_hint is for servers that would have to look in several places.
+    // token_type_hint is only useful to servers that store the two kinds of tokens separately.
     let token = required(&params, "token")?;
     let token_client = TokenClient { server: incoming.server(), client_id: &client.id };
     oauth_grants::revoke_token(&auth.context(incoming), &auth.hosting, token_client, token).await
@@ -88,12 +98,12 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, OauthError> {
     if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(OauthError::new(
             OauthCode::InvalidRequest,
-            "The parameters come in the body, as application/x-www-form-urlencoded.",
+            "The parameters must be sent in the body, as application/x-www-form-urlencoded.",
         ));
     }
     let params = Params::parse(body);
     match params.fault() {
-        Some(why) => Err(OauthError::new(OauthCode::InvalidRequest, why)),
+        Some(reason) => Err(OauthError::new(OauthCode::InvalidRequest, reason)),
         None => Ok(params),
     }
 }
@@ -103,42 +113,41 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, OauthError> {
     params.get(name).ok_or_else(missing)
 }
 
-/// The client, after it proved who it is (RFC 6749, section 2.3.1).
+/// Authenticates the client (RFC 6749, section 2.3.1).
 async fn authenticated(
     auth: &Auth,
     incoming: &ServerRequest,
     headers: &HeaderMap,
     params: &Params,
 ) -> Result<Client, OauthError> {
-    let invalid = |why: &str| OauthError::new(OauthCode::InvalidClient, why);
-    let basic =
-        match headers.get(header::AUTHORIZATION) {
-            Some(value) => Some(value.to_str().ok().and_then(read_basic).ok_or_else(|| {
-                invalid("The Authorization header holds no client id and secret in the Basic scheme.")
-            })?),
-            None => None,
-        };
+    let invalid = |reason: &str| OauthError::new(OauthCode::InvalidClient, reason);
+    let basic = match headers.get(header::AUTHORIZATION) {
+        Some(value) => Some(value.to_str().ok().and_then(read_basic).ok_or_else(|| {
+            invalid("The Authorization header does not contain a client ID and secret in the Basic scheme.")
+        })?),
+        None => None,
+    };
     let posted = params.get("client_secret");
     let (id, secret, method) = match &basic {
         Some(_) if posted.is_some() => {
-            let why = "The client proves who it is in one way, not in two.";
-            return Err(OauthError::new(OauthCode::InvalidRequest, why));
+            let reason = "The client must use only one authentication method.";
+            return Err(OauthError::new(OauthCode::InvalidRequest, reason));
         }
         Some((id, secret)) => (id.as_str(), Some(secret.as_str()), ClientAuthMethod::Basic),
         None => (required(params, "client_id")?, posted, ClientAuthMethod::Post),
     };
     if params.get("client_id").is_some_and(|named| named != id) {
-        return Err(invalid("The client_id is not that of the Authorization header."));
+        return Err(invalid("The client_id differs from that of the Authorization header."));
     }
-    let client = match client::find_known(auth, incoming, id).await {
+    let client = match client::get_for_token(auth, incoming, id).await {
         Ok(client) => client,
-        Err(Unknown::Failed(error)) => return Err(error.into()),
+        Err(ClientError::Failed(error)) => return Err(error.into()),
         Err(unknown) => return Err(invalid(&unknown.to_string())),
     };
-    if client.accepts(method, secret) { Ok(client) } else { Err(invalid("The client did not prove who it is.")) }
+    if client.accepts(method, secret) { Ok(client) } else { Err(invalid("Client authentication failed.")) }
 }
 
-/// RFC 7617, with both parts encoded as in a form (RFC 6749, section 2.3.1).
+/// Parses Basic credentials (RFC 7617); both parts are form-encoded (RFC 6749, section 2.3.1).
 fn read_basic(value: &str) -> Option<(String, String)> {
     let (scheme, credentials) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -153,7 +162,7 @@ fn read_basic(value: &str) -> Option<(String, String)> {
     Some((decode(id)?, decode(secret)?))
 }
 
-/// RFC 6749, section 5.1.
+/// Returns the token response (RFC 6749, section 5.1).
 fn tokens_json(tokens: &TokenSet) -> Response {
     let body = json!({
         "access_token": tokens.access_token,

@@ -1,11 +1,11 @@
-//! Printing mails where the operator sees them, for trying things out. Not through the log: codes stand in mails, and
-//! logs are kept.
+//! Prints emails to the terminal, to try things out. Not through the log, because logs are stored and emails contain
+//! codes.
 
 use std::io::Write;
 
 use crate::{EmailMessage, Error, Mailer, SendFuture};
 
-/// Prints mails to standard output.
+/// Prints emails to standard output.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConsoleMailer;
 
@@ -18,7 +18,7 @@ impl Mailer for ConsoleMailer {
     }
 }
 
-/// The mail with a line around it. Control characters, with which a text could change what the terminal shows, go.
+/// Returns the email with a frame. Control characters, which could change what the terminal shows, are removed.
 fn frame(mail: &EmailMessage) -> String {
     let printable = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let rule = "─".repeat(72);
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_finds_the_code() {
+    fn the_code_starts_a_line() {
         let mail = EmailMessage {
             to: "anna@example.com".into(),
             subject: "12345678 is\u{1b}[2J your code".into(),

@@ -1,13 +1,14 @@
 //! A bounded queue that is shared fairly: each share (an organisation) has its own line, and the lines take turns.
 //!
-//! Invariants, shown by the property test below:
+//! Invariants, verified by the property test below:
 //!
-//! 1. Items of one share that never had to be retried leave in the order in which they were added.
-//! 2. While shares have items that can leave, none of them leaves twice before each of the others has left once.
-//! 3. A share never holds more than `per_share` items, and all together never more than `total`. Items that were taken and
-//!    are neither finished nor put back count as well, so that an item that is put back always has room.
-//! 4. A share without items is refused only if no share has more than one: if the queue is full, the newest item of the
-//!    longest line makes room.
+//! 1. Items of one share that were never retried leave in the order in which they were added.
+//! 2. While several shares have items that can leave, none of them leaves twice before each of the others has left
+//!    once.
+//! 3. A share never holds more than `per_share` items, and all shares together never more than `total`. Items that were
+//!    taken and are neither finished nor put back count as well, so that an item that is put back always has room.
+//! 4. A share without items is rejected only if no share has more than one item: if the queue is full, the newest item
+//!    of the longest line is evicted.
 //! 5. At most `at_once` items of a share are taken at the same time, so that one share cannot occupy every worker.
 
 use std::collections::{HashMap, VecDeque};
@@ -16,11 +17,11 @@ use std::time::Duration;
 /// The bounds of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Items of one share.
+    /// The maximum number of items of a share.
     pub per_share: usize,
-    /// Items of all shares.
+    /// The maximum number of items of all shares.
     pub total: usize,
-    /// Items of one share that are taken at the same time.
+    /// The maximum number of items of a share that are taken at the same time.
     pub at_once: usize,
 }
 
@@ -29,12 +30,12 @@ pub(crate) struct Bounds {
 #[error("too many emails are waiting to be sent")]
 pub struct QueueFull;
 
-/// A queue of `T`. Times are durations since any fixed moment.
+/// A fair queue. Times are durations since a fixed moment.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     bounds: Bounds,
     lines: HashMap<String, Line<T>>,
-    /// The shares with waiting items, the next one first.
+    /// The shares with waiting items, next first.
     turns: VecDeque<String>,
     len: usize,
 }
@@ -69,15 +70,16 @@ impl<T> FairQueue<T> {
         Self { bounds, lines: HashMap::new(), turns: VecDeque::new(), len: 0 }
     }
 
-    /// The number of items that are waiting or taken.
+    /// Returns the number of waiting and taken items.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Adds an item. Returns the item that had to make room for it, if the queue was full.
+    /// Adds an item. Returns the item that was evicted for it, if the queue was full.
     ///
     /// # Errors
-    /// [`QueueFull`] if the share has its items, or if the queue is full and no other share has more than one item more.
+    /// [`QueueFull`] if the share has reached its maximum, or if the queue is full and no other share has at least two
+    /// items more.
     pub(crate) fn push(&mut self, share: &str, item: T) -> Result<Option<T>, QueueFull> {
         let own = self.lines.get(share).map_or(0, Line::len);
         if own >= self.bounds.per_share {
@@ -88,8 +90,8 @@ impl<T> FairQueue<T> {
         Ok(evicted)
     }
 
-    /// Takes the next item that can leave at `now`, with its share. [`FairQueue::done`] or [`FairQueue::put_back`] has to
-    /// be called for it.
+    /// Takes the next item that can leave at `now`, with its share. The caller must call [`FairQueue::done`] or
+    /// [`FairQueue::put_back`] for it.
     pub(crate) fn pop(&mut self, now: Duration) -> Option<(String, T)> {
         let at_once = self.bounds.at_once;
         let lines = &self.lines;
@@ -107,7 +109,7 @@ impl<T> FairQueue<T> {
         Some((share, entry.item))
     }
 
-    /// Finishes an item that was taken.
+    /// Finishes a taken item.
     pub(crate) fn done(&mut self, share: &str) {
         if let Some(line) = self.lines.get_mut(share) {
             line.taken = line.taken.saturating_sub(1);
@@ -118,7 +120,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Puts an item that was taken at the end of its share's line. It leaves at `not_before` at the earliest.
+    /// Puts a taken item at the end of its share's line. It leaves at `not_before` at the earliest.
     pub(crate) fn put_back(&mut self, share: &str, item: T, not_before: Duration) {
         if let Some(line) = self.lines.get_mut(share) {
             line.taken = line.taken.saturating_sub(1);
@@ -127,7 +129,8 @@ impl<T> FairQueue<T> {
         self.add(share, Entry { item, not_before });
     }
 
-    /// The earliest time at which an item can leave that cannot leave at `now`; `None` if there is no such item.
+    /// Returns the earliest time after `now` at which a waiting item can leave. Returns `None` if there is no such
+    /// item.
     pub(crate) fn next_at(&self, now: Duration) -> Option<Duration> {
         let entries = self.lines.values().flat_map(|line| &line.waiting);
         entries.map(|entry| entry.not_before).filter(|at| *at > now).min()
@@ -142,10 +145,10 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
-    /// Removes the newest item of the longest line, for a share that has `own` items.
+    /// Evicts the newest item of the longest line for a share that has `own` items.
     fn evict(&mut self, own: usize) -> Result<T, QueueFull> {
         let waiting = self.lines.iter().filter(|(_, line)| !line.waiting.is_empty());
-        // The name decides between lines of the same length, so that the result does not depend on the map's order.
+        // The name decides between lines of equal length, so that the result does not depend on the order of the map.
         let longest = waiting.max_by_key(|(share, line)| (line.len(), share.as_str()));
         let (share, _) = longest.filter(|(_, line)| line.len() > own + 1).ok_or(QueueFull)?;
         let share = share.clone();
@@ -175,7 +178,7 @@ mod tests {
         Pop,
         /// Finishes one of the taken items.
         Done(prop::sample::Index),
-        /// Puts one of the taken items back for a while.
+        /// Puts back one of the taken items with a delay.
         PutBack(prop::sample::Index, u8),
         Wait(u8),
     }
@@ -198,12 +201,12 @@ mod tests {
         not_before: u64,
     }
 
-    /// What the queue should hold, written without regard to speed.
+    /// A simple model of the queue.
     #[derive(Default)]
     struct Model {
         waiting: Vec<Item>,
         taken: Vec<Item>,
-        /// For each share that could leave all the time since, the shares that left since it last left.
+        /// For each share that could leave continuously, the shares that left since it last left.
         left_since: BTreeMap<String, Vec<String>>,
         last_left: BTreeMap<String, usize>,
     }
@@ -218,7 +221,7 @@ mod tests {
                 && self.waiting.iter().any(|item| item.share == share && item.not_before <= now)
         }
 
-        /// Called after every step: a share that cannot leave for a moment begins to wait anew.
+        /// Called after every step: a share that temporarily cannot leave starts to wait anew.
         fn forget_unable(&mut self, now: u64) {
             let seen = std::mem::take(&mut self.left_since);
             self.left_since = seen.into_iter().filter(|(share, _)| self.can_leave(share, now)).collect();
@@ -240,13 +243,14 @@ mod tests {
                     assert!(own < BOUNDS.per_share);
                     assert_eq!(evicted.is_some(), full);
                     if let Some(evicted) = evicted {
-                        assert!(self.count(&evicted.share) > own + 1, "only a longer line makes room");
+                        assert!(self.count(&evicted.share) > own + 1, "only an item of a longer line is evicted");
                         self.waiting.retain(|item| item.number != evicted.number);
                     }
                     self.waiting.push(item);
                 }
                 Err(QueueFull) => {
-                    // A share with nothing is refused only if nobody has more than one, but for lines that are all taken.
+                    // A share without items is rejected only if no share has more than one item, except for lines whose
+                    // items are all taken.
                     let evictable = self.shares().iter().any(|share| {
                         self.count(share) == longest && self.waiting.iter().any(|item| item.share == *share)
                     });
@@ -258,7 +262,7 @@ mod tests {
         fn popped(&mut self, now: u64, result: Option<(String, Item)>) {
             let able: Vec<_> = self.shares().into_iter().filter(|share| self.can_leave(share, now)).collect();
             let Some((share, item)) = result else {
-                assert_eq!(able, Vec::<String>::new(), "an item that can leave leaves");
+                assert_eq!(able, Vec::<String>::new(), "an item that can leave does leave");
                 return;
             };
             assert!(able.contains(&share) && item.share == share);
@@ -266,7 +270,7 @@ mod tests {
                 let first = self.last_left.insert(share.clone(), item.number);
                 assert!(first.is_none_or(|first| first < item.number), "in order");
             }
-            // Whoever could leave all the time waits for one turn of each of the others at most.
+            // A share that can leave continuously waits for at most one turn of each other share.
             for other in able.iter().filter(|other| **other != share) {
                 let seen = self.left_since.entry(other.clone()).or_default();
                 assert!(!seen.contains(&share), "{share} left twice while {other} waited");
@@ -320,14 +324,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_one_share_never_refuses_another() {
+    fn a_flood_of_one_share_never_rejects_another() {
         let mut queue = FairQueue::new(Bounds { per_share: 100, total: 200, at_once: 2 });
         for share in ["flood_1", "flood_2"] {
             assert!((0..100).all(|n| queue.push(share, n).is_ok()));
             assert_eq!(queue.push(share, 100), Err(QueueFull));
         }
         for n in 0..50 {
-            assert!(matches!(queue.push(&format!("quiet_{n}"), n), Ok(Some(_))), "the longest line makes room");
+            assert!(
+                matches!(queue.push(&format!("quiet_{n}"), n), Ok(Some(_))),
+                "an item of the longest line is evicted"
+            );
         }
         let first: Vec<_> = (0..6).filter_map(|_| queue.pop(Duration::ZERO)).map(|(share, _)| share).collect();
         assert_eq!(first, ["flood_1", "flood_2", "quiet_0", "quiet_1", "quiet_2", "quiet_3"]);

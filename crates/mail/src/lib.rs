@@ -1,6 +1,6 @@
-//! Mails that people get: what one is, the ways to send it, and the queue that sends in the background.
+//! Outgoing email: messages, mailers, and the queues that send in the background.
 //!
-//! Nothing here logs an address, a subject or a text: codes stand in them.
+//! Nothing here logs a recipient, a subject or a text, because they can contain codes.
 
 mod console;
 mod fair;
@@ -23,83 +23,84 @@ pub use outbox::{EmailKind, Outbox};
 pub use smtp::SmtpMailer;
 pub use url::{MailUrl, SmtpUrl};
 
-/// A mail in plain text.
+/// A plain-text email.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EmailMessage {
-    /// The address that it goes to.
+    /// The recipient.
     pub to: String,
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// What it says.
+    /// The text.
     pub text: String,
 }
 
-/// Never shows what stands in it.
+/// Omits the content.
 impl fmt::Debug for EmailMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EmailMessage(…)")
     }
 }
 
-/// Why a mail was not sent. Says nothing of the mail itself: servers repeat the address in their answers, so these are
-/// not kept.
+/// The reason why an email was not sent. It contains nothing of the email itself: responses of servers are not kept,
+/// because they repeat the recipient.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The address is none that can be written into a mail.
-    #[error("the address cannot be written into a mail")]
-    Address,
-    /// The mail could not be put together.
-    #[error("the mail could not be put together")]
-    Message,
-    /// The server refused for good.
-    #[error("the mail server refused the mail (status {0})")]
-    Refused(String),
-    /// The server cannot at the moment.
-    #[error("the mail server cannot take the mail at the moment (status {0})")]
-    Later(String),
-    /// The server did not answer in time.
-    #[error("the mail server did not answer in time")]
+    /// The recipient is not a valid address.
+    #[error("the recipient is not a valid address")]
+    InvalidRecipient,
+    /// The message could not be built.
+    #[error("the message could not be built")]
+    InvalidMessage,
+    /// The server rejected the email permanently.
+    #[error("the mail server rejected the email (status {0})")]
+    Rejected(String),
+    /// The server rejected the email temporarily.
+    #[error("the mail server rejected the email temporarily (status {0})")]
+    Deferred(String),
+    /// The server did not respond in time.
+    #[error("the mail server did not respond in time")]
     TimedOut,
-    /// The connection could not be secured.
-    #[error("no TLS connection to the mail server could be made")]
+    /// The TLS connection failed.
+    #[error("the TLS connection to the mail server failed")]
     Tls,
-    /// The server cannot be reached, or speaks something else.
+    /// The server cannot be reached, or does not speak SMTP.
     #[error("the mail server cannot be reached")]
     Unreachable,
-    /// The mail could not be printed.
-    #[error("standard output cannot be written to")]
+    /// The email could not be printed.
+    #[error("writing to standard output failed")]
     Output,
     /// The attempt panicked.
-    #[error("an attempt to send the mail panicked")]
+    #[error("an attempt to send the email panicked")]
     Panicked,
 }
 
 impl Error {
-    /// Whether trying again is of no use.
+    /// Whether a retry cannot succeed.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Address | Self::Message | Self::Refused(_))
+        matches!(self, Self::InvalidRecipient | Self::InvalidMessage | Self::Rejected(_))
     }
 }
 
-/// A sending that is under way.
+/// The future of a send operation.
 pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-/// A way to send mails.
+/// A transport for email.
 pub trait Mailer: Send + Sync + 'static {
-    /// Sends a mail, once.
+    /// Attempts to send an email once.
     ///
     /// # Errors
-    /// When it was not taken.
+    /// If the email was not accepted.
     fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a>;
 }
 
-/// Whom mails come from.
+/// The sender of emails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender(Mailbox);
 
 impl Sender {
-    /// `waypost@HOST`; none when no mail can come from there. An IP address stands in brackets (RFC 5321, section 4.1.3).
+    /// Returns the sender `waypost@HOST`. Returns `None` if the host cannot be used in an email address. An IP address
+    /// is enclosed in brackets (RFC 5321, section 4.1.3).
     #[must_use]
     pub fn for_host(host: &str) -> Option<Self> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -129,11 +130,12 @@ impl fmt::Display for Sender {
     }
 }
 
-/// Characters of a name in a subject at most.
+/// The maximum length of a name in a subject, in characters.
 const MAX_NAME: usize = 60;
 
-/// The name of an organisation or a server for a subject: in quotation marks, in one line, 60 characters at most. Names are
-/// chosen by their organisation: without the marks one could read as a sentence of this installation.
+/// Returns the name of an organisation or a server for a subject: in quotation marks, on one line, with at most 60
+/// characters. Names are chosen by their organisation: without the quotation marks, a name could read as a statement of
+/// this installation.
 #[must_use]
 pub fn quote_name(name: &str) -> String {
     let visible = |c: char| match c {
@@ -149,10 +151,10 @@ pub fn quote_name(name: &str) -> String {
     }
 }
 
-/// The way that a setting names.
+/// Creates the mailer for a setting.
 ///
 /// # Errors
-/// When the connection of `smtps://` or `smtp://` cannot be set up; nothing is connected yet.
+/// If the TLS configuration for `smtps://` or `smtp://` is not valid. Does not connect yet.
 pub fn create_mailer(url: &MailUrl, from: &Sender) -> Result<Arc<dyn Mailer>, Error> {
     match url {
         MailUrl::Console => Ok(Arc::new(ConsoleMailer)),
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn senders_are_addresses() {
+    fn senders_are_valid_addresses() {
         assert_eq!(Sender::for_host("way.example").unwrap().to_string(), "Waypost <waypost@way.example>");
         assert_eq!(Sender::for_host("localhost").unwrap().to_string(), "Waypost <waypost@localhost>");
         assert_eq!(Sender::for_host("127.0.0.1").unwrap().to_string(), "Waypost <waypost@[127.0.0.1]>");

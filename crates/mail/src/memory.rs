@@ -1,4 +1,4 @@
-//! Keeping mails, for tests.
+//! A mailer for tests that stores emails.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{EmailMessage, Mailer, SendFuture};
 
-/// Keeps what is sent. Clones keep together.
+/// Stores sent emails. Clones share them.
 #[derive(Debug, Clone)]
 pub struct MemoryMailer(Arc<watch::Sender<Vec<EmailMessage>>>);
 
@@ -17,16 +17,16 @@ impl Default for MemoryMailer {
 }
 
 impl MemoryMailer {
-    /// What was sent so far, oldest first.
+    /// Returns the sent emails, oldest first.
     #[must_use]
     pub fn sent(&self) -> Vec<EmailMessage> {
         self.0.borrow().clone()
     }
 
-    /// What was sent so far, as soon as that is at least `count` mails.
+    /// Waits for at least `count` sent emails and returns all of them.
     pub async fn wait_for_count(&self, count: usize) -> Vec<EmailMessage> {
         let mut mails = self.0.subscribe();
-        // The sending side lives as long as `self`.
+        // The sender lives as long as `self`.
         let _ = mails.wait_for(|mails| mails.len() >= count).await;
         self.sent()
     }

@@ -1,12 +1,13 @@
-//! The queues of emails: a page does not wait for the mail server, and takes the same time for every address.
+//! The email queues: a page does not wait for the mail server, and takes the same time for every recipient.
 //!
-//! Each kind of email has a queue and workers of its own, so that nothing else can fill or slow down the queue of sign-in
+//! Each kind of email has its own queue and workers, so that nothing else can fill or slow down the queue of sign-in
 //! emails. Each queue is shared fairly between organisations ([`crate::fair`]).
 //!
 //! Invariants:
-//! - An email that was accepted is sent, or given up after its last attempt, or counted by [`Outbox::finish`]. A panic is an
-//!   attempt that failed; it affects no other email.
-//! - The workers are supervised ([`waypost_jobs`]): one that panics is started again, and one that hangs is late.
+//! - An accepted email is sent, dropped after its last attempt, or counted by [`Outbox::finish`]. A panic counts as a
+//!   failed attempt and affects no other email.
+//! - The workers are supervised ([`waypost_jobs`]): a worker that panics is restarted, and a worker that hangs is
+//!   reported as late.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,17 +20,17 @@ use waypost_jobs::{Job, Jobs, WorkerHandle};
 use crate::fair::{Bounds, FairQueue, QueueFull};
 use crate::{EmailMessage, Error, Mailer};
 
-/// How long to wait before each further attempt.
+/// The delays before further attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
-/// A worker that has been sending one email for so long is stuck: SMTP gives up after half of it.
+/// The time after which a worker that is sending one email counts as late. The timeout of SMTP is half of it.
 const LATE: Duration = Duration::from_secs(120);
-/// The pause of a worker after a panic. It is short because other emails are waiting.
+/// The pause of a worker after a panic. It is short, because other emails are waiting.
 const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 
-/// The kind of an email, which decides its queue.
+/// The kind of an email, which determines its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmailKind {
-    /// Codes and links for signing in.
+    /// Codes and links for sign-in.
     SignIn,
     /// Invitations.
     Invitation,
@@ -45,17 +46,17 @@ impl EmailKind {
         }
     }
 
-    /// An email is a few kilobytes, so that a full queue is a few megabytes.
+    /// Returns the bounds of the queue. An email is a few kilobytes, so a full queue is a few megabytes.
     fn bounds(self) -> Bounds {
         match self {
             Self::SignIn => Bounds { per_share: 100, total: 2_000, at_once: 2 },
-            // As many as an organisation may have open.
+            // The maximum number of pending invitations of an organisation.
             Self::Invitation => Bounds { per_share: 200, total: 2_000, at_once: 1 },
         }
     }
 
-    /// The names of the workers, each of which sends one email at a time. There are more than `at_once`, so that one
-    /// organisation cannot occupy every worker.
+    /// Returns the names of the workers. Each of them sends one email at a time. There are more than `at_once`, so that
+    /// one organisation cannot occupy every worker.
     fn workers(self) -> &'static [&'static str] {
         match self {
             Self::SignIn => &["sign-in-emails", "sign-in-emails-2", "sign-in-emails-3", "sign-in-emails-4"],
@@ -64,7 +65,7 @@ impl EmailKind {
     }
 }
 
-/// The sending side. Clones send to the same queues.
+/// The email queues. Clones share the same queues.
 #[derive(Clone)]
 pub struct Outbox(Arc<Inner>);
 
@@ -86,11 +87,11 @@ struct Queue {
 #[derive(Clone)]
 struct Attempt {
     mail: Arc<EmailMessage>,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     failed: usize,
 }
 
-/// An email that a worker has taken. When this is dropped, the email leaves the queue or goes back into it.
+/// An email that a worker has taken. When dropped, the email leaves the queue or is put back.
 struct Taken<'a> {
     queue: &'a Queue,
     share: String,
@@ -106,13 +107,13 @@ impl std::fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// Starts the workers that send with `mailer`. They end with [`Outbox::finish`], or when every [`Outbox`] is dropped.
+    /// Starts workers that send with `mailer`. They end with [`Outbox::finish`], or when every [`Outbox`] is dropped.
     #[must_use]
     pub fn start(mailer: Arc<dyn Mailer>) -> Self {
         Self::start_in(&Jobs::default(), mailer)
     }
 
-    /// Starts the workers among `jobs`. They end as those of [`Outbox::start`].
+    /// Starts the workers as part of `jobs`. They end as those of [`Outbox::start`].
     #[must_use]
     pub fn start_in(jobs: &Jobs, mailer: Arc<dyn Mailer>) -> Self {
         Self::start_with(jobs, mailer, PAUSES)
@@ -135,10 +136,10 @@ impl Outbox {
         Self(Arc::new(Inner { mailer, queues: queues.into(), workers: Mutex::new(workers), closed }))
     }
 
-    /// Enqueues an email. `share` is the ID of the organisation that it is counted for; empty for emails of none.
+    /// Enqueues an email. `share` is the ID of the organisation that the email counts for, or empty for none.
     ///
     /// # Errors
-    /// [`QueueFull`] if the organisation has its share of waiting emails, or after [`Outbox::finish`].
+    /// [`QueueFull`] if the organisation has reached its share of the queue, or after [`Outbox::finish`].
     pub fn enqueue(&self, kind: EmailKind, share: &str, mail: EmailMessage) -> Result<(), QueueFull> {
         let Some(queue) = self.0.queues.iter().find(|queue| queue.kind == kind) else { return Err(QueueFull) };
         let pushed = if *self.0.closed.borrow() {
@@ -150,10 +151,7 @@ impl Outbox {
             Ok(evicted) => {
                 if evicted.is_some() {
                     queue.count("dropped");
-                    tracing::warn!(
-                        kind = kind.name(),
-                        "queue of emails is full, dropped the newest of the longest line"
-                    );
+                    tracing::warn!(kind = kind.name(), "email queue is full, dropped newest email of longest line");
                 }
                 queue.added.notify_one();
                 Ok(())
@@ -165,7 +163,7 @@ impl Outbox {
         }
     }
 
-    /// Sends an email that is kept elsewhere until it is sent: one attempt, past the queues.
+    /// Sends an email that is stored elsewhere until it is sent: one attempt, without the queues.
     ///
     /// # Errors
     /// If the mail server does not accept it.
@@ -173,8 +171,8 @@ impl Outbox {
         self.0.mailer.send(mail).await
     }
 
-    /// Stops accepting emails and sends those that are waiting, for as long as `patience`. Returns the number of emails
-    /// that are lost: 0 if everything was sent.
+    /// Stops accepting emails and sends the waiting ones for at most `patience`. Returns the number of lost emails: 0
+    /// if everything was sent.
     pub async fn finish(&self, patience: Duration) -> usize {
         self.0.closed.send_replace(true);
         let workers = std::mem::take(&mut *self.0.workers.lock().unwrap_or_else(PoisonError::into_inner));
@@ -207,7 +205,7 @@ impl Queue {
         metrics::counter!("waypost_emails_total", "kind" => self.kind.name(), "outcome" => outcome).increment(1);
     }
 
-    /// Ends an attempt. An email that has attempts left goes back into the queue, so that no worker waits for it.
+    /// Ends an attempt. An email with remaining attempts is put back into the queue, so that no worker waits for it.
     fn end(&self, share: &str, attempt: &Attempt, result: Result<(), Error>) {
         let Err(error) = result else {
             self.fair().done(share);
@@ -215,12 +213,12 @@ impl Queue {
         };
         match self.pauses.get(attempt.failed) {
             Some(pause) if !error.is_final() => {
-                tracing::warn!(%error, kind = self.kind.name(), "failed to send an email, will retry");
+                tracing::warn!(%error, kind = self.kind.name(), "failed to send email, will retry");
                 let again = Attempt { failed: attempt.failed + 1, ..attempt.clone() };
                 self.fair().put_back(share, again, self.since.elapsed() + *pause);
             }
             _ => {
-                tracing::error!(%error, kind = self.kind.name(), "failed to send an email");
+                tracing::error!(%error, kind = self.kind.name(), "failed to send email");
                 self.fair().done(share);
                 self.count("failed");
             }
@@ -244,7 +242,7 @@ async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Rec
     loop {
         let closing = *closed.borrow();
         let now = queue.since.elapsed();
-        // At the end nothing waits for its next attempt.
+        // While closing, emails do not wait for their next attempt.
         let until = if closing { Duration::MAX } else { now };
         let (next, next_at) = {
             let mut fair = queue.fair();
@@ -257,7 +255,7 @@ async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Rec
             continue;
         }
         if closing {
-            // What other workers have taken is theirs to finish.
+            // Other workers finish the emails that they have taken.
             return;
         }
         let retry = async {
@@ -291,7 +289,7 @@ mod tests {
         EmailMessage { to: format!("a{n}@b.de"), subject: "Code".into(), text: "1".into() }
     }
 
-    /// Fails a number of times, then keeps what it is given.
+    /// Fails a number of times, then stores emails.
     struct Failing {
         error: Error,
         left: AtomicUsize,
@@ -318,30 +316,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn three_tries_and_no_more() {
-        for (error, failures, tries, taken) in [
+    async fn an_email_has_three_attempts() {
+        for (error, failures, attempts, sent) in [
             (Error::Unreachable, 0, 1, 1),
             (Error::Unreachable, 2, 3, 1),
             (Error::Panicked, 1, 2, 1),
-            (Error::Later("451".into()), 3, 3, 0),
-            (Error::Refused("550".into()), 1, 1, 0),
+            (Error::Deferred("451".into()), 3, 3, 0),
+            (Error::Rejected("550".into()), 1, 1, 0),
         ] {
             let failing = Failing::new(error, failures);
             let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), AT_ONCE);
             outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
             assert_eq!(outbox.finish(LONG).await, 0);
-            assert_eq!((failing.tried.load(Ordering::SeqCst), failing.taken.sent().len()), (tries, taken));
+            assert_eq!((failing.tried.load(Ordering::SeqCst), failing.taken.sent().len()), (attempts, sent));
             assert_eq!(
                 outbox.enqueue(EmailKind::SignIn, "org_1", mail(2)),
                 Err(QueueFull),
-                "nothing is promised any more"
+                "no email is accepted after the end"
             );
         }
     }
 
-    /// While somebody still holds the outbox, as requests that do not end do, its end is not late and loses nothing.
+    /// Even if a clone of the outbox is still held, as by requests that do not end, finishing is not delayed and loses
+    /// nothing.
     #[tokio::test]
-    async fn an_outbox_that_is_held_on_to_ends_without_loss() {
+    async fn finishing_a_shared_outbox_loses_nothing() {
         let memory = MemoryMailer::default();
         let outbox = Outbox::start(Arc::new(memory.clone()));
         let held = outbox.clone();
@@ -353,16 +352,16 @@ mod tests {
         assert_eq!((memory.sent().len(), held.waiting()), (100, 0));
     }
 
-    /// An email that waits for its next attempt is tried once more at the end, without the pause.
+    /// An email that waits for its next attempt is tried once more at the end, without the delay.
     #[tokio::test]
-    async fn the_end_does_not_wait_for_a_pause() {
+    async fn finishing_does_not_wait_for_a_delay() {
         let failing = Failing::new(Error::Unreachable, 1);
         let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), [LONG; 2]);
         outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
         assert_eq!((outbox.finish(LONG).await, failing.taken.sent().len()), (0, 1));
     }
 
-    /// Sends to `slow` never finish.
+    /// Sending an email with the subject `slow` never ends.
     struct Stuck(MemoryMailer);
 
     impl Mailer for Stuck {
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_could_not_be_sent_is_counted() {
+    async fn unsent_emails_are_counted() {
         let outbox = Outbox::start(Arc::new(Stuck(MemoryMailer::default())));
         for n in 0..7 {
             outbox.enqueue(EmailKind::SignIn, "org_1", EmailMessage { subject: "slow".into(), ..mail(n) }).unwrap();
@@ -381,25 +380,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stuck_organisation_and_a_full_queue_hold_up_nobody_else() {
+    async fn a_stuck_organisation_and_a_full_queue_delay_no_one_else() {
         let memory = MemoryMailer::default();
         let outbox = Outbox::start(Arc::new(Stuck(memory.clone())));
         let slow = |n| EmailMessage { subject: "slow".into(), ..mail(n) };
         for (kind, most) in [(EmailKind::Invitation, 200), (EmailKind::SignIn, 100)] {
             let taken = (0..1_000).take_while(|n| outbox.enqueue(kind, "org_flood", slow(*n)).is_ok()).count();
-            assert_eq!(taken, most, "a share");
+            assert_eq!(taken, most, "the share of an organisation");
         }
         outbox.enqueue(EmailKind::SignIn, "org_other", mail(1)).unwrap();
         assert_eq!(memory.wait_for_count(1).await.len(), 1);
     }
 
-    /// Panics with the subject `panic`, and keeps all other emails.
+    /// Panics for the subject `panic` and stores all other emails.
     struct Panicking(MemoryMailer);
 
     impl Mailer for Panicking {
         fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
             Box::pin(async move {
-                // As in the middle of a conversation with a mail server.
+                // As during a conversation with a mail server.
                 tokio::task::yield_now().await;
                 assert_ne!(mail.subject, "panic", "a bug in a mailer");
                 self.0.send(mail).await
@@ -420,7 +419,7 @@ mod tests {
                 .enqueue(EmailKind::Invitation, "org_1", EmailMessage { subject: subject.into(), ..mail(n) })
                 .unwrap();
         }
-        assert_eq!(memory.wait_for_count(10).await.len(), 10, "the workers are started again");
+        assert_eq!(memory.wait_for_count(10).await.len(), 10, "the workers are restarted");
         outbox.enqueue(EmailKind::Invitation, "org_1", mail(20)).unwrap();
         memory.wait_for_count(11).await;
         while outbox.waiting() > 0 {

@@ -1,7 +1,7 @@
-//! Sending by a mail server (RFC 5321, RFC 6409).
+//! Sends through a mail server (RFC 5321, RFC 6409).
 //!
-//! Each email has a connection of its own, which is closed if the email is given up. A connection that is given up in the middle
-//! of an email must not be used for another one: the next email would take the answers to this one for its own.
+//! Each email has its own connection, which is closed if sending is cancelled. A connection that was abandoned during
+//! an email must not be reused: the next email would mistake the responses to this one for its own.
 
 use std::time::Duration;
 
@@ -14,22 +14,23 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use crate::url::{Security, SmtpUrl};
 use crate::{EmailMessage, Error, Mailer, SendFuture, Sender};
 
-/// How long connecting may take, for each address of the server.
+/// The timeout for connecting, for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long an email may take, from connecting to the end of the connection. `lettre` itself waits for answers without end.
+/// The timeout for an email, from connecting to the end of the connection. `lettre` itself waits for responses without
+/// a limit.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A mail server.
+/// A mailer that uses a mail server.
 pub struct SmtpMailer {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Sender,
 }
 
 impl SmtpMailer {
-    /// Sends by the server at `url`; connects with the first mail.
+    /// Creates a mailer for the server at `url`. Connects when it sends an email.
     ///
     /// # Errors
-    /// When TLS cannot be set up for that host.
+    /// If the TLS configuration for the host is not valid.
     pub fn new(url: &SmtpUrl, from: Sender) -> Result<Self, Error> {
         let parameters = || TlsParameters::new(url.host().to_owned()).map_err(|_| Error::Tls);
         let tls = match url.security() {
@@ -52,23 +53,23 @@ impl SmtpMailer {
 impl Mailer for SmtpMailer {
     fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
         Box::pin(async move {
-            let message = message(mail, &self.from)?;
+            let message = build_message(mail, &self.from)?;
             match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(told(&error)),
+                Ok(Err(error)) => Err(convert_error(&error)),
                 Err(_) => Err(Error::TimedOut),
             }
         })
     }
 }
 
-/// Only the kind of the error, and the three digits of an answer.
-fn told(error: &lettre::transport::smtp::Error) -> Error {
+/// Converts an error. Keeps only its kind and the three digits of a response.
+fn convert_error(error: &lettre::transport::smtp::Error) -> Error {
     let status = || error.status().map(|status| status.to_string()).unwrap_or_default();
     if error.is_permanent() {
-        Error::Refused(status())
+        Error::Rejected(status())
     } else if error.is_transient() {
-        Error::Later(status())
+        Error::Deferred(status())
     } else if error.is_timeout() {
         Error::TimedOut
     } else if error.is_tls() {
@@ -78,7 +79,7 @@ fn told(error: &lettre::transport::smtp::Error) -> Error {
     }
 }
 
-/// Tells mail systems not to answer with an absence note (RFC 3834, section 5).
+/// A header that asks mail systems not to send automatic replies (RFC 3834, section 5).
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -96,11 +97,10 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// The mail as it goes over the wire. Address and subject are encoded by types that know no line ends: nothing in them
-/// becomes a header of its own.
-fn message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
-    let to = mail.to.parse().map_err(|_| Error::Address)?;
-    // A line end would be written as an encoded word, and mail programs differ in what they show then.
+/// Builds the message. Recipient and subject are encoded by types without line breaks, so they cannot add headers.
+fn build_message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
+    let to = mail.to.parse().map_err(|_| Error::InvalidRecipient)?;
+    // A line break would become an encoded word, which mail programs show differently.
     let subject: String = mail.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     Message::builder()
         .from(from.0.clone())
@@ -110,7 +110,7 @@ fn message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
         .message_id(None)
         .header(ContentType::TEXT_PLAIN)
         .body(mail.text.clone())
-        .map_err(|_| Error::Message)
+        .map_err(|_| Error::InvalidMessage)
 }
 
 #[cfg(test)]
@@ -130,9 +130,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_becomes_a_header_of_its_own() {
-        let evil = "Code\r\nBcc: evil@example.com\r\n\r\nBody\nX-Evil: 1";
-        let written = message(&mail("anna@example.com", evil), &sender()).unwrap().formatted();
+    fn recipient_and_subject_cannot_add_headers() {
+        let injected = "Code\r\nBcc: evil@example.com\r\n\r\nBody\nX-Evil: 1";
+        let written = build_message(&mail("anna@example.com", injected), &sender()).unwrap().formatted();
         let written = String::from_utf8(written).unwrap();
         let (headers, body) = written.split_once("\r\n\r\n").unwrap();
         let names: Vec<_> = headers
@@ -148,22 +148,22 @@ mod tests {
         assert!(names.contains(&"Auto-Submitted") && names.contains(&"Message-ID"), "{headers}");
         assert!(body.starts_with("12345678"), "{body}");
         for to in ["anna@example.com\r\nBcc: evil@example.com", "a@b.de, c@d.de", "a@b.de\n", "anna", "<a@b.de>", ""] {
-            assert_eq!(message(&mail(to, "Code"), &sender()).unwrap_err(), Error::Address, "{to:?}");
+            assert_eq!(build_message(&mail(to, "Code"), &sender()).unwrap_err(), Error::InvalidRecipient, "{to:?}");
         }
     }
 
-    /// A mail server that answers `rcpt` to the recipient, and gives back all that it was told.
+    /// Starts a mail server that responds with `rcpt` to the recipient. Returns everything that it received.
     async fn server(rcpt: &'static str) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("smtp://u:5eC2e7@{}?tls=off", listener.local_addr().unwrap());
         let task = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let (reader, mut writer) = stream.into_split();
-            let (mut lines, mut told, mut data) = (BufReader::new(reader).lines(), String::new(), false);
+            let (mut lines, mut received, mut data) = (BufReader::new(reader).lines(), String::new(), false);
             writer.write_all(b"220 hello\r\n").await.unwrap();
             while let Ok(Some(line)) = lines.next_line().await {
-                told.push_str(&format!("{line}\n"));
-                let answer = match line.split([' ', ':']).next().unwrap_or_default() {
+                received.push_str(&format!("{line}\n"));
+                let response = match line.split([' ', ':']).next().unwrap_or_default() {
                     "." => "250 taken",
                     _ if data => continue,
                     "EHLO" => "250-here\r\n250 AUTH PLAIN",
@@ -174,9 +174,9 @@ mod tests {
                     _ => "250 fine",
                 };
                 data = line == "DATA";
-                writer.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+                writer.write_all(format!("{response}\r\n").as_bytes()).await.unwrap();
             }
-            told
+            received
         });
         (url, task)
     }
@@ -187,17 +187,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_takes_the_mail() {
+    async fn a_server_accepts_the_email() {
         let (url, server) = server("250 fine").await;
         send(&url).await.unwrap();
-        let told = server.await.unwrap();
+        let received = server.await.unwrap();
         for line in ["MAIL FROM:<mail@acme.example>", "RCPT TO:<anna@example.com>", "Subject: Your code", "12345678"] {
-            assert!(told.contains(line), "{line} in {told}");
+            assert!(received.contains(line), "{line} in {received}");
         }
     }
 
     #[tokio::test]
-    async fn refusals_do_not_repeat_the_address() {
+    async fn errors_do_not_contain_the_recipient() {
         let (url, _server) = server("550 5.1.1 <anna@example.com> is unknown").await;
         let error = send(&url).await.unwrap_err();
         assert_eq!((error.to_string().contains("anna"), error.is_final()), (false, true), "{error}");
@@ -207,9 +207,9 @@ mod tests {
         assert_eq!(send(&format!("smtp://{unused}?tls=off")).await, Err(Error::Unreachable));
     }
 
-    /// The server accepts the connection, and says nothing after `EHLO`.
+    /// The server accepts the connection and does not respond after `EHLO`.
     #[tokio::test]
-    async fn a_server_that_does_not_answer_is_given_up() {
+    async fn a_server_that_does_not_respond_times_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("smtp://{}?tls=off", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
@@ -218,13 +218,13 @@ mod tests {
             let mut lines = BufReader::new(reader).lines();
             writer.write_all(b"220 hello\r\n").await.unwrap();
             assert!(lines.next_line().await.unwrap().unwrap().starts_with("EHLO"));
-            // From here on only the timeout can happen.
+            // From here on, only the timeout can end the attempt.
             tokio::time::pause();
             lines.next_line().await.unwrap()
         });
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         assert_eq!(send(&url).await, Err(Error::TimedOut));
-        let elapsed = begun.elapsed();
+        let elapsed = started.elapsed();
         assert!(elapsed < TIMEOUT + Duration::from_secs(5), "{elapsed:?}");
         assert_eq!(server.await.unwrap(), None, "the connection is closed");
     }

@@ -1,33 +1,33 @@
-//! The setting that says how mails are sent. It may hold a password, which is never shown.
+//! The setting for outgoing email. It may contain a password, which is never shown.
 
 use std::fmt;
 use std::str::FromStr;
 
 use url::Url;
 
-/// How mails are sent.
+/// The transport for email.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MailUrl {
-    /// `console:`: printed to standard output.
+    /// `console:`: prints to standard output.
     Console,
-    /// `smtp://…` or `smtps://…`: by a mail server.
+    /// `smtp://…` or `smtps://…`: sends through a mail server.
     Smtp(SmtpUrl),
 }
 
-/// How a connection to a mail server is secured.
+/// The security of the connection to a mail server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Security {
     /// TLS from the first byte (RFC 8314, section 3.3).
     Wrapped,
-    /// STARTTLS (RFC 3207); nothing is sent without.
+    /// STARTTLS (RFC 3207) is required.
     Required,
-    /// STARTTLS when the server offers it.
+    /// STARTTLS if the server offers it.
     Opportunistic,
-    /// None.
+    /// No TLS.
     Off,
 }
 
-/// The address of a mail server, with user and password.
+/// The URL of a mail server, with user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpUrl {
     url: Url,
@@ -45,15 +45,15 @@ impl SmtpUrl {
         self.security
     }
 
-    /// Port 465 for TLS from the first byte, 587 for the rest (RFC 8314, section 3.3).
+    /// Returns the port. The default is 465 for TLS from the first byte, otherwise 587 (RFC 8314, section 3.3).
     pub(crate) fn port(&self) -> u16 {
         self.url.port().unwrap_or(if self.security == Security::Wrapped { 465 } else { 587 })
     }
 
-    /// User and password, as they were before they were written into the URL.
+    /// Returns the decoded user and password.
     pub(crate) fn credentials(&self) -> Option<(String, String)> {
         let decoded = |text: &str| {
-            // The one decoder in this crate's reach is that of forms, where a plus sign means a space.
+            // The only available decoder is that of forms, in which a plus sign means a space.
             let pair = format!("x={}", text.replace('+', "%2B"));
             url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
         };
@@ -69,24 +69,26 @@ impl FromStr for MailUrl {
         if text == "console:" {
             return Ok(Self::Console);
         }
-        // The URL parser's own words may hold a part of the text, and that may be the password.
+        // The message of the URL parser may contain a part of the text, and that may be the password.
         let url = Url::parse(text).map_err(|_| EXPECTED.to_owned())?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(EXPECTED)?;
-        let plain = matches!(url.path(), "" | "/") && url.fragment().is_none();
-        let half = url.password().is_some() == url.username().is_empty();
-        if !matches!(url.scheme(), "smtp" | "smtps") || !plain || half {
+        let is_origin = matches!(url.path(), "" | "/") && url.fragment().is_none();
+        let has_only_one_credential = url.password().is_some() == url.username().is_empty();
+        if !matches!(url.scheme(), "smtp" | "smtps") || !is_origin || has_only_one_credential {
             return Err(EXPECTED.to_owned());
         }
-        let loopback = host == "localhost"
+        let is_loopback = host == "localhost"
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         let security = match (url.scheme(), url.query()) {
             ("smtps", None) => Security::Wrapped,
-            ("smtp", None) if loopback => Security::Opportunistic,
+            ("smtp", None) if is_loopback => Security::Opportunistic,
             ("smtp", None | Some("tls=required")) => Security::Required,
             ("smtp", Some("tls=opportunistic")) => Security::Opportunistic,
             ("smtp", Some("tls=off")) => Security::Off,
             _ => {
-                return Err("after `smtp://…?` only `tls=required`, `tls=opportunistic` and `tls=off` are known".into());
+                return Err(
+                    "only `tls=required`, `tls=opportunistic` and `tls=off` are allowed after `smtp://…?`".into()
+                );
             }
         };
         Ok(Self::Smtp(SmtpUrl { url, security }))
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_urls_and_never_shows_the_password() {
+    fn urls_are_parsed_and_the_password_is_never_shown() {
         let url = smtp("smtp://an%40na:5eC%2Bre+t%2F@mail.example:2525");
         assert_eq!((url.host(), url.port(), url.security()), ("mail.example", 2525, Security::Required));
         assert_eq!(url.credentials(), Some(("an@na".into(), "5eC+re+t/".into())));
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_without_repeating_it() {
+    fn invalid_urls_are_rejected_without_repeating_them() {
         for text in [
             "",
             "console",

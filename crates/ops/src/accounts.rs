@@ -1,8 +1,8 @@
-//! Signing in with Waypost's own accounts: by a code that comes by mail, or by a password.
+//! Sign-in of end users with Waypost accounts: with a code by email or with a password.
 //!
-//! Nothing here tells whether an address has an account. Codes go to every address, the first right one makes the account, and
-//! an address without one is refused like one with a wrong password, which costs the same statements and hashes. Attempts are
-//! limited as [`crate::sign_in_limits`] says.
+//! Nothing here reveals whether an email has an account. Codes are sent to every email, the first correct one creates
+//! the account, and an email without an account is rejected like a wrong password, at the same cost of statements and
+//! hashes. Attempts are limited as described in [`crate::sign_in_limits`].
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,79 +29,79 @@ use crate::codes;
 use crate::devices::{self, Device};
 use crate::identities::{self, Claims, EndUserIdentity};
 use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
-use crate::user_accounts::wrong;
+use crate::user_accounts::wrong_password;
 
-/// A code can be entered this long.
+/// The lifetime of a code.
 pub const CODE_LIFETIME_MS: i64 = 10 * 60 * 1_000;
 
-/// Signing in with the accounts of this installation.
+/// The accounts of end users.
 #[derive(Clone)]
 pub struct Accounts {
     ops: Ops,
     secret: SecretKey,
 }
 
-/// Where an attempt comes from.
+/// The origin of a sign-in attempt.
 #[derive(Debug, Clone, Copy)]
-pub struct ClientInfo<'a> {
-    /// The client's address.
+pub struct SignInClient<'a> {
+    /// The client's IP address.
     pub address: IpAddr,
-    /// The cookie of a browser that has signed in before ([`crate::devices`]); empty without one.
+    /// The device cookie ([`crate::devices`]). Empty if there is none.
     pub device: &'a str,
 }
 
-/// An address and a password, as they were typed.
+/// An email and a password, as entry.
 #[derive(Clone, Copy)]
 pub struct PasswordSignIn<'a> {
-    /// The address.
+    /// The email.
     pub email: &'a str,
     /// The password.
     pub password: &'a str,
 }
 
-/// What somebody asked for on a page.
+/// A request for a code.
 #[derive(Clone, Copy)]
 pub struct CodeRequest<'a> {
-    /// The address that they typed.
+    /// The entered email.
     pub email: &'a str,
-    /// What the code shall be for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// The password to set when the code proves the address.
+    /// The password to set once the code verifies the email.
     pub password: Option<&'a str>,
 }
 
-/// A code that was made, to be sent.
+/// A new code to be sent.
 pub struct IssuedCode {
-    /// The code's id: no secret.
+    /// The ID of the code, which is not secret.
     pub id: EmailCodeId,
     /// The code: 8 digits.
     pub code: String,
-    /// Where it goes.
+    /// The recipient.
     pub email: String,
-    /// Whether the address has an account: for the mail, never for the page.
+    /// Whether the email has an account. Use it only in the email, never on a page.
     pub has_account: bool,
     /// The name of the organisation.
     pub organization: String,
 }
 
-/// What somebody entered.
+/// A code that a user has entry.
 #[derive(Clone, Copy)]
 pub struct CodeEntry<'a> {
-    /// Which code it should be: the id that the page got.
+    /// The ID of the code.
     pub id: &'a str,
-    /// The code, as it was typed.
+    /// The code, as entry.
     pub code: &'a str,
-    /// A new password to set.
+    /// The new password, if the code is for a reset.
     pub new_password: Option<&'a str>,
 }
 
-/// Somebody has signed in.
+/// A new session.
 pub struct NewSession {
-    /// Who.
+    /// The end user and their identity.
     pub signed_in: EndUserIdentity,
-    /// The value of the session's cookie.
+    /// The value of the session cookie.
     pub token: String,
-    /// The value of the cookie of a browser that has signed in before ([`crate::devices`]).
+    /// The value of the device cookie ([`crate::devices`]).
     pub device: String,
 }
 
@@ -111,14 +111,14 @@ impl fmt::Debug for Accounts {
     }
 }
 
-/// Never shows the code.
+/// Omits the code.
 impl fmt::Debug for IssuedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedCode").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-/// Never shows the token.
+/// Omits the token.
 impl fmt::Debug for NewSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewSession").field("signed_in", &self.signed_in).finish_non_exhaustive()
@@ -126,47 +126,47 @@ impl fmt::Debug for NewSession {
 }
 
 impl Accounts {
-    /// Accounts on the database of `ops`, whose limits hold for the whole process; codes and the cookies of browsers depend on
-    /// `secret`.
+    /// Creates the accounts on the database of `ops`. Their limits apply to the whole process; codes and device cookies
+    /// depend on `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey) -> Self {
         Self { ops, secret }
     }
 
-    /// Whether a browser has signed in to an account of this address before, as far as its cookie says: a password may have
-    /// been changed since. Costs no request to the database.
+    /// Whether a browser has signed in to an account of this email before, according to its cookie. The password may
+    /// have been changed since. Does not query the database.
     #[must_use]
     pub fn is_known_browser(&self, cx: &Ctx, org: &OrganizationId, address: &str, device: &str) -> bool {
         devices::read(&self.secret, &scope(org, &email::key(address)), device, cx.now()).is_some()
     }
 
-    /// Makes a code for an address, to be entered in the browser of `request`.
+    /// Creates a code for an email, to be entered in the browser of `request`.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `email` or `password`; `rate_limited` when the client address or the account had too many,
-    /// or too many passwords are being hashed; `unavailable` when the database is away.
+    /// `invalid_arguments` with `email` or `password`; `rate_limited` if the client address or the account has made too
+    /// many attempts, or too many passwords are being hashed; `unavailable` if the database cannot be reached.
     pub async fn create_code(
         &self,
         cx: &Ctx,
         request: &AuthorizationRequest,
-        asked: CodeRequest<'_>,
-        client: ClientInfo<'_>,
+        request_code: CodeRequest<'_>,
+        client: SignInClient<'_>,
     ) -> Result<IssuedCode> {
         let org = &request.organization_id;
         authorize(&cx.caller, Operation::EndUserSignIn, org)?;
-        let email = email::parse(asked.email)?;
+        let email = email::parse(request_code.email)?;
         let admitted = self.admit(cx, (org, &email.key), (AttemptKind::Code, client)).await?;
         if admitted.is_limited {
             return Err(account_limit_error(AttemptKind::Code));
         }
         let organization = self.organization_name(org).await?;
-        let password_hash = match asked.password {
+        let password_hash = match request_code.password {
             Some(password) => {
                 let about = (&*email.address, &*organization);
                 match self.hash(cx, client.address, ("password", password), about).await {
                     Ok(hash) => Some(hash),
                     Err(error) => {
-                        // No code is made.
+                        // No code is created.
                         admitted.counted.refund();
                         return Err(error);
                     }
@@ -176,14 +176,14 @@ impl Accounts {
         };
         let now = cx.now();
         let id = EmailCodeId::new(now, &*cx.random);
-        let code = codes::new(&*cx.random);
+        let code = codes::generate(&*cx.random);
         let row = NewEmailCode {
             id: &id,
             organization: org,
             request: &request.id,
             email: &email.address,
             email_key: &email.key,
-            purpose: asked.purpose,
+            purpose: request_code.purpose,
             code_hash: &codes::hash(&self.secret, &id, &code),
             password_hash: password_hash.as_deref(),
             created_at: now,
@@ -197,57 +197,57 @@ impl Accounts {
         Ok(IssuedCode { id, code, email: email.address, has_account, organization })
     }
 
-    /// What a code of `request` is for, and where it was sent, while it can be entered.
+    /// Returns the purpose and the recipient of a code of `request` that can still be entry.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `code` when it cannot be entered any more.
+    /// `invalid_arguments` with `code` if it can no longer be entry.
     pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<PendingCode> {
         authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
-        let id = id.parse().map_err(|_| codes::gone())?;
+        let id = id.parse().map_err(|_| codes::unusable_code())?;
         let key = EmailCodeKey { organization: &request.organization_id, request: &request.id, id: &id };
-        email_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
+        email_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::unusable_code)
     }
 
-    /// Signs in with a code: the address is proved by it, gets an account if it has none, and the new password if there
-    /// is one. Every other browser of the account is signed out by a new password. No limit by client address or account
-    /// rejects a right code; a wrong one counts as a failed sign-in of the client address `client`.
+    /// Signs in with a code. The code verifies the email, which gets an account if it has none, and the new password if
+    /// there is one. A new password signs the account out of every other browser. No limit by client address or account
+    /// rejects a correct code; a wrong one counts as a failed sign-in of the client address `client`.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another request, and
-    /// naming `new_password` when that cannot be taken: then the code can still be entered.
+    /// `invalid_arguments` with `code` if it is wrong, used, expired, or belongs to another request, and with
+    /// `new_password` if that is not accepted, in which case the code can still be used.
     pub async fn sign_in_with_code(
         &self,
         cx: &Ctx,
         request: &AuthorizationRequest,
-        entered: CodeEntry<'_>,
+        entry: CodeEntry<'_>,
         client: IpAddr,
     ) -> Result<NewSession> {
         let org = &request.organization_id;
-        let code = codes::read(entered.code)?;
+        let code = codes::parse(entry.code)?;
         let count = |account: &str| {
             let attempt = Attempt { kind: AttemptKind::Password, address: client, account };
             self.ops.sign_in_limits.count_attempt(attempt, None, cx.now()).is_ok()
         };
-        let open = match self.get_code(cx, request, entered.id).await {
+        let open = match self.get_code(cx, request, entry.id).await {
             Err(error) => {
                 count("");
                 return Err(error);
             }
             Ok(open) => open,
         };
-        let id = entered.id.parse().map_err(|_| codes::gone())?;
+        let id = entry.id.parse().map_err(|_| codes::unusable_code())?;
         let key = EmailCodeKey { organization: org, request: &request.id, id: &id };
         let code_hash = codes::hash(&self.secret, &id, &code);
-        // Only for a right code is a password hashed.
+        // A password is hashed only for a correct code.
         let is_right = email_code::is_correct(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
         let organization = self.organization_name(org).await?;
-        let new_hash = match (open.purpose, entered.new_password) {
+        let new_hash = match (open.purpose, entry.new_password) {
             (CodePurpose::Reset, Some(password)) if is_right => {
                 let about = (&*open.email, &*organization);
                 Some(self.hash(cx, client, ("new_password", password), about).await?)
             }
             (CodePurpose::Reset, Some(_)) => None,
-            (CodePurpose::Reset, None) => return Err(Error::invalid("new_password", "Type a new password.")),
+            (CodePurpose::Reset, None) => return Err(Error::invalid("new_password", "Enter a new password.")),
             (CodePurpose::SignIn | CodePurpose::SignUp, _) => None,
         };
         let mut tx = self.ops.db.begin().await?;
@@ -255,16 +255,16 @@ impl Accounts {
         let proof = match tried {
             CodeCheck::Accepted(proof) => proof,
             CodeCheck::Rejected { attempts_left: left } => {
-                // The try counts.
+                // The attempt counts.
                 tx.commit().await?;
                 count(&scope(org, &email::key(&open.email)));
-                return Err(codes::wrong(left));
+                return Err(codes::wrong_code(left));
             }
-            CodeCheck::Invalid => return Err(codes::gone()),
+            CodeCheck::Invalid => return Err(codes::unusable_code()),
         };
         if open.purpose == CodePurpose::Reset && new_hash.is_none() {
-            // Nothing is committed: the code can still be entered.
-            return Err(codes::gone());
+            // Nothing is committed, so the code can still be used.
+            return Err(codes::unusable_code());
         }
         let account = find_or_create(cx, &mut tx, org, &proof).await?;
         if let Some(hash) = new_hash.or_else(|| proof.password_hash.clone()) {
@@ -275,45 +275,46 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Signs in with a password. A failure costs the same statements and hashes whether the address has an account or not.
+    /// Signs in with a password. A failure costs the same statements and hashes whether or not the email has an
+    /// account.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `email` when that is no address, and `password` when one of the two is wrong;
+    /// `invalid_arguments` with `email` if it is malformed, and with `password` if one of the two is wrong;
     /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
-    /// `unavailable` when the database is away.
+    /// `unavailable` if the database cannot be reached.
     pub async fn sign_in_with_password(
         &self,
         cx: &Ctx,
         org: &OrganizationId,
-        typed: PasswordSignIn<'_>,
-        client: ClientInfo<'_>,
+        credentials: PasswordSignIn<'_>,
+        client: SignInClient<'_>,
     ) -> Result<NewSession> {
         authorize(&cx.caller, Operation::EndUserSignIn, org)?;
-        let email = email::parse(typed.email)?;
+        let email = email::parse(credentials.email)?;
         let Admitted { account, counted, is_limited } =
             self.admit(cx, (org, &email.key), (AttemptKind::Password, client)).await?;
-        let mut right = false;
+        let mut is_correct = false;
         if !is_limited {
             let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
-            right = match self.ops.passwords.verify(client.address, typed.password, hash).await {
-                Ok(right) => right,
+            is_correct = match self.ops.passwords.verify(client.address, credentials.password, hash).await {
+                Ok(is_correct) => is_correct,
                 Err(error) => {
-                    // Nothing was checked.
+                    // Nothing was verified.
                     counted.refund();
                     return Err(error);
                 }
             };
         }
         let mut tx = self.ops.db.begin().await?;
-        let Some(account) = account.filter(|_| right) else {
+        let Some(account) = account.filter(|_| is_correct) else {
             sign_in_attempt::increment(&mut tx, &self.slot(AttemptKind::Password, org, &email.key), cx.now()).await?;
             tx.commit().await?;
-            return Err(if is_limited { account_limit_error(AttemptKind::Password) } else { wrong() });
+            return Err(if is_limited { account_limit_error(AttemptKind::Password) } else { wrong_password() });
         };
         let now = store::find_by_email(&mut tx, org, &email.key).await?;
         if now.is_none_or(|now| now.password_hash != account.password_hash) {
-            // It was changed while we looked at it.
-            return Err(wrong());
+            // The password was changed in the meantime.
+            return Err(wrong_password());
         }
         let session = self.sign_in(cx, &mut tx, &account).await?;
         tx.commit().await?;
@@ -321,12 +322,12 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Counts an attempt before anything is checked, and finds the account of the address.
+    /// Counts an attempt before anything is checked, and returns the account of the email.
     async fn admit(
         &self,
         cx: &Ctx,
         (org, email_key): (&OrganizationId, &str),
-        (kind, client): (AttemptKind, ClientInfo<'_>),
+        (kind, client): (AttemptKind, SignInClient<'_>),
     ) -> Result<Admitted> {
         let scope = scope(org, email_key);
         let attempt = Attempt { kind, address: client.address, account: &scope };
@@ -348,7 +349,7 @@ impl Accounts {
         Ok(Admitted { account, counted, is_limited })
     }
 
-    /// Begins a session of an account whose owner has just shown who they are.
+    /// Creates a session for an account whose owner has just authenticated.
     async fn sign_in(&self, cx: &Ctx, tx: &mut Tx, account: &Account) -> Result<NewSession> {
         let claims = Claims {
             issuer: ISSUER.to_owned(),
@@ -389,15 +390,16 @@ impl Accounts {
     }
 }
 
-/// An attempt that was counted, with the account of its address.
+/// A counted attempt with the account of its email.
 struct Admitted {
     account: Option<Account>,
     counted: CountedAttempt,
-    /// Whether the account has used up its attempts of this day.
+    /// Whether the account has reached its daily limit.
     is_limited: bool,
 }
 
-/// What limits and cookies know an account of an organisation's end users by. No address of the console has a space.
+/// Returns the key by which limits and cookies identify an account of an organisation's end users. It contains a space,
+/// which no email of a console user does.
 fn scope(org: &OrganizationId, email_key: &str) -> String {
     format!("{org} {email_key}")
 }
@@ -418,12 +420,12 @@ async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &Cod
         record(cx, tx, org, Entry { action: "account.create", target: account.id.as_str(), detail }).await?;
         return Ok(account);
     }
-    // Somebody else has just proved the same address.
+    // The same email was verified concurrently.
     let account = store::find_by_email(tx, org, &proof.email_key).await?;
-    account.ok_or_else(|| Error::internal("an account is there and cannot be found"))
+    account.ok_or_else(|| Error::internal("an account exists but cannot be found"))
 }
 
-/// Sets a password, and ends what whoever knew the old one may have begun.
+/// Sets a password and ends all sessions and grants, because someone who knew the old password may have created them.
 async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> Result<()> {
     let org = &account.organization_id;
     store::set_password(tx, org, &account.id, hash, cx.now()).await?;

@@ -1,4 +1,4 @@
-//! API keys: made once, shown once, kept as a hash.
+//! API keys. The secret is shown once and stored as a hash.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -15,43 +15,43 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::invitations;
 
-/// What every secret begins with, so that scanners for leaked secrets can know it.
+/// The prefix of every secret, by which scanners can recognise leaked secrets.
 const PREFIX: &str = "wpk_";
-/// Random bytes in a secret.
+/// The number of random bytes in a secret.
 const SECRET_BYTES: usize = 32;
 
-/// A key lives for this long at most, when it is to end at all: ten years of 365.25 days.
+/// The maximum lifetime of a key with an expiry: ten years of 365.25 days.
 const MAX_LIFETIME_MS: i64 = 3_652 * 24 * 60 * 60 * 1_000 + 12 * 60 * 60 * 1_000;
-/// The last use of a key is written this often at most.
+/// The minimum time between two writes of a key's last use.
 const USED_EVERY_MS: i64 = 60 * 1_000;
 
-/// A key that is to be made.
+/// A key to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateApiKey<'a> {
-    /// Name for people, unique in the organisation.
+    /// The display name, unique in the organisation.
     pub name: &'a str,
-    /// The role that it acts as.
+    /// The role of the key.
     pub scope: Role,
-    /// When it stops working; none when it works until it is deleted.
+    /// The expiry. `None` if the key does not expire.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What can be changed of a key; what is absent stays.
+/// The changes to a key. Absent members keep their value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiKeyPatch {
-    /// A new name.
+    /// The new name.
     pub name: Option<String>,
-    /// Another role to act as.
+    /// The new role.
     pub scope: Option<Role>,
-    /// Another end; inside, none means that it has no end.
+    /// The new expiry. `Some(None)` removes the expiry.
     pub expires_at: Option<Option<Timestamp>>,
 }
 
-/// Makes a key; gives it with its secret, which cannot be had again.
+/// Creates a key. Returns it with its secret, which cannot be retrieved again.
 ///
 /// # Errors
-/// `forbidden` for members below admin, for a scope above the caller's own role, and for an API key that would create a key
-/// that is not weaker than itself ([`is_weaker`]); `invalid_arguments`; `conflict` when the name is taken.
+/// `forbidden` for members below admin, for a scope above the caller's own role, and for an API key that would create a
+/// key that is not weaker than itself ([`is_weaker`]); `invalid_arguments`; `conflict` if the name is taken.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -84,28 +84,29 @@ pub async fn create(
     }
     let inserted = store::insert(&mut tx, &key, &hash(&secret), cx.caller.actor()).await;
     inserted.map_err(|error| name_taken(error, &key.name))?;
-    let detail = described(&key);
+    let detail = audit_detail(&key);
     record(cx, &mut tx, organization, Entry { action: "key.create", target: key.id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok((key, secret))
 }
 
-/// Who makes a call with `secret`; none when no key has it, or the key has ended. Notes the use, once a minute at most.
+/// Returns the caller with the API key `secret`. Returns `None` if the key is unknown or has expired. Records the use
+/// of the key, at most once a minute.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Caller>> {
     if !secret.starts_with(PREFIX) {
         return Ok(None);
     }
-    // Looked up by a hash of 256 random bits: how long the comparison takes tells nothing of the secret.
+    // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the secret.
     let found = system::find_api_key(&mut ops.db.read().await?, &hash(secret)).await?;
     let Some(key) = found.filter(|key| !key.is_expired(cx.now())) else { return Ok(None) };
     let before = cx.now().plus(-USED_EVERY_MS);
     if key.last_used_at.is_none_or(|at| at <= before)
-        && let Err(error) = note_use(cx, ops, &key, before).await
+        && let Err(error) = record_use(cx, ops, &key, before).await
     {
-        tracing::warn!(%error, "the last use of an API key could not be written");
+        tracing::warn!(%error, "failed to record last use of API key");
     }
     Ok(Some(Caller::Member {
         organization_id: key.organization_id,
@@ -114,35 +115,35 @@ pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Ca
     }))
 }
 
-async fn note_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Result<()> {
+async fn record_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     store::record_use(&mut tx, &key.organization_id, &key.id, (cx.now(), before)).await?;
     Ok(tx.commit().await?)
 }
 
-/// The keys, by name, without their secrets.
+/// Lists the keys, by name, without their secrets.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
+/// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
-/// One key.
+/// Returns a key.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
+/// As [`list`]; `not_found` if there is none.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// The key that `text` names, by id or by name.
+/// Returns the key with the ID or the name `text`.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
-pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ApiKey> {
+/// As [`list`]; `not_found` if there is none.
+pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
     let mut conn = ops.db.read().await?;
     if let Ok(id) = text.parse::<ApiKeyId>()
@@ -153,11 +154,12 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     store::find_by_name(&mut conn, organization, &name::clean(text)).await?.ok_or_else(not_found)
 }
 
-/// Changes name, scope and end; the secret stays. A key that has ended works again when it gets a later end. If the key loses
-/// rights or time, so do the keys that were created with it.
+/// Updates name, scope and expiry; the secret remains. An expired key works again if it gets a later expiry. If the key
+/// loses rights or lifetime, so do the keys that were created with it.
 ///
 /// # Errors
-/// As [`create`]; `forbidden` also for an API key that gives itself more rights or time; `not_found` when there is no such key.
+/// As [`create`]; `forbidden` also for an API key that extends its own rights or lifetime; `not_found` if there is no
+/// such key.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -190,15 +192,15 @@ pub async fn update(
         return Err(not_weaker());
     }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
-    let detail = described(&new);
+    let detail = audit_detail(&new);
     record(cx, &mut tx, organization, Entry { action: "key.update", target: id.as_str(), detail }).await?;
     limit_created_by(cx, &mut tx, &new).await?;
     tx.commit().await?;
     Ok(new)
 }
 
-/// Deletes a key, the keys that were created with it, and their open invitations: calls with their secrets are refused from
-/// now on.
+/// Deletes a key, the keys that were created with it, and their pending invitations. Requests with their secrets are
+/// rejected from now on.
 ///
 /// # Errors
 /// As [`update`].
@@ -208,19 +210,19 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Api
     let key = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, key.scope)?;
     store::delete(&mut tx, organization, id).await?;
-    let detail = described(&key);
+    let detail = audit_detail(&key);
     record(cx, &mut tx, organization, Entry { action: "key.delete", target: id.as_str(), detail }).await?;
-    invitations::revoke_of(cx, &mut tx, organization, (id.as_str(), None)).await?;
+    invitations::revoke_by_inviter(cx, &mut tx, organization, (id.as_str(), None)).await?;
     for created in user_account::delete_api_keys(&mut tx, id.as_str()).await? {
         let detail = json!({ "name": created.name, "created_by": id });
         record(cx, &mut tx, organization, Entry { action: "key.delete", target: created.id.as_str(), detail }).await?;
-        invitations::revoke_of(cx, &mut tx, organization, (created.id.as_str(), None)).await?;
+        invitations::revoke_by_inviter(cx, &mut tx, organization, (created.id.as_str(), None)).await?;
     }
     tx.commit().await?;
     Ok(())
 }
 
-/// The key that calls; `None` for other callers.
+/// Returns the API key of the caller. Returns `None` for other callers.
 ///
 /// # Errors
 /// `not_found` if the key was deleted since the request was authenticated.
@@ -229,15 +231,15 @@ async fn own_key(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result
     store::find(tx, organization, &id).await?.map(Some).ok_or_else(not_found)
 }
 
-/// Whether `key` has at most the rights and the time of `own`, and less of one of them: a leaked key must not become one that
-/// outlives it, nor a second one like it.
+/// Whether `key` has at most the rights and the lifetime of `own`, and less of one of them: a leaked key must not be
+/// able to create a key that outlives it or equals it.
 fn is_weaker(key: &ApiKey, own: &ApiKey) -> bool {
     own.scope.covers(key.scope)
         && !is_later(key.expires_at, own.expires_at)
         && (key.scope != own.scope || is_later(own.expires_at, key.expires_at))
 }
 
-/// Whether `a` is later than `b`; `None` never comes.
+/// Whether `a` is later than `b`. `None` means never.
 fn is_later(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
     match (a, b) {
         (_, None) => false,
@@ -247,12 +249,12 @@ fn is_later(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
 }
 
 fn not_weaker() -> Error {
-    let message = "An API key can only create keys with fewer rights or an earlier end than its own, and cannot extend \
+    let message = "An API key can only create keys with fewer rights or an earlier expiry than its own, and cannot extend \
                    itself. Sign in to the console for this.";
     Error::new(Code::Forbidden, message)
 }
 
-/// Takes from the keys that were created with `creator` the rights and the time that it does not have itself.
+/// Limits the keys that were created with `creator` to the rights and the lifetime of `creator`.
 async fn limit_created_by(cx: &Ctx, tx: &mut Tx, creator: &ApiKey) -> Result<()> {
     let organization = &creator.organization_id;
     let mut creators = vec![creator.clone()];
@@ -269,7 +271,7 @@ async fn limit_created_by(cx: &Ctx, tx: &mut Tx, creator: &ApiKey) -> Result<()>
                 continue;
             }
             store::update(tx, &limited).await?;
-            let mut detail = described(&limited);
+            let mut detail = audit_detail(&limited);
             detail["created_by"] = creator.id.as_str().into();
             record(cx, tx, organization, Entry { action: "key.update", target: key.id.as_str(), detail }).await?;
             creators.push(limited);
@@ -281,15 +283,14 @@ async fn limit_created_by(cx: &Ctx, tx: &mut Tx, creator: &ApiKey) -> Result<()>
 fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Result<()> {
     match expires_at {
         Some(at) if at <= now => Err(Error::invalid("expires_at", "`expires_at` must be in the future.")),
-        Some(at) if at.since(now) > MAX_LIFETIME_MS => Err(Error::invalid(
-            "expires_at",
-            "`expires_at` may be ten years from now at most. Leave it out for no end.",
-        )),
+        Some(at) if at.since(now) > MAX_LIFETIME_MS => {
+            Err(Error::invalid("expires_at", "`expires_at` must be at most ten years from now. Omit it for no expiry."))
+        }
         _ => Ok(()),
     }
 }
 
-fn described(key: &ApiKey) -> serde_json::Value {
+fn audit_detail(key: &ApiKey) -> serde_json::Value {
     json!({
         "name": key.name,
         "scope": key.scope.as_str(),
@@ -303,6 +304,6 @@ fn not_found() -> Error {
 
 fn name_taken(error: waypost_store::Error, name: &str) -> Error {
     conflict_if_taken(error, || {
-        format!("An API key named `{name}` exists. Choose another name, or delete that key first.")
+        format!("An API key named `{name}` already exists. Choose another name, or delete that key first.")
     })
 }

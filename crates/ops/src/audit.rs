@@ -1,4 +1,4 @@
-//! Writing the audit log.
+//! Writes to the audit log.
 
 use serde_json::{Map, Value};
 use waypost_core::Result;
@@ -8,20 +8,20 @@ use waypost_core::id::{AuditEventId, OrganizationId, WalkthroughId};
 use waypost_store::editing_session::{self, EditingSession};
 use waypost_store::{Tx, audit};
 
-/// What happened to what.
+/// An entry of the audit log.
 pub(crate) struct Entry<'a> {
-    /// Such as `server.update`.
+    /// The action, such as `server.update`.
     pub action: &'static str,
-    /// The id of what it happened to.
+    /// The ID of the target.
     pub target: &'a str,
-    /// What changed: a JSON object.
+    /// The details: a JSON object.
     pub detail: Value,
 }
 
-/// Writes an entry in the transaction of what it tells of.
+/// Writes an entry in the transaction of the operation.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub(crate) async fn record(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, entry: Entry<'_>) -> Result<()> {
     write(cx, tx, organization, entry).await.map(|_| ())
 }
@@ -32,7 +32,7 @@ async fn write(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, entry: Entr
     Ok(event.id)
 }
 
-/// An entry that is to be written with others.
+/// Creates an entry that is written together with others.
 pub(crate) fn event(cx: &Ctx, organization: &OrganizationId, entry: Entry<'_>) -> AuditEvent {
     let now = cx.now();
     let detail = match entry.detail {
@@ -50,15 +50,15 @@ pub(crate) fn event(cx: &Ctx, organization: &OrganizationId, entry: Entry<'_>) -
     }
 }
 
-/// An editing session ends this long after its last edit.
+/// The time after the last edit at which an editing session ends.
 pub(crate) const SESSION_MS: i64 = 30 * 60 * 1_000;
 
-/// Writes the entry of an edit. The edits of one person to one thing (`edited`: a step, or a walkthrough's own fields)
-/// share an entry as long as the next one comes within 30 minutes: its detail is that of the last edit, with `edits` (how
-/// many) and `last_edit_at`.
+/// Writes the entry of an edit. Edits of the same target (`edited`: a step, or a walkthrough's own fields) by the same
+/// actor share an entry as long as the next edit follows within 30 minutes: its detail is that of the last edit, with
+/// `edits` (their number) and `last_edit_at`.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub(crate) async fn record_edit(
     cx: &Ctx,
     tx: &mut Tx,

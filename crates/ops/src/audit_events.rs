@@ -1,4 +1,4 @@
-//! Reading the audit log.
+//! Reads the audit log.
 
 use serde_json::{Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -11,47 +11,47 @@ use waypost_store::{Conn, api_key, audit as store, user};
 use crate::Ops;
 use crate::audit::{Entry, record};
 
-/// Entries of an export at most.
+/// The maximum number of events of an export.
 pub const MAX_EXPORT: usize = 100_000;
-/// Entries that an export reads at once.
+/// The number of events that an export reads at a time.
 const AT_ONCE: u32 = 1_000;
-/// Characters of a filter at most: an address has 254.
+/// The maximum length of a filter value, in characters: that of an email.
 const MAX_TEXT: usize = 254;
 
-/// Which entries are looked for; what is absent means any.
+/// A filter of events. Absent members match any value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// What an act begins with, such as `member.`.
-    pub act: Option<String>,
-    /// Who did it: an id, the address of a member, the name of a key, or `operator`.
+pub struct AuditFilter {
+    /// The prefix of the action, such as `member.`.
+    pub action: Option<String>,
+    /// The actor: an ID, the email of a member, the name of an API key, or `operator`.
     pub actor: Option<String>,
-    /// The id of what it was done to.
+    /// The ID of the target.
     pub target: Option<String>,
-    /// Not before this.
+    /// The earliest time.
     pub from: Option<Timestamp>,
-    /// Before this.
+    /// The end of the period, exclusive.
     pub to: Option<Timestamp>,
 }
 
-/// An entry, and who made it.
+/// An event and its actor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEventView {
-    /// The entry.
+    /// The event.
     pub event: AuditEvent,
-    /// The address of the user or the name of the key; none when it is neither, or gone.
+    /// The email of the user or the name of the API key. `None` if the actor is neither, or was deleted.
     pub actor_name: Option<String>,
 }
 
-/// The entries that `filter` lets through, newest first, at most `limit` of those older than `before`.
+/// Lists the events that match `filter`, newest first: at most `limit` that are older than `before`.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin;
-/// `invalid_arguments` for a filter that nothing can match.
+/// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin;
+/// `invalid_arguments` for a filter that cannot match.
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &AuditFilter,
     (before, limit): (Option<&AuditEventId>, u32),
 ) -> Result<Vec<AuditEventView>> {
     authorize(&cx.caller, Operation::AuditRead, organization)?;
@@ -60,9 +60,9 @@ pub async fn list(
     read(&mut conn, organization, &filter, (before, limit)).await
 }
 
-/// An export at work.
+/// An export in progress.
 #[derive(Debug)]
-pub struct Export {
+pub struct AuditExport {
     organization_id: OrganizationId,
     filter: store::AuditFilter,
     last: Option<AuditEventId>,
@@ -70,7 +70,7 @@ pub struct Export {
     done: bool,
 }
 
-/// Begins to take out the entries that `filter` lets through; `format` is for the log, which tells of every export.
+/// Starts an export of the events that match `filter`. `format` is recorded in the event of the export.
 ///
 /// # Errors
 /// As [`list`].
@@ -78,13 +78,13 @@ pub async fn export(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &AuditFilter,
     format: &'static str,
-) -> Result<Export> {
+) -> Result<AuditExport> {
     authorize(&cx.caller, Operation::AuditRead, organization)?;
     let mut tx = ops.db.begin().await?;
-    // Up to the present: not with the entry that tells of it, and the same however long it takes.
-    let filter = Filter { to: Some(filter.to.map_or(cx.now(), |to| to.min(cx.now()))), ..filter.clone() };
+    // Ends now, so that the export excludes its own event and is the same regardless of its duration.
+    let filter = AuditFilter { to: Some(filter.to.map_or(cx.now(), |to| to.min(cx.now()))), ..filter.clone() };
     let filter = resolve(&mut tx, organization, &filter).await?;
     let mut detail = json!({ "format": format });
     for (name, text) in [("act", &filter.act), ("actor", &filter.actor), ("target", &filter.target)] {
@@ -97,14 +97,14 @@ pub async fn export(
     }
     record(cx, &mut tx, organization, Entry { action: "audit.export", target: organization.as_str(), detail }).await?;
     tx.commit().await?;
-    Ok(Export { organization_id: organization.clone(), filter, last: None, read: 0, done: false })
+    Ok(AuditExport { organization_id: organization.clone(), filter, last: None, read: 0, done: false })
 }
 
-impl Export {
-    /// The next entries, newest first; none when all were given.
+impl AuditExport {
+    /// Returns the next events, newest first. Empty at the end.
     ///
     /// # Errors
-    /// `invalid_arguments` beyond [`MAX_EXPORT`] entries; when the store fails.
+    /// `invalid_arguments` beyond [`MAX_EXPORT`] events; any error of the store.
     pub async fn next(&mut self, ops: &Ops) -> Result<Vec<AuditEventView>> {
         if self.done {
             return Ok(Vec::new());
@@ -117,7 +117,7 @@ impl Export {
         self.read += found.len();
         if self.read > MAX_EXPORT {
             let message =
-                format!("These are more than {MAX_EXPORT} entries. Choose a shorter time, and export in parts.");
+                format!("The export has more than {MAX_EXPORT} entries. Choose a shorter period and export in parts.");
             return Err(Error::invalid("from", message));
         }
         Ok(found)
@@ -142,12 +142,12 @@ async fn read(
     Ok(events.into_iter().map(listed).collect())
 }
 
-/// The filter as the store takes it: who is named by an address or a name is found.
-async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &Filter) -> Result<store::AuditFilter> {
+/// Returns the filter for the store, with the ID of an actor that is specified by email or name.
+async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &AuditFilter) -> Result<store::AuditFilter> {
     if let (Some(from), Some(to)) = (filter.from, filter.to)
         && from > to
     {
-        return Err(Error::invalid("from", "`from` is later than `to`. Exchange them."));
+        return Err(Error::invalid("from", "`from` must not be later than `to`."));
     }
     let actor = text("actor", filter.actor.as_deref())?;
     let is_id = ["usr_", "key_", "srv_"].iter().any(|prefix| actor.starts_with(prefix));
@@ -158,11 +158,12 @@ async fn resolve(conn: &mut Conn, organization: &OrganizationId, filter: &Filter
     } else if let Some(key) = api_key::find_by_name(conn, organization, &name::clean(&actor)).await? {
         key.id.to_string()
     } else {
-        let message = "There is no member with this address and no key with this name. Who is gone is found by id.";
+        let message =
+            "There is no member with this email and no API key with this name. Use the ID of a deleted actor.";
         return Err(Error::invalid("actor", message));
     };
     Ok(store::AuditFilter {
-        act: text("act", filter.act.as_deref())?,
+        act: text("act", filter.action.as_deref())?,
         actor,
         target: text("target", filter.target.as_deref())?,
         from: filter.from,
@@ -175,7 +176,7 @@ fn text(field: &str, text: Option<&str>) -> Result<String> {
     if text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
         return Err(Error::invalid(
             field,
-            format!("`{field}` has {MAX_TEXT} characters at most, and no control characters."),
+            format!("`{field}` must have at most {MAX_TEXT} characters and no control characters."),
         ));
     }
     Ok(text.to_owned())

@@ -1,6 +1,6 @@
-//! Authorization requests: what a client asked for, while its user signs in and consents.
+//! Authorization requests of clients, while the user signs in and consents.
 //!
-//! A request belongs to the browser that made it: whoever does not show that browser's cookie does not find it.
+//! A request belongs to the browser that made it: it is not found without that browser's cookie.
 
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
@@ -15,17 +15,17 @@ use waypost_store::{expired, oauth_client};
 use crate::Ops;
 use crate::oauth_clients::UNUSED_LIFETIME_MS;
 
-/// A user has this long to sign in and consent.
+/// The time that a user has to sign in and consent.
 pub const LIFETIME_MS: i64 = 30 * 60 * 1_000;
 
-/// Requests that are kept of those that are neither completed nor waiting for a code that was sent.
+/// The limits of requests that are neither completed nor waiting for an emailed code.
 pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 10_000, share: 100 };
 
-/// Keeps a request of the browser with the cookie `browser`, which came from `network`. If there are as many as [`BOUNDS`]
-/// allows, it replaces an older one.
+/// Stores a request of the browser with the cookie `browser`, from `network`. If [`BOUNDS`] is reached, replaces an
+/// older request.
 ///
 /// # Errors
-/// `unavailable` if the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     let key = (request.server_id.as_str(), network);
@@ -34,11 +34,11 @@ pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, ne
     Ok(tx.commit().await?)
 }
 
-/// The request `id` at `server`, when the browser with the cookie `browser` made it and it is still open.
+/// Returns the pending request `id` of `server` if the browser with the cookie `browser` made it.
 ///
 /// # Errors
-/// `not_found` when it is not, for whatever reason; `unavailable` when the database is away.
-pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str) -> Result<AuthorizationRequest> {
+/// `not_found` if there is no such request; `unavailable` if the database cannot be reached.
+pub async fn get(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str) -> Result<AuthorizationRequest> {
     let id: AuthorizationRequestId = id.parse().map_err(|_| not_found())?;
     let browser_hash = hash(browser);
     let key = AuthorizationRequestKey {
@@ -50,11 +50,11 @@ pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str)
     store::find(&mut ops.db.read().await?, key, cx.now()).await?.ok_or_else(not_found)
 }
 
-/// Notes that the user of this browser allowed the client, before they signed in.
+/// Records the user's consent before the sign-in.
 ///
 /// # Errors
-/// As [`find`].
-pub async fn consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
+/// As [`get`].
+pub async fn record_consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     let browser_hash = hash(browser);
     if !store::record_consent(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
@@ -63,7 +63,7 @@ pub async fn consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browse
     Ok(tx.commit().await?)
 }
 
-/// The key of a request that was found.
+/// Returns the key of a stored request.
 pub(crate) fn key_of<'a>(request: &'a AuthorizationRequest, browser_hash: &'a str) -> AuthorizationRequestKey<'a> {
     AuthorizationRequestKey {
         organization: &request.organization_id,
@@ -74,25 +74,25 @@ pub(crate) fn key_of<'a>(request: &'a AuthorizationRequest, browser_hash: &'a st
 }
 
 pub(crate) fn not_found() -> Error {
-    Error::not_found("sign-in under way in this browser")
+    Error::not_found("active sign-in in this browser")
 }
 
-/// Expired rows are deleted this long after they expired.
+/// The time between the expiry of a row and its deletion.
 const KEPT_MS: i64 = 60 * 60 * 1_000;
-/// A client is deleted this long after its last use: its last grant has ended by then.
+/// The time between the last use of a client and its deletion. Its last grant has expired by then.
 const IDLE_CLIENT_MS: i64 = 180 * 24 * 60 * 60 * 1_000;
-/// Rows of a table that are deleted in one transaction.
+/// The maximum number of rows of a table that are deleted in one transaction.
 const AT_ONCE: u32 = 500;
 
-/// Deletes all requests, codes, tokens, sessions and clients that had expired when the call began, however many: rows can be
-/// created faster than a fixed number of them is deleted. Each transaction deletes a few, so that others get to write in
-/// between. Returns how many rows were deleted.
+/// Deletes all requests, codes, tokens, sessions and clients that had expired when the call began, regardless of their
+/// number, because rows can be created faster than a fixed number of them is deleted. Each transaction deletes a few
+/// rows, so that other writers can proceed in between. Returns the number of deleted rows.
 ///
 /// # Errors
-/// `unavailable` if the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Clock) -> Result<u64> {
     let now = clock.now();
-    // A client can be used until the end of a request that it made on its last day.
+    // A client can be used until the expiry of a request that it made on its last day.
     let unused = now.plus(-UNUSED_LIFETIME_MS - LIFETIME_MS);
     let mut deleted = 0;
     loop {

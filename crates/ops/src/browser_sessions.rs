@@ -1,4 +1,4 @@
-//! Signed-in browsers of end users: the session that a cookie of an organisation stands for.
+//! Browser sessions of end users, each valid in one organisation.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -15,20 +15,21 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::identities::EndUserIdentity;
 
-/// A session ends this long after the sign-in.
+/// The lifetime of a session.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
-/// Random bytes in a token: 256 bits.
+/// The number of random bytes in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
 
-/// Makes a session in the transaction of the sign-in; gives the cookie's value, which cannot be had again.
+/// Creates a session in the transaction of the sign-in. Returns the token for the cookie, which cannot be retrieved
+/// again.
 ///
 /// # Errors
-/// `not_found` in an organisation that is not the caller's; when the store fails.
+/// `not_found` for an organisation other than the caller's; any error of the store.
 pub async fn create(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    signed_in: &EndUserIdentity,
+    identity: &EndUserIdentity,
 ) -> Result<String> {
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let mut bytes = [0_u8; TOKEN_BYTES];
@@ -37,8 +38,8 @@ pub async fn create(
     let now = cx.now();
     let session = NewBrowserSession {
         token_hash: &hash(&token),
-        end_user_id: &signed_in.end_user_id,
-        identity_id: &signed_in.identity_id,
+        end_user_id: &identity.end_user_id,
+        identity_id: &identity.identity_id,
         created_at: now,
         expires_at: now.plus(LIFETIME_MS),
     };
@@ -46,17 +47,17 @@ pub async fn create(
     Ok(token)
 }
 
-/// The session of a cookie; none when this organisation does not know it, or it has ended.
+/// Returns the session of a cookie. Returns `None` if it is unknown in this organisation or has ended.
 ///
 /// # Errors
 /// As [`create`].
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<Option<BrowserSession>> {
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
-    // Looked up by a hash of 256 random bits: how long the comparison takes tells nothing of the token.
+    // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the token.
     Ok(store::find(&mut ops.db.read().await?, organization, &hash(token), cx.now()).await?)
 }
 
-/// Ends a session; one that is not there is ended already.
+/// Deletes a session. Succeeds if there is none.
 ///
 /// # Errors
 /// As [`create`].

@@ -14,13 +14,13 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::try_it;
 
-/// Signs a link for `label` that is valid for `lifetime_ms` milliseconds on `server`. Nothing is looked up by the label: a
-/// link for a label that nobody has is possible and claims nothing. On a server without sign-in the link identifies the same user
-/// as the label, so that links can be handed out before the server moves to sign-in.
+/// Signs a link for `label` that is valid for `lifetime_ms` milliseconds on `server`. The label is not looked up: a
+/// link for an unused label is possible and claims nothing. On a server without sign-in, the link identifies the same
+/// user as the label, so links can be distributed before the server switches to sign-in.
 ///
 /// # Errors
-/// `not_found` when the organisation has no such server; `forbidden` for members below admin;
-/// `invalid_arguments` with `field` when the label or the lifetime is not possible.
+/// `not_found` if the organisation has no such server; `forbidden` for members below admin; `invalid_arguments` with
+/// `field` if the label or the lifetime is not valid.
 pub async fn create(
     cx: &Ctx,
     (ops, key): (&Ops, &SecretKey),
@@ -32,12 +32,12 @@ pub async fn create(
     let mut tx = ops.db.begin().await?;
     let server = server::find(&mut tx, organization, server).await?.ok_or_else(|| Error::not_found("server"))?;
     if !claim_link::is_label(label) || try_it::is_test_id(label) {
-        let message = "A tracking ID of yours has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ - and does not begin with \
-                       `claim~` or `test~`. IDs that the public page generated need no link.";
+        let message = "A tracking ID must have 1 to 128 characters from A-Z a-z 0-9 . _ ~ - and must not start with \
+                       `claim~` or `test~`. IDs that the public page has generated need no link.";
         return Err(Error::invalid("tracking_id", message));
     }
     if !(1..=MAX_LIFETIME_MS).contains(&lifetime_ms) {
-        return Err(Error::invalid("expires_in_hours", "A claim link is valid for 1 to 720 hours."));
+        return Err(Error::invalid("expires_in_hours", "The lifetime of a claim link must be 1 to 720 hours."));
     }
     let link = ClaimLink::sign(key, (organization, &server.id), label, (cx.now(), lifetime_ms));
     let detail = json!({ "tracking_id_length": label.len(), "expires_at": link.expires_at.rfc3339() });

@@ -1,4 +1,4 @@
-//! One-time codes: what they look like, and what is said of wrong ones.
+//! One-time codes: their format, their hashes, and the errors for unusable codes.
 
 use std::fmt::Display;
 
@@ -8,42 +8,42 @@ use waypost_core::{Error, Random, Result};
 const DIGITS: usize = 8;
 const COUNT: u64 = 100_000_000;
 
-/// A new code: 8 digits.
-pub(crate) fn new(random: &dyn Random) -> String {
+/// Generates a code of 8 digits.
+pub(crate) fn generate(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 8];
     random.fill(&mut bytes);
-    // 2^64 is so much larger that no code is likelier than another by more than one in 10^11.
+    // 2^64 is so much larger that the probabilities of codes differ by less than one in 10^11.
     format!("{:0width$}", u64::from_le_bytes(bytes) % COUNT, width = DIGITS)
 }
 
-/// The digits of what was typed: people copy spaces along, and split long numbers.
-pub(crate) fn read(typed: &str) -> Result<String> {
-    let code: String = typed.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
+/// Parses an entered code. Ignores spaces and hyphens, which users copy or insert.
+pub(crate) fn parse(text: &str) -> Result<String> {
+    let code: String = text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
     if code.len() == DIGITS && code.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(code);
     }
-    Err(Error::invalid("code", format!("The code has {DIGITS} digits. Type it as it stands in the mail.")))
+    Err(Error::invalid("code", format!("The code has {DIGITS} digits. Enter it as shown in the email.")))
 }
 
-/// How a code of the row `id` is stored. Its few digits would be found by trying without the installation's key; with the row's id in
-/// it the hash is worth nothing in another row.
+/// Returns the hash under which the code of the row `id` is stored. It is keyed, because 8 digits could otherwise be
+/// found by brute force, and bound to the row ID, so that it is not valid for another row.
 pub(crate) fn hash(secret: &SecretKey, id: &impl Display, code: &str) -> String {
     data_encoding::HEXLOWER.encode(&secret.sign("code by mail", format!("{id} {code}").as_bytes()))
 }
 
-pub(crate) fn wrong(left: i64) -> Error {
+pub(crate) fn wrong_code(left: i64) -> Error {
     let message = match left {
-        0 => "This code is wrong, and it was the last try. Ask for a new code.".to_owned(),
-        1 => "This code is wrong. You have one more try.".to_owned(),
-        _ => format!("This code is wrong. You have {left} more tries."),
+        0 => "This code is wrong, and this was the last attempt. Request a new code.".to_owned(),
+        1 => "This code is wrong. You have one more attempt.".to_owned(),
+        _ => format!("This code is wrong. You have {left} more attempts."),
     };
     Error::invalid("code", message)
 }
 
-pub(crate) fn gone() -> Error {
+pub(crate) fn unusable_code() -> Error {
     Error::invalid(
         "code",
-        "This code cannot be used any more: it was used, is older than 10 minutes, or was entered wrongly too often. Ask for a new code.",
+        "This code is no longer valid: it was already used, is older than 10 minutes, or was entered incorrectly too often. Request a new code.",
     )
 }
 
@@ -54,16 +54,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_people_type() {
+    fn entered_codes_are_parsed() {
         let random = SeededRandom::new(1);
         for _ in 0..1_000 {
-            let code = new(&random);
-            assert_eq!(read(&code).unwrap(), code);
+            let code = generate(&random);
+            assert_eq!(parse(&code).unwrap(), code);
         }
-        assert_eq!(read(" 1234 5678\n").unwrap(), "12345678");
-        assert_eq!(read("1234-5678").unwrap(), "12345678");
+        assert_eq!(parse(" 1234 5678\n").unwrap(), "12345678");
+        assert_eq!(parse("1234-5678").unwrap(), "12345678");
         for wrong in ["", "1234567", "123456789", "1234567a", "١٢٣٤٥٦٧٨"] {
-            assert_eq!(read(wrong).unwrap_err().details["field"], "code", "{wrong}");
+            assert_eq!(parse(wrong).unwrap_err().details["field"], "code", "{wrong}");
         }
     }
 }

@@ -1,20 +1,20 @@
-//! Browsers that have signed in before, by a signed cookie: nobody else's attempts reject them ("device cookies", OWASP, "Slow
-//! Down Online Guessing Attacks with Device Cookies").
+//! Device cookies: signed cookies of browsers that have signed in before. Attempts from other clients do not lock out
+//! these browsers (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
 //!
-//! The cookie is bound to one account: it holds a number of its own, and a stamp of the account's password, so a new
-//! password makes every cookie of the account void. It is no credential: with it, a password or a code is still needed.
+//! The cookie is bound to one account: it contains a nonce, and a stamp of the account's password, so a new password
+//! invalidates every cookie of the account. It is not a credential: a password or a code is still required.
 
 use data_encoding::BASE64URL_NOPAD;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, Timestamp};
 
-/// A cookie is valid this long after the sign-in.
+/// The lifetime of a cookie.
 pub const LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 const COOKIE: &str = "device cookie";
 const STAMP: &str = "password of a device cookie";
 const NONCE_BYTES: usize = 16;
 const STAMP_BYTES: usize = 16;
-/// Time, number, stamp.
+/// Time, nonce, stamp.
 const CONTENT_BYTES: usize = 8 + NONCE_BYTES + STAMP_BYTES;
 
 /// A browser that has signed in before.
@@ -25,18 +25,18 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Names the browser.
+    /// Returns the nonce that identifies the browser.
     pub(crate) fn nonce(&self) -> &[u8] {
         &self.nonce
     }
 
-    /// Whether the account still has the password (or none) that it had at the sign-in.
+    /// Whether the account still has the password, or none, that it had at the sign-in.
     pub(crate) fn is_current(&self, secret: &SecretKey, password_hash: Option<&str>) -> bool {
         self.stamp == stamp(secret, password_hash)
     }
 }
 
-/// Returns the cookie of a browser that has just signed in to `account`, whose password has the hash `password_hash`.
+/// Returns the cookie for a browser that has just signed in to `account`, whose password has the hash `password_hash`.
 pub(crate) fn issue(
     secret: &SecretKey,
     random: &dyn Random,
@@ -53,8 +53,8 @@ pub(crate) fn issue(
     BASE64URL_NOPAD.encode(&bytes)
 }
 
-/// Reads the cookie of a browser for `account`; `None` if it is for another account, has expired, or was not issued here.
-/// Whether it is still valid, [`Device::is_current`] tells.
+/// Parses the cookie of a browser for `account`. Returns `None` if it is for another account, has expired, or was not
+/// issued by this installation. [`Device::is_current`] checks whether it is still valid.
 pub(crate) fn read(secret: &SecretKey, account: &str, cookie: &str, now: Timestamp) -> Option<Device> {
     let bytes = BASE64URL_NOPAD.decode(cookie.as_bytes()).ok()?;
     let (content, signature) = bytes.split_at_checked(CONTENT_BYTES)?;

@@ -1,4 +1,4 @@
-//! Who signs in: what an issuer says of a person becomes an end user of the organisation.
+//! Identities of end users: maps the claims of an issuer to an end user of the organisation.
 
 use serde_json::json;
 use url::Url;
@@ -18,43 +18,44 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::tickets;
 
-/// Bytes in the address of a picture at most.
+/// The maximum length of a picture URL, in bytes.
 const MAX_PICTURE_URL: usize = 2_048;
-/// Bytes in an issuer or a subject at most. A subject of OpenID Connect has 255 (Core 1.0, section 2).
+/// The maximum length of an issuer or a subject, in bytes. A subject of OpenID Connect has at most 255 (Core 1.0,
+/// section 2).
 const MAX_IDENTIFIER: usize = 1_024;
 
-/// What an issuer says of the person who signed in.
+/// The claims of an issuer about a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Who says it; `waypost` for the own accounts.
+    /// The issuer; `waypost` for Waypost accounts.
     pub issuer: String,
-    /// What the issuer calls them, for ever.
+    /// The issuer's permanent identifier of the user.
     pub subject: String,
-    /// Their e-mail address.
+    /// The email.
     pub email: Option<String>,
-    /// Whether the issuer says that it has verified the address.
+    /// Whether the issuer states that it has verified the email.
     pub email_verified: bool,
-    /// Their name.
+    /// The name.
     pub name: Option<String>,
-    /// Where a picture of them is; kept only when it is `https`.
+    /// The URL of a picture, which is stored only if it is `https`.
     pub picture_url: Option<String>,
 }
 
-/// Who has signed in.
+/// The result of a sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndUserIdentity {
     /// The end user.
     pub end_user_id: EndUserId,
-    /// The identity by which they signed in.
+    /// The identity with which the end user signed in.
     pub identity_id: IdentityId,
 }
 
-/// Who says whom the end users of a server are: Waypost's own accounts, or the server's provider; none when nobody signs
-/// in there. Somebody whom another one knows is not signed in: an account that anybody can make must not open a server
-/// that asks for the company's own sign-in.
+/// Returns the issuer of the end users of a server: Waypost accounts or the server's identity provider. Returns `None`
+/// if the server has no sign-in. A user of another issuer is not signed in: an account that anyone can create must not
+/// grant access to a server that requires the company's own sign-in.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn find_issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
     match (server.auth_type, &server.oauth_config_id) {
         (AuthType::PlatformOauth, _) => Ok(Some(ISSUER.to_owned())),
@@ -66,7 +67,8 @@ pub async fn find_issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
     }
 }
 
-/// The issuer of a provider's identities. Plain OAuth has none: its users are those of the host that tells of them.
+/// Returns the issuer of a provider's identities. Plain OAuth has none, so the origin of the userinfo endpoint
+/// identifies its users.
 #[must_use]
 pub fn issuer_of(config: &OauthConfig) -> Option<String> {
     if config.kind == ProviderKind::Openid {
@@ -76,12 +78,13 @@ pub fn issuer_of(config: &OauthConfig) -> Option<String> {
     Some(format!("oauth2:{}", url.origin().ascii_serialization()))
 }
 
-/// The end user of an identity, made when it is seen for the first time. With `link_verified_email` a new identity joins
-/// the end user of another one, of another issuer, when both have the same verified address; nothing else links.
+/// Signs in with an identity. The first sign-in creates the identity and its end user. With `link_verified_email`, a
+/// new identity is linked to the end user of an identity of another issuer if both have the same verified email;
+/// nothing else links identities.
 ///
 /// # Errors
-/// `not_found` in an organisation that is not the caller's; `forbidden` for members; `invalid_arguments` when the issuer
-/// gives no usable subject; when the store fails.
+/// `not_found` for an organisation other than the caller's; `forbidden` for members; `invalid_arguments` if the issuer
+/// returns no usable subject; any error of the store.
 pub async fn sign_in(
     cx: &Ctx,
     tx: &mut Tx,
@@ -95,14 +98,14 @@ pub async fn sign_in(
     let email = claims.email.as_deref().and_then(|text| email::parse(text).ok());
     let found = store::find(tx, organization, &claims.issuer, &claims.subject).await?;
     let identity = match found {
-        Some(identity) => seen_again(cx, tx, identity, claims, email.as_ref()).await?,
-        None => match seen_first(cx, tx, organization, claims, (email.as_ref(), link_verified_email)).await? {
+        Some(identity) => update_identity(cx, tx, identity, claims, email.as_ref()).await?,
+        None => match create_identity(cx, tx, organization, claims, (email.as_ref(), link_verified_email)).await? {
             Some(identity) => identity,
-            // Somebody else has just signed the same person in.
+            // The same user was signed in concurrently.
             None => {
                 let identity = store::find(tx, organization, &claims.issuer, &claims.subject).await?;
-                let identity = identity.ok_or_else(|| Error::internal("an identity is there and cannot be found"))?;
-                seen_again(cx, tx, identity, claims, email.as_ref()).await?
+                let identity = identity.ok_or_else(|| Error::internal("an identity exists but cannot be found"))?;
+                update_identity(cx, tx, identity, claims, email.as_ref()).await?
             }
         },
     };
@@ -117,7 +120,7 @@ pub async fn sign_in(
     Ok(EndUserIdentity { end_user_id: identity.end_user_id, identity_id: identity.id })
 }
 
-async fn seen_again(
+async fn update_identity(
     cx: &Ctx,
     tx: &mut Tx,
     found: Identity,
@@ -134,8 +137,9 @@ async fn seen_again(
     Ok(identity)
 }
 
-/// Makes the identity, and its end user unless it links to one; none when somebody else made it at the same moment.
-async fn seen_first(
+/// Creates the identity, and its end user unless it is linked to an existing one. Returns `None` if it was created
+/// concurrently.
+async fn create_identity(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -186,7 +190,7 @@ async fn seen_first(
     Ok(Some(identity))
 }
 
-/// What of the claims is shown to people: the address only when it is verified, the picture only from `https`.
+/// Returns the claims to show to users: the email only if it is verified, the picture only if it is `https`.
 fn profile(claims: &Claims, email: Option<&Email>) -> Profile {
     let cleaned = claims.name.as_deref().map(name::clean).unwrap_or_default();
     let kept: String = cleaned.chars().take(name::MAX_NAME_CHARS).collect();
@@ -201,7 +205,7 @@ fn profile(claims: &Claims, email: Option<&Email>) -> Profile {
 
 fn check_identifier(what: &str, text: &str) -> Result<()> {
     if text.is_empty() || text.len() > MAX_IDENTIFIER || text.contains('\0') {
-        return Err(Error::invalid(what, format!("The identity provider gave no usable {what}.")));
+        return Err(Error::invalid(what, format!("The identity provider returned no usable {what}.")));
     }
     Ok(())
 }

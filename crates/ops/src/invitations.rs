@@ -1,4 +1,5 @@
-//! Invitations: a link that makes the person with one address a member, once, within 48 hours.
+//! Invitations: each contains a link that makes the owner of an email a member. It works once and expires after 48
+//! hours.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -14,34 +15,35 @@ use waypost_store::{Tx, api_key, audit, invitation as store, organization, user}
 use crate::Ops;
 use crate::audit::{Entry, record};
 
-/// Random bytes in a secret: 256 bits.
+/// The number of random bytes in a secret: 256 bits.
 const SECRET_BYTES: usize = 32;
 
-/// An invitation with its secret, which cannot be had again.
+/// A new invitation with its secret, which cannot be retrieved again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvitationWithSecret {
     /// The invitation.
     pub invitation: Invitation,
-    /// To where, for the mail.
+    /// The organisation, for the email.
     pub organization: Organization,
-    /// What makes the link: `/invite?token=SECRET`.
+    /// The secret of the link `/invite?token=SECRET`.
     pub secret: String,
 }
 
-/// An invitation, and who made it.
+/// An invitation and its inviter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvitationView {
     /// The invitation.
     pub invitation: Invitation,
-    /// The address or the name of who invited; none when they are gone.
+    /// The email of the inviting user, or the name of the API key. `None` if it was deleted.
     pub invited_by: Option<String>,
 }
 
-/// Invites the person with this address; an invitation that is open for them is replaced, and its link is dead.
+/// Invites the owner of an email. Replaces a pending invitation for the email, whose link stops working.
 ///
 /// # Errors
-/// `forbidden` for members below admin, for a role above the caller's own, and if an invitation with such a role is open for
-/// this address; `invalid_arguments`; `conflict` when they are a member, or too many invitations are open.
+/// `forbidden` for members below admin, for a role above the caller's own, and if an invitation with such a role is
+/// pending for this email; `invalid_arguments`; `conflict` if the email belongs to a member, or too many invitations
+/// are pending.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -55,11 +57,11 @@ pub async fn create(
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
     let inviting = lock(&mut tx, organization).await?;
-    still_inviter(cx, &mut tx, organization, role).await?;
-    not_a_member(&mut tx, organization, &email.key).await?;
-    replaceable(cx, &mut tx, organization, (&email.key, None)).await?;
+    check_inviter(cx, &mut tx, organization, role).await?;
+    check_not_member(&mut tx, organization, &email.key).await?;
+    check_replaceable(cx, &mut tx, organization, (&email.key, None)).await?;
     let replaced = store::revoke_for_email(&mut tx, organization, (&email.key, None), now).await?;
-    bounded(cx, &mut tx, organization).await?;
+    check_pending_limit(cx, &mut tx, organization).await?;
     let invitation = Invitation {
         id: InvitationId::new(now, &*cx.random),
         organization_id: organization.clone(),
@@ -84,10 +86,10 @@ pub async fn create(
     Ok(InvitationWithSecret { invitation, organization: inviting, secret })
 }
 
-/// The invitations of an organisation, newest first, at most `limit` of those older than `before`.
+/// Lists the invitations of an organisation, newest first: at most `limit` that are older than `before`.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
+/// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
@@ -100,18 +102,18 @@ pub async fn list(
     let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
     let actors: Vec<&str> = found.iter().map(|it| it.invited_by.as_str()).collect();
     let names = audit::find_actor_names(&mut conn, organization, &actors).await?;
-    let listed = |invitation: Invitation| {
+    let view = |invitation: Invitation| {
         let invited_by = names.get(&invitation.invited_by).cloned();
         InvitationView { invitation, invited_by }
     };
-    Ok(found.into_iter().map(listed).collect())
+    Ok(found.into_iter().map(view).collect())
 }
 
-/// One invitation.
+/// Returns an invitation.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
+/// As [`list`]; `not_found` if there is none.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
     authorize(&cx.caller, Operation::InvitationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let invitation = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
@@ -120,17 +122,16 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Invit
     Ok(InvitationView { invitation, invited_by })
 }
 
-/// Takes an invitation back: its link opens nothing any more. Taking one back that is expired or taken back already is
-/// fine.
+/// Revokes an invitation: its link stops working. Succeeds for an expired or revoked invitation, too.
 ///
 /// # Errors
-/// As [`show`]; `forbidden` for one with a role above the caller's own; `conflict` when it was accepted.
+/// As [`get`]; `forbidden` for an invitation with a role above the caller's own; `conflict` if it was accepted.
 pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<()> {
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let invitation = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, invitation.role)?;
-    // The statement decides, not what was read before: somebody may be accepting it at this moment.
+    // The statement decides, because the invitation may have been accepted since it was read.
     if store::revoke(&mut tx, organization, id, cx.now()).await? {
         let detail = json!({ "email": invitation.email, "role": invitation.role.as_str() });
         record(cx, &mut tx, organization, Entry { action: "invitation.revoke", target: id.as_str(), detail }).await?;
@@ -145,10 +146,11 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
     Ok(())
 }
 
-/// Gives an open or expired invitation a new link and 48 hours; the old link is dead.
+/// Renews a pending or expired invitation with a new link for 48 hours. The old link stops working.
 ///
 /// # Errors
-/// As [`revoke`]; `conflict` when it was accepted or taken back, they are a member by now, or too many are open.
+/// As [`revoke`]; `conflict` if it was accepted or revoked, the email belongs to a member in the meantime, or too many
+/// invitations are pending.
 pub async fn resend(
     cx: &Ctx,
     ops: &Ops,
@@ -161,18 +163,19 @@ pub async fn resend(
     let inviting = lock(&mut tx, organization).await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, old.role)?;
-    still_inviter(cx, &mut tx, organization, old.role).await?;
+    check_inviter(cx, &mut tx, organization, old.role).await?;
     let key = email::key(&old.email);
-    not_a_member(&mut tx, organization, &key).await?;
-    replaceable(cx, &mut tx, organization, (&key, Some(id))).await?;
+    check_not_member(&mut tx, organization, &key).await?;
+    check_replaceable(cx, &mut tx, organization, (&key, Some(id))).await?;
     store::revoke_for_email(&mut tx, organization, (&key, Some(id)), now).await?;
     if old.state(now) != InvitationState::Pending {
-        bounded(cx, &mut tx, organization).await?;
+        check_pending_limit(cx, &mut tx, organization).await?;
     }
     let invitation = Invitation { expires_at: now.plus(LIFETIME_MS), ..old };
     let secret = new_secret(cx);
     if !store::renew(&mut tx, &invitation, &hash(&secret)).await? {
-        let message = format!("This invitation was accepted or taken back. Invite {} anew.", invitation.email);
+        let message =
+            format!("This invitation was accepted or revoked. Create a new invitation for {}.", invitation.email);
         return Err(Error::new(Code::Conflict, message));
     }
     let detail = json!({ "email": invitation.email, "role": invitation.role.as_str() });
@@ -181,18 +184,18 @@ pub async fn resend(
     Ok(InvitationWithSecret { invitation, organization: inviting, secret })
 }
 
-/// Notes that the link of an invitation is sent to the invited address by email and shown to nobody. Only then does accepting
-/// it verify the address. Whoever calls this must not show the secret.
+/// Records that the link of an invitation is sent by email to the invited address and shown to no one. Only then does
+/// accepting it verify the email. The caller must not show the secret.
 ///
 /// # Errors
-/// As [`create`]; `conflict` if the invitation was accepted, revoked or sent again meanwhile.
+/// As [`create`]; `conflict` if the invitation was accepted, revoked or resent in the meantime.
 pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &InvitationWithSecret) -> Result<()> {
     let organization = &invited.organization.id;
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let key = (&invited.invitation.id, hash(&invited.secret));
     if !store::mark_emailed(&mut tx, organization, (key.0, &key.1), cx.now()).await? {
-        let message = "The invitation was accepted, revoked or sent again at the same time.";
+        let message = "The invitation was accepted, revoked or resent at the same time.";
         return Err(Error::new(Code::Conflict, message));
     }
     tx.commit().await?;
@@ -206,9 +209,9 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization
     organization::find(tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))
 }
 
-/// Revokes the open invitations of an actor whose membership ends, whose role changes, or whose key is deleted; with `only`,
-/// those with that role. Takes the lock of [`lock`]: after it, the actor cannot invite any more.
-pub(crate) async fn revoke_of(
+/// Revokes the pending invitations of an actor whose membership ends, whose role changes, or whose key is deleted; with
+/// `only`, those with that role. Takes the lock of [`lock`], after which the actor can no longer invite.
+pub(crate) async fn revoke_by_inviter(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -223,9 +226,9 @@ pub(crate) async fn revoke_of(
     Ok(())
 }
 
-/// Checks under the lock that the caller can still invite with `role`: the membership or the key may have ended, or the role
-/// may have changed, since the request was authenticated.
-async fn still_inviter(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, role: Role) -> Result<()> {
+/// Checks with the lock held that the caller can still invite with `role`: the membership or the key may have ended, or
+/// the role may have changed, since the request was authenticated.
+async fn check_inviter(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, role: Role) -> Result<()> {
     let own = if let Ok(user) = cx.caller.actor().parse::<UserId>() {
         user::find_member(tx, organization, &user).await?.map(|member| member.role)
     } else if let Ok(key) = cx.caller.actor().parse::<ApiKeyId>() {
@@ -237,14 +240,11 @@ async fn still_inviter(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, rol
     if own != Role::Member && own.covers(role) {
         return Ok(());
     }
-    Err(Error::new(
-        Code::Forbidden,
-        format!("Your role is `{own}` by now, which cannot invite with the role `{role}`."),
-    ))
+    Err(Error::new(Code::Forbidden, format!("Your role is now `{own}`, which cannot invite with the role `{role}`.")))
 }
 
-/// Refuses to replace an open invitation that the caller could not revoke.
-async fn replaceable(
+/// Rejects replacing a pending invitation that the caller could not revoke.
+async fn check_replaceable(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -253,28 +253,28 @@ async fn replaceable(
     let Some(role) = store::find_highest_pending_role(tx, organization, of, cx.now()).await? else { return Ok(()) };
     authorize_role(&cx.caller, role).map_err(|_| {
         let message = format!(
-            "This address is invited with the role `{role}`, which is above yours. Ask an `{role}` to revoke that \
+            "This email has a pending invitation with the role `{role}`, which is above yours. Ask an `{role}` to revoke that \
              invitation first."
         );
         Error::new(Code::Forbidden, message).with("field", "email")
     })
 }
 
-async fn not_a_member(tx: &mut Tx, organization: &OrganizationId, email_key: &str) -> Result<()> {
+async fn check_not_member(tx: &mut Tx, organization: &OrganizationId, email_key: &str) -> Result<()> {
     match user::find_member_by_email(tx, organization, email_key).await? {
         None => Ok(()),
         Some(member) => {
-            let message = format!("{} is a member already. Change the role in the list of members.", member.email);
+            let message = format!("{} is already a member. Change the role in the list of members.", member.email);
             Err(Error::new(Code::Conflict, message).with("field", "email"))
         }
     }
 }
 
-async fn bounded(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
+async fn check_pending_limit(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
     if store::count_pending(tx, organization, cx.now()).await? < MAX_PENDING {
         return Ok(());
     }
-    let message = format!("{MAX_PENDING} invitations are open, which is the most. Take some back first.");
+    let message = format!("{MAX_PENDING} invitations are pending, which is the maximum. Revoke some of them first.");
     Err(Error::new(Code::Conflict, message))
 }
 

@@ -1,8 +1,9 @@
-//! Joins: what somebody did before they had signed in becomes theirs, and can be given back.
+//! Joins: the progress of an anonymous end user is joined to that of a signed-in end user, and the join can be undone.
 //!
-//! An anonymous user is shown by the signed-in user's own client (a handle or a session beside the token), or claimed by
-//! who consents on a personal URL with a generated ID or a claim link. Each is joined once per server; a join that an admin took back is not made again for
-//! the same two users, because their client goes on to show the same session.
+//! The signed-in user's own client presents the anonymous user (by a handle or a session in addition to the token), or
+//! the signed-in user claims it by consenting on a personal URL with a generated ID or a claim link. Each anonymous
+//! user is joined once per server; a join that an admin has undone is not repeated for the same two users, because
+//! their client continues to present the same session.
 
 use std::time::Duration;
 
@@ -32,28 +33,30 @@ use crate::identity::{self, Credentials, Subject};
 use crate::try_it;
 use crate::webhooks::{self, Event};
 
-/// How often a join is tried when others change the same progress at the same moment.
+/// The maximum number of attempts if the same progress is changed concurrently.
 const MAX_ATTEMPTS: u32 = 8;
-/// How long a claim counts as recent: seven days, in milliseconds.
+/// The time for which a claim counts as recent: seven days, in milliseconds.
 const RECENT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
-/// How long it is remembered that there was nothing to join.
-const REMEMBERED: Duration = Duration::from_secs(60);
+/// The lifetime of a cached negative lookup.
+const CACHE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Handles that had nothing to join when they were last shown, by the grant of the token that they were shown with.
+/// A cache of handles that had nothing to join when they were last presented, with the grant of the token that they
+/// were presented with.
 ///
-/// A negative look-up may be remembered here, unlike anywhere else: on a server where users sign in no anonymous
-/// progress begins, so a handle that names nobody goes on to name nobody. What a minute's memory can miss is a change of
-/// the server's own settings back and forth, and then the join is only made a minute later.
+/// A negative lookup may be cached here, unlike anywhere else: on a server with sign-in, no anonymous progress starts,
+/// so an unknown handle remains unknown. The cache can only miss a change of the server's settings back and forth, and
+/// then the join is only delayed by a minute.
 #[derive(Debug, Clone)]
 pub(crate) struct UnknownAccounts(Cache<(OauthGrantId, String), ()>);
 
 impl Default for UnknownAccounts {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).time_to_live(REMEMBERED).build())
+        Self(Cache::builder().max_capacity(100_000).time_to_live(CACHE_LIFETIME).build())
     }
 }
 
-/// Joins what the request of a signed-in user shows beside its token, before anything else is done for it.
+/// Joins the anonymous user that the request of a signed-in user presents in addition to its token, before the request
+/// is processed.
 ///
 /// # Errors
 /// As [`join`].
@@ -62,19 +65,19 @@ pub(crate) async fn join_credentials(
     hosting: &Hosting,
     server: &Server,
     subject: &Subject,
-    beside: &Credentials,
+    credentials: &Credentials,
 ) -> Result<()> {
-    if let Some(id) = join(cx, hosting, server, subject, beside).await? {
-        tracing::info!(request_id = cx.request_id, join = id.as_str(), "anonymous progress was joined");
+    if let Some(id) = join(cx, hosting, server, subject, credentials).await? {
+        tracing::info!(request_id = cx.request_id, join = id.as_str(), "joined anonymous progress");
     }
     Ok(())
 }
 
-/// Joins the progress on `server` of the anonymous user whom `anonymous` shows to that of `subject`; none when it shows
-/// nobody, or nobody who can still be joined.
+/// Joins the progress on `server` of the anonymous user identified by `anonymous` to that of `subject`. Returns `None`
+/// if there is no such user, or if it can no longer be joined.
 ///
 /// # Errors
-/// `sign_in_required` when the subject was deleted; `unavailable`.
+/// `sign_in_required` if the subject was deleted; `unavailable`.
 pub async fn join(
     cx: &Ctx,
     hosting: &Hosting,
@@ -84,7 +87,7 @@ pub async fn join(
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let Some(handle_hash) = identity::handle_hash(anonymous) else { return Ok(None) };
-    // A token that allows reading only changes nothing.
+    // A token with a read-only scope changes nothing.
     if !server.auth_type.has_sign_in() || !subject.scopes.includes(Scope::Walk) {
         return Ok(None);
     }
@@ -99,7 +102,7 @@ pub async fn join(
     let joined = match found {
         Some(session) => {
             let (from, to) = (session.end_user_id, subject.end_user_id.clone());
-            Joining { cx, hosting, server, from, to, kind, claim: None }.until_done().await?
+            JoinOperation { cx, hosting, server, from, to, kind, claim: None }.run_with_retries().await?
         }
         None => None,
     };
@@ -108,12 +111,12 @@ pub async fn join(
     Ok(joined)
 }
 
-/// Returns what `segment` of a personal URL of `server` entitles its holder to claim: the progress of a personal ID, which is a
-/// secret, or of the label of a valid claim link. Returns `None` for everything else: labels can be guessed, and no answer
-/// reveals whether anybody has one.
+/// Returns what `segment` of a personal URL of `server` entitles its holder to claim: the progress of a personal ID,
+/// which is a secret, or of the label of a valid claim link. Returns `None` for everything else: labels can be guessed,
+/// so the result must not reveal whether they exist.
 ///
 /// # Errors
-/// `not_found` on another server than the caller's; `unavailable` when the database is away.
+/// `not_found` on another server than the caller's; `unavailable` if the database cannot be reached.
 pub async fn verify_claim(
     cx: &Ctx,
     hosting: &Hosting,
@@ -137,18 +140,18 @@ pub async fn verify_claim(
     Ok(if is_spent(&mut conn, server, &from, &claim).await? { rejected("spent") } else { Some(claim) })
 }
 
-/// Counts a tracking ID that proves nothing.
+/// Counts a tracking ID that does not prove a claim.
 fn rejected(reason: &'static str) -> Option<ProgressClaim> {
     metrics::counter!("waypost_claims_rejected_total", "reason" => reason).increment(1);
     None
 }
 
-/// Gives `end_user` the progress on `server` that [`verify_claim`] returned. The first claim counts for the whole organisation:
-/// returns `None` if another user has made it, if a claim was undone after the link was signed, or if there is nothing to
-/// claim.
+/// Joins the progress on `server` that [`verify_claim`] returned to that of `end_user`. The first claim applies to the
+/// whole organisation: returns `None` if another user has made it, if a claim was undone after the link was signed, or
+/// if there is nothing to claim.
 ///
 /// # Errors
-/// `sign_in_required` when the end user was deleted; `unavailable`.
+/// `sign_in_required` if the end user was deleted; `unavailable`.
 pub async fn claim_progress(
     cx: &Ctx,
     hosting: &Hosting,
@@ -158,7 +161,7 @@ pub async fn claim_progress(
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if try_it::is_test_id(&claim.tracking_id) {
-        // The progress of a console user's test is nobody's.
+        // The progress of a test from the console cannot be claimed.
         return Ok(None);
     }
     let mut conn = hosting.read().await?;
@@ -166,13 +169,15 @@ pub async fn claim_progress(
     drop(conn);
     let Some(from) = found else { return Ok(None) };
     let claim = Some(claim);
-    Joining { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking, claim }.until_done().await
+    JoinOperation { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking, claim }
+        .run_with_retries()
+        .await
 }
 
-/// Whether a user who signs in gets the progress that [`verify_claim`] returned.
+/// Whether a user who signs in can claim the progress that [`verify_claim`] returned.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &ProgressClaim) -> Result<bool> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if try_it::is_test_id(&claim.tracking_id) {
@@ -189,20 +194,21 @@ pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &
     Ok(store::find_claimant(&mut conn, organization, &from).await?.is_none())
 }
 
-/// Whether a tracking ID in its stored form is that of a personal ID, which only its holder knows.
+/// Whether a tracking ID in its stored form belongs to a personal ID, which only its holder knows.
 fn is_secret(tracking_id: &str) -> bool {
     tracking_id.starts_with(personal::STORED_PREFIX)
 }
 
-/// Whether a claim of a label can no longer be made. Links that were signed before a claim was undone have been in the wrong
-/// hands. The time at which a link was shown would not do: an undo may be committing at that moment.
+/// Whether a label can no longer be claimed. Links that were signed before a claim was undone may have been in the
+/// wrong hands. The time at which a link was presented is not sufficient, because an undo may be committing at that
+/// moment.
 async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &ProgressClaim) -> Result<bool> {
     let Some(issued_at) = claim.issued_at else { return Ok(true) };
     Ok(store::is_claim_link_spent(conn, &server.organization_id, &server.id, (from, issued_at)).await?)
 }
 
-/// One join that is being made.
-struct Joining<'a> {
+/// A join in progress.
+struct JoinOperation<'a> {
     cx: &'a Ctx,
     hosting: &'a Hosting,
     server: &'a Server,
@@ -213,27 +219,27 @@ struct Joining<'a> {
     claim: Option<&'a ProgressClaim>,
 }
 
-impl Joining<'_> {
-    async fn until_done(&self) -> Result<Option<JoinId>> {
+impl JoinOperation<'_> {
+    async fn run_with_retries(&self) -> Result<Option<JoinId>> {
         for _ in 1..MAX_ATTEMPTS {
-            match self.once().await {
-                // The user began the same walkthrough at this moment, or two transactions stood in each other's way.
+            match self.run_once().await {
+                // The user started the same walkthrough concurrently, or two transactions conflicted.
                 Err(error) if error.code == Code::Conflict => {}
                 done => return done,
             }
         }
-        self.once().await
+        self.run_once().await
     }
 
-    async fn once(&self) -> Result<Option<JoinId>> {
+    async fn run_once(&self) -> Result<Option<JoinId>> {
         let Self { cx, server, from, to, .. } = self;
         let (organization, now) = (&server.organization_id, cx.now());
         let mut tx = self.hosting.ops.db.begin().await?;
-        let there = store::lock_end_users(&mut tx, organization, (from, to)).await?;
-        if !there.contains(to) {
+        let existing = store::lock_end_users(&mut tx, organization, (from, to)).await?;
+        if !existing.contains(to) {
             return Err(identity::sign_in_required());
         }
-        if from == to || !there.contains(from) || !self.is_free(&mut tx).await? {
+        if from == to || !existing.contains(from) || !self.is_free(&mut tx).await? {
             return Ok(None);
         }
         let mut undo = JoinUndo::default();
@@ -263,14 +269,14 @@ impl Joining<'_> {
         };
         store::insert(&mut tx, &join, &undo).await?;
         session::set_joined(&mut tx, organization, (&server.id, from), Some(now)).await?;
-        let entry = Entry { action: "join.create", target: join.id.as_str(), detail: described(&join, &undo) };
+        let entry = Entry { action: "join.create", target: join.id.as_str(), detail: audit_detail(&join, &undo) };
         record(cx, &mut tx, organization, entry).await?;
         self.report(&mut tx, &join).await?;
         tx.commit().await?;
         Ok(Some(join.id))
     }
 
-    /// Tells receivers of webhooks of a claim, in its transaction.
+    /// Enqueues the webhook event of a claim, in its transaction.
     async fn report(&self, tx: &mut Tx, join: &Join) -> Result<()> {
         let Some(claim) = &self.claim else { return Ok(()) };
         let text = format!("A signed-in user claimed the progress of a tracking ID on {}.", self.server.name);
@@ -289,14 +295,14 @@ impl Joining<'_> {
     async fn is_free(&self, tx: &mut Tx) -> Result<bool> {
         let organization = &self.server.organization_id;
         let is_taken = match self.claim.filter(|claim| !is_secret(&claim.tracking_id)) {
-            // A link that the organisation signed after it undid a claim counts, for the same two users as well.
+            // A link that the organisation signed after it undid a claim is valid, even for the same two users.
             Some(claim) => is_spent(tx, self.server, &self.from, claim).await?,
             None => store::is_settled(tx, organization, &self.server.id, (&self.from, &self.to)).await?,
         };
         if is_taken {
             return Ok(false);
         }
-        // A tracking id that somebody has claimed on another server is theirs on this one, too.
+        // A tracking ID that another user has claimed on another server belongs to that user on this server, too.
         let owner = match self.kind {
             JoinKind::Tracking => store::find_claimant(tx, organization, &self.from).await?,
             JoinKind::Handle | JoinKind::Session => None,
@@ -330,7 +336,8 @@ impl Joining<'_> {
         Ok(())
     }
 
-    /// A version, from memory or in this transaction: a second connection, while this one is held, could be the last.
+    /// Returns a version from the cache or through this transaction: a second connection could be the last one of the
+    /// pool.
     async fn version(&self, tx: &mut Tx, id: &VersionId) -> Result<std::sync::Arc<Version>> {
         match self.hosting.versions.get(id) {
             Some(version) => Ok(version),
@@ -340,20 +347,20 @@ impl Joining<'_> {
 }
 
 async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Version> {
-    let missing = || Error::internal(format!("the version {id} is referred to and not there"));
+    let missing = || Error::internal(format!("the version {id} is referenced but does not exist"));
     version::find_with_steps(conn, organization, id).await?.ok_or_else(missing)
 }
 
-/// The joins of an organisation, newest first, those that were undone included.
+/// Lists the joins of an organisation, newest first, including undone ones.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
+/// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Join>> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
-/// At most `limit` joins of an organisation that are older than `before`, with their users, newest first.
+/// Lists at most `limit` joins of an organisation that are older than `before`, with their users, newest first.
 ///
 /// # Errors
 /// As [`list`].
@@ -367,7 +374,7 @@ pub async fn list_page(
     Ok(store::list_page(&mut ops.db.read().await?, organization, before, i64::from(limit)).await?)
 }
 
-/// How many claims of tracking IDs were made within the last seven days and not undone.
+/// Returns the number of claims of tracking IDs within the last seven days that were not undone.
 ///
 /// # Errors
 /// As [`list`].
@@ -377,25 +384,26 @@ pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &Organizatio
     Ok(store::count_claims(&mut ops.db.read().await?, organization, since).await?)
 }
 
-/// One join.
+/// Returns a join.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
+/// As [`list`]; `not_found` if there is none.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Takes a join back: the user loses what only the anonymous user had brought, whose progress and handles open again.
-/// What the user did stays. Changes nothing if the join was undone before, and returns it as it is.
+/// Undoes a join: the signed-in user loses the progress that came only from the anonymous user, and the anonymous
+/// user's progress and handles become active again. The signed-in user's own progress remains. If the join was already
+/// undone, returns it unchanged.
 ///
 /// # Errors
-/// `not_found` when there is no such join; `forbidden` for members below admin.
+/// `not_found` if there is no such join; `forbidden` for members below admin.
 pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Operation::JoinUndo, organization)?;
     for _ in 1..MAX_ATTEMPTS {
         match undo_once(cx, ops, organization, id).await {
-            // Two transactions stood in each other's way.
+            // Two transactions conflicted.
             Err(error) if error.code == Code::Conflict => {}
             done => return done,
         }
@@ -409,7 +417,7 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
     let mut join = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::lock_end_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
     let Some(undo) = store::mark_undone(&mut tx, organization, id, now).await? else {
-        // Read again: it may have been undone since it was read above.
+        // Read again, because it may have been undone since it was read above.
         return store::find(&mut tx, organization, id).await?.ok_or_else(not_found);
     };
     for (walkthrough, taken) in &undo.walkthroughs {
@@ -423,21 +431,21 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
     }
     session::set_joined(&mut tx, organization, (&join.server_id, &join.from_end_user_id), None).await?;
     join.undone_at = Some(now);
-    let entry = Entry { action: "join.undo", target: id.as_str(), detail: described(&join, &undo) };
+    let entry = Entry { action: "join.undo", target: id.as_str(), detail: audit_detail(&join, &undo) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(join)
 }
 
-/// Takes back what a join did to one walkthrough. Attempts that the user has closed since are history and stay.
+/// Undoes a join of one walkthrough. Attempts that the user has completed since then remain.
 async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, now: Timestamp) -> Result<()> {
     let organization = &key.organization_id;
     if let Some(present) = store::lock_open_attempt(tx, key).await? {
         let version = load(tx, organization, &present.version_id).await?;
         let shared = store::list_shared_completions(tx, organization, (&taken.from, &present.id)).await?;
-        let still = shared.iter().map(|(_, ordinal)| *ordinal).collect();
+        let remaining = shared.iter().map(|(_, ordinal)| *ordinal).collect();
         let pinned = PinnedAttempt { attempt: &present, version: &version };
-        let restored = rules::undo(taken, pinned, &still, now);
+        let restored = rules::undo(taken, pinned, &remaining, now);
         for (step, ordinal) in shared {
             if taken.added.contains(ordinal) {
                 store::delete_completion(tx, organization, &present.id, &step).await?;
@@ -451,7 +459,7 @@ async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, no
     Ok(())
 }
 
-fn described(join: &Join, undo: &JoinUndo) -> serde_json::Value {
+fn audit_detail(join: &Join, undo: &JoinUndo) -> serde_json::Value {
     let walkthroughs: Vec<_> = undo.walkthroughs.iter().map(|(walkthrough, _)| walkthrough).collect();
     json!({
         "server_id": join.server_id,

@@ -1,4 +1,4 @@
-//! Logos of organisations: decoded and written anew, so that what browsers get was made here.
+//! Logos of organisations. They are decoded and re-encoded, so that browsers only get images that were created here.
 
 use std::io::Cursor;
 use std::sync::{Arc, LazyLock};
@@ -16,37 +16,37 @@ use waypost_store::{logo as store, organization};
 use crate::Ops;
 use crate::audit::{Entry, record};
 
-/// Bytes of a file at most.
+/// The maximum size of a file, in bytes.
 pub const MAX_BYTES: usize = 1_000_000;
-/// Pixels of a side at most.
+/// The maximum length of a side, in pixels.
 const MAX_SIDE: u32 = 4_096;
-/// Pixels at most: a file of 130 kB can hold a picture that takes 150 MB when decoded.
+/// The maximum number of pixels: a file of 130 kB can contain an image that takes 150 MB when decoded.
 const MAX_PIXELS: u64 = 4_000_000;
-/// Pixels of a side that are kept.
+/// The maximum length of a side of the stored image, in pixels.
 const KEPT_SIDE: u32 = 256;
-/// Bytes of memory for decoding: the largest picture with 16 bits in each of four channels, and as much again for what
-/// the decoder needs itself.
+/// The memory limit for decoding, in bytes: the largest image with 16 bits in each of four channels, and as much again
+/// for the decoder.
 const MAX_DECODED: u64 = 2 * MAX_PIXELS * 8;
-/// Uploads that wait for their turn to be decoded, at most; each holds its file of up to [`MAX_BYTES`].
+/// The maximum number of uploads that wait to be decoded. Each holds its file of up to [`MAX_BYTES`].
 const MAX_WAITING: usize = 32;
 
-/// Decoding happens one picture at a time in the whole process, so that the memory for it is bounded.
+/// One image is decoded at a time in the whole process, so that the memory is bounded.
 static TURN: LazyLock<Turn> = LazyLock::new(Turn::new);
 
-/// How the pages of an organisation look.
+/// The branding of an organisation's pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Branding {
     /// The name of the organisation.
     pub name: String,
-    /// When its logo was set; none when it has none.
+    /// The time at which its logo was set. `None` if it has none.
     pub logo: Option<Timestamp>,
 }
 
-/// Sets the logo of an organisation from a file of a picture.
+/// Sets the logo of an organisation from an image file.
 ///
 /// # Errors
-/// `not_found` and `forbidden` as for the organisation itself; `invalid_arguments` naming `logo`, with the reason, if
-/// the file is no picture that is accepted; `rate_limited` if too many uploads are waiting.
+/// `not_found` and `forbidden` as for the organisation itself; `invalid_arguments` with `logo` and the reason if the
+/// file is not an accepted image; `rate_limited` if too many uploads are waiting.
 pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let png = TURN.recode(file).await?;
@@ -58,11 +58,11 @@ pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Re
     Ok(tx.commit().await?)
 }
 
-/// Takes the logo of an organisation away.
+/// Deletes the logo of an organisation.
 ///
 /// # Errors
 /// `not_found` and `forbidden` as for the organisation itself.
-pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
+pub async fn delete(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let mut tx = ops.db.begin().await?;
     organization::find(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
@@ -74,45 +74,45 @@ pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     Ok(())
 }
 
-/// The logo of an organisation, a PNG, for everybody who comes to its pages.
+/// Returns the logo of an organisation, a PNG, for visitors of its pages.
 ///
 /// # Errors
-/// `not_found` in an organisation that is not the caller's; `unavailable` when the database is away.
-pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
+/// `not_found` for an organisation other than the caller's; `unavailable` if the database cannot be reached.
+pub async fn find_public(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
     Ok(store::find(&mut ops.db.read().await?, org).await?)
 }
 
-/// The logo of an organisation, a PNG, for its members.
+/// Returns the logo of an organisation, a PNG, for its members.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `unavailable` when the database is away.
-pub async fn show(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
+/// `not_found` for an organisation that the caller cannot access; `unavailable` if the database cannot be reached.
+pub async fn find(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
     Ok(store::find(&mut ops.db.read().await?, org).await?)
 }
 
-/// When the logo of an organisation was set, for its members; none when it has none.
+/// Returns the time at which the logo of an organisation was set, for its members. Returns `None` if it has none.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
+/// As [`find`].
+pub async fn find_updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
     Ok(store::find_updated_at(&mut ops.db.read().await?, org).await?)
 }
 
-/// How the pages of an organisation look.
+/// The branding of an organisation's pages.
 ///
 /// # Errors
-/// As [`get`].
-pub async fn branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
+/// As [`find_public`].
+pub async fn get_branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
     let mut conn = ops.db.read().await?;
     let name = organization::find(&mut conn, org).await?.ok_or_else(|| Error::not_found("organisation"))?.name;
     Ok(Branding { name, logo: store::find_updated_at(&mut conn, org).await? })
 }
 
-/// The right to decode a picture.
+/// The queue of uploads to decode.
 struct Turn {
     decoding: Arc<Semaphore>,
     waiting: Semaphore,
@@ -123,13 +123,13 @@ impl Turn {
         Self { decoding: Arc::new(Semaphore::new(1)), waiting: Semaphore::new(MAX_WAITING) }
     }
 
-    /// Checks the size of the picture in `file`, then waits for its turn and decodes it, as [`recode`] says.
+    /// Checks the dimensions of the image in `file`, then waits for its turn and re-encodes it with [`recode`].
     async fn recode(&self, file: Vec<u8>) -> Result<Vec<u8>> {
         check_dimensions(&file).inspect_err(|_| count("not_accepted"))?;
         self.wait(move || recode(&file).inspect_err(|_| count("not_accepted"))).await
     }
 
-    /// Waits for a turn, then does `work`, which takes memory, on a thread of its own.
+    /// Waits for a turn, then runs `work`, which takes memory, on a blocking thread.
     async fn wait<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let Ok(_place) = self.waiting.try_acquire() else {
             count("queue_full");
@@ -141,7 +141,7 @@ impl Turn {
         };
         let turn = Arc::clone(&self.decoding).acquire_owned().await.map_err(Error::internal)?;
         let work = move || {
-            // Decoding goes on if the client disconnects, so the turn ends with it and not with this future.
+            // Decoding continues if the client disconnects, so the turn ends with the work and not with this future.
             let _turn = turn;
             work()
         };
@@ -153,38 +153,38 @@ fn count(reason: &'static str) {
     metrics::counter!("waypost_logos_rejected_total", "reason" => reason).increment(1);
 }
 
-fn refused(why: &str) -> Error {
-    Error::invalid("logo", format!("This logo cannot be used: {why}"))
+fn invalid_logo(reason: &str) -> Error {
+    Error::invalid("logo", format!("This logo cannot be used: {reason}"))
 }
 
-/// Reads only the header of the picture.
+/// Checks the dimensions. Reads only the header of the image.
 ///
 /// # Errors
-/// `invalid_arguments` if the file or the picture is too large, or of no format that is accepted.
+/// `invalid_arguments` if the file or the image is too large, or its format is not accepted.
 fn check_dimensions(file: &[u8]) -> Result<()> {
-    let too_long = || refused("it has more than 4096 pixels on a side.");
+    let too_long = || invalid_logo("it has more than 4096 pixels on a side.");
     let (width, height) = reader(file)?.into_dimensions().map_err(|error| match error {
         ImageError::Limits(_) => too_long(),
-        _ => refused("the file is damaged."),
+        _ => invalid_logo("the file is damaged."),
     })?;
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(too_long());
     }
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(refused("it has more than 4 megapixels. Make it smaller; 256 by 256 pixels are kept."));
+        return Err(invalid_logo("it has more than 4 megapixels. Make it smaller; 256 by 256 pixels are sufficient."));
     }
     Ok(())
 }
 
 fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     if file.len() > MAX_BYTES {
-        return Err(refused("the file is larger than 1 MB."));
+        return Err(invalid_logo("the file is larger than 1 MB."));
     }
     let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(Error::internal)?;
     match reader.format() {
         Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP) => {}
-        _ if is_svg(file) => return Err(refused("an SVG can hold scripts. Save it as PNG.")),
-        _ => return Err(refused("it is none of PNG, JPEG, GIF and WebP.")),
+        _ if is_svg(file) => return Err(invalid_logo("an SVG can contain scripts. Save it as PNG.")),
+        _ => return Err(invalid_logo("it is not a PNG, JPEG, GIF or WebP image.")),
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -194,10 +194,10 @@ fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     Ok(reader)
 }
 
-/// The picture in `file` as a PNG of at most 256 by 256 pixels, without anything else that stood in the file.
+/// Returns the image in `file` as a PNG of at most 256 by 256 pixels, without anything else in the file.
 fn recode(file: &[u8]) -> Result<Vec<u8>> {
     check_dimensions(file)?;
-    let picture = reader(file)?.decode().map_err(|_| refused("the file is damaged."))?;
+    let picture = reader(file)?.decode().map_err(|_| invalid_logo("the file is damaged."))?;
     let picture = if picture.width() > KEPT_SIDE || picture.height() > KEPT_SIDE {
         picture.resize(KEPT_SIDE, KEPT_SIDE, FilterType::Lanczos3)
     } else {
@@ -230,21 +230,21 @@ mod tests {
     }
 
     #[test]
-    fn pictures_become_small_pngs() {
+    fn images_become_small_pngs() {
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP] {
             let png = recode(&picture(512, 128, format)).unwrap();
             let kept = image::load_from_memory_with_format(&png, ImageFormat::Png).unwrap();
             assert_eq!((kept.width(), kept.height()), (256, 64), "{format:?}");
         }
         let small = recode(&picture(20, 10, ImageFormat::Png)).unwrap();
-        assert_eq!(image::load_from_memory(&small).unwrap().width(), 20, "small ones are not blown up");
+        assert_eq!(image::load_from_memory(&small).unwrap().width(), 20, "small images are not enlarged");
         let mut tail = picture(8, 8, ImageFormat::Png);
         tail.extend_from_slice(b"<script>alert(1)</script>");
         let png = recode(&tail).unwrap();
-        assert!(!png.windows(7).any(|window| window == b"<script"), "nothing but the picture is kept");
+        assert!(!png.windows(7).any(|window| window == b"<script"), "only the image is kept");
     }
 
-    /// The header of a PNG, without any pixels.
+    /// Returns the header of a PNG without pixels.
     fn header(width: u32, height: u32) -> Vec<u8> {
         let mut png = picture(1, 1, ImageFormat::Png);
         png[16..20].copy_from_slice(&width.to_be_bytes());
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_picture_is_decoded_at_a_time_and_the_header_is_read_before() {
+    async fn one_image_is_decoded_at_a_time_and_its_header_is_checked_before() {
         let turn = Turn::new();
         let picture = picture(64, 64, ImageFormat::Png);
         let held = turn.decoding.acquire().await.unwrap();
@@ -269,7 +269,7 @@ mod tests {
         for upload in &mut waiting {
             assert!(futures::poll!(upload).is_pending());
         }
-        // Neither of these waits: one is too large, for the other one there is no place.
+        // Neither of these uploads waits: one is too large, and there is no place for the other.
         let error = turn.recode(header(4_096, 4_096)).await.unwrap_err();
         assert!(error.message.contains("4 megapixels"), "{error}");
         assert_eq!(turn.recode(picture.clone()).await.unwrap_err().code, Code::RateLimited);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_that_is_given_up_keeps_its_turn_until_it_is_decoded() {
+    fn a_cancelled_upload_keeps_its_turn_until_it_is_decoded() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.max_blocking_threads(1).build().unwrap().block_on(async {
             let turn = Turn::new();
@@ -297,10 +297,10 @@ mod tests {
         });
     }
 
-    /// The turn ends with the work, also if nobody waits for it any more.
+    /// The turn ends with the work, even if the upload is cancelled.
     #[tokio::test]
     async fn a_turn_lasts_until_the_work_is_done() {
-        for is_given_up in [false, true] {
+        for is_cancelled in [false, true] {
             let turn = Turn::new();
             let (begin, begun) = tokio::sync::oneshot::channel();
             let (release, released) = std::sync::mpsc::channel::<()>();
@@ -310,7 +310,7 @@ mod tests {
             }));
             assert!(futures::poll!(&mut upload).is_pending());
             begun.await.unwrap();
-            let upload = (!is_given_up).then_some(upload);
+            let upload = (!is_cancelled).then_some(upload);
             assert!(turn.decoding.try_acquire().is_err(), "while it is being decoded");
             release.send(()).unwrap();
             if let Some(upload) = upload {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_refused_with_a_reason() {
+    fn other_files_are_rejected_with_a_reason() {
         let mut damaged = picture(64, 64, ImageFormat::Png);
         damaged.truncate(60);
         let svg = b"<?xml version=\"1.0\"?><SVG xmlns=\"http://www.w3.org/2000/svg\"><script/></SVG>".to_vec();
@@ -333,9 +333,9 @@ mod tests {
             (header(2_000, 2_000), "damaged"),
             (vec![0; MAX_BYTES + 1], "1 MB"),
             (svg, "SVG"),
-            (b"hello".to_vec(), "none of PNG"),
-            (Vec::new(), "none of PNG"),
-            (b"BM______________".to_vec(), "none of PNG"),
+            (b"hello".to_vec(), "not a PNG"),
+            (Vec::new(), "not a PNG"),
+            (b"BM______________".to_vec(), "not a PNG"),
             (damaged, "damaged"),
         ] {
             let error = recode(&file).unwrap_err();

@@ -1,4 +1,4 @@
-//! OAuth clients that register themselves at a server (RFC 7591).
+//! OAuth clients that register at a server (RFC 7591).
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize};
@@ -16,39 +16,40 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::redirect_uri;
 
-/// Redirect URIs of a client at most.
+/// The maximum number of redirect URIs of a client.
 const MAX_REDIRECT_URIS: usize = 20;
-/// Bytes of all redirect URIs of a client at most.
+/// The maximum total length of a client's redirect URIs, in bytes.
 const MAX_REDIRECT_BYTES: usize = 4_096;
-/// Characters of a client's name at most.
+/// The maximum length of a client's name, in characters.
 const MAX_NAME: usize = 200;
-/// A registration that was not used expires after this long.
+/// The lifetime of an unused registration.
 pub const UNUSED_LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Registrations that are kept while they are not used. A class of 300 people behind one address has room for three each.
+/// The limits of unused registrations. A class of 300 people behind one address can register three clients each.
 pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 5_000, share: 100 };
-/// Registrations of a server within an hour that have an entry in the audit log, which nobody may delete.
+/// The number of registrations of a server per hour that are recorded in the audit log, from which nothing can be
+/// deleted.
 const RECORDED: u32 = 10;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
 
-/// What a client says of itself.
+/// The metadata that a client registers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientRegistration {
     /// Its name.
     pub client_name: Option<String>,
-    /// Where it may have browsers sent.
+    /// Its redirect URIs.
     pub redirect_uris: Vec<String>,
     /// `native` or `web`.
     pub application_type: Option<String>,
-    /// How it proves who it is; `client_secret_basic` when it does not say (RFC 7591, section 2).
+    /// Its authentication method. `client_secret_basic` if absent (RFC 7591, section 2).
     pub token_endpoint_auth_method: Option<String>,
-    /// The grants that it uses; `authorization_code` when it does not say.
+    /// Its grant types. `authorization_code` if absent.
     pub grant_types: Option<Vec<String>>,
-    /// The response types that it uses; `code` when it does not say.
+    /// Its response types. `code` if absent.
     pub response_types: Option<Vec<String>>,
 }
 
-/// Registers a client from `network`; gives it a secret unless it is a public one. If there are as many unused registrations as
-/// [`BOUNDS`] allows, it replaces an older one.
+/// Registers a client from `network`. Returns its secret unless it is a public client. If [`BOUNDS`] is reached,
+/// replaces an older unused registration.
 ///
 /// # Errors
 /// `invalid_redirect_uri`, `invalid_client_metadata` (RFC 7591, section 3.2.2); `temporarily_unavailable`.
@@ -67,14 +68,14 @@ pub async fn register(
         base32(&bytes)
     };
     let secret = (auth_method != ClientAuthMethod::None).then(|| format!("wps_{}", random()));
-    let shown = registration.client_name.as_deref().map(name::clean).unwrap_or_default();
-    let shown: String = shown.chars().take(MAX_NAME).collect();
+    let name = registration.client_name.as_deref().map(name::clean).unwrap_or_default();
+    let name: String = name.chars().take(MAX_NAME).collect();
     let now = cx.now();
     let client = OauthClient {
         server_id: server.id.clone(),
         client_id: format!("client_{}", random()),
         organization_id: server.organization_id.clone(),
-        name: if shown.is_empty() { "An application without a name".to_owned() } else { shown },
+        name: if name.is_empty() { "An unnamed application".to_owned() } else { name },
         redirect_uris: registration.redirect_uris.clone(),
         application_type,
         auth_method,
@@ -94,9 +95,9 @@ pub async fn register(
     Ok((client, secret))
 }
 
-/// Records a registration, with IDs and lengths only: whoever registers has not signed in, and nobody may delete from the audit
-/// log. For the same reason only the first [`RECORDED`] of an hour have an entry; using a client is always recorded
-/// (`grant.create`).
+/// Records a registration, with IDs and lengths only, because the client is not authenticated and audit events cannot
+/// be deleted. For the same reason, only the first [`RECORDED`] registrations of an hour are recorded; using a client
+/// is always recorded (`grant.create`).
 async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> waypost_core::Result<()> {
     let before = store::find_nth_newest_unused(tx, &client.server_id, RECORDED + 1).await?;
     if before.is_some_and(|at| cx.now().since(at) < HOUR_MS) {
@@ -111,10 +112,10 @@ async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> way
     record(cx, tx, &client.organization_id, entry).await
 }
 
-/// The registered client `client_id` of a server; `None` if there is none, or it was not used within a day.
+/// Returns the registered client `client_id` of a server. Returns `None` if it does not exist or has expired unused.
 ///
 /// # Errors
-/// `unavailable` if the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> waypost_core::Result<Option<OauthClient>> {
     let unused_before = cx.now().plus(1 - UNUSED_LIFETIME_MS);
     let mut conn = ops.db.read().await?;
@@ -123,25 +124,24 @@ pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> wayp
 
 fn check(registration: &ClientRegistration) -> Result<(ApplicationType, ClientAuthMethod), OauthError> {
     let uris = &registration.redirect_uris;
-    let refused = |code, description: String| Err(OauthError::new(code, description));
+    let invalid = |code, description: String| Err(OauthError::new(code, description));
     if uris.is_empty() || uris.len() > MAX_REDIRECT_URIS {
-        let why = format!("redirect_uris has {} entries, it needs 1 to {MAX_REDIRECT_URIS}", uris.len());
-        return refused(OauthCode::InvalidRedirectUri, why);
+        let reason = format!("redirect_uris must have 1 to {MAX_REDIRECT_URIS} entries, but has {}", uris.len());
+        return invalid(OauthCode::InvalidRedirectUri, reason);
     }
     if uris.iter().map(String::len).sum::<usize>() > MAX_REDIRECT_BYTES {
-        let why = format!("redirect_uris has more than {MAX_REDIRECT_BYTES} bytes");
-        return refused(OauthCode::InvalidRedirectUri, why);
+        let reason = format!("redirect_uris must not exceed {MAX_REDIRECT_BYTES} bytes in total");
+        return invalid(OauthCode::InvalidRedirectUri, reason);
     }
     for uri in uris {
-        if let Err(why) = redirect_uri::check(uri) {
-            return refused(OauthCode::InvalidRedirectUri, why);
+        if let Err(reason) = redirect_uri::check(uri) {
+            return invalid(OauthCode::InvalidRedirectUri, reason);
         }
     }
     let has = |list: &Option<Vec<String>>, name: &str| list.as_ref().is_none_or(|list| list.iter().any(|n| n == name));
     if !has(&registration.grant_types, "authorization_code") || !has(&registration.response_types, "code") {
-        let why =
-            "this server gives out authorization codes: grant_types has authorization_code, response_types has code";
-        return refused(OauthCode::InvalidClientMetadata, why.to_owned());
+        let reason = "grant_types must contain authorization_code, and response_types must contain code";
+        return invalid(OauthCode::InvalidClientMetadata, reason.to_owned());
     }
     let native = || uris.iter().any(|uri| !uri.starts_with("https:"));
     let application_type = match registration.application_type.as_deref().map(str::parse) {
@@ -149,15 +149,15 @@ fn check(registration: &ClientRegistration) -> Result<(ApplicationType, ClientAu
         None => ApplicationType::Web,
         Some(Ok(kind)) => kind,
         Some(Err(_)) => {
-            return refused(OauthCode::InvalidClientMetadata, "application_type is native or web".to_owned());
+            return invalid(OauthCode::InvalidClientMetadata, "application_type must be native or web".to_owned());
         }
     };
     let auth_method = match registration.token_endpoint_auth_method.as_deref().map(str::parse) {
         None => ClientAuthMethod::Basic,
         Some(Ok(method)) => method,
         Some(Err(_)) => {
-            let why = "token_endpoint_auth_method is none, client_secret_basic or client_secret_post";
-            return refused(OauthCode::InvalidClientMetadata, why.to_owned());
+            let reason = "token_endpoint_auth_method must be none, client_secret_basic or client_secret_post";
+            return invalid(OauthCode::InvalidClientMetadata, reason.to_owned());
         }
     };
     Ok((application_type, auth_method))

@@ -1,4 +1,4 @@
-//! Grants: codes and tokens of end users, from consent to revocation (docs/sign-in.md, invariants 2 to 5).
+//! OAuth grants: codes and tokens of end users, from consent to revocation (docs/sign-in.md, invariants 2 to 5).
 
 use std::time::Duration;
 
@@ -27,36 +27,37 @@ use crate::hosting::Hosting;
 use crate::identity::Subject;
 use crate::redirect_uri;
 
-/// How long a positive look-up may be used again.
-const TRUST: Duration = Duration::from_secs(1);
-/// Grants of one end user at one server. The next one replaces the oldest; if that is less than an hour old, it is rejected.
+/// The lifetime of a cached positive lookup.
+const CACHE_LIFETIME: Duration = Duration::from_secs(1);
+/// The maximum number of grants of an end user at a server. A further grant replaces the oldest one, unless that is
+/// less than an hour old; then it is rejected.
 const MAX_GRANTS: u32 = 200;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
-/// Generations of refresh tokens that are known as used; older ones are unknown.
+/// The number of generations of refresh tokens for which reuse is detected. Older tokens are unknown.
 const MAX_GENERATIONS: i64 = 1_000;
-/// Access tokens of a grant that stay when it is pruned.
+/// The number of access tokens of a grant that are kept when it is pruned.
 const MAX_ACCESS_TOKENS: u32 = 100;
-/// A grant is pruned once in so many generations.
+/// The number of generations between two prunings of a grant.
 const PRUNE_EVERY: i64 = 100;
-/// Longer texts are no tokens of ours.
+/// The maximum length of a token.
 const MAX_TOKEN: usize = 128;
 
-/// Access tokens that were found good within the last second.
+/// A cache of access tokens that were valid within the last second.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenCache(Cache<(ServerId, String), AccessToken>);
 
 impl Default for TokenCache {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).time_to_live(TRUST).build())
+        Self(Cache::builder().max_capacity(100_000).time_to_live(CACHE_LIFETIME).build())
     }
 }
 
-/// A client as it stands before the token endpoint, after it proved who it is.
+/// An authenticated client of the token endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenClient<'a> {
-    /// The server whose endpoint is asked.
+    /// The server of the endpoint.
     pub server: &'a Server,
-    /// The client.
+    /// The client ID.
     pub client_id: &'a str,
 }
 
@@ -65,26 +66,26 @@ pub struct TokenClient<'a> {
 pub struct TokenSet {
     /// The access token.
     pub access_token: String,
-    /// Seconds until it is gone.
+    /// The lifetime of the access token, in seconds.
     pub expires_in: i64,
     /// The refresh token.
     pub refresh_token: String,
-    /// The access token's scopes.
+    /// The scopes of the access token.
     pub scope: Scopes,
 }
 
-/// What a client shows to get tokens for a code.
+/// A request to exchange a code for tokens.
 #[derive(Clone, Copy)]
 pub struct CodeExchange<'a> {
     /// The code.
     pub code: &'a str,
-    /// The redirect URI that it was sent to; OAuth 2.1 leaves it out here, because PKCE binds the code.
+    /// The redirect URI that received the code. OAuth 2.1 omits it, because PKCE binds the code.
     pub redirect_uri: Option<&'a str>,
     /// The PKCE verifier (RFC 7636, section 4.5).
     pub verifier: &'a str,
 }
 
-fn secret_text(cx: &Ctx, prefix: &str) -> String {
+fn new_secret(cx: &Ctx, prefix: &str) -> String {
     let mut bytes = [0_u8; 32];
     cx.random.fill(&mut bytes);
     format!("{prefix}{}", base32(&bytes))
@@ -94,19 +95,20 @@ fn invalid_grant(description: &str) -> OauthError {
     OauthError::new(OauthCode::InvalidGrant, description)
 }
 
-/// The scopes that the user allowed this client before, for this redirect URI.
+/// Returns the scopes that the user has granted to this client before, for this redirect URI.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn find_consent(ops: &Ops, request: &AuthorizationRequest, end_user: &EndUserId) -> Result<Option<Scopes>> {
     let token_client = (&request.organization_id, &request.server_id, request.client_id.as_str());
     find_consent_for(ops, token_client, &request.redirect_uri, end_user).await
 }
 
-/// The scopes that the user allowed the client (organisation, server, client ID) before, for a redirect URI.
+/// Returns the scopes that the user has granted to the client (organisation, server, client ID) before, for a redirect
+/// URI.
 ///
 /// # Errors
-/// `unavailable` if the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn find_consent_for(
     ops: &Ops,
     (organization, server, client_id): (&OrganizationId, &ServerId, &str),
@@ -133,11 +135,11 @@ fn consent_key<'a>(
     }
 }
 
-/// Completes a request: writes the user's consent and a grant, and gives out its code. A request is completed once.
+/// Completes a request: stores the user's consent and a grant, and returns its code. A request can be completed once.
 ///
 /// # Errors
-/// `not_found` when the request is not open any more; `rate_limited` if the user has too many grants that are younger than an hour;
-/// `unavailable` when the database is away.
+/// `not_found` if the request is no longer pending; `rate_limited` if the user has too many grants that are younger
+/// than an hour; `unavailable` if the database cannot be reached.
 pub async fn issue_code(
     cx: &Ctx,
     ops: &Ops,
@@ -155,10 +157,10 @@ pub async fn issue_code(
     make_room(&mut tx, request, end_user, now).await?;
     let redirect = redirect_uri::for_consent(&request.redirect_uri);
     let key = consent_key(request, end_user, &redirect);
-    let asked = Scopes::parse(&request.scope).unwrap_or_default();
-    // What was allowed before stays allowed: asking for more later must not lose it.
+    let requested = Scopes::parse(&request.scope).unwrap_or_default();
+    // Scopes that were granted before remain granted: a request for other scopes must not remove them.
     let before = oauth_consent::find(&mut tx, key).await?.and_then(|scope| Scopes::parse(&scope).ok());
-    let allowed = before.map_or(asked, |before| before.union(&asked));
+    let allowed = before.map_or(requested, |before| before.union(&requested));
     oauth_consent::upsert(&mut tx, key, &allowed.to_string(), now).await?;
     oauth_client::record_use(&mut tx, &request.server_id, &request.client_id, now).await?;
     let grant = OauthGrant {
@@ -168,12 +170,12 @@ pub async fn issue_code(
         end_user_id: end_user.clone(),
         client_id: request.client_id.clone(),
         client_name: request.client_name.clone(),
-        scope: asked.to_string(),
+        scope: requested.to_string(),
         resource: request.resource.clone(),
         created_at: now,
         expires_at: now.plus(GRANT_LIFETIME_MS),
     };
-    let code = secret_text(cx, "wpc_");
+    let code = new_secret(cx, "wpc_");
     let row = AuthorizationCode {
         code_hash: hash(&code),
         redirect_uri: request.redirect_uri.clone(),
@@ -194,23 +196,23 @@ pub async fn issue_code(
     Ok(code)
 }
 
-/// Deletes the oldest grants of an end user at a server if there is no room for another one.
+/// Deletes the oldest grants of an end user at a server if the maximum is reached.
 async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUserId, now: Timestamp) -> Result<()> {
     let server = (&request.organization_id, &request.server_id);
     let Some(at) = store::find_nth_newest(tx, server, end_user, MAX_GRANTS).await? else { return Ok(()) };
     if now.since(at) < HOUR_MS {
-        let message = "You have connected very many times within an hour. Wait an hour, then connect again.";
+        let message = "You have connected too many times within an hour. Wait an hour, then connect again.";
         return Err(Error::new(ErrorCode::RateLimited, message).with("retry_after_seconds", HOUR_MS / 1_000));
     }
     store::delete_created_until(tx, server, end_user, at).await?;
     Ok(())
 }
 
-/// Closes a request without a grant: the user said no. It is recorded if the end user is known: who has not signed in writes
-/// nothing into the audit log.
+/// Completes a request without a grant, because the user denied access. Recorded only if the end user is known: a
+/// visitor who has not signed in cannot write to the audit log.
 ///
 /// # Errors
-/// `not_found` if the request is not open any more; `unavailable` if the database is away.
+/// `not_found` if the request is no longer pending; `unavailable` if the database cannot be reached.
 pub async fn deny(
     cx: &Ctx,
     ops: &Ops,
@@ -232,11 +234,11 @@ pub async fn deny(
     Ok(tx.commit().await?)
 }
 
-/// Gives tokens for a code (RFC 6749, section 4.1.3). Whatever comes of it, the code is used up; one that was used
-/// before revokes its grant.
+/// Exchanges a code for tokens (RFC 6749, section 4.1.3). The code is consumed regardless of the result; a reused code
+/// revokes its grant.
 ///
 /// # Errors
-/// `invalid_grant`; `temporarily_unavailable` when the database is away.
+/// `invalid_grant`; `temporarily_unavailable` if the database cannot be reached.
 pub async fn exchange_code(
     cx: &Ctx,
     ops: &Ops,
@@ -248,38 +250,43 @@ pub async fn exchange_code(
     let mut tx = ops.db.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
     let consumed = store::consume_code(&mut tx, key, token_client.client_id, &hash(exchange.code), now).await;
-    let answer = match consumed.map_err(Error::from)? {
+    let result = match consumed.map_err(Error::from)? {
         CodeOutcome::Valid { grant, redirect_uri, code_challenge } => {
             if exchange.redirect_uri.is_some_and(|named| named != redirect_uri) {
-                Err(invalid_grant("The code was sent to another redirect_uri."))
-            } else if !verifies(exchange.verifier, &code_challenge) {
-                Err(invalid_grant("The code_verifier does not belong to the code_challenge."))
+                Err(invalid_grant("The code was issued for another redirect_uri."))
+            } else if !is_verifier_of(exchange.verifier, &code_challenge) {
+                Err(invalid_grant("The code_verifier does not match the code_challenge."))
             } else {
                 let scopes = Scopes::parse(&grant.scope).unwrap_or_default();
-                Ok(give(cx, &mut tx, &grant.id, (1, scopes)).await?)
+                Ok(issue_tokens(cx, &mut tx, &grant.id, (1, scopes)).await?)
             }
         }
         CodeOutcome::Reused(grant) => {
             revoke_grant(cx, &mut tx, server, (&grant, "code_reuse")).await?;
-            Err(invalid_grant("The code was used before. Everything that came of it is revoked."))
+            Err(invalid_grant("The code was already used. All tokens issued for it are revoked."))
         }
-        CodeOutcome::Invalid => Err(invalid_grant("The code is unknown here, or has expired.")),
+        CodeOutcome::Invalid => Err(invalid_grant("The code is unknown or has expired.")),
     };
     tx.commit().await.map_err(Error::from)?;
-    answer
+    result
 }
 
 /// Whether `challenge` is the S256 challenge of `verifier` (RFC 7636, section 4.6).
-fn verifies(verifier: &str, challenge: &str) -> bool {
+fn is_verifier_of(verifier: &str, challenge: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     (43..=128).contains(&verifier.len())
         && verifier.bytes().all(unreserved)
         && data_encoding::BASE64URL_NOPAD.encode(&Sha256::digest(verifier.as_bytes())) == challenge
 }
 
-async fn give(cx: &Ctx, tx: &mut Tx, grant: &OauthGrantId, (generation, scopes): (i64, Scopes)) -> Result<TokenSet> {
+async fn issue_tokens(
+    cx: &Ctx,
+    tx: &mut Tx,
+    grant: &OauthGrantId,
+    (generation, scopes): (i64, Scopes),
+) -> Result<TokenSet> {
     let now = cx.now();
-    let (access_token, refresh_token) = (secret_text(cx, "wpt_"), secret_text(cx, "wpr_"));
+    let (access_token, refresh_token) = (new_secret(cx, "wpt_"), new_secret(cx, "wpr_"));
     let pair = TokenPair {
         access_hash: hash(&access_token),
         scope: scopes.to_string(),
@@ -305,11 +312,11 @@ async fn revoke_grant(
     Ok(())
 }
 
-/// Gives a fresh pair for a refresh token (RFC 6749, section 6; RFC 9700, section 4.14.2). `scopes` may ask for less
-/// than was granted, never for more.
+/// Exchanges a refresh token for a new pair of tokens (RFC 6749, section 6; RFC 9700, section 4.14.2). `scopes` may be
+/// fewer than granted, never more.
 ///
 /// # Errors
-/// `invalid_grant`, `invalid_scope`; `temporarily_unavailable` when the database is away.
+/// `invalid_grant`; `invalid_scope`; `temporarily_unavailable` if the database cannot be reached.
 pub async fn refresh_tokens(
     cx: &Ctx,
     ops: &Ops,
@@ -322,36 +329,36 @@ pub async fn refresh_tokens(
     let key = (&server.organization_id, &server.id);
     let times = (now, now.plus(GRANT_LIFETIME_MS));
     let rotated = store::refresh(&mut tx, key, token_client.client_id, &hash(refresh_token), times).await;
-    let answer = match rotated.map_err(Error::from)? {
+    let result = match rotated.map_err(Error::from)? {
         RefreshOutcome::Valid { grant, generation } => {
             let granted = Scopes::parse(&grant.scope).unwrap_or_default();
             let scopes = scopes.unwrap_or(granted);
             if !granted.covers(&scopes) {
-                // Not committed: the token was good, and stays so.
-                return Err(OauthError::new(OauthCode::InvalidScope, "The scope is more than was granted."));
+                // Not committed, so the refresh token remains valid.
+                return Err(OauthError::new(OauthCode::InvalidScope, "The scope exceeds the granted scope."));
             }
             oauth_client::record_use(&mut tx, &server.id, token_client.client_id, now).await.map_err(Error::from)?;
             if generation % PRUNE_EVERY == 0 {
                 let first = generation - MAX_GENERATIONS;
                 store::prune_tokens(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
             }
-            Ok(give(cx, &mut tx, &grant.id, (generation, scopes)).await?)
+            Ok(issue_tokens(cx, &mut tx, &grant.id, (generation, scopes)).await?)
         }
         RefreshOutcome::Reused(grant) => {
             revoke_grant(cx, &mut tx, server, (&grant, "refresh_reuse")).await?;
-            Err(invalid_grant("The refresh token was used before. Everything that came of its grant is revoked."))
+            Err(invalid_grant("The refresh token was already used. All tokens of its grant are revoked."))
         }
-        RefreshOutcome::Invalid => Err(invalid_grant("The refresh token is unknown here, has expired, or is revoked.")),
+        RefreshOutcome::Invalid => Err(invalid_grant("The refresh token is unknown, expired or revoked.")),
     };
     tx.commit().await.map_err(Error::from)?;
-    answer
+    result
 }
 
-/// Revokes a token (RFC 7009): a refresh token with its whole grant, an access token alone. An unknown one is revoked
-/// already. The audit log has one entry per hour about the access tokens of a grant.
+/// Revokes a token (RFC 7009): a refresh token with its whole grant, an access token alone. Succeeds for unknown
+/// tokens. Revocations of access tokens are recorded at most once per hour and grant.
 ///
 /// # Errors
-/// `temporarily_unavailable` when the database is away.
+/// `temporarily_unavailable` if the database cannot be reached.
 pub async fn revoke_token(
     cx: &Ctx,
     hosting: &Hosting,
@@ -368,7 +375,7 @@ pub async fn revoke_token(
         Some((grant, false)) => {
             let now = cx.now();
             let was_active = store::revoke_access_token(&mut tx, &token_hash, now).await.map_err(Error::from)?;
-            // A client can refresh and revoke without end.
+            // A client can refresh and revoke without limit.
             if was_active
                 && store::mark_revocation_recorded(&mut tx, &grant, now, now.plus(-HOUR_MS))
                     .await
@@ -384,10 +391,10 @@ pub async fn revoke_token(
     Ok(())
 }
 
-/// Whom an access token names on a server; none when it is not good there.
+/// Returns the subject of an access token. Returns `None` if the token is not valid on this server.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Result<Option<Subject>> {
     if token.len() > MAX_TOKEN {
         return Ok(None);
@@ -404,11 +411,11 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
     Ok(subject(access, now))
 }
 
-/// Whether the access token with this hash still names a user on a server. It is looked up in the database, because
-/// its caller asks rarely, for a stream that has been open for a while.
+/// Whether the access token with this hash is still valid on a server. Always queries the database, because it is
+/// called rarely, for long-lived streams.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn is_token_active(hosting: &Hosting, server: &Server, token_hash: &str) -> Result<bool> {
     let now = hosting.clock.now();
     let mut conn = hosting.read().await?;

@@ -1,4 +1,4 @@
-//! Organisations: the tenants.
+//! Organisations, the tenants.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize, authorize_operator, authorize_user};
@@ -13,22 +13,22 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::user_accounts::verification::is_verified;
 
-/// What can be changed of an organisation; what is absent stays.
+/// The changes to an organisation. Absent members keep their value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrganizationPatch {
-    /// A new slug.
+    /// The new slug.
     pub slug: Option<String>,
-    /// A new name.
+    /// The new name.
     pub name: Option<String>,
 }
 
-/// Makes an organisation; without a name it is called by its slug.
+/// Creates an organisation. The name defaults to the slug.
 ///
-/// A user who makes one owns it.
+/// A user who creates an organisation becomes its owner.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator and users with a verified address who act for themselves; `invalid_arguments`; `conflict` when the
-/// slug is taken.
+/// `forbidden` unless the caller is the operator or a user with a verified email; `invalid_arguments`; `conflict` if
+/// the slug is taken.
 pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Result<Organization> {
     let owner = match &cx.caller {
         Caller::User { user_id } => Some(user_id),
@@ -48,8 +48,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
     if let Some(owner) = owner
         && !is_verified(&mut tx, owner).await?
     {
-        let message = "Your e-mail address is not verified, so your account is valid for the organisation that invited you \
-                       only. Sign in with a code by e-mail or with a provider first.";
+        let message = "Your email is not verified, so your account is valid only for the organisation that invited \
+                       you. Sign in with a code by email or with an identity provider first.";
         return Err(Error::new(Code::Forbidden, message));
     }
     store::insert(&mut tx, &organization).await.map_err(|error| slug_taken(error, slug))?;
@@ -63,8 +63,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
     Ok(organization)
 }
 
-/// The organisations that the caller can see, by slug: all for the operator, those that they are a member of for a user,
-/// the own one for a member.
+/// Lists the organisations that the caller can access, by slug: all for the operator, those with a membership for a
+/// user, the own one for a member.
 ///
 /// # Errors
 /// `forbidden` for an MCP client.
@@ -73,8 +73,8 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
     match &cx.caller {
         Caller::Operator => Ok(system::list_organizations(&mut conn).await?),
         Caller::User { user_id } => {
-            let mine = user_session::list_memberships(&mut conn, user_id).await?;
-            Ok(mine.into_iter().map(|membership| membership.organization).collect())
+            let memberships = user_session::list_memberships(&mut conn, user_id).await?;
+            Ok(memberships.into_iter().map(|membership| membership.organization).collect())
         }
         Caller::Visitor => Err(Error::new(Code::Forbidden, "Sign in first.")),
         Caller::Member { organization_id, .. } | Caller::Client { organization_id, .. } => {
@@ -84,11 +84,11 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
     }
 }
 
-/// The organisation that `text` names, by slug or by id.
+/// Returns the organisation with the slug or the ID `text`.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of.
-pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
+/// `not_found` if there is none that the caller can access.
+pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<OrganizationId>() {
         Ok(id) => store::find(&mut conn, &id).await?,
@@ -99,19 +99,19 @@ pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
     Ok(organization)
 }
 
-/// One organisation.
+/// Returns an organisation.
 ///
 /// # Errors
-/// `not_found` when there is none that the caller may know of.
-pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organization> {
+/// `not_found` if there is none that the caller can access.
+pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationRead, id)?;
     store::find(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
 }
 
-/// Changes slug and name.
+/// Updates slug and name.
 ///
 /// # Errors
-/// As [`show`]; `invalid_arguments`; `conflict` when the slug is taken.
+/// As [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
 pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &OrganizationPatch) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationUpdate, id)?;
     let mut tx = ops.db.begin().await?;
@@ -134,11 +134,11 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
     Ok(new)
 }
 
-/// Deletes an organisation and all that it owns; its audit log stays. Users who are members of nothing
-/// else, and cannot sign in, go too.
+/// Deletes an organisation with everything that it owns, except its audit log. Users without another membership who
+/// cannot sign in are deleted, too.
 ///
 /// # Errors
-/// As [`show`]; `forbidden` for members below owner.
+/// As [`get`]; `forbidden` for members below owner.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationDelete, id)?;
     let mut tx = ops.db.begin().await?;
@@ -154,11 +154,10 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
     Ok(())
 }
 
-/// Says whether a new organisation can have this slug.
+/// Checks that a new organisation can use this slug.
 ///
 /// # Errors
-/// `forbidden` for everybody but users who act for themselves; `invalid_arguments` when it is no slug; `conflict` when it
-/// is taken.
+/// `forbidden` if the caller is not a user; `invalid_arguments` if the slug is malformed; `conflict` if it is taken.
 pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
     authorize_user(&cx.caller)?;
     slug::check_organization_slug(slug)?;
@@ -168,20 +167,21 @@ pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
     }
 }
 
-/// A slug for an organisation of this name that is free at the moment; empty when the name has nothing to make one of.
+/// Suggests a free slug for an organisation with this name. Returns an empty string if the name contains no usable
+/// characters or no free slug was found.
 ///
 /// # Errors
 /// As [`check_slug`].
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
-    /// Numbers that are tried; then somebody has to think.
-    const TRIES: u32 = 20;
+    /// The maximum number of suffixes to try.
+    const MAX_SUFFIXES: u32 = 20;
     authorize_user(&cx.caller)?;
     if !name.chars().any(char::is_alphanumeric) {
         return Ok(String::new());
     }
     let base: String = slug::from_title(name).chars().take(slug::MAX_LABEL - 3).collect();
     let mut conn = ops.db.read().await?;
-    for number in 1..=TRIES {
+    for number in 1..=MAX_SUFFIXES {
         let base = base.trim_end_matches('-');
         let slug = if number == 1 { base.to_owned() } else { format!("{base}-{number}") };
         if slug::check_organization_slug(&slug).is_ok()

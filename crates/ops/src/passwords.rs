@@ -1,5 +1,5 @@
-//! Passwords: which ones are taken, and their hashes. Hashing is made to cost memory and time, so it waits for its turn
-//! ([`crate::fair_queue`]), off the threads that answer requests.
+//! Password rules and password hashes. Hashing deliberately costs memory and time, so it is queued
+//! ([`crate::fair_queue`]) and runs on blocking threads.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,19 +15,19 @@ use zxcvbn::Score;
 use crate::fair_queue::FairQueue;
 use crate::limits::network;
 
-/// Characters at least.
+/// The minimum number of characters.
 pub(crate) const MIN_CHARS: usize = 12;
-/// Characters at most: what is longer is no password but an attempt to keep us busy.
+/// The maximum number of characters. Longer input would only waste resources.
 pub(crate) const MAX_CHARS: usize = 128;
-/// The parameters that OWASP's Password Storage Cheat Sheet names for argon2id: memory in KiB, passes, lanes.
+/// The argon2id parameters of OWASP's Password Storage Cheat Sheet: memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
-/// Bytes of salt (RFC 9106, section 3.1).
+/// The number of salt bytes (RFC 9106, section 3.1).
 const SALT: usize = 16;
-/// The hash of nobody's password: who has no account waits as long as who has one.
-const NOBODY: &str =
+/// A hash without a password. Verifying against it makes the response time independent of whether the account exists.
+const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Hashes passwords, a few at a time.
+/// Hashes passwords with bounded concurrency.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Passwords {
     turns: FairQueue,
@@ -35,16 +35,16 @@ pub(crate) struct Passwords {
 }
 
 impl Passwords {
-    /// How many were hashed.
+    /// Returns the number of hashed passwords.
     pub(crate) fn hashed(&self) -> u64 {
         self.hashed.load(Ordering::Relaxed)
     }
 
-    /// The hash of a new password, as a PHC string. `about` is what others know of its owner.
+    /// Returns the hash of a new password as a PHC string. `about` contains public information about its owner.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `field` when it is too short, too long, or easy to guess; `rate_limited` when too many
-    /// wait.
+    /// `invalid_arguments` with `field` if the password is too short, too long or easy to guess; `rate_limited` if the
+    /// queue is full.
     pub(crate) async fn hash(
         &self,
         random: &dyn Random,
@@ -55,7 +55,7 @@ impl Passwords {
         self.hash_like((random, client), (field, password), about, None).await
     }
 
-    /// As [`Self::hash`], with the salt of the hash `like` if there is one.
+    /// As [`Self::hash`], but with the salt of the hash `like`, if there is one.
     pub(crate) async fn hash_like(
         &self,
         (random, client): (&dyn Random, IpAddr),
@@ -80,25 +80,25 @@ impl Passwords {
         .await
     }
 
-    /// Whether `password` has the hash `hash`. Without one it has not, and that takes as long.
+    /// Whether `password` matches `hash`. Without a hash, it does not match, but takes the same time.
     ///
     /// # Errors
-    /// `rate_limited` when too many wait.
+    /// `rate_limited` if the queue is full.
     pub(crate) async fn verify(&self, client: IpAddr, password: &str, hash: Option<&str>) -> Result<bool> {
         if password.chars().count() > MAX_CHARS {
             return Ok(false);
         }
         let (password, known) = (password.to_owned(), hash.is_some());
-        let hash = hash.unwrap_or(NOBODY).to_owned();
+        let hash = hash.unwrap_or(DUMMY_HASH).to_owned();
         self.work(client, move || Ok(argon2()?.verify_password(password.as_bytes(), &parse(&hash)?).is_ok() && known))
             .await
     }
 
-    /// Those of `hashes` that are hashes of `password`. Hashes with the same salt are computed once, so that several accounts
-    /// of one address cost as much as one account; no hashes cost as much as well.
+    /// Returns those of `hashes` that match `password`. Hashes with the same salt are computed once, so several
+    /// accounts of one email cost as much as one; no hashes cost the same, too.
     ///
     /// # Errors
-    /// `rate_limited` when too many wait.
+    /// `rate_limited` if the queue is full.
     pub(crate) async fn find_matching(
         &self,
         client: IpAddr,
@@ -111,7 +111,7 @@ impl Passwords {
         let password = password.to_owned();
         self.work(client, move || {
             if hashes.is_empty() {
-                let _ = argon2()?.verify_password(password.as_bytes(), &parse(NOBODY)?);
+                let _ = argon2()?.verify_password(password.as_bytes(), &parse(DUMMY_HASH)?);
                 return Ok(Vec::new());
             }
             let mut computed: BTreeMap<Vec<u8>, String> = BTreeMap::new();
@@ -125,7 +125,7 @@ impl Passwords {
                         entry.insert(hash.map_err(|error| Error::internal(error.to_string()))?.to_string())
                     }
                 };
-                // Compares the outputs in constant time.
+                // The outputs are compared in constant time.
                 if parse(hash)? == parse(&stored)? {
                     matching.push(stored);
                 }
@@ -143,7 +143,7 @@ impl Passwords {
         let turn = self.turns.acquire(network(client)).await?;
         self.hashed.fetch_add(1, Ordering::Relaxed);
         let task = tokio::task::spawn_blocking(move || {
-            // Kept until the work is done, also when nobody waits for it any more.
+            // Held until the work is done, even if the caller is cancelled.
             let _turn = turn;
             work()
         });
@@ -163,15 +163,15 @@ fn argon2() -> Result<Argon2<'static>> {
 
 fn check_length(field: &str, password: &str) -> Result<()> {
     let why = match password.chars().count() {
-        count if count < MIN_CHARS => format!("The password needs at least {MIN_CHARS} characters."),
-        count if count > MAX_CHARS => format!("The password may have at most {MAX_CHARS} characters."),
+        count if count < MIN_CHARS => format!("The password must have at least {MIN_CHARS} characters."),
+        count if count > MAX_CHARS => format!("The password must have at most {MAX_CHARS} characters."),
         _ => return Ok(()),
     };
     Err(Error::invalid(field, why))
 }
 
-/// Refuses what is found among the first million guesses: common passwords, names, dates, keyboard rows, and what
-/// others know of the owner.
+/// Rejects passwords that are among the first million guesses: common passwords, names, dates, keyboard rows, and
+/// public information about the owner.
 fn check_strength(field: &str, password: &str, about: &[String]) -> Result<()> {
     let about: Vec<&str> = about.iter().map(String::as_str).collect();
     let entropy = zxcvbn::zxcvbn(password, &about);
@@ -196,7 +196,7 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[tokio::test]
-    async fn hashes_and_verifies() {
+    async fn a_password_is_verified_against_its_hash() {
         let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
         let hash = passwords.hash(&random, CLIENT, ("password", FINE), &[]).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
@@ -209,13 +209,13 @@ mod tests {
         assert!(!passwords.verify(CLIENT, "quartz-banjo-umbrella-43", Some(&hash)).await.unwrap());
         assert!(!passwords.verify(CLIENT, FINE, None).await.unwrap());
         assert!(!passwords.verify(CLIENT, &"a".repeat(129), Some(&hash)).await.unwrap());
-        let nobody = PasswordHash::new(NOBODY).unwrap();
-        assert!(nobody.hash.is_some() && nobody.salt.is_some(), "the same work is done for nobody");
-        assert_eq!(Params::try_from(&nobody).unwrap().m_cost(), COST.0);
+        let dummy = PasswordHash::new(DUMMY_HASH).unwrap();
+        assert!(dummy.hash.is_some() && dummy.salt.is_some(), "an unknown account costs the same work");
+        assert_eq!(Params::try_from(&dummy).unwrap().m_cost(), COST.0);
     }
 
     #[tokio::test]
-    async fn refuses_with_a_reason() {
+    async fn weak_passwords_are_rejected_with_a_reason() {
         let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
         for (password, words) in [
             ("short-pass1", "at least 12"),

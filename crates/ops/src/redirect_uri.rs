@@ -1,64 +1,63 @@
-//! Redirect URIs: which may be registered, and when a requested one is one of the registered.
+//! Redirect URIs: which ones may be registered, and when a requested URI matches a registered one.
 //!
-//! A URI is compared as text, character by character. Only loopback ones may differ in their port, because a program
-//! learns it when it listens (RFC 8252, section 7.3; OAuth 2.1, section 2.3.1).
+//! URIs are compared as text, character by character. Only the port of loopback URIs may differ, because a program
+//! learns its port when it starts to listen (RFC 8252, section 7.3; OAuth 2.1, section 2.3.1).
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// Bytes in a redirect URI at most.
+/// The maximum length of a redirect URI, in bytes.
 const MAX_LENGTH: usize = 2_048;
-/// Redirect URIs of widely used clients whose scheme has no dot. RFC 8252, section 7.1, forbids such schemes, because anybody
-/// can choose the same one; these are accepted as a whole and not by their scheme (docs/sign-in.md).
+/// Redirect URIs of widely used clients whose scheme has no dot. RFC 8252, section 7.1, forbids such schemes, because
+/// anyone can choose the same one; these are accepted only as whole URIs (docs/sign-in.md).
 const KNOWN: &[&str] = &["cursor://anysphere.cursor-mcp/oauth/callback", "warp://mcp/oauth2callback"];
-/// Beginnings of redirect URIs that end with a name for the server: of Cline, in Visual Studio Code.
+/// Prefixes of redirect URIs that end with a name for the server: of Cline in Visual Studio Code.
 const KNOWN_PREFIXES: &[&str] = &[
     "vscode://saoudrizwan.claude-dev/mcp-auth/callback/",
     "vscode-insiders://saoudrizwan.claude-dev/mcp-auth/callback/",
 ];
 
-/// Why a text is no redirect URI, for the developer of the client.
+/// Checks that a redirect URI may be registered.
 ///
 /// # Errors
-/// One sentence.
+/// The reason, as a sentence for the developer of the client.
 pub fn check(uri: &str) -> Result<(), String> {
     if uri.len() > MAX_LENGTH {
-        return Err(format!("a redirect URI has at most {MAX_LENGTH} characters"));
+        return Err(format!("a redirect URI must have at most {MAX_LENGTH} characters"));
     }
-    // The parser mends these; a comparison as text would not.
+    // The parser normalises these characters; a comparison as text would not.
     if uri.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\' || !c.is_ascii()) {
-        return Err("a redirect URI has no spaces, control characters, backslashes or letters beyond ASCII".to_owned());
+        return Err("a redirect URI must not contain spaces, control characters, backslashes or non-ASCII characters"
+            .to_owned());
     }
-    let url = Url::parse(uri).map_err(|_| "a redirect URI is an absolute URI".to_owned())?;
+    let url = Url::parse(uri).map_err(|_| "a redirect URI must be an absolute URI".to_owned())?;
     if url.fragment().is_some() {
-        return Err("a redirect URI has no fragment (RFC 6749, section 3.1.2)".to_owned());
+        return Err("a redirect URI must not have a fragment (RFC 6749, section 3.1.2)".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a redirect URI has no user name".to_owned());
+        return Err("a redirect URI must not contain a user name".to_owned());
     }
     match url.scheme() {
         "https" | "http" if !is_plain_host(&url) => {
-            Err("the host of a redirect URI has only letters, digits, dots, hyphens and underscores".to_owned())
+            Err("the host of a redirect URI must consist of letters, digits, dots, hyphens and underscores".to_owned())
         }
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
-        "http" => {
-            Err("a redirect URI is https, unless it leads to this machine (127.0.0.1, [::1], localhost)".to_owned())
-        }
+        "http" => Err("a redirect URI must use https, except for loopback (127.0.0.1, [::1], localhost)".to_owned()),
         scheme if is_reverse_domain(scheme) || is_known(uri) => Ok(()),
-        _ => Err("the scheme of a redirect URI is https, http for this machine, or contains a dot, such as \
+        _ => Err("the scheme of a redirect URI must be https, http for loopback, or contain a dot, such as \
                   com.example.app (RFC 8252, section 7.1)"
             .to_owned()),
     }
 }
 
-/// Whether a scheme has the form of a domain name in reverse order (RFC 8252, section 7.1): labels with dots between them.
+/// Whether a scheme has the form of a reversed domain name (RFC 8252, section 7.1): labels separated by dots.
 fn is_reverse_domain(scheme: &str) -> bool {
     scheme.contains('.') && scheme.split('.').all(|label| !label.is_empty())
 }
 
-/// Whether a URI with a scheme without a dot is that of a widely used client.
+/// Whether a URI belongs to a widely used client whose scheme has no dot.
 fn is_known(uri: &str) -> bool {
     let is_name = |rest: &str| {
         (1..=128).contains(&rest.len())
@@ -67,8 +66,8 @@ fn is_known(uri: &str) -> bool {
     KNOWN.contains(&uri) || KNOWN_PREFIXES.iter().any(|prefix| uri.strip_prefix(prefix).is_some_and(is_name))
 }
 
-/// Whether the host is an IP address or consists of the characters of host names. The URL standard allows others, such as `;`,
-/// `,`, `'` and `*`, which mean something else in a Content-Security-Policy.
+/// Whether the host is an IP address or consists of the characters of host names. The URL standard allows others, such
+/// as `;`, `,`, `'` and `*`, which have a special meaning in a Content-Security-Policy.
 fn is_plain_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(domain)) => {
@@ -79,8 +78,9 @@ fn is_plain_host(url: &Url) -> bool {
     }
 }
 
-/// The source of a Content-Security-Policy for a redirect URI: its origin, or the scheme of an application. `None` if
-/// [`check`] rejects the URI. A source contains only letters, digits and `+-._:/[]`, so it cannot add anything to a policy.
+/// Returns the Content-Security-Policy source of a redirect URI: its origin, or the scheme of an application. Returns
+/// `None` if [`check`] rejects the URI. A source contains only letters, digits and `+-._:/[]`, so it cannot add
+/// anything to a policy.
 #[must_use]
 pub fn csp_source(uri: &str) -> Option<String> {
     check(uri).ok()?;
@@ -91,14 +91,14 @@ pub fn csp_source(uri: &str) -> Option<String> {
     }
 }
 
-/// Whether codes that are sent to the URI stay on the user's device, where any program can pretend to be the client
-/// (RFC 8252, section 8.6): loopback addresses and schemes of applications.
+/// Whether codes that are sent to the URI stay on the user's device, where any program can impersonate the client (RFC
+/// 8252, section 8.6): loopback addresses and custom schemes.
 #[must_use]
 pub fn is_on_device(uri: &str) -> bool {
     Url::parse(uri).is_ok_and(|url| url.scheme() != "https" || is_loopback(&url))
 }
 
-/// Whether the URI leads to the machine on which the browser runs.
+/// Whether the URI points to the device on which the browser runs.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -109,7 +109,7 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether `requested` is `registered`.
+/// Whether `requested` matches `registered`.
 #[must_use]
 pub fn matches(registered: &str, requested: &str) -> bool {
     if registered == requested {
@@ -121,7 +121,7 @@ pub fn matches(registered: &str, requested: &str) -> bool {
     }
 }
 
-/// What is for_consent of a redirect URI when the user allows it: the URI, for a loopback one without its port.
+/// Returns the form in which a redirect URI is stored with the consent: a loopback URI without its port, others unchanged.
 #[must_use]
 pub fn for_consent(uri: &str) -> String {
     loopback_without_port(uri).unwrap_or_else(|| uri.to_owned())
@@ -133,7 +133,7 @@ fn loopback_without_port(uri: &str) -> Option<String> {
     if url.scheme() != "http" || !is_loopback(&url) {
         return None;
     }
-    // From the text and not from the parsed URL, which would mend the path.
+    // From the text, not from the parsed URL, which would normalise the path.
     let (authority, rest) = match uri.get("http://".len()..)?.split_once('/') {
         Some((authority, path)) => (authority, format!("/{path}")),
         None => (uri.get("http://".len()..)?, String::new()),
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_registered() {
+    fn only_safe_uris_may_be_registered() {
         for uri in [
             "https://app.example/callback?tenant=a",
             "https://my_app.example/cb",
@@ -181,12 +181,12 @@ mod tests {
             "data:text/html,x",
             "file:///etc/passwd",
             "https://äpp.example/",
-            // RFC 8252, section 7.1: the scheme has a dot.
+            // RFC 8252, section 7.1: the scheme must contain a dot.
             "myapp://callback",
             "myapp:/cb",
             "com.:/cb",
             "intent://scan/#Intent;scheme=zxing;end",
-            // Known clients by their whole URI.
+            // Known clients are accepted only with their whole URI.
             "cursor://evil.example/oauth/callback",
             "cursor://anysphere.cursor-mcp/oauth/callback/",
             "cursor://anysphere.cursor-mcp/oauth/callback?x",
@@ -194,7 +194,7 @@ mod tests {
             "vscode://saoudrizwan.claude-dev/mcp-auth/callback/",
             "vscode://saoudrizwan.claude-dev/mcp-auth/callback/a/b",
             "vscode://saoudrizwan.claude-dev/mcp-auth/callback/a?b",
-            // Characters that mean something in a Content-Security-Policy.
+            // Characters with a special meaning in a Content-Security-Policy.
             "https://app.example;sandbox/cb",
             "https://app.example,x/cb",
             "https://*/cb",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_port_of_loopback_may_differ() {
+    fn only_the_port_of_a_loopback_uri_may_differ() {
         for (registered, requested, expected) in [
             ("https://a.example/cb", "https://a.example/cb", true),
             ("https://a.example/cb", "https://a.example/cb/", false),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     proptest! {
-        /// No part of a redirect URI enters a policy unencoded.
+        /// No part of a redirect URI can add anything to a policy.
         #[test]
         fn a_source_adds_nothing_to_a_policy(
             uri in "(https://|http://localhost|http://\\[::1\\]|[a-z]{1,3}\\.[a-z+.;-]{1,4}:|)[ -~]{0,24}",
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_on_the_device_are_told_from_those_on_the_web() {
+    fn uris_on_the_device_are_distinguished_from_web_uris() {
         for (uri, expected) in [
             ("https://app.example/cb", false),
             ("https://localhost/cb", true),

@@ -1,4 +1,4 @@
-//! Everything that is sealed, when the secret key changes.
+//! Resealing of all sealed values when the secret key changes.
 
 use waypost_core::Result;
 use waypost_core::access::authorize_operator;
@@ -8,22 +8,22 @@ use waypost_store::sealed as store;
 
 use crate::Ops;
 
-/// Rows that are read at once.
+/// The number of rows that are read at a time.
 const AT_ONCE: i64 = 500;
 
-/// What a pass over everything that is sealed did.
+/// The result of resealing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResealSummary {
-    /// Texts that are sealed with the current key now and were not before.
+    /// The number of values that were resealed with the current key.
     pub resealed: u64,
-    /// Texts that neither key opens; they stay as they are.
+    /// The number of values that neither key can decrypt. They are unchanged.
     pub unreadable: u64,
 }
 
-/// Seals everything with the current key that the previous one opens, in one transaction.
+/// Reseals everything that the previous key can decrypt with the current key, in one transaction.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator; when the store fails: then nothing has changed.
+/// `forbidden` for everyone except the operator; any error of the store, in which case nothing has changed.
 pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSummary> {
     authorize_operator(&cx.caller)?;
     let (current, _) = keyring.prefixes();
@@ -40,7 +40,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
                 match keyring.open(&place, &old) {
                     Ok(text) => {
                         let new = keyring.seal(&place, &text, &*cx.random);
-                        // A row that was written meanwhile was sealed by whoever wrote it.
+                        // A row that was written in the meantime is already sealed with the current key.
                         done.resealed += u64::from(store::replace(&mut tx, column, &row, (&old, &new)).await?);
                     }
                     Err(_) => done.unreadable += 1,
@@ -52,10 +52,10 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
     Ok(done)
 }
 
-/// How many texts are sealed with a key that is neither the current nor the previous one.
+/// Returns the number of values that are sealed with neither the current nor the previous key.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn count_unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
     let (current, previous) = keyring.prefixes();
     let mut conn = ops.db.read().await?;

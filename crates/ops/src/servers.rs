@@ -362,7 +362,7 @@ async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSett
         None => {}
         Some("none") => server.oauth_config_id = None,
         Some(text) => {
-            let found = oauth_configs::named(tx, organization, text).await?;
+            let found = oauth_configs::find_by_id_or_name(tx, organization, text).await?;
             let Some(config) = found else {
                 let message = format!("`oauth_config`: there is no identity provider `{}`.", name::clean(text));
                 return Err(Error::invalid("oauth_config", message));

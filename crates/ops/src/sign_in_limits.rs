@@ -1,16 +1,17 @@
-//! Limits of sign-in attempts: tight for each client address, loose for each account.
+//! Limits of sign-in attempts: strict per client address, loose per account.
 //!
-//! 1. A client address (IPv6: its /64) has 3 failed sign-ins, then 3 per minute. A failure is counted before the password is
-//!    checked, so that attempts at the same moment count too, and is given back if the password is right. The same holds for
-//!    codes that are requested, for each client address and email address.
-//! 2. An account has [`ACCOUNT_LIMIT`] failures and as many code requests per day, whether it exists or not. One client
-//!    address has [`SHARE`] of them, so that it cannot use up the limit of an account alone.
-//! 3. A browser that has signed in before (`crate::devices`) has a limit of its own, [`DEVICE_LIMIT`] per day, and none of the
-//!    others. Beyond it, it is treated like any other browser.
-//! 4. A code that is entered is checked before any limit is looked at: it has five attempts of its own.
+//! 1. A client address (IPv6: its /64) has 3 failed sign-ins, then 3 per minute. A failure is counted before the
+//!    password is checked, so that concurrent attempts count too, and is refunded if the password is correct. The same
+//!    applies to code requests, per client address and email.
+//! 2. An account has [`ACCOUNT_LIMIT`] failures and as many code requests per day, whether or not it exists. One client
+//!    address may use [`SHARE`] of them, so that it cannot exhaust the limit of an account alone.
+//! 3. A browser that has signed in before (`crate::devices`) has its own limit, [`DEVICE_LIMIT`] per day, instead of
+//!    the others. Beyond it, the browser is treated like any other.
+//! 4. An entered code is checked before any limit applies: each code has its own limit of five attempts.
 //!
-//! Limits by client address and device are kept in memory, per process: with N replicas, a client has N times as many
-//! attempts. The limits by account are kept in the database (`waypost_store::sign_in_attempt`) and hold across replicas.
+//! Limits by client address and device are stored in memory, per process: with N replicas, a client has N times as many
+//! attempts. The limits by account are stored in the database (`waypost_store::sign_in_attempt`) and apply across
+//! replicas.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -25,43 +26,43 @@ use waypost_core::{Code, Error, Timestamp};
 use crate::devices::Device;
 use crate::limits::network;
 
-/// Failed sign-ins, and code requests, of one account within a day.
+/// The failed sign-ins, and the code requests, of an account per day.
 pub(crate) const ACCOUNT_LIMIT: i64 = 300;
-/// Those of them that may come from one client address.
+/// The part of them that may come from one client address.
 pub(crate) const SHARE: i64 = 30;
-/// Failed sign-ins, and code requests, of one browser that has signed in before, within a day.
+/// The failed sign-ins, and the code requests, of a browser that has signed in before, per day.
 pub(crate) const DEVICE_LIMIT: i64 = 30;
-/// Attempts of one client address at once, and per minute.
-const TIGHT: i64 = 3;
+/// The attempts of a client address, as a burst and per minute.
+const PER_ADDRESS: i64 = 3;
 const MINUTE_MS: i64 = 60 * 1_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
-/// Keys that each limit in memory keeps at most.
+/// The maximum number of keys of each limit in memory.
 const KEYS: u64 = 100_000;
-/// Bits of a slot: accounts are counted in 2^18 slots for each kind, so the table has a bounded size whatever addresses
-/// anybody types. Which addresses share a slot depends on the secret key.
+/// The number of bits of a slot. Accounts are counted in 2^18 slots for each kind, so the table has a bounded size
+/// regardless of which emails are entered. The secret key determines which emails share a slot.
 const SLOT_BITS: u32 = 18;
 
-/// What is attempted.
+/// The kind of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum AttemptKind {
-    /// Signing in with a password.
+    /// A sign-in with a password.
     Password,
-    /// Requesting a code by email.
+    /// A request for a code by email.
     Code,
 }
 
-/// Who attempts what.
+/// A sign-in attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt<'a> {
-    /// What.
+    /// The kind.
     pub(crate) kind: AttemptKind,
-    /// The client's address.
+    /// The client's IP address.
     pub(crate) address: IpAddr,
-    /// The account, by the key of its address and what else it belongs to.
+    /// The account: the key of its email and its scope.
     pub(crate) account: &'a str,
 }
 
-/// The row in which the attempts of an account are counted.
+/// Returns the row in which the attempts of an account are counted.
 pub(crate) fn slot(secret: &SecretKey, kind: AttemptKind, account: &str) -> String {
     let prefix = match kind {
         AttemptKind::Password => "p",
@@ -78,7 +79,7 @@ pub(crate) struct SignInLimits(Arc<Inner>);
 
 struct Inner {
     hasher: RandomState,
-    tight: Buckets,
+    per_address: Buckets,
     share: Buckets,
     devices: Buckets,
 }
@@ -93,14 +94,14 @@ impl Default for SignInLimits {
     fn default() -> Self {
         Self(Arc::new(Inner {
             hasher: RandomState::new(),
-            tight: Buckets::new(TIGHT, MINUTE_MS),
+            per_address: Buckets::new(PER_ADDRESS, MINUTE_MS),
             share: Buckets::new(SHARE, DAY_MS),
             devices: Buckets::new(DEVICE_LIMIT, DAY_MS),
         }))
     }
 }
 
-/// An attempt that was counted.
+/// A counted attempt.
 #[must_use]
 pub(crate) struct CountedAttempt {
     limits: SignInLimits,
@@ -114,14 +115,14 @@ impl CountedAttempt {
         self.device.is_some()
     }
 
-    /// Takes the attempt back: the sign-in succeeded.
+    /// Refunds the attempt, because the sign-in succeeded.
     pub(crate) fn refund(self) {
-        let Inner { tight, share, devices, .. } = &*self.limits.0;
+        let Inner { per_address, share, devices, .. } = &*self.limits.0;
         if let Some(device) = self.device {
             devices.refund(device);
         }
         if let Some((client, pair)) = self.client {
-            tight.refund(client);
+            per_address.refund(client);
             share.refund(pair);
         }
     }
@@ -131,14 +132,14 @@ impl SignInLimits {
     /// Counts an attempt, from `device` if the browser has signed in before.
     ///
     /// # Errors
-    /// `rate_limited`, with `retry_after_seconds`, if the client address had too many.
+    /// `rate_limited`, with `retry_after_seconds`, if the client address has made too many attempts.
     pub(crate) fn count_attempt(
         &self,
         attempt: Attempt<'_>,
         device: Option<&Device>,
         now: Timestamp,
     ) -> Result<CountedAttempt, Error> {
-        let Inner { hasher, tight, share, devices } = &*self.0;
+        let Inner { hasher, per_address, share, devices } = &*self.0;
         let Attempt { kind, address, account } = attempt;
         if let Some(device) = device {
             let key = hasher.hash_one((kind, device.nonce()));
@@ -154,7 +155,7 @@ impl SignInLimits {
         };
         let refused = |wait| too_many(kind, "client", wait);
         share.take(pair, now).map_err(refused)?;
-        if let Err(wait) = tight.take(client, now) {
+        if let Err(wait) = per_address.take(client, now) {
             share.refund(pair);
             return Err(refused(wait));
         }
@@ -162,7 +163,7 @@ impl SignInLimits {
     }
 }
 
-/// Tells that too many attempts were made; `limit` is the reason in the metric, `wait` in milliseconds.
+/// Returns the error for too many attempts. `limit` is the label of the metric, `wait` is in milliseconds.
 fn too_many(kind: AttemptKind, limit: &'static str, wait: i64) -> Error {
     metrics::counter!("waypost_sign_in_rejected_total", "limit" => limit).increment(1);
     let seconds = (wait.max(0) + 999) / 1_000;
@@ -182,13 +183,13 @@ fn too_many(kind: AttemptKind, limit: &'static str, wait: i64) -> Error {
     Error::new(Code::RateLimited, message).with("field", field).with("retry_after_seconds", seconds)
 }
 
-/// The error for an account whose attempts of this day are used up.
+/// Returns the error for an account that has reached its daily limit.
 pub(crate) fn account_limit_error(kind: AttemptKind) -> Error {
     too_many(kind, "account", 60 * MINUTE_MS)
 }
 
-/// A limit for each of many keys: `burst` at once, which fill up again evenly within `period_ms` (the generic cell rate
-/// algorithm). A key's value is the time at which its bucket is full again, in milliseconds.
+/// A rate limit for each of many keys: `burst` at once, refilled evenly within `period_ms` (the generic cell rate
+/// algorithm). The value of a key is the time at which its bucket is full again, in milliseconds.
 struct Buckets {
     keys: Cache<u64, i64>,
     interval_ms: i64,
@@ -202,7 +203,7 @@ impl Buckets {
         Self { keys, interval_ms: period_ms / burst, period_ms }
     }
 
-    /// Takes one; otherwise returns how many milliseconds it takes until there is one again.
+    /// Takes one token. Returns the milliseconds until the next token is available if there is none.
     fn take(&self, key: u64, now: Timestamp) -> Result<(), i64> {
         let mut wait = None;
         self.keys.entry(key).and_compute_with(|entry| {
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_address_has_three_and_then_three_per_minute() {
+    fn a_client_address_has_a_burst_of_three_and_three_per_minute() {
         let limits = SignInLimits::default();
         let from = |address: &str, account: &'static str, now| {
             seconds(limits.count_attempt(attempt(AttemptKind::Password, address, account), None, now))
@@ -250,7 +251,7 @@ mod tests {
         }
         assert_eq!(from("192.0.2.1", "d", NOW), Some(20));
         assert_eq!(from("::ffff:192.0.2.1", "d", NOW), Some(20), "the same address");
-        assert_eq!(from("192.0.2.2", "a", NOW), None, "another one");
+        assert_eq!(from("192.0.2.2", "a", NOW), None, "another address");
         assert_eq!(from("192.0.2.1", "d", NOW.plus(20_000)), None);
         assert_eq!(from("192.0.2.1", "d", NOW.plus(20_000)), Some(20));
         let later = NOW.plus(20_000 + MINUTE_MS);
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_succeeds_is_not_counted() {
+    fn successful_attempts_are_not_counted() {
         let limits = SignInLimits::default();
         for _ in 0..100 {
             limits.count_attempt(attempt(AttemptKind::Password, "192.0.2.1", "a"), None, NOW).unwrap().refund();
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_address_cannot_use_up_an_account() {
+    fn one_client_address_cannot_exhaust_an_account() {
         let limits = SignInLimits::default();
         for kind in [AttemptKind::Password, AttemptKind::Code] {
             let mut passed = 0;
@@ -281,13 +282,13 @@ mod tests {
                 passed +=
                     (0..5).filter(|_| limits.count_attempt(attempt(kind, "192.0.2.1", "a"), None, now).is_ok()).count();
             }
-            // What fills up again within the day is added to what was there.
+            // The refill within the day adds to the burst.
             assert!((30..=60).contains(&passed) && passed < usize::try_from(ACCOUNT_LIMIT).unwrap() / 5, "{passed}");
         }
     }
 
     #[test]
-    fn codes_are_limited_for_each_email_address() {
+    fn codes_are_limited_per_email() {
         let limits = SignInLimits::default();
         let from = |account| seconds(limits.count_attempt(attempt(AttemptKind::Code, "192.0.2.1", account), None, NOW));
         assert_eq!([from("a"), from("a"), from("a")], [None; 3]);

@@ -1,9 +1,9 @@
-//! How users of the console sign in: with a password, a code by email, an identity provider, or a link.
+//! Sign-in of console users: with a password, a code by email, an identity provider, or a link.
 //!
-//! Nothing here reveals whether an address has an account: codes can be requested for every address, one without an account
-//! is refused like one with a wrong password, and both cost the same statements and hashes. Attempts are limited as
-//! [`crate::sign_in_limits`] says. Whoever has only a link that somebody else could read gets an unverified account, which is
-//! valid for one organisation ([`verification`]).
+//! Nothing here reveals whether an email has an account: codes can be requested for every email, an email without an
+//! account is rejected like a wrong password, and both cost the same statements and hashes. Attempts are limited as
+//! described in [`crate::sign_in_limits`]. An account that was created only with a link that another person could read
+//! is unverified and valid for one organisation ([`verification`]).
 
 mod code;
 mod invitation;
@@ -31,14 +31,14 @@ pub use self::invitation::{AccountDetails, InvitationDetails, OpenInvitation};
 pub use self::link::{AccountLink, create_account_link, create_first_account_link};
 pub use self::own::{PasswordChange, leave_organization, set_name};
 pub use self::password::UserPasswordSignIn;
-pub(crate) use self::password::wrong;
+pub(crate) use self::password::wrong_password;
 pub use self::provider::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 pub use self::set_up::{NewOwner, set_up_token};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::user_sessions::{self, Browser};
 
-/// Signing in to the console of this installation.
+/// The accounts of console users.
 #[derive(Clone)]
 pub struct UserAccounts {
     ops: Ops,
@@ -46,15 +46,15 @@ pub struct UserAccounts {
     sign_up: SignUpPolicy,
 }
 
-/// A user has signed in.
+/// A new session.
 pub struct NewUserSession {
-    /// Who.
+    /// The user.
     pub user: User,
-    /// The value of the session's cookie.
+    /// The value of the session cookie.
     pub token: String,
-    /// The value of the cookie of a browser that has signed in before ([`crate::devices`]).
+    /// The value of the device cookie ([`crate::devices`]).
     pub device: String,
-    /// Whether this sign-in verified the address and revoked what accounts of it had created before.
+    /// Whether this sign-in verified the email and revoked what its accounts had created before.
     pub revoked: bool,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Debug for UserAccounts {
     }
 }
 
-/// Never shows the token.
+/// Omits the token.
 impl fmt::Debug for NewUserSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewUserSession").field("user", &self.user).finish_non_exhaustive()
@@ -72,14 +72,14 @@ impl fmt::Debug for NewUserSession {
 }
 
 impl UserAccounts {
-    /// Accounts on the database of `ops`, whose limits hold for the whole process; codes and the cookies of browsers depend on
-    /// `secret`.
+    /// Creates the accounts on the database of `ops`. Their limits apply to the whole process; codes and device cookies
+    /// depend on `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUpPolicy) -> Self {
         Self { ops, secret, sign_up }
     }
 
-    /// Who may make an account for themselves.
+    /// Returns who may sign up.
     #[must_use]
     pub fn sign_up(&self) -> SignUpPolicy {
         self.sign_up
@@ -87,7 +87,7 @@ impl UserAccounts {
 }
 
 impl UserAccounts {
-    /// Begins a session of `user`, who has just shown who they are; `by` says how.
+    /// Creates a session for `user`, who has just authenticated by the method `by`.
     async fn sign_in(
         &self,
         cx: &Ctx,
@@ -96,23 +96,24 @@ impl UserAccounts {
         (browser, by): (Browser<'_>, &'static str),
     ) -> Result<NewUserSession> {
         let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-        sign_ins::succeeded(&cx, tx, user, (browser, by)).await?;
+        sign_ins::record_success(&cx, tx, user, (browser, by)).await?;
         let token = user_sessions::create(&cx, tx, &user.id, browser).await?;
         let device = self.new_device(&cx, tx, user).await?;
         Ok(NewUserSession { user: user.clone(), token, device, revoked: false })
     }
 }
 
-/// Sets a password, and ends what whoever knew the old one may have begun: every session but `keep`.
+/// Sets a password and ends every session except `keep`, because someone who knew the old password may have started
+/// them.
 async fn set_password(cx: &Ctx, tx: &mut Tx, user: &User, (hash, keep): (&str, Option<&UserSessionId>)) -> Result<u64> {
     store::set_password(tx, &user.id, hash).await?;
     let ended = user_session::delete_others(tx, &user.id, keep).await?;
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-    record_of_user(&cx, tx, user, ("user.password", json!({ "sessions": ended }))).await?;
+    record_for_user(&cx, tx, user, ("user.password", json!({ "sessions": ended }))).await?;
     Ok(ended)
 }
 
-/// Creates an unverified user, valid for `organization` only if there is one.
+/// Creates an unverified user, which is valid only for `organization` if there is one.
 async fn new_user(
     cx: &Ctx,
     tx: &mut Tx,
@@ -129,7 +130,7 @@ async fn new_user(
     };
     match store::insert(tx, &user, &email.key).await {
         Err(error) if error.is_unique_violation() => {
-            let message = "An account with this address was created at the same time. Sign in with it.";
+            let message = "An account with this email was created at the same time. Sign in with it.";
             Err(Error::new(Code::Conflict, message).caused_by(error))
         }
         inserted => {
@@ -139,8 +140,8 @@ async fn new_user(
     }
 }
 
-/// Writes what happened to a user into the log of every organisation that they are a member of: a user belongs to none.
-async fn record_of_user(cx: &Ctx, tx: &mut Tx, user: &User, (action, detail): (&'static str, Value)) -> Result<()> {
+/// Records an audit event in every organisation of which the user is a member, because a user belongs to none.
+async fn record_for_user(cx: &Ctx, tx: &mut Tx, user: &User, (action, detail): (&'static str, Value)) -> Result<()> {
     for membership in user_session::list_memberships(tx, &user.id).await? {
         let entry = Entry { action, target: user.id.as_str(), detail: detail.clone() };
         record(cx, tx, &membership.organization.id, entry).await?;

@@ -1,4 +1,4 @@
-//! Signed-in browsers of users, and the organisations that they act for.
+//! Sessions of console users, and the organisations that they act for.
 
 use std::net::IpAddr;
 
@@ -15,38 +15,38 @@ use waypost_store::{user, user_session as store};
 
 use crate::Ops;
 
-/// A session ends this long after the sign-in.
+/// The lifetime of a session.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
-/// The last use of a session is written this often at most.
+/// The minimum time between two writes of a session's last use.
 const TOUCH_EVERY_MS: i64 = 60 * 1_000;
-/// Random bytes in a token: 256 bits.
+/// The number of random bytes in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
-/// Characters that are kept of what a browser calls itself.
+/// The maximum stored length of a user agent.
 const MAX_USER_AGENT: usize = 200;
 
-/// The browser that signs in.
+/// The browser of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Browser<'a> {
-    /// What it calls itself.
+    /// The user agent.
     pub user_agent: &'a str,
-    /// The address that it comes from.
+    /// The client's IP address.
     pub address: IpAddr,
-    /// The cookie of a browser that has signed in before ([`crate::devices`]); empty without one.
+    /// The device cookie ([`crate::devices`]). Empty if there is none.
     pub device: &'a str,
 }
 
 impl Browser<'_> {
-    /// What the browser calls itself, without invisible characters and of limited length.
+    /// Returns the user agent without invisible characters and with limited length.
     pub(crate) fn clean_user_agent(&self) -> String {
         name::clean(&self.user_agent.chars().take(MAX_USER_AGENT).collect::<String>())
     }
 }
 
-/// Makes a session in the transaction of the sign-in; gives the cookie's value, which cannot be had again. Whoever calls
-/// this has made sure who the user is.
+/// Creates a session in the transaction of the sign-in. Returns the token for the cookie, which cannot be retrieved
+/// again. The caller must have authenticated the user.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn create(cx: &Ctx, tx: &mut Tx, user: &UserId, browser: Browser<'_>) -> Result<String> {
     let mut bytes = [0_u8; TOKEN_BYTES];
     cx.random.fill(&mut bytes);
@@ -66,19 +66,19 @@ pub async fn create(cx: &Ctx, tx: &mut Tx, user: &UserId, browser: Browser<'_>) 
     Ok(token)
 }
 
-/// The session of a cookie; none when it is unknown or has ended.
+/// Returns the session of a cookie. Returns `None` if it is unknown or has ended.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn find(cx: &Ctx, ops: &Ops, token: &str) -> Result<Option<UserSession>> {
-    // Looked up by a hash of 256 random bits: how long the comparison takes tells nothing of the token.
+    // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the token.
     Ok(store::find(&mut ops.db.read().await?, &hash(token), cx.now()).await?)
 }
 
-/// Ends the session of a cookie; one that is not there is ended already.
+/// Deletes the session of a cookie. Succeeds if there is none.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn delete_by_token(ops: &Ops, token: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     store::delete_by_token(&mut tx, &hash(token)).await?;
@@ -86,11 +86,11 @@ pub async fn delete_by_token(ops: &Ops, token: &str) -> Result<()> {
     Ok(())
 }
 
-/// Notes that a session is used: from where, and for which organisation. Writes when the organisation changes, else once a
-/// minute.
+/// Records the use of a session with its IP address and organisation. Writes if the organisation has changed, otherwise
+/// at most once a minute.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn touch(
     cx: &Ctx,
     ops: &Ops,
@@ -110,19 +110,19 @@ pub async fn touch(
     Ok(())
 }
 
-/// The sessions of the user who asks, the one used last first.
+/// Lists the sessions of the calling user, most recently used first.
 ///
 /// # Errors
-/// `forbidden` for everybody but a user who acts for themselves.
+/// `forbidden` if the caller is not a user.
 pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<UserSession>> {
     let user = authorize_user(&cx.caller)?;
     Ok(store::list(&mut ops.db.read().await?, user, cx.now()).await?)
 }
 
-/// Ends a session of the user who asks.
+/// Deletes a session of the calling user.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when they have no such session.
+/// As [`list`]; `not_found` if there is no such session.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.db.begin().await?;
@@ -133,7 +133,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
     Ok(())
 }
 
-/// Ends all sessions of the user who asks but `except`; says how many.
+/// Deletes all sessions of the calling user except `except`. Returns their number.
 ///
 /// # Errors
 /// As [`list`].
@@ -145,16 +145,16 @@ pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) 
     Ok(ended)
 }
 
-/// The user who asks.
+/// Returns the calling user.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when they were deleted meanwhile.
+/// As [`list`]; `not_found` if the user was deleted in the meantime.
 pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
     let user = authorize_user(&cx.caller)?;
     user::find(&mut ops.db.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
 }
 
-/// The organisations that the user who asks is a member of, by slug, with their role there.
+/// Lists the organisations of the calling user, by slug, with their role.
 ///
 /// # Errors
 /// As [`list`].
@@ -163,7 +163,7 @@ pub async fn list_memberships(cx: &Ctx, ops: &Ops) -> Result<Vec<Membership>> {
     Ok(store::list_memberships(&mut ops.db.read().await?, user).await?)
 }
 
-/// The caller that `user` is where `membership` makes them a member.
+/// Returns `user` as the caller of operations in the organisation of `membership`.
 #[must_use]
 pub fn member_caller(user: &UserId, membership: &Membership) -> Caller {
     Caller::Member {

@@ -1,4 +1,4 @@
-//! Users as members of an organisation.
+//! Members: the users of an organisation.
 
 use serde_json::json;
 use waypost_core::access::{Operation, authorize, authorize_role};
@@ -13,12 +13,12 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::invitations;
 
-/// Makes the user with this address a member. If the address is not verified, a new account is created that is valid for
-/// this organisation only: what another organisation did with the address must not matter here.
+/// Makes the user with this email a member. If the email is not verified, creates an account that is valid for this
+/// organisation only, because accounts of the email in other organisations must not affect this one.
 ///
 /// # Errors
-/// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` when
-/// they are a member.
+/// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` if the
+/// user is already a member.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address: &str, role: Role) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
     authorize_role(&cx.caller, role)?;
@@ -28,7 +28,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
-    let message = || format!("{} is a member already. Change the role with `user update`.", email.address);
+    let message = || format!("{} is already a member. Change the role with `user update`.", email.address);
     if store::find_member_by_email(&mut tx, organization, &email.key).await?.is_some() {
         return Err(Error::new(Code::Conflict, message()));
     }
@@ -56,20 +56,20 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     Ok(Member { user_id: user.id, email: user.email, role, is_verified: user.verified_at.is_some(), created_at: now })
 }
 
-/// The members, by address.
+/// Lists the members, by email.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of.
+/// `not_found` for an organisation that the caller cannot access.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
     authorize(&cx.caller, Operation::MemberRead, organization)?;
     Ok(store::list_members(&mut ops.db.read().await?, organization).await?)
 }
 
-/// The member that `text` names, by address or by id.
+/// Returns the member with the email or the ID `text`.
 ///
 /// # Errors
-/// `not_found` when there is none, or in an organisation that the caller may not know of.
-pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Member> {
+/// `not_found` if there is none, or for an organisation that the caller cannot access.
+pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberRead, organization)?;
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<UserId>() {
@@ -79,24 +79,26 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     found.ok_or_else(not_found)
 }
 
-/// Gives a member another role, and revokes the open invitations that are above it.
+/// Changes the role of a member, and revokes the member's pending invitations with a role above it.
 ///
 /// # Errors
-/// As [`create`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
+/// As [`create`]; `not_found` if there is no such member; `conflict` if the organisation would have no owner left.
 pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId, role: Role) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
     authorize_role(&cx.caller, role)?;
     let mut tx = ops.db.begin().await?;
-    let member = changeable(cx, &mut tx, organization, user, role).await?;
+    let member = get_changeable(cx, &mut tx, organization, user, role).await?;
     if member.role == role {
         return Ok(member);
     }
     store::set_role(&mut tx, organization, user, role).await?;
-    // What they could no longer invite to is revoked.
+    // Invitations that the member could no longer create are revoked.
     match role {
         Role::Owner => {}
-        Role::Admin => invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), Some(Role::Owner))).await?,
-        Role::Member => invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?,
+        Role::Admin => {
+            invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), Some(Role::Owner))).await?
+        }
+        Role::Member => invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), None)).await?,
     }
     let detail = json!({ "email": member.email, "role": role.as_str(), "from": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { action: "member.update", target: user.as_str(), detail }).await?;
@@ -104,17 +106,18 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     Ok(Member { role, ..member })
 }
 
-/// Ends a membership, and revokes the member's open invitations. A user who is a member of nothing else, and cannot sign in, is deleted.
+/// Ends a membership and revokes the member's pending invitations. A user without another membership who cannot sign in
+/// is deleted.
 ///
 /// # Errors
 /// As [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId) -> Result<()> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    // Being nobody is the least of roles: what holds for a demotion holds for this.
-    let member = changeable(cx, &mut tx, organization, user, Role::Member).await?;
+    // A removal follows the same rules as a demotion to the lowest role.
+    let member = get_changeable(cx, &mut tx, organization, user, Role::Member).await?;
     store::remove_member(&mut tx, organization, user).await?;
-    invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?;
+    invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), None)).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
@@ -122,8 +125,8 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     Ok(())
 }
 
-/// The member, when the caller may change them to `role` and an owner is left then.
-async fn changeable(
+/// Returns the member if the caller may change their role to `role` and an owner remains.
+async fn get_changeable(
     cx: &Ctx,
     conn: &mut Conn,
     organization: &OrganizationId,
@@ -134,7 +137,7 @@ async fn changeable(
     let member = store::find_member(conn, organization, user).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, member.role)?;
     if role != Role::Owner && owners.as_slice() == [user.clone()] {
-        let message = "This is the last owner. Make another member the owner first, or delete the organisation.";
+        let message = "This is the last owner. Make another member an owner first, or delete the organisation.";
         return Err(Error::new(Code::Conflict, message));
     }
     Ok(member)

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
-use waypost_ops::audit_events::{self, AuditEventView, Filter};
+use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
 
 use crate::{Web, spreadsheet};
 
@@ -63,12 +63,12 @@ pub fn to_json(listed: &AuditEventView) -> Value {
 /// [`audit_events::MAX_EXPORT`] entries.
 ///
 /// # Errors
-/// As [`audit_events::export`] and [`audit_events::Export::next`].
+/// As [`audit_events::export`] and [`audit_events::AuditExport::next`].
 pub async fn render(
     web: &Web,
     cx: &Ctx,
     organization: &OrganizationId,
-    filter: &Filter,
+    filter: &AuditFilter,
     format: AuditExportFormat,
 ) -> Result<Vec<u8>> {
     let mut export = audit_events::export(cx, web.ops(), organization, filter, format.name()).await?;

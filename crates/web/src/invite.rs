@@ -67,7 +67,7 @@ fn check(web: &Web, kind: LimitKind, info: &RequestInfo) -> Result<()> {
 
 async fn send(web: &Web, cx: &Ctx, invited: InvitationWithSecret) -> Result<SentInvitation> {
     let InvitationWithSecret { invitation, organization, secret } = &invited;
-    let listed = invitations::show(cx, web.ops(), &organization.id, &invitation.id).await?;
+    let listed = invitations::get(cx, web.ops(), &organization.id, &invitation.id).await?;
     let link = format!("{}/invite?token={secret}", web.public_url.origin());
     let Some(outbox) = &web.mail else {
         return Ok(SentInvitation { listed, link: Some(link), mailed: false });

@@ -64,7 +64,7 @@ pub fn check_rate(web: &Web, client: IpAddr) -> Result<(), Response> {
 /// Renders the page. On a server without OAuth it sets the cookie.
 pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Response {
     let server = &page.offers.server;
-    let branding = match logos::branding(&page.context(web), web.ops(), &server.organization_id).await {
+    let branding = match logos::get_branding(&page.context(web), web.ops(), &server.organization_id).await {
         Ok(branding) => branding,
         Err(error) => return failed(error),
     };
@@ -88,7 +88,7 @@ pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Respons
 
 /// Returns the organisation's logo for the page.
 pub async fn logo(web: &Web, page: &PageRequest) -> Response {
-    match logos::get(&page.context(web), web.ops(), &page.offers.server.organization_id).await {
+    match logos::find_public(&page.context(web), web.ops(), &page.offers.server.organization_id).await {
         Ok(Some(png)) => view::png(png),
         Ok(None) => not_found(),
         Err(error) => failed(error),

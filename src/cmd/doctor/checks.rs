@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use waypost_auth::client::document::availability::{Check as _, HOSTS, Hosts, Mode};
+use waypost_auth::client::document::availability::{ClientDocumentsMode, HOSTS, HostCheck, ReachabilityCheck as _};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
@@ -212,12 +212,14 @@ async fn client_documents(settings: &Settings, db: &Db) -> Option<Check> {
         return None;
     }
     match settings.client_documents {
-        Mode::Off => return Some(Check::ok(name, "disabled by `client_documents`; clients register instead")),
-        Mode::On => return Some(Check::ok(name, "advertised without a check")),
-        Mode::Auto => {}
+        ClientDocumentsMode::Off => {
+            return Some(Check::ok(name, "disabled by `client_documents`; clients register instead"));
+        }
+        ClientDocumentsMode::On => return Some(Check::ok(name, "advertised without a check")),
+        ClientDocumentsMode::Auto => {}
     }
     let outbound = Outbound::new(crate::outbound::policy(settings, false).ok()?).ok()?;
-    if Hosts::new(outbound.route(Purpose::ClientDocuments, &[]).ok()?).any_answers().await {
+    if HostCheck::new(outbound.route(Purpose::ClientDocuments, &[]).ok()?).is_any_reachable().await {
         return Some(Check::ok(name, "can be fetched and are advertised"));
     }
     let advice =

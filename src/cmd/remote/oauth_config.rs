@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use waypost_core::name;
-use waypost_ops::oauth_configs::Settings;
+use waypost_ops::oauth_configs::OauthConfigSettings;
 
 use super::{RemoteSession, find_item, text, without_nulls};
 use crate::cmd::oauth_config::{Command, MEMBERS, confirm_deletion, print, print_check, print_deleted, print_list};
@@ -62,7 +62,7 @@ pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<V
 }
 
 /// Converts the settings to a request body.
-fn body(settings: Settings) -> Value {
+fn body(settings: OauthConfigSettings) -> Value {
     without_nulls(json!({
         "name": settings.name,
         "issuer": settings.issuer,

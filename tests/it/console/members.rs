@@ -217,7 +217,7 @@ async fn members_without_a_verified_email_are_marked(app: App) {
     let admin = ConsoleBrowser::member(&org, "admin@example.com", Role::Admin).await;
     let bob = users::create(app.cx(), &app.ops(), &org.id, "bob@example.com", Role::Member).await.unwrap().user_id;
     let is_verified = async |email: &str| {
-        let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
+        let member = users::resolve(app.cx(), &app.ops(), &org.id, email).await.unwrap();
         admin.api(Method::GET, &format!("/members/{}", member.user_id), None).await.json()["verified"].clone()
     };
     assert_eq!(

@@ -178,7 +178,7 @@ async fn a_provider_signs_in_the_member_with_its_email() {
         fake.set_claims(json!({}));
         assert_eq!(app.count("SELECT count(*) FROM users").await, 1);
         assert_eq!(app.count("SELECT count(*) FROM user_identities").await, 1);
-        assert!(users::find(app.cx(), &app.ops(), &org.id, member.user_id.as_str()).await.is_ok());
+        assert!(users::resolve(app.cx(), &app.ops(), &org.id, member.user_id.as_str()).await.is_ok());
         app.finish().await;
     }
 }
@@ -195,7 +195,7 @@ async fn unknown_accounts_follow_the_sign_up_setting() {
     fake.sign_in(&ConsoleBrowser::new(&app), "openid")
         .await
         .assert_status(403)
-        .assert_contains("does not vouch for an e-mail address");
+        .assert_contains("has not verified your email");
     fake.set_claims(json!({}));
     let browser = ConsoleBrowser::new(&app);
     fake.sign_in(&browser, "openid").await.assert_redirect("/account");

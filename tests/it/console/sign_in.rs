@@ -36,7 +36,7 @@ fn hidden_field(response: &ConsoleResponse, name: &str) -> String {
 /// Creates a member with a password and a verified email, signed in in the returned browser.
 async fn create_verified_member(app: &App, org: &crate::app::Org, email: &str, role: Role) -> ConsoleBrowser {
     let browser = create_unverified_member(app, org, email, role).await;
-    let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
+    let member = users::resolve(app.cx(), &app.ops(), &org.id, email).await.unwrap();
     let mut tx = app.db().begin().await.unwrap();
     waypost_store::user::mark_verified(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
     tx.commit().await.unwrap();
@@ -181,7 +181,7 @@ async fn responses_do_not_reveal_whether_an_account_exists() {
             let fields =
                 [("sent", sent.as_str()), ("code", "00000000"), ("name", "X"), ("new_password", OTHER_PASSWORD)];
             let wrong = browser.post("/code", &fields).await;
-            wrong.assert_status(422).assert_contains("You have 4 more tries");
+            wrong.assert_status(422).assert_contains("You have 4 more attempts");
             seen.push((422, String::new(), wrong.body.replace(email, "ADDRESS").replace(&sent, "ID")));
         }
         responses.push(seen);
@@ -287,7 +287,7 @@ async fn an_invited_colleague_joins() {
     page.assert_contains("You are signed in as <strong>anna@example.com</strong>").assert_contains("berta@example.com");
     assert_eq!(hidden_field(&page, "next"), path);
     let token = path.split_once('=').unwrap().1;
-    anna.post("/invite", &[("token", token)]).await.assert_status(403).assert_contains("Sign in with that address");
+    anna.post("/invite", &[("token", token)]).await.assert_status(403).assert_contains("Sign in with that email");
     // The invited person creates an account.
     let berta = ConsoleBrowser::new(&app);
     berta
@@ -332,10 +332,10 @@ async fn an_invited_colleague_joins() {
     let fields = [("email", "berta@example.com"), ("password", OTHER_PASSWORD), ("next", "/o/acme/members")];
     berta.post("/login", &fields).await.assert_redirect("/o/acme/members");
     berta.get_page("/o/acme/members").await;
-    let member = users::find(app.cx(), &app.ops(), &other_org.id, "berta@example.com").await.unwrap();
+    let member = users::resolve(app.cx(), &app.ops(), &other_org.id, "berta@example.com").await.unwrap();
     users::delete(app.cx(), &app.ops(), &other_org.id, &member.user_id).await.unwrap();
     // A user with a verified account signs in and returns to the invitation.
-    let member = users::find(app.cx(), &app.ops(), &org.id, "berta@example.com").await.unwrap();
+    let member = users::resolve(app.cx(), &app.ops(), &org.id, "berta@example.com").await.unwrap();
     let mut tx = app.db().begin().await.unwrap();
     waypost_store::user::mark_verified(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
     tx.commit().await.unwrap();
@@ -446,7 +446,7 @@ async fn users_manage_their_own_account() {
     // Users can end their own sessions but not those of others.
     let fields = [("email", "anna@example.com"), ("password", OTHER_PASSWORD)];
     two.post("/login", &fields).await.assert_redirect("/");
-    let anna = users::find(app.cx(), &app.ops(), &org.id, "anna@example.com").await.unwrap();
+    let anna = users::resolve(app.cx(), &app.ops(), &org.id, "anna@example.com").await.unwrap();
     let cx = app.cx().with_caller(waypost_core::caller::Caller::User { user_id: anna.user_id.clone() });
     let sessions = user_sessions::list(&cx, &app.ops()).await.unwrap();
     let own =

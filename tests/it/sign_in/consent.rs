@@ -61,7 +61,7 @@ async fn the_page_names_the_client_the_scopes_and_the_redirect() {
     for text in ["Test client", "127.0.0.1:3999", "anna@example.com", "View your walkthroughs and your progress"] {
         assert!(page.body.contains(text), "{text}: {}", page.body);
     }
-    assert!(page.body.contains("nobody vouches for it"), "the page warns about a program on this machine");
+    assert!(page.body.contains("its identity cannot be verified"), "the page warns about a program on this machine");
     let policy = page.header("content-security-policy");
     assert!(policy.contains("form-action 'self' http://127.0.0.1:3999;"), "{policy}");
     app.finish().await;

@@ -2,7 +2,7 @@
 
 use http::header;
 use serde_json::json;
-use waypost_auth::client::document::availability::Mode;
+use waypost_auth::client::document::availability::ClientDocumentsMode;
 
 use super::{EndUserBrowser, OauthClient, create_sign_in_server};
 use crate::app::{App, Setup, open};
@@ -27,7 +27,7 @@ async fn servers_without_sign_in_have_no_metadata(app: App) {
 
 #[tokio::test]
 async fn client_documents_can_be_switched_off() {
-    let app = App::with(Setup { client_documents: Mode::Off, ..Setup::default() }).await;
+    let app = App::with(Setup { client_documents: ClientDocumentsMode::Off, ..Setup::default() }).await;
     let server = create_sign_in_server(&app, "acme").await;
     let browser = EndUserBrowser::new(&app);
     let metadata = browser.get("/.well-known/oauth-authorization-server/s/acme").await.json();

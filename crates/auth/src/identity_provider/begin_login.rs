@@ -1,4 +1,4 @@
-//! To the provider.
+//! The start of a login with an identity provider.
 
 use askama::Template;
 use axum::extract::State;
@@ -14,13 +14,13 @@ use waypost_ops::identity_provider::{self, PendingLogin};
 
 use super::redirect_uri;
 use crate::Auth;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::page::{self, Layout};
-use crate::pending::{Pending, failed};
+use crate::pending::{PendingAuthorization, failed};
 
-/// A page that goes on by itself, and no redirect: browsers hold the redirects after a form against its page's
-/// `form-action` (CSP Level 3, 6.4.2), and nobody can know over which hosts a provider redirects. Here a new navigation
-/// begins.
+/// A page that forwards itself, instead of a redirect: browsers apply the `form-action` of a form's page to the
+/// redirects after it (CSP Level 3, 6.4.2), and the hosts to which a provider redirects are unknown. Here, a new
+/// navigation starts.
 #[derive(Template)]
 #[template(path = "provider_redirect.html")]
 struct ProviderRedirectPage<'a> {
@@ -30,10 +30,10 @@ struct ProviderRedirectPage<'a> {
     target: &'a str,
 }
 
-pub(super) async fn begin_login(State(auth): State<Auth>, pending: Pending) -> Response {
+pub(super) async fn begin_login(State(auth): State<Auth>, pending: PendingAuthorization) -> Response {
     let (cx, ops, incoming) = (&pending.cx, auth.hosting.ops(), &pending.incoming);
-    // Each leaves a row behind.
-    if let Err(wait) = auth.limits.check(Kind::Authorize, incoming.client) {
+    // Each request stores a row.
+    if let Err(wait) = auth.limits.check(LimitKind::Authorize, incoming.client) {
         return page::too_many(incoming, wait);
     }
     let leaving = identity_provider::begin_login(
@@ -45,7 +45,7 @@ pub(super) async fn begin_login(State(auth): State<Auth>, pending: Pending) -> R
     .await;
     let leaving = match leaving {
         Ok(leaving) => leaving,
-        // First the consent, which that page asks for.
+        // Consent comes first; that page asks for it.
         Err(error) if error.code == Code::Forbidden => return page::redirect(&pending.path("authorize/continue")),
         Err(error) => return failed(incoming, &error),
     };
@@ -63,7 +63,7 @@ pub(super) async fn begin_login(State(auth): State<Auth>, pending: Pending) -> R
     }
 }
 
-/// The authorization request to the provider (RFC 6749, 4.1.1; OpenID Connect Core, 3.1.2.1), with PKCE by S256.
+/// Returns the authorization request to the provider (RFC 6749, 4.1.1; OpenID Connect Core, 3.1.2.1), with PKCE (S256).
 fn target(request: &AuthorizationRequest, leaving: &PendingLogin) -> Result<Url> {
     let config = &leaving.config;
     let client = identity_provider::oidc_client(config, None)?
@@ -74,7 +74,7 @@ fn target(request: &AuthorizationRequest, leaving: &PendingLogin) -> Result<Url>
         .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
         .add_scopes(config.scopes.iter().cloned().map(Scope::new))
         .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
-    // Plain OAuth has neither; a server may refuse what it does not know.
+    // Plain OAuth has neither parameter, and a server may reject unknown ones.
     if config.kind == ProviderKind::Openid {
         if let Some(hint) = &request.login_hint {
             url = url.set_login_hint(LoginHint::new(hint.clone()));

@@ -1,4 +1,4 @@
-//! Back from the provider.
+//! The end of a login with an identity provider.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -10,25 +10,25 @@ use waypost_ops::identity_provider::{self, LoginCallback};
 use waypost_ops::oauth_grants;
 
 use super::exchange::exchange;
-use super::failure::{Failure, shown};
+use super::failure::{Failure, sanitize};
 use crate::Auth;
-use crate::authorize::Back;
+use crate::authorize::ClientRedirect;
 use crate::browser;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::page::{self, Layout};
 use crate::pending::{failed, gone};
 use crate::server_request::ServerRequest;
 
-/// What a provider sends (RFC 6749, 4.1.2; RFC 9207, 2).
+/// The authorization response of a provider (RFC 6749, 4.1.2; RFC 9207, 2).
 #[derive(Debug, Default)]
-struct Answer {
+struct AuthorizationResponse {
     code: Option<String>,
     state: Option<String>,
     iss: Option<String>,
     error: Option<String>,
 }
 
-/// A page with a way back.
+/// The error page, with a link to the client.
 #[derive(Template)]
 #[template(path = "provider_error.html")]
 struct ProviderErrorPage<'a> {
@@ -36,8 +36,8 @@ struct ProviderErrorPage<'a> {
     title: &'a str,
     message: &'a str,
     client: &'a str,
-    again: &'a str,
-    back: &'a str,
+    retry_url: &'a str,
+    client_url: &'a str,
 }
 
 pub(super) async fn callback(
@@ -46,76 +46,81 @@ pub(super) async fn callback(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    // Looking for the state is a transaction that writes.
-    if let Err(wait) = auth.limits.check(Kind::Authorize, incoming.client) {
+    // Consuming the state is a write transaction.
+    if let Err(wait) = auth.limits.check(LimitKind::Authorize, incoming.client) {
         return page::too_many(&incoming, wait);
     }
     let cx = auth.context(&incoming);
     let browser = browser::read(&headers, browser::FLOW);
-    let (Some(answer), Some(browser)) = (answer(&uri), browser) else { return gone(&incoming) };
-    let Some(state) = &answer.state else { return gone(&incoming) };
+    let (Some(response), Some(browser)) = (parse_response(&uri), browser) else { return gone(&incoming) };
+    let Some(state) = &response.state else { return gone(&incoming) };
     let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
-    let returned =
+    let callback_state =
         match identity_provider::finish_login(&cx, ops, provider_context, incoming.server(), (state, &browser)).await {
-            Ok(returned) => returned,
+            Ok(callback_state) => callback_state,
             Err(error) if error.code == Code::NotFound => return gone(&incoming),
             Err(error) => return failed(&incoming, &error),
         };
-    match signed_in(&cx, &auth, &returned, &answer).await {
+    match sign_in(&cx, &auth, &callback_state, &response).await {
         Ok(session) => {
-            let path = format!("{}?request={}", incoming.address.path("authorize/continue"), returned.request.id);
+            let path = format!("{}?request={}", incoming.address.path("authorize/continue"), callback_state.request.id);
             let mut response = page::redirect(&path);
-            browser::set_session(response.headers_mut(), &returned.config.organization_id, &session);
+            browser::set_session(response.headers_mut(), &callback_state.config.organization_id, &session);
             response
         }
-        Err(Failure::Own(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
+        Err(Failure::Internal(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
         Err(Failure::Refused(why)) if why == ACCESS_DENIED => {
-            refused(&cx, &auth, &incoming, (&returned, &browser)).await
+            denied(&cx, &auth, &incoming, (&callback_state, &browser)).await
         }
-        Err(failure) => shown_failure(&incoming, &returned, &failure),
+        Err(failure) => error_page(&incoming, &callback_state, &failure),
     }
 }
 
-/// The code of RFC 6749, 4.1.2.1, for a user who said no.
+/// The error code of RFC 6749, 4.1.2.1, for a user who denied access.
 const ACCESS_DENIED: &str = "access_denied";
 
-/// The session cookie of the user for whom the provider vouches.
-async fn signed_in(cx: &Ctx, auth: &Auth, returned: &LoginCallback, answer: &Answer) -> Result<String, Failure> {
-    let config = &returned.config;
-    // First of all: what another provider sends must not be acted on at all (RFC 9207, 2.4).
-    if answer.iss.as_ref().is_some_and(|iss| !config.issuer.is_empty() && *iss != config.issuer) {
+/// Returns the session token of the user whom the provider identifies.
+async fn sign_in(
+    cx: &Ctx,
+    auth: &Auth,
+    callback_state: &LoginCallback,
+    response: &AuthorizationResponse,
+) -> Result<String, Failure> {
+    let config = &callback_state.config;
+    // This check comes first: a response from another provider must not be processed (RFC 9207, 2.4).
+    if response.iss.as_ref().is_some_and(|iss| !config.issuer.is_empty() && *iss != config.issuer) {
         return Err(Failure::OtherIssuer);
     }
-    if let Some(error) = &answer.error {
-        return Err(Failure::Refused(shown(error)));
+    if let Some(error) = &response.error {
+        return Err(Failure::Refused(sanitize(error)));
     }
-    let code = answer.code.as_deref().ok_or_else(|| Failure::Answer("there is no code in it".to_owned()))?;
-    let (claims, tokens) = exchange((&auth.providers, auth.hosting.ops()), returned, code, cx.now()).await?;
+    let code = response.code.as_deref().ok_or_else(|| Failure::InvalidResponse("it contains no code".to_owned()))?;
+    let (claims, tokens) = exchange((&auth.providers, auth.hosting.ops()), callback_state, code, cx.now()).await?;
     let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
     let (_, session) = identity_provider::sign_in(cx, ops, provider_context, config, (&claims, &tokens)).await?;
     Ok(session)
 }
 
-/// The user said no at the provider: that is their answer to the client.
-async fn refused(
+/// The user denied access at the provider, which becomes the response to the client.
+async fn denied(
     cx: &Ctx,
     auth: &Auth,
     incoming: &ServerRequest,
-    (returned, browser): (&LoginCallback, &str),
+    (callback_state, browser): (&LoginCallback, &str),
 ) -> Response {
-    let request = &returned.request;
-    // Nobody has signed in.
+    let request = &callback_state.request;
+    // No end user is signed in.
     match oauth_grants::deny(cx, auth.hosting.ops(), request, browser, None).await {
-        Ok(()) => page::redirect(&Back::of(request).url(&[("error", ACCESS_DENIED)])),
+        Ok(()) => page::redirect(&ClientRedirect::of(request).url(&[("error", ACCESS_DENIED)])),
         Err(error) if error.code == Code::NotFound => gone(incoming),
         Err(error) => failed(incoming, &error),
     }
 }
 
-fn shown_failure(incoming: &ServerRequest, returned: &LoginCallback, failure: &Failure) -> Response {
-    let config = &returned.config;
+fn error_page(incoming: &ServerRequest, callback_state: &LoginCallback, failure: &Failure) -> Response {
+    let config = &callback_state.config;
     let cause = match failure {
-        Failure::Own(error) => std::error::Error::source(error).map(ToString::to_string),
+        Failure::Internal(error) => std::error::Error::source(error).map(ToString::to_string),
         _ => None,
     };
     tracing::warn!(
@@ -123,39 +128,39 @@ fn shown_failure(incoming: &ServerRequest, returned: &LoginCallback, failure: &F
         oauth_config = config.id.as_str(),
         %failure,
         cause,
-        "nobody was signed in by an identity provider"
+        "sign-in with identity provider failed"
     );
     let title = match failure {
-        Failure::Down(_) => format!("{} does not answer", config.name),
+        Failure::Unreachable(_) => format!("{} did not respond", config.name),
         _ => format!("{} could not sign you in", config.name),
     };
-    let request = &returned.request;
+    let request = &callback_state.request;
     let page = ProviderErrorPage {
         layout: Layout::plain(incoming),
         title: &title,
         message: &failure.to_string(),
         client: &request.client_name,
-        again: &format!("{}?request={}", incoming.address.path("upstream"), request.id),
-        back: &Back::of(request).url(&[("error", "temporarily_unavailable")]),
+        retry_url: &format!("{}?request={}", incoming.address.path("upstream"), request.id),
+        client_url: &ClientRedirect::of(request).url(&[("error", "temporarily_unavailable")]),
     };
     page::html(StatusCode::BAD_GATEWAY, &page, None)
 }
 
-/// None when a parameter comes twice (RFC 6749, 3.1).
-fn answer(uri: &Uri) -> Option<Answer> {
+/// Returns `None` if a parameter occurs twice (RFC 6749, 3.1).
+fn parse_response(uri: &Uri) -> Option<AuthorizationResponse> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    let mut answer = Answer::default();
+    let mut response = AuthorizationResponse::default();
     for (name, value) in pairs {
-        let place = match name.as_str() {
-            "code" => &mut answer.code,
-            "state" => &mut answer.state,
-            "iss" => &mut answer.iss,
-            "error" => &mut answer.error,
+        let member = match name.as_str() {
+            "code" => &mut response.code,
+            "state" => &mut response.state,
+            "iss" => &mut response.iss,
+            "error" => &mut response.error,
             _ => continue,
         };
-        if place.replace(value).is_some() {
+        if member.replace(value).is_some() {
             return None;
         }
     }
-    Some(answer)
+    Some(response)
 }

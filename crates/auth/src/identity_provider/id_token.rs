@@ -1,4 +1,4 @@
-//! Validating an ID token (OpenID Connect Core, 3.1.3.7).
+//! Validation of ID tokens (OpenID Connect Core, 3.1.3.7).
 
 use chrono::DateTime;
 use data_encoding::BASE64URL_NOPAD;
@@ -10,13 +10,14 @@ use waypost_core::oauth_config::OauthConfig;
 use waypost_outbound::Route;
 
 use super::IdentityProviders;
-use super::failure::{Failure, shown};
-use super::keys::Want;
+use super::failure::{Failure, sanitize};
+use super::keys::Freshness;
 
-/// Clocks of providers may be behind this much.
+/// The tolerated clock skew of providers.
 const SKEW_MS: i64 = 60 * 1_000;
 
-/// With a public key only: a shared secret would let everybody who knows it sign, and `none` everybody.
+/// Only algorithms with a public key. A shared secret would let everyone who knows it sign, and `none` would let anyone
+/// sign.
 const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
@@ -29,11 +30,11 @@ const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
     CoreJwsSigningAlgorithm::EdDsa,
 ];
 
-/// The claims of `token`, when it was signed by the provider, for Waypost, for this sign-in, and has not expired. A key
-/// that is not known is looked for once.
+/// Returns the claims of `token` if it was signed by the provider, is meant for Waypost and this sign-in, and has not
+/// expired. An unknown key causes one refetch of the keys.
 ///
 /// # Errors
-/// When it is not so, or the keys cannot be had.
+/// If the token is not valid, or the keys cannot be fetched.
 pub(super) async fn verify(
     (providers, route): (&IdentityProviders, &Route),
     config: &OauthConfig,
@@ -42,14 +43,14 @@ pub(super) async fn verify(
     now: Timestamp,
 ) -> Result<Value, Failure> {
     let expected = Expected { config, nonce: Nonce::new(nonce.to_owned()), now };
-    let keys = providers.keys.get(route, config, now, Want::Any).await?;
+    let keys = providers.keys.get(route, config, now, Freshness::Cached).await?;
     let mut outcome = expected.check(token, &keys.unwrap_or_default());
-    if outcome.as_ref().is_err_and(is_of_a_key)
-        && let Some(keys) = providers.keys.get(route, config, now, Want::Newer).await?
+    if outcome.as_ref().is_err_and(is_key_error)
+        && let Some(keys) = providers.keys.get(route, config, now, Freshness::Newer).await?
     {
         outcome = expected.check(token, &keys);
     }
-    outcome.map_err(|error| Failure::Token(words(&error)))?;
+    outcome.map_err(|error| Failure::Untrusted(describe(&error)))?;
     claims(token, config)
 }
 
@@ -72,40 +73,40 @@ impl Expected<'_> {
     }
 }
 
-/// Whether other keys could make it good: the key is unknown, or it was replaced by another one without a name.
-fn is_of_a_key(error: &ClaimsVerificationError) -> bool {
+/// Whether newer keys might verify the token: its key is unknown, or a key without an ID was replaced.
+fn is_key_error(error: &ClaimsVerificationError) -> bool {
     use SignatureVerificationError::{CryptoError, NoMatchingKey};
     matches!(error, ClaimsVerificationError::SignatureVerification(NoMatchingKey | CryptoError(_)))
 }
 
-/// In words that say what is wrong, and nothing of the token.
-fn words(error: &ClaimsVerificationError) -> String {
+/// Returns a description of the error that contains nothing of the token.
+fn describe(error: &ClaimsVerificationError) -> String {
     use SignatureVerificationError::{CryptoError, DisallowedAlg, NoMatchingKey};
     match error {
         ClaimsVerificationError::Expired(_) => "its token has expired".to_owned(),
-        ClaimsVerificationError::InvalidAudience(_) => "its token is for somebody else".to_owned(),
-        ClaimsVerificationError::InvalidIssuer(_) => "its token is of another issuer".to_owned(),
+        ClaimsVerificationError::InvalidAudience(_) => "its token is meant for another client".to_owned(),
+        ClaimsVerificationError::InvalidIssuer(_) => "its token was issued by another issuer".to_owned(),
         ClaimsVerificationError::InvalidNonce(_) => "its token belongs to another sign-in".to_owned(),
         ClaimsVerificationError::SignatureVerification(error) => match error {
             NoMatchingKey => "its token is signed with a key that it does not publish".to_owned(),
-            CryptoError(_) => "the signature of its token is wrong".to_owned(),
-            DisallowedAlg(_) => "its token is signed in a way that proves nothing".to_owned(),
-            _ => "the signature of its token cannot be checked".to_owned(),
+            CryptoError(_) => "the signature of its token is invalid".to_owned(),
+            DisallowedAlg(_) => "its token is signed with an algorithm that is not accepted".to_owned(),
+            _ => "the signature of its token cannot be verified".to_owned(),
         },
-        _ => "its token is not as it should be".to_owned(),
+        _ => "its token is malformed".to_owned(),
     }
 }
 
-/// All claims of a token that was verified.
+/// Returns all claims of a verified token.
 fn claims(token: &CoreIdToken, config: &OauthConfig) -> Result<Value, Failure> {
     let text = token.to_string();
     let payload = text.split('.').nth(1).and_then(|part| BASE64URL_NOPAD.decode(part.as_bytes()).ok());
     let claims = payload.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok());
-    let claims = claims.ok_or_else(|| Failure::Answer("its token cannot be read".to_owned()))?;
-    // Steps 4 and 5: when it says whom it was made for, that is Waypost.
+    let claims = claims.ok_or_else(|| Failure::InvalidResponse("its token cannot be parsed".to_owned()))?;
+    // Steps 4 and 5: the authorized party, if present, must be Waypost.
     match &claims["azp"] {
         Value::Null => Ok(claims),
         Value::String(party) if *party == config.client_id => Ok(claims),
-        party => Err(Failure::Token(format!("its token was made for `{}`", shown(&party.to_string())))),
+        party => Err(Failure::Untrusted(format!("its token was issued to `{}`", sanitize(&party.to_string())))),
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of providers, remembered for an hour, and fetched anew when a token is signed with one that is not known.
+//! A cache of providers' keys. Keys are cached for an hour, and refetched if a token is signed with an unknown key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use waypost_outbound::{Limits, Route};
 use super::failure::Failure;
 
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
-/// Keys are fetched anew after this long.
+/// The lifetime of cached keys.
 const FRESH_MS: i64 = 60 * 60 * 1_000;
-/// Between two looks for a key that is not known lies at least this long: else whoever sends nonsense would make
-/// Waypost ask the provider as often as they like.
+/// The minimum time between two refetches for an unknown key. Otherwise, anyone who sends invalid tokens could make
+/// Waypost query the provider at will.
 const PAUSE_MS: i64 = 10 * 1_000;
-/// Providers whose keys are remembered.
+/// The maximum number of providers whose keys are cached.
 const PROVIDERS: u64 = 1_000;
 
-/// The keys of every provider.
+/// The cached keys of every provider.
 #[derive(Debug, Clone)]
-pub(super) struct KeyCache(Cache<(String, String), Arc<Mutex<Option<Known>>>>);
+pub(super) struct KeyCache(Cache<(String, String), Arc<Mutex<Option<CachedKeys>>>>);
 
 #[derive(Debug, Clone)]
-struct Known {
+struct CachedKeys {
     keys: Arc<CoreJsonWebKeySet>,
     fetched_at: Timestamp,
-    /// When a key that was not among them was last looked for.
-    sought_at: Option<Timestamp>,
+    /// The time of the last refetch for an unknown key.
+    refetched_at: Option<Timestamp>,
 }
 
 impl Default for KeyCache {
@@ -40,56 +40,58 @@ impl Default for KeyCache {
     }
 }
 
-/// How urgently keys are wanted.
+/// The required freshness of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
-    /// Those that are remembered will do.
-    Any,
-    /// Those that are remembered did not do.
+pub(super) enum Freshness {
+    /// Cached keys are sufficient.
+    Cached,
+    /// Newer keys are required: the cached ones did not verify the token.
     Newer,
 }
 
 impl KeyCache {
-    /// The keys of a provider; with [`Want::Newer`] none when newer ones were looked for a moment ago.
+    /// Returns the keys of a provider. Returns `None` for [`Freshness::Newer`] if newer keys were fetched a moment ago.
     ///
     /// # Errors
-    /// When the provider does not give them.
+    /// If the provider does not return its keys.
     pub async fn get(
         &self,
         route: &Route,
         config: &OauthConfig,
         now: Timestamp,
-        want: Want,
+        freshness: Freshness,
     ) -> Result<Option<Arc<CoreJsonWebKeySet>>, Failure> {
         let uri = config.jwks_uri.clone().unwrap_or_default();
-        let known = self.0.get_with((config.id.as_str().to_owned(), uri.clone()), Default::default);
-        // Who comes while the keys are being fetched waits for them here and does not fetch them, too.
-        let mut known = known.lock().await;
-        let mut sought_at = known.as_ref().and_then(|known| known.sought_at);
-        match (&mut *known, want) {
-            (Some(known), Want::Any) if now.since(known.fetched_at) < FRESH_MS => {
-                return Ok(Some(Arc::clone(&known.keys)));
+        let cached = self.0.get_with((config.id.as_str().to_owned(), uri.clone()), Default::default);
+        // Concurrent callers wait here for the same fetch.
+        let mut cached = cached.lock().await;
+        let mut refetched_at = cached.as_ref().and_then(|cached| cached.refetched_at);
+        match (&mut *cached, freshness) {
+            (Some(cached), Freshness::Cached) if now.since(cached.fetched_at) < FRESH_MS => {
+                return Ok(Some(Arc::clone(&cached.keys)));
             }
-            (_, Want::Newer) if sought_at.is_some_and(|sought_at| now.since(sought_at) < PAUSE_MS) => return Ok(None),
-            (Some(known), Want::Newer) => {
-                // Also a look that fails counts.
-                known.sought_at = Some(now);
-                sought_at = Some(now);
+            (_, Freshness::Newer) if refetched_at.is_some_and(|refetched_at| now.since(refetched_at) < PAUSE_MS) => {
+                return Ok(None);
+            }
+            (Some(cached), Freshness::Newer) => {
+                // A failed refetch counts, too.
+                cached.refetched_at = Some(now);
+                refetched_at = Some(now);
             }
             _ => {}
         }
         let keys = Arc::new(fetch(route, &uri).await?);
-        *known = Some(Known { keys: Arc::clone(&keys), fetched_at: now, sought_at });
+        *cached = Some(CachedKeys { keys: Arc::clone(&keys), fetched_at: now, refetched_at });
         Ok(Some(keys))
     }
 }
 
 async fn fetch(route: &Route, uri: &str) -> Result<CoreJsonWebKeySet, Failure> {
-    let unusable = |why: &str| Failure::Answer(format!("its keys {why}"));
-    let url = Url::parse(uri).map_err(|_| unusable("have no address"))?;
-    let answer = route.get(&url, LIMITS).await?;
-    if answer.status != http::StatusCode::OK {
-        return Err(unusable(&format!("are answered with {}", answer.status)));
+    let invalid = |why: &str| Failure::InvalidResponse(format!("its keys {why}"));
+    let url = Url::parse(uri).map_err(|_| invalid("have no valid URL"))?;
+    let response = route.get(&url, LIMITS).await?;
+    if response.status != http::StatusCode::OK {
+        return Err(invalid(&format!("were requested, and the response has the status {}", response.status)));
     }
-    serde_json::from_slice(&answer.body).map_err(|_| unusable("cannot be read"))
+    serde_json::from_slice(&response.body).map_err(|_| invalid("cannot be parsed"))
 }

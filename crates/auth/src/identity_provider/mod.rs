@@ -1,8 +1,8 @@
-//! Signing in at the organisation's identity provider (docs/sign-in.md, `custom_oauth`).
+//! Sign-in with the organisation's identity provider (docs/sign-in.md, `custom_oauth`).
 //!
-//! `GET …/oauth/upstream?request=ID` sends the browser away, after consent; `GET …/oauth/callback` is where the provider
-//! sends it back. The redirect URI to register there is `ISSUER/oauth/callback` of every address under which the server
-//! is asked. No token of the provider reaches a client, and none of a client reaches the provider.
+//! `GET …/oauth/upstream?request=ID` sends the browser to the provider after consent; the provider redirects it to `GET
+//! …/oauth/callback`. The redirect URI to register with the provider is `ISSUER/oauth/callback`, for each URL form of
+//! the server. No token of the provider reaches a client, and no token of a client reaches the provider.
 
 mod begin_login;
 mod callback;
@@ -21,7 +21,7 @@ use waypost_ops::identity_provider::IdentityProviderContext;
 use crate::Auth;
 use keys::KeyCache;
 
-/// What it takes to ask providers.
+/// The client of identity providers.
 #[derive(Debug, Clone)]
 pub struct IdentityProviders {
     provider_context: IdentityProviderContext,
@@ -29,19 +29,19 @@ pub struct IdentityProviders {
 }
 
 impl IdentityProviders {
-    /// Asks providers with `upstream`, and remembers their keys.
+    /// Creates a client that uses `provider_context` and caches the providers' keys.
     #[must_use]
     pub fn new(provider_context: IdentityProviderContext) -> Self {
         Self { provider_context, keys: KeyCache::default() }
     }
 }
 
-/// The two addresses.
+/// Returns the two routes.
 pub(crate) fn routes() -> Router<Auth> {
     Router::new().route("/upstream", get(begin_login::begin_login)).route("/callback", get(callback::callback))
 }
 
-/// Where the provider sends the browser back to.
+/// Returns the URI to which the provider redirects the browser.
 fn redirect_uri(request: &AuthorizationRequest) -> String {
     format!("{}/oauth/callback", request.issuer)
 }

@@ -1,4 +1,4 @@
-//! The userinfo endpoint (OpenID Connect Core, 5.3), or what plain OAuth has in its place.
+//! The userinfo endpoint (OpenID Connect Core, 5.3) or its equivalent in plain OAuth.
 
 use http::{Method, Request, StatusCode, header};
 use serde_json::Value;
@@ -8,24 +8,27 @@ use waypost_outbound::Route;
 
 use super::failure::Failure;
 
-/// What the endpoint says of the user to whom `token` belongs.
+/// Returns the claims of the user to whom `token` belongs.
 ///
 /// # Errors
-/// When it does not say it.
-pub(super) async fn ask(route: &Route, endpoint: &str, token: &SecretText) -> Result<Value, Failure> {
+/// If the endpoint does not return claims.
+pub(super) async fn fetch(route: &Route, endpoint: &str, token: &SecretText) -> Result<Value, Failure> {
     let request = Request::builder()
         .method(Method::GET)
         .uri(endpoint)
         .header(header::ACCEPT, "application/json")
         .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
         .body(Vec::new())
-        .map_err(|_| Failure::Answer("its token cannot be sent back to it".to_owned()))?;
-    let answer = send(route.clone(), request).await?;
-    if answer.status() != StatusCode::OK {
-        return Err(Failure::Answer(format!("its userinfo endpoint says {}", answer.status())));
+        .map_err(|_| Failure::InvalidResponse("its token is not a valid header value".to_owned()))?;
+    let response = send(route.clone(), request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(Failure::InvalidResponse(format!(
+            "its userinfo endpoint returned the status {}",
+            response.status()
+        )));
     }
-    match serde_json::from_slice(answer.body()) {
+    match serde_json::from_slice(response.body()) {
         Ok(claims @ Value::Object(_)) => Ok(claims),
-        _ => Err(Failure::Answer("its userinfo endpoint gives no JSON object".to_owned())),
+        _ => Err(Failure::InvalidResponse("its userinfo endpoint returned no JSON object".to_owned())),
     }
 }

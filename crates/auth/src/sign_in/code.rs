@@ -1,4 +1,4 @@
-//! `/oauth/sign-in/code`: an address gets a code, and the code is typed.
+//! `/oauth/sign-in/code`: sends a code to an email and accepts the code.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -10,10 +10,10 @@ use waypost_ops::accounts::{CodeEntry, CodeRequest};
 
 use crate::Auth;
 use crate::page::{self, Layout};
-use crate::pending::Pending;
+use crate::pending::PendingAuthorization;
 
 use super::form::{Fields, Platform};
-use super::mail::{self, Unsent};
+use super::mail::{self, SendError};
 use super::view::{self, View};
 
 #[derive(Template)]
@@ -22,37 +22,41 @@ struct CodePage<'a> {
     layout: Layout,
     view: View<'a>,
     sent: &'a str,
-    /// Where a new code is asked for.
-    again: &'static str,
+    /// The page on which the user can request a new code.
+    retry_page: &'static str,
 }
 
-/// Which code a page is about.
+/// The query parameters that identify a code.
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
-pub(super) struct Sent {
+pub(super) struct CodeQuery {
     pub(super) sent: String,
-    /// The code itself: only in the mail's link.
+    /// The code itself. Set only by the link in the email.
     pub(super) code: String,
 }
 
-/// Asks for the code that was sent.
-pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform, Query(query): Query<Sent>) -> Response {
+/// Shows the page on which the user enters the code.
+pub(super) async fn show(
+    State(auth): State<Auth>,
+    Platform(pending): Platform,
+    Query(query): Query<CodeQuery>,
+) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
         Ok(open) if open.purpose == CodePurpose::Reset => {
             page::redirect(&format!("{}&sent={}", pending.path("sign-in/reset"), query.sent))
         }
         Ok(open) => {
-            let again = if open.purpose == CodePurpose::SignUp { "sign-up" } else { "sign-in" };
+            let retry_page = if open.purpose == CodePurpose::SignUp { "sign-up" } else { "sign-in" };
             let view = View::new(&pending, &open.email, "code");
-            view::answer(&auth, &pending, view, |layout, view| CodePage { layout, view, sent: &query.sent, again })
+            view::render(&auth, &pending, view, |layout, view| CodePage { layout, view, sent: &query.sent, retry_page })
                 .await
         }
-        Err(error) => begin_again(&auth, &pending, "", &error).await,
+        Err(error) => first_page_with_error(&auth, &pending, "", &error).await,
     }
 }
 
-/// Sends a code to an address, or takes the one that was typed.
+/// Sends a code to an email, or accepts the entered code.
 pub(super) async fn post(
     State(auth): State<Auth>,
     Platform(pending): Platform,
@@ -63,44 +67,51 @@ pub(super) async fn post(
         return page;
     }
     if fields.code.is_some() {
-        return enter(&auth, &pending, &headers, &fields).await;
+        return sign_in(&auth, &pending, &headers, &fields).await;
     }
-    let asked = CodeRequest { email: &fields.email, purpose: CodePurpose::SignIn, password: None };
-    match mail::send(&auth, &pending, &headers, asked).await {
-        Ok(response) | Err(Unsent::Page(response)) => response,
-        Err(Unsent::Problem(error)) => begin_again(&auth, &pending, &fields.email, &error).await,
+    let request = CodeRequest { email: &fields.email, purpose: CodePurpose::SignIn, password: None };
+    match mail::send(&auth, &pending, &headers, request).await {
+        Ok(response) | Err(SendError::Page(response)) => response,
+        Err(SendError::Problem(error)) => first_page_with_error(&auth, &pending, &fields.email, &error).await,
     }
 }
 
-/// Signs in with the code of a form.
-pub(super) async fn enter(auth: &Auth, pending: &Pending, headers: &HeaderMap, fields: &Fields) -> Response {
+/// Signs in with the entered code.
+pub(super) async fn sign_in(
+    auth: &Auth,
+    pending: &PendingAuthorization,
+    headers: &HeaderMap,
+    fields: &Fields,
+) -> Response {
     let code = fields.code.as_deref().unwrap_or_default();
-    let entered = CodeEntry { id: &fields.sent, code, new_password: None };
-    let error = match auth
-        .accounts()
-        .sign_in_with_code(&pending.cx, &pending.request, entered, pending.incoming.client)
-        .await
-    {
-        Ok(session) => return super::signed_in(auth, pending, headers, &session).await,
-        Err(error) => error,
-    };
-    // Whether the code can be tried once more decides which page comes.
+    let entry = CodeEntry { id: &fields.sent, code, new_password: None };
+    let error =
+        match auth.accounts().sign_in_with_code(&pending.cx, &pending.request, entry, pending.incoming.client).await {
+            Ok(session) => return super::signed_in(auth, pending, headers, &session).await,
+            Err(error) => error,
+        };
+    // Shows the code page again if the code can still be used.
     let open = auth.accounts().get_code(&pending.cx, &pending.request, &fields.sent).await;
-    let Ok(open) = open else { return begin_again(auth, pending, &fields.email, &error).await };
-    let again = if open.purpose == CodePurpose::SignUp { "sign-up" } else { "sign-in" };
+    let Ok(open) = open else { return first_page_with_error(auth, pending, &fields.email, &error).await };
+    let retry_page = if open.purpose == CodePurpose::SignUp { "sign-up" } else { "sign-in" };
     match View::new(pending, &open.email, "code").with(&error) {
         Ok(view) => {
             let sent = fields.sent.as_str();
-            view::answer(auth, pending, view, |layout, view| CodePage { layout, view, sent, again }).await
+            view::render(auth, pending, view, |layout, view| CodePage { layout, view, sent, retry_page }).await
         }
         Err(page) => page,
     }
 }
 
-/// The first page, with what went wrong.
-pub(super) async fn begin_again(auth: &Auth, pending: &Pending, email: &str, error: &waypost_core::Error) -> Response {
+/// Returns the first page, with the error.
+pub(super) async fn first_page_with_error(
+    auth: &Auth,
+    pending: &PendingAuthorization,
+    email: &str,
+    error: &waypost_core::Error,
+) -> Response {
     match View::new(pending, email, "email").with(error) {
-        Ok(view) => super::page_to_choose(auth, pending, view).await,
+        Ok(view) => super::first_page(auth, pending, view).await,
         Err(page) => page,
     }
 }

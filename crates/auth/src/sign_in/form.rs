@@ -1,4 +1,4 @@
-//! What the forms of these pages send.
+//! The forms of the sign-in pages.
 
 use axum::Form;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -9,20 +9,20 @@ use serde::Deserialize;
 use waypost_core::server::AuthType;
 
 use crate::Auth;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::page::{self, ErrorPage};
-use crate::pending::{self, Pending};
+use crate::pending::{self, PendingAuthorization};
 use crate::server_request::ServerRequest;
 
-/// A page of a server whose users Waypost itself signs in. Where the organisation's provider does, an account that
-/// anybody can make must open nothing.
-pub(super) struct Platform(pub(super) Pending);
+/// A page of a server whose users sign in with Waypost accounts. On a server with an identity provider, the sign-in
+/// pages are not available: an account that anyone can create must not grant access there.
+pub(super) struct Platform(pub(super) PendingAuthorization);
 
 impl FromRequestParts<Auth> for Platform {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
-        let pending = Pending::from_request_parts(parts, auth).await?;
+        let pending = PendingAuthorization::from_request_parts(parts, auth).await?;
         if pending.incoming.server().auth_type == AuthType::PlatformOauth {
             Ok(Self(pending))
         } else {
@@ -31,7 +31,8 @@ impl FromRequestParts<Auth> for Platform {
     }
 }
 
-/// The fields of all forms; one that is not there is empty. Without `Debug`: passwords and codes are among them.
+/// The fields of all forms. Missing fields are empty. Does not implement `Debug`, because passwords and codes are among
+/// them.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Fields {
@@ -40,7 +41,7 @@ pub(super) struct Fields {
     pub(super) password: Option<String>,
     pub(super) new_password: String,
     pub(super) code: Option<String>,
-    /// The id of the code that was sent.
+    /// The ID of the code that was sent.
     pub(super) sent: String,
 }
 
@@ -56,9 +57,9 @@ impl FromRequest<Auth> for Fields {
                 &incoming,
                 rejection.status(),
                 ErrorPage {
-                    title: "This form cannot be read",
-                    message: "What your browser sent is no form of these pages.",
-                    advice: "Go back, load the page again, and send the form once more.",
+                    title: "This form is not valid",
+                    message: "Your browser sent data that this page does not accept.",
+                    advice: "Go back, reload the page, and submit the form again.",
                 },
             )),
         }
@@ -66,44 +67,50 @@ impl FromRequest<Auth> for Fields {
 }
 
 impl Fields {
-    /// Checks that the form came from a page of this request in this browser, and not too often. A code is checked in any case:
-    /// it has attempts of its own. So is a form of a browser in which the end user has signed in before.
+    /// Checks that the form was sent from a page of this request in this browser, and the rate limit. The rate limit
+    /// does not apply to a form with a code, because each code has its own limit of attempts, or to a browser in which
+    /// the end user has signed in before.
     ///
     /// # Errors
-    /// The page to show instead.
-    pub(super) fn check(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<(), Response> {
+    /// The error page.
+    pub(super) fn check(
+        &self,
+        auth: &Auth,
+        pending: &PendingAuthorization,
+        headers: &HeaderMap,
+    ) -> Result<(), Response> {
         if !self.is_unlimited(auth, pending, headers)
-            && let Err(wait) = auth.limits.check(Kind::Form, pending.incoming.client)
+            && let Err(wait) = auth.limits.check(LimitKind::Form, pending.incoming.client)
         {
             return Err(page::too_many(&pending.incoming, wait));
         }
         pending.check_form(auth, headers, &self.csrf)
     }
 
-    /// Whether no limit by client address alone applies to this form.
-    pub(super) fn is_unlimited(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> bool {
-        let device = super::device(pending, headers);
+    /// Whether the limits by client address do not apply to this form.
+    pub(super) fn is_unlimited(&self, auth: &Auth, pending: &PendingAuthorization, headers: &HeaderMap) -> bool {
+        let device = super::device_cookie(pending, headers);
         let org = &pending.request.organization_id;
         self.code.is_some() || auth.accounts().is_known_browser(&pending.cx, org, &self.email, &device)
     }
 }
 
-/// What an error of an act is on the page: words beside the form.
+/// An error of an operation as a message beside the form.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
-    /// Which field it is about; empty for none.
+    /// The name of the field that it is about. Empty if it is about none.
     pub(super) field: String,
-    /// What to tell the user.
+    /// The message to the user.
     pub(super) message: String,
-    /// The status of the answer.
+    /// The status of the response.
     pub(super) status: StatusCode,
-    /// Seconds until it is worth trying again.
+    /// The number of seconds until a retry can succeed.
     pub(super) retry_after: Option<u64>,
 }
 
 impl Problem {
-    /// The problem that `error` is for the user; none when it is ours.
-    pub(super) fn of(error: &waypost_core::Error) -> Option<Self> {
+    /// Returns the problem for an error that the user can correct. Returns `None` for internal errors.
+    pub(super) fn from_error(error: &waypost_core::Error) -> Option<Self> {
         use waypost_core::Code;
         let status = match error.code {
             Code::InvalidArguments => StatusCode::UNPROCESSABLE_ENTITY,
@@ -112,7 +119,7 @@ impl Problem {
         };
         let text = |name: &str| error.details.get(name).and_then(|value| value.as_str()).unwrap_or_default();
         let message = if error.code == Code::InvalidArguments && text("field") == "email" {
-            "That is not an e-mail address. One looks like anna@example.com.".to_owned()
+            "Enter a valid email, such as anna@example.com.".to_owned()
         } else {
             error.message.clone()
         };

@@ -1,5 +1,5 @@
-//! `/oauth/sign-in/link`: the link in the mail. It only shows a button, because programs that look for evil links open
-//! it too; and it works in the browser that asked, because only there the code means anything.
+//! `/oauth/sign-in/link`: the link in the email. The page only shows a button, because link scanners open the link as
+//! well. It works only in the browser that requested the code, because the code is bound to that browser.
 
 use askama::Template;
 use axum::extract::{FromRequestParts, Query, State};
@@ -12,7 +12,7 @@ use crate::Auth;
 use crate::page::{self, ErrorPage, Layout};
 use crate::server_request::ServerRequest;
 
-use super::code::{self, Sent};
+use super::code::{self, CodeQuery};
 use super::form::{Fields, Platform};
 use super::reset;
 use super::view::{self, View};
@@ -26,7 +26,8 @@ struct LinkPage<'a> {
     code: &'a str,
 }
 
-/// The request of the browser in which the link is opened, or the page for another browser.
+/// The pending request of the browser in which the link is opened. Responds with the page for another browser if there
+/// is none.
 pub(super) struct SameBrowser(Platform);
 
 impl FromRequestParts<Auth> for SameBrowser {
@@ -37,27 +38,27 @@ impl FromRequestParts<Auth> for SameBrowser {
         let found = Platform::from_request_parts(parts, auth).await;
         found
             .map(Self)
-            .map_err(|page| if page.status() == StatusCode::BAD_REQUEST { elsewhere(&incoming) } else { page })
+            .map_err(|page| if page.status() == StatusCode::BAD_REQUEST { other_browser_page(&incoming) } else { page })
     }
 }
 
-fn elsewhere(incoming: &ServerRequest) -> Response {
+fn other_browser_page(incoming: &ServerRequest) -> Response {
     page::error(
         incoming,
         StatusCode::BAD_REQUEST,
         ErrorPage {
-            title: "Type the code instead",
-            message: "This link works only in the browser in which the sign-in was begun, while it is under way.",
-            advice: "Go back to that browser and type the code from the mail there.",
+            title: "Enter the code instead",
+            message: "This link works only in the browser in which the sign-in was started, and only while that sign-in is active.",
+            advice: "Go back to that browser and enter the code from the email there.",
         },
     )
 }
 
-/// Shows the button. Changes nothing.
+/// Shows the button without changing anything.
 pub(super) async fn show(
     State(auth): State<Auth>,
     SameBrowser(Platform(pending)): SameBrowser,
-    Query(query): Query<Sent>,
+    Query(query): Query<CodeQuery>,
 ) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
         Ok(open) if open.purpose == CodePurpose::Reset => {
@@ -66,9 +67,9 @@ pub(super) async fn show(
         }
         Ok(open) => {
             let (view, sent, code) = (View::new(&pending, &open.email, ""), query.sent.as_str(), query.code.as_str());
-            view::answer(&auth, &pending, view, |layout, view| LinkPage { layout, view, sent, code }).await
+            view::render(&auth, &pending, view, |layout, view| LinkPage { layout, view, sent, code }).await
         }
-        Err(error) => code::begin_again(&auth, &pending, "", &error).await,
+        Err(error) => code::first_page_with_error(&auth, &pending, "", &error).await,
     }
 }
 
@@ -80,7 +81,7 @@ pub(super) async fn post(
     fields: Fields,
 ) -> Response {
     match fields.check(&auth, &pending, &headers) {
-        Ok(()) => code::enter(&auth, &pending, &headers, &fields).await,
+        Ok(()) => code::sign_in(&auth, &pending, &headers, &fields).await,
         Err(page) => page,
     }
 }

@@ -1,81 +1,86 @@
-//! The mails with codes.
+//! The emails with codes.
 
 use axum::response::Response;
 use http::HeaderMap;
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error};
 use waypost_mail::{EmailKind, EmailMessage, quote_name};
-use waypost_ops::accounts::{ClientInfo, CodeRequest, IssuedCode};
+use waypost_ops::accounts::{CodeRequest, IssuedCode, SignInClient};
 
 use crate::Auth;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::page;
-use crate::pending::Pending;
+use crate::pending::PendingAuthorization;
 
-use super::no_mail;
+use super::email_unavailable;
 
-/// Why no code is on its way.
-pub(super) enum Unsent {
-    /// What to tell beside the form.
+/// The reason why no code was sent.
+pub(super) enum SendError {
+    /// An error to show beside the form.
     Problem(Error),
-    /// A page of its own.
+    /// An error page.
     Page(Response),
 }
 
-/// Makes a code and sends it; gives the page to which the browser goes then.
+/// Creates a code, sends it and returns a redirect to the page on which the code is entered.
 pub(super) async fn send(
     auth: &Auth,
-    pending: &Pending,
+    pending: &PendingAuthorization,
     headers: &HeaderMap,
-    asked: CodeRequest<'_>,
-) -> Result<Response, Unsent> {
-    let Some(outbox) = &auth.mail else { return Err(Unsent::Page(no_mail(pending))) };
-    let device = super::device(pending, headers);
-    let client = ClientInfo { address: pending.incoming.client, device: &device };
+    request: CodeRequest<'_>,
+) -> Result<Response, SendError> {
+    let Some(outbox) = &auth.mail else { return Err(SendError::Page(email_unavailable(pending))) };
+    let device = super::device_cookie(pending, headers);
+    let client = SignInClient { address: pending.incoming.client, device: &device };
     let org = &pending.request.organization_id;
-    if !auth.accounts().is_known_browser(&pending.cx, org, asked.email, &device)
-        && let Err(wait) = auth.limits.check(Kind::Mail, pending.incoming.client)
+    if !auth.accounts().is_known_browser(&pending.cx, org, request.email, &device)
+        && let Err(wait) = auth.limits.check(LimitKind::Mail, pending.incoming.client)
     {
-        return Err(Unsent::Page(page::too_many(&pending.incoming, wait)));
+        return Err(SendError::Page(page::too_many(&pending.incoming, wait)));
     }
-    let made =
-        auth.accounts().create_code(&pending.cx, &pending.request, asked, client).await.map_err(Unsent::Problem)?;
+    let issued = auth
+        .accounts()
+        .create_code(&pending.cx, &pending.request, request, client)
+        .await
+        .map_err(SendError::Problem)?;
     let link = format!(
         "{}{}&sent={}&code={}",
         pending.incoming.address.origin(),
         pending.path("sign-in/link"),
-        made.id,
-        made.code
+        issued.id,
+        issued.code
     );
-    if let Err(error) =
-        outbox.enqueue(EmailKind::SignIn, pending.request.organization_id.as_str(), mail(&made, asked.purpose, &link))
-    {
-        tracing::error!(request_id = pending.incoming.request_id, %error, "a code could not be sent");
-        let message = "No mail can be sent at the moment. Try again in a few minutes.";
-        return Err(Unsent::Problem(Error::new(Code::Unavailable, message).caused_by(error)));
+    if let Err(error) = outbox.enqueue(
+        EmailKind::SignIn,
+        pending.request.organization_id.as_str(),
+        code_email(&issued, request.purpose, &link),
+    ) {
+        tracing::error!(request_id = pending.incoming.request_id, %error, "failed to enqueue email with code");
+        let message = "Email cannot be sent at the moment. Try again in a few minutes.";
+        return Err(SendError::Problem(Error::new(Code::Unavailable, message).caused_by(error)));
     }
-    let name = if asked.purpose == CodePurpose::Reset { "sign-in/reset" } else { "sign-in/code" };
-    Ok(page::redirect(&format!("{}&sent={}", pending.path(name), made.id)))
+    let name = if request.purpose == CodePurpose::Reset { "sign-in/reset" } else { "sign-in/code" };
+    Ok(page::redirect(&format!("{}&sent={}", pending.path(name), issued.id)))
 }
 
-/// The mail with a code: the code first, where notifications show it.
-fn mail(made: &IssuedCode, purpose: CodePurpose, link: &str) -> EmailMessage {
-    let IssuedCode { code, organization, email, has_account, .. } = made;
-    let what = match (purpose, has_account) {
+/// Returns the email with a code. The code comes first, so that notifications show it.
+fn code_email(issued: &IssuedCode, purpose: CodePurpose, link: &str) -> EmailMessage {
+    let IssuedCode { code, organization, email, has_account, .. } = issued;
+    let purpose_text = match (purpose, has_account) {
         (CodePurpose::SignIn, _) => format!("is your code to sign in to {organization}."),
-        (CodePurpose::SignUp, false) => format!("is your code to create your account at {organization}."),
+        (CodePurpose::SignUp, false) => format!("is your code to create your account with {organization}."),
         (CodePurpose::SignUp, true) => format!(
-            "is your code for {organization}. You have an account there already: the code signs you in and sets the \
-             password that was typed just now."
+            "is your code for {organization}. You already have an account: the code signs you in and sets the password \
+             that was just entered."
         ),
-        (CodePurpose::Reset, true) => format!("is your code to set a new password at {organization}."),
+        (CodePurpose::Reset, true) => format!("is your code to set a new password for {organization}."),
         (CodePurpose::Reset, false) => format!(
-            "is your code for {organization}. There is no account with your address yet: the code makes one, with the \
+            "is your code for {organization}. There is no account with your email yet: the code creates one with the \
              password that you choose."
         ),
     };
     let text = format!(
-        "{code}\n\n{what}\n\nType it on the page that asked for it. It is valid for 10 minutes.\n\n\
+        "{code}\n\n{purpose_text}\n\nEnter it on the page where you requested it. It is valid for 10 minutes.\n\n\
          Or open this link in the same browser:\n{link}\n\n\
          If you did not request this code, ignore this email. Never share the code: it gives access to your account.\n"
     );

@@ -1,4 +1,4 @@
-//! `/oauth/sign-in/forgotten` and `/oauth/sign-in/reset`: a new password for whoever has the address.
+//! `/oauth/sign-in/forgotten` and `/oauth/sign-in/reset`: sets a new password after the email is verified by a code.
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -9,12 +9,12 @@ use waypost_ops::accounts::{CodeEntry, CodeRequest};
 
 use crate::Auth;
 use crate::page::Layout;
-use crate::pending::Pending;
+use crate::pending::PendingAuthorization;
 
-use super::code::Sent;
+use super::code::CodeQuery;
+use super::email_unavailable;
 use super::form::{Fields, Platform};
-use super::mail::{self, Unsent};
-use super::no_mail;
+use super::mail::{self, SendError};
 use super::view::{self, View};
 
 #[derive(Template)]
@@ -33,13 +33,13 @@ struct ResetPage<'a> {
     code: &'a str,
 }
 
-/// Asks for the address.
-pub(super) async fn ask(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+/// Shows the page on which the user enters their email.
+pub(super) async fn show_forgotten(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
     if auth.mail.is_none() {
-        return no_mail(&pending);
+        return email_unavailable(&pending);
     }
     let hint = pending.request.login_hint.clone().unwrap_or_default();
-    forgotten(&auth, &pending, View::new(&pending, &hint, "email")).await
+    forgotten_page(&auth, &pending, View::new(&pending, &hint, "email")).await
 }
 
 /// Sends the code.
@@ -52,18 +52,22 @@ pub(super) async fn send(
     if let Err(page) = fields.check(&auth, &pending, &headers) {
         return page;
     }
-    let asked = CodeRequest { email: &fields.email, purpose: CodePurpose::Reset, password: None };
-    match mail::send(&auth, &pending, &headers, asked).await {
-        Ok(response) | Err(Unsent::Page(response)) => response,
-        Err(Unsent::Problem(error)) => forgotten_again(&auth, &pending, &fields.email, &error).await,
+    let request = CodeRequest { email: &fields.email, purpose: CodePurpose::Reset, password: None };
+    match mail::send(&auth, &pending, &headers, request).await {
+        Ok(response) | Err(SendError::Page(response)) => response,
+        Err(SendError::Problem(error)) => forgotten_page_with_error(&auth, &pending, &fields.email, &error).await,
     }
 }
 
-/// Asks for the code and the new password.
-pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform, Query(query): Query<Sent>) -> Response {
+/// Shows the page on which the user enters the code and a new password.
+pub(super) async fn show(
+    State(auth): State<Auth>,
+    Platform(pending): Platform,
+    Query(query): Query<CodeQuery>,
+) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
         Ok(open) => page(&auth, &pending, View::new(&pending, &open.email, "code"), (&query.sent, "")).await,
-        Err(error) => forgotten_again(&auth, &pending, "", &error).await,
+        Err(error) => forgotten_page_with_error(&auth, &pending, "", &error).await,
     }
 }
 
@@ -78,37 +82,44 @@ pub(super) async fn post(
         return page;
     }
     let code = fields.code.as_deref().unwrap_or_default();
-    let entered = CodeEntry { id: &fields.sent, code, new_password: Some(&fields.new_password) };
-    let error = match auth
-        .accounts()
-        .sign_in_with_code(&pending.cx, &pending.request, entered, pending.incoming.client)
-        .await
-    {
-        Ok(session) => return super::signed_in(&auth, &pending, &headers, &session).await,
-        Err(error) => error,
-    };
+    let entry = CodeEntry { id: &fields.sent, code, new_password: Some(&fields.new_password) };
+    let error =
+        match auth.accounts().sign_in_with_code(&pending.cx, &pending.request, entry, pending.incoming.client).await {
+            Ok(session) => return super::signed_in(&auth, &pending, &headers, &session).await,
+            Err(error) => error,
+        };
     let open = auth.accounts().get_code(&pending.cx, &pending.request, &fields.sent).await;
-    let Ok(open) = open else { return forgotten_again(&auth, &pending, &fields.email, &error).await };
-    // A code that was not wrong stays in its field.
-    let kept = if error.details.get("field").is_some_and(|field| field == "code") { "" } else { code };
+    let Ok(open) = open else { return forgotten_page_with_error(&auth, &pending, &fields.email, &error).await };
+    // A correct code stays in its field.
+    let kept_code = if error.details.get("field").is_some_and(|field| field == "code") { "" } else { code };
     match View::new(&pending, &open.email, "code").with(&error) {
-        Ok(view) => page(&auth, &pending, view, (&fields.sent, kept)).await,
+        Ok(view) => page(&auth, &pending, view, (&fields.sent, kept_code)).await,
         Err(page) => page,
     }
 }
 
-/// The page for code and new password.
-pub(super) async fn page(auth: &Auth, pending: &Pending, view: View<'_>, (sent, code): (&str, &str)) -> Response {
-    view::answer(auth, pending, view, |layout, view| ResetPage { layout, view, sent, code }).await
+/// Returns the page for the code and the new password.
+pub(super) async fn page(
+    auth: &Auth,
+    pending: &PendingAuthorization,
+    view: View<'_>,
+    (sent, code): (&str, &str),
+) -> Response {
+    view::render(auth, pending, view, |layout, view| ResetPage { layout, view, sent, code }).await
 }
 
-async fn forgotten(auth: &Auth, pending: &Pending, view: View<'_>) -> Response {
-    view::answer(auth, pending, view, |layout, view| ForgottenPasswordPage { layout, view }).await
+async fn forgotten_page(auth: &Auth, pending: &PendingAuthorization, view: View<'_>) -> Response {
+    view::render(auth, pending, view, |layout, view| ForgottenPasswordPage { layout, view }).await
 }
 
-async fn forgotten_again(auth: &Auth, pending: &Pending, email: &str, error: &waypost_core::Error) -> Response {
+async fn forgotten_page_with_error(
+    auth: &Auth,
+    pending: &PendingAuthorization,
+    email: &str,
+    error: &waypost_core::Error,
+) -> Response {
     match View::new(pending, email, "email").with(error) {
-        Ok(view) => forgotten(auth, pending, view).await,
+        Ok(view) => forgotten_page(auth, pending, view).await,
         Err(page) => page,
     }
 }

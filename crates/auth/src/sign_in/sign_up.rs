@@ -1,4 +1,4 @@
-//! `/oauth/sign-up`: an account with a password. It is made when the code that comes by mail proves the address.
+//! `/oauth/sign-up`: creates an account with a password, once a code sent by email verifies the email.
 
 use askama::Template;
 use axum::extract::State;
@@ -10,9 +10,9 @@ use waypost_ops::accounts::CodeRequest;
 use crate::Auth;
 use crate::page::Layout;
 
+use super::email_unavailable;
 use super::form::{Fields, Platform};
-use super::mail::{self, Unsent};
-use super::no_mail;
+use super::mail::{self, SendError};
 use super::view::{self, View};
 
 #[derive(Template)]
@@ -22,14 +22,14 @@ struct SignUpPage<'a> {
     view: View<'a>,
 }
 
-/// Asks for address and password.
+/// Shows the page on which the user enters email and password.
 pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
     if auth.mail.is_none() {
-        return no_mail(&pending);
+        return email_unavailable(&pending);
     }
     let hint = pending.request.login_hint.clone().unwrap_or_default();
     let view = View::new(&pending, &hint, "email");
-    view::answer(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await
+    view::render(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await
 }
 
 /// Sends the code.
@@ -43,13 +43,13 @@ pub(super) async fn post(
         return page;
     }
     let password = Some(fields.password.as_deref().unwrap_or_default());
-    let asked = CodeRequest { email: &fields.email, purpose: CodePurpose::SignUp, password };
-    let error = match mail::send(&auth, &pending, &headers, asked).await {
-        Ok(response) | Err(Unsent::Page(response)) => return response,
-        Err(Unsent::Problem(error)) => error,
+    let request = CodeRequest { email: &fields.email, purpose: CodePurpose::SignUp, password };
+    let error = match mail::send(&auth, &pending, &headers, request).await {
+        Ok(response) | Err(SendError::Page(response)) => return response,
+        Err(SendError::Problem(error)) => error,
     };
     match View::new(&pending, &fields.email, "email").with(&error) {
-        Ok(view) => view::answer(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await,
+        Ok(view) => view::render(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await,
         Err(page) => page,
     }
 }

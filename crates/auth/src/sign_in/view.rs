@@ -1,4 +1,4 @@
-//! What every page of these shows.
+//! The data that every sign-in page shows.
 
 use askama::Template;
 use askama::filters::Safe;
@@ -8,52 +8,52 @@ use waypost_core::Error;
 
 use crate::Auth;
 use crate::page::{self, Layout};
-use crate::pending::{self, Pending};
+use crate::pending::{self, PendingAuthorization};
 
 use super::form::Problem;
 
-/// The request that a page belongs to, and what the user has typed so far.
+/// The request that a page belongs to, and the user's input so far.
 pub(super) struct View<'a> {
-    pending: &'a Pending,
-    /// The token of its forms.
+    pending: &'a PendingAuthorization,
+    /// The CSRF token of its forms.
     pub(super) csrf: &'a str,
-    /// What the application calls itself.
+    /// The self-reported name of the application.
     pub(super) client_name: &'a str,
-    /// The address that was typed.
+    /// The email that was entered.
     pub(super) email: String,
-    /// What went wrong.
+    /// The problem to show.
     pub(super) problem: Option<Problem>,
-    /// The field to begin with.
+    /// The field that has the focus.
     first: &'static str,
 }
 
 impl<'a> View<'a> {
-    /// A page without a problem; the user begins in the field `first`.
-    pub(super) fn new(pending: &'a Pending, email: &str, first: &'static str) -> Self {
+    /// Creates a view without a problem, with the focus on the field `first`.
+    pub(super) fn new(pending: &'a PendingAuthorization, email: &str, first: &'static str) -> Self {
         let (csrf, client_name) = (pending.csrf.as_str(), pending.request.client_name.as_str());
         Self { pending, csrf, client_name, email: email.to_owned(), problem: None, first }
     }
 
-    /// The same with a problem.
+    /// Adds the problem for `error`.
     ///
     /// # Errors
-    /// The page to show instead, when the error is none that the user can do something about.
+    /// The error page, if the user cannot correct the error.
     pub(super) fn with(mut self, error: &Error) -> Result<Self, Response> {
-        self.problem = Some(Problem::of(error).ok_or_else(|| pending::failed(&self.pending.incoming, error))?);
+        self.problem = Some(Problem::from_error(error).ok_or_else(|| pending::failed(&self.pending.incoming, error))?);
         Ok(self)
     }
 
-    /// The address of another page of the same request.
+    /// Returns the URL path of another page of the same request.
     pub(super) fn to(&self, name: &str) -> String {
         self.pending.path(name)
     }
 
-    /// The attributes of a field that depend on what went wrong.
+    /// Returns the attributes of a field that depend on the problem.
     pub(super) fn state(&self, field: &str) -> Safe<String> {
         Safe(self.attributes(field, false))
     }
 
-    /// [`Self::state`] of a field with a hint below it.
+    /// Returns the same for a field with a hint below it.
     pub(super) fn state_with_hint(&self, field: &str) -> Safe<String> {
         Safe(self.attributes(field, true))
     }
@@ -78,10 +78,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// Shows a page.
-pub(super) async fn answer<'a, T: Template>(
+/// Renders a page.
+pub(super) async fn render<'a, T: Template>(
     auth: &Auth,
-    pending: &Pending,
+    pending: &PendingAuthorization,
     view: View<'a>,
     template: impl FnOnce(Layout, View<'a>) -> T,
 ) -> Response {
@@ -91,7 +91,8 @@ pub(super) async fn answer<'a, T: Template>(
     };
     let status = view.problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
     let retry_after = view.problem.as_ref().and_then(|problem| problem.retry_after);
-    // A known client is sent to right after the sign-in: its address has to be among those where forms may lead.
+    // After the sign-in, the browser may be redirected to a known client immediately, so the client's redirect URI must
+    // be among the allowed form targets.
     let mut response = page::html(status, &template(layout, view), Some(&pending.request.redirect_uri));
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,4 +1,4 @@
-//! Identity providers are looked at before they are saved.
+//! Tests that identity providers are checked before they are saved.
 
 use serde_json::json;
 use waypost_core::caller::Caller;
@@ -7,90 +7,102 @@ use waypost_core::organization::Role;
 use waypost_core::seal::SecretText;
 use waypost_core::server::AuthType;
 use waypost_core::{Code, Error};
-use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
+use waypost_ops::oauth_configs::{self, FindingLevel, OauthConfigSettings, ProviderFinding};
 use waypost_ops::{organizations, servers};
 
 use crate::stage::{CLIENT_SECRET, Stage, stage};
 
-async fn create(stage: &Stage, settings: &Settings) -> Result<(OauthConfig, Vec<Finding>), Error> {
+async fn create(stage: &Stage, settings: &OauthConfigSettings) -> Result<(OauthConfig, Vec<ProviderFinding>), Error> {
     oauth_configs::create(&stage.cx, &stage.ops, &stage.provider_context, &stage.organization, settings).await
 }
 
-async fn update(stage: &Stage, old: &OauthConfig, settings: &Settings) -> Result<OauthConfig, Error> {
+async fn update(stage: &Stage, old: &OauthConfig, settings: &OauthConfigSettings) -> Result<OauthConfig, Error> {
     oauth_configs::update(&stage.cx, &stage.ops, &stage.provider_context, old, settings).await.map(|(config, _)| config)
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, Error>, code: Code, words: &str) {
+fn assert_rejected<T: std::fmt::Debug>(result: Result<T, Error>, code: Code, words: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.code, code, "{error}");
     assert!(error.message.contains(words), "{words}: {error}");
 }
 
-fn warnings(findings: &[Finding]) -> Vec<&str> {
-    findings.iter().filter(|finding| finding.level == Level::Warning).map(|finding| finding.message.as_str()).collect()
+fn warnings(findings: &[ProviderFinding]) -> Vec<&str> {
+    findings
+        .iter()
+        .filter(|finding| finding.level == FindingLevel::Warning)
+        .map(|finding| finding.message.as_str())
+        .collect()
 }
 
-async fn the_metadata_says_what_the_provider_is(stage: Stage) {
+async fn the_metadata_determines_the_settings(stage: Stage) {
     let (config, findings) = create(&stage, &stage.settings()).await.unwrap();
     assert_eq!(config.kind, ProviderKind::Openid);
     assert_eq!(config.issuer, stage.provider.issuer);
     assert_eq!(config.jwks_uri, Some(format!("{}/keys", stage.provider.issuer)));
     assert_eq!((config.subject_claim.as_str(), config.link_verified_email), ("sub", false));
     assert_eq!(config.token_auth_method, TokenAuthMethod::ClientSecretBasic);
-    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.level == FindingLevel::Ok), "{findings:?}");
     let url = format!("{}/.well-known/openid-configuration", stage.provider.issuer);
-    let by_url = Settings { name: Some("B".into()), issuer: None, metadata_url: Some(url), ..stage.settings() };
+    let by_url =
+        OauthConfigSettings { name: Some("B".into()), issuer: None, metadata_url: Some(url), ..stage.settings() };
     assert_eq!(create(&stage, &by_url).await.unwrap().0.issuer, stage.provider.issuer);
     for text in ["Acme ID", config.id.as_str()] {
-        let found = oauth_configs::find(&stage.cx, &stage.ops, &stage.organization, text).await.unwrap();
+        let found = oauth_configs::resolve(&stage.cx, &stage.ops, &stage.organization, text).await.unwrap();
         assert_eq!(found, config);
     }
     assert_eq!(oauth_configs::list(&stage.cx, &stage.ops, &stage.organization).await.unwrap().len(), 2);
-    refused(create(&stage, &stage.settings()).await, Code::Conflict, "`Acme ID` exists");
+    assert_rejected(create(&stage, &stage.settings()).await, Code::Conflict, "`Acme ID` already exists");
 }
 
-async fn what_is_not_as_it_should_be_is_not_saved(stage: Stage) {
+async fn an_invalid_provider_is_not_saved(stage: Stage) {
     let issuer = stage.provider.issuer.clone();
     for (metadata, words) in [
-        (json!({"issuer": "https://evil.example"}), "says its issuer is `https://evil.example`"),
-        (json!({"issuer": format!("{issuer}/")}), "was typed in"),
-        (json!({"token_endpoint": null}), "names no token endpoint"),
-        (json!({"token_endpoint": "http://127.0.0.1:9/t"}), "token endpoint http://127.0.0.1:9/t gives no answer"),
-        (json!({"authorization_endpoint": "https://10.1.2.3/a"}), "authorization endpoint https://10.1.2.3/a gives"),
+        (json!({"issuer": "https://evil.example"}), "states the issuer `https://evil.example`"),
+        (json!({"issuer": format!("{issuer}/")}), "was entered"),
+        (json!({"token_endpoint": null}), "contains no token endpoint"),
+        (json!({"token_endpoint": "http://127.0.0.1:9/t"}), "token endpoint http://127.0.0.1:9/t did not respond"),
+        (
+            json!({"authorization_endpoint": "https://10.1.2.3/a"}),
+            "authorization endpoint https://10.1.2.3/a did not respond",
+        ),
         (json!({"authorization_endpoint": "http://8.8.8.8/a"}), "must begin with https://"),
         (json!({"userinfo_endpoint": "ftp://x.example"}), "userinfo endpoint"),
         (json!({"jwks_uri": format!("{issuer}/nothing")}), "There are no keys at"),
-        (json!({"id_token_signing_alg_values_supported": ["HS256", "none"]}), "with no public key (`HS256, none`)"),
-        (json!({"jwks_uri": null, "userinfo_endpoint": null}), "names no userinfo endpoint"),
+        (json!({"id_token_signing_alg_values_supported": ["HS256", "none"]}), "with a public key (`HS256, none`)"),
+        (json!({"jwks_uri": null, "userinfo_endpoint": null}), "contains no userinfo endpoint"),
     ] {
         stage.provider.set().metadata = metadata;
-        refused(create(&stage, &stage.settings()).await, Code::InvalidArguments, words);
+        assert_rejected(create(&stage, &stage.settings()).await, Code::InvalidArguments, words);
     }
     stage.provider.set().metadata = json!({});
     stage.provider.set().published = Vec::new();
-    refused(create(&stage, &stage.settings()).await, Code::InvalidArguments, "no public key");
-    let at = |issuer: &str| Settings { issuer: Some(issuer.into()), ..stage.settings() };
-    refused(create(&stage, &at("http://127.0.0.1:9")).await, Code::InvalidArguments, "gives no answer");
-    refused(create(&stage, &at("https://169.254.169.254")).await, Code::InvalidArguments, "outbound_allow");
-    refused(
+    assert_rejected(create(&stage, &stage.settings()).await, Code::InvalidArguments, "no public key");
+    let at = |issuer: &str| OauthConfigSettings { issuer: Some(issuer.into()), ..stage.settings() };
+    assert_rejected(create(&stage, &at("http://127.0.0.1:9")).await, Code::InvalidArguments, "did not respond");
+    assert_rejected(create(&stage, &at("https://169.254.169.254")).await, Code::InvalidArguments, "outbound_allow");
+    assert_rejected(
         create(&stage, &at(&format!("{issuer}/realm"))).await,
         Code::InvalidArguments,
-        "has no metadata; looked at",
+        "No metadata of the provider",
     );
-    refused(create(&stage, &at("nonsense")).await, Code::InvalidArguments, "no address");
+    assert_rejected(create(&stage, &at("nonsense")).await, Code::InvalidArguments, "not a valid URL");
     assert_eq!(stage.count("SELECT count(*) FROM oauth_configs").await, 0);
 }
 
-/// OpenID Connect Discovery, 4.3: metadata at an address of somebody else is no issuer's.
+/// OpenID Connect Discovery, 4.3: metadata is valid only at the URL of its issuer.
 async fn a_metadata_url_belongs_to_its_issuer(stage: Stage) {
     let url = format!("{}/.well-known/openid-configuration", stage.provider.issuer);
     stage.provider.set().metadata = json!({"issuer": "https://accounts.example"});
-    let settings = Settings { issuer: None, metadata_url: Some(url), ..stage.settings() };
-    refused(create(&stage, &settings).await, Code::InvalidArguments, "says its issuer is `https://accounts.example`");
+    let settings = OauthConfigSettings { issuer: None, metadata_url: Some(url), ..stage.settings() };
+    assert_rejected(
+        create(&stage, &settings).await,
+        Code::InvalidArguments,
+        "states the issuer `https://accounts.example`",
+    );
 }
 
-async fn what_works_but_is_odd_is_a_warning(stage: Stage) {
+async fn unusual_metadata_causes_a_warning(stage: Stage) {
     stage.provider.set().metadata = json!({
         "code_challenge_methods_supported": null,
         "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
@@ -102,23 +114,23 @@ async fn what_works_but_is_odd_is_a_warning(stage: Stage) {
     let [warning] = warnings(&findings)[..] else { panic!("{findings:?}") };
     assert!(warning.contains("PKCE with S256; Waypost sends it anyway"), "{warning}");
     let basic = Some(TokenAuthMethod::ClientSecretBasic);
-    let settings = Settings { name: Some("B".into()), token_auth_method: basic, ..stage.settings() };
+    let settings = OauthConfigSettings { name: Some("B".into()), token_auth_method: basic, ..stage.settings() };
     let (_, findings) = create(&stage, &settings).await.unwrap();
-    assert!(warnings(&findings)[1].contains("and not `client_secret_basic`"), "{findings:?}");
+    assert!(warnings(&findings)[1].contains("but not `client_secret_basic`"), "{findings:?}");
 }
 
-async fn endpoints_can_be_typed_in(stage: Stage) {
+async fn endpoints_can_be_entered(stage: Stage) {
     let (config, _) = create(&stage, &stage.plain()).await.unwrap();
     assert_eq!((config.kind, config.issuer.as_str(), config.subject_claim.as_str()), (ProviderKind::Oauth, "", "id"));
     assert!(config.scopes.is_empty() && config.jwks_uri.is_none());
-    let both = Settings { issuer: Some(stage.provider.issuer.clone()), ..stage.plain() };
-    refused(create(&stage, &both).await, Code::InvalidArguments, "not by both");
-    let less = Settings { name: Some("B".into()), userinfo_endpoint: None, ..stage.plain() };
-    refused(create(&stage, &less).await, Code::InvalidArguments, "authorization, token and userinfo endpoints");
-    // Metadata of plain OAuth, which has no word for userinfo.
+    let both = OauthConfigSettings { issuer: Some(stage.provider.issuer.clone()), ..stage.plain() };
+    assert_rejected(create(&stage, &both).await, Code::InvalidArguments, "or by its endpoints");
+    let less = OauthConfigSettings { name: Some("B".into()), userinfo_endpoint: None, ..stage.plain() };
+    assert_rejected(create(&stage, &less).await, Code::InvalidArguments, "authorization, token and userinfo endpoints");
+    // Metadata of plain OAuth, which does not define a userinfo endpoint.
     stage.provider.set().metadata = json!({"jwks_uri": null, "userinfo_endpoint": null,
         "id_token_signing_alg_values_supported": null});
-    let half = Settings {
+    let half = OauthConfigSettings {
         name: Some("B".into()),
         userinfo_endpoint: stage.plain().userinfo_endpoint,
         subject_claim: Some("sub".into()),
@@ -130,19 +142,19 @@ async fn endpoints_can_be_typed_in(stage: Stage) {
     assert_eq!((half.subject_claim.as_str(), half.scopes), ("sub", vec!["read:user".to_owned()]));
 }
 
-async fn values_are_checked(stage: Stage) {
+async fn values_are_validated(stage: Stage) {
     let good = stage.settings();
     for (settings, field) in [
-        (Settings { client_id: None, ..good.clone() }, "client_id"),
-        (Settings { client_id: Some("ü".into()), ..good.clone() }, "client_id"),
-        (Settings { client_secret: Some(SecretText::new("")), ..good.clone() }, "client_secret"),
-        (Settings { client_secret: Some(SecretText::new("a\nb")), ..good.clone() }, "client_secret"),
-        (Settings { scopes: Some(vec!["a b".into()]), ..good.clone() }, "scope"),
-        (Settings { subject_claim: Some(" ".into()), ..good.clone() }, "subject_claim"),
-        (Settings { name: Some(" ".into()), ..good.clone() }, "name"),
-        (Settings { token_auth_method: Some(TokenAuthMethod::None), ..good.clone() }, "token_auth_method"),
+        (OauthConfigSettings { client_id: None, ..good.clone() }, "client_id"),
+        (OauthConfigSettings { client_id: Some("ü".into()), ..good.clone() }, "client_id"),
+        (OauthConfigSettings { client_secret: Some(SecretText::new("")), ..good.clone() }, "client_secret"),
+        (OauthConfigSettings { client_secret: Some(SecretText::new("a\nb")), ..good.clone() }, "client_secret"),
+        (OauthConfigSettings { scopes: Some(vec!["a b".into()]), ..good.clone() }, "scope"),
+        (OauthConfigSettings { subject_claim: Some(" ".into()), ..good.clone() }, "subject_claim"),
+        (OauthConfigSettings { name: Some(" ".into()), ..good.clone() }, "name"),
+        (OauthConfigSettings { token_auth_method: Some(TokenAuthMethod::None), ..good.clone() }, "token_auth_method"),
         (
-            Settings {
+            OauthConfigSettings {
                 token_auth_method: Some(TokenAuthMethod::ClientSecretPost),
                 client_secret: None,
                 ..good.clone()
@@ -155,76 +167,80 @@ async fn values_are_checked(stage: Stage) {
     }
 }
 
-async fn changes_are_looked_at_too(stage: Stage) {
+async fn changes_are_checked_too(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    // Its own business needs no provider.
+    // Changing the name needs no request to the provider.
     stage.provider.set().metadata = json!({"issuer": "https://evil.example"});
-    let own = Settings { name: Some("New".into()), link_verified_email: Some(true), ..Settings::default() };
+    let own = OauthConfigSettings {
+        name: Some("New".into()),
+        link_verified_email: Some(true),
+        ..OauthConfigSettings::default()
+    };
     let config = update(&stage, &config, &own).await.unwrap();
     assert!(config.name == "New" && config.can_link_by_email());
-    let scopes = Settings { scopes: Some(vec!["profile".into()]), ..Settings::default() };
-    refused(update(&stage, &config, &scopes).await, Code::InvalidArguments, "evil.example");
+    let scopes = OauthConfigSettings { scopes: Some(vec!["profile".into()]), ..OauthConfigSettings::default() };
+    assert_rejected(update(&stage, &config, &scopes).await, Code::InvalidArguments, "evil.example");
     stage.provider.set().metadata = json!({});
     let changed = update(&stage, &config, &scopes).await.unwrap();
     assert_eq!(changed.scopes, ["openid", "profile"]);
-    assert_eq!(changed.client_secret, config.client_secret, "what is not named stays");
-    refused(update(&stage, &config, &own_name("Other")).await, Code::Conflict, "at the same moment");
-    // The saved secret goes to no other host than it was meant for.
+    assert_eq!(changed.client_secret, config.client_secret, "absent settings are unchanged");
+    assert_rejected(update(&stage, &config, &own_name("Other")).await, Code::Conflict, "in the meantime");
+    // The saved secret is sent only to the host that it was entered for.
     let other = crate::provider::Provider::start().await;
-    let elsewhere = Settings { issuer: Some(other.issuer.clone()), ..Settings::default() };
-    refused(update(&stage, &changed, &elsewhere).await, Code::InvalidArguments, "client secret again");
-    let with_secret = Settings { client_secret: Some(SecretText::new("new")), ..elsewhere };
+    let elsewhere = OauthConfigSettings { issuer: Some(other.issuer.clone()), ..OauthConfigSettings::default() };
+    assert_rejected(update(&stage, &changed, &elsewhere).await, Code::InvalidArguments, "client secret again");
+    let with_secret = OauthConfigSettings { client_secret: Some(SecretText::new("new")), ..elsewhere };
     let moved = update(&stage, &changed, &with_secret).await.unwrap();
     assert_eq!(moved.issuer, other.issuer);
 }
 
-fn own_name(name: &str) -> Settings {
-    Settings { name: Some(name.into()), ..Settings::default() }
+fn own_name(name: &str) -> OauthConfigSettings {
+    OauthConfigSettings { name: Some(name.into()), ..OauthConfigSettings::default() }
 }
 
-async fn a_check_tells_what_has_changed(stage: Stage) {
+async fn a_check_reports_changed_metadata(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
     let check = async || oauth_configs::check(&stage.cx, &stage.ops, &stage.provider_context, &config).await.unwrap();
-    assert!(check().await.iter().all(|finding| finding.level == Level::Ok));
+    assert!(check().await.iter().all(|finding| finding.level == FindingLevel::Ok));
     let moved = format!("{}/authorize?v=2", stage.provider.issuer);
     stage.provider.set().metadata = json!({"authorization_endpoint": moved});
-    let errors = |findings: Vec<Finding>| {
-        let errors = findings.into_iter().filter(|finding| finding.level == Level::Error);
+    let errors = |findings: Vec<ProviderFinding>| {
+        let errors = findings.into_iter().filter(|finding| finding.level == FindingLevel::Error);
         errors.map(|finding| finding.message).collect::<Vec<_>>().join(" ")
     };
     assert!(errors(check().await).contains("has changed"));
     stage.provider.set().metadata = json!({"token_endpoint": "http://127.0.0.1:9/t"});
-    assert!(errors(check().await).contains("gives no answer"));
+    assert!(errors(check().await).contains("did not respond"));
 }
 
-async fn what_servers_use_stays(stage: Stage) {
+async fn a_provider_in_use_cannot_be_deleted(stage: Stage) {
     let custom = || servers::ServerSettings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
     let make = async |slug: &str, settings: servers::ServerSettings| {
         servers::create(&stage.cx, &stage.ops, &stage.organization, slug, &settings).await
     };
-    refused(make("acme-docs", custom()).await, Code::InvalidArguments, "waypost oauth-config create");
+    assert_rejected(make("acme-docs", custom()).await, Code::InvalidArguments, "waypost oauth-config create");
     let (one, _) = create(&stage, &stage.settings()).await.unwrap();
     let docs = make("acme-docs", custom()).await.unwrap();
-    assert_eq!(docs.oauth_config_id, Some(one.id.clone()), "the only one is taken");
-    let settings = Settings { name: Some("Two".into()), ..stage.settings() };
+    assert_eq!(docs.oauth_config_id, Some(one.id.clone()), "the only provider is used");
+    let settings = OauthConfigSettings { name: Some("Two".into()), ..stage.settings() };
     let (two, _) = create(&stage, &settings).await.unwrap();
-    refused(make("acme-more", custom()).await, Code::InvalidArguments, "choose one of `Acme ID`, `Two`");
+    assert_rejected(make("acme-more", custom()).await, Code::InvalidArguments, "choose one of `Acme ID`, `Two`");
     let named = |name: &str| servers::ServerSettings { oauth_config: Some(name.into()), ..custom() };
-    refused(make("acme-more", named("Three")).await, Code::InvalidArguments, "no identity provider `Three`");
-    refused(make("acme-more", named("none")).await, Code::InvalidArguments, "choose one of");
+    assert_rejected(make("acme-more", named("Three")).await, Code::InvalidArguments, "no identity provider `Three`");
+    assert_rejected(make("acme-more", named("none")).await, Code::InvalidArguments, "choose one of");
     make("acme-more", named("Two")).await.unwrap();
     let delete = async |id| oauth_configs::delete(&stage.cx, &stage.ops, &stage.organization, id).await;
-    refused(delete(&one.id).await, Code::Conflict, "`acme-docs`. Change them first");
+    assert_rejected(delete(&one.id).await, Code::Conflict, "`acme-docs`. Change them first");
     let change = servers::ServerSettings { oauth_config: Some(two.id.to_string()), ..Default::default() };
     let docs = servers::update(&stage.cx, &stage.ops, &stage.organization, &docs.id, &change).await.unwrap();
     assert_eq!(docs.oauth_config_id, Some(two.id.clone()));
     delete(&one.id).await.unwrap();
-    refused(delete(&one.id).await, Code::NotFound, "identity provider");
-    let using = oauth_configs::servers(&stage.cx, &stage.ops, &stage.organization, &two.id).await.unwrap();
+    assert_rejected(delete(&one.id).await, Code::NotFound, "identity provider");
+    let using = oauth_configs::list_servers(&stage.cx, &stage.ops, &stage.organization, &two.id).await.unwrap();
     assert_eq!(using, ["acme-docs", "acme-more"]);
 }
 
-async fn they_belong_to_their_organisation(stage: Stage) {
+async fn providers_are_scoped_to_their_organisation(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
     let other = organizations::create(&stage.cx, &stage.ops, "other", None).await.unwrap().id;
     let by = |organization_id, role| {
@@ -232,28 +248,52 @@ async fn they_belong_to_their_organisation(stage: Stage) {
     };
     let (foreign, member) = (by(other.clone(), Role::Owner), by(stage.organization.clone(), Role::Member));
     let Stage { ops, provider_context, organization, .. } = &stage;
-    refused(oauth_configs::find(&foreign, ops, organization, "Acme ID").await, Code::NotFound, "organisation");
-    refused(oauth_configs::find(&foreign, ops, &other, config.id.as_str()).await, Code::NotFound, "provider");
-    refused(oauth_configs::list(&foreign, ops, organization).await, Code::NotFound, "organisation");
-    refused(oauth_configs::servers(&foreign, ops, organization, &config.id).await, Code::NotFound, "organisation");
-    refused(oauth_configs::check(&foreign, ops, provider_context, &config).await, Code::NotFound, "organisation");
-    refused(oauth_configs::delete(&foreign, ops, &other, &config.id).await, Code::NotFound, "provider");
+    assert_rejected(
+        oauth_configs::resolve(&foreign, ops, organization, "Acme ID").await,
+        Code::NotFound,
+        "organisation",
+    );
+    assert_rejected(
+        oauth_configs::resolve(&foreign, ops, &other, config.id.as_str()).await,
+        Code::NotFound,
+        "provider",
+    );
+    assert_rejected(oauth_configs::list(&foreign, ops, organization).await, Code::NotFound, "organisation");
+    assert_rejected(
+        oauth_configs::list_servers(&foreign, ops, organization, &config.id).await,
+        Code::NotFound,
+        "organisation",
+    );
+    assert_rejected(
+        oauth_configs::check(&foreign, ops, provider_context, &config).await,
+        Code::NotFound,
+        "organisation",
+    );
+    assert_rejected(oauth_configs::delete(&foreign, ops, &other, &config.id).await, Code::NotFound, "provider");
     let renamed = own_name("Mine");
-    refused(
+    assert_rejected(
         oauth_configs::update(&foreign, ops, provider_context, &config, &renamed).await,
         Code::NotFound,
         "organisation",
     );
-    assert_eq!(oauth_configs::find(&member, ops, organization, "Acme ID").await.unwrap(), config);
-    refused(oauth_configs::update(&member, ops, provider_context, &config, &renamed).await, Code::Forbidden, "`admin`");
-    refused(oauth_configs::delete(&member, ops, organization, &config.id).await, Code::Forbidden, "`admin`");
-    refused(oauth_configs::check(&member, ops, provider_context, &config).await, Code::Forbidden, "`admin`");
-    // A server of another organisation cannot use it, whoever asks.
+    assert_eq!(oauth_configs::resolve(&member, ops, organization, "Acme ID").await.unwrap(), config);
+    assert_rejected(
+        oauth_configs::update(&member, ops, provider_context, &config, &renamed).await,
+        Code::Forbidden,
+        "`admin`",
+    );
+    assert_rejected(oauth_configs::delete(&member, ops, organization, &config.id).await, Code::Forbidden, "`admin`");
+    assert_rejected(oauth_configs::check(&member, ops, provider_context, &config).await, Code::Forbidden, "`admin`");
+    // A server of another organisation cannot use it, even for the operator.
     let settings = servers::ServerSettings { oauth_config: Some(config.id.to_string()), ..Default::default() };
-    refused(servers::create(&stage.cx, ops, &other, "other", &settings).await, Code::InvalidArguments, "no identity");
+    assert_rejected(
+        servers::create(&stage.cx, ops, &other, "other", &settings).await,
+        Code::InvalidArguments,
+        "no identity",
+    );
 }
 
-async fn the_audit_log_tells_no_secret(stage: Stage) {
+async fn the_audit_log_contains_no_secret(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
     update(&stage, &config, &own_name("New")).await.unwrap();
     oauth_configs::delete(&stage.cx, &stage.ops, &stage.organization, &config.id).await.unwrap();
@@ -267,15 +307,15 @@ async fn the_audit_log_tells_no_secret(stage: Stage) {
 }
 
 waypost_testkit::both!(stage =>
-    the_metadata_says_what_the_provider_is,
-    what_is_not_as_it_should_be_is_not_saved,
+    the_metadata_determines_the_settings,
+    an_invalid_provider_is_not_saved,
     a_metadata_url_belongs_to_its_issuer,
-    what_works_but_is_odd_is_a_warning,
-    endpoints_can_be_typed_in,
-    values_are_checked,
-    changes_are_looked_at_too,
-    a_check_tells_what_has_changed,
-    what_servers_use_stays,
-    they_belong_to_their_organisation,
-    the_audit_log_tells_no_secret,
+    unusual_metadata_causes_a_warning,
+    endpoints_can_be_entered,
+    values_are_validated,
+    changes_are_checked_too,
+    a_check_reports_changed_metadata,
+    a_provider_in_use_cannot_be_deleted,
+    providers_are_scoped_to_their_organisation,
+    the_audit_log_contains_no_secret,
 );

@@ -1,4 +1,4 @@
-//! Signing in at an organisation's identity provider, with a provider that can be made to fail in every way.
+//! Tests of sign-in with an organisation's identity provider, which can be made to fail in every way.
 
 mod configs;
 mod faults;

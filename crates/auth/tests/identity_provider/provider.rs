@@ -1,4 +1,4 @@
-//! An identity provider on loopback that does as it is told. Keys are Ed25519, made of one byte each.
+//! A configurable identity provider on loopback. Its keys are Ed25519, each derived from one byte.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,32 +18,32 @@ use waypost_core::Timestamp;
 
 use crate::stage::NOW;
 
-/// What the provider knows and does.
+/// The state and the behaviour of the provider.
 pub struct Behaviour {
-    /// Members of the metadata that are otherwise; null leaves one out.
+    /// Members of the metadata to override; null removes one.
     pub metadata: Value,
-    /// Members of the ID token that are otherwise; null leaves one out.
+    /// Claims of the ID token to override; null removes one.
     pub claims: Value,
-    /// The header of the ID token, when it is not as it should be.
+    /// Overrides the header of the ID token.
     pub header: Option<Value>,
-    /// The key that signs.
+    /// The signing key.
     pub key: u8,
-    /// The keys that are published.
+    /// The published keys.
     pub published: Vec<u8>,
-    /// What the token endpoint answers instead.
+    /// Overrides the response of the token endpoint.
     pub token: Option<(StatusCode, Value)>,
-    /// Whether there is an ID token.
+    /// Whether the response contains an ID token.
     pub id_token: bool,
     pub userinfo: Value,
-    /// The present, for tokens.
+    /// The current time, for tokens.
     pub now: Timestamp,
-    /// The token endpoint never answers: instead, eleven seconds pass.
+    /// Whether the token endpoint never responds; instead, eleven seconds pass.
     pub hangs: bool,
-    /// What was asked for: PKCE's challenge and the nonce, by code.
+    /// The PKCE challenge and the nonce, by code.
     codes: HashMap<String, (String, String)>,
-    /// How often each address was asked.
-    pub asked: HashMap<&'static str, u32>,
-    /// The last request at the token endpoint: its `Authorization` and its form.
+    /// The number of requests, by endpoint.
+    pub requests: HashMap<&'static str, u32>,
+    /// The last request to the token endpoint: its `Authorization` header and its form.
     pub last: Option<(Option<String>, HashMap<String, String>)>,
 }
 
@@ -69,7 +69,7 @@ impl Provider {
             now: NOW,
             hangs: false,
             codes: HashMap::new(),
-            asked: HashMap::new(),
+            requests: HashMap::new(),
             last: None,
         };
         let provider = Self { issuer, behaviour: Arc::new(Mutex::new(behaviour)) };
@@ -88,22 +88,22 @@ impl Provider {
         self.behaviour.lock().unwrap()
     }
 
-    pub fn asked(&self, what: &'static str) -> u32 {
-        self.set().asked.get(what).copied().unwrap_or_default()
+    pub fn request_count(&self, what: &'static str) -> u32 {
+        self.set().requests.get(what).copied().unwrap_or_default()
     }
 
     fn count(&self, what: &'static str) -> MutexGuard<'_, Behaviour> {
         let mut behaviour = self.set();
-        *behaviour.asked.entry(what).or_default() += 1;
+        *behaviour.requests.entry(what).or_default() += 1;
         behaviour
     }
 
-    /// What the provider does when a user says yes at `authorization_url`: a code.
+    /// Approves the request of `authorization_url` and returns a code.
     pub fn approve(&self, authorization_url: &url::Url) -> String {
-        let asked: HashMap<_, _> = authorization_url.query_pairs().into_owned().collect();
-        let code = format!("code-{}", asked["state"]);
-        let nonce = asked.get("nonce").cloned().unwrap_or_default();
-        self.set().codes.insert(code.clone(), (asked["code_challenge"].clone(), nonce));
+        let parameters: HashMap<_, _> = authorization_url.query_pairs().into_owned().collect();
+        let code = format!("code-{}", parameters["state"]);
+        let nonce = parameters.get("nonce").cloned().unwrap_or_default();
+        self.set().codes.insert(code.clone(), (parameters["code_challenge"].clone(), nonce));
         code
     }
 
@@ -165,10 +165,10 @@ async fn token(
     let mut behaviour = provider.set();
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     behaviour.last = Some((authorization, form.clone()));
-    if let Some((status, answer)) = &behaviour.token {
-        return (*status, Json(answer.clone())).into_response();
+    if let Some((status, response)) = &behaviour.token {
+        return (*status, Json(response.clone())).into_response();
     }
-    let mut answer = json!({
+    let mut response = json!({
         "access_token": "upstream-access", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "upstream-refresh",
     });
     if form["grant_type"] == "authorization_code" {
@@ -178,10 +178,10 @@ async fn token(
             return (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response();
         };
         if behaviour.id_token {
-            answer["id_token"] = json!(id_token(&provider.issuer, &behaviour, &nonce));
+            response["id_token"] = json!(id_token(&provider.issuer, &behaviour, &nonce));
         }
     }
-    Json(answer).into_response()
+    Json(response).into_response()
 }
 
 fn id_token(issuer: &str, behaviour: &Behaviour, nonce: &str) -> String {
@@ -199,7 +199,7 @@ fn id_token(issuer: &str, behaviour: &Behaviour, nonce: &str) -> String {
     format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 
-/// RFC 8410, section 7: the 32 bytes of a private key behind what says that it is one.
+/// RFC 8410, section 7: the DER prefix, followed by the 32 bytes of the private key.
 fn key(seed: u8) -> CoreEdDsaPrivateSigningKey {
     let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     der.extend([seed; 32]);

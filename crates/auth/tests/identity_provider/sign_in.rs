@@ -1,9 +1,9 @@
-//! The way to the provider and back.
+//! Tests of the login with a provider.
 
 use http::StatusCode;
 use waypost_core::oauth_config::TokenAuthMethod;
 use waypost_core::seal::SealLocation;
-use waypost_ops::oauth_configs::{self, Settings};
+use waypost_ops::oauth_configs::{self, OauthConfigSettings};
 use waypost_store::identity;
 
 use crate::stage::{BROWSER, Stage, parameter, stage};
@@ -12,7 +12,7 @@ async fn a_user_signs_in_with_openid(stage: Stage) {
     stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;
     let request = stage.request(&server, true).await;
-    let target = stage.leave(&server, &request).await;
+    let target = stage.begin_login(&server, &request).await;
     assert_eq!(target.path(), "/authorize");
     for (name, expected) in [
         ("response_type", "code"),
@@ -39,18 +39,18 @@ async fn a_user_signs_in_with_openid(stage: Stage) {
     let basic = data_encoding::BASE64.encode(b"waypost:geheim+%26+co");
     assert_eq!(authorization.as_deref(), Some(format!("Basic {basic}").as_str()));
     assert!(!form.contains_key("client_secret"));
-    // The same user again: the same end user.
+    // A second login yields the same end user.
     let again = stage.sign_in(&server).await;
     assert_eq!(stage.who(&again).await.end_user_id, who.end_user_id);
 }
 
-/// RS-6: of the client's own request only what is about the user goes on to the provider; no value of its own that proves
-/// anything, and no place of its own.
+/// RS-6: only the parameters of the client's request that concern the user reach the provider; no value that proves
+/// anything, and no redirect target.
 async fn rs_6_nothing_of_the_client_goes_to_the_provider(stage: Stage) {
     stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;
     let request = stage.request(&server, true).await;
-    let target = stage.leave(&server, &request).await;
+    let target = stage.begin_login(&server, &request).await;
     let code = stage.provider.approve(&target);
     let page =
         stage.get(&server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await;
@@ -62,10 +62,10 @@ async fn rs_6_nothing_of_the_client_goes_to_the_provider(stage: Stage) {
     for value in own {
         assert!(!sent.contains(&value), "{value} is in {sent:?}");
     }
-    assert!(authorization.unwrap().starts_with("Basic "), "Waypost proves who it is by its own secret");
+    assert!(authorization.unwrap().starts_with("Basic "), "Waypost authenticates with its own secret");
 }
 
-async fn what_the_provider_gave_is_sealed(stage: Stage) {
+async fn the_tokens_of_the_provider_are_encrypted(stage: Stage) {
     let config = stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;
     let who = stage.who(&stage.sign_in(&server).await).await;
@@ -80,15 +80,15 @@ async fn what_the_provider_gave_is_sealed(stage: Stage) {
     let place = SealLocation { table: "oauth_configs", column: "client_secret", row: config.id.as_str() };
     let secret = config.client_secret.unwrap();
     assert_eq!(keyring.open_text(&place, &secret).unwrap().expose(), crate::stage::CLIENT_SECRET);
-    // While a user is away.
+    // During a login.
     let request = stage.request(&server, true).await;
-    let target = stage.leave(&server, &request).await;
-    let kept = stage.text("SELECT state_hash || ' ' || verifier FROM identity_provider_states").await;
-    assert!(!kept.contains(&parameter(&target, "state")), "the state is kept as a hash");
-    assert!(kept.contains(" v1."), "the verifier is sealed");
+    let target = stage.begin_login(&server, &request).await;
+    let stored = stage.text("SELECT state_hash || ' ' || verifier FROM identity_provider_states").await;
+    assert!(!stored.contains(&parameter(&target, "state")), "the state is stored as a hash");
+    assert!(stored.contains(" v1."), "the verifier is sealed");
 }
 
-async fn nobody_leaves_before_consent(stage: Stage) {
+async fn a_login_requires_consent(stage: Stage) {
     stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;
     let request = stage.request(&server, false).await;
@@ -100,45 +100,45 @@ async fn nobody_leaves_before_consent(stage: Stage) {
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
 }
 
-async fn a_state_counts_once_in_its_own_browser_and_in_time(stage: Stage) {
+async fn a_state_works_once_in_its_own_browser_until_it_expires(stage: Stage) {
     stage.configure(&stage.settings()).await;
     let (server, other) = (stage.server("acme-docs").await, stage.server("acme-more").await);
     let back = async |browser: &str, at: &waypost_core::server::Server, late: i64| {
         let request = stage.request(&server, true).await;
-        let target = stage.leave(&server, &request).await;
+        let target = stage.begin_login(&server, &request).await;
         let code = stage.provider.approve(&target);
         stage.later(late);
         let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
         let page = stage.get(at, &path, browser).await;
-        // Whatever came of it, the state is used up.
+        // The state is consumed, regardless of the result.
         let again = stage.get(&server, &path, BROWSER).await;
         assert_eq!((again.status, again.session), (StatusCode::BAD_REQUEST, None), "replayed");
         page.status
     };
     assert_eq!(back(BROWSER, &server, 0).await, StatusCode::SEE_OTHER);
-    assert_eq!(stage.provider.asked("token"), 1);
+    assert_eq!(stage.provider.request_count("token"), 1);
     assert_eq!(back("browser-of-eve", &server, 0).await, StatusCode::BAD_REQUEST, "another browser");
     assert_eq!(back(BROWSER, &other, 0).await, StatusCode::BAD_REQUEST, "another server");
     assert_eq!(back(BROWSER, &server, 15 * 60 * 1_000).await, StatusCode::BAD_REQUEST, "too late");
-    assert_eq!(stage.provider.asked("token"), 1, "the provider is asked only for a state that counts");
+    assert_eq!(stage.provider.request_count("token"), 1, "the provider is called only for a valid state");
     for path in ["callback", "callback?code=x", "callback?code=x&state=unknown", "callback?state=a&state=b"] {
         assert_eq!(stage.get(&server, path, BROWSER).await.status, StatusCode::BAD_REQUEST, "{path}");
     }
 }
 
 async fn a_user_signs_in_with_plain_oauth(stage: Stage) {
-    let config = stage.configure(&Settings { link_verified_email: Some(true), ..stage.plain() }).await;
+    let config = stage.configure(&OauthConfigSettings { link_verified_email: Some(true), ..stage.plain() }).await;
     let server = stage.server("acme-docs").await;
     stage.provider.set().userinfo["email_verified"] = true.into();
     let request = stage.request(&server, true).await;
-    let target = stage.leave(&server, &request).await;
+    let target = stage.begin_login(&server, &request).await;
     let names: Vec<_> = target.query_pairs().map(|(name, _)| name.into_owned()).collect();
     assert!(!names.iter().any(|name| ["nonce", "prompt", "login_hint", "scope"].contains(&name.as_str())), "{names:?}");
     let code = stage.provider.approve(&target);
     let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
     let page = stage.get(&server, &path, BROWSER).await;
     let who = stage.who(&page).await;
-    // Its word is no proof of an address, so it links nobody.
+    // Plain OAuth does not verify an email, so it links no identities.
     assert_eq!((who.name.as_deref(), who.email), (Some("Anna"), None));
     assert!(!config.can_link_by_email());
     let issuer = format!("oauth2:{}", stage.provider.issuer);
@@ -147,18 +147,18 @@ async fn a_user_signs_in_with_plain_oauth(stage: Stage) {
     assert_eq!((found.id, found.email_verified), (who.identity_id, false));
 }
 
-async fn a_public_client_shows_no_secret(stage: Stage) {
-    let settings = Settings { client_secret: None, ..stage.settings() };
+async fn a_public_client_sends_no_secret(stage: Stage) {
+    let settings = OauthConfigSettings { client_secret: None, ..stage.settings() };
     let config = stage.configure(&settings).await;
     assert_eq!(config.token_auth_method, TokenAuthMethod::None);
     let server = stage.server("acme-docs").await;
     stage.who(&stage.sign_in(&server).await).await;
     let (authorization, form) = stage.provider.set().last.clone().unwrap();
     assert_eq!((authorization, form["client_id"].as_str()), (None, "waypost"));
-    let post = Settings {
+    let post = OauthConfigSettings {
         client_secret: stage.settings().client_secret,
         token_auth_method: Some(TokenAuthMethod::ClientSecretPost),
-        ..Settings::default()
+        ..OauthConfigSettings::default()
     };
     oauth_configs::update(&stage.cx, &stage.ops, &stage.provider_context, &config, &post).await.unwrap();
     stage.who(&stage.sign_in(&server).await).await;
@@ -169,9 +169,9 @@ async fn a_public_client_shows_no_secret(stage: Stage) {
 waypost_testkit::both!(stage =>
     a_user_signs_in_with_openid,
     rs_6_nothing_of_the_client_goes_to_the_provider,
-    what_the_provider_gave_is_sealed,
-    nobody_leaves_before_consent,
-    a_state_counts_once_in_its_own_browser_and_in_time,
+    the_tokens_of_the_provider_are_encrypted,
+    a_login_requires_consent,
+    a_state_works_once_in_its_own_browser_until_it_expires,
     a_user_signs_in_with_plain_oauth,
-    a_public_client_shows_no_secret,
+    a_public_client_sends_no_secret,
 );

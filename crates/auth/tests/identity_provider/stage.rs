@@ -1,4 +1,4 @@
-//! An installation with a provider and a server whose users it signs in, and a browser.
+//! An installation with an identity provider, a server whose users it signs in, and a browser.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use axum::{Extension, Router};
 use http::{Request, StatusCode, header};
 use tower::ServiceExt;
 use url::Url;
-use waypost_auth::client::document::Documents;
+use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::server_request::ServerRequest;
 use waypost_auth::{Auth, State, browser};
@@ -25,7 +25,7 @@ use waypost_core::{Random, Timestamp};
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity_provider::IdentityProviderContext;
-use waypost_ops::oauth_configs::{self, Settings};
+use waypost_ops::oauth_configs::{self, OauthConfigSettings};
 use waypost_ops::public_url::{HostKind as Host, PublicUrl};
 use waypost_ops::{Ops, authorizations, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
@@ -33,11 +33,11 @@ use waypost_store::{Db, migrate, on};
 
 use crate::provider::Provider;
 
-/// When every test begins.
+/// The time at which every test starts.
 pub const NOW: Timestamp = Timestamp(1_795_000_000_000);
-/// The cookie of the browser.
+/// The value of the browser's cookie.
 pub const BROWSER: &str = "browser-of-anna";
-/// The secret that Waypost has at the provider; it has to be encoded for HTTP Basic.
+/// Waypost's client secret at the provider. It must be encoded for HTTP Basic.
 pub const CLIENT_SECRET: &str = "geheim & co";
 const AUTHORITY: &str = "localhost:8080";
 
@@ -52,7 +52,7 @@ pub struct Stage {
     router: Router,
 }
 
-/// What the browser got.
+/// A response to the browser.
 pub struct Page {
     pub status: StatusCode,
     pub location: Option<String>,
@@ -78,7 +78,7 @@ pub async fn stage(url: &str) -> Stage {
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
-        documents: Documents::new(outbound, clock.clone()),
+        documents: ClientDocuments::new(outbound, clock.clone()),
         limits: waypost_auth::limits::Limits::new(clock.clone()),
         mail: None,
         random: Arc::clone(&random),
@@ -87,26 +87,26 @@ pub async fn stage(url: &str) -> Stage {
     let cx = Ctx { caller: Caller::Operator, clock: clock.clone(), random, request_id: "test".into() };
     let ops = Ops::new(db);
     let organization = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
-    let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::pages()).with_state(auth);
+    let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::page_routes()).with_state(auth);
     Stage { provider: Provider::start().await, ops, cx, provider_context, organization, clock, hosting, router }
 }
 
 impl Stage {
-    /// The provider as it is configured.
-    pub fn settings(&self) -> Settings {
-        Settings {
+    /// Returns the settings of the provider.
+    pub fn settings(&self) -> OauthConfigSettings {
+        OauthConfigSettings {
             name: Some("Acme ID".into()),
             issuer: Some(self.provider.issuer.clone()),
             client_id: Some("waypost".into()),
             client_secret: Some(SecretText::new(CLIENT_SECRET)),
-            ..Settings::default()
+            ..OauthConfigSettings::default()
         }
     }
 
-    /// The same provider without metadata.
-    pub fn plain(&self) -> Settings {
+    /// Returns the settings of the same provider without metadata.
+    pub fn plain(&self) -> OauthConfigSettings {
         let at = |path: &str| Some(format!("{}{path}", self.provider.issuer));
-        Settings {
+        OauthConfigSettings {
             issuer: None,
             authorization_endpoint: at("/authorize"),
             token_endpoint: at("/token"),
@@ -115,13 +115,13 @@ impl Stage {
         }
     }
 
-    pub async fn configure(&self, settings: &Settings) -> OauthConfig {
+    pub async fn configure(&self, settings: &OauthConfigSettings) -> OauthConfig {
         let made =
             oauth_configs::create(&self.cx, &self.ops, &self.provider_context, &self.organization, settings).await;
         made.unwrap().0
     }
 
-    /// A server whose users the provider signs in.
+    /// Creates a server whose users sign in with the provider.
     pub async fn server(&self, slug: &str) -> Server {
         let settings = servers::ServerSettings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
         servers::create(&self.cx, &self.ops, &self.organization, slug, &settings).await.unwrap()
@@ -132,12 +132,12 @@ impl Stage {
         self.provider.set().now = self.cx.now();
     }
 
-    /// Makes the change of a setting known.
+    /// Loads changed settings.
     pub async fn poll(&self) {
         self.hosting.offer_cache().poll().await.unwrap();
     }
 
-    /// A client's request at `server`, in the browser.
+    /// Creates a client's authorization request for `server` in the browser.
     pub async fn request(&self, server: &Server, consented: bool) -> AuthorizationRequest {
         let now = self.cx.now();
         let request = AuthorizationRequest {
@@ -166,7 +166,7 @@ impl Stage {
     pub async fn get(&self, server: &Server, path_and_query: &str, browser: &str) -> Page {
         let offers = self.hosting.offer_cache().get(&server.slug).await.unwrap();
         let address = PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap());
-        let site = ServerRequest {
+        let incoming = ServerRequest {
             address: address.server_urls(AUTHORITY, &Host::Main, &server.slug),
             offers,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -176,7 +176,7 @@ impl Stage {
             .header(header::COOKIE, format!("{}={browser}", browser::FLOW))
             .body(Body::empty())
             .unwrap();
-        let response = self.router.clone().layer(Extension(site)).oneshot(request).await.unwrap();
+        let response = self.router.clone().layer(Extension(incoming)).oneshot(request).await.unwrap();
         let text = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let cookie = text(header::SET_COOKIE).and_then(|cookie| {
             let pair = cookie.split(';').next()?.split_once('=')?;
@@ -187,35 +187,35 @@ impl Stage {
         Page { status, location, session: cookie, text: String::from_utf8(body.to_vec()).unwrap() }
     }
 
-    /// Sends the browser to the provider; gives the address that it is sent to.
-    pub async fn leave(&self, server: &Server, request: &AuthorizationRequest) -> Url {
+    /// Starts the login and returns the URL of the provider to which the browser is redirected.
+    pub async fn begin_login(&self, server: &Server, request: &AuthorizationRequest) -> Url {
         let page = self.get(server, &format!("upstream?request={}", request.id), BROWSER).await;
         assert_eq!(page.status, StatusCode::OK, "{}", page.text);
         let target = page.text.split("content=\"0; url=").nth(1).unwrap().split('"').next().unwrap();
         target.replace("&#38;", "&").replace("&amp;", "&").parse().unwrap()
     }
 
-    /// The whole way: there, a yes, and back.
+    /// Performs a whole login with the user's approval.
     pub async fn sign_in(&self, server: &Server) -> Page {
         let request = self.request(server, true).await;
-        let target = self.leave(server, &request).await;
+        let target = self.begin_login(server, &request).await;
         let code = self.provider.approve(&target);
         self.get(server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await
     }
 
-    /// Who is signed in with a session's cookie.
+    /// Returns the session of the cookie that a response has set.
     pub async fn who(&self, page: &Page) -> BrowserSession {
         let session = page.session.as_deref().unwrap_or_else(|| panic!("{}: {}", page.status, page.text));
         browser_sessions::find(&self.cx, &self.ops, &self.organization, session).await.unwrap().unwrap()
     }
 
-    /// A number that the database gives.
+    /// Queries a number from the database.
     pub async fn count(&self, sql: &'static str) -> i64 {
         let mut conn = self.ops.db().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }
 
-    /// A text that the database gives.
+    /// Queries a text from the database.
     pub async fn text(&self, sql: &'static str) -> String {
         let mut conn = self.ops.db().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())

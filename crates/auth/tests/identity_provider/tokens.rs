@@ -1,4 +1,4 @@
-//! What is sealed: kept fresh, and sealed anew when the key changes.
+//! Tests of sealed provider tokens: their refresh, and resealing when the key changes.
 
 use http::StatusCode;
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn refresh(stage: &Stage) -> (u64, u64) {
     (refreshed, failed)
 }
 
-/// The tokens that are kept, opened.
+/// Returns the stored tokens, decrypted.
 async fn kept(stage: &Stage) -> (String, Option<String>) {
     let identity = waypost_core::id::IdentityId::from_store(stage.text("SELECT id FROM identities").await);
     let mut conn = stage.ops.db().read().await.unwrap();
@@ -42,47 +42,48 @@ async fn kept(stage: &Stage) -> (String, Option<String>) {
     (open("access_token", &row.access_token), row.refresh_token.map(|sealed| open("refresh_token", &sealed)))
 }
 
-async fn tokens_are_refreshed_before_they_end(stage: Stage) {
+async fn tokens_are_refreshed_before_they_expire(stage: Stage) {
     signed_in(&stage).await;
     assert_eq!(refresh(&stage).await, (0, 0), "an hour is left");
     stage.later(HOUR - FIVE_MINUTES);
-    let answer = json!({"access_token": "second", "token_type": "bearer", "expires_in": 600, "refresh_token": "next"});
-    stage.provider.set().token = Some((StatusCode::OK, answer));
+    let response =
+        json!({"access_token": "second", "token_type": "bearer", "expires_in": 600, "refresh_token": "next"});
+    stage.provider.set().token = Some((StatusCode::OK, response));
     assert_eq!(refresh(&stage).await, (1, 0));
     let (_, form) = stage.provider.set().last.clone().unwrap();
     assert_eq!((form["grant_type"].as_str(), form["refresh_token"].as_str()), ("refresh_token", "upstream-refresh"));
     assert_eq!(kept(&stage).await, ("second".to_owned(), Some("next".to_owned())));
     assert_eq!(refresh(&stage).await, (0, 0));
     stage.later(FIVE_MINUTES);
-    // RFC 6749, 6: without a new refresh token the old one stays.
+    // RFC 6749, 6: without a new refresh token, the old one remains valid.
     stage.provider.set().token = Some((StatusCode::OK, json!({"access_token": "third", "token_type": "bearer"})));
     assert_eq!(refresh(&stage).await, (1, 0));
     assert_eq!(kept(&stage).await, ("third".to_owned(), Some("next".to_owned())));
     stage.later(24 * HOUR);
-    assert_eq!(refresh(&stage).await, (0, 0), "nobody knows when it ends");
+    assert_eq!(refresh(&stage).await, (0, 0), "its expiry is unknown");
 }
 
 async fn two_processes_never_refresh_one_token(stage: Stage) {
     signed_in(&stage).await;
     stage.later(HOUR);
-    let asked = stage.provider.asked("token");
+    let count = stage.provider.request_count("token");
     let (a, b, c) = tokio::join!(refresh(&stage), refresh(&stage), refresh(&stage));
     assert_eq!((a.0 + b.0 + c.0, a.1 + b.1 + c.1), (1, 0));
-    assert_eq!(stage.provider.asked("token"), asked + 1);
+    assert_eq!(stage.provider.request_count("token"), count + 1);
 }
 
-async fn a_provider_that_is_away_is_asked_again_later(stage: Stage) {
+async fn a_failed_refresh_is_retried_later(stage: Stage) {
     signed_in(&stage).await;
     stage.later(HOUR);
     stage.provider.set().token = Some((StatusCode::BAD_GATEWAY, json!("down")));
     assert_eq!(refresh(&stage).await, (0, 1));
     stage.provider.set().token = None;
-    assert_eq!(refresh(&stage).await, (0, 0), "not at once");
+    assert_eq!(refresh(&stage).await, (0, 0), "not immediately");
     stage.later(60_000);
     assert_eq!(refresh(&stage).await, (1, 0));
 }
 
-async fn a_token_that_is_refused_is_forgotten(stage: Stage) {
+async fn a_rejected_refresh_token_is_deleted(stage: Stage) {
     let server = signed_in(&stage).await;
     stage.later(HOUR);
     stage.provider.set().token = Some((StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"})));
@@ -92,11 +93,11 @@ async fn a_token_that_is_refused_is_forgotten(stage: Stage) {
     assert_eq!(refresh(&stage).await, (0, 0));
     stage.provider.set().token = None;
     stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(kept(&stage).await.1.as_deref(), Some("upstream-refresh"), "the next sign-in brings another");
+    assert_eq!(kept(&stage).await.1.as_deref(), Some("upstream-refresh"), "the next sign-in stores a new one");
 }
 
-/// What a refresh brings must not replace what a newer sign-in brought.
-async fn a_sign_in_meanwhile_counts_more(stage: Stage) {
+/// The result of a refresh must not replace the tokens of a newer sign-in.
+async fn a_concurrent_sign_in_takes_precedence(stage: Stage) {
     let server = signed_in(&stage).await;
     stage.later(HOUR);
     let now = stage.cx.now();
@@ -113,16 +114,16 @@ async fn a_sign_in_meanwhile_counts_more(stage: Stage) {
     assert_eq!(kept(&stage).await.0, "upstream-access");
 }
 
-async fn everything_is_sealed_anew(mut stage: Stage) {
+async fn everything_is_resealed(mut stage: Stage) {
     let server = signed_in(&stage).await;
     let request = stage.request(&server, true).await;
-    stage.leave(&server, &request).await;
+    stage.begin_login(&server, &request).await;
     let key = |byte| SecretKey::new([byte; 32]);
     let keys = SecretKeys { current: key(8), previous: Some(key(7)) };
     let Stage { cx, ops, .. } = &stage;
     assert_eq!(secrets::count_unreadable(ops, &keys.keyring()).await.unwrap(), 0);
     assert_eq!(secrets::count_unreadable(ops, &SecretKeys::from(key(8)).keyring()).await.unwrap(), 4);
-    // With the wrong keys nothing is touched.
+    // With the wrong keys, nothing changes.
     let wrong = SecretKeys { current: key(8), previous: Some(key(9)) };
     let done = secrets::reseal(cx, ops, &wrong.keyring()).await.unwrap();
     assert_eq!(done, ResealSummary { resealed: 0, unreadable: 4 });
@@ -147,10 +148,10 @@ async fn everything_is_sealed_anew(mut stage: Stage) {
 }
 
 waypost_testkit::both!(stage =>
-    tokens_are_refreshed_before_they_end,
+    tokens_are_refreshed_before_they_expire,
     two_processes_never_refresh_one_token,
-    a_provider_that_is_away_is_asked_again_later,
-    a_token_that_is_refused_is_forgotten,
-    a_sign_in_meanwhile_counts_more,
-    everything_is_sealed_anew,
+    a_failed_refresh_is_retried_later,
+    a_rejected_refresh_token_is_deleted,
+    a_concurrent_sign_in_takes_precedence,
+    everything_is_resealed,
 );

@@ -1,4 +1,4 @@
-//! The sign-in pages, asked in-process, as a browser would.
+//! Tests of the sign-in pages: in-process requests, as a browser sends them.
 
+mod harness;
 mod pages;
-mod site;

@@ -1,4 +1,4 @@
-//! Each way to sign in, and each way in which it goes wrong.
+//! Tests of each sign-in method and its failures.
 
 use std::io::Cursor;
 
@@ -6,19 +6,19 @@ use http::{StatusCode, header};
 use waypost_core::server::AuthType;
 use waypost_ops::logos;
 
-use crate::site::{Answer, Browser, MINUTE, Pages};
+use crate::harness::{Browser, MINUTE, Pages, TestResponse};
 
 const ANNA: &str = "anna@example.com";
 const FINE: &str = "quartz-banjo-umbrella-42";
 const OTHER: &str = "walnut.tractor.opera.19";
 const BAD: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
-/// Signs up with a password, as the `count`-th mail.
+/// Signs up with a password. The code arrives in the `count`-th email.
 async fn sign_up(pages: &Pages, browser: &mut Browser<'_>, email: &str, count: usize) {
-    let answer = browser.post("sign-up", &[("email", email), ("password", FINE)]).await;
-    let (sent, (code, _)) = (browser.sent(&answer), pages.code(count).await);
-    let answer = browser.post("sign-in/code", &[("sent", &sent), ("code", &code)]).await;
-    assert_eq!(answer.location(), browser.path("authorize/continue"));
+    let response = browser.post("sign-up", &[("email", email), ("password", FINE)]).await;
+    let (sent, (code, _)) = (browser.sent(&response), pages.code(count).await);
+    let response = browser.post("sign-in/code", &[("sent", &sent), ("code", &code)]).await;
+    assert_eq!(response.location(), browser.path("authorize/continue"));
 }
 
 fn wrong(code: &str) -> &'static str {
@@ -26,7 +26,7 @@ fn wrong(code: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn by_code() {
+async fn a_user_signs_in_with_a_code() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
@@ -35,35 +35,35 @@ async fn by_code() {
         StatusCode::OK,
         &["hint@example.com", "Acme &#38; Söhne", "Acme Cloud", "Client &#60;b&#62;", "Send me a code"],
     );
-    let answer = browser.post("sign-in/code", &[("email", " Anna@Example.com ")]).await;
-    let sent = browser.sent(&answer);
-    let page = browser.get(answer.location()).await;
+    let response = browser.post("sign-in/code", &[("email", " Anna@Example.com ")]).await;
+    let sent = browser.sent(&response);
+    let page = browser.get(response.location()).await;
     page.shows(StatusCode::OK, &["Anna@Example.com", "autocomplete=\"one-time-code\"", "inputmode=\"numeric\""]);
     let (code, mail) = pages.code(1).await;
     assert_eq!(
         (mail.to.as_str(), mail.subject),
         ("Anna@Example.com", format!("{code} is your code for “Acme & Söhne”"))
     );
-    for words in ["sign in to Acme & Söhne", "10 minutes", "ignore this mail", &format!("&sent={sent}&code={code}")] {
+    for words in ["sign in to Acme & Söhne", "10 minutes", "ignore this email", &format!("&sent={sent}&code={code}")] {
         assert!(mail.text.contains(words), "{words} in {}", mail.text);
     }
     let page = browser.post("sign-in/code", &[("sent", &sent), ("code", wrong(&code))]).await;
     page.shows(
         BAD,
-        &["role=\"alert\"", "4 more tries", "aria-invalid=\"true\" aria-describedby=\"problem\" autofocus"],
+        &["role=\"alert\"", "4 more attempts", "aria-invalid=\"true\" aria-describedby=\"problem\" autofocus"],
     );
-    assert!(!page.body.contains(wrong(&code)), "what was typed is not shown again");
-    let answer = browser.post("sign-in/code", &[("sent", &sent), ("code", &code)]).await;
-    assert_eq!(answer.location(), browser.path("authorize/continue"));
-    let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(!page.body.contains(wrong(&code)), "the entered code is not shown again");
+    let response = browser.post("sign-in/code", &[("sent", &sent), ("code", &code)]).await;
+    assert_eq!(response.location(), browser.path("authorize/continue"));
+    let cookie = response.headers[header::SET_COOKIE].to_str().unwrap();
     assert!(cookie.contains("HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=2592000"), "{cookie}");
     assert_eq!(browser.signed_in_as().await.as_deref(), Some("Anna@Example.com"));
     let page = browser.post("sign-in/code", &[("sent", &sent), ("code", &code)]).await;
-    page.shows(BAD, &["cannot be used any more", "Send me a code"]);
+    page.shows(BAD, &["no longer valid", "Send me a code"]);
 }
 
 #[tokio::test]
-async fn by_link_but_only_in_the_same_browser_and_with_a_button() {
+async fn the_link_works_only_in_the_same_browser_and_with_a_button() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
@@ -71,36 +71,36 @@ async fn by_link_but_only_in_the_same_browser_and_with_a_button() {
     let (code, mail) = pages.code(1).await;
     let link = mail.text.lines().find_map(|line| line.strip_prefix("http://localhost:8080")).unwrap().to_owned();
     let mut other = pages.browser(&server).await;
-    other.get(&link).await.shows(StatusCode::BAD_REQUEST, &["Type the code instead", "Go back to that browser"]);
+    other.get(&link).await.shows(StatusCode::BAD_REQUEST, &["Enter the code instead", "Go back to that browser"]);
     other.cookies.clear();
-    other.get(&link).await.shows(StatusCode::BAD_REQUEST, &["Type the code instead"]);
+    other.get(&link).await.shows(StatusCode::BAD_REQUEST, &["Enter the code instead"]);
     for _ in 0..7 {
         let page = browser.get(&link).await;
         page.shows(StatusCode::OK, &["Is this you?", "Sign in as anna@example.com", &code]);
     }
-    assert_eq!(browser.session(), None, "looking at it changes nothing");
+    assert_eq!(browser.session(), None, "opening the link changes nothing");
     let sent = link.split_once("&sent=").unwrap().1.split('&').next().unwrap().to_owned();
-    let answer = browser.post("sign-in/link", &[("sent", &sent), ("code", &code)]).await;
-    assert_eq!(answer.location(), browser.path("authorize/continue"));
+    let response = browser.post("sign-in/link", &[("sent", &sent), ("code", &code)]).await;
+    assert_eq!(response.location(), browser.path("authorize/continue"));
     assert_eq!(browser.signed_in_as().await.as_deref(), Some(ANNA));
-    browser.get(&link).await.shows(BAD, &["cannot be used any more"]);
+    browser.get(&link).await.shows(BAD, &["no longer valid"]);
 }
 
 #[tokio::test]
-async fn by_password_after_signing_up() {
+async fn a_user_signs_in_with_a_password_after_signing_up() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
     browser.get("sign-up").await.shows(StatusCode::OK, &["autocomplete=\"new-password\"", "At least 12 characters"]);
     let page = browser.post("sign-up", &[("email", ANNA), ("password", "short")]).await;
     page.shows(BAD, &["at least 12 characters", "value=\"anna@example.com\"", "aria-describedby=\"problem hint\""]);
-    assert!(!page.body.contains("short"), "no password is shown again");
+    assert!(!page.body.contains("short"), "the password is not shown again");
     let page = browser.post("sign-up", &[("email", ANNA), ("password", "anna@example.com")]).await;
     page.shows(BAD, &["easy to guess"]);
-    browser.post("sign-up", &[("email", "anna"), ("password", FINE)]).await.shows(BAD, &["not an e-mail address"]);
+    browser.post("sign-up", &[("email", "anna"), ("password", FINE)]).await.shows(BAD, &["Enter a valid email"]);
     sign_up(&pages, &mut browser, ANNA, 1).await;
     let mut other = pages.browser(&server).await;
-    // The address alone leads to the page that asks for the password.
+    // With only the email, the page asks for the password.
     let page = other.post("sign-in/password", &[("email", ANNA)]).await;
     page.shows(
         StatusCode::OK,
@@ -110,45 +110,45 @@ async fn by_password_after_signing_up() {
     let page = other.post("sign-in/password", &[("email", ANNA), ("password", OTHER)]).await;
     page.shows(BAD, &["or the password is wrong"]);
     assert!(!page.body.contains(OTHER));
-    let answer = other.post("sign-in/password", &[("email", " ANNA@example.com"), ("password", FINE)]).await;
-    assert_eq!(answer.location(), other.path("authorize/continue"));
+    let response = other.post("sign-in/password", &[("email", " ANNA@example.com"), ("password", FINE)]).await;
+    assert_eq!(response.location(), other.path("authorize/continue"));
     assert_eq!(other.signed_in_as().await.as_deref(), Some(ANNA));
 }
 
 #[tokio::test]
-async fn by_a_new_password() {
+async fn a_user_resets_the_password() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let (mut browser, mut old) = (pages.browser(&server).await, pages.browser(&server).await);
     sign_up(&pages, &mut old, ANNA, 1).await;
     browser.get("sign-in/forgotten").await.shows(StatusCode::OK, &["Set a new password"]);
-    let answer = browser.post("sign-in/forgotten", &[("email", ANNA)]).await;
-    let (sent, (code, mail)) = (browser.sent(&answer), pages.code(2).await);
+    let response = browser.post("sign-in/forgotten", &[("email", ANNA)]).await;
+    let (sent, (code, mail)) = (browser.sent(&response), pages.code(2).await);
     assert!(mail.text.contains("set a new password"), "{}", mail.text);
-    let page = browser.get(answer.location()).await;
+    let page = browser.get(response.location()).await;
     page.shows(StatusCode::OK, &["name=\"new_password\"", ANNA]);
     let page = browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", "short")]).await;
     page.shows(BAD, &["at least 12", &format!("value=\"{code}\"")]);
     let fields = [("sent", sent.as_str()), ("code", wrong(&code)), ("new_password", OTHER)];
-    browser.post("sign-in/reset", &fields).await.shows(BAD, &["4 more tries"]);
-    // The link leads to the same form, with the code in it.
+    browser.post("sign-in/reset", &fields).await.shows(BAD, &["4 more attempts"]);
+    // The link opens the same form with the code filled in.
     let link = mail.text.lines().find_map(|line| line.strip_prefix("http://localhost:8080")).unwrap();
     browser.get(link).await.shows(StatusCode::OK, &["name=\"new_password\"", &format!("value=\"{code}\"")]);
-    let answer = browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", OTHER)]).await;
-    assert_eq!(answer.location(), browser.path("authorize/continue"));
+    let response = browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", OTHER)]).await;
+    assert_eq!(response.location(), browser.path("authorize/continue"));
     assert_eq!(browser.signed_in_as().await.as_deref(), Some(ANNA));
     assert_eq!(old.signed_in_as().await, None, "the other browser is signed out");
     let fields = [("email", ANNA), ("password", FINE)];
     old.post("sign-in/password", &fields).await.shows(BAD, &["or the password is wrong"]);
 }
 
-/// What a page shows, without what differs from request to request.
-fn shown(browser: &Browser<'_>, answer: &Answer, email: &str) -> String {
-    let mut text = format!("{} {:?} {}", answer.status, answer.headers.get(header::LOCATION), answer.body);
+/// Returns the content of a response without the values that differ between requests.
+fn shown(browser: &Browser<'_>, response: &TestResponse, email: &str) -> String {
+    let mut text = format!("{} {:?} {}", response.status, response.headers.get(header::LOCATION), response.body);
     if let Some((_, sent)) = text.clone().split_once("sent=") {
         text = text.replace(sent.split('"').next().unwrap(), "SENT");
     }
-    if let Some((_, rest)) = answer.body.split_once("name=\"sent\" value=\"") {
+    if let Some((_, rest)) = response.body.split_once("name=\"sent\" value=\"") {
         text = text.replace(rest.split('"').next().unwrap(), "SENT");
     }
     text = text.replace(browser.request.as_str(), "REQUEST").replace(email, "EMAIL");
@@ -156,14 +156,14 @@ fn shown(browser: &Browser<'_>, answer: &Answer, email: &str) -> String {
 }
 
 #[tokio::test]
-async fn known_and_unknown_addresses_are_answered_alike() {
+async fn known_and_unknown_emails_get_the_same_responses() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     sign_up(&pages, &mut pages.browser(&server).await, ANNA, 1).await;
-    let mut told = Vec::new();
+    let mut responses = Vec::new();
     for (email, sent_before) in [(ANNA, 1), ("nobody@example.com", 4)] {
         pages.clock.advance(MINUTE);
-        let (mut browser, mut answers) = (pages.browser(&server).await, Vec::new());
+        let (mut browser, mut shown_pages) = (pages.browser(&server).await, Vec::new());
         for (count, (name, fields)) in [
             ("sign-in/code", vec![("email", email)]),
             ("sign-up", vec![("email", email), ("password", OTHER)]),
@@ -172,75 +172,75 @@ async fn known_and_unknown_addresses_are_answered_alike() {
         .into_iter()
         .enumerate()
         {
-            let answer = browser.post(name, &fields).await;
-            let (sent, next) = (browser.sent(&answer), answer.location().to_owned());
-            answers.push(shown(&browser, &answer, email));
+            let response = browser.post(name, &fields).await;
+            let (sent, next) = (browser.sent(&response), response.location().to_owned());
+            shown_pages.push(shown(&browser, &response, email));
             let page = browser.get(&next).await;
-            answers.push(shown(&browser, &page, email));
+            shown_pages.push(shown(&browser, &page, email));
             let (code, mail) = pages.code(sent_before + count + 1).await;
-            assert_eq!(mail.to, email, "both get a mail");
+            assert_eq!(mail.to, email, "both get an email");
             let enter = if name == "sign-in/forgotten" { "sign-in/reset" } else { "sign-in/code" };
             let fields = [("sent", sent.as_str()), ("code", wrong(&code)), ("new_password", OTHER)];
             let page = browser.post(enter, &fields).await;
-            answers.push(shown(&browser, &page, email));
+            shown_pages.push(shown(&browser, &page, email));
         }
         pages.clock.advance(MINUTE);
         for _ in 0..7 {
             let page = browser.post("sign-in/password", &[("email", email), ("password", OTHER)]).await;
-            answers.push(shown(&browser, &page, email));
+            shown_pages.push(shown(&browser, &page, email));
         }
-        told.push(answers);
+        responses.push(shown_pages);
     }
-    assert_eq!(told[0], told[1]);
-    assert!(told[0].last().unwrap().contains("Too many failed sign-ins"), "{:#?}", told[0].last());
+    assert_eq!(responses[0], responses[1]);
+    assert!(responses[0].last().unwrap().contains("Too many failed sign-ins"), "{:#?}", responses[0].last());
 }
 
 #[tokio::test]
-async fn codes_end_after_five_tries_or_ten_minutes() {
+async fn codes_expire_after_five_attempts_or_ten_minutes() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
-    let answer = browser.post("sign-in/code", &[("email", ANNA)]).await;
-    let (sent, (code, _)) = (browser.sent(&answer), pages.code(1).await);
-    for words in ["4 more", "3 more", "2 more", "one more", "the last try"] {
+    let response = browser.post("sign-in/code", &[("email", ANNA)]).await;
+    let (sent, (code, _)) = (browser.sent(&response), pages.code(1).await);
+    for words in ["4 more", "3 more", "2 more", "one more", "the last attempt"] {
         let page = browser.post("sign-in/code", &[("sent", &sent), ("code", wrong(&code))]).await;
         page.shows(BAD, &[words]);
     }
     let fields = [("sent", sent.as_str()), ("code", code.as_str())];
-    browser.post("sign-in/code", &fields).await.shows(BAD, &["cannot be used any more", "Send me a code"]);
-    let answer = browser.post("sign-in/code", &[("email", ANNA)]).await;
-    let (sent, (code, _)) = (browser.sent(&answer), pages.code(2).await);
+    browser.post("sign-in/code", &fields).await.shows(BAD, &["no longer valid", "Send me a code"]);
+    let response = browser.post("sign-in/code", &[("email", ANNA)]).await;
+    let (sent, (code, _)) = (browser.sent(&response), pages.code(2).await);
     pages.clock.advance(10 * MINUTE);
     let fields = [("sent", sent.as_str()), ("code", code.as_str())];
-    browser.post("sign-in/code", &fields).await.shows(BAD, &["cannot be used any more"]);
-    browser.get(answer.location()).await.shows(BAD, &["cannot be used any more"]);
+    browser.post("sign-in/code", &fields).await.shows(BAD, &["no longer valid"]);
+    browser.get(response.location()).await.shows(BAD, &["no longer valid"]);
     assert_eq!(browser.session(), None);
 }
 
 #[tokio::test]
-async fn codes_belong_to_a_browser_and_a_request() {
+async fn a_code_is_bound_to_a_browser_and_a_request() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let (mut browser, mut other) = (pages.browser(&server).await, pages.browser(&server).await);
-    let answer = browser.post("sign-in/code", &[("email", ANNA)]).await;
-    let (sent, (code, _)) = (browser.sent(&answer), pages.code(1).await);
+    let response = browser.post("sign-in/code", &[("email", ANNA)]).await;
+    let (sent, (code, _)) = (browser.sent(&response), pages.code(1).await);
     let fields = [("sent", sent.as_str()), ("code", code.as_str())];
-    other.post("sign-in/code", &fields).await.shows(BAD, &["cannot be used any more"]);
+    other.post("sign-in/code", &fields).await.shows(BAD, &["no longer valid"]);
     let own = std::mem::replace(&mut other.request, browser.request.clone());
-    other.get("sign-in").await.shows(StatusCode::BAD_REQUEST, &["This sign-in is over"]);
-    let answer = other.post("sign-in/code", &fields).await;
-    answer.shows(StatusCode::BAD_REQUEST, &["This sign-in is over"]);
+    other.get("sign-in").await.shows(StatusCode::BAD_REQUEST, &["This sign-in is no longer active"]);
+    let response = other.post("sign-in/code", &fields).await;
+    response.shows(StatusCode::BAD_REQUEST, &["This sign-in is no longer active"]);
     other.request = own;
     let first = browser.request.clone();
     browser.begin().await;
-    browser.post("sign-in/code", &fields).await.shows(BAD, &["cannot be used any more"]);
+    browser.post("sign-in/code", &fields).await.shows(BAD, &["no longer valid"]);
     browser.request = first;
     browser.get("sign-in").await;
     browser.post("sign-in/code", &fields).await.location();
 }
 
 #[tokio::test]
-async fn forms_need_the_token_of_their_own_page() {
+async fn forms_require_the_csrf_token_of_their_own_page() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let (mut browser, mut other) = (pages.browser(&server).await, pages.browser(&server).await);
@@ -257,20 +257,20 @@ async fn forms_need_the_token_of_their_own_page() {
         "sign-out",
     ] {
         for csrf in ["", "nonsense", &foreign] {
-            let answer = browser.post_with(name, csrf, &fields).await;
-            answer.shows(StatusCode::FORBIDDEN, &["This form cannot be used"]);
+            let response = browser.post_with(name, csrf, &fields).await;
+            response.shows(StatusCode::FORBIDDEN, &["This form is not valid"]);
         }
         browser.get("sign-in").await;
         for origin in ["https://evil.example", "null", "http://acme.localhost:8080"] {
-            let answer = browser.post_from(origin, name, &fields).await;
-            answer.shows(StatusCode::FORBIDDEN, &["This form cannot be used"]);
+            let response = browser.post_from(origin, name, &fields).await;
+            response.shows(StatusCode::FORBIDDEN, &["This form is not valid"]);
         }
     }
     assert_eq!(pages.mails.sent().len(), 0);
 }
 
 #[tokio::test]
-async fn wrong_passwords_are_limited_and_the_page_says_how_long() {
+async fn wrong_passwords_are_limited_and_the_page_shows_the_wait_time() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let (mut known, mut browser) = (pages.browser(&server).await, pages.browser(&server).await);
@@ -282,7 +282,7 @@ async fn wrong_passwords_are_limited_and_the_page_says_how_long() {
     let page = browser.post("sign-in/password", &right).await;
     page.shows(StatusCode::TOO_MANY_REQUESTS, &["in 20 seconds, or sign in with a code", "role=\"alert\""]);
     assert_eq!(page.headers[header::RETRY_AFTER], "20");
-    // The browser in which Anna has signed in before is not rejected, from the same client address.
+    // The browser in which Anna has signed in before is not rejected, although it has the same client address.
     known.post("sign-in/password", &bad).await.shows(BAD, &["or the password is wrong"]);
     known.post("sign-in/password", &right).await.location();
     pages.clock.advance(MINUTE / 3);
@@ -293,7 +293,7 @@ async fn wrong_passwords_are_limited_and_the_page_says_how_long() {
 }
 
 #[tokio::test]
-async fn a_session_is_that_of_its_organisation() {
+async fn a_session_is_valid_only_in_its_organisation() {
     let pages = Pages::new().await;
     let (one, two) =
         (pages.server("acme", AuthType::PlatformOauth).await, pages.server("other", AuthType::PlatformOauth).await);
@@ -303,20 +303,24 @@ async fn a_session_is_that_of_its_organisation() {
     for organization in [&one.organization_id, &two.organization_id] {
         foreign.cookies.insert(format!("__Host-wp_eu_{organization}"), token.clone());
     }
-    assert_eq!(foreign.signed_in_as().await, None, "neither under its own name nor under that of the other");
+    assert_eq!(foreign.signed_in_as().await, None, "under neither cookie name");
     assert_eq!(foreign.get("consent").await.location(), foreign.path("sign-in"));
     foreign.post("sign-out", &[]).await.location();
-    assert_eq!(browser.signed_in_as().await.as_deref(), Some(ANNA), "and it cannot be ended from there");
+    assert_eq!(
+        browser.signed_in_as().await.as_deref(),
+        Some(ANNA),
+        "the session cannot be ended from another organisation"
+    );
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_session_everywhere() {
+async fn signing_out_deletes_the_session() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
     sign_up(&pages, &mut browser, ANNA, 1).await;
     let first = browser.session().unwrap().clone();
-    // Signing in again replaces the session.
+    // Another sign-in replaces the session.
     browser.post("sign-in/password", &[("email", ANNA), ("password", FINE)]).await.location();
     let second = browser.session().unwrap().clone();
     let name = format!("__Host-wp_eu_{}", server.organization_id);
@@ -324,32 +328,32 @@ async fn signing_out_ends_the_session_everywhere() {
     assert_eq!(browser.signed_in_as().await, None);
     browser.cookies.insert(name.clone(), second.clone());
     assert_eq!(browser.signed_in_as().await.as_deref(), Some(ANNA));
-    let answer = browser.post("sign-out", &[]).await;
-    assert_eq!(answer.location(), browser.path("authorize/continue"));
+    let response = browser.post("sign-out", &[]).await;
+    assert_eq!(response.location(), browser.path("authorize/continue"));
     assert_eq!(browser.session(), None);
     browser.cookies.insert(name, second);
-    assert_eq!(browser.signed_in_as().await, None, "not only the cookie is gone");
+    assert_eq!(browser.signed_in_as().await, None, "the session is deleted, not only the cookie");
 }
 
 #[tokio::test]
-async fn without_mail_only_passwords_are_offered() {
+async fn without_email_only_passwords_are_offered() {
     let pages = Pages::with_mail(false).await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
     let page = browser.get("sign-in").await;
-    page.shows(StatusCode::OK, &["No mail can be sent from here", "current-password"]);
+    page.shows(StatusCode::OK, &["Email is unavailable", "current-password"]);
     assert!(!page.body.contains("Send me a code") && !page.body.contains("Forgot"), "{}", page.body);
     for name in ["sign-up", "sign-in/forgotten"] {
-        browser.get(name).await.shows(StatusCode::SERVICE_UNAVAILABLE, &["No mail can be sent"]);
+        browser.get(name).await.shows(StatusCode::SERVICE_UNAVAILABLE, &["Email is unavailable"]);
     }
     for name in ["sign-in/code", "sign-up", "sign-in/forgotten"] {
-        let answer = browser.post(name, &[("email", ANNA), ("password", FINE)]).await;
-        answer.shows(StatusCode::SERVICE_UNAVAILABLE, &["No mail can be sent"]);
+        let response = browser.post(name, &[("email", ANNA), ("password", FINE)]).await;
+        response.shows(StatusCode::SERVICE_UNAVAILABLE, &["Email is unavailable"]);
     }
 }
 
 #[tokio::test]
-async fn too_many_mails_are_refused() {
+async fn too_many_emails_are_rejected() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
@@ -361,9 +365,9 @@ async fn too_many_mails_are_refused() {
     assert_eq!(page.headers[header::RETRY_AFTER], "20");
     let mut refused = None;
     for n in 0..200 {
-        let answer = browser.post("sign-in/code", &[("email", &format!("a{n}@example.com"))]).await;
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            refused = Some(answer);
+        let response = browser.post("sign-in/code", &[("email", &format!("a{n}@example.com"))]).await;
+        if response.status == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(response);
             break;
         }
     }
@@ -377,7 +381,7 @@ async fn too_many_mails_are_refused() {
 }
 
 #[tokio::test]
-async fn servers_of_other_kinds_have_no_such_pages() {
+async fn servers_with_other_auth_types_have_no_sign_in_pages() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
@@ -385,11 +389,11 @@ async fn servers_of_other_kinds_have_no_such_pages() {
     let names = ["sign-in", "sign-in/code", "sign-in/link", "sign-in/password", "sign-up", "sign-in/forgotten"];
     let server = pages.set_auth_type(server, AuthType::CustomOauth).await;
     for name in names {
-        let answer = browser.get(name).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}: an account that anybody makes opens nothing");
+        let response = browser.get(name).await;
+        assert_eq!(response.status, StatusCode::BAD_REQUEST, "{name}: a self-created account does not grant access");
     }
-    let answer = browser.post("sign-in/password", &[("email", ANNA), ("password", FINE)]).await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let response = browser.post("sign-in/password", &[("email", ANNA), ("password", FINE)]).await;
+    assert_eq!(response.status, StatusCode::BAD_REQUEST);
     pages.set_auth_type(server, AuthType::None).await;
     for name in names {
         assert_eq!(browser.get(name).await.status, StatusCode::NOT_FOUND, "{name}");
@@ -397,7 +401,7 @@ async fn servers_of_other_kinds_have_no_such_pages() {
 }
 
 #[tokio::test]
-async fn pages_are_guarded_and_carry_style_and_logo() {
+async fn pages_have_security_headers_a_style_sheet_and_a_logo() {
     let pages = Pages::new().await;
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let mut browser = pages.browser(&server).await;
@@ -409,10 +413,10 @@ async fn pages_are_guarded_and_carry_style_and_logo() {
         assert!(!page.body.contains(forbidden), "{forbidden} in {}", page.body);
     }
     let style = page.body.split_once("rel=\"stylesheet\" href=\"").unwrap().1.split('"').next().unwrap().to_owned();
-    let answer = browser.get(&style).await;
-    answer.shows(StatusCode::OK, &["prefers-color-scheme: dark"]);
-    assert_eq!(answer.headers[header::CONTENT_TYPE], "text/css; charset=utf-8");
-    assert!(answer.headers[header::CACHE_CONTROL].to_str().unwrap().contains("immutable"));
+    let response = browser.get(&style).await;
+    response.shows(StatusCode::OK, &["prefers-color-scheme: dark"]);
+    assert_eq!(response.headers[header::CONTENT_TYPE], "text/css; charset=utf-8");
+    assert!(response.headers[header::CACHE_CONTROL].to_str().unwrap().contains("immutable"));
     let old = browser.get(&style.replace("v=", "v=0")).await;
     assert_eq!(old.headers[header::CACHE_CONTROL], "no-cache");
     assert_eq!(browser.get("logo.png").await.status, StatusCode::NOT_FOUND);
@@ -422,7 +426,10 @@ async fn pages_are_guarded_and_carry_style_and_logo() {
     logos::set(&pages.cx, &pages.ops, &server.organization_id, png).await.unwrap();
     let page = browser.get("sign-in").await;
     let logo = page.body.split_once("<img src=\"").unwrap().1.split('"').next().unwrap().to_owned();
-    let answer = browser.get(&logo).await;
-    assert_eq!((answer.status, &answer.headers[header::CONTENT_TYPE]), (StatusCode::OK, &"image/png".parse().unwrap()));
-    assert_eq!(answer.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let response = browser.get(&logo).await;
+    assert_eq!(
+        (response.status, &response.headers[header::CONTENT_TYPE]),
+        (StatusCode::OK, &"image/png".parse().unwrap())
+    );
+    assert_eq!(response.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
 }

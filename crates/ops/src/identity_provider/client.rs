@@ -1,4 +1,4 @@
-//! A provider's token endpoint, spoken to through the one way out.
+//! An OAuth client of identity providers that uses the outbound HTTP client.
 
 use std::time::Duration;
 
@@ -11,19 +11,20 @@ use waypost_core::seal::SecretText;
 use waypost_core::{Error, Result};
 use waypost_outbound::{Limits, Route};
 
-/// What a person waits for: after this long the provider counts as down.
+/// The limits of a request. A user is waiting, so the provider counts as unreachable after this time.
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
-/// Waypost as a client of a provider.
+/// Waypost as an OAuth client of a provider.
 pub type OidcClient =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
 
-/// Waypost as a client of the provider `config`, with its opened secret. It has no keys: those change.
+/// Returns Waypost as an OAuth client of the provider `config`, with its decrypted secret. The client has no keys,
+/// because those change.
 ///
 /// # Errors
-/// `internal` when the saved addresses are none.
+/// `internal` if the saved URLs are not valid.
 pub fn oidc_client(config: &OauthConfig, secret: Option<&SecretText>) -> Result<OidcClient> {
-    // Plain OAuth has no issuer, and nothing asks for it then.
+    // Plain OAuth has no issuer; the value is not used then.
     let issuer = if config.issuer.is_empty() { &config.token_endpoint } else { &config.issuer };
     let issuer = IssuerUrl::new(issuer.clone()).map_err(Error::internal)?;
     let mut client = CoreClient::new(ClientId::new(config.client_id.clone()), issuer, JsonWebKeySet::default());
@@ -36,16 +37,16 @@ pub fn oidc_client(config: &OauthConfig, secret: Option<&SecretText>) -> Result<
     };
     Ok(client
         .set_auth_type(auth_type)
-        // The scopes are the configuration's, `openid` among them where it belongs.
+        // The configuration contains all scopes, including `openid` where it applies.
         .disable_openid_scope()
         .set_auth_uri(AuthUrl::new(config.authorization_endpoint.clone()).map_err(Error::internal)?)
         .set_token_uri(TokenUrl::new(config.token_endpoint.clone()).map_err(Error::internal)?))
 }
 
-/// Sends a request to a provider: 10 seconds, no redirects.
+/// Sends a request to a provider, with a timeout of 10 seconds and without following redirects.
 ///
 /// # Errors
-/// When it gives no answer.
+/// If there is no response.
 pub async fn send(
     route: Route,
     request: http::Request<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! The way of an end user through the organisation's identity provider, and what is kept of it: the state while they are
-//! away, the provider's tokens afterwards. Nothing of it ever reaches a client.
+//! Logins of end users with the organisation's identity provider: the state during a login, and the provider's tokens
+//! afterwards. None of it ever reaches a client.
 
 mod client;
 mod refresh;
@@ -25,22 +25,24 @@ use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
 pub use client::{OidcClient, oidc_client, send};
 pub use refresh::{JOB, RefreshSummary, refresh_due_tokens};
 
-/// A user has this long to sign in at the provider.
+/// The time that a user has to sign in with the provider.
 pub const LIFETIME_MS: i64 = 15 * 60 * 1_000;
-/// Random bytes in a state, a nonce, a verifier.
+/// The number of random bytes in a state, a nonce and a verifier.
 const RANDOM_BYTES: usize = 32;
 
-/// What acts on providers need beside the database.
+/// The outbound HTTP client and the keyring, which operations on identity providers and webhooks need in addition to
+/// the database.
 #[derive(Debug, Clone)]
 pub struct IdentityProviderContext {
-    /// The way out.
+    /// The outbound HTTP client.
     pub outbound: Outbound,
-    /// The keys that open what is sealed.
+    /// The keys that decrypt stored secrets.
     pub keyring: Keyring,
 }
 
 impl IdentityProviderContext {
-    /// The route of requests for `purpose` to addresses that users of `organization` named.
+    /// Returns the route of requests for `purpose` to URLs that users of `organization` have specified. Reads the
+    /// organisation's slug if an entry of `outbound_allow` for this purpose names an organisation.
     ///
     /// # Errors
     /// As [`outbound_route`].
@@ -49,8 +51,8 @@ impl IdentityProviderContext {
     }
 }
 
-/// The route of requests for `purpose` to addresses that users of `organization` named. Reads the organisation's slug
-/// if an entry of `outbound_allow` for this purpose names an organisation.
+/// Returns the route of requests for `purpose` to URLs that users of `organization` have specified. Reads the
+/// organisation's slug if an entry of `outbound_allow` for this purpose names an organisation.
 ///
 /// # Errors
 /// If the store fails, or the HTTP client cannot be created.
@@ -68,52 +70,52 @@ pub async fn outbound_route(
     outbound.route(purpose, &names).map_err(Error::internal)
 }
 
-/// A user who is about to leave for the provider.
+/// A login that was started, before the user is redirected to the provider.
 #[derive(Debug, Clone)]
 pub struct PendingLogin {
     /// The provider.
     pub config: OauthConfig,
-    /// The value that brings them back.
+    /// The state parameter.
     pub state: SecretText,
-    /// What the ID token has to repeat.
+    /// The nonce that the ID token must contain.
     pub nonce: String,
-    /// PKCE's verifier (RFC 7636, 4.1).
+    /// The PKCE verifier (RFC 7636, 4.1).
     pub verifier: SecretText,
 }
 
-/// A user who came back from the provider, in the browser in which they left.
+/// A login whose user has returned from the provider in the browser that started it.
 #[derive(Debug, Clone)]
 pub struct LoginCallback {
     /// The provider.
     pub config: OauthConfig,
-    /// Waypost's secret there.
+    /// Waypost's client secret at the provider.
     pub client_secret: Option<SecretText>,
-    /// What they left for.
+    /// The authorization request that the login belongs to.
     pub request: AuthorizationRequest,
-    /// What the ID token has to repeat.
+    /// The nonce that the ID token must contain.
     pub nonce: String,
-    /// PKCE's verifier.
+    /// The PKCE verifier.
     pub verifier: SecretText,
 }
 
-/// What a token endpoint gave.
+/// The tokens of a provider.
 #[derive(Debug, Clone)]
 pub struct ProviderTokens {
-    /// For the provider's own services.
+    /// The access token for the provider's own API.
     pub access_token: SecretText,
-    /// For new ones.
+    /// The refresh token.
     pub refresh_token: Option<SecretText>,
-    /// What they allow, separated by spaces.
+    /// The scopes, separated by spaces.
     pub scope: String,
-    /// When the access token ends; none when the provider does not say.
+    /// The expiry of the access token. `None` if the provider does not specify it.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Notes that the user of `request` leaves for the provider of `server`. Only after they allowed the client what it asks
-/// for: no client is let near the provider without it.
+/// Starts the login of `request` with the provider of `server`. Requires the user's consent: no client can cause a
+/// login with the provider without it.
 ///
 /// # Errors
-/// `forbidden` before consent; `not_found` when the server has no provider (any more); when the store fails.
+/// `forbidden` before consent; `not_found` if the server has no provider (any more); any error of the store.
 pub async fn begin_login(
     cx: &Ctx,
     ops: &Ops,
@@ -123,7 +125,7 @@ pub async fn begin_login(
     let organization = &server.organization_id;
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     if request.consented_at.is_none() || request.server_id != server.id {
-        return Err(Error::new(Code::Forbidden, "Nobody has allowed this client anything yet."));
+        return Err(Error::new(Code::Forbidden, "The user has not given consent to this client yet."));
     }
     let mut tx = ops.db.begin().await?;
     let config = match (&server.oauth_config_id, server.auth_type) {
@@ -153,10 +155,10 @@ pub async fn begin_login(
     Ok(PendingLogin { config, state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
 }
 
-/// Takes back the user who comes with `state`, once, in the browser with the cookie `browser`.
+/// Finishes the login with `state` in the browser with the cookie `browser`. Each state works once.
 ///
 /// # Errors
-/// `not_found` when the state is unknown, used, expired, or of another browser or server; when the store fails.
+/// `not_found` if the state is unknown, used, expired, or belongs to another browser or server; any error of the store.
 pub async fn finish_login(
     cx: &Ctx,
     ops: &Ops,
@@ -168,29 +170,29 @@ pub async fn finish_login(
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let state_hash = hash(state);
     let mut tx = ops.db.begin().await?;
-    let away = identity_provider_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
-    // Used up whatever comes now.
+    let state_row = identity_provider_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
+    // The state is consumed regardless of the result.
     tx.commit().await?;
-    let away = away.ok_or_else(authorizations::not_found)?;
-    let request = authorizations::find(cx, ops, server, away.request_id.as_str(), browser).await?;
-    // The server may have another provider by now.
-    if server.oauth_config_id.as_ref() != Some(&away.oauth_config_id) {
+    let state_row = state_row.ok_or_else(authorizations::not_found)?;
+    let request = authorizations::get(cx, ops, server, state_row.request_id.as_str(), browser).await?;
+    // The server may use another provider in the meantime.
+    if server.oauth_config_id.as_ref() != Some(&state_row.oauth_config_id) {
         return Err(no_provider());
     }
-    let config = oauth_config::find(&mut ops.db.read().await?, organization, &away.oauth_config_id).await?;
+    let config = oauth_config::find(&mut ops.db.read().await?, organization, &state_row.oauth_config_id).await?;
     let config = config.ok_or_else(no_provider)?;
-    let verifier = provider_context.keyring.open_text(&verifier_place(&state_hash), &away.verifier);
+    let verifier = provider_context.keyring.open_text(&verifier_place(&state_hash), &state_row.verifier);
     Ok(LoginCallback {
         client_secret: oauth_configs::open_secret(provider_context, &config)?,
         config,
         request,
-        nonce: away.nonce,
+        nonce: state_row.nonce,
         verifier: verifier.map_err(Error::internal)?,
     })
 }
 
-/// Signs in the user whom the provider vouches for, keeps its tokens, and begins a browser session; gives the session
-/// cookie's value.
+/// Signs in the user whom the provider identifies, stores the provider's tokens, and starts a browser session. Returns
+/// the session token for the cookie.
 ///
 /// # Errors
 /// As [`identities::sign_in`].
@@ -205,13 +207,13 @@ pub async fn sign_in(
     let mut tx = ops.db.begin().await?;
     let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.can_link_by_email()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
-    let row = sealed(cx, provider_context, (config, &signed_in.identity_id), tokens);
+    let row = seal_tokens(cx, provider_context, (config, &signed_in.identity_id), tokens);
     identity_provider_token::upsert(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))
 }
 
-fn sealed(
+fn seal_tokens(
     cx: &Ctx,
     provider_context: &IdentityProviderContext,
     (config, identity): (&OauthConfig, &IdentityId),

@@ -1,4 +1,4 @@
-//! Refreshing the provider's tokens before they end.
+//! Refresh of the providers' tokens before they expire.
 
 use openidconnect::core::{CoreErrorResponseType, CoreRequestTokenError};
 use openidconnect::{OAuth2TokenResponse, RefreshToken};
@@ -10,42 +10,41 @@ use waypost_outbound::Purpose;
 use waypost_store::identity_provider_token::{self as store, IdentityProviderToken};
 use waypost_store::oauth_config;
 
-use super::{IdentityProviderContext, ProviderTokens, REFRESH, oidc_client, sealed, send, token_place};
+use super::{IdentityProviderContext, ProviderTokens, REFRESH, oidc_client, seal_tokens, send, token_place};
 use crate::{Ops, oauth_configs};
 
 /// The name of the job that calls [`refresh_due_tokens`].
 pub const JOB: &str = "provider-tokens";
-/// ProviderTokens that end within this time are refreshed.
+/// Tokens that expire within this time are refreshed.
 const AHEAD_MS: i64 = 5 * 60 * 1_000;
-/// Nobody else tries for so long: longer than a provider may take to answer, and the pause before the next try when it
-/// does not.
+/// The lease of a token. It is longer than the timeout of the provider, and also the pause before the next attempt.
 const LEASE_MS: i64 = 60 * 1_000;
-/// ProviderTokens that are refreshed at once.
+/// The maximum number of tokens per run.
 const AT_ONCE: i64 = 10;
 
-/// What became of the tokens that were due.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RefreshSummary {
-    /// RefreshSummary.
+    /// The number of refreshed tokens.
     pub refreshed: u64,
-    /// Not refreshed; those that the provider refused for good are not tried again.
+    /// The number of tokens that were not refreshed. Tokens that the provider rejected permanently are not tried again.
     pub failed: u64,
 }
 
-/// Why a token was not refreshed. Nothing here may hold a token.
+/// The reason why a token was not refreshed. Must not contain a token.
 #[derive(Debug)]
 enum Failure {
-    /// The provider takes the refresh token no more (RFC 6749, 5.2).
+    /// The provider rejected the refresh token (RFC 6749, 5.2).
     Refused,
-    /// What may pass, for the log.
-    Passing(String),
+    /// A temporary failure, for the log.
+    Temporary(String),
 }
 
-/// Refreshes some of the tokens that end within five minutes. Several processes may do this at the same time: each
-/// token is refreshed by one.
+/// Refreshes some of the tokens that expire within five minutes. Several processes may run this at the same time; each
+/// token is refreshed by only one of them.
 ///
 /// # Errors
-/// When the store fails before anything was asked; a provider that fails is a line in the log.
+/// Any error of the store before the first request. Failures of a provider are only logged.
 pub async fn refresh_due_tokens(
     cx: &Ctx,
     ops: &Ops,
@@ -59,7 +58,7 @@ pub async fn refresh_due_tokens(
     let mut work = JoinSet::new();
     for token in due {
         let (cx, ops, provider_context) = (cx.clone(), ops.clone(), provider_context.clone());
-        work.spawn(waypost_jobs::catch(JOB, async move { one(&cx, &ops, &provider_context, &token).await }));
+        work.spawn(waypost_jobs::catch(JOB, async move { refresh_one(&cx, &ops, &provider_context, &token).await }));
     }
     let mut outcome = RefreshSummary::default();
     while let Some(done) = work.join_next().await {
@@ -71,31 +70,37 @@ pub async fn refresh_due_tokens(
     Ok(outcome)
 }
 
-/// Refreshes one token; says in the log what failed.
-async fn one(cx: &Ctx, ops: &Ops, provider_context: &IdentityProviderContext, token: &IdentityProviderToken) -> bool {
+/// Refreshes one token and logs a failure.
+async fn refresh_one(
+    cx: &Ctx,
+    ops: &Ops,
+    provider_context: &IdentityProviderContext,
+    token: &IdentityProviderToken,
+) -> bool {
     let identity = token.identity_id.as_str();
-    let failure = match refreshed(cx, ops, provider_context, token).await {
+    let failure = match request_tokens(cx, ops, provider_context, token).await {
         Ok(new) => match write(ops, token, Some(&new)).await {
             Ok(written) => return written,
-            Err(error) => Failure::Passing(error.to_string()),
+            Err(error) => Failure::Temporary(error.to_string()),
         },
         Err(failure) => failure,
     };
     match failure {
-        Failure::Passing(why) => {
-            tracing::warn!(identity, why, "a token of an identity provider could not be refreshed");
+        Failure::Temporary(reason) => {
+            tracing::warn!(identity, reason, "failed to refresh token of identity provider");
         }
         Failure::Refused => {
-            tracing::warn!(identity, "an identity provider does not refresh its token any more");
+            tracing::warn!(identity, "identity provider rejected refresh token");
             if let Err(error) = write(ops, token, None).await {
-                tracing::warn!(identity, %error, "a dead token could not be forgotten");
+                tracing::warn!(identity, %error, "failed to delete rejected refresh token");
             }
         }
     }
     false
 }
 
-/// Writes the `new` tokens, or that there will be none; false when a sign-in has brought others meanwhile.
+/// Stores the `new` tokens, or deletes the refresh token. Returns false if a sign-in has stored other tokens in the
+/// meantime.
 async fn write(ops: &Ops, token: &IdentityProviderToken, new: Option<&IdentityProviderToken>) -> Result<bool> {
     let mut tx = ops.db.begin().await?;
     let written = match new {
@@ -106,57 +111,58 @@ async fn write(ops: &Ops, token: &IdentityProviderToken, new: Option<&IdentityPr
     Ok(written)
 }
 
-async fn refreshed(
+async fn request_tokens(
     cx: &Ctx,
     ops: &Ops,
     provider_context: &IdentityProviderContext,
     token: &IdentityProviderToken,
 ) -> std::result::Result<IdentityProviderToken, Failure> {
-    let passing = |error: Error| Failure::Passing(error.to_string());
-    let broken = |why: &str| Failure::Passing(why.to_owned());
+    let temporary = |error: Error| Failure::Temporary(error.to_string());
+    let broken = |reason: &str| Failure::Temporary(reason.to_owned());
     let config = async {
         let mut conn = ops.db.read().await?;
         Ok::<_, Error>(oauth_config::find(&mut conn, &token.organization_id, &token.oauth_config_id).await?)
     };
-    let config = config.await.map_err(passing)?.ok_or_else(|| broken("its provider is gone"))?;
-    let secret =
-        oauth_configs::open_secret(provider_context, &config).map_err(|_| broken("the client secret does not open"))?;
+    let config = config.await.map_err(temporary)?.ok_or_else(|| broken("its provider was deleted"))?;
+    let secret = oauth_configs::open_secret(provider_context, &config)
+        .map_err(|_| broken("the client secret cannot be decrypted"))?;
     let sealed_token = token.refresh_token.as_deref().unwrap_or_default();
     let refresh = provider_context.keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
-    let refresh = refresh.map_err(|error| Failure::Passing(error.to_string()))?;
-    let client = oidc_client(&config, secret.as_ref()).map_err(passing)?;
-    let route = provider_context.route(ops, Purpose::SignIn, &token.organization_id).await.map_err(passing)?;
+    let refresh = refresh.map_err(|error| Failure::Temporary(error.to_string()))?;
+    let client = oidc_client(&config, secret.as_ref()).map_err(temporary)?;
+    let route = provider_context.route(ops, Purpose::SignIn, &token.organization_id).await.map_err(temporary)?;
     let http = |request| send(route.clone(), request);
     let old = RefreshToken::new(refresh.expose().to_owned());
-    let answer = client.exchange_refresh_token(&old).request_async(&http).await.map_err(failure)?;
-    let tokens = tokens_of(&answer, cx.now(), token);
-    // A provider that sends no new refresh token means the old one to stay (RFC 6749, 6).
+    let response = client.exchange_refresh_token(&old).request_async(&http).await.map_err(failure)?;
+    let tokens = tokens_from(&response, cx.now(), token);
+    // Without a new refresh token, the old one remains valid (RFC 6749, 6).
     let tokens = ProviderTokens { refresh_token: tokens.refresh_token.or(Some(refresh)), ..tokens };
-    Ok(sealed(cx, provider_context, (&config, &token.identity_id), &tokens))
+    Ok(seal_tokens(cx, provider_context, (&config, &token.identity_id), &tokens))
 }
 
-fn tokens_of(answer: &impl OAuth2TokenResponse, now: Timestamp, old: &IdentityProviderToken) -> ProviderTokens {
-    let scopes = answer.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
-    let lifetime = answer.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
+fn tokens_from(response: &impl OAuth2TokenResponse, now: Timestamp, old: &IdentityProviderToken) -> ProviderTokens {
+    let scopes =
+        response.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
+    let lifetime = response.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
     ProviderTokens {
-        access_token: SecretText::new(answer.access_token().secret().clone()),
-        refresh_token: answer.refresh_token().map(|token| SecretText::new(token.secret().clone())),
+        access_token: SecretText::new(response.access_token().secret().clone()),
+        refresh_token: response.refresh_token().map(|token| SecretText::new(token.secret().clone())),
         scope: scopes.unwrap_or_else(|| old.scope.clone()),
         expires_at: lifetime.map(|lifetime| now.plus(lifetime)),
     }
 }
 
-/// Only the kind of an error is told: what a provider writes may repeat what it was sent.
+/// Contains only the kind of an error: a provider's text may repeat what was sent.
 fn failure(error: CoreRequestTokenError<waypost_outbound::Error>) -> Failure {
     match error {
-        CoreRequestTokenError::ServerResponse(answer) => match answer.error() {
+        CoreRequestTokenError::ServerResponse(response) => match response.error() {
             CoreErrorResponseType::InvalidGrant => Failure::Refused,
-            CoreErrorResponseType::Extension(_) => Failure::Passing("the provider refuses".to_owned()),
-            known => Failure::Passing(format!("the provider answers {}", known.as_ref())),
+            CoreErrorResponseType::Extension(_) => Failure::Temporary("the provider rejected the request".to_owned()),
+            known => Failure::Temporary(format!("the provider returned the error {}", known.as_ref())),
         },
-        CoreRequestTokenError::Request(error) => Failure::Passing(error.to_string()),
+        CoreRequestTokenError::Request(error) => Failure::Temporary(error.to_string()),
         CoreRequestTokenError::Parse(..) | CoreRequestTokenError::Other(_) => {
-            Failure::Passing("the provider's answer cannot be read".to_owned())
+            Failure::Temporary("the provider's response cannot be parsed".to_owned())
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Looking at a provider before it is saved: its metadata (OpenID Connect Discovery 1.0; RFC 8414), and whether its
-//! endpoints are there.
+//! Checks of a provider before it is saved: its metadata (OpenID Connect Discovery 1.0; RFC 8414) and whether its
+//! endpoints respond.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use waypost_core::name;
 use waypost_core::oauth_config::{OauthConfig, ProviderKind};
 use waypost_outbound::{Error as OutboundError, Limits, Route};
 
-/// A document of metadata, or a set of keys.
-const DOCUMENT: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 2 };
-/// Only whether somebody answers counts.
-const KNOCK: Limits = Limits { max_bytes: 1024 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
+/// The limits of a request for metadata or keys.
+const DOCUMENT_LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 2 };
+/// The limits of a request that only checks whether an endpoint responds.
+const PROBE_LIMITS: Limits = Limits { max_bytes: 1024 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// As it should be.
+pub enum FindingLevel {
+    /// No problem.
     Ok,
-    /// Works, but somebody should know.
+    /// The provider works, but the administrator should know about it.
     Warning,
-    /// People could not sign in: it is not saved so.
+    /// Users could not sign in, so the provider is not saved.
     Error,
 }
 
-impl Level {
-    /// The name on the command line.
+impl FindingLevel {
+    /// Returns the name on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,28 +38,28 @@ impl Level {
     }
 }
 
-/// One thing that was found out about a provider.
+/// A finding of a check of a provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How much it matters.
-    pub level: Level,
+pub struct ProviderFinding {
+    /// The severity.
+    pub level: FindingLevel,
     /// A sentence for the administrator.
     pub message: String,
 }
 
-impl Finding {
-    pub(super) fn new(level: Level, message: impl Into<String>) -> Self {
+impl ProviderFinding {
+    pub(super) fn new(level: FindingLevel, message: impl Into<String>) -> Self {
         Self { level, message: message.into() }
     }
 
     fn error(message: impl Into<String>) -> Self {
-        Self::new(Level::Error, message)
+        Self::new(FindingLevel::Error, message)
     }
 }
 
-/// What was typed in of a provider's addresses.
+/// The entered URLs of a provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Typed {
+pub(super) struct ProviderInput {
     pub issuer: Option<String>,
     pub metadata_url: Option<String>,
     pub authorization_endpoint: Option<String>,
@@ -67,7 +67,7 @@ pub(super) struct Typed {
     pub userinfo_endpoint: Option<String>,
 }
 
-/// A provider as it says it is.
+/// A provider as described by its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Provider {
     pub kind: ProviderKind,
@@ -76,14 +76,14 @@ pub(super) struct Provider {
     pub token_endpoint: String,
     pub userinfo_endpoint: Option<String>,
     pub jwks_uri: Option<String>,
-    /// How clients may show their secret; none when the provider does not say.
+    /// The supported client authentication methods. `None` if the metadata does not list them.
     pub auth_methods: Option<Vec<String>>,
-    /// Scopes that it knows; none when it does not say.
+    /// The supported scopes. `None` if the metadata does not list them.
     pub scopes: Option<Vec<String>>,
 }
 
 impl Provider {
-    /// A saved provider, with nothing of what only its metadata says.
+    /// Returns a saved provider, without the values that only its metadata contains.
     pub fn saved(config: &OauthConfig) -> Self {
         Self {
             kind: config.kind,
@@ -98,7 +98,7 @@ impl Provider {
     }
 }
 
-/// RFC 8414, section 2, and OpenID Connect Discovery 1.0, section 3.
+/// Provider metadata (RFC 8414, section 2; OpenID Connect Discovery 1.0, section 3).
 #[derive(Deserialize)]
 struct Metadata {
     issuer: String,
@@ -112,27 +112,31 @@ struct Metadata {
     scopes_supported: Option<Vec<String>>,
 }
 
-/// Finds out what is at the addresses that were typed in. Without errors among the findings there is a provider.
-pub(super) async fn examine(route: &Route, typed: &Typed) -> (Option<Provider>, Vec<Finding>) {
+/// Checks the entered URLs. Returns a provider if the findings contain no errors.
+pub(super) async fn examine(route: &Route, input: &ProviderInput) -> (Option<Provider>, Vec<ProviderFinding>) {
     let mut findings = Vec::new();
-    let provider = match described(route, typed, &mut findings).await {
+    let provider = match discover(route, input, &mut findings).await {
         Ok(provider) => provider,
         Err(finding) => {
             findings.push(finding);
             return (None, findings);
         }
     };
-    findings.extend(knock_everywhere(route, &provider).await);
+    findings.extend(check_endpoints(route, &provider).await);
     (Some(provider), findings)
 }
 
-async fn described(route: &Route, typed: &Typed, findings: &mut Vec<Finding>) -> Result<Provider, Finding> {
-    let (address, metadata): (String, Metadata) = match (&typed.issuer, &typed.metadata_url) {
+async fn discover(
+    route: &Route,
+    input: &ProviderInput,
+    findings: &mut Vec<ProviderFinding>,
+) -> Result<Provider, ProviderFinding> {
+    let (address, metadata): (String, Metadata) = match (&input.issuer, &input.metadata_url) {
         (Some(issuer), _) => {
             let url = parse("issuer", issuer)?;
             let (address, metadata) = first(route, &url).await?;
             if metadata.issuer != *issuer {
-                return Err(lies(&address, &metadata.issuer, &format!("`{issuer}` was typed in")));
+                return Err(issuer_mismatch(&address, &metadata.issuer, &format!("`{issuer}` was entered")));
             }
             (address, metadata)
         }
@@ -140,27 +144,31 @@ async fn described(route: &Route, typed: &Typed, findings: &mut Vec<Finding>) ->
             let url = parse("metadata URL", text)?;
             let metadata: Metadata = match document(route, &url).await? {
                 Ok(metadata) => metadata,
-                Err(why) => return Err(Finding::error(format!("There is no metadata at {url}: {why}."))),
+                Err(why) => return Err(ProviderFinding::error(format!("There is no metadata at {url}: {why}."))),
             };
-            // OpenID Connect Discovery, 4.3, and RFC 8414, 3.3: an issuer speaks only from below its own address.
+            // OpenID Connect Discovery, 4.3, and RFC 8414, 3.3: the metadata of an issuer must be below its own URL.
             let own = Url::parse(&metadata.issuer).map(|issuer| well_known(&issuer)).unwrap_or_default();
             if !own.contains(&url) {
-                return Err(lies(url.as_str(), &metadata.issuer, "the metadata of that issuer has another address"));
+                return Err(issuer_mismatch(
+                    url.as_str(),
+                    &metadata.issuer,
+                    "the metadata of that issuer is at another URL",
+                ));
             }
             (url.to_string(), metadata)
         }
-        (None, None) => return typed_in(typed),
+        (None, None) => return from_input(input),
     };
-    judge(&address, metadata, typed, findings)
+    evaluate(&address, metadata, input, findings)
 }
 
-/// A provider without metadata: plain OAuth.
-fn typed_in(typed: &Typed) -> Result<Provider, Finding> {
+/// Returns a provider without metadata: plain OAuth.
+fn from_input(input: &ProviderInput) -> Result<Provider, ProviderFinding> {
     let (Some(authorization_endpoint), Some(token_endpoint), Some(userinfo_endpoint)) =
-        (&typed.authorization_endpoint, &typed.token_endpoint, &typed.userinfo_endpoint)
+        (&input.authorization_endpoint, &input.token_endpoint, &input.userinfo_endpoint)
     else {
-        return Err(Finding::error(
-            "Name the provider by its issuer, or by its metadata URL, or by its authorization, token and userinfo \
+        return Err(ProviderFinding::error(
+            "Specify the provider by its issuer, by its metadata URL, or by its authorization, token and userinfo \
              endpoints.",
         ));
     };
@@ -176,47 +184,55 @@ fn typed_in(typed: &Typed) -> Result<Provider, Finding> {
     })
 }
 
-fn lies(address: &str, says: &str, but: &str) -> Finding {
-    let says = shown(says);
-    Finding::error(format!("The provider's metadata at {address} says its issuer is `{says}`, but {but}."))
+fn issuer_mismatch(address: &str, stated: &str, expectation: &str) -> ProviderFinding {
+    let stated = sanitize(stated);
+    ProviderFinding::error(format!(
+        "The provider's metadata at {address} states the issuer `{stated}`, but {expectation}."
+    ))
 }
 
-/// What a provider wrote, fit for a terminal.
-fn shown(text: &str) -> String {
+/// Returns a provider's text in a form that is safe for terminals.
+fn sanitize(text: &str) -> String {
     name::clean(text).chars().take(200).collect()
 }
 
-fn judge(address: &str, metadata: Metadata, typed: &Typed, findings: &mut Vec<Finding>) -> Result<Provider, Finding> {
-    let missing = |what: &str| Finding::error(format!("The provider's metadata at {address} names no {what}."));
+fn evaluate(
+    address: &str,
+    metadata: Metadata,
+    input: &ProviderInput,
+    findings: &mut Vec<ProviderFinding>,
+) -> Result<Provider, ProviderFinding> {
+    let missing =
+        |what: &str| ProviderFinding::error(format!("The provider's metadata at {address} contains no {what}."));
     let algorithms = metadata.id_token_signing_alg_values_supported;
-    // OpenID Connect requires both of its providers; a plain server that answers at the same address has neither.
+    // OpenID Connect requires both; a plain OAuth server at the same URL has neither.
     let kind = match (&metadata.jwks_uri, &algorithms) {
         (Some(_), Some(_)) => ProviderKind::Openid,
         _ => ProviderKind::Oauth,
     };
     let public = |name: &String| ["RS", "PS", "ES", "Ed"].iter().any(|start| name.starts_with(start));
     if kind == ProviderKind::Openid && !algorithms.iter().flatten().any(public) {
-        return Err(Finding::error(format!(
-            "The provider's metadata at {address} says that it signs ID tokens with no public key (`{}`), so they \
-             would prove nothing.",
-            shown(&algorithms.unwrap_or_default().join(", "))
+        return Err(ProviderFinding::error(format!(
+            "According to its metadata at {address}, the provider does not sign ID tokens with a public key (`{}`), so they \
+             cannot be verified.",
+            sanitize(&algorithms.unwrap_or_default().join(", "))
         )));
     }
     let methods = metadata.code_challenge_methods_supported;
     findings.push(match methods.is_some_and(|methods| methods.iter().any(|method| method == "S256")) {
-        true => Finding::new(Level::Ok, format!("The metadata at {address} is in order ({kind}).")),
-        false => Finding::new(
-            Level::Warning,
+        true => ProviderFinding::new(FindingLevel::Ok, format!("The metadata at {address} is valid ({kind}).")),
+        false => ProviderFinding::new(
+            FindingLevel::Warning,
             format!(
-                "The provider's metadata at {address} does not say that it supports PKCE with S256; Waypost sends it \
+                "The provider's metadata at {address} does not list support for PKCE with S256; Waypost sends it \
                  anyway."
             ),
         ),
     });
-    let userinfo_endpoint = metadata.userinfo_endpoint.or_else(|| typed.userinfo_endpoint.clone());
+    let userinfo_endpoint = metadata.userinfo_endpoint.or_else(|| input.userinfo_endpoint.clone());
     if kind == ProviderKind::Oauth && userinfo_endpoint.is_none() {
-        return Err(Finding::error(format!(
-            "The provider's metadata at {address} is that of plain OAuth and names no userinfo endpoint: type it in."
+        return Err(ProviderFinding::error(format!(
+            "The provider's metadata at {address} describes plain OAuth and contains no userinfo endpoint. Enter it."
         )));
     }
     Ok(Provider {
@@ -231,7 +247,8 @@ fn judge(address: &str, metadata: Metadata, typed: &Typed, findings: &mut Vec<Fi
     })
 }
 
-/// Where the metadata of an issuer may be: OpenID Connect appends, RFC 8414 (section 3.1, 5) inserts.
+/// Returns the possible URLs of an issuer's metadata: OpenID Connect appends the well-known path, RFC 8414 (sections
+/// 3.1 and 5) inserts it.
 fn well_known(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/');
     let at = |path: String| {
@@ -251,8 +268,8 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     urls
 }
 
-/// The first document that is there.
-async fn first(route: &Route, issuer: &Url) -> Result<(String, Metadata), Finding> {
+/// Returns the first document that exists.
+async fn first(route: &Route, issuer: &Url) -> Result<(String, Metadata), ProviderFinding> {
     let mut tried = Vec::new();
     for url in well_known(issuer) {
         match document(route, &url).await? {
@@ -260,53 +277,60 @@ async fn first(route: &Route, issuer: &Url) -> Result<(String, Metadata), Findin
             Err(why) => tried.push(format!("{url} ({why})")),
         }
     }
-    Err(Finding::error(format!(
-        "The provider `{issuer}` has no metadata; looked at {}. If it has none at all, type its endpoints in.",
+    Err(ProviderFinding::error(format!(
+        "No metadata of the provider `{issuer}` was found at {}. If the provider has no metadata, enter its endpoints.",
         tried.join(", ")
     )))
 }
 
-/// A JSON document; the inner error says why there is none at this address, the outer one that nobody answers.
-async fn document<T: DeserializeOwned>(route: &Route, url: &Url) -> Result<Result<T, String>, Finding> {
-    match route.get(url, DOCUMENT).await {
-        Ok(answer) if answer.status != http::StatusCode::OK => Ok(Err(format!("it answers {}", answer.status))),
-        Ok(answer) => Ok(serde_json::from_slice(&answer.body).map_err(|_| "it is not what it should be".to_owned())),
-        Err(error) => Err(Finding::error(format!("{url} gives no answer: {error}"))),
+/// Fetches a JSON document. The inner error is the reason why there is none at this URL; the outer error means that the
+/// host does not respond.
+async fn document<T: DeserializeOwned>(route: &Route, url: &Url) -> Result<Result<T, String>, ProviderFinding> {
+    match route.get(url, DOCUMENT_LIMITS).await {
+        Ok(response) if response.status != http::StatusCode::OK => {
+            Ok(Err(format!("it returned the status {}", response.status)))
+        }
+        Ok(response) => Ok(serde_json::from_slice(&response.body).map_err(|_| "it is malformed".to_owned())),
+        Err(error) => Err(ProviderFinding::error(format!("{url} did not respond: {error}"))),
     }
 }
 
-fn parse(what: &str, text: &str) -> Result<Url, Finding> {
+fn parse(what: &str, text: &str) -> Result<Url, ProviderFinding> {
     match Url::parse(text) {
         Ok(url) if url.host().is_some() && url.fragment().is_none() && url.query().is_none() => Ok(url),
-        _ => Err(Finding::error(format!("The {what} `{}` is no address such as https://id.example.com.", shown(text)))),
+        _ => Err(ProviderFinding::error(format!(
+            "The {what} `{}` is not a valid URL, such as https://id.example.com.",
+            sanitize(text)
+        ))),
     }
 }
 
-async fn knock_everywhere(route: &Route, provider: &Provider) -> Vec<Finding> {
-    let knock = async |what: &str, text: Option<&String>| match text {
-        Some(text) => knock(route, what, text).await,
+async fn check_endpoints(route: &Route, provider: &Provider) -> Vec<ProviderFinding> {
+    let check_endpoint = async |what: &str, text: Option<&String>| match text {
+        Some(text) => check_endpoint(route, what, text).await,
         None => None,
     };
     let (authorization, token, userinfo, keys) = tokio::join!(
-        knock("authorization endpoint", Some(&provider.authorization_endpoint)),
-        knock("token endpoint", Some(&provider.token_endpoint)),
-        knock("userinfo endpoint", provider.userinfo_endpoint.as_ref()),
+        check_endpoint("authorization endpoint", Some(&provider.authorization_endpoint)),
+        check_endpoint("token endpoint", Some(&provider.token_endpoint)),
+        check_endpoint("userinfo endpoint", provider.userinfo_endpoint.as_ref()),
         keys(route, provider.jwks_uri.as_ref()),
     );
     let findings: Vec<_> = [authorization, token, userinfo, keys].into_iter().flatten().collect();
-    if findings.is_empty() { vec![Finding::new(Level::Ok, "Every endpoint answers.")] } else { findings }
+    if findings.is_empty() { vec![ProviderFinding::new(FindingLevel::Ok, "All endpoints respond.")] } else { findings }
 }
 
-/// Whether somebody answers; what, does not matter: without a request's parameters most answer with an error.
-async fn knock(route: &Route, what: &str, text: &str) -> Option<Finding> {
+/// Checks that an endpoint responds. The response does not matter, because most endpoints return an error for a request
+/// without parameters.
+async fn check_endpoint(route: &Route, what: &str, text: &str) -> Option<ProviderFinding> {
     let url = match Url::parse(text) {
         // RFC 6749, 3.1 and 3.2: no fragment.
         Ok(url) if url.fragment().is_none() => url,
-        _ => return Some(Finding::error(format!("The {what} `{}` is no address.", shown(text)))),
+        _ => return Some(ProviderFinding::error(format!("The {what} `{}` is not a valid URL.", sanitize(text)))),
     };
-    match route.get(&url, KNOCK).await {
+    match route.get(&url, PROBE_LIMITS).await {
         Ok(_) | Err(OutboundError::TooLarge { .. }) => None,
-        Err(error) => Some(Finding::error(format!("The {what} {url} gives no answer: {error}"))),
+        Err(error) => Some(ProviderFinding::error(format!("The {what} {url} did not respond: {error}"))),
     }
 }
 
@@ -315,15 +339,15 @@ struct Keys {
     keys: Vec<serde_json::Value>,
 }
 
-async fn keys(route: &Route, address: Option<&String>) -> Option<Finding> {
+async fn keys(route: &Route, address: Option<&String>) -> Option<ProviderFinding> {
     let address = address?;
     let Ok(url) = Url::parse(address) else {
-        return Some(Finding::error(format!("The address of the keys `{}` is no address.", shown(address))));
+        return Some(ProviderFinding::error(format!("The URL of the keys `{}` is not valid.", sanitize(address))));
     };
     match document::<Keys>(route, &url).await {
         Ok(Ok(keys)) if keys.keys.iter().any(|key| key["kty"] != "oct") => None,
-        Ok(Ok(_)) => Some(Finding::error(format!("There is no public key at {url}."))),
-        Ok(Err(why)) => Some(Finding::error(format!("There are no keys at {url}: {why}."))),
+        Ok(Ok(_)) => Some(ProviderFinding::error(format!("There is no public key at {url}."))),
+        Ok(Err(why)) => Some(ProviderFinding::error(format!("There are no keys at {url}: {why}."))),
         Err(finding) => Some(finding),
     }
 }
@@ -333,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_is_looked_for_where_both_standards_put_it() {
+    fn metadata_is_searched_at_the_urls_of_both_standards() {
         let urls = |issuer: &str| {
             let urls = well_known(&issuer.parse().unwrap());
             urls.into_iter().map(String::from).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! Identity providers of organisations. None is saved before it was looked at.
+//! Identity providers of organisations. A provider is checked before it is saved.
 
 mod discovery;
 mod settings;
@@ -19,32 +19,32 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::identities::issuer_of;
 use crate::identity_provider::IdentityProviderContext;
-pub use discovery::{Finding, Level};
-use discovery::{Provider, Typed, examine};
-pub use settings::Settings;
+pub use discovery::{FindingLevel, ProviderFinding};
+use discovery::{Provider, ProviderInput, examine};
+pub use settings::OauthConfigSettings;
 
-/// Where the client secret of a provider is kept.
+/// Returns the place of the client secret of a provider.
 pub(crate) fn place(id: &OauthConfigId) -> SealLocation<'_> {
     SealLocation { table: "oauth_configs", column: "client_secret", row: id.as_str() }
 }
 
-/// Looks at a provider and, when people can sign in with it, saves it; says what was found.
+/// Checks a provider and saves it if users can sign in with it. Returns the findings of the check.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin;
-/// `invalid_arguments` naming the setting, or `provider` when the provider is not as it should be; `conflict` when the
-/// name is taken.
+/// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin;
+/// `invalid_arguments` with the setting, or with `provider` if the check fails; `conflict` if the name is taken.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
     provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
-    settings: &Settings,
-) -> Result<(OauthConfig, Vec<Finding>)> {
+    settings: &OauthConfigSettings,
+) -> Result<(OauthConfig, Vec<ProviderFinding>)> {
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
     settings.check()?;
-    let (provider, mut findings) = looked_at((provider_context, ops, organization), &settings.typed()).await?;
+    let (provider, mut findings) =
+        check_provider((provider_context, ops, organization), &settings.provider_input()).await?;
     let now = cx.now();
     let plain = OauthConfig {
         id: OauthConfigId::new(&*cx.random),
@@ -65,78 +65,83 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let config = changed(cx, provider_context, &plain, settings, Some(&provider))?;
-    findings.extend(unusual_method(&config, &provider));
+    let config = apply(cx, provider_context, &plain, settings, Some(&provider))?;
+    findings.extend(check_auth_method(&config, &provider));
     let mut tx = ops.db.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     store::insert(&mut tx, &config).await.map_err(|error| name_taken(error, &config.name))?;
-    let entry = Entry { action: "oauth_config.create", target: config.id.as_str(), detail: described(&config) };
+    let entry = Entry { action: "oauth_config.create", target: config.id.as_str(), detail: audit_detail(&config) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok((config, findings))
 }
 
-/// The providers of an organisation, by name.
+/// Lists the providers of an organisation, by name.
 ///
 /// # Errors
-/// `not_found` in an organisation that the caller may not know of.
+/// `not_found` for an organisation that the caller cannot access.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<OauthConfig>> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
-/// The provider that `text` names, by id or by name.
+/// Returns the provider with the ID or the name `text`.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
-pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<OauthConfig> {
+/// As [`list`]; `not_found` if there is none.
+pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    named(&mut ops.db.read().await?, organization, text).await?.ok_or_else(not_found)
+    find_by_id_or_name(&mut ops.db.read().await?, organization, text).await?.ok_or_else(not_found)
 }
 
-/// One provider.
+/// Returns a provider.
 ///
 /// # Errors
-/// As [`list`]; `not_found` when there is none.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
+/// As [`list`]; `not_found` if there is none.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// The slugs of the servers that use a provider.
+/// Lists the slugs of the servers that use a provider.
 ///
 /// # Errors
 /// As [`list`].
-pub async fn servers(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<Vec<String>> {
+pub async fn list_servers(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &OauthConfigId,
+) -> Result<Vec<String>> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     Ok(store::list_server_slugs(&mut ops.db.read().await?, organization, id).await?)
 }
 
-/// Changes what is set. Whatever the provider has to say in it, it is looked at again before.
+/// Updates the settings that are present. Checks the provider again if the change concerns it.
 ///
 /// # Errors
-/// As [`create`]; `not_found` when there is no such provider; `conflict` when somebody else changed it meanwhile.
+/// As [`create`]; `not_found` if there is no such provider; `conflict` if it was changed in the meantime.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
     provider_context: &IdentityProviderContext,
     old: &OauthConfig,
-    settings: &Settings,
-) -> Result<(OauthConfig, Vec<Finding>)> {
+    settings: &OauthConfigSettings,
+) -> Result<(OauthConfig, Vec<ProviderFinding>)> {
     let organization = &old.organization_id;
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => looked_at((provider_context, ops, organization), &settings.typed_over(old))
+        true => check_provider((provider_context, ops, organization), &settings.provider_input_over(old))
             .await
             .map(|(provider, found)| (Some(provider), found))?,
         false => (None, Vec::new()),
     };
-    let mut new = changed(cx, provider_context, old, settings, provider.as_ref())?;
+    let mut new = apply(cx, provider_context, old, settings, provider.as_ref())?;
     if let Some(provider) = &provider {
-        findings.extend(unusual_method(&new, provider));
+        findings.extend(check_auth_method(&new, provider));
     }
     if new == *old {
         return Ok((new, findings));
@@ -144,23 +149,23 @@ pub async fn update(
     new.updated_at = cx.now();
     let mut tx = ops.db.begin().await?;
     if store::find(&mut tx, organization, &old.id).await?.ok_or_else(not_found)? != *old {
-        let message = "Somebody else changed this provider at the same moment. Look at it, and try again.";
+        let message = "This provider was changed in the meantime. Reload it and try again.";
         return Err(Error::new(Code::Conflict, message));
     }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
     if issuer_of(&new) != issuer_of(old) {
         oauth_grant::revoke_for_provider(&mut tx, organization, &new.id, "sign_in_changed", cx.now()).await?;
     }
-    let entry = Entry { action: "oauth_config.update", target: new.id.as_str(), detail: described(&new) };
+    let entry = Entry { action: "oauth_config.update", target: new.id.as_str(), detail: audit_detail(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok((new, findings))
 }
 
-/// Deletes a provider with the tokens that it gave. Its end users and what they did stay.
+/// Deletes a provider with its tokens. Its end users and their data remain.
 ///
 /// # Errors
-/// `forbidden`, `not_found`; `conflict` while servers use it, which it names.
+/// `forbidden`; `not_found`; `conflict` while servers use it; the message lists them.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<()> {
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -168,17 +173,17 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
     let servers = store::list_server_slugs(&mut tx, organization, id).await?;
     if !servers.is_empty() {
         let servers = servers.join("`, `");
-        let message = format!("Servers sign their users in with this provider: `{servers}`. Change them first.");
+        let message = format!("These servers use this provider: `{servers}`. Change them first.");
         return Err(Error::new(Code::Conflict, message));
     }
     store::delete(&mut tx, organization, id).await?;
-    let entry = Entry { action: "oauth_config.delete", target: id.as_str(), detail: described(&config) };
+    let entry = Entry { action: "oauth_config.delete", target: id.as_str(), detail: audit_detail(&config) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Looks at a saved provider again, and says what was found; also when what it says is no longer what is saved.
+/// Checks a saved provider again, and returns the findings, including changes of its metadata since it was saved.
 ///
 /// # Errors
 /// `forbidden` for members below admin.
@@ -187,29 +192,32 @@ pub async fn check(
     ops: &Ops,
     provider_context: &IdentityProviderContext,
     config: &OauthConfig,
-) -> Result<Vec<Finding>> {
+) -> Result<Vec<ProviderFinding>> {
     authorize(&cx.caller, Operation::OauthConfigWrite, &config.organization_id)?;
     let route = provider_context.route(ops, Purpose::SignIn, &config.organization_id).await?;
-    let (provider, mut findings) = examine(&route, &Settings::default().typed_over(config)).await;
+    let (provider, mut findings) = examine(&route, &OauthConfigSettings::default().provider_input_over(config)).await;
     if let Some(secret) = &config.client_secret
         && let Err(error) = provider_context.keyring.open(&place(&config.id), secret)
     {
-        let message = format!("The client secret cannot be opened: {error}. Set it again.");
-        findings.push(Finding::new(Level::Error, message));
+        let message = format!("The client secret cannot be decrypted: {error}. Set it again.");
+        findings.push(ProviderFinding::new(FindingLevel::Error, message));
     }
     let Some(provider) = provider else { return Ok(findings) };
     let saved = Provider::saved(config);
     if (Provider { auth_methods: None, scopes: None, ..provider.clone() }) != saved {
-        let message =
-            "The provider's metadata has changed: `waypost oauth-config update` with its issuer takes it over.";
-        findings.push(Finding::new(Level::Error, message));
+        let message = "The provider's metadata has changed. Run `waypost oauth-config update` with its issuer to apply the change.";
+        findings.push(ProviderFinding::new(FindingLevel::Error, message));
     }
-    findings.extend(unusual_method(config, &provider));
+    findings.extend(check_auth_method(config, &provider));
     Ok(findings)
 }
 
-/// The provider that `text` names, by id or by name.
-pub(crate) async fn named(conn: &mut Conn, organization: &OrganizationId, text: &str) -> Result<Option<OauthConfig>> {
+/// Returns the provider with the ID or the name `text`.
+pub(crate) async fn find_by_id_or_name(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    text: &str,
+) -> Result<Option<OauthConfig>> {
     if let Ok(id) = text.parse::<OauthConfigId>()
         && let Some(config) = store::find(conn, organization, &id).await?
     {
@@ -218,13 +226,13 @@ pub(crate) async fn named(conn: &mut Conn, organization: &OrganizationId, text: 
     Ok(store::find_by_name(conn, organization, &name::clean(text)).await?)
 }
 
-async fn looked_at(
+async fn check_provider(
     (provider_context, ops, organization): (&IdentityProviderContext, &Ops, &OrganizationId),
-    typed: &Typed,
-) -> Result<(Provider, Vec<Finding>)> {
+    input: &ProviderInput,
+) -> Result<(Provider, Vec<ProviderFinding>)> {
     let route = provider_context.route(ops, Purpose::SignIn, organization).await?;
-    let (provider, findings) = examine(&route, typed).await;
-    let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
+    let (provider, findings) = examine(&route, input).await;
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.level == FindingLevel::Error).collect();
     match provider {
         Some(provider) if errors.is_empty() => Ok((provider, findings)),
         _ => {
@@ -234,12 +242,12 @@ async fn looked_at(
     }
 }
 
-/// `config` with `settings` and what the provider says.
-fn changed(
+/// Returns `config` with `settings` and the values of the provider's metadata.
+fn apply(
     cx: &Ctx,
     provider_context: &IdentityProviderContext,
     config: &OauthConfig,
-    settings: &Settings,
+    settings: &OauthConfigSettings,
     provider: Option<&Provider>,
 ) -> Result<OauthConfig> {
     let mut new = config.clone();
@@ -258,7 +266,7 @@ fn changed(
         new.client_id.clone_from(id);
     }
     if new.client_id.is_empty() {
-        return Err(Error::invalid("client_id", "`client_id` is missing: the provider gives it at registration."));
+        return Err(Error::invalid("client_id", "`client_id` is missing. The provider assigns it at registration."));
     }
     if let Some(scopes) = &settings.scopes {
         new.scopes.clone_from(scopes);
@@ -273,18 +281,18 @@ fn changed(
     } else if provider.kind != config.kind {
         default_subject(provider.kind).clone_into(&mut new.subject_claim);
     }
-    secret(cx, provider_context, (config, settings), &mut new)?;
-    new.token_auth_method = method(settings, &new, config, provider)?;
+    apply_secret(cx, provider_context, (config, settings), &mut new)?;
+    new.token_auth_method = select_auth_method(settings, &new, config, provider)?;
     if new.token_auth_method == TokenAuthMethod::None {
         new.client_secret = None;
     }
     Ok(new)
 }
 
-fn secret(
+fn apply_secret(
     cx: &Ctx,
     provider_context: &IdentityProviderContext,
-    (config, settings): (&OauthConfig, &Settings),
+    (config, settings): (&OauthConfig, &OauthConfigSettings),
     new: &mut OauthConfig,
 ) -> Result<()> {
     if let Some(secret) = &settings.client_secret {
@@ -294,20 +302,25 @@ fn secret(
     }
     let origin = |text: &str| Url::parse(text).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
     if new.client_secret.is_some() && origin(&config.token_endpoint) != origin(&new.token_endpoint) {
-        let message = "The token endpoint is on another host now. Give the client secret again: the saved one is sent \
-                       to nobody but the host that it was typed in for.";
+        let message = "The token endpoint is now on another host. Enter the client secret again: the saved one is sent \
+                       only to the host that it was entered for.";
         return Err(Error::invalid("client_secret", message));
     }
     Ok(())
 }
 
-fn method(settings: &Settings, new: &OauthConfig, old: &OauthConfig, provider: &Provider) -> Result<TokenAuthMethod> {
+fn select_auth_method(
+    settings: &OauthConfigSettings,
+    new: &OauthConfig,
+    old: &OauthConfig,
+    provider: &Provider,
+) -> Result<TokenAuthMethod> {
     let has_secret = new.client_secret.is_some();
     let chosen = match settings.token_auth_method {
         Some(method) => method,
         None if !has_secret => TokenAuthMethod::None,
         None if old.client_secret.is_some() => old.token_auth_method,
-        // RFC 8414, 2: a provider that does not say takes HTTP Basic.
+        // RFC 8414, 2: the default is HTTP Basic.
         None => match &provider.auth_methods {
             Some(methods)
                 if !methods.iter().any(|method| method == TokenAuthMethod::ClientSecretBasic.as_str())
@@ -319,22 +332,23 @@ fn method(settings: &Settings, new: &OauthConfig, old: &OauthConfig, provider: &
         },
     };
     if chosen == TokenAuthMethod::None && settings.client_secret.is_some() {
-        let message = "A client secret is given, and `token_auth_method` is `none`: leave one of them out.";
+        let message = "A client secret cannot be combined with the `token_auth_method` `none`. Omit one of them.";
         return Err(Error::invalid("token_auth_method", message));
     }
     if chosen != TokenAuthMethod::None && !has_secret {
-        return Err(Error::invalid("client_secret", format!("`{chosen}` needs a client secret.")));
+        return Err(Error::invalid("client_secret", format!("`{chosen}` requires a client secret.")));
     }
     Ok(chosen)
 }
 
-fn unusual_method(config: &OauthConfig, provider: &Provider) -> Option<Finding> {
+fn check_auth_method(config: &OauthConfig, provider: &Provider) -> Option<ProviderFinding> {
     let methods = provider.auth_methods.as_ref()?;
     let method = config.token_auth_method;
     (!methods.iter().any(|known| known == method.as_str())).then(|| {
         let known = name::clean(&methods.join("`, `"));
-        let message = format!("The provider says that its token endpoint takes `{known}`, and not `{method}`.");
-        Finding::new(Level::Warning, message)
+        let message =
+            format!("According to its metadata, the provider's token endpoint supports `{known}`, but not `{method}`.");
+        ProviderFinding::new(FindingLevel::Warning, message)
     })
 }
 
@@ -353,8 +367,8 @@ fn default_subject(kind: ProviderKind) -> &'static str {
     }
 }
 
-/// For the audit log: everything but the secret.
-fn described(config: &OauthConfig) -> Value {
+/// Returns the settings for the audit log, without the secret.
+fn audit_detail(config: &OauthConfig) -> Value {
     json!({
         "name": config.name,
         "kind": config.kind.as_str(),
@@ -378,19 +392,19 @@ fn not_found() -> Error {
 
 fn name_taken(error: waypost_store::Error, name: &str) -> Error {
     conflict_if_taken(error, || {
-        format!("An identity provider named `{name}` exists. Choose another name, or change that one.")
+        format!("An identity provider named `{name}` already exists. Choose another name, or change that provider.")
     })
 }
 
-/// The secret of a saved provider, for its token endpoint.
+/// Returns the client secret of a saved provider.
 ///
 /// # Errors
-/// `internal` when the row cannot be opened with the keys that there are.
+/// `internal` if the secret cannot be decrypted with the available keys.
 pub(crate) fn open_secret(
     provider_context: &IdentityProviderContext,
     config: &OauthConfig,
 ) -> Result<Option<SecretText>> {
-    let opened =
+    let secret =
         config.client_secret.as_deref().map(|sealed| provider_context.keyring.open_text(&place(&config.id), sealed));
-    opened.transpose().map_err(Error::internal)
+    secret.transpose().map_err(Error::internal)
 }

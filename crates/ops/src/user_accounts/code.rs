@@ -1,4 +1,5 @@
-//! Codes by mail: to sign in, to make an account, to set a new password. Each belongs to the browser that asked for it.
+//! Codes by email to sign in, to create an account, or to set a new password. Each code is bound to the browser that
+//! requested it.
 
 use std::fmt;
 
@@ -14,90 +15,90 @@ use waypost_store::user_code::{self, NewUserCode, UserCodeKey};
 use waypost_store::{Tx, system};
 
 use super::limits::check_account;
-use super::verification::{Verified, verify_address};
+use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts, set_password, sign_ins};
 use crate::accounts::CODE_LIFETIME_MS;
 use crate::codes;
 use crate::sign_in_limits::{Attempt, AttemptKind};
 use crate::user_sessions::Browser;
 
-pub(super) const CLOSED: &str = "No new accounts are made here.";
+pub(super) const CLOSED: &str = "Sign-up is closed on this installation.";
 
-/// What somebody asked for on a page.
+/// A request for a code.
 #[derive(Clone, Copy)]
 pub struct UserCodeRequest<'a> {
-    /// The address that they typed.
+    /// The entry email.
     pub email: &'a str,
-    /// What the code shall be for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// The password to set when the code proves the address.
+    /// The password to set once the code verifies the email.
     pub password: Option<&'a str>,
-    /// What names their browser: the code can be entered there only.
+    /// The cookie of the browser. The code can only be entry there.
     pub cookie: &'a str,
 }
 
-/// A code that was made, to be sent.
+/// A new code to be sent.
 pub struct IssuedUserCode {
-    /// The code's id: no secret.
+    /// The ID of the code, which is not secret.
     pub id: UserCodeId,
     /// The code: 8 digits.
     pub code: String,
-    /// Where it goes.
+    /// The recipient.
     pub email: String,
-    /// What was asked for.
+    /// The purpose of the code.
     pub purpose: CodePurpose,
-    /// Whether somebody has this address: for the mail, never for the page.
+    /// Whether a user has this email. Use it only in the email, never on a page.
     pub has_user: bool,
-    /// An organisation of theirs, for the queue of emails; never for the page. `None` if they have none.
+    /// An organisation of the user, for the email queue. Must not be shown on a page. `None` if the user has none.
     pub organization_id: Option<OrganizationId>,
 }
 
-/// Never shows the code.
+/// Omits the code.
 impl fmt::Debug for IssuedUserCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedUserCode").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-/// What somebody entered.
+/// A code that a user has entry.
 #[derive(Clone, Copy)]
 pub struct UserCodeEntry<'a> {
-    /// Which code it should be: the id that the page got.
+    /// The ID of the code.
     pub id: &'a str,
-    /// The code, as it was typed.
+    /// The code, as entry.
     pub code: &'a str,
-    /// What names their browser.
+    /// The cookie of the browser.
     pub cookie: &'a str,
-    /// What a new user wants to be called.
+    /// The name of a new user.
     pub name: &'a str,
-    /// A new password to set, when that was asked for.
+    /// The new password, if the code is for a reset.
     pub new_password: &'a str,
 }
 
 impl UserAccounts {
-    /// Makes a code for an address, whether somebody has it or not: both cost the same.
+    /// Creates a code for an email, whether or not it has a user: both cost the same.
     ///
     /// # Errors
-    /// `forbidden` for sign-up when nobody may make an account for themselves; `invalid_arguments` naming `email` or
-    /// `password`; `rate_limited` when the client address or the account had too many, or too many passwords are being hashed;
-    /// `unavailable` when the database is away.
+    /// `forbidden` for a sign-up if it is not open; `invalid_arguments` with `email` or `password`; `rate_limited` if
+    /// the client address or the account has made too many attempts, or too many passwords are being hashed;
+    /// `unavailable` if the database cannot be reached.
     pub async fn create_code(
         &self,
         cx: &Ctx,
-        asked: UserCodeRequest<'_>,
+        request: UserCodeRequest<'_>,
         browser: Browser<'_>,
     ) -> Result<IssuedUserCode> {
-        if asked.purpose == CodePurpose::SignUp {
+        if request.purpose == CodePurpose::SignUp {
             self.check_sign_up_open()?;
         }
-        let email = email::parse(asked.email)?;
+        let email = email::parse(request.email)?;
         let admitted = self.admit(cx, &email.key, (AttemptKind::Code, browser)).await?;
         check_account(&admitted, AttemptKind::Code)?;
-        let password_hash = match asked.password {
+        let password_hash = match request.password {
             Some(password) => match self.hash(cx, browser.address, ("password", password), &email.address).await {
                 Ok(hash) => Some(hash),
                 Err(error) => {
-                    // No code is made.
+                    // No code is created.
                     admitted.counted.refund();
                     return Err(error);
                 }
@@ -106,13 +107,13 @@ impl UserAccounts {
         };
         let now = cx.now();
         let id = UserCodeId::new(now, &*cx.random);
-        let code = codes::new(&*cx.random);
+        let code = codes::generate(&*cx.random);
         let row = NewUserCode {
             id: &id,
             email: &email.address,
             email_key: &email.key,
-            purpose: asked.purpose,
-            browser_hash: &hash(asked.cookie),
+            purpose: request.purpose,
+            browser_hash: &hash(request.cookie),
             code_hash: &codes::hash(&self.secret, &id, &code),
             password_hash: password_hash.as_deref(),
             created_at: now,
@@ -124,64 +125,64 @@ impl UserAccounts {
         let organization_id = system::find_organization_by_email(&mut tx, &email.key).await?;
         tx.commit().await?;
         let has_user = !admitted.accounts.is_empty();
-        Ok(IssuedUserCode { id, code, email: email.address, purpose: asked.purpose, has_user, organization_id })
+        Ok(IssuedUserCode { id, code, email: email.address, purpose: request.purpose, has_user, organization_id })
     }
 
-    /// Sees that everybody may make an account for themselves.
+    /// Checks that anyone may sign up.
     ///
     /// # Errors
-    /// `forbidden` when not.
+    /// `forbidden` if not.
     pub fn check_sign_up_open(&self) -> Result<()> {
         let message = match self.sign_up {
             SignUpPolicy::Open => return Ok(()),
-            SignUpPolicy::Invite => "Accounts here are made by invitation. Ask an owner of your organisation for one.",
+            SignUpPolicy::Invite => "Sign-up is by invitation only. Ask an owner of your organisation to invite you.",
             SignUpPolicy::Closed => CLOSED,
         };
         Err(Error::new(Code::Forbidden, message))
     }
 
-    /// What a code is for, and where it was sent, while it can be entered in the browser of `cookie`.
+    /// Returns the purpose and the recipient of a code that can be entry in the browser with `cookie`.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `code` when it cannot be entered any more, or not there.
+    /// `invalid_arguments` with `code` if it can no longer be entry, or not in this browser.
     pub async fn get_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<PendingCode> {
-        let id = id.parse().map_err(|_| codes::gone())?;
+        let id = id.parse().map_err(|_| codes::unusable_code())?;
         let key = UserCodeKey { id: &id, browser_hash: &hash(cookie) };
-        user_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
+        user_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::unusable_code)
     }
 
-    /// Signs in with a code: it proves the address. Whoever signs up becomes a user; a new password ends all sessions
-    /// before. No limit by client address or account rejects a right code; a wrong one counts as a failed sign-in.
+    /// Signs in with a code, which verifies the email. A sign-up creates the user; a new password ends all earlier
+    /// sessions. No limit by client address or account rejects a correct code; a wrong one counts as a failed sign-in.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another browser; and naming
-    /// `name` or `new_password` when these cannot be taken: then the code can still be entered.
+    /// `invalid_arguments` with `code` if it is wrong, used, expired, or was requested in another browser; with `name`
+    /// or `new_password` if these are not valid, in which case the code can still be used.
     pub async fn sign_in_with_code(
         &self,
         cx: &Ctx,
-        entered: UserCodeEntry<'_>,
+        entry: UserCodeEntry<'_>,
         browser: Browser<'_>,
     ) -> Result<NewUserSession> {
-        let code = codes::read(entered.code)?;
-        let open = match self.get_code(cx, entered.id, entered.cookie).await {
+        let code = codes::parse(entry.code)?;
+        let open = match self.get_code(cx, entry.id, entry.cookie).await {
             Ok(open) => open,
             Err(error) if error.code == Code::InvalidArguments => {
-                self.unknown_code(cx, entered.id, browser).await?;
+                self.record_unusable_code(cx, entry.id, browser).await?;
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
-        let id = entered.id.parse().map_err(|_| codes::gone())?;
-        let key = UserCodeKey { id: &id, browser_hash: &hash(entered.cookie) };
+        let id = entry.id.parse().map_err(|_| codes::unusable_code())?;
+        let key = UserCodeKey { id: &id, browser_hash: &hash(entry.cookie) };
         let code_hash = codes::hash(&self.secret, &id, &code);
-        // Only for a right code is a password hashed.
+        // A password is hashed only for a correct code.
         let is_right = user_code::is_correct(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
-        let (mut called, mut new_hash) = (None, None);
+        let (mut name, mut new_hash) = (None, None);
         match open.purpose {
             CodePurpose::SignIn => {}
-            CodePurpose::SignUp => called = Some(name::check("name", entered.name)?),
+            CodePurpose::SignUp => name = Some(name::check("name", entry.name)?),
             CodePurpose::Reset if is_right => {
-                let password = ("new_password", entered.new_password);
+                let password = ("new_password", entry.new_password);
                 new_hash = Some(self.hash(cx, browser.address, password, &open.email).await?);
             }
             CodePurpose::Reset => {}
@@ -191,24 +192,24 @@ impl UserAccounts {
         let mut proof = match tried {
             CodeCheck::Accepted(proof) => proof,
             CodeCheck::Rejected { attempts_left: left } => {
-                // The try counts.
+                // The attempt counts.
                 let email_key = email::key(&open.email);
-                sign_ins::failed(cx, &mut tx, &email_key, (browser, "code")).await?;
+                sign_ins::record_failure(cx, &mut tx, &email_key, (browser, "code")).await?;
                 tx.commit().await?;
-                self.is_counted(cx, &email_key, browser);
-                return Err(codes::wrong(left));
+                self.count_failure(cx, &email_key, browser);
+                return Err(codes::wrong_code(left));
             }
-            CodeCheck::Invalid => return Err(codes::gone()),
+            CodeCheck::Invalid => return Err(codes::unusable_code()),
         };
         if open.purpose == CodePurpose::Reset && new_hash.is_none() {
-            // Nothing is committed: the code can still be entered.
-            return Err(codes::gone());
+            // Nothing is committed, so the code can still be used.
+            return Err(codes::unusable_code());
         }
         let password_hash = new_hash.or_else(|| proof.password_hash.take());
-        let Some(Verified { user, revoked }) = self.verify_proof(cx, &mut tx, &proof, called).await? else {
-            // The code is consumed; it was sent to nobody.
+        let Some(VerifiedAccount { user, revoked }) = self.verify_proof(cx, &mut tx, &proof, name).await? else {
+            // The code is consumed, although there is no account for it.
             tx.commit().await?;
-            return Err(codes::gone());
+            return Err(codes::unusable_code());
         };
         if let Some(hash) = password_hash {
             set_password(cx, &mut tx, &user, (&hash, None)).await?;
@@ -218,11 +219,11 @@ impl UserAccounts {
         Ok(NewUserSession { revoked, ..session })
     }
 
-    /// Records that a code was entered that cannot be used: it is used up, expired, replaced, of another browser, or unknown. It
-    /// belongs to the accounts of the address that it was sent to; one that was never made belongs to nobody. Beyond the limit of
-    /// the client address, nothing is recorded.
-    async fn unknown_code(&self, cx: &Ctx, id: &str, browser: Browser<'_>) -> Result<()> {
-        if !self.is_counted(cx, "", browser) {
+    /// Records a failed sign-in with a code that cannot be used: it is used, expired, replaced, unknown, or bound to
+    /// another browser. The failure is recorded for the accounts of the code's recipient; an unknown code has none.
+    /// Beyond the limit of the client address, nothing is recorded.
+    async fn record_unusable_code(&self, cx: &Ctx, id: &str, browser: Browser<'_>) -> Result<()> {
+        if !self.count_failure(cx, "", browser) {
             return Ok(());
         }
         let mut tx = self.ops.db.begin().await?;
@@ -231,26 +232,26 @@ impl UserAccounts {
             Err(_) => None,
         };
         if let Some(email_key) = address {
-            sign_ins::failed(cx, &mut tx, &email_key, (browser, "code")).await?;
+            sign_ins::record_failure(cx, &mut tx, &email_key, (browser, "code")).await?;
             tx.commit().await?;
         }
         Ok(())
     }
 
-    /// Counts a wrong code as a failed sign-in of the client address; false if that had too many already.
-    fn is_counted(&self, cx: &Ctx, account: &str, browser: Browser<'_>) -> bool {
+    /// Counts a wrong code as a failed sign-in of the client address. Returns false if the limit was already reached.
+    fn count_failure(&self, cx: &Ctx, account: &str, browser: Browser<'_>) -> bool {
         let attempt = Attempt { kind: AttemptKind::Password, address: browser.address, account };
         self.ops.sign_in_limits.count_attempt(attempt, None, cx.now()).is_ok()
     }
 
-    /// The account of the address that was proved; `None` if it has none, and this may not create one.
+    /// Returns the account of the verified email. Returns `None` if there is none and this code must not create one.
     async fn verify_proof(
         &self,
         cx: &Ctx,
         tx: &mut Tx,
         proof: &CodeProof,
         name: Option<String>,
-    ) -> Result<Option<Verified>> {
+    ) -> Result<Option<VerifiedAccount>> {
         let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };
         let create = name.is_some() && self.sign_up == SignUpPolicy::Open;
         verify_address(cx, tx, &email, (name, create)).await

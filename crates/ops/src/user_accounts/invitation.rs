@@ -1,4 +1,4 @@
-//! Accepting an invitation.
+//! Acceptance of invitations.
 
 use serde_json::json;
 use waypost_core::access::authorize_user;
@@ -12,37 +12,37 @@ pub use waypost_store::invitation_accept::OpenInvitation;
 use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
 
 use super::code::CLOSED;
-use super::verification::{Verified, verify_address};
+use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts, new_user, set_password};
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
 
-/// Unverified accounts that one address can have, one for each organisation.
+/// The maximum number of unverified accounts of one email, one for each organisation.
 const MAX_UNVERIFIED: usize = 50;
 
-/// What somebody says of themselves who comes by a link.
+/// The name and password that a user enters after following a link.
 #[derive(Clone, Copy)]
 pub struct AccountDetails<'a> {
-    /// What they want to be called.
+    /// The name.
     pub name: &'a str,
-    /// Their password.
+    /// The password.
     pub password: &'a str,
 }
 
-/// An invitation, as who is invited sees it.
+/// An invitation as shown to the invited user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvitationDetails {
     /// The invitation.
     pub invitation: OpenInvitation,
-    /// Who invited them, for people; none when they have gone, or it was a script.
+    /// The display name of the inviter. `None` if the user was deleted, or an API key created the invitation.
     pub invited_by: Option<String>,
 }
 
 impl UserAccounts {
-    /// The invitation of a link.
+    /// Returns the invitation of a link.
     ///
     /// # Errors
-    /// `not_found` when it was accepted, taken back, has expired or was never made.
+    /// `not_found` if it was accepted or revoked, has expired, or never existed.
     pub async fn get_invitation(&self, cx: &Ctx, token: &str) -> Result<InvitationDetails> {
         let mut conn = self.ops.db.read().await?;
         let invitation = find(cx, &mut conn, token).await?;
@@ -53,23 +53,23 @@ impl UserAccounts {
         Ok(InvitationDetails { invitation, invited_by })
     }
 
-    /// Accepts an invitation as the user who asks; gives the organisation.
+    /// Accepts an invitation as the calling user. Returns the organisation.
     ///
     /// # Errors
-    /// As [`Self::get_invitation`]; `forbidden` when it is for another address, nobody is signed in, or the address of the
-    /// user is not verified: such an account is valid for no further organisation.
+    /// As [`Self::get_invitation`]; `forbidden` if it is for another email, the caller is not a user, or the user's
+    /// email is not verified: such an account is not valid for another organisation.
     pub async fn accept_invitation(&self, cx: &Ctx, token: &str) -> Result<Organization> {
         let user = authorize_user(&cx.caller)?;
         let mut tx = self.ops.db.begin().await?;
         let invitation = find(cx, &mut tx, token).await?;
         let user = store::find(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
         if email::key(&user.email) != invitation.email_key {
-            let message = format!("This invitation is for {}. Sign in with that address.", invitation.email);
+            let message = format!("This invitation is for {}. Sign in with that email.", invitation.email);
             return Err(Error::new(Code::Forbidden, message));
         }
         if user.verified_at.is_none() {
-            let message = "The address of your account is not verified, so the account cannot join another organisation. \
-                           Create one for this organisation with the invitation.";
+            let message = "The email of your account is not verified, so the account cannot join another organisation. \
+                           Use the invitation to create an account for this organisation.";
             return Err(Error::new(Code::Forbidden, message));
         }
         accept(cx, &mut tx, &invitation).await?;
@@ -78,28 +78,29 @@ impl UserAccounts {
         Ok(invitation.organization)
     }
 
-    /// Accepts an invitation as somebody who is not signed in. A link that was only sent by email verifies the address. Any
-    /// other link creates an account that is valid for the inviting organisation only, also if the address has a verified
-    /// account: whoever has such a link must not learn of it.
+    /// Accepts an invitation as a visitor who is not signed in. A link that was only sent by email verifies the email.
+    /// Any other link creates an account that is valid for the inviting organisation only, even if the email has a
+    /// verified account: a reader of such a link must not learn about it.
     ///
     /// # Errors
-    /// As [`Self::get_invitation`]; `forbidden` when no new accounts are made here; `conflict` when the organisation has a
-    /// member with this address, or the link was sent by email, so its reader owns the address, and that has a verified
-    /// account, which has to sign in; `invalid_arguments` naming `name` or `password`.
+    /// As [`Self::get_invitation`]; `forbidden` if sign-up is closed; `conflict` if the organisation has a member with
+    /// this email, or if the link was sent by email (so its reader owns the email) and the email has a verified
+    /// account, which must sign in; `invalid_arguments` with `name` or `password`.
     pub async fn accept_and_sign_up(
         &self,
         cx: &Ctx,
         token: &str,
-        newcomer: AccountDetails<'_>,
+        account_details: AccountDetails<'_>,
         browser: Browser<'_>,
     ) -> Result<(NewUserSession, Organization)> {
         let InvitationDetails { invitation, .. } = self.get_invitation(cx, token).await?;
-        let name = name::check("name", newcomer.name)?;
-        let password_hash = self.hash(cx, browser.address, ("password", newcomer.password), &invitation.email).await?;
+        let name = name::check("name", account_details.name)?;
+        let password_hash =
+            self.hash(cx, browser.address, ("password", account_details.password), &invitation.email).await?;
         let mut tx = self.ops.db.begin().await?;
-        // Whoever comes first holds the invitation until the end of the transaction.
+        // The first caller locks the invitation until the end of the transaction.
         accept(cx, &mut tx, &invitation).await?;
-        let Verified { user, revoked } = self.account_of(cx, &mut tx, &invitation, &name).await?;
+        let VerifiedAccount { user, revoked } = self.account_of(cx, &mut tx, &invitation, &name).await?;
         become_member(cx, &mut tx, &invitation, &user).await?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
         let session = self.sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
@@ -107,31 +108,37 @@ impl UserAccounts {
         Ok((NewUserSession { revoked, ..session }, invitation.organization))
     }
 
-    /// The account that an invitation leads to: the verified one of the address if the link proves it, else a new one for the
-    /// inviting organisation.
-    async fn account_of(&self, cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, name: &str) -> Result<Verified> {
+    /// Returns the account for an invitation: the verified account of the email if the link verifies it, or a new
+    /// account for the inviting organisation.
+    async fn account_of(
+        &self,
+        cx: &Ctx,
+        tx: &mut Tx,
+        invitation: &OpenInvitation,
+        name: &str,
+    ) -> Result<VerifiedAccount> {
         let email = Email { address: invitation.email.clone(), key: invitation.email_key.clone() };
         let accounts = system::lock_accounts(tx, &email.key).await?;
         let is_closed = self.sign_up == SignUpPolicy::Closed;
         if invitation.emailed {
             if accounts.iter().any(|account| account.user.verified_at.is_some()) {
-                return Err(has_one());
+                return Err(account_exists());
             }
             let verified = verify_address(cx, tx, &email, (Some(name.to_owned()), !is_closed)).await?;
             return verified.ok_or_else(|| Error::new(Code::Forbidden, CLOSED));
         }
         let organization = &invitation.organization.id;
         if store::find_member_by_email(tx, organization, &email.key).await?.is_some_and(|member| member.is_verified) {
-            return Err(has_one());
+            return Err(account_exists());
         }
-        // The operator may have made an account for the organisation that nobody has used yet.
+        // The operator may have created an account for the organisation that is not used yet.
         if let Some(own) = accounts.iter().find(|account| account.user.organization_id.as_ref() == Some(organization)) {
             if own.password_hash.is_some() {
-                return Err(has_one());
+                return Err(account_exists());
             }
             store::set_name(tx, &own.user.id, name).await?;
             let user = User { name: Some(name.to_owned()), ..own.user.clone() };
-            return Ok(Verified { user, revoked: false });
+            return Ok(VerifiedAccount { user, revoked: false });
         }
         if is_closed {
             return Err(Error::new(Code::Forbidden, CLOSED));
@@ -141,20 +148,20 @@ impl UserAccounts {
             return Err(Error::new(Code::Conflict, message));
         }
         let user = new_user(cx, tx, &email, (Some(name), Some(organization))).await?;
-        Ok(Verified { user, revoked: false })
+        Ok(VerifiedAccount { user, revoked: false })
     }
 }
 
 async fn find(cx: &Ctx, conn: &mut Conn, token: &str) -> Result<OpenInvitation> {
-    system::find_invitation(conn, &hash(token), cx.now()).await?.ok_or_else(gone)
+    system::find_invitation(conn, &hash(token), cx.now()).await?.ok_or_else(not_usable)
 }
 
 async fn accept(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation) -> Result<()> {
     let accepted = invitation_accept::accept(tx, &invitation.organization.id, &invitation.id, cx.now()).await?;
-    if accepted { Ok(()) } else { Err(gone()) }
+    if accepted { Ok(()) } else { Err(not_usable()) }
 }
 
-/// Makes `user` a member with the role of the invitation; who is one already keeps theirs.
+/// Makes `user` a member with the role of the invitation. An existing member keeps their role.
 async fn become_member(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user: &User) -> Result<()> {
     let organization = &invitation.organization.id;
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
@@ -169,11 +176,11 @@ async fn become_member(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user:
     Ok(())
 }
 
-fn has_one() -> Error {
-    Error::new(Code::Conflict, "There is an account with this address. Sign in with it to accept the invitation.")
+fn account_exists() -> Error {
+    Error::new(Code::Conflict, "An account with this email exists. Sign in with it to accept the invitation.")
 }
 
-fn gone() -> Error {
-    let message = "This invitation was accepted already, was taken back, or is older than 48 hours. Ask for a new one.";
+fn not_usable() -> Error {
+    let message = "This invitation was already accepted, was revoked, or is older than 48 hours. Ask for a new one.";
     Error::new(Code::NotFound, message)
 }

@@ -1,4 +1,4 @@
-//! How attempts of the console's users are limited, and which browsers have signed in before.
+//! Limits of sign-in attempts of console users, and their known browsers.
 
 use waypost_core::caller::Ctx;
 use waypost_core::email;
@@ -12,19 +12,19 @@ use crate::devices::{self, Device};
 use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
 use crate::user_sessions::Browser;
 
-/// An attempt that was counted, with the accounts of its address.
+/// A counted attempt with the accounts of its email.
 pub(super) struct Admitted {
     /// The accounts.
     pub(super) accounts: Vec<UserCredentials>,
-    /// What was counted.
+    /// The counted attempt.
     pub(super) counted: CountedAttempt,
-    /// Whether the account has used up its attempts of this day.
+    /// Whether the account has reached its daily limit.
     pub(super) is_limited: bool,
 }
 
 impl UserAccounts {
-    /// Whether a browser has signed in to an account of this address before, as far as its cookie says: a password may have
-    /// been changed since. Costs no request to the database.
+    /// Whether a browser has signed in to an account of this email before, according to its cookie. The password may
+    /// have been changed since. Does not query the database.
     #[must_use]
     pub fn is_known_browser(&self, cx: &Ctx, address: &str, device: &str) -> bool {
         self.claimed(cx, &email::key(address), device).is_some()
@@ -34,10 +34,10 @@ impl UserAccounts {
         devices::read(&self.secret, email_key, device, cx.now())
     }
 
-    /// Counts an attempt before anything is checked, and finds the accounts of the address.
+    /// Counts an attempt before anything is checked, and returns the accounts of the email.
     ///
     /// # Errors
-    /// `rate_limited` if the client address had too many attempts: then nothing was asked of the database.
+    /// `rate_limited` if the client address has made too many attempts. In this case, the database is not queried.
     pub(super) async fn admit(
         &self,
         cx: &Ctx,
@@ -63,13 +63,13 @@ impl UserAccounts {
         Ok(Admitted { accounts, counted, is_limited })
     }
 
-    /// Counts an attempt at the account of an address for this day, whether there is one or not.
+    /// Counts an attempt at the account of an email for this day, whether or not the account exists.
     pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, (kind, email_key): (AttemptKind, &str)) -> Result<()> {
         sign_in_attempt::increment(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
         Ok(())
     }
 
-    /// The cookie of a browser that has just signed in.
+    /// Returns the device cookie for a browser that has just signed in.
     pub(super) async fn new_device(&self, cx: &Ctx, tx: &mut Tx, user: &User) -> Result<String> {
         let found = store::find_credentials(tx, &user.id).await?;
         let password_hash = found.and_then(|found| found.password_hash);
@@ -78,7 +78,7 @@ impl UserAccounts {
     }
 }
 
-/// Refuses an attempt at an account that has used up those of this day.
+/// Rejects an attempt at an account that has reached its daily limit.
 pub(super) fn check_account(admitted: &Admitted, kind: AttemptKind) -> Result<(), Error> {
     if admitted.is_limited { Err(account_limit_error(kind)) } else { Ok(()) }
 }

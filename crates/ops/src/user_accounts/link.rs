@@ -1,5 +1,6 @@
-//! Links that the operator makes for an account, to set name and password with: for the first time, or because its user
-//! cannot sign in any more and no email can be sent. They verify no address: the operator can read them.
+//! Account links: the operator creates them so that a user can set name and password, either for the first time, or
+//! because the user can no longer sign in and no email can be sent. They do not verify the email, because the operator
+//! can read them.
 
 use std::fmt;
 
@@ -14,35 +15,35 @@ use waypost_core::{Code, Error, Result, Timestamp, email, name};
 use waypost_store::user as store;
 use waypost_store::user_code::{self, NewUserLink};
 
-use super::{AccountDetails, NewUserSession, UserAccounts, record_of_user, set_password};
+use super::{AccountDetails, NewUserSession, UserAccounts, record_for_user, set_password};
 use crate::Ops;
 use crate::user_sessions::Browser;
 
-/// A link works this long.
+/// The lifetime of a link.
 const LIFETIME_MS: i64 = 48 * 60 * 60 * 1_000;
-/// Random bytes in a token: 256 bits.
+/// The number of random bytes in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
 
-/// A link that was made.
+/// A new account link.
 pub struct AccountLink {
-    /// What stands in it; cannot be had again.
+    /// The token in the URL. It cannot be retrieved again.
     pub token: String,
-    /// When it ends.
+    /// The expiry.
     pub expires_at: Timestamp,
 }
 
-/// Never shows the token.
+/// Omits the token.
 impl fmt::Debug for AccountLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountLink").field("expires_at", &self.expires_at).finish_non_exhaustive()
     }
 }
 
-/// Makes a link for a member; the one before cannot be used any more. Whoever has it gets access to every organisation of
-/// the account, so only the operator makes it.
+/// Creates a link for a member and revokes the previous one. The link grants access to every organisation of the
+/// account, so only the operator may create it.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator; `not_found` when there is no such member.
+/// `forbidden` for everyone except the operator; `not_found` if there is no such member.
 pub async fn create_account_link(
     cx: &Ctx,
     ops: &Ops,
@@ -69,12 +70,12 @@ pub async fn create_account_link(
     };
     user_code::insert_link(&mut tx, &link).await?;
     let detail = json!({ "email": user.email, "expires_at": expires_at.rfc3339() });
-    record_of_user(cx, &mut tx, &user, ("user.link", detail)).await?;
+    record_for_user(cx, &mut tx, &user, ("user.link", detail)).await?;
     tx.commit().await?;
     Ok(AccountLink { token, expires_at })
 }
 
-/// As [`create_account_link`] for a member who cannot sign in yet; `None` for the others.
+/// Creates a link, as [`create_account_link`], for a member who cannot sign in yet. Returns `None` for other members.
 ///
 /// # Errors
 /// As [`create_account_link`].
@@ -93,34 +94,35 @@ pub async fn create_first_account_link(
 }
 
 impl UserAccounts {
-    /// The user that a link is for.
+    /// Returns the user of a link.
     ///
     /// # Errors
-    /// `not_found` when the link was used, replaced, has expired or was never made.
+    /// `not_found` if the link was used or replaced, has expired, or never existed.
     pub async fn get_account_link_user(&self, cx: &Ctx, token: &str) -> Result<User> {
         let mut conn = self.ops.db.read().await?;
-        let Some(id) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(gone()) };
-        store::find(&mut conn, &id).await?.ok_or_else(gone)
+        let Some(id) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(not_usable()) };
+        store::find(&mut conn, &id).await?.ok_or_else(not_usable)
     }
 
-    /// Sets name and password of the user that a link is for, ends the sessions that they had, and signs them in.
+    /// Sets name and password of the user of a link, ends the user's sessions, and signs the user in.
     ///
     /// # Errors
-    /// As [`Self::get_account_link_user`]; `invalid_arguments` naming `name` or `password`: then the link can still be used.
+    /// As [`Self::get_account_link_user`]; `invalid_arguments` with `name` or `password`, in which case the link can
+    /// still be used.
     pub async fn use_account_link(
         &self,
         cx: &Ctx,
         token: &str,
-        newcomer: AccountDetails<'_>,
+        account_details: AccountDetails<'_>,
         browser: Browser<'_>,
     ) -> Result<NewUserSession> {
         let user = self.get_account_link_user(cx, token).await?;
-        let name = name::check("name", newcomer.name)?;
-        let password_hash = self.hash(cx, browser.address, ("password", newcomer.password), &user.email).await?;
+        let name = name::check("name", account_details.name)?;
+        let password_hash = self.hash(cx, browser.address, ("password", account_details.password), &user.email).await?;
         let mut tx = self.ops.db.begin().await?;
-        let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(gone)?;
+        let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(not_usable)?;
         store::set_name(&mut tx, &id, &name).await?;
-        let user = store::find(&mut tx, &id).await?.ok_or_else(gone)?;
+        let user = store::find(&mut tx, &id).await?.ok_or_else(not_usable)?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
         let session = self.sign_in(cx, &mut tx, &user, (browser, "link")).await?;
         tx.commit().await?;
@@ -128,7 +130,8 @@ impl UserAccounts {
     }
 }
 
-fn gone() -> Error {
-    let message = "This link was used already, a newer one was made, or it is older than 48 hours. Ask for a new one.";
+fn not_usable() -> Error {
+    let message =
+        "This link was already used, was replaced by a newer one, or is older than 48 hours. Ask for a new one.";
     Error::new(Code::NotFound, message)
 }

@@ -1,4 +1,4 @@
-//! What users change of themselves.
+//! Operations of users on their own account.
 
 use serde_json::json;
 use waypost_core::access::authorize_user;
@@ -8,32 +8,32 @@ use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::user as store;
 
 use super::limits::check_account;
-use super::password::wrong;
+use super::password::wrong_password;
 use super::{UserAccounts, set_password};
 use crate::audit::{Entry, record};
 use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 use crate::{Ops, invitations};
 
-/// A password was changed.
+/// The result of a password change.
 pub struct PasswordChange {
-    /// How many other sessions ended.
+    /// The number of other sessions that were ended.
     pub ended: u64,
-    /// The new value of the cookie of this browser ([`crate::devices`]): the former one is void.
+    /// The new device cookie of this browser ([`crate::devices`]). The previous one is no longer valid.
     pub device: String,
 }
 
-/// Never shows the cookie.
+/// Omits the cookie.
 impl std::fmt::Debug for PasswordChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PasswordChange").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
-/// Changes what the user who asks is called.
+/// Changes the name of the calling user.
 ///
 /// # Errors
-/// `forbidden` for everybody but a user who acts for themselves; `invalid_arguments` naming `name`.
+/// `forbidden` if the caller is not a user; `invalid_arguments` with `name`.
 pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let name = name::check("name", text)?;
@@ -43,11 +43,11 @@ pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the membership of the user who asks, and revokes their open invitations. A verified user keeps the account, with or without another organisation; an
-/// unverified one without another organisation is deleted.
+/// Ends the membership of the calling user and revokes their pending invitations. A verified user keeps the account,
+/// with or without another organisation; an unverified user without another organisation is deleted.
 ///
 /// # Errors
-/// As [`set_name`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
+/// As [`set_name`]; `not_found` if the caller is not a member; `conflict` if the organisation would have no owner left.
 pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.db.begin().await?;
@@ -55,11 +55,11 @@ pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &Organization
     let member = store::find_member(&mut tx, organization, user).await?;
     let member = member.ok_or_else(|| Error::not_found("organisation"))?;
     if owners.as_slice() == [user.clone()] {
-        let message = "You are the last owner. Make another member the owner first, or delete the organisation.";
+        let message = "You are the last owner. Make another member an owner first, or delete the organisation.";
         return Err(Error::new(Code::Conflict, message));
     }
     store::remove_member(&mut tx, organization, user).await?;
-    invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?;
+    invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), None)).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
     record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
@@ -68,22 +68,22 @@ pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &Organization
 }
 
 impl UserAccounts {
-    /// Whether the user who asks has a password.
+    /// Whether the calling user has a password.
     ///
     /// # Errors
-    /// `forbidden` for everybody but a user who acts for themselves.
+    /// `forbidden` if the caller is not a user.
     pub async fn has_password(&self, cx: &Ctx) -> Result<bool> {
         let user = authorize_user(&cx.caller)?;
         let found = store::find_credentials(&mut self.ops.db.read().await?, user).await?;
         Ok(found.is_some_and(|found| found.password_hash.is_some()))
     }
 
-    /// Sets a new password of the user who asks, and ends all their sessions but `keep`. Who has a password has to know it: an
-    /// open session alone is not enough.
+    /// Sets a new password for the calling user and ends all their sessions except `keep`. A user with a password must
+    /// provide it: an open session alone is not sufficient.
     ///
     /// # Errors
-    /// `forbidden` for everybody but a user who acts for themselves; `invalid_arguments` naming `password` when that is
-    /// not the present one, or `new_password`; `rate_limited` after too many wrong ones.
+    /// `forbidden` if the caller is not a user; `invalid_arguments` with `password` if it is not the current one, or
+    /// with `new_password`; `rate_limited` after too many wrong passwords.
     pub async fn change_password(
         &self,
         cx: &Ctx,
@@ -102,7 +102,7 @@ impl UserAccounts {
                 let mut tx = self.ops.db.begin().await?;
                 self.count(cx, &mut tx, (AttemptKind::Password, &email_key)).await?;
                 tx.commit().await?;
-                return Err(Error::invalid("password", "This is not your present password."));
+                return Err(Error::invalid("password", "The current password is wrong."));
             }
             admitted.counted.refund();
         }
@@ -110,7 +110,7 @@ impl UserAccounts {
         let mut tx = self.ops.db.begin().await?;
         let now = store::find_credentials(&mut tx, user).await?;
         if now.is_none_or(|now| now.password_hash != found.password_hash) {
-            return Err(wrong());
+            return Err(wrong_password());
         }
         let ended = set_password(cx, &mut tx, &found.user, (&hash, Some(keep))).await?;
         let device = self.new_device(cx, &mut tx, &found.user).await?;

@@ -1,4 +1,4 @@
-//! Signing in with a provider of the installation: GitHub, Google, or any of OpenID Connect.
+//! Sign-in with an identity provider of the installation: GitHub, Google, or any OpenID Connect provider.
 
 use std::net::IpAddr;
 
@@ -14,60 +14,60 @@ use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
-use super::verification::{Verified, verify_address};
-use super::{NewUserSession, UserAccounts, record_of_user, sign_ins};
+use super::verification::{VerifiedAccount, verify_address};
+use super::{NewUserSession, UserAccounts, record_for_user, sign_ins};
 use crate::identity_provider::IdentityProviderContext;
 use crate::limits::stored_network;
 use crate::user_sessions::Browser;
 
-/// A user has this long to sign in at the provider.
+/// The time that a user has to sign in with the provider.
 const LIFETIME_MS: i64 = 15 * 60 * 1_000;
-/// Users who are kept while they are away: an office behind one address, and the users of a large installation.
+/// The limits of pending logins: an office behind one address, and the users of a large installation.
 const BOUNDS: RowLimits = RowLimits { per_network: 300, per_scope: 5_000, share: 100 };
-/// Random bytes in a state, a nonce, a verifier.
+/// The number of random bytes in a state, a nonce and a verifier.
 const RANDOM_BYTES: usize = 32;
 
-/// A user who is about to leave for a provider.
+/// A login that was started, before the user is redirected to the provider.
 #[derive(Debug)]
 pub struct PendingUserLogin {
-    /// The value that brings them back.
+    /// The state parameter.
     pub state: SecretText,
-    /// What the ID token has to repeat.
+    /// The nonce that the ID token must contain.
     pub nonce: String,
-    /// PKCE's verifier (RFC 7636, 4.1).
+    /// The PKCE verifier (RFC 7636, 4.1).
     pub verifier: SecretText,
 }
 
-/// A user who came back, in the browser in which they left.
+/// A login whose user has returned from the provider in the browser that started it.
 #[derive(Debug)]
 pub struct UserLoginCallback {
-    /// What the ID token has to repeat.
+    /// The nonce that the ID token must contain.
     pub nonce: String,
-    /// PKCE's verifier.
+    /// The PKCE verifier.
     pub verifier: SecretText,
-    /// Where to go on to.
+    /// The path to which the user is redirected after the sign-in.
     pub next: String,
 }
 
-/// Whom a provider vouches for.
+/// A user's identity as verified by a provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderIdentity {
-    /// The provider.
+    /// The issuer.
     pub issuer: String,
-    /// By what it knows the user for good.
+    /// The provider's permanent identifier of the user.
     pub subject: String,
-    /// Their address; none when the provider does not vouch for it.
+    /// The email. `None` if the provider has not verified it.
     pub email: Option<String>,
-    /// What they are called there.
+    /// The name.
     pub name: Option<String>,
 }
 
 impl UserAccounts {
-    /// Notes that the browser of `cookie`, at the address `client`, leaves for `provider`, and goes on to `next` afterwards. If as
-    /// many have left as [`BOUNDS`] allows, it replaces an older one.
+    /// Starts a login with `provider` in the browser with `cookie` at the address `client`, which continues at `next`.
+    /// If [`BOUNDS`] is reached, replaces an older login.
     ///
     /// # Errors
-    /// When the store fails.
+    /// Any error of the store.
     pub async fn begin_login(
         &self,
         cx: &Ctx,
@@ -100,10 +100,10 @@ impl UserAccounts {
         Ok(PendingUserLogin { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
     }
 
-    /// Takes back who comes from `provider` with `state`, once, in the browser of `cookie`.
+    /// Finishes the login with `provider` and `state` in the browser with `cookie`. Each state works once.
     ///
     /// # Errors
-    /// `not_found` when the state is unknown, used, expired, or of another browser or provider.
+    /// `not_found` if the state is unknown, used, expired, or belongs to another browser or provider.
     pub async fn finish_login(
         &self,
         cx: &Ctx,
@@ -112,62 +112,62 @@ impl UserAccounts {
     ) -> Result<UserLoginCallback> {
         let state_hash = hash(state);
         let mut tx = self.ops.db.begin().await?;
-        let away = user_sign_in::consume(&mut tx, &state_hash, &hash(cookie), cx.now()).await?;
-        // Used up whatever comes now.
+        let login = user_sign_in::consume(&mut tx, &state_hash, &hash(cookie), cx.now()).await?;
+        // The state is consumed regardless of the result.
         tx.commit().await?;
-        let away = away.filter(|away| away.provider == provider).ok_or_else(|| Error::not_found("sign-in"))?;
+        let login = login.filter(|login| login.provider == provider).ok_or_else(|| Error::not_found("sign-in"))?;
         let verifier =
-            provider_context.keyring.open_text(&place(&state_hash), &away.code_verifier).map_err(Error::internal)?;
-        Ok(UserLoginCallback { nonce: away.nonce, verifier, next: away.next })
+            provider_context.keyring.open_text(&place(&state_hash), &login.code_verifier).map_err(Error::internal)?;
+        Ok(UserLoginCallback { nonce: login.nonce, verifier, next: login.next })
     }
 
-    /// Signs in the user whom a provider vouches for: the one whom it has vouched for before, else the one with the
-    /// address, else a new one where everybody may sign up.
+    /// Signs in the user of a provider's identity: the linked user, otherwise the user with the email, otherwise a new
+    /// user if anyone may sign up.
     ///
     /// # Errors
-    /// `forbidden` when the provider does not vouch for an address, or nobody has it and no account may be made.
+    /// `forbidden` if the provider has not verified an email, or if no user has it and no account may be created.
     pub async fn sign_in_with_provider(
         &self,
         cx: &Ctx,
-        vouched: &ProviderIdentity,
+        identity: &ProviderIdentity,
         browser: Browser<'_>,
     ) -> Result<NewUserSession> {
-        let error = match self.try_vouched(cx, vouched, browser).await {
+        let error = match self.try_sign_in(cx, identity, browser).await {
             Ok(session) => return Ok(session),
             Err(error) => error,
         };
         if matches!(error.code, Code::Forbidden | Code::Conflict) {
-            self.provider_failed(cx, vouched, browser).await?;
+            self.record_failure(cx, identity, browser).await?;
         }
         Err(error)
     }
 
-    /// Records a failed sign-in for the accounts that it was meant for, as far as the provider vouches for it: the account that
-    /// is linked to this person there, or those of the address. Nobody else knows whom it was for.
-    async fn provider_failed(&self, cx: &Ctx, vouched: &ProviderIdentity, browser: Browser<'_>) -> Result<()> {
+    /// Records a failed sign-in for the affected accounts, as far as the provider has verified the identity: the linked
+    /// account, or the accounts of the email. Otherwise the affected account is unknown.
+    async fn record_failure(&self, cx: &Ctx, identity: &ProviderIdentity, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.db.begin().await?;
-        let linked = match user_identity::find(&mut tx, &vouched.issuer, &vouched.subject).await? {
+        let linked = match user_identity::find(&mut tx, &identity.issuer, &identity.subject).await? {
             Some(id) => store::find(&mut tx, &id).await?.map(|user| user.email),
             None => None,
         };
-        let address = linked.or_else(|| vouched.email.clone()).unwrap_or_default();
-        sign_ins::failed(cx, &mut tx, &email::key(&address), (browser, "provider")).await?;
+        let address = linked.or_else(|| identity.email.clone()).unwrap_or_default();
+        sign_ins::record_failure(cx, &mut tx, &email::key(&address), (browser, "provider")).await?;
         Ok(tx.commit().await?)
     }
 
-    async fn try_vouched(&self, cx: &Ctx, vouched: &ProviderIdentity, browser: Browser<'_>) -> Result<NewUserSession> {
+    async fn try_sign_in(&self, cx: &Ctx, identity: &ProviderIdentity, browser: Browser<'_>) -> Result<NewUserSession> {
         let mut tx = self.ops.db.begin().await?;
-        let key = (vouched.issuer.as_str(), vouched.subject.as_str());
+        let key = (identity.issuer.as_str(), identity.subject.as_str());
         let known = match user_identity::find(&mut tx, key.0, key.1).await? {
             Some(id) => store::find(&mut tx, &id).await?.filter(|user| user.verified_at.is_some()),
             None => None,
         };
-        let Verified { user, revoked } = match known {
-            Some(user) => Verified { user, revoked: false },
+        let VerifiedAccount { user, revoked } = match known {
+            Some(user) => VerifiedAccount { user, revoked: false },
             None => {
-                let verified = self.user_of_address(cx, &mut tx, vouched).await?;
+                let verified = self.user_by_email(cx, &mut tx, identity).await?;
                 if !user_identity::insert(&mut tx, key, &verified.user.id, cx.now()).await? {
-                    return Err(Error::new(Code::Conflict, "You are signing in twice at this moment. Try again."));
+                    return Err(Error::new(Code::Conflict, "Another sign-in of yours is in progress. Try again."));
                 }
                 verified
             }
@@ -177,16 +177,15 @@ impl UserAccounts {
         Ok(NewUserSession { revoked, ..session })
     }
 
-    async fn user_of_address(&self, cx: &Ctx, tx: &mut Tx, vouched: &ProviderIdentity) -> Result<Verified> {
-        let Some(address) = &vouched.email else {
-            let message =
-                "The provider does not vouch for an e-mail address of yours. Confirm it there, and try again.";
+    async fn user_by_email(&self, cx: &Ctx, tx: &mut Tx, identity: &ProviderIdentity) -> Result<VerifiedAccount> {
+        let Some(address) = &identity.email else {
+            let message = "Your provider has not verified your email. Verify it there, then try again.";
             return Err(Error::new(Code::Forbidden, message));
         };
         let email = email::parse(address)?;
-        let name = vouched.name.as_deref().and_then(|text| name::check("name", text).ok());
+        let name = identity.name.as_deref().and_then(|text| name::check("name", text).ok());
         if let Some(user) = system::find_verified_user(tx, &email.key).await? {
-            forget_password(cx, tx, &user).await?;
+            remove_password(cx, tx, &user).await?;
         }
         match verify_address(cx, tx, &email, (name, self.sign_up == SignUpPolicy::Open)).await? {
             Some(verified) => Ok(verified),
@@ -195,9 +194,9 @@ impl UserAccounts {
     }
 }
 
-/// The password and the sessions of a verified account end when a provider vouches for its address for the first time:
+/// Removes the password and the sessions of a verified account when a provider verifies its email for the first time:
 /// accounts from before version 20 of the schema may have been verified by a link that another person could read.
-async fn forget_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
+async fn remove_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     let found = store::find_credentials(tx, &user.id).await?;
     if found.is_none_or(|found| found.password_hash.is_none()) {
         return Ok(());
@@ -205,7 +204,7 @@ async fn forget_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     store::clear_password(tx, &user.id).await?;
     let ended = user_session::delete_others(tx, &user.id, None).await?;
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-    record_of_user(&cx, tx, user, ("user.password", json!({ "removed": true, "sessions": ended }))).await
+    record_for_user(&cx, tx, user, ("user.password", json!({ "removed": true, "sessions": ended }))).await
 }
 
 fn place(state_hash: &str) -> SealLocation<'_> {

@@ -1,4 +1,4 @@
-//! The first owner: by a link that `serve` prints while nobody has ever signed in.
+//! The set-up link, which `serve` prints until the first sign-in. It creates the first owner.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -8,31 +8,31 @@ use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::{Tx, system, user as store};
 
-use super::verification::{Verified, verify_address};
+use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
 
-/// The token of an installation is this signature.
+/// The purpose of the signature that is the token of an installation.
 const PURPOSE: &str = "console.set_up";
 
-/// What the first owner says of themselves.
+/// The details of the first owner.
 #[derive(Clone, Copy)]
 pub struct NewOwner<'a> {
-    /// Their address.
+    /// The email.
     pub email: &'a str,
-    /// What they want to be called.
+    /// The name.
     pub name: &'a str,
-    /// Their password.
+    /// The password.
     pub password: &'a str,
 }
 
-/// The token of the set-up link; none when somebody has signed in before. It needs no table, because it is made from the
-/// installation's key, and works once, because whoever uses it is the first to sign in.
+/// Returns the token of the set-up link. Returns `None` after the first sign-in. The token needs no table, because it
+/// is derived from the installation's key, and works once, because its use is the first sign-in.
 ///
 /// # Errors
-/// When the store fails.
+/// Any error of the store.
 pub async fn set_up_token(ops: &Ops, secret: &SecretKey) -> Result<Option<String>> {
     if system::has_account(&mut ops.db.read().await?).await? {
         return Ok(None);
@@ -41,27 +41,27 @@ pub async fn set_up_token(ops: &Ops, secret: &SecretKey) -> Result<Option<String
 }
 
 impl UserAccounts {
-    /// Whether the installation can be set up with `token`.
+    /// Checks that the installation can be set up with `token`.
     ///
     /// # Errors
-    /// `not_found` when the token is another one, or somebody has signed in before.
+    /// `not_found` if the token is wrong, or a user has signed in before.
     pub async fn check_set_up(&self, token: &str) -> Result<()> {
         self.check_set_up_token(token)?;
         if system::has_account(&mut self.ops.db.read().await?).await? {
-            return Err(gone());
+            return Err(not_usable());
         }
         Ok(())
     }
 
     fn check_set_up_token(&self, token: &str) -> Result<()> {
-        let signature = BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| gone())?;
-        if self.secret.verify(PURPOSE, b"", &signature) { Ok(()) } else { Err(gone()) }
+        let signature = BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| not_usable())?;
+        if self.secret.verify(PURPOSE, b"", &signature) { Ok(()) } else { Err(not_usable()) }
     }
 
-    /// Makes the first owner and signs them in. Every organisation without an owner becomes theirs.
+    /// Creates the first owner, signs them in, and makes them the owner of every organisation without one.
     ///
     /// # Errors
-    /// As [`Self::check_set_up`]; `invalid_arguments` naming `email`, `name` or `password`.
+    /// As [`Self::check_set_up`]; `invalid_arguments` with `email`, `name` or `password`.
     pub async fn set_up(
         &self,
         cx: &Ctx,
@@ -76,20 +76,22 @@ impl UserAccounts {
         let mut tx = self.ops.db.begin().await?;
         system::lock_set_up(&mut tx).await?;
         if system::has_account(&mut tx).await? {
-            return Err(gone());
+            return Err(not_usable());
         }
-        // The link is the operator's own, and nobody else can have used an account of this address: nobody has signed in.
+        // Only the operator has the link, and no one else can have used an account of this email, because no one has
+        // signed in.
         let verified = verify_address(cx, &mut tx, &email, (Some(name), true)).await?;
-        let Verified { user, .. } = verified.ok_or_else(|| Error::internal("the first owner was not created"))?;
+        let VerifiedAccount { user, .. } =
+            verified.ok_or_else(|| Error::internal("the first owner was not created"))?;
         store::set_password(&mut tx, &user.id, &hash).await?;
-        own_the_ownerless(cx, &mut tx, &user).await?;
+        own_organizations_without_owner(cx, &mut tx, &user).await?;
         let session = self.sign_in(cx, &mut tx, &user, (browser, "set_up")).await?;
         tx.commit().await?;
         Ok(session)
     }
 }
 
-async fn own_the_ownerless(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
+async fn own_organizations_without_owner(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
     for organization in system::list_organizations_without_owner(tx).await? {
         let detail = json!({ "email": user.email, "role": Role::Owner.as_str(), "by": "set_up" });
@@ -104,8 +106,8 @@ async fn own_the_ownerless(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     Ok(())
 }
 
-fn gone() -> Error {
+fn not_usable() -> Error {
     let message =
-        "This link does not set anything up: it is another installation's, or somebody has signed in here before.";
+        "This set-up link is not valid: it belongs to another installation, or the installation is already set up.";
     Error::new(Code::NotFound, message)
 }

@@ -1,4 +1,4 @@
-//! Sign-ins in the audit log: each success, and a bounded number of failures.
+//! Audit events of sign-ins: every success, and a bounded number of failures.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,16 @@ use waypost_core::caller::Ctx;
 use waypost_core::organization::User;
 use waypost_store::{Tx, audit, system};
 
-use super::record_of_user;
+use super::record_for_user;
 use crate::audit::{Entry, event};
 use crate::user_sessions::Browser;
 
-/// Failed sign-ins to an account within an hour that have an entry each. Of those after them, the 100th, 1,000th and so on
-/// have one, with the count: nobody may delete from the audit log, so nobody may fill it without having signed in.
+/// The number of failed sign-ins to an account within an hour that are recorded individually. Of the following ones,
+/// the 100th, the 1,000th and so on are recorded with the count: audit events cannot be deleted, so no one may fill the
+/// log without signing in.
 const RECORDED: i64 = 10;
 
-/// Who signs in from where: the detail of an entry.
+/// Returns the detail of an event: the method and the origin of the sign-in.
 fn detail(cx: &Ctx, (browser, by): (Browser<'_>, &'static str)) -> Value {
     json!({
         "by": by,
@@ -26,14 +27,19 @@ fn detail(cx: &Ctx, (browser, by): (Browser<'_>, &'static str)) -> Value {
     })
 }
 
-/// Records that a user has signed in, in every organisation that the account can access.
-pub(super) async fn succeeded(cx: &Ctx, tx: &mut Tx, user: &User, how: (Browser<'_>, &'static str)) -> Result<()> {
-    record_of_user(cx, tx, user, ("user.sign_in", detail(cx, how))).await
+/// Records a sign-in in every organisation that the account can access.
+pub(super) async fn record_success(cx: &Ctx, tx: &mut Tx, user: &User, how: (Browser<'_>, &'static str)) -> Result<()> {
+    record_for_user(cx, tx, user, ("user.sign_in", detail(cx, how))).await
 }
 
-/// Counts that somebody failed to sign in to the accounts of an address, and records it unless there were many within the
-/// hour. Costs three statements whatever accounts there are.
-pub(super) async fn failed(cx: &Ctx, tx: &mut Tx, email_key: &str, how: (Browser<'_>, &'static str)) -> Result<()> {
+/// Counts a failed sign-in to the accounts of an email, and records it unless there were many within the hour. Costs
+/// three statements regardless of the number of accounts.
+pub(super) async fn record_failure(
+    cx: &Ctx,
+    tx: &mut Tx,
+    email_key: &str,
+    how: (Browser<'_>, &'static str),
+) -> Result<()> {
     let counts: BTreeMap<_, _> = system::record_failed_sign_in(tx, email_key, cx.now()).await?.into_iter().collect();
     let mut events = Vec::new();
     for (user, organization) in system::list_organizations_by_email(tx, email_key).await? {
@@ -61,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_failures_have_an_entry() {
+    fn few_failures_are_recorded() {
         let recorded: Vec<i64> = (1..=100_000).filter(|count| is_recorded(*count)).collect();
         assert_eq!(recorded, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 1_000, 10_000, 100_000]);
     }

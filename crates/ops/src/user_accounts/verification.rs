@@ -1,7 +1,7 @@
-//! Verifying an address: the account of its owner, and what becomes of the accounts that others may have made for it.
+//! Verification of emails, and its effect on accounts that others may have created for the same email.
 //!
-//! Only three things verify an address: a code that was sent to it by email, an invitation link that was sent to it by email
-//! and shown to nobody, and an identity provider that vouches for it. The set-up link is exempt (docs/security.md).
+//! Only three things verify an email: a code sent to it by email, an invitation link that was sent to it by email and
+//! shown to no one, and an identity provider that has verified it. The set-up link is exempt (docs/security.md).
 
 use serde_json::json;
 use waypost_core::Result;
@@ -12,29 +12,29 @@ use waypost_core::organization::User;
 use waypost_store::user_account::{self, RevocationCounts};
 use waypost_store::{Tx, system, user as store};
 
-use super::{new_user, record_of_user};
+use super::{new_user, record_for_user};
 use crate::audit::{Entry, record};
 
-/// The account of somebody who has just proved that an address is theirs.
-pub(super) struct Verified {
+/// The account of a user who has just verified an email.
+pub(super) struct VerifiedAccount {
     /// The account.
     pub(super) user: User,
-    /// Whether a password, a session, a key or a provider link from before was revoked.
+    /// Whether a password, session, API key or provider link from before was revoked.
     pub(super) revoked: bool,
 }
 
-/// Returns the verified account of an address whose owner is at work.
+/// Returns the verified account of an email whose owner has just proved access to it.
 ///
-/// If the address was never verified, everything that unverified accounts of it created is revoked: their passwords,
-/// sessions, provider links, API keys, operator links and open invitations may be those of another person. Their memberships
-/// stay, because it is this address that was invited. With `create`, an address without any account gets one; without it,
+/// If the email was not verified before, everything that its unverified accounts created is revoked: their passwords,
+/// sessions, provider links, API keys, account links and pending invitations may belong to another person. Their
+/// memberships remain, because this email was invited. With `create`, an email without an account gets one; without it,
 /// `None` is returned. `name` is used if the account has no name.
 pub(super) async fn verify_address(
     cx: &Ctx,
     tx: &mut Tx,
     email: &Email,
     (name, create): (Option<String>, bool),
-) -> Result<Option<Verified>> {
+) -> Result<Option<VerifiedAccount>> {
     let accounts = system::lock_accounts(tx, &email.key).await?;
     let Some(first) = accounts.first().map(|account| account.user.clone()) else {
         if !create {
@@ -42,7 +42,7 @@ pub(super) async fn verify_address(
         }
         let user = new_user(cx, tx, email, (name.as_deref(), None)).await?;
         store::mark_verified(tx, &user.id, cx.now()).await?;
-        return Ok(Some(Verified { user: User { verified_at: Some(cx.now()), ..user }, revoked: false }));
+        return Ok(Some(VerifiedAccount { user: User { verified_at: Some(cx.now()), ..user }, revoked: false }));
     };
     let unverified: Vec<_> = accounts.into_iter().filter(|account| account.user.verified_at.is_none()).collect();
     let mut revoked = false;
@@ -55,16 +55,17 @@ pub(super) async fn verify_address(
     }
     store::mark_verified(tx, &first.id, cx.now()).await?;
     let user = store::find(tx, &first.id).await?.ok_or_else(|| waypost_core::Error::not_found("user"))?;
-    Ok(Some(Verified { user: named(tx, user, name).await?, revoked }))
+    Ok(Some(VerifiedAccount { user: set_missing_name(tx, user, name).await?, revoked }))
 }
 
-async fn named(tx: &mut Tx, user: User, name: Option<String>) -> Result<User> {
+async fn set_missing_name(tx: &mut Tx, user: User, name: Option<String>) -> Result<User> {
     let Some(name) = name.filter(|_| user.name.is_none()) else { return Ok(user) };
     store::set_name(tx, &user.id, &name).await?;
     Ok(User { name: Some(name), ..user })
 }
 
-/// Revokes what an unverified account created, as `owner`, who has just proved the address. Returns whether there was anything.
+/// Revokes what an unverified account created, on behalf of `owner`, who has just verified the email. Returns whether
+/// anything was revoked.
 async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<bool> {
     let cx = cx.with_caller(Caller::User { user_id: owner.id.clone() });
     let RevocationCounts { passwords, sessions, identities } =
@@ -85,11 +86,11 @@ async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<b
         "email": account.email, "account": account.id, "passwords": passwords, "sessions": sessions,
         "identities": identities, "keys": keys.len(), "invitations": invitations.len(),
     });
-    record_of_user(&cx, tx, account, ("user.verify", detail)).await?;
+    record_for_user(&cx, tx, account, ("user.verify", detail)).await?;
     Ok(passwords + sessions + identities > 0 || !keys.is_empty())
 }
 
-/// Whether a user has a verified address.
+/// Whether a user has a verified email.
 pub(crate) async fn is_verified(tx: &mut Tx, user: &UserId) -> Result<bool> {
     Ok(store::find(tx, user).await?.is_some_and(|user| user.verified_at.is_some()))
 }

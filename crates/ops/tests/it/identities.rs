@@ -1,4 +1,4 @@
-//! Who signs in is whom, and which browser is theirs.
+//! Tests of identities and browser sessions.
 
 use waypost_core::Code;
 use waypost_core::caller::Ctx;
@@ -26,9 +26,9 @@ async fn try_sign_in(
     link: bool,
 ) -> waypost_core::Result<EndUserIdentity> {
     let mut tx = people.stage.ops.db().begin().await.unwrap();
-    let signed_in = identities::sign_in(cx, &mut tx, &tenant.organization.id, claims, link).await?;
+    let identity = identities::sign_in(cx, &mut tx, &tenant.organization.id, claims, link).await?;
     tx.commit().await.unwrap();
-    Ok(signed_in)
+    Ok(identity)
 }
 
 async fn a_subject_is_one_end_user_of_one_organisation(people: People) {
@@ -36,7 +36,11 @@ async fn a_subject_is_one_end_user_of_one_organisation(people: People) {
     let first = sign_in(&people, &people.one, &anna, false).await;
     assert_eq!(sign_in(&people, &people.one, &anna, false).await, first);
     let moved = claims("https://id.example", "anna", "new@example.com", true);
-    assert_eq!(sign_in(&people, &people.one, &moved, false).await, first, "the subject counts, not the address");
+    assert_eq!(
+        sign_in(&people, &people.one, &moved, false).await,
+        first,
+        "the subject identifies the user, not the email"
+    );
     for other in [
         claims("https://id.example", "berta", "anna@example.com", true),
         claims("https://other.example", "anna", "anna@example.com", true),
@@ -45,62 +49,62 @@ async fn a_subject_is_one_end_user_of_one_organisation(people: People) {
     }
     let elsewhere = sign_in(&people, &people.two, &anna, true).await;
     assert_ne!(elsewhere.end_user_id, first.end_user_id, "never across organisations");
-    assert_eq!(people.told("end_user.sign_in").await, 5);
-    assert_eq!(people.told("end_user.link").await, 0);
+    assert_eq!(people.count_events("end_user.sign_in").await, 5);
+    assert_eq!(people.count_events("end_user.link").await, 0);
 }
 
-async fn only_verified_addresses_link_and_only_when_asked(people: People) {
+async fn only_verified_emails_are_linked_and_only_if_enabled(people: People) {
     let one = &people.one;
     let account = sign_in(&people, one, &claims("waypost", "acc", "Anna@Example.com", true), false).await;
     let unverified = sign_in(&people, one, &claims("https://a", "1", "anna@example.com", false), true).await;
     assert_ne!(unverified.end_user_id, account.end_user_id);
-    // The oldest counts: within a millisecond there is none.
+    // The oldest identity is linked; identities of the same millisecond have no order.
     people.clock.advance(1);
     let switched_off = sign_in(&people, one, &claims("https://b", "1", "anna@example.com", true), false).await;
     assert_ne!(switched_off.end_user_id, account.end_user_id);
     let linked = sign_in(&people, one, &claims("https://c", "1", "anna@example.COM", true), true).await;
-    assert_eq!(linked.end_user_id, account.end_user_id, "the oldest with that address");
+    assert_eq!(linked.end_user_id, account.end_user_id, "the oldest with that email");
     assert_ne!(linked.identity_id, account.identity_id);
     let same_issuer = sign_in(&people, one, &claims("https://c", "2", "anna@example.com", true), true).await;
-    assert_eq!(same_issuer.end_user_id, account.end_user_id, "an identity of another issuer has the address");
-    // Of an address that only unverified identities and one's own issuer tell, nobody is linked.
+    assert_eq!(same_issuer.end_user_id, account.end_user_id, "an identity of another issuer has the email");
+    // An email is not linked if only unverified identities and identities of the same issuer have it.
     let berta = sign_in(&people, one, &claims("https://a", "2", "berta@example.com", false), true).await;
     let one_berta = sign_in(&people, one, &claims("https://d", "1", "berta@example.com", true), true).await;
     assert_ne!(one_berta.end_user_id, berta.end_user_id, "the other side is not verified");
     let two_berta = sign_in(&people, one, &claims("https://d", "2", "berta@example.com", true), true).await;
-    assert_ne!(two_berta.end_user_id, one_berta.end_user_id, "an issuer gave the address to somebody else");
-    assert_eq!(people.told("end_user.link").await, 2);
+    assert_ne!(two_berta.end_user_id, one_berta.end_user_id, "the issuer has assigned the email to another subject");
+    assert_eq!(people.count_events("end_user.link").await, 2);
 }
 
-async fn the_profile_is_what_the_issuer_says(people: People) {
+async fn the_profile_contains_the_claims_of_the_issuer(people: People) {
     let org = &people.one.organization.id;
-    let profile = async |signed_in: &EndUserIdentity| {
+    let profile = async |identity: &EndUserIdentity| {
         let mut conn = people.stage.ops.db().read().await.unwrap();
-        end_user::find_profile(&mut conn, org, &signed_in.end_user_id).await.unwrap().unwrap()
+        end_user::find_profile(&mut conn, org, &identity.end_user_id).await.unwrap().unwrap()
     };
     let mut anna = claims("https://id", "anna", "Anna@Example.com", true);
     anna.name = Some("  Anna\u{202e}\nB ".into());
     anna.picture_url = Some("https://pictures.example/anna.png".into());
-    let signed_in = sign_in(&people, &people.one, &anna, false).await;
-    let kept = Profile {
+    let identity = sign_in(&people, &people.one, &anna, false).await;
+    let expected = Profile {
         name: Some("Anna B".into()),
         picture_url: Some("https://pictures.example/anna.png".into()),
         email: Some("Anna@Example.com".into()),
     };
-    assert_eq!(profile(&signed_in).await, kept);
+    assert_eq!(profile(&identity).await, expected);
     for picture in ["http://pictures.example/x.png", "javascript:alert(1)", "data:image/png;base64,x", "nonsense"] {
         let mut again = claims("https://id", "anna", "other@example.com", false);
         again.picture_url = Some(picture.into());
         sign_in(&people, &people.one, &again, false).await;
-        assert_eq!(profile(&signed_in).await, kept, "what cannot be used changes nothing");
+        assert_eq!(profile(&identity).await, expected, "an invalid picture changes nothing");
     }
     let renamed = Claims { name: Some("Anna C".into()), ..claims("https://id", "anna", "c@example.com", true) };
     sign_in(&people, &people.one, &renamed, false).await;
-    let now = profile(&signed_in).await;
+    let now = profile(&identity).await;
     assert_eq!((now.name.as_deref(), now.email.as_deref()), (Some("Anna C"), Some("c@example.com")));
 }
 
-async fn first_sign_ins_at_the_same_moment_are_one_end_user(people: People) {
+async fn concurrent_first_sign_ins_create_one_end_user(people: People) {
     let anna = claims("https://id.example", "anna", "anna@example.com", true);
     let (a, b, c, d) = tokio::join!(
         sign_in(&people, &people.one, &anna, true),
@@ -112,10 +116,10 @@ async fn first_sign_ins_at_the_same_moment_are_one_end_user(people: People) {
     let mut conn = people.stage.ops.db().read().await.unwrap();
     let sql = "SELECT count(*) FROM end_users WHERE tracking_id IS NULL";
     let count: i64 = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
-    assert_eq!(count, 1, "nobody is left over");
+    assert_eq!(count, 1, "no end user is left over");
 }
 
-async fn only_pages_sign_in(people: People) {
+async fn only_clients_of_the_organisation_can_sign_in(people: People) {
     let anna = claims("https://id.example", "anna", "anna@example.com", true);
     let foreign = people.cx(&people.two);
     let error = try_sign_in(&people, (&foreign, &people.one), &anna, false).await.unwrap_err();
@@ -129,26 +133,26 @@ async fn only_pages_sign_in(people: People) {
     }
 }
 
-async fn sessions_belong_to_their_organisation_and_end(people: People) {
+async fn sessions_are_scoped_to_their_organisation_and_expire(people: People) {
     let (ops, one, two) = (&people.stage.ops, &people.one, &people.two);
     let (cx, org) = (people.cx(one), &one.organization.id);
-    let signed_in = sign_in(&people, one, &claims("https://id", "anna", "anna@example.com", true), false).await;
+    let identity = sign_in(&people, one, &claims("https://id", "anna", "anna@example.com", true), false).await;
     let create = async || {
         let mut tx = ops.db().begin().await.unwrap();
-        let token = browser_sessions::create(&cx, &mut tx, org, &signed_in).await.unwrap();
+        let token = browser_sessions::create(&cx, &mut tx, org, &identity).await.unwrap();
         tx.commit().await.unwrap();
         token
     };
     let token = create().await;
     assert_eq!(token.len(), 43);
     let found = browser_sessions::find(&cx, ops, org, &token).await.unwrap().unwrap();
-    assert_eq!((&found.end_user_id, &found.identity_id), (&signed_in.end_user_id, &signed_in.identity_id));
+    assert_eq!((&found.end_user_id, &found.identity_id), (&identity.end_user_id, &identity.identity_id));
     assert_eq!(
         (found.email.as_deref(), found.name, found.issuer.as_str()),
         (Some("anna@example.com"), None, "https://id")
     );
     let elsewhere = browser_sessions::find(&people.cx(two), ops, &two.organization.id, &token).await;
-    assert_eq!(elsewhere.unwrap(), None, "the cookie of another organisation opens nothing");
+    assert_eq!(elsewhere.unwrap(), None, "the cookie is not valid in another organisation");
     assert_eq!(browser_sessions::find(&people.cx(two), ops, org, &token).await.unwrap_err().code, Code::NotFound);
     assert_eq!(browser_sessions::find(&cx, ops, org, "nonsense").await.unwrap(), None);
     browser_sessions::delete(&people.cx(two), ops, &two.organization.id, &token).await.unwrap();
@@ -156,7 +160,7 @@ async fn sessions_belong_to_their_organisation_and_end(people: People) {
     browser_sessions::delete(&cx, ops, org, &token).await.unwrap();
     browser_sessions::delete(&cx, ops, org, &token).await.unwrap();
     assert_eq!(browser_sessions::find(&cx, ops, org, &token).await.unwrap(), None);
-    assert_eq!(people.told("end_user.sign_out").await, 1);
+    assert_eq!(people.count_events("end_user.sign_out").await, 1);
     let token = create().await;
     people.clock.advance(browser_sessions::LIFETIME_MS - 1);
     assert!(browser_sessions::find(&cx, ops, org, &token).await.unwrap().is_some());
@@ -166,11 +170,11 @@ async fn sessions_belong_to_their_organisation_and_end(people: People) {
     let mut conn = ops.db().read().await.unwrap();
     let plain: i64 =
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(stored).bind(&token).fetch_one(c).await.unwrap());
-    assert_eq!(plain, 0, "only the hash is kept");
+    assert_eq!(plain, 0, "only the hash is stored");
 }
 
 waypost_testkit::both!(
-    people => a_subject_is_one_end_user_of_one_organisation, only_verified_addresses_link_and_only_when_asked,
-    the_profile_is_what_the_issuer_says, first_sign_ins_at_the_same_moment_are_one_end_user, only_pages_sign_in,
-    sessions_belong_to_their_organisation_and_end
+    people => a_subject_is_one_end_user_of_one_organisation, only_verified_emails_are_linked_and_only_if_enabled,
+    the_profile_contains_the_claims_of_the_issuer, concurrent_first_sign_ins_create_one_end_user, only_clients_of_the_organisation_can_sign_in,
+    sessions_are_scoped_to_their_organisation_and_expire
 );

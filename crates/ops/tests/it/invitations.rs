@@ -1,4 +1,4 @@
-//! Invitations: one per address, two hundred at most, and who is in needs none; keys that end.
+//! Tests of invitations and of the expiry of API keys.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use waypost_core::invitation::{InvitationState, LIFETIME_MS, MAX_PENDING};
 use waypost_core::organization::{ApiKey, Role};
 use waypost_core::{Code, Result};
 use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
-use waypost_ops::audit_events::{self, Filter};
+use waypost_ops::audit_events::{self, AuditFilter};
 use waypost_ops::{Ops, invitations, user_accounts, users};
 
 use crate::stage::{Stage, Tenant, stage};
 
-fn refused<T: std::fmt::Debug>(result: Result<T>, code: Code, words: &str) {
+fn assert_rejected<T: std::fmt::Debug>(result: Result<T>, code: Code, words: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.code, code, "{error}");
     assert!(error.message.contains(words), "{error}");
 }
 
-async fn one_address_has_one(stage: Stage) {
+async fn an_email_has_one_pending_invitation(stage: Stage) {
     let Stage { ops, cx } = &stage;
     let t = stage.tenant("acme").await;
     let org = &t.organization.id;
@@ -30,20 +30,24 @@ async fn one_address_has_one(stage: Stage) {
     assert!(secrets.iter().all(|secret| secret.len() == 43) && secrets[0] != secrets[1] && secrets[1] != secrets[2]);
     let listed = invitations::list(cx, ops, org, None, 10).await.unwrap();
     let open = |state| listed.iter().filter(|it| it.invitation.state(cx.now()) == state).count();
-    assert_eq!((open(InvitationState::Pending), open(InvitationState::Revoked)), (2, 2), "with the stage's");
+    assert_eq!(
+        (open(InvitationState::Pending), open(InvitationState::Revoked)),
+        (2, 2),
+        "including that of the tenant"
+    );
     assert!(listed.iter().all(|it| it.invitation.invited_by == "operator"));
-    refused(invite("Member@acme.de").await, Code::Conflict, "is a member already");
-    refused(invite("nobody").await, Code::InvalidArguments, "email");
-    let log = audit_events::list(cx, ops, org, &act("invitation."), (None, 100)).await.unwrap();
+    assert_rejected(invite("Member@acme.de").await, Code::Conflict, "is already a member");
+    assert_rejected(invite("nobody").await, Code::InvalidArguments, "email");
+    let log = audit_events::list(cx, ops, org, &filter("invitation."), (None, 100)).await.unwrap();
     assert_eq!(log.len(), 4);
     assert!(!format!("{log:?}").contains(&secrets[2]), "no secret in the log");
 }
 
-fn act(act: &str) -> Filter {
-    Filter { act: Some(act.to_owned()), ..Filter::default() }
+fn filter(action: &str) -> AuditFilter {
+    AuditFilter { action: Some(action.to_owned()), ..AuditFilter::default() }
 }
 
-async fn two_hundred_are_open_at_most(stage: Stage) {
+async fn at_most_two_hundred_invitations_are_pending(stage: Stage) {
     let t = stage.tenant("acme").await;
     let org = &t.organization.id;
     let clock = Arc::new(ManualClock::new(stage.cx.now()));
@@ -52,21 +56,21 @@ async fn two_hundred_are_open_at_most(stage: Stage) {
         invitations::create(&cx, ops, org, &format!("x{n}@x.de"), Role::Member).await.unwrap();
     }
     let one_more = || invitations::create(&cx, ops, org, "more@x.de", Role::Member);
-    refused(one_more().await, Code::Conflict, "200 invitations are open");
+    assert_rejected(one_more().await, Code::Conflict, "200 invitations are pending");
     invitations::create(&cx, ops, org, "x1@x.de", Role::Admin).await.expect("replaces one");
-    invitations::resend(&cx, ops, org, &t.invitation).await.expect("it is open already");
+    invitations::resend(&cx, ops, org, &t.invitation).await.expect("it is already pending");
     invitations::revoke(&cx, ops, org, &t.invitation).await.unwrap();
     one_more().await.unwrap();
-    refused(invitations::resend(&cx, ops, org, &t.invitation).await, Code::Conflict, "200");
+    assert_rejected(invitations::resend(&cx, ops, org, &t.invitation).await, Code::Conflict, "200");
     clock.advance(LIFETIME_MS);
-    refused(invitations::resend(&cx, ops, org, &t.invitation).await, Code::Conflict, "taken back");
+    assert_rejected(invitations::resend(&cx, ops, org, &t.invitation).await, Code::Conflict, "revoked");
     let expired = invitations::list(&cx, ops, org, None, 1).await.unwrap().remove(0).invitation;
     assert_eq!(expired.state(cx.now()), InvitationState::Expired);
     let renewed = invitations::resend(&cx, ops, org, &expired.id).await.unwrap().invitation;
     assert_eq!((renewed.state(cx.now()), &renewed.id), (InvitationState::Pending, &expired.id));
 }
 
-async fn keys_end(stage: Stage) {
+async fn keys_expire(stage: Stage) {
     let t = stage.tenant("acme").await;
     let org = &t.organization.id;
     let clock = Arc::new(ManualClock::new(stage.cx.now()));
@@ -83,66 +87,66 @@ async fn keys_end(stage: Stage) {
     let renamed = ApiKeyPatch { name: Some("ended".into()), ..ApiKeyPatch::default() };
     assert_eq!(api_keys::update(&cx, ops, org, &key.id, &renamed).await.unwrap().expires_at, key.expires_at);
     let past = ApiKeyPatch { expires_at: Some(Some(cx.now().plus(-1))), ..ApiKeyPatch::default() };
-    refused(api_keys::update(&cx, ops, org, &key.id, &past).await, Code::InvalidArguments, "future");
+    assert_rejected(api_keys::update(&cx, ops, org, &key.id, &past).await, Code::InvalidArguments, "future");
     let later = ApiKeyPatch { expires_at: Some(Some(cx.now().plus(1))), ..ApiKeyPatch::default() };
     api_keys::update(&cx, ops, org, &key.id, &later).await.unwrap();
     assert!(works(ops.clone()).await);
     let eleven_years = CreateApiKey { name: "eternal", expires_at: Some(cx.now().plus(4_018 * 86_400_000)), ..new };
-    refused(api_keys::create(&cx, ops, org, eleven_years).await, Code::InvalidArguments, "ten years");
+    assert_rejected(api_keys::create(&cx, ops, org, eleven_years).await, Code::InvalidArguments, "ten years");
 }
 
-/// A member of the tenant who acts with their own ID.
-async fn acting(stage: &Stage, t: &Tenant, email: &str, role: Role) -> (Ctx, UserId) {
+/// Creates a member and returns a context with the member as the actor.
+async fn create_actor(stage: &Stage, t: &Tenant, email: &str, role: Role) -> (Ctx, UserId) {
     let user = users::create(&stage.cx, &stage.ops, &t.organization.id, email, role).await.unwrap().user_id;
     let actor = user.to_string();
     (stage.by(Caller::Member { organization_id: t.organization.id.clone(), role, actor }), user)
 }
 
-async fn an_admin_does_not_replace_the_invitation_of_an_owner(stage: Stage) {
+async fn an_admin_cannot_replace_an_owner_invitation(stage: Stage) {
     let t = stage.tenant("acme").await;
     let (ops, org) = (&stage.ops, &t.organization.id);
-    let (admin, _) = acting(&stage, &t, "admin@acme.de", Role::Admin).await;
+    let (admin, _) = create_actor(&stage, &t, "admin@acme.de", Role::Admin).await;
     let owner = invitations::create(&stage.cx, ops, org, "boss@x.de", Role::Owner).await.unwrap().invitation;
     let again = invitations::create(&admin, ops, org, "Boss@x.de", Role::Member).await;
-    refused(again, Code::Forbidden, "is invited with the role `owner`");
+    assert_rejected(again, Code::Forbidden, "invitation with the role `owner`");
     let state =
-        || async { invitations::show(&stage.cx, ops, org, &owner.id).await.unwrap().invitation.state(admin.now()) };
+        || async { invitations::get(&stage.cx, ops, org, &owner.id).await.unwrap().invitation.state(admin.now()) };
     assert_eq!(state().await, InvitationState::Pending);
-    refused(invitations::revoke(&admin, ops, org, &owner.id).await, Code::Forbidden, "above yours");
-    // One that the admin could revoke is replaced.
+    assert_rejected(invitations::revoke(&admin, ops, org, &owner.id).await, Code::Forbidden, "above yours");
+    // An invitation that the admin could revoke is replaced.
     invitations::create(&stage.cx, ops, org, "b@x.de", Role::Admin).await.unwrap();
     invitations::create(&admin, ops, org, "b@x.de", Role::Member).await.unwrap();
     assert_eq!(state().await, InvitationState::Pending);
 }
 
-async fn invitations_end_with_the_rights_of_who_made_them(stage: Stage) {
+async fn invitations_are_revoked_with_the_rights_of_the_inviter(stage: Stage) {
     let t = stage.tenant("acme").await;
     let (ops, org) = (&stage.ops, &t.organization.id);
-    let (first, first_id) = acting(&stage, &t, "first@acme.de", Role::Owner).await;
-    let (second, second_id) = acting(&stage, &t, "second@acme.de", Role::Admin).await;
+    let (first, first_id) = create_actor(&stage, &t, "first@acme.de", Role::Owner).await;
+    let (second, second_id) = create_actor(&stage, &t, "second@acme.de", Role::Admin).await;
     let invite =
         async |cx: &Ctx, email: &str, role| invitations::create(cx, ops, org, email, role).await.unwrap().invitation.id;
     let (boss, colleague) =
         (invite(&first, "boss@x.de", Role::Owner).await, invite(&first, "a@x.de", Role::Admin).await);
     let (one, two) = (invite(&second, "1@x.de", Role::Member).await, invite(&second, "2@x.de", Role::Admin).await);
-    let state = async |id| invitations::show(&stage.cx, ops, org, id).await.unwrap().invitation.state(stage.cx.now());
+    let state = async |id| invitations::get(&stage.cx, ops, org, id).await.unwrap().invitation.state(stage.cx.now());
     users::delete(&stage.cx, ops, org, &second_id).await.unwrap();
     assert_eq!((state(&one).await, state(&two).await), (InvitationState::Revoked, InvitationState::Revoked));
     assert_eq!((state(&boss).await, state(&colleague).await), (InvitationState::Pending, InvitationState::Pending));
     let late = invitations::create(&second, ops, org, "late@x.de", Role::Member).await;
-    refused(late, Code::NotFound, "organisation");
+    assert_rejected(late, Code::NotFound, "organisation");
     users::update(&stage.cx, ops, org, &first_id, Role::Admin).await.unwrap();
     assert_eq!((state(&boss).await, state(&colleague).await), (InvitationState::Revoked, InvitationState::Pending));
-    refused(invitations::create(&first, ops, org, "c@x.de", Role::Owner).await, Code::Forbidden, "by now");
-    refused(invitations::resend(&first, ops, org, &boss).await, Code::Forbidden, "by now");
+    assert_rejected(invitations::create(&first, ops, org, "c@x.de", Role::Owner).await, Code::Forbidden, "is now");
+    assert_rejected(invitations::resend(&first, ops, org, &boss).await, Code::Forbidden, "is now");
     let cx = stage.by(Caller::User { user_id: first_id });
     user_accounts::leave_organization(&cx, ops, org).await.unwrap();
     assert_eq!(state(&colleague).await, InvitationState::Revoked);
-    let log = audit_events::list(&stage.cx, ops, org, &act("invitation.revoke"), (None, 100)).await.unwrap();
+    let log = audit_events::list(&stage.cx, ops, org, &filter("invitation.revoke"), (None, 100)).await.unwrap();
     assert_eq!(log.len(), 4);
 }
 
-async fn a_key_neither_extends_nor_duplicates_itself(stage: Stage) {
+async fn a_key_can_neither_extend_nor_duplicate_itself(stage: Stage) {
     let t = stage.tenant("acme").await;
     let (Stage { ops, cx }, org) = (&stage, &t.organization.id);
     let day = |n: i64| Some(cx.now().plus(n * 86_400_000));
@@ -172,16 +176,20 @@ async fn a_key_neither_extends_nor_duplicates_itself(stage: Stage) {
     let (weak, weak_secret) = api_keys::create(&with_own, ops, org, new("weak", Role::Member, day(10))).await.unwrap();
     let (short, short_secret) = api_keys::create(&with_own, ops, org, new("short", Role::Admin, day(9))).await.unwrap();
     let raised = api_keys::update(&with_own, ops, org, &weak.id, &to(Some(Role::Admin), None)).await;
-    refused(raised, Code::Forbidden, "fewer rights");
-    refused(
+    assert_rejected(raised, Code::Forbidden, "fewer rights");
+    assert_rejected(
         api_keys::update(&with_own, ops, org, &short.id, &to(None, Some(None))).await,
         Code::Forbidden,
-        "earlier end",
+        "earlier expiry",
     );
-    refused(api_keys::update(&by(&short), ops, org, &own.id, &to(None, Some(None))).await, Code::Forbidden, "extend");
-    // A person may do all of this; and what a key loses, the keys created with it lose as well.
+    assert_rejected(
+        api_keys::update(&by(&short), ops, org, &own.id, &to(None, Some(None))).await,
+        Code::Forbidden,
+        "extend",
+    );
+    // A user may do all of this. If a key loses rights, the keys created with it lose them, too.
     api_keys::update(cx, ops, org, &own.id, &to(Some(Role::Member), Some(day(5)))).await.unwrap();
-    let now = async |id| api_keys::show(cx, ops, org, id).await.unwrap();
+    let now = async |id| api_keys::get(cx, ops, org, id).await.unwrap();
     let (weak, short) = (now(&weak.id).await, now(&short.id).await);
     assert_eq!((weak.scope, weak.expires_at), (Role::Member, day(5)));
     assert_eq!((short.scope, short.expires_at), (Role::Member, day(5)));
@@ -190,11 +198,11 @@ async fn a_key_neither_extends_nor_duplicates_itself(stage: Stage) {
     api_keys::delete(cx, ops, org, &own.id).await.unwrap();
     assert!(!works(&weak_secret).await && !works(&short_secret).await, "they end with the key that created them");
     let made = api_keys::create(&with_own, ops, org, new("late", Role::Member, day(1))).await;
-    refused(made, Code::NotFound, "API key");
+    assert_rejected(made, Code::NotFound, "API key");
 }
 
 waypost_testkit::both!(
-    stage => one_address_has_one, two_hundred_are_open_at_most, keys_end,
-    an_admin_does_not_replace_the_invitation_of_an_owner, invitations_end_with_the_rights_of_who_made_them,
-    a_key_neither_extends_nor_duplicates_itself
+    stage => an_email_has_one_pending_invitation, at_most_two_hundred_invitations_are_pending, keys_expire,
+    an_admin_cannot_replace_an_owner_invitation, invitations_are_revoked_with_the_rights_of_the_inviter,
+    a_key_can_neither_extend_nor_duplicate_itself
 );

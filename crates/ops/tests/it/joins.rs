@@ -1,4 +1,4 @@
-//! What somebody did before they had signed in becomes theirs, once, and can be given back.
+//! Tests of joins of anonymous progress.
 
 use waypost_core::authorization::ProgressClaim;
 use waypost_core::claim_link::ClaimLink;
@@ -16,7 +16,7 @@ use waypost_store::progress::{self as store, ProgressKey};
 use crate::hosted::{Hosted, STEPS, beside, hosted, token};
 
 impl Hosted {
-    /// An anonymous user who has completed this many steps: their handle.
+    /// Creates an anonymous user who has completed this many steps. Returns their handle.
     async fn anonymous(&self, steps: u32) -> String {
         let handle = self.select(&Credentials::Nothing).await.unwrap().user.handle().unwrap().to_owned();
         for _ in 0..steps {
@@ -29,7 +29,7 @@ impl Hosted {
         self.status(credentials).await.unwrap().progress.completed()
     }
 
-    /// The attempts of a user with their completions, oldest first.
+    /// Returns the attempts of a user with their completions, oldest first.
     async fn history(&self, end_user: &EndUserId) -> Vec<(Attempt, Vec<String>)> {
         let key = ProgressKey {
             organization_id: self.org.clone(),
@@ -46,8 +46,8 @@ impl Hosted {
         found
     }
 
-    async fn audited(&self, act: &str) -> usize {
-        self.texts(format!("SELECT target FROM audit_events WHERE act = '{act}'")).await.len()
+    async fn count_events(&self, action: &str) -> usize {
+        self.texts(format!("SELECT target FROM audit_events WHERE act = '{action}'")).await.len()
     }
 
     async fn only_join(&self) -> waypost_core::join::Join {
@@ -68,19 +68,22 @@ async fn a_handle_beside_a_token_is_joined_once(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let (anna, bert) = (h.user("anna").await, h.user("bert").await);
     let first = h.select(&beside(&anna, &handle)).await.unwrap();
-    assert_eq!((first.progress.completed(), first.user.handle()), (3, None), "the next step, and no handle any more");
+    assert_eq!((first.progress.completed(), first.user.handle()), (3, None), "the next step, and no handle");
     assert_eq!(h.completed(&token(&anna)).await, 3);
     let bert_begins = h.select(&beside(&bert, &handle)).await.unwrap();
-    assert_eq!(bert_begins.progress.completed(), 0, "it opens nothing for anybody else");
+    assert_eq!(bert_begins.progress.completed(), 0, "it gives no access to other users");
     h.advance(&beside(&anna, &handle)).await.unwrap();
     assert_eq!(h.completed(&beside(&anna, &handle)).await, 4);
-    assert_eq!((h.audited("join.create").await, h.only_join().await.to_end_user_id), (1, anna.end_user_id.clone()));
+    assert_eq!(
+        (h.count_events("join.create").await, h.only_join().await.to_end_user_id),
+        (1, anna.end_user_id.clone())
+    );
     h.recognise(AuthType::None).await;
     let error = h.select(&Credentials::Handle(handle)).await.unwrap_err();
-    assert_eq!(error.code, Code::HandleUnknown, "afterwards it opens nothing");
+    assert_eq!(error.code, Code::HandleUnknown, "it is not valid afterwards");
 }
 
-async fn both_did_something(h: Hosted) {
+async fn the_progress_of_both_users_is_merged(h: Hosted) {
     let steps = h.steps().await;
     let handle = h.anonymous(0).await;
     let anonymous = Credentials::Handle(handle.clone());
@@ -94,12 +97,12 @@ async fn both_did_something(h: Hosted) {
     let joined = h.status(&beside(&anna, &handle)).await.unwrap().progress;
     assert_eq!((joined.version.number, joined.completed(), joined.status()), (2, 3, Status::InProgress));
     let history = h.history(&anna.end_user_id).await;
-    assert_eq!((history.len(), history[0].1.len()), (1, 3), "the rows are those of the set");
+    assert_eq!((history.len(), history[0].1.len()), (1, 3), "the rows match the set");
     let last = h.advance(&token(&anna)).await.unwrap().progress;
     assert_eq!(last.status(), Status::Completed);
 }
 
-async fn what_does_no_harm_is_no_error(h: Hosted) {
+async fn unknown_and_read_only_credentials_are_ignored(h: Hosted) {
     let handle = h.anonymous(2).await;
     h.recognise(AuthType::PlatformOauth).await;
     let anna = h.user("anna").await;
@@ -107,14 +110,14 @@ async fn what_does_no_harm_is_no_error(h: Hosted) {
         assert_eq!(h.completed(&beside(&anna, other)).await, 0);
     }
     let reader = Subject { scopes: Scopes::from(Scope::WalkRead), ..anna.clone() };
-    assert_eq!(h.completed(&beside(&reader, &handle)).await, 0, "who may only read changes nothing");
-    assert_eq!(h.audited("join.create").await, 0);
+    assert_eq!(h.completed(&beside(&reader, &handle)).await, 0, "a read-only scope changes nothing");
+    assert_eq!(h.count_events("join.create").await, 0);
     let session = Credentials::Session("wph_of_no_session".into());
     h.select(&Credentials::Subject(anna.clone(), Box::new(session))).await.unwrap();
     assert_eq!(h.completed(&beside(&anna, &handle)).await, 2);
 }
 
-async fn only_a_token_names_anybody_where_users_sign_in(h: Hosted) {
+async fn only_a_token_identifies_users_on_a_server_with_sign_in(h: Hosted) {
     let handle = h.anonymous(2).await;
     h.recognise(AuthType::PlatformOauth).await;
     let shown = [Credentials::Nothing, Credentials::Handle(handle), Credentials::Tracking("anna".into())];
@@ -125,10 +128,10 @@ async fn only_a_token_names_anybody_where_users_sign_in(h: Hosted) {
             assert_eq!(error.unwrap_err().code, Code::SignInRequired, "{credentials:?}");
         }
     }
-    assert_eq!(h.texts("SELECT id FROM end_users".into()).await.len(), 1, "nobody was made");
+    assert_eq!(h.texts("SELECT id FROM end_users".into()).await.len(), 1, "no end user was created");
 }
 
-async fn a_user_who_was_deleted_has_to_sign_in(h: Hosted) {
+async fn a_deleted_user_must_sign_in_again(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let anna = h.user("anna").await;
     h.select(&token(&anna)).await.unwrap();
@@ -138,7 +141,7 @@ async fn a_user_who_was_deleted_has_to_sign_in(h: Hosted) {
     assert_eq!(h.complete(&handle, &h.steps().await[0]).await.unwrap_err().code, Code::SignInRequired);
 }
 
-async fn of_two_users_at_once_one_gets_it(h: Hosted) {
+async fn only_one_of_two_concurrent_joins_succeeds(h: Hosted) {
     for round in 0..6 {
         h.recognise(AuthType::None).await;
         let handle = h.anonymous(3).await;
@@ -150,15 +153,15 @@ async fn of_two_users_at_once_one_gets_it(h: Hosted) {
         done.sort_unstable();
         assert_eq!(done, [0, 3]);
     }
-    assert_eq!(h.audited("join.create").await, 6);
+    assert_eq!(h.count_events("join.create").await, 6);
 }
 
-async fn nothing_is_lost_beside_the_writer(h: Hosted) {
+async fn no_progress_is_lost_during_a_join(h: Hosted) {
     let steps = h.steps().await;
     for round in 0..6 {
         h.recognise(AuthType::None).await;
         let handle = h.anonymous(0).await;
-        // The offers of before: a process that has not noticed the change yet.
+        // The previous offers, as in a process that has not loaded the change yet.
         let before = h.offers().await;
         h.recognise(AuthType::PlatformOauth).await;
         let anna = h.user(&format!("anna{round}")).await;
@@ -182,13 +185,13 @@ async fn nothing_is_lost_beside_the_writer(h: Hosted) {
         for ordinal in (0..acknowledged).chain(5..STEPS) {
             assert!(attempt.completed.contains(ordinal), "round {round}: {ordinal} of {acknowledged} is lost");
         }
-        assert_eq!(rows.len(), attempt.completed.len(), "the rows are those of the set");
+        assert_eq!(rows.len(), attempt.completed.len(), "the rows match the set");
         let from = h.history(&h.end_user_of(&handle).await).await;
         assert!(from.iter().all(|(attempt, _)| attempt.closed_at.is_some()));
     }
 }
 
-async fn undone_both_are_as_before(h: Hosted) {
+async fn an_undo_restores_both_users(h: Hosted) {
     let (steps, handle) = (h.steps().await, h.anonymous(4).await);
     let from = h.end_user_of(&handle).await;
     h.recognise(AuthType::PlatformOauth).await;
@@ -201,21 +204,21 @@ async fn undone_both_are_as_before(h: Hosted) {
     let undone = joins::undo(&h.cx, &h.ops, &h.org, &join.id).await.unwrap();
     assert!(undone.undone_at.is_some());
     assert_eq!((h.history(&anna.end_user_id).await, h.history(&from).await), before);
-    assert_eq!(h.audited("join.undo").await, 1);
+    assert_eq!(h.count_events("join.undo").await, 1);
     h.clock.advance(1_000);
     let (one, two) =
         tokio::join!(joins::undo(&h.cx, &h.ops, &h.org, &join.id), joins::undo(&h.cx, &h.ops, &h.org, &join.id));
-    assert_eq!((&one.unwrap(), &two.unwrap()), (&undone, &undone), "undoing again changes nothing");
+    assert_eq!((&one.unwrap(), &two.unwrap()), (&undone, &undone), "another undo changes nothing");
     assert_eq!((h.history(&anna.end_user_id).await, h.history(&from).await), before);
-    assert_eq!(h.audited("join.undo").await, 1);
-    // Anna's client goes on to show the handle; somebody else may be the one whose it is.
+    assert_eq!(h.count_events("join.undo").await, 1);
+    // Anna's client continues to present the handle, but another user may be its owner.
     let later = Subject { grant_id: waypost_core::id::OauthGrantId::from_store("ogr_later".into()), ..anna };
     assert_eq!(h.completed(&beside(&later, &handle)).await, 1);
     assert_eq!(h.completed(&beside(&h.user("bert").await, &handle)).await, 4);
 }
 
-/// Whatever the two had done, and on whichever version.
-async fn undone_both_are_as_before_in_any_case(h: Hosted) {
+/// For random progress of both users.
+async fn an_undo_restores_random_progress(h: Hosted) {
     let (steps, random) = (h.steps().await, SeededRandom::new(11));
     for case in 0..10 {
         let mut masks = [0_u8; 2];
@@ -243,7 +246,7 @@ async fn undone_both_are_as_before_in_any_case(h: Hosted) {
         joins::undo(&h.cx, &h.ops, &h.org, &join.id).await.unwrap();
         let mut after = (h.history(&anna.end_user_id).await, h.history(&from).await);
         if masks[1] == 0 {
-            // The attempt that the join had made stays as history, with nothing in it.
+            // The attempt that the join created remains as an empty attempt in the history.
             let (made, rows) = after.0.remove(0);
             assert!(made.closed_at.is_some() && made.completed.is_empty() && rows.is_empty(), "{masks:?}");
         }
@@ -251,7 +254,7 @@ async fn undone_both_are_as_before_in_any_case(h: Hosted) {
     }
 }
 
-async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
+async fn deleting_a_user_deletes_the_joined_users(h: Hosted) {
     let handle = h.anonymous(1).await;
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
@@ -263,10 +266,10 @@ async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
     joins::claim_progress(&h.cx, &h.hosting, &server, &anna.end_user_id, &claim).await.unwrap().unwrap();
     end_users::delete(&h.cx, &h.ops, &h.org, &anna.end_user_id).await.unwrap();
     let left = h.texts("SELECT coalesce(tracking_id, '-') FROM end_users".into()).await;
-    assert_eq!(left, ["customer-7"], "the organisation's own name stays the organisation's");
+    assert_eq!(left, ["customer-7"], "the tracking ID of the organisation remains");
 }
 
-async fn undone_later_what_was_done_since_stays(h: Hosted) {
+async fn a_late_undo_keeps_newer_progress(h: Hosted) {
     let (steps, handle) = (h.steps().await, h.anonymous(3).await);
     h.recognise(AuthType::PlatformOauth).await;
     let anna = h.user("anna").await;
@@ -277,10 +280,10 @@ async fn undone_later_what_was_done_since_stays(h: Hosted) {
     let (attempt, rows) = h.history(&anna.end_user_id).await.remove(0);
     assert_eq!((attempt.completed, attempt.closed_at, rows.len()), ([7].into_iter().collect(), None, 1));
     h.recognise(AuthType::None).await;
-    assert_eq!(h.completed(&Credentials::Handle(handle)).await, 3, "and the handle opens again");
+    assert_eq!(h.completed(&Credentials::Handle(handle)).await, 3, "the handle is valid again");
 }
 
-async fn a_joined_session_begins_anew(h: Hosted) {
+async fn a_joined_session_starts_with_new_progress(h: Hosted) {
     let session = Credentials::Session("wph_of_a_session".into());
     let handle = h.select(&session).await.unwrap().user.handle().unwrap().to_owned();
     h.advance(&session).await.unwrap();
@@ -312,31 +315,31 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
     assert!(claimable("customer-7").await && !claimable("nobody").await);
     assert_eq!(claim(&anna, "nobody").await, None);
     let (a, b) = tokio::join!(claim(&anna, "customer-7"), claim(&bert, "customer-7"));
-    assert!(a.is_some() != b.is_some(), "one of them was first");
+    assert!(a.is_some() != b.is_some(), "exactly one of them succeeds");
     let (winner, loser) = if a.is_some() { (anna, bert) } else { (bert, anna) };
     assert!(!claimable("customer-7").await);
     assert_eq!((h.completed(&token(&winner)).await, h.completed(&token(&loser)).await), (1, 0));
     assert_eq!(claim(&winner, "customer-7").await, None, "once per server");
 }
 
-/// The claim of a link that was signed at a moment.
+/// Returns the claim of a link that was signed at `issued_at`.
 fn signed(label: &str, issued_at: Timestamp) -> ProgressClaim {
     ProgressClaim { tracking_id: label.to_owned(), issued_at: Some(issued_at) }
 }
 
-/// An admin's link for a label on the server of the stage: its segment.
+/// Creates a claim link for a label. Returns its URL segment.
 async fn link(h: &Hosted, label: &str) -> String {
     let key = h.hosting.secret();
     let claim = (label, 60_000);
     claim_links::create(&h.cx, (&h.ops, key), &h.org, &h.server, claim).await.unwrap().1.segment()
 }
 
-async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hosted) {
+async fn a_label_can_only_be_claimed_with_a_signed_link(h: Hosted) {
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
     let server = h.offers().await.server.clone();
-    let prove = |segment: String| {
+    let verify = |segment: String| {
         let (h, server) = (&h, &server);
         async move {
             let claim = joins::verify_claim(&h.cx, &h.hosting, server, &segment).await.unwrap();
@@ -344,29 +347,29 @@ async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hoste
         }
     };
     let signed = link(&h, "customer-7").await;
-    assert_eq!(prove(signed.clone()).await.as_deref(), Some("customer-7"));
-    assert_eq!(prove(link(&h, "nobody").await).await.as_deref(), Some("nobody"), "and there is nothing to claim");
+    assert_eq!(verify(signed.clone()).await.as_deref(), Some("customer-7"));
+    assert_eq!(verify(link(&h, "nobody").await).await.as_deref(), Some("nobody"), "there is nothing to claim");
     let personal = PersonalId::new(&SeededRandom::new(3));
     let stored = waypost_core::personal::stored_form(personal.expose()).into_owned();
-    assert_eq!(prove(personal.expose().to_owned()).await, Some(stored), "whoever has a generated ID may claim it");
+    assert_eq!(verify(personal.expose().to_owned()).await, Some(stored), "the holder of a generated ID may claim it");
     let forged = signed.replace("customer-7", "customer-8");
     for guess in ["customer-7", "customer-8", "nobody", "claim~customer-7", &forged, &signed[..signed.len() - 1]] {
-        assert_eq!(prove(guess.to_owned()).await, None, "{guess}");
+        assert_eq!(verify(guess.to_owned()).await, None, "{guess}");
     }
-    // A key signs for one server of one organisation only.
+    // A signature is valid for one server of one organisation only.
     let (org, id) = (&h.org, waypost_core::id::ServerId::from_store("srv_other".to_owned()));
     let elsewhere = ClaimLink::sign(h.hosting.secret(), (org, &id), "customer-7", (h.cx.now(), 60_000));
-    assert_eq!(prove(elsewhere.segment()).await, None);
+    assert_eq!(verify(elsewhere.segment()).await, None);
     let test = ClaimLink::sign(h.hosting.secret(), (org, &h.server), "test~usr_1", (h.cx.now(), 60_000));
-    assert_eq!(prove(test.segment()).await, None, "tests of the console are nobody's");
+    assert_eq!(verify(test.segment()).await, None, "tests of the console cannot be claimed");
     h.clock.advance(60_000);
-    assert_eq!(prove(signed).await, None, "expired");
-    let noted = h.texts("SELECT detail FROM audit_events WHERE act = 'claim_link.create'".into()).await;
-    assert_eq!(noted.len(), 2);
-    assert!(noted.iter().all(|it| !it.contains("customer-7") && it.contains("tracking_id_length")), "{noted:?}");
+    assert_eq!(verify(signed).await, None, "expired");
+    let details = h.texts("SELECT detail FROM audit_events WHERE act = 'claim_link.create'".into()).await;
+    assert_eq!(details.len(), 2);
+    assert!(details.iter().all(|it| !it.contains("customer-7") && it.contains("tracking_id_length")), "{details:?}");
 }
 
-async fn links_are_for_labels_and_for_a_limited_time(h: Hosted) {
+async fn links_require_a_label_and_a_limited_lifetime(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let personal = PersonalId::new(&SeededRandom::new(3));
     for (label, lifetime, field) in [
@@ -381,11 +384,11 @@ async fn links_are_for_labels_and_for_a_limited_time(h: Hosted) {
         let made = claim_links::create(&h.cx, (&h.ops, h.hosting.secret()), &h.org, &h.server, (label, lifetime)).await;
         assert_eq!(made.unwrap_err().details["field"], field, "{label} {lifetime}");
     }
-    assert_eq!(h.audited("claim_link.create").await, 0);
+    assert_eq!(h.count_events("claim_link.create").await, 0);
 }
 
-/// A link in the wrong hands: once the claim is undone, no link from before works, and a new one does.
-async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
+/// A leaked link: after the claim is undone, earlier links no longer work, but a new one does.
+async fn undoing_a_claim_invalidates_earlier_links(h: Hosted) {
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.advance(&tracked).await.unwrap();
@@ -396,24 +399,24 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
         async move { joins::claim_progress(&h.cx, &h.hosting, server, &user, &claim).await.unwrap() }
     };
-    let prove = async |segment: &str| joins::verify_claim(&h.cx, &h.hosting, &server, segment).await.unwrap();
+    let verify = async |segment: &str| joins::verify_claim(&h.cx, &h.hosting, &server, segment).await.unwrap();
     let leaked = link(&h, "customer-7").await;
-    // Bert has shown the link, and has not consented yet.
-    let open_request = prove(&leaked).await.unwrap();
+    // Bert has presented the link and has not consented yet.
+    let open_request = verify(&leaked).await.unwrap();
     let join = claim(&bert, open_request.clone()).await.unwrap();
     h.clock.advance(1_000);
     joins::undo(&h.cx, &h.ops, &h.org, &join).await.unwrap();
     h.clock.advance(1_000);
-    assert_eq!(prove(&leaked).await, None);
+    assert_eq!(verify(&leaked).await, None);
     for user in [&anna, &bert] {
-        assert_eq!(claim(user, open_request.clone()).await, None, "a request from before");
+        assert_eq!(claim(user, open_request.clone()).await, None, "an earlier request");
         assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, &open_request).await.unwrap());
     }
     let fresh = link(&h, "customer-7").await;
-    let fresh = prove(&fresh).await.unwrap();
+    let fresh = verify(&fresh).await.unwrap();
     let unsigned = ProgressClaim { issued_at: None, ..fresh.clone() };
     assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, &unsigned).await.unwrap());
-    assert_eq!(claim(&anna, unsigned).await, None, "a label needs a link");
+    assert_eq!(claim(&anna, unsigned).await, None, "a label requires a link");
     assert!(claim(&anna, fresh).await.is_some());
     assert_eq!((h.completed(&token(&anna)).await, h.completed(&token(&bert)).await), (1, 0));
     let listed = joins::list_page(&h.cx, &h.ops, &h.org, (None, 1)).await.unwrap();
@@ -424,11 +427,11 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
 }
 
 waypost_testkit::both!(
-    hosted => a_handle_beside_a_token_is_joined_once, both_did_something, what_does_no_harm_is_no_error,
-    only_a_token_names_anybody_where_users_sign_in, a_user_who_was_deleted_has_to_sign_in,
-    of_two_users_at_once_one_gets_it, nothing_is_lost_beside_the_writer, undone_both_are_as_before,
-    undone_both_are_as_before_in_any_case, who_is_deleted_takes_along_whom_they_were_before,
-    undone_later_what_was_done_since_stays, a_joined_session_begins_anew, a_tracking_id_is_claimed_once,
-    a_label_is_claimed_only_by_a_link_that_the_organisation_signed, links_are_for_labels_and_for_a_limited_time,
-    undoing_a_claim_ends_the_links_from_before
+    hosted => a_handle_beside_a_token_is_joined_once, the_progress_of_both_users_is_merged, unknown_and_read_only_credentials_are_ignored,
+    only_a_token_identifies_users_on_a_server_with_sign_in, a_deleted_user_must_sign_in_again,
+    only_one_of_two_concurrent_joins_succeeds, no_progress_is_lost_during_a_join, an_undo_restores_both_users,
+    an_undo_restores_random_progress, deleting_a_user_deletes_the_joined_users,
+    a_late_undo_keeps_newer_progress, a_joined_session_starts_with_new_progress, a_tracking_id_is_claimed_once,
+    a_label_can_only_be_claimed_with_a_signed_link, links_require_a_label_and_a_limited_lifetime,
+    undoing_a_claim_invalidates_earlier_links
 );

@@ -1,4 +1,4 @@
-//! Logos of organisations.
+//! Tests of logos.
 
 use std::io::Cursor;
 
@@ -9,31 +9,31 @@ use waypost_ops::logos;
 
 use crate::people::{People, people};
 
-async fn logos_are_set_shown_and_taken_away(people: People) {
+async fn logos_are_set_returned_and_deleted(people: People) {
     let (ops, org) = (&people.stage.ops, &people.one.organization.id);
     let (cx, page) = (&people.stage.cx, people.cx(&people.one));
     let mut jpeg = Vec::new();
     DynamicImage::new_rgb8(600, 300).write_to(&mut Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
-    assert_eq!(logos::get(&page, ops, org).await.unwrap(), None);
-    assert_eq!(logos::branding(&page, ops, org).await.unwrap().logo, None);
+    assert_eq!(logos::find_public(&page, ops, org).await.unwrap(), None);
+    assert_eq!(logos::get_branding(&page, ops, org).await.unwrap().logo, None);
     let member = people.stage.member(org, Role::Member);
     assert_eq!(logos::set(&member, ops, org, jpeg.clone()).await.unwrap_err().code, Code::Forbidden);
     for _ in 0..2 {
         logos::set(cx, ops, org, jpeg.clone()).await.unwrap();
     }
-    let png = logos::get(&page, ops, org).await.unwrap().unwrap();
+    let png = logos::find_public(&page, ops, org).await.unwrap().unwrap();
     assert_eq!(image::guess_format(&png).unwrap(), ImageFormat::Png);
-    let branding = logos::branding(&page, ops, org).await.unwrap();
+    let branding = logos::get_branding(&page, ops, org).await.unwrap();
     assert_eq!((branding.name.as_str(), branding.logo), ("one", Some(cx.now())));
     let elsewhere = people.cx(&people.two);
-    assert_eq!(logos::get(&elsewhere, ops, org).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(logos::get(&elsewhere, ops, &people.two.organization.id).await.unwrap(), None);
+    assert_eq!(logos::find_public(&elsewhere, ops, org).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(logos::find_public(&elsewhere, ops, &people.two.organization.id).await.unwrap(), None);
     let error = logos::set(cx, ops, org, b"<svg/>".to_vec()).await.unwrap_err();
     assert!(error.message.contains("SVG"), "{error}");
-    logos::remove(cx, ops, org).await.unwrap();
-    logos::remove(cx, ops, org).await.unwrap();
-    assert_eq!(logos::get(&page, ops, org).await.unwrap(), None);
-    assert_eq!(people.told("organization.logo").await, 3);
+    logos::delete(cx, ops, org).await.unwrap();
+    logos::delete(cx, ops, org).await.unwrap();
+    assert_eq!(logos::find_public(&page, ops, org).await.unwrap(), None);
+    assert_eq!(people.count_events("organization.logo").await, 3);
 }
 
-waypost_testkit::both!(people => logos_are_set_shown_and_taken_away);
+waypost_testkit::both!(people => logos_are_set_returned_and_deleted);

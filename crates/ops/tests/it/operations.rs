@@ -30,7 +30,7 @@ async fn organisations_have_unique_slugs(stage: Stage) {
     refused(organizations::update(cx, ops, &plain.id, &to_acme).await, Code::Conflict, "`acme` is taken");
     let found = [plain.slug.as_str(), plain.id.as_str()];
     for text in found {
-        assert_eq!(organizations::find(cx, ops, text).await.unwrap(), plain);
+        assert_eq!(organizations::resolve(cx, ops, text).await.unwrap(), plain);
     }
     assert_eq!(organizations::list(cx, ops).await.unwrap(), [acme.clone(), plain.clone()]);
     let member = stage.member(&plain.id, Role::Member);
@@ -73,10 +73,10 @@ async fn a_user_can_be_in_several_organisations(stage: Stage) {
     refused(users::create(cx, ops, one, "ANNA@example.com", Role::Owner).await, Code::Conflict, "member already");
     refused(users::create(cx, ops, one, "anna", Role::Owner).await, Code::InvalidArguments, "email");
     let anna = Member { is_verified: true, ..anna };
-    assert_eq!(users::find(cx, ops, one, "ANNA@EXAMPLE.COM").await.unwrap(), anna);
+    assert_eq!(users::resolve(cx, ops, one, "ANNA@EXAMPLE.COM").await.unwrap(), anna);
     users::delete(cx, ops, one, &anna.user_id).await.unwrap();
-    refused(users::find(cx, ops, one, anna.user_id.as_str()).await, Code::NotFound, "member");
-    assert_eq!(users::find(cx, ops, two, anna.user_id.as_str()).await.unwrap(), again);
+    refused(users::resolve(cx, ops, one, anna.user_id.as_str()).await, Code::NotFound, "member");
+    assert_eq!(users::resolve(cx, ops, two, anna.user_id.as_str()).await.unwrap(), again);
     users::delete(cx, ops, two, &anna.user_id).await.unwrap();
     let new = users::create(cx, ops, one, "anna@example.com", Role::Member).await.unwrap();
     assert_eq!(new.user_id, anna.user_id, "a verified account stays");
@@ -157,7 +157,7 @@ async fn keys_are_shown_once(stage: Stage) {
     refused(api_keys::create(cx, ops, org, plain_key(" ci ", Role::Member)).await, Code::Conflict, "`ci` exists");
     let used = waypost_core::organization::ApiKey { last_used_at: Some(cx.now()), ..key.clone() };
     for text in ["ci", key.id.as_str()] {
-        assert_eq!(api_keys::find(cx, ops, org, text).await.unwrap(), used);
+        assert_eq!(api_keys::resolve(cx, ops, org, text).await.unwrap(), used);
     }
     api_keys::delete(cx, ops, org, &key.id).await.unwrap();
     assert_eq!(api_keys::authenticate(cx, ops, &secret).await.unwrap(), None);
@@ -206,7 +206,7 @@ async fn everything_is_written_down(stage: Stage) {
     assert_eq!(told, expected);
     assert!(events.iter().all(|event| !format!("{event:?}").contains("wpk_")), "no secret in the log");
     drop(conn);
-    refused(organizations::show(cx, ops, &t.organization.id).await, Code::NotFound, "organisation");
+    refused(organizations::get(cx, ops, &t.organization.id).await, Code::NotFound, "organisation");
 }
 
 waypost_testkit::both!(

@@ -1,4 +1,4 @@
-//! Tenants with a browser that is about to sign in, and a clock that can be moved.
+//! Two tenants with pending sign-ins, and a manual clock.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use waypost_core::clock::ManualClock;
 use waypost_core::id::{AuthorizationRequestId, OrganizationId};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Result, Timestamp};
-use waypost_ops::accounts::{Accounts, ClientInfo, CodeEntry, CodeRequest, IssuedCode, NewSession, PasswordSignIn};
+use waypost_ops::accounts::{Accounts, CodeEntry, CodeRequest, IssuedCode, NewSession, PasswordSignIn, SignInClient};
 use waypost_ops::authorizations;
 use waypost_store::audit;
 
 use crate::stage::{self, Stage, Tenant};
 
 pub const MINUTE: i64 = 60_000;
-pub const CLIENT: ClientInfo<'_> = ClientInfo { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
+pub const CLIENT: SignInClient<'_> = SignInClient { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
 
-/// Client address number `n`.
-pub fn at(n: u32) -> ClientInfo<'static> {
-    ClientInfo { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
+/// Returns a client with the address number `n`.
+pub fn at(n: u32) -> SignInClient<'static> {
+    SignInClient { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
 }
 
 pub struct People {
@@ -41,13 +41,13 @@ pub async fn people(url: &str) -> People {
 }
 
 impl People {
-    /// The context of a browser on a tenant's server.
+    /// Returns the context of a browser on a tenant's server.
     pub fn cx(&self, tenant: &Tenant) -> Ctx {
         let (organization_id, server_id) = (tenant.organization.id.clone(), tenant.server.id.clone());
         Ctx { clock: self.clock.clone(), ..self.stage.by(Caller::Client { organization_id, server_id }) }
     }
 
-    /// A new authorization request on a tenant's server.
+    /// Creates an authorization request on a tenant's server.
     pub async fn request(&self, tenant: &Tenant) -> AuthorizationRequest {
         let (cx, now) = (self.cx(tenant), self.cx(tenant).now());
         let request = AuthorizationRequest {
@@ -73,41 +73,41 @@ impl People {
         request
     }
 
-    pub async fn ask(&self, request: &AuthorizationRequest, asked: CodeRequest<'_>) -> Result<IssuedCode> {
+    pub async fn ask(&self, request: &AuthorizationRequest, code_request: CodeRequest<'_>) -> Result<IssuedCode> {
         let tenant = if request.organization_id == self.one.organization.id { &self.one } else { &self.two };
-        self.accounts.create_code(&self.cx(tenant), request, asked, CLIENT).await
+        self.accounts.create_code(&self.cx(tenant), request, code_request, CLIENT).await
     }
 
-    /// Requests a code to sign in with from another client address.
-    pub async fn ask_from(&self, client: ClientInfo<'_>, email: &str) -> Result<IssuedCode> {
+    /// Requests a sign-in code from another client address.
+    pub async fn ask_from(&self, client: SignInClient<'_>, email: &str) -> Result<IssuedCode> {
         let request = self.request(&self.one).await;
-        let asked = CodeRequest { email, purpose: CodePurpose::SignIn, password: None };
-        self.accounts.create_code(&self.cx(&self.one), &request, asked, client).await
+        let code_request = CodeRequest { email, purpose: CodePurpose::SignIn, password: None };
+        self.accounts.create_code(&self.cx(&self.one), &request, code_request, client).await
     }
 
-    /// A code to sign in with.
+    /// Requests a sign-in code.
     pub async fn code(&self, request: &AuthorizationRequest, email: &str) -> IssuedCode {
         self.ask(request, CodeRequest { email, purpose: CodePurpose::SignIn, password: None }).await.unwrap()
     }
 
     pub async fn enter(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<NewSession> {
-        let entered = CodeEntry { id, code, new_password: None };
-        self.accounts.sign_in_with_code(&self.cx(&self.one), request, entered, CLIENT.address).await
+        let entry = CodeEntry { id, code, new_password: None };
+        self.accounts.sign_in_with_code(&self.cx(&self.one), request, entry, CLIENT.address).await
     }
 
-    /// Signs in by a code, in the first tenant.
+    /// Signs in with a code in the first tenant.
     pub async fn by_code(&self, email: &str) -> NewSession {
         let request = self.request(&self.one).await;
-        let made = self.code(&request, email).await;
-        self.enter(&request, made.id.as_str(), &made.code).await.unwrap()
+        let issued = self.code(&request, email).await;
+        self.enter(&request, issued.id.as_str(), &issued.code).await.unwrap()
     }
 
-    /// Makes an account with a password, in the first tenant.
+    /// Creates an account with a password in the first tenant.
     pub async fn sign_up(&self, email: &str, password: &str) -> NewSession {
         let request = self.request(&self.one).await;
-        let asked = CodeRequest { email, purpose: CodePurpose::SignUp, password: Some(password) };
-        let made = self.ask(&request, asked).await.unwrap();
-        self.enter(&request, made.id.as_str(), &made.code).await.unwrap()
+        let code_request = CodeRequest { email, purpose: CodePurpose::SignUp, password: Some(password) };
+        let issued = self.ask(&request, code_request).await.unwrap();
+        self.enter(&request, issued.id.as_str(), &issued.code).await.unwrap()
     }
 
     pub async fn by_password(&self, email: &str, password: &str) -> Result<NewSession> {
@@ -115,13 +115,13 @@ impl People {
     }
 
     /// Signs in from another client address.
-    pub async fn by_password_from(&self, client: ClientInfo<'_>, email: &str, password: &str) -> Result<NewSession> {
+    pub async fn by_password_from(&self, client: SignInClient<'_>, email: &str, password: &str) -> Result<NewSession> {
         let cx = self.cx(&self.one);
-        let typed = PasswordSignIn { email, password };
-        self.accounts.sign_in_with_password(&cx, &self.one.organization.id, typed, client).await
+        let credentials = PasswordSignIn { email, password };
+        self.accounts.sign_in_with_password(&cx, &self.one.organization.id, credentials, client).await
     }
 
-    /// What the log of an organisation tells of, oldest first.
+    /// Returns the audit events of an organisation, oldest first.
     pub async fn log(&self, organization: &OrganizationId) -> Vec<AuditEvent> {
         let mut conn = self.stage.ops.db().read().await.unwrap();
         let mut events = audit::list(&mut conn, organization, None, 1_000).await.unwrap();
@@ -129,8 +129,8 @@ impl People {
         events
     }
 
-    /// How often the log of the first tenant tells of `act`.
-    pub async fn told(&self, act: &str) -> usize {
-        self.log(&self.one.organization.id).await.iter().filter(|event| event.act == act).count()
+    /// Returns the number of audit events of the first tenant with this action.
+    pub async fn count_events(&self, action: &str) -> usize {
+        self.log(&self.one.organization.id).await.iter().filter(|event| event.act == action).count()
     }
 }

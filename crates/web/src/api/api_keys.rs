@@ -134,7 +134,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<ApiKey>> {
-    Ok(Json(api_keys::show(&cx, web.ops(), &organization_id, &id(&text, "API key")?).await?.into()))
+    Ok(Json(api_keys::get(&cx, web.ops(), &organization_id, &id(&text, "API key")?).await?.into()))
 }
 
 /// Updates the name, role or expiry of an API key.

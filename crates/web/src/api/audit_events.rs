@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::audit_events::{self, AuditEventView, Filter};
+use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
 
 use super::extract::{Json, Query, Scope};
 use super::page::{Page, Paging};
@@ -106,8 +106,8 @@ async fn list(
     Scope { cx, organization_id }: Scope,
     Query(params): Query<AuditEventQuery>,
 ) -> ApiResult<Response> {
-    let filter = Filter {
-        act: params.act,
+    let filter = AuditFilter {
+        action: params.act,
         actor: params.actor,
         target: params.target,
         from: params.from.as_deref().map(|text| time("from", text)).transpose()?,

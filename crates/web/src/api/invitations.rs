@@ -157,7 +157,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Invitation>> {
-    let found = invitations::show(&cx, web.ops(), &organization_id, &id(&text, "invitation")?).await?;
+    let found = invitations::get(&cx, web.ops(), &organization_id, &id(&text, "invitation")?).await?;
     Ok(Json(Invitation::new(found, cx.now())))
 }
 

@@ -142,7 +142,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Join>> {
-    let found = joins::show(&cx, web.ops(), &organization_id, &id(&text, "join")?).await?;
+    let found = joins::get(&cx, web.ops(), &organization_id, &id(&text, "join")?).await?;
     Ok(Json(found.into()))
 }
 

@@ -105,7 +105,7 @@ async fn get(
     Path(text): Path<String>,
 ) -> ApiResult<Json<Member>> {
     let user: UserId = id(&text, "member")?;
-    Ok(Json(users::find(&cx, web.ops(), &organization_id, user.as_str()).await?.into()))
+    Ok(Json(users::resolve(&cx, web.ops(), &organization_id, user.as_str()).await?.into()))
 }
 
 /// Changes the role of a member.

@@ -12,7 +12,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OauthConfigId, OrganizationId};
 use waypost_core::oauth_config::{self, TokenAuthMethod};
 use waypost_core::seal::SecretText;
-use waypost_ops::oauth_configs::{self, Settings};
+use waypost_ops::oauth_configs;
 
 use super::extract::{Json, Path, Scope};
 use super::page::Page;
@@ -76,8 +76,8 @@ struct OauthConfigFinding {
     message: String,
 }
 
-impl From<oauth_configs::Finding> for OauthConfigFinding {
-    fn from(it: oauth_configs::Finding) -> Self {
+impl From<oauth_configs::ProviderFinding> for OauthConfigFinding {
+    fn from(it: oauth_configs::ProviderFinding) -> Self {
         Self { level: it.level.as_str(), message: it.message }
     }
 }
@@ -91,7 +91,7 @@ struct ResponseBuilder<'a> {
 
 impl ResponseBuilder<'_> {
     async fn body(&self, it: oauth_config::OauthConfig) -> Result<OauthConfig, Error> {
-        let servers = oauth_configs::servers(self.cx, self.web.ops(), &it.organization_id, &it.id).await?;
+        let servers = oauth_configs::list_servers(self.cx, self.web.ops(), &it.organization_id, &it.id).await?;
         let redirect_uris =
             servers.iter().flat_map(|slug| self.web.public_url.redirect_uris(&self.info.authority, slug)).collect();
         Ok(OauthConfig {
@@ -119,7 +119,7 @@ impl ResponseBuilder<'_> {
 
     async fn with_findings(
         &self,
-        (it, findings): (oauth_config::OauthConfig, Vec<oauth_configs::Finding>),
+        (it, findings): (oauth_config::OauthConfig, Vec<oauth_configs::ProviderFinding>),
     ) -> Result<OauthConfig, Error> {
         let findings = Some(findings.into_iter().map(OauthConfigFinding::from).collect());
         Ok(OauthConfig { findings, ..self.body(it).await? })
@@ -169,7 +169,7 @@ struct OauthConfigSettings {
     link_verified_email: Option<bool>,
 }
 
-impl From<OauthConfigSettings> for Settings {
+impl From<OauthConfigSettings> for oauth_configs::OauthConfigSettings {
     fn from(it: OauthConfigSettings) -> Self {
         Self {
             name: it.name,
@@ -195,7 +195,7 @@ async fn get_config(
     id: &str,
 ) -> Result<oauth_config::OauthConfig, Error> {
     let id: OauthConfigId = id.parse().map_err(|_| Error::not_found("identity provider"))?;
-    oauth_configs::show(cx, web.ops(), organization, &id).await
+    oauth_configs::get(cx, web.ops(), organization, &id).await
 }
 
 /// Replaces the name of the field in an error with the name that the API uses.

@@ -134,7 +134,7 @@ async fn get(
     State(web): State<Web>,
     OrganizationPath { cx, organization_id }: OrganizationPath,
 ) -> ApiResult<Json<Organization>> {
-    Ok(Json(organizations::show(&cx, web.ops(), &organization_id).await?.into()))
+    Ok(Json(organizations::get(&cx, web.ops(), &organization_id).await?.into()))
 }
 
 /// Updates the name or slug of an organisation.
@@ -176,7 +176,7 @@ async fn logo(
     State(web): State<Web>,
     OrganizationPath { cx, organization_id }: OrganizationPath,
 ) -> ApiResult<Response> {
-    let logo = logos::show(&cx, web.ops(), &organization_id).await?.ok_or_else(|| Error::not_found("logo"))?;
+    let logo = logos::find(&cx, web.ops(), &organization_id).await?.ok_or_else(|| Error::not_found("logo"))?;
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok((headers, logo).into_response())
 }
@@ -209,7 +209,7 @@ async fn delete_logo(
     State(web): State<Web>,
     OrganizationPath { cx, organization_id }: OrganizationPath,
 ) -> ApiResult<StatusCode> {
-    logos::remove(&cx, web.ops(), &organization_id).await?;
+    logos::delete(&cx, web.ops(), &organization_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -141,7 +141,7 @@ async fn create(State(web): State<Web>, member: Member, Form(fields): Form<ApiKe
 async fn find(web: &Web, member: &Member, id: &str) -> Result<ApiKeyPage, PageError> {
     let Member { cx, organization_id, org, layout } = member;
     let key = match id.parse::<ApiKeyId>() {
-        Ok(id) => api_keys::show(cx, web.ops(), organization_id, &id).await,
+        Ok(id) => api_keys::get(cx, web.ops(), organization_id, &id).await,
         Err(_) => Err(Error::not_found("API key")),
     };
     let key = key.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;

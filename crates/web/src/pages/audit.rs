@@ -10,7 +10,7 @@ use url::form_urlencoded::Serializer;
 use waypost_core::access::Operation;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Timestamp};
-use waypost_ops::audit_events::{self, AuditEventView, Filter};
+use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
 use waypost_ops::{api_keys, users};
 
 use super::layout::{CurrentOrganization, Layout};
@@ -66,12 +66,12 @@ struct AuditQuery {
 }
 
 impl AuditQuery {
-    fn filter(&self) -> Result<Filter, Error> {
+    fn filter(&self) -> Result<AuditFilter, Error> {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         // The last day is included.
         let to = day("to", &self.to)?.map(|time| time.plus(DAY_MS));
-        Ok(Filter {
-            act: text(&self.act),
+        Ok(AuditFilter {
+            action: text(&self.act),
             actor: text(&self.actor),
             target: text(&self.target),
             from: day("from", &self.from)?,

@@ -10,7 +10,7 @@ use waypost_core::access::Operation;
 use waypost_core::id::OauthConfigId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
-use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
+use waypost_ops::oauth_configs::{self, FindingLevel, OauthConfigSettings, ProviderFinding};
 use waypost_ops::servers;
 
 use super::form::Form;
@@ -71,7 +71,7 @@ impl From<&OauthConfig> for OauthConfigForm {
 
 impl OauthConfigForm {
     /// Returns the settings that differ from `old`. Unchanged settings are not set.
-    fn settings(&self, old: &Self) -> Result<Settings, Error> {
+    fn settings(&self, old: &Self) -> Result<OauthConfigSettings, Error> {
         let new = |new: &str, old: &str| Some(new.trim().to_owned()).filter(|new| new != old);
         let filled = |text: &str, old: &str| new(text, old).filter(|text| !text.is_empty());
         let method = match filled(&self.token_auth_method, &old.token_auth_method) {
@@ -84,7 +84,7 @@ impl OauthConfigForm {
         // If there is an issuer, its metadata defines the endpoints.
         let by_issuer = !self.issuer.trim().is_empty();
         let endpoint = |text: &str, old: &str| if by_issuer { None } else { filled(text, old) };
-        Ok(Settings {
+        Ok(OauthConfigSettings {
             name: Some(self.name.clone()).filter(|name| *name != old.name),
             issuer: filled(&self.issuer, &old.issuer),
             metadata_url: None,
@@ -152,7 +152,7 @@ async fn list(State(web): State<Web>, member: Member) -> PageResult {
     let base = org.path("oauth-configs");
     let mut rows = Vec::new();
     for config in oauth_configs::list(&cx, web.ops(), &organization_id).await? {
-        let servers = oauth_configs::servers(&cx, web.ops(), &organization_id, &config.id).await?;
+        let servers = oauth_configs::list_servers(&cx, web.ops(), &organization_id, &config.id).await?;
         let provider = if config.issuer.is_empty() { config.authorization_endpoint } else { config.issuer };
         rows.push(OauthConfigRow { href: format!("{base}/{}", config.id), name: config.name, provider, servers });
     }
@@ -225,8 +225,8 @@ async fn create(
 }
 
 /// Appends the warnings of a check to a message.
-fn with_warnings(text: &str, findings: &[Finding]) -> String {
-    let warnings = findings.iter().filter(|finding| finding.level != Level::Ok).map(|it| it.message.as_str());
+fn with_warnings(text: &str, findings: &[ProviderFinding]) -> String {
+    let warnings = findings.iter().filter(|finding| finding.level != FindingLevel::Ok).map(|it| it.message.as_str());
     std::iter::once(text).chain(warnings).collect::<Vec<_>>().join(" ")
 }
 
@@ -249,7 +249,7 @@ struct OauthConfigPage {
     servers: Vec<ServerLink>,
     redirect_uris: Vec<String>,
     /// The results of a check in this request.
-    findings: Option<Vec<Finding>>,
+    findings: Option<Vec<ProviderFinding>>,
 }
 
 impl OauthConfigPage {
@@ -257,11 +257,11 @@ impl OauthConfigPage {
         format!("{}/delete", self.base)
     }
 
-    fn badge(&self, finding: &Finding) -> &'static str {
+    fn badge(&self, finding: &ProviderFinding) -> &'static str {
         match finding.level {
-            Level::Ok => "good",
-            Level::Warning => "warn",
-            Level::Error => "bad",
+            FindingLevel::Ok => "good",
+            FindingLevel::Warning => "warn",
+            FindingLevel::Error => "bad",
         }
     }
 
@@ -283,7 +283,7 @@ struct OauthConfigPath {
 async fn find(web: &Web, member: &Member, at: &OauthConfigPath) -> Result<OauthConfig, PageError> {
     let Member { cx, organization_id, layout, .. } = member;
     let found = match at.oauth_config.parse::<OauthConfigId>() {
-        Ok(id) => oauth_configs::show(cx, web.ops(), organization_id, &id).await,
+        Ok(id) => oauth_configs::get(cx, web.ops(), organization_id, &id).await,
         Err(_) => Err(Error::not_found("identity provider")),
     };
     found.map_err(|error| PageError::from(error).with_layout(layout.clone()))
@@ -294,7 +294,7 @@ struct FormState {
     status: StatusCode,
     form_error: FormError,
     fields: Option<OauthConfigForm>,
-    findings: Option<Vec<Finding>>,
+    findings: Option<Vec<ProviderFinding>>,
 }
 
 impl FormState {

@@ -152,7 +152,7 @@ async fn check_slug(web: &Web, cx: &waypost_core::caller::Ctx, slug: &str) -> Re
 }
 
 async fn logo(State(web): State<Web>, Member { cx, organization_id, layout, .. }: Member) -> PageResult {
-    let found = logos::show(&cx, web.ops(), &organization_id).await?;
+    let found = logos::find(&cx, web.ops(), &organization_id).await?;
     let png = found.ok_or_else(|| PageError::from(Error::not_found("logo")).with_layout(layout))?;
     let headers = [
         (header::CONTENT_TYPE, "image/png"),
@@ -190,7 +190,7 @@ impl OrganizationSettingsPage {
             form_error: FormError::default(),
             entered_name: org.organization.name.clone(),
             slug: org.organization.slug.clone(),
-            logo: logos::updated_at(cx, web.ops(), organization_id).await.map_err(page_error)?,
+            logo: logos::find_updated_at(cx, web.ops(), organization_id).await.map_err(page_error)?,
             deletion_summary,
         })
     }
@@ -262,7 +262,7 @@ async fn read_logo(request: Request, web: &Web) -> Result<Vec<u8>, Error> {
 }
 
 async fn remove_logo(State(web): State<Web>, member: Member) -> PageResult {
-    logos::remove(&member.cx, web.ops(), &member.organization_id).await?;
+    logos::delete(&member.cx, web.ops(), &member.organization_id).await?;
     Ok(view::redirect_with_flash(&member.org.path("settings"), "Logo removed."))
 }
 

@@ -76,7 +76,7 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
                 href: org.path("joins"),
             });
         }
-        let filter = audit_events::Filter::default();
+        let filter = audit_events::AuditFilter::default();
         let found = audit_events::list(cx, web.ops(), organization_id, &filter, (None, ENTRIES)).await;
         entries = found.map_err(page_error)?.into_iter().map(AuditRow::from).collect();
     }

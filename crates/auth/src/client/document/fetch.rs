@@ -1,4 +1,4 @@
-//! Fetching metadata documents, and keeping them for as long as they allow.
+//! Fetches metadata documents and caches them for as long as their headers allow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use url::Url;
 use waypost_core::{Clock, Timestamp};
 use waypost_outbound::{Error, Limits, Outbound, OutboundResponse, Route, RouteScope};
 
-use super::availability::{Availability, Mode, Unchecked};
+use super::availability::{Availability, ClientDocumentsMode, Unchecked};
 use super::{ClientDocument, DocumentError, check_url};
 
-/// What fetching a document may cost: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
+/// The limits of a fetch: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
 const LIMITS: Limits = Limits { max_bytes: 5 * 1024, timeout: Duration::from_secs(5), redirects: 0 };
-/// Documents that are fetched at the same time at most: each can be made to take as long as [`LIMITS`] allow.
+/// The maximum number of concurrent fetches. A slow server can make each of them take as long as [`LIMITS`] allow.
 const AT_ONCE: usize = 64;
-/// Documents that are kept at most.
-const KEPT: u64 = 1_000;
-/// How long a document is kept that says nothing about it.
+/// The maximum number of cached documents.
+const MAX_CACHED: u64 = 1_000;
+/// The lifetime of a cached document without caching headers.
 const DEFAULT_SECONDS: i64 = 5 * 60;
-/// How long a document is kept at most, whatever it says.
+/// The maximum lifetime of a cached document.
 const MAX_SECONDS: i64 = 24 * 60 * 60;
 
-/// Documents by URL. Cheap to clone; clones share what they keep.
+/// The cache of documents by URL. Cheap to clone; clones share the cache.
 ///
-/// One slot per URL holds the fetch that is under way, which everybody who asks meanwhile waits for, and then its
-/// result. A result that may not be kept is for those who waited for it.
+/// Each URL has one slot, which contains the running fetch, for which concurrent callers wait, and then its result. A
+/// result that must not be cached is returned only to the callers that waited for it.
 #[derive(Clone)]
-pub struct Documents {
+pub struct ClientDocuments {
     outbound: Outbound,
     clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
@@ -41,56 +41,58 @@ pub struct Documents {
 
 struct Fetched {
     result: Result<Arc<ClientDocument>, DocumentError>,
-    /// None: not beyond this fetch.
+    /// `None` if the result must not be cached.
     fresh_until: Option<Timestamp>,
 }
 
-impl Documents {
-    /// Documents that are fetched through `outbound`, kept by the time of `clock`, and always advertised.
+impl ClientDocuments {
+    /// Creates a cache of documents that are fetched through `outbound`, expire by the time of `clock`, and are always
+    /// advertised.
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
-        let availability = Availability::new(Mode::On, false, Arc::new(Unchecked), clock.clone());
+        let availability = Availability::new(ClientDocumentsMode::On, false, Arc::new(Unchecked), clock.clone());
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Self { outbound, clock, limits: LIMITS, permits, availability, slots: Cache::new(KEPT) }
+        Self { outbound, clock, limits: LIMITS, permits, availability, slots: Cache::new(MAX_CACHED) }
     }
 
-    /// The same, advertised as `availability` says.
+    /// Sets when documents are advertised.
     #[must_use]
     pub fn with_availability(self, availability: Availability) -> Self {
         Self { availability, ..self }
     }
 
-    /// Whether metadata says that documents are supported. The first call may wait for a check, a few seconds at most.
+    /// Whether the server metadata advertises documents. The first call may wait a few seconds for a check.
     pub async fn is_advertised(&self) -> bool {
         self.availability.is_advertised().await
     }
 
-    /// The way out, of which [`Self::get`] needs the route of the organisation whose server the client is at.
+    /// Returns the HTTP client. [`Self::get`] requires the route of the organisation that owns the server.
     #[must_use]
     pub fn outbound(&self) -> &Outbound {
         &self.outbound
     }
 
-    /// The document at `url`, fetched by `route` or kept.
+    /// Returns the document at `url`, from the cache or fetched by `route`.
     ///
     /// # Errors
-    /// Whatever [`DocumentError`] says. Errors are never kept: the next call fetches again.
+    /// Returns a [`DocumentError`] if the document cannot be used. Errors are never cached: the next call fetches
+    /// again.
     pub async fn get(&self, route: &Route, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
         let target = check_url(url)?;
-        if self.availability.mode() == Mode::Off {
+        if self.availability.mode() == ClientDocumentsMode::Off {
             return Err(DocumentError::Off);
         }
         let now = self.clock.now();
-        let spent = |slot: &Arc<OnceCell<Fetched>>| {
+        let is_stale = |slot: &Arc<OnceCell<Fetched>>| {
             slot.get().is_some_and(|fetched| fetched.fresh_until.is_none_or(|until| until <= now))
         };
-        // What an organisation may fetch from its own network is not kept for the others.
+        // Documents that an organisation may fetch from its own network are not shared with other organisations.
         let key = (route.scope(), url.to_owned());
-        let slot = self.slots.entry(key).or_insert_with_if(Arc::default, spent).into_value();
+        let slot = self.slots.entry(key).or_insert_with_if(Arc::default, is_stale).into_value();
         slot.get_or_init(|| self.fetch(route, url, &target)).await.result.clone()
     }
 
-    /// Whether [`Documents::get`] needs no new request to the address of the document.
+    /// Whether [`ClientDocuments::get`] can respond without a new request to the URL of the document.
     #[must_use]
     pub fn is_cached(&self, route: &Route, url: &str) -> bool {
         let now = self.clock.now();
@@ -139,14 +141,15 @@ fn read(client_id: &str, answer: &OutboundResponse) -> Result<ClientDocument, Do
     ClientDocument::parse(client_id, &answer.body)
 }
 
-/// `application/json`, or a type that is built on it (RFC 6839, section 3.1).
+/// Whether the content type is `application/json` or a type with the suffix `+json` (RFC 6839, section 3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
-/// Seconds for which a document may be kept (RFC 9111, sections 4.2 and 5.2.2), within our own bounds.
+/// Returns the number of seconds for which a document may be cached (RFC 9111, sections 4.2 and 5.2.2), within the
+/// limits of this module.
 pub(super) fn lifetime(headers: &HeaderMap) -> i64 {
     let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
     let mut seconds = None;
@@ -154,16 +157,16 @@ pub(super) fn lifetime(headers: &HeaderMap) -> i64 {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         match name.trim().to_ascii_lowercase().as_str() {
             "no-store" | "no-cache" => return 0,
-            // What cannot be read counts as stale; of several, the shortest.
+            // A malformed value counts as stale; of several values, the shortest applies.
             "max-age" => {
-                let said = value.trim().trim_matches('"').parse::<u64>().unwrap_or(0).min(MAX_SECONDS.unsigned_abs());
-                seconds = Some(seconds.map_or(said, |before: u64| before.min(said)));
+                let value = value.trim().trim_matches('"').parse::<u64>().unwrap_or(0).min(MAX_SECONDS.unsigned_abs());
+                seconds = Some(seconds.map_or(value, |before: u64| before.min(value)));
             }
             _ => {}
         }
     }
     let Some(seconds) = seconds else { return DEFAULT_SECONDS };
-    // Time that it spent in other caches counts.
+    // Includes the time spent in other caches.
     let age = headers.get(AGE).and_then(|age| age.to_str().ok()).and_then(|age| age.trim().parse::<u64>().ok());
     i64::try_from(seconds.saturating_sub(age.unwrap_or(0))).unwrap_or(MAX_SECONDS)
 }

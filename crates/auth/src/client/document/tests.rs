@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use waypost_outbound::{Outbound, Purpose, Route};
 
-use super::fetch::Documents;
+use super::fetch::ClientDocuments;
 use super::*;
 
-/// The route of documents for organisations that no entry names.
+/// Returns the route of documents for an organisation without an `outbound_allow` entry.
 fn route(outbound: &Outbound) -> Route {
     outbound.route(Purpose::ClientDocuments, &[]).unwrap()
 }
 
-async fn get(documents: &Documents, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
+async fn get(documents: &ClientDocuments, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
     documents.get(&route(documents.outbound()), url).await
 }
 
@@ -39,19 +39,19 @@ fn document() -> Value {
     })
 }
 
-/// The document with another value for `field`; null takes it away.
+/// Returns the document with another value for `field`; null removes it.
 fn with(field: &str, value: Value) -> Vec<u8> {
     let mut document = document();
     document[field] = value;
     serde_json::to_vec(&document).unwrap()
 }
 
-fn refused(field: &str, value: Value) -> String {
+fn parse_error(field: &str, value: Value) -> String {
     ClientDocument::parse(ID, &with(field, value)).unwrap_err().to_string()
 }
 
 #[test]
-fn as_7_an_id_is_a_document_only_as_an_https_url_with_a_path() {
+fn as_7_only_an_https_url_with_a_path_is_a_document_id() {
     for (id, expected) in [
         (ID, true),
         ("https://client.example/a", true),
@@ -97,7 +97,7 @@ fn as_7_an_id_is_a_document_only_as_an_https_url_with_a_path() {
 }
 
 proptest! {
-    /// Two ids that differ are never two spellings of one URL.
+    /// Two different IDs are never spellings of the same URL.
     #[test]
     fn an_id_has_one_spelling(id in "https://[a-zA-Z.%0-9]{1,8}(:[0-9]{1,3})?/[a-z./%2eE\\\\?#@]{0,12}") {
         if let Ok(url) = check_url(&id) {
@@ -107,14 +107,14 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_strange_to_be_refused(bytes: Vec<u8>) {
+    fn arbitrary_bytes_are_rejected(bytes: Vec<u8>) {
         prop_assert!(ClientDocument::parse(ID, &bytes).is_err());
     }
 }
 
 #[test]
-fn as_7_reads_what_is_needed_and_passes_over_the_rest() {
-    let read = ClientDocument::parse(ID, &serde_json::to_vec(&document()).unwrap()).unwrap();
+fn as_7_known_members_are_parsed_and_others_are_ignored() {
+    let parsed = ClientDocument::parse(ID, &serde_json::to_vec(&document()).unwrap()).unwrap();
     let expected = ClientDocument {
         client_id: ID.to_owned(),
         client_name: "Example client".to_owned(),
@@ -122,18 +122,18 @@ fn as_7_reads_what_is_needed_and_passes_over_the_rest() {
         redirect_uris: vec!["http://127.0.0.1:33418/".to_owned(), "https://client.example/callback".to_owned()],
         application_type: Some("native".to_owned()),
     };
-    assert_eq!(read, expected);
-    let least = json!({ "client_id": ID, "client_name": "C", "redirect_uris": ["http://localhost/cb"] });
-    let read = ClientDocument::parse(ID, &serde_json::to_vec(&least).unwrap()).unwrap();
-    assert_eq!((read.client_uri, read.application_type), (None, None));
+    assert_eq!(parsed, expected);
+    let minimal = json!({ "client_id": ID, "client_name": "C", "redirect_uris": ["http://localhost/cb"] });
+    let parsed = ClientDocument::parse(ID, &serde_json::to_vec(&minimal).unwrap()).unwrap();
+    assert_eq!((parsed.client_uri, parsed.application_type), (None, None));
     for optional in ["grant_types", "response_types", "token_endpoint_auth_method"] {
         assert!(ClientDocument::parse(ID, &with(optional, Value::Null)).is_ok(), "{optional}");
     }
 }
 
 #[test]
-fn as_7_a_document_about_another_client_is_refused() {
-    let lies = [
+fn as_7_a_document_of_another_client_is_rejected() {
+    let invalid_ids = [
         json!("https://other.example/oauth/metadata.json"),
         json!("https://client.example/oauth/metadata.json/"),
         json!("https://CLIENT.example/oauth/metadata.json"),
@@ -141,29 +141,29 @@ fn as_7_a_document_about_another_client_is_refused() {
         json!(7),
         Value::Null,
     ];
-    for lie in lies {
-        let error = ClientDocument::parse(ID, &with("client_id", lie.clone())).unwrap_err();
-        assert!(matches!(error, DocumentError::WrongId), "{lie}: {error}");
+    for id in invalid_ids {
+        let error = ClientDocument::parse(ID, &with("client_id", id.clone())).unwrap_err();
+        assert!(matches!(error, DocumentError::WrongId), "{id}: {error}");
     }
 }
 
 #[test]
-fn as_7_nobody_shares_a_secret_in_public() {
-    let secret = "The client's metadata document cannot be used: `token_endpoint_auth_method` needs a client secret, and a public document cannot keep one.";
+fn as_7_a_public_document_cannot_use_a_client_secret() {
+    let secret = "The client's metadata document cannot be used: `token_endpoint_auth_method` requires a client secret, but the document is public.";
     for method in ["client_secret_basic", "client_secret_post", "client_secret_jwt"] {
-        assert_eq!(refused("token_endpoint_auth_method", json!(method)), secret, "{method}");
+        assert_eq!(parse_error("token_endpoint_auth_method", json!(method)), secret, "{method}");
     }
     for method in ["private_key_jwt", "tls_client_auth", ""] {
-        let why = refused("token_endpoint_auth_method", json!(method));
-        assert!(why.ends_with("The only `token_endpoint_auth_method` that is supported here is `none`."), "{why}");
+        let why = parse_error("token_endpoint_auth_method", json!(method));
+        assert!(why.ends_with("The only supported `token_endpoint_auth_method` is `none`."), "{why}");
     }
     for (field, value) in [("client_secret", json!("s")), ("client_secret_expires_at", json!(0))] {
-        assert!(refused(field, value).contains("It holds a client secret"), "{field}");
+        assert!(parse_error(field, value).contains("It contains a client secret"), "{field}");
     }
 }
 
 #[test]
-fn fields_that_are_missing_or_wrong_are_named() {
+fn errors_name_the_missing_or_invalid_field() {
     for (field, value) in [
         ("client_name", Value::Null),
         ("client_name", json!("")),
@@ -187,26 +187,26 @@ fn fields_that_are_missing_or_wrong_are_named() {
         ("response_types", json!([])),
         ("token_endpoint_auth_method", json!(["none"])),
     ] {
-        let why = refused(field, value.clone());
+        let why = parse_error(field, value.clone());
         assert!(why.contains(&format!("`{field}`")), "{field} as {value}: {why}");
     }
 }
 
-/// What a client says of itself is shown to people who decide by it.
+/// Users decide based on the client's self-reported metadata.
 #[test]
-fn names_cannot_play_with_the_page() {
-    let read = ClientDocument::parse(ID, &with("client_name", json!("Bank\u{202e}\n\u{0}\u{1b}[1m of\u{2066} us ")));
-    assert_eq!(read.unwrap().client_name, "Bank   [1m of us");
+fn names_cannot_manipulate_the_page() {
+    let parsed = ClientDocument::parse(ID, &with("client_name", json!("Bank\u{202e}\n\u{0}\u{1b}[1m of\u{2066} us ")));
+    assert_eq!(parsed.unwrap().client_name, "Bank   [1m of us");
     for uri in ["javascript:alert(1)", "http://client.example/", "data:text/html,x", "client"] {
-        let read = ClientDocument::parse(ID, &with("client_uri", json!(uri))).unwrap();
-        assert_eq!(read.client_uri, None, "{uri}");
+        let parsed = ClientDocument::parse(ID, &with("client_uri", json!(uri))).unwrap();
+        assert_eq!(parsed.client_uri, None, "{uri}");
     }
-    let read = ClientDocument::parse(ID, &with("application_type", json!("<script>"))).unwrap();
-    assert_eq!(read.application_type, None);
+    let parsed = ClientDocument::parse(ID, &with("application_type", json!("<script>"))).unwrap();
+    assert_eq!(parsed.application_type, None);
 }
 
 #[test]
-fn what_is_no_json_object_is_refused() {
+fn anything_but_a_json_object_is_rejected() {
     for text in ["", "[]", "null", "\"x\"", "{", "<!doctype html>", "{\"client_id\": \"\u{0}\"}"] {
         let error = ClientDocument::parse(ID, text.as_bytes()).unwrap_err();
         assert!(matches!(error, DocumentError::Json), "{text:?}: {error}");

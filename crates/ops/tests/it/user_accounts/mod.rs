@@ -1,4 +1,4 @@
-//! How users of the console sign in.
+//! Tests of the sign-in of console users.
 
 mod codes;
 mod invitations;
@@ -35,7 +35,7 @@ pub const MINUTE: i64 = 60_000;
 pub const DEVICE: Browser<'_> =
     Browser { user_agent: "Test\r\nSet-Cookie: x", address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
 
-/// A browser at the client address number `n`.
+/// Returns a browser with the client address number `n`.
 pub fn at(n: u32) -> Browser<'static> {
     Browser { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..DEVICE }
 }
@@ -47,7 +47,7 @@ pub struct Users {
     pub org: OrganizationId,
 }
 
-/// An organisation without members, where nobody may sign up uninvited.
+/// Creates an organisation without members. Sign-up is by invitation.
 pub async fn open(url: &str) -> Users {
     let stage = stage::stage(url).await;
     let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
@@ -57,7 +57,7 @@ pub async fn open(url: &str) -> Users {
 }
 
 impl Users {
-    /// The same with another setting.
+    /// Changes the sign-up policy.
     pub fn with(self, sign_up: SignUpPolicy) -> Self {
         let accounts = UserAccounts::new(self.stage.ops.clone(), SecretKey::new([7; 32]), sign_up);
         Self { accounts, ..self }
@@ -67,7 +67,7 @@ impl Users {
         Ctx { clock: self.clock.clone(), ..self.stage.by(caller) }
     }
 
-    /// The context of somebody who is not signed in.
+    /// Returns the context of a visitor who is not signed in.
     pub fn cx(&self) -> Ctx {
         self.by(Caller::Visitor)
     }
@@ -80,12 +80,12 @@ impl Users {
         self.by(Caller::Operator)
     }
 
-    /// A member who has never signed in.
-    pub async fn invited_by_hand(&self, email: &str, role: Role) -> UserId {
+    /// Creates a member who has never signed in.
+    pub async fn create_member(&self, email: &str, role: Role) -> UserId {
         users::create(&self.operator(), &self.stage.ops, &self.org, email, role).await.unwrap().user_id
     }
 
-    /// A member with this password, whose address is verified.
+    /// Creates a member with this password and a verified email.
     pub async fn member(&self, email: &str, role: Role, password: &str) -> NewUserSession {
         let session = self.unverified_member(email, role, password).await;
         let mut tx = self.stage.ops.db().begin().await.unwrap();
@@ -94,12 +94,12 @@ impl Users {
         session
     }
 
-    /// A member with this password, who had nothing but a link by the operator.
+    /// Creates a member with this password through an account link.
     pub async fn unverified_member(&self, email: &str, role: Role, password: &str) -> NewUserSession {
-        let id = self.invited_by_hand(email, role).await;
+        let id = self.create_member(email, role).await;
         let link = create_account_link(&self.operator(), &self.stage.ops, &self.org, &id).await.unwrap();
-        let newcomer = AccountDetails { name: "Anna", password };
-        self.accounts.use_account_link(&self.cx(), &link.token, newcomer, DEVICE).await.unwrap()
+        let account_details = AccountDetails { name: "Anna", password };
+        self.accounts.use_account_link(&self.cx(), &link.token, account_details, DEVICE).await.unwrap()
     }
 
     pub async fn by_password(&self, email: &str, password: &str) -> Result<NewUserSession> {
@@ -108,11 +108,11 @@ impl Users {
 
     /// Signs in from another browser.
     pub async fn by_password_from(&self, browser: Browser<'_>, email: &str, password: &str) -> Result<NewUserSession> {
-        let typed = UserPasswordSignIn { email, password, organization: "" };
-        self.accounts.sign_in_with_password(&self.cx(), typed, browser).await
+        let credentials = UserPasswordSignIn { email, password, organization: "" };
+        self.accounts.sign_in_with_password(&self.cx(), credentials, browser).await
     }
 
-    /// Signs in on the way to an organisation.
+    /// Signs in to open an organisation.
     pub async fn by_password_to(&self, email: &str, password: &str, organization: &str) -> Result<NewUserSession> {
         self.accounts
             .sign_in_with_password(&self.cx(), UserPasswordSignIn { email, password, organization }, DEVICE)
@@ -121,11 +121,11 @@ impl Users {
 
     /// Signs in with a code by email.
     pub async fn by_code(&self, email: &str) -> NewUserSession {
-        let made = self.ask(email, CodePurpose::SignIn, None).await.unwrap();
-        self.enter(made.id.as_str(), &made.code).await.unwrap()
+        let issued = self.ask(email, CodePurpose::SignIn, None).await.unwrap();
+        self.enter(issued.id.as_str(), &issued.code).await.unwrap()
     }
 
-    /// The slugs of the organisations that a session reaches; `None` if it has ended.
+    /// Returns the slugs of the organisations that a session can access. Returns `None` if the session has ended.
     pub async fn reach(&self, token: &str) -> Option<Vec<String>> {
         let (cx, ops) = (self.cx(), &self.stage.ops);
         let session = user_sessions::find(&cx, ops, token).await.unwrap()?;
@@ -135,27 +135,27 @@ impl Users {
     }
 
     pub async fn ask(&self, email: &str, purpose: CodePurpose, password: Option<&str>) -> Result<IssuedUserCode> {
-        let asked = UserCodeRequest { email, purpose, password, cookie: "browser" };
-        self.accounts.create_code(&self.cx(), asked, DEVICE).await
+        let request = UserCodeRequest { email, purpose, password, cookie: "browser" };
+        self.accounts.create_code(&self.cx(), request, DEVICE).await
     }
 
-    /// Requests a code to sign in with from another browser.
+    /// Requests a sign-in code from another browser.
     pub async fn ask_from(&self, browser: Browser<'_>, email: &str) -> Result<IssuedUserCode> {
-        let asked = UserCodeRequest { email, purpose: CodePurpose::SignIn, password: None, cookie: "browser" };
-        self.accounts.create_code(&self.cx(), asked, browser).await
+        let request = UserCodeRequest { email, purpose: CodePurpose::SignIn, password: None, cookie: "browser" };
+        self.accounts.create_code(&self.cx(), request, browser).await
     }
 
     pub async fn enter(&self, id: &str, code: &str) -> Result<NewUserSession> {
-        let entered = UserCodeEntry { id, code, cookie: "browser", name: "Berta", new_password: OTHER };
-        self.accounts.sign_in_with_code(&self.cx(), entered, DEVICE).await
+        let entry = UserCodeEntry { id, code, cookie: "browser", name: "Berta", new_password: OTHER };
+        self.accounts.sign_in_with_code(&self.cx(), entry, DEVICE).await
     }
 
-    /// Whether a session is alive.
+    /// Whether a session is active.
     pub async fn is_open(&self, session: &NewUserSession) -> bool {
         user_sessions::find(&self.cx(), &self.stage.ops, &session.token).await.unwrap().is_some()
     }
 
-    /// Entries of the log: act and actor, oldest first.
+    /// Returns the action and the actor of the audit events, oldest first.
     pub async fn log(&self) -> Vec<(String, String)> {
         let mut conn = self.stage.ops.db().read().await.unwrap();
         let mut events = audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
@@ -167,13 +167,13 @@ impl Users {
         events.into_iter().map(|event| (event.act, event.actor)).collect()
     }
 
-    pub async fn told(&self, act: &str) -> usize {
-        self.log().await.iter().filter(|(told, _)| told == act).count()
+    pub async fn count_events(&self, action: &str) -> usize {
+        self.log().await.iter().filter(|(recorded, _)| recorded == action).count()
     }
 }
 
 #[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: Result<T>, field: &str, words: &str) -> Error {
+pub fn assert_rejected<T: std::fmt::Debug>(result: Result<T>, field: &str, words: &str) -> Error {
     let error = result.unwrap_err();
     let named = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default();
     assert_eq!(named, field, "{error}");

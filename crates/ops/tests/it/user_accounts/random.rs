@@ -1,5 +1,5 @@
-//! Random sequences of invitations and sign-ins, by the owner of an address and by somebody who can only read what
-//! organisations see. What must hold after each step is in `check`.
+//! Random sequences of invitations and sign-ins by the owner of an email and by an attacker who can only read what
+//! organisations see. `check` verifies the invariants after each step.
 
 use std::collections::BTreeSet;
 
@@ -22,19 +22,19 @@ const SLUGS: [&str; 3] = ["first", "second", "third"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Person {
-    /// Reads mail at the address.
+    /// Receives the emails.
     Owner,
-    /// Sees everything that the API shows.
+    /// Sees everything that the API returns.
     Attacker,
 }
 
-/// What one of the two has got.
+/// A session of one of the two.
 struct Held {
     person: Person,
     token: String,
-    /// Whether a code, an emailed link or a provider led to the session.
+    /// Whether the session started with a code, an emailed link or a provider.
     proven: bool,
-    /// How often the owner had proved the address before.
+    /// The number of times that the owner had verified the email before.
     proofs: usize,
 }
 
@@ -45,12 +45,12 @@ struct World<'a> {
     links: Vec<(usize, InvitationWithSecret, bool)>,
     sessions: Vec<Held>,
     keys: Vec<(Person, usize, String, usize)>,
-    /// Which organisations' own links each has used.
+    /// The organisations whose links each person has used.
     accepted: BTreeSet<(Person, usize)>,
-    /// Whether the owner has ever proved the address.
+    /// Whether the owner has ever verified the email.
     verified: bool,
-    /// How often the owner has proved the address in a way that ends what others prepared: not with a provider that is linked
-    /// already.
+    /// The number of times that the owner has verified the email in a way that revokes what others prepared: not with
+    /// an already linked provider.
     proofs: usize,
     linked: bool,
     steps: Vec<String>,
@@ -67,7 +67,7 @@ impl World<'_> {
         if self.pick(2) == 0 { Person::Owner } else { Person::Attacker }
     }
 
-    fn newcomer(person: Person) -> AccountDetails<'static> {
+    fn account_details(person: Person) -> AccountDetails<'static> {
         match person {
             Person::Owner => AccountDetails { name: "Vera", password: OTHER },
             Person::Attacker => AccountDetails { name: "Mallory", password: FINE },
@@ -79,7 +79,7 @@ impl World<'_> {
         self.sessions.push(Held { person, token: session.token, proven, proofs: self.proofs });
     }
 
-    /// Whether the owner of the address has not come yet, so that the attacker has time to prepare.
+    /// Whether the owner of the email has not signed in yet, so that the attacker can prepare.
     fn is_early(&self) -> bool {
         self.steps.len() <= STEPS / 2
     }
@@ -101,27 +101,29 @@ impl World<'_> {
                 }
                 self.links.push((at, made, emailed));
             }
-            2 => self.use_account_link(person).await,
+            2 => self.use_invitation_link(person).await,
             3 => {
                 let org = &self.organizations[at];
-                let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await else { return };
+                let Ok(member) = users::resolve(&users.operator(), ops, org, VICTIM).await else { return };
                 let mut conn = ops.db().read().await.unwrap();
                 let user = waypost_store::user::find(&mut conn, &member.user_id).await.unwrap().unwrap();
                 drop(conn);
                 if user.verified_at.is_some() {
-                    // Then it is a recovery, which only the operator can start, and gives to the owner.
+                    // This would be a recovery, which only the operator can start, for the owner.
                     return;
                 }
                 let link = create_account_link(&users.operator(), ops, org, &member.user_id).await.unwrap();
-                let used =
-                    users.accounts.use_account_link(&users.cx(), &link.token, Self::newcomer(person), DEVICE).await;
+                let used = users
+                    .accounts
+                    .use_account_link(&users.cx(), &link.token, Self::account_details(person), DEVICE)
+                    .await;
                 self.accepted.insert((person, at));
                 self.note(person, used.unwrap(), false);
             }
-            4 if self.is_early() => self.use_account_link(Person::Attacker).await,
+            4 if self.is_early() => self.use_invitation_link(Person::Attacker).await,
             4 => self.prove().await,
             5 => {
-                let password = Self::newcomer(person).password;
+                let password = Self::account_details(person).password;
                 if let Ok(session) = users.by_password_to(VICTIM, password, SLUGS[at]).await {
                     self.note(person, session, false);
                 }
@@ -133,17 +135,17 @@ impl World<'_> {
             7 => self.make_key(at).await,
             _ => {
                 let org = &self.organizations[at];
-                if let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await {
+                if let Ok(member) = users::resolve(&users.operator(), ops, org, VICTIM).await {
                     users::delete(&users.operator(), ops, org, &member.user_id).await.ok();
-                    // The keys of a removed member stay, and are the organisation's own.
+                    // The keys of a removed member remain and belong to the organisation.
                     self.keys.retain(|(_, of, _, _)| *of != at);
                 }
             }
         }
     }
 
-    /// Uses a random link that the person can read: with one of their sessions, or as a newcomer.
-    async fn use_account_link(&mut self, person: Person) {
+    /// Uses a random link that the person can read, with one of their sessions or with a new account.
+    async fn use_invitation_link(&mut self, person: Person) {
         let readable: Vec<_> = self
             .links
             .iter()
@@ -165,8 +167,9 @@ impl World<'_> {
                 return;
             }
         }
-        let newcomer = Self::newcomer(person);
-        if let Ok((session, _)) = accounts.accept_and_sign_up(&self.users.cx(), &secret, newcomer, DEVICE).await {
+        let account_details = Self::account_details(person);
+        if let Ok((session, _)) = accounts.accept_and_sign_up(&self.users.cx(), &secret, account_details, DEVICE).await
+        {
             if emailed {
                 self.prove_again();
             }
@@ -175,26 +178,26 @@ impl World<'_> {
         }
     }
 
-    /// From now on, whatever the attacker prepared has ended.
+    /// From now on, everything that the attacker prepared is revoked.
     fn prove_again(&mut self) {
         self.proofs += 1;
         self.accepted.retain(|(person, _)| *person == Person::Owner);
     }
 
-    /// The owner proves the address, by a code or by a provider.
+    /// The owner verifies the email with a code or a provider.
     async fn prove(&mut self) {
         let by_code = self.pick(2) == 0;
         let session = if by_code {
             let Ok(made) = self.users.ask(VICTIM, CodePurpose::SignIn, None).await else { return };
             self.users.enter(made.id.as_str(), &made.code).await
         } else {
-            let vouched = ProviderIdentity {
+            let identity = ProviderIdentity {
                 issuer: "https://id.example".to_owned(),
                 subject: "1".to_owned(),
                 email: Some(VICTIM.to_owned()),
                 name: None,
             };
-            self.users.accounts.sign_in_with_provider(&self.users.cx(), &vouched, DEVICE).await
+            self.users.accounts.sign_in_with_provider(&self.users.cx(), &identity, DEVICE).await
         };
         if let Ok(session) = session {
             if by_code || !self.linked {
@@ -205,7 +208,7 @@ impl World<'_> {
         }
     }
 
-    /// Creates a key in an organisation with a session that reaches it.
+    /// Creates a key in an organisation with a session that can access it.
     async fn make_key(&mut self, at: usize) {
         for held in &self.sessions {
             let reach = self.users.reach(&held.token).await.unwrap_or_default();
@@ -225,15 +228,16 @@ impl World<'_> {
         }
     }
 
-    /// No session reaches an organisation unless the address was verified by email or a provider for it, or the same person
-    /// has accepted an invitation of that very organisation. Whenever the owner proves the address, everything ends that anybody
-    /// else had; after that, others can only get what an organisation shows them itself: a new account for that organisation.
+    /// No session can access an organisation unless the email was verified for it by email or by a provider, or the
+    /// same person has accepted an invitation of that organisation. Whenever the owner verifies the email, everything
+    /// of others ends; after that, others can only get what an organisation shows them itself: a new account for that
+    /// organisation.
     async fn check(&self) {
         for held in &self.sessions {
             let Some(reach) = self.users.reach(&held.token).await else { continue };
             assert!(
                 held.person == Person::Owner || held.proofs == self.proofs,
-                "a session of the attacker outlived a proof of the address: {:#?}",
+                "a session of the attacker outlived a verification of the email: {:#?}",
                 self.steps
             );
             for slug in reach {
@@ -241,7 +245,7 @@ impl World<'_> {
                 let is_fine = held.proven
                     || (self.verified && held.person == Person::Owner)
                     || self.accepted.contains(&(held.person, at));
-                assert!(is_fine, "{:?} reaches {slug}: {:#?}", held.person, self.steps);
+                assert!(is_fine, "{:?} can access {slug}: {:#?}", held.person, self.steps);
             }
         }
         for (person, at, key, proofs) in &self.keys {
@@ -257,7 +261,7 @@ impl World<'_> {
     }
 }
 
-async fn no_session_reaches_more_than_it_should(users: Users) {
+async fn no_session_can_access_more_than_it_should(users: Users) {
     let mut organizations = Vec::new();
     for slug in SLUGS {
         organizations.push(organizations::create(&users.operator(), &users.stage.ops, slug, None).await.unwrap().id);
@@ -278,21 +282,21 @@ async fn no_session_reaches_more_than_it_should(users: Users) {
             steps: vec![format!("seed {seed}")],
         };
         for _ in 0..STEPS {
-            // Beyond the limits on codes and wrong passwords.
+            // Beyond the limits of codes and wrong passwords.
             users.clock.advance(61 * MINUTE);
             world.step().await;
             world.check().await;
         }
         verified += usize::from(world.verified);
         attacks += world.sessions.iter().filter(|held| held.person == Person::Attacker).count();
-        // The next sequence begins with an address that nobody has.
+        // The next sequence starts with an unused email.
         let mut tx = users.stage.ops.db().begin().await.unwrap();
         for sql in ["DELETE FROM users", "DELETE FROM invitations", "DELETE FROM api_keys", "DELETE FROM user_codes"] {
             waypost_store::on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
         }
         tx.commit().await.unwrap();
     }
-    assert!(verified >= 3 && attacks >= 6, "the sequences are worth something: {verified} {attacks}");
+    assert!(verified >= 3 && attacks >= 6, "the sequences contain verifications and attacks: {verified} {attacks}");
 }
 
-waypost_testkit::both!(open => no_session_reaches_more_than_it_should);
+waypost_testkit::both!(open => no_session_can_access_more_than_it_should);

@@ -1,4 +1,4 @@
-//! Sign-ins in the audit log.
+//! Tests of audit events of sign-ins.
 
 use serde_json::json;
 use waypost_core::account::CodePurpose;
@@ -19,7 +19,7 @@ async fn entries(users: &Users, organization: &OrganizationId) -> Vec<AuditEvent
     events
 }
 
-async fn every_sign_in_is_in_the_log_of_each_organisation(users: Users) {
+async fn every_sign_in_is_recorded_in_each_organisation(users: Users) {
     let anna = users.member("anna@example.com", Role::Owner, FINE).await;
     let other = organizations::create(&users.operator(), &users.stage.ops, "other", None).await.unwrap().id;
     users::create(&users.operator(), &users.stage.ops, &other, "anna@example.com", Role::Member).await.unwrap();
@@ -36,17 +36,17 @@ async fn every_sign_in_is_in_the_log_of_each_organisation(users: Users) {
     users.enter(made.id.as_str(), &made.code).await.unwrap();
     users.by_password("nobody@example.com", FINE).await.unwrap_err();
     let id = anna.user.id.as_str();
-    let told: Vec<_> = entries(&users, &other).await.into_iter().map(|it| (it.act, it.actor, it.target)).collect();
-    let told: Vec<_> = told.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+    let events: Vec<_> = entries(&users, &other).await.into_iter().map(|it| (it.act, it.actor, it.target)).collect();
+    let events: Vec<_> = events.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
     let expected = [
         ("user.sign_in", id, id),
         ("user.sign_in_failed", "visitor", id),
         ("user.sign_in_failed", "visitor", id),
         ("user.sign_in", id, id),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(events, expected);
     let home = entries(&users, &users.org).await;
-    assert_eq!(home.len(), 5, "with the first sign-in, before they were in the other organisation");
+    assert_eq!(home.len(), 5, "including the first sign-in, before the user joined the other organisation");
     let cx = users.cx();
     let detail = |by: &str| json!({ "by": by, "address": "192.0.2.7", "user_agent": "Test  Set-Cookie: x", "request_id": cx.request_id });
     assert_eq!(json!(home[1].detail), detail("password"));
@@ -57,7 +57,7 @@ async fn every_sign_in_is_in_the_log_of_each_organisation(users: Users) {
     assert!(entries(&users, &strange).await.is_empty());
 }
 
-/// Nobody may delete from the audit log, so nobody may fill it without having signed in.
+/// Audit events cannot be deleted, so no one may fill the log without signing in.
 async fn failed_sign_ins_do_not_flood_the_log(users: Users) {
     users.member("anna@example.com", Role::Owner, FINE).await;
     for n in 0..130 {
@@ -75,8 +75,8 @@ async fn failed_sign_ins_do_not_flood_the_log(users: Users) {
     assert_eq!(counts().await.len(), 12);
 }
 
-/// A code that cannot be used belongs to the account that it was sent to, and one that was never made to nobody.
-async fn codes_that_cannot_be_used_are_in_the_log(users: Users) {
+/// An unusable code is recorded for the account that it was sent to; an unknown code for none.
+async fn unusable_codes_are_recorded(users: Users) {
     users.member("anna@example.com", Role::Owner, FINE).await;
     let made = users.ask("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
     users.enter("uco_000000000000000000000000", &made.code).await.unwrap_err();
@@ -106,28 +106,28 @@ async fn codes_that_cannot_be_used_are_in_the_log(users: Users) {
     assert_eq!(failed().await.len(), 4, "three at once");
 }
 
-/// A sign-in with a provider that fails belongs to the account that is linked to the person there, or to the address that the
-/// provider vouches for.
-async fn failed_sign_ins_with_a_provider_are_in_the_log(users: Users) {
+/// A failed sign-in with a provider is recorded for the linked account, or for the verified email of the identity.
+async fn failed_sign_ins_with_a_provider_are_recorded(users: Users) {
     let anna = users.member("anna@example.com", Role::Owner, FINE).await.user.id;
-    let vouched = |subject: &str, email: Option<&str>| ProviderIdentity {
+    let identity = |subject: &str, email: Option<&str>| ProviderIdentity {
         issuer: "https://id.example".to_owned(),
         subject: subject.to_owned(),
         email: email.map(str::to_owned),
         name: None,
     };
-    let enter =
-        async |vouched: ProviderIdentity| users.accounts.sign_in_with_provider(&users.cx(), &vouched, DEVICE).await;
-    let known = vouched("1", Some("anna@example.com"));
+    let enter = async |provider_identity: ProviderIdentity| {
+        users.accounts.sign_in_with_provider(&users.cx(), &provider_identity, DEVICE).await
+    };
+    let known = identity("1", Some("anna@example.com"));
     enter(known.clone()).await.unwrap();
-    enter(vouched("2", None)).await.unwrap_err();
-    enter(vouched("2", Some("nobody@example.com"))).await.unwrap_err();
+    enter(identity("2", None)).await.unwrap_err();
+    enter(identity("2", Some("nobody@example.com"))).await.unwrap_err();
     let failed = async || {
         let entries = entries(&users, &users.org).await;
         let failed = entries.into_iter().filter(|it| it.act == "user.sign_in_failed");
         failed.map(|it| (it.target, it.detail["by"].clone())).collect::<Vec<_>>()
     };
-    assert!(failed().await.is_empty(), "they belong to nobody");
+    assert!(failed().await.is_empty(), "they belong to no account");
     let mut tx = users.stage.ops.db().begin().await.unwrap();
     let unverify = "UPDATE users SET verified_at = NULL WHERE id = $1";
     waypost_store::on!(&mut tx, c => sqlx::query(unverify).bind(anna.as_str()).execute(c).await.unwrap().rows_affected());
@@ -137,6 +137,6 @@ async fn failed_sign_ins_with_a_provider_are_in_the_log(users: Users) {
 }
 
 waypost_testkit::both!(
-    open => codes_that_cannot_be_used_are_in_the_log, failed_sign_ins_with_a_provider_are_in_the_log,
-    every_sign_in_is_in_the_log_of_each_organisation, failed_sign_ins_do_not_flood_the_log
+    open => unusable_codes_are_recorded, failed_sign_ins_with_a_provider_are_recorded,
+    every_sign_in_is_recorded_in_each_organisation, failed_sign_ins_do_not_flood_the_log
 );

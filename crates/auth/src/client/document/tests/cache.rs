@@ -1,4 +1,4 @@
-//! How long documents are kept, by a clock that the test moves.
+//! Tests of how long documents are cached, with a manual clock.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -7,8 +7,8 @@ use super::get;
 use super::server::{JSON, Server, answer};
 
 #[test]
-fn as_7_a_document_says_how_long_it_may_be_kept() {
-    for (said, age, seconds) in [
+fn as_7_headers_determine_the_lifetime_of_a_document() {
+    for (cache_control, age, seconds) in [
         (&[][..], None, 300),
         (&["public"], None, 300),
         (&["max-age=60"], None, 60),
@@ -30,23 +30,23 @@ fn as_7_a_document_says_how_long_it_may_be_kept() {
         (&["s-max-age=60, x-max-age=7"], None, 300),
     ] {
         let mut headers = HeaderMap::new();
-        for line in said {
+        for line in cache_control {
             headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
         }
         headers.extend(age.map(|age| (header::AGE, HeaderValue::from_static(age))));
-        assert_eq!(lifetime(&headers), seconds, "{said:?} {age:?}");
+        assert_eq!(lifetime(&headers), seconds, "{cache_control:?} {age:?}");
     }
 }
 
 #[tokio::test]
-async fn as_7_a_document_is_kept_until_then_and_no_longer() {
+async fn as_7_a_document_is_cached_for_its_lifetime() {
     let server = Server::start().await;
     let (documents, clock) = server.documents();
     server.serves_documents("Content-Type: application/json\r\nCache-Control: max-age=60\r\n");
     let url = server.url("/a");
     let first = get(&documents, &url).await.unwrap();
     clock.advance(59_999);
-    // Even while its server is away.
+    // Even if the server is unavailable.
     server.answers(|_| Some(answer("503 Down", "", "")));
     assert_eq!(get(&documents, &url).await.unwrap(), first);
     assert_eq!(server.seen().len(), 1);
@@ -56,7 +56,7 @@ async fn as_7_a_document_is_kept_until_then_and_no_longer() {
 }
 
 #[tokio::test]
-async fn as_7_what_may_not_be_stored_is_fetched_each_time() {
+async fn as_7_a_document_with_no_store_is_fetched_each_time() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
     server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n");
@@ -67,12 +67,14 @@ async fn as_7_what_may_not_be_stored_is_fetched_each_time() {
 }
 
 #[tokio::test]
-async fn as_7_errors_are_not_kept() {
+async fn as_7_errors_are_not_cached() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
     let url = server.url("/a");
-    let lie = server.document("/b").to_string();
-    for reply in [answer("404 Not Found", "Cache-Control: max-age=600\r\n", ""), answer("200 OK", JSON, &lie)] {
+    let other_document = server.document("/b").to_string();
+    for reply in
+        [answer("404 Not Found", "Cache-Control: max-age=600\r\n", ""), answer("200 OK", JSON, &other_document)]
+    {
         server.answers(move |_| Some(reply.clone()));
         assert!(get(&documents, &url).await.is_err());
     }
@@ -82,31 +84,31 @@ async fn as_7_errors_are_not_kept() {
 }
 
 #[tokio::test]
-async fn who_asks_at_the_same_time_waits_for_one_fetch() {
+async fn concurrent_callers_share_one_fetch() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
-    for (path, well) in [("/good", true), ("/bad", false)] {
-        match well {
+    for (path, is_valid) in [("/good", true), ("/bad", false)] {
+        match is_valid {
             true => server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n"),
             false => server.answers(|_| Some(answer("500 Broken", "", ""))),
         }
         let before = server.seen().len();
         let url = server.url(path);
-        // One task, so that all three have asked before the first answer can be read.
+        // In one task, so that all three requests start before the first response can be read.
         let (a, b, c) = tokio::join!(get(&documents, &url), get(&documents, &url), get(&documents, &url));
-        assert_eq!([a.is_ok(), b.is_ok(), c.is_ok()], [well; 3]);
+        assert_eq!([a.is_ok(), b.is_ok(), c.is_ok()], [is_valid; 3]);
         assert_eq!(server.seen().len(), before + 1);
     }
 }
 
-/// A browser that goes away takes nothing from those who wait for the same document.
+/// A caller that disconnects does not affect others that wait for the same document.
 #[tokio::test]
-async fn who_gives_up_leaves_the_fetch_to_the_others() {
+async fn a_cancelled_caller_does_not_cancel_the_fetch_of_others() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
     let url = server.url("/a");
-    let asked = || async { get(&documents, &url).await };
-    let leaving = tokio::spawn({
+    let fetch = || async { get(&documents, &url).await };
+    let cancelled = tokio::spawn({
         let (documents, url) = (documents.clone(), url.clone());
         async move { get(&documents, &url).await }
     });
@@ -114,7 +116,7 @@ async fn who_gives_up_leaves_the_fetch_to_the_others() {
         tokio::task::yield_now().await;
     }
     server.serves_documents(JSON);
-    let ((), stayed) = tokio::join!(async { leaving.abort() }, asked());
-    assert!(stayed.is_ok());
+    let ((), result) = tokio::join!(async { cancelled.abort() }, fetch());
+    assert!(result.is_ok());
     assert_eq!(server.seen().len(), 2);
 }

@@ -1,10 +1,10 @@
-//! What a client's server may answer, and what it may not.
+//! Tests of valid and invalid responses of a client's server.
 
 use std::time::Duration;
 
 use waypost_outbound::{Error, Outbound, Policy};
 
-use super::super::{DocumentError, Documents};
+use super::super::{ClientDocuments, DocumentError};
 use super::get;
 use super::server::{JSON, Server, answer};
 
@@ -27,8 +27,8 @@ async fn as_7_only_status_200_is_a_document() {
         let (location, body) = (format!("{JSON}Location: {target}\r\n"), body.clone());
         server.answers(move |_| Some(answer(status, &location, &body)));
         let error = get(&server.documents().0, &server.url("/a")).await.unwrap_err();
-        let DocumentError::Status(said) = error else { panic!("{status}: {error}") };
-        assert!(status.starts_with(&said.to_string()), "{status}: {said}");
+        let DocumentError::Status(code) = error else { panic!("{status}: {error}") };
+        assert!(status.starts_with(&code.to_string()), "{status}: {code}");
     }
     assert_eq!(server.seen(), ["/a"; 7], "no redirect is followed");
 }
@@ -37,7 +37,7 @@ async fn as_7_only_status_200_is_a_document() {
 async fn as_7_only_json_is_a_document() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
-    for (kind, json) in [
+    for (content_type, is_json) in [
         ("application/json", true),
         ("Application/JSON; charset=utf-8", true),
         ("application/oauth-client+json", true),
@@ -48,11 +48,11 @@ async fn as_7_only_json_is_a_document() {
         ("", false),
     ] {
         let body = server.document("/a").to_string();
-        let headers = format!("Content-Type: {kind}\r\nCache-Control: no-store\r\n");
+        let headers = format!("Content-Type: {content_type}\r\nCache-Control: no-store\r\n");
         server.answers(move |_| Some(answer("200 OK", &headers, &body)));
         match get(&documents, &server.url("/a")).await {
-            Ok(_) => assert!(json, "{kind}"),
-            Err(error) => assert!(!json && matches!(error, DocumentError::ContentType), "{kind}: {error}"),
+            Ok(_) => assert!(is_json, "{content_type}"),
+            Err(error) => assert!(!is_json && matches!(error, DocumentError::ContentType), "{content_type}: {error}"),
         }
     }
     server.answers(|_| Some(answer("200 OK", JSON, "<!doctype html><title>Sign in</title>")));
@@ -61,16 +61,16 @@ async fn as_7_only_json_is_a_document() {
 }
 
 #[tokio::test]
-async fn as_7_a_document_that_lies_about_its_own_id_is_refused() {
+async fn as_7_a_document_with_another_id_is_rejected() {
     let server = Server::start().await;
-    let lie = server.document("/other").to_string();
-    server.answers(move |_| Some(answer("200 OK", JSON, &lie)));
+    let other_document = server.document("/other").to_string();
+    server.answers(move |_| Some(answer("200 OK", JSON, &other_document)));
     let error = get(&server.documents().0, &server.url("/a")).await.unwrap_err();
     assert!(matches!(error, DocumentError::WrongId), "{error}");
 }
 
 #[tokio::test]
-async fn as_7_documents_are_small() {
+async fn as_7_large_documents_are_rejected() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
     let padded = |path: &str, length: usize| {
@@ -86,7 +86,7 @@ async fn as_7_documents_are_small() {
 }
 
 #[tokio::test]
-async fn as_7_a_silent_server_is_given_up() {
+async fn as_7_a_server_that_does_not_respond_times_out() {
     let server = Server::start().await;
     let (mut documents, _) = server.documents();
     assert_eq!(documents.limits.timeout, Duration::from_secs(5));
@@ -96,11 +96,11 @@ async fn as_7_a_silent_server_is_given_up() {
 }
 
 #[tokio::test]
-async fn documents_inside_are_not_fetched() {
+async fn documents_in_private_networks_are_not_fetched() {
     let server = Server::start().await;
     server.serves_documents(JSON);
     let (_, clock) = server.documents();
-    let documents = Documents::new(Outbound::new(Policy::default()).unwrap(), clock);
+    let documents = ClientDocuments::new(Outbound::new(Policy::default()).unwrap(), clock);
     for url in [server.url("/a"), server.url("/a").replace("127.0.0.1", "localhost")] {
         let error = get(&documents, &url).await.unwrap_err();
         let DocumentError::Fetch(cause) = &error else { panic!("{error}") };
@@ -109,7 +109,7 @@ async fn documents_inside_are_not_fetched() {
     assert_eq!(server.seen(), Vec::<String>::new());
 }
 
-/// Plain http is not fetched even from where it would be let through.
+/// Plain http is not fetched, even from networks where it would be allowed.
 #[tokio::test]
 async fn ids_without_https_are_not_fetched() {
     let server = Server::start().await;
@@ -119,13 +119,14 @@ async fn ids_without_https_are_not_fetched() {
     assert_eq!(server.seen(), Vec::<String>::new());
 }
 
-/// Whoever names addresses does not learn which of them exist inside: no address, refused by the policy, no connection, no TLS,
-/// no success, no JSON and another document are the same to the user, and different in the log.
+/// A client that specifies URLs does not learn which of them exist in private networks: unresolved names, rejected
+/// addresses, failed connections, TLS errors, other statuses, other content and another document look the same to the
+/// user and different in the log.
 #[tokio::test]
-async fn what_is_inside_is_not_revealed() {
+async fn private_networks_are_not_revealed() {
     let server = Server::start().await;
-    let (inside, clock) = server.documents();
-    let public = Documents::new(Outbound::new(Policy::default()).unwrap(), clock);
+    let (private, clock) = server.documents();
+    let public = ClientDocuments::new(Outbound::new(Policy::default()).unwrap(), clock);
     server.answers(|path| match path {
         "/status" => Some(answer("404 Not Found", JSON, "{}")),
         "/html" => Some(answer("200 OK", "Content-Type: text/html\r\n", "<p>")),
@@ -136,14 +137,14 @@ async fn what_is_inside_is_not_revealed() {
     let mut reasons = std::collections::BTreeSet::new();
     let mut messages = reasons.clone();
     for (documents, url) in [
-        (&inside, "https://name.invalid/a".to_owned()),
+        (&private, "https://name.invalid/a".to_owned()),
         (&public, "https://10.0.0.1/a".to_owned()),
         (&public, "https://localhost/a".to_owned()),
-        (&inside, closed),
-        (&inside, server.url("/status")),
-        (&inside, server.url("/html")),
-        (&inside, server.url("/text")),
-        (&inside, server.url("/other")),
+        (&private, closed),
+        (&private, server.url("/status")),
+        (&private, server.url("/html")),
+        (&private, server.url("/text")),
+        (&private, server.url("/other")),
     ] {
         let error = get(documents, &url).await.unwrap_err();
         reasons.insert(error.to_string());
@@ -153,9 +154,9 @@ async fn what_is_inside_is_not_revealed() {
     assert_eq!(messages.len(), 1, "{messages:?}");
 }
 
-/// Slow servers take up a bounded number of fetches; documents that are kept need none.
+/// The number of concurrent fetches is bounded; cached documents need none.
 #[tokio::test]
-async fn so_many_are_fetched_at_once() {
+async fn concurrent_fetches_are_bounded() {
     let server = Server::start().await;
     server.serves_documents(JSON);
     let (mut documents, _) = server.documents();
@@ -169,7 +170,7 @@ async fn so_many_are_fetched_at_once() {
     get(&documents, &server.url("/a")).await.unwrap();
 }
 
-/// A port of this machine on which nothing listens.
+/// Returns a local port on which nothing listens.
 fn closed_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -13,7 +13,7 @@ use waypost_core::Timestamp;
 use waypost_core::clock::ManualClock;
 use waypost_outbound::{Outbound, Policy};
 
-use super::super::Documents;
+use super::super::ClientDocuments;
 
 type Respond = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
@@ -24,7 +24,7 @@ struct Shared {
     port: u16,
 }
 
-/// Answers each path as it is told to at the moment.
+/// A server with a configurable response for each path.
 #[derive(Clone)]
 pub struct Server(Arc<Shared>);
 
@@ -50,12 +50,12 @@ impl Server {
         server
     }
 
-    /// Answers from now on with what `respond` makes of the path; with none it stays silent.
+    /// Sets the function that returns the response for a path. With `None`, the server does not respond.
     pub fn answers(&self, respond: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
         *self.0.respond.lock().unwrap() = Box::new(respond);
     }
 
-    /// Answers from now on with the document of whichever URL is asked for, and these headers.
+    /// Responds to every path with a valid document of that URL and these headers.
     pub fn serves_documents(&self, headers: &'static str) {
         let server = self.clone();
         self.answers(move |path| Some(answer("200 OK", headers, &server.document(path).to_string())));
@@ -75,7 +75,7 @@ impl Server {
         let reply = (self.0.respond.lock().unwrap())(&path);
         self.0.seen.lock().unwrap().push(path);
         match reply {
-            // A client that has heard enough hangs up: that is no failure of the server.
+            // A client may disconnect early, which is not an error.
             Some(reply) => drop(stream.write_all(reply.as_bytes()).await),
             None => drop(stream.read_u8().await),
         }
@@ -86,7 +86,7 @@ impl Server {
         format!("https://127.0.0.1:{}{path}", self.0.port)
     }
 
-    /// The paths that were asked for.
+    /// Returns the requested paths.
     pub fn seen(&self) -> Vec<String> {
         self.0.seen.lock().unwrap().clone()
     }
@@ -95,13 +95,13 @@ impl Server {
         json!({ "client_id": self.url(path), "client_name": "Client", "redirect_uris": ["http://127.0.0.1/cb"] })
     }
 
-    /// Documents that trust this server, and the clock by which they are kept.
-    pub fn documents(&self) -> (Documents, Arc<ManualClock>) {
+    /// Returns a document cache that trusts this server, and its clock.
+    pub fn documents(&self) -> (ClientDocuments, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(Timestamp(1_795_000_000_000)));
-        (Documents::new(self.outbound(), clock.clone()), clock)
+        (ClientDocuments::new(self.outbound(), clock.clone()), clock)
     }
 
-    /// A way out that trusts this server.
+    /// Returns an HTTP client that trusts this server.
     pub fn outbound(&self) -> Outbound {
         let allow = vec!["127.0.0.0/8=client-documents".parse().unwrap()];
         Outbound::new(Policy { allow, extra_roots_pem: Some(self.0.root.clone()) }).unwrap()

@@ -1,4 +1,4 @@
-//! Hosted servers with their pages, a clock that can be moved, and browsers.
+//! Hosted servers with their sign-in pages, a manual clock, and browsers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use axum::extract::Request;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
-use waypost_auth::client::document::Documents;
+use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::limits::Limits;
 use waypost_auth::server_request::ServerRequest;
@@ -35,7 +35,7 @@ use waypost_store::{Db, migrate, server};
 pub const MINUTE: i64 = 60_000;
 const HOST: &str = "localhost:8080";
 
-/// The product's pages on a SQLite file of their own.
+/// The sign-in pages on a temporary SQLite database.
 pub struct Pages {
     pub ops: Ops,
     pub cx: Ctx,
@@ -44,39 +44,39 @@ pub struct Pages {
     router: Router,
     hosting: Hosting,
     public_url: PublicUrl,
-    /// Each browser has an address of its own, so that one does not use up the limits of another.
+    /// Each browser has its own address, so that none uses up the limits of another.
     addresses: Mutex<u8>,
     _folder: waypost_testkit::TempDir,
 }
 
-/// A browser: its cookies, and the authorization request that it is at.
+/// A browser: its cookies and its current authorization request.
 pub struct Browser<'a> {
     pages: &'a Pages,
     server: Server,
     pub cookies: BTreeMap<String, String>,
     pub request: AuthorizationRequestId,
     pub address: IpAddr,
-    /// What its forms carry, once a page was loaded.
+    /// The CSRF token of its forms, once a page is loaded.
     pub csrf: String,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct TestResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Answer {
-    /// Where the browser is sent.
+impl TestResponse {
+    /// Returns the redirect target.
     #[track_caller]
     pub fn location(&self) -> &str {
         assert_eq!(self.status, StatusCode::SEE_OTHER, "{}", self.body);
         self.headers[header::LOCATION].to_str().unwrap()
     }
 
-    /// The page's text, which has to contain all of `words`.
+    /// Asserts the status, and that the body contains all of `words`.
     #[track_caller]
     pub fn shows(&self, status: StatusCode, words: &[&str]) {
         assert_eq!(self.status, status, "{}", self.body);
@@ -111,7 +111,7 @@ impl Pages {
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: public_url.clone(),
-            documents: Documents::new(outbound.clone(), clock.clone()),
+            documents: ClientDocuments::new(outbound.clone(), clock.clone()),
             limits: Limits::new(clock.clone()),
             mail: can_mail.then(|| Outbox::start(Arc::new(mails.clone()))),
             random: Arc::clone(&random),
@@ -120,13 +120,13 @@ impl Pages {
                 keyring: Keyring::new(&secret, None),
             }),
         });
-        let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::pages()).with_state(auth);
+        let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::page_routes()).with_state(auth);
         let cx = Ctx { clock: clock.clone(), random, ..Ctx::operator() };
         let (ops, addresses) = (Ops::new(db), Mutex::new(0));
         Self { ops, cx, clock, mails, router, hosting, public_url, addresses, _folder: folder }
     }
 
-    /// An organisation with a server of the same slug.
+    /// Creates an organisation and a server with the same slug.
     pub async fn server(&self, slug: &str, auth_type: AuthType) -> Server {
         let organization = organizations::create(&self.cx, &self.ops, slug, Some("Acme & Söhne")).await.unwrap();
         let settings = servers::ServerSettings { product_name: Some("Acme Cloud".into()), ..Default::default() };
@@ -134,7 +134,7 @@ impl Pages {
         self.set_auth_type(made, auth_type).await
     }
 
-    /// The same server with another way of signing in.
+    /// Changes the `auth_type` of a server.
     pub async fn set_auth_type(&self, server: Server, auth_type: AuthType) -> Server {
         let server = Server { auth_type, ..server };
         let mut tx = self.ops.db().begin().await.unwrap();
@@ -144,7 +144,7 @@ impl Pages {
         server
     }
 
-    /// A browser with a new authorization request.
+    /// Opens a browser with a new authorization request.
     pub async fn browser(&self, server: &Server) -> Browser<'_> {
         let address = {
             let mut last = self.addresses.lock().unwrap();
@@ -160,7 +160,7 @@ impl Pages {
         browser
     }
 
-    /// The code in the newest mail, when there are `count` of them.
+    /// Waits for `count` emails and returns the code of the newest.
     pub async fn code(&self, count: usize) -> (String, EmailMessage) {
         let mail = self.mails.wait_for_count(count).await.pop().unwrap();
         (mail.text.lines().next().unwrap().to_owned(), mail)
@@ -168,7 +168,7 @@ impl Pages {
 }
 
 impl Browser<'_> {
-    /// Begins a new authorization request in the same browser.
+    /// Starts a new authorization request in the same browser.
     pub async fn begin(&mut self) {
         let now = self.pages.cx.now();
         let request = AuthorizationRequest {
@@ -200,13 +200,13 @@ impl Browser<'_> {
         format!("/s/{}/oauth/{name}?request={}", self.server.slug, self.request)
     }
 
-    pub async fn get(&mut self, name: &str) -> Answer {
+    pub async fn get(&mut self, name: &str) -> TestResponse {
         let path = if name.starts_with('/') { name.to_owned() } else { self.path(name) };
         self.ask(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
-    /// Sends a form with the token of the last page.
-    pub async fn post(&mut self, name: &str, fields: &[(&str, &str)]) -> Answer {
+    /// Submits a form with the CSRF token of the last page.
+    pub async fn post(&mut self, name: &str, fields: &[(&str, &str)]) -> TestResponse {
         if self.csrf.is_empty() {
             self.get("sign-in").await;
         }
@@ -214,25 +214,25 @@ impl Browser<'_> {
         self.post_with(name, &csrf, fields).await
     }
 
-    pub async fn post_with(&mut self, name: &str, csrf: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn post_with(&mut self, name: &str, csrf: &str, fields: &[(&str, &str)]) -> TestResponse {
         let request = Request::post(self.path(name)).header(header::ORIGIN, format!("http://{HOST}"));
         self.ask(form(request, csrf, fields)).await
     }
 
-    /// Sends a form from a page of another origin.
-    pub async fn post_from(&mut self, origin: &str, name: &str, fields: &[(&str, &str)]) -> Answer {
+    /// Submits a form from a page of another origin.
+    pub async fn post_from(&mut self, origin: &str, name: &str, fields: &[(&str, &str)]) -> TestResponse {
         let csrf = self.csrf.clone();
         let request = Request::post(self.path(name)).header(header::ORIGIN, origin);
         self.ask(form(request, &csrf, fields)).await
     }
 
-    /// The id of the code that the browser was sent to after a form.
+    /// Returns the ID of the code in the redirect after a form.
     #[track_caller]
-    pub fn sent(&self, answer: &Answer) -> String {
-        answer.location().split_once("&sent=").unwrap().1.to_owned()
+    pub fn sent(&self, response: &TestResponse) -> String {
+        response.location().split_once("&sent=").unwrap().1.to_owned()
     }
 
-    async fn ask(&mut self, mut request: Request) -> Answer {
+    async fn ask(&mut self, mut request: Request) -> TestResponse {
         let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
         let offers = self.pages.hosting.offer_cache().get(&self.server.slug).await.unwrap();
@@ -259,18 +259,18 @@ impl Browser<'_> {
         if let Some((_, rest)) = body.split_once("name=\"csrf\" value=\"") {
             self.csrf = rest.split('"').next().unwrap().to_owned();
         }
-        Answer { status: parts.status, headers: parts.headers, body }
+        TestResponse { status: parts.status, headers: parts.headers, body }
     }
 
-    /// The session's cookie.
+    /// Returns the session cookie.
     pub fn session(&self) -> Option<&String> {
         self.cookies.get(&format!("__Host-wp_eu_{}", self.server.organization_id))
     }
 
-    /// Who the consent page says is signed in; none when there is no such page.
+    /// Returns the user whom the consent page shows as signed in. Returns `None` if there is no consent page.
     pub async fn signed_in_as(&mut self) -> Option<String> {
         let page = self.get("consent").await;
-        let (_, rest) = page.body.split_once("<dt>You are</dt><dd>")?;
+        let (_, rest) = page.body.split_once("<dt>Signed in as</dt><dd>")?;
         Some(rest.split('<').next().unwrap().to_owned())
     }
 }
