@@ -100,7 +100,7 @@ async fn invitation_links_are_shown_once(app: App) {
         .api(Method::POST, "/invitations", new("Member@example.com", "member"))
         .await
         .assert_status(409)
-        .assert_contains("member already");
+        .assert_contains("already a member");
     for body in [new("x", "member"), new("x@example.com\nBcc: y@example.com", "member"), new("x@example.com", "king")] {
         admin.api(Method::POST, "/invitations", body).await.assert_status(422);
     }

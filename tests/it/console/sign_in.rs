@@ -268,7 +268,7 @@ async fn pages_explain_disabled_features() {
     ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(503).assert_contains("cannot send email");
     app.finish().await;
     let app = start_app(SignUpPolicy::Closed, true).await;
-    ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(403).assert_contains("No new accounts");
+    ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(403).assert_contains("Sign-up is closed");
     app.finish().await;
 }
 
@@ -438,7 +438,7 @@ async fn users_manage_their_own_account() {
     browser.get_page("/account").await.assert_contains("Sign out other sessions");
     let wrong =
         browser.post("/account/password", &[("password", OTHER_PASSWORD), ("new_password", OTHER_PASSWORD)]).await;
-    wrong.assert_status(422).assert_contains("not your present password");
+    wrong.assert_status(422).assert_contains("The current password is wrong.");
     let fields = [("password", PASSWORD), ("new_password", OTHER_PASSWORD)];
     browser.post("/account/password", &fields).await.assert_redirect("/account");
     browser.get_page("/account").await.assert_contains("1 other browser was signed out");

@@ -37,7 +37,7 @@ async fn client_documents_can_be_switched_off() {
     let rejected = browser.get(&client.authorize_path(&[("client_id", "https://client.example/client.json")])).await;
     assert_eq!(rejected.status, 400);
     assert!(rejected.body.contains("does not accept client metadata documents"), "{}", rejected.body);
-    assert!(rejected.body.contains("has to register here instead"), "{}", rejected.body);
+    assert!(rejected.body.contains("must register with this server instead"), "{}", rejected.body);
     app.finish().await;
 }
 
