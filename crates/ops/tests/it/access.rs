@@ -148,7 +148,7 @@ overview::show            operator owner admin member
 overview::contents        operator owner
 joins::list               operator owner admin
 joins::list_page          operator owner admin
-joins::count_recent_claims       operator owner admin
+joins::count_recent_claims operator owner admin
 joins::show               operator owner admin
 joins::undo               operator owner admin
 claim_links::create       operator owner admin

@@ -112,7 +112,7 @@ async fn an_admin_cannot_replace_an_owner_invitation(stage: Stage) {
     let state =
         || async { invitations::get(&stage.cx, ops, org, &owner.id).await.unwrap().invitation.state(admin.now()) };
     assert_eq!(state().await, InvitationState::Pending);
-    assert_rejected(invitations::revoke(&admin, ops, org, &owner.id).await, Code::Forbidden, "above yours");
+    assert_rejected(invitations::revoke(&admin, ops, org, &owner.id).await, Code::Forbidden, "higher than yours");
     // An invitation that the admin could revoke is replaced.
     invitations::create(&stage.cx, ops, org, "b@x.de", Role::Admin).await.unwrap();
     invitations::create(&admin, ops, org, "b@x.de", Role::Member).await.unwrap();

@@ -70,7 +70,7 @@ async fn a_user_can_be_in_several_organisations(stage: Stage) {
     tx.commit().await.unwrap();
     let again = users::create(cx, ops, two, " anna@example.COM ", Role::Member).await.unwrap();
     assert_eq!((&again.user_id, again.email.as_str(), again.role), (&anna.user_id, "Anna@Example.com", Role::Member));
-    refused(users::create(cx, ops, one, "ANNA@example.com", Role::Owner).await, Code::Conflict, "member already");
+    refused(users::create(cx, ops, one, "ANNA@example.com", Role::Owner).await, Code::Conflict, "already a member");
     refused(users::create(cx, ops, one, "anna", Role::Owner).await, Code::InvalidArguments, "email");
     let anna = Member { is_verified: true, ..anna };
     assert_eq!(users::resolve(cx, ops, one, "ANNA@EXAMPLE.COM").await.unwrap(), anna);
@@ -154,7 +154,7 @@ async fn keys_are_shown_once(stage: Stage) {
     for wrong in ["", "wpk_", &secret[..46], "wpa_0"] {
         assert_eq!(api_keys::authenticate(cx, ops, wrong).await.unwrap(), None);
     }
-    refused(api_keys::create(cx, ops, org, plain_key(" ci ", Role::Member)).await, Code::Conflict, "`ci` exists");
+    refused(api_keys::create(cx, ops, org, plain_key(" ci ", Role::Member)).await, Code::Conflict, "`ci` already exists");
     let used = waypost_core::organization::ApiKey { last_used_at: Some(cx.now()), ..key.clone() };
     for text in ["ci", key.id.as_str()] {
         assert_eq!(api_keys::resolve(cx, ops, org, text).await.unwrap(), used);
