@@ -1,4 +1,4 @@
-//! Authors and users at the same time: moving, adding, deleting and renaming steps, publishing and withdrawing never
+//! Tests of concurrent authors and users: moving, adding, deleting and renaming steps, publishing and withdrawing never
 //! lose a completion, and every user can finish.
 
 use std::collections::{BTreeSet, HashMap};
@@ -93,8 +93,8 @@ impl<'a> Simulation<'a> {
     async fn start(fixture: &'a Fixture, server: &ServerId, writer: Writer) -> Self {
         let title = format!("Life {}", StepId::new(&*fixture.cx.random));
         let (id, _) = fixture.create_with_steps(&title, &["A", "B", "C"]).await;
-        let on = (server, &id);
-        assignments::assign(&fixture.cx, &fixture.ops, &fixture.org, on, AssignmentPatch::default()).await.unwrap();
+        let pair = (server, &id);
+        assignments::assign(&fixture.cx, &fixture.ops, &fixture.org, pair, AssignmentPatch::default()).await.unwrap();
         let user = || SimulatedUser {
             key: ProgressKey {
                 organization_id: fixture.org.clone(),
@@ -226,8 +226,8 @@ impl<'a> Simulation<'a> {
                 let withdrawal = attempt.and_then(|attempt| reasons.get(&attempt.version_id).cloned());
                 let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
                 let view = ProgressContext { attempt: pinned, offered: &offered, now, random: &*random };
-                let seen = pinned.map_or(&latest, |(_, version)| version);
-                match decide_call(&view, seen, call) {
+                let version = pinned.map_or(&latest, |(_, version)| version);
+                match decide_call(&view, version, call) {
                     Ok(outcome) => Decision::Done(Box::new(outcome)),
                     Err(rejected) => Decision::Rejected(rejected),
                 }
@@ -298,8 +298,8 @@ impl<'a> Simulation<'a> {
     }
 }
 
-fn decide_call(view: &ProgressContext<'_>, seen: &Version, call: UserCall) -> Result<Outcome, Error> {
-    let step = |n: usize| seen.steps()[n % seen.step_count()].id.clone();
+fn decide_call(view: &ProgressContext<'_>, version: &Version, call: UserCall) -> Result<Outcome, Error> {
+    let step = |n: usize| version.steps()[n % version.step_count()].id.clone();
     match call {
         UserCall::Select { resume, to_latest } => view.select(SelectOptions { resume, to_latest, confirmed: true }),
         UserCall::Next => view.advance(None),
@@ -361,7 +361,7 @@ async fn purging_deletes_all_related_rows(fixture: Fixture) {
         &["walkthroughs", "steps", "versions", "version_steps", "assignments", "progress", "step_completions"];
     let before = counts(TABLES).await;
     delete(&fixture.cx, &fixture.ops, fixture.target(&simulation.id)).await.unwrap();
-    assert_eq!(counts(TABLES).await, before, "the trash keeps everything");
+    assert_eq!(counts(TABLES).await, before, "moving to the trash deletes no rows");
     purge(&fixture.cx, &fixture.ops, &fixture.org, &simulation.id).await.unwrap();
     let after = counts(TABLES).await;
     assert_eq!(after, before.iter().map(|count| count / 2).collect::<Vec<_>>(), "{TABLES:?}");

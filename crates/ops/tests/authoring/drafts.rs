@@ -32,28 +32,28 @@ async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
         move_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 5), &steps[2], &StepPosition::First).await.unwrap();
     assert_eq!((moved.revision, moved.step.next_step_id.as_ref()), (6, Some(&steps[0])));
     assert_eq!(fixture.list_titles(&id).await, ["C", "A", "X", "B"]);
-    let stays =
+    let unmoved =
         move_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 6), &steps[2], &StepPosition::First).await.unwrap();
-    assert_eq!(stays.revision, 6, "moving a step to its current position changes nothing");
+    assert_eq!(unmoved.revision, 6, "moving a step to its current position changes nothing");
 
-    let dirty = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
-    let change = StepUpdate { key: Some(None), content: Some(dirty) };
+    let unclean = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
+    let change = StepUpdate { key: Some(None), content: Some(unclean) };
     let changed = update_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 6), &added.step.id, change.clone())
         .await
         .unwrap();
     assert_eq!((changed.revision, changed.step.key.as_ref()), (7, None));
-    let kept = (changed.step.content.title.as_str(), changed.step.content.content.as_str());
-    assert_eq!(kept, ("Y\u{202e}", "Hi <script>x</script>there\n"), "stored as typed");
+    let stored = (changed.step.content.title.as_str(), changed.step.content.content.as_str());
+    assert_eq!(stored, ("Y\u{202e}", "Hi <script>x</script>there\n"), "stored unchanged, except for whitespace");
     let again =
         update_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &added.step.id, change).await.unwrap();
     assert_eq!(again.revision, 7, "the same content changes nothing");
 
     assert_eq!(delete_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &steps[2]).await.unwrap().revision, 8);
     assert_eq!(fixture.list_titles(&id).await, ["A", "Y\u{202e}", "B"]);
-    let gone = delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[2]).await.unwrap_err();
-    assert_eq!((gone.code, &gone.details["step_id"]), (Code::StepNotFound, &json!(steps[2])));
+    let missing = delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[2]).await.unwrap_err();
+    assert_eq!((missing.code, &missing.details["step_id"]), (Code::StepNotFound, &json!(steps[2])));
     assert_eq!(fixture.add_step(&id, "D").await.step.ordinal, 4, "an ordinal is used once");
-    assert_eq!(fixture.list_audit_actions().await.iter().filter(|act| act.starts_with("step.")).count(), 8);
+    assert_eq!(fixture.list_audit_actions().await.iter().filter(|action| action.starts_with("step.")).count(), 8);
 }
 
 async fn outdated_revisions_are_rejected(fixture: Fixture) {
@@ -85,15 +85,15 @@ async fn one_of_several_concurrent_edits_succeeds(fixture: Fixture) {
             update_step(&cx, &ops, target, &step, change).await
         }));
     }
-    let mut won = Vec::new();
+    let mut accepted = Vec::new();
     for task in tasks {
         match task.await.unwrap() {
-            Ok(edited) => won.push(edited.step.content.title),
+            Ok(edited) => accepted.push(edited.step.content.title),
             Err(error) => assert_eq!(error.code, Code::PreconditionFailed, "{error:?}"),
         }
     }
-    assert_eq!(won.len(), 1);
-    assert_eq!(fixture.list_titles(&id).await, won);
+    assert_eq!(accepted.len(), 1);
+    assert_eq!(fixture.list_titles(&id).await, accepted);
     assert_eq!(fixture.get_draft(&id).await.walkthrough.revision, 3);
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the authors' operations, on both databases.
+//! Tests of the authors' operations on both databases.
 
 mod authors_and_users;
 mod drafts;
@@ -101,12 +101,12 @@ impl Fixture {
     pub(crate) async fn list_audit_actions(&self) -> Vec<String> {
         let mut conn = self.ops.db().read().await.unwrap();
         let events = waypost_store::audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
-        let mut acts: Vec<_> = events.into_iter().map(|event| event.act).collect();
-        acts.sort();
-        acts
+        let mut actions: Vec<_> = events.into_iter().map(|event| event.act).collect();
+        actions.sort();
+        actions
     }
 
-    /// Returns the context of a member of the organisation.
+    /// Returns the context of a member of `organization`.
     pub(crate) fn member_context(&self, organization: &OrganizationId) -> Ctx {
         let organization_id = organization.clone();
         self.cx.with_caller(Caller::Member { organization_id, role: Role::Member, actor: "usr_test".to_owned() })

@@ -44,8 +44,8 @@ async fn an_unsaved_step_is_previewed_as_it_would_be_saved(fixture: Fixture) {
     };
     let saved = show(&steps[1], None).await.unwrap();
     assert_eq!(saved.step.map(|step| step.id).as_ref(), Some(&steps[1]));
-    let typed = StepContent { content: "Hi <script>x</script>there".to_owned(), ..content("New ") };
-    let shown = show(&steps[1], Some(typed)).await.unwrap();
+    let unsaved = StepContent { content: "Hi <script>x</script>there".to_owned(), ..content("New ") };
+    let shown = show(&steps[1], Some(unsaved)).await.unwrap();
     assert!(shown.answer.text.contains(": New\n") && !shown.answer.text.contains("script"), "{}", shown.answer.text);
     assert_eq!(fixture.list_titles(&id).await, ["A", "B"]);
 
@@ -60,17 +60,17 @@ async fn callers_without_access_cannot_preview(fixture: Fixture) {
     let empty = fixture.create("Empty").await.id;
     let as_caller = |caller| Ctx { caller, ..fixture.cx.clone() };
     let member = |organization_id| Caller::Member { organization_id, role: Role::Owner, actor: "usr_1".to_owned() };
-    let ours = as_caller(member(fixture.org.clone()));
-    let theirs = as_caller(member(fixture.other.clone()));
+    let own = as_caller(member(fixture.org.clone()));
+    let foreign = as_caller(member(fixture.other.clone()));
     let visitor = as_caller(Caller::Visitor);
     let user = as_caller(Caller::User { user_id: UserId::from_store("usr_1".into()) });
     let try_render = async |cx: &Ctx, organization, id: &WalkthroughId| {
         render(cx, &fixture.ops, organization, id, PreviewPoint::After(0)).await.map_err(|error| error.code)
     };
-    assert!(try_render(&ours, &fixture.org, &id).await.is_ok());
-    assert_eq!(try_render(&ours, &fixture.org, &empty).await, Err(Code::WalkthroughEmpty));
-    assert_eq!(try_render(&theirs, &fixture.other, &id).await, Err(Code::NotFound), "another organisation's ID");
-    for cx in [&theirs, &visitor, &user] {
+    assert!(try_render(&own, &fixture.org, &id).await.is_ok());
+    assert_eq!(try_render(&own, &fixture.org, &empty).await, Err(Code::WalkthroughEmpty));
+    assert_eq!(try_render(&foreign, &fixture.other, &id).await, Err(Code::NotFound), "another organisation's ID");
+    for cx in [&foreign, &visitor, &user] {
         assert_eq!(try_render(cx, &fixture.org, &id).await, Err(Code::NotFound));
     }
 }

@@ -51,7 +51,7 @@ async fn a_version_never_changes(fixture: Fixture) {
     assert_eq!(
         format_version(&load_current_version(&fixture, &id).await.unwrap()),
         frozen,
-        "edits do not reach a version"
+        "edits do not change a version"
     );
 
     assert_eq!(fixture.publish(&id).await, 2);
@@ -61,7 +61,7 @@ async fn a_version_never_changes(fixture: Fixture) {
     assert_eq!((second.steps()[0].ordinal, &second.steps()[0].id), (2, &steps[2]));
     let mut conn = fixture.ops.db().read().await.unwrap();
     let loaded = version::find_with_steps(&mut conn, &fixture.org, &first.version_id).await.unwrap().unwrap();
-    assert_eq!(format_version(&loaded), frozen, "a new version does not change it");
+    assert_eq!(format_version(&loaded), frozen, "a new version does not change an earlier one");
 }
 
 async fn each_change_to_a_draft_creates_a_new_version(fixture: Fixture) {
@@ -112,12 +112,12 @@ async fn each_change_to_a_draft_creates_a_new_version(fixture: Fixture) {
 
 async fn publishing_requires_the_fields_of_the_type(fixture: Fixture) {
     let id = fixture.create("T").await.id;
-    let refused = || async { publish(&fixture.cx, &fixture.ops, fixture.target(&id), false).await.unwrap_err() };
-    assert_eq!(refused().await.code, Code::WalkthroughEmpty);
+    let publish_error = || async { publish(&fixture.cx, &fixture.ops, fixture.target(&id), false).await.unwrap_err() };
+    assert_eq!(publish_error().await.code, Code::WalkthroughEmpty);
     let bare = StepContent { title: "Bare".to_owned(), ..StepContent::default() };
     let new = NewStep { key: None, content: bare, place: StepPosition::Last };
     let step = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap().step.id;
-    let error = refused().await;
+    let error = publish_error().await;
     assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("content")));
     assert!(error.message.contains("step 1 \"Bare\"") && error.message.contains("`content`"), "{}", error.message);
 
@@ -133,14 +133,14 @@ async fn publishing_requires_the_fields_of_the_type(fixture: Fixture) {
         let change = WalkthroughPatch { kind: Some(kind), ..WalkthroughPatch::default() };
         update(&fixture.cx, &fixture.ops, fixture.target(&id), change).await.unwrap();
         match missing {
-            Some(field) => assert_eq!(refused().await.details["field"], json!(field), "{kind}"),
+            Some(field) => assert_eq!(publish_error().await.details["field"], json!(field), "{kind}"),
             None => assert_eq!(fixture.publish(&id).await, 1),
         }
     }
     now.content = "Run `rm \u{202e}x`".to_owned();
     let change = StepUpdate { content: Some(now), key: None };
     update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
-    let error = refused().await;
+    let error = publish_error().await;
     assert_eq!((error.code, &error.details["step_id"]), (Code::ConfirmationRequired, &json!(step)));
     let findings = lint(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     assert!(findings.iter().any(|finding| finding.message.contains("U+202E")), "{findings:?}");
@@ -154,7 +154,7 @@ async fn withdrawing_restores_the_newest_remaining_version(fixture: Fixture) {
         fixture.add_step(&id, step).await;
         assert_eq!(fixture.publish(&id).await, number);
     }
-    let back = |number: u32| {
+    let withdraw_version = |number: u32| {
         let fixture = &fixture;
         let id = &id;
         async move { withdraw(&fixture.cx, &fixture.ops, fixture.target(id), number, " It was\u{200b} wrong. ").await }
@@ -163,13 +163,13 @@ async fn withdrawing_restores_the_newest_remaining_version(fixture: Fixture) {
         let error = withdraw(&fixture.cx, &fixture.ops, fixture.target(&id), 1, reason).await.unwrap_err();
         assert_eq!(error.details["field"], json!("reason"));
     }
-    assert_eq!(back(9).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(withdraw_version(9).await.unwrap_err().code, Code::NotFound);
     let before = fixture.config_version().await;
-    back(2).await.unwrap();
+    withdraw_version(2).await.unwrap();
     assert!(fixture.config_version().await > before);
     assert_eq!(load_current_version(&fixture, &id).await.unwrap().number, 3);
-    assert_eq!(back(2).await.unwrap_err().code, Code::Conflict);
-    let head = back(3).await.unwrap();
+    assert_eq!(withdraw_version(2).await.unwrap_err().code, Code::Conflict);
+    let head = withdraw_version(3).await.unwrap();
     assert_eq!(
         (load_current_version(&fixture, &id).await.unwrap().number, head.state),
         (1, WalkthroughState::Published)
@@ -177,7 +177,7 @@ async fn withdrawing_restores_the_newest_remaining_version(fixture: Fixture) {
     let listed = list_versions(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     let reasons: Vec<_> = listed.iter().map(|v| v.withdrawal.as_ref().map(|w| w.reason.as_str())).collect();
     assert_eq!(reasons, [Some("It was wrong."), Some("It was wrong."), None]);
-    let head = back(1).await.unwrap();
+    let head = withdraw_version(1).await.unwrap();
     assert_eq!((head.state, head.current_version_id), (WalkthroughState::Draft, None));
     // A withdrawn version is never served again, and its number is not used again.
     assert_eq!(fixture.publish(&id).await, 4);

@@ -1,5 +1,5 @@
-//! Tests of a draft's history: it contains exactly the collapsed revisions, whatever several people do, and restoring
-//! a revision loses nothing.
+//! Tests of a draft's history: it contains exactly the collapsed revisions of all users, and restoring a revision loses
+//! nothing.
 
 use std::collections::HashMap;
 
@@ -36,7 +36,7 @@ enum Operation {
     Edit(usize, u8),
     Restore(usize, usize),
     Delete(usize),
-    BringBack(usize),
+    RestoreDeleted(usize),
     Move(usize),
     Import(u8),
 }
@@ -46,7 +46,7 @@ fn any_operations() -> impl Strategy<Value = Vec<(usize, i64, Operation)>> {
         10 => (0_usize..3, 0_u8..5).prop_map(|(step, text)| Operation::Edit(step, text)),
         3 => (0_usize..3, 0_usize..9).prop_map(|(step, number)| Operation::Restore(step, number)),
         1 => (0_usize..3).prop_map(Operation::Delete),
-        2 => (0_usize..3).prop_map(Operation::BringBack),
+        2 => (0_usize..3).prop_map(Operation::RestoreDeleted),
         1 => (0_usize..3).prop_map(Operation::Move),
         1 => (0_u8..5).prop_map(Operation::Import),
     ];
@@ -65,8 +65,8 @@ struct ExpectedRevision {
     restored_from: Option<u32>,
 }
 
-/// The model: for each step, its revisions and whether it is in the draft; for each step and person, the time of the
-/// last edit.
+/// The model: for each step, whether it is in the draft and its revisions; for each step and user, the time of the last
+/// edit.
 #[derive(Default)]
 struct Model {
     steps: Vec<(StepId, bool, Vec<ExpectedRevision>)>,
@@ -94,8 +94,8 @@ impl Model {
         if self.text(step) == text {
             return;
         }
-        let begun = self.sessions.insert((step, actor.to_owned()), now);
-        self.audited += usize::from(begun.is_none_or(|last| now.since(last) >= 30 * MINUTE));
+        let last_edit = self.sessions.insert((step, actor.to_owned()), now);
+        self.audited += usize::from(last_edit.is_none_or(|last| now.since(last) >= 30 * MINUTE));
         let last = self.steps[step].2.last_mut().unwrap();
         if last.operation == RevisionOperation::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS
         {
@@ -110,8 +110,8 @@ fn text(title: usize, n: u8) -> StepContent {
     StepContent { content: format!("Text {n}"), ..content(&format!("S{title}")) }
 }
 
-async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (who, operation): (usize, &Operation)) {
-    let (cx, actor, now) = (member_context_of(fixture, who), format!("usr_{who}"), fixture.clock.now());
+async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, operation): (usize, &Operation)) {
+    let (cx, actor, now) = (member_context_of(fixture, user), format!("usr_{user}"), fixture.clock.now());
     let (ops, target) = (&fixture.ops, fixture.target(id));
     match *operation {
         Operation::Edit(step, n) if model.steps[step].1 => {
@@ -139,7 +139,7 @@ async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (who, o
             model.push(step, RevisionOperation::Delete, &actor, &text, now);
             model.steps[step].1 = false;
         }
-        Operation::BringBack(step) if !model.steps[step].1 => {
+        Operation::RestoreDeleted(step) if !model.steps[step].1 => {
             let new = NewStep { key: None, content: text(step, 9), place: StepPosition::Last };
             restore_step(&cx, ops, target, &model.steps[step].0, new).await.unwrap();
             model.push(step, RevisionOperation::Restore, &actor, "Text 9", now);
@@ -178,9 +178,9 @@ async fn assert_history_matches(fixture: &Fixture, operations: &[(usize, i64, Op
     }
     let count_updates = |actions: Vec<String>| actions.iter().filter(|action| *action == "step.update").count();
     let before = count_updates(fixture.list_audit_actions().await);
-    for (who, minutes, operation) in operations {
+    for (user, minutes, operation) in operations {
         fixture.clock.advance(minutes * MINUTE);
-        apply(fixture, &id, &mut model, (*who, operation)).await;
+        apply(fixture, &id, &mut model, (*user, operation)).await;
     }
     for (step, is_in_draft, expected) in &model.steps {
         let scope = (&fixture.org, &id);
@@ -248,10 +248,14 @@ async fn revisions_are_kept_for_90_days(fixture: Fixture) {
     fixture.clock.advance(1);
     assert_eq!(delete_expired(fixture.ops.db(), &*fixture.clock).await.unwrap(), 2);
     assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5, 4, 3]);
-    assert_eq!(list_revision_numbers(&fixture, &id, b).await, [2, 1], "a deleted step keeps its history equally long");
+    assert_eq!(
+        list_revision_numbers(&fixture, &id, b).await,
+        [2, 1],
+        "the history of a deleted step is kept equally long"
+    );
     fixture.clock.advance(RETENTION_MS + 1);
     while delete_expired(fixture.ops.db(), &*fixture.clock).await.unwrap() > 0 {}
-    assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5], "the current revision stays");
+    assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5], "the current revision is kept");
     let deleted = revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     assert_eq!(deleted, []);
     fixture.clock.advance(COLLAPSE_MS);
@@ -322,16 +326,16 @@ async fn restored_steps_return_to_their_position(fixture: Fixture) {
 
 async fn restores_are_rejected_like_any_edit(fixture: Fixture) {
     let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
-    let refused = |cx: Ctx, revision, number| {
+    let restore_error = |cx: Ctx, revision, number| {
         let (ops, target) =
             (fixture.ops.clone(), waypost_ops::walkthroughs::EditTarget { revision, ..fixture.target(&id) });
         let step = steps[0].clone();
         async move { revisions::restore(&cx, &ops, target, &step, number).await.unwrap_err() }
     };
-    assert_eq!(refused(fixture.cx.clone(), Some(1), 1).await.code, Code::PreconditionFailed);
-    let unknown = refused(fixture.cx.clone(), None, 7).await;
+    assert_eq!(restore_error(fixture.cx.clone(), Some(1), 1).await.code, Code::PreconditionFailed);
+    let unknown = restore_error(fixture.cx.clone(), None, 7).await;
     assert_eq!((unknown.code, &unknown.details["number"]), (Code::NotFound, &json!(7)));
-    assert_eq!(refused(fixture.member_context(&fixture.other), None, 1).await.code, Code::NotFound);
+    assert_eq!(restore_error(fixture.member_context(&fixture.other), None, 1).await.code, Code::NotFound);
     let outsider = fixture.member_context(&fixture.other);
     let scope = (&fixture.org, &id);
     assert_eq!(
@@ -341,8 +345,8 @@ async fn restores_are_rejected_like_any_edit(fixture: Fixture) {
     let foreign = (&fixture.other, &id);
     let error = revisions::get(&fixture.cx, &fixture.ops, foreign, &steps[0], 1).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
-    let nowhere = StepId::new(&*fixture.cx.random);
-    let error = revisions::list(&fixture.cx, &fixture.ops, scope, &nowhere, (None, None)).await.unwrap_err();
+    let unknown_step = StepId::new(&*fixture.cx.random);
+    let error = revisions::list(&fixture.cx, &fixture.ops, scope, &unknown_step, (None, None)).await.unwrap_err();
     assert_eq!(error.code, Code::StepNotFound);
 }
 
@@ -352,8 +356,8 @@ async fn restoring_a_version_loses_no_edits(fixture: Fixture) {
     edit_step(&fixture, &id, &steps[0], "Unpublished").await;
     restore(&fixture.cx, &fixture.ops, fixture.target(&id), 1).await.unwrap();
     assert_eq!(fixture.get_draft(&id).await.steps[0].content, content("A"));
-    let back = revisions::restore(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], 2).await.unwrap();
-    assert_eq!(back.step.content.content, "Unpublished");
+    let restored = revisions::restore(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], 2).await.unwrap();
+    assert_eq!(restored.step.content.content, "Unpublished");
 }
 
 async fn the_history_is_paginated(fixture: Fixture) {

@@ -135,8 +135,8 @@ async fn an_import_assigns_a_walkthrough_once(fixture: Fixture) {
     assert_eq!(assigned, [("Guide", 1), ("Second", 2)]);
 
     // With an unknown server, nothing is written.
-    let nowhere = ImportOptions { server: Some("nowhere".to_owned()), ..ImportOptions::default() };
-    let error = import_err(&fixture, "# Third\n\n## One\n\nx\n", nowhere).await;
+    let unknown_server = ImportOptions { server: Some("nowhere".to_owned()), ..ImportOptions::default() };
+    let error = import_err(&fixture, "# Third\n\n## One\n\nx\n", unknown_server).await;
     assert_eq!((error.code, &error.details["field"]), (Code::NotFound, &json!("server")));
     let foreign = import(&fixture.cx, &fixture.ops, &fixture.other, file(THREE), options).await.unwrap_err();
     assert_eq!(foreign.code, Code::NotFound);
@@ -144,7 +144,7 @@ async fn an_import_assigns_a_walkthrough_once(fixture: Fixture) {
     assert_eq!(third.unwrap_err().code, Code::NotFound);
 }
 
-async fn texts_are_stored_as_typed_and_served_cleaned(fixture: Fixture) {
+async fn texts_are_stored_unchanged_and_served_cleaned(fixture: Fixture) {
     let text = "# G\u{202e}uide\n\n## O\u{200b}ne\n\n<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.\n";
     let report = import_ok(&fixture, text, ImportOptions { publish: true, ..ImportOptions::default() }).await;
     assert_eq!(report.title, "G\u{202e}uide");
@@ -152,10 +152,10 @@ async fn texts_are_stored_as_typed_and_served_cleaned(fixture: Fixture) {
     assert!(report.warnings.iter().any(|warning| warning.starts_with(expected)), "{:?}", report.warnings);
     let id = report.id.unwrap();
     let draft = fixture.get_draft(&id).await;
-    let typed = "<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.";
+    let original = "<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.";
     assert_eq!(
         (draft.steps[0].content.title.as_str(), draft.steps[0].content.content.as_str()),
-        ("O\u{200b}ne", typed)
+        ("O\u{200b}ne", original)
     );
     let mut conn = fixture.ops.db().read().await.unwrap();
     let version = draft.walkthrough.current_version_id.clone().unwrap();
@@ -165,9 +165,9 @@ async fn texts_are_stored_as_typed_and_served_cleaned(fixture: Fixture) {
     assert_eq!(served.steps()[0].content.content, "Do fast  \nslow with `<b>`.");
     // The version and every export contain the original text.
     let (_, steps) = get(&fixture.cx, &fixture.ops, &fixture.org, &id, 1).await.unwrap();
-    assert_eq!(steps[0].content.content, typed);
+    assert_eq!(steps[0].content.content, original);
     let json = export(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
-    assert_eq!(json["steps"][0]["contentFields"]["contentForUser"], typed);
+    assert_eq!(json["steps"][0]["contentFields"]["contentForUser"], original);
     let markdown = export_as_markdown(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     let again = ImportOptions { publish: true, ..ImportOptions::default() };
     let back =
@@ -212,21 +212,23 @@ async fn export_comparable(fixture: &Fixture, organization: &OrganizationId, id:
 async fn an_export_can_be_imported_elsewhere(fixture: Fixture) {
     let parse = |value: &Value| json_file::parse("set-up.json", &value.to_string()).unwrap();
     let options = || ImportOptions { publish: true, ..ImportOptions::default() };
-    let here =
+    let original_id =
         import(&fixture.cx, &fixture.ops, &fixture.org, parse(&envelope()), options()).await.unwrap().id.unwrap();
-    let first = export_comparable(&fixture, &fixture.org, &here).await;
+    let first = export_comparable(&fixture, &fixture.org, &original_id).await;
     assert_eq!(
         (&first["version"], &first["x-envelope"], &first["steps"][0]["x-step"]),
         (&json!("1.1"), &json!({ "a": [1] }), &json!(1))
     );
     assert_eq!(first["steps"][0]["contentFields"]["contextForAgent"], json!("ctx <port>"));
 
-    let there = import(&fixture.cx, &fixture.ops, &fixture.other, parse(&first), options()).await.unwrap();
-    assert_eq!((there.created, there.published_version), (true, Some(1)));
-    let there = there.id.unwrap();
-    assert_eq!(export_comparable(&fixture, &fixture.other, &there).await, first);
-    let (a, b) =
-        (fixture.get_draft(&here).await, get_draft(&fixture.cx, &fixture.ops, &fixture.other, &there).await.unwrap());
+    let imported = import(&fixture.cx, &fixture.ops, &fixture.other, parse(&first), options()).await.unwrap();
+    assert_eq!((imported.created, imported.published_version), (true, Some(1)));
+    let copy_id = imported.id.unwrap();
+    assert_eq!(export_comparable(&fixture, &fixture.other, &copy_id).await, first);
+    let (a, b) = (
+        fixture.get_draft(&original_id).await,
+        get_draft(&fixture.cx, &fixture.ops, &fixture.other, &copy_id).await.unwrap(),
+    );
     assert_eq!(a.walkthrough.fields(), b.walkthrough.fields());
     assert_eq!((b.walkthrough.kind, b.walkthrough.state), (WalkthroughType::Installer, WalkthroughState::Published));
     assert!(a.steps.iter().zip(&b.steps).all(|(a, b)| a.content == b.content && a.id != b.id));
@@ -234,7 +236,7 @@ async fn an_export_can_be_imported_elsewhere(fixture: Fixture) {
     // Importing the export into its own organisation changes nothing.
     let back = import(&fixture.cx, &fixture.ops, &fixture.org, parse(&first), options()).await.unwrap();
     assert!(!back.changed && !back.published_new, "{back:?}");
-    assert_eq!(fixture.get_draft(&here).await, a);
+    assert_eq!(fixture.get_draft(&original_id).await, a);
     // Importing the original file again changes nothing.
     let again = import(&fixture.cx, &fixture.ops, &fixture.org, parse(&envelope()), options()).await.unwrap();
     assert!(!again.changed, "{again:?}");
@@ -247,6 +249,6 @@ waypost_testkit::both!(set_up =>
     a_dry_run_writes_nothing,
     a_walkthrough_is_found_by_id_or_title,
     an_import_assigns_a_walkthrough_once,
-    texts_are_stored_as_typed_and_served_cleaned,
+    texts_are_stored_unchanged_and_served_cleaned,
     an_export_can_be_imported_elsewhere,
 );

@@ -1,4 +1,4 @@
-//! Deleted walkthroughs are only found in the trash and can be restored unchanged.
+//! Tests of the trash: deleted walkthroughs are hidden and can be restored unchanged.
 
 use waypost_core::Code;
 use waypost_core::caller::Caller;
@@ -46,7 +46,7 @@ async fn deleted_walkthroughs_are_hidden_and_can_be_restored(fixture: Fixture) {
     assert_eq!(list_deleted(cx, ops, org).await.unwrap(), []);
 }
 
-async fn title_and_slug_of_a_deleted_walkthrough_are_free(fixture: Fixture) {
+async fn title_and_slug_of_a_deleted_walkthrough_can_be_reused(fixture: Fixture) {
     let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
     let first = fixture.create("Straße").await;
     delete(cx, ops, fixture.target(&first.id)).await.unwrap();
@@ -91,7 +91,7 @@ async fn only_admins_delete_permanently(fixture: Fixture) {
 
 async fn the_trash_is_emptied_after_30_days(fixture: Fixture) {
     let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
-    let stays = fixture.create("Stays").await.id;
+    let kept = fixture.create("Kept").await.id;
     let mut deleted = Vec::new();
     for n in 0..7 {
         let id = fixture.create(&format!("T {n}")).await.id;
@@ -107,16 +107,16 @@ async fn the_trash_is_emptied_after_30_days(fixture: Fixture) {
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 5, "at most five at once");
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 1);
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 0);
-    let left = list_deleted(cx, ops, org).await.unwrap();
-    assert_eq!(left.iter().map(|it| &it.walkthrough.id).collect::<Vec<_>>(), [&later]);
-    assert_eq!(fixture.get_draft(&stays).await.walkthrough.state, WalkthroughState::Draft);
+    let remaining = list_deleted(cx, ops, org).await.unwrap();
+    assert_eq!(remaining.iter().map(|it| &it.walkthrough.id).collect::<Vec<_>>(), [&later]);
+    assert_eq!(fixture.get_draft(&kept).await.walkthrough.state, WalkthroughState::Draft);
     assert_eq!(fixture.get_draft(&deleted[0]).await.walkthrough.title, "T 0");
-    assert_eq!(fixture.list_audit_actions().await.iter().filter(|act| *act == "walkthrough.purge").count(), 6);
+    assert_eq!(fixture.list_audit_actions().await.iter().filter(|action| *action == "walkthrough.purge").count(), 6);
 }
 
 waypost_testkit::both!(set_up =>
     deleted_walkthroughs_are_hidden_and_can_be_restored,
-    title_and_slug_of_a_deleted_walkthrough_are_free,
+    title_and_slug_of_a_deleted_walkthrough_can_be_reused,
     only_admins_delete_permanently,
     the_trash_is_emptied_after_30_days,
 );

@@ -42,10 +42,10 @@ async fn a_walkthrough_can_be_created_read_updated_and_deleted(fixture: Fixture)
     // A repeated update changes nothing, not even the revision.
     let again = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 2), change).await.unwrap();
     assert_eq!(again, changed);
-    let seen_before = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 1), WalkthroughPatch::default())
+    let outdated = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 1), WalkthroughPatch::default())
         .await
         .unwrap_err();
-    assert_eq!((seen_before.code, &seen_before.details["revision"]), (Code::PreconditionFailed, &json!(2)));
+    assert_eq!((outdated.code, &outdated.details["revision"]), (Code::PreconditionFailed, &json!(2)));
 
     let before = fixture.config_version().await;
     delete(&fixture.cx, &fixture.ops, fixture.target(&created.id)).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_walkthrough_can_be_created_read_updated_and_deleted(fixture: Fixture)
     assert_eq!(delete(&fixture.cx, &fixture.ops, fixture.target(&created.id)).await.unwrap_err().code, Code::NotFound);
     let audited = fixture.list_audit_actions().await;
     assert_eq!(
-        audited.iter().filter(|act| act.starts_with("walkthrough")).collect::<Vec<_>>(),
+        audited.iter().filter(|action| action.starts_with("walkthrough")).collect::<Vec<_>>(),
         ["walkthrough.create", "walkthrough.delete", "walkthrough.update"]
     );
 }
@@ -193,11 +193,11 @@ async fn run_all_operations(
     let new = NewStep { key: None, content: content("N"), place: StepPosition::First };
     let change = StepUpdate { content: Some(content("C")), key: None };
     let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
-    let created = NewWalkthrough { fields: fields("Made"), slug: None };
+    let created = NewWalkthrough { fields: fields("Created"), slug: None };
     vec![
         ("create", create(cx, ops, org, created).await.err().map(code)),
-        ("show", get_draft(cx, ops, org, id).await.err().map(code)),
-        ("show_by_slug", get_draft_by_slug(cx, ops, org, "t").await.err().map(code)),
+        ("get_draft", get_draft(cx, ops, org, id).await.err().map(code)),
+        ("get_draft_by_slug", get_draft_by_slug(cx, ops, org, "t").await.err().map(code)),
         ("list", list(cx, ops, org, WalkthroughListQuery::default()).await.err().map(code)),
         ("update", update(cx, ops, at, head).await.err().map(code)),
         ("add_step", add_step(cx, ops, at, new).await.err().map(code)),
@@ -205,7 +205,7 @@ async fn run_all_operations(
         ("move_step", move_step(cx, ops, at, step, &StepPosition::Last).await.err().map(code)),
         ("delete_step", delete_step(cx, ops, at, step).await.err().map(code)),
         ("lint", publish::lint(cx, ops, org, id).await.err().map(code)),
-        ("versions", publish::list_versions(cx, ops, org, id).await.err().map(code)),
+        ("list_versions", publish::list_versions(cx, ops, org, id).await.err().map(code)),
         ("publish", publish::publish(cx, ops, at, false).await.err().map(code)),
         ("withdraw", publish::withdraw(cx, ops, at, 1, "Wrong").await.err().map(code)),
         ("archive", publish::archive(cx, ops, at).await.err().map(code)),

@@ -1,4 +1,4 @@
-//! One change of an assignment never touches another one, whoever else works on the same server at that moment.
+//! Tests of assignments: a change does not affect other assignments, even if others are changed concurrently.
 
 use waypost_core::Code;
 use waypost_core::id::{AssignmentId, WalkthroughId};
@@ -8,8 +8,8 @@ use waypost_store::on;
 
 use crate::stage::{Stage, Tenant, stage};
 
-/// Walkthroughs beside the one of the tenant.
-async fn walkthroughs(stage: &Stage, tenant: &Tenant, count: usize) -> Vec<WalkthroughId> {
+/// Inserts additional walkthroughs and returns their IDs.
+async fn insert_walkthroughs(stage: &Stage, tenant: &Tenant, count: usize) -> Vec<WalkthroughId> {
     let ids: Vec<_> = (0..count).map(|n| WalkthroughId::from_store(format!("wt_000000000{n:03}"))).collect();
     let mut tx = stage.ops.db().begin().await.unwrap();
     for (n, id) in ids.iter().enumerate() {
@@ -25,33 +25,33 @@ async fn walkthroughs(stage: &Stage, tenant: &Tenant, count: usize) -> Vec<Walkt
     ids
 }
 
-async fn placed(stage: &Stage, tenant: &Tenant, walkthroughs: &[WalkthroughId]) -> Vec<AssignmentId> {
+/// Assigns walkthroughs to the tenant's server and returns the IDs of the assignments.
+async fn assign_all(stage: &Stage, tenant: &Tenant, walkthroughs: &[WalkthroughId]) -> Vec<AssignmentId> {
     let mut ids = Vec::new();
     for id in walkthroughs {
-        let place = (&tenant.server.id, id);
-        let made =
-            assignments::assign(&stage.cx, &stage.ops, &tenant.organization.id, place, AssignmentPatch::default())
-                .await;
-        ids.push(made.unwrap().id);
+        let pair = (&tenant.server.id, id);
+        let assigned =
+            assignments::assign(&stage.cx, &stage.ops, &tenant.organization.id, pair, AssignmentPatch::default()).await;
+        ids.push(assigned.unwrap().id);
     }
     ids
 }
 
-async fn a_list_is_put_in_order(stage: Stage) {
+async fn assignments_can_be_reordered(stage: Stage) {
     let (home, other) = (stage.tenant("home").await, stage.tenant("other").await);
     let Stage { ops, cx } = &stage;
     let (org, server) = (&home.organization.id, &home.server.id);
     let mut ids = vec![assignments::list(cx, ops, org, server).await.unwrap().remove(0).assignment.id];
-    ids.extend(placed(&stage, &home, &walkthroughs(&stage, &home, 3).await).await);
-    let off = AssignmentPatch { enabled: Some(false), display_order: None };
-    assignments::update(cx, ops, org, &ids[2], off).await.unwrap();
-    // Two are named: they come first, the others behind in the order that they had.
+    ids.extend(assign_all(&stage, &home, &insert_walkthroughs(&stage, &home, 3).await).await);
+    let disable = AssignmentPatch { enabled: Some(false), display_order: None };
+    assignments::update(cx, ops, org, &ids[2], disable).await.unwrap();
+    // The two listed assignments come first; the others follow in their previous order.
     let sorted = assignments::reorder(cx, ops, org, server, &[ids[3].clone(), ids[1].clone()]).await.unwrap();
     assert_eq!(sorted, assignments::list(cx, ops, org, server).await.unwrap());
     let now: Vec<_> = sorted.iter().map(|it| (&it.assignment.id, it.assignment.display_order)).collect();
     assert_eq!(now, [(&ids[3], 1), (&ids[1], 2), (&ids[0], 3), (&ids[2], 4)]);
-    assert!(sorted.iter().all(|it| it.assignment.enabled != (it.assignment.id == ids[2])), "switches stay");
-    // What is wrong changes nothing.
+    assert!(sorted.iter().all(|it| it.assignment.enabled != (it.assignment.id == ids[2])), "`enabled` does not change");
+    // An invalid list changes nothing.
     let foreign = assignments::list(cx, ops, &other.organization.id, &other.server.id).await.unwrap().remove(0);
     for (order, code) in [
         (vec![ids[0].clone(), ids[0].clone()], Code::InvalidArguments),
@@ -61,8 +61,8 @@ async fn a_list_is_put_in_order(stage: Stage) {
         assert_eq!(assignments::reorder(cx, ops, org, server, &order).await.unwrap_err().code, code);
     }
     assert_eq!(assignments::list(cx, ops, org, server).await.unwrap(), sorted);
-    let there = assignments::list(cx, ops, &other.organization.id, &other.server.id).await.unwrap();
-    assert_eq!(there, [foreign]);
+    let listed = assignments::list(cx, ops, &other.organization.id, &other.server.id).await.unwrap();
+    assert_eq!(listed, [foreign]);
 }
 
 async fn single_assignments_stay_within_the_organisation(stage: Stage) {
@@ -75,22 +75,22 @@ async fn single_assignments_stay_within_the_organisation(stage: Stage) {
     assert_eq!(assignments::get(&member, ops, org, &id).await.unwrap(), own);
     let found = assignments::list_for_walkthrough(&member, ops, org, &home.walkthrough).await.unwrap();
     assert_eq!(found, std::slice::from_ref(&own));
-    let stranger = stage.member(theirs, Role::Owner);
+    let outsider = stage.member(theirs, Role::Owner);
     let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
     for org in [org, theirs] {
-        let told = [
-            assignments::get(&stranger, ops, org, &id).await.unwrap_err(),
-            assignments::update(&stranger, ops, org, &id, later).await.unwrap_err(),
-            assignments::delete(&stranger, ops, org, &id).await.unwrap_err(),
-            assignments::list_for_walkthrough(&stranger, ops, org, &home.walkthrough).await.unwrap_err(),
-            assignments::reorder(&stranger, ops, org, &home.server.id, &[]).await.unwrap_err(),
-            assignments::list_candidates(&stranger, ops, org, &home.server.id, ("", 9)).await.unwrap_err(),
+        let errors = [
+            assignments::get(&outsider, ops, org, &id).await.unwrap_err(),
+            assignments::update(&outsider, ops, org, &id, later).await.unwrap_err(),
+            assignments::delete(&outsider, ops, org, &id).await.unwrap_err(),
+            assignments::list_for_walkthrough(&outsider, ops, org, &home.walkthrough).await.unwrap_err(),
+            assignments::reorder(&outsider, ops, org, &home.server.id, &[]).await.unwrap_err(),
+            assignments::list_candidates(&outsider, ops, org, &home.server.id, ("", 9)).await.unwrap_err(),
         ];
-        assert!(told.iter().all(|error| error.code == Code::NotFound), "{told:?}");
+        assert!(errors.iter().all(|error| error.code == Code::NotFound), "{errors:?}");
     }
     assert_eq!(assignments::get(cx, ops, org, &id).await.unwrap(), own);
-    let far = AssignmentPatch { display_order: Some(MAX_DISPLAY_ORDER + 1), enabled: None };
-    let error = assignments::update(cx, ops, org, &id, far).await.unwrap_err();
+    let too_far = AssignmentPatch { display_order: Some(MAX_DISPLAY_ORDER + 1), enabled: None };
+    let error = assignments::update(cx, ops, org, &id, too_far).await.unwrap_err();
     assert_eq!(error.details["field"], "display_order");
     assignments::delete(&member, ops, org, &id).await.unwrap();
     assert_eq!(assignments::delete(&member, ops, org, &id).await.unwrap_err().code, Code::NotFound);
@@ -98,52 +98,52 @@ async fn single_assignments_stay_within_the_organisation(stage: Stage) {
     assert_eq!(candidates[0].id, home.walkthrough);
 }
 
-/// Somebody orders, somebody switches, somebody adds, all at once: everything that succeeded is there afterwards.
-async fn changes_at_the_same_time_keep_each_other(stage: Stage) {
+/// Reorders, updates and creates assignments concurrently. The result contains every successful change.
+async fn concurrent_changes_are_all_kept(stage: Stage) {
     let home = stage.tenant("home").await;
     let Stage { ops, cx } = &stage;
     let (org, server) = (&home.organization.id, &home.server.id);
-    let all = walkthroughs(&stage, &home, 16).await;
-    let (there, new) = all.split_at(8);
-    let ids = placed(&stage, &home, there).await;
+    let all = insert_walkthroughs(&stage, &home, 16).await;
+    let (existing, new) = all.split_at(8);
+    let ids = assign_all(&stage, &home, existing).await;
     let mut tasks = Vec::new();
     for n in 0..8 {
         let (cx, ops, org, server) = (cx.clone(), ops.clone(), org.clone(), server.clone());
         let (mut order, one, added) = (ids.clone(), ids[n].clone(), new[n].clone());
         order.rotate_left(n);
         tasks.push(tokio::spawn(async move {
-            let off = AssignmentPatch { enabled: Some(false), display_order: None };
-            let (ordered, switched, placed) = tokio::join!(
+            let disable = AssignmentPatch { enabled: Some(false), display_order: None };
+            let (ordered, updated, assigned) = tokio::join!(
                 assignments::reorder(&cx, &ops, &org, &server, &order),
-                assignments::update(&cx, &ops, &org, &one, off),
+                assignments::update(&cx, &ops, &org, &one, disable),
                 assignments::assign(&cx, &ops, &org, (&server, &added), AssignmentPatch::default()),
             );
-            (ordered.unwrap(), switched.unwrap(), placed.unwrap())
+            (ordered.unwrap(), updated.unwrap(), assigned.unwrap())
         }));
     }
     for task in tasks {
         task.await.unwrap();
     }
     let now = assignments::list(cx, ops, org, server).await.unwrap();
-    assert_eq!(now.len(), 17, "nothing that was added is lost");
+    assert_eq!(now.len(), 17, "no new assignment is lost");
     for it in &now {
-        let switched_off = ids.contains(&it.assignment.id);
-        assert_eq!(it.assignment.enabled, !switched_off, "no switch is lost: {it:?}");
+        let is_disabled = ids.contains(&it.assignment.id);
+        assert_eq!(it.assignment.enabled, !is_disabled, "no update is lost: {it:?}");
     }
-    let mut places: Vec<_> = now.iter().map(|it| it.assignment.display_order).collect();
-    places.dedup();
-    assert_eq!(places.len(), 17, "no two stand at the same place");
-    // The order of the eight is one that somebody asked for.
+    let mut positions: Vec<_> = now.iter().map(|it| it.assignment.display_order).collect();
+    positions.dedup();
+    assert_eq!(positions.len(), 17, "all positions are different");
+    // The order of the eight is one of the requested orders.
     let order: Vec<_> = now.iter().filter(|it| ids.contains(&it.assignment.id)).map(|it| &it.assignment.id).collect();
-    let asked = (0..8).any(|n| {
+    let was_requested = (0..8).any(|n| {
         let mut rotated = ids.clone();
         rotated.rotate_left(n);
         rotated.iter().collect::<Vec<_>>() == order
     });
-    assert!(asked, "{order:?}");
+    assert!(was_requested, "{order:?}");
 }
 
 waypost_testkit::both!(
-    stage => a_list_is_put_in_order, single_assignments_stay_within_the_organisation,
-    changes_at_the_same_time_keep_each_other
+    stage => assignments_can_be_reordered, single_assignments_stay_within_the_organisation,
+    concurrent_changes_are_all_kept
 );

@@ -1,4 +1,4 @@
-//! A hosted server with one walkthrough, anonymous users, and signed-in ones.
+//! A test fixture: a hosted server with a walkthrough, anonymous users and signed-in users.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations};
 use waypost_store::{Db, migrate, on};
 
-/// Steps of the walkthrough.
+/// Number of steps of the walkthrough.
 pub const STEPS: u32 = 8;
 const START: Timestamp = Timestamp(1_795_000_000_000);
-/// The address of every client.
+/// The IP address of all clients.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 pub struct Hosted {
@@ -40,7 +40,7 @@ pub struct Hosted {
     pub walkthrough: WalkthroughId,
 }
 
-/// A hosted server that asks nobody to sign in.
+/// Creates a hosted server that does not require sign-in.
 pub async fn hosted(url: &str) -> Hosted {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
@@ -55,7 +55,7 @@ pub async fn hosted(url: &str) -> Hosted {
     Hosted { ops, cx, clock, hosting, org, server, walkthrough }
 }
 
-/// A hosting with nothing in memory.
+/// Starts a hosting with empty caches.
 fn start(db: Db, clock: Arc<ManualClock>) -> Hosting {
     let keys = SecretKey::new([7; 32]).into();
     let random = Arc::new(SystemRandom);
@@ -64,7 +64,7 @@ fn start(db: Db, clock: Arc<ManualClock>) -> Hosting {
     hosting
 }
 
-/// Publishes the walkthrough with these steps.
+/// Publishes the walkthrough with the given steps.
 async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -> WalkthroughId {
     let steps: Vec<_> = titles
         .iter()
@@ -82,12 +82,12 @@ async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -
 }
 
 impl Hosted {
-    /// Another process on the same database, with nothing in memory.
+    /// Starts another hosting on the same database, with empty caches.
     pub fn restart(&self) -> Hosting {
         start(self.ops.db().clone(), self.clock.clone())
     }
 
-    /// Publishes another version.
+    /// Publishes a version with the given steps.
     pub async fn publish(&self, titles: &[&str]) {
         let titles: Vec<_> = titles.iter().map(|&title| title.to_owned()).collect();
         publish(&self.cx, &self.ops, &self.org, &titles).await;
@@ -103,7 +103,7 @@ impl Hosted {
         self.hosting.offer_cache().get("guide").await.unwrap()
     }
 
-    /// A signed-in user.
+    /// Creates a signed-in user.
     pub async fn user(&self, name: &str) -> Subject {
         let end_user_id = EndUserId::from_store(format!("eu_{name}"));
         self.execute(format!(
@@ -121,17 +121,17 @@ impl Hosted {
         tx.commit().await.unwrap();
     }
 
-    /// Texts from the database, sorted by it.
+    /// Returns the texts that a query returns.
     pub async fn texts(&self, sql: String) -> Vec<String> {
         let mut conn = self.ops.db().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())
     }
 
     pub async fn select(&self, credentials: &Credentials) -> Result<StepResult> {
-        let (call, how) = (call(), SelectOptions::default());
+        let (call, options) = (call(), SelectOptions::default());
         let offers = self.offers().await;
         let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
-        progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), how).await
+        progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), options).await
     }
 
     pub async fn advance(&self, credentials: &Credentials) -> Result<StepResult> {
@@ -156,7 +156,7 @@ impl Hosted {
         progress::get_status(&self.cx, &self.hosting, &play, self.walkthrough.as_str()).await
     }
 
-    /// The status and percentage of each listed walkthrough.
+    /// Returns the status and percentage of each listed walkthrough.
     pub async fn list(&self, credentials: &Credentials) -> Result<Vec<(Status, u8)>> {
         let (call, offers) = (call(), self.offers().await);
         let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
@@ -164,7 +164,7 @@ impl Hosted {
         Ok(listed.rows.iter().map(|listed| (listed.status, listed.percent)).collect())
     }
 
-    /// The steps of the newest version.
+    /// Returns the steps of the newest version.
     pub async fn steps(&self) -> Vec<StepId> {
         let offers = self.offers().await;
         let (_, version) =
@@ -186,12 +186,12 @@ pub fn call() -> CallContext {
     }
 }
 
-/// A token alone.
+/// Returns credentials with only a token.
 pub fn token(subject: &Subject) -> Credentials {
     Credentials::Subject(subject.clone(), Box::new(Credentials::Nothing))
 }
 
-/// A token with a handle beside it.
+/// Returns credentials with a token and a handle.
 pub fn beside(subject: &Subject, handle: &str) -> Credentials {
     Credentials::Subject(subject.clone(), Box::new(Credentials::Handle(handle.to_owned())))
 }

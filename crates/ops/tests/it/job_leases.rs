@@ -1,4 +1,4 @@
-//! Replicas share the leases of jobs through the database.
+//! Tests of job leases, which replicas share through the database.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ async fn open(url: &str) -> Db {
     db
 }
 
-/// Of two replicas one holds the lease, until it has crashed and the lease has expired. SQLite has no replicas: the one
-/// process holds every lease.
-async fn replicas_take_turns(db: Db) {
+/// Only one of two replicas holds the lease, until the lease is released or expires. With SQLite there are no replicas,
+/// so the only process holds every lease.
+async fn only_one_replica_holds_a_lease(db: Db) {
     let clock = Arc::new(ManualClock::new(Timestamp(1_795_000_000_000)));
     let [a, b] = [(); 2].map(|()| JobLeases::new(db.clone(), clock.clone(), &SystemRandom));
     let is_sqlite = db.dialect() == Dialect::Sqlite;
     assert!(a.acquire("packing", LEASE).await.unwrap());
     assert_eq!(b.acquire("packing", LEASE).await.unwrap(), is_sqlite);
     clock.advance(i64::try_from(LEASE.as_millis()).unwrap());
-    assert!(b.acquire("packing", LEASE).await.unwrap(), "the lease of a replica that crashed expires");
+    assert!(b.acquire("packing", LEASE).await.unwrap(), "the lease of a crashed replica expires");
     assert_eq!(a.acquire("packing", LEASE).await.unwrap(), is_sqlite);
     b.release("packing").await.unwrap();
     assert!(a.acquire("packing", LEASE).await.unwrap());
 }
 
-waypost_testkit::both!(open => replicas_take_turns);
+waypost_testkit::both!(open => only_one_replica_holds_a_lease);

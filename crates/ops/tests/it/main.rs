@@ -1,4 +1,4 @@
-//! The acts on both databases.
+//! Tests of the operations on both databases.
 
 mod access;
 mod accounts;

@@ -1,4 +1,4 @@
-//! Emails about tickets are sent whatever one of them does to the sender.
+//! Tests that a panic while one email is sent does not affect other emails.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,35 +10,35 @@ use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
 
 use crate::stage::{Stage, stage};
 
-waypost_testkit::both!(stage => a_panic_is_an_attempt_that_failed);
+waypost_testkit::both!(stage => a_panic_counts_as_a_failed_attempt);
 
-/// Sends everything except `panic@acme.de`.
+/// A notifier that panics for `panic@acme.de`.
 #[derive(Default)]
-struct Panicking {
+struct PanickingNotifier {
     sent: Mutex<Vec<String>>,
-    given_up: Mutex<u32>,
+    discarded: Mutex<u32>,
 }
 
-impl Notifier for Panicking {
+impl Notifier for PanickingNotifier {
     fn compose(&self, _: &Notification) -> EmailText {
-        unreachable!("nothing new is enqueued")
+        unreachable!("no new email is composed")
     }
 
     fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a> {
         Box::pin(async move {
-            assert_ne!(email.recipient, "panic@acme.de", "a bug in the sender");
+            assert_ne!(email.recipient, "panic@acme.de", "the notifier panics");
             self.sent.lock().unwrap().push(email.recipient.clone());
             SendOutcome::Sent
         })
     }
 
     fn record_discarded(&self) {
-        *self.given_up.lock().unwrap() += 1;
+        *self.discarded.lock().unwrap() += 1;
     }
 }
 
-/// The others of the round are sent, and the email is given up after its last attempt, as any other.
-async fn a_panic_is_an_attempt_that_failed(stage: Stage) {
+/// The other emails are sent, and the email is discarded after its last attempt.
+async fn a_panic_counts_as_a_failed_attempt(stage: Stage) {
     let acme = stage.tenant("acme").await.organization.id;
     let mut tx = stage.ops.db().begin().await.unwrap();
     for recipient in ["anna@acme.de", "panic@acme.de", "bert@acme.de"] {
@@ -58,12 +58,12 @@ async fn a_panic_is_an_attempt_that_failed(stage: Stage) {
         email_queue::enqueue(&mut tx, &email).await.unwrap();
     }
     tx.commit().await.unwrap();
-    let post = Arc::new(Panicking::default());
-    let ops = stage.ops.clone().with_notifier(post.clone());
+    let notifier = Arc::new(PanickingNotifier::default());
+    let ops = stage.ops.clone().with_notifier(notifier.clone());
     let clock = Arc::new(ManualClock::new(stage.cx.now()));
     let cx = Ctx { clock: clock.clone(), ..stage.cx.clone() };
     assert_eq!(notifications::send_due(&cx, &ops).await.unwrap(), 3);
-    let mut sent = post.sent.lock().unwrap().clone();
+    let mut sent = notifier.sent.lock().unwrap().clone();
     sent.sort();
     assert_eq!(sent, ["anna@acme.de", "bert@acme.de"]);
     let mut attempts = 1;
@@ -71,5 +71,5 @@ async fn a_panic_is_an_attempt_that_failed(stage: Stage) {
         clock.advance(24 * 3_600_000);
         attempts += notifications::send_due(&cx, &ops).await.unwrap();
     }
-    assert_eq!((attempts, *post.given_up.lock().unwrap()), (8, 1));
+    assert_eq!((attempts, *notifier.discarded.lock().unwrap()), (8, 1));
 }

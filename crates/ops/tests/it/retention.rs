@@ -1,4 +1,4 @@
-//! Retention deletes what is old, and only that, while calls go on.
+//! Tests that retention deletes only rows older than their retention period, while calls continue.
 
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, ToolCallId};
@@ -14,18 +14,18 @@ use crate::hosted::{Hosted, hosted};
 const DAY: i64 = 86_400_000;
 const CALLS: i64 = 1_234;
 
-async fn count(world: &Hosted, sql: &'static str) -> i64 {
-    let mut conn = world.ops.db().read().await.unwrap();
+async fn count(hosted: &Hosted, sql: &'static str) -> i64 {
+    let mut conn = hosted.ops.db().read().await.unwrap();
     on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
 }
 
-/// Calls, a count of calls, and an entry of the audit log from now, packed a day later.
-async fn fill(world: &Hosted) {
-    let (db, now) = (world.ops.db(), world.clock.now());
+/// Inserts calls, a call count and an audit event with the current time, and packs them a day later.
+async fn insert_rows(hosted: &Hosted) {
+    let (db, now) = (hosted.ops.db(), hosted.clock.now());
     let call = |n: i64| ToolCall {
         id: ToolCallId::new(now, &SystemRandom),
-        organization_id: world.org.clone(),
-        server_id: world.server.clone(),
+        organization_id: hosted.org.clone(),
+        server_id: hosted.server.clone(),
         end_user_id: None,
         session_id: None,
         is_test: false,
@@ -42,11 +42,11 @@ async fn fill(world: &Hosted) {
     let id = AuditEventId::new(now, &SystemRandom);
     let mut tx = db.begin().await.unwrap();
     tool_call::insert(&mut tx, &calls).await.unwrap();
-    // More of the same minute are only counted.
+    // Further calls of the same minute are only counted.
     counted_call::record(&mut tx, (0..7).map(call).collect()).await.unwrap();
-    let organization_id = world.org.clone();
+    let organization_id = hosted.org.clone();
     let (actor, target) = ("cli".to_owned(), "x".to_owned());
-    let entry = AuditEvent {
+    let event = AuditEvent {
         id,
         organization_id,
         actor,
@@ -55,45 +55,45 @@ async fn fill(world: &Hosted) {
         detail: serde_json::Map::new(),
         created_at: now,
     };
-    audit::insert(&mut tx, &entry).await.unwrap();
+    audit::insert(&mut tx, &event).await.unwrap();
     tx.commit().await.unwrap();
-    world.clock.advance(DAY);
-    analytics::pack_settled(db, &*world.clock).await.unwrap();
+    hosted.clock.advance(DAY);
+    analytics::pack_settled(db, &*hosted.clock).await.unwrap();
 }
 
-/// Nothing is deleted before its time, nothing at all without periods, and users get on meanwhile.
-async fn what_is_old_is_deleted_while_users_play(world: Hosted) {
-    fill(&world).await;
-    let db = world.ops.db().clone();
-    let year = RetentionPeriods {
+/// Nothing is deleted before the end of a period or without a period. Users can continue meanwhile.
+async fn old_rows_are_deleted_while_users_continue(hosted: Hosted) {
+    insert_rows(&hosted).await;
+    let db = hosted.ops.db().clone();
+    let one_year = RetentionPeriods {
         tool_calls: Some(365 * DAY),
         events: Some(365 * DAY),
         audit: Some(365 * DAY),
         deliveries: Some(365 * DAY),
     };
-    world.clock.advance(364 * DAY - 1);
-    assert_eq!(delete_old(&db, &*world.clock, &year).await.unwrap(), DeletedRows::default());
-    world.clock.advance(10 * 365 * DAY);
-    assert_eq!(delete_old(&db, &*world.clock, &RetentionPeriods::default()).await.unwrap(), DeletedRows::default());
+    hosted.clock.advance(364 * DAY - 1);
+    assert_eq!(delete_old(&db, &*hosted.clock, &one_year).await.unwrap(), DeletedRows::default());
+    hosted.clock.advance(10 * 365 * DAY);
+    assert_eq!(delete_old(&db, &*hosted.clock, &RetentionPeriods::default()).await.unwrap(), DeletedRows::default());
     let deletion = tokio::spawn({
-        let (db, clock) = (db.clone(), world.clock.clone());
-        async move { delete_old(&db, &*clock, &year).await.unwrap() }
+        let (db, clock) = (db.clone(), hosted.clock.clone());
+        async move { delete_old(&db, &*clock, &one_year).await.unwrap() }
     });
     for n in 0..20 {
-        let answer = world.select(&Credentials::Nothing).await;
-        assert!(answer.is_ok(), "{n}");
+        let result = hosted.select(&Credentials::Nothing).await;
+        assert!(result.is_ok(), "{n}");
     }
     let deleted = deletion.await.unwrap();
     assert!(deleted.tool_calls >= CALLS.unsigned_abs() && deleted.counted_calls == 1, "{deleted:?}");
-    assert_eq!(count(&world, "SELECT count(*) FROM counted_calls").await, 0);
-    assert_eq!(count(&world, "SELECT count(*) FROM tool_calls WHERE tool = 'list_walkthroughs'").await, 0);
-    assert_eq!(count(&world, "SELECT count(*) FROM audit_events WHERE act = 'test.old'").await, 0);
-    assert_eq!(count(&world, "SELECT count(*) FROM progress").await, 20, "progress stays");
+    assert_eq!(count(&hosted, "SELECT count(*) FROM counted_calls").await, 0);
+    assert_eq!(count(&hosted, "SELECT count(*) FROM tool_calls WHERE tool = 'list_walkthroughs'").await, 0);
+    assert_eq!(count(&hosted, "SELECT count(*) FROM audit_events WHERE act = 'test.old'").await, 0);
+    assert_eq!(count(&hosted, "SELECT count(*) FROM progress").await, 20, "progress is kept");
 }
 
-/// A run returns free pages of a SQLite file, except those that stay for new rows. It does so without any period.
-async fn free_space_is_released(world: Hosted) {
-    let db = world.ops.db().clone();
+/// Retention releases free pages of a SQLite file, except a reserve for new rows, even without any period.
+async fn free_space_is_released(hosted: Hosted) {
+    let db = hosted.ops.db().clone();
     if space::count_pages(&db).await.unwrap().is_none() {
         return;
     }
@@ -104,11 +104,11 @@ async fn free_space_is_released(world: Hosted) {
     tx.commit().await.unwrap();
     let before = space::count_pages(&db).await.unwrap().unwrap();
     assert!(before.is_incremental && before.free > 2_900, "{before:?}");
-    delete_old(&db, &*world.clock, &RetentionPeriods::default()).await.unwrap();
+    delete_old(&db, &*hosted.clock, &RetentionPeriods::default()).await.unwrap();
     let after = space::count_pages(&db).await.unwrap().unwrap();
-    assert_eq!(after.free, 1_024, "4 MiB stay: {after:?}");
-    // Pages of SQLite's pointer map go with them.
+    assert_eq!(after.free, 1_024, "4 MiB are kept: {after:?}");
+    // Pages of SQLite's pointer map are released with them.
     assert!(before.all - after.all >= before.free - after.free, "{before:?} {after:?}");
 }
 
-waypost_testkit::both!(hosted => what_is_old_is_deleted_while_users_play, free_space_is_released);
+waypost_testkit::both!(hosted => old_rows_are_deleted_while_users_continue, free_space_is_released);

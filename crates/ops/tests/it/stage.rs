@@ -1,4 +1,4 @@
-//! A database with organisations, and callers of each kind.
+//! A test fixture: a database with organisations, and contexts of all kinds of callers.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use waypost_store::{Db, migrate, on};
 
 pub struct Stage {
     pub ops: Ops,
-    /// The operator's context, with a clock that stands and random numbers that repeat.
+    /// The operator's context, with a stopped clock and deterministic random numbers.
     pub cx: Ctx,
 }
 
-/// One organisation with one of everything.
+/// An organisation with one object of each kind.
 pub struct Tenant {
     pub organization: Organization,
     pub owner: Member,
@@ -33,7 +33,7 @@ pub struct Tenant {
     pub invitation: InvitationId,
 }
 
-/// A key without an end.
+/// Returns an API key request without an expiry.
 pub fn plain_key(name: &str, scope: Role) -> CreateApiKey<'_> {
     CreateApiKey { name, scope, expires_at: None }
 }
@@ -50,17 +50,18 @@ pub async fn stage(url: &str) -> Stage {
 }
 
 impl Stage {
-    /// The context of another caller.
+    /// Returns the context of a caller.
     pub fn by(&self, caller: Caller) -> Ctx {
         self.cx.with_caller(caller)
     }
 
-    /// The context of somebody with `role` in `organization`.
+    /// Returns the context of a member with `role` in `organization`.
     pub fn member(&self, organization: &OrganizationId, role: Role) -> Ctx {
         let organization_id = organization.clone();
         self.by(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
     }
 
+    /// Creates an organisation with one object of each kind.
     pub async fn tenant(&self, name: &str) -> Tenant {
         let Self { cx, ops } = self;
         let organization = organizations::create(cx, ops, name, None).await.unwrap();
@@ -85,8 +86,8 @@ impl Stage {
         let mut tx = ops.db().begin().await.unwrap();
         on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
-        let place = (&server.id, &walkthrough);
-        assignments::assign(cx, ops, id, place, assignments::AssignmentPatch::default()).await.unwrap();
+        let pair = (&server.id, &walkthrough);
+        assignments::assign(cx, ops, id, pair, assignments::AssignmentPatch::default()).await.unwrap();
         let invited = invitations::create(cx, ops, id, &format!("invited@{name}.de"), Role::Member).await.unwrap();
         let invitation = invited.invitation.id;
         Tenant { invitation, organization, owner, member, key, server, walkthrough, end_user, join }

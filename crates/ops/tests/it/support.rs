@@ -1,4 +1,4 @@
-//! Tickets, comments and webhooks: who may do what, and what belongs to whom.
+//! Tests of tickets, comments and webhooks: permissions and separation of organisations.
 
 use waypost_core::id::{TicketId, WebhookDeliveryId, WebhookId};
 use waypost_core::organization::Role;
@@ -18,16 +18,16 @@ use waypost_store::on;
 use crate::stage::{Stage, Tenant, stage};
 
 waypost_testkit::both!(stage =>
-    members_work_on_tickets_of_their_own,
-    admins_have_webhooks_of_their_own,
-    secrets_are_sealed_again_with_a_new_key,
+    members_can_only_access_tickets_of_their_organisation,
+    admins_can_only_access_webhooks_of_their_organisation,
+    secrets_are_resealed_with_a_new_key,
 );
 
-fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
+fn error_code<T: std::fmt::Debug>(result: Result<T>) -> Code {
     result.unwrap_err().code
 }
 
-async fn ticket(stage: &Stage, tenant: &Tenant) -> TicketId {
+async fn insert_ticket(stage: &Stage, tenant: &Tenant) -> TicketId {
     let id = TicketId::from_store(format!("tkt_{:0>24}", tenant.organization.slug));
     let sql = sqlx::AssertSqlSafe(format!(
         "INSERT INTO tickets (id, organization_id, number, server_id, end_user_id, title, problem, email_verified, status,
@@ -41,33 +41,36 @@ async fn ticket(stage: &Stage, tenant: &Tenant) -> TicketId {
     id
 }
 
-async fn members_work_on_tickets_of_their_own(stage: Stage) {
+async fn members_can_only_access_tickets_of_their_organisation(stage: Stage) {
     let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
-    let (id, ops, org) = (ticket(&stage, &acme).await, &stage.ops, &acme.organization.id);
-    let (cx, stranger) = (stage.member(org, Role::Member), stage.member(&other.organization.id, Role::Owner));
+    let (id, ops, org) = (insert_ticket(&stage, &acme).await, &stage.ops, &acme.organization.id);
+    let (cx, outsider) = (stage.member(org, Role::Member), stage.member(&other.organization.id, Role::Owner));
     let close = TicketPatch { status: Some(TicketStatus::Closed), ..TicketPatch::default() };
     let note = NewComment { body: "<b>Hi</b>".to_owned(), internal: true };
-    // Under the name of their own organisation, and under that of the other one.
+    // With the ID of either organisation.
     for org in [org, &other.organization.id] {
-        assert_eq!(code(tickets::get(&stranger, ops, org, &id).await), Code::NotFound);
-        assert_eq!(code(tickets::update(&stranger, ops, org, (&id, None), &close).await), Code::NotFound);
-        assert_eq!(code(ticket_comments::create(&stranger, ops, org, &id, &note).await), Code::NotFound);
-        assert_eq!(code(ticket_comments::list(&stranger, ops, org, &id).await), Code::NotFound);
+        assert_eq!(error_code(tickets::get(&outsider, ops, org, &id).await), Code::NotFound);
+        assert_eq!(error_code(tickets::update(&outsider, ops, org, (&id, None), &close).await), Code::NotFound);
+        assert_eq!(error_code(ticket_comments::create(&outsider, ops, org, &id, &note).await), Code::NotFound);
+        assert_eq!(error_code(ticket_comments::list(&outsider, ops, org, &id).await), Code::NotFound);
     }
-    let mine = tickets::list(&stranger, ops, &other.organization.id, TicketListQuery::default()).await.unwrap();
-    assert!(mine.items.is_empty());
+    let own = tickets::list(&outsider, ops, &other.organization.id, TicketListQuery::default()).await.unwrap();
+    assert!(own.items.is_empty());
     let added = ticket_comments::create(&cx, ops, org, &id, &note).await.unwrap();
     assert_eq!((added.named.comment.body.as_str(), &added.named.comment.mailed_to), ("Hi", &None));
     let foreign = TicketPatch { assignee: Some(Some(other.owner.user_id.to_string())), ..TicketPatch::default() };
-    assert_eq!(code(tickets::update(&cx, ops, org, (&id, None), &foreign).await), Code::InvalidArguments);
-    let take = TicketPatch { assignee: Some(Some("MEMBER@acme.de".to_owned())), ..TicketPatch::default() };
-    let taken = tickets::update(&cx, ops, org, (&id, Some(1)), &take).await.unwrap();
-    assert_eq!((taken.assignee.as_deref(), taken.ticket.revision), (Some("member@acme.de"), 2));
-    assert_eq!(code(tickets::update(&cx, ops, org, (&id, Some(1)), &close).await), Code::PreconditionFailed);
-    let known = TicketPatch { email: Some("a@b.de".to_owned()), ..TicketPatch::default() };
-    assert_eq!(tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap().ticket.status, TicketStatus::Pending);
-    let same = tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap();
-    assert_eq!(same.ticket.revision, 3, "nothing asked, nothing changed");
+    assert_eq!(error_code(tickets::update(&cx, ops, org, (&id, None), &foreign).await), Code::InvalidArguments);
+    let assign = TicketPatch { assignee: Some(Some("MEMBER@acme.de".to_owned())), ..TicketPatch::default() };
+    let assigned = tickets::update(&cx, ops, org, (&id, Some(1)), &assign).await.unwrap();
+    assert_eq!((assigned.assignee.as_deref(), assigned.ticket.revision), (Some("member@acme.de"), 2));
+    assert_eq!(error_code(tickets::update(&cx, ops, org, (&id, Some(1)), &close).await), Code::PreconditionFailed);
+    let set_email = TicketPatch { email: Some("a@b.de".to_owned()), ..TicketPatch::default() };
+    assert_eq!(
+        tickets::update(&cx, ops, org, (&id, None), &set_email).await.unwrap().ticket.status,
+        TicketStatus::Pending
+    );
+    let same = tickets::update(&cx, ops, org, (&id, None), &set_email).await.unwrap();
+    assert_eq!(same.ticket.revision, 3, "an unchanged patch does not change the revision");
     let counts = tickets::count_by_status(&cx, ops, org, &TicketFilter::default()).await.unwrap();
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
 }
@@ -76,7 +79,7 @@ fn provider_context(keyring: Keyring) -> IdentityProviderContext {
     IdentityProviderContext { outbound: Outbound::new(Policy::default()).unwrap(), keyring }
 }
 
-async fn admins_have_webhooks_of_their_own(stage: Stage) {
+async fn admins_can_only_access_webhooks_of_their_organisation(stage: Stage) {
     let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
     let (ops, org) = (&stage.ops, &acme.organization.id);
     let provider_context = provider_context(Keyring::new(&SecretKey::new([1; 32]), None));
@@ -86,39 +89,47 @@ async fn admins_have_webhooks_of_their_own(stage: Stage) {
         events: vec![WebhookEvent::TicketCreated],
     };
     let member = stage.member(org, Role::Member);
-    assert_eq!(code(webhooks::create(&member, ops, &provider_context, org, &new).await), Code::Forbidden);
-    assert_eq!(code(webhooks::list(&member, ops, org).await), Code::Forbidden);
+    assert_eq!(error_code(webhooks::create(&member, ops, &provider_context, org, &new).await), Code::Forbidden);
+    assert_eq!(error_code(webhooks::list(&member, ops, org).await), Code::Forbidden);
     let admin = stage.member(org, Role::Admin);
     let (webhook, _) = webhooks::create(&admin, ops, &provider_context, org, &new).await.unwrap();
-    let stranger = stage.member(&other.organization.id, Role::Owner);
+    let outsider = stage.member(&other.organization.id, Role::Owner);
     for org in [org, &other.organization.id] {
-        assert_eq!(code(webhooks::get(&stranger, ops, org, &webhook.id).await), Code::NotFound);
-        assert_eq!(code(webhooks::delete(&stranger, ops, org, &webhook.id).await), Code::NotFound);
-        assert_eq!(code(webhooks::send_test(&stranger, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(error_code(webhooks::get(&outsider, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(error_code(webhooks::delete(&outsider, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(error_code(webhooks::send_test(&outsider, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(
-            code(webhooks::rotate_secret(&stranger, ops, &provider_context, org, &webhook.id).await),
+            error_code(webhooks::rotate_secret(&outsider, ops, &provider_context, org, &webhook.id).await),
             Code::NotFound
         );
     }
     let sent = webhooks::send_test(&admin, ops, org, &webhook.id).await.unwrap();
     let unknown = WebhookDeliveryId::from_store("whd_unknown".to_owned());
-    assert_eq!(code(webhook_deliveries::replay(&admin, ops, org, &unknown).await), Code::NotFound);
-    assert_eq!(code(webhook_deliveries::replay(&admin, ops, org, &sent.id).await), Code::Conflict, "on its way");
-    assert_eq!(code(webhook_deliveries::claim(&admin, ops, 1).await), Code::Forbidden, "for the program itself");
-    let none = WebhookId::from_store("whk_none".to_owned());
-    assert_eq!(code(webhook_deliveries::list(&admin, ops, (org, &none), (None, None)).await), Code::NotFound);
+    assert_eq!(error_code(webhook_deliveries::replay(&admin, ops, org, &unknown).await), Code::NotFound);
+    assert_eq!(
+        error_code(webhook_deliveries::replay(&admin, ops, org, &sent.id).await),
+        Code::Conflict,
+        "the delivery is pending"
+    );
+    assert_eq!(
+        error_code(webhook_deliveries::claim(&admin, ops, 1).await),
+        Code::Forbidden,
+        "only the server process can claim deliveries"
+    );
+    let unknown = WebhookId::from_store("whk_none".to_owned());
+    assert_eq!(error_code(webhook_deliveries::list(&admin, ops, (org, &unknown), (None, None)).await), Code::NotFound);
 }
 
-async fn secrets_are_sealed_again_with_a_new_key(stage: Stage) {
+async fn secrets_are_resealed_with_a_new_key(stage: Stage) {
     let acme = stage.tenant("acme").await;
     let (ops, org, cx) = (&stage.ops, &acme.organization.id, &stage.cx);
-    let (old, new) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
-    let before = provider_context(Keyring::new(&old, None));
+    let (old_key, new_key) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
+    let before = provider_context(Keyring::new(&old_key, None));
     let events = vec![WebhookEvent::TicketCreated];
-    let asked = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
-    let (webhook, _) = webhooks::create(cx, ops, &before, org, &asked).await.unwrap();
+    let new_webhook = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
+    let (webhook, _) = webhooks::create(cx, ops, &before, org, &new_webhook).await.unwrap();
     webhooks::rotate_secret(cx, ops, &before, org, &webhook.id).await.unwrap();
-    let ring = Keyring::new(&new, Some(&old));
-    assert_eq!(secrets::reseal(cx, ops, &ring).await.unwrap().resealed, 2, "the secret and the one before it");
-    assert!(ring.is_current(&webhooks::get(cx, ops, org, &webhook.id).await.unwrap().secret));
+    let keyring = Keyring::new(&new_key, Some(&old_key));
+    assert_eq!(secrets::reseal(cx, ops, &keyring).await.unwrap().resealed, 2, "the current and the previous secret");
+    assert!(keyring.is_current(&webhooks::get(cx, ops, org, &webhook.id).await.unwrap().secret));
 }
