@@ -96,7 +96,11 @@ async fn exports_are_escaped_and_logged(app: App) {
     owner.get_page("/o/acme/audit?act=organization.&from=2020-01-01").await.assert_contains("organization.update");
     owner.get_page("/o/acme/audit?act=nothing.").await.assert_contains("No matching entries");
     owner.get("/o/acme/audit?from=x%22%3E%3Cscript%3E").await.assert_status(422).assert_lacks("\"><script>");
-    owner.get("/o/acme/audit?actor=gone%40example.com").await.assert_status(422).assert_contains("Use the ID of a deleted actor");
+    owner
+        .get("/o/acme/audit?actor=gone%40example.com")
+        .await
+        .assert_status(422)
+        .assert_contains("Use the ID of a deleted actor");
 
     app.advance_clock(1).await;
     let csv = owner.get("/o/acme/audit/export?format=csv").await;

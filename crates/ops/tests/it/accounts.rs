@@ -6,7 +6,7 @@ use waypost_ops::accounts::{CodeEntry, CodeRequest, NewSession, PasswordSignIn, 
 use waypost_ops::browser_sessions;
 use waypost_store::db::count_statements;
 
-use crate::people::{CLIENT, MINUTE, People, at, people};
+use crate::account_test::{AccountTest, CLIENT, MINUTE, at, set_up_accounts};
 
 const FINE: &str = "quartz-banjo-umbrella-42";
 const OTHER: &str = "walnut.tractor.opera.19";
@@ -18,55 +18,55 @@ fn assert_rejected(result: Result<NewSession>, field: &str, words: &str) {
     assert!(error.message.contains(words), "{error}");
 }
 
-async fn a_code_creates_the_account_and_signs_in_again(people: People) {
-    let first = people.by_code("Anna@Example.com").await;
-    let again = people.by_code(" anna@example.COM ").await;
+async fn a_code_creates_the_account_and_signs_in_again(test: AccountTest) {
+    let first = test.sign_in_with_code("Anna@Example.com").await;
+    let again = test.sign_in_with_code(" anna@example.COM ").await;
     assert_eq!(again.signed_in, first.signed_in);
     assert_ne!(again.token, first.token);
-    let (cx, org) = (people.cx(&people.one), &people.one.organization.id);
-    let session = browser_sessions::find(&cx, &people.stage.ops, org, &first.token).await.unwrap().unwrap();
+    let (cx, org) = (test.client_context(&test.one), &test.one.organization.id);
+    let session = browser_sessions::find(&cx, &test.fixture.ops, org, &first.token).await.unwrap().unwrap();
     assert_eq!(session.email.as_deref(), Some("Anna@Example.com"));
-    assert_eq!(people.count_events("account.create").await, 1);
-    assert_eq!(people.count_events("end_user.sign_in").await, 2);
-    assert_ne!(people.by_code("berta@example.com").await.signed_in.end_user_id, first.signed_in.end_user_id);
-    for event in people.log(org).await {
+    assert_eq!(test.count_events("account.create").await, 1);
+    assert_eq!(test.count_events("end_user.sign_in").await, 2);
+    assert_ne!(test.sign_in_with_code("berta@example.com").await.signed_in.end_user_id, first.signed_in.end_user_id);
+    for event in test.list_events(org).await {
         let text = format!("{event:?}");
         assert!(!text.contains(&first.token), "{text}");
     }
 }
 
-async fn a_code_works_once_in_its_own_request(people: People) {
-    let (request, other) = (people.request(&people.one).await, people.request(&people.one).await);
-    let foreign = people.request(&people.two).await;
-    let issued = people.code(&request, "anna@example.com").await;
+async fn a_code_works_once_in_its_own_request(test: AccountTest) {
+    let (request, other) = (test.create_request(&test.one).await, test.create_request(&test.one).await);
+    let foreign = test.create_request(&test.two).await;
+    let issued = test.request_sign_in_code(&request, "anna@example.com").await;
     let id = issued.id.as_str();
-    assert_rejected(people.enter(&other, id, &issued.code).await, "code", "no longer valid");
+    assert_rejected(test.enter_code(&other, id, &issued.code).await, "code", "no longer valid");
     let entry = CodeEntry { id, code: &issued.code, new_password: None };
     assert_rejected(
-        people.accounts.sign_in_with_code(&people.cx(&people.two), &foreign, entry, CLIENT.address).await,
+        test.accounts.sign_in_with_code(&test.client_context(&test.two), &foreign, entry, CLIENT.address).await,
         "code",
         "no longer valid",
     );
     assert_rejected(
-        people.enter(&request, "ecd_000000000000000000000000", &issued.code).await,
+        test.enter_code(&request, "ecd_000000000000000000000000", &issued.code).await,
         "code",
         "no longer valid",
     );
-    assert_rejected(people.enter(&request, id, "1234567").await, "code", "8 digits");
+    assert_rejected(test.enter_code(&request, id, "1234567").await, "code", "8 digits");
     let spaced = format!(" {} {} ", &issued.code[..4], &issued.code[4..]);
-    people.enter(&request, id, &spaced).await.unwrap();
-    assert_rejected(people.enter(&request, id, &issued.code).await, "code", "no longer valid");
-    let two = people.code(&request, "anna@example.com").await;
+    test.enter_code(&request, id, &spaced).await.unwrap();
+    assert_rejected(test.enter_code(&request, id, &issued.code).await, "code", "no longer valid");
+    let two = test.request_sign_in_code(&request, "anna@example.com").await;
     let (a, b) = tokio::join!(
-        people.enter(&request, two.id.as_str(), &two.code),
-        people.enter(&request, two.id.as_str(), &two.code)
+        test.enter_code(&request, two.id.as_str(), &two.code),
+        test.enter_code(&request, two.id.as_str(), &two.code)
     );
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
 }
 
-async fn a_code_has_five_attempts_and_ten_minutes(people: People) {
-    let request = people.request(&people.one).await;
-    let issued = people.code(&request, "anna@example.com").await;
+async fn a_code_has_five_attempts_and_ten_minutes(test: AccountTest) {
+    let request = test.create_request(&test.one).await;
+    let issued = test.request_sign_in_code(&request, "anna@example.com").await;
     let wrong = if issued.code == "00000000" { "00000001" } else { "00000000" };
     for words in [
         "4 more attempts",
@@ -76,71 +76,78 @@ async fn a_code_has_five_attempts_and_ten_minutes(people: People) {
         "the last attempt",
         "no longer valid",
     ] {
-        assert_rejected(people.enter(&request, issued.id.as_str(), wrong).await, "code", words);
+        assert_rejected(test.enter_code(&request, issued.id.as_str(), wrong).await, "code", words);
     }
-    assert_rejected(people.enter(&request, issued.id.as_str(), &issued.code).await, "code", "no longer valid");
-    let issued = people.code(&request, "anna@example.com").await;
-    people.clock.advance(10 * MINUTE - 1);
+    assert_rejected(test.enter_code(&request, issued.id.as_str(), &issued.code).await, "code", "no longer valid");
+    let issued = test.request_sign_in_code(&request, "anna@example.com").await;
+    test.clock.advance(10 * MINUTE - 1);
     assert_eq!(
-        people.accounts.get_code(&people.cx(&people.one), &request, issued.id.as_str()).await.unwrap(),
+        test.accounts.get_code(&test.client_context(&test.one), &request, issued.id.as_str()).await.unwrap(),
         PendingCode { email: "anna@example.com".into(), purpose: CodePurpose::SignIn }
     );
-    people.clock.advance(1);
-    assert_rejected(people.enter(&request, issued.id.as_str(), &issued.code).await, "code", "no longer valid");
-    assert_eq!(people.count_events("account.create").await, 0);
+    test.clock.advance(1);
+    assert_rejected(test.enter_code(&request, issued.id.as_str(), &issued.code).await, "code", "no longer valid");
+    assert_eq!(test.count_events("account.create").await, 0);
 }
 
-async fn a_password_is_set_when_the_code_verifies_the_email(people: People) {
-    let request = people.request(&people.one).await;
+async fn a_password_is_set_when_the_code_verifies_the_email(test: AccountTest) {
+    let request = test.create_request(&test.one).await;
     let request_code = CodeRequest { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(FINE) };
-    let error = people.ask(&request, CodeRequest { password: Some("short"), ..request_code }).await.unwrap_err();
+    let error = test.request_code(&request, CodeRequest { password: Some("short"), ..request_code }).await.unwrap_err();
     assert_eq!(error.details["field"], "password");
-    let error =
-        people.ask(&request, CodeRequest { password: Some("anna@example.com"), ..request_code }).await.unwrap_err();
+    let error = test
+        .request_code(&request, CodeRequest { password: Some("anna@example.com"), ..request_code })
+        .await
+        .unwrap_err();
     assert!(error.message.contains("easy to guess"), "{error}");
-    let issued = people.ask(&request, request_code).await.unwrap();
+    let issued = test.request_code(&request, request_code).await.unwrap();
     assert!(!issued.has_account);
-    assert_rejected(people.by_password("anna@example.com", FINE).await, "password", "or the password is wrong");
-    let session = people.enter(&request, issued.id.as_str(), &issued.code).await.unwrap();
-    let again = people.by_password(" ANNA@example.com", FINE).await.unwrap();
+    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "or the password is wrong");
+    let session = test.enter_code(&request, issued.id.as_str(), &issued.code).await.unwrap();
+    let again = test.sign_in_with_password(" ANNA@example.com", FINE).await.unwrap();
     assert_eq!(again.signed_in, session.signed_in);
-    assert_rejected(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
-    assert_rejected(people.by_password("anna", FINE).await, "email", "");
-    let cx = people.cx(&people.two);
+    assert_rejected(
+        test.sign_in_with_password("anna@example.com", OTHER).await,
+        "password",
+        "or the password is wrong",
+    );
+    assert_rejected(test.sign_in_with_password("anna", FINE).await, "email", "");
+    let cx = test.client_context(&test.two);
     let credentials = PasswordSignIn { email: "anna@example.com", password: FINE };
-    let elsewhere = people.accounts.sign_in_with_password(&cx, &people.two.organization.id, credentials, CLIENT).await;
-    assert_rejected(elsewhere, "password", "or the password is wrong");
-    assert_eq!(people.count_events("account.password").await, 1);
+    let in_other_organization =
+        test.accounts.sign_in_with_password(&cx, &test.two.organization.id, credentials, CLIENT).await;
+    assert_rejected(in_other_organization, "password", "or the password is wrong");
+    assert_eq!(test.count_events("account.password").await, 1);
 }
 
-async fn a_new_password_ends_sessions_and_grants(people: People) {
-    let (cx, ops, org) = (people.cx(&people.one), &people.stage.ops, &people.one.organization.id);
-    let old = people.sign_up("anna@example.com", FINE).await;
+async fn a_new_password_ends_sessions_and_grants(test: AccountTest) {
+    let (cx, ops, org) = (test.client_context(&test.one), &test.fixture.ops, &test.one.organization.id);
+    let old = test.sign_up("anna@example.com", FINE).await;
     let grant = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope,
             resource, generation, created_at, expires_at)
         VALUES ('ogr_1', $1, $2, $3, 'client', 'Client', 'walk', 'https://way.example/mcp', 1, 1, 9999999999999)";
     let mut tx = ops.db().begin().await.unwrap();
-    waypost_store::on!(&mut tx, c => sqlx::query(grant).bind(org.as_str()).bind(people.one.server.id.as_str())
+    waypost_store::on!(&mut tx, c => sqlx::query(grant).bind(org.as_str()).bind(test.one.server.id.as_str())
         .bind(old.signed_in.end_user_id.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
-    let request = people.request(&people.one).await;
+    let request = test.create_request(&test.one).await;
     let request_code = CodeRequest { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
-    let issued = people.ask(&request, request_code).await.unwrap();
+    let issued = test.request_code(&request, request_code).await.unwrap();
     assert!(issued.has_account);
     let entry = CodeEntry { id: issued.id.as_str(), code: &issued.code, new_password: None };
     assert_rejected(
-        people.accounts.sign_in_with_code(&cx, &request, entry, CLIENT.address).await,
+        test.accounts.sign_in_with_code(&cx, &request, entry, CLIENT.address).await,
         "new_password",
         "Enter a new password",
     );
     let weak = CodeEntry { new_password: Some("password1234"), ..entry };
     assert_rejected(
-        people.accounts.sign_in_with_code(&cx, &request, weak, CLIENT.address).await,
+        test.accounts.sign_in_with_code(&cx, &request, weak, CLIENT.address).await,
         "new_password",
         "easy to guess",
     );
     let fine = CodeEntry { new_password: Some(OTHER), ..entry };
-    let new = people.accounts.sign_in_with_code(&cx, &request, fine, CLIENT.address).await.unwrap();
+    let new = test.accounts.sign_in_with_code(&cx, &request, fine, CLIENT.address).await.unwrap();
     assert_eq!(new.signed_in, old.signed_in);
     assert_eq!(browser_sessions::find(&cx, ops, org, &old.token).await.unwrap(), None);
     assert!(browser_sessions::find(&cx, ops, org, &new.token).await.unwrap().is_some());
@@ -150,11 +157,11 @@ async fn a_new_password_ends_sessions_and_grants(people: People) {
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(revoked).fetch_one(c).await.unwrap());
     assert_eq!(reason.as_deref(), Some("new_password"));
     drop(conn);
-    assert_rejected(people.by_password("anna@example.com", FINE).await, "password", "or the password is wrong");
-    people.by_password("anna@example.com", OTHER).await.unwrap();
+    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "or the password is wrong");
+    test.sign_in_with_password("anna@example.com", OTHER).await.unwrap();
     // Another sign-up with the email of an account is equivalent to a forgotten password.
-    assert_eq!(people.sign_up("anna@example.com", FINE).await.signed_in, old.signed_in);
-    people.by_password("anna@example.com", FINE).await.unwrap();
+    assert_eq!(test.sign_up("anna@example.com", FINE).await.signed_in, old.signed_in);
+    test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
 }
 
 const WRONG: &str = "wrong password 123";
@@ -165,10 +172,10 @@ fn seconds(error: &Error) -> i64 {
 }
 
 /// Returns the responses to wrong passwords up to and beyond the limit of the client address.
-async fn exhaust_client_address(people: &People, client: SignInClient<'_>, email: &str) -> Vec<String> {
+async fn exhaust_client_address(test: &AccountTest, client: SignInClient<'_>, email: &str) -> Vec<String> {
     let mut responses = Vec::new();
     for _ in 0..5 {
-        let error = people.by_password_from(client, email, WRONG).await.unwrap_err();
+        let error = test.sign_in_with_password_from(client, email, WRONG).await.unwrap_err();
         responses.push(format!("{} {} {:?}", error.code, error.message, error.details));
     }
     responses
@@ -176,120 +183,128 @@ async fn exhaust_client_address(people: &People, client: SignInClient<'_>, email
 
 /// Sets the attempts of each account to the limit of 300. `slots` is a pattern of slots: those of passwords start with
 /// `p`.
-async fn exhaust_accounts(people: &People, slots: &str) {
-    let mut tx = people.stage.ops.db().begin().await.unwrap();
+async fn exhaust_accounts(test: &AccountTest, slots: &str) {
+    let mut tx = test.fixture.ops.db().begin().await.unwrap();
     let sql = "UPDATE sign_in_attempts SET attempts = 300 WHERE slot LIKE $1";
     waypost_store::on!(&mut tx, c => sqlx::query(sql).bind(slots).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
 }
 
-async fn a_client_address_has_three_failures_and_then_three_per_minute(people: People) {
-    people.sign_up("anna@example.com", FINE).await;
-    people.by_code("coded@example.com").await;
-    let responses = exhaust_client_address(&people, at(1), "anna@example.com").await;
+async fn a_client_address_has_three_failures_and_then_three_per_minute(test: AccountTest) {
+    test.sign_up("anna@example.com", FINE).await;
+    test.sign_in_with_code("coded@example.com").await;
+    let responses = exhaust_client_address(&test, at(1), "anna@example.com").await;
     assert!(
         responses[2].contains("or the password is wrong") && responses[3].contains("Too many failed sign-ins"),
         "{responses:#?}"
     );
-    assert_eq!(responses, exhaust_client_address(&people, at(2), "nobody@example.com").await);
+    assert_eq!(responses, exhaust_client_address(&test, at(2), "nobody@example.com").await);
     assert_eq!(
         responses,
-        exhaust_client_address(&people, at(3), "coded@example.com").await,
+        exhaust_client_address(&test, at(3), "coded@example.com").await,
         "an account without a password"
     );
-    assert_eq!(seconds(&people.by_password_from(at(1), "anna@example.com", FINE).await.unwrap_err()), 20);
-    people.by_password_from(at(4), "anna@example.com", FINE).await.expect("the account is not locked");
-    people.clock.advance(20_000);
-    people.by_password_from(at(1), "anna@example.com", FINE).await.unwrap();
-    assert_eq!(people.count_events("account.lock").await, 0);
-    let attempts = (0..12).map(|_| people.by_password("anna@example.com", WRONG));
+    assert_eq!(seconds(&test.sign_in_with_password_from(at(1), "anna@example.com", FINE).await.unwrap_err()), 20);
+    test.sign_in_with_password_from(at(4), "anna@example.com", FINE).await.expect("the account is not locked");
+    test.clock.advance(20_000);
+    test.sign_in_with_password_from(at(1), "anna@example.com", FINE).await.unwrap();
+    assert_eq!(test.count_events("account.lock").await, 0);
+    let attempts = (0..12).map(|_| test.sign_in_with_password("anna@example.com", WRONG));
     let results = futures::future::join_all(attempts).await;
     let checked = results.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
     assert_eq!(checked, 3, "concurrent failures count, too");
 }
 
-async fn attempts_of_others_lock_no_one_out(people: People) {
-    let anna = people.sign_up("anna@example.com", FINE).await;
-    let berta = people.sign_up("berta@example.com", FINE).await;
-    let request = people.request(&people.one).await;
-    let issued = people.code(&request, "anna@example.com").await;
-    exhaust_client_address(&people, CLIENT, "anna@example.com").await;
-    people.ask_from(at(1), "anna@example.com").await.unwrap();
-    exhaust_accounts(&people, "%").await;
+async fn attempts_of_others_lock_no_one_out(test: AccountTest) {
+    let anna = test.sign_up("anna@example.com", FINE).await;
+    let berta = test.sign_up("berta@example.com", FINE).await;
+    let request = test.create_request(&test.one).await;
+    let issued = test.request_sign_in_code(&request, "anna@example.com").await;
+    exhaust_client_address(&test, CLIENT, "anna@example.com").await;
+    test.request_code_from(at(1), "anna@example.com").await.unwrap();
+    exhaust_accounts(&test, "%").await;
     for client in [CLIENT, at(5_000), SignInClient { device: &berta.device, ..CLIENT }] {
-        seconds(&people.by_password_from(client, "anna@example.com", FINE).await.unwrap_err());
-        seconds(&people.ask_from(client, "anna@example.com").await.unwrap_err());
+        seconds(&test.sign_in_with_password_from(client, "anna@example.com", FINE).await.unwrap_err());
+        seconds(&test.request_code_from(client, "anna@example.com").await.unwrap_err());
     }
     let known = SignInClient { device: &anna.device, ..CLIENT };
-    assert_rejected(people.by_password_from(known, "anna@example.com", WRONG).await, "password", "is wrong");
-    people.by_password_from(known, "anna@example.com", FINE).await.unwrap();
-    people.ask_from(known, "anna@example.com").await.unwrap();
-    people.enter(&request, issued.id.as_str(), &issued.code).await.expect("a correct code is never rejected");
+    assert_rejected(test.sign_in_with_password_from(known, "anna@example.com", WRONG).await, "password", "is wrong");
+    test.sign_in_with_password_from(known, "anna@example.com", FINE).await.unwrap();
+    test.request_code_from(known, "anna@example.com").await.unwrap();
+    test.enter_code(&request, issued.id.as_str(), &issued.code).await.expect("a correct code is never rejected");
     // A new password invalidates the cookie.
-    let request = people.request(&people.one).await;
+    let request = test.create_request(&test.one).await;
     let request_code = CodeRequest { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
-    let issued = people.accounts.create_code(&people.cx(&people.one), &request, request_code, known).await.unwrap();
+    let issued =
+        test.accounts.create_code(&test.client_context(&test.one), &request, request_code, known).await.unwrap();
     let entry = CodeEntry { id: issued.id.as_str(), code: &issued.code, new_password: Some(OTHER) };
-    let new =
-        people.accounts.sign_in_with_code(&people.cx(&people.one), &request, entry, CLIENT.address).await.unwrap();
-    seconds(&people.by_password_from(known, "anna@example.com", OTHER).await.unwrap_err());
+    let new = test
+        .accounts
+        .sign_in_with_code(&test.client_context(&test.one), &request, entry, CLIENT.address)
+        .await
+        .unwrap();
+    seconds(&test.sign_in_with_password_from(known, "anna@example.com", OTHER).await.unwrap_err());
     let known = SignInClient { device: &new.device, ..CLIENT };
-    people.by_password_from(known, "anna@example.com", OTHER).await.unwrap();
+    test.sign_in_with_password_from(known, "anna@example.com", OTHER).await.unwrap();
 }
 
-async fn known_and_unknown_emails_cost_the_same(people: People) {
-    people.sign_up("anna@example.com", FINE).await;
-    people.by_code("coded@example.com").await;
+async fn known_and_unknown_emails_cost_the_same(test: AccountTest) {
+    test.sign_up("anna@example.com", FINE).await;
+    test.sign_in_with_code("coded@example.com").await;
     let mut costs = Vec::new();
     for (n, email) in [(1_000, "anna@example.com"), (2_000, "coded@example.com"), (3_000, "nobody@example.com")] {
-        people.clock.advance(MINUTE);
-        let hashed = people.stage.ops.hashed_passwords();
-        let mut cost = vec![count_statements(people.by_password_from(at(n), email, WRONG)).await.1];
-        let request = people.request(&people.one).await;
+        test.clock.advance(MINUTE);
+        let hashed = test.fixture.ops.hashed_passwords();
+        let mut cost = vec![count_statements(test.sign_in_with_password_from(at(n), email, WRONG)).await.1];
+        let request = test.create_request(&test.one).await;
         for purpose in [CodePurpose::SignIn, CodePurpose::Reset, CodePurpose::SignUp] {
             let password = (purpose == CodePurpose::SignUp).then_some(FINE);
             let (issued, statements) =
-                count_statements(people.ask(&request, CodeRequest { email, purpose, password })).await;
+                count_statements(test.request_code(&request, CodeRequest { email, purpose, password })).await;
             let issued = issued.unwrap();
             let wrong = if issued.code == "00000000" { "00000001" } else { "00000000" };
             let entry = CodeEntry { id: issued.id.as_str(), code: wrong, new_password: Some(OTHER) };
-            let cx = people.cx(&people.one);
-            let enter = people.accounts.sign_in_with_code(&cx, &request, entry, CLIENT.address);
+            let cx = test.client_context(&test.one);
+            let enter = test.accounts.sign_in_with_code(&cx, &request, entry, CLIENT.address);
             cost.extend([statements, count_statements(enter).await.1]);
         }
-        exhaust_accounts(&people, "p%").await;
-        let (limited, statements) = count_statements(people.by_password_from(at(n + 500), email, WRONG)).await;
+        exhaust_accounts(&test, "p%").await;
+        let (limited, statements) = count_statements(test.sign_in_with_password_from(at(n + 500), email, WRONG)).await;
         seconds(&limited.unwrap_err());
         cost.push(statements);
-        costs.push((cost, people.stage.ops.hashed_passwords() - hashed));
+        costs.push((cost, test.fixture.ops.hashed_passwords() - hashed));
     }
     assert_eq!(costs[0], costs[1]);
     assert_eq!(costs[0], costs[2]);
-    exhaust_client_address(&people, CLIENT, "anna@example.com").await;
-    let rejected = count_statements(people.by_password("anna@example.com", WRONG)).await;
+    exhaust_client_address(&test, CLIENT, "anna@example.com").await;
+    let rejected = count_statements(test.sign_in_with_password("anna@example.com", WRONG)).await;
     assert_eq!((seconds(&rejected.0.unwrap_err()), rejected.1), (20, 0));
 }
 
-async fn concurrent_first_codes_create_one_account(people: People) {
-    let (one, two) = (people.request(&people.one).await, people.request(&people.one).await);
-    let (a, b) = (people.code(&one, "anna@example.com").await, people.code(&two, "anna@example.com").await);
-    let (a, b) = tokio::join!(people.enter(&one, a.id.as_str(), &a.code), people.enter(&two, b.id.as_str(), &b.code));
+async fn concurrent_first_codes_create_one_account(test: AccountTest) {
+    let (one, two) = (test.create_request(&test.one).await, test.create_request(&test.one).await);
+    let (a, b) = (
+        test.request_sign_in_code(&one, "anna@example.com").await,
+        test.request_sign_in_code(&two, "anna@example.com").await,
+    );
+    let (a, b) =
+        tokio::join!(test.enter_code(&one, a.id.as_str(), &a.code), test.enter_code(&two, b.id.as_str(), &b.code));
     assert_eq!(a.unwrap().signed_in, b.unwrap().signed_in);
-    assert_eq!(people.count_events("account.create").await, 1);
+    assert_eq!(test.count_events("account.create").await, 1);
 }
 
-async fn codes_are_stored_as_keyed_hashes(people: People) {
-    let request = people.request(&people.one).await;
-    let issued = people.code(&request, "anna@example.com").await;
+async fn codes_are_stored_as_keyed_hashes(test: AccountTest) {
+    let request = test.create_request(&test.one).await;
+    let issued = test.request_sign_in_code(&request, "anna@example.com").await;
     assert!(!format!("{issued:?}").contains(&issued.code));
-    let mut conn = people.stage.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.db().read().await.unwrap();
     let sql = "SELECT code_hash FROM email_codes";
     let stored: String = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
     assert!(stored.len() == 64 && stored != waypost_core::secret::hash(&issued.code), "{stored}");
 }
 
 waypost_testkit::both!(
-    people => a_code_creates_the_account_and_signs_in_again, a_code_works_once_in_its_own_request,
+    set_up_accounts => a_code_creates_the_account_and_signs_in_again, a_code_works_once_in_its_own_request,
     a_code_has_five_attempts_and_ten_minutes,
     a_password_is_set_when_the_code_verifies_the_email, a_new_password_ends_sessions_and_grants,
     a_client_address_has_three_failures_and_then_three_per_minute, attempts_of_others_lock_no_one_out,

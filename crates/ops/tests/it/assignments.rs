@@ -6,12 +6,12 @@ use waypost_core::organization::Role;
 use waypost_ops::assignments::{self, AssignmentPatch, MAX_DISPLAY_ORDER};
 use waypost_store::on;
 
-use crate::stage::{Stage, Tenant, stage};
+use crate::fixture::{Fixture, Tenant, set_up};
 
 /// Inserts additional walkthroughs and returns their IDs.
-async fn insert_walkthroughs(stage: &Stage, tenant: &Tenant, count: usize) -> Vec<WalkthroughId> {
+async fn insert_walkthroughs(fixture: &Fixture, tenant: &Tenant, count: usize) -> Vec<WalkthroughId> {
     let ids: Vec<_> = (0..count).map(|n| WalkthroughId::from_store(format!("wt_000000000{n:03}"))).collect();
-    let mut tx = stage.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.db().begin().await.unwrap();
     for (n, id) in ids.iter().enumerate() {
         let sql = sqlx::AssertSqlSafe(format!(
             "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags,
@@ -26,23 +26,24 @@ async fn insert_walkthroughs(stage: &Stage, tenant: &Tenant, count: usize) -> Ve
 }
 
 /// Assigns walkthroughs to the tenant's server and returns the IDs of the assignments.
-async fn assign_all(stage: &Stage, tenant: &Tenant, walkthroughs: &[WalkthroughId]) -> Vec<AssignmentId> {
+async fn assign_all(fixture: &Fixture, tenant: &Tenant, walkthroughs: &[WalkthroughId]) -> Vec<AssignmentId> {
     let mut ids = Vec::new();
     for id in walkthroughs {
         let pair = (&tenant.server.id, id);
         let assigned =
-            assignments::assign(&stage.cx, &stage.ops, &tenant.organization.id, pair, AssignmentPatch::default()).await;
+            assignments::assign(&fixture.cx, &fixture.ops, &tenant.organization.id, pair, AssignmentPatch::default())
+                .await;
         ids.push(assigned.unwrap().id);
     }
     ids
 }
 
-async fn assignments_can_be_reordered(stage: Stage) {
-    let (home, other) = (stage.tenant("home").await, stage.tenant("other").await);
-    let Stage { ops, cx } = &stage;
+async fn assignments_can_be_reordered(fixture: Fixture) {
+    let (home, other) = (fixture.create_tenant("home").await, fixture.create_tenant("other").await);
+    let Fixture { ops, cx } = &fixture;
     let (org, server) = (&home.organization.id, &home.server.id);
     let mut ids = vec![assignments::list(cx, ops, org, server).await.unwrap().remove(0).assignment.id];
-    ids.extend(assign_all(&stage, &home, &insert_walkthroughs(&stage, &home, 3).await).await);
+    ids.extend(assign_all(&fixture, &home, &insert_walkthroughs(&fixture, &home, 3).await).await);
     let disable = AssignmentPatch { enabled: Some(false), display_order: None };
     assignments::update(cx, ops, org, &ids[2], disable).await.unwrap();
     // The two listed assignments come first; the others follow in their previous order.
@@ -65,19 +66,19 @@ async fn assignments_can_be_reordered(stage: Stage) {
     assert_eq!(listed, [foreign]);
 }
 
-async fn single_assignments_stay_within_the_organisation(stage: Stage) {
-    let (home, other) = (stage.tenant("home").await, stage.tenant("other").await);
-    let Stage { ops, cx } = &stage;
-    let (org, theirs) = (&home.organization.id, &other.organization.id);
+async fn single_assignments_stay_within_the_organisation(fixture: Fixture) {
+    let (home, other) = (fixture.create_tenant("home").await, fixture.create_tenant("other").await);
+    let Fixture { ops, cx } = &fixture;
+    let (org, other_org) = (&home.organization.id, &other.organization.id);
     let own = assignments::list(cx, ops, org, &home.server.id).await.unwrap().remove(0);
     let id = own.assignment.id.clone();
-    let member = stage.member(org, Role::Member);
+    let member = fixture.member_context(org, Role::Member);
     assert_eq!(assignments::get(&member, ops, org, &id).await.unwrap(), own);
     let found = assignments::list_for_walkthrough(&member, ops, org, &home.walkthrough).await.unwrap();
     assert_eq!(found, std::slice::from_ref(&own));
-    let outsider = stage.member(theirs, Role::Owner);
+    let outsider = fixture.member_context(other_org, Role::Owner);
     let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
-    for org in [org, theirs] {
+    for org in [org, other_org] {
         let errors = [
             assignments::get(&outsider, ops, org, &id).await.unwrap_err(),
             assignments::update(&outsider, ops, org, &id, later).await.unwrap_err(),
@@ -99,13 +100,13 @@ async fn single_assignments_stay_within_the_organisation(stage: Stage) {
 }
 
 /// Reorders, updates and creates assignments concurrently. The result contains every successful change.
-async fn concurrent_changes_are_all_kept(stage: Stage) {
-    let home = stage.tenant("home").await;
-    let Stage { ops, cx } = &stage;
+async fn concurrent_changes_are_all_kept(fixture: Fixture) {
+    let home = fixture.create_tenant("home").await;
+    let Fixture { ops, cx } = &fixture;
     let (org, server) = (&home.organization.id, &home.server.id);
-    let all = insert_walkthroughs(&stage, &home, 16).await;
+    let all = insert_walkthroughs(&fixture, &home, 16).await;
     let (existing, new) = all.split_at(8);
-    let ids = assign_all(&stage, &home, existing).await;
+    let ids = assign_all(&fixture, &home, existing).await;
     let mut tasks = Vec::new();
     for n in 0..8 {
         let (cx, ops, org, server) = (cx.clone(), ops.clone(), org.clone(), server.clone());
@@ -144,6 +145,6 @@ async fn concurrent_changes_are_all_kept(stage: Stage) {
 }
 
 waypost_testkit::both!(
-    stage => assignments_can_be_reordered, single_assignments_stay_within_the_organisation,
+    set_up => assignments_can_be_reordered, single_assignments_stay_within_the_organisation,
     concurrent_changes_are_all_kept
 );

@@ -93,7 +93,7 @@ impl Hosted {
         publish(&self.cx, &self.ops, &self.org, &titles).await;
     }
 
-    pub async fn recognise(&self, auth_type: AuthType) {
+    pub async fn set_auth_type(&self, auth_type: AuthType) {
         let settings = ServerSettings { auth_type: Some(auth_type), ..ServerSettings::default() };
         servers::update(&self.cx, &self.ops, &self.org, &self.server, &settings).await.unwrap();
     }
@@ -104,7 +104,7 @@ impl Hosted {
     }
 
     /// Creates a signed-in user.
-    pub async fn user(&self, name: &str) -> Subject {
+    pub async fn create_user(&self, name: &str) -> Subject {
         let end_user_id = EndUserId::from_store(format!("eu_{name}"));
         self.execute(format!(
             "INSERT INTO end_users (id, organization_id, created_at) VALUES ('{end_user_id}', '{}', 1)",
@@ -122,7 +122,7 @@ impl Hosted {
     }
 
     /// Returns the texts that a query returns.
-    pub async fn texts(&self, sql: String) -> Vec<String> {
+    pub async fn query_texts(&self, sql: String) -> Vec<String> {
         let mut conn = self.ops.db().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())
     }
@@ -187,11 +187,11 @@ pub fn call() -> CallContext {
 }
 
 /// Returns credentials with only a token.
-pub fn token(subject: &Subject) -> Credentials {
+pub fn with_token(subject: &Subject) -> Credentials {
     Credentials::Subject(subject.clone(), Box::new(Credentials::Nothing))
 }
 
 /// Returns credentials with a token and a handle.
-pub fn beside(subject: &Subject, handle: &str) -> Credentials {
+pub fn with_handle(subject: &Subject, handle: &str) -> Credentials {
     Credentials::Subject(subject.clone(), Box::new(Credentials::Handle(handle.to_owned())))
 }

@@ -12,7 +12,7 @@ use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 use waypost_ops::audit_events::{self, AuditFilter};
 use waypost_ops::{Ops, invitations, user_accounts, users};
 
-use crate::stage::{Stage, Tenant, stage};
+use crate::fixture::{Fixture, Tenant, set_up};
 
 fn assert_rejected<T: std::fmt::Debug>(result: Result<T>, code: Code, words: &str) {
     let error = result.unwrap_err();
@@ -20,9 +20,9 @@ fn assert_rejected<T: std::fmt::Debug>(result: Result<T>, code: Code, words: &st
     assert!(error.message.contains(words), "{error}");
 }
 
-async fn an_email_has_one_pending_invitation(stage: Stage) {
-    let Stage { ops, cx } = &stage;
-    let t = stage.tenant("acme").await;
+async fn an_email_has_one_pending_invitation(fixture: Fixture) {
+    let Fixture { ops, cx } = &fixture;
+    let t = fixture.create_tenant("acme").await;
     let org = &t.organization.id;
     let invite = |address: &'static str| invitations::create(cx, ops, org, address, Role::Member);
     let (a, b, c) = tokio::join!(invite("b@x.de"), invite("B@x.de"), invite(" b@X.de "));
@@ -47,11 +47,11 @@ fn filter(action: &str) -> AuditFilter {
     AuditFilter { action: Some(action.to_owned()), ..AuditFilter::default() }
 }
 
-async fn at_most_two_hundred_invitations_are_pending(stage: Stage) {
-    let t = stage.tenant("acme").await;
+async fn at_most_two_hundred_invitations_are_pending(fixture: Fixture) {
+    let t = fixture.create_tenant("acme").await;
     let org = &t.organization.id;
-    let clock = Arc::new(ManualClock::new(stage.cx.now()));
-    let (ops, cx) = (&stage.ops, waypost_core::caller::Ctx { clock: clock.clone(), ..stage.cx.clone() });
+    let clock = Arc::new(ManualClock::new(fixture.cx.now()));
+    let (ops, cx) = (&fixture.ops, waypost_core::caller::Ctx { clock: clock.clone(), ..fixture.cx.clone() });
     for n in 1..MAX_PENDING {
         invitations::create(&cx, ops, org, &format!("x{n}@x.de"), Role::Member).await.unwrap();
     }
@@ -70,11 +70,11 @@ async fn at_most_two_hundred_invitations_are_pending(stage: Stage) {
     assert_eq!((renewed.state(cx.now()), &renewed.id), (InvitationState::Pending, &expired.id));
 }
 
-async fn keys_expire(stage: Stage) {
-    let t = stage.tenant("acme").await;
+async fn keys_expire(fixture: Fixture) {
+    let t = fixture.create_tenant("acme").await;
     let org = &t.organization.id;
-    let clock = Arc::new(ManualClock::new(stage.cx.now()));
-    let (ops, cx) = (&stage.ops, waypost_core::caller::Ctx { clock: clock.clone(), ..stage.cx.clone() });
+    let clock = Arc::new(ManualClock::new(fixture.cx.now()));
+    let (ops, cx) = (&fixture.ops, waypost_core::caller::Ctx { clock: clock.clone(), ..fixture.cx.clone() });
     let new = CreateApiKey { name: "ends", scope: Role::Member, expires_at: Some(cx.now().plus(1_000)) };
     let (key, secret) = api_keys::create(&cx, ops, org, new.clone()).await.unwrap();
     let works = |ops: Ops| {
@@ -96,65 +96,66 @@ async fn keys_expire(stage: Stage) {
 }
 
 /// Creates a member and returns a context with the member as the actor.
-async fn create_actor(stage: &Stage, t: &Tenant, email: &str, role: Role) -> (Ctx, UserId) {
-    let user = users::create(&stage.cx, &stage.ops, &t.organization.id, email, role).await.unwrap().user_id;
+async fn create_actor(fixture: &Fixture, t: &Tenant, email: &str, role: Role) -> (Ctx, UserId) {
+    let user = users::create(&fixture.cx, &fixture.ops, &t.organization.id, email, role).await.unwrap().user_id;
     let actor = user.to_string();
-    (stage.by(Caller::Member { organization_id: t.organization.id.clone(), role, actor }), user)
+    (fixture.context(Caller::Member { organization_id: t.organization.id.clone(), role, actor }), user)
 }
 
-async fn an_admin_cannot_replace_an_owner_invitation(stage: Stage) {
-    let t = stage.tenant("acme").await;
-    let (ops, org) = (&stage.ops, &t.organization.id);
-    let (admin, _) = create_actor(&stage, &t, "admin@acme.de", Role::Admin).await;
-    let owner = invitations::create(&stage.cx, ops, org, "boss@x.de", Role::Owner).await.unwrap().invitation;
+async fn an_admin_cannot_replace_an_owner_invitation(fixture: Fixture) {
+    let t = fixture.create_tenant("acme").await;
+    let (ops, org) = (&fixture.ops, &t.organization.id);
+    let (admin, _) = create_actor(&fixture, &t, "admin@acme.de", Role::Admin).await;
+    let owner = invitations::create(&fixture.cx, ops, org, "boss@x.de", Role::Owner).await.unwrap().invitation;
     let again = invitations::create(&admin, ops, org, "Boss@x.de", Role::Member).await;
     assert_rejected(again, Code::Forbidden, "invitation with the role `owner`");
     let state =
-        || async { invitations::get(&stage.cx, ops, org, &owner.id).await.unwrap().invitation.state(admin.now()) };
+        || async { invitations::get(&fixture.cx, ops, org, &owner.id).await.unwrap().invitation.state(admin.now()) };
     assert_eq!(state().await, InvitationState::Pending);
     assert_rejected(invitations::revoke(&admin, ops, org, &owner.id).await, Code::Forbidden, "higher than yours");
     // An invitation that the admin could revoke is replaced.
-    invitations::create(&stage.cx, ops, org, "b@x.de", Role::Admin).await.unwrap();
+    invitations::create(&fixture.cx, ops, org, "b@x.de", Role::Admin).await.unwrap();
     invitations::create(&admin, ops, org, "b@x.de", Role::Member).await.unwrap();
     assert_eq!(state().await, InvitationState::Pending);
 }
 
-async fn invitations_are_revoked_with_the_rights_of_the_inviter(stage: Stage) {
-    let t = stage.tenant("acme").await;
-    let (ops, org) = (&stage.ops, &t.organization.id);
-    let (first, first_id) = create_actor(&stage, &t, "first@acme.de", Role::Owner).await;
-    let (second, second_id) = create_actor(&stage, &t, "second@acme.de", Role::Admin).await;
+async fn invitations_are_revoked_with_the_rights_of_the_inviter(fixture: Fixture) {
+    let t = fixture.create_tenant("acme").await;
+    let (ops, org) = (&fixture.ops, &t.organization.id);
+    let (first, first_id) = create_actor(&fixture, &t, "first@acme.de", Role::Owner).await;
+    let (second, second_id) = create_actor(&fixture, &t, "second@acme.de", Role::Admin).await;
     let invite =
         async |cx: &Ctx, email: &str, role| invitations::create(cx, ops, org, email, role).await.unwrap().invitation.id;
     let (boss, colleague) =
         (invite(&first, "boss@x.de", Role::Owner).await, invite(&first, "a@x.de", Role::Admin).await);
     let (one, two) = (invite(&second, "1@x.de", Role::Member).await, invite(&second, "2@x.de", Role::Admin).await);
-    let state = async |id| invitations::get(&stage.cx, ops, org, id).await.unwrap().invitation.state(stage.cx.now());
-    users::delete(&stage.cx, ops, org, &second_id).await.unwrap();
+    let state =
+        async |id| invitations::get(&fixture.cx, ops, org, id).await.unwrap().invitation.state(fixture.cx.now());
+    users::delete(&fixture.cx, ops, org, &second_id).await.unwrap();
     assert_eq!((state(&one).await, state(&two).await), (InvitationState::Revoked, InvitationState::Revoked));
     assert_eq!((state(&boss).await, state(&colleague).await), (InvitationState::Pending, InvitationState::Pending));
     let late = invitations::create(&second, ops, org, "late@x.de", Role::Member).await;
     assert_rejected(late, Code::NotFound, "organisation");
-    users::update(&stage.cx, ops, org, &first_id, Role::Admin).await.unwrap();
+    users::update(&fixture.cx, ops, org, &first_id, Role::Admin).await.unwrap();
     assert_eq!((state(&boss).await, state(&colleague).await), (InvitationState::Revoked, InvitationState::Pending));
     assert_rejected(invitations::create(&first, ops, org, "c@x.de", Role::Owner).await, Code::Forbidden, "is now");
     assert_rejected(invitations::resend(&first, ops, org, &boss).await, Code::Forbidden, "is now");
-    let cx = stage.by(Caller::User { user_id: first_id });
+    let cx = fixture.context(Caller::User { user_id: first_id });
     user_accounts::leave_organization(&cx, ops, org).await.unwrap();
     assert_eq!(state(&colleague).await, InvitationState::Revoked);
-    let log = audit_events::list(&stage.cx, ops, org, &filter("invitation.revoke"), (None, 100)).await.unwrap();
+    let log = audit_events::list(&fixture.cx, ops, org, &filter("invitation.revoke"), (None, 100)).await.unwrap();
     assert_eq!(log.len(), 4);
 }
 
-async fn a_key_can_neither_extend_nor_duplicate_itself(stage: Stage) {
-    let t = stage.tenant("acme").await;
-    let (Stage { ops, cx }, org) = (&stage, &t.organization.id);
+async fn a_key_can_neither_extend_nor_duplicate_itself(fixture: Fixture) {
+    let t = fixture.create_tenant("acme").await;
+    let (Fixture { ops, cx }, org) = (&fixture, &t.organization.id);
     let day = |n: i64| Some(cx.now().plus(n * 86_400_000));
     let new = |name, scope, expires_at| CreateApiKey { name, scope, expires_at };
     let (own, _) = api_keys::create(cx, ops, org, new("own", Role::Admin, day(10))).await.unwrap();
     let by = |key: &ApiKey| {
         let actor = key.id.to_string();
-        stage.by(Caller::Member { organization_id: org.clone(), role: Role::Admin, actor })
+        fixture.context(Caller::Member { organization_id: org.clone(), role: Role::Admin, actor })
     };
     let with_own = by(&own);
     for (scope, expires_at) in [
@@ -165,8 +166,8 @@ async fn a_key_can_neither_extend_nor_duplicate_itself(stage: Stage) {
         (Role::Member, None),
         (Role::Owner, day(1)),
     ] {
-        let made = api_keys::create(&with_own, ops, org, new("copy", scope, expires_at)).await;
-        assert_eq!(made.unwrap_err().code, Code::Forbidden, "{scope} {expires_at:?}");
+        let created = api_keys::create(&with_own, ops, org, new("copy", scope, expires_at)).await;
+        assert_eq!(created.unwrap_err().code, Code::Forbidden, "{scope} {expires_at:?}");
     }
     let to = |scope, expires_at| ApiKeyPatch { scope, expires_at, ..ApiKeyPatch::default() };
     for changes in [to(None, Some(day(11))), to(None, Some(None)), to(Some(Role::Owner), None)] {
@@ -197,12 +198,12 @@ async fn a_key_can_neither_extend_nor_duplicate_itself(stage: Stage) {
     assert!(works(&weak_secret).await && works(&short_secret).await);
     api_keys::delete(cx, ops, org, &own.id).await.unwrap();
     assert!(!works(&weak_secret).await && !works(&short_secret).await, "they end with the key that created them");
-    let made = api_keys::create(&with_own, ops, org, new("late", Role::Member, day(1))).await;
-    assert_rejected(made, Code::NotFound, "API key");
+    let created = api_keys::create(&with_own, ops, org, new("late", Role::Member, day(1))).await;
+    assert_rejected(created, Code::NotFound, "API key");
 }
 
 waypost_testkit::both!(
-    stage => an_email_has_one_pending_invitation, at_most_two_hundred_invitations_are_pending, keys_expire,
+    set_up => an_email_has_one_pending_invitation, at_most_two_hundred_invitations_are_pending, keys_expire,
     an_admin_cannot_replace_an_owner_invitation, invitations_are_revoked_with_the_rights_of_the_inviter,
     a_key_can_neither_extend_nor_duplicate_itself
 );

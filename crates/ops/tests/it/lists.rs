@@ -63,7 +63,7 @@ impl Hosted {
             }
             Event::Withdraw(raw) => {
                 let numbers = "SELECT CAST(number AS TEXT) FROM versions ORDER BY number".to_owned();
-                let numbers = self.texts(numbers).await;
+                let numbers = self.query_texts(numbers).await;
                 let number = numbers[raw % numbers.len()].parse().unwrap();
                 let target =
                     EditTarget { organization_id: &self.org, walkthrough_id: &self.walkthrough, revision: None };

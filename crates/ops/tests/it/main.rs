@@ -1,8 +1,10 @@
 //! Tests of the operations on both databases.
 
 mod access;
+mod account_test;
 mod accounts;
 mod assignments;
+mod fixture;
 mod hosted;
 mod identities;
 mod invitations;
@@ -12,8 +14,6 @@ mod lists;
 mod logos;
 mod notifications;
 mod operations;
-mod people;
 mod retention;
-mod stage;
 mod support;
 mod user_accounts;

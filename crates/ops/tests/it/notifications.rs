@@ -8,9 +8,9 @@ use waypost_core::id::EmailId;
 use waypost_ops::notifications::{self, EmailText, Notification, Notifier, SendFuture, SendOutcome};
 use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
 
-use crate::stage::{Stage, stage};
+use crate::fixture::{Fixture, set_up};
 
-waypost_testkit::both!(stage => a_panic_counts_as_a_failed_attempt);
+waypost_testkit::both!(set_up => a_panic_counts_as_a_failed_attempt);
 
 /// A notifier that panics for `panic@acme.de`.
 #[derive(Default)]
@@ -38,12 +38,12 @@ impl Notifier for PanickingNotifier {
 }
 
 /// The other emails are sent, and the email is discarded after its last attempt.
-async fn a_panic_counts_as_a_failed_attempt(stage: Stage) {
-    let acme = stage.tenant("acme").await.organization.id;
-    let mut tx = stage.ops.db().begin().await.unwrap();
+async fn a_panic_counts_as_a_failed_attempt(fixture: Fixture) {
+    let acme = fixture.create_tenant("acme").await.organization.id;
+    let mut tx = fixture.ops.db().begin().await.unwrap();
     for recipient in ["anna@acme.de", "panic@acme.de", "bert@acme.de"] {
-        let created_at = stage.cx.now();
-        let id = EmailId::new(created_at, &*stage.cx.random);
+        let created_at = fixture.cx.now();
+        let id = EmailId::new(created_at, &*fixture.cx.random);
         let (organization_id, subject, body) = (&acme, "Subject", "Text");
         let email = NewEmail {
             id: &id,
@@ -59,9 +59,9 @@ async fn a_panic_counts_as_a_failed_attempt(stage: Stage) {
     }
     tx.commit().await.unwrap();
     let notifier = Arc::new(PanickingNotifier::default());
-    let ops = stage.ops.clone().with_notifier(notifier.clone());
-    let clock = Arc::new(ManualClock::new(stage.cx.now()));
-    let cx = Ctx { clock: clock.clone(), ..stage.cx.clone() };
+    let ops = fixture.ops.clone().with_notifier(notifier.clone());
+    let clock = Arc::new(ManualClock::new(fixture.cx.now()));
+    let cx = Ctx { clock: clock.clone(), ..fixture.cx.clone() };
     assert_eq!(notifications::send_due(&cx, &ops).await.unwrap(), 3);
     let mut sent = notifier.sent.lock().unwrap().clone();
     sent.sort();

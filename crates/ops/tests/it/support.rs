@@ -15,9 +15,9 @@ use waypost_ops::{secrets, webhook_deliveries};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::on;
 
-use crate::stage::{Stage, Tenant, stage};
+use crate::fixture::{Fixture, Tenant, set_up};
 
-waypost_testkit::both!(stage =>
+waypost_testkit::both!(set_up =>
     members_can_only_access_tickets_of_their_organisation,
     admins_can_only_access_webhooks_of_their_organisation,
     secrets_are_resealed_with_a_new_key,
@@ -27,7 +27,7 @@ fn error_code<T: std::fmt::Debug>(result: Result<T>) -> Code {
     result.unwrap_err().code
 }
 
-async fn insert_ticket(stage: &Stage, tenant: &Tenant) -> TicketId {
+async fn insert_ticket(fixture: &Fixture, tenant: &Tenant) -> TicketId {
     let id = TicketId::from_store(format!("tkt_{:0>24}", tenant.organization.slug));
     let sql = sqlx::AssertSqlSafe(format!(
         "INSERT INTO tickets (id, organization_id, number, server_id, end_user_id, title, problem, email_verified, status,
@@ -35,16 +35,17 @@ async fn insert_ticket(stage: &Stage, tenant: &Tenant) -> TicketId {
          VALUES ('{id}', '{}', 1, '{}', '{}', 'T', 'P', FALSE, 'needs_email', 'normal', 't', 1, 1, 1)",
         tenant.organization.id, tenant.server.id, tenant.end_user
     ));
-    let mut tx = stage.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.db().begin().await.unwrap();
     on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
     id
 }
 
-async fn members_can_only_access_tickets_of_their_organisation(stage: Stage) {
-    let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
-    let (id, ops, org) = (insert_ticket(&stage, &acme).await, &stage.ops, &acme.organization.id);
-    let (cx, outsider) = (stage.member(org, Role::Member), stage.member(&other.organization.id, Role::Owner));
+async fn members_can_only_access_tickets_of_their_organisation(fixture: Fixture) {
+    let (acme, other) = (fixture.create_tenant("acme").await, fixture.create_tenant("other").await);
+    let (id, ops, org) = (insert_ticket(&fixture, &acme).await, &fixture.ops, &acme.organization.id);
+    let (cx, outsider) =
+        (fixture.member_context(org, Role::Member), fixture.member_context(&other.organization.id, Role::Owner));
     let close = TicketPatch { status: Some(TicketStatus::Closed), ..TicketPatch::default() };
     let note = NewComment { body: "<b>Hi</b>".to_owned(), internal: true };
     // With the ID of either organisation.
@@ -79,21 +80,21 @@ fn provider_context(keyring: Keyring) -> IdentityProviderContext {
     IdentityProviderContext { outbound: Outbound::new(Policy::default()).unwrap(), keyring }
 }
 
-async fn admins_can_only_access_webhooks_of_their_organisation(stage: Stage) {
-    let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
-    let (ops, org) = (&stage.ops, &acme.organization.id);
+async fn admins_can_only_access_webhooks_of_their_organisation(fixture: Fixture) {
+    let (acme, other) = (fixture.create_tenant("acme").await, fixture.create_tenant("other").await);
+    let (ops, org) = (&fixture.ops, &acme.organization.id);
     let provider_context = provider_context(Keyring::new(&SecretKey::new([1; 32]), None));
     let new = NewWebhook {
         url: "https://hook.example/secret-path".to_owned(),
         description: String::new(),
         events: vec![WebhookEvent::TicketCreated],
     };
-    let member = stage.member(org, Role::Member);
+    let member = fixture.member_context(org, Role::Member);
     assert_eq!(error_code(webhooks::create(&member, ops, &provider_context, org, &new).await), Code::Forbidden);
     assert_eq!(error_code(webhooks::list(&member, ops, org).await), Code::Forbidden);
-    let admin = stage.member(org, Role::Admin);
+    let admin = fixture.member_context(org, Role::Admin);
     let (webhook, _) = webhooks::create(&admin, ops, &provider_context, org, &new).await.unwrap();
-    let outsider = stage.member(&other.organization.id, Role::Owner);
+    let outsider = fixture.member_context(&other.organization.id, Role::Owner);
     for org in [org, &other.organization.id] {
         assert_eq!(error_code(webhooks::get(&outsider, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(error_code(webhooks::delete(&outsider, ops, org, &webhook.id).await), Code::NotFound);
@@ -120,9 +121,9 @@ async fn admins_can_only_access_webhooks_of_their_organisation(stage: Stage) {
     assert_eq!(error_code(webhook_deliveries::list(&admin, ops, (org, &unknown), (None, None)).await), Code::NotFound);
 }
 
-async fn secrets_are_resealed_with_a_new_key(stage: Stage) {
-    let acme = stage.tenant("acme").await;
-    let (ops, org, cx) = (&stage.ops, &acme.organization.id, &stage.cx);
+async fn secrets_are_resealed_with_a_new_key(fixture: Fixture) {
+    let acme = fixture.create_tenant("acme").await;
+    let (ops, org, cx) = (&fixture.ops, &acme.organization.id, &fixture.cx);
     let (old_key, new_key) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
     let before = provider_context(Keyring::new(&old_key, None));
     let events = vec![WebhookEvent::TicketCreated];

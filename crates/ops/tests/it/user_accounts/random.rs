@@ -14,7 +14,7 @@ use waypost_ops::invitations::{self, InvitationWithSecret};
 use waypost_ops::user_accounts::{AccountDetails, NewUserSession, ProviderIdentity, create_account_link};
 use waypost_ops::{organizations, user_sessions, users};
 
-use super::{DEVICE, FINE, MINUTE, OTHER, Users, open};
+use super::{DEVICE, FINE, MINUTE, OTHER, UserTest, set_up};
 
 const VICTIM: &str = "victim@big.example";
 const STEPS: usize = 60;
@@ -28,22 +28,22 @@ enum Person {
     Attacker,
 }
 
-/// A session of one of the two.
-struct Held {
+/// A session of the owner or the attacker.
+struct PersonSession {
     person: Person,
     token: String,
     /// Whether the session started with a code, an emailed link or a provider.
-    proven: bool,
+    is_verified: bool,
     /// The number of times that the owner had verified the email before.
-    proofs: usize,
+    verifications: usize,
 }
 
-struct World<'a> {
-    users: &'a Users,
+struct Simulation<'a> {
+    test: &'a UserTest,
     random: SeededRandom,
     organizations: Vec<OrganizationId>,
     links: Vec<(usize, InvitationWithSecret, bool)>,
-    sessions: Vec<Held>,
+    sessions: Vec<PersonSession>,
     keys: Vec<(Person, usize, String, usize)>,
     /// The organisations whose links each person has used.
     accepted: BTreeSet<(Person, usize)>,
@@ -51,12 +51,12 @@ struct World<'a> {
     verified: bool,
     /// The number of times that the owner has verified the email in a way that revokes what others prepared: not with
     /// an already linked provider.
-    proofs: usize,
+    verifications: usize,
     linked: bool,
     steps: Vec<String>,
 }
 
-impl World<'_> {
+impl Simulation<'_> {
     fn pick(&self, below: usize) -> usize {
         let mut bytes = [0; 8];
         self.random.fill(&mut bytes);
@@ -74,9 +74,14 @@ impl World<'_> {
         }
     }
 
-    fn note(&mut self, person: Person, session: NewUserSession, proven: bool) {
-        self.verified |= proven;
-        self.sessions.push(Held { person, token: session.token, proven, proofs: self.proofs });
+    fn add_session(&mut self, person: Person, session: NewUserSession, is_verified: bool) {
+        self.verified |= is_verified;
+        self.sessions.push(PersonSession {
+            person,
+            token: session.token,
+            is_verified,
+            verifications: self.verifications,
+        });
     }
 
     /// Whether the owner of the email has not signed in yet, so that the attacker can prepare.
@@ -85,26 +90,27 @@ impl World<'_> {
     }
 
     async fn step(&mut self) {
-        let (users, ops) = (self.users, &self.users.stage.ops);
+        let (test, ops) = (self.test, &self.test.fixture.ops);
         let (person, at) = (self.person(), self.pick(SLUGS.len()));
         let kind = self.pick(9);
         self.steps.push(format!("{kind} {person:?} {}", SLUGS[at]));
         match kind {
             0 | 1 => {
                 let org = &self.organizations[at];
-                let Ok(made) = invitations::create(&users.operator(), ops, org, VICTIM, Role::Owner).await else {
+                let Ok(created) = invitations::create(&test.operator_context(), ops, org, VICTIM, Role::Owner).await
+                else {
                     return;
                 };
                 let emailed = kind == 1;
                 if emailed {
-                    invitations::mark_emailed(&users.operator(), ops, &made).await.unwrap();
+                    invitations::mark_emailed(&test.operator_context(), ops, &created).await.unwrap();
                 }
-                self.links.push((at, made, emailed));
+                self.links.push((at, created, emailed));
             }
             2 => self.use_invitation_link(person).await,
             3 => {
                 let org = &self.organizations[at];
-                let Ok(member) = users::resolve(&users.operator(), ops, org, VICTIM).await else { return };
+                let Ok(member) = users::resolve(&test.operator_context(), ops, org, VICTIM).await else { return };
                 let mut conn = ops.db().read().await.unwrap();
                 let user = waypost_store::user::find(&mut conn, &member.user_id).await.unwrap().unwrap();
                 drop(conn);
@@ -112,31 +118,31 @@ impl World<'_> {
                     // This would be a recovery, which only the operator can start, for the owner.
                     return;
                 }
-                let link = create_account_link(&users.operator(), ops, org, &member.user_id).await.unwrap();
-                let used = users
+                let link = create_account_link(&test.operator_context(), ops, org, &member.user_id).await.unwrap();
+                let used = test
                     .accounts
-                    .use_account_link(&users.cx(), &link.token, Self::account_details(person), DEVICE)
+                    .use_account_link(&test.visitor_context(), &link.token, Self::account_details(person), DEVICE)
                     .await;
                 self.accepted.insert((person, at));
-                self.note(person, used.unwrap(), false);
+                self.add_session(person, used.unwrap(), false);
             }
             4 if self.is_early() => self.use_invitation_link(Person::Attacker).await,
-            4 => self.prove().await,
+            4 => self.verify_email().await,
             5 => {
                 let password = Self::account_details(person).password;
-                if let Ok(session) = users.by_password_to(VICTIM, password, SLUGS[at]).await {
-                    self.note(person, session, false);
+                if let Ok(session) = test.sign_in_to_organization(VICTIM, password, SLUGS[at]).await {
+                    self.add_session(person, session, false);
                 }
             }
             6 => {
                 let org = &self.organizations[at];
-                users::create(&users.operator(), ops, org, VICTIM, Role::Owner).await.ok();
+                users::create(&test.operator_context(), ops, org, VICTIM, Role::Owner).await.ok();
             }
-            7 => self.make_key(at).await,
+            7 => self.create_key(at).await,
             _ => {
                 let org = &self.organizations[at];
-                if let Ok(member) = users::resolve(&users.operator(), ops, org, VICTIM).await {
-                    users::delete(&users.operator(), ops, org, &member.user_id).await.ok();
+                if let Ok(member) = users::resolve(&test.operator_context(), ops, org, VICTIM).await {
+                    users::delete(&test.operator_context(), ops, org, &member.user_id).await.ok();
                     // The keys of a removed member remain and belong to the organisation.
                     self.keys.retain(|(_, of, _, _)| *of != at);
                 }
@@ -155,41 +161,45 @@ impl World<'_> {
             return;
         }
         let (at, secret, emailed) = {
-            let (at, made, emailed) = readable[self.pick(readable.len())];
-            (*at, made.secret.clone(), *emailed)
+            let (at, created, emailed) = readable[self.pick(readable.len())];
+            (*at, created.secret.clone(), *emailed)
         };
-        let accounts = &self.users.accounts;
-        for held in self.sessions.iter().filter(|held| held.person == person) {
-            let found = user_sessions::find(&self.users.cx(), &self.users.stage.ops, &held.token).await.unwrap();
+        let accounts = &self.test.accounts;
+        for person_session in self.sessions.iter().filter(|person_session| person_session.person == person) {
+            let found =
+                user_sessions::find(&self.test.visitor_context(), &self.test.fixture.ops, &person_session.token)
+                    .await
+                    .unwrap();
             let Some(session) = found else { continue };
-            if accounts.accept_invitation(&self.users.as_user(&session.user_id), &secret).await.is_ok() {
+            if accounts.accept_invitation(&self.test.user_context(&session.user_id), &secret).await.is_ok() {
                 self.accepted.insert((person, at));
                 return;
             }
         }
         let account_details = Self::account_details(person);
-        if let Ok((session, _)) = accounts.accept_and_sign_up(&self.users.cx(), &secret, account_details, DEVICE).await
+        if let Ok((session, _)) =
+            accounts.accept_and_sign_up(&self.test.visitor_context(), &secret, account_details, DEVICE).await
         {
             if emailed {
-                self.prove_again();
+                self.record_verification();
             }
             self.accepted.insert((person, at));
-            self.note(person, session, emailed);
+            self.add_session(person, session, emailed);
         }
     }
 
     /// From now on, everything that the attacker prepared is revoked.
-    fn prove_again(&mut self) {
-        self.proofs += 1;
+    fn record_verification(&mut self) {
+        self.verifications += 1;
         self.accepted.retain(|(person, _)| *person == Person::Owner);
     }
 
     /// The owner verifies the email with a code or a provider.
-    async fn prove(&mut self) {
+    async fn verify_email(&mut self) {
         let by_code = self.pick(2) == 0;
         let session = if by_code {
-            let Ok(made) = self.users.ask(VICTIM, CodePurpose::SignIn, None).await else { return };
-            self.users.enter(made.id.as_str(), &made.code).await
+            let Ok(created) = self.test.request_code(VICTIM, CodePurpose::SignIn, None).await else { return };
+            self.test.enter_code(created.id.as_str(), &created.code).await
         } else {
             let identity = ProviderIdentity {
                 issuer: "https://id.example".to_owned(),
@@ -197,33 +207,33 @@ impl World<'_> {
                 email: Some(VICTIM.to_owned()),
                 name: None,
             };
-            self.users.accounts.sign_in_with_provider(&self.users.cx(), &identity, DEVICE).await
+            self.test.accounts.sign_in_with_provider(&self.test.visitor_context(), &identity, DEVICE).await
         };
         if let Ok(session) = session {
             if by_code || !self.linked {
-                self.prove_again();
+                self.record_verification();
             }
             self.linked |= !by_code;
-            self.note(Person::Owner, session, true);
+            self.add_session(Person::Owner, session, true);
         }
     }
 
     /// Creates a key in an organisation with a session that can access it.
-    async fn make_key(&mut self, at: usize) {
-        for held in &self.sessions {
-            let reach = self.users.reach(&held.token).await.unwrap_or_default();
-            if !reach.contains(&SLUGS[at].to_owned()) {
+    async fn create_key(&mut self, at: usize) {
+        for person_session in &self.sessions {
+            let slugs = self.test.list_accessible_slugs(&person_session.token).await.unwrap_or_default();
+            if !slugs.contains(&SLUGS[at].to_owned()) {
                 continue;
             }
-            let (cx, ops) = (self.users.cx(), &self.users.stage.ops);
-            let session = user_sessions::find(&cx, ops, &held.token).await.unwrap().unwrap();
+            let (cx, ops) = (self.test.visitor_context(), &self.test.fixture.ops);
+            let session = user_sessions::find(&cx, ops, &person_session.token).await.unwrap().unwrap();
             let organization_id = self.organizations[at].clone();
             let actor = session.user_id.to_string();
-            let cx = self.users.by(Caller::Member { organization_id, role: Role::Owner, actor });
+            let cx = self.test.context(Caller::Member { organization_id, role: Role::Owner, actor });
             let name = format!("key {}", self.steps.len());
             let new = CreateApiKey { name: &name, scope: Role::Owner, expires_at: None };
-            let made = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
-            self.keys.push((held.person, at, made.1, self.proofs));
+            let created = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
+            self.keys.push((person_session.person, at, created.1, self.verifications));
             return;
         }
     }
@@ -233,43 +243,45 @@ impl World<'_> {
     /// of others ends; after that, others can only get what an organisation shows them itself: a new account for that
     /// organisation.
     async fn check(&self) {
-        for held in &self.sessions {
-            let Some(reach) = self.users.reach(&held.token).await else { continue };
+        for person_session in &self.sessions {
+            let Some(slugs) = self.test.list_accessible_slugs(&person_session.token).await else { continue };
             assert!(
-                held.person == Person::Owner || held.proofs == self.proofs,
+                person_session.person == Person::Owner || person_session.verifications == self.verifications,
                 "a session of the attacker outlived a verification of the email: {:#?}",
                 self.steps
             );
-            for slug in reach {
+            for slug in slugs {
                 let at = SLUGS.iter().position(|it| *it == slug).unwrap();
-                let is_fine = held.proven
-                    || (self.verified && held.person == Person::Owner)
-                    || self.accepted.contains(&(held.person, at));
-                assert!(is_fine, "{:?} can access {slug}: {:#?}", held.person, self.steps);
+                let is_allowed = person_session.is_verified
+                    || (self.verified && person_session.person == Person::Owner)
+                    || self.accepted.contains(&(person_session.person, at));
+                assert!(is_allowed, "{:?} can access {slug}: {:#?}", person_session.person, self.steps);
             }
         }
-        for (person, at, key, proofs) in &self.keys {
-            let caller = api_keys::authenticate(&self.users.cx(), &self.users.stage.ops, key).await.unwrap();
-            let attackers = *person == Person::Attacker;
+        for (person, at, key, verifications) in &self.keys {
+            let caller =
+                api_keys::authenticate(&self.test.visitor_context(), &self.test.fixture.ops, key).await.unwrap();
+            let is_attacker = *person == Person::Attacker;
             assert!(
-                caller.is_none() || !attackers || *proofs == self.proofs,
+                caller.is_none() || !is_attacker || *verifications == self.verifications,
                 "a key of the attacker: {:#?}",
                 self.steps
             );
-            assert!(caller.is_none() || !attackers || self.accepted.contains(&(*person, *at)), "{:#?}", self.steps);
+            assert!(caller.is_none() || !is_attacker || self.accepted.contains(&(*person, *at)), "{:#?}", self.steps);
         }
     }
 }
 
-async fn no_session_can_access_more_than_it_should(users: Users) {
+async fn no_session_can_access_more_than_it_should(test: UserTest) {
     let mut organizations = Vec::new();
     for slug in SLUGS {
-        organizations.push(organizations::create(&users.operator(), &users.stage.ops, slug, None).await.unwrap().id);
+        organizations
+            .push(organizations::create(&test.operator_context(), &test.fixture.ops, slug, None).await.unwrap().id);
     }
     let (mut verified, mut attacks) = (0, 0);
     for seed in 0..6 {
-        let mut world = World {
-            users: &users,
+        let mut simulation = Simulation {
+            test: &test,
             random: SeededRandom::new(seed),
             organizations: organizations.clone(),
             links: Vec::new(),
@@ -277,20 +289,21 @@ async fn no_session_can_access_more_than_it_should(users: Users) {
             keys: Vec::new(),
             accepted: BTreeSet::new(),
             verified: false,
-            proofs: 0,
+            verifications: 0,
             linked: false,
             steps: vec![format!("seed {seed}")],
         };
         for _ in 0..STEPS {
             // Beyond the limits of codes and wrong passwords.
-            users.clock.advance(61 * MINUTE);
-            world.step().await;
-            world.check().await;
+            test.clock.advance(61 * MINUTE);
+            simulation.step().await;
+            simulation.check().await;
         }
-        verified += usize::from(world.verified);
-        attacks += world.sessions.iter().filter(|held| held.person == Person::Attacker).count();
+        verified += usize::from(simulation.verified);
+        attacks +=
+            simulation.sessions.iter().filter(|person_session| person_session.person == Person::Attacker).count();
         // The next sequence starts with an unused email.
-        let mut tx = users.stage.ops.db().begin().await.unwrap();
+        let mut tx = test.fixture.ops.db().begin().await.unwrap();
         for sql in ["DELETE FROM users", "DELETE FROM invitations", "DELETE FROM api_keys", "DELETE FROM user_codes"] {
             waypost_store::on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
         }
@@ -299,4 +312,4 @@ async fn no_session_can_access_more_than_it_should(users: Users) {
     assert!(verified >= 3 && attacks >= 6, "the sequences contain verifications and attacks: {verified} {attacks}");
 }
 
-waypost_testkit::both!(open => no_session_can_access_more_than_it_should);
+waypost_testkit::both!(set_up => no_session_can_access_more_than_it_should);

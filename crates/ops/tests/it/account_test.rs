@@ -1,4 +1,4 @@
-//! Two tenants with pending sign-ins, and a manual clock.
+//! A test fixture for accounts of end users: two tenants and a manual clock.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use waypost_ops::accounts::{Accounts, CodeEntry, CodeRequest, IssuedCode, NewSes
 use waypost_ops::authorizations;
 use waypost_store::audit;
 
-use crate::stage::{self, Stage, Tenant};
+use crate::fixture::{self, Fixture, Tenant};
 
 pub const MINUTE: i64 = 60_000;
 pub const CLIENT: SignInClient<'_> = SignInClient { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
@@ -25,31 +25,31 @@ pub fn at(n: u32) -> SignInClient<'static> {
     SignInClient { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
 }
 
-pub struct People {
-    pub stage: Stage,
+pub struct AccountTest {
+    pub fixture: Fixture,
     pub clock: Arc<ManualClock>,
     pub accounts: Accounts,
     pub one: Tenant,
     pub two: Tenant,
 }
 
-pub async fn people(url: &str) -> People {
-    let stage = stage::stage(url).await;
-    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
-    let accounts = Accounts::new(stage.ops.clone(), SecretKey::new([7; 32]));
-    People { stage, clock: Arc::new(ManualClock::new(Timestamp(1_790_000_000_000))), accounts, one, two }
+pub async fn set_up_accounts(url: &str) -> AccountTest {
+    let fixture = fixture::set_up(url).await;
+    let (one, two) = (fixture.create_tenant("one").await, fixture.create_tenant("two").await);
+    let accounts = Accounts::new(fixture.ops.clone(), SecretKey::new([7; 32]));
+    AccountTest { fixture, clock: Arc::new(ManualClock::new(Timestamp(1_790_000_000_000))), accounts, one, two }
 }
 
-impl People {
+impl AccountTest {
     /// Returns the context of a browser on a tenant's server.
-    pub fn cx(&self, tenant: &Tenant) -> Ctx {
+    pub fn client_context(&self, tenant: &Tenant) -> Ctx {
         let (organization_id, server_id) = (tenant.organization.id.clone(), tenant.server.id.clone());
-        Ctx { clock: self.clock.clone(), ..self.stage.by(Caller::Client { organization_id, server_id }) }
+        Ctx { clock: self.clock.clone(), ..self.fixture.context(Caller::Client { organization_id, server_id }) }
     }
 
     /// Creates an authorization request on a tenant's server.
-    pub async fn request(&self, tenant: &Tenant) -> AuthorizationRequest {
-        let (cx, now) = (self.cx(tenant), self.cx(tenant).now());
+    pub async fn create_request(&self, tenant: &Tenant) -> AuthorizationRequest {
+        let (cx, now) = (self.client_context(tenant), self.client_context(tenant).now());
         let request = AuthorizationRequest {
             id: AuthorizationRequestId::new(now, &*cx.random),
             organization_id: tenant.organization.id.clone(),
@@ -69,61 +69,70 @@ impl People {
             expires_at: now.plus(24 * 60 * MINUTE),
             consented_at: None,
         };
-        authorizations::create(&self.stage.ops, &request, "browser", "network").await.unwrap();
+        authorizations::create(&self.fixture.ops, &request, "browser", "network").await.unwrap();
         request
     }
 
-    pub async fn ask(&self, request: &AuthorizationRequest, code_request: CodeRequest<'_>) -> Result<IssuedCode> {
+    pub async fn request_code(
+        &self,
+        request: &AuthorizationRequest,
+        code_request: CodeRequest<'_>,
+    ) -> Result<IssuedCode> {
         let tenant = if request.organization_id == self.one.organization.id { &self.one } else { &self.two };
-        self.accounts.create_code(&self.cx(tenant), request, code_request, CLIENT).await
+        self.accounts.create_code(&self.client_context(tenant), request, code_request, CLIENT).await
     }
 
     /// Requests a sign-in code from another client address.
-    pub async fn ask_from(&self, client: SignInClient<'_>, email: &str) -> Result<IssuedCode> {
-        let request = self.request(&self.one).await;
+    pub async fn request_code_from(&self, client: SignInClient<'_>, email: &str) -> Result<IssuedCode> {
+        let request = self.create_request(&self.one).await;
         let code_request = CodeRequest { email, purpose: CodePurpose::SignIn, password: None };
-        self.accounts.create_code(&self.cx(&self.one), &request, code_request, client).await
+        self.accounts.create_code(&self.client_context(&self.one), &request, code_request, client).await
     }
 
     /// Requests a sign-in code.
-    pub async fn code(&self, request: &AuthorizationRequest, email: &str) -> IssuedCode {
-        self.ask(request, CodeRequest { email, purpose: CodePurpose::SignIn, password: None }).await.unwrap()
+    pub async fn request_sign_in_code(&self, request: &AuthorizationRequest, email: &str) -> IssuedCode {
+        self.request_code(request, CodeRequest { email, purpose: CodePurpose::SignIn, password: None }).await.unwrap()
     }
 
-    pub async fn enter(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<NewSession> {
+    pub async fn enter_code(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<NewSession> {
         let entry = CodeEntry { id, code, new_password: None };
-        self.accounts.sign_in_with_code(&self.cx(&self.one), request, entry, CLIENT.address).await
+        self.accounts.sign_in_with_code(&self.client_context(&self.one), request, entry, CLIENT.address).await
     }
 
     /// Signs in with a code in the first tenant.
-    pub async fn by_code(&self, email: &str) -> NewSession {
-        let request = self.request(&self.one).await;
-        let issued = self.code(&request, email).await;
-        self.enter(&request, issued.id.as_str(), &issued.code).await.unwrap()
+    pub async fn sign_in_with_code(&self, email: &str) -> NewSession {
+        let request = self.create_request(&self.one).await;
+        let issued = self.request_sign_in_code(&request, email).await;
+        self.enter_code(&request, issued.id.as_str(), &issued.code).await.unwrap()
     }
 
     /// Creates an account with a password in the first tenant.
     pub async fn sign_up(&self, email: &str, password: &str) -> NewSession {
-        let request = self.request(&self.one).await;
+        let request = self.create_request(&self.one).await;
         let code_request = CodeRequest { email, purpose: CodePurpose::SignUp, password: Some(password) };
-        let issued = self.ask(&request, code_request).await.unwrap();
-        self.enter(&request, issued.id.as_str(), &issued.code).await.unwrap()
+        let issued = self.request_code(&request, code_request).await.unwrap();
+        self.enter_code(&request, issued.id.as_str(), &issued.code).await.unwrap()
     }
 
-    pub async fn by_password(&self, email: &str, password: &str) -> Result<NewSession> {
-        self.by_password_from(CLIENT, email, password).await
+    pub async fn sign_in_with_password(&self, email: &str, password: &str) -> Result<NewSession> {
+        self.sign_in_with_password_from(CLIENT, email, password).await
     }
 
     /// Signs in from another client address.
-    pub async fn by_password_from(&self, client: SignInClient<'_>, email: &str, password: &str) -> Result<NewSession> {
-        let cx = self.cx(&self.one);
+    pub async fn sign_in_with_password_from(
+        &self,
+        client: SignInClient<'_>,
+        email: &str,
+        password: &str,
+    ) -> Result<NewSession> {
+        let cx = self.client_context(&self.one);
         let credentials = PasswordSignIn { email, password };
         self.accounts.sign_in_with_password(&cx, &self.one.organization.id, credentials, client).await
     }
 
     /// Returns the audit events of an organisation, oldest first.
-    pub async fn log(&self, organization: &OrganizationId) -> Vec<AuditEvent> {
-        let mut conn = self.stage.ops.db().read().await.unwrap();
+    pub async fn list_events(&self, organization: &OrganizationId) -> Vec<AuditEvent> {
+        let mut conn = self.fixture.ops.db().read().await.unwrap();
         let mut events = audit::list(&mut conn, organization, None, 1_000).await.unwrap();
         events.reverse();
         events
@@ -131,6 +140,6 @@ impl People {
 
     /// Returns the number of audit events of the first tenant with this action.
     pub async fn count_events(&self, action: &str) -> usize {
-        self.log(&self.one.organization.id).await.iter().filter(|event| event.act == action).count()
+        self.list_events(&self.one.organization.id).await.iter().filter(|event| event.act == action).count()
     }
 }

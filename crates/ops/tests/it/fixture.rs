@@ -14,7 +14,7 @@ use waypost_ops::servers::ServerSettings;
 use waypost_ops::{Ops, api_keys, assignments, invitations, organizations, servers, users};
 use waypost_store::{Db, migrate, on};
 
-pub struct Stage {
+pub struct Fixture {
     pub ops: Ops,
     /// The operator's context, with a stopped clock and deterministic random numbers.
     pub cx: Ctx,
@@ -38,7 +38,7 @@ pub fn plain_key(name: &str, scope: Role) -> CreateApiKey<'_> {
     CreateApiKey { name, scope, expires_at: None }
 }
 
-pub async fn stage(url: &str) -> Stage {
+pub async fn set_up(url: &str) -> Fixture {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let cx = Ctx {
@@ -46,23 +46,23 @@ pub async fn stage(url: &str) -> Stage {
         random: Arc::new(SeededRandom::new(7)),
         ..Ctx::operator()
     };
-    Stage { ops: Ops::new(db), cx }
+    Fixture { ops: Ops::new(db), cx }
 }
 
-impl Stage {
+impl Fixture {
     /// Returns the context of a caller.
-    pub fn by(&self, caller: Caller) -> Ctx {
+    pub fn context(&self, caller: Caller) -> Ctx {
         self.cx.with_caller(caller)
     }
 
     /// Returns the context of a member with `role` in `organization`.
-    pub fn member(&self, organization: &OrganizationId, role: Role) -> Ctx {
+    pub fn member_context(&self, organization: &OrganizationId, role: Role) -> Ctx {
         let organization_id = organization.clone();
-        self.by(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
+        self.context(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
     }
 
     /// Creates an organisation with one object of each kind.
-    pub async fn tenant(&self, name: &str) -> Tenant {
+    pub async fn create_tenant(&self, name: &str) -> Tenant {
         let Self { cx, ops } = self;
         let organization = organizations::create(cx, ops, name, None).await.unwrap();
         let id = &organization.id;
