@@ -282,13 +282,13 @@ pub async fn run<T: Send + 'static>(
 fn check_query(query: &AnalyticsQuery) -> Result<()> {
     let TimeRange { from, to } = query.range;
     if from >= to {
-        return Err(Error::invalid("from", "The range ends before it begins: `from` has to be before `to`."));
+        return Err(Error::invalid("from", "The range is empty: `from` must be before `to`."));
     }
     if to.since(from) > MAX_DAYS * DAY_MS {
-        return Err(Error::invalid("from", format!("The range is too long: {MAX_DAYS} days at most.")));
+        return Err(Error::invalid("from", format!("The range is too long. It can have at most {MAX_DAYS} days.")));
     }
     if query.version.is_some() && query.walkthrough_id.is_none() {
-        let message = "A version is one of a walkthrough: name that as well (`walkthrough_id`).";
+        let message = "`version` requires `walkthrough_id`.";
         return Err(Error::invalid("version", message));
     }
     Ok(())

@@ -103,7 +103,7 @@ fn audit_detail(assignment: &Assignment) -> Value {
 fn check_display_order(settings: AssignmentPatch) -> Result<()> {
     match settings.display_order {
         Some(order) if !(-MAX_DISPLAY_ORDER..=MAX_DISPLAY_ORDER).contains(&order) => {
-            let message = format!("`display_order` is a number from -{MAX_DISPLAY_ORDER} to {MAX_DISPLAY_ORDER}.");
+            let message = format!("`display_order` must be a number from -{MAX_DISPLAY_ORDER} to {MAX_DISPLAY_ORDER}.");
             Err(Error::invalid("display_order", message))
         }
         _ => Ok(()),
@@ -177,7 +177,7 @@ pub async fn reorder(
         }
         let index = remaining.iter().position(|view| view.assignment.id == *id);
         let index = index.ok_or_else(|| {
-            let message = format!("{id} is not on this server, or not any more. Load the list again.");
+            let message = format!("{id} is not assigned to this server. Reload the list and try again.");
             Error::new(Code::NotFound, message)
         })?;
         sorted.push(remaining.remove(index));
@@ -236,7 +236,9 @@ async fn insert(tx: &mut Tx, assignment: &Assignment) -> Result<()> {
     let server = server::find(tx, &assignment.organization_id, &assignment.server_id).await?;
     Err(match server {
         None => Error::not_found("server"),
-        Some(_) => Error::new(Code::WalkthroughNotFound, "There is no such walkthrough in this server's organisation."),
+        Some(_) => {
+            Error::new(Code::WalkthroughNotFound, "This walkthrough does not exist in the server's organisation.")
+        }
     })
 }
 

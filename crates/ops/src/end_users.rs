@@ -67,7 +67,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
     let text = search.text.as_deref().map(|text| personal::stored_form(text.trim())).filter(|text| !text.is_empty());
     let text = text.as_deref();
     if text.is_some_and(|text| text.chars().count() > MAX_SEARCH || text.contains('\0')) {
-        return Err(Error::invalid("q", format!("A search has at most {MAX_SEARCH} characters, and no NUL.")));
+        return Err(Error::invalid("q", format!("`q` can have at most {MAX_SEARCH} characters and no NUL.")));
     }
     let search = store::EndUserSearch {
         text,
@@ -306,7 +306,7 @@ pub async fn delete_confirmed(
 ) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     if confirmation.trim() != id.as_str() {
-        let message = "Nothing was erased: type the id of the end user to confirm.";
+        let message = "Nothing was erased. Enter the ID of the end user to confirm.";
         return Err(Error::new(Code::ConfirmationRequired, message).with("field", "confirm"));
     }
     delete(cx, ops, organization, id).await

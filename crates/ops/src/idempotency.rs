@@ -35,7 +35,7 @@ fn location(actor: &str) -> SealLocation<'_> {
 /// has not been completed.
 pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): (&str, &str)) -> Result<BeginOutcome> {
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message = format!("`Idempotency-Key` has 1 to {MAX_KEY} visible characters of ASCII.");
+        let message = format!("`Idempotency-Key` must have 1 to {MAX_KEY} printable ASCII characters.");
         return Err(Error::invalid("Idempotency-Key", message));
     }
     let now = cx.now();
@@ -64,7 +64,7 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
     };
     let existing = existing.ok_or_else(incomplete)?;
     if existing.request_hash != request_hash {
-        return Err(Error::invalid("Idempotency-Key", "This key stood for another request before. Choose a new one."));
+        return Err(Error::invalid("Idempotency-Key", "This key was used for a different request. Use a new key."));
     }
     let sealed = existing.response.ok_or_else(incomplete)?;
     // A response that was sealed with a lost key cannot be repeated.

@@ -364,7 +364,10 @@ async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSett
         Some(text) => {
             let found = oauth_configs::find_by_id_or_name(tx, organization, text).await?;
             let Some(config) = found else {
-                let message = format!("`oauth_config`: there is no identity provider `{}`.", name::clean(text));
+                let message = format!(
+                    "`oauth_config`: there is no identity provider `{}` in this organisation.",
+                    name::clean(text)
+                );
                 return Err(Error::invalid("oauth_config", message));
             };
             server.oauth_config_id = Some(config.id);
@@ -375,7 +378,7 @@ async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSett
     }
     let mut all = oauth_config::list(tx, organization).await?;
     let hint = match all.len() {
-        0 => "make one with `waypost oauth-config create`.".to_owned(),
+        0 => "create one with `waypost oauth-config create`.".to_owned(),
         1 if settings.oauth_config.is_none() => {
             server.oauth_config_id = all.pop().map(|config| config.id);
             return Ok(());
@@ -405,7 +408,7 @@ fn check_available(
 /// Returns the origins as browsers serialise them (RFC 6454, section 6.2), sorted and without duplicates.
 fn parse_origins(texts: &[String]) -> Result<Vec<String>> {
     if texts.len() > MAX_ORIGINS {
-        let message = format!("`allowed_origins` has {} entries; it may have {MAX_ORIGINS}.", texts.len());
+        let message = format!("`allowed_origins` has {} entries, but can have at most {MAX_ORIGINS}.", texts.len());
         return Err(Error::invalid("allowed_origins", message));
     }
     let origins: BTreeSet<_> = texts.iter().map(|text| parse_origin(text)).collect::<Result<_>>()?;
@@ -417,7 +420,7 @@ fn parse_origin(text: &str) -> Result<String> {
     let invalid = || {
         let shown: String = name::clean(text).chars().take(100).collect();
         let message = format!(
-            "`allowed_origins`: `{shown}` is no origin. Write scheme, host and port, as `https://example.com`."
+            "`allowed_origins`: `{shown}` is not an origin. Use scheme, host and port, such as `https://example.com`."
         );
         Error::invalid("allowed_origins", message)
     };
@@ -462,7 +465,7 @@ fn conflict_if_slug_taken(error: waypost_store::Error, slug: &str) -> Error {
 
 fn slug_taken_message(slug: &str) -> String {
     format!(
-        "The slug `{slug}` is taken, by a server or as the former slug of one. Choose another one, or release it there."
+        "The slug `{slug}` is taken by a server or is a former slug of one. Choose another slug, or release it on that server."
     )
 }
 

@@ -46,11 +46,10 @@ pub async fn list(
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
     let limit = limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
     let before = cursor.map(str::parse::<WebhookDeliveryId>).transpose();
-    let before =
-        before.map_err(|_| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))?;
+    let before = before.map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Start again without it."))?;
     let mut conn = ops.db.read().await?;
     webhook::find(&mut conn, organization, id).await?.ok_or_else(|| Error::not_found("webhook"))?;
     let mut items = store::list(&mut conn, organization, id, before.as_ref(), i64::from(limit) + 1).await?;
@@ -79,10 +78,13 @@ pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
     let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let webhook = webhook::find(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(not_found)?;
     if !webhook.enabled {
-        return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
+        return Err(Error::new(Code::Conflict, "The webhook is disabled. Enable it first."));
     }
     if !store::replay(&mut tx, organization, id, cx.now()).await? {
-        return Err(Error::new(Code::Conflict, "The message is on its way: it is tried again by itself."));
+        return Err(Error::new(
+            Code::Conflict,
+            "The message is still being delivered. Failed attempts are retried automatically.",
+        ));
     }
     let detail = json!({ "delivery_id": id, "event": delivery.event.as_str() });
     let entry = Entry { action: "webhook.replay", target: webhook.id.as_str(), detail };
@@ -205,7 +207,9 @@ async fn send(
 ) -> AttemptResult {
     let now = cx.now();
     let Some(signatures) = signatures(provider_context, webhook, delivery, now) else {
-        return AttemptResult::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
+        return AttemptResult::failed(
+            "The secret cannot be decrypted with this installation's key. Rotate the secret.",
+        );
     };
     let request = http::Request::post(&webhook.url)
         .header(http::header::CONTENT_TYPE, "application/json")
@@ -228,11 +232,12 @@ async fn send(
             let body = excerpt(response.body());
             let error = match status {
                 status if status.is_success() => None,
-                http::StatusCode::GONE => Some("The receiver says that it is gone for good (status 410).".to_owned()),
-                status if status.is_redirection() => {
-                    Some(format!("The receiver redirects (status {}), which is not followed.", status.as_u16()))
-                }
-                status => Some(format!("The receiver answered with status {}.", status.as_u16())),
+                http::StatusCode::GONE => Some("The receiver returned status 410 (Gone).".to_owned()),
+                status if status.is_redirection() => Some(format!(
+                    "The receiver returned a redirect (status {}). Redirects are not followed.",
+                    status.as_u16()
+                )),
+                status => Some(format!("The receiver returned status {}.", status.as_u16())),
             };
             AttemptResult {
                 status: Some(u32::from(status.as_u16())),
@@ -259,7 +264,7 @@ fn describe_error(error: OutboundError) -> String {
     match error {
         OutboundError::AddressNotAllowed { host }
         | OutboundError::Unreachable { host, failure: Failure::NameResolution } => {
-            format!("`{host}` has no address on the public internet, so no connection is made to it.")
+            format!("`{host}` has no IP address on the public internet, so Waypost does not connect to it.")
         }
         error => error.to_string(),
     }

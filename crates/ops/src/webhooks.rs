@@ -136,7 +136,7 @@ pub async fn create(
     }
     store::insert(&mut tx, &webhook).await?;
     if store::list(&mut tx, organization).await?.len() > MAX_WEBHOOKS {
-        let message = format!("An organisation has {MAX_WEBHOOKS} webhooks at most. Delete one first.");
+        let message = format!("An organisation can have at most {MAX_WEBHOOKS} webhooks. Delete one first.");
         return Err(Error::new(Code::Conflict, message));
     }
     record_operation(cx, &mut tx, &webhook, "webhook.create").await?;
@@ -205,7 +205,7 @@ pub async fn update(
 }
 
 /// The error of a delivery that failed because its webhook is disabled.
-pub(crate) const DISABLED: &str = "The webhook is switched off.";
+pub(crate) const DISABLED: &str = "The webhook is disabled.";
 
 /// Deletes a webhook with all its deliveries.
 ///
@@ -259,10 +259,10 @@ pub async fn send_test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &
     let mut tx = ops.db.begin().await?;
     let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     if !webhook.enabled {
-        return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
+        return Err(Error::new(Code::Conflict, "The webhook is disabled. Enable it first."));
     }
     let owner = organization::find(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
-    let text = format!("This is a test of the webhooks of {}.", owner.name);
+    let text = format!("This is a test message for the webhooks of {}.", owner.name);
     let data = json!({ "webhook_id": id, "organization": { "id": owner.id, "slug": owner.slug, "name": owner.name } });
     let event = Event { event: WebhookEvent::Test, end_user_id: None, text: &text, data };
     let new = deliveries(cx, organization, std::slice::from_ref(id), &event);
@@ -280,13 +280,13 @@ fn checked_url(route: &Route, text: &str) -> Result<String> {
     let text = text.trim();
     let invalid = |message: String| Error::invalid("url", message);
     if text.chars().count() > MAX_URL {
-        return Err(invalid(format!("`url` has {MAX_URL} characters at most.")));
+        return Err(invalid(format!("`url` can have at most {MAX_URL} characters.")));
     }
     let url = Url::parse(text)
-        .map_err(|_| invalid("`url` is no address. Write it as `https://example.com/webhooks`.".to_owned()))?;
+        .map_err(|_| invalid("`url` is not a valid URL. Use the form `https://example.com/webhooks`.".to_owned()))?;
     route.check_url(&url).map_err(|error| invalid(format!("`url`: {error}")))?;
     if url.fragment().is_some() {
-        return Err(invalid("`url` has a part behind `#`, which is never sent. Leave it out.".to_owned()));
+        return Err(invalid("`url` has a fragment (`#…`), which is never sent. Remove it.".to_owned()));
     }
     Ok(url.to_string())
 }
@@ -300,7 +300,7 @@ fn checked_description(text: &str) -> Result<String> {
 fn checked_events(events: &[WebhookEvent]) -> Result<Vec<WebhookEvent>> {
     let selected: Vec<_> = WebhookEvent::SUBSCRIBABLE.into_iter().filter(|event| events.contains(event)).collect();
     if selected.is_empty() {
-        return Err(Error::invalid("events", "`events` names at least one event, or nothing would ever be sent."));
+        return Err(Error::invalid("events", "`events` must contain at least one event."));
     }
     Ok(selected)
 }

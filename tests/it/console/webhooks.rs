@@ -270,7 +270,7 @@ async fn webhooks_cannot_reach_private_networks() {
     let (id, _) = create_webhook(&owner, "https://localhost/hook", json!(["ticket.created"])).await;
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     send_pending(&app).await;
-    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("has no address on the public internet");
+    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("has no IP address on the public internet");
     // Members cannot see webhooks; other organisations get 404.
     let member = ConsoleBrowser::member(&org, "m@acme.example", Role::Member).await;
     for path in ["/webhooks".to_owned(), format!("/webhooks/{id}"), format!("/webhooks/{id}/deliveries")] {
@@ -326,7 +326,7 @@ async fn entries_for_other_purposes_or_organisations_do_not_apply() {
     let named = receiver.url.replace("http://127.0.0.1", "https://localhost");
     let (id, _) = create_webhook(&owner, &named, events.clone()).await;
     let (_, internal) = test(&owner, &id).await;
-    assert_eq!(internal, "`localhost` has no address on the public internet, so no connection is made to it.");
+    assert_eq!(internal, "`localhost` has no IP address on the public internet, so Waypost does not connect to it.");
     let (id, _) = create_webhook(&owner, "https://nobody.invalid/", events.clone()).await;
     assert_eq!(test(&owner, &id).await.1, internal.replace("localhost", "nobody.invalid"));
     assert_eq!(receiver.take_requests().len(), 0);
@@ -338,7 +338,7 @@ async fn entries_for_other_purposes_or_organisations_do_not_apply() {
     allowed.api(Method::PATCH, &format!("/organizations/{}", other.id), Some(renamed)).await.assert_status(200);
     let (status, error) = test(&allowed, &id).await;
     assert_eq!(status, "pending");
-    assert!(error.contains("no address on the public internet"), "{error}");
+    assert!(error.contains("no IP address on the public internet"), "{error}");
     assert_eq!(receiver.take_requests().len(), 0);
     app.finish().await;
 }

@@ -178,7 +178,8 @@ pub(super) async fn insert_step(
     let content = validate::check_step(new.content, &validate::argument_error)?;
     let key = validate::check_key(new.key, &validate::argument_error)?;
     if chain.len() >= MAX_STEPS {
-        let message = format!("A walkthrough has {MAX_STEPS} steps at most. Delete one, or split the walkthrough.");
+        let message =
+            format!("A walkthrough can have at most {MAX_STEPS} steps. Delete a step, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
     }
     check_key_is_free(&chain, key.as_deref(), None)?;
@@ -338,7 +339,7 @@ fn check_key_is_free(steps: &[Step], key: Option<&str>, own_id: Option<&StepId>)
     let Some(key) = key else { return Ok(()) };
     match steps.iter().find(|step| step.key.as_deref() == Some(key) && Some(&step.id) != own_id) {
         Some(other) => {
-            let message = format!("The step {} (\"{}\") has the key `{key}` already.", other.id, other.content.title);
+            let message = format!("The step {} (\"{}\") already has the key `{key}`.", other.id, other.content.title);
             Err(Error::new(Code::Conflict, message).with("field", "key").with("step_id", other.id.as_str()))
         }
         None => Ok(()),

@@ -188,8 +188,10 @@ fn check_steps(file: &WalkthroughFile) -> Result<(Vec<ImportStep>, Vec<String>)>
         steps.push(ImportStep { content, ..step.clone() });
     }
     if more > 0 {
-        warnings
-            .push(format!("{}: {more} more fields change when they are served. Lint lists all of them.", file.name));
+        warnings.push(format!(
+            "{}: {more} more fields are changed when they are served. `lint` lists all of them.",
+            file.name
+        ));
     }
     Ok((steps, warnings))
 }

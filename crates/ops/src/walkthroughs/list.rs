@@ -77,11 +77,11 @@ pub async fn list(
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let limit = list_query.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
     let query = list_query.query.as_deref().unwrap_or_default().trim();
     if query.contains('\0') || query.chars().count() > MAX_QUERY {
-        return Err(Error::invalid("q", format!("`q` has {MAX_QUERY} characters at most, and no NUL character.")));
+        return Err(Error::invalid("q", format!("`q` can have at most {MAX_QUERY} characters and no NUL.")));
     }
     let sort = list_query.sort.unwrap_or(WalkthroughSort::Title);
     let after = list_query.cursor.as_deref().map(|cursor| decode_cursor(cursor, sort)).transpose()?;
@@ -162,6 +162,6 @@ fn decode_cursor(cursor: &str, sort: WalkthroughSort) -> Result<(SortValue, Walk
         };
         Some((after, id))
     };
-    let message = "`cursor` is not one that this list gave. Begin without it.";
+    let message = "`cursor` is invalid. Start again without it.";
     decode().ok_or_else(|| Error::invalid("cursor", message))
 }

@@ -163,7 +163,8 @@ async fn find_free_title(tx: &mut Tx, organization: &OrganizationId, title: &str
             return Ok(candidate);
         }
     }
-    Err(Error::new(Code::Conflict, "There are very many copies already. Give this one a title.").with("field", "title"))
+    Err(Error::new(Code::Conflict, "There are too many copies with this title. Choose another title.")
+        .with("field", "title"))
 }
 
 /// Inserts the steps of a new head. `contents` are their keys and contents, in order.
@@ -282,7 +283,7 @@ async fn lock_head(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthrough> {
     match target.revision {
         Some(seen) if seen != head.revision => {
             let message = format!(
-                "The walkthrough has changed meanwhile: it is at revision {}, you saw {seen}. Read it again.",
+                "The walkthrough has changed: it is at revision {}, your copy is at revision {seen}. Reload it and try again.",
                 head.revision
             );
             Err(Error::new(Code::PreconditionFailed, message).with("revision", head.revision))
@@ -385,7 +386,7 @@ async fn insert(
 async fn check_title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
     match walkthrough::find_by_title(tx, &head.organization_id, &title_key(&head.title)).await? {
         Some(other) if other.id != head.id => {
-            let message = format!("The walkthrough {} has the title \"{}\" already.", other.id, other.title);
+            let message = format!("The walkthrough {} already has the title \"{}\".", other.id, other.title);
             Err(Error::new(Code::Conflict, message).with("field", "title").with("walkthrough_id", other.id.as_str()))
         }
         _ => Ok(()),
@@ -395,7 +396,7 @@ async fn check_title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
 async fn check_slug_is_free(tx: &mut Tx, organization: &OrganizationId, slug: &str) -> Result<()> {
     match walkthrough::find_by_slug(tx, organization, slug).await? {
         Some(other) => {
-            let message = format!("The walkthrough {} (\"{}\") has the slug `{slug}` already.", other.id, other.title);
+            let message = format!("The walkthrough {} (\"{}\") already has the slug `{slug}`.", other.id, other.title);
             Err(Error::new(Code::Conflict, message).with("field", "slug").with("walkthrough_id", other.id.as_str()))
         }
         None => Ok(()),

@@ -58,7 +58,7 @@ pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: 
 pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi: bool) -> Result<PublishResult> {
     let Draft { walkthrough: mut head, steps } = draft;
     if head.state == WalkthroughState::Archived {
-        return Err(Error::new(Code::Conflict, "The walkthrough is archived. Take it out of the archive first."));
+        return Err(Error::new(Code::Conflict, "The walkthrough is archived. Unarchive it first."));
     }
     check_publishable(&head, &steps, confirm_bidi)?;
     let newest = version::find_newest(tx, &head.organization_id, &head.id).await?;
@@ -125,11 +125,14 @@ fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> 
     if let Some(first) = errors.first() {
         let more = match errors.len() - 1 {
             0 => String::new(),
-            more => format!(" ({more} more of this kind: see lint)"),
+            more => format!(" ({more} more of the same kind: run `lint`)"),
         };
         let text = first.to_string();
         let text = text.trim_start_matches("error: ");
-        let error = Error::invalid(first.field.unwrap_or("steps"), format!("It cannot be published: {text}{more}"));
+        let error = Error::invalid(
+            first.field.unwrap_or("steps"),
+            format!("The walkthrough cannot be published: {text}{more}"),
+        );
         return Err(error.with("step", first.step.clone()).with("findings", json!(errors)));
     }
     let bidi = steps
@@ -192,7 +195,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let reason = clean_plain(reason).trim().to_owned();
     if !(1..=MAX_REASON_CHARS).contains(&reason.chars().count()) {
-        let message = format!("`reason` has 1 to {MAX_REASON_CHARS} characters: users are told it.");
+        let message = format!("`reason` must have 1 to {MAX_REASON_CHARS} characters. It is shown to users.");
         return Err(Error::invalid("reason", message));
     }
     let mut tx = ops.db.begin().await?;
@@ -201,7 +204,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     let version = found.ok_or_else(|| Error::not_found("version"))?;
     let withdrawal = Withdrawal { at: cx.now(), reason };
     if !version::withdraw(&mut tx, target.organization_id, &version.id, &withdrawal).await? {
-        return Err(Error::new(Code::Conflict, format!("Version {number} was withdrawn before.")));
+        return Err(Error::new(Code::Conflict, format!("Version {number} is already withdrawn.")));
     }
     let newest = version::find_newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let newest = newest.map(|version| version.id);

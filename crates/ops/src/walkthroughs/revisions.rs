@@ -140,7 +140,7 @@ pub async fn list(
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let limit = limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;

@@ -38,7 +38,7 @@ pub(super) fn check_head(fields: WalkthroughFields, reject: FieldError<'_>) -> R
         }
     }
     if tags.len() > MAX_TAGS {
-        return Err(reject("tags", &format!("has {} labels, {MAX_TAGS} at most. Leave some out.", tags.len())));
+        return Err(reject("tags", &format!("has {} tags, but can have at most {MAX_TAGS}. Remove some.", tags.len())));
     }
     Ok(WalkthroughFields {
         title: check_title(&fields.title, reject)?,
@@ -106,7 +106,7 @@ fn check_text(field: &str, input: &str, served_size: impl Fn(&str) -> usize, rej
     }
     let size = served_size(&input);
     if size > MAX_FIELD_BYTES {
-        let problem = format!("has {size} bytes as it is served, {MAX_FIELD_BYTES} at most. Shorten it.");
+        let problem = format!("has {size} bytes after cleaning, but can have at most {MAX_FIELD_BYTES}. Shorten it.");
         return Err(reject(field, &problem));
     }
     Ok(input.into_owned())
