@@ -202,7 +202,8 @@ fn statement_targets(findings: &Findings, targets: &mut Vec<Target>) {
         "",
         7.0,
     ));
-    // Counted by PostgreSQL if possible. Includes polls for changed settings: a few hundredths of a statement per advance.
+    // Counted by PostgreSQL if possible. Includes polls for changed settings: a few hundredths of a statement per
+    // advance.
     let advances = |leg: &Leg| {
         let counted = leg.statements.map(|counts| counts.statements as f64 / leg.advances as f64);
         counted.or(leg.writer.map(|writer| writer.statements / writer.calls))

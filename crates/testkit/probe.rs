@@ -90,7 +90,8 @@ fn node(modules: &Path) -> Option<PathBuf> {
 }
 
 /// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients`, `have_snippets` and
-/// `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates a complete installation.
+/// `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates a complete
+/// installation.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_conformance)");

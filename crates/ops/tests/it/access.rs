@@ -264,4 +264,8 @@ async fn list_event_ids(fixture: &Fixture, tenant: &Tenant) -> Vec<AuditEventId>
     events.into_iter().map(|event| event.id).collect()
 }
 
-waypost_testkit::both!(set_up => operations_require_the_documented_roles, other_organisations_are_not_found, foreign_ids_are_not_found);
+waypost_testkit::both!(set_up =>
+    operations_require_the_documented_roles,
+    other_organisations_are_not_found,
+    foreign_ids_are_not_found,
+);

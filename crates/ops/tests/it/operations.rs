@@ -227,8 +227,13 @@ async fn operations_are_audited(fixture: Fixture) {
     assert_rejected(organizations::get(cx, ops, &t.organization.id).await, Code::NotFound, "organisation");
 }
 
-waypost_testkit::both!(
-    set_up => organisations_have_unique_slugs, the_last_owner_cannot_be_removed, a_user_can_be_in_several_organisations,
-    server_settings_are_validated, former_slugs_resolve_until_they_are_released, a_key_authenticates_until_it_is_deleted,
-    assigning_again_updates_the_assignment, operations_are_audited
+waypost_testkit::both!(set_up =>
+    organisations_have_unique_slugs,
+    the_last_owner_cannot_be_removed,
+    a_user_can_be_in_several_organisations,
+    server_settings_are_validated,
+    former_slugs_resolve_until_they_are_released,
+    a_key_authenticates_until_it_is_deleted,
+    assigning_again_updates_the_assignment,
+    operations_are_audited,
 );

@@ -428,4 +428,9 @@ async fn lists_are_paginated(stage: Stage) {
     assert_eq!(activity::list_sessions(&mut conn, &theirs).await.unwrap().len(), 1);
 }
 
-waypost_testkit::both!(stage => segments_and_log_agree, daily_numbers_are_kept_when_rows_are_deleted, events_have_the_time_since_the_previous_activity, lists_are_paginated);
+waypost_testkit::both!(stage =>
+    segments_and_log_agree,
+    daily_numbers_are_kept_when_rows_are_deleted,
+    events_have_the_time_since_the_previous_activity,
+    lists_are_paginated,
+);

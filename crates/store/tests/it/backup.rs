@@ -183,7 +183,11 @@ async fn url(url: &str) -> String {
 }
 
 waypost_testkit::both!(empty url => a_backup_from_before_a_table_was_renamed_is_restored);
-waypost_testkit::both!(open => a_backup_is_restored_completely, a_damaged_file_changes_nothing, a_backup_is_a_snapshot_during_writes);
+waypost_testkit::both!(open =>
+    a_backup_is_restored_completely,
+    a_damaged_file_changes_nothing,
+    a_backup_is_a_snapshot_during_writes,
+);
 
 #[tokio::test]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]

@@ -170,7 +170,12 @@ async fn invitations_are_accepted_once(TwoWorlds { mut tx, one, two }: TwoWorlds
     assert_eq!(system::find_invitation(&mut tx, "token-1", NOW).await.unwrap(), None);
 }
 
-waypost_testkit::both!(
-    two_worlds => credentials, attempts_are_counted_within_a_day, organizations_without_owner, codes, links, sessions_are_deleted_by_token,
-    invitations_are_accepted_once
+waypost_testkit::both!(two_worlds =>
+    credentials,
+    attempts_are_counted_within_a_day,
+    organizations_without_owner,
+    codes,
+    links,
+    sessions_are_deleted_by_token,
+    invitations_are_accepted_once,
 );

@@ -171,6 +171,11 @@ async fn an_organisation_is_deleted(worlds: Worlds) {
     worlds.assert_other_is_unchanged().await;
 }
 
-waypost_testkit::both!(
-    worlds => a_server_is_deleted, an_end_user_is_deleted, a_walkthrough_is_deleted, a_step_is_deleted, a_step_that_is_linked_cannot_be_deleted, an_organisation_is_deleted
+waypost_testkit::both!(worlds =>
+    a_server_is_deleted,
+    an_end_user_is_deleted,
+    a_walkthrough_is_deleted,
+    a_step_is_deleted,
+    a_step_that_is_linked_cannot_be_deleted,
+    an_organisation_is_deleted,
 );

@@ -385,7 +385,17 @@ async fn sessions_without_a_handle(TwoWorlds { db, one, two }: TwoWorlds) {
     }
 }
 
-waypost_testkit::both!(
-    two_worlds => sessions_without_a_handle, organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_among_current_and_former_slugs,
-    slugs_stay_unique_under_concurrency, assignments, audit_events, end_users, attempts_and_calls
+waypost_testkit::both!(two_worlds =>
+    sessions_without_a_handle,
+    organizations,
+    users,
+    api_keys,
+    servers,
+    servers_are_searched_and_counted,
+    slugs_are_unique_among_current_and_former_slugs,
+    slugs_stay_unique_under_concurrency,
+    assignments,
+    audit_events,
+    end_users,
+    attempts_and_calls,
 );

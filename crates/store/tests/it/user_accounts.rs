@@ -270,6 +270,7 @@ waypost_testkit::both!(
     failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed,
     emails_count_for_the_organisation_of_the_recipient
 );
-waypost_testkit::both!(
-    empty url => a_second_account_for_the_same_organisation_is_rejected, accounts_that_only_accepted_an_invitation_become_unverified
+waypost_testkit::both!(empty url =>
+    a_second_account_for_the_same_organisation_is_rejected,
+    accounts_that_only_accepted_an_invitation_become_unverified,
 );

@@ -275,7 +275,10 @@ async fn a_closed_database_is_reported_as_unavailable(stage: Stage) {
     assert!(Error::WriterStopped.is_unavailable());
 }
 
-waypost_testkit::both!(
-    stage => no_advance_is_lost, calls_of_different_users_are_independent, a_failing_call_does_not_affect_others, attempts_are_ordered,
-    a_closed_database_is_reported_as_unavailable
+waypost_testkit::both!(stage =>
+    no_advance_is_lost,
+    calls_of_different_users_are_independent,
+    a_failing_call_does_not_affect_others,
+    attempts_are_ordered,
+    a_closed_database_is_reported_as_unavailable,
 );
