@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     match message::peek(bytes) {
-        Ok(message::Body::Batch(batch)) => assert!(!batch.is_empty() && batch.len() <= message::MAX_BATCH),
-        Ok(message::Body::Single(_)) => assert!(serde_json::from_slice::<serde_json::Value>(bytes).is_ok()),
+        Ok(message::RequestBody::Batch(batch)) => assert!(!batch.is_empty() && batch.len() <= message::MAX_BATCH),
+        Ok(message::RequestBody::Single(_)) => assert!(serde_json::from_slice::<serde_json::Value>(bytes).is_ok()),
         Err(error) => assert_eq!(error.to_json()["jsonrpc"], "2.0"),
     }
 });
