@@ -38,7 +38,7 @@ impl Installation {
         Self::fill(folder, url).await
     }
 
-    /// Creates an installation on a new PostgreSQL schema.
+    /// Creates an installation in a new PostgreSQL database.
     pub async fn postgres() -> Self {
         Self::fill(waypost_testkit::folder(), waypost_testkit::postgres_url()).await
     }

@@ -40,7 +40,7 @@ impl Proxy {
         let (network, watched) = watch::channel(Network::Up);
         let lost = watch::Sender::new(0);
         let task = tokio::spawn(listen(listener, (address, socket), watched, lost.clone()));
-        Self { network, lost, url: format!("{user}@{address}/{rest}&sslmode=disable"), _task: task }
+        Self { network, lost, url: format!("{user}@{address}/{rest}?sslmode=disable"), _task: task }
     }
 
     /// Changes the state of the network.
