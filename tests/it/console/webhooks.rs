@@ -189,7 +189,7 @@ async fn failed_deliveries_are_retried_and_then_abandoned() {
     owner
         .get_page(&format!("/o/acme/webhooks/{id}"))
         .await
-        .assert_contains("answered with status 500")
+        .assert_contains("returned status 500")
         .assert_contains("has failed");
     // A webhook that fails for five days is disabled.
     app.advance_clock(4 * DAY).await;
