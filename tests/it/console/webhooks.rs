@@ -207,7 +207,7 @@ async fn failed_deliveries_are_retried_and_then_abandoned() {
     receiver.set_status(302);
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     send_pending(&app).await;
-    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("redirects (status 302)");
+    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("returned a redirect (status 302)");
     receiver.set_status(410);
     app.advance_clock(MINUTE).await;
     send_pending(&app).await;
