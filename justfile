@@ -7,7 +7,7 @@ default:
 demo:
     cargo run --release -- serve --demo
 
-# Run the tests listed in the README: less than a minute with a warm build
+# Run the tests listed in the README: about three minutes on two cores with a warm build
 test:
     cargo test --workspace
 

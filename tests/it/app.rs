@@ -333,9 +333,12 @@ impl App {
 
     /// Waits until the recorder has written every call.
     pub async fn wait_for_records(&self) {
-        while self.count_recorded_calls().await < self.0.calls.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
+        let written = async {
+            while self.count_recorded_calls().await < self.0.calls.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), written).await.expect("the recorder writes every call");
     }
 
     /// Returns the supervised jobs of this process.
