@@ -1,9 +1,8 @@
-//! Detects the tools that some tests need.
+//! Detects the tools that some tests need: Node.js and what is installed in `e2e`.
 
 #[path = "crates/testkit/probe.rs"]
 mod probe;
 
 fn main() {
-    probe::emit();
     probe::emit_node();
 }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, anyhow};
 use rust_embed::RustEmbed;
+use waypost_content::transfer;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
-use waypost_core::transfer;
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations, servers};

@@ -1,7 +1,7 @@
 //! Emails about tickets to teams and to the users who opened them: composition and delivery.
 
+use waypost_content::markdown::clean_line;
 use waypost_core::caller::Ctx;
-use waypost_core::markdown::clean_line;
 use waypost_core::ticket::Ticket;
 use waypost_mail::{EmailMessage, Outbox, quote_name};
 use waypost_ops::Ops;

@@ -1,8 +1,8 @@
 //! Identity providers for console users, from the settings.
 
 use anyhow::bail;
+use waypost_console::providers::{Github, Provider, ProviderKind};
 use waypost_core::seal::SecretText;
-use waypost_web::providers::{Github, Provider, ProviderKind};
 
 use crate::config::{OauthClient, Settings};
 

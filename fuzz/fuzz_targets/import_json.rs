@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use waypost_core::Timestamp;
-use waypost_core::transfer::{export, json};
+use waypost_content::transfer::{export, json};
 use waypost_core::walkthrough::WalkthroughState;
 
 fuzz_target!(|text: &str| {

@@ -4,10 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use waypost_core::step::StepContent;
-use waypost_core::transfer::export::ExportStep;
-use waypost_core::transfer::export_markdown::export_markdown;
-use waypost_core::transfer::file::WalkthroughFile;
-use waypost_core::transfer::{self, folder, markdown};
+use waypost_content::transfer::export::ExportStep;
+use waypost_content::transfer::export_markdown::export_markdown;
+use waypost_content::transfer::file::WalkthroughFile;
+use waypost_content::transfer::{self, folder, markdown};
 
 fuzz_target!(|text: &str| {
     if let Ok(file) = markdown::parse("fuzz.md", text) {

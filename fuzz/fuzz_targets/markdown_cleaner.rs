@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use waypost_core::markdown::{find_bidi_in_code, clean_line, clean_markdown, clean_plain};
-use waypost_core::clean;
+use waypost_content::markdown::{find_bidi_in_code, clean_line, clean_markdown, clean_plain};
+use waypost_content::clean;
 use waypost_core::step::StepContent;
 
 fuzz_target!(|text: &str| {

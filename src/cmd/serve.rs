@@ -15,9 +15,11 @@ use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::client::document::availability::{Availability, HostCheck};
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
+use waypost_console::{Console, ConsoleOptions};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKeys;
 use waypost_core::{SystemClock, SystemRandom};
+use waypost_http_kit::web::{Web, WebState};
 use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
@@ -27,7 +29,6 @@ use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::{Outbound, Purpose};
 use waypost_store::Db;
-use waypost_web::Web;
 
 use super::App;
 use crate::config::Settings;
@@ -133,22 +134,28 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("outgoing requests cannot be set up: check the setting `outbound_ca_file`")?;
     let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
-    let web = Web::new(waypost_web::State {
+    let web = Web::new(WebState {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
-        limits: waypost_web::limits::Limits::new(Arc::new(SystemClock)),
+        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail: mail.clone(),
         random: Arc::new(SystemRandom),
         provider_context: provider_context.clone(),
-        sign_up: settings.sign_up,
-        providers: providers::from_settings(settings)?,
     });
+    let console = Console::new(
+        web,
+        ConsoleOptions {
+            sign_up: settings.sign_up,
+            providers: providers::from_settings(settings)?,
+            api_document: waypost_api::document,
+        },
+    );
     let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
         documents: client_documents(settings, outbound)?,
-        limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
+        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail,
         random: Arc::new(SystemRandom),
         providers: IdentityProviders::new(provider_context.clone()),
@@ -172,7 +179,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         hosting,
         endpoint,
         auth,
-        web,
+        console,
         random: Arc::new(SystemRandom),
     });
     stop_on_signal(stop.clone())?;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, Method, header};
+use waypost_console::public_page::{self, PageRequest};
 use waypost_core::Code;
 use waypost_mcp::endpoint::HandlerFactory;
 use waypost_ops::public_url::HostKind as Host;
-use waypost_web::public_page::{self, PageRequest};
 
 use super::RouterState;
 use super::server::{ServerTarget, find, locate, param};
@@ -58,7 +58,7 @@ pub(super) async fn public_page<R: HandlerFactory>(
     }
     match parse_target(state, slug, &request) {
         Ok((target, headers)) => match find_page(state, target).await {
-            Ok(page) => public_page::show(&state.web, &page, &headers).await,
+            Ok(page) => public_page::show(&state.console, &page, &headers).await,
             Err(response) => response,
         },
         Err(response) => response,
@@ -73,7 +73,7 @@ pub(super) async fn logo<R: HandlerFactory>(
 ) -> Response {
     match parse_target(&state, param(&params, "slug"), &request) {
         Ok((target, _)) => match find_page(&state, target).await {
-            Ok(page) => public_page::logo(&state.web, &page).await,
+            Ok(page) => public_page::logo(&state.console, &page).await,
             Err(response) => response,
         },
         Err(response) => response,
@@ -87,7 +87,7 @@ fn parse_target<R: HandlerFactory>(
     request: &Request,
 ) -> Result<(ServerTarget, HeaderMap), Response> {
     let target = locate(slug, request).map_err(|_| public_page::not_found())?;
-    public_page::check_rate(&state.web, target.client)?;
+    public_page::check_rate(&state.console, target.client)?;
     Ok((target, request.headers().clone()))
 }
 

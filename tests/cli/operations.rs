@@ -245,21 +245,22 @@ fn only_one_serve_runs_but_commands_can_run_beside_it() {
     assert!(found.contains(&format!("{address} is in use by a running waypost")), "{found}");
 }
 
-#[test]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-fn commands_work_on_postgresql() {
-    let workspace = Workspace::new();
-    let url = waypost_testkit::empty_postgres_url();
-    workspace.run_ok(&["org", "create", "acme", "--database", &url]);
-    workspace.run_ok(&["backup", "a.backup", "--database", &url]);
-    workspace.run_ok(&["restore", "a.backup"]);
-    assert_eq!(
-        workspace.run_json(&["org", "show", "acme"]),
-        workspace.run_json(&["org", "show", "acme", "--database", &url])
-    );
-    let result = workspace.run(&["doctor", "--json", "--database", &url]);
-    assert_eq!(result.code, 1, "a secret key is required");
-    assert!(result.out.contains("WAYPOST_SECRET_KEY") && result.out.contains("PostgreSQL 1"), "{}", result.out);
+waypost_testkit::needs_postgres! {
+    #[test]
+    fn commands_work_on_postgresql() {
+        let workspace = Workspace::new();
+        let url = waypost_testkit::empty_postgres_url();
+        workspace.run_ok(&["org", "create", "acme", "--database", &url]);
+        workspace.run_ok(&["backup", "a.backup", "--database", &url]);
+        workspace.run_ok(&["restore", "a.backup"]);
+        assert_eq!(
+            workspace.run_json(&["org", "show", "acme"]),
+            workspace.run_json(&["org", "show", "acme", "--database", &url])
+        );
+        let result = workspace.run(&["doctor", "--json", "--database", &url]);
+        assert_eq!(result.code, 1, "a secret key is required");
+        assert!(result.out.contains("WAYPOST_SECRET_KEY") && result.out.contains("PostgreSQL 1"), "{}", result.out);
+    }
 }
 
 /// Makes the database file look like one of an older version, which keeps free pages.

@@ -167,7 +167,7 @@ async fn opencode_reads_its_file() {
     fixture.assert_listed("opencode mcp list", "connected").await;
 }
 
-/// The formats are those in the documentation of each client (linked in `crates/web/src/install.rs`).
+/// The formats are those in the documentation of each client (linked in `crates/console/src/install/mod.rs`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_clients_get_the_documented_form() {
     let fixture = SnippetFixture::new().await;

@@ -13,9 +13,11 @@ use waypost::router::{self, RouterState};
 use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
+use waypost_console::{Console, ConsoleOptions};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
+use waypost_http_kit::web::{Web, WebState};
 use waypost_mcp::endpoint::{Endpoint, HandlerFactory, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
@@ -25,7 +27,6 @@ use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
-use waypost_web::Web;
 
 use crate::fixtures::Fixtures;
 
@@ -92,27 +93,29 @@ async fn start<R: HandlerFactory>(
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
         documents: ClientDocuments::new(outbound, Arc::new(SystemClock)),
-        limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
+        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
         providers: IdentityProviders::new(provider_context.clone()),
     });
-    let web = Web::new(waypost_web::State {
+    let web = Web::new(WebState {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        limits: waypost_web::limits::Limits::new(Arc::new(SystemClock)),
+        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
         provider_context,
-        sign_up: settings.sign_up,
-        providers: Vec::new(),
     });
+    let console = Console::new(
+        web,
+        ConsoleOptions { sign_up: settings.sign_up, providers: Vec::new(), api_document: waypost_api::document },
+    );
     let router = router::build(RouterState {
         trusted_proxies: Vec::new(),
         hosting,
         endpoint,
         auth,
-        web,
+        console,
         random: Arc::new(SystemRandom),
     });
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());

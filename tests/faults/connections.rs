@@ -176,8 +176,9 @@ async fn stalled_uploads_do_not_delay_shutdown_on_sqlite() {
     stalled_uploads_do_not_delay_shutdown(Installation::sqlite().await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn stalled_uploads_do_not_delay_shutdown_on_postgres() {
-    stalled_uploads_do_not_delay_shutdown(Installation::postgres().await).await;
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stalled_uploads_do_not_delay_shutdown_on_postgres() {
+        stalled_uploads_do_not_delay_shutdown(Installation::postgres().await).await;
+    }
 }

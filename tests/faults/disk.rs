@@ -120,28 +120,30 @@ async fn survives_a_file_size_limit() {
     assert_recovery(&installation, program, FileSizeLimit).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn survives_a_full_disk() {
-    let installation = Installation::sqlite().await;
-    let program = ServeProcess::start(&installation).await;
-    assert_recovery(
-        &installation,
-        program,
-        InjectedFault { installation: &installation, fault: "pwrite64:error=ENOSPC" },
-    )
-    .await;
+waypost_testkit::needs_strace! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn survives_a_full_disk() {
+        let installation = Installation::sqlite().await;
+        let program = ServeProcess::start(&installation).await;
+        assert_recovery(
+            &installation,
+            program,
+            InjectedFault { installation: &installation, fault: "pwrite64:error=ENOSPC" },
+        )
+        .await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn survives_failing_syncs() {
-    let installation = Installation::sqlite().await;
-    let program = ServeProcess::start(&installation).await;
-    assert_recovery(
-        &installation,
-        program,
-        InjectedFault { installation: &installation, fault: "fsync,fdatasync:error=EIO" },
-    )
-    .await;
+waypost_testkit::needs_strace! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn survives_failing_syncs() {
+        let installation = Installation::sqlite().await;
+        let program = ServeProcess::start(&installation).await;
+        assert_recovery(
+            &installation,
+            program,
+            InjectedFault { installation: &installation, fault: "fsync,fdatasync:error=EIO" },
+        )
+        .await;
+    }
 }

@@ -100,14 +100,16 @@ async fn run_traced(clients: usize, steps: usize) {
     assert_synced_before_response(&std::fs::read_to_string(trace).unwrap(), &users);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn one_client_gets_responses_after_sync() {
-    run_traced(1, 40).await;
+waypost_testkit::needs_strace! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_client_gets_responses_after_sync() {
+        run_traced(1, 40).await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn sixteen_clients_get_responses_after_sync() {
-    run_traced(16, 20).await;
+waypost_testkit::needs_strace! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sixteen_clients_get_responses_after_sync() {
+        run_traced(16, 20).await;
+    }
 }

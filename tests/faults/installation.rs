@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use waypost_content::transfer;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
-use waypost_core::transfer;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, health, migrate, on};

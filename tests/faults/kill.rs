@@ -31,8 +31,9 @@ async fn acknowledged_steps_survive_kill_on_sqlite() {
     assert_nothing_acknowledged_is_lost(Installation::sqlite().await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn acknowledged_steps_survive_kill_on_postgres() {
-    assert_nothing_acknowledged_is_lost(Installation::postgres().await).await;
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn acknowledged_steps_survive_kill_on_postgres() {
+        assert_nothing_acknowledged_is_lost(Installation::postgres().await).await;
+    }
 }

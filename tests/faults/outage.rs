@@ -102,29 +102,32 @@ async fn assert_all_calls_fail(client: &Client, installation: &Installation) {
     }
 }
 
-/// If all connections of a pool are lost silently, new ones replace them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn lost_connections_are_replaced() {
-    let proxy = Proxy::start(&waypost_testkit::postgres_url()).await;
-    let db = Db::open(&proxy.url).await.unwrap();
-    let Db::Postgres(pool) = &db else { panic!("PostgreSQL") };
-    let count = pool.options().get_max_connections();
-    let all = futures::future::try_join_all((0..count).map(|_| db.read())).await.unwrap();
-    proxy.drop_silently(count as usize).await;
-    drop(all);
-    proxy.set(Network::Up);
-    db.read().await.expect("a new connection is opened in time");
+waypost_testkit::needs_postgres! {
+    /// If all connections of a pool are lost silently, new ones replace them.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn lost_connections_are_replaced() {
+        let proxy = Proxy::start(&waypost_testkit::postgres_url()).await;
+        let db = Db::open(&proxy.url).await.unwrap();
+        let Db::Postgres(pool) = &db else { panic!("PostgreSQL") };
+        let count = pool.options().get_max_connections();
+        let all = futures::future::try_join_all((0..count).map(|_| db.read())).await.unwrap();
+        proxy.drop_silently(count as usize).await;
+        drop(all);
+        proxy.set(Network::Up);
+        db.read().await.expect("a new connection is opened in time");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn survives_refused_connections() {
-    survives_outage(Network::Refused).await;
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn survives_refused_connections() {
+        survives_outage(Network::Refused).await;
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn survives_a_silent_network() {
-    survives_outage(Network::Silent).await;
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn survives_a_silent_network() {
+        survives_outage(Network::Silent).await;
+    }
 }

@@ -78,8 +78,9 @@ async fn shutdown_finishes_and_records_calls_on_sqlite() {
     assert_clean_shutdown(Installation::sqlite().await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn shutdown_finishes_and_records_calls_on_postgres() {
-    assert_clean_shutdown(Installation::postgres().await).await;
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn shutdown_finishes_and_records_calls_on_postgres() {
+        assert_clean_shutdown(Installation::postgres().await).await;
+    }
 }

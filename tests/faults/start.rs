@@ -52,10 +52,11 @@ async fn a_newer_schema_is_rejected_on_sqlite() {
     assert_newer_schema_is_rejected(Installation::sqlite().await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn a_newer_schema_is_rejected_on_postgres() {
-    assert_newer_schema_is_rejected(Installation::postgres().await).await;
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_newer_schema_is_rejected_on_postgres() {
+        assert_newer_schema_is_rejected(Installation::postgres().await).await;
+    }
 }
 
 async fn assert_newer_schema_is_rejected(installation: Installation) {
@@ -74,16 +75,17 @@ async fn assert_newer_schema_is_rejected(installation: Installation) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn postgres_requires_a_secret_key() {
-    let installation = Installation::postgres().await;
-    let mut command = waypost_command(&installation, SERVE);
-    command.env_remove("WAYPOST_SECRET_KEY");
-    assert_start_fails(
-        &run_command(command).await,
-        &["`secret_key`", "WAYPOST_SECRET_KEY", "64 hexadecimal digits", "openssl rand -hex 32"],
-    );
+waypost_testkit::needs_postgres! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres_requires_a_secret_key() {
+        let installation = Installation::postgres().await;
+        let mut command = waypost_command(&installation, SERVE);
+        command.env_remove("WAYPOST_SECRET_KEY");
+        assert_start_fails(
+            &run_command(command).await,
+            &["`secret_key`", "WAYPOST_SECRET_KEY", "64 hexadecimal digits", "openssl rand -hex 32"],
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

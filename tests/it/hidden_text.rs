@@ -1,7 +1,7 @@
 //! Text that is invisible to users never reaches a model (docs/security.md).
 
 use serde_json::{Value, json};
-use waypost_core::invisible::is_invisible;
+use waypost_content::invisible::is_invisible;
 use waypost_core::server::{Support, Toolset};
 use waypost_ops::servers::ServerSettings;
 

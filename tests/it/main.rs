@@ -11,6 +11,7 @@ mod redaction;
 
 mod collect_email;
 mod concurrency;
+mod crates;
 mod docs;
 mod guidance;
 mod hidden_text;

@@ -8,6 +8,7 @@ use data_encoding::HEXLOWER;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use waypost_core::Timestamp;
+use waypost_http_kit::asset::cache_control;
 use waypost_ops::logos;
 use waypost_ops::public_url::ServerUrls;
 
@@ -50,11 +51,10 @@ pub async fn logo(State(auth): State<Auth>, incoming: ServerRequest, RawQuery(qu
 
 /// Returns a file that browsers may cache for a year if `is_versioned`: its URL then identifies its content.
 fn file(kind: &'static str, content: Vec<u8>, is_versioned: bool) -> Response {
-    let cache_control = if is_versioned { "public, max-age=31536000, immutable" } else { "no-cache" };
     let mut response = content.into_response();
     for (name, value) in [
         (header::CONTENT_TYPE, kind),
-        (header::CACHE_CONTROL, cache_control),
+        (header::CACHE_CONTROL, cache_control(is_versioned)),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

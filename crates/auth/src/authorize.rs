@@ -21,14 +21,14 @@ use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::{authorizations, identities, joins, oauth_grants, redirect_uri};
 
 use crate::Auth;
-use crate::browser;
 use crate::client::{self, Client, ClientError};
 use crate::consent::destination;
-use crate::limits::LimitKind;
 use crate::page::{self, ErrorPage, Layout};
 use crate::params::Params;
 use crate::pending::{self, PendingAuthorization};
 use crate::server_request::ServerRequest;
+use waypost_http_kit::cookies;
+use waypost_http_kit::limits::LimitKind;
 
 /// The maximum length of `state`. Clients use far less.
 const MAX_STATE: usize = 2_048;
@@ -67,9 +67,9 @@ pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, header
         Err(error) => return initial.error(&error).await,
     };
     let prompt_none = params.get("prompt").is_some_and(|prompt| prompt.split(' ').any(|word| word == "none"));
-    let browser = browser::read(&headers, browser::FLOW);
+    let browser = cookies::read(&headers, cookies::END_USER_BROWSER);
     let is_new = browser.is_none();
-    let browser = browser.unwrap_or_else(|| browser::new_value(&*auth.random));
+    let browser = browser.unwrap_or_else(|| cookies::new_value(&*auth.random));
     let created = authorizations::create(auth.hosting.ops(), &request, &browser, &auth.network(&incoming)).await;
     if let Err(error) = created {
         return initial.error(&error.into()).await;
@@ -84,7 +84,7 @@ pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, header
         Err(error) => pending::failed(&incoming, &error),
     };
     if is_new {
-        browser::set_flow(response.headers_mut(), &browser);
+        cookies::set(response.headers_mut(), cookies::END_USER_BROWSER, &browser);
     }
     response
 }
@@ -117,7 +117,7 @@ pub(crate) async fn find_session(
     headers: &HeaderMap,
 ) -> Result<Option<BrowserSession>> {
     let organization = &pending.request.organization_id;
-    let Some(cookie) = browser::read(headers, &browser::session_cookie(organization)) else { return Ok(None) };
+    let Some(cookie) = cookies::read(headers, &cookies::end_user_session(organization)) else { return Ok(None) };
     let found = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
     let Some(session) = found else { return Ok(None) };
     let known =
@@ -297,7 +297,7 @@ impl InitialRequest<'_> {
             return Ok(true);
         }
         let organization = &server.organization_id;
-        let Some(cookie) = browser::read(self.headers, &browser::session_cookie(organization)) else {
+        let Some(cookie) = cookies::read(self.headers, &cookies::end_user_session(organization)) else {
             return Ok(false);
         };
         let Some(session) = browser_sessions::find(&cx, ops, organization, &cookie).await? else { return Ok(false) };

@@ -15,9 +15,9 @@ use waypost_ops::{authorizations, oauth_grants, redirect_uri};
 
 use crate::Auth;
 use crate::authorize::{self, claimable_tracking_id};
-use crate::limits::LimitKind;
 use crate::page::{self, Layout};
 use crate::pending::{self, PendingAuthorization};
+use waypost_http_kit::limits::LimitKind;
 
 #[derive(Template)]
 #[template(path = "consent.html")]
@@ -118,7 +118,7 @@ pub async fn decide(
     headers: HeaderMap,
     Form(decision): Form<Decision>,
 ) -> Response {
-    if let Err(wait) = auth.limits.check(LimitKind::Form, pending.incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::EndUserForm, pending.incoming.client) {
         return page::too_many(&pending.incoming, wait);
     }
     if let Err(page) = pending.check_form(&auth, &headers, &decision.csrf) {

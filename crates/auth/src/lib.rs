@@ -5,11 +5,9 @@
 mod asset;
 mod authorize;
 pub mod bearer;
-pub mod browser;
 pub mod client;
 mod consent;
 pub mod identity_provider;
-pub mod limits;
 mod metadata;
 pub mod page;
 mod params;
@@ -32,8 +30,8 @@ use waypost_ops::hosting::Hosting;
 use waypost_ops::public_url::PublicUrl;
 
 use crate::client::document::ClientDocuments;
-use crate::limits::Limits;
 use crate::server_request::ServerRequest;
+use waypost_http_kit::limits::Limits;
 
 /// The authorization server. Cheap to clone.
 #[derive(Clone)]

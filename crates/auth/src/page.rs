@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
+use waypost_http_kit::headers;
 use waypost_ops::{logos, redirect_uri};
 
 use crate::Auth;
@@ -130,18 +131,5 @@ fn protect(response: &mut Response, target: Option<&str>) {
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'{target}; frame-ancestors 'none'; \
          base-uri 'none'"
     );
-    let headers = response.headers_mut();
-    if let Ok(policy) = HeaderValue::from_str(&policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
-    for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        // Other sites must not see the URLs of these pages; form submissions still include the origin.
-        (header::REFERRER_POLICY, "same-origin"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
+    headers::protect(response, &policy);
 }

@@ -12,9 +12,9 @@ use waypost_core::{Code, Error};
 use waypost_ops::authorizations;
 
 use crate::Auth;
-use crate::browser;
 use crate::page::{self, ErrorPage};
 use crate::server_request::ServerRequest;
+use waypost_http_kit::cookies;
 
 /// A pending authorization request in the browser that made it. Pages use it as an extractor: without the browser's
 /// cookie, it responds with an error page.
@@ -44,7 +44,7 @@ impl FromRequestParts<Auth> for PendingAuthorization {
         let incoming = ServerRequest::from_request_parts(parts, auth).await?;
         let cx = auth.context(&incoming);
         let id = Query::<RequestQuery>::try_from_uri(&parts.uri).ok().map(|Query(query)| query.request);
-        let browser = browser::read(&parts.headers, browser::FLOW);
+        let browser = cookies::read(&parts.headers, cookies::END_USER_BROWSER);
         let (Some(id), Some(browser)) = (id, browser) else { return Err(gone(&incoming)) };
         match authorizations::get(&cx, auth.hosting.ops(), incoming.server(), &id, &browser).await {
             Ok(request) => Ok(Self::new(auth, incoming, request, browser)),
@@ -124,7 +124,23 @@ pub fn failed(incoming: &ServerRequest, error: &Error) -> Response {
     let (status, title) = match error.code {
         Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable"),
         Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong"),
+        Code::WalkthroughNotFound
+        | Code::WalkthroughEmpty
+        | Code::NoActiveWalkthrough
+        | Code::AmbiguousWalkthrough
+        | Code::StepMismatch
+        | Code::StepNotFound
+        | Code::ConfirmationRequired
+        | Code::HandleUnknown
+        | Code::EmailRequired
+        | Code::SignInRequired
+        | Code::NoProgress
+        | Code::Conflict
+        | Code::PreconditionFailed
+        | Code::InvalidArguments
+        | Code::NotFound
+        | Code::Forbidden
+        | Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong"),
     };
     page::error(incoming, status, ErrorPage { title, message: &error.message, advice: "Try again in a moment." })
 }

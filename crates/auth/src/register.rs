@@ -13,9 +13,9 @@ use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_ops::oauth_clients::{self, ClientRegistration};
 
 use crate::Auth;
-use crate::limits::LimitKind;
 use crate::response;
 use crate::server_request::ServerRequest;
+use waypost_http_kit::limits::LimitKind;
 
 /// The maximum size of a registration, in bytes.
 const MAX_BODY: usize = 64 * 1_024;
@@ -34,7 +34,7 @@ struct Metadata {
 
 /// Registers a client and returns its registration.
 pub async fn register(State(auth): State<Auth>, incoming: ServerRequest, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(LimitKind::Register, incoming.client) {
+    if let Err(wait) = auth.limits.check(LimitKind::ClientRegistration, incoming.client) {
         return response::too_many(wait);
     }
     match metadata(&body) {

@@ -16,10 +16,10 @@ use waypost_ops::oauth_grants::{self, CodeExchange, TokenClient, TokenSet};
 use crate::Auth;
 use crate::authorize::resources_match_server;
 use crate::client::{self, Client, ClientError};
-use crate::limits::LimitKind;
 use crate::params::Params;
 use crate::response;
 use crate::server_request::ServerRequest;
+use waypost_http_kit::limits::LimitKind;
 
 /// Issues tokens.
 pub async fn token(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {

@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A stable error code that clients can compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+
 pub enum Code {
     /// An argument is missing, of the wrong type or out of range; `details.field` names it.
     InvalidArguments,

@@ -110,7 +110,7 @@ mod tests {
     use crate::progress::{Attempt, AttemptState, VersionOffer};
     use crate::random::SeededRandom;
     use crate::step::StepContent;
-    use crate::version::{Version, VersionStep};
+    use crate::version::{StoredVersion, Version, VersionStep};
 
     fn set(ordinals: &[u32]) -> StepSet {
         ordinals.iter().copied().collect()
@@ -152,8 +152,13 @@ mod tests {
             ordinal: *ordinal,
             content: StepContent::default(),
         };
-        let (id, of) = (VersionId::from_store(id.to_owned()), WalkthroughId::from_store("wt_1".to_owned()));
-        Arc::new(Version::new(id, of, number, "T".to_owned(), ordinals.iter().map(step).collect()))
+        Arc::new(Version::from_clean(StoredVersion {
+            id: VersionId::from_store(id.to_owned()),
+            walkthrough_id: WalkthroughId::from_store("wt_1".to_owned()),
+            number,
+            title: "T".to_owned(),
+            steps: ordinals.iter().map(step).collect(),
+        }))
     }
 
     prop_compose! {

@@ -1,6 +1,5 @@
-//! The logic of Waypost, free of I/O: identifiers, time, callers, errors, models, and the rules of walkthroughs (chains
-//! of steps, progress, rendering, cleaning, import and export). Every function is pure; the clock and the random number
-//! generator are passed in.
+//! The rules of Waypost, free of I/O: identifiers, time, callers, access, errors, models, secrets, and progress. Every
+//! function is pure; the clock and the random number generator are passed in.
 
 pub mod access;
 pub mod account;
@@ -11,20 +10,14 @@ pub mod authorization;
 pub mod caller;
 pub mod chain;
 pub mod claim_link;
-pub mod clean;
 pub mod clock;
-pub mod compare;
 pub mod email;
 pub mod error;
 pub mod event;
-pub mod guidance;
 pub mod id;
 pub mod impact;
-pub mod invisible;
 pub mod invitation;
 pub mod join;
-pub mod markdown;
-pub mod name;
 pub mod oauth_client;
 pub mod oauth_config;
 pub mod oauth_error;
@@ -33,19 +26,14 @@ pub mod organization;
 pub mod personal;
 pub mod progress;
 pub mod random;
-pub mod render;
 pub mod revision;
 pub mod scope;
 pub mod seal;
-pub mod search;
 pub mod secret;
 pub mod server;
 pub mod slug;
 pub mod step;
-pub mod template;
 pub mod ticket;
-pub mod tool_result;
-pub mod transfer;
 pub mod version;
 pub mod walkthrough;
 pub mod webhook;

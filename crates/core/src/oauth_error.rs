@@ -71,7 +71,21 @@ impl From<Error> for OauthError {
         let code = match error.code {
             Code::InvalidArguments => OauthCode::InvalidRequest,
             Code::Unavailable | Code::RateLimited | Code::Conflict => OauthCode::TemporarilyUnavailable,
-            _ => OauthCode::ServerError,
+            Code::WalkthroughNotFound
+            | Code::WalkthroughEmpty
+            | Code::NoActiveWalkthrough
+            | Code::AmbiguousWalkthrough
+            | Code::StepMismatch
+            | Code::StepNotFound
+            | Code::ConfirmationRequired
+            | Code::HandleUnknown
+            | Code::EmailRequired
+            | Code::SignInRequired
+            | Code::NoProgress
+            | Code::PreconditionFailed
+            | Code::NotFound
+            | Code::Forbidden
+            | Code::Internal => OauthCode::ServerError,
         };
         Self { cause: Some(error), ..Self::new(code, error_text(code)) }
     }

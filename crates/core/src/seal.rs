@@ -5,13 +5,16 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 
 use crate::random::Random;
 use crate::secret::SecretKey;
 
 const VERSION: &str = "v1";
+/// The length of a nonce in bytes (SP 800-38D, section 5.2.1.1: 96 bits).
+const NONCE_LEN: usize = 12;
 
 /// A secret in plain text. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,19 +90,18 @@ impl Key {
         }
     }
 
-    fn aead(&self) -> LessSafeKey {
-        #[expect(clippy::expect_used, reason = "a key of this algorithm has 32 bytes")]
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.bytes).expect("32 bytes"))
+    fn aead(&self) -> Aes256Gcm {
+        Aes256Gcm::new(&self.bytes.into())
     }
 
     /// Returns the associated data. Length prefixes separate the parts.
-    fn associated_data(&self, location: &SealLocation<'_>) -> Aad<Vec<u8>> {
+    fn associated_data(&self, location: &SealLocation<'_>) -> Vec<u8> {
         let mut data = Vec::new();
         for part in [VERSION, &self.id, location.table, location.column, location.row] {
             data.extend_from_slice(&(part.len() as u64).to_le_bytes());
             data.extend_from_slice(part.as_bytes());
         }
-        Aad::from(data)
+        data
     }
 }
 
@@ -115,15 +117,12 @@ impl Keyring {
     pub fn seal(&self, location: &SealLocation<'_>, plaintext: &[u8], random: &dyn Random) -> String {
         let mut nonce = [0_u8; NONCE_LEN];
         random.fill(&mut nonce);
-        let mut text = plaintext.to_vec();
+        let payload = Payload { msg: plaintext, aad: &self.current.associated_data(location) };
         #[expect(clippy::expect_used, reason = "fails only for more than 64 GiB")]
-        self.current
+        let text = self
+            .current
             .aead()
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                self.current.associated_data(location),
-                &mut text,
-            )
+            .encrypt(&Nonce::from(nonce), payload)
             .expect("a secret that is no longer than AES-GCM allows");
         let sealed = BASE64URL_NOPAD.encode(&[&nonce[..], &text].concat());
         format!("{VERSION}.{}.{sealed}", self.current.id)
@@ -136,14 +135,11 @@ impl Keyring {
     pub fn open(&self, location: &SealLocation<'_>, sealed: &str) -> Result<Vec<u8>, SealError> {
         let (id, bytes) = split(sealed)?;
         let key = self.key(id).ok_or(SealError::UnknownKey)?;
-        let mut bytes = BASE64URL_NOPAD.decode(bytes.as_bytes()).map_err(|_| SealError::Malformed)?;
-        if bytes.len() < NONCE_LEN {
-            return Err(SealError::Malformed);
-        }
-        let mut text = bytes.split_off(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(&bytes).map_err(|_| SealError::Malformed)?;
-        let opened = key.aead().open_in_place(nonce, key.associated_data(location), &mut text);
-        Ok(opened.map_err(|_| SealError::Damaged)?.to_vec())
+        let bytes = BASE64URL_NOPAD.decode(bytes.as_bytes()).map_err(|_| SealError::Malformed)?;
+        let (nonce, text) = bytes.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Malformed)?;
+        let nonce = Nonce::from(*nonce);
+        let payload = Payload { msg: text, aad: &key.associated_data(location) };
+        key.aead().decrypt(&nonce, payload).map_err(|_| SealError::Damaged)
     }
 
     /// Like [`Self::open`], for UTF-8 text.

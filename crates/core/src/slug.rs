@@ -1,6 +1,6 @@
 //! Slugs: names in URLs of walkthroughs, servers and organisations.
 
-use crate::{Error, Result, invisible};
+use crate::{Error, Result};
 
 /// Maximum length of a walkthrough's slug.
 pub const MAX_WALKTHROUGH_SLUG: usize = 60;
@@ -17,9 +17,6 @@ pub fn is_tracking_id(text: &str) -> bool {
     (1..=MAX_TRACKING_ID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
 }
-
-/// The slug of a title without any usable characters.
-const FALLBACK: &str = "walkthrough";
 
 /// Slugs that no server can have. A server's slug is a host name below the public host, and people and programs expect
 /// these names to belong to the operator, or Waypost uses or may use them itself. Names that a team might reasonably
@@ -117,15 +114,6 @@ pub const RESERVED: &[&str] = &[
     "undefined",
 ];
 
-/// Derives a slug from a title: 1 to 60 characters from `[a-z0-9-]`, truncated between words if possible.
-#[must_use]
-pub fn from_title(title: &str) -> String {
-    // One character can become several letters, so the length of a title is more than enough.
-    let prefix: String = invisible::remove(title).chars().take(crate::step::MAX_TITLE_CHARS).collect();
-    let slug = truncate(&slug::slugify(prefix), MAX_WALKTHROUGH_SLUG);
-    if slug.is_empty() { FALLBACK.to_owned() } else { slug }
-}
-
 /// Returns `base` if it is not taken, else the first of `base-2`, `base-3` … that is not, truncated to fit.
 pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(base) {
@@ -143,7 +131,8 @@ pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
 }
 
 /// Truncates a slug to at most `length` characters, between words unless there is only one.
-fn truncate(slug: &str, length: usize) -> String {
+#[must_use]
+pub fn truncate(slug: &str, length: usize) -> String {
     if slug.len() <= length {
         return slug.to_owned();
     }
@@ -151,17 +140,6 @@ fn truncate(slug: &str, length: usize) -> String {
     let prefix = &slug[..length];
     let end = if whole_word { length } else { prefix.rfind('-').unwrap_or(length) };
     prefix[..end].trim_end_matches('-').to_owned()
-}
-
-/// Suggests a slug for a server with this name. It is valid but may be reserved or taken, and has room for a number suffix.
-#[must_use]
-pub fn suggest_server_slug(name: &str) -> String {
-    let slug = from_title(name);
-    let mut slug = slug.get(..MAX_LABEL - 3).unwrap_or(&slug).trim_end_matches('-').replace("--", "-");
-    if slug.as_bytes().get(2..4) == Some(b"--") || slug.len() < 3 {
-        slug = format!("{}-mcp", slug.trim_matches('-'));
-    }
-    slug
 }
 
 /// Checks the slug of a server: a DNS label of 3 to 40 characters that is not reserved.
@@ -210,23 +188,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn slugs_are_derived_from_titles() {
-        let long = "word ".repeat(30);
-        let table = [
-            ("Install the CLI", "install-the-cli"),
-            ("  Größe & Maß!  ", "grosse-mass"),
-            ("你好", "ni-hao"),
-            ("!!!", "walkthrough"),
-            ("", "walkthrough"),
-            (long.as_str(), "word-word-word-word-word-word-word-word-word-word-word-word"),
-        ];
-        for (title, expected) in table {
-            assert_eq!(from_title(title), expected, "{title}");
-        }
-        assert_eq!(from_title(&"x".repeat(100)).len(), 60);
-    }
-
-    #[test]
     fn a_taken_slug_gets_a_number() {
         assert_eq!(make_unique("a", |_| false), "a");
         assert_eq!(make_unique("a", |slug| ["a", "a-2"].contains(&slug)), "a-3");
@@ -262,22 +223,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_slug_derived_from_any_title_is_valid(title in any::<String>(), times in 1_usize..5) {
-            let slug = from_title(&title.repeat(times));
-            prop_assert!((1..=60).contains(&slug.len()));
-            prop_assert!(slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
-            prop_assert!(!slug.starts_with('-') && !slug.ends_with('-'));
-            let other = make_unique(&slug, |taken| taken == slug);
-            prop_assert!(other != slug && (1..=60).contains(&other.len()));
-        }
-
-        #[test]
-        fn a_slug_suggested_for_any_server_is_valid(name in any::<String>()) {
-            let slug = suggest_server_slug(&name);
-            prop_assert!(check_label(&slug, 3).is_ok() && check_label(&format!("{slug}-20"), 3).is_ok(), "{slug}");
-        }
-
         #[test]
         fn checks_never_panic(text in any::<String>()) {
             let _ = (check_server_slug(&text).is_ok(), check_organization_slug(&text).is_ok());

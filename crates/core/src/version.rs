@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use crate::clean;
 use crate::clock::Timestamp;
 use crate::id::{StepId, VersionId, WalkthroughId};
 use crate::step::StepContent;
@@ -36,7 +35,7 @@ pub struct Withdrawal {
     pub reason: String,
 }
 
-/// A published step. In a [`Version`] its content is cleaned for serving.
+/// A published step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionStep {
     /// The step's ID, the same in the draft and in every version.
@@ -47,7 +46,22 @@ pub struct VersionStep {
     pub content: StepContent,
 }
 
-/// A published version, cleaned for serving (see [`clean`]), with its steps in order.
+/// A published version with its steps in order, as their author typed them. They are cleaned before they are served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredVersion {
+    /// The version's ID.
+    pub id: VersionId,
+    /// The walkthrough.
+    pub walkthrough_id: WalkthroughId,
+    /// Counts from 1.
+    pub number: u32,
+    /// The title at the time of publishing.
+    pub title: String,
+    /// The steps in order.
+    pub steps: Vec<VersionStep>,
+}
+
+/// A published version as it is served, with an index of its steps. Its texts are clean.
 #[derive(Debug)]
 pub struct Version {
     /// The version's ID.
@@ -63,18 +77,10 @@ pub struct Version {
 }
 
 impl Version {
-    /// Creates a version from `steps` in order, as their author typed them. Cleaning takes time proportional to the size
-    /// of the texts, so versions are built once and shared.
+    /// Creates a version whose texts were cleaned by the caller.
     #[must_use]
-    pub fn new(
-        id: VersionId,
-        walkthrough_id: WalkthroughId,
-        number: u32,
-        title: String,
-        steps: Vec<VersionStep>,
-    ) -> Self {
-        let clean = |step: VersionStep| VersionStep { content: clean::step(&step.content), ..step };
-        let (title, steps): (_, Vec<_>) = (clean::title(&title), steps.into_iter().map(clean).collect());
+    pub fn from_clean(version: StoredVersion) -> Self {
+        let StoredVersion { id, walkthrough_id, number, title, steps } = version;
         let index = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
         Self { id, walkthrough_id, number, title, steps, index }
     }

@@ -11,7 +11,7 @@ use rmcp::model::{
 };
 use rmcp::service::{RequestContext, RoleServer, SubscriptionContext};
 use serde_json::json;
-use waypost_core::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow};
+use waypost_content::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow};
 use waypost_core::server::Support;
 use waypost_core::{Code, Error};
 use waypost_ops::hosting::with_timeout;
@@ -107,7 +107,24 @@ fn protocol_error(context: &HandlerContext, error: &Error) -> ErrorData {
     }
     let code = match error.code {
         Code::InvalidArguments => ErrorCode::INVALID_PARAMS,
-        _ => ErrorCode::INTERNAL_ERROR,
+        Code::WalkthroughNotFound
+        | Code::WalkthroughEmpty
+        | Code::NoActiveWalkthrough
+        | Code::AmbiguousWalkthrough
+        | Code::StepMismatch
+        | Code::StepNotFound
+        | Code::ConfirmationRequired
+        | Code::HandleUnknown
+        | Code::EmailRequired
+        | Code::SignInRequired
+        | Code::NoProgress
+        | Code::Conflict
+        | Code::PreconditionFailed
+        | Code::RateLimited
+        | Code::Unavailable
+        | Code::NotFound
+        | Code::Forbidden
+        | Code::Internal => ErrorCode::INTERNAL_ERROR,
     };
     ErrorData::new(code, error.message.clone(), None)
 }

@@ -1,7 +1,7 @@
 //! Prompts: one for each offered walkthrough, named by its slug.
 
 use rmcp::model::{GetPromptResult, Prompt, PromptMessage, Role};
-use waypost_core::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow, WAIT_RULE};
+use waypost_content::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow, WAIT_RULE};
 use waypost_ops::offers::{Offer, Offers};
 
 use crate::context::HandlerContext;

@@ -1,9 +1,10 @@
 //! Resources: the outline of each offered walkthrough, and each step that the user has reached.
 
 use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
+use waypost_content::render;
 use waypost_core::id::StepId;
 use waypost_core::progress::ProgressView;
-use waypost_core::{Code, Result, render};
+use waypost_core::{Code, Result};
 use waypost_ops::offers::Offers;
 use waypost_ops::progress::{self, PlayRequest};
 

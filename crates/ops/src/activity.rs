@@ -4,7 +4,7 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::analytics::TimeRange;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
-use waypost_core::{Result, Timestamp};
+use waypost_core::{Error, Result, Timestamp};
 use waypost_store::activity::{self as store, ActivityQuery};
 pub use waypost_store::activity::{ClientSession, WalkthroughEvent};
 pub use waypost_store::tool_call::ToolCall;
@@ -28,6 +28,26 @@ pub struct ActivityFilter {
     pub oldest_first: bool,
     /// The maximum number of rows.
     pub limit: u32,
+}
+
+/// Formats the cursor of the page after a row.
+#[must_use]
+pub fn cursor(at: Timestamp, id: &str) -> String {
+    format!("{}.{id}", at.0)
+}
+
+/// Parses a cursor into a time and an ID.
+///
+/// # Errors
+/// `invalid_arguments` if the cursor is malformed.
+pub fn parse_cursor(cursor: &str) -> Result<(Timestamp, String)> {
+    let invalid = || Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list.");
+    let (at, id) = cursor.split_once('.').ok_or_else(invalid)?;
+    let is_id = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_id {
+        return Err(invalid());
+    }
+    Ok((Timestamp(at.parse().map_err(|_| invalid())?), id.to_owned()))
 }
 
 impl ActivityFilter {

@@ -2,12 +2,13 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize, authorize_role};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{ApiKeyId, OrganizationId};
 use waypost_core::organization::{ApiKey, Role};
 use waypost_core::secret::hash;
-use waypost_core::{Code, Error, Result, Timestamp, name};
+use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::{Tx, api_key as store, organization, system, user_account};
 
 use crate::Ops;

@@ -1,11 +1,12 @@
 //! Assignments of walkthroughs to servers.
 
 use serde_json::{Value, json};
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::assignment::{Assignment, AssignmentCandidate, AssignmentView};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, assignment as store, server, walkthrough};
 
 use crate::Ops;

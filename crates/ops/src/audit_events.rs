@@ -1,11 +1,12 @@
 //! Reads the audit log.
 
 use serde_json::{Value, json};
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::audit::AuditEvent;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AuditEventId, OrganizationId};
-use waypost_core::{Error, Result, Timestamp, email, name};
+use waypost_core::{Error, Result, Timestamp, email};
 use waypost_store::{Conn, api_key, audit as store, user};
 
 use crate::Ops;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::task::JoinHandle;
+use waypost_content::clean;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, VersionId};
 use waypost_core::secret::{SecretKey, SecretKeys};
@@ -189,10 +190,7 @@ impl Hosting {
             return Ok(version);
         }
         let mut conn = self.read().await?;
-        let version = version::find_with_steps(&mut conn, organization, id)
-            .await?
-            .ok_or_else(|| Error::internal(format!("version {id} is referenced but does not exist")))?;
-        let version = Arc::new(version);
+        let version = Arc::new(load_version(&mut conn, organization, id).await?);
         self.versions.insert(id.clone(), Arc::clone(&version));
         Ok(version)
     }
@@ -202,6 +200,12 @@ impl Hosting {
     pub fn context(&self, caller: waypost_core::caller::Caller, random: Arc<dyn Random>, request_id: String) -> Ctx {
         Ctx { caller, clock: Arc::clone(&self.clock), random, request_id }
     }
+}
+
+/// Reads a published version and cleans it for serving.
+pub(crate) async fn load_version(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Version> {
+    let missing = || Error::internal(format!("version {id} is referenced but does not exist"));
+    Ok(clean::version(version::find_with_steps(conn, organization, id).await?.ok_or_else(missing)?))
 }
 
 impl Tasks {

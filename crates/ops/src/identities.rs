@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use url::Url;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::account::ISSUER;
 use waypost_core::caller::Ctx;
@@ -9,7 +10,7 @@ use waypost_core::email::{self, Email};
 use waypost_core::id::{EndUserId, IdentityId, OrganizationId};
 use waypost_core::oauth_config::{OauthConfig, ProviderKind};
 use waypost_core::server::{AuthType, Server};
-use waypost_core::{Error, Result, name};
+use waypost_core::{Error, Result};
 use waypost_store::end_user::Profile;
 use waypost_store::identity::{self as store, Identity};
 use waypost_store::{Tx, end_user, oauth_config};

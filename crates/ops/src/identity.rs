@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use moka::sync::Cache;
+use waypost_content::guidance::{ToolFlow, UserIdentity};
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
-use waypost_core::guidance::{ToolFlow, UserIdentity};
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};

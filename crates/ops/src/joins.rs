@@ -24,11 +24,11 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result, Timestamp};
 pub use waypost_store::join::JoinSummary;
 use waypost_store::progress::ProgressKey;
-use waypost_store::{Conn, Tx, end_user, join as store, session, version};
+use waypost_store::{Conn, Tx, end_user, join as store, session};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::hosting::Hosting;
+use crate::hosting::{Hosting, load_version};
 use crate::identity::{self, Credentials, Subject};
 use crate::try_it;
 use crate::webhooks::{self, Event};
@@ -341,14 +341,9 @@ impl JoinOperation<'_> {
     async fn version(&self, tx: &mut Tx, id: &VersionId) -> Result<std::sync::Arc<Version>> {
         match self.hosting.versions.get(id) {
             Some(version) => Ok(version),
-            None => Ok(load(tx, &self.server.organization_id, id).await?.into()),
+            None => Ok(load_version(tx, &self.server.organization_id, id).await?.into()),
         }
     }
-}
-
-async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Version> {
-    let missing = || Error::internal(format!("the version {id} is referenced but does not exist"));
-    version::find_with_steps(conn, organization, id).await?.ok_or_else(missing)
 }
 
 /// Lists the joins of an organisation, newest first, including undone ones.
@@ -441,7 +436,7 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
 async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, now: Timestamp) -> Result<()> {
     let organization = &key.organization_id;
     if let Some(present) = store::lock_open_attempt(tx, key).await? {
-        let version = load(tx, organization, &present.version_id).await?;
+        let version = load_version(tx, organization, &present.version_id).await?;
         let shared = store::list_shared_completions(tx, organization, (&taken.from, &present.id)).await?;
         let remaining = shared.iter().map(|(_, ordinal)| *ordinal).collect();
         let pinned = PinnedAttempt { attempt: &present, version: &version };

@@ -1,10 +1,10 @@
 //! OAuth clients that register at a server (RFC 7591).
 
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::base32;
-use waypost_core::name;
 use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::secret::hash;

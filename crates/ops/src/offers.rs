@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
+use waypost_content::clean;
+use waypost_content::name;
 use waypost_core::id::{WalkthroughId, WebhookId};
-use waypost_core::name;
 use waypost_core::server::Server;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Clock, Code, Error, Result};
@@ -49,8 +50,14 @@ pub struct Offers {
 }
 
 impl Offers {
-    fn new(mut server: Server, list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
-        // Agents read these names, and earlier releases stored them with fewer restrictions.
+    /// Creates a snapshot from what is stored. All texts are cleaned: agents read them, and rules may have become stricter
+    /// since they were stored.
+    fn new(mut server: Server, mut list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
+        for offer in &mut list {
+            offer.title = clean::title(&offer.title);
+            offer.description = clean::description(&offer.description);
+            offer.tags = clean::tags(&offer.tags);
+        }
         server.name = name::clean(&server.name);
         server.product_name = name::clean(&server.product_name);
         let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();

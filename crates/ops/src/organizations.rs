@@ -1,11 +1,12 @@
 //! Organisations, the tenants.
 
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize, authorize_operator, authorize_user};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Organization, Role};
-use waypost_core::{Code, Error, Result, name, slug};
+use waypost_core::{Code, Error, Result, slug};
 use waypost_store::{organization as store, system, user, user_session};
 
 use crate::Ops;
@@ -179,7 +180,7 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
     if !name.chars().any(char::is_alphanumeric) {
         return Ok(String::new());
     }
-    let base: String = slug::from_title(name).chars().take(slug::MAX_LABEL - 3).collect();
+    let base: String = waypost_content::slug::from_title(name).chars().take(slug::MAX_LABEL - 3).collect();
     let mut conn = ops.db.read().await?;
     for number in 1..=MAX_SUFFIXES {
         let base = base.trim_end_matches('-');

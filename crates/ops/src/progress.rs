@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::json;
+use waypost_content::guidance::{self, ToolFlow, UserIdentity};
 use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
 use waypost_core::event::EventKind;
-use waypost_core::guidance::{self, ToolFlow, UserIdentity};
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::progress::{Attempt, Notice, Outcome, ProgressView, Status, VersionOffer};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use waypost_content::search::{Document, Query, fold, rank};
 use waypost_core::Result;
 use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
 use waypost_core::id::VersionId;
-use waypost_core::search::{Document, Query, fold, rank};
 use waypost_store::offer;
 
 use crate::hosting::Hosting;

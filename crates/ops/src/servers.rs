@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use url::Url;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
-use waypost_core::{Code, Error, Result, Timestamp, name, slug};
+use waypost_core::{Code, Error, Result, Timestamp, slug};
 pub use waypost_store::server::{MAX_CALLS, ServerContents, ServerUsage};
 use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store, system};
 
@@ -189,7 +190,7 @@ pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId,
 /// # Errors
 /// Those of [`create`], except for an invalid name.
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &str) -> Result<String> {
-    let base = slug::suggest_server_slug(name);
+    let base = waypost_content::slug::suggest_server_slug(name);
     for n in 1..=MAX_SUGGESTIONS {
         let slug = if n == 1 { base.clone() } else { format!("{base}-{n}") };
         if find_slug_problem(cx, ops, organization, &slug, None).await?.is_none() {

@@ -1,10 +1,10 @@
 //! Comments of the team on tickets: replies, which are emailed to the end user, and internal notes.
 
 use serde_json::json;
+use waypost_content::markdown::clean_markdown;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, TicketCommentId, TicketId};
-use waypost_core::markdown::clean_markdown;
 use waypost_core::organization::Role;
 use waypost_core::ticket::{MAX_COMMENT, MAX_COMMENTS, TicketComment, TicketCommentEdit};
 use waypost_core::{Code, Error, Result};

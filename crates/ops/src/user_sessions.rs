@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use data_encoding::BASE64URL_NOPAD;
+use waypost_content::name;
 use waypost_core::access::authorize_user;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, UserId, UserSessionId};
 use waypost_core::organization::{Membership, User};
 use waypost_core::secret::hash;
-use waypost_core::{Error, Result, name};
+use waypost_core::{Error, Result};
 use waypost_store::Tx;
 pub use waypost_store::user_session::UserSession;
 use waypost_store::{user, user_session as store};

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use url::Url;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, WebhookDeliveryId, WebhookId};
@@ -10,7 +11,7 @@ use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::webhook::{
     Delivery, MAX_URL, MAX_WEBHOOKS, NewDelivery, ROTATION_MS, Webhook, WebhookEvent, new_secret, payload,
 };
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result};
 use waypost_outbound::{Purpose, Route};
 use waypost_store::{Tx, organization, webhook as store, webhook_delivery};
 

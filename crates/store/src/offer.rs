@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use waypost_core::clean;
 use waypost_core::id::{OrganizationId, ServerId, VersionId, WalkthroughId};
 use waypost_core::progress::StepSet;
 use waypost_core::walkthrough::WalkthroughType;
@@ -11,7 +10,8 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// A walkthrough offered on a server, at its newest version that is not withdrawn. Its texts are cleaned for serving.
+/// A walkthrough offered on a server, at its newest version that is not withdrawn. Its texts are as the author typed them: they
+/// must be cleaned before they are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The walkthrough.
@@ -62,9 +62,7 @@ impl TryFrom<Row> for Offer {
         let corrupt = |why: String| Error::Corrupt { table: "versions", id: row.version_id.clone(), why };
         Ok(Self {
             kind: row.r#type.parse().map_err(corrupt)?,
-            tags: clean::tags(
-                &serde_json::from_str::<Vec<String>>(&row.tags).map_err(|error| corrupt(error.to_string()))?,
-            ),
+            tags: serde_json::from_str(&row.tags).map_err(|error| corrupt(error.to_string()))?,
             version: u32::try_from(row.number).map_err(|error| corrupt(error.to_string()))?,
             step_count: u32::try_from(row.step_count).map_err(|error| corrupt(error.to_string()))?,
             step_set: StepSet::from_hex(&row.step_set)
@@ -73,8 +71,8 @@ impl TryFrom<Row> for Offer {
             walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
             slug: row.slug,
             version_id: VersionId::from_store(row.version_id),
-            title: clean::title(&row.title),
-            description: clean::description(&row.description),
+            title: row.title,
+            description: row.description,
             withdrawn: HashMap::new(),
         })
     }

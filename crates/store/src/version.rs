@@ -8,7 +8,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::StepSet;
 use waypost_core::step::Step;
-use waypost_core::version::{Version, VersionInfo, VersionStep, Withdrawal};
+use waypost_core::version::{StoredVersion, VersionInfo, VersionStep, Withdrawal};
 use waypost_core::walkthrough::WalkthroughFields;
 
 use crate::batch::{self, Column, Kind};
@@ -284,7 +284,7 @@ pub async fn find_with_steps(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &VersionId,
-) -> Result<Option<Version>> {
+) -> Result<Option<StoredVersion>> {
     const SQL: &str = "SELECT versions.walkthrough_id, versions.number, versions.title AS version_title,
             versions.step_count, version_steps.step_id, version_steps.ordinal, version_steps.title,
             version_steps.section_title, version_steps.content, version_steps.introduction_for_agent,
@@ -306,7 +306,7 @@ pub async fn find_with_steps(
         Ok(VersionStep { id: StepId::from_store(row.step_id), ordinal, content: row.content.content(row_ref)? })
     });
     let steps = steps.collect::<Result<Vec<_>>>()?;
-    Ok(Some(Version::new(id.clone(), walkthrough_id, number, title, steps)))
+    Ok(Some(StoredVersion { id: id.clone(), walkthrough_id, number, title, steps }))
 }
 
 #[derive(sqlx::FromRow)]

@@ -8,15 +8,8 @@
 //! ```
 //!
 //! This creates the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL, the
-//! second one is ignored, with the reason. The crate's build script detects PostgreSQL:
-//!
-//! ```text
-//! #[path = "../testkit/probe.rs"]
-//! mod probe;
-//! fn main() {
-//!     probe::emit();
-//! }
-//! ```
+//! second one is ignored, with the reason. This crate's build script detects PostgreSQL, so that the crates that are tested
+//! need none; [`needs_postgres`] and [`needs_strace`] do the same for single tests.
 
 mod cluster;
 #[path = "../probe.rs"]
@@ -107,11 +100,40 @@ macro_rules! both {
                 super::$test(super::$open(&$crate::$sqlite(&folder)).await).await;
             }
 
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-            async fn postgres() {
-                super::$test(super::$open(&$crate::$postgres()).await).await;
+            $crate::needs_postgres! {
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn postgres() {
+                    super::$test(super::$open(&$crate::$postgres()).await).await;
+                }
             }
         }
     )+};
+}
+
+/// Declares tests that need PostgreSQL. They are ignored where it is not installed.
+#[cfg(have_postgres)]
+#[macro_export]
+macro_rules! needs_postgres {
+    ($($test:item)+) => { $($test)+ };
+}
+
+/// Declares tests that need PostgreSQL. They are ignored where it is not installed.
+#[cfg(not(have_postgres))]
+#[macro_export]
+macro_rules! needs_postgres {
+    ($($test:item)+) => { $(#[ignore = "needs PostgreSQL"] $test)+ };
+}
+
+/// Declares tests that need `strace`. They are ignored where it is not installed.
+#[cfg(have_strace)]
+#[macro_export]
+macro_rules! needs_strace {
+    ($($test:item)+) => { $($test)+ };
+}
+
+/// Declares tests that need `strace`. They are ignored where it is not installed.
+#[cfg(not(have_strace))]
+#[macro_export]
+macro_rules! needs_strace {
+    ($($test:item)+) => { $(#[ignore = "needs strace"] $test)+ };
 }

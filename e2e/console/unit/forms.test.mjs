@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { FormStore, fieldsOf, fill, isChanged } from '../../../crates/web/assets/forms.js';
+import { FormStore, fieldsOf, fill, isChanged } from '../../../crates/console/assets/forms.js';
 
 class Storage {
     items = new Map();

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Undo, forgetUndo } from '../../../crates/web/assets/editor-undo.js';
+import { Undo, forgetUndo } from '../../../crates/console/assets/editor-undo.js';
 
 class Storage {
     items = new Map();

@@ -1,7 +1,8 @@
 //! `waypost key` through the REST API.
 
 use serde_json::{Value, json};
-use waypost_core::{Clock, SystemClock, name};
+use waypost_content::name;
+use waypost_core::{Clock, SystemClock};
 
 use super::{RemoteSession, find_item, text, without_nulls};
 use crate::cmd::key::{Command, MEMBERS, confirm_deletion, expiry, print_deleted, print_list, print_secret};

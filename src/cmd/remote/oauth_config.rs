@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use waypost_core::name;
+use waypost_content::name;
 use waypost_ops::oauth_configs::OauthConfigSettings;
 
 use super::{RemoteSession, find_item, text, without_nulls};

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use waypost_core::transfer::file::WalkthroughFile;
-use waypost_core::transfer::{self, folder};
+use waypost_content::transfer::file::WalkthroughFile;
+use waypost_content::transfer::{self, folder};
 
 /// Maximum size of a file in bytes.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::{Value, json};
+use waypost_content::transfer::file::WalkthroughFile;
+use waypost_content::transfer::lint::{Finding, Severity};
 use waypost_core::id::WalkthroughId;
-use waypost_core::transfer::file::WalkthroughFile;
-use waypost_core::transfer::lint::{Finding, Severity};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 
 use super::files;

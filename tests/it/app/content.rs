@@ -1,8 +1,8 @@
 //! Organisations, servers and walkthroughs for tests.
 
 use serde_json::json;
+use waypost_content::transfer;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
-use waypost_core::transfer;
 use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::servers::{self, ServerSettings};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};

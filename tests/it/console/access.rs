@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use axum::body::Body;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Map, Value, json};
+use waypost_console::routes::Access;
 use waypost_core::organization::Role;
 use waypost_ops::api_keys::{self, CreateApiKey};
 use waypost_ops::users;
 use waypost_testkit::TempDir;
-use waypost_web::pages::routes::Access;
 
 use super::{ConsoleBrowser, ConsoleResponse, read_response};
 use crate::app::{App, Org};
@@ -219,7 +219,7 @@ async fn minimum_role(app: &App, fixture: &Fixture, (method, path, body): (&str,
 }
 
 async fn check_operations(fixture: &Fixture, table: &mut String) {
-    let document = serde_json::to_value(waypost_web::api::document()).unwrap();
+    let document = waypost_api::document();
     let read_copy = start_copy(fixture).await;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -293,7 +293,7 @@ async fn check_pages(app: &App, table: &mut String) {
     for role in ROLES {
         browsers.push((role, ConsoleBrowser::member(&ours, &format!("{role}@ours.example"), role).await));
     }
-    for route in waypost_web::pages::routes().list() {
+    for route in waypost_console::routes().list() {
         let path = route.path.replace("{org}", "console");
         // Unknown IDs: callers with access get 404, others are rejected first.
         let path = path

@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use url::Url;
+use waypost_console::providers::{Github, Provider, ProviderKind};
 use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::seal::SecretText;
 use waypost_ops::user_accounts::create_account_link;
 use waypost_ops::users;
-use waypost_web::providers::{Github, Provider, ProviderKind};
 
 use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, START, Setup};

@@ -14,9 +14,9 @@ use waypost_ops::identity_provider::{self, PendingLogin};
 
 use super::redirect_uri;
 use crate::Auth;
-use crate::limits::LimitKind;
 use crate::page::{self, Layout};
 use crate::pending::{PendingAuthorization, failed};
+use waypost_http_kit::limits::LimitKind;
 
 /// A page that forwards itself, instead of a redirect: browsers apply the `form-action` of a form's page to the
 /// redirects after it (CSP Level 3, 6.4.2), and the hosts to which a provider redirects are unknown. Here, a new

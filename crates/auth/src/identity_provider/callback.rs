@@ -13,11 +13,11 @@ use super::exchange::exchange;
 use super::failure::{Failure, sanitize};
 use crate::Auth;
 use crate::authorize::ClientRedirect;
-use crate::browser;
-use crate::limits::LimitKind;
 use crate::page::{self, Layout};
 use crate::pending::{failed, gone};
 use crate::server_request::ServerRequest;
+use waypost_http_kit::cookies;
+use waypost_http_kit::limits::LimitKind;
 
 /// The authorization response of a provider (RFC 6749, 4.1.2; RFC 9207, 2).
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(super) async fn callback(
         return page::too_many(&incoming, wait);
     }
     let cx = auth.context(&incoming);
-    let browser = browser::read(&headers, browser::FLOW);
+    let browser = cookies::read(&headers, cookies::END_USER_BROWSER);
     let (Some(response), Some(browser)) = (parse_response(&uri), browser) else { return gone(&incoming) };
     let Some(state) = &response.state else { return gone(&incoming) };
     let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
@@ -65,7 +65,11 @@ pub(super) async fn callback(
         Ok(session) => {
             let path = format!("{}?request={}", incoming.address.path("authorize/continue"), callback_state.request.id);
             let mut response = page::redirect(&path);
-            browser::set_session(response.headers_mut(), &callback_state.config.organization_id, &session);
+            cookies::set_session(
+                response.headers_mut(),
+                cookies::end_user_session(&callback_state.config.organization_id),
+                &session,
+            );
             response
         }
         Err(Failure::Internal(error)) if error.code == Code::Unavailable => failed(&incoming, &error),

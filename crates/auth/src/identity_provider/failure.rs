@@ -1,6 +1,6 @@
 //! The reasons why a login with an identity provider fails.
 
-use waypost_core::name;
+use waypost_content::name;
 
 /// The maximum number of characters of a provider's text that are shown.
 const MAX_SHOWN: usize = 200;

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use waypost_core::server::AuthType;
 
 use crate::Auth;
-use crate::limits::LimitKind;
 use crate::page::{self, ErrorPage};
 use crate::pending::{self, PendingAuthorization};
 use crate::server_request::ServerRequest;
+use waypost_http_kit::limits::LimitKind;
 
 /// A page of a server whose users sign in with Waypost accounts. On a server with an identity provider, the sign-in
 /// pages are not available: an account that anyone can create must not grant access there.
@@ -80,7 +80,7 @@ impl Fields {
         headers: &HeaderMap,
     ) -> Result<(), Response> {
         if !self.is_unlimited(auth, pending, headers)
-            && let Err(wait) = auth.limits.check(LimitKind::Form, pending.incoming.client)
+            && let Err(wait) = auth.limits.check(LimitKind::EndUserForm, pending.incoming.client)
         {
             return Err(page::too_many(&pending.incoming, wait));
         }

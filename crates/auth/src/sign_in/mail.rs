@@ -8,9 +8,9 @@ use waypost_mail::{EmailKind, EmailMessage, quote_name};
 use waypost_ops::accounts::{CodeRequest, IssuedCode, SignInClient};
 
 use crate::Auth;
-use crate::limits::LimitKind;
 use crate::page;
 use crate::pending::PendingAuthorization;
+use waypost_http_kit::limits::LimitKind;
 
 use super::email_unavailable;
 
@@ -34,7 +34,7 @@ pub(super) async fn send(
     let client = SignInClient { address: pending.incoming.client, device: &device };
     let org = &pending.request.organization_id;
     if !auth.accounts().is_known_browser(&pending.cx, org, request.email, &device)
-        && let Err(wait) = auth.limits.check(LimitKind::Mail, pending.incoming.client)
+        && let Err(wait) = auth.limits.check(LimitKind::EndUserMail, pending.incoming.client)
     {
         return Err(SendError::Page(page::too_many(&pending.incoming, wait)));
     }

@@ -11,7 +11,7 @@ use url::Url;
 use waypost_auth::client::document::ClientDocuments;
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::server_request::ServerRequest;
-use waypost_auth::{Auth, State, browser};
+use waypost_auth::{Auth, State};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::ManualClock;
@@ -22,6 +22,7 @@ use waypost_core::seal::SecretText;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Random, Timestamp};
+use waypost_http_kit::cookies;
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity_provider::IdentityProviderContext;
@@ -79,7 +80,7 @@ pub async fn stage(url: &str) -> Stage {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
         documents: ClientDocuments::new(outbound, clock.clone()),
-        limits: waypost_auth::limits::Limits::new(clock.clone()),
+        limits: waypost_http_kit::limits::Limits::new(clock.clone()),
         mail: None,
         random: Arc::clone(&random),
         providers: IdentityProviders::new(provider_context.clone()),
@@ -173,14 +174,14 @@ impl Stage {
             request_id: "test".into(),
         };
         let request = Request::get(format!("/s/{}/oauth/{path_and_query}", server.slug))
-            .header(header::COOKIE, format!("{}={browser}", browser::FLOW))
+            .header(header::COOKIE, format!("{}={browser}", cookies::END_USER_BROWSER))
             .body(Body::empty())
             .unwrap();
         let response = self.router.clone().layer(Extension(incoming)).oneshot(request).await.unwrap();
         let text = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let cookie = text(header::SET_COOKIE).and_then(|cookie| {
             let pair = cookie.split(';').next()?.split_once('=')?;
-            (pair.0 == browser::session_cookie(&self.organization)).then(|| pair.1.to_owned())
+            (pair.0 == cookies::end_user_session(&self.organization)).then(|| pair.1.to_owned())
         });
         let (location, status) = (text(header::LOCATION), response.status());
         let body = to_bytes(response.into_body(), 1024 * 1024).await.unwrap();

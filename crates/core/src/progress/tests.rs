@@ -12,7 +12,7 @@ use crate::error::Code;
 use crate::id::{StepId, VersionId, WalkthroughId};
 use crate::random::SeededRandom;
 use crate::step::StepContent;
-use crate::version::{Version, VersionStep};
+use crate::version::{StoredVersion, Version, VersionStep};
 
 /// An action on a walkthrough. The numbers are mapped to existing objects.
 #[derive(Debug, Clone)]
@@ -72,7 +72,13 @@ fn version(number: u32, ordinals: &[u32]) -> Arc<Version> {
         })
         .collect();
     let id = VersionId::from_store(format!("wv_{number}"));
-    Arc::new(Version::new(id, WalkthroughId::from_store("wt_1".into()), number, "T".into(), steps))
+    Arc::new(Version::from_clean(StoredVersion {
+        id,
+        walkthrough_id: WalkthroughId::from_store("wt_1".into()),
+        number,
+        title: "T".into(),
+        steps,
+    }))
 }
 
 struct World {

@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock};
 
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, InputResponses, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
+use waypost_content::guidance::HANDLE_RULE;
 use waypost_core::email::{self as address, Email};
-use waypost_core::guidance::HANDLE_RULE;
 use waypost_core::scope::Scope;
 use waypost_core::server::{AuthType, Server, Support, Toolset};
 use waypost_core::{Code, Error, Result};
@@ -270,7 +270,20 @@ fn public_code(code: Code) -> &'static str {
     match code {
         // Errors without a public code: the client can only retry.
         Code::Internal | Code::Conflict | Code::Forbidden | Code::NotFound | Code::PreconditionFailed => "unavailable",
-        code => code.as_str(),
+        Code::InvalidArguments
+        | Code::WalkthroughNotFound
+        | Code::WalkthroughEmpty
+        | Code::NoActiveWalkthrough
+        | Code::AmbiguousWalkthrough
+        | Code::StepMismatch
+        | Code::StepNotFound
+        | Code::ConfirmationRequired
+        | Code::HandleUnknown
+        | Code::EmailRequired
+        | Code::SignInRequired
+        | Code::NoProgress
+        | Code::RateLimited
+        | Code::Unavailable => code.as_str(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! the same schema.
 
 use serde_json::{Value, json};
-use waypost_core::search::MAX_QUERY;
+use waypost_content::search::MAX_QUERY;
 use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, TicketStatus};
 
 use super::Audience;

@@ -1,6 +1,6 @@
 //! The tool table. Descriptions state the rules, because some clients ignore the server's `instructions`.
 
-use waypost_core::guidance::{FIELD_USAGE, WAIT_RULE};
+use waypost_content::guidance::{FIELD_USAGE, WAIT_RULE};
 
 use super::schema::{
     complete_arguments, details_result, list_arguments, list_result, next_arguments, read_arguments, reset_arguments,

@@ -3,14 +3,14 @@
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
+use waypost_content::guidance::{self, ToolFlow, UserIdentity, WalkthroughChoice};
+use waypost_content::render::{self, DetailsView, ListRow};
+pub use waypost_content::tool_result::ToolResult;
+use waypost_content::tool_result::{self, ResultContext};
 use waypost_core::email::Email;
-use waypost_core::guidance::{self, ToolFlow, UserIdentity, WalkthroughChoice};
 use waypost_core::id::StepId;
 use waypost_core::progress::operations::SelectOptions;
 use waypost_core::progress::{ProgressView, Status};
-use waypost_core::render::{self, DetailsView, ListRow};
-pub use waypost_core::tool_result::ToolResult;
-use waypost_core::tool_result::{self, ResultContext};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::call_records::CallContext;
 use waypost_ops::offers::Offer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
-use waypost_core::name;
+use waypost_content::name;
 use waypost_core::oauth_config::{OauthConfig, ProviderKind};
 use waypost_outbound::{Error as OutboundError, Limits, Route};
 

@@ -5,12 +5,13 @@ mod settings;
 
 use serde_json::{Value, json};
 use url::Url;
+use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OauthConfigId, OrganizationId};
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
 use waypost_core::seal::{SealLocation, SecretText};
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result};
 use waypost_outbound::Purpose;
 use waypost_store::{Conn, oauth_config as store, oauth_grant, organization};
 

@@ -1,9 +1,9 @@
 //! Creation of tickets by end users, with the tool `get_support` of a hosted server.
 
+use waypost_content::markdown::{clean_line, clean_plain};
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{EndUserId, TicketId};
-use waypost_core::markdown::{clean_line, clean_plain};
 use waypost_core::progress::{Attempt, AttemptState};
 use waypost_core::server::{Server, Support};
 use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, Priority, Ticket, TicketOrigin, TicketStatus, TicketStep};

@@ -5,11 +5,11 @@ pub(crate) mod events;
 pub mod limits;
 
 use serde_json::json;
+use waypost_content::markdown::clean_line;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::email;
 use waypost_core::id::{EndUserId, OrganizationId, TicketId, UserId};
-use waypost_core::markdown::clean_line;
 use waypost_core::organization::Member;
 use waypost_core::ticket::{MAX_BULK, Priority, Ticket, TicketStatus};
 use waypost_core::{Code, Error, Result};

@@ -3,13 +3,14 @@
 
 use std::fmt;
 
+use waypost_content::name;
 use waypost_core::account::CodePurpose;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
 use waypost_core::id::{OrganizationId, UserCodeId};
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::secret::hash;
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result};
 use waypost_store::email_code::{CodeCheck, CodeProof, PendingCode};
 use waypost_store::user_code::{self, NewUserCode, UserCodeKey};
 use waypost_store::{Tx, system};

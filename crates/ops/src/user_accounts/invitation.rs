@@ -1,13 +1,14 @@
 //! Acceptance of invitations.
 
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::access::authorize_user;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::email::{self, Email};
 use waypost_core::id::UserId;
 use waypost_core::organization::{Organization, SignUpPolicy, User};
 use waypost_core::secret::hash;
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result};
 pub use waypost_store::invitation_accept::OpenInvitation;
 use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
 

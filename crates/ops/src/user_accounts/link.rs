@@ -6,12 +6,13 @@ use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, UserCodeId, UserId};
 use waypost_core::organization::User;
 use waypost_core::secret::hash;
-use waypost_core::{Code, Error, Result, Timestamp, email, name};
+use waypost_core::{Code, Error, Result, Timestamp, email};
 use waypost_store::user as store;
 use waypost_store::user_code::{self, NewUserLink};
 

@@ -1,10 +1,11 @@
 //! Operations of users on their own account.
 
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::access::authorize_user;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, UserSessionId};
-use waypost_core::{Code, Error, Result, email, name};
+use waypost_core::{Code, Error, Result, email};
 use waypost_store::user as store;
 
 use super::limits::check_account;

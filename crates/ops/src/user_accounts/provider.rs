@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::email;
 use waypost_core::organization::{SignUpPolicy, User};
 use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::secret::hash;
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result};
 use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};

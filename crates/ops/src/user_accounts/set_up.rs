@@ -2,10 +2,11 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
+use waypost_content::name;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::organization::{Role, User};
 use waypost_core::secret::SecretKey;
-use waypost_core::{Code, Error, Result, email, name};
+use waypost_core::{Code, Error, Result, email};
 use waypost_store::{Tx, system, user as store};
 
 use super::verification::{VerifiedAccount, verify_address};

@@ -1,11 +1,11 @@
 //! Export of a draft to a file. Importing the file recreates the same draft.
 
 use serde_json::Value;
+use waypost_content::transfer::export::export_json;
+use waypost_content::transfer::export_markdown::export_markdown;
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WalkthroughId};
-use waypost_core::transfer::export::export_json;
-use waypost_core::transfer::export_markdown::export_markdown;
 
 use crate::Ops;
 

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::json;
+use waypost_content::clean;
+use waypost_content::transfer::file::{ImportStep, WalkthroughFile};
+use waypost_content::transfer::identity::title_key;
+use waypost_content::transfer::lint::{self, Finding};
+use waypost_content::transfer::plan::{self, ImportPlan, StepChange};
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::LinkUpdate;
-use waypost_core::clean;
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
 use waypost_core::revision::RevisionOperation;
 use waypost_core::step::Step;
-use waypost_core::transfer::file::{ImportStep, WalkthroughFile};
-use waypost_core::transfer::identity::title_key;
-use waypost_core::transfer::lint::{self, Finding};
-use waypost_core::transfer::plan::{self, ImportPlan, StepChange};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
 

@@ -2,10 +2,10 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
+use waypost_content::transfer::identity::fold_title;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
-use waypost_core::transfer::identity::fold_title;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{Error, Result};
 use waypost_store::walkthrough_list::{self, ServerAssignment, SortValue, WalkthroughSearch};

@@ -4,8 +4,10 @@
 //! Every edit runs in one transaction that locks the head first, so that edits of a walkthrough run one after the
 //! other. An edit increments `revision` if it changes anything; otherwise it writes nothing.
 
+pub mod bulk;
 pub mod draft;
 pub mod export;
+pub mod impact;
 pub mod import;
 mod list;
 pub mod preview;
@@ -16,13 +18,13 @@ mod validate;
 pub mod versions;
 
 use serde_json::{Map, Value, json};
+use waypost_content::transfer::identity::title_key;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::revision::RevisionOperation;
 use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
 use waypost_core::step::{MAX_TITLE_CHARS, Step, StepContent};
-use waypost_core::transfer::identity::title_key;
 use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough, WalkthroughFields, WalkthroughState, WalkthroughType};
 use waypost_core::{Code, Error, Result, chain};
 use waypost_store::{Conn, Tx, step, walkthrough};
@@ -405,7 +407,7 @@ async fn check_slug_is_free(tx: &mut Tx, organization: &OrganizationId, slug: &s
 
 /// Returns a slug for the title that no other walkthrough has.
 async fn find_free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> Result<String> {
-    let base = slug::from_title(title);
+    let base = waypost_content::slug::from_title(title);
     if walkthrough::find_by_slug(tx, organization, &base).await?.is_none() {
         return Ok(base);
     }

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use waypost_content::clean::{self, FieldChange};
+use waypost_content::guidance::{ToolFlow, UserIdentity};
+use waypost_content::tool_result::{self, ResultContext, ToolResult};
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::clean::{self, FieldChange};
-use waypost_core::guidance::{ToolFlow, UserIdentity};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::progress::{Outcome, VersionOffer};
 use waypost_core::step::{Step, StepContent};
-use waypost_core::tool_result::{self, ResultContext, ToolResult};
-use waypost_core::version::{Version, VersionStep};
+use waypost_core::version::{StoredVersion, Version, VersionStep};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
@@ -129,8 +129,13 @@ fn build_version(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version
         ordinal: step.ordinal,
         content: step.content.clone(),
     });
-    let version_id = VersionId::from_store("draft".to_owned());
-    Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), version_steps.collect()))
+    Arc::new(clean::version(StoredVersion {
+        id: VersionId::from_store("draft".to_owned()),
+        walkthrough_id: head.id.clone(),
+        number,
+        title: head.title.clone(),
+        steps: version_steps.collect(),
+    }))
 }
 
 /// Returns the preview after the call whose outcome is given, with `completed` steps completed.

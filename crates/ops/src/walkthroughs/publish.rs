@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 use serde_json::json;
+use waypost_content::clean;
+use waypost_content::markdown::{clean_plain, find_bidi_in_code};
+use waypost_content::transfer::lint::{self, Finding, Severity};
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::clean;
 use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
-use waypost_core::markdown::{clean_plain, find_bidi_in_code};
 use waypost_core::step::Step;
-use waypost_core::transfer::lint::{self, Finding, Severity};
 use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
 use waypost_core::webhook::WebhookEvent;

@@ -2,10 +2,10 @@
 //! versions and all end users' progress.
 
 use serde_json::json;
+use waypost_content::transfer::identity::title_key;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WalkthroughId};
-use waypost_core::transfer::identity::title_key;
 use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::{audit, trash, walkthrough};

@@ -1,5 +1,5 @@
 //! Validation of an author's input before it is stored. Input is stored as entered and cleaned when it is served (see
-//! [`waypost_core::clean`]), with these exceptions:
+//! [`waypost_content::clean`]), with these exceptions:
 //!
 //! - Line endings are normalised to line feeds, and U+0000 is removed.
 //! - Single-line fields (titles, sections, tags) are trimmed, and line breaks in them become spaces. Empty and
@@ -8,9 +8,9 @@
 //!
 //! Limits apply both to the input and to the text that is served.
 
-use waypost_core::markdown::{clean_line, clean_markdown, clean_plain, normalize_line_endings};
+use waypost_content::markdown::{clean_line, clean_markdown, clean_plain, normalize_line_endings};
+use waypost_content::transfer::identity::{key_problem, title_key};
 use waypost_core::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS, StepContent};
-use waypost_core::transfer::identity::{key_problem, title_key};
 use waypost_core::walkthrough::WalkthroughFields;
 use waypost_core::{Error, Result};
 

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use serde_json::json;
+use waypost_content::compare::{Comparison, compare as differences};
+use waypost_content::transfer::lint::Finding;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::LinkUpdate;
-use waypost_core::compare::{Comparison, compare as differences};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::impact::{MoveImpact, VersionMove};
 use waypost_core::revision::RevisionOperation;
 use waypost_core::step::Step;
-use waypost_core::transfer::lint::Finding;
 use waypost_core::version::VersionInfo;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughFields};
 use waypost_core::{Error, Result};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use waypost_content::clean;
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{EndUserId, ServerId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
@@ -162,7 +163,7 @@ impl<'a> Simulation<'a> {
 
     async fn load_version(&self, id: &VersionId) -> Version {
         let mut conn = self.fixture.ops.db().read().await.unwrap();
-        version::find_with_steps(&mut conn, &self.fixture.org, id).await.unwrap().unwrap()
+        clean::version(version::find_with_steps(&mut conn, &self.fixture.org, id).await.unwrap().unwrap())
     }
 
     /// Returns the offered version and the reasons of withdrawn versions, or `None` if nothing is published.

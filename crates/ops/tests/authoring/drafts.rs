@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
+use waypost_content::transfer::markdown;
 use waypost_core::Code;
 use waypost_core::chain::StepPosition;
 use waypost_core::id::StepId;
 use waypost_core::step::StepContent;
-use waypost_core::transfer::markdown;
 use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 

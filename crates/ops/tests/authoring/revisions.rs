@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
+use waypost_content::transfer::markdown;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::organization::Role;
 use waypost_core::revision::{COLLAPSE_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionOperation};
 use waypost_core::step::StepContent;
-use waypost_core::transfer::markdown;
 use waypost_core::{Clock, Code, Timestamp};
 use waypost_ops::walkthroughs::draft::{
     NewStep, StepUpdate, add_step, delete_step, move_step, restore_step, update_step,

@@ -1,10 +1,11 @@
 //! Tests of imports and exports.
 
 use serde_json::{Value, json};
+use waypost_content::clean;
+use waypost_content::transfer::file::WalkthroughFile;
+use waypost_content::transfer::{json as json_file, markdown};
 use waypost_core::Code;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::transfer::file::WalkthroughFile;
-use waypost_core::transfer::{json as json_file, markdown};
 use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
 use waypost_ops::assignments;
 use waypost_ops::walkthroughs::export::{export, export_as_markdown};
@@ -159,7 +160,7 @@ async fn texts_are_stored_unchanged_and_served_cleaned(fixture: Fixture) {
     );
     let mut conn = fixture.ops.db().read().await.unwrap();
     let version = draft.walkthrough.current_version_id.clone().unwrap();
-    let served = version::find_with_steps(&mut conn, &fixture.org, &version).await.unwrap().unwrap();
+    let served = clean::version(version::find_with_steps(&mut conn, &fixture.org, &version).await.unwrap().unwrap());
     drop(conn);
     assert_eq!((served.title.as_str(), served.steps()[0].content.title.as_str()), ("Guide", "One"));
     assert_eq!(served.steps()[0].content.content, "Do fast  \nslow with `<b>`.");

@@ -1,9 +1,9 @@
 //! Tests of the trash: deleted walkthroughs are hidden and can be restored unchanged.
 
+use waypost_content::transfer::markdown;
 use waypost_core::Code;
 use waypost_core::caller::Caller;
 use waypost_core::organization::Role;
-use waypost_core::transfer::markdown;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};

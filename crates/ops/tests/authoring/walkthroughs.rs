@@ -1,11 +1,11 @@
 //! Tests of walkthroughs: titles, slugs, lists, access.
 
 use serde_json::json;
+use waypost_content::transfer::markdown;
 use waypost_core::Code;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
-use waypost_core::transfer::markdown;
 use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
 use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use waypost_content::transfer;
 use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, StepId, WalkthroughId};
@@ -13,7 +14,7 @@ use waypost_core::random::SystemRandom;
 use waypost_core::scope::Scopes;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
-use waypost_core::{Result, Timestamp, transfer};
+use waypost_core::{Result, Timestamp};
 use waypost_ops::call_records::CallContext;
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity::{ClientInfo, Credentials, Subject};

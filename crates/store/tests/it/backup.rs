@@ -189,18 +189,19 @@ waypost_testkit::both!(open =>
     a_backup_is_a_snapshot_during_writes,
 );
 
-#[tokio::test]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn a_backup_moves_between_databases() {
-    let folder = waypost_testkit::folder();
-    let first = open(&waypost_testkit::sqlite_url(&folder)).await;
-    fill(&first).await;
-    let (bytes, _) = write(&first).await;
-    let (second, _folder) = open_empty(Dialect::Postgres).await;
-    read(&second, &bytes).await.unwrap();
-    let (moved, _) = write(&second).await;
-    assert_eq!(String::from_utf8_lossy(&moved), String::from_utf8_lossy(&bytes));
-    let (third, _folder) = open_empty(Dialect::Sqlite).await;
-    read(&third, &moved).await.unwrap();
-    assert_eq!(write(&third).await.0, bytes);
+waypost_testkit::needs_postgres! {
+    #[tokio::test]
+    async fn a_backup_moves_between_databases() {
+        let folder = waypost_testkit::folder();
+        let first = open(&waypost_testkit::sqlite_url(&folder)).await;
+        fill(&first).await;
+        let (bytes, _) = write(&first).await;
+        let (second, _folder) = open_empty(Dialect::Postgres).await;
+        read(&second, &bytes).await.unwrap();
+        let (moved, _) = write(&second).await;
+        assert_eq!(String::from_utf8_lossy(&moved), String::from_utf8_lossy(&bytes));
+        let (third, _folder) = open_empty(Dialect::Sqlite).await;
+        read(&third, &moved).await.unwrap();
+        assert_eq!(write(&third).await.0, bytes);
+    }
 }

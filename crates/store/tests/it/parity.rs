@@ -7,20 +7,21 @@ use waypost_store::Db;
 use crate::open;
 use crate::schema::{self, Table};
 
-#[tokio::test]
-#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn both_schemas_are_equal() {
-    let folder = waypost_testkit::folder();
-    let sqlite = open(&waypost_testkit::sqlite_url(&folder)).await;
-    let postgres = open(&waypost_testkit::postgres_url()).await;
-    let sqlite = schema::read(&mut sqlite.read().await.unwrap()).await;
-    let postgres = schema::read(&mut postgres.read().await.unwrap()).await;
-    assert!(sqlite.len() >= 17, "the test reads the tables: {:?}", sqlite.keys());
-    assert!(sqlite.values().any(|table| table.indexes.iter().any(|(_, unique, partial)| *unique && partial.is_some())));
-    let names = |tables: &BTreeMap<String, Table>| tables.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&sqlite), names(&postgres));
-    for (name, table) in &sqlite {
-        assert_eq!(table, &postgres[name], "{name}: SQLite on the left, PostgreSQL on the right");
+waypost_testkit::needs_postgres! {
+    #[tokio::test]
+    async fn both_schemas_are_equal() {
+        let folder = waypost_testkit::folder();
+        let sqlite = open(&waypost_testkit::sqlite_url(&folder)).await;
+        let postgres = open(&waypost_testkit::postgres_url()).await;
+        let sqlite = schema::read(&mut sqlite.read().await.unwrap()).await;
+        let postgres = schema::read(&mut postgres.read().await.unwrap()).await;
+        assert!(sqlite.len() >= 17, "the test reads the tables: {:?}", sqlite.keys());
+        assert!(sqlite.values().any(|table| table.indexes.iter().any(|(_, unique, partial)| *unique && partial.is_some())));
+        let names = |tables: &BTreeMap<String, Table>| tables.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&sqlite), names(&postgres));
+        for (name, table) in &sqlite {
+            assert_eq!(table, &postgres[name], "{name}: SQLite on the left, PostgreSQL on the right");
+        }
     }
 }
 

@@ -301,11 +301,9 @@ async fn versions_are_read_as_written(db: Db) {
 
     let loaded = version::find_with_steps(&mut tx, &org(1), &first.id).await.unwrap().unwrap();
     assert_eq!((&loaded.id, &loaded.walkthrough_id, loaded.number), (&first.id, id, 1));
-    assert_eq!((loaded.title.as_str(), loaded.step_count(), loaded.position_of(&steps[2].id)), ("Title 1", 3, Some(2)));
-    for (frozen, step) in loaded.steps().iter().zip(&steps) {
-        // A version is cleaned when it is loaded: an empty agent text becomes `None`.
-        let served = StepContent { operations_for_agent: None, ..step.content.clone() };
-        assert_eq!((&frozen.id, frozen.ordinal, &frozen.content), (&step.id, step.ordinal, &served));
+    assert_eq!((loaded.title.as_str(), loaded.steps.len()), ("Title 1", 3));
+    for (frozen, step) in loaded.steps.iter().zip(&steps) {
+        assert_eq!((&frozen.id, frozen.ordinal, &frozen.content), (&step.id, step.ordinal, &step.content));
     }
     assert_eq!(version::find(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(version::find_by_number(&mut tx, &org(1), id, 2).await.unwrap().as_ref(), Some(&second));

@@ -10,7 +10,7 @@ use waypost_core::organization::{ApiKey, Organization, Role, User};
 use waypost_core::progress::{Attempt, AttemptState, StepSet, VersionOffer};
 use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_core::step::StepContent;
-use waypost_core::version::{Version, VersionStep};
+use waypost_core::version::{StoredVersion, Version, VersionStep};
 use waypost_core::{Timestamp, assignment::Assignment, audit::AuditEvent};
 use waypost_store::progress::ProgressKey;
 use waypost_store::tool_call::{RejectionCount, ToolCall};
@@ -166,11 +166,14 @@ impl World {
             ordinal: at,
             content: StepContent { title: format!("Step {at}"), ..StepContent::default() },
         });
-        let (id, walkthrough) = (self.version.clone(), self.walkthrough.clone());
-        VersionOffer {
-            latest: Arc::new(Version::new(id, walkthrough, 1, "W".into(), steps.collect())),
-            withdrawal: None,
-        }
+        let version = StoredVersion {
+            id: self.version.clone(),
+            walkthrough_id: self.walkthrough.clone(),
+            number: 1,
+            title: "W".into(),
+            steps: steps.collect(),
+        };
+        VersionOffer { latest: Arc::new(Version::from_clean(version)), withdrawal: None }
     }
 
     /// Inserts an organisation, a user, a key, a server with a former slug, a walkthrough with steps and a version, and

@@ -6,7 +6,7 @@ use super::*;
 use crate::id::{StepId, WalkthroughId};
 use crate::random::SeededRandom;
 use crate::step::StepContent;
-use crate::version::VersionStep;
+use crate::version::{StoredVersion, VersionStep};
 
 const NOW: Timestamp = Timestamp(10_000);
 const LATER: Timestamp = Timestamp(20_000);
@@ -19,7 +19,13 @@ fn version(number: u32, ordinals: &[u32]) -> Version {
         content: StepContent::default(),
     });
     let id = VersionId::from_store(format!("wv_{number}"));
-    Version::new(id, WalkthroughId::from_store("wt_1".into()), number, "T".into(), steps.collect())
+    Version::from_clean(StoredVersion {
+        id,
+        walkthrough_id: WalkthroughId::from_store("wt_1".into()),
+        number,
+        title: "T".into(),
+        steps: steps.collect(),
+    })
 }
 
 /// Creates an attempt that is completed if and only if every step of its version is.

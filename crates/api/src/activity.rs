@@ -1,0 +1,313 @@
+//! `/events`, `/tool-calls` and `/sessions`: the activity log of an organisation.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::analytics::TimeRange;
+use waypost_core::event::EventKind;
+use waypost_core::{Result, Timestamp};
+use waypost_ops::activity::{self, ActivityFilter, cursor, parse_cursor};
+
+use crate::Web;
+use crate::analytics::time;
+use crate::extract::{Json, Query, Scope, id};
+use crate::page::{Page, Paging};
+use crate::problem::{ApiResult, Problems};
+
+/// The operations on the activity log.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(events)).routes(routes!(tool_calls)).routes(routes!(sessions))
+}
+
+/// The query parameters of a list of the activity log.
+pub(super) struct ActivityQuery {
+    pub(super) from: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) server_id: Option<String>,
+    pub(super) walkthrough_id: Option<String>,
+    pub(super) end_user_id: Option<String>,
+    pub(super) limit: Option<u32>,
+    pub(super) cursor: Option<String>,
+}
+
+impl ActivityQuery {
+    /// Returns the page size.
+    pub(super) fn limit(&self) -> Result<u32> {
+        Paging { limit: self.limit, cursor: None }.limit()
+    }
+
+    /// Returns the filter for one row more than the page size.
+    pub(super) fn filter(&self, oldest_first: bool) -> Result<ActivityFilter> {
+        let bound =
+            |field, text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| time(field, text));
+        Ok(ActivityFilter {
+            server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
+            end_user_id: self.end_user_id.as_deref().map(|text| id(text, "end user")).transpose()?,
+            walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+            range: TimeRange {
+                from: bound("from", &self.from, Timestamp(i64::MIN))?,
+                to: bound("to", &self.to, Timestamp(i64::MAX))?,
+            },
+            after: self.cursor.as_deref().map(parse_cursor).transpose()?,
+            oldest_first,
+            limit: self.limit()? + 1,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct EventQuery {
+    /// Only events at or after this time.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Only events before this time.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// Only events on this server (`srv_…`).
+    server_id: Option<String>,
+    /// Only events of this walkthrough (`wt_…`).
+    walkthrough_id: Option<String>,
+    /// Only events of this end user (`eu_…`).
+    end_user_id: Option<String>,
+    /// The maximum number of items to return.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the previous page.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CallQuery {
+    /// Only items created at or after this time.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Only items created before this time.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// Only items on this server (`srv_…`).
+    server_id: Option<String>,
+    /// Only items of this end user (`eu_…`).
+    end_user_id: Option<String>,
+    /// The maximum number of items to return.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the previous page.
+    cursor: Option<String>,
+}
+
+impl From<EventQuery> for ActivityQuery {
+    fn from(it: EventQuery) -> Self {
+        let EventQuery { from, to, server_id, walkthrough_id, end_user_id, limit, cursor } = it;
+        Self { from, to, server_id, walkthrough_id, end_user_id, limit, cursor }
+    }
+}
+
+impl From<CallQuery> for ActivityQuery {
+    fn from(it: CallQuery) -> Self {
+        let CallQuery { from, to, server_id, end_user_id, limit, cursor } = it;
+        Self { from, to, server_id, walkthrough_id: None, end_user_id, limit, cursor }
+    }
+}
+
+/// A progress event of an attempt.
+#[derive(Debug, Serialize, ToSchema)]
+struct Event {
+    id: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// The kind of event.
+    #[schema(schema_with = kinds)]
+    kind: &'static str,
+    server_id: String,
+    walkthrough_id: String,
+    end_user_id: String,
+    /// The ID of the attempt.
+    progress_id: String,
+    /// The ID of the version that the attempt is pinned to.
+    version_id: String,
+    /// The ID of the step. Null if the event is about the whole walkthrough.
+    step_id: Option<String>,
+    /// The title of the walkthrough in that version.
+    walkthrough_title: Option<String>,
+    /// The title of the step in that version.
+    step_title: Option<String>,
+    /// The name that the client reports.
+    client_name: Option<String>,
+    /// Milliseconds since the previous activity of the attempt. Null for its first event.
+    elapsed_ms: Option<i64>,
+}
+
+fn kinds() -> utoipa::openapi::Schema {
+    let names = EventKind::ALL.iter().map(|kind| kind.as_str());
+    utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::Type::String)
+        .enum_values(Some(names))
+        .description(Some("The kind of event."))
+        .build()
+        .into()
+}
+
+impl From<activity::WalkthroughEvent> for Event {
+    fn from(it: activity::WalkthroughEvent) -> Self {
+        Self {
+            id: it.id.to_string(),
+            created_at: it.created_at.rfc3339(),
+            kind: it.kind.as_str(),
+            server_id: it.server_id.to_string(),
+            walkthrough_id: it.walkthrough_id.to_string(),
+            end_user_id: it.end_user_id.to_string(),
+            progress_id: it.progress_id.to_string(),
+            version_id: it.version_id.to_string(),
+            step_id: it.step_id.map(|id| id.to_string()),
+            walkthrough_title: it.walkthrough_title,
+            step_title: it.step_title,
+            client_name: it.client_name,
+            elapsed_ms: it.elapsed_ms,
+        }
+    }
+}
+
+/// Lists the progress events of attempts, newest first.
+#[utoipa::path(get, path = "/events", tag = "events", operation_id = "list_events", params(EventQuery),
+    responses((status = 200, body = Page<Event>), Problems))]
+async fn events(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Query(params): Query<EventQuery>,
+) -> ApiResult<Json<Page<Event>>> {
+    let listing = ActivityQuery::from(params);
+    let events = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let cursor_of = |it: &activity::WalkthroughEvent| cursor(it.created_at, it.id.as_str());
+    Ok(Json(paginate(events, listing.limit()?, cursor_of)))
+}
+
+/// A recorded tool call.
+#[derive(Debug, Serialize, ToSchema)]
+struct ToolCall {
+    id: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    server_id: String,
+    /// The ID of the end user. Null if the end user is unknown.
+    end_user_id: Option<String>,
+    /// The ID of the session. Null if the client has no session.
+    session_id: Option<String>,
+    /// Whether the call was made with "Try it" in the console. Such calls are listed only if `end_user_id` is given.
+    is_test: bool,
+    /// The name of the tool.
+    tool: String,
+    /// The arguments that are part of the tool's schema. Handles and emails are masked.
+    #[schema(value_type = Object, additional_properties)]
+    arguments: Value,
+    /// `ok`, or the error code.
+    outcome: String,
+    /// The duration in microseconds.
+    duration_us: i64,
+    /// The name that the client reports.
+    client_name: Option<String>,
+    /// The MCP protocol version.
+    protocol_version: Option<String>,
+    /// The request ID, as logged by the installation.
+    request_id: String,
+}
+
+impl From<activity::ToolCall> for ToolCall {
+    fn from(it: activity::ToolCall) -> Self {
+        let arguments = serde_json::from_str(&it.arguments).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
+        Self {
+            id: it.id.to_string(),
+            created_at: it.created_at.rfc3339(),
+            server_id: it.server_id.to_string(),
+            end_user_id: it.end_user_id.map(|id| id.to_string()),
+            session_id: it.session_id.map(|id| id.to_string()),
+            is_test: it.is_test,
+            tool: it.tool,
+            arguments,
+            outcome: it.outcome,
+            duration_us: it.duration_us,
+            client_name: it.client_name,
+            protocol_version: it.protocol_version,
+            request_id: it.request_id,
+        }
+    }
+}
+
+/// Lists recorded tool calls, newest first.
+///
+/// If the end user is unknown, only the first 60 calls per server and minute are recorded individually. Analytics
+/// counts all calls.
+#[utoipa::path(get, path = "/tool-calls", tag = "tool-calls", operation_id = "list_tool_calls", params(CallQuery),
+    responses((status = 200, body = Page<ToolCall>), Problems))]
+async fn tool_calls(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Query(params): Query<CallQuery>,
+) -> ApiResult<Json<Page<ToolCall>>> {
+    let listing = ActivityQuery::from(params);
+    let calls = activity::list_calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let cursor_of = |it: &activity::ToolCall| cursor(it.created_at, it.id.as_str());
+    Ok(Json(paginate(calls, listing.limit()?, cursor_of)))
+}
+
+/// A client session: an end user's use of a server with one client. It is identified by the handle of an anonymous end
+/// user; for an end user with a personal URL or a token, by the `Mcp-Session-Id`, or the client's name and version if
+/// there is none.
+#[derive(Debug, Serialize, ToSchema)]
+struct Session {
+    id: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// The approximate time of the last call, to the minute.
+    #[schema(format = DateTime)]
+    last_used_at: String,
+    server_id: String,
+    end_user_id: String,
+    client_name: Option<String>,
+    client_version: Option<String>,
+    protocol_version: Option<String>,
+    /// The time at which a signed-in end user took over the progress. The handle no longer works after that.
+    #[schema(format = DateTime)]
+    joined_at: Option<String>,
+}
+
+impl From<activity::ClientSession> for Session {
+    fn from(it: activity::ClientSession) -> Self {
+        Self {
+            id: it.id.to_string(),
+            created_at: it.created_at.rfc3339(),
+            last_used_at: it.last_used_at.rfc3339(),
+            server_id: it.server_id.to_string(),
+            end_user_id: it.end_user_id.to_string(),
+            client_name: it.client_name,
+            client_version: it.client_version,
+            protocol_version: it.protocol_version,
+            joined_at: it.joined_at.map(Timestamp::rfc3339),
+        }
+    }
+}
+
+/// Lists client sessions by creation time, newest first.
+#[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "list_sessions", params(CallQuery),
+    responses((status = 200, body = Page<Session>), Problems))]
+async fn sessions(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Query(params): Query<CallQuery>,
+) -> ApiResult<Json<Page<Session>>> {
+    let listing = ActivityQuery::from(params);
+    let sessions = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let cursor_of = |it: &activity::ClientSession| cursor(it.created_at, it.id.as_str());
+    Ok(Json(paginate(sessions, listing.limit()?, cursor_of)))
+}
+
+fn paginate<T, B: From<T>>(items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<B> {
+    let Page { items, next_cursor } = Page::paginate(items, limit, cursor);
+    Page { items: items.into_iter().map(B::from).collect(), next_cursor }
+}

@@ -1,0 +1,241 @@
+//! `/analytics`: the numbers of the analytics page, as JSON and CSV. docs/analytics.md defines them.
+
+mod xapi;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::analytics::TimeRange;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::analytics::rejected::RejectedCallList;
+use waypost_ops::analytics::report::{
+    AnalyticsFunnel, AnalyticsOverview, AnalyticsTimeline, ClientUsageList, ErrorCountList, FlowList, ReportTable,
+    StepDurationList, ToolUsageList,
+};
+use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
+
+use super::extract::{Query, Scope, id};
+use crate::problem::{ApiResult, Problems};
+use waypost_http_kit::download;
+use waypost_http_kit::web::Web;
+
+/// The operations on analytics.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
+        .routes(routes!(overview))
+        .routes(routes!(timeline))
+        .routes(routes!(funnel))
+        .routes(routes!(steps))
+        .routes(routes!(tools))
+        .routes(routes!(errors))
+        .routes(routes!(rejected_calls))
+        .routes(routes!(flows))
+        .routes(routes!(clients))
+        .merge(xapi::routes())
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum AnalyticsFormat {
+    #[default]
+    Json,
+    Csv,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ReportQuery {
+    /// The start of the range, inclusive. Defaults to 30 days before `to`, and can be at most 3,660 days before it.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// The end of the range, exclusive. Defaults to now.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// Only this server (`srv_…`).
+    server_id: Option<String>,
+    /// Only this walkthrough (`wt_…`). Tool calls are not linked to a walkthrough and are always counted.
+    walkthrough_id: Option<String>,
+    /// Only the version of the walkthrough with this number.
+    #[param(minimum = 1, maximum = 4294967295_i64)]
+    version: Option<u32>,
+    /// Only the client that reports this name.
+    #[param(max_length = 1000)]
+    client: Option<String>,
+    /// The UTC offset in minutes that determines when a day starts, such as 120 for central European summer time.
+    #[param(minimum = -840, maximum = 840)]
+    tz_offset_minutes: Option<i64>,
+    /// The response format. Defaults to `json`.
+    #[param(inline)]
+    format: Option<AnalyticsFormat>,
+}
+
+/// Parses a time from a query.
+///
+/// # Errors
+/// `invalid_arguments` if it is not an RFC 3339 time.
+pub(super) fn time(field: &str, text: &str) -> Result<Timestamp> {
+    Timestamp::from_rfc3339(text).ok_or_else(|| {
+        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
+    })
+}
+
+impl ReportQuery {
+    fn to_query(&self, now: Timestamp) -> Result<AnalyticsQuery> {
+        let to = self.to.as_deref().map_or(Ok(now), |text| time("to", text))?;
+        let from =
+            self.from.as_deref().map_or_else(|| Ok(analytics::last_days(to, 30).from), |text| time("from", text))?;
+        if self.version == Some(0) {
+            return Err(Error::invalid("version", "`version` must be at least 1."));
+        }
+        Ok(AnalyticsQuery {
+            range: TimeRange { from, to },
+            server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
+            walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+            version: self.version,
+            client: self.client.clone().filter(|client| !client.is_empty()),
+        })
+    }
+
+    fn offset_ms(&self) -> Result<i64> {
+        match self.tz_offset_minutes.unwrap_or(0) {
+            minutes if (-MAX_OFFSET_MS / 60_000..=MAX_OFFSET_MS / 60_000).contains(&minutes) => Ok(minutes * 60_000),
+            _ => {
+                let message = "`tz_offset_minutes` must be from -840 to 840.";
+                Err(Error::invalid("tz_offset_minutes", message))
+            }
+        }
+    }
+}
+
+struct ReportRequest {
+    web: Web,
+    scope: Scope,
+    params: ReportQuery,
+}
+
+impl ReportRequest {
+    async fn respond<T: ReportTable + Send + 'static>(
+        self,
+        parts: ReportParts,
+        body: impl FnOnce(&Report) -> T + Send + 'static,
+    ) -> ApiResult<Response> {
+        let Scope { cx, organization_id } = &self.scope;
+        let query = self.params.to_query(cx.now())?;
+        let body = analytics::run(cx, self.web.ops(), (organization_id, &query), parts, body).await?;
+        Ok(match self.params.format.unwrap_or_default() {
+            AnalyticsFormat::Json => axum::Json(body).into_response(),
+            AnalyticsFormat::Csv => {
+                download::file(&format!("{}.csv", T::NAME), "text/csv; charset=utf-8", body.to_csv())
+            }
+        })
+    }
+}
+
+/// Returns the totals of the range and of the previous range of the same length.
+#[utoipa::path(get, path = "/analytics/overview", tag = "analytics", operation_id = "get_analytics_overview",
+    params(ReportQuery),
+    responses((status = 200, content((AnalyticsOverview = "application/json"), (String = "text/csv"))), Problems))]
+async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    let parts = ReportParts { before: true, ..ReportParts::EVENTS };
+    ReportRequest { web, scope, params }.respond(parts, AnalyticsOverview::new).await
+}
+
+/// Returns the attempts started and completed, and the active end users, for each day of the range.
+#[utoipa::path(get, path = "/analytics/timeline", tag = "analytics", operation_id = "get_analytics_timeline",
+    params(ReportQuery),
+    responses((status = 200, content((AnalyticsTimeline = "application/json"), (String = "text/csv"))), Problems))]
+async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    let offset = params.offset_ms()?;
+    ReportRequest { web, scope, params }
+        .respond(ReportParts::EVENTS, move |report| AnalyticsTimeline::new(report, offset))
+        .await
+}
+
+/// Returns the funnel of a walkthrough: how far the attempts that started in the range got.
+///
+/// The funnel is that of `version`, by default the newest version with attempts in the range. Requires
+/// `walkthrough_id`.
+#[utoipa::path(get, path = "/analytics/funnel", tag = "analytics", operation_id = "get_analytics_funnel",
+    params(ReportQuery),
+    responses((status = 200, content((AnalyticsFunnel = "application/json"), (String = "text/csv"))), Problems))]
+async fn funnel(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    require_walkthrough(&params)?;
+    ReportRequest { web, scope, params }.respond(ReportParts::EVENTS, AnalyticsFunnel::new).await
+}
+
+/// Returns how long each step took in the attempts of the funnel that completed it.
+///
+/// Requires `walkthrough_id`.
+#[utoipa::path(get, path = "/analytics/steps", tag = "analytics", operation_id = "get_analytics_steps",
+    params(ReportQuery),
+    responses((status = 200, content((StepDurationList = "application/json"), (String = "text/csv"))), Problems))]
+async fn steps(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    require_walkthrough(&params)?;
+    ReportRequest { web, scope, params }.respond(ReportParts::EVENTS, StepDurationList::new).await
+}
+
+/// Returns calls, errors and durations for each tool, most used first.
+#[utoipa::path(get, path = "/analytics/tools", tag = "analytics", operation_id = "get_analytics_tools",
+    params(ReportQuery),
+    responses((status = 200, content((ToolUsageList = "application/json"), (String = "text/csv"))), Problems))]
+async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    ReportRequest { web, scope, params }.respond(ReportParts::CALLS, ToolUsageList::new).await
+}
+
+/// Returns the errors of tool calls, most frequent first.
+#[utoipa::path(get, path = "/analytics/errors", tag = "analytics", operation_id = "get_analytics_errors",
+    params(ReportQuery),
+    responses((status = 200, content((ErrorCountList = "application/json"), (String = "text/csv"))), Problems))]
+async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    ReportRequest { web, scope, params }.respond(ReportParts::CALLS, ErrorCountList::new).await
+}
+
+/// Returns the calls that were rejected before they reached a tool, by server and reason, most frequent first.
+///
+/// These are responses with status 401, 403, 413 or 429, counted per minute. Only the range and `server_id` apply;
+/// other filters are ignored.
+#[utoipa::path(get, path = "/analytics/rejected-calls", tag = "analytics",
+    operation_id = "get_analytics_rejected_calls",
+    params(ReportQuery),
+    responses((status = 200, content((RejectedCallList = "application/json"), (String = "text/csv"))), Problems))]
+async fn rejected_calls(
+    State(web): State<Web>,
+    scope: Scope,
+    Query(params): Query<ReportQuery>,
+) -> ApiResult<Response> {
+    ReportRequest { web, scope, params }.respond(ReportParts::CALLS, RejectedCallList::new).await
+}
+
+/// Returns the transitions between steps in the attempts of the funnel.
+///
+/// Requires `walkthrough_id`.
+#[utoipa::path(get, path = "/analytics/flows", tag = "analytics", operation_id = "get_analytics_flows",
+    params(ReportQuery),
+    responses((status = 200, content((FlowList = "application/json"), (String = "text/csv"))), Problems))]
+async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    require_walkthrough(&params)?;
+    ReportRequest { web, scope, params }.respond(ReportParts::EVENTS, FlowList::new).await
+}
+
+/// Returns attempts, active end users and tool calls for each client.
+#[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients",
+    params(ReportQuery),
+    responses((status = 200, content((ClientUsageList = "application/json"), (String = "text/csv"))), Problems))]
+async fn clients(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    let parts = ReportParts { calls: true, ..ReportParts::EVENTS };
+    ReportRequest { web, scope, params }.respond(parts, ClientUsageList::new).await
+}
+
+fn require_walkthrough(params: &ReportQuery) -> Result<()> {
+    if params.walkthrough_id.is_some() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "walkthrough_id",
+        "`walkthrough_id` is required. Specify the walkthrough whose steps are counted.",
+    ))
+}

@@ -1,0 +1,183 @@
+//! `/api-keys`.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::id::ApiKeyId;
+use waypost_core::{Error, Result, Timestamp, organization};
+use waypost_ops::api_keys::{self, ApiKeyPatch};
+
+use crate::Web;
+use crate::extract::{Json, Path, Scope, created, id, nullable};
+use crate::members::Role;
+use crate::page::Page;
+use crate::problem::{ApiResult, Problems};
+
+/// The operations on API keys.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete))
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+struct ApiKey {
+    #[schema(example = "key_0123456789abcdef")]
+    id: String,
+    /// The display name, unique in the organisation.
+    name: String,
+    /// The role of the key.
+    scope: Role,
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// The time at which the key expires. Null if it does not expire.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    /// The time of the last use, to the minute. Null if the key has never been used.
+    #[schema(format = DateTime)]
+    last_used_at: Option<String>,
+}
+
+impl From<organization::ApiKey> for ApiKey {
+    fn from(it: organization::ApiKey) -> Self {
+        Self {
+            id: it.id.to_string(),
+            name: it.name,
+            scope: it.scope.into(),
+            created_at: it.created_at.rfc3339(),
+            expires_at: it.expires_at.map(Timestamp::rfc3339),
+            last_used_at: it.last_used_at.map(Timestamp::rfc3339),
+        }
+    }
+}
+
+/// An API key with its secret.
+#[derive(Debug, Serialize, ToSchema)]
+struct ApiKeyWithSecret {
+    #[serde(flatten)]
+    api_key: ApiKey,
+    /// The secret, sent as `Authorization: Bearer wpk_…`. It is returned only once.
+    key: String,
+}
+
+/// An API key to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApiKeyCreate {
+    /// The display name, unique in the organisation.
+    #[schema(min_length = 1, max_length = 200, example = "CI")]
+    name: String,
+    /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys
+    /// with fewer rights or an earlier expiry than that key, and they are deleted with it.
+    scope: Role,
+    /// The time at which the key expires, at most ten years from now. By default it does not expire.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+}
+
+/// Changes to an API key. Absent members are not changed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApiKeyUpdate {
+    /// The new display name, unique in the organisation.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// The new role. It cannot exceed the caller's own role.
+    scope: Option<Role>,
+    /// The time at which the key expires. Null removes the expiry.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Option<String>>,
+}
+
+/// Lists the API keys of the organisation by name, without their secrets.
+///
+/// Requires the role `admin`.
+#[utoipa::path(get, path = "/api-keys", tag = "api-keys", operation_id = "list_api_keys",
+    responses((status = 200, body = Page<ApiKey>), Problems))]
+async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> ApiResult<Json<Page<ApiKey>>> {
+    let items = api_keys::list(&cx, web.ops(), &organization_id).await?.into_iter().map(ApiKey::from).collect();
+    Ok(Json(Page::complete(items)))
+}
+
+/// Creates an API key.
+///
+/// The response is the only one that contains the secret. Requires the role `admin`. The role of the key cannot exceed
+/// the caller's own role.
+#[utoipa::path(post, path = "/api-keys", tag = "api-keys", operation_id = "create_api_key",
+    request_body = ApiKeyCreate, responses((status = 201, body = ApiKeyWithSecret), Problems))]
+async fn create(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Json(new): Json<ApiKeyCreate>,
+) -> ApiResult<Response> {
+    let expires_at = new.expires_at.as_deref().map(time).transpose()?;
+    let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope.into(), expires_at };
+    let (api_key, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
+    let body = ApiKeyWithSecret { api_key: api_key.into(), key };
+    let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Returns an API key without its secret.
+///
+/// Requires the role `admin`.
+#[utoipa::path(get, path = "/api-keys/{id}", tag = "api-keys", operation_id = "get_api_key",
+    params(("id" = String, Path, description = "The ID of the API key (`key_…`).")),
+    responses((status = 200, body = ApiKey), Problems))]
+async fn get(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<ApiKey>> {
+    Ok(Json(api_keys::get(&cx, web.ops(), &organization_id, &id(&text, "API key")?).await?.into()))
+}
+
+/// Updates the name, role or expiry of an API key.
+///
+/// The secret does not change. Requires the role `admin`. Neither the current nor the new role of the key can exceed
+/// the caller's own role.
+#[utoipa::path(patch, path = "/api-keys/{id}", tag = "api-keys", operation_id = "update_api_key",
+    params(("id" = String, Path, description = "The ID of the API key (`key_…`).")), request_body = ApiKeyUpdate,
+    responses((status = 200, body = ApiKey), Problems))]
+async fn update(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+    Json(changes): Json<ApiKeyUpdate>,
+) -> ApiResult<Json<ApiKey>> {
+    let key: ApiKeyId = id(&text, "API key")?;
+    let expires_at = match changes.expires_at {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(text)) => Some(Some(time(&text)?)),
+    };
+    let changes = ApiKeyPatch { name: changes.name, scope: changes.scope.map(Into::into), expires_at };
+    Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
+}
+
+/// Deletes an API key.
+///
+/// Requests with its secret are rejected immediately. Requires the role `admin`.
+#[utoipa::path(delete, path = "/api-keys/{id}", tag = "api-keys", operation_id = "delete_api_key",
+    params(("id" = String, Path, description = "The ID of the API key (`key_…`).")),
+    responses((status = 204), Problems))]
+async fn delete(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<StatusCode> {
+    let key: ApiKeyId = id(&text, "API key")?;
+    api_keys::delete(&cx, web.ops(), &organization_id, &key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn time(text: &str) -> Result<Timestamp> {
+    Timestamp::from_rfc3339(text).ok_or_else(|| {
+        Error::invalid("expires_at", "`expires_at` must be an RFC 3339 time, such as `2027-01-31T00:00:00Z`.")
+    })
+}

@@ -1,0 +1,153 @@
+//! `/audit-events`.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::id::AuditEventId;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
+
+use crate::Web;
+use crate::extract::{Json, Query, Scope};
+use crate::page::{Page, Paging};
+use crate::problem::{ApiResult, Problems};
+use waypost_ops::audit_export::{self, AuditExportFormat};
+
+/// The operations on the audit log.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Serialize, ToSchema)]
+struct AuditEvent {
+    #[schema(example = "aud_0123456789abcdef01234567")]
+    id: String,
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// The ID of the user or API key, or `operator` for the command line.
+    actor: String,
+    /// The user's email or the API key's name. Null if it no longer exists.
+    actor_name: Option<String>,
+    /// The action, such as `server.update`.
+    act: String,
+    /// The ID of the affected resource.
+    target: String,
+    /// Details of the change.
+    #[schema(value_type = Object, additional_properties)]
+    detail: Map<String, Value>,
+}
+
+impl From<AuditEventView> for AuditEvent {
+    fn from(AuditEventView { event, actor_name }: AuditEventView) -> Self {
+        Self {
+            id: event.id.to_string(),
+            created_at: event.created_at.rfc3339(),
+            actor: event.actor,
+            actor_name,
+            act: event.act,
+            target: event.target,
+            detail: event.detail,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum AuditFileFormat {
+    Csv,
+    Json,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AuditEventQuery {
+    /// Only actions that start with this text, such as `member.` or `server.update`.
+    #[param(max_length = 254)]
+    act: Option<String>,
+    /// Only actions by this actor: an ID, the email of a member, the name of an API key, or `operator`.
+    #[param(max_length = 254)]
+    actor: Option<String>,
+    /// Only actions on the resource with this ID.
+    #[param(max_length = 254)]
+    target: Option<String>,
+    /// Only entries at or after this time.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Only entries before this time.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// The maximum number of items to return.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the previous page.
+    cursor: Option<String>,
+    /// Returns all matching entries, at most 100,000, as a `csv` or `json` file. The export is recorded in the audit
+    /// log.
+    #[param(inline)]
+    format: Option<AuditFileFormat>,
+}
+
+/// Lists the entries of the audit log, newest first.
+///
+/// Requires the role `admin`.
+#[utoipa::path(get, path = "/audit-events", tag = "audit-events", operation_id = "list_audit_events",
+    params(AuditEventQuery),
+    responses((status = 200, description = "A page of entries, or all entries as a file if `format` is given",
+        content((Page<AuditEvent> = "application/json"), (String = "text/csv"))), Problems))]
+async fn list(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Query(params): Query<AuditEventQuery>,
+) -> ApiResult<Response> {
+    let filter = AuditFilter {
+        action: params.act,
+        actor: params.actor,
+        target: params.target,
+        from: params.from.as_deref().map(|text| time("from", text)).transpose()?,
+        to: params.to.as_deref().map(|text| time("to", text)).transpose()?,
+    };
+    if let Some(format) = params.format {
+        if params.limit.is_some() || params.cursor.is_some() {
+            let message =
+                "`format` exports all entries and cannot be combined with `limit` or `cursor`. Remove one of them.";
+            return Err(Error::invalid("format", message).into());
+        }
+        let format = match format {
+            AuditFileFormat::Csv => AuditExportFormat::Csv,
+            AuditFileFormat::Json => AuditExportFormat::Json,
+        };
+        return Ok(file(format, audit_export::render(&cx, web.ops(), &organization_id, &filter, format).await?));
+    }
+    let paging = Paging { limit: params.limit, cursor: params.cursor };
+    let (limit, before) = (paging.limit()?, paging.after::<AuditEventId>()?);
+    let page = (before.as_ref(), limit + 1);
+    let found = audit_events::list(&cx, web.ops(), &organization_id, &filter, page).await?;
+    let items = found.into_iter().map(AuditEvent::from).collect();
+    Ok(Json(Page::paginate(items, limit, |it| it.id.clone())).into_response())
+}
+
+fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {
+    let mut response = content.into_response();
+    for (name, value) in [
+        (header::CONTENT_TYPE, format.media_type()),
+        (header::CONTENT_DISPOSITION, format.disposition()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn time(field: &str, text: &str) -> Result<Timestamp> {
+    Timestamp::from_rfc3339(text).ok_or_else(|| {
+        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
+    })
+}

@@ -1,0 +1,108 @@
+//! API authentication with an API key or a console session.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, header};
+use waypost_core::caller::Caller;
+use waypost_core::{Code, Error, Result};
+use waypost_ops::{api_keys, user_sessions};
+
+use crate::Web;
+use crate::problem::ApiError;
+use waypost_http_kit::limits::LimitKind;
+use waypost_http_kit::request_info::RequestInfo;
+use waypost_http_kit::{cookies, origin};
+
+/// The request header with which a signed-in user selects an organisation, by slug or ID.
+pub const ORGANIZATION_HEADER: &str = "waypost-organization";
+
+/// The authenticated caller, stored in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct AuthenticatedCaller {
+    /// The caller of an organisation's operations. A user without an organisation is a [`Caller::User`].
+    pub caller: Caller,
+    /// The caller of operations on the user's own behalf. `None` for an API key.
+    pub user: Option<Caller>,
+}
+
+/// Rejects requests without a valid key or session, whether their path exists or not.
+pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request: Request, next: Next) -> Response {
+    match find(&web, &info, request.method(), request.headers()).await {
+        Ok(authenticated) => {
+            request.extensions_mut().insert(authenticated);
+            next.run(request).await
+        }
+        Err(error) => ApiError::from(error).into_response(),
+    }
+}
+
+async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMap) -> Result<AuthenticatedCaller> {
+    if let Err(wait) = web.limits.check(LimitKind::Api, info.client) {
+        let error = Error::new(Code::RateLimited, "Too many requests from your network. Try again later.");
+        return Err(error.with("retry_after_seconds", wait.as_secs().max(1)));
+    }
+    let caller = match headers.get(header::AUTHORIZATION) {
+        Some(value) => by_key(web, info, value.to_str().unwrap_or_default()).await?,
+        None => by_session(web, info, method, headers).await?,
+    };
+    if let Some(caller) = caller {
+        return Ok(caller);
+    }
+    // A request without credentials is not an attempt to guess them.
+    let has_credentials =
+        headers.contains_key(header::AUTHORIZATION) || cookies::read(headers, cookies::SESSION).is_some();
+    let checked = if has_credentials { web.limits.check(LimitKind::InvalidCredentials, info.client) } else { Ok(()) };
+    match checked {
+        Err(wait) => Err(Error::new(Code::RateLimited, "Too many requests with invalid credentials. Try again later.")
+            .with("retry_after_seconds", wait.as_secs().max(1))),
+        Ok(()) => Err(Error::new(
+            Code::SignInRequired,
+            "Valid credentials are missing. Send an API key (`Authorization: Bearer wpk_…`) or a console session.",
+        )),
+    }
+}
+
+async fn by_key(web: &Web, info: &RequestInfo, value: &str) -> Result<Option<AuthenticatedCaller>> {
+    // RFC 9110, section 11.1: the scheme's case does not matter.
+    let Some((scheme, secret)) = value.split_once(' ') else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(None);
+    }
+    let caller = api_keys::authenticate(&web.context(Caller::Visitor, info), web.ops(), secret.trim()).await?;
+    Ok(caller.map(|caller| AuthenticatedCaller { caller, user: None }))
+}
+
+async fn by_session(
+    web: &Web,
+    info: &RequestInfo,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Option<AuthenticatedCaller>> {
+    let Some(token) = cookies::read(headers, cookies::SESSION) else { return Ok(None) };
+    let cx = web.context(Caller::Visitor, info);
+    let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
+    let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if !safe && !origin::is_same_origin(headers, info) {
+        return Err(Error::new(
+            Code::Forbidden,
+            "Requests with a console session must come from the console's own pages. Use an API key instead.",
+        ));
+    }
+    let user = Caller::User { user_id: session.user_id.clone() };
+    let memberships = user_sessions::list_memberships(&cx.with_caller(user.clone()), web.ops()).await?;
+    let requested = headers.get(ORGANIZATION_HEADER).map(|value| value.to_str().unwrap_or_default());
+    let membership = match (requested, &session.organization_id) {
+        (Some(text), _) => {
+            let mut mine = memberships.iter().map(|membership| (&membership.organization, membership));
+            let named = mine.find(|(organization, _)| organization.slug == text || organization.id.as_str() == text);
+            Some(named.ok_or_else(|| Error::not_found("organisation"))?.1)
+        }
+        (None, Some(id)) => {
+            memberships.iter().find(|membership| membership.organization.id == *id).or(memberships.first())
+        }
+        (None, None) => memberships.first(),
+    };
+    let caller = membership.map_or_else(|| user.clone(), |it| user_sessions::member_caller(&session.user_id, it));
+    Ok(Some(AuthenticatedCaller { caller, user: Some(user) }))
+}

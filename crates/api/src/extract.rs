@@ -1,0 +1,211 @@
+//! The extractors of API handlers. They reject requests with problem details.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::OrganizationId;
+use waypost_core::{Code, Error};
+
+use crate::Web;
+use crate::authenticate::AuthenticatedCaller;
+use crate::problem::ApiError;
+use waypost_http_kit::request_info::RequestInfo;
+
+/// The organisation of the request.
+pub struct Scope {
+    /// The caller's context.
+    pub cx: Ctx,
+    /// The ID of the organisation.
+    pub organization_id: OrganizationId,
+}
+
+impl FromRequestParts<Web> for Scope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
+        let (authenticated, info) = authenticated_caller(parts)?;
+        let Caller::Member { organization_id, .. } = &authenticated.caller else {
+            let message = "You are not a member of any organisation. Create one first: POST /api/v1/organizations.";
+            return Err(Error::new(Code::Conflict, message).into());
+        };
+        let organization_id = organization_id.clone();
+        Ok(Self { cx: web.context(authenticated.caller, &info), organization_id })
+    }
+}
+
+/// A signed-in user, for operations on their own behalf. API keys are rejected.
+pub struct SessionUser {
+    /// The user's context.
+    pub cx: Ctx,
+}
+
+impl FromRequestParts<Web> for SessionUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
+        let (authenticated, info) = authenticated_caller(parts)?;
+        let user = authenticated
+            .user
+            .ok_or_else(|| Error::new(Code::Forbidden, "API keys cannot do this. Sign in to the console instead."))?;
+        Ok(Self { cx: web.context(user, &info) })
+    }
+}
+
+/// Any caller: a signed-in user (independent of an organisation), or an API key.
+pub struct AnyCaller {
+    /// The caller's context.
+    pub cx: Ctx,
+}
+
+impl FromRequestParts<Web> for AnyCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
+        let (authenticated, info) = authenticated_caller(parts)?;
+        Ok(Self { cx: web.context(authenticated.user.unwrap_or(authenticated.caller), &info) })
+    }
+}
+
+fn authenticated_caller(parts: &Parts) -> Result<(AuthenticatedCaller, RequestInfo), ApiError> {
+    let authenticated = parts.extensions.get::<AuthenticatedCaller>().cloned();
+    let authenticated = authenticated.ok_or_else(|| Error::internal("the API request has no caller"))?;
+    Ok((authenticated, RequestInfo::from_parts(parts)?))
+}
+
+/// A JSON body. Unknown members are rejected, because they are probably mistakes.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Web> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, web: &Web) -> Result<Self, ApiError> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !(kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")) {
+            let error =
+                Error::new(Code::InvalidArguments, "The body must be JSON. Set `Content-Type: application/json`.");
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+        }
+        let body = read(request, web).await?;
+        let value: serde_json::Value = serde_json::from_slice(&body).map_err(|error| {
+            let error = Error::new(Code::InvalidArguments, format!("The body is not valid JSON: {error}."));
+            ApiError::new(StatusCode::BAD_REQUEST, error)
+        })?;
+        serde_json::from_value(value).map(Self).map_err(|error| {
+            ApiError::from(Error::new(Code::InvalidArguments, format!("The body does not match the schema: {error}.")))
+        })
+    }
+}
+
+/// Reads the body as bytes.
+///
+/// # Errors
+/// 413 if the body is too large, 400 if it is incomplete.
+pub async fn read(request: Request, web: &Web) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, web).await.map_err(|rejection| {
+        let message = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            "The body is too large. The limit is 1 MiB."
+        } else {
+            "The body is incomplete. Send the request again."
+        };
+        ApiError::new(rejection.status(), Error::new(Code::InvalidArguments, message))
+    })
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+/// The query string.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Web> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, web).await;
+        query.map(|axum::extract::Query(query)| Self(query)).map_err(|rejection| {
+            Error::new(Code::InvalidArguments, format!("The query string is invalid: {}.", rejection.body_text()))
+                .into()
+        })
+    }
+}
+
+/// The parameters of the path. A malformed ID returns 404.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Web> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, web).await;
+        path.map(|axum::extract::Path(path)| Self(path)).map_err(|_| Error::not_found("resource").into())
+    }
+}
+
+/// The revision that an edit is based on (`If-Match`, RFC 9110, section 13.1.1). `None` if the header is absent or `*`.
+pub struct IfMatch(pub Option<u32>);
+
+impl FromRequestParts<Web> for IfMatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Web) -> Result<Self, ApiError> {
+        let Some(value) = parts.headers.get(IF_MATCH) else { return Ok(Self(None)) };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(Self(None));
+        }
+        let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|text| text.parse().ok());
+        number.map(|revision| Self(Some(revision))).ok_or_else(|| {
+            // A tag that was never issued cannot match the current revision.
+            let message =
+                "`If-Match` is not a valid revision. Send the `ETag` of the latest response, including the quotes.";
+            Error::new(Code::PreconditionFailed, message).into()
+        })
+    }
+}
+
+/// Adds the revision to a response as its `ETag`.
+pub fn with_etag(revision: u32, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+/// Parses an ID from a path or a query.
+///
+/// # Errors
+/// `not_found` for `noun` if the ID is malformed.
+pub fn id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::not_found(noun))
+}
+
+/// Returns a 201 response with `body`, and a `Location` below `/api/v1`.
+pub fn created(path: &str, body: &impl Serialize) -> Response {
+    let mut response = (StatusCode::CREATED, axum::Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/{path}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// Deserializes a nullable member of a partial update. With `#[serde(default)]`, an absent member is `None` and null is
+/// `Some(None)`.
+///
+/// # Errors
+/// Returns an error if the value has another type.
+pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(input).map(Some)
+}

@@ -1,0 +1,120 @@
+//! `Idempotency-Key` for POST requests (IETF draft `idempotency-key-header`).
+
+use axum::body::HttpBody as _;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use data_encoding::{BASE64, HEXLOWER};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use waypost_core::caller::Ctx;
+use waypost_core::{Code, Error};
+use waypost_ops::idempotency::{self, BeginOutcome};
+use waypost_ops::limits::MAX_BODY;
+
+use crate::Web;
+use crate::authenticate::AuthenticatedCaller;
+use crate::problem::ApiError;
+use waypost_http_kit::request_info::RequestInfo;
+
+const KEY: &str = "idempotency-key";
+/// The header of a replayed response.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The maximum size of a stored response body in bytes.
+const MAX_RESPONSE: usize = 8 * 1024 * 1024;
+/// The response headers that are stored.
+const STORED_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
+
+#[derive(Serialize, Deserialize)]
+struct StoredResponse {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+/// Processes a POST request with a key once. Rejects a body whose declared size is too large, even if no handler reads
+/// it.
+pub async fn handle(State(web): State<Web>, info: RequestInfo, request: Request, next: Next) -> Response {
+    if request.body().size_hint().lower() > MAX_BODY as u64 {
+        return too_large().into_response();
+    }
+    let key = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned();
+    let caller = request.extensions().get::<AuthenticatedCaller>().map(|it| it.caller.clone());
+    let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
+    let cx = web.context(caller, &info);
+    let key = key.to_str().unwrap_or_default().to_owned();
+    match run(&web, cx, (key, request), next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, MAX_BODY).await.map_err(|_| too_large())?;
+    let mut hash = Sha256::new();
+    hash.update(parts.uri.to_string().as_bytes());
+    hash.update([0]);
+    // The caller is part of the hash, so that keys of different organisations are independent.
+    hash.update(format!("{:?}", cx.caller).as_bytes());
+    hash.update([0]);
+    hash.update(&body);
+    let hash = HEXLOWER.encode(&hash.finalize());
+    let keyring = web.provider_context.keyring.clone();
+    match idempotency::begin(&cx, web.ops(), &keyring, (&key, &hash)).await? {
+        BeginOutcome::Known(response) => replay(&response),
+        BeginOutcome::New => {
+            let web = web.clone();
+            let request = Request::from_parts(parts, Body::from(body));
+            // In a task, so that it completes even if the client disconnects. Otherwise the outcome would be unknown.
+            let task = tokio::spawn(async move { store(&web, &cx, &key, next.run(request).await).await });
+            task.await.map_err(Error::internal)?
+        }
+    }
+}
+
+fn too_large() -> ApiError {
+    let error = Error::new(Code::InvalidArguments, "The body is too large or incomplete. The limit is 1 MiB.");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error)
+}
+
+/// Stores the response, except a server error or 429, so that the request can be retried.
+async fn store(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Response, ApiError> {
+    let status = response.status();
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        idempotency::release(cx, web.ops(), key).await?;
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, MAX_RESPONSE).await.map_err(Error::internal)?;
+    let header = |name: &HeaderName| {
+        let value = parts.headers.get(name)?.to_str().ok()?;
+        Some((name.to_string(), value.to_owned()))
+    };
+    let stored = StoredResponse {
+        status: status.as_u16(),
+        headers: STORED_HEADERS.iter().filter_map(header).collect(),
+        body: BASE64.encode(&body),
+    };
+    let stored = serde_json::to_vec(&stored).map_err(Error::internal)?;
+    idempotency::complete(cx, web.ops(), &web.provider_context.keyring, (key, &stored)).await?;
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+fn replay(stored: &[u8]) -> Result<Response, ApiError> {
+    let stored: StoredResponse = serde_json::from_slice(stored).map_err(Error::internal)?;
+    let body = BASE64.decode(stored.body.as_bytes()).map_err(Error::internal)?;
+    let mut response = body.into_response();
+    *response.status_mut() = StatusCode::from_u16(stored.status).map_err(Error::internal)?;
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    for (name, value) in stored.headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}

@@ -1,0 +1,191 @@
+//! The REST API under `/api/v1`: one file per resource. A handler parses the request, calls an operation and serializes
+//! the result.
+
+mod activity;
+mod analytics;
+mod api_keys;
+mod assignments;
+mod audit_events;
+mod authenticate;
+mod end_users;
+pub mod extract;
+mod idempotency;
+mod invitations;
+mod joins;
+mod members;
+mod oauth_configs;
+mod organizations;
+pub mod page;
+pub mod problem;
+mod schema;
+mod servers;
+mod ticket_comments;
+mod tickets;
+mod walkthroughs;
+mod webhooks;
+
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::{StatusCode, header};
+use serde_json::Value;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use waypost_core::Error;
+use waypost_http_kit::web::Web;
+
+use crate::problem::ApiError;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Waypost",
+        version = "1",
+        description = "The REST API of an organisation. Authenticate with an API key (`Authorization: Bearer wpk_…`). Every \
+            request is scoped to the organisation of the key: resources of other organisations return 404. Lists return \
+            `{items, next_cursor}`; pass `next_cursor` as `cursor` to get the next page. Errors are problem details \
+            (RFC 9457) with a stable `code`. Edits to a draft accept `If-Match`, and POST requests accept an \
+            `Idempotency-Key`. Times are in RFC 3339 format."
+    ),
+    servers((url = "/api/v1")),
+    tags(
+        (name = "analytics", description = "Reports on attempts, steps, tool calls and clients."),
+        (name = "api-keys", description = "Keys for this API."),
+        (name = "assignments", description = "Walkthroughs assigned to servers."),
+        (name = "audit-events", description = "The audit log: who did what, and when."),
+        (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
+        (name = "events", description = "The progress events of attempts."),
+        (name = "invitations", description = "Invitations to join the organisation."),
+        (name = "members", description = "The users of the organisation."),
+        (name = "oauth-configs", description = "Identity providers that end users sign in with."),
+        (name = "organizations", description = "Organisations and their logos."),
+        (name = "servers", description = "Hosted MCP servers and their slugs."),
+        (name = "sessions", description = "Client sessions of end users."),
+        (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
+        (name = "tickets", description = "Support tickets and comments."),
+        (name = "tool-calls", description = "The log of tool calls."),
+        (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
+        (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
+        (name = "webhooks", description = "Webhook endpoints and deliveries."),
+    ),
+    components(schemas(crate::problem::Problem)),
+    security(("key" = []), ("session" = []))
+)]
+struct Document;
+
+/// Returns the router of all operations with their OpenAPI descriptions.
+fn operations() -> OpenApiRouter<Web> {
+    // One line per resource keeps diffs small.
+    #[rustfmt::skip]
+    let all = [
+        activity::routes,
+        analytics::routes,
+        api_keys::routes,
+        assignments::routes,
+        audit_events::routes,
+        end_users::routes,
+        invitations::routes,
+        joins::routes,
+        members::routes,
+        oauth_configs::routes,
+        organizations::routes,
+        servers::routes,
+        ticket_comments::routes,
+        tickets::routes,
+        walkthroughs::routes,
+        webhooks::routes,
+    ];
+    all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, routes| router.merge(routes()))
+}
+
+/// The document, which is built once: it is large and does not change.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(build_document()).unwrap_or_default());
+
+/// Returns the OpenAPI document.
+#[must_use]
+pub fn document() -> &'static Value {
+    &DOCUMENT
+}
+
+fn build_document() -> utoipa::openapi::OpenApi {
+    let mut document = operations().into_openapi();
+    let components = document.components.get_or_insert_default();
+    let mut key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    key.description = Some("An API key of the organisation (`wpk_…`).".to_owned());
+    components.add_security_scheme("key", SecurityScheme::Http(key));
+    let cookie = utoipa::openapi::security::ApiKeyValue::with_description(
+        waypost_http_kit::cookies::SESSION,
+        "A console session. The header `Waypost-Organization` (a slug or an ID) selects the organisation.",
+    );
+    components
+        .add_security_scheme("session", SecurityScheme::ApiKey(utoipa::openapi::security::ApiKey::Cookie(cookie)));
+    document
+}
+
+/// Returns the routes below `/api/v1`. They require a [`waypost_http_kit::request_info::RequestInfo`] in each request's
+/// extensions.
+pub fn router(web: &Web) -> Router {
+    let (operations, _) = operations().split_for_parts();
+    let json = serde_json::to_string_pretty(document()).unwrap_or_default();
+    operations
+        .fallback(|| async { ApiError::from(Error::not_found("path")) })
+        .method_not_allowed_fallback(|| async {
+            let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
+        })
+        .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle))
+        .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
+        .route(
+            "/openapi.json",
+            get(|| async move { ([(header::CONTENT_TYPE, "application/json")], json).into_response() }),
+        )
+        .with_state(web.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The checked-in document must equal the generated one. `WAYPOST_TEST_WRITE=1` updates it.
+    #[test]
+    fn the_document_is_up_to_date() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let document = serde_json::to_string_pretty(document()).unwrap() + "\n";
+        if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
+            std::fs::write(file, &document).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(file).unwrap() == document,
+            "docs/openapi.json is out of date; update it with WAYPOST_TEST_WRITE=1"
+        );
+    }
+
+    /// Tools reject a document with a dangling reference.
+    #[test]
+    fn every_reference_can_be_resolved() {
+        let (parsed, document) = (document(), document().to_string());
+        for part in document.split("\"#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(parsed["components"]["schemas"].get(name).is_some(), "schema {name} is missing");
+        }
+    }
+
+    #[test]
+    fn every_operation_has_a_unique_id_and_a_described_tag() {
+        let document = document();
+        let tags: Vec<_> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+        let mut names = std::collections::BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let name =
+                    operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no operation ID"));
+                assert!(names.insert(name.to_owned()), "{name} is used twice");
+                assert!(tags.contains(&&operation["tags"][0]), "{name} has a tag without a description");
+            }
+        }
+    }
+}

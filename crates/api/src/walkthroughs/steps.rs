@@ -1,0 +1,367 @@
+//! `/walkthroughs/{id}/steps`: the steps of the draft.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::chain::StepPosition;
+use waypost_core::id::{StepId, WalkthroughId};
+use waypost_core::step::StepContent;
+use waypost_core::{Code, Error, Result};
+use waypost_ops::walkthroughs::{self, draft};
+
+use super::dto::{self, Step, StepDeleteResult, StepEditResult, StepUpdate};
+use super::{created, id, target, walkthrough_id};
+use crate::Web;
+use crate::extract::{IfMatch, Json, Path, Scope, nullable, with_etag};
+use crate::page::Page;
+use crate::problem::{ApiError, ApiResult, Problems};
+
+/// The operations on steps.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(move_to))
+        .routes(routes!(duplicate))
+        .routes(routes!(restore))
+}
+
+pub(super) fn step_id(text: &str) -> Result<StepId> {
+    id(text, "step")
+}
+
+/// A step to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct StepCreate {
+    /// The author's key for the step. Unique in the walkthrough.
+    #[schema(max_length = 256)]
+    key: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
+    title: String,
+    /// The title of the section that the step belongs to.
+    #[schema(max_length = 200)]
+    section_title: Option<String>,
+    /// The Markdown content shown to the end user.
+    #[schema(max_length = 65536)]
+    content: Option<String>,
+    /// Text for the agent: how to introduce the step.
+    #[schema(max_length = 65536)]
+    introduction_for_agent: Option<String>,
+    /// Text for the agent: background information.
+    #[schema(max_length = 65536)]
+    context_for_agent: Option<String>,
+    /// Text for the agent: operations to carry out.
+    #[schema(max_length = 65536)]
+    operations_for_agent: Option<String>,
+    /// Custom metadata.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    /// The ID of the step after which to insert the new one. Null inserts it first, absent inserts it last.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    after: Option<Option<String>>,
+}
+
+/// Parses the place of a step: after another step, first or last.
+fn place(after: Option<Option<String>>) -> Result<StepPosition> {
+    match after {
+        None => Ok(StepPosition::Last),
+        Some(None) => Ok(StepPosition::First),
+        Some(Some(text)) => text.parse().map(StepPosition::After).map_err(|_| {
+            Error::invalid(
+                "after",
+                "`after` must be the ID of a step of this walkthrough, or null for the first place.",
+            )
+        }),
+    }
+}
+
+impl StepCreate {
+    fn into_new_step(self) -> Result<draft::NewStep> {
+        Ok(draft::NewStep {
+            place: place(self.after)?,
+            key: self.key,
+            content: StepContent {
+                title: self.title,
+                section_title: self.section_title,
+                content: self.content.unwrap_or_default(),
+                introduction_for_agent: self.introduction_for_agent,
+                context_for_agent: self.context_for_agent,
+                operations_for_agent: self.operations_for_agent,
+                metadata: self.metadata.unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// Returns an edited step with its position, which is determined from the whole chain of steps.
+async fn with_position(
+    scope: &Scope,
+    web: &Web,
+    id: &WalkthroughId,
+    edited: draft::StepEdit,
+) -> Result<StepEditResult> {
+    let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, id).await?;
+    let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
+    let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
+    Ok(StepEditResult { revision: edited.revision, step })
+}
+
+/// Adds the current step to a `precondition_failed` error, so that a client can show both versions. `current` is null
+/// if the step was deleted.
+async fn conflict(
+    scope: &Scope,
+    web: &Web,
+    (walkthrough, step): (&WalkthroughId, Option<&StepId>),
+    error: Error,
+) -> ApiError {
+    if error.code != Code::PreconditionFailed {
+        return error.into();
+    }
+    let Ok(draft) = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, walkthrough).await else {
+        return error.into();
+    };
+    let found = step.and_then(|id| draft.steps.iter().position(|step| step.id == *id));
+    let current = found.map(|at| Step::new(draft.walkthrough.kind, at + 1, &draft.steps[at]));
+    let current = serde_json::to_value(current).unwrap_or(Value::Null);
+    error.with("revision", draft.walkthrough.revision).with("current", current).into()
+}
+
+/// Lists the steps of the draft in order.
+///
+/// The list is complete, with at most 500 steps: `next_cursor` is always null.
+#[utoipa::path(get, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "list_steps",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
+    responses((status = 200, body = Page<Step>), Problems))]
+async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
+    let id = walkthrough_id(&id)?;
+    let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let steps = dto::steps(&draft.walkthrough, &draft.steps);
+    Ok(with_etag(draft.walkthrough.revision, Json(Page::complete(steps))))
+}
+
+/// Adds a step to the draft.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "create_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    request_body = StepCreate, responses((status = 201, body = StepEditResult), Problems))]
+async fn create(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+    seen: IfMatch,
+    Json(new): Json<StepCreate>,
+) -> ApiResult<Response> {
+    let id = walkthrough_id(&id)?;
+    match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_new_step()?).await {
+        Ok(edited) => created_response(&scope, &web, &id, edited).await,
+        Err(error) => Err(conflict(&scope, &web, (&id, None), error).await),
+    }
+}
+
+async fn created_response(
+    scope: &Scope,
+    web: &Web,
+    id: &WalkthroughId,
+    edited: draft::StepEdit,
+) -> ApiResult<Response> {
+    let location = format!("/api/v1/walkthroughs/{id}/steps/{}", edited.step.id);
+    let body = with_position(scope, web, id, edited).await?;
+    Ok(created(&location, body.revision, Json(body)))
+}
+
+pub(super) async fn edit_response(
+    scope: &Scope,
+    web: &Web,
+    (id, step): (&WalkthroughId, &StepId),
+    edited: Result<draft::StepEdit>,
+) -> ApiResult<Response> {
+    match edited {
+        Ok(edited) => {
+            let body = with_position(scope, web, id, edited).await?;
+            Ok(with_etag(body.revision, Json(body)))
+        }
+        Err(error) => Err(conflict(scope, web, (id, Some(step)), error).await),
+    }
+}
+
+/// Returns a step of the draft.
+#[utoipa::path(get, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "get_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`).")),
+    responses((status = 200, body = Step), Problems))]
+async fn get(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
+    let body = with_position(&scope, &web, &id, found).await?;
+    Ok(with_etag(body.revision, Json(body.step)))
+}
+
+/// Updates a step.
+///
+/// A 412 response contains the current step in `revision` and `current`.
+#[utoipa::path(patch, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "update_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    request_body = StepUpdate, responses((status = 200, body = StepEditResult), Problems))]
+async fn update(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+    Json(change): Json<StepUpdate>,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, change.into()).await;
+    edit_response(&scope, &web, (&id, &step), edited).await
+}
+
+/// Deletes a step from the draft.
+///
+/// Published versions and the progress of end users keep the step. It can be restored with `/restore`.
+#[utoipa::path(delete, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "delete_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    responses((status = 200, body = StepDeleteResult), Problems))]
+async fn delete(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let before = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
+        Ok(removed) => {
+            let at = before.steps.iter().position(|other| other.id == step).unwrap_or(0);
+            let body = StepDeleteResult::new(before.walkthrough.kind, at + 1, &removed);
+            Ok(with_etag(body.revision, Json(body)))
+        }
+        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+    }
+}
+
+/// The new place of a step.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct StepMove {
+    /// The ID of the step after which to move this one. Null moves it to the first place.
+    #[schema(required)]
+    after: Option<String>,
+}
+
+/// Moves a step.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/move", tag = "steps", operation_id = "move_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    request_body = StepMove, responses((status = 200, body = StepEditResult), Problems))]
+async fn move_to(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+    Json(to): Json<StepMove>,
+) -> ApiResult<Response> {
+    let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
+    let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
+    edit_response(&scope, &web, (&id, &step), edited).await
+}
+
+/// Duplicates a step. The copy is inserted after the original.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/duplicate", tag = "steps",
+    operation_id = "duplicate_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    responses((status = 201, body = StepEditResult), Problems))]
+async fn duplicate(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    match draft::duplicate_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
+        Ok(edited) => created_response(&scope, &web, &id, edited).await,
+        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+    }
+}
+
+/// A deleted step to restore.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct StepRestore {
+    step: StepSnapshot,
+    /// The ID of the step after which to insert the restored one. Null inserts it first, absent inserts it last.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    after: Option<Option<String>>,
+}
+
+/// A step as returned by its deletion. `id`, `position` and `missing` are ignored, because the path identifies the
+/// step.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct StepSnapshot {
+    id: Option<String>,
+    position: Option<u64>,
+    missing: Option<Vec<String>>,
+    #[schema(max_length = 256)]
+    key: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
+    title: String,
+    #[schema(max_length = 200)]
+    section_title: Option<String>,
+    #[schema(max_length = 65536)]
+    content: Option<String>,
+    #[schema(max_length = 65536)]
+    introduction_for_agent: Option<String>,
+    #[schema(max_length = 65536)]
+    context_for_agent: Option<String>,
+    #[schema(max_length = 65536)]
+    operations_for_agent: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+}
+
+/// Restores a deleted step with the same ID.
+///
+/// End users who had completed the step have still completed it.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/restore", tag = "steps",
+    operation_id = "restore_step",
+    params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
+        ("step_id" = String, Path, description = "The ID of the step (`ws_…`)."),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
+    request_body = StepRestore, responses((status = 201, body = StepEditResult), Problems))]
+async fn restore(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+    Json(StepRestore { step: snapshot, after }): Json<StepRestore>,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let new = StepCreate {
+        key: snapshot.key,
+        title: snapshot.title,
+        section_title: snapshot.section_title,
+        content: snapshot.content,
+        introduction_for_agent: snapshot.introduction_for_agent,
+        context_for_agent: snapshot.context_for_agent,
+        operations_for_agent: snapshot.operations_for_agent,
+        metadata: snapshot.metadata,
+        after,
+    };
+    match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_new_step()?).await {
+        Ok(edited) => created_response(&scope, &web, &id, edited).await,
+        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+    }
+}

@@ -1,0 +1,352 @@
+//! End users: the list, and the progress and activity of one end user.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+use waypost_core::access::Operation;
+use waypost_core::id::EndUserId;
+use waypost_core::organization::Role;
+use waypost_core::personal;
+use waypost_core::progress::Status;
+use waypost_core::{Error, Result};
+use waypost_ops::end_users::{
+    self, EndUser, EndUserAttempt, EndUserDataCounts, EndUserSearch, TimelineEntry, TimelineKinds,
+};
+use waypost_ops::servers;
+use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
+
+use crate::Console;
+use crate::analytics::duration;
+use crate::form::Form;
+use crate::layout::{CurrentOrganization, Layout};
+use crate::routes::{Access, Routes};
+use crate::session::Member;
+use crate::view::{self, FormError, PageError, PageResult};
+use waypost_http_kit::download;
+use waypost_ops::activity::{cursor, parse_cursor};
+
+/// The number of rows per page.
+const ROWS: u32 = 50;
+
+/// Returns the routes of these pages.
+pub(super) fn routes() -> Routes {
+    const READ: Access = Access::Member(Operation::EndUserRead);
+    Routes::new()
+        .get("/o/{org}/end-users", READ, list)
+        .get("/o/{org}/end-users/{id}", READ, show)
+        .get("/o/{org}/end-users/{id}/export", Access::Member(Operation::EndUserExport), export)
+        .post("/o/{org}/end-users/{id}/erase", Access::Member(Operation::EndUserDelete), erase)
+}
+
+/// The filter of the list, as query parameters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct EndUserQuery {
+    q: String,
+    server: String,
+    walkthrough: String,
+    status: String,
+    /// `1` includes test users.
+    test: String,
+    after: String,
+}
+
+impl EndUserQuery {
+    fn search(&self) -> Result<EndUserSearch> {
+        let id = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Ok(EndUserSearch {
+            text: id(&self.q),
+            server_id: id(&self.server).map(|id| id.parse().map_err(|_| Error::not_found("server"))).transpose()?,
+            walkthrough_id: id(&self.walkthrough)
+                .map(|id| id.parse().map_err(|_| Error::not_found("walkthrough")))
+                .transpose()?,
+            status: match self.status.as_str() {
+                "in_progress" => Some(Status::InProgress),
+                "completed" => Some(Status::Completed),
+                _ => None,
+            },
+            include_test: self.test == "1",
+            after: id(&self.after).map(|id| id.parse().map_err(|_| Error::not_found("page"))).transpose()?,
+            limit: ROWS + 1,
+        })
+    }
+
+    fn query(&self, after: &str) -> String {
+        let fields = [
+            ("q", self.q.as_str()),
+            ("server", &self.server),
+            ("walkthrough", &self.walkthrough),
+            ("status", &self.status),
+            ("test", &self.test),
+            ("after", after),
+        ];
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+    }
+
+    fn is_empty(&self) -> bool {
+        [&self.q, &self.server, &self.walkthrough, &self.status, &self.test].into_iter().all(String::is_empty)
+    }
+}
+
+/// Returns the display name of an end user: the name, else the email, else the tracking ID.
+fn display_name(it: &EndUser) -> String {
+    if let Some(known) = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()) {
+        return known.clone();
+    }
+    let Some(tracking_id) = &it.tracking_id else { return "Anonymous".to_owned() };
+    match tracking_id.strip_prefix(personal::STORED_PREFIX) {
+        // The first characters of the hash are enough to distinguish users.
+        Some(hash) => format!("Personal URL {}", hash.chars().take(6).collect::<String>()),
+        None => tracking_id.clone(),
+    }
+}
+
+struct EndUserRow {
+    id: EndUserId,
+    name: String,
+    email: String,
+    tracking_id: String,
+    is_test: bool,
+    in_progress: u32,
+    completed: u32,
+    last: Option<String>,
+}
+
+impl From<EndUser> for EndUserRow {
+    fn from(it: EndUser) -> Self {
+        Self {
+            name: display_name(&it),
+            last: it.last_activity_at.map(waypost_core::Timestamp::rfc3339),
+            id: it.id,
+            email: it.email.or(it.claimed_email).unwrap_or_default(),
+            tracking_id: it.tracking_id.unwrap_or_default(),
+            is_test: it.is_test,
+            in_progress: it.in_progress,
+            completed: it.completed,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "end_users/list.html")]
+struct EndUsersPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    fields: EndUserQuery,
+    rows: Vec<EndUserRow>,
+    servers: Vec<(String, String)>,
+    walkthroughs: Vec<(String, String)>,
+    statuses: Vec<(String, String)>,
+    next: Option<String>,
+}
+
+fn options(text: &str, rest: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
+    std::iter::once((String::new(), text.to_owned())).chain(rest).collect()
+}
+
+async fn list(State(console): State<Console>, member: Member, Query(fields): Query<EndUserQuery>) -> PageResult {
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let found = match fields.search() {
+        Ok(search) => end_users::list(cx, console.ops(), organization_id, &search).await,
+        Err(error) => Err(error),
+    };
+    let (status, form_error, mut found) = match found {
+        Ok(found) => (http::StatusCode::OK, FormError::default(), found),
+        Err(error) => {
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
+            (status, form_error, Vec::new())
+        }
+    };
+    let more = found.len() > ROWS as usize;
+    found.truncate(ROWS as usize);
+    let next = found.last().filter(|_| more).map(|last| fields.query(last.id.as_str()));
+    let servers = servers::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
+    let listed = WalkthroughListQuery { limit: Some(200), ..WalkthroughListQuery::default() };
+    let walkthroughs = walkthroughs::list(cx, console.ops(), organization_id, listed).await.map_err(page_error)?.items;
+    let titles = walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title));
+    let statuses = [("in_progress", "In progress"), ("completed", "Completed")];
+    let page = EndUsersPage {
+        layout: layout.clone().with_section("end-users"),
+        org: org.clone(),
+        form_error,
+        rows: found.into_iter().map(EndUserRow::from).collect(),
+        servers: options("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name))),
+        walkthroughs: options("All walkthroughs", titles),
+        statuses: options("Any", statuses.map(|(value, text)| (value.to_owned(), text.to_owned()))),
+        next: next.map(|query| format!("{}?{query}", org.path("end-users"))),
+        fields,
+    };
+    Ok(view::html(status, &page))
+}
+
+/// The filter of an end user's timeline, as query parameters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct TimelineQuery {
+    show: String,
+    before: String,
+}
+
+impl TimelineQuery {
+    fn kinds(&self) -> TimelineKinds {
+        let all = !matches!(self.show.as_str(), "sessions" | "events" | "calls" | "tickets");
+        TimelineKinds {
+            sessions: all || self.show == "sessions",
+            events: all || self.show == "events",
+            calls: all || self.show == "calls",
+            tickets: all || self.show == "tickets",
+        }
+    }
+
+    /// Returns the query string for another filter or page.
+    fn query(&self, show: &str, before: &str) -> String {
+        let fields = [("show", show), ("before", before)];
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+    }
+}
+
+/// An entry of the timeline.
+struct TimelineItem {
+    at: String,
+    class: &'static str,
+    badge: &'static str,
+    text: String,
+    detail: String,
+}
+
+impl From<TimelineEntry> for TimelineItem {
+    fn from(entry: TimelineEntry) -> Self {
+        let at = entry.at().rfc3339();
+        match entry {
+            TimelineEntry::Session(it) => {
+                let client = it.client_name.unwrap_or_else(|| "an unknown client".to_owned());
+                let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
+                let text = format!("Connected with {client}{version}");
+                Self { at, class: "session", badge: "Session", text, detail: it.server_id.to_string() }
+            }
+            TimelineEntry::Event(it) => {
+                // The titles come from the version of the event, so they persist if the step is renamed or deleted.
+                let step = it.step_title.or(it.step_id.map(|step| step.to_string()));
+                let step = step.map(|step| format!(": {step}")).unwrap_or_default();
+                let text = format!("{}{step}", it.kind.as_str().replace('_', " "));
+                let walkthrough = it.walkthrough_title.unwrap_or_else(|| it.walkthrough_id.to_string());
+                let pause = it.elapsed_ms.map(|ms| format!(", after {}", duration(Some(ms)))).unwrap_or_default();
+                Self { at, class: "event", badge: "Event", text, detail: format!("{walkthrough}{pause}") }
+            }
+            TimelineEntry::Call(it) => {
+                let ok = it.outcome == "ok";
+                let class = if ok { "call" } else { "failed" };
+                let text = if ok { it.tool } else { format!("{} failed: {}", it.tool, it.outcome) };
+                let detail = it.client_name.unwrap_or_default();
+                Self { at, class, badge: "Call", text, detail }
+            }
+            TimelineEntry::Ticket(it) => {
+                let text = format!("Opened ticket #{}: {}", it.number, it.title);
+                Self { at, class: "ticket-opened", badge: "Ticket", text, detail: it.status.label().to_owned() }
+            }
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "end_users/show.html")]
+struct EndUserPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    name: String,
+    end_user: EndUser,
+    extent: EndUserDataCounts,
+    progress: Vec<EndUserAttempt>,
+    items: Vec<TimelineItem>,
+    timeline: TimelineQuery,
+    older: Option<String>,
+    is_admin: bool,
+    erase_path: String,
+    form_error: FormError,
+}
+
+fn parse_id(text: &str) -> Result<EndUserId> {
+    text.parse().map_err(|_| Error::not_found("end user"))
+}
+
+async fn show(
+    State(console): State<Console>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Query(timeline): Query<TimelineQuery>,
+) -> PageResult {
+    render_end_user(&console, &member, &id, (timeline, http::StatusCode::OK, FormError::default())).await
+}
+
+async fn render_end_user(
+    console: &Console,
+    member: &Member,
+    id: &str,
+    (timeline, status, form_error): (TimelineQuery, http::StatusCode, FormError),
+) -> PageResult {
+    let Member { cx, organization_id, org, layout } = member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let id = parse_id(id).map_err(page_error)?;
+    let end_user = end_users::get(cx, console.ops(), organization_id, &id).await.map_err(page_error)?;
+    let before = if timeline.before.is_empty() { Ok(None) } else { parse_cursor(&timeline.before).map(Some) };
+    let page = (before.map_err(page_error)?, ROWS + 1);
+    let of = (organization_id, &id);
+    let mut entries =
+        end_users::get_timeline(cx, console.ops(), of, timeline.kinds(), page).await.map_err(page_error)?;
+    let more = entries.len() > ROWS as usize;
+    entries.truncate(ROWS as usize);
+    let older =
+        entries.last().filter(|_| more).map(|last| timeline.query(&timeline.show, &cursor(last.at(), last.id())));
+    let page = EndUserPage {
+        layout: layout.clone().with_section("end-users"),
+        name: display_name(&end_user),
+        extent: end_users::get_extent(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
+        progress: end_users::list_progress(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
+        items: entries.into_iter().map(TimelineItem::from).collect(),
+        older,
+        erase_path: org.path(&format!("end-users/{id}/erase")),
+        is_admin: org.role.covers(Role::Admin),
+        org: org.clone(),
+        end_user,
+        timeline,
+        form_error,
+    };
+    Ok(view::html(status, &page))
+}
+
+async fn export(State(console): State<Console>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let Member { cx, organization_id, layout, .. } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let id = parse_id(&id).map_err(page_error)?;
+    let whole = end_users::export(cx, console.ops(), organization_id, &id).await.map_err(page_error)?;
+    Ok(download::json(id.as_str(), &whole))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct EraseForm {
+    confirm: String,
+}
+
+async fn erase(
+    State(console): State<Console>,
+    member: Member,
+    Path((_, text)): Path<(String, String)>,
+    Form(EraseForm { confirm }): Form<EraseForm>,
+) -> PageResult {
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let id = parse_id(&text).map_err(page_error)?;
+    match end_users::delete_confirmed(cx, console.ops(), (organization_id, &id), &confirm).await {
+        Ok(()) => Ok(view::redirect_with_flash(&org.path("end-users"), "End user erased with all their data.")),
+        Err(error) => {
+            let (status, mut form_error) = FormError::from_error(error).map_err(page_error)?;
+            // The field is in a dialog that is closed after a reload, so the error is shown above the page.
+            form_error.field = String::new();
+            render_end_user(&console, &member, &text, (TimelineQuery::default(), status, form_error)).await
+        }
+    }
+}

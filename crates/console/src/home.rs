@@ -1,0 +1,21 @@
+//! `/`: the redirect to the user's current organisation.
+
+use axum::response::Response;
+
+use crate::routes::{Access, Routes};
+use crate::session::CurrentUser;
+use crate::view;
+
+/// Returns the routes of this page.
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/", Access::User, home)
+}
+
+/// Redirects to the organisation that the user last worked in, or to the page to create the first one.
+async fn home(CurrentUser { session, memberships, .. }: CurrentUser) -> Response {
+    let last = memberships.iter().find(|it| Some(&it.organization.id) == session.organization_id.as_ref());
+    match last.or(memberships.first()) {
+        Some(membership) => view::redirect(&format!("/o/{}", membership.organization.slug)),
+        None => view::redirect("/organizations/new"),
+    }
+}

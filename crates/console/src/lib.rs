@@ -1,0 +1,154 @@
+//! The console (docs/console.md): one module per resource, with its templates in a folder of the same name. A handler reads
+//! the request, calls an operation of `waypost_ops` and renders a template.
+
+mod account;
+mod analytics;
+mod api_keys;
+mod asset;
+mod audit;
+mod code;
+mod editor;
+mod end_users;
+mod form;
+mod home;
+pub mod install;
+mod invitation;
+mod joins;
+pub mod layout;
+mod link;
+mod login;
+mod members;
+mod oauth_configs;
+mod organizations;
+mod overview;
+mod provider;
+pub mod providers;
+pub mod public_page;
+mod reference;
+mod reset;
+pub mod routes;
+mod servers;
+pub mod session;
+mod set_up;
+mod sign_in;
+mod sign_in_mail;
+mod sign_up;
+mod tickets;
+pub mod view;
+mod walkthroughs;
+mod webhooks;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use waypost_core::organization::SignUpPolicy;
+use waypost_http_kit::origin;
+use waypost_http_kit::web::Web;
+use waypost_ops::user_accounts::UserAccounts;
+
+use crate::providers::Provider;
+use crate::routes::Routes;
+
+/// The console. Cheap to clone.
+#[derive(Clone)]
+pub struct Console {
+    web: Web,
+    accounts: UserAccounts,
+    options: Arc<ConsoleOptions>,
+}
+
+/// How users sign up and sign in, and the reference of the API.
+pub struct ConsoleOptions {
+    /// Who may sign up.
+    pub sign_up: SignUpPolicy,
+    /// Providers that users can sign in with.
+    pub providers: Vec<Provider>,
+    /// Returns the OpenAPI document of the REST API.
+    pub api_document: fn() -> &'static serde_json::Value,
+}
+
+impl Console {
+    /// Creates the console of this installation.
+    #[must_use]
+    pub fn new(web: Web, options: ConsoleOptions) -> Self {
+        let accounts = UserAccounts::new(web.ops().clone(), web.hosting.secret().clone(), options.sign_up);
+        Self { web, accounts, options: Arc::new(options) }
+    }
+
+    /// Returns the operations on user accounts and sign-in.
+    #[must_use]
+    pub fn accounts(&self) -> &UserAccounts {
+        &self.accounts
+    }
+
+    /// Returns who may sign up.
+    #[must_use]
+    pub fn sign_up(&self) -> SignUpPolicy {
+        self.options.sign_up
+    }
+
+    fn api_document(&self) -> &'static serde_json::Value {
+        (self.options.api_document)()
+    }
+
+    /// Returns the providers that users can sign in with.
+    #[must_use]
+    pub fn providers(&self) -> &[Provider] {
+        &self.options.providers
+    }
+}
+
+impl std::ops::Deref for Console {
+    type Target = Web;
+
+    fn deref(&self) -> &Web {
+        &self.web
+    }
+}
+
+/// Returns the router of the console. It requires a [`waypost_http_kit::request_info::RequestInfo`] in each request's
+/// extensions.
+pub fn router(console: Console) -> Router {
+    Router::new()
+        .merge(routes().into_router())
+        .layer(middleware::from_fn(view::clear_flash))
+        .layer(middleware::from_fn(origin::check))
+        .merge(asset::router())
+        .with_state(console)
+}
+
+/// Returns all pages with their required access.
+#[must_use]
+pub fn routes() -> Routes {
+    // One line each, so that adding a module changes one line.
+    #[rustfmt::skip]
+    let all = [
+        analytics::routes,
+        api_keys::routes,
+        audit::routes,
+        account::routes,
+        code::routes,
+        editor::routes,
+        end_users::routes,
+        home::routes,
+        invitation::routes,
+        joins::routes,
+        link::routes,
+        login::routes,
+        members::routes,
+        oauth_configs::routes,
+        organizations::routes,
+        overview::routes,
+        provider::routes,
+        reference::routes,
+        reset::routes,
+        servers::routes,
+        set_up::routes,
+        tickets::routes,
+        webhooks::routes,
+        sign_up::routes,
+        walkthroughs::routes,
+    ];
+    all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
+}

@@ -1,0 +1,142 @@
+//! `/login/with/{provider}`: signing in with an identity provider of the installation.
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use waypost_core::{Code, Error, Result};
+
+use crate::Console;
+use crate::login::NextQuery;
+use crate::providers::{Provider, ProviderKind};
+use crate::routes::{Access, Routes};
+use crate::sign_in::{self, Device};
+use crate::view::{self, PageResult};
+use waypost_http_kit::cookies;
+use waypost_http_kit::limits::LimitKind;
+use waypost_http_kit::request_info::RequestInfo;
+
+/// Returns the routes for the redirect to the provider and the callback.
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/login/with/{provider}", Access::Public, redirect_to_provider).get(
+        "/login/with/{provider}/callback",
+        Access::Public,
+        callback,
+    )
+}
+
+fn find<'a>(console: &'a Console, key: &str) -> Result<&'a Provider> {
+    console.providers().iter().find(|provider| provider.key == key).ok_or_else(|| Error::not_found("provider"))
+}
+
+/// Returns the redirect URI registered with the provider.
+fn redirect_uri(console: &Console, provider: &Provider) -> String {
+    format!("{}/login/with/{}/callback", console.public_url.origin(), provider.key)
+}
+
+async fn redirect_to_provider(
+    State(console): State<Console>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Path(key): Path<String>,
+    Query(NextQuery { next }): Query<NextQuery>,
+) -> PageResult {
+    let provider = find(&console, &key)?;
+    match start(&console, &info, &headers, (provider, view::local_path(&next))).await {
+        Ok(response) => Ok(response),
+        Err(error) => render_failure(error),
+    }
+}
+
+async fn start(
+    console: &Console,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    (provider, next): (&Provider, &str),
+) -> Result<Response> {
+    sign_in::check_limit(console, LimitKind::SignIn, info)?;
+    let known = cookies::read(headers, cookies::BROWSER);
+    let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*console.random));
+    let cx = sign_in::visitor_context(console, info);
+    let pending = console
+        .accounts()
+        .begin_login(&cx, &console.provider_context, (provider.key, &cookie, next), info.client)
+        .await?;
+    let target =
+        provider.authorization_url(&console.provider_context, &pending, &redirect_uri(console, provider)).await?;
+    let mut response = view::redirect(&target);
+    if known.is_none() {
+        cookies::set(response.headers_mut(), cookies::BROWSER, &cookie);
+    }
+    Ok(response)
+}
+
+/// The authorization response (RFC 6749, 4.1.2; RFC 9207, 2). Repeated parameters are rejected.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CallbackQuery {
+    code: String,
+    state: String,
+    iss: Option<String>,
+    error: Option<String>,
+}
+
+async fn callback(
+    State(console): State<Console>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Path(key): Path<String>,
+    Query(query): Query<CallbackQuery>,
+) -> PageResult {
+    let provider = find(&console, &key)?;
+    match finish(&console, &info, &headers, (provider, &query)).await {
+        Ok(response) => Ok(response),
+        Err(error) => render_failure(error),
+    }
+}
+
+async fn finish(
+    console: &Console,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    (provider, query): (&Provider, &CallbackQuery),
+) -> Result<Response> {
+    sign_in::check_limit(console, LimitKind::SignIn, info)?;
+    let (cx, device) = (sign_in::visitor_context(console, info), Device::from_request(headers, info));
+    let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
+    let login =
+        console.accounts().finish_login(&cx, &console.provider_context, (provider.key, &cookie, &query.state)).await?;
+    // A response from another issuer must not be processed at all (RFC 9207, 2.4).
+    if let (Some(iss), ProviderKind::Openid { issuer }) = (&query.iss, &provider.kind)
+        && iss != issuer
+    {
+        return Err(Error::new(Code::Forbidden, "The response came from a different provider than requested."));
+    }
+    if query.error.is_some() || query.code.is_empty() {
+        let message = format!("{} did not sign you in. Nothing was changed.", provider.name);
+        return Err(Error::new(Code::Forbidden, message));
+    }
+    let redirect_uri = redirect_uri(console, provider);
+    let identity =
+        provider.fetch_identity(&console.provider_context, (&login, &query.code), (&redirect_uri, cx.now())).await?;
+    let session = console.accounts().sign_in_with_provider(&cx, &identity, device.browser()).await?;
+    Ok(sign_in::start_session(console, headers, &session, &login.next).await)
+}
+
+fn render_failure(error: Error) -> PageResult {
+    let (status, message) = match error.code {
+        Code::Forbidden => (StatusCode::FORBIDDEN, error.message),
+        Code::Conflict => (StatusCode::CONFLICT, error.message),
+        Code::InvalidArguments => (StatusCode::FORBIDDEN, "Your provider returned no valid email.".to_owned()),
+        Code::Unavailable => {
+            waypost_http_kit::status::log(&error);
+            (StatusCode::BAD_GATEWAY, error.message)
+        }
+        Code::NotFound => {
+            let message = "This sign-in has expired, was already used, or was started in another browser. Start again.";
+            (StatusCode::NOT_FOUND, message.to_owned())
+        }
+        _ => return Err(error.into()),
+    };
+    Ok(sign_in::notice(status, ("Sign-in failed", message), ("/login", "Back to sign in")))
+}

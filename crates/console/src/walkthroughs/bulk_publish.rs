@@ -1,0 +1,41 @@
+//! The confirmation page for publishing several walkthroughs.
+
+use askama::Template;
+use waypost_core::{Error, Result};
+
+use crate::Console;
+use crate::layout::{CurrentOrganization, Layout};
+use crate::session::Member;
+use waypost_ops::walkthroughs::bulk::MAX_IDS;
+use waypost_ops::walkthroughs::impact::{self, PublishImpactSummary};
+
+/// Returns the routes of this page.
+#[derive(Template)]
+#[template(path = "walkthroughs/bulk_publish.html")]
+pub(super) struct BulkPublishPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    ready: Vec<PublishImpactSummary>,
+    blocked: Vec<PublishImpactSummary>,
+}
+
+/// Creates the page for these walkthroughs.
+///
+/// # Errors
+/// `invalid_arguments` if there are none or more than 100.
+pub(super) async fn confirm(console: &Console, member: &Member, ids: &[String]) -> Result<BulkPublishPage> {
+    if ids.is_empty() || ids.len() > MAX_IDS {
+        return Err(Error::invalid("ids", format!("Select 1 to {MAX_IDS} walkthroughs to publish.")));
+    }
+    let all = impact::summarize(&member.cx, console.ops(), &member.organization_id, ids).await?;
+    let (ready, blocked) = all.into_iter().partition(|it: &PublishImpactSummary| it.problem.is_none());
+    let (layout, org) = (member.layout.clone().with_section("walkthroughs"), member.org.clone());
+    Ok(BulkPublishPage { layout, org, ready, blocked })
+}
+
+impl BulkPublishPage {
+    /// Returns the title, or the ID if the walkthrough does not exist.
+    fn title(it: &PublishImpactSummary) -> &str {
+        it.title.as_deref().unwrap_or(&it.id)
+    }
+}

@@ -1,0 +1,12 @@
+//! What the HTTP crates share: cookies, rate limits, headers, assets, statuses of errors, and the facts about a request.
+
+pub mod asset;
+pub mod cookies;
+pub mod download;
+pub mod headers;
+pub mod invite;
+pub mod limits;
+pub mod origin;
+pub mod request_info;
+pub mod status;
+pub mod web;

@@ -1,0 +1,62 @@
+//! The state that the console and the REST API share.
+
+use std::sync::Arc;
+
+use waypost_core::Random;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_mail::Outbox;
+use waypost_ops::Ops;
+use waypost_ops::hosting::Hosting;
+use waypost_ops::identity_provider::IdentityProviderContext;
+use waypost_ops::public_url::PublicUrl;
+
+use crate::limits::Limits;
+use crate::request_info::RequestInfo;
+
+/// The state of the console and the REST API. Cheap to clone.
+#[derive(Clone)]
+pub struct Web(Arc<WebState>);
+
+/// The parts of a [`Web`].
+pub struct WebState {
+    /// The hosted servers of this process.
+    pub hosting: Hosting,
+    /// The public origin of this installation.
+    pub public_url: PublicUrl,
+    /// Rate limits per client address.
+    pub limits: Limits,
+    /// The outbox for emails. `None` if this installation sends no email.
+    pub mail: Option<Outbox>,
+    /// The source of random bytes.
+    pub random: Arc<dyn Random>,
+    /// Everything that requests to identity providers need.
+    pub provider_context: IdentityProviderContext,
+}
+
+impl Web {
+    /// Creates the shared state.
+    #[must_use]
+    pub fn new(state: WebState) -> Self {
+        Self(Arc::new(state))
+    }
+
+    /// Returns what operations run on.
+    #[must_use]
+    pub fn ops(&self) -> &Ops {
+        self.hosting.ops()
+    }
+
+    /// Creates the context of an operation for `caller`.
+    #[must_use]
+    pub fn context(&self, caller: Caller, info: &RequestInfo) -> Ctx {
+        self.hosting.context(caller, Arc::clone(&self.random), info.request_id.clone())
+    }
+}
+
+impl std::ops::Deref for Web {
+    type Target = WebState;
+
+    fn deref(&self) -> &WebState {
+        &self.0
+    }
+}

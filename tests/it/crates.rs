@@ -1,0 +1,64 @@
+//! The crates depend on each other as docs/architecture.md says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// Returns the dependencies between the crates of this workspace, without development dependencies.
+fn read_manifests() -> Graph {
+    let folders = std::fs::read_dir(Path::new(ROOT).join("crates")).unwrap();
+    let crates = folders.map(|folder| {
+        let manifest = std::fs::read_to_string(folder.unwrap().path().join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let short = |name: &str| name.strip_prefix("waypost-").map(str::to_owned);
+        let dependencies = manifest["dependencies"].as_table().unwrap().keys().filter_map(|name| short(name));
+        (short(manifest["package"]["name"].as_str().unwrap()).unwrap(), dependencies.collect())
+    });
+    crates.collect()
+}
+
+/// Returns the dependencies in the table of the documentation.
+fn read_table() -> Graph {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("docs/architecture.md")).unwrap();
+    let table = text.split_once("| Crate | Depends on |").unwrap().1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let crates = rows.map(|row| {
+        let cells: Vec<_> = row.split('|').collect();
+        (names(cells[1]).remove(0), names(cells[2]).into_iter().collect())
+    });
+    crates.collect()
+}
+
+#[test]
+fn the_crate_graph_is_the_documented_one() {
+    assert_eq!(read_manifests(), read_table(), "manifests on the left, docs/architecture.md on the right");
+}
+
+#[test]
+fn the_crates_above_the_operations_do_not_depend_on_each_other() {
+    let graph = read_manifests();
+    let above = ["api", "auth", "console", "mcp"];
+    for name in above {
+        assert!(above.iter().all(|other| !graph[name].contains(*other)), "{name}: {:?}", graph[name]);
+    }
+}
+
+#[test]
+fn core_pulls_in_nothing_large() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none", "-p", "waypost-core"])
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.starts_with("waypost-core "), "{tree}");
+    for large in ["aws-lc", "icu_", "saphyr", "yaml", "sqlx", "tokio", "axum", "utoipa", "pulldown"] {
+        assert!(!tree.lines().any(|line| line.contains(large)), "{large} is in:\n{tree}");
+    }
+}
