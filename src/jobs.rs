@@ -9,12 +9,11 @@ use std::time::Duration;
 use waypost_core::caller::Ctx;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
-use waypost_ops::identity_provider::{self, IdentityProviderContext};
+use waypost_ops::identity_provider;
 use waypost_ops::job_leases::JobLeases;
 use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, identity, notifications};
-use waypost_store::Db;
 
 use crate::notifications::NotificationSender;
 use crate::telemetry::Metrics;
@@ -36,48 +35,42 @@ const EMAIL_LATE_AFTER: Duration = Duration::from_secs(15 * 60);
 pub struct JobContext {
     /// The metrics of this process.
     pub metrics: Metrics,
-    /// The context for requests to identity providers and webhook receivers.
-    pub provider_context: IdentityProviderContext,
+    /// What operations run on.
+    pub ops: Ops,
     /// The retention periods of logs.
     pub retention: RetentionPeriods,
-    /// The database.
-    pub db: Db,
 }
 
 /// Starts all jobs. They end with [`Jobs::stop`].
 pub fn start(jobs: &Jobs, context: JobContext) {
     start_local(jobs, &context);
-    let leases = Arc::new(JobLeases::new(context.db.clone(), Arc::new(SystemClock), &SystemRandom));
-    let leased = LeasedJobs { jobs, leases, db: context.db.clone() };
-    leased.start("sessions", |db| async move {
-        identity::delete_expired(&db, &SystemClock).await?;
+    let leases = Arc::new(JobLeases::new(context.ops.store().clone(), Arc::new(SystemClock), &SystemRandom));
+    let leased = LeasedJobs { jobs, leases, ops: context.ops.clone() };
+    leased.start("sessions", |ops| async move {
+        identity::delete_expired(ops.store(), &SystemClock).await?;
         Ok(())
     });
-    leased.start("sign-ins", |db| async move {
-        authorizations::delete_expired(&db, &SystemClock).await?;
+    leased.start("sign-ins", |ops| async move {
+        authorizations::delete_expired(ops.store(), &SystemClock).await?;
         Ok(())
     });
-    leased.start("revisions", |db| async move {
-        revisions::delete_expired(&db, &SystemClock).await?;
+    leased.start("revisions", |ops| async move {
+        revisions::delete_expired(ops.store(), &SystemClock).await?;
         Ok(())
     });
-    leased.start("trash", |db| async move {
-        trash::purge_expired(&Ctx::operator(), &Ops::new(db)).await?;
+    leased.start("trash", |ops| async move {
+        trash::purge_expired(&Ctx::operator(), &ops).await?;
         Ok(())
     });
-    leased.start("analytics", |db| async move { Ok(analytics::pack_settled(&db, &SystemClock).await?) });
+    leased.start("analytics", |ops| async move { Ok(analytics::pack_settled(ops.store(), &SystemClock).await?) });
     let periods = context.retention;
-    leased.start("retention", move |db| async move {
-        retention::delete_old(&db, &SystemClock, &periods).await?;
+    leased.start("retention", move |ops| async move {
+        retention::delete_old(ops.store(), &SystemClock, &periods).await?;
         Ok(())
     });
-    let provider_context = context.provider_context;
-    leased.start(identity_provider::JOB, move |db| {
-        let provider_context = provider_context.clone();
-        async move {
-            identity_provider::refresh_due_tokens(&Ctx::operator(), &Ops::new(db), &provider_context).await?;
-            Ok(())
-        }
+    leased.start(identity_provider::JOB, |ops| async move {
+        identity_provider::refresh_due_tokens(&Ctx::operator(), &ops).await?;
+        Ok(())
     });
 }
 
@@ -93,11 +86,7 @@ pub fn start_emails(jobs: &Jobs, sender: NotificationSender) {
 /// Starts the jobs that run in every process.
 fn start_local(jobs: &Jobs, context: &JobContext) {
     let (context, registry) = (context.clone(), jobs.clone());
-    let sender = WebhookSender {
-        cx: Ctx::operator(),
-        ops: Ops::new(context.db.clone()),
-        provider_context: context.provider_context.clone(),
-    };
+    let sender = WebhookSender { cx: Ctx::operator(), ops: context.ops.clone() };
     let queue = Arc::new(WebhookQueue::new(sender));
     jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new(webhooks::JOB, POLL_INTERVAL) }, move || {
         let queue = Arc::clone(&queue);
@@ -117,16 +106,16 @@ fn start_local(jobs: &Jobs, context: &JobContext) {
 struct LeasedJobs<'a> {
     jobs: &'a Jobs,
     leases: Arc<dyn Leases>,
-    db: Db,
+    ops: Ops,
 }
 
 impl LeasedJobs<'_> {
     fn start<F, R>(&self, name: &'static str, run: F)
     where
-        F: Fn(Db) -> R + Send + Sync + 'static,
+        F: Fn(Ops) -> R + Send + Sync + 'static,
         R: Future<Output = Result> + Send + 'static,
     {
-        let db = self.db.clone();
-        self.jobs.start_leased(Job::new(name, DATABASE_INTERVAL), Arc::clone(&self.leases), move || run(db.clone()));
+        let ops = self.ops.clone();
+        self.jobs.start_leased(Job::new(name, DATABASE_INTERVAL), Arc::clone(&self.leases), move || run(ops.clone()));
     }
 }

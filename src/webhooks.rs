@@ -7,7 +7,6 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use waypost_core::caller::Ctx;
 use waypost_jobs::catch;
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::{Ops, webhook_deliveries};
 
 /// Name of the job that calls [`WebhookQueue::start_due`].
@@ -22,8 +21,6 @@ pub struct WebhookSender {
     pub cx: Ctx,
     /// The store for operations.
     pub ops: Ops,
-    /// The HTTP client and the keys.
-    pub provider_context: IdentityProviderContext,
 }
 
 /// The queue of deliveries, with the attempts in progress in this process.
@@ -59,8 +56,7 @@ impl WebhookSender {
             // After a panic, the delivery is due again when its claim expires.
             in_progress.spawn(catch(JOB, async move {
                 let id = delivery.id.clone();
-                let attempted =
-                    webhook_deliveries::attempt(&sender.cx, &sender.ops, &sender.provider_context, delivery).await;
+                let attempted = webhook_deliveries::attempt(&sender.cx, &sender.ops, delivery).await;
                 match attempted {
                     Ok(delivery) => {
                         metrics::counter!("waypost_webhook_attempts_total", "status" => delivery.status.as_str())

@@ -12,7 +12,7 @@ use waypost_core::SystemRandom;
 use waypost_core::id::OrganizationId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
-use waypost_ops::identity_provider::IdentityProviderContext;
+use waypost_ops::Ops;
 use waypost_ops::oauth_configs::{self, FindingLevel, OauthConfigSettings, ProviderFinding};
 use waypost_ops::public_url::{HostKind, PublicUrl};
 use waypost_outbound::Outbound;
@@ -165,7 +165,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let organization = session.organization(org.org.as_deref()).await?.id;
             let settings = flags.settings(Some(name))?;
             let (created, findings) =
-                oauth_configs::create(cx, ops, &provider_context(app)?, &organization, &settings).await?;
+                oauth_configs::create(cx, &provider_ops(app, session)?, &organization, &settings).await?;
             show(app, session, &created, &findings).await?;
         }
         Command::List { org } => {
@@ -180,7 +180,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let current = find(session, &org, &provider).await?;
             let settings = flags.settings(name)?;
             let (updated, findings) =
-                oauth_configs::update(cx, ops, &provider_context(app)?, &current, &settings).await?;
+                oauth_configs::update(cx, &provider_ops(app, session)?, &current, &settings).await?;
             show(app, session, &updated, &findings).await?;
         }
         Command::Delete { provider, org, yes } => {
@@ -191,16 +191,18 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Check { provider, org } => {
             let config = find(session, &org, &provider).await?;
-            let findings = oauth_configs::check(cx, ops, &provider_context(app)?, &config).await?;
+            let findings = oauth_configs::check(cx, &provider_ops(app, session)?, &config).await?;
             return print_check(*json, findings.iter().map(finding_to_json).collect());
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn provider_context(app: &App) -> anyhow::Result<IdentityProviderContext> {
+/// Returns operations that can send requests to providers and seal their secrets.
+fn provider_ops(app: &App, session: &Session) -> anyhow::Result<Ops> {
     let outbound = Outbound::new(outbound::policy(&app.settings, false)?)?;
-    Ok(IdentityProviderContext { outbound, keyring: storage::keys(&app.settings, &SystemRandom)?.keyring() })
+    let keyring = storage::keys(&app.settings, &SystemRandom)?.keyring();
+    Ok(session.ops.clone().with_outbound(outbound).with_keyring(keyring))
 }
 
 async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthConfig> {

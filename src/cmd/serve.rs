@@ -24,7 +24,6 @@ use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::{Outbound, Purpose};
@@ -103,7 +102,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let address = main.local_addr()?;
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
+    let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
+        .context("outgoing requests cannot be set up: check the setting `outbound_ca_file`")?;
     let (hosting, tasks) = start_hosting(settings, db.clone(), keys);
+    let hosting = hosting.with_outbound(outbound.clone());
     let mail = mail::start(settings, &public_url, args.demo, hosting.jobs())?;
     let outbox = mail.clone();
     let hosting = match &mail {
@@ -131,16 +133,12 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         (SessionMode::Signed, end.clone()),
     )
     .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
-    let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
-        .context("outgoing requests cannot be set up: check the setting `outbound_ca_file`")?;
-    let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let web = Web::new(WebState {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
         limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail: mail.clone(),
         random: Arc::new(SystemRandom),
-        provider_context: provider_context.clone(),
     });
     let console = Console::new(
         web,
@@ -158,10 +156,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail,
         random: Arc::new(SystemRandom),
-        providers: IdentityProviders::new(provider_context.clone()),
+        providers: IdentityProviders::default(),
     });
     let context =
-        jobs::JobContext { metrics: metrics.clone(), provider_context, retention: settings.retention, db: db.clone() };
+        jobs::JobContext { metrics: metrics.clone(), retention: settings.retention, ops: hosting.ops().clone() };
     let jobs = hosting.jobs().clone();
     jobs::start(&jobs, context);
     jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });

@@ -21,7 +21,6 @@ use waypost_http_kit::web::{Web, WebState};
 use waypost_mcp::endpoint::{Endpoint, HandlerFactory, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
@@ -88,7 +87,7 @@ async fn start<R: HandlerFactory>(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
-    let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let hosting = hosting.with_outbound(outbound.clone());
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
@@ -96,7 +95,7 @@ async fn start<R: HandlerFactory>(
         limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
-        providers: IdentityProviders::new(provider_context.clone()),
+        providers: IdentityProviders::default(),
     });
     let web = Web::new(WebState {
         hosting: hosting.clone(),
@@ -104,7 +103,6 @@ async fn start<R: HandlerFactory>(
         limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
-        provider_context,
     });
     let console = Console::new(
         web,

@@ -55,7 +55,7 @@ impl Installation {
         let report = import::import(&cx, &ops, &organization, file, options).await.unwrap();
         let walkthrough = report.id.unwrap();
         // Leaves the database in the state after a clean stop.
-        ops.db().close().await;
+        ops.store().close().await;
         Self { folder, url, organization, server, walkthrough }
     }
 

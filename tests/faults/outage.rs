@@ -65,7 +65,7 @@ async fn survives_outage(network: Network) {
     }
     let load = Load::start(users, &client, |failure| panic!("{failure:?}"));
     let users = load.finish().await;
-    ops.db().close().await;
+    ops.store().close().await;
     program.stop().await;
     installation.check(total_acknowledged(&users)).await;
 }

@@ -89,7 +89,7 @@ waypost_testkit::needs_postgres! {
             assert_eq!(client.get("/s/brand-new/mcp").await, Some(405));
             assert_eq!(client.get("/s/no-such-server/mcp").await, Some(404));
         }
-        ops.db().close().await;
+        ops.store().close().await;
         one.stop().await;
         two.stop().await;
         installation.check(6).await;

@@ -58,12 +58,13 @@ async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) 
     hash.update(parts.uri.to_string().as_bytes());
     hash.update([0]);
     // The caller is part of the hash, so that keys of different organisations are independent.
-    hash.update(format!("{:?}", cx.caller).as_bytes());
-    hash.update([0]);
+    for part in [cx.caller.actor(), cx.caller.organization_id().map_or("", |id| id.as_str())] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
     hash.update(&body);
     let hash = HEXLOWER.encode(&hash.finalize());
-    let keyring = web.provider_context.keyring.clone();
-    match idempotency::begin(&cx, web.ops(), &keyring, (&key, &hash)).await? {
+    match idempotency::begin(&cx, web.ops(), (&key, &hash)).await? {
         BeginOutcome::Known(response) => replay(&response),
         BeginOutcome::New => {
             let web = web.clone();
@@ -99,7 +100,7 @@ async fn store(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Res
         body: BASE64.encode(&body),
     };
     let stored = serde_json::to_vec(&stored).map_err(Error::internal)?;
-    idempotency::complete(cx, web.ops(), &web.provider_context.keyring, (key, &stored)).await?;
+    idempotency::complete(cx, web.ops(), (key, &stored)).await?;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 

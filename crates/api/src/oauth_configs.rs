@@ -235,7 +235,7 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(body): Json<OauthConfigSettings>,
 ) -> ApiResult<Response> {
-    let result = oauth_configs::create(&cx, web.ops(), &web.provider_context, &organization_id, &body.into()).await;
+    let result = oauth_configs::create(&cx, web.ops(), &organization_id, &body.into()).await;
     let created = result.map_err(rename_field)?;
     let location = format!("/api/v1/oauth-configs/{}", created.0.id);
     let body = ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(created).await?;
@@ -273,9 +273,7 @@ async fn update(
     Json(change): Json<OauthConfigSettings>,
 ) -> ApiResult<Json<OauthConfig>> {
     let old = get_config(&cx, &web, &organization_id, &id).await?;
-    let changed = oauth_configs::update(&cx, web.ops(), &web.provider_context, &old, &change.into())
-        .await
-        .map_err(rename_field)?;
+    let changed = oauth_configs::update(&cx, web.ops(), &old, &change.into()).await.map_err(rename_field)?;
     Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(changed).await?))
 }
 
@@ -315,6 +313,6 @@ async fn check(
     Path(id): Path<String>,
 ) -> ApiResult<Json<OauthConfigCheck>> {
     let config = get_config(&cx, &web, &organization_id, &id).await?;
-    let findings = oauth_configs::check(&cx, web.ops(), &web.provider_context, &config).await?;
+    let findings = oauth_configs::check(&cx, web.ops(), &config).await?;
     Ok(Json(OauthConfigCheck { findings: findings.into_iter().map(OauthConfigFinding::from).collect() }))
 }

@@ -202,7 +202,7 @@ async fn create(
     Json(new): Json<WebhookCreate>,
 ) -> ApiResult<Response> {
     let new = webhooks::NewWebhook { url: new.url, description: new.description, events: new.events };
-    let (webhook, secret) = ops::create(&cx, web.ops(), &web.provider_context, &organization_id, &new).await?;
+    let (webhook, secret) = ops::create(&cx, web.ops(), &organization_id, &new).await?;
     let path = format!("webhooks/{}", webhook.id);
     Ok(no_store(created(&path, &WebhookWithSecret::new(webhook, &secret))))
 }
@@ -236,7 +236,7 @@ async fn update(
     let webhook: WebhookId = id(&text, "webhook")?;
     let WebhookUpdate { url, description, events, enabled } = change;
     let change = WebhookPatch { url, description, events, enabled };
-    let changed = ops::update(&cx, web.ops(), &web.provider_context, (&organization_id, &webhook), &change).await?;
+    let changed = ops::update(&cx, web.ops(), (&organization_id, &webhook), &change).await?;
     Ok(Json(changed.into()))
 }
 
@@ -284,8 +284,7 @@ async fn rotate_secret(
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
     let webhook: WebhookId = id(&text, "webhook")?;
-    let (webhook, secret) =
-        ops::rotate_secret(&cx, web.ops(), &web.provider_context, &organization_id, &webhook).await?;
+    let (webhook, secret) = ops::rotate_secret(&cx, web.ops(), &organization_id, &webhook).await?;
     Ok(no_store(Json(WebhookWithSecret::new(webhook, &secret)).into_response()))
 }
 

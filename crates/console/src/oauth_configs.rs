@@ -209,9 +209,7 @@ async fn create(
 ) -> PageResult {
     let Member { cx, organization_id, org, layout } = &member;
     let created = match fields.settings(&OauthConfigForm::default()) {
-        Ok(settings) => {
-            oauth_configs::create(cx, console.ops(), &console.provider_context, organization_id, &settings).await
-        }
+        Ok(settings) => oauth_configs::create(cx, console.ops(), organization_id, &settings).await,
         Err(error) => Err(error),
     };
     match created {
@@ -359,9 +357,7 @@ async fn save(
 ) -> PageResult {
     let old = find(&console, &member, &at).await?;
     let saved = match fields.settings(&OauthConfigForm::from(&old)) {
-        Ok(settings) => {
-            oauth_configs::update(&member.cx, console.ops(), &console.provider_context, &old, &settings).await
-        }
+        Ok(settings) => oauth_configs::update(&member.cx, console.ops(), &old, &settings).await,
         Err(error) => Err(error),
     };
     match saved {
@@ -386,7 +382,7 @@ async fn check(
     Path(at): Path<OauthConfigPath>,
 ) -> PageResult {
     let config = find(&console, &member, &at).await?;
-    let findings = oauth_configs::check(&member.cx, console.ops(), &console.provider_context, &config).await?;
+    let findings = oauth_configs::check(&member.cx, console.ops(), &config).await?;
     let state = FormState { findings: Some(findings), ..FormState::plain() };
     Ok(render(&console, &info, &member, config, state).await?)
 }

@@ -58,12 +58,8 @@ async fn start(
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*console.random));
     let cx = sign_in::visitor_context(console, info);
-    let pending = console
-        .accounts()
-        .begin_login(&cx, &console.provider_context, (provider.key, &cookie, next), info.client)
-        .await?;
-    let target =
-        provider.authorization_url(&console.provider_context, &pending, &redirect_uri(console, provider)).await?;
+    let pending = console.accounts().begin_login(&cx, (provider.key, &cookie, next), info.client).await?;
+    let target = provider.authorization_url(console.ops(), &pending, &redirect_uri(console, provider)).await?;
     let mut response = view::redirect(&target);
     if known.is_none() {
         cookies::set(response.headers_mut(), cookies::BROWSER, &cookie);
@@ -104,8 +100,7 @@ async fn finish(
     sign_in::check_limit(console, LimitKind::SignIn, info)?;
     let (cx, device) = (sign_in::visitor_context(console, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let login =
-        console.accounts().finish_login(&cx, &console.provider_context, (provider.key, &cookie, &query.state)).await?;
+    let login = console.accounts().finish_login(&cx, (provider.key, &cookie, &query.state)).await?;
     // A response from another issuer must not be processed at all (RFC 9207, 2.4).
     if let (Some(iss), ProviderKind::Openid { issuer }) = (&query.iss, &provider.kind)
         && iss != issuer
@@ -117,8 +112,7 @@ async fn finish(
         return Err(Error::new(Code::Forbidden, message));
     }
     let redirect_uri = redirect_uri(console, provider);
-    let identity =
-        provider.fetch_identity(&console.provider_context, (&login, &query.code), (&redirect_uri, cx.now())).await?;
+    let identity = provider.fetch_identity(console.ops(), (&login, &query.code), (&redirect_uri, cx.now())).await?;
     let session = console.accounts().sign_in_with_provider(&cx, &identity, device.browser()).await?;
     Ok(sign_in::start_session(console, headers, &session, &login.next).await)
 }

@@ -212,7 +212,7 @@ async fn create(
     let created = match fields.events() {
         Ok(events) => {
             let new = NewWebhook { url: fields.url.clone(), description: fields.description.clone(), events };
-            ops::create(&member.cx, console.ops(), &console.provider_context, &member.organization_id, &new).await
+            ops::create(&member.cx, console.ops(), &member.organization_id, &new).await
         }
         Err(error) => Err(error),
     };
@@ -280,7 +280,7 @@ async fn update(
                 enabled: Some(fields.enabled),
             };
             let target = (&member.organization_id, &page.webhook.id);
-            webhooks::update(&member.cx, console.ops(), &console.provider_context, target, &change).await
+            webhooks::update(&member.cx, console.ops(), target, &change).await
         }
         Err(error) => Err(error),
     };
@@ -320,8 +320,7 @@ async fn rotate_secret(
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
     let id: WebhookId = id.parse().map_err(|_| page_error(&member)(Error::not_found("webhook")))?;
-    let rotated =
-        ops::rotate_secret(&member.cx, console.ops(), &console.provider_context, &member.organization_id, &id).await;
+    let rotated = ops::rotate_secret(&member.cx, console.ops(), &member.organization_id, &id).await;
     let (webhook, secret) = rotated.map_err(page_error(&member))?;
     render_with_secret(&console, &member, webhook, &secret).await
 }

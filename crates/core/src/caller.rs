@@ -49,6 +49,15 @@ impl Caller {
             Self::Client { server_id, .. } => server_id.as_str(),
         }
     }
+
+    /// Returns the only organisation that the caller can access, if there is one.
+    #[must_use]
+    pub fn organization_id(&self) -> Option<&OrganizationId> {
+        match self {
+            Self::Member { organization_id, .. } | Self::Client { organization_id, .. } => Some(organization_id),
+            Self::Operator | Self::User { .. } | Self::Visitor => None,
+        }
+    }
 }
 
 /// The context of an operation: the caller, the clock, the random number generator and the request ID.

@@ -7,7 +7,6 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_mail::Outbox;
 use waypost_ops::Ops;
 use waypost_ops::hosting::Hosting;
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::PublicUrl;
 
 use crate::limits::Limits;
@@ -29,8 +28,6 @@ pub struct WebState {
     pub mail: Option<Outbox>,
     /// The source of random bytes.
     pub random: Arc<dyn Random>,
-    /// Everything that requests to identity providers need.
-    pub provider_context: IdentityProviderContext,
 }
 
 impl Web {

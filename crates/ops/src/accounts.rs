@@ -189,7 +189,7 @@ impl Accounts {
             created_at: now,
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         sign_in_attempt::increment(&mut tx, &self.slot(AttemptKind::Code, org, &email.key), now).await?;
         email_code::insert(&mut tx, &row).await?;
         tx.commit().await?;
@@ -205,7 +205,9 @@ impl Accounts {
         authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
         let id = id.parse().map_err(|_| codes::unusable_code())?;
         let key = EmailCodeKey { organization: &request.organization_id, request: &request.id, id: &id };
-        email_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::unusable_code)
+        email_code::find_pending(&mut self.ops.store.read().await?, key, cx.now())
+            .await?
+            .ok_or_else(codes::unusable_code)
     }
 
     /// Signs in with a code. The code verifies the email, which gets an account if it has none, and the new password if
@@ -239,7 +241,7 @@ impl Accounts {
         let key = EmailCodeKey { organization: org, request: &request.id, id: &id };
         let code_hash = codes::hash(&self.secret, &id, &code);
         // A password is hashed only for a correct code.
-        let is_right = email_code::is_correct(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
+        let is_right = email_code::is_correct(&mut self.ops.store.read().await?, key, &code_hash, cx.now()).await?;
         let organization = self.organization_name(org).await?;
         let new_hash = match (open.purpose, entry.new_password) {
             (CodePurpose::Reset, Some(password)) if is_right => {
@@ -250,7 +252,7 @@ impl Accounts {
             (CodePurpose::Reset, None) => return Err(Error::invalid("new_password", "Enter a new password.")),
             (CodePurpose::SignIn | CodePurpose::SignUp, _) => None,
         };
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let tried = email_code::verify(&mut tx, key, &code_hash, cx.now()).await?;
         let proof = match tried {
             CodeCheck::Accepted(proof) => proof,
@@ -305,7 +307,7 @@ impl Accounts {
                 }
             };
         }
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let Some(account) = account.filter(|_| is_correct) else {
             sign_in_attempt::increment(&mut tx, &self.slot(AttemptKind::Password, org, &email.key), cx.now()).await?;
             tx.commit().await?;
@@ -334,7 +336,7 @@ impl Accounts {
         let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
         let claimed = devices::read(&self.secret, &scope, client.device, cx.now());
         let early = if claimed.is_none() { Some(begin(None)?) } else { None };
-        let mut conn = self.ops.db.read().await?;
+        let mut conn = self.ops.store.read().await?;
         let account = store::find_by_email(&mut conn, org, email_key).await?;
         let attempts = sign_in_attempt::count(&mut conn, &self.slot(kind, org, email_key), cx.now()).await?;
         drop(conn);
@@ -385,7 +387,7 @@ impl Accounts {
     }
 
     async fn organization_name(&self, org: &OrganizationId) -> Result<String> {
-        let organization = organization::find(&mut self.ops.db.read().await?, org).await?;
+        let organization = organization::find(&mut self.ops.store.read().await?, org).await?;
         Ok(organization.ok_or_else(|| Error::not_found("organisation"))?.name)
     }
 }

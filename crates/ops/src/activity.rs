@@ -76,7 +76,7 @@ pub async fn list_events(
     filter: &ActivityFilter,
 ) -> Result<Vec<WalkthroughEvent>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::list_events(&mut ops.db.read().await?, &filter.query(organization)).await?)
+    Ok(store::list_events(&mut ops.store.read().await?, &filter.query(organization)).await?)
 }
 
 /// Returns a page of tool calls.
@@ -90,7 +90,7 @@ pub async fn list_calls(
     filter: &ActivityFilter,
 ) -> Result<Vec<ToolCall>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::list_calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
+    Ok(store::list_calls(&mut ops.store.read().await?, &filter.query(organization)).await?)
 }
 
 /// Returns a page of sessions, by start time.
@@ -104,5 +104,5 @@ pub async fn list_sessions(
     filter: &ActivityFilter,
 ) -> Result<Vec<ClientSession>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::list_sessions(&mut ops.db.read().await?, &filter.query(organization)).await?)
+    Ok(store::list_sessions(&mut ops.store.read().await?, &filter.query(organization)).await?)
 }

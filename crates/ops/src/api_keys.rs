@@ -74,7 +74,7 @@ pub async fn create(
     let mut bytes = [0_u8; SECRET_BYTES];
     cx.random.fill(&mut bytes);
     let secret = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
@@ -101,7 +101,7 @@ pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Ca
         return Ok(None);
     }
     // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the secret.
-    let found = system::find_api_key(&mut ops.db.read().await?, &hash(secret)).await?;
+    let found = system::find_api_key(&mut ops.store.read().await?, &hash(secret)).await?;
     let Some(key) = found.filter(|key| !key.is_expired(cx.now())) else { return Ok(None) };
     let before = cx.now().plus(-USED_EVERY_MS);
     if key.last_used_at.is_none_or(|at| at <= before)
@@ -117,7 +117,7 @@ pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Ca
 }
 
 async fn record_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Result<()> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     store::record_use(&mut tx, &key.organization_id, &key.id, (cx.now(), before)).await?;
     Ok(tx.commit().await?)
 }
@@ -128,7 +128,7 @@ async fn record_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Res
 /// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
-    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+    Ok(store::list(&mut ops.store.read().await?, organization).await?)
 }
 
 /// Returns a key.
@@ -137,7 +137,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// As [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Returns the key with the ID or the name `text`.
@@ -146,7 +146,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKey
 /// As [`list`]; `not_found` if there is none.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     if let Ok(id) = text.parse::<ApiKeyId>()
         && let Some(key) = store::find(&mut conn, organization, &id).await?
     {
@@ -169,7 +169,7 @@ pub async fn update(
     changes: &ApiKeyPatch,
 ) -> Result<ApiKey> {
     authorize(&cx.caller, Operation::KeyWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = old.clone();
     if let Some(text) = &changes.name {
@@ -207,7 +207,7 @@ pub async fn update(
 /// As [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<()> {
     authorize(&cx.caller, Operation::KeyWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let key = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, key.scope)?;
     store::delete(&mut tx, organization, id).await?;

@@ -36,7 +36,7 @@ pub async fn assign(
     settings: AssignmentPatch,
 ) -> Result<Assignment> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let (assignment, changed) = upsert(cx, &mut tx, organization, (server_id, walkthrough_id), settings).await?;
     if changed {
         tx.commit().await?;
@@ -117,7 +117,7 @@ fn check_display_order(settings: AssignmentPatch) -> Result<()> {
 /// `not_found` if the assignment does not exist or the caller cannot access it.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<AssignmentView> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Updates the given settings of an assignment. A concurrent change of another setting is not overwritten.
@@ -133,7 +133,7 @@ pub async fn update(
 ) -> Result<AssignmentView> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     check_display_order(settings)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     tx.bump_config_version().await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let new = Assignment {
@@ -165,7 +165,7 @@ pub async fn reorder(
     order: &[AssignmentId],
 ) -> Result<Vec<AssignmentView>> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     tx.bump_config_version().await?;
     if server::find(&mut tx, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
@@ -208,7 +208,7 @@ pub async fn reorder(
 /// Those of [`get`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let found = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     delete_row(cx, &mut tx, &found.assignment).await?;
     tx.commit().await?;
@@ -255,7 +255,7 @@ pub async fn unassign(
     walkthrough: &WalkthroughId,
 ) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let found = store::find_by_walkthrough(&mut tx, organization, server, walkthrough).await?;
     let assignment = found.ok_or_else(not_found)?;
     delete_row(cx, &mut tx, &assignment).await?;
@@ -274,7 +274,7 @@ pub async fn list(
     server: &ServerId,
 ) -> Result<Vec<AssignmentView>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     if server::find(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }
@@ -292,7 +292,7 @@ pub async fn list_for_walkthrough(
     id: &WalkthroughId,
 ) -> Result<Vec<AssignmentView>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     if walkthrough::find(&mut conn, organization, id).await?.is_none() {
         return Err(Error::not_found("walkthrough"));
     }
@@ -312,7 +312,7 @@ pub async fn list_candidates(
     (text, limit): (&str, u32),
 ) -> Result<Vec<AssignmentCandidate>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     if server::find(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }

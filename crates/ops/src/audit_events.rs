@@ -56,7 +56,7 @@ pub async fn list(
     (before, limit): (Option<&AuditEventId>, u32),
 ) -> Result<Vec<AuditEventView>> {
     authorize(&cx.caller, Operation::AuditRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let filter = resolve(&mut conn, organization, filter).await?;
     read(&mut conn, organization, &filter, (before, limit)).await
 }
@@ -83,7 +83,7 @@ pub async fn export(
     format: &'static str,
 ) -> Result<AuditExport> {
     authorize(&cx.caller, Operation::AuditRead, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     // Ends now, so that the export excludes its own event and is the same regardless of its duration.
     let filter = AuditFilter { to: Some(filter.to.map_or(cx.now(), |to| to.min(cx.now()))), ..filter.clone() };
     let filter = resolve(&mut tx, organization, &filter).await?;
@@ -110,7 +110,7 @@ impl AuditExport {
         if self.done {
             return Ok(Vec::new());
         }
-        let mut conn = ops.db.read().await?;
+        let mut conn = ops.store.read().await?;
         let page = (self.last.as_ref(), AT_ONCE);
         let found = read(&mut conn, &self.organization_id, &self.filter, page).await?;
         self.done = found.len() < AT_ONCE as usize;

@@ -27,7 +27,7 @@ pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 10_000,
 /// # Errors
 /// `unavailable` if the database cannot be reached.
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let key = (request.server_id.as_str(), network);
     open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, key, BOUNDS).await?;
     store::insert(&mut tx, request, &hash(browser), network).await?;
@@ -47,7 +47,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str) 
         id: &id,
         browser_hash: &browser_hash,
     };
-    store::find(&mut ops.db.read().await?, key, cx.now()).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, key, cx.now()).await?.ok_or_else(not_found)
 }
 
 /// Records the user's consent before the sign-in.
@@ -55,7 +55,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, server: &Server, id: &str, browser: &str) 
 /// # Errors
 /// As [`get`].
 pub async fn record_consent(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let browser_hash = hash(browser);
     if !store::record_consent(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
         return Err(not_found());

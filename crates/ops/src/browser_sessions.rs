@@ -54,7 +54,7 @@ pub async fn create(
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<Option<BrowserSession>> {
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the token.
-    Ok(store::find(&mut ops.db.read().await?, organization, &hash(token), cx.now()).await?)
+    Ok(store::find(&mut ops.store.read().await?, organization, &hash(token), cx.now()).await?)
 }
 
 /// Deletes a session. Succeeds if there is none.
@@ -63,7 +63,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &st
 /// As [`create`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if let Some(end_user) = store::delete(&mut tx, organization, &hash(token)).await? {
         let entry = Entry { action: "end_user.sign_out", target: end_user.as_str(), detail: json!({}) };
         record(cx, &mut tx, organization, entry).await?;

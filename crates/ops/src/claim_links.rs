@@ -29,7 +29,7 @@ pub async fn create(
     (label, lifetime_ms): (&str, i64),
 ) -> Result<(Server, ClaimLink)> {
     authorize(&cx.caller, Operation::ClaimLinkCreate, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let server = server::find(&mut tx, organization, server).await?.ok_or_else(|| Error::not_found("server"))?;
     if !claim_link::is_label(label) || try_it::is_test_id(label) {
         let message = "A tracking ID must have 1 to 128 characters from A-Z a-z 0-9 . _ ~ - and must not start with \

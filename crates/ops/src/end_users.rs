@@ -78,7 +78,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
         after: search.after.as_ref(),
         limit: i64::from(search.limit),
     };
-    Ok(store::list(&mut ops.db.read().await?, organization, search).await?)
+    Ok(store::list(&mut ops.store.read().await?, organization, search).await?)
 }
 
 /// Returns an end user.
@@ -87,7 +87,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
 /// `not_found` if the end user does not exist or the caller cannot access the organisation.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Returns the attempts of an end user, the most recently changed first.
@@ -101,7 +101,7 @@ pub async fn list_progress(
     id: &EndUserId,
 ) -> Result<Vec<EndUserAttempt>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::list_attempts(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::list_attempts(&mut ops.store.read().await?, organization, id).await?)
 }
 
 /// Returns the numbers of rows that the deletion of an end user would delete.
@@ -115,7 +115,7 @@ pub async fn get_extent(
     id: &EndUserId,
 ) -> Result<EndUserDataCounts> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    Ok(store::count_data(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::count_data(&mut ops.store.read().await?, organization, id).await?)
 }
 
 /// An entry of an end user's timeline.
@@ -180,7 +180,7 @@ pub async fn get_timeline(
     (before, limit): (Option<(Timestamp, String)>, u32),
 ) -> Result<Vec<TimelineEntry>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     if !store::exists(&mut conn, organization, id).await? {
         return Err(not_found());
     }
@@ -223,7 +223,7 @@ pub async fn get_timeline(
 /// below admin.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<EndUserId> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     if let Ok(id) = text.parse::<EndUserId>()
         && store::exists(&mut conn, organization, &id).await?
     {
@@ -239,7 +239,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 /// below admin.
 pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Value> {
     authorize(&cx.caller, Operation::EndUserExport, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if !store::exists(&mut tx, organization, id).await? {
         return Err(not_found());
     }
@@ -279,7 +279,7 @@ fn format_row(row: &str) -> Value {
 /// Those of [`resolve`]; `conflict` if the same rows are being written concurrently.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let counts = store::count_data(&mut tx, organization, id).await?;
     if !store::delete(&mut tx, organization, id).await? {
         return Err(not_found());

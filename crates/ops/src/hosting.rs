@@ -12,6 +12,7 @@ use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::version::Version;
 use waypost_core::{Clock, Code, Error, Random, Result};
 use waypost_jobs::Jobs;
+use waypost_outbound::Outbound;
 use waypost_store::error::UNAVAILABLE;
 use waypost_store::recorder::Recorder;
 use waypost_store::version;
@@ -93,7 +94,7 @@ impl Hosting {
             .weigher(|_, version: &Arc<Version>| u32::try_from(version.size_bytes()).unwrap_or(u32::MAX))
             .build();
         let hosting = Self {
-            ops: Ops::new(db),
+            ops: Ops::new(db).with_keyring(options.keys.keyring()),
             writer,
             recorder,
             versions,
@@ -116,6 +117,12 @@ impl Hosting {
     #[must_use]
     pub fn with_notifier(self, notifier: Arc<dyn Notifier>) -> Self {
         Self { ops: self.ops.with_notifier(notifier), ..self }
+    }
+
+    /// Sets the client of requests to URLs that users specify.
+    #[must_use]
+    pub fn with_outbound(self, outbound: Outbound) -> Self {
+        Self { ops: self.ops.with_outbound(outbound), ..self }
     }
 
     /// Sets the limit of new anonymous users per client address and hour; 0 means no limit.
@@ -180,7 +187,7 @@ impl Hosting {
 
     /// Returns a connection for reading.
     pub(crate) async fn read(&self) -> Result<Conn> {
-        Ok(self.ops.db.read().await?)
+        Ok(self.ops.store.read().await?)
     }
 
     /// Returns a published version from the cache or the store. The caller must have checked that the version's walkthrough

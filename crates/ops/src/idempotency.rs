@@ -3,8 +3,8 @@
 //! Invariants: of several concurrent requests with the same key, one is carried out. A key belongs to one request only.
 //! A response is repeated for a day. A request that failed with a server error may be retried with the same key.
 
-use waypost_core::caller::{Caller, Ctx};
-use waypost_core::seal::{Keyring, SealLocation};
+use waypost_core::caller::Ctx;
+use waypost_core::seal::SealLocation;
 use waypost_core::{Code, Error, Result};
 use waypost_store::idempotency::{self as store, IdempotencyClaim};
 
@@ -33,33 +33,29 @@ fn location(actor: &str) -> SealLocation<'_> {
 /// # Errors
 /// `invalid_arguments` if the key is malformed or belongs to another request; `conflict` if the request with this key
 /// has not been completed.
-pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): (&str, &str)) -> Result<BeginOutcome> {
+pub async fn begin(cx: &Ctx, ops: &Ops, (key, request_hash): (&str, &str)) -> Result<BeginOutcome> {
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("`Idempotency-Key` must have 1 to {MAX_KEY} printable ASCII characters.");
         return Err(Error::invalid("Idempotency-Key", message));
     }
     let now = cx.now();
-    let organization_id = match &cx.caller {
-        Caller::Member { organization_id, .. } => Some(organization_id.clone()),
-        _ => None,
-    };
     let claim = IdempotencyClaim {
         actor: cx.caller.actor().to_owned(),
         key: key.to_owned(),
-        organization_id,
+        organization_id: cx.caller.organization_id().cloned(),
         request_hash: request_hash.to_owned(),
         created_at: now,
         expires_at: now.plus(LIFETIME_MS),
     };
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if store::claim(&mut tx, &claim).await? {
         tx.commit().await?;
         return Ok(BeginOutcome::New);
     }
     let existing = store::find(&mut tx, &claim.actor, key).await?;
     let incomplete = || {
-        let message = "A request with this key is at work, or broke off. Look whether it did what it should; with another \
-                       key it is carried out anew.";
+        let message = "A request with this key is still running or was interrupted. Check whether it succeeded. To send it \
+                       again, use a new key.";
         Error::new(Code::Conflict, message)
     };
     let existing = existing.ok_or_else(incomplete)?;
@@ -68,7 +64,8 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
     }
     let sealed = existing.response.ok_or_else(incomplete)?;
     // A response that was sealed with a lost key cannot be repeated.
-    let response = keyring.open(&location(&claim.actor), &sealed).map_err(|error| incomplete().caused_by(error))?;
+    let response =
+        ops.keyring()?.open(&location(&claim.actor), &sealed).map_err(|error| incomplete().caused_by(error))?;
     Ok(BeginOutcome::Known(response))
 }
 
@@ -76,10 +73,10 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
 ///
 /// # Errors
 /// Returns an error if a database query fails.
-pub async fn complete(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, response): (&str, &[u8])) -> Result<()> {
+pub async fn complete(cx: &Ctx, ops: &Ops, (key, response): (&str, &[u8])) -> Result<()> {
     let actor = cx.caller.actor();
-    let sealed = keyring.seal(&location(actor), response, &*cx.random);
-    let mut tx = ops.db.begin().await?;
+    let sealed = ops.keyring()?.seal(&location(actor), response, &*cx.random);
+    let mut tx = ops.store.begin().await?;
     store::complete(&mut tx, actor, key, &sealed).await?;
     tx.commit().await?;
     Ok(())
@@ -90,7 +87,7 @@ pub async fn complete(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, response): (
 /// # Errors
 /// Returns an error if a database query fails.
 pub async fn release(cx: &Ctx, ops: &Ops, key: &str) -> Result<()> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     store::release(&mut tx, cx.caller.actor(), key).await?;
     tx.commit().await?;
     Ok(())

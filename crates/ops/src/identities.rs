@@ -61,7 +61,7 @@ pub async fn find_issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
     match (server.auth_type, &server.oauth_config_id) {
         (AuthType::PlatformOauth, _) => Ok(Some(ISSUER.to_owned())),
         (AuthType::CustomOauth, Some(id)) => {
-            let config = oauth_config::find(&mut ops.db.read().await?, &server.organization_id, id).await?;
+            let config = oauth_config::find(&mut ops.store.read().await?, &server.organization_id, id).await?;
             Ok(config.as_ref().and_then(issuer_of))
         }
         _ => Ok(None),

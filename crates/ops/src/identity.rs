@@ -219,7 +219,7 @@ pub(crate) async fn claim_email(
     match email {
         None if known.is_none() => Err(required()),
         Some(email) if known.as_ref() != Some(&email.address) => {
-            let mut tx = hosting.ops.db.begin().await?;
+            let mut tx = hosting.ops.store.begin().await?;
             end_user::set_claimed_email(&mut tx, organization, id, &email.address).await?;
             tickets::add_email_to_open_tickets(cx, &mut tx, organization, id, (&email.address, false)).await?;
             Ok(tx.commit().await?)

@@ -55,7 +55,7 @@ pub async fn create(
     authorize_role(&cx.caller, role)?;
     let email = email::parse(address)?;
     let now = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let inviting = lock(&mut tx, organization).await?;
     check_inviter(cx, &mut tx, organization, role).await?;
     check_not_member(&mut tx, organization, &email.key).await?;
@@ -98,7 +98,7 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<InvitationView>> {
     authorize(&cx.caller, Operation::InvitationRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
     let actors: Vec<&str> = found.iter().map(|it| it.invited_by.as_str()).collect();
     let names = audit::find_actor_names(&mut conn, organization, &actors).await?;
@@ -115,7 +115,7 @@ pub async fn list(
 /// As [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
     authorize(&cx.caller, Operation::InvitationRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let invitation = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     let mut names = audit::find_actor_names(&mut conn, organization, &[&invitation.invited_by]).await?;
     let invited_by = names.remove(&invitation.invited_by);
@@ -128,7 +128,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Invita
 /// As [`get`]; `forbidden` for an invitation with a role above the caller's own; `conflict` if it was accepted.
 pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<()> {
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let invitation = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, invitation.role)?;
     // The statement decides, because the invitation may have been accepted since it was read.
@@ -159,7 +159,7 @@ pub async fn resend(
 ) -> Result<InvitationWithSecret> {
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let now = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let inviting = lock(&mut tx, organization).await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, old.role)?;
@@ -192,7 +192,7 @@ pub async fn resend(
 pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &InvitationWithSecret) -> Result<()> {
     let organization = &invited.organization.id;
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let key = (&invited.invitation.id, hash(&invited.secret));
     if !store::mark_emailed(&mut tx, organization, (key.0, &key.1), cx.now()).await? {
         let message = "The invitation was accepted, revoked or resent at the same time.";

@@ -234,7 +234,7 @@ impl JoinOperation<'_> {
     async fn run_once(&self) -> Result<Option<JoinId>> {
         let Self { cx, server, from, to, .. } = self;
         let (organization, now) = (&server.organization_id, cx.now());
-        let mut tx = self.hosting.ops.db.begin().await?;
+        let mut tx = self.hosting.ops.store.begin().await?;
         let existing = store::lock_end_users(&mut tx, organization, (from, to)).await?;
         if !existing.contains(to) {
             return Err(identity::sign_in_required());
@@ -352,7 +352,7 @@ impl JoinOperation<'_> {
 /// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Join>> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
-    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+    Ok(store::list(&mut ops.store.read().await?, organization).await?)
 }
 
 /// Lists at most `limit` joins of an organisation that are older than `before`, with their users, newest first.
@@ -366,7 +366,7 @@ pub async fn list_page(
     (before, limit): (Option<&JoinId>, u32),
 ) -> Result<Vec<JoinSummary>> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
-    Ok(store::list_page(&mut ops.db.read().await?, organization, before, i64::from(limit)).await?)
+    Ok(store::list_page(&mut ops.store.read().await?, organization, before, i64::from(limit)).await?)
 }
 
 /// Returns the number of claims of tracking IDs within the last seven days that were not undone.
@@ -376,7 +376,7 @@ pub async fn list_page(
 pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<i64> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     let since = cx.now().plus(-RECENT_MS);
-    Ok(store::count_claims(&mut ops.db.read().await?, organization, since).await?)
+    Ok(store::count_claims(&mut ops.store.read().await?, organization, since).await?)
 }
 
 /// Returns a join.
@@ -385,7 +385,7 @@ pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &Organizatio
 /// As [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Undoes a join: the signed-in user loses the progress that came only from the anonymous user, and the anonymous
@@ -408,7 +408,7 @@ pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinI
 
 async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     let now = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let mut join = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::lock_end_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
     let Some(undo) = store::mark_undone(&mut tx, organization, id, now).await? else {

@@ -61,34 +61,55 @@ pub mod webhooks;
 
 use std::sync::Arc;
 
-use waypost_store::Db;
+use waypost_core::id::OrganizationId;
+use waypost_core::seal::Keyring;
+use waypost_core::{Error, Result};
+use waypost_outbound::{Outbound, Purpose, Route};
+use waypost_store::{Db, organization};
 
-/// The resources that operations use.
+/// The resources that operations use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ops {
-    pub(crate) db: Db,
-    pub(crate) notifications: notifications::Notifications,
+    pub(crate) store: Db,
+    outbound: Option<Outbound>,
+    keyring: Option<Keyring>,
+    pub(crate) notifier: notifications::Notifications,
     /// One per process, like the sign-in limits: clones share them.
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
 }
 
 impl Ops {
-    /// Creates operations on `db`.
+    /// Creates operations on `store` without a keyring and without outgoing requests, which is sufficient for everything
+    /// except identity providers, webhooks and stored responses.
     #[must_use]
-    pub fn new(db: Db) -> Self {
+    pub fn new(store: Db) -> Self {
         Self {
-            db,
-            notifications: notifications::Notifications::default(),
+            store,
+            outbound: None,
+            keyring: None,
+            notifier: notifications::Notifications::default(),
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
         }
     }
 
+    /// Sets the client of requests to URLs that users specify.
+    #[must_use]
+    pub fn with_outbound(self, outbound: Outbound) -> Self {
+        Self { outbound: Some(outbound), ..self }
+    }
+
+    /// Sets the keys that seal and open stored secrets.
+    #[must_use]
+    pub fn with_keyring(self, keyring: Keyring) -> Self {
+        Self { keyring: Some(keyring), ..self }
+    }
+
     /// Sets the notifier, which sends emails.
     #[must_use]
     pub fn with_notifier(self, notifier: Arc<dyn notifications::Notifier>) -> Self {
-        Self { notifications: notifications::Notifications::new(notifier), ..self }
+        Self { notifier: notifications::Notifications::new(notifier), ..self }
     }
 
     /// Returns the number of passwords that this process has hashed.
@@ -99,7 +120,38 @@ impl Ops {
 
     /// Returns the database.
     #[must_use]
-    pub fn db(&self) -> &Db {
-        &self.db
+    pub fn store(&self) -> &Db {
+        &self.store
+    }
+
+    /// Returns the keys that seal and open stored secrets.
+    ///
+    /// # Errors
+    /// `internal` if this process has none.
+    pub fn keyring(&self) -> Result<&Keyring> {
+        self.keyring.as_ref().ok_or_else(|| Error::internal("operations without a keyring cannot use secrets"))
+    }
+
+    /// Returns the client of requests to URLs that users specify.
+    ///
+    /// # Errors
+    /// `internal` if this process sends no requests.
+    pub fn outbound(&self) -> Result<&Outbound> {
+        self.outbound.as_ref().ok_or_else(|| Error::internal("operations without an HTTP client cannot send requests"))
+    }
+
+    /// Returns the route of requests for `purpose` to URLs that users of `organization` have specified. Reads the
+    /// organisation's slug if an entry of `outbound_allow` for this purpose names an organisation.
+    ///
+    /// # Errors
+    /// If the store fails, or the HTTP client cannot be created.
+    pub async fn route(&self, purpose: Purpose, organization: &OrganizationId) -> Result<Route> {
+        let outbound = self.outbound()?;
+        let slug = match outbound.is_limited_to_organizations(purpose) {
+            true => organization::find(&mut self.store.read().await?, organization).await?.map(|found| found.slug),
+            false => None,
+        };
+        let names: Vec<&str> = std::iter::once(organization.as_str()).chain(slug.as_deref()).collect();
+        outbound.route(purpose, &names).map_err(Error::internal)
     }
 }

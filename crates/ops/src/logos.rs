@@ -50,7 +50,7 @@ pub struct Branding {
 pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let png = TURN.recode(file).await?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     organization::find(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     store::set(&mut tx, org, &png, cx.now()).await?;
     let detail = json!({ "logo": "set", "bytes": png.len() });
@@ -64,7 +64,7 @@ pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Re
 /// `not_found` and `forbidden` as for the organisation itself.
 pub async fn delete(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     organization::find(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     if store::delete(&mut tx, org).await? {
         let entry = Entry { action: "organization.logo", target: org.as_str(), detail: json!({ "logo": "none" }) };
@@ -80,7 +80,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
 /// `not_found` for an organisation other than the caller's; `unavailable` if the database cannot be reached.
 pub async fn find_public(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
-    Ok(store::find(&mut ops.db.read().await?, org).await?)
+    Ok(store::find(&mut ops.store.read().await?, org).await?)
 }
 
 /// Returns the logo of an organisation, a PNG, for its members.
@@ -89,7 +89,7 @@ pub async fn find_public(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Op
 /// `not_found` for an organisation that the caller cannot access; `unavailable` if the database cannot be reached.
 pub async fn find(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
-    Ok(store::find(&mut ops.db.read().await?, org).await?)
+    Ok(store::find(&mut ops.store.read().await?, org).await?)
 }
 
 /// Returns the time at which the logo of an organisation was set, for its members. Returns `None` if it has none.
@@ -98,7 +98,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Ve
 /// As [`find`].
 pub async fn find_updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
     authorize(&cx.caller, Operation::OrganizationRead, org)?;
-    Ok(store::find_updated_at(&mut ops.db.read().await?, org).await?)
+    Ok(store::find_updated_at(&mut ops.store.read().await?, org).await?)
 }
 
 /// The branding of an organisation's pages.
@@ -107,7 +107,7 @@ pub async fn find_updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Resul
 /// As [`find_public`].
 pub async fn get_branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
     authorize(&cx.caller, Operation::EndUserSignIn, org)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let name = organization::find(&mut conn, org).await?.ok_or_else(|| Error::not_found("organisation"))?.name;
     Ok(Branding { name, logo: store::find_updated_at(&mut conn, org).await? })
 }

@@ -178,18 +178,18 @@ impl fmt::Debug for Notifications {
 /// `forbidden` unless the caller is the operator; `unavailable` if the database cannot be reached.
 pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     authorize_operator(&cx.caller)?;
-    let Some(notifier) = &ops.notifications.0 else { return Ok(0) };
+    let Some(notifier) = &ops.notifier.0 else { return Ok(0) };
     let now = cx.now();
     for _ in 0..DIGESTS_AT_ONCE {
         // Reads first, so that SQLite's only writer is used only if something is due.
-        if !ticket_digest::is_due(&mut ops.db.read().await?, now).await? || !create_digest(cx, ops, now).await? {
+        if !ticket_digest::is_due(&mut ops.store.read().await?, now).await? || !create_digest(cx, ops, now).await? {
             break;
         }
     }
-    if !email_queue::is_due(&mut ops.db.read().await?, now).await? {
+    if !email_queue::is_due(&mut ops.store.read().await?, now).await? {
         return Ok(0);
     }
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let claimed = email_queue::claim(&mut tx, now, now.plus(LEASE_MS), EMAILS_AT_ONCE).await?;
     tx.commit().await?;
     let count = claimed.len();
@@ -216,7 +216,7 @@ async fn record_outcome(
 ) -> Result<()> {
     let failed = usize::try_from(email.attempts).unwrap_or(usize::MAX).saturating_sub(1);
     let delay = RETRY_DELAYS_MS.get(failed).filter(|_| outcome == SendOutcome::Retry);
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     match (outcome, delay) {
         (SendOutcome::Sent, _) => {
             email_queue::delete(&mut tx, email).await?;
@@ -240,11 +240,11 @@ async fn record_outcome(
 
 /// Creates one digest. Returns `false` if no digest is due.
 async fn create_digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let Some(due) = ticket_digest::claim(&mut tx, now).await? else { return Ok(false) };
-    if ops.notifications.has_room(&mut tx, &due.organization_id).await? {
+    if ops.notifier.has_room(&mut tx, &due.organization_id).await? {
         if let Some(notification) = compose_digest(&mut tx, &due).await? {
-            ops.notifications.enqueue(cx, &mut tx, &notification).await?;
+            ops.notifier.enqueue(cx, &mut tx, &notification).await?;
         }
     } else {
         ticket_digest::postpone(&mut tx, &due, now.plus(DIGEST_EVERY_MS)).await?;

@@ -84,7 +84,7 @@ pub async fn register(
         last_used_at: now,
         used_at: None,
     };
-    let mut tx = ops.db.begin().await.map_err(waypost_core::Error::from)?;
+    let mut tx = ops.store.begin().await.map_err(waypost_core::Error::from)?;
     let key = (server.id.as_str(), network);
     open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, key, BOUNDS)
         .await
@@ -118,7 +118,7 @@ async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> way
 /// `unavailable` if the database cannot be reached.
 pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> waypost_core::Result<Option<OauthClient>> {
     let unused_before = cx.now().plus(1 - UNUSED_LIFETIME_MS);
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     Ok(store::find(&mut conn, &server.organization_id, &server.id, client_id, unused_before).await?)
 }
 

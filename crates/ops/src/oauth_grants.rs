@@ -117,7 +117,7 @@ pub async fn find_consent_for(
 ) -> Result<Option<Scopes>> {
     let redirect = redirect_uri::for_consent(redirect_uri);
     let key = oauth_consent::ConsentKey { organization, server, end_user, client_id, redirect: &redirect };
-    let found = oauth_consent::find(&mut ops.db.read().await?, key).await?;
+    let found = oauth_consent::find(&mut ops.store.read().await?, key).await?;
     Ok(found.and_then(|scope| Scopes::parse(&scope).ok()))
 }
 
@@ -149,7 +149,7 @@ pub async fn issue_code(
 ) -> Result<String> {
     authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
     let now = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let browser_hash = hash(browser);
     if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), now).await? {
         return Err(not_found());
@@ -221,7 +221,7 @@ pub async fn deny(
     end_user: Option<&EndUserId>,
 ) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let browser_hash = hash(browser);
     if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
         return Err(not_found());
@@ -247,7 +247,7 @@ pub async fn exchange_code(
 ) -> Result<TokenSet, OauthError> {
     let server = token_client.server;
     let now = cx.now();
-    let mut tx = ops.db.begin().await.map_err(Error::from)?;
+    let mut tx = ops.store.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
     let consumed = store::consume_code(&mut tx, key, token_client.client_id, &hash(exchange.code), now).await;
     let result = match consumed.map_err(Error::from)? {
@@ -325,7 +325,7 @@ pub async fn refresh_tokens(
 ) -> Result<TokenSet, OauthError> {
     let server = token_client.server;
     let now = cx.now();
-    let mut tx = ops.db.begin().await.map_err(Error::from)?;
+    let mut tx = ops.store.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
     let times = (now, now.plus(GRANT_LIFETIME_MS));
     let rotated = store::refresh(&mut tx, key, token_client.client_id, &hash(refresh_token), times).await;
@@ -367,7 +367,7 @@ pub async fn revoke_token(
 ) -> Result<(), OauthError> {
     let server = token_client.server;
     let token_hash = hash(token);
-    let mut tx = hosting.ops.db.begin().await.map_err(Error::from)?;
+    let mut tx = hosting.ops.store.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
     match store::find_by_token(&mut tx, key, token_client.client_id, &token_hash).await.map_err(Error::from)? {
         None => return Ok(()),

@@ -45,7 +45,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
         name: name::check("name", name.unwrap_or(slug))?,
         created_at: cx.now(),
     };
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if let Some(owner) = owner
         && !is_verified(&mut tx, owner).await?
     {
@@ -70,7 +70,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
 /// # Errors
 /// `forbidden` for an MCP client.
 pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     match &cx.caller {
         Caller::Operator => Ok(system::list_organizations(&mut conn).await?),
         Caller::User { user_id } => {
@@ -90,7 +90,7 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
 /// # Errors
 /// `not_found` if there is none that the caller can access.
 pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let found = match text.parse::<OrganizationId>() {
         Ok(id) => store::find(&mut conn, &id).await?,
         Err(_) => system::find_organization_by_slug(&mut conn, text).await?,
@@ -106,7 +106,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
 /// `not_found` if there is none that the caller can access.
 pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationRead, id)?;
-    store::find(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, id).await?.ok_or_else(not_found)
 }
 
 /// Updates slug and name.
@@ -115,7 +115,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizatio
 /// As [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
 pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &OrganizationPatch) -> Result<Organization> {
     authorize(&cx.caller, Operation::OrganizationUpdate, id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let old = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let mut new = old.clone();
     if let Some(slug) = changes.slug.as_ref().filter(|slug| **slug != old.slug) {
@@ -142,7 +142,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
 /// As [`get`]; `forbidden` for members below owner.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationDelete, id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let organization = store::find(&mut tx, id).await?.ok_or_else(not_found)?;
     let members = user::list_members(&mut tx, id).await?;
     store::delete(&mut tx, id).await?;
@@ -162,7 +162,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
 pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
     authorize_user(&cx.caller)?;
     slug::check_organization_slug(slug)?;
-    match system::find_organization_by_slug(&mut ops.db.read().await?, slug).await? {
+    match system::find_organization_by_slug(&mut ops.store.read().await?, slug).await? {
         None => Ok(()),
         Some(_) => Err(Error::new(Code::Conflict, taken_message(slug))),
     }
@@ -181,7 +181,7 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
         return Ok(String::new());
     }
     let base: String = waypost_content::slug::from_title(name).chars().take(slug::MAX_LABEL - 3).collect();
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     for number in 1..=MAX_SUFFIXES {
         let base = base.trim_end_matches('-');
         let slug = if number == 1 { base.to_owned() } else { format!("{base}-{number}") };

@@ -47,7 +47,7 @@ impl OrganizationOverview {
 /// `not_found` if the caller is not a member.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationOverview> {
     authorize(&cx.caller, Operation::OrganizationRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let state = store::find_onboarding_state(&mut conn, organization).await?;
     let active = store::count_active_end_users(&mut conn, organization, cx.now().plus(-ACTIVE_MS)).await?;
     Ok(OrganizationOverview {
@@ -68,5 +68,5 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<O
 /// As [`get`]; `forbidden` for members below owner.
 pub async fn get_contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationContents> {
     authorize(&cx.caller, Operation::OrganizationDelete, organization)?;
-    Ok(store::count_contents(&mut ops.db.read().await?, organization).await?)
+    Ok(store::count_contents(&mut ops.store.read().await?, organization).await?)
 }

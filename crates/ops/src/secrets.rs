@@ -28,7 +28,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
     authorize_operator(&cx.caller)?;
     let (current, _) = keyring.prefixes();
     let mut done = ResealSummary::default();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     for column in store::COLUMNS {
         let mut after = String::new();
         loop {
@@ -58,7 +58,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
 /// Any error of the store.
 pub async fn count_unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
     let (current, previous) = keyring.prefixes();
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let mut count = 0;
     for column in store::COLUMNS {
         count += store::count_unreadable(&mut conn, column, (&current, &previous)).await?;

@@ -92,7 +92,7 @@ pub async fn create(
         updated_at: now,
     };
     let mut server = with_settings(&defaults, &ServerSettings { slug: None, ..settings.clone() })?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
@@ -110,7 +110,7 @@ pub async fn create(
 /// `not_found` if the caller cannot access the organisation.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Server>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+    Ok(store::list(&mut ops.store.read().await?, organization).await?)
 }
 
 /// The filter and the page of a search for servers.
@@ -138,7 +138,7 @@ pub async fn search(
     let (text, after) = (search.text.as_deref().map(name::clean), search.after.as_deref().map(name::clean));
     let query =
         store::ServerSearch { text: text.as_deref(), after: after.as_deref(), limit: search.limit.saturating_add(1) };
-    let mut found = store::search(&mut ops.db.read().await?, organization, query).await?;
+    let mut found = store::search(&mut ops.store.read().await?, organization, query).await?;
     let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;
     found.truncate(limit);
@@ -157,7 +157,7 @@ pub async fn list_usage(
 ) -> Result<Vec<ServerUsage>> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     let since = Timestamp(cx.now().0 - WEEK_MS);
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let mut usages = Vec::with_capacity(servers.len());
     for id in servers {
         usages.push(store::usage(&mut conn, organization, id, since).await?);
@@ -172,7 +172,7 @@ pub async fn list_usage(
 /// Those of [`get`].
 pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<ServerContents> {
     get(cx, ops, organization, id).await?;
-    Ok(store::count_contents(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+    Ok(store::count_contents(&mut ops.store.read().await?, organization, id, cx.now()).await?)
 }
 
 /// Returns the number of end users who are signed in on a server and would have to sign in again after a change of its
@@ -182,7 +182,7 @@ pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// Those of [`get`].
 pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    Ok(store::count_signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+    Ok(store::count_signed_in(&mut ops.store.read().await?, organization, id, cx.now()).await?)
 }
 
 /// Suggests a free slug for a new server with this name.
@@ -215,7 +215,7 @@ pub async fn find_slug_problem(
     if let Err(error) = slug::check_server_slug(slug) {
         return Ok(Some(error.message));
     }
-    let found = system::find_server_by_slug(&mut ops.db.read().await?, slug).await?;
+    let found = system::find_server_by_slug(&mut ops.store.read().await?, slug).await?;
     // A server may take back its own former slug.
     let is_free = found.is_none_or(|(server, _)| Some(&server.id) == own && server.organization_id == *organization);
     Ok((!is_free).then(|| slug_taken_message(slug)))
@@ -226,7 +226,7 @@ pub async fn find_slug_problem(
 /// # Errors
 /// `not_found` if the server does not exist or the caller cannot access it.
 pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let found = match text.parse::<ServerId>() {
         Ok(id) => system::find_server_by_id(&mut conn, &id).await?,
         Err(_) => system::find_server_by_slug(&mut conn, text).await?.map(|(server, _)| server),
@@ -242,7 +242,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
 /// `not_found` if the server does not exist or the caller cannot access it.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Changes the settings of a server. A former slug remains in service until [`release_slug`].
@@ -257,7 +257,7 @@ pub async fn update(
     settings: &ServerSettings,
 ) -> Result<Server> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = with_settings(&old, settings)?;
     choose_provider(&mut tx, &mut new, settings).await?;
@@ -287,7 +287,7 @@ pub async fn list_former_slugs(
     id: &ServerId,
 ) -> Result<Vec<String>> {
     get(cx, ops, organization, id).await?;
-    Ok(store::list_aliases(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::list_aliases(&mut ops.store.read().await?, organization, id).await?)
 }
 
 /// Releases a former slug: the server no longer responds to it, and another server may use it.
@@ -299,7 +299,7 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
     // An invalid slug cannot belong to any server.
     let not_found = || Error::not_found("former slug of this server");
     slug::check_server_slug(slug).map_err(|_| not_found())?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if !store::release_alias(&mut tx, organization, id, slug).await? {
         return Err(not_found());
     }
@@ -315,7 +315,7 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// Those of [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<()> {
     authorize(&cx.caller, Operation::ServerWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let server = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;
     let entry = Entry { action: "server.delete", target: id.as_str(), detail: audit_detail(&server) };

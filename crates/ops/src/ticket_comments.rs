@@ -41,7 +41,7 @@ pub struct CommentWithEdits {
 /// `not_found`.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<CommentWithEdits>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     ticket::find(&mut tx, organization, id).await?.ok_or_else(|| Error::not_found("ticket"))?;
     let mut edits = store::list_edits(&mut tx, organization, id).await?;
     let all = store::list(&mut tx, organization, id).await?;
@@ -66,7 +66,7 @@ pub async fn create(
 ) -> Result<CommentWithEdits> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(&new.body)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let about = ticket::find_for_update(&mut tx, organization, id).await?;
     let about = about.ok_or_else(|| Error::not_found("ticket"))?;
     if store::count(&mut tx, organization, id).await? >= i64::try_from(MAX_COMMENTS).unwrap_or(i64::MAX) {
@@ -76,7 +76,7 @@ pub async fn create(
     let now = cx.now();
     let to = about.ticket.email.clone().filter(|_| !new.internal);
     // If too many emails are queued, the page shows that this reply was not sent.
-    let to = if to.is_some() && ops.notifications.has_room(&mut tx, organization).await? { to } else { None };
+    let to = if to.is_some() && ops.notifier.has_room(&mut tx, organization).await? { to } else { None };
     let comment = TicketComment {
         id: TicketCommentId::new(now, &*cx.random),
         organization_id: organization.clone(),
@@ -100,7 +100,7 @@ pub async fn create(
             organization: whose,
             ticket: about.ticket.clone(),
         };
-        ops.notifications.enqueue(cx, &mut tx, &notice).await?;
+        ops.notifier.enqueue(cx, &mut tx, &notice).await?;
     }
     let named = store::find(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
     tx.commit().await?;
@@ -120,7 +120,7 @@ pub async fn update(
 ) -> Result<CommentWithEdits> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(body)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let mut named = own(cx, &mut tx, organization, (ticket, id)).await?;
     if named.comment.body != body {
         let (comment_id, edited_by) = (id.clone(), cx.caller.actor().to_owned());
@@ -150,7 +150,7 @@ pub async fn delete(
     (ticket, id): (&TicketId, &TicketCommentId),
 ) -> Result<()> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     own(cx, &mut tx, organization, (ticket, id)).await?;
     store::delete(&mut tx, organization, id).await?;
     let entry = Entry { action: "ticket.delete_comment", target: ticket.as_str(), detail: json!({ "comment_id": id }) };

@@ -71,7 +71,7 @@ pub fn resolve(keys: &SecretKeys, server: &ServerId, tracking_id: String, now: T
 pub async fn reset(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     let tracking_id = format!("{PREFIX}{}", cx.caller.actor());
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let Some(id) = end_user::find_by_tracking_id(&mut tx, organization, &tracking_id).await? else { return Ok(()) };
     end_user::delete(&mut tx, organization, &id).await?;
     record(cx, &mut tx, organization, Entry { action: "try_it.reset", target: id.as_str(), detail: json!({}) }).await?;

@@ -73,7 +73,7 @@ pub async fn create(cx: &Ctx, tx: &mut Tx, user: &UserId, browser: Browser<'_>) 
 /// Any error of the store.
 pub async fn find(cx: &Ctx, ops: &Ops, token: &str) -> Result<Option<UserSession>> {
     // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the token.
-    Ok(store::find(&mut ops.db.read().await?, &hash(token), cx.now()).await?)
+    Ok(store::find(&mut ops.store.read().await?, &hash(token), cx.now()).await?)
 }
 
 /// Deletes the session of a cookie. Succeeds if there is none.
@@ -81,7 +81,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, token: &str) -> Result<Option<UserSession
 /// # Errors
 /// Any error of the store.
 pub async fn delete_by_token(ops: &Ops, token: &str) -> Result<()> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     store::delete_by_token(&mut tx, &hash(token)).await?;
     tx.commit().await?;
     Ok(())
@@ -105,7 +105,7 @@ pub async fn touch(
     }
     let touched =
         UserSession { organization_id, address: address.to_owned(), last_used_at: cx.now(), ..session.clone() };
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     store::record_use(&mut tx, &touched).await?;
     tx.commit().await?;
     Ok(())
@@ -117,7 +117,7 @@ pub async fn touch(
 /// `forbidden` if the caller is not a user.
 pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<UserSession>> {
     let user = authorize_user(&cx.caller)?;
-    Ok(store::list(&mut ops.db.read().await?, user, cx.now()).await?)
+    Ok(store::list(&mut ops.store.read().await?, user, cx.now()).await?)
 }
 
 /// Deletes a session of the calling user.
@@ -126,7 +126,7 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<UserSession>> {
 /// As [`list`]; `not_found` if there is no such session.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if !store::delete(&mut tx, user, id).await? {
         return Err(Error::not_found("session"));
     }
@@ -140,7 +140,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
 /// As [`list`].
 pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) -> Result<u64> {
     let user = authorize_user(&cx.caller)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let ended = store::delete_others(&mut tx, user, except).await?;
     tx.commit().await?;
     Ok(ended)
@@ -152,7 +152,7 @@ pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) 
 /// As [`list`]; `not_found` if the user was deleted in the meantime.
 pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
     let user = authorize_user(&cx.caller)?;
-    user::find(&mut ops.db.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
+    user::find(&mut ops.store.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
 }
 
 /// Lists the organisations of the calling user, by slug, with their role.
@@ -161,7 +161,7 @@ pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
 /// As [`list`].
 pub async fn list_memberships(cx: &Ctx, ops: &Ops) -> Result<Vec<Membership>> {
     let user = authorize_user(&cx.caller)?;
-    Ok(store::list_memberships(&mut ops.db.read().await?, user).await?)
+    Ok(store::list_memberships(&mut ops.store.read().await?, user).await?)
 }
 
 /// Returns `user` as the caller of operations in the organisation of `membership`.

@@ -24,7 +24,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     authorize_role(&cx.caller, role)?;
     let email = email::parse(address)?;
     let now = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
@@ -62,7 +62,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
 /// `not_found` for an organisation that the caller cannot access.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
     authorize(&cx.caller, Operation::MemberRead, organization)?;
-    Ok(store::list_members(&mut ops.db.read().await?, organization).await?)
+    Ok(store::list_members(&mut ops.store.read().await?, organization).await?)
 }
 
 /// Returns the member with the email or the ID `text`.
@@ -71,7 +71,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// `not_found` if there is none, or for an organisation that the caller cannot access.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let found = match text.parse::<UserId>() {
         Ok(id) => store::find_member(&mut conn, organization, &id).await?,
         Err(_) => store::find_member_by_email(&mut conn, organization, &email::key(text)).await?,
@@ -86,7 +86,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId, role: Role) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
     authorize_role(&cx.caller, role)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let member = get_changeable(cx, &mut tx, organization, user, role).await?;
     if member.role == role {
         return Ok(member);
@@ -113,7 +113,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
 /// As [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId) -> Result<()> {
     authorize(&cx.caller, Operation::MemberWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     // A removal follows the same rules as a demotion to the lowest role.
     let member = get_changeable(cx, &mut tx, organization, user, Role::Member).await?;
     store::remove_member(&mut tx, organization, user).await?;

@@ -4,6 +4,7 @@ use serde_json::json;
 use waypost_core::access::{Operation, authorize, authorize_operator};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
+use waypost_core::seal::Keyring;
 use waypost_core::webhook::{Delivery, DeliveryStatus, LEASE_MS, MAX_FAILING_MS, Webhook, next_attempt, sign};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_outbound::{Error as OutboundError, Failure, Limits, Purpose};
@@ -11,7 +12,6 @@ use waypost_store::{Tx, webhook, webhook_delivery as store};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::identity_provider::IdentityProviderContext;
 use crate::webhooks::{DISABLED, previous_secret_location, secret_location};
 
 /// The maximum page size.
@@ -50,7 +50,7 @@ pub async fn list(
     }
     let before = cursor.map(str::parse::<WebhookDeliveryId>).transpose();
     let before = before.map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Start again without it."))?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     webhook::find(&mut conn, organization, id).await?.ok_or_else(|| Error::not_found("webhook"))?;
     let mut items = store::list(&mut conn, organization, id, before.as_ref(), i64::from(limit) + 1).await?;
     let more = items.len() > limit as usize;
@@ -65,7 +65,7 @@ pub async fn list(
 /// `not_found` if the delivery does not exist or the caller cannot access it; `forbidden` for members below admin.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Sends a delivery again, under the same ID, so that the receiver can recognise a duplicate.
@@ -74,7 +74,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 /// `not_found`, `forbidden`; `conflict` if the delivery is still pending or the webhook is disabled.
 pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let delivery = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let webhook = webhook::find(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(not_found)?;
     if !webhook.enabled {
@@ -102,10 +102,10 @@ pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
     authorize_operator(&cx.caller)?;
     let now = cx.now();
     // Reads first, so that SQLite's only writer is used only if a delivery is due.
-    if limit == 0 || !store::is_due(&mut ops.db.read().await?, now).await? {
+    if limit == 0 || !store::is_due(&mut ops.store.read().await?, now).await? {
         return Ok(Vec::new());
     }
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let claimed = store::claim(&mut tx, now, now.plus(LEASE_MS), limit).await?;
     tx.commit().await?;
@@ -117,20 +117,11 @@ pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
 /// # Errors
 /// `forbidden` unless the caller is the operator; `unavailable` if the database cannot be reached. The attempt is then
 /// repeated.
-pub async fn attempt(
-    cx: &Ctx,
-    ops: &Ops,
-    provider_context: &IdentityProviderContext,
-    delivery: Delivery,
-) -> Result<Delivery> {
+pub async fn attempt(cx: &Ctx, ops: &Ops, delivery: Delivery) -> Result<Delivery> {
     authorize_operator(&cx.caller)?;
-    let webhook = webhook::find(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
+    let webhook = webhook::find(&mut ops.store.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
     let webhook = webhook.ok_or_else(not_found)?;
-    let result = if webhook.enabled {
-        send((cx, ops, provider_context), &webhook, &delivery).await
-    } else {
-        AttemptResult::disabled()
-    };
+    let result = if webhook.enabled { send((cx, ops), &webhook, &delivery).await } else { AttemptResult::disabled() };
     let mut delivery = delivery;
     let now = cx.now();
     delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
@@ -146,7 +137,7 @@ pub async fn attempt(
         }
     }
     delivery.error = result.error;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if store::record_attempt(&mut tx, &delivery).await? && webhook.enabled {
         update_webhook_health(cx, &mut tx, &delivery, result.is_final).await?;
     }
@@ -200,13 +191,10 @@ impl AttemptResult {
     }
 }
 
-async fn send(
-    (cx, ops, provider_context): (&Ctx, &Ops, &IdentityProviderContext),
-    webhook: &Webhook,
-    delivery: &Delivery,
-) -> AttemptResult {
+async fn send((cx, ops): (&Ctx, &Ops), webhook: &Webhook, delivery: &Delivery) -> AttemptResult {
     let now = cx.now();
-    let Some(signatures) = signatures(provider_context, webhook, delivery, now) else {
+    let signatures = ops.keyring().ok().and_then(|keyring| signatures(keyring, webhook, delivery, now));
+    let Some(signatures) = signatures else {
         return AttemptResult::failed(
             "The secret cannot be decrypted with this installation's key. Rotate the secret.",
         );
@@ -221,7 +209,7 @@ async fn send(
         Ok(request) => request,
         Err(error) => return AttemptResult::failed(error),
     };
-    let route = match provider_context.route(ops, Purpose::Webhooks, &webhook.organization_id).await {
+    let route = match ops.route(Purpose::Webhooks, &webhook.organization_id).await {
         Ok(route) => route,
         Err(error) => return AttemptResult::failed(error.message),
     };
@@ -272,14 +260,9 @@ fn describe_error(error: OutboundError) -> String {
 
 /// Returns the signatures with all secrets that are valid at `now`, the current one first. `None` if the current secret
 /// cannot be decrypted.
-fn signatures(
-    provider_context: &IdentityProviderContext,
-    webhook: &Webhook,
-    delivery: &Delivery,
-    now: Timestamp,
-) -> Option<String> {
+fn signatures(keyring: &Keyring, webhook: &Webhook, delivery: &Delivery, now: Timestamp) -> Option<String> {
     let sign = |location, sealed: &str| {
-        let secret = provider_context.keyring.open_text(&location, sealed).ok()?;
+        let secret = keyring.open_text(&location, sealed).ok()?;
         sign(&secret, delivery.id.as_str(), now.0.div_euclid(1_000), delivery.payload.as_bytes())
     };
     let mut all = vec![sign(secret_location(&webhook.id), &webhook.secret)?];

@@ -17,7 +17,6 @@ use waypost_store::{Tx, organization, webhook as store, webhook_delivery};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::identity_provider::IdentityProviderContext;
 
 /// A webhook to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,18 +108,17 @@ pub(crate) fn deliveries(
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
     new: &NewWebhook,
 ) -> Result<(Webhook, SecretText)> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
-    let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
+    let route = ops.route(Purpose::Webhooks, organization).await?;
     let (id, secret, now) = (WebhookId::new(&*cx.random), new_secret(&*cx.random), cx.now());
     let webhook = Webhook {
         organization_id: organization.clone(),
         url: checked_url(&route, &new.url)?,
         description: checked_description(&new.description)?,
-        secret: provider_context.keyring.seal(&secret_location(&id), secret.expose().as_bytes(), &*cx.random),
+        secret: ops.keyring()?.seal(&secret_location(&id), secret.expose().as_bytes(), &*cx.random),
         previous_secret: None,
         previous_until: None,
         events: checked_events(&new.events)?,
@@ -131,7 +129,7 @@ pub async fn create(
         updated_at: now,
         id,
     };
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
@@ -151,7 +149,7 @@ pub async fn create(
 /// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Webhook>> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+    Ok(store::list(&mut ops.store.read().await?, organization).await?)
 }
 
 /// Returns a webhook.
@@ -160,7 +158,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// Those of [`list`]; `not_found` if the webhook does not exist.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Changes a webhook. If it is disabled, its pending deliveries fail; they can be replayed. If it is enabled again, its
@@ -171,13 +169,12 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     (organization, id): (&OrganizationId, &WebhookId),
     change: &WebhookPatch,
 ) -> Result<Webhook> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
-    let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
-    let mut tx = ops.db.begin().await?;
+    let route = ops.route(Purpose::Webhooks, organization).await?;
+    let mut tx = ops.store.begin().await?;
     let before = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut webhook = before.clone();
     if let Some(url) = &change.url {
@@ -214,7 +211,7 @@ pub(crate) const DISABLED: &str = "The webhook is disabled.";
 /// `not_found`, `forbidden`.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<()> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;
     record_operation(cx, &mut tx, &webhook, "webhook.delete").await?;
@@ -230,20 +227,19 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
 pub async fn rotate_secret(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
     id: &WebhookId,
 ) -> Result<(Webhook, SecretText)> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let mut webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let secret = new_secret(&*cx.random);
     // A secret that cannot be decrypted is dropped: it cannot sign anything, and the new one replaces it.
-    let previous = provider_context.keyring.open(&secret_location(id), &webhook.secret).ok();
+    let keyring = ops.keyring()?;
+    let previous = keyring.open(&secret_location(id), &webhook.secret).ok();
     webhook.previous_until = previous.as_ref().map(|_| cx.now().plus(ROTATION_MS));
-    webhook.previous_secret =
-        previous.map(|secret| provider_context.keyring.seal(&previous_secret_location(id), &secret, &*cx.random));
-    webhook.secret = provider_context.keyring.seal(&secret_location(id), secret.expose().as_bytes(), &*cx.random);
+    webhook.previous_secret = previous.map(|secret| keyring.seal(&previous_secret_location(id), &secret, &*cx.random));
+    webhook.secret = keyring.seal(&secret_location(id), secret.expose().as_bytes(), &*cx.random);
     webhook.updated_at = cx.now();
     store::update(&mut tx, &webhook).await?;
     record_operation(cx, &mut tx, &webhook, "webhook.rotate_secret").await?;
@@ -257,7 +253,7 @@ pub async fn rotate_secret(
 /// `not_found`, `forbidden`; `conflict` if the webhook is disabled.
 pub async fn send_test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Delivery> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let webhook = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     if !webhook.enabled {
         return Err(Error::new(Code::Conflict, "The webhook is disabled. Enable it first."));

@@ -25,6 +25,7 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::organization::SignUpPolicy;
 use waypost_core::random::SeededRandom;
+use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_http_kit::web::{Web, WebState};
 use waypost_jobs::Jobs;
@@ -33,7 +34,6 @@ use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::{Ops, organizations};
@@ -105,7 +105,8 @@ struct RunningProduct {
 struct Inner {
     db: Db,
     mails: MemoryMailer,
-    provider_context: IdentityProviderContext,
+    outbound: Outbound,
+    keyring: Keyring,
     clock: Arc<ManualClock>,
     cx: Ctx,
     running: Mutex<Option<RunningProduct>>,
@@ -161,7 +162,13 @@ impl App {
             random: Arc::clone(&random),
         };
         let (hosting, tasks) = Hosting::start(db.clone(), options);
-        let hosting = hosting.with_new_users_per_address(setup.new_users);
+        let mut allow = setup.allow;
+        if !setup.providers.is_empty() {
+            allow.push("127.0.0.0/8=sign-in".parse().unwrap());
+        }
+        let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
+        let hosting = hosting.with_new_users_per_address(setup.new_users).with_outbound(outbound.clone());
+        let keyring = hosting.keys().keyring();
         let mails = MemoryMailer::default();
         let mail = setup.can_mail.then(|| Outbox::start_in(hosting.jobs(), Arc::new(mails.clone())));
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
@@ -178,23 +185,16 @@ impl App {
             (SessionMode::Signed, CancellationToken::new()),
         )
         .with_listeners(Listeners::new(setup.listen, setup.stop));
-        let mut allow = setup.allow;
-        if !setup.providers.is_empty() {
-            allow.push("127.0.0.0/8=sign-in".parse().unwrap());
-        }
-        let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
         let hosts = Arc::new(HostCheck::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
         let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
-        let provider_context =
-            IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            documents: ClientDocuments::new(outbound, clock.clone()).with_availability(availability),
+            documents: ClientDocuments::new(outbound.clone(), clock.clone()).with_availability(availability),
             limits: waypost_http_kit::limits::Limits::new(clock.clone()),
             mail: None,
             random: Arc::clone(&random),
-            providers: IdentityProviders::new(provider_context.clone()),
+            providers: IdentityProviders::default(),
         });
         let web = Web::new(WebState {
             hosting: hosting.clone(),
@@ -202,7 +202,6 @@ impl App {
             limits: waypost_http_kit::limits::Limits::new(clock.clone()),
             mail,
             random: Arc::clone(&random),
-            provider_context: provider_context.clone(),
         });
         let console = Console::new(
             web,
@@ -222,7 +221,8 @@ impl App {
         Self(Arc::new(Inner {
             db,
             mails,
-            provider_context,
+            outbound,
+            keyring,
             clock,
             cx,
             running: Mutex::new(Some(RunningProduct { router: router::build(routes), hosting, tasks })),
@@ -241,18 +241,13 @@ impl App {
         &self.0.db
     }
 
-    /// The context for requests to sign-in providers and webhooks.
-    pub fn provider_context(&self) -> &IdentityProviderContext {
-        &self.0.provider_context
-    }
-
     /// The emails that the product has sent.
     pub fn mails(&self) -> &MemoryMailer {
         &self.0.mails
     }
 
     pub fn ops(&self) -> Ops {
-        Ops::new(self.0.db.clone())
+        Ops::new(self.0.db.clone()).with_outbound(self.0.outbound.clone()).with_keyring(self.0.keyring.clone())
     }
 
     /// Sends a request through the router, from 192.0.2.7.

@@ -41,7 +41,7 @@ async fn test_calls_are_not_counted(app: App) {
     let guide = server.org.walkthrough("Install Acme", &["Download", "Run"]).await;
     let events = vec![WebhookEvent::WalkthroughCompleted];
     let webhook = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
-    webhooks::create(app.cx(), &app.ops(), app.provider_context(), &server.org.id, &webhook).await.unwrap();
+    webhooks::create(app.cx(), &app.ops(), &server.org.id, &webhook).await.unwrap();
     app.refresh().await;
     let org = &server.org;
 

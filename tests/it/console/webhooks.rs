@@ -56,7 +56,7 @@ async fn start_app() -> App {
 }
 
 fn worker(app: &App) -> WebhookSender {
-    WebhookSender { cx: app.cx().clone(), ops: app.ops(), provider_context: app.provider_context().clone() }
+    WebhookSender { cx: app.cx().clone(), ops: app.ops() }
 }
 
 async fn send_pending(app: &App) -> usize {

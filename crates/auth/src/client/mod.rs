@@ -8,7 +8,6 @@ use url::Url;
 use waypost_core::oauth_client::ClientAuthMethod;
 use waypost_core::secret::hash;
 use waypost_core::{Error, Timestamp};
-use waypost_ops::identity_provider::outbound_route;
 use waypost_ops::{oauth_clients, redirect_uri};
 use waypost_outbound::Purpose;
 
@@ -80,7 +79,7 @@ pub async fn get_for_token(auth: &Auth, incoming: &ServerRequest, id: &str) -> R
 pub async fn get(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
     if is_document_url(id) {
         let (ops, organization) = (auth.hosting.ops(), &incoming.server().organization_id);
-        let route = outbound_route(auth.documents.outbound(), ops, Purpose::ClientDocuments, organization).await?;
+        let route = ops.route(Purpose::ClientDocuments, organization).await?;
         if !auth.documents.is_cached(&route, id) {
             auth.limits.check(LimitKind::ClientDocument, incoming.client).map_err(ClientError::RateLimited)?;
         }

@@ -36,13 +36,7 @@ pub(super) async fn begin_login(State(auth): State<Auth>, pending: PendingAuthor
     if let Err(wait) = auth.limits.check(LimitKind::Authorize, incoming.client) {
         return page::too_many(incoming, wait);
     }
-    let leaving = identity_provider::begin_login(
-        cx,
-        ops,
-        &auth.providers.provider_context,
-        (incoming.server(), &pending.request),
-    )
-    .await;
+    let leaving = identity_provider::begin_login(cx, ops, (incoming.server(), &pending.request)).await;
     let leaving = match leaving {
         Ok(leaving) => leaving,
         // Consent comes first; that page asks for it.

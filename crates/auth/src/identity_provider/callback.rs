@@ -54,13 +54,12 @@ pub(super) async fn callback(
     let browser = cookies::read(&headers, cookies::END_USER_BROWSER);
     let (Some(response), Some(browser)) = (parse_response(&uri), browser) else { return gone(&incoming) };
     let Some(state) = &response.state else { return gone(&incoming) };
-    let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
-    let callback_state =
-        match identity_provider::finish_login(&cx, ops, provider_context, incoming.server(), (state, &browser)).await {
-            Ok(callback_state) => callback_state,
-            Err(error) if error.code == Code::NotFound => return gone(&incoming),
-            Err(error) => return failed(&incoming, &error),
-        };
+    let ops = auth.hosting.ops();
+    let callback_state = match identity_provider::finish_login(&cx, ops, incoming.server(), (state, &browser)).await {
+        Ok(callback_state) => callback_state,
+        Err(error) if error.code == Code::NotFound => return gone(&incoming),
+        Err(error) => return failed(&incoming, &error),
+    };
     match sign_in(&cx, &auth, &callback_state, &response).await {
         Ok(session) => {
             let path = format!("{}?request={}", incoming.address.path("authorize/continue"), callback_state.request.id);
@@ -100,8 +99,8 @@ async fn sign_in(
     }
     let code = response.code.as_deref().ok_or_else(|| Failure::InvalidResponse("it contains no code".to_owned()))?;
     let (claims, tokens) = exchange((&auth.providers, auth.hosting.ops()), callback_state, code, cx.now()).await?;
-    let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
-    let (_, session) = identity_provider::sign_in(cx, ops, provider_context, config, (&claims, &tokens)).await?;
+    let ops = auth.hosting.ops();
+    let (_, session) = identity_provider::sign_in(cx, ops, config, (&claims, &tokens)).await?;
     Ok(session)
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn exchange(
     now: Timestamp,
 ) -> Result<(Claims, ProviderTokens), Failure> {
     let config = &callback.config;
-    let route = providers.provider_context.route(ops, Purpose::SignIn, &config.organization_id).await?;
+    let route = ops.route(Purpose::SignIn, &config.organization_id).await?;
     let response = request_tokens(&route, callback, code).await?;
     let tokens = tokens_from(&response, config, now);
     let claims = match config.kind {

@@ -16,24 +16,14 @@ mod userinfo;
 use axum::Router;
 use axum::routing::get;
 use waypost_core::authorization::AuthorizationRequest;
-use waypost_ops::identity_provider::IdentityProviderContext;
 
 use crate::Auth;
 use keys::KeyCache;
 
 /// The client of identity providers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct IdentityProviders {
-    provider_context: IdentityProviderContext,
     keys: KeyCache,
-}
-
-impl IdentityProviders {
-    /// Creates a client that uses `provider_context` and caches the providers' keys.
-    #[must_use]
-    pub fn new(provider_context: IdentityProviderContext) -> Self {
-        Self { provider_context, keys: KeyCache::default() }
-    }
 }
 
 /// Returns the two routes.

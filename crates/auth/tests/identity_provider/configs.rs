@@ -13,11 +13,11 @@ use waypost_ops::{organizations, servers};
 use crate::stage::{CLIENT_SECRET, Stage, stage};
 
 async fn create(stage: &Stage, settings: &OauthConfigSettings) -> Result<(OauthConfig, Vec<ProviderFinding>), Error> {
-    oauth_configs::create(&stage.cx, &stage.ops, &stage.provider_context, &stage.organization, settings).await
+    oauth_configs::create(&stage.cx, &stage.ops, &stage.organization, settings).await
 }
 
 async fn update(stage: &Stage, old: &OauthConfig, settings: &OauthConfigSettings) -> Result<OauthConfig, Error> {
-    oauth_configs::update(&stage.cx, &stage.ops, &stage.provider_context, old, settings).await.map(|(config, _)| config)
+    oauth_configs::update(&stage.cx, &stage.ops, old, settings).await.map(|(config, _)| config)
 }
 
 #[track_caller]
@@ -200,7 +200,7 @@ fn own_name(name: &str) -> OauthConfigSettings {
 
 async fn a_check_reports_changed_metadata(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    let check = async || oauth_configs::check(&stage.cx, &stage.ops, &stage.provider_context, &config).await.unwrap();
+    let check = async || oauth_configs::check(&stage.cx, &stage.ops, &config).await.unwrap();
     assert!(check().await.iter().all(|finding| finding.level == FindingLevel::Ok));
     let moved = format!("{}/authorize?v=2", stage.provider.issuer);
     stage.provider.set().metadata = json!({"authorization_endpoint": moved});
@@ -247,7 +247,7 @@ async fn providers_are_scoped_to_their_organisation(stage: Stage) {
         stage.cx.with_caller(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
     };
     let (foreign, member) = (by(other.clone(), Role::Owner), by(stage.organization.clone(), Role::Member));
-    let Stage { ops, provider_context, organization, .. } = &stage;
+    let Stage { ops, organization, .. } = &stage;
     assert_rejected(
         oauth_configs::resolve(&foreign, ops, organization, "Acme ID").await,
         Code::NotFound,
@@ -264,26 +264,14 @@ async fn providers_are_scoped_to_their_organisation(stage: Stage) {
         Code::NotFound,
         "organisation",
     );
-    assert_rejected(
-        oauth_configs::check(&foreign, ops, provider_context, &config).await,
-        Code::NotFound,
-        "organisation",
-    );
+    assert_rejected(oauth_configs::check(&foreign, ops, &config).await, Code::NotFound, "organisation");
     assert_rejected(oauth_configs::delete(&foreign, ops, &other, &config.id).await, Code::NotFound, "provider");
     let renamed = own_name("Mine");
-    assert_rejected(
-        oauth_configs::update(&foreign, ops, provider_context, &config, &renamed).await,
-        Code::NotFound,
-        "organisation",
-    );
+    assert_rejected(oauth_configs::update(&foreign, ops, &config, &renamed).await, Code::NotFound, "organisation");
     assert_eq!(oauth_configs::resolve(&member, ops, organization, "Acme ID").await.unwrap(), config);
-    assert_rejected(
-        oauth_configs::update(&member, ops, provider_context, &config, &renamed).await,
-        Code::Forbidden,
-        "`admin`",
-    );
+    assert_rejected(oauth_configs::update(&member, ops, &config, &renamed).await, Code::Forbidden, "`admin`");
     assert_rejected(oauth_configs::delete(&member, ops, organization, &config.id).await, Code::Forbidden, "`admin`");
-    assert_rejected(oauth_configs::check(&member, ops, provider_context, &config).await, Code::Forbidden, "`admin`");
+    assert_rejected(oauth_configs::check(&member, ops, &config).await, Code::Forbidden, "`admin`");
     // A server of another organisation cannot use it, even for the operator.
     let settings = servers::ServerSettings { oauth_config: Some(config.id.to_string()), ..Default::default() };
     assert_rejected(

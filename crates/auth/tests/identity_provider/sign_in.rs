@@ -71,7 +71,7 @@ async fn the_tokens_of_the_provider_are_encrypted(stage: Stage) {
     let who = stage.who(&stage.sign_in(&server).await).await;
     let sealed = stage.text("SELECT access_token FROM identity_provider_tokens").await;
     assert!(sealed.starts_with("v1.") && !sealed.contains("upstream-access"));
-    let keyring = &stage.provider_context.keyring;
+    let keyring = stage.ops.keyring().unwrap();
     let place = SealLocation { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-access");
     let place = SealLocation { column: "refresh_token", ..place };
@@ -142,7 +142,7 @@ async fn a_user_signs_in_with_plain_oauth(stage: Stage) {
     assert_eq!((who.name.as_deref(), who.email), (Some("Anna"), None));
     assert!(!config.can_link_by_email());
     let issuer = format!("oauth2:{}", stage.provider.issuer);
-    let mut conn = stage.ops.db().read().await.unwrap();
+    let mut conn = stage.ops.store().read().await.unwrap();
     let found = identity::find(&mut conn, &stage.organization, &issuer, "7").await.unwrap().unwrap();
     assert_eq!((found.id, found.email_verified), (who.identity_id, false));
 }
@@ -160,7 +160,7 @@ async fn a_public_client_sends_no_secret(stage: Stage) {
         token_auth_method: Some(TokenAuthMethod::ClientSecretPost),
         ..OauthConfigSettings::default()
     };
-    oauth_configs::update(&stage.cx, &stage.ops, &stage.provider_context, &config, &post).await.unwrap();
+    oauth_configs::update(&stage.cx, &stage.ops, &config, &post).await.unwrap();
     stage.who(&stage.sign_in(&server).await).await;
     let (authorization, form) = stage.provider.set().last.clone().unwrap();
     assert_eq!((authorization, form["client_secret"].as_str()), (None, crate::stage::CLIENT_SECRET));

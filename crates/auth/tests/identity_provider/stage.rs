@@ -25,7 +25,6 @@ use waypost_core::{Random, Timestamp};
 use waypost_http_kit::cookies;
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::hosting::{Hosting, HostingOptions};
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::oauth_configs::{self, OauthConfigSettings};
 use waypost_ops::public_url::{HostKind as Host, PublicUrl};
 use waypost_ops::{Ops, authorizations, organizations, servers};
@@ -46,7 +45,6 @@ pub struct Stage {
     pub provider: Provider,
     pub ops: Ops,
     pub cx: Ctx,
-    pub provider_context: IdentityProviderContext,
     pub organization: OrganizationId,
     clock: Arc<ManualClock>,
     hosting: Hosting,
@@ -72,10 +70,10 @@ pub async fn stage(url: &str) -> Stage {
         clock: clock.clone(),
         random: Arc::clone(&random),
     };
-    let (hosting, _) = Hosting::start(db.clone(), options);
     let policy = Policy { allow: vec!["127.0.0.0/8=sign-in".parse().unwrap()], extra_roots_pem: None };
     let outbound = Outbound::new(policy).unwrap();
-    let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let (hosting, _) = Hosting::start(db, options);
+    let hosting = hosting.with_outbound(outbound.clone());
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
@@ -83,13 +81,13 @@ pub async fn stage(url: &str) -> Stage {
         limits: waypost_http_kit::limits::Limits::new(clock.clone()),
         mail: None,
         random: Arc::clone(&random),
-        providers: IdentityProviders::new(provider_context.clone()),
+        providers: IdentityProviders::default(),
     });
     let cx = Ctx { caller: Caller::Operator, clock: clock.clone(), random, request_id: "test".into() };
-    let ops = Ops::new(db);
+    let ops = hosting.ops().clone();
     let organization = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::page_routes()).with_state(auth);
-    Stage { provider: Provider::start().await, ops, cx, provider_context, organization, clock, hosting, router }
+    Stage { provider: Provider::start().await, ops, cx, organization, clock, hosting, router }
 }
 
 impl Stage {
@@ -117,8 +115,7 @@ impl Stage {
     }
 
     pub async fn configure(&self, settings: &OauthConfigSettings) -> OauthConfig {
-        let made =
-            oauth_configs::create(&self.cx, &self.ops, &self.provider_context, &self.organization, settings).await;
+        let made = oauth_configs::create(&self.cx, &self.ops, &self.organization, settings).await;
         made.unwrap().0
     }
 
@@ -212,18 +209,18 @@ impl Stage {
 
     /// Queries a number from the database.
     pub async fn count(&self, sql: &'static str) -> i64 {
-        let mut conn = self.ops.db().read().await.unwrap();
+        let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }
 
     /// Queries a text from the database.
     pub async fn text(&self, sql: &'static str) -> String {
-        let mut conn = self.ops.db().read().await.unwrap();
+        let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }
 
     pub async fn execute(&self, sql: &'static str) {
-        let mut tx = self.ops.db().begin().await.unwrap();
+        let mut tx = self.ops.store().begin().await.unwrap();
         on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
     }

@@ -25,19 +25,18 @@ async fn signed_in(stage: &Stage) -> Server {
 }
 
 async fn refresh(stage: &Stage) -> (u64, u64) {
-    let RefreshSummary { refreshed, failed } =
-        refresh_due_tokens(&stage.cx, &stage.ops, &stage.provider_context).await.unwrap();
+    let RefreshSummary { refreshed, failed } = refresh_due_tokens(&stage.cx, &stage.ops).await.unwrap();
     (refreshed, failed)
 }
 
 /// Returns the stored tokens, decrypted.
 async fn kept(stage: &Stage) -> (String, Option<String>) {
     let identity = waypost_core::id::IdentityId::from_store(stage.text("SELECT id FROM identities").await);
-    let mut conn = stage.ops.db().read().await.unwrap();
+    let mut conn = stage.ops.store().read().await.unwrap();
     let row = identity_provider_token::find(&mut conn, &stage.organization, &identity).await.unwrap().unwrap();
     let open = |column, sealed: &str| {
         let place = SealLocation { table: "upstream_tokens", column, row: identity.as_str() };
-        stage.provider_context.keyring.open_text(&place, sealed).unwrap().expose().to_owned()
+        stage.ops.keyring().unwrap().open_text(&place, sealed).unwrap().expose().to_owned()
     };
     (open("access_token", &row.access_token), row.refresh_token.map(|sealed| open("refresh_token", &sealed)))
 }
@@ -101,13 +100,13 @@ async fn a_concurrent_sign_in_takes_precedence(stage: Stage) {
     let server = signed_in(&stage).await;
     stage.later(HOUR);
     let now = stage.cx.now();
-    let mut tx = stage.ops.db().begin().await.unwrap();
+    let mut tx = stage.ops.store().begin().await.unwrap();
     let leased = identity_provider_token::lease_expiring(&mut tx, now, (now, now.plus(60_000)), 10).await.unwrap();
     tx.commit().await.unwrap();
     let [old] = &leased[..] else { panic!("{leased:?}") };
     stage.who(&stage.sign_in(&server).await).await;
     let late = identity_provider_token::IdentityProviderToken { access_token: "late".into(), ..old.clone() };
-    let mut tx = stage.ops.db().begin().await.unwrap();
+    let mut tx = stage.ops.store().begin().await.unwrap();
     assert!(!identity_provider_token::complete_refresh(&mut tx, old, &late).await.unwrap());
     assert!(!identity_provider_token::discard_refresh_token(&mut tx, old).await.unwrap());
     tx.commit().await.unwrap();
@@ -133,7 +132,7 @@ async fn everything_is_resealed(mut stage: Stage) {
     assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), ResealSummary::default());
     let new = SecretKeys::from(key(8)).keyring();
     assert_eq!(secrets::count_unreadable(ops, &new).await.unwrap(), 0);
-    stage.provider_context.keyring = new;
+    stage.ops = stage.ops.clone().with_keyring(new);
     assert_eq!(kept(&stage).await, ("upstream-access".to_owned(), Some("upstream-refresh".to_owned())));
     let member = Caller::Member {
         organization_id: stage.organization.clone(),
@@ -141,9 +140,9 @@ async fn everything_is_resealed(mut stage: Stage) {
         actor: "usr_caller".to_owned(),
     };
     let member = stage.cx.with_caller(member);
-    let error = secrets::reseal(&member, &stage.ops, &stage.provider_context.keyring).await.unwrap_err();
+    let error = secrets::reseal(&member, &stage.ops, stage.ops.keyring().unwrap()).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
-    let error = refresh_due_tokens(&member, &stage.ops, &stage.provider_context).await.unwrap_err();
+    let error = refresh_due_tokens(&member, &stage.ops).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
 }
 

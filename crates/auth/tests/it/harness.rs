@@ -19,14 +19,12 @@ use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;
 use waypost_core::id::AuthorizationRequestId;
 use waypost_core::random::SeededRandom;
-use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Random, Timestamp};
 use waypost_http_kit::limits::Limits;
 use waypost_mail::{EmailMessage, MemoryMailer, Outbox};
 use waypost_ops::hosting::{Hosting, HostingOptions};
-use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::{HostKind as Host, PublicUrl};
 use waypost_ops::{Ops, authorizations, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
@@ -106,6 +104,7 @@ impl Pages {
         };
         let (hosting, _tasks) = Hosting::start(db.clone(), options);
         let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+        let hosting = hosting.with_outbound(outbound.clone());
         let mails = MemoryMailer::default();
         let public_url = PublicUrl::new(format!("http://{HOST}").parse().unwrap());
         let auth = Auth::new(State {
@@ -115,10 +114,7 @@ impl Pages {
             limits: Limits::new(clock.clone()),
             mail: can_mail.then(|| Outbox::start(Arc::new(mails.clone()))),
             random: Arc::clone(&random),
-            providers: IdentityProviders::new(IdentityProviderContext {
-                outbound,
-                keyring: Keyring::new(&secret, None),
-            }),
+            providers: IdentityProviders::default(),
         });
         let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::page_routes()).with_state(auth);
         let cx = Ctx { clock: clock.clone(), random, ..Ctx::operator() };
@@ -137,7 +133,7 @@ impl Pages {
     /// Changes the `auth_type` of a server.
     pub async fn set_auth_type(&self, server: Server, auth_type: AuthType) -> Server {
         let server = Server { auth_type, ..server };
-        let mut tx = self.ops.db().begin().await.unwrap();
+        let mut tx = self.ops.store().begin().await.unwrap();
         server::update(&mut tx, &server).await.unwrap();
         tx.commit().await.unwrap();
         self.hosting.offer_cache().poll().await.unwrap();

@@ -117,7 +117,7 @@ fn claude_desktop(target: Target<'_>) -> Client {
     let server = json!({ "command": "npx", "args": arguments });
     Client {
         id: "claude-desktop",
-        name: "Claude (console and desktop)",
+        name: "Claude (web and desktop)",
         hint: "In Claude, open Settings, then Connectors, select “Add custom connector” and paste the URL. If you do not have \
                access to connectors, use the configuration file of Claude Desktop instead.",
         needs_internet: true,

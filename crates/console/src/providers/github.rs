@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded};
 use waypost_core::seal::SecretText;
 use waypost_core::{Error, Result};
-use waypost_ops::identity_provider::{IdentityProviderContext, send};
+use waypost_ops::Ops;
+use waypost_ops::identity_provider::send;
 use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 
 use super::Provider;
@@ -74,7 +75,7 @@ impl Github {
     pub(super) async fn fetch_identity(
         &self,
         provider: &Provider,
-        provider_context: &IdentityProviderContext,
+        ops: &Ops,
         (returned, code): (&UserLoginCallback, &str),
         redirect_uri: &str,
     ) -> Result<ProviderIdentity> {
@@ -89,7 +90,7 @@ impl Github {
             .method(Method::POST)
             .uri(format!("{}/login/oauth/access_token", self.site))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let token: Token = fetch(provider, provider_context, request, form.into_bytes()).await?;
+        let token: Token = fetch(provider, ops, request, form.into_bytes()).await?;
         let token =
             token.access_token.ok_or_else(|| provider.rejected("the token endpoint returned no access token"))?;
         let token = SecretText::new(token.0);
@@ -97,8 +98,8 @@ impl Github {
             let bearer = format!("Bearer {}", token.expose());
             Request::builder().uri(format!("{}{path}", self.api)).header(header::AUTHORIZATION, bearer)
         };
-        let user: User = fetch(provider, provider_context, get("/user"), Vec::new()).await?;
-        let emails: Vec<Email> = fetch(provider, provider_context, get("/user/emails"), Vec::new()).await?;
+        let user: User = fetch(provider, ops, get("/user"), Vec::new()).await?;
+        let emails: Vec<Email> = fetch(provider, ops, get("/user/emails"), Vec::new()).await?;
         Ok(ProviderIdentity {
             issuer: self.site.clone(),
             subject: user.id.to_string(),
@@ -110,7 +111,7 @@ impl Github {
 
 async fn fetch<T: DeserializeOwned>(
     provider: &Provider,
-    provider_context: &IdentityProviderContext,
+    ops: &Ops,
     request: http::request::Builder,
     body: Vec<u8>,
 ) -> Result<T> {
@@ -119,8 +120,7 @@ async fn fetch<T: DeserializeOwned>(
         .header(header::USER_AGENT, "waypost")
         .body(body)
         .map_err(|_| provider.rejected("the access token is not a valid header value"))?;
-    let response =
-        send(provider.route(provider_context)?, request).await.map_err(|error| provider.unavailable(error))?;
+    let response = send(provider.route(ops)?, request).await.map_err(|error| provider.unavailable(error))?;
     if response.status() != StatusCode::OK {
         return Err(provider.rejected("an endpoint returned an error"));
     }

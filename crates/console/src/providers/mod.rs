@@ -5,7 +5,7 @@ mod openid;
 
 use waypost_core::seal::SecretText;
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_ops::identity_provider::IdentityProviderContext;
+use waypost_ops::Ops;
 use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 use waypost_outbound::{Purpose, Route};
 
@@ -43,15 +43,10 @@ impl Provider {
     ///
     /// # Errors
     /// `unavailable` if the provider does not respond.
-    pub async fn authorization_url(
-        &self,
-        provider_context: &IdentityProviderContext,
-        leaving: &PendingUserLogin,
-        redirect_uri: &str,
-    ) -> Result<String> {
+    pub async fn authorization_url(&self, ops: &Ops, leaving: &PendingUserLogin, redirect_uri: &str) -> Result<String> {
         match &self.kind {
             ProviderKind::Openid { issuer } => {
-                openid::authorization_url(self, issuer, provider_context, (leaving, redirect_uri)).await
+                openid::authorization_url(self, issuer, ops, (leaving, redirect_uri)).await
             }
             ProviderKind::Github(github) => github.authorization_url(self, leaving, redirect_uri),
         }
@@ -63,24 +58,22 @@ impl Provider {
     /// `unavailable` if the provider does not respond. `forbidden` if its response is an error or cannot be trusted.
     pub async fn fetch_identity(
         &self,
-        provider_context: &IdentityProviderContext,
+        ops: &Ops,
         (returned, code): (&UserLoginCallback, &str),
         (redirect_uri, now): (&str, Timestamp),
     ) -> Result<ProviderIdentity> {
         match &self.kind {
             ProviderKind::Openid { issuer } => {
-                openid::fetch_identity(self, issuer, provider_context, (returned, code), (redirect_uri, now)).await
+                openid::fetch_identity(self, issuer, ops, (returned, code), (redirect_uri, now)).await
             }
-            ProviderKind::Github(github) => {
-                github.fetch_identity(self, provider_context, (returned, code), redirect_uri).await
-            }
+            ProviderKind::Github(github) => github.fetch_identity(self, ops, (returned, code), redirect_uri).await,
         }
     }
 
     /// Returns the route of requests to the provider. The operator configured it, so only entries of `outbound_allow`
     /// without an organisation apply.
-    fn route(&self, provider_context: &IdentityProviderContext) -> Result<Route> {
-        provider_context.outbound.route(Purpose::SignIn, &[]).map_err(|error| self.unavailable(error))
+    fn route(&self, ops: &Ops) -> Result<Route> {
+        ops.outbound()?.route(Purpose::SignIn, &[]).map_err(|error| self.unavailable(error))
     }
 
     /// Creates the error for a provider that does not respond.

@@ -10,7 +10,8 @@ use openidconnect::{
     PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
 };
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::identity_provider::{IdentityProviderContext, send};
+use waypost_ops::Ops;
+use waypost_ops::identity_provider::send;
 use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 
 use super::Provider;
@@ -32,12 +33,8 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
 
 /// Fetches the provider's metadata and keys. They are not cached: console users sign in rarely, and new keys must take
 /// effect immediately.
-async fn discover(
-    provider: &Provider,
-    issuer: &str,
-    provider_context: &IdentityProviderContext,
-) -> Result<CoreProviderMetadata> {
-    let route = provider.route(provider_context)?;
+async fn discover(provider: &Provider, issuer: &str, ops: &Ops) -> Result<CoreProviderMetadata> {
+    let route = provider.route(ops)?;
     let http = |request| send(route.clone(), request);
     let url = IssuerUrl::new(issuer.to_owned()).map_err(Error::internal)?;
     CoreProviderMetadata::discover_async(url, &http).await.map_err(|error| match error {
@@ -49,10 +46,10 @@ async fn discover(
 pub(super) async fn authorization_url(
     provider: &Provider,
     issuer: &str,
-    provider_context: &IdentityProviderContext,
+    ops: &Ops,
     (leaving, redirect_uri): (&PendingUserLogin, &str),
 ) -> Result<String> {
-    let metadata = discover(provider, issuer, provider_context).await?;
+    let metadata = discover(provider, issuer, ops).await?;
     let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), None)
         .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(Error::internal)?);
     let (state, nonce) = (leaving.state.expose().to_owned(), leaving.nonce.clone());
@@ -69,12 +66,12 @@ pub(super) async fn authorization_url(
 pub(super) async fn fetch_identity(
     provider: &Provider,
     issuer: &str,
-    provider_context: &IdentityProviderContext,
+    ops: &Ops,
     (returned, code): (&UserLoginCallback, &str),
     (redirect_uri, now): (&str, Timestamp),
 ) -> Result<ProviderIdentity> {
-    let metadata = discover(provider, issuer, provider_context).await?;
-    let route = provider.route(provider_context)?;
+    let metadata = discover(provider, issuer, ops).await?;
+    let route = provider.route(ops)?;
     let http = |request| send(route.clone(), request);
     let secret = ClientSecret::new(provider.client_secret.expose().to_owned());
     let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), Some(secret))

@@ -172,7 +172,7 @@ impl Stage {
             "INSERT INTO end_users (id, organization_id, created_at) VALUES ('{end_user_id}', '{}', 1)",
             self.org
         );
-        let mut tx = self.ops.db().begin().await.unwrap();
+        let mut tx = self.ops.store().begin().await.unwrap();
         on!(&mut tx, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
         let grant_id = OauthGrantId::from_store(format!("ogr_{name}"));
@@ -201,7 +201,7 @@ impl Stage {
 
     /// Stops the server and returns the number of rejected requests by reason.
     pub async fn rejections(self) -> Vec<(String, i64)> {
-        let db = self.ops.db().clone();
+        let db = self.ops.store().clone();
         let Self { hosting, endpoint, tasks, .. } = self;
         drop((hosting, endpoint));
         tasks.finish().await;

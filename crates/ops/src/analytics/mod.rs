@@ -256,7 +256,7 @@ pub async fn run<T: Send + 'static>(
     authorize(&cx.caller, Operation::AnalyticsRead, organization)?;
     check_query(query)?;
     let _permit = REPORT_SLOTS.acquire().await.map_err(Error::internal)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let versions = list_versions(&mut tx, organization, query).await?;
     let before = query.range.previous();
     let full_range = TimeRange { from: if parts.before { before.from } else { query.range.from }, to: query.range.to };

@@ -8,16 +8,15 @@ use data_encoding::BASE64URL_NOPAD;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{IdentityId, OrganizationId};
+use waypost_core::id::IdentityId;
 use waypost_core::oauth_config::OauthConfig;
 use waypost_core::seal::{Keyring, SealLocation, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_outbound::{Outbound, Purpose, Route};
 use waypost_store::identity_provider_state::{self, IdentityProviderState};
 use waypost_store::identity_provider_token::{self, IdentityProviderToken};
-use waypost_store::{oauth_config, organization};
+use waypost_store::oauth_config;
 
 use crate::identities::{Claims, EndUserIdentity};
 use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
@@ -29,46 +28,6 @@ pub use refresh::{JOB, RefreshSummary, refresh_due_tokens};
 pub const LIFETIME_MS: i64 = 15 * 60 * 1_000;
 /// The number of random bytes in a state, a nonce and a verifier.
 const RANDOM_BYTES: usize = 32;
-
-/// The outbound HTTP client and the keyring, which operations on identity providers and webhooks need in addition to
-/// the database.
-#[derive(Debug, Clone)]
-pub struct IdentityProviderContext {
-    /// The outbound HTTP client.
-    pub outbound: Outbound,
-    /// The keys that decrypt stored secrets.
-    pub keyring: Keyring,
-}
-
-impl IdentityProviderContext {
-    /// Returns the route of requests for `purpose` to URLs that users of `organization` have specified. Reads the
-    /// organisation's slug if an entry of `outbound_allow` for this purpose names an organisation.
-    ///
-    /// # Errors
-    /// As [`outbound_route`].
-    pub async fn route(&self, ops: &Ops, purpose: Purpose, organization: &OrganizationId) -> Result<Route> {
-        outbound_route(&self.outbound, ops, purpose, organization).await
-    }
-}
-
-/// Returns the route of requests for `purpose` to URLs that users of `organization` have specified. Reads the
-/// organisation's slug if an entry of `outbound_allow` for this purpose names an organisation.
-///
-/// # Errors
-/// If the store fails, or the HTTP client cannot be created.
-pub async fn outbound_route(
-    outbound: &Outbound,
-    ops: &Ops,
-    purpose: Purpose,
-    organization: &OrganizationId,
-) -> Result<Route> {
-    let slug = match outbound.is_limited_to_organizations(purpose) {
-        true => organization::find(&mut ops.db.read().await?, organization).await?.map(|found| found.slug),
-        false => None,
-    };
-    let names: Vec<&str> = std::iter::once(organization.as_str()).chain(slug.as_deref()).collect();
-    outbound.route(purpose, &names).map_err(Error::internal)
-}
 
 /// A login that was started, before the user is redirected to the provider.
 #[derive(Debug, Clone)]
@@ -119,7 +78,6 @@ pub struct ProviderTokens {
 pub async fn begin_login(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     (server, request): (&Server, &AuthorizationRequest),
 ) -> Result<PendingLogin> {
     let organization = &server.organization_id;
@@ -127,7 +85,7 @@ pub async fn begin_login(
     if request.consented_at.is_none() || request.server_id != server.id {
         return Err(Error::new(Code::Forbidden, "The user has not given consent to this client yet."));
     }
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let config = match (&server.oauth_config_id, server.auth_type) {
         (Some(id), AuthType::CustomOauth) => oauth_config::find(&mut tx, organization, id).await?,
         _ => None,
@@ -141,7 +99,7 @@ pub async fn begin_login(
     let (state, nonce, verifier) = (random(), random(), random());
     let (state_hash, now) = (hash(&state), cx.now());
     let row = IdentityProviderState {
-        verifier: provider_context.keyring.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
+        verifier: ops.keyring()?.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
         state_hash,
         organization_id: organization.clone(),
         oauth_config_id: config.id.clone(),
@@ -162,14 +120,13 @@ pub async fn begin_login(
 pub async fn finish_login(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     server: &Server,
     (state, browser): (&str, &str),
 ) -> Result<LoginCallback> {
     let organization = &server.organization_id;
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let state_hash = hash(state);
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let state_row = identity_provider_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
     // The state is consumed regardless of the result.
     tx.commit().await?;
@@ -179,11 +136,11 @@ pub async fn finish_login(
     if server.oauth_config_id.as_ref() != Some(&state_row.oauth_config_id) {
         return Err(no_provider());
     }
-    let config = oauth_config::find(&mut ops.db.read().await?, organization, &state_row.oauth_config_id).await?;
+    let config = oauth_config::find(&mut ops.store.read().await?, organization, &state_row.oauth_config_id).await?;
     let config = config.ok_or_else(no_provider)?;
-    let verifier = provider_context.keyring.open_text(&verifier_place(&state_hash), &state_row.verifier);
+    let verifier = ops.keyring()?.open_text(&verifier_place(&state_hash), &state_row.verifier);
     Ok(LoginCallback {
-        client_secret: oauth_configs::open_secret(provider_context, &config)?,
+        client_secret: oauth_configs::open_secret(ops, &config)?,
         config,
         request,
         nonce: state_row.nonce,
@@ -199,15 +156,14 @@ pub async fn finish_login(
 pub async fn sign_in(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     config: &OauthConfig,
     (claims, tokens): (&Claims, &ProviderTokens),
 ) -> Result<(EndUserIdentity, String)> {
     let organization = &config.organization_id;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.can_link_by_email()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
-    let row = seal_tokens(cx, provider_context, (config, &signed_in.identity_id), tokens);
+    let row = seal_tokens(cx, ops.keyring()?, (config, &signed_in.identity_id), tokens);
     identity_provider_token::upsert(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))
@@ -215,12 +171,12 @@ pub async fn sign_in(
 
 fn seal_tokens(
     cx: &Ctx,
-    provider_context: &IdentityProviderContext,
+    keyring: &Keyring,
     (config, identity): (&OauthConfig, &IdentityId),
     tokens: &ProviderTokens,
 ) -> IdentityProviderToken {
     let seal = |column, token: &SecretText| {
-        provider_context.keyring.seal(&token_place(identity, column), token.expose().as_bytes(), &*cx.random)
+        keyring.seal(&token_place(identity, column), token.expose().as_bytes(), &*cx.random)
     };
     IdentityProviderToken {
         identity_id: identity.clone(),

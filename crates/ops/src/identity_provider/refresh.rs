@@ -10,7 +10,7 @@ use waypost_outbound::Purpose;
 use waypost_store::identity_provider_token::{self as store, IdentityProviderToken};
 use waypost_store::oauth_config;
 
-use super::{IdentityProviderContext, ProviderTokens, REFRESH, oidc_client, seal_tokens, send, token_place};
+use super::{ProviderTokens, REFRESH, oidc_client, seal_tokens, send, token_place};
 use crate::{Ops, oauth_configs};
 
 /// The name of the job that calls [`refresh_due_tokens`].
@@ -45,20 +45,16 @@ enum Failure {
 ///
 /// # Errors
 /// Any error of the store before the first request. Failures of a provider are only logged.
-pub async fn refresh_due_tokens(
-    cx: &Ctx,
-    ops: &Ops,
-    provider_context: &IdentityProviderContext,
-) -> Result<RefreshSummary> {
+pub async fn refresh_due_tokens(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     waypost_core::access::authorize_operator(&cx.caller)?;
     let now = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let due = store::lease_expiring(&mut tx, now, (now.plus(AHEAD_MS), now.plus(LEASE_MS)), AT_ONCE).await?;
     tx.commit().await?;
     let mut work = JoinSet::new();
     for token in due {
-        let (cx, ops, provider_context) = (cx.clone(), ops.clone(), provider_context.clone());
-        work.spawn(waypost_jobs::catch(JOB, async move { refresh_one(&cx, &ops, &provider_context, &token).await }));
+        let (cx, ops) = (cx.clone(), ops.clone());
+        work.spawn(waypost_jobs::catch(JOB, async move { refresh_one(&cx, &ops, &token).await }));
     }
     let mut outcome = RefreshSummary::default();
     while let Some(done) = work.join_next().await {
@@ -71,14 +67,9 @@ pub async fn refresh_due_tokens(
 }
 
 /// Refreshes one token and logs a failure.
-async fn refresh_one(
-    cx: &Ctx,
-    ops: &Ops,
-    provider_context: &IdentityProviderContext,
-    token: &IdentityProviderToken,
-) -> bool {
+async fn refresh_one(cx: &Ctx, ops: &Ops, token: &IdentityProviderToken) -> bool {
     let identity = token.identity_id.as_str();
-    let failure = match request_tokens(cx, ops, provider_context, token).await {
+    let failure = match request_tokens(cx, ops, token).await {
         Ok(new) => match write(ops, token, Some(&new)).await {
             Ok(written) => return written,
             Err(error) => Failure::Temporary(error.to_string()),
@@ -102,7 +93,7 @@ async fn refresh_one(
 /// Stores the `new` tokens, or deletes the refresh token. Returns false if a sign-in has stored other tokens in the
 /// meantime.
 async fn write(ops: &Ops, token: &IdentityProviderToken, new: Option<&IdentityProviderToken>) -> Result<bool> {
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let written = match new {
         Some(new) => store::complete_refresh(&mut tx, token, new).await?,
         None => store::discard_refresh_token(&mut tx, token).await?,
@@ -114,30 +105,30 @@ async fn write(ops: &Ops, token: &IdentityProviderToken, new: Option<&IdentityPr
 async fn request_tokens(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     token: &IdentityProviderToken,
 ) -> std::result::Result<IdentityProviderToken, Failure> {
     let temporary = |error: Error| Failure::Temporary(error.to_string());
     let broken = |reason: &str| Failure::Temporary(reason.to_owned());
     let config = async {
-        let mut conn = ops.db.read().await?;
+        let mut conn = ops.store.read().await?;
         Ok::<_, Error>(oauth_config::find(&mut conn, &token.organization_id, &token.oauth_config_id).await?)
     };
     let config = config.await.map_err(temporary)?.ok_or_else(|| broken("its provider was deleted"))?;
-    let secret = oauth_configs::open_secret(provider_context, &config)
-        .map_err(|_| broken("the client secret cannot be decrypted"))?;
+    let keyring = ops.keyring().map_err(temporary)?;
+    let secret =
+        oauth_configs::open_secret(ops, &config).map_err(|_| broken("the client secret cannot be decrypted"))?;
     let sealed_token = token.refresh_token.as_deref().unwrap_or_default();
-    let refresh = provider_context.keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
+    let refresh = keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
     let refresh = refresh.map_err(|error| Failure::Temporary(error.to_string()))?;
     let client = oidc_client(&config, secret.as_ref()).map_err(temporary)?;
-    let route = provider_context.route(ops, Purpose::SignIn, &token.organization_id).await.map_err(temporary)?;
+    let route = ops.route(Purpose::SignIn, &token.organization_id).await.map_err(temporary)?;
     let http = |request| send(route.clone(), request);
     let old = RefreshToken::new(refresh.expose().to_owned());
     let response = client.exchange_refresh_token(&old).request_async(&http).await.map_err(failure)?;
     let tokens = tokens_from(&response, cx.now(), token);
     // Without a new refresh token, the old one remains valid (RFC 6749, 6).
     let tokens = ProviderTokens { refresh_token: tokens.refresh_token.or(Some(refresh)), ..tokens };
-    Ok(seal_tokens(cx, provider_context, (&config, &token.identity_id), &tokens))
+    Ok(seal_tokens(cx, keyring, (&config, &token.identity_id), &tokens))
 }
 
 fn tokens_from(response: &impl OAuth2TokenResponse, now: Timestamp, old: &IdentityProviderToken) -> ProviderTokens {

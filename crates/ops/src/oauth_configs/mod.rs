@@ -19,7 +19,6 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::identities::issuer_of;
-use crate::identity_provider::IdentityProviderContext;
 pub use discovery::{FindingLevel, ProviderFinding};
 use discovery::{Provider, ProviderInput, examine};
 pub use settings::OauthConfigSettings;
@@ -37,15 +36,13 @@ pub(crate) fn place(id: &OauthConfigId) -> SealLocation<'_> {
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
     settings: &OauthConfigSettings,
 ) -> Result<(OauthConfig, Vec<ProviderFinding>)> {
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
     settings.check()?;
-    let (provider, mut findings) =
-        check_provider((provider_context, ops, organization), &settings.provider_input()).await?;
+    let (provider, mut findings) = check_provider((ops, organization), &settings.provider_input()).await?;
     let now = cx.now();
     let plain = OauthConfig {
         id: OauthConfigId::new(&*cx.random),
@@ -66,9 +63,9 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let config = apply(cx, provider_context, &plain, settings, Some(&provider))?;
+    let config = apply(cx, ops, &plain, settings, Some(&provider))?;
     findings.extend(check_auth_method(&config, &provider));
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if organization::find(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
@@ -85,7 +82,7 @@ pub async fn create(
 /// `not_found` for an organisation that the caller cannot access.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<OauthConfig>> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+    Ok(store::list(&mut ops.store.read().await?, organization).await?)
 }
 
 /// Returns the provider with the ID or the name `text`.
@@ -94,7 +91,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// As [`list`]; `not_found` if there is none.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    find_by_id_or_name(&mut ops.db.read().await?, organization, text).await?.ok_or_else(not_found)
+    find_by_id_or_name(&mut ops.store.read().await?, organization, text).await?.ok_or_else(not_found)
 }
 
 /// Returns a provider.
@@ -103,7 +100,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 /// As [`list`]; `not_found` if there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Lists the slugs of the servers that use a provider.
@@ -117,7 +114,7 @@ pub async fn list_servers(
     id: &OauthConfigId,
 ) -> Result<Vec<String>> {
     authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
-    Ok(store::list_server_slugs(&mut ops.db.read().await?, organization, id).await?)
+    Ok(store::list_server_slugs(&mut ops.store.read().await?, organization, id).await?)
 }
 
 /// Updates the settings that are present. Checks the provider again if the change concerns it.
@@ -127,7 +124,6 @@ pub async fn list_servers(
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
-    provider_context: &IdentityProviderContext,
     old: &OauthConfig,
     settings: &OauthConfigSettings,
 ) -> Result<(OauthConfig, Vec<ProviderFinding>)> {
@@ -135,12 +131,12 @@ pub async fn update(
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => check_provider((provider_context, ops, organization), &settings.provider_input_over(old))
+        true => check_provider((ops, organization), &settings.provider_input_over(old))
             .await
             .map(|(provider, found)| (Some(provider), found))?,
         false => (None, Vec::new()),
     };
-    let mut new = apply(cx, provider_context, old, settings, provider.as_ref())?;
+    let mut new = apply(cx, ops, old, settings, provider.as_ref())?;
     if let Some(provider) = &provider {
         findings.extend(check_auth_method(&new, provider));
     }
@@ -148,7 +144,7 @@ pub async fn update(
         return Ok((new, findings));
     }
     new.updated_at = cx.now();
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if store::find(&mut tx, organization, &old.id).await?.ok_or_else(not_found)? != *old {
         let message = "This provider was changed in the meantime. Reload it and try again.";
         return Err(Error::new(Code::Conflict, message));
@@ -169,7 +165,7 @@ pub async fn update(
 /// `forbidden`; `not_found`; `conflict` while servers use it; the message lists them.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<()> {
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let config = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let servers = store::list_server_slugs(&mut tx, organization, id).await?;
     if !servers.is_empty() {
@@ -188,17 +184,12 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
 ///
 /// # Errors
 /// `forbidden` for members below admin.
-pub async fn check(
-    cx: &Ctx,
-    ops: &Ops,
-    provider_context: &IdentityProviderContext,
-    config: &OauthConfig,
-) -> Result<Vec<ProviderFinding>> {
+pub async fn check(cx: &Ctx, ops: &Ops, config: &OauthConfig) -> Result<Vec<ProviderFinding>> {
     authorize(&cx.caller, Operation::OauthConfigWrite, &config.organization_id)?;
-    let route = provider_context.route(ops, Purpose::SignIn, &config.organization_id).await?;
+    let route = ops.route(Purpose::SignIn, &config.organization_id).await?;
     let (provider, mut findings) = examine(&route, &OauthConfigSettings::default().provider_input_over(config)).await;
     if let Some(secret) = &config.client_secret
-        && let Err(error) = provider_context.keyring.open(&place(&config.id), secret)
+        && let Err(error) = ops.keyring()?.open(&place(&config.id), secret)
     {
         let message = format!("The client secret cannot be decrypted: {error}. Set it again.");
         findings.push(ProviderFinding::new(FindingLevel::Error, message));
@@ -228,10 +219,10 @@ pub(crate) async fn find_by_id_or_name(
 }
 
 async fn check_provider(
-    (provider_context, ops, organization): (&IdentityProviderContext, &Ops, &OrganizationId),
+    (ops, organization): (&Ops, &OrganizationId),
     input: &ProviderInput,
 ) -> Result<(Provider, Vec<ProviderFinding>)> {
-    let route = provider_context.route(ops, Purpose::SignIn, organization).await?;
+    let route = ops.route(Purpose::SignIn, organization).await?;
     let (provider, findings) = examine(&route, input).await;
     let errors: Vec<_> = findings.iter().filter(|finding| finding.level == FindingLevel::Error).collect();
     match provider {
@@ -246,7 +237,7 @@ async fn check_provider(
 /// Returns `config` with `settings` and the values of the provider's metadata.
 fn apply(
     cx: &Ctx,
-    provider_context: &IdentityProviderContext,
+    ops: &Ops,
     config: &OauthConfig,
     settings: &OauthConfigSettings,
     provider: Option<&Provider>,
@@ -282,7 +273,7 @@ fn apply(
     } else if provider.kind != config.kind {
         default_subject(provider.kind).clone_into(&mut new.subject_claim);
     }
-    apply_secret(cx, provider_context, (config, settings), &mut new)?;
+    apply_secret(cx, ops, (config, settings), &mut new)?;
     new.token_auth_method = select_auth_method(settings, &new, config, provider)?;
     if new.token_auth_method == TokenAuthMethod::None {
         new.client_secret = None;
@@ -292,13 +283,12 @@ fn apply(
 
 fn apply_secret(
     cx: &Ctx,
-    provider_context: &IdentityProviderContext,
+    ops: &Ops,
     (config, settings): (&OauthConfig, &OauthConfigSettings),
     new: &mut OauthConfig,
 ) -> Result<()> {
     if let Some(secret) = &settings.client_secret {
-        new.client_secret =
-            Some(provider_context.keyring.seal(&place(&new.id), secret.expose().as_bytes(), &*cx.random));
+        new.client_secret = Some(ops.keyring()?.seal(&place(&new.id), secret.expose().as_bytes(), &*cx.random));
         return Ok(());
     }
     let origin = |text: &str| Url::parse(text).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
@@ -401,11 +391,7 @@ fn name_taken(error: waypost_store::Error, name: &str) -> Error {
 ///
 /// # Errors
 /// `internal` if the secret cannot be decrypted with the available keys.
-pub(crate) fn open_secret(
-    provider_context: &IdentityProviderContext,
-    config: &OauthConfig,
-) -> Result<Option<SecretText>> {
-    let secret =
-        config.client_secret.as_deref().map(|sealed| provider_context.keyring.open_text(&place(&config.id), sealed));
-    secret.transpose().map_err(Error::internal)
+pub(crate) fn open_secret(ops: &Ops, config: &OauthConfig) -> Result<Option<SecretText>> {
+    let Some(sealed) = config.client_secret.as_deref() else { return Ok(None) };
+    ops.keyring()?.open_text(&place(&config.id), sealed).map(Some).map_err(Error::internal)
 }

@@ -65,7 +65,7 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
         Some(end_user) => find_place(hosting, server, end_user).await?,
         None => None,
     };
-    let mut tx = hosting.ops.db.begin().await?;
+    let mut tx = hosting.ops.store.begin().await?;
     let end_user = match (identity.end_user_id, &play.credentials) {
         (None, Credentials::Tracking(tracking_id)) => {
             Some(get_or_create_tracked(cx, &mut tx, server, tracking_id).await?)
@@ -78,7 +78,7 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
         None => {
             let input = TicketInput { new, end_user: end_user.clone(), place, email };
             let named = insert(cx, &mut tx, &counted, input).await?;
-            if hosting.ops.notifications.is_enabled() {
+            if hosting.ops.notifier.is_enabled() {
                 let new = (&server.id, &named.ticket.id);
                 ticket_digest::schedule(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
             }

@@ -87,7 +87,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: Tick
     }
     let cursor = list.cursor.as_deref().map(str::parse::<TicketId>).transpose();
     let before = cursor.map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Start again without it."))?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let mut items = store::list(&mut conn, organization, &list.filter, before.as_ref(), i64::from(limit) + 1).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
@@ -106,7 +106,7 @@ pub async fn count_by_status(
     filter: &TicketFilter,
 ) -> Result<Vec<(TicketStatus, u64)>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    let found = store::count_by_status(&mut ops.db.read().await?, organization, filter).await?;
+    let found = store::count_by_status(&mut ops.store.read().await?, organization, filter).await?;
     let count = |status| found.iter().find(|(found_status, _)| *found_status == status).map_or(0, |(_, count)| *count);
     Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
 }
@@ -122,7 +122,7 @@ pub async fn list_for_end_user(
     end_user: &EndUserId,
 ) -> Result<Vec<TicketDetails>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    Ok(store::list_for_end_user(&mut ops.db.read().await?, organization, end_user, MAX_PER_END_USER).await?)
+    Ok(store::list_for_end_user(&mut ops.store.read().await?, organization, end_user, MAX_PER_END_USER).await?)
 }
 
 /// Returns a ticket.
@@ -131,7 +131,7 @@ pub async fn list_for_end_user(
 /// `not_found` if the ticket does not exist or the caller cannot access it.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<TicketDetails> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    store::find(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+    store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
 /// Returns the members to whom a ticket can be assigned, by email.
@@ -140,13 +140,13 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticket
 /// Those of [`list`].
 pub async fn list_assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    Ok(user::list_members(&mut ops.db.read().await?, organization).await?)
+    Ok(user::list_members(&mut ops.store.read().await?, organization).await?)
 }
 
 /// Whether this installation can send emails.
 #[must_use]
 pub fn can_send_email(ops: &Ops) -> bool {
-    ops.notifications.is_enabled()
+    ops.notifier.is_enabled()
 }
 
 /// Changes a ticket. Sends an email to the end user if the ticket is resolved, and to a new assignee other than the
@@ -163,7 +163,7 @@ pub async fn update(
     change: &TicketPatch,
 ) -> Result<TicketDetails> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let before = store::find_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
     if let Some(seen) = revision.filter(|seen| *seen != before.ticket.revision) {
         let message = format!(
@@ -186,7 +186,7 @@ pub async fn update(
     let after = store::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     events::updated(cx, &mut tx, &after).await?;
     for notification in build_notifications(cx, &mut tx, &before, &after).await? {
-        ops.notifications.enqueue(cx, &mut tx, &notification).await?;
+        ops.notifier.enqueue(cx, &mut tx, &notification).await?;
     }
     tx.commit().await?;
     Ok(after)

@@ -120,7 +120,7 @@ impl UserAccounts {
             created_at: now,
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         self.count(cx, &mut tx, (AttemptKind::Code, &email.key)).await?;
         user_code::insert(&mut tx, &row).await?;
         let organization_id = system::find_organization_by_email(&mut tx, &email.key).await?;
@@ -149,7 +149,9 @@ impl UserAccounts {
     pub async fn get_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<PendingCode> {
         let id = id.parse().map_err(|_| codes::unusable_code())?;
         let key = UserCodeKey { id: &id, browser_hash: &hash(cookie) };
-        user_code::find_pending(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::unusable_code)
+        user_code::find_pending(&mut self.ops.store.read().await?, key, cx.now())
+            .await?
+            .ok_or_else(codes::unusable_code)
     }
 
     /// Signs in with a code, which verifies the email. A sign-up creates the user; a new password ends all earlier
@@ -177,7 +179,7 @@ impl UserAccounts {
         let key = UserCodeKey { id: &id, browser_hash: &hash(entry.cookie) };
         let code_hash = codes::hash(&self.secret, &id, &code);
         // A password is hashed only for a correct code.
-        let is_right = user_code::is_correct(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
+        let is_right = user_code::is_correct(&mut self.ops.store.read().await?, key, &code_hash, cx.now()).await?;
         let (mut name, mut new_hash) = (None, None);
         match open.purpose {
             CodePurpose::SignIn => {}
@@ -188,7 +190,7 @@ impl UserAccounts {
             }
             CodePurpose::Reset => {}
         }
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let tried = user_code::verify(&mut tx, key, &code_hash, cx.now()).await?;
         let mut proof = match tried {
             CodeCheck::Accepted(proof) => proof,
@@ -227,7 +229,7 @@ impl UserAccounts {
         if !self.count_failure(cx, "", browser) {
             return Ok(());
         }
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let address = match id.parse() {
             Ok(id) => user_code::find_email_key(&mut tx, &id).await?,
             Err(_) => None,

@@ -45,7 +45,7 @@ impl UserAccounts {
     /// # Errors
     /// `not_found` if it was accepted or revoked, has expired, or never existed.
     pub async fn get_invitation(&self, cx: &Ctx, token: &str) -> Result<InvitationDetails> {
-        let mut conn = self.ops.db.read().await?;
+        let mut conn = self.ops.store.read().await?;
         let invitation = find(cx, &mut conn, token).await?;
         let invited_by = match invitation.invited_by.parse::<UserId>() {
             Ok(id) => store::find(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
@@ -61,7 +61,7 @@ impl UserAccounts {
     /// email is not verified: such an account is not valid for another organisation.
     pub async fn accept_invitation(&self, cx: &Ctx, token: &str) -> Result<Organization> {
         let user = authorize_user(&cx.caller)?;
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let invitation = find(cx, &mut tx, token).await?;
         let user = store::find(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
         if email::key(&user.email) != invitation.email_key {
@@ -98,7 +98,7 @@ impl UserAccounts {
         let name = name::check("name", account_details.name)?;
         let password_hash =
             self.hash(cx, browser.address, ("password", account_details.password), &invitation.email).await?;
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         // The first caller locks the invitation until the end of the transaction.
         accept(cx, &mut tx, &invitation).await?;
         let VerifiedAccount { user, revoked } = self.account_of(cx, &mut tx, &invitation, &name).await?;

@@ -48,7 +48,7 @@ impl UserAccounts {
         let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
         let claimed = self.claimed(cx, email_key, browser.device);
         let early = if claimed.is_none() { Some(begin(None)?) } else { None };
-        let mut conn = self.ops.db.read().await?;
+        let mut conn = self.ops.store.read().await?;
         let accounts = system::list_accounts(&mut conn, email_key).await?;
         let attempts = sign_in_attempt::count(&mut conn, &slot(&self.secret, kind, email_key), cx.now()).await?;
         drop(conn);

@@ -52,7 +52,7 @@ pub async fn create_account_link(
     user: &UserId,
 ) -> Result<AccountLink> {
     authorize_operator(&cx.caller)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     store::find_member(&mut tx, organization, user).await?.ok_or_else(|| Error::not_found("member"))?;
     let user = store::find(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
     let mut bytes = [0_u8; TOKEN_BYTES];
@@ -87,7 +87,7 @@ pub async fn create_first_account_link(
     user: &UserId,
 ) -> Result<Option<AccountLink>> {
     authorize_operator(&cx.caller)?;
-    let found = store::find_credentials(&mut ops.db.read().await?, user).await?;
+    let found = store::find_credentials(&mut ops.store.read().await?, user).await?;
     if found.is_some_and(|found| found.user.verified_at.is_some() || found.password_hash.is_some()) {
         return Ok(None);
     }
@@ -100,7 +100,7 @@ impl UserAccounts {
     /// # Errors
     /// `not_found` if the link was used or replaced, has expired, or never existed.
     pub async fn get_account_link_user(&self, cx: &Ctx, token: &str) -> Result<User> {
-        let mut conn = self.ops.db.read().await?;
+        let mut conn = self.ops.store.read().await?;
         let Some(id) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(not_usable()) };
         store::find(&mut conn, &id).await?.ok_or_else(not_usable)
     }
@@ -120,7 +120,7 @@ impl UserAccounts {
         let user = self.get_account_link_user(cx, token).await?;
         let name = name::check("name", account_details.name)?;
         let password_hash = self.hash(cx, browser.address, ("password", account_details.password), &user.email).await?;
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(not_usable)?;
         store::set_name(&mut tx, &id, &name).await?;
         let user = store::find(&mut tx, &id).await?.ok_or_else(not_usable)?;

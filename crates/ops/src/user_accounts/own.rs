@@ -38,7 +38,7 @@ impl std::fmt::Debug for PasswordChange {
 pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let name = name::check("name", text)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     store::set_name(&mut tx, user, &name).await?;
     tx.commit().await?;
     Ok(())
@@ -51,7 +51,7 @@ pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
 /// As [`set_name`]; `not_found` if the caller is not a member; `conflict` if the organisation would have no owner left.
 pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let owners = store::lock_owners(&mut tx, organization).await?;
     let member = store::find_member(&mut tx, organization, user).await?;
     let member = member.ok_or_else(|| Error::not_found("organisation"))?;
@@ -75,7 +75,7 @@ impl UserAccounts {
     /// `forbidden` if the caller is not a user.
     pub async fn has_password(&self, cx: &Ctx) -> Result<bool> {
         let user = authorize_user(&cx.caller)?;
-        let found = store::find_credentials(&mut self.ops.db.read().await?, user).await?;
+        let found = store::find_credentials(&mut self.ops.store.read().await?, user).await?;
         Ok(found.is_some_and(|found| found.password_hash.is_some()))
     }
 
@@ -93,14 +93,14 @@ impl UserAccounts {
         browser: Browser<'_>,
     ) -> Result<PasswordChange> {
         let user = authorize_user(&cx.caller)?;
-        let found = store::find_credentials(&mut self.ops.db.read().await?, user).await?;
+        let found = store::find_credentials(&mut self.ops.store.read().await?, user).await?;
         let found = found.ok_or_else(|| Error::not_found("user"))?;
         if found.password_hash.is_some() {
             let email_key = email::key(&found.user.email);
             let admitted = self.admit(cx, &email_key, (AttemptKind::Password, browser)).await?;
             check_account(&admitted, AttemptKind::Password)?;
             if !self.ops.passwords.verify(browser.address, password, found.password_hash.as_deref()).await? {
-                let mut tx = self.ops.db.begin().await?;
+                let mut tx = self.ops.store.begin().await?;
                 self.count(cx, &mut tx, (AttemptKind::Password, &email_key)).await?;
                 tx.commit().await?;
                 return Err(Error::invalid("password", "The current password is wrong."));
@@ -108,7 +108,7 @@ impl UserAccounts {
             admitted.counted.refund();
         }
         let hash = self.hash(cx, browser.address, ("new_password", new_password), &found.user.email).await?;
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let now = store::find_credentials(&mut tx, user).await?;
         if now.is_none_or(|now| now.password_hash != found.password_hash) {
             return Err(wrong_password());

@@ -64,7 +64,7 @@ impl UserAccounts {
             self.record_wrong_password(cx, &email.key, browser).await?;
             return Err(wrong_password());
         }
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let account =
             select_account(&mut tx, &matching_accounts, credentials.organization).await?.ok_or_else(wrong_password)?;
         let now = store::find_credentials(&mut tx, &account.user.id).await?;
@@ -80,7 +80,7 @@ impl UserAccounts {
 
     /// Counts a failure, and records it for the accounts of the email, if there are any.
     async fn record_wrong_password(&self, cx: &Ctx, email_key: &str, browser: Browser<'_>) -> Result<()> {
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         self.count(cx, &mut tx, (AttemptKind::Password, email_key)).await?;
         sign_ins::record_failure(cx, &mut tx, email_key, (browser, "password")).await?;
         Ok(tx.commit().await?)
@@ -99,7 +99,7 @@ impl UserAccounts {
         address: &str,
     ) -> Result<String> {
         let Email { key, .. } = email::parse(address)?;
-        let accounts = system::list_accounts(&mut self.ops.db.read().await?, &key).await?;
+        let accounts = system::list_accounts(&mut self.ops.store.read().await?, &key).await?;
         let like = accounts.into_iter().find_map(|account| account.password_hash);
         let local = address.split('@').next().unwrap_or_default();
         let about = [address, local, "waypost"];

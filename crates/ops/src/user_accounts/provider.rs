@@ -17,7 +17,6 @@ use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
 use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts, record_for_user, sign_ins};
-use crate::identity_provider::IdentityProviderContext;
 use crate::limits::stored_network;
 use crate::user_sessions::Browser;
 
@@ -72,7 +71,6 @@ impl UserAccounts {
     pub async fn begin_login(
         &self,
         cx: &Ctx,
-        provider_context: &IdentityProviderContext,
         (provider, cookie, next): (&str, &str, &str),
         client: IpAddr,
     ) -> Result<PendingUserLogin> {
@@ -84,7 +82,7 @@ impl UserAccounts {
         let (state, nonce, verifier) = (random(), random(), random());
         let (state_hash, now) = (hash(&state), cx.now());
         let row = UserSignIn {
-            code_verifier: provider_context.keyring.seal(&place(&state_hash), verifier.as_bytes(), &*cx.random),
+            code_verifier: self.ops.keyring()?.seal(&place(&state_hash), verifier.as_bytes(), &*cx.random),
             state_hash,
             browser_hash: hash(cookie),
             provider: provider.to_owned(),
@@ -93,7 +91,7 @@ impl UserAccounts {
             created_at: now,
             expires_at: now.plus(LIFETIME_MS),
         };
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let network = stored_network(&self.secret, client);
         open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, (provider, &network), BOUNDS).await?;
         user_sign_in::insert(&mut tx, &row, &network).await?;
@@ -108,17 +106,16 @@ impl UserAccounts {
     pub async fn finish_login(
         &self,
         cx: &Ctx,
-        provider_context: &IdentityProviderContext,
         (provider, cookie, state): (&str, &str, &str),
     ) -> Result<UserLoginCallback> {
         let state_hash = hash(state);
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let login = user_sign_in::consume(&mut tx, &state_hash, &hash(cookie), cx.now()).await?;
         // The state is consumed regardless of the result.
         tx.commit().await?;
         let login = login.filter(|login| login.provider == provider).ok_or_else(|| Error::not_found("sign-in"))?;
         let verifier =
-            provider_context.keyring.open_text(&place(&state_hash), &login.code_verifier).map_err(Error::internal)?;
+            self.ops.keyring()?.open_text(&place(&state_hash), &login.code_verifier).map_err(Error::internal)?;
         Ok(UserLoginCallback { nonce: login.nonce, verifier, next: login.next })
     }
 
@@ -146,7 +143,7 @@ impl UserAccounts {
     /// Records a failed sign-in for the affected accounts, as far as the provider has verified the identity: the linked
     /// account, or the accounts of the email. Otherwise the affected account is unknown.
     async fn record_failure(&self, cx: &Ctx, identity: &ProviderIdentity, browser: Browser<'_>) -> Result<()> {
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let linked = match user_identity::find(&mut tx, &identity.issuer, &identity.subject).await? {
             Some(id) => store::find(&mut tx, &id).await?.map(|user| user.email),
             None => None,
@@ -157,7 +154,7 @@ impl UserAccounts {
     }
 
     async fn try_sign_in(&self, cx: &Ctx, identity: &ProviderIdentity, browser: Browser<'_>) -> Result<NewUserSession> {
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         let key = (identity.issuer.as_str(), identity.subject.as_str());
         let known = match user_identity::find(&mut tx, key.0, key.1).await? {
             Some(id) => store::find(&mut tx, &id).await?.filter(|user| user.verified_at.is_some()),

@@ -35,7 +35,7 @@ pub struct NewOwner<'a> {
 /// # Errors
 /// Any error of the store.
 pub async fn set_up_token(ops: &Ops, secret: &SecretKey) -> Result<Option<String>> {
-    if system::has_account(&mut ops.db.read().await?).await? {
+    if system::has_account(&mut ops.store.read().await?).await? {
         return Ok(None);
     }
     Ok(Some(BASE64URL_NOPAD.encode(&secret.sign(PURPOSE, b""))))
@@ -48,7 +48,7 @@ impl UserAccounts {
     /// `not_found` if the token is wrong, or a user has signed in before.
     pub async fn check_set_up(&self, token: &str) -> Result<()> {
         self.check_set_up_token(token)?;
-        if system::has_account(&mut self.ops.db.read().await?).await? {
+        if system::has_account(&mut self.ops.store.read().await?).await? {
             return Err(not_usable());
         }
         Ok(())
@@ -74,7 +74,7 @@ impl UserAccounts {
         let email = email::parse(owner.email)?;
         let name = name::check("name", owner.name)?;
         let hash = self.hash(cx, browser.address, ("password", owner.password), &email.address).await?;
-        let mut tx = self.ops.db.begin().await?;
+        let mut tx = self.ops.store.begin().await?;
         system::lock_set_up(&mut tx).await?;
         if system::has_account(&mut tx).await? {
             return Err(not_usable());

@@ -116,7 +116,7 @@ pub struct StepEdit {
 /// `target.revision`.
 pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
@@ -130,7 +130,7 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
 /// Those of [`add_step`]; `step_not_found` if no such step was deleted from this walkthrough.
 pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| {
@@ -147,7 +147,7 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
 /// Those of [`add_step`].
 pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let content = found.ok_or_else(|| step_not_found(id))?.content;
@@ -206,7 +206,7 @@ pub async fn get_step(
     id: &StepId,
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
     Ok(StepEdit { revision: head.revision, step })
@@ -252,7 +252,7 @@ async fn edit_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let key = key.map(|key| validate::check_key(key, &validate::argument_error)).transpose()?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let before = found.ok_or_else(|| step_not_found(id))?;
@@ -281,7 +281,7 @@ pub async fn move_step(
     position: &StepPosition,
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let (mut head, chain) = lock_chain(&mut tx, target).await?;
     let links = chain::relocate(&chain, id, position)?;
     let mut after = chain.clone();
@@ -301,7 +301,7 @@ pub async fn move_step(
 /// Those of [`add_step`].
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let (mut head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let step = found.ok_or_else(|| step_not_found(id))?;

@@ -132,7 +132,7 @@ pub async fn import(
     }
     let name = file.name.clone();
     let (steps, warnings) = check_steps(&file)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut report =
         run(cx, &mut tx, organization, (file, steps), &options).await.map_err(|error| add_file_name(error, &name))?;

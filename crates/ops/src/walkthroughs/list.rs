@@ -85,7 +85,7 @@ pub async fn list(
     }
     let sort = list_query.sort.unwrap_or(WalkthroughSort::Title);
     let after = list_query.cursor.as_deref().map(|cursor| decode_cursor(cursor, sort)).transpose()?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let search = WalkthroughSearch {
         title: &fold_title(query),
         plain: &query.to_ascii_lowercase(),
@@ -120,7 +120,7 @@ pub async fn describe(
     walkthrough: Walkthrough,
 ) -> Result<ListedWalkthrough> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let assignments = walkthrough_list::list_servers(&mut conn, organization, [&walkthrough.id]).await?;
     let summaries = walkthrough_list::summarize(&mut conn, organization, vec![walkthrough]).await?;
     let listed = summaries.into_iter().next().ok_or_else(super::not_found)?;

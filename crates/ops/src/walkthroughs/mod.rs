@@ -92,7 +92,7 @@ pub struct WalkthroughPatch {
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let fields = validate::check_head(new.fields, &validate::argument_error)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
     let head = insert(cx, &mut tx, organization, fields, new.slug).await?;
     record_operation(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
@@ -117,7 +117,7 @@ pub async fn create_with_steps(
         .into_iter()
         .map(|step| validate::check_step(step, &validate::argument_error))
         .collect::<Result<Vec<_>>>()?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut head = insert(cx, &mut tx, organization, fields, new.slug).await?;
     insert_steps(cx, &mut tx, &mut head, steps.into_iter().map(|content| (None, content))).await?;
@@ -138,7 +138,7 @@ pub async fn duplicate(
     title: Option<String>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let draft = load_draft(&mut tx, head).await?;
@@ -203,7 +203,7 @@ async fn insert_steps(
 /// `not_found`; `conflict` if the chain of steps is broken, naming the step.
 pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     load_draft(&mut tx, head).await
 }
@@ -214,7 +214,7 @@ pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &
 /// Those of [`get_draft`].
 pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(not_found)?;
     load_draft(&mut tx, head).await
 }
@@ -225,7 +225,7 @@ pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationI
 /// Those of [`create`]; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: WalkthroughPatch) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     if change.title.is_some() || change.slug.is_some() {
         lock_names(&mut tx, target.organization_id).await?;
     }

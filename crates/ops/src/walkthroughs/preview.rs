@@ -62,7 +62,7 @@ pub async fn render(
     point: PreviewPoint,
 ) -> Result<Preview> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
     let draft = load_draft(&mut tx, head).await?;
@@ -101,7 +101,7 @@ pub async fn render_all(
     id: &WalkthroughId,
 ) -> Result<Vec<Preview>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
     let draft = load_draft(&mut tx, head).await?;

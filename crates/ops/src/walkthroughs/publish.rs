@@ -46,7 +46,7 @@ pub struct PublishResult {
 /// draft has changed since `target.revision`.
 pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: bool) -> Result<PublishResult> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let draft = load_draft(&mut tx, head).await?;
     let published = publish_in(cx, &mut tx, draft, confirm_bidi).await?;
@@ -180,7 +180,7 @@ pub async fn list_versions(
     id: &WalkthroughId,
 ) -> Result<Vec<VersionInfo>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     Ok(version::list(&mut tx, organization, id).await?)
 }
@@ -198,7 +198,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
         let message = format!("`reason` must have 1 to {MAX_REASON_CHARS} characters. It is shown to users.");
         return Err(Error::invalid("reason", message));
     }
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let mut head = lock_head(&mut tx, target).await?;
     let found = version::find_by_number(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
     let version = found.ok_or_else(|| Error::not_found("version"))?;
@@ -264,7 +264,7 @@ async fn set_state(
     next: fn(WalkthroughState) -> Result<WalkthroughState>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let mut head = lock_head(&mut tx, target).await?;
     let before = head.state;
     head.state = next(before)?;

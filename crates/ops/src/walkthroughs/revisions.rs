@@ -142,7 +142,7 @@ pub async fn list(
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let mut heads = step_revision::list(&mut tx, scope(&head), id, (before, i64::from(limit) + 1)).await?;
     if heads.is_empty() && before.is_none() && step::find(&mut tx, organization, walkthrough, id).await?.is_none() {
@@ -179,7 +179,7 @@ pub async fn get(
     number: u32,
 ) -> Result<(ListedRevision, StepRevision)> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let found = step_revision::find(&mut tx, scope(&head), id, number).await?;
     let revision = found.ok_or_else(|| revision_not_found(number))?;
@@ -198,7 +198,7 @@ pub async fn list_deleted(
     walkthrough: &WalkthroughId,
 ) -> Result<Vec<DeletedStep>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let limit = i64::try_from(MAX_STEPS).unwrap_or(i64::MAX);
     let deleted = step_revision::list_deleted(&mut tx, scope(&head), limit).await?;
@@ -216,7 +216,7 @@ pub async fn list_deleted(
 /// draft has changed since `target.revision`.
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, number: u32) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
     let revision = revision.ok_or_else(|| revision_not_found(number))?;

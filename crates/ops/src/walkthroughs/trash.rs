@@ -37,7 +37,7 @@ pub struct TrashedWalkthrough {
 /// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     tx.bump_config_version().await?;
     trash::insert(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
@@ -52,7 +52,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
 /// `not_found` for an unknown organisation.
 pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<TrashedWalkthrough>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let limit = i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX);
     let deleted = trash::list(&mut tx, organization, limit).await?;
     let mut actors: Vec<_> = deleted.iter().map(|row| row.deleted_by.as_str()).collect();
@@ -76,7 +76,7 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
 /// `not_found`; `conflict` if the walkthrough is not in the trash.
 pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
     let Some(found) = trash::find_for_update(&mut tx, organization, id).await? else {
         walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
@@ -103,7 +103,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
 /// `not_found` if it is not in the trash; `forbidden` for members who are not admins.
 pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughPurge, organization)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     let found = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     // Must come before the row is locked: an assignment holds this lock while it waits for the row.
     tx.bump_config_version().await?;
@@ -121,7 +121,7 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
 /// `unavailable` if the database cannot be reached.
 pub async fn purge_expired(cx: &Ctx, ops: &Ops) -> Result<u64> {
     const BATCH: i64 = 5;
-    let mut conn = ops.db.read().await?;
+    let mut conn = ops.store.read().await?;
     let due = trash::list_expired(&mut conn, cx.now().plus(-KEPT_MS), BATCH).await?;
     drop(conn);
     let mut purged = 0;

@@ -64,7 +64,7 @@ pub async fn list(
     id: &WalkthroughId,
 ) -> Result<Vec<ListedVersion>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let counts: HashMap<_, _> =
         attempt_counts::count_by_version(&mut tx, organization, id).await?.into_iter().collect();
@@ -89,7 +89,7 @@ pub async fn get(
     number: u32,
 ) -> Result<(VersionInfo, Vec<Step>)> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     load_version(&mut tx, organization, id, number).await
 }
@@ -106,7 +106,7 @@ pub async fn compare(
     (from, to): (u32, Option<u32>),
 ) -> Result<Comparison> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let (before, before_steps) = load_version(&mut tx, organization, id, from).await?;
     let (after, after_steps) = match to {
@@ -145,7 +145,7 @@ pub async fn get_impact(
     id: &WalkthroughId,
 ) -> Result<PublishImpact> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
-    let mut tx = ops.db.snapshot().await?;
+    let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let Draft { walkthrough: head, steps } = load_draft(&mut tx, head).await?;
     let newest = version::find_newest(&mut tx, organization, id).await?;
@@ -205,7 +205,7 @@ async fn count_affected(
 /// `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
+    let mut tx = ops.store.begin().await?;
     super::lock_names(&mut tx, target.organization_id).await?;
     let head = lock_head(&mut tx, target).await?;
     let Draft { walkthrough: mut head, steps: before } = load_draft(&mut tx, head).await?;

@@ -162,13 +162,13 @@ impl<'a> Simulation<'a> {
     }
 
     async fn load_version(&self, id: &VersionId) -> Version {
-        let mut conn = self.fixture.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.store().read().await.unwrap();
         clean::version(version::find_with_steps(&mut conn, &self.fixture.org, id).await.unwrap().unwrap())
     }
 
     /// Returns the offered version and the reasons of withdrawn versions, or `None` if nothing is published.
     async fn load_current_offer(&self) -> Option<(Arc<Version>, HashMap<VersionId, String>)> {
-        let mut conn = self.fixture.ops.db().snapshot().await.unwrap();
+        let mut conn = self.fixture.ops.store().snapshot().await.unwrap();
         let head = waypost_store::walkthrough::find(&mut conn, &self.fixture.org, &self.id).await.unwrap().unwrap();
         let listed = version::list(&mut conn, &self.fixture.org, &self.id).await.unwrap();
         let newest = listed.iter().find(|version| version.withdrawal.is_none()).map(|version| version.id.clone());
@@ -243,7 +243,7 @@ impl<'a> Simulation<'a> {
         for (id, (_, frozen)) in &self.versions {
             assert_eq!(&format_version(&self.load_version(id).await), frozen, "a version never changes");
         }
-        let mut conn = self.fixture.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.store().read().await.unwrap();
         for user in &self.users {
             let attempts = list_attempts(&mut conn, &user.key).await.unwrap();
             let Some(attempt) = attempts.iter().find(|attempt| attempt.closed_at.is_none()) else {
@@ -289,7 +289,7 @@ impl<'a> Simulation<'a> {
     }
 
     async fn status(&self, user: usize) -> Status {
-        let mut conn = self.fixture.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.store().read().await.unwrap();
         let attempts = list_attempts(&mut conn, &self.users[user].key).await.unwrap();
         match attempts.iter().find(|attempt| attempt.closed_at.is_none()).map(|attempt| attempt.state) {
             None => Status::NotStarted,
@@ -312,7 +312,7 @@ fn decide_call(view: &ProgressContext<'_>, version: &Version, call: UserCall) ->
 
 async fn no_completion_is_lost_and_every_user_can_finish(fixture: Fixture) {
     let server = fixture.create_server("life").await;
-    let (writer, _tasks) = Writer::start(fixture.ops.db().clone(), Arc::clone(&fixture.cx.random));
+    let (writer, _tasks) = Writer::start(fixture.ops.store().clone(), Arc::clone(&fixture.cx.random));
     let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
     let result = runner.run(&any_events(), |events| {
@@ -333,7 +333,7 @@ async fn no_completion_is_lost_and_every_user_can_finish(fixture: Fixture) {
 /// Purging deletes versions, assignments and all progress of the walkthrough, and nothing else.
 async fn purging_deletes_all_related_rows(fixture: Fixture) {
     let server = fixture.create_server("life").await;
-    let (writer, _tasks) = Writer::start(fixture.ops.db().clone(), Arc::clone(&fixture.cx.random));
+    let (writer, _tasks) = Writer::start(fixture.ops.store().clone(), Arc::clone(&fixture.cx.random));
     let mut simulation = Simulation::start(&fixture, &server, writer.clone()).await;
     let mut other = Simulation::start(&fixture, &server, writer).await;
     for simulation in [&mut simulation, &mut other] {
@@ -345,7 +345,7 @@ async fn purging_deletes_all_related_rows(fixture: Fixture) {
         simulation.apply(&Event::Publish).await;
     }
     let counts = |counted: &'static [&'static str]| {
-        let db = fixture.ops.db().clone();
+        let db = fixture.ops.store().clone();
         async move {
             let mut conn = db.read().await.unwrap();
             let mut counts = Vec::new();

@@ -93,13 +93,13 @@ impl Fixture {
     }
 
     pub(crate) async fn config_version(&self) -> i64 {
-        self.ops.db().read().await.unwrap().config_version().await.unwrap()
+        self.ops.store().read().await.unwrap().config_version().await.unwrap()
     }
 
     /// Returns the actions in the organisation's audit log, sorted by name because the order within a millisecond is
     /// not defined.
     pub(crate) async fn list_audit_actions(&self) -> Vec<String> {
-        let mut conn = self.ops.db().read().await.unwrap();
+        let mut conn = self.ops.store().read().await.unwrap();
         let events = waypost_store::audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
         let mut actions: Vec<_> = events.into_iter().map(|event| event.act).collect();
         actions.sort();

@@ -17,7 +17,7 @@ use crate::{Fixture, content, set_up};
 
 async fn load_current_version(fixture: &Fixture, id: &WalkthroughId) -> Option<Version> {
     let version_id = fixture.get_draft(id).await.walkthrough.current_version_id?;
-    let mut conn = fixture.ops.db().read().await.unwrap();
+    let mut conn = fixture.ops.store().read().await.unwrap();
     version::find_with_steps(&mut conn, &fixture.org, &version_id).await.unwrap().map(clean::version)
 }
 
@@ -60,7 +60,7 @@ async fn a_version_never_changes(fixture: Fixture) {
     let titles: Vec<_> = second.steps().iter().map(|step| step.content.title.as_str()).collect();
     assert_eq!((second.title.as_str(), titles), ("New title", vec!["C", "Changed"]));
     assert_eq!((second.steps()[0].ordinal, &second.steps()[0].id), (2, &steps[2]));
-    let mut conn = fixture.ops.db().read().await.unwrap();
+    let mut conn = fixture.ops.store().read().await.unwrap();
     let loaded = version::find_with_steps(&mut conn, &fixture.org, &first.version_id).await.unwrap().unwrap();
     assert_eq!(format_version(&clean::version(loaded)), frozen, "a new version does not change an earlier one");
 }

@@ -246,7 +246,7 @@ async fn revisions_are_kept_for_90_days(fixture: Fixture) {
     edit_step(&fixture, &id, a, "New").await;
     assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5, 4, 3, 2, 1]);
     fixture.clock.advance(1);
-    assert_eq!(delete_expired(fixture.ops.db(), &*fixture.clock).await.unwrap(), 2);
+    assert_eq!(delete_expired(fixture.ops.store(), &*fixture.clock).await.unwrap(), 2);
     assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5, 4, 3]);
     assert_eq!(
         list_revision_numbers(&fixture, &id, b).await,
@@ -254,7 +254,7 @@ async fn revisions_are_kept_for_90_days(fixture: Fixture) {
         "the history of a deleted step is kept equally long"
     );
     fixture.clock.advance(RETENTION_MS + 1);
-    while delete_expired(fixture.ops.db(), &*fixture.clock).await.unwrap() > 0 {}
+    while delete_expired(fixture.ops.store(), &*fixture.clock).await.unwrap() > 0 {}
     assert_eq!(list_revision_numbers(&fixture, &id, a).await, [5], "the current revision is kept");
     let deleted = revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     assert_eq!(deleted, []);
@@ -275,7 +275,7 @@ async fn a_history_has_a_limited_size(fixture: Fixture) {
     let kept = list_revision_numbers(&fixture, &id, &steps[0]).await;
     assert!(kept.len() as u64 * 65_000 <= MAX_REVISION_BYTES && kept.len() > 120, "{}", kept.len());
     assert_eq!(u64::from(kept[0]), large + 1, "the newest revisions are kept");
-    let mut tx = fixture.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     let deleted = waypost_store::step_revision::trim(&mut tx, scope, (3, u64::MAX >> 1), [&steps[0]]).await.unwrap();
     assert_eq!(deleted as usize, kept.len() - 3);
     let deleted = waypost_store::step_revision::trim(&mut tx, scope, (MAX_REVISIONS, 1), [&steps[0]]).await.unwrap();
@@ -285,7 +285,7 @@ async fn a_history_has_a_limited_size(fixture: Fixture) {
 /// Drafts that are older than the history: the first change stores the previous content.
 async fn steps_without_history_keep_their_content(fixture: Fixture) {
     let (id, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
-    let mut tx = fixture.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     on!(&mut tx, c => sqlx::query("DELETE FROM step_revisions").execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
     assert_eq!(list_revision_numbers(&fixture, &id, &steps[0]).await, Vec::<u32>::new());

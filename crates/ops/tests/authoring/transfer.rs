@@ -158,7 +158,7 @@ async fn texts_are_stored_unchanged_and_served_cleaned(fixture: Fixture) {
         (draft.steps[0].content.title.as_str(), draft.steps[0].content.content.as_str()),
         ("O\u{200b}ne", original)
     );
-    let mut conn = fixture.ops.db().read().await.unwrap();
+    let mut conn = fixture.ops.store().read().await.unwrap();
     let version = draft.walkthrough.current_version_id.clone().unwrap();
     let served = clean::version(version::find_with_steps(&mut conn, &fixture.org, &version).await.unwrap().unwrap());
     drop(conn);

@@ -117,7 +117,7 @@ async fn exceeded_limits_are_reported(fixture: Fixture) {
         INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags, metadata,
             revision, next_ordinal, created_at, updated_at)
         SELECT 'wt_' || i, $1, 'W' || i, 'w' || i, 'w' || i, '', 'course', 'draft', '[]', '{}', 1, 0, 0, 0 FROM n";
-    let mut tx = fixture.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     on!(&mut tx, c => sqlx::query(FILL).bind(fixture.org.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
     let error = create(&fixture.cx, &fixture.ops, &fixture.org, of(fields("One more"))).await.unwrap_err();

@@ -259,7 +259,7 @@ async fn foreign_ids_are_not_found(fixture: Fixture) {
 }
 
 async fn list_event_ids(fixture: &Fixture, tenant: &Tenant) -> Vec<AuditEventId> {
-    let mut conn = fixture.ops.db().read().await.unwrap();
+    let mut conn = fixture.ops.store().read().await.unwrap();
     let events = audit::list(&mut conn, &tenant.organization.id, None, 100).await.unwrap();
     events.into_iter().map(|event| event.id).collect()
 }

@@ -132,7 +132,7 @@ impl AccountTest {
 
     /// Returns the audit events of an organisation, oldest first.
     pub async fn list_events(&self, organization: &OrganizationId) -> Vec<AuditEvent> {
-        let mut conn = self.fixture.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.store().read().await.unwrap();
         let mut events = audit::list(&mut conn, organization, None, 1_000).await.unwrap();
         events.reverse();
         events

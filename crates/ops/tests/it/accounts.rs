@@ -126,7 +126,7 @@ async fn a_new_password_ends_sessions_and_grants(test: AccountTest) {
     let grant = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope,
             resource, generation, created_at, expires_at)
         VALUES ('ogr_1', $1, $2, $3, 'client', 'Client', 'walk', 'https://way.example/mcp', 1, 1, 9999999999999)";
-    let mut tx = ops.db().begin().await.unwrap();
+    let mut tx = ops.store().begin().await.unwrap();
     waypost_store::on!(&mut tx, c => sqlx::query(grant).bind(org.as_str()).bind(test.one.server.id.as_str())
         .bind(old.signed_in.end_user_id.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
@@ -152,7 +152,7 @@ async fn a_new_password_ends_sessions_and_grants(test: AccountTest) {
     assert_eq!(browser_sessions::find(&cx, ops, org, &old.token).await.unwrap(), None);
     assert!(browser_sessions::find(&cx, ops, org, &new.token).await.unwrap().is_some());
     let revoked = "SELECT revoked_reason FROM oauth_grants WHERE id = 'ogr_1'";
-    let mut conn = ops.db().read().await.unwrap();
+    let mut conn = ops.store().read().await.unwrap();
     let reason: Option<String> =
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(revoked).fetch_one(c).await.unwrap());
     assert_eq!(reason.as_deref(), Some("new_password"));
@@ -184,7 +184,7 @@ async fn exhaust_client_address(test: &AccountTest, client: SignInClient<'_>, em
 /// Sets the attempts of each account to the limit of 300. `slots` is a pattern of slots: those of passwords start with
 /// `p`.
 async fn exhaust_accounts(test: &AccountTest, slots: &str) {
-    let mut tx = test.fixture.ops.db().begin().await.unwrap();
+    let mut tx = test.fixture.ops.store().begin().await.unwrap();
     let sql = "UPDATE sign_in_attempts SET attempts = 300 WHERE slot LIKE $1";
     waypost_store::on!(&mut tx, c => sqlx::query(sql).bind(slots).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
@@ -297,7 +297,7 @@ async fn codes_are_stored_as_keyed_hashes(test: AccountTest) {
     let request = test.create_request(&test.one).await;
     let issued = test.request_sign_in_code(&request, "anna@example.com").await;
     assert!(!format!("{issued:?}").contains(&issued.code));
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     let sql = "SELECT code_hash FROM email_codes";
     let stored: String = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
     assert!(stored.len() == 64 && stored != waypost_core::secret::hash(&issued.code), "{stored}");

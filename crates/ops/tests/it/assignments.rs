@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, Tenant, set_up};
 /// Inserts additional walkthroughs and returns their IDs.
 async fn insert_walkthroughs(fixture: &Fixture, tenant: &Tenant, count: usize) -> Vec<WalkthroughId> {
     let ids: Vec<_> = (0..count).map(|n| WalkthroughId::from_store(format!("wt_000000000{n:03}"))).collect();
-    let mut tx = fixture.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     for (n, id) in ids.iter().enumerate() {
         let sql = sqlx::AssertSqlSafe(format!(
             "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags,

@@ -83,7 +83,7 @@ impl Fixture {
              VALUES ('{join}', '{id}', '{}', '{end_user}', '{end_user}', 'tracking', '{{}}', 1)",
             server.id
         ));
-        let mut tx = ops.db().begin().await.unwrap();
+        let mut tx = ops.store().begin().await.unwrap();
         on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
         let pair = (&server.id, &walkthrough);

@@ -85,7 +85,7 @@ async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -
 impl Hosted {
     /// Starts another hosting on the same database, with empty caches.
     pub fn restart(&self) -> Hosting {
-        start(self.ops.db().clone(), self.clock.clone())
+        start(self.ops.store().clone(), self.clock.clone())
     }
 
     /// Publishes a version with the given steps.
@@ -117,14 +117,14 @@ impl Hosted {
     }
 
     pub async fn execute(&self, sql: String) {
-        let mut tx = self.ops.db().begin().await.unwrap();
+        let mut tx = self.ops.store().begin().await.unwrap();
         on!(&mut tx, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
     }
 
     /// Returns the texts that a query returns.
     pub async fn query_texts(&self, sql: String) -> Vec<String> {
-        let mut conn = self.ops.db().read().await.unwrap();
+        let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())
     }
 

@@ -25,7 +25,7 @@ async fn try_sign_in(
     claims: &Claims,
     link: bool,
 ) -> waypost_core::Result<EndUserIdentity> {
-    let mut tx = test.fixture.ops.db().begin().await.unwrap();
+    let mut tx = test.fixture.ops.store().begin().await.unwrap();
     let identity = identities::sign_in(cx, &mut tx, &tenant.organization.id, claims, link).await?;
     tx.commit().await.unwrap();
     Ok(identity)
@@ -75,7 +75,7 @@ async fn only_verified_emails_are_linked_and_only_if_enabled(test: AccountTest) 
 async fn the_profile_contains_the_claims_of_the_issuer(test: AccountTest) {
     let org = &test.one.organization.id;
     let profile = async |identity: &EndUserIdentity| {
-        let mut conn = test.fixture.ops.db().read().await.unwrap();
+        let mut conn = test.fixture.ops.store().read().await.unwrap();
         end_user::find_profile(&mut conn, org, &identity.end_user_id).await.unwrap().unwrap()
     };
     let mut anna = claims("https://id", "anna", "Anna@Example.com", true);
@@ -109,7 +109,7 @@ async fn concurrent_first_sign_ins_create_one_end_user(test: AccountTest) {
         sign_in(&test, &test.one, &anna, true),
     );
     assert!([&b, &c, &d].into_iter().all(|other| *other == a), "{a:?} {b:?} {c:?} {d:?}");
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     let sql = "SELECT count(*) FROM end_users WHERE tracking_id IS NULL";
     let count: i64 = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
     assert_eq!(count, 1, "no end user is left over");
@@ -134,7 +134,7 @@ async fn sessions_are_scoped_to_their_organisation_and_expire(test: AccountTest)
     let (cx, org) = (test.client_context(one), &one.organization.id);
     let identity = sign_in(&test, one, &claims("https://id", "anna", "anna@example.com", true), false).await;
     let create = async || {
-        let mut tx = ops.db().begin().await.unwrap();
+        let mut tx = ops.store().begin().await.unwrap();
         let token = browser_sessions::create(&cx, &mut tx, org, &identity).await.unwrap();
         tx.commit().await.unwrap();
         token
@@ -167,7 +167,7 @@ async fn sessions_are_scoped_to_their_organisation_and_expire(test: AccountTest)
     test.clock.advance(1);
     assert_eq!(browser_sessions::find(&cx, ops, org, &token).await.unwrap(), None);
     let stored = "SELECT count(*) FROM browser_sessions WHERE token_hash = $1";
-    let mut conn = ops.db().read().await.unwrap();
+    let mut conn = ops.store().read().await.unwrap();
     let plain: i64 =
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(stored).bind(&token).fetch_one(c).await.unwrap());
     assert_eq!(plain, 0, "only the hash is stored");

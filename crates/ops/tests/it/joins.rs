@@ -37,7 +37,7 @@ impl Hosted {
             server_id: self.server.clone(),
             walkthrough_id: self.walkthrough.clone(),
         };
-        let mut conn = self.ops.db().read().await.unwrap();
+        let mut conn = self.ops.store().read().await.unwrap();
         let mut found = Vec::new();
         for attempt in store::list_attempts(&mut conn, &key).await.unwrap() {
             let rows = store::list_completions(&mut conn, &self.org, &attempt.id).await.unwrap();

@@ -40,7 +40,7 @@ impl Notifier for PanickingNotifier {
 /// The other emails are sent, and the email is discarded after its last attempt.
 async fn a_panic_counts_as_a_failed_attempt(fixture: Fixture) {
     let acme = fixture.create_tenant("acme").await.organization.id;
-    let mut tx = fixture.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     for recipient in ["anna@acme.de", "panic@acme.de", "bert@acme.de"] {
         let created_at = fixture.cx.now();
         let id = EmailId::new(created_at, &*fixture.cx.random);
@@ -67,7 +67,7 @@ async fn a_panic_counts_as_a_failed_attempt(fixture: Fixture) {
     sent.sort();
     assert_eq!(sent, ["anna@acme.de", "bert@acme.de"]);
     let mut attempts = 1;
-    while email_queue::count(&mut ops.db().read().await.unwrap(), &acme).await.unwrap() > 0 {
+    while email_queue::count(&mut ops.store().read().await.unwrap(), &acme).await.unwrap() > 0 {
         clock.advance(24 * 3_600_000);
         attempts += notifications::send_due(&cx, &ops).await.unwrap();
     }

@@ -65,7 +65,7 @@ async fn a_user_can_be_in_several_organisations(fixture: Fixture) {
     let separate = users::create(cx, ops, two, "anna@example.com", Role::Owner).await.unwrap();
     assert_ne!(separate.user_id, anna.user_id);
     users::delete(cx, ops, two, &separate.user_id).await.unwrap();
-    let mut tx = ops.db().begin().await.unwrap();
+    let mut tx = ops.store().begin().await.unwrap();
     waypost_store::user::mark_verified(&mut tx, &anna.user_id, cx.now()).await.unwrap();
     tx.commit().await.unwrap();
     let again = users::create(cx, ops, two, " anna@example.COM ", Role::Member).await.unwrap();
@@ -183,7 +183,7 @@ async fn assigning_again_updates_the_assignment(fixture: Fixture) {
     let Fixture { ops, cx } = &fixture;
     let t = fixture.create_tenant("acme").await;
     let (org, server, pair) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
-    let version = || async { ops.db().read().await.unwrap().config_version().await.unwrap() };
+    let version = || async { ops.store().read().await.unwrap().config_version().await.unwrap() };
     let before = version().await;
     let same = assignments::assign(cx, ops, org, pair, AssignmentPatch::default()).await.unwrap();
     assert_eq!((same.display_order, same.enabled), (1, true));
@@ -207,7 +207,7 @@ async fn operations_are_audited(fixture: Fixture) {
     organizations::delete(&fixture.member_context(&t.organization.id, Role::Owner), ops, &t.organization.id)
         .await
         .unwrap();
-    let mut conn = ops.db().read().await.unwrap();
+    let mut conn = ops.store().read().await.unwrap();
     let events = audit::list(&mut conn, &t.organization.id, None, 100).await.unwrap();
     let mut actions: Vec<_> = events.iter().map(|event| (event.act.as_str(), event.actor.as_str())).collect();
     actions.sort_unstable();

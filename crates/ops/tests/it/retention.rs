@@ -15,13 +15,13 @@ const DAY: i64 = 86_400_000;
 const CALLS: i64 = 1_234;
 
 async fn count(hosted: &Hosted, sql: &'static str) -> i64 {
-    let mut conn = hosted.ops.db().read().await.unwrap();
+    let mut conn = hosted.ops.store().read().await.unwrap();
     on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
 }
 
 /// Inserts calls, a call count and an audit event with the current time, and packs them a day later.
 async fn insert_rows(hosted: &Hosted) {
-    let (db, now) = (hosted.ops.db(), hosted.clock.now());
+    let (db, now) = (hosted.ops.store(), hosted.clock.now());
     let call = |n: i64| ToolCall {
         id: ToolCallId::new(now, &SystemRandom),
         organization_id: hosted.org.clone(),
@@ -64,7 +64,7 @@ async fn insert_rows(hosted: &Hosted) {
 /// Nothing is deleted before the end of a period or without a period. Users can continue meanwhile.
 async fn old_rows_are_deleted_while_users_continue(hosted: Hosted) {
     insert_rows(&hosted).await;
-    let db = hosted.ops.db().clone();
+    let db = hosted.ops.store().clone();
     let one_year = RetentionPeriods {
         tool_calls: Some(365 * DAY),
         events: Some(365 * DAY),
@@ -93,7 +93,7 @@ async fn old_rows_are_deleted_while_users_continue(hosted: Hosted) {
 
 /// Retention releases free pages of a SQLite file, except a reserve for new rows, even without any period.
 async fn free_space_is_released(hosted: Hosted) {
-    let db = hosted.ops.db().clone();
+    let db = hosted.ops.store().clone();
     if space::count_pages(&db).await.unwrap().is_none() {
         return;
     }

@@ -7,7 +7,7 @@ use waypost_core::secret::SecretKey;
 use waypost_core::ticket::TicketStatus;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Result};
-use waypost_ops::identity_provider::IdentityProviderContext;
+use waypost_ops::Ops;
 use waypost_ops::ticket_comments::{self, NewComment};
 use waypost_ops::tickets::{self, TicketFilter, TicketListQuery, TicketPatch};
 use waypost_ops::webhooks::{self, NewWebhook};
@@ -35,7 +35,7 @@ async fn insert_ticket(fixture: &Fixture, tenant: &Tenant) -> TicketId {
          VALUES ('{id}', '{}', 1, '{}', '{}', 'T', 'P', FALSE, 'needs_email', 'normal', 't', 1, 1, 1)",
         tenant.organization.id, tenant.server.id, tenant.end_user
     ));
-    let mut tx = fixture.ops.db().begin().await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
     id
@@ -76,33 +76,31 @@ async fn members_can_only_access_tickets_of_their_organisation(fixture: Fixture)
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
 }
 
-fn provider_context(keyring: Keyring) -> IdentityProviderContext {
-    IdentityProviderContext { outbound: Outbound::new(Policy::default()).unwrap(), keyring }
+/// Returns operations that can send requests and seal secrets.
+fn complete(ops: &Ops, keyring: Keyring) -> Ops {
+    ops.clone().with_outbound(Outbound::new(Policy::default()).unwrap()).with_keyring(keyring)
 }
 
 async fn admins_can_only_access_webhooks_of_their_organisation(fixture: Fixture) {
     let (acme, other) = (fixture.create_tenant("acme").await, fixture.create_tenant("other").await);
-    let (ops, org) = (&fixture.ops, &acme.organization.id);
-    let provider_context = provider_context(Keyring::new(&SecretKey::new([1; 32]), None));
+    let org = &acme.organization.id;
+    let ops = &complete(&fixture.ops, Keyring::new(&SecretKey::new([1; 32]), None));
     let new = NewWebhook {
         url: "https://hook.example/secret-path".to_owned(),
         description: String::new(),
         events: vec![WebhookEvent::TicketCreated],
     };
     let member = fixture.member_context(org, Role::Member);
-    assert_eq!(error_code(webhooks::create(&member, ops, &provider_context, org, &new).await), Code::Forbidden);
+    assert_eq!(error_code(webhooks::create(&member, ops, org, &new).await), Code::Forbidden);
     assert_eq!(error_code(webhooks::list(&member, ops, org).await), Code::Forbidden);
     let admin = fixture.member_context(org, Role::Admin);
-    let (webhook, _) = webhooks::create(&admin, ops, &provider_context, org, &new).await.unwrap();
+    let (webhook, _) = webhooks::create(&admin, ops, org, &new).await.unwrap();
     let outsider = fixture.member_context(&other.organization.id, Role::Owner);
     for org in [org, &other.organization.id] {
         assert_eq!(error_code(webhooks::get(&outsider, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(error_code(webhooks::delete(&outsider, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(error_code(webhooks::send_test(&outsider, ops, org, &webhook.id).await), Code::NotFound);
-        assert_eq!(
-            error_code(webhooks::rotate_secret(&outsider, ops, &provider_context, org, &webhook.id).await),
-            Code::NotFound
-        );
+        assert_eq!(error_code(webhooks::rotate_secret(&outsider, ops, org, &webhook.id).await), Code::NotFound);
     }
     let sent = webhooks::send_test(&admin, ops, org, &webhook.id).await.unwrap();
     let unknown = WebhookDeliveryId::from_store("whd_unknown".to_owned());
@@ -123,13 +121,13 @@ async fn admins_can_only_access_webhooks_of_their_organisation(fixture: Fixture)
 
 async fn secrets_are_resealed_with_a_new_key(fixture: Fixture) {
     let acme = fixture.create_tenant("acme").await;
-    let (ops, org, cx) = (&fixture.ops, &acme.organization.id, &fixture.cx);
+    let (org, cx) = (&acme.organization.id, &fixture.cx);
     let (old_key, new_key) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
-    let before = provider_context(Keyring::new(&old_key, None));
+    let ops = &complete(&fixture.ops, Keyring::new(&old_key, None));
     let events = vec![WebhookEvent::TicketCreated];
     let new_webhook = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
-    let (webhook, _) = webhooks::create(cx, ops, &before, org, &new_webhook).await.unwrap();
-    webhooks::rotate_secret(cx, ops, &before, org, &webhook.id).await.unwrap();
+    let (webhook, _) = webhooks::create(cx, ops, org, &new_webhook).await.unwrap();
+    webhooks::rotate_secret(cx, ops, org, &webhook.id).await.unwrap();
     let keyring = Keyring::new(&new_key, Some(&old_key));
     assert_eq!(secrets::reseal(cx, ops, &keyring).await.unwrap().resealed, 2, "the current and the previous secret");
     assert!(keyring.is_current(&webhooks::get(cx, ops, org, &webhook.id).await.unwrap().secret));

@@ -61,7 +61,7 @@ async fn signing_in_creates_no_account(test: UserTest) {
         assert!(!issued.has_user);
         assert_rejected(test.enter_code(issued.id.as_str(), &issued.code).await, "code", "no longer valid");
     }
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     assert_eq!(waypost_store::system::list_accounts(&mut conn, "nobody@example.com").await.unwrap(), []);
 }
 
@@ -144,7 +144,7 @@ async fn a_code_sets_a_new_password(test: UserTest) {
 
 async fn codes_are_stored_as_keyed_hashes(test: UserTest) {
     let issued = test.request_code("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     let sql = "SELECT code_hash FROM user_codes";
     let stored: String = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
     assert!(stored.len() == 64 && stored != waypost_core::secret::hash(&issued.code), "{stored}");

@@ -27,7 +27,7 @@ fn known(session: &NewUserSession) -> Browser<'_> {
 
 /// Sets the number of attempts of this day for each account with attempts.
 async fn exhaust_accounts(test: &UserTest, attempts: i64) {
-    let mut tx = test.fixture.ops.db().begin().await.unwrap();
+    let mut tx = test.fixture.ops.store().begin().await.unwrap();
     let sql = "UPDATE sign_in_attempts SET attempts = $1";
     waypost_store::on!(&mut tx, c => sqlx::query(sql).bind(attempts).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
@@ -176,7 +176,7 @@ async fn a_browser_that_has_signed_in_before_is_never_rejected(test: UserTest) {
 async fn an_account_is_limited_across_replicas(test: UserTest) {
     test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
     let replica = || {
-        let ops = Ops::new(test.fixture.ops.db().clone());
+        let ops = Ops::new(test.fixture.ops.store().clone());
         UserAccounts::new(ops, SecretKey::new([7; 32]), SignUpPolicy::Invite)
     };
     let replicas = [replica(), replica()];

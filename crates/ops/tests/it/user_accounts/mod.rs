@@ -89,7 +89,7 @@ impl UserTest {
     /// Creates a member with this password and a verified email.
     pub async fn create_verified_member(&self, email: &str, role: Role, password: &str) -> NewUserSession {
         let session = self.create_unverified_member(email, role, password).await;
-        let mut tx = self.fixture.ops.db().begin().await.unwrap();
+        let mut tx = self.fixture.ops.store().begin().await.unwrap();
         waypost_store::user::mark_verified(&mut tx, &session.user.id, self.visitor_context().now()).await.unwrap();
         tx.commit().await.unwrap();
         session
@@ -177,7 +177,7 @@ impl UserTest {
 
     /// Returns the action and the actor of the audit events, oldest first.
     pub async fn list_events(&self) -> Vec<(String, String)> {
-        let mut conn = self.fixture.ops.db().read().await.unwrap();
+        let mut conn = self.fixture.ops.store().read().await.unwrap();
         let mut events = audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
         events.reverse();
         for event in &events {

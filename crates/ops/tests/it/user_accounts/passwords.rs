@@ -123,7 +123,7 @@ async fn every_sign_in_creates_a_session(test: UserTest) {
     assert!(test.is_active(&first).await && test.is_active(&second).await);
     assert!(!format!("{first:?}").contains(&first.token));
     assert_eq!(test.count_events("user.sign_in").await, 2);
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     let agents = "SELECT user_agent FROM user_sessions";
     let agents: Vec<String> =
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(agents).fetch_all(c).await.unwrap());

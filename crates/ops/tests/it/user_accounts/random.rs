@@ -111,7 +111,7 @@ impl Simulation<'_> {
             3 => {
                 let org = &self.organizations[at];
                 let Ok(member) = users::resolve(&test.operator_context(), ops, org, VICTIM).await else { return };
-                let mut conn = ops.db().read().await.unwrap();
+                let mut conn = ops.store().read().await.unwrap();
                 let user = waypost_store::user::find(&mut conn, &member.user_id).await.unwrap().unwrap();
                 drop(conn);
                 if user.verified_at.is_some() {
@@ -303,7 +303,7 @@ async fn no_session_can_access_more_than_it_should(test: UserTest) {
         attacks +=
             simulation.sessions.iter().filter(|person_session| person_session.person == Person::Attacker).count();
         // The next sequence starts with an unused email.
-        let mut tx = test.fixture.ops.db().begin().await.unwrap();
+        let mut tx = test.fixture.ops.store().begin().await.unwrap();
         for sql in ["DELETE FROM users", "DELETE FROM invitations", "DELETE FROM api_keys", "DELETE FROM user_codes"] {
             waypost_store::on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
         }

@@ -87,7 +87,7 @@ async fn a_password_of_several_accounts_selects_the_requested_organisation(test:
         assert_eq!(test.list_accessible_slugs(&session.token).await.unwrap(), [expected], "{requested}");
     }
     let salts = "SELECT substr(password_hash, 1, 52) FROM users WHERE email = 'victim@big.example'";
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     let salts: Vec<String> = waypost_store::on!(&mut conn, c => sqlx::query_scalar(salts).fetch_all(c).await.unwrap());
     assert_eq!((salts.len(), &salts[0]), (2, &salts[1]), "one salt, so that both cost as much as one");
 }
@@ -207,7 +207,7 @@ async fn several_unverified_accounts_become_one(test: UserTest) {
     test.sign_in_with_password(VICTIM, OTHER).await.unwrap();
     let role = users::resolve(&test.operator_context(), &test.fixture.ops, &big, VICTIM).await.unwrap().role;
     assert_eq!(role, Role::Admin);
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     assert_eq!(waypost_store::system::list_accounts(&mut conn, VICTIM).await.unwrap().len(), 1);
 }
 

@@ -13,7 +13,7 @@ use super::{DEVICE, FINE, MINUTE, UserTest, at, set_up};
 
 async fn list_sign_ins(test: &UserTest, organization: &OrganizationId) -> Vec<AuditEvent> {
     let filter = AuditFilter { act: "user.sign_in".to_owned(), ..AuditFilter::default() };
-    let mut conn = test.fixture.ops.db().read().await.unwrap();
+    let mut conn = test.fixture.ops.store().read().await.unwrap();
     let mut events = audit::search(&mut conn, organization, &filter, (None, 1_000)).await.unwrap();
     events.reverse();
     events
@@ -130,7 +130,7 @@ async fn failed_sign_ins_with_a_provider_are_recorded(test: UserTest) {
         failed.map(|it| (it.target, it.detail["by"].clone())).collect::<Vec<_>>()
     };
     assert!(failed().await.is_empty(), "they belong to no account");
-    let mut tx = test.fixture.ops.db().begin().await.unwrap();
+    let mut tx = test.fixture.ops.store().begin().await.unwrap();
     let unverify = "UPDATE users SET verified_at = NULL WHERE id = $1";
     waypost_store::on!(&mut tx, c => sqlx::query(unverify).bind(anna.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
