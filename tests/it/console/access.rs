@@ -224,7 +224,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let content = operation["requestBody"]["content"].as_object().and_then(|content| content.values().next());
-            let mut body = content.map(|content| example_value(&document, &content["schema"], ("", &fixture.ids)));
+            let mut body = content.map(|content| example_value(document, &content["schema"], ("", &fixture.ids)));
             if let Some(body) = body.as_mut().filter(|_| path == "/api-keys") {
                 // An API key can only create a weaker key, so the new key must expire.
                 body["expires_at"] = json!("2030-01-01T00:00:00Z");
@@ -237,7 +237,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                 .filter(|parameter| parameter["in"] == "query" && parameter["required"] == true)
                 .map(|parameter| {
                     let name = parameter["name"].as_str().unwrap();
-                    let value = example_value(&document, &parameter["schema"], (name, &fixture.ids));
+                    let value = example_value(document, &parameter["schema"], (name, &fixture.ids));
                     format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
                 })
                 .collect();
