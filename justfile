@@ -63,6 +63,10 @@ soak *ARGS:
 fuzz SECONDS="30":
     for target in $(cargo fuzz list); do cargo fuzz run -s none $target -- -max_total_time={{SECONDS}} || exit 1; done
 
+# Mutate the rules of `core` and check that its own tests notice; about half an hour on two cores
+mutants *ARGS:
+    cargo mutants --package waypost-core --output target {{ARGS}}
+
 # Accept changed snapshots
 snapshots:
     INSTA_UPDATE=always cargo test --workspace

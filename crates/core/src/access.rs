@@ -272,6 +272,82 @@ ticket.open            operator client
         assert_eq!(table, expected);
     }
 
+    /// Returns `ok` or the error code of each caller, in the order of [`callers`].
+    fn outcomes(check: impl Fn(&Caller) -> Result<()>) -> Vec<(&'static str, &'static str)> {
+        let code = |caller: &Caller| check(caller).map_or_else(|error| error.code.as_str(), |()| "ok");
+        callers().iter().map(|(name, caller)| (*name, code(caller))).collect()
+    }
+
+    /// Members and clients may know that their organisation exists; users without it and visitors may not.
+    #[test]
+    fn refused_callers_learn_only_what_they_may_know() {
+        for operation in Operation::ALL {
+            for (name, outcome) in outcomes(|caller| authorize(caller, *operation, &organization(1))) {
+                let refusal = if matches!(name, "user" | "visitor") { "not_found" } else { "forbidden" };
+                assert!(outcome == "ok" || outcome == refusal, "{name} {operation}: {outcome}");
+            }
+        }
+        let member = Caller::Member { organization_id: organization(1), role: Role::Member, actor: String::new() };
+        let error = authorize(&member, Operation::KeyWrite, &organization(1)).unwrap_err();
+        assert_eq!(error.message, "This requires the role `admin`; yours is `member`.");
+    }
+
+    #[test]
+    fn only_the_operator_acts_outside_organisations() {
+        for (name, outcome) in outcomes(authorize_operator) {
+            assert_eq!(outcome, if name == "operator" { "ok" } else { "forbidden" }, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_users_have_an_account_and_only_their_own() {
+        for (name, outcome) in outcomes(|caller| authorize_user(caller).map(|_| ())) {
+            assert_eq!(outcome, if name == "user" { "ok" } else { "forbidden" }, "{name}");
+        }
+        for id in ["usr_1", "usr_2"] {
+            let user_id = UserId::from_store(id.to_owned());
+            let caller = Caller::User { user_id: user_id.clone() };
+            assert_eq!(authorize_user(&caller).unwrap(), &user_id);
+        }
+    }
+
+    #[test]
+    fn no_caller_grants_a_role_higher_than_their_own() {
+        let expected = [
+            ("operator", ["ok", "ok", "ok"]),
+            ("owner", ["ok", "ok", "ok"]),
+            ("admin", ["forbidden", "ok", "ok"]),
+            ("member", ["forbidden", "forbidden", "ok"]),
+            ("user", ["not_found", "not_found", "not_found"]),
+            ("visitor", ["not_found", "not_found", "not_found"]),
+            ("client", ["forbidden", "forbidden", "forbidden"]),
+        ];
+        for (column, role) in [Role::Owner, Role::Admin, Role::Member].into_iter().enumerate() {
+            let expected: Vec<_> = expected.iter().map(|(name, outcomes)| (*name, outcomes[column])).collect();
+            assert_eq!(outcomes(|caller| authorize_role(caller, role)), expected, "{role}");
+        }
+    }
+
+    #[test]
+    fn a_client_plays_only_on_its_own_server() {
+        let server = |n: u8| ServerId::from_store(format!("srv_{n}"));
+        // The columns: the client's server, another server of the organisation, and a server of another organisation.
+        let places = [(organization(1), server(1)), (organization(1), server(2)), (organization(2), server(1))];
+        let expected = [
+            ("operator", ["ok", "ok", "ok"]),
+            ("owner", ["forbidden", "forbidden", "not_found"]),
+            ("admin", ["forbidden", "forbidden", "not_found"]),
+            ("member", ["forbidden", "forbidden", "not_found"]),
+            ("user", ["not_found", "not_found", "not_found"]),
+            ("visitor", ["not_found", "not_found", "not_found"]),
+            ("client", ["ok", "not_found", "not_found"]),
+        ];
+        for (column, (organization, server)) in places.iter().enumerate() {
+            let expected: Vec<_> = expected.iter().map(|(name, outcomes)| (*name, outcomes[column])).collect();
+            assert_eq!(outcomes(|caller| authorize_play(caller, organization, server)), expected, "{server}");
+        }
+    }
+
     #[test]
     fn another_organisation_is_not_found() {
         for (name, caller) in callers().into_iter().skip(1) {

@@ -182,6 +182,57 @@ mod tests {
         }
     }
 
+    fn chain(length: usize) -> Vec<Step> {
+        (1..=length).map(|n| step(n, (n < length).then_some(n + 1))).collect()
+    }
+
+    fn link(from: Option<usize>, to: Option<usize>) -> LinkUpdate {
+        LinkUpdate { from: from.map(id), to: to.map(id) }
+    }
+
+    #[test]
+    fn edits_update_only_the_neighbours() {
+        let steps = chain(3);
+        let insert = |position| insert(&steps, &id(9), &position).unwrap();
+        assert_eq!(insert(StepPosition::First), [link(None, Some(9)), link(Some(9), Some(1))]);
+        assert_eq!(insert(StepPosition::After(id(1))), [link(Some(1), Some(9)), link(Some(9), Some(2))]);
+        assert_eq!(insert(StepPosition::Last), [link(Some(3), Some(9)), link(Some(9), None)]);
+        assert_eq!(remove(&steps, &id(1)).unwrap(), [link(None, Some(2))]);
+        assert_eq!(remove(&steps, &id(2)).unwrap(), [link(Some(1), Some(3))]);
+        assert_eq!(
+            relocate(&steps, &id(3), &StepPosition::First).unwrap(),
+            [link(Some(2), None), link(None, Some(3)), link(Some(3), Some(1))]
+        );
+    }
+
+    #[test]
+    fn edits_of_missing_steps_are_rejected() {
+        let steps = chain(3);
+        let missing = StepPosition::After(id(9));
+        let results = [
+            insert(&steps, &id(8), &missing),
+            remove(&steps, &id(9)),
+            relocate(&steps, &id(9), &StepPosition::First),
+            relocate(&steps, &id(1), &missing),
+        ];
+        for result in results {
+            let error = result.unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (Code::StepNotFound, "The walkthrough has no step ws_9."));
+        }
+        let error = relocate(&steps, &id(2), &StepPosition::After(id(2))).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (Code::Conflict, "A step cannot follow itself."));
+    }
+
+    #[test]
+    fn only_updates_of_the_head_return_a_new_head() {
+        let mut steps = chain(2);
+        assert_eq!(apply(&mut steps, &[link(Some(1), None)]), None);
+        assert_eq!((&steps[0].next_step_id, &steps[1].next_step_id), (&None, &None));
+        assert_eq!(apply(&mut steps, &[link(None, Some(2)), link(Some(2), Some(1))]), Some(Some(id(2))));
+        assert_eq!((&steps[0].next_step_id, &steps[1].next_step_id), (&None, &Some(id(1))));
+        assert_eq!(apply(&mut steps, &[link(None, None)]), Some(None));
+    }
+
     proptest! {
         /// Random insertions, moves and removals have the same effect on the chain as on a plain list and update at most
         /// three pointers.

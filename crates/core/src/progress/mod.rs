@@ -14,6 +14,8 @@
 //! [`operations`], and writes the [`Outcome`].
 
 pub mod join;
+#[cfg(test)]
+mod operation_tests;
 pub mod operations;
 mod set;
 mod summary;

@@ -109,6 +109,24 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn inserting_reports_whether_the_step_is_new() {
+        let mut set = StepSet::default();
+        for (ordinal, is_new) in [(9, true), (9, false), (0, true), (9, false), (8, true), (0, false)] {
+            assert_eq!(set.insert(ordinal), is_new, "{ordinal}");
+        }
+        assert_eq!((set.len(), set.to_hex().as_str()), (3, "0103"));
+    }
+
+    #[test]
+    fn only_hexadecimal_text_is_decoded() {
+        assert_eq!(StepSet::from_hex("05"), Some([0, 2].into_iter().collect()));
+        assert_eq!((StepSet::from_hex("5"), StepSet::from_hex("zz")), (None, None));
+        let set: StepSet = serde_json::from_str("\"05\"").unwrap();
+        assert_eq!(serde_json::to_string(&set).unwrap(), "\"05\"");
+        assert!(serde_json::from_str::<StepSet>("\"zz\"").is_err());
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_set(ordinals in prop::collection::vec(0_u32..600, 0..100), probe in 0_u32..700) {

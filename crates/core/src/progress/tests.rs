@@ -58,11 +58,11 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     })
 }
 
-fn step_id(ordinal: u32) -> StepId {
+pub(super) fn step_id(ordinal: u32) -> StepId {
     StepId::from_store(format!("ws_{ordinal}"))
 }
 
-fn version(number: u32, ordinals: &[u32]) -> Arc<Version> {
+pub(super) fn version(number: u32, ordinals: &[u32]) -> Arc<Version> {
     let steps = ordinals
         .iter()
         .map(|&ordinal| VersionStep {

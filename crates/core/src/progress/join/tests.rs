@@ -1,4 +1,4 @@
-//! Any two attempts at any two versions, joined, gone on with, and record apart again.
+//! Joins any two attempts at any two versions, continues the result, and undoes the join.
 
 use proptest::prelude::*;
 
@@ -28,10 +28,16 @@ fn version(number: u32, ordinals: &[u32]) -> Version {
     })
 }
 
+/// Whether every step of `version` is completed: the model of `is_complete`.
+fn has_all_steps(version: &Version, completed: &StepSet) -> bool {
+    let steps: StepSet = version.steps().iter().map(|step| step.ordinal).collect();
+    steps.difference(completed).is_empty()
+}
+
 /// Creates an attempt that is completed if and only if every step of its version is.
 fn attempt(id: &str, version: &Version, done: &[u32], at: i64) -> Attempt {
     let completed: StepSet = done.iter().copied().collect();
-    let is_done = is_complete(version, &completed);
+    let is_done = has_all_steps(version, &completed);
     Attempt {
         id: ProgressId::from_store(id.to_owned()),
         version_id: version.id.clone(),
@@ -118,15 +124,19 @@ proptest! {
             prop_assert_eq!(joined.to.completed.contains(ordinal), from.completed.contains(ordinal) || own(ordinal));
             prop_assert_eq!(joined.record.added.contains(ordinal), from.completed.contains(ordinal) && !own(ordinal));
         }
-        prop_assert_eq!(is_done(&joined.to), is_complete(fixture.version(&joined.to), &joined.to.completed));
+        prop_assert_eq!(is_done(&joined.to), has_all_steps(fixture.version(&joined.to), &joined.to.completed));
         let were_done = is_done(from) || to.is_some_and(is_done);
         prop_assert!(!were_done || is_done(&joined.to), "completed stays completed");
         let newest = to.into_iter().chain([from]).map(|attempt| fixture.version(attempt).number).max().unwrap();
         prop_assert!(fixture.version(&joined.to).number == newest || were_done);
         prop_assert_eq!(joined.to.started_at, to.map_or(from.started_at, |to| to.started_at.min(from.started_at)));
         prop_assert_eq!(&joined.from, &Attempt { closed_at: Some(NOW), ..from.clone() });
+        let last_activity_at = to.map_or(from.last_activity_at, |to| to.last_activity_at.max(from.last_activity_at));
+        prop_assert_eq!(joined.to.last_activity_at, last_activity_at);
         prop_assert_eq!(joined.is_new, to.is_none());
         prop_assert_eq!(joined.to.closed_at, None);
+        prop_assert_ne!(&joined.to.id, &from.id);
+        prop_assert_eq!((&joined.record.from, &joined.record.to), (&from.id, &joined.to.id));
     }
 
     #[test]
@@ -156,7 +166,7 @@ proptest! {
         let mut current = joined.to.clone();
         current.completed = current.completed.union(&fresh.iter().copied().collect());
         current.last_activity_at = LATER;
-        if is_complete(fixture.version(&current), &current.completed) {
+        if has_all_steps(fixture.version(&current), &current.completed) {
             current.state = AttemptState::Completed { at: LATER };
         }
         let back = undo(&joined.record, fixture.pinned(&current), &fixture.from.completed, LATER);
@@ -165,8 +175,10 @@ proptest! {
             prop_assert_eq!(back.completed.contains(ordinal), own);
         }
         prop_assert_eq!(back.closed_at, None);
-        prop_assert_eq!(is_done(&back), is_complete(fixture.version(&back), &back.completed));
+        prop_assert_eq!(is_done(&back), has_all_steps(fixture.version(&back), &back.completed));
         prop_assert_eq!(&back.version_id, &current.version_id, "the user stays on the current version");
+        let started_at = fixture.to.as_ref().map_or(current.started_at, |to| to.started_at);
+        prop_assert_eq!(back.started_at, started_at, "the user's own attempt started then");
     }
 }
 
@@ -179,4 +191,79 @@ fn a_step_completed_again_after_the_join_is_kept() {
     let again = attempt("wp_again", &v, &[1], 50);
     let back = undo(&joined.record, PinnedAttempt { attempt: &again, version: &v }, &StepSet::default(), LATER);
     assert_eq!(back, again);
+}
+
+#[test]
+fn a_copy_of_a_closed_attempt_is_open() {
+    let v = version(1, &[0, 1]);
+    let from = Attempt { closed_at: Some(Timestamp(50)), ..attempt("wp_from", &v, &[0], 1) };
+    let joined = join(PinnedAttempt { attempt: &from, version: &v }, None, NOW, &SeededRandom::new(1));
+    assert_eq!((joined.to.closed_at, joined.from.closed_at), (None, Some(NOW)));
+}
+
+/// The earliest completion of the version counts. A completion of an older version does not, because the newer version
+/// has other steps.
+#[test]
+fn a_joined_attempt_was_completed_when_its_version_was() {
+    let (old, new) = (version(1, &[0, 1]), version(2, &[0, 1, 2]));
+    let completed_at = |from: (&Version, &[u32]), to: (&Version, &[u32])| {
+        let from_attempt = attempt("wp_from", from.0, from.1, 100);
+        let to_attempt = attempt("wp_to", to.0, to.1, 200);
+        let pinned = PinnedAttempt { attempt: &from_attempt, version: from.0 };
+        let own = PinnedAttempt { attempt: &to_attempt, version: to.0 };
+        AttemptSnapshot::of(&join(pinned, Some(own), NOW, &SeededRandom::new(1)).to).completed_at
+    };
+    let at = |at| Some(Timestamp(at));
+    assert_eq!(completed_at((&old, &[0, 1]), (&old, &[0, 1])), at(105), "both: the earlier one");
+    assert_eq!(completed_at((&old, &[0, 1]), (&old, &[0])), at(105), "only the anonymous attempt");
+    assert_eq!(completed_at((&old, &[0]), (&old, &[0, 1])), at(205), "only the user's attempt");
+    assert_eq!(completed_at((&old, &[0, 1]), (&new, &[0, 1, 2])), at(205), "not the older version");
+    assert_eq!(completed_at((&new, &[0, 1, 2]), (&old, &[0, 1])), at(105), "not the older version");
+    assert_eq!(completed_at((&old, &[0, 1]), (&new, &[2])), Some(NOW), "by the join itself");
+    assert_eq!(completed_at((&old, &[0]), (&old, &[])), None);
+}
+
+#[test]
+fn resuming_after_the_join_does_not_prevent_the_full_undo() {
+    let (old, new) = (version(1, &[0, 1, 2]), version(2, &[0, 1, 2, 3]));
+    let (from, to) = (attempt("wp_from", &new, &[0], 1), attempt("wp_to", &old, &[1], 100));
+    let pinned = PinnedAttempt { attempt: &from, version: &new };
+    let own = PinnedAttempt { attempt: &to, version: &old };
+    let joined = join(pinned, Some(own), NOW, &SeededRandom::new(1));
+    assert_eq!(joined.to.version_id, new.id);
+    let resumed = Attempt { last_activity_at: LATER, ..joined.to };
+    let current = PinnedAttempt { attempt: &resumed, version: &new };
+    let back = undo(&joined.record, current, &from.completed, LATER);
+    assert_eq!(back, Attempt { last_activity_at: LATER, ..to });
+}
+
+/// Undoing a join closes only the attempt that the join created, and only if the user has completed nothing in it.
+#[test]
+fn only_an_empty_attempt_that_the_join_created_is_closed() {
+    let v = version(1, &[0, 1, 2]);
+    let from = attempt("wp_from", &v, &[0], 1);
+    let to = attempt("wp_to", &v, &[], 100);
+    let pinned = |attempt| PinnedAttempt { attempt, version: &v };
+    let created = join(pinned(&from), None, NOW, &SeededRandom::new(1));
+    let merged = join(pinned(&from), Some(pinned(&to)), NOW, &SeededRandom::new(1));
+    let closed_at = |record: &JoinRecord, current: &Attempt| {
+        undo(record, PinnedAttempt { attempt: current, version: &v }, &from.completed, LATER).closed_at
+    };
+    assert_eq!(closed_at(&created.record, &created.to), Some(LATER));
+    let continued = Attempt { completed: [0, 1].into_iter().collect(), ..created.to.clone() };
+    assert_eq!(closed_at(&created.record, &continued), None, "the user has completed a step");
+    let restarted = attempt("wp_again", &v, &[], 500);
+    assert_eq!(closed_at(&created.record, &restarted), None, "the user has started again");
+    let changed = Attempt { started_at: Timestamp(0), ..merged.to.clone() };
+    assert_eq!(closed_at(&merged.record, &changed), None, "the user had an attempt before the join");
+}
+
+#[test]
+fn undoing_keeps_the_start_of_an_attempt_that_replaced_the_joined_one() {
+    let v = version(1, &[0, 1, 2]);
+    let (from, to) = (attempt("wp_from", &v, &[0], 1), attempt("wp_to", &v, &[1], 100));
+    let pinned = |attempt| PinnedAttempt { attempt, version: &v };
+    let joined = join(pinned(&from), Some(pinned(&to)), NOW, &SeededRandom::new(1));
+    let restarted = attempt("wp_again", &v, &[1], 500);
+    assert_eq!(undo(&joined.record, pinned(&restarted), &StepSet::default(), LATER), restarted);
 }
