@@ -25,6 +25,30 @@ pub fn at(n: u32) -> SignInClient<'static> {
     SignInClient { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
 }
 
+/// Returns an authorization request on a tenant's server.
+pub fn authorization_request(cx: &Ctx, tenant: &Tenant) -> AuthorizationRequest {
+    let now = cx.now();
+    AuthorizationRequest {
+        id: AuthorizationRequestId::new(now, &*cx.random),
+        organization_id: tenant.organization.id.clone(),
+        server_id: tenant.server.id.clone(),
+        issuer: "https://way.example/s/one".into(),
+        client_id: "client".into(),
+        client_name: "Client".into(),
+        redirect_uri: "http://127.0.0.1/cb".into(),
+        state: None,
+        scope: "walk".into(),
+        resource: "https://way.example/s/one/mcp".into(),
+        claim: None,
+        code_challenge: "challenge".into(),
+        prompt: None,
+        login_hint: None,
+        created_at: now,
+        expires_at: now.plus(24 * 60 * MINUTE),
+        consented_at: None,
+    }
+}
+
 pub struct AccountTest {
     pub fixture: Fixture,
     pub clock: Arc<ManualClock>,
@@ -49,26 +73,7 @@ impl AccountTest {
 
     /// Creates an authorization request on a tenant's server.
     pub async fn create_request(&self, tenant: &Tenant) -> AuthorizationRequest {
-        let (cx, now) = (self.client_context(tenant), self.client_context(tenant).now());
-        let request = AuthorizationRequest {
-            id: AuthorizationRequestId::new(now, &*cx.random),
-            organization_id: tenant.organization.id.clone(),
-            server_id: tenant.server.id.clone(),
-            issuer: "https://way.example/s/one".into(),
-            client_id: "client".into(),
-            client_name: "Client".into(),
-            redirect_uri: "http://127.0.0.1/cb".into(),
-            state: None,
-            scope: "walk".into(),
-            resource: "https://way.example/s/one/mcp".into(),
-            claim: None,
-            code_challenge: "challenge".into(),
-            prompt: None,
-            login_hint: None,
-            created_at: now,
-            expires_at: now.plus(24 * 60 * MINUTE),
-            consented_at: None,
-        };
+        let request = authorization_request(&self.client_context(tenant), tenant);
         authorizations::create(&self.fixture.ops, &request, "browser", "network").await.unwrap();
         request
     }

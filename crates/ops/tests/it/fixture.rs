@@ -10,6 +10,7 @@ use waypost_core::organization::{ApiKey, Member, Organization, Role};
 use waypost_core::random::SeededRandom;
 use waypost_core::server::Server;
 use waypost_ops::api_keys::CreateApiKey;
+use waypost_ops::invitations::InvitationWithSecret;
 use waypost_ops::servers::ServerSettings;
 use waypost_ops::{Ops, api_keys, assignments, invitations, organizations, servers, users};
 use waypost_store::{Db, migrate, on};
@@ -31,6 +32,7 @@ pub struct Tenant {
     pub end_user: EndUserId,
     pub join: JoinId,
     pub invitation: InvitationId,
+    pub invited: InvitationWithSecret,
 }
 
 /// Returns an API key request without an expiry.
@@ -89,7 +91,7 @@ impl Fixture {
         let pair = (&server.id, &walkthrough);
         assignments::assign(cx, ops, id, pair, assignments::AssignmentPatch::default()).await.unwrap();
         let invited = invitations::create(cx, ops, id, &format!("invited@{name}.de"), Role::Member).await.unwrap();
-        let invitation = invited.invitation.id;
-        Tenant { invitation, organization, owner, member, key, server, walkthrough, end_user, join }
+        let invitation = invited.invitation.id.clone();
+        Tenant { invitation, invited, organization, owner, member, key, server, walkthrough, end_user, join }
     }
 }

@@ -14,7 +14,7 @@ use waypost_core::random::SystemRandom;
 use waypost_core::scope::Scopes;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
-use waypost_core::{Result, Timestamp};
+use waypost_core::{Clock, Result, Timestamp};
 use waypost_ops::call_records::CallContext;
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity::{ClientInfo, Credentials, Subject};
@@ -57,7 +57,7 @@ pub async fn hosted(url: &str) -> Hosted {
 }
 
 /// Starts a hosting with empty caches.
-fn start(db: Db, clock: Arc<ManualClock>) -> Hosting {
+pub fn start(db: Db, clock: Arc<dyn Clock>) -> Hosting {
     let keys = SecretKey::new([7; 32]).into();
     let random = Arc::new(SystemRandom);
     let (hosting, _tasks) =

@@ -1,6 +1,7 @@
 //! Tests of the operations on both databases.
 
 mod access;
+mod access_matrix;
 mod account_test;
 mod accounts;
 mod assignments;
