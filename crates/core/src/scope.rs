@@ -131,6 +131,13 @@ mod tests {
         assert!(!read.includes(Scope::Walk) && !read.covers(&walk));
     }
 
+    #[test]
+    fn a_union_has_the_scopes_of_both_sets_and_no_others() {
+        let (walk, read) = (Scopes::default(), Scopes::from(Scope::WalkRead));
+        assert_eq!(read.union(&read), read);
+        assert_eq!(walk.union(&read).to_string(), "walk walk:read");
+    }
+
     proptest! {
         #[test]
         fn formatting_and_parsing_round_trip(scopes in any_scopes()) {
