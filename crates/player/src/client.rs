@@ -24,6 +24,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_TOOL_PAGES: usize = 50;
+/// The maximum size of a response or of an event of a stream, so that a faulty server cannot fill the memory. The largest
+/// result of Waypost, the status of a walkthrough of 500 steps with titles of 200 characters, is smaller.
+const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
+/// The maximum number of bytes of an HTTP error that is not JSON. Only the status is shown.
+const MAX_ERROR_BYTES: usize = 4 * 1024;
 
 /// A connection to one server.
 pub(crate) struct Client {
@@ -144,10 +149,18 @@ async fn initialize(
     mode: ClientLifecycleMode,
 ) -> Result<RunningService<RoleClient, ClientConfig>, ClientInitializeError> {
     let http = http_client(url).map_err(|error| ClientInitializeError::ConnectionClosed(error.to_string()))?;
-    let config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
+    let config = transport_config(url);
     let transport = StreamableHttpClientTransport::with_client(http, config);
     let client_info = Implementation::new("waypost-walk", env!("CARGO_PKG_VERSION"));
     ClientConfig::new(ClientCapabilities::default(), client_info).serve_with_lifecycle(transport, mode).await
+}
+
+fn transport_config(url: &Url) -> StreamableHttpClientTransportConfig {
+    let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
+        .max_json_response_size(MAX_RESPONSE_BYTES)
+        .max_error_response_size(MAX_ERROR_BYTES);
+    config.max_sse_event_size = MAX_RESPONSE_BYTES;
+    config
 }
 
 fn http_client(url: &Url) -> reqwest::Result<reqwest::Client> {

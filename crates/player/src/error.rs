@@ -115,6 +115,14 @@ pub enum PlayError {
         /// The problem.
         reason: String,
     },
+    /// A response is larger than the player accepts.
+    #[error("{url} returned a response of more than {max_kib} KiB; report this to its operator")]
+    ResponseTooLarge {
+        /// The URL of the server.
+        url: String,
+        /// The maximum size in KiB.
+        max_kib: usize,
+    },
     /// The server does not advance to the next step.
     #[error("{url} did not advance after step '{step}' was completed; report this to its operator")]
     NoProgress {
@@ -207,6 +215,9 @@ fn from_cause(url: &str, cause: &(dyn std::error::Error + 'static)) -> Option<Pl
         StreamableHttpError::HttpStatus(error) => from_cause(&url, error),
         StreamableHttpError::Client(error) => from_cause(&url, error),
         StreamableHttpError::UnexpectedServerResponse(text) => Some(from_message(&url, "the request", text)),
+        StreamableHttpError::ResponseBodyTooLarge { max_size } => {
+            Some(PlayError::ResponseTooLarge { url, max_kib: max_size / 1024 })
+        }
         StreamableHttpError::UnexpectedContentType(kind) => {
             let reason = kind
                 .as_deref()

@@ -2,7 +2,12 @@
 
 mod fixture;
 
-use std::{error::Error, io::Cursor, path::Path, sync::Arc};
+use std::{
+    error::Error,
+    io::Cursor,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use axum::http::StatusCode;
 use fixture::{Fixture, Kind, Walkthrough};
@@ -11,6 +16,9 @@ use url::Url;
 use waypost_player::{Outcome, OutputStyle, PlayError, PlayOptions, Report, Terminal, play};
 
 type TestResult = Result<(), Box<dyn Error>>;
+
+/// A text that is larger than any response that the player accepts.
+static LARGE: LazyLock<String> = LazyLock::new(|| "x".repeat(5 * 1024 * 1024));
 
 /// A user with a separate home folder.
 struct User {
@@ -410,5 +418,24 @@ async fn errors_explain_why_a_url_is_wrong() -> TestResult {
     broken: URL is unavailable (HTTP 502); try again later
     moved: URL is not an MCP endpoint (HTTP 303: redirect to another URL); check the URL, most end in /mcp
     "#);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_response_that_is_too_large_is_rejected() -> TestResult {
+    let big = Walkthrough { slug: "big", title: "Big", steps: vec![("Only", "", LARGE.as_str())] };
+    let stream = User::of(&Fixture::with(Kind::Good, vec![big])).await?.expect_error().await?;
+    let json = [("content-type", "application/json")];
+    let body = || format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{}\"}}", *LARGE);
+    let router = axum::Router::new().fallback(move || async move { (json, body()) });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let json = User::at(&format!("http://{address}/mcp"))?.expect_error().await?;
+    // rmcp ends the connection when an event of a stream is too large, and does not report the reason.
+    insta::assert_snapshot!(format!("{json}\n{stream}"), @r"
+    URL returned a response of more than 4096 KiB; report this to its operator
+    URL returned an error for select_walkthrough: Transport closed
+    ");
     Ok(())
 }
