@@ -1,6 +1,8 @@
 //! Benchmarks Waypost against two references on the same machine: a *floor* (the same HTTP and MCP stack with one
 //! constant tool and no store) and a *peer* (the official TypeScript SDK with `pg`). See `benches/README.md`.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+
 mod analytics;
 mod client;
 mod cluster;

@@ -165,11 +165,14 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
     let phases = Shutdown { graceful: stop.clone(), immediate: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "not supervised, because it runs until the end; if it panics, probes of `/readyz` fail"
+    )]
     let diagnostics_task = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
         let limits = ConnectionLimits::diagnostics(settings);
         let connections = Connections::with_reserve(limits, phases.clone(), RESERVED_DESCRIPTORS, &connections);
-        // Not supervised, because it runs until the end. If it panics, probes of `/readyz` fail.
         tokio::spawn(async move { connections.serve(listener, router).await })
     });
     let router = router::build(RouterState {
@@ -304,6 +307,7 @@ fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    #[expect(clippy::disallowed_methods, reason = "waits for one signal until the process ends")]
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}

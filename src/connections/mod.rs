@@ -233,6 +233,10 @@ struct Tasks(watch::Sender<()>);
 impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let running = self.0.subscribe();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one task per connection; hyper reports its errors, and a panic only ends the connection"
+        )]
         tokio::spawn(async move {
             task.await;
             drop(running);

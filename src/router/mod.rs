@@ -7,7 +7,7 @@ mod server;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::HttpBody as _;
@@ -190,7 +190,7 @@ async fn observe<R: HandlerFactory>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let started = Instant::now();
+    let started = tokio::time::Instant::now();
     let mut bytes = [0_u8; 10];
     state.random.fill(&mut bytes);
     let id = format!("req_{}", base32(&bytes));

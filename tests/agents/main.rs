@@ -2,6 +2,7 @@
 //! each is killed midway and continues at the same step as a new process. The tests measure the model's input and
 //! compare it with the table in `docs/clients.md`; with `WAYPOST_TEST_WRITE=1` they write the table instead.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
 mod agent;

@@ -1,5 +1,7 @@
 //! Tests of the command line: the output and exit codes of the built program.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod admin;
 mod authoring;
 mod operations;

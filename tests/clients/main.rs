@@ -3,6 +3,7 @@
 //! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them. The agents that read the public page's snippets
 //! are in `e2e/agents` and `e2e/snippets`.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
 mod anonymous;

@@ -4,6 +4,8 @@
 //!
 //! `npm ci` in `e2e/conformance` installs the suite. `WAYPOST_CONFORMANCE` names another installation folder.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod authorization;
 mod fixtures;
 mod server;

@@ -4,6 +4,8 @@
 //! JSON-RPC, that no internal details are shown, that results have the shape of their era, and that tool results
 //! match the listed schema. [`app::App::finish`] checks the invariants of the database.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod app;
 mod client;
 mod console;

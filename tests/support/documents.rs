@@ -50,6 +50,7 @@ impl DocumentServer {
             ServerState { origin: origin.clone(), clients: Arc::new(clients), fetch_count: fetch_count.clone() };
         let router = Router::new().route("/{client}/client.json", get(serve_document)).with_state(state);
         let listener = TlsListener { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
+        #[expect(clippy::disallowed_methods, reason = "serves or reads until the test ends")]
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("the server runs") });
         Self { origin, authority, fetch_count, task }
     }

@@ -110,6 +110,7 @@ impl Installation {
         let Some(origin) = origin else { panic!("the server does not listen:\n{}", self.log()) };
         self.address = origin.trim_start_matches("http://").to_owned();
         let mailbox = self.mailbox.clone();
+        #[expect(clippy::disallowed_methods, reason = "serves or reads until the test ends")]
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 mailbox.push_line(line);

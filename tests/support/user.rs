@@ -39,6 +39,7 @@ struct Shared {
 impl SimulatedUser {
     /// Starts a user with this email who allows every request.
     pub async fn start(email: &str, mailbox: Mailbox) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "connects to the server under test")]
         let http = reqwest::Client::builder().no_proxy().build().expect("the client is built");
         let agent = UserAgent::new(email, mailbox.clone());
         let shared = Arc::new(Shared { agent, mailbox, http, sign_ins: AtomicUsize::new(0) });
@@ -51,6 +52,7 @@ impl SimulatedUser {
             .route("/code", get(code))
             .route("/link", get(link))
             .with_state(shared.clone());
+        #[expect(clippy::disallowed_methods, reason = "serves or reads until the test ends")]
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("the server runs") });
         Self { origin, shared, task }
     }
@@ -89,6 +91,7 @@ async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
 
 /// Responds immediately, like a command that opens a browser: some clients start listening only after it returns.
 async fn open(shared: State<Arc<Shared>>, uri: Uri) -> StatusCode {
+    #[expect(clippy::disallowed_methods, reason = "serves or reads until the test ends")]
     tokio::spawn(async move {
         let http = shared.http.clone();
         let Ok(client) = drive(shared, uri).await else { return };

@@ -37,6 +37,7 @@ pub struct UserAgent {
 impl UserAgent {
     /// Creates a browser without cookies, for the user who receives the emails to `email`.
     pub fn new(email: &str, mailbox: Mailbox) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "connects to the server under test")]
         let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::TIMEOUT).build();
         let http = http.expect("the client is built");
         Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox, secrets: Mutex::default() }

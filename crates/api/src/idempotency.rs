@@ -70,6 +70,7 @@ async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) 
             let web = web.clone();
             let request = Request::from_parts(parts, Body::from(body));
             // In a task, so that it completes even if the client disconnects. Otherwise the outcome would be unknown.
+            #[expect(clippy::disallowed_methods, reason = "awaited below, where a panic becomes a 500")]
             let task = tokio::spawn(async move { store(&web, &cx, &key, next.run(request).await).await });
             task.await.map_err(Error::internal)?
         }

@@ -42,6 +42,7 @@ pub struct Differ {
 }
 
 impl Default for Differ {
+    #[expect(clippy::disallowed_methods, reason = "only limits the work on large texts")]
     fn default() -> Self {
         Self { deadline: Instant::now() + TIMEOUT }
     }

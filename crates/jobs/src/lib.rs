@@ -137,6 +137,7 @@ pub async fn catch<T>(name: &'static str, work: impl Future<Output = T>) -> Opti
 
 /// Spawns `work` as a background task, independent of any request. A panic is logged and counted under `name`.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+    #[expect(clippy::disallowed_methods, reason = "panics are counted and logged here")]
     tokio::spawn(async move {
         catch(name, work).await;
     })

@@ -43,6 +43,7 @@ impl Jobs {
     {
         let entry = self.register(job);
         entry.activate();
+        #[expect(clippy::disallowed_methods, reason = "the supervisor of workers")]
         tokio::spawn(async move {
             let mut failures = 0;
             let mut started = Instant::now();

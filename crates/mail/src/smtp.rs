@@ -114,6 +114,7 @@ fn build_message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests start a mail server")]
 mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;

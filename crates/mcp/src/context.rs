@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use waypost_core::caller::Ctx;
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_ops::call_records::{CallContext, CallOutcome};

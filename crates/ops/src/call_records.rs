@@ -1,8 +1,8 @@
 //! Records of tool calls.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use waypost_core::caller::Ctx;
 use waypost_core::id::ToolCallId;
 use waypost_core::server::Server;

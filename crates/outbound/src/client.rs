@@ -111,6 +111,7 @@ impl Inner {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the only client for URLs supplied by others")]
 fn common() -> ClientBuilder {
     Client::builder()
         .no_proxy()

@@ -171,6 +171,7 @@ fn http_client(url: &Url) -> reqwest::Result<reqwest::Client> {
         let is_same_host = attempt.previous().first().is_some_and(|first| first.host() == attempt.url().host());
         if keeps_method && is_same_host && attempt.previous().len() <= 3 { attempt.follow() } else { attempt.stop() }
     });
+    #[expect(clippy::disallowed_methods, reason = "connects to the server that the user chose")]
     let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).redirect(policy);
     let builder = if is_loopback(url) { builder.no_proxy() } else { builder };
     builder.build()

@@ -1,5 +1,7 @@
 //! End-to-end tests of the player against an MCP server.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod fixture;
 
 use std::{

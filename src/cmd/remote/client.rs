@@ -51,6 +51,7 @@ impl Client {
     /// If the root certificates in the settings cannot be read.
     pub fn new(endpoint: ApiEndpoint, settings: &Settings) -> anyhow::Result<Self> {
         // Redirects are not followed: they would forward the key or change the method to GET.
+        #[expect(clippy::disallowed_methods, reason = "connects to the server that the user chose")]
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)

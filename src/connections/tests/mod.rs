@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod bodies;
 mod counters;
 mod heads;

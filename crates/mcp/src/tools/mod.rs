@@ -198,7 +198,7 @@ impl ToolEntry {
 
 /// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
 pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: CallInput) -> CallToolResponse {
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let ToolVariant { tool, validator } = entry.variant(context);
     let mut arguments = input.arguments.unwrap_or_default();
     arguments::drop_absent(&mut arguments, &tool.input_schema);

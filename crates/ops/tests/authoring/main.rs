@@ -1,5 +1,7 @@
 //! Tests of the authors' operations on both databases.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod authors_and_users;
 mod drafts;
 mod previews;

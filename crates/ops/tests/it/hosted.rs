@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use waypost_content::transfer;
 use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;

@@ -1,5 +1,7 @@
 //! Tests of the operations on both databases.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod access;
 mod access_matrix;
 mod account_test;

@@ -1,5 +1,7 @@
 //! Tests of the store on both databases. Each module is named after what it tests.
 
+#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+
 mod analytics;
 mod backup;
 mod claims;
