@@ -71,9 +71,9 @@ mutants *ARGS:
 snapshots:
     INSTA_UPDATE=always cargo test --workspace
 
-# Check licences, duplicates and sources of dependencies
-deny:
-    cargo deny check bans licenses sources
+# Check dependencies and spelling, as in CI; installs the tools
+checks:
+    bash .ci/checks
 
 # Run everything that must pass before a change is merged
 ci:

@@ -1,4 +1,4 @@
-//! The REST API under `/api/v1`: one file per resource. A handler parses the request, calls an operation and serializes
+//! The REST API under `/api/v1`: one file per resource. A handler parses the request, calls an operation and serialises
 //! the result.
 
 mod activity;
