@@ -41,15 +41,9 @@ pub(crate) enum ToolName {
 pub(crate) struct ToolEntry {
     pub(crate) name: ToolName,
     toolset: &'static [Toolset],
-    variants: Vec<(Audience, ToolVariant)>,
+    variants: Vec<(Audience, Tool)>,
     /// The scope that a token needs on a server whose users sign in; `None` if the tool needs no user.
     pub(crate) needs: Option<Scope>,
-}
-
-/// A tool as it is listed for one audience, with the validator of its arguments.
-struct ToolVariant {
-    tool: Tool,
-    validator: jsonschema::Validator,
 }
 
 /// The properties of a request that the description and the arguments of a tool depend on.
@@ -121,13 +115,11 @@ fn entry(
     let variant = |audience: Audience| {
         let is_start = matches!(name, ToolName::Select | ToolName::Complete);
         let arguments = schema::for_audience(arguments.clone(), audience, is_start);
-        #[expect(clippy::expect_used, reason = "the schemas are constants, and a test compiles each")]
-        let validator = jsonschema::validator_for(&schema::for_validation(arguments.clone())).expect("a valid schema");
         let tool = Tool::new(id, describe(name, &description, audience), object(arguments))
             .with_title(title)
             .with_raw_output_schema(Arc::clone(&result))
             .with_annotations(annotations.clone());
-        (audience, ToolVariant { tool, validator })
+        (audience, tool)
     };
     let needs = match (name, effect) {
         (ToolName::List, _) => None,
@@ -161,17 +153,17 @@ static TABLE: LazyLock<Vec<ToolEntry>> = LazyLock::new(table::entries);
 /// Returns the tools that a server lists: those of its toolset if it offers a walkthrough, and support if enabled.
 #[must_use]
 pub fn list(context: &HandlerContext) -> Vec<Tool> {
-    TABLE.iter().filter(|entry| entry.is_listed(context)).map(|entry| entry.variant(context).tool.clone()).collect()
+    TABLE.iter().filter(|entry| entry.is_listed(context)).map(|entry| entry.variant(context).clone()).collect()
 }
 
 /// Returns the tool called `name` if it is listed.
 pub(crate) fn find_listed(context: &HandlerContext, name: &str) -> Option<Tool> {
-    find(name).filter(|entry| entry.is_listed(context)).map(|entry| entry.variant(context).tool.clone())
+    find(name).filter(|entry| entry.is_listed(context)).map(|entry| entry.variant(context).clone())
 }
 
 /// Returns the tool called `name`, listed or not. `None` if no server has such a tool.
 pub(crate) fn find(name: &str) -> Option<&'static ToolEntry> {
-    TABLE.iter().find(|entry| entry.variants.iter().any(|(_, variant)| variant.tool.name == name))
+    TABLE.iter().find(|entry| entry.variants.iter().any(|(_, variant)| variant.name == name))
 }
 
 impl ToolEntry {
@@ -187,7 +179,7 @@ impl ToolEntry {
     }
 
     /// Returns the variant of the tool for `context`.
-    fn variant(&self, context: &HandlerContext) -> &ToolVariant {
+    fn variant(&self, context: &HandlerContext) -> &Tool {
         let audience = Audience::of(context);
         let found = self.variants.iter().find(|(known, _)| *known == audience);
         #[expect(clippy::expect_used, reason = "`entry` creates a variant for every audience")]
@@ -199,11 +191,11 @@ impl ToolEntry {
 /// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
 pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: CallInput) -> CallToolResponse {
     let started = tokio::time::Instant::now();
-    let ToolVariant { tool, validator } = entry.variant(context);
+    let tool = entry.variant(context);
     let mut arguments = input.arguments.unwrap_or_default();
     arguments::drop_absent(&mut arguments, &tool.input_schema);
     let call = context.call_context(&tool.name, arguments::redact(&arguments, &tool.input_schema));
-    let result = match check((context, entry, validator), &arguments, input.responses.as_ref()) {
+    let result = match check((context, entry, tool), &arguments, input.responses.as_ref()) {
         Ok(email) if entry.name == ToolName::Support => {
             with_timeout(support::call(context, &arguments, email, &call)).await
         }
@@ -241,7 +233,7 @@ pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: Cal
 /// one. A disabled tool fails with `walkthrough_not_found`, because clients cache lists and settings change (contract,
 /// section 4).
 fn check(
-    (context, entry, validator): (&HandlerContext, &ToolEntry, &jsonschema::Validator),
+    (context, entry, tool): (&HandlerContext, &ToolEntry, &Tool),
     arguments: &JsonObject,
     responses: Option<&InputResponses>,
 ) -> Result<Option<Email>> {
@@ -254,7 +246,7 @@ fn check(
         let message = "This tool is disabled on this server. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
-    arguments::check(validator, arguments)?;
+    arguments::check(&tool.input_schema, arguments)?;
     if entry.name == ToolName::Support {
         return text(arguments, "email").map(address::parse).transpose();
     }

@@ -152,15 +152,6 @@ pub(super) fn for_audience(mut arguments: Value, audience: Audience, is_start: b
     arguments
 }
 
-/// Returns `arguments` for validation: `confirm` is not required, so that the error without it is `confirmation_required`
-/// instead of `invalid_arguments`.
-pub(super) fn for_validation(mut arguments: Value) -> Value {
-    if let Some(required) = arguments["required"].as_array_mut() {
-        required.retain(|name| name != "confirm");
-    }
-    arguments
-}
-
 pub(super) fn next_arguments() -> Value {
     arguments(
         json!({
