@@ -1,7 +1,6 @@
 //! Walkthroughs, without their steps.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -89,12 +88,6 @@ impl WalkthroughType {
             };
             text.trim().is_empty()
         })
-    }
-
-    /// Returns the first of [`Self::missing_fields`].
-    #[must_use]
-    pub fn missing_field(self, step: &StepContent) -> Option<&'static str> {
-        self.missing_fields(step).next()
     }
 }
 
@@ -214,12 +207,4 @@ impl Walkthrough {
         self.tags = fields.tags;
         self.metadata = fields.metadata;
     }
-}
-
-/// Parses an enum value of `field`.
-///
-/// # Errors
-/// `invalid_arguments` naming `field` and the valid values.
-pub fn parse_enum<T: FromStr<Err = String>>(field: &str, text: &str) -> crate::Result<T> {
-    text.parse().map_err(|expected| crate::Error::invalid(field, format!("`{field}`: {expected}, not `{text}`.")))
 }

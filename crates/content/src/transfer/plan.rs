@@ -209,13 +209,6 @@ impl ImportPlan {
         self.matched * 2 < self.existing
     }
 
-    /// Returns the fraction of existing steps that the file contains, from 0 to 1; 1 if there are none.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a walkthrough has 500 steps at most")]
-    pub fn matched_fraction(&self) -> f64 {
-        if self.existing == 0 { 1.0 } else { self.matched as f64 / self.existing as f64 }
-    }
-
     /// Returns a one-line summary with the number of added, updated, moved, removed and unchanged steps.
     #[must_use]
     pub fn summary(&self) -> String {

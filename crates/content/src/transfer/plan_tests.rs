@@ -131,7 +131,6 @@ fn matching_less_than_half_requires_replace() {
         let plan = run(before, after);
         assert_eq!(plan.needs_replace(), *expected, "{before:?} {after:?}");
     }
-    assert!((run(&["A", "B"], &["A"]).matched_fraction() - 0.5).abs() < f64::EPSILON);
 }
 
 #[test]

@@ -25,15 +25,6 @@ pub struct NewStep {
     pub place: StepPosition,
 }
 
-/// Changes to a step. Absent fields stay unchanged.
-#[derive(Debug, Clone, Default)]
-pub struct StepUpdate {
-    /// The key. `Some(None)` clears it.
-    pub key: Option<Option<String>>,
-    /// The whole content.
-    pub content: Option<StepContent>,
-}
-
 /// Changes to single fields of a step. Absent fields stay unchanged; `Some(None)` clears a field.
 #[derive(Debug, Clone, Default)]
 pub struct StepPatch {
@@ -212,21 +203,6 @@ pub async fn get_step(
     Ok(StepEdit { revision: head.revision, step })
 }
 
-/// Changes a step.
-///
-/// # Errors
-/// Those of [`add_step`].
-pub async fn update_step(
-    cx: &Ctx,
-    ops: &Ops,
-    target: EditTarget<'_>,
-    id: &StepId,
-    change: StepUpdate,
-) -> Result<StepEdit> {
-    let StepUpdate { key, content } = change;
-    edit_step(cx, ops, target, id, key, |before| content.unwrap_or_else(|| before.clone())).await
-}
-
 /// Changes single fields of a step. The other fields keep their current values.
 ///
 /// # Errors
@@ -238,25 +214,13 @@ pub async fn patch_step(
     id: &StepId,
     patch: StepPatch,
 ) -> Result<StepEdit> {
-    let key = patch.key.clone();
-    edit_step(cx, ops, target, id, key, |before| patch.apply(before)).await
-}
-
-async fn edit_step(
-    cx: &Ctx,
-    ops: &Ops,
-    target: EditTarget<'_>,
-    id: &StepId,
-    key: Option<Option<String>>,
-    edit: impl FnOnce(&StepContent) -> StepContent,
-) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
-    let key = key.map(|key| validate::check_key(key, &validate::argument_error)).transpose()?;
+    let key = patch.key.clone().map(|key| validate::check_key(key, &validate::argument_error)).transpose()?;
     let mut tx = ops.store.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let before = found.ok_or_else(|| step_not_found(id))?;
-    let content = validate::check_step(edit(&before.content), &validate::argument_error)?;
+    let content = validate::check_step(patch.apply(&before.content), &validate::argument_error)?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
         return Ok(StepEdit { revision: head.revision, step: after });

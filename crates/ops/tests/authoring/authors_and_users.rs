@@ -15,7 +15,7 @@ use waypost_core::version::Version;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Error, Random};
 use waypost_ops::assignments::{self, AssignmentPatch};
-use waypost_ops::walkthroughs::draft::{StepUpdate, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::draft::{delete_step, move_step, patch_step};
 use waypost_ops::walkthroughs::publish::{publish, withdraw};
 use waypost_ops::walkthroughs::trash::purge;
 use waypost_ops::walkthroughs::{WalkthroughPatch, delete, update};
@@ -24,7 +24,7 @@ use waypost_store::writer::{Decision, ProgressCall, Writer};
 use waypost_store::{on, version};
 
 use crate::publishing::format_version;
-use crate::{Fixture, content, set_up};
+use crate::{Fixture, content, patch_of, set_up};
 
 /// A random event; its numbers are mapped to existing steps and versions.
 #[derive(Debug, Clone)]
@@ -132,8 +132,8 @@ impl<'a> Simulation<'a> {
             }
             Event::Rename(n) => {
                 let Some(id) = step(n) else { return };
-                let change = StepUpdate { content: Some(content(&format!("Renamed at {}", cx.now()))), key: None };
-                update_step(cx, ops, at, &id, change).await.unwrap();
+                let change = patch_of(content(&format!("Renamed at {}", cx.now())));
+                patch_step(cx, ops, at, &id, change).await.unwrap();
             }
             Event::RenameAll => {
                 let title = Some(format!("Renamed {} at {}", self.id, cx.now()));

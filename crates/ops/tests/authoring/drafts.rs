@@ -10,10 +10,10 @@ use waypost_core::Code;
 use waypost_core::chain::StepPosition;
 use waypost_core::id::StepId;
 use waypost_core::step::StepContent;
-use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::draft::{NewStep, StepPatch, add_step, delete_step, move_step, patch_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 
-use crate::{Fixture, content, set_up};
+use crate::{Fixture, content, patch_of, set_up};
 
 async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
     let (id, steps) = fixture.create_with_steps("T", &["A", "B", "C"]).await;
@@ -37,15 +37,13 @@ async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
     assert_eq!(unmoved.revision, 6, "moving a step to its current position changes nothing");
 
     let unclean = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
-    let change = StepUpdate { key: Some(None), content: Some(unclean) };
-    let changed = update_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 6), &added.step.id, change.clone())
-        .await
-        .unwrap();
+    let change = StepPatch { key: Some(None), ..patch_of(unclean) };
+    let changed =
+        patch_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 6), &added.step.id, change.clone()).await.unwrap();
     assert_eq!((changed.revision, changed.step.key.as_ref()), (7, None));
     let stored = (changed.step.content.title.as_str(), changed.step.content.content.as_str());
     assert_eq!(stored, ("Y\u{202e}", "Hi <script>x</script>there\n"), "stored unchanged, except for whitespace");
-    let again =
-        update_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &added.step.id, change).await.unwrap();
+    let again = patch_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &added.step.id, change).await.unwrap();
     assert_eq!(again.revision, 7, "the same content changes nothing");
 
     assert_eq!(delete_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &steps[2]).await.unwrap().revision, 8);
@@ -60,10 +58,10 @@ async fn outdated_revisions_are_rejected(fixture: Fixture) {
     let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
     let (cx, ops, old) = (&fixture.cx, &fixture.ops, fixture.target_at(&id, 1));
     let new = NewStep { key: None, content: content("B"), place: StepPosition::Last };
-    let change = StepUpdate { content: Some(content("C")), key: None };
+    let change = patch_of(content("C"));
     let errors = [
         add_step(cx, ops, old, new).await.unwrap_err(),
-        update_step(cx, ops, old, &steps[0], change).await.unwrap_err(),
+        patch_step(cx, ops, old, &steps[0], change).await.unwrap_err(),
         move_step(cx, ops, old, &steps[0], &StepPosition::First).await.unwrap_err(),
         delete_step(cx, ops, old, &steps[0]).await.unwrap_err(),
     ];
@@ -81,8 +79,8 @@ async fn one_of_several_concurrent_edits_succeeds(fixture: Fixture) {
         tasks.push(tokio::spawn(async move {
             let target =
                 waypost_ops::walkthroughs::EditTarget { organization_id: &org, walkthrough_id: &id, revision: Some(2) };
-            let change = StepUpdate { content: Some(content(&format!("by {n}"))), key: None };
-            update_step(&cx, &ops, target, &step, change).await
+            let change = patch_of(content(&format!("by {n}")));
+            patch_step(&cx, &ops, target, &step, change).await
         }));
     }
     let mut accepted = Vec::new();
@@ -193,8 +191,8 @@ async fn assert_matches_list(fixture: &Fixture, any_edits: &[Edit]) {
             }
             Edit::Change(step) => {
                 let (step, title) = (step % list.len(), format!("Changed {n}"));
-                let change = StepUpdate { content: Some(content(&title)), key: None };
-                let changed = update_step(&fixture.cx, &fixture.ops, target, &list[step].0, change).await.unwrap();
+                let change = patch_of(content(&title));
+                let changed = patch_step(&fixture.cx, &fixture.ops, target, &list[step].0, change).await.unwrap();
                 list[step].1 = title;
                 revision = changed.revision;
             }

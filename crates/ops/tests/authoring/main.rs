@@ -21,7 +21,7 @@ use waypost_core::organization::Role;
 use waypost_core::random::SystemRandom;
 use waypost_core::step::StepContent;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughFields, WalkthroughType};
-use waypost_ops::walkthroughs::draft::{NewStep, StepEdit, add_step};
+use waypost_ops::walkthroughs::draft::{NewStep, StepEdit, StepPatch, add_step};
 use waypost_ops::walkthroughs::publish::publish;
 use waypost_ops::walkthroughs::{Draft, EditTarget, NewWalkthrough, create, get_draft};
 use waypost_ops::{Ops, organizations, servers};
@@ -128,4 +128,18 @@ pub(crate) fn fields(title: &str) -> WalkthroughFields {
 
 pub(crate) fn content(title: &str) -> StepContent {
     StepContent { title: title.to_owned(), content: format!("Do {title}."), ..StepContent::default() }
+}
+
+/// Returns a patch that replaces the whole content of a step.
+fn patch_of(content: StepContent) -> StepPatch {
+    StepPatch {
+        key: None,
+        title: Some(content.title),
+        section_title: Some(content.section_title),
+        content: Some(content.content),
+        introduction_for_agent: Some(content.introduction_for_agent),
+        context_for_agent: Some(content.context_for_agent),
+        operations_for_agent: Some(content.operations_for_agent),
+        metadata: Some(content.metadata),
+    }
 }

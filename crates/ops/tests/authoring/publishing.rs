@@ -8,12 +8,12 @@ use waypost_core::id::WalkthroughId;
 use waypost_core::step::StepContent;
 use waypost_core::version::Version;
 use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
-use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::draft::{NewStep, StepPatch, add_step, delete_step, move_step, patch_step};
 use waypost_ops::walkthroughs::publish::{archive, lint, list_versions, publish, unarchive, unpublish, withdraw};
 use waypost_ops::walkthroughs::{WalkthroughPatch, update};
 use waypost_store::version;
 
-use crate::{Fixture, content, set_up};
+use crate::{Fixture, content, patch_of, set_up};
 
 async fn load_current_version(fixture: &Fixture, id: &WalkthroughId) -> Option<Version> {
     let version_id = fixture.get_draft(id).await.walkthrough.current_version_id?;
@@ -44,8 +44,8 @@ async fn a_version_never_changes(fixture: Fixture) {
     assert_eq!((fixture.config_version().await, fixture.list_audit_actions().await.len()), (before, audited));
 
     move_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[2], &StepPosition::First).await.unwrap();
-    let change = StepUpdate { content: Some(content("Changed")), key: None };
-    update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
+    let change = patch_of(content("Changed"));
+    patch_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
     delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[1]).await.unwrap();
     let title = WalkthroughPatch { title: Some("New title".to_owned()), ..WalkthroughPatch::default() };
     update(&fixture.cx, &fixture.ops, fixture.target(&id), title).await.unwrap();
@@ -93,14 +93,14 @@ async fn each_change_to_a_draft_creates_a_new_version(fixture: Fixture) {
             4 => now.context_for_agent = text,
             _ => now.operations_for_agent = text,
         }
-        let change = StepUpdate { content: Some(now.clone()), key: None };
-        update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
+        let change = patch_of(now.clone());
+        patch_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
         expected += 1;
         assert_eq!(fixture.publish(&id).await, expected, "{n}");
     }
     // Keys and slugs are not part of a version.
-    let change = StepUpdate { content: None, key: Some(Some("k".to_owned())) };
-    update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
+    let change = StepPatch { key: Some(Some("k".to_owned())), ..StepPatch::default() };
+    patch_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], change).await.unwrap();
     let slug = WalkthroughPatch { slug: Some("other".to_owned()), ..WalkthroughPatch::default() };
     update(&fixture.cx, &fixture.ops, fixture.target(&id), slug).await.unwrap();
     assert_eq!(fixture.publish(&id).await, expected);
@@ -129,8 +129,8 @@ async fn publishing_requires_the_fields_of_the_type(fixture: Fixture) {
         (WalkthroughType::Integration, Some("context_for_agent")),
         (WalkthroughType::Course, None),
     ] {
-        let change = StepUpdate { content: Some(now.clone()), key: None };
-        update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
+        let change = patch_of(now.clone());
+        patch_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
         let change = WalkthroughPatch { kind: Some(kind), ..WalkthroughPatch::default() };
         update(&fixture.cx, &fixture.ops, fixture.target(&id), change).await.unwrap();
         match missing {
@@ -139,8 +139,8 @@ async fn publishing_requires_the_fields_of_the_type(fixture: Fixture) {
         }
     }
     now.content = "Run `rm \u{202e}x`".to_owned();
-    let change = StepUpdate { content: Some(now), key: None };
-    update_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
+    let change = patch_of(now);
+    patch_step(&fixture.cx, &fixture.ops, fixture.target(&id), &step, change).await.unwrap();
     let error = publish_error().await;
     assert_eq!((error.code, &error.details["step_id"]), (Code::ConfirmationRequired, &json!(step)));
     let findings = lint(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();

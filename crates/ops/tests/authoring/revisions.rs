@@ -14,15 +14,13 @@ use waypost_core::organization::Role;
 use waypost_core::revision::{COLLAPSE_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionOperation};
 use waypost_core::step::StepContent;
 use waypost_core::{Clock, Code, Timestamp};
-use waypost_ops::walkthroughs::draft::{
-    NewStep, StepUpdate, add_step, delete_step, move_step, restore_step, update_step,
-};
+use waypost_ops::walkthroughs::draft::{NewStep, add_step, delete_step, move_step, patch_step, restore_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::revisions::{self, delete_expired};
 use waypost_ops::walkthroughs::versions::restore;
 use waypost_store::on;
 
-use crate::{Fixture, content, set_up};
+use crate::{Fixture, content, patch_of, set_up};
 
 const MINUTE: i64 = 60_000;
 
@@ -115,8 +113,8 @@ async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, 
     let (ops, target) = (&fixture.ops, fixture.target(id));
     match *operation {
         Operation::Edit(step, n) if model.steps[step].1 => {
-            let change = StepUpdate { key: None, content: Some(text(step, n)) };
-            update_step(&cx, ops, target, &model.steps[step].0, change).await.unwrap();
+            let change = patch_of(text(step, n));
+            patch_step(&cx, ops, target, &model.steps[step].0, change).await.unwrap();
             model.edit_step(step, &actor, &text(step, n).content, now);
         }
         Operation::Restore(step, number) => {
@@ -224,8 +222,8 @@ async fn history_contains_the_collapsed_edits(fixture: Fixture) {
 }
 
 async fn edit_step(fixture: &Fixture, id: &WalkthroughId, step: &StepId, text: &str) {
-    let change = StepUpdate { key: None, content: Some(StepContent { content: text.to_owned(), ..content("A") }) };
-    update_step(&fixture.cx, &fixture.ops, fixture.target(id), step, change).await.unwrap();
+    let change = patch_of(StepContent { content: text.to_owned(), ..content("A") });
+    patch_step(&fixture.cx, &fixture.ops, fixture.target(id), step, change).await.unwrap();
 }
 
 async fn list_revision_numbers(fixture: &Fixture, id: &WalkthroughId, step: &StepId) -> Vec<u32> {

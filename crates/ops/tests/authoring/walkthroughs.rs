@@ -7,7 +7,7 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
 use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
-use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::draft::{NewStep, add_step, delete_step, move_step, patch_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::{
     EditTarget, NewWalkthrough, WalkthroughListQuery, WalkthroughPatch, create, delete, export, get_draft,
@@ -15,7 +15,7 @@ use waypost_ops::walkthroughs::{
 };
 use waypost_store::on;
 
-use crate::{Fixture, content, fields, set_up};
+use crate::{Fixture, content, fields, patch_of, set_up};
 
 async fn a_walkthrough_can_be_created_read_updated_and_deleted(fixture: Fixture) {
     let created = fixture.create("  Install\u{200b} the   CLI ").await;
@@ -191,7 +191,7 @@ async fn run_all_operations(
     let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
     let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
     let new = NewStep { key: None, content: content("N"), place: StepPosition::First };
-    let change = StepUpdate { content: Some(content("C")), key: None };
+    let change = patch_of(content("C"));
     let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
     let created = NewWalkthrough { fields: fields("Created"), slug: None };
     vec![
@@ -201,7 +201,7 @@ async fn run_all_operations(
         ("list", list(cx, ops, org, WalkthroughListQuery::default()).await.err().map(code)),
         ("update", update(cx, ops, at, head).await.err().map(code)),
         ("add_step", add_step(cx, ops, at, new).await.err().map(code)),
-        ("update_step", update_step(cx, ops, at, step, change).await.err().map(code)),
+        ("patch_step", patch_step(cx, ops, at, step, change).await.err().map(code)),
         ("move_step", move_step(cx, ops, at, step, &StepPosition::Last).await.err().map(code)),
         ("delete_step", delete_step(cx, ops, at, step).await.err().map(code)),
         ("lint", publish::lint(cx, ops, org, id).await.err().map(code)),
