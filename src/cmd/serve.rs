@@ -20,10 +20,13 @@ use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKeys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_http_kit::web::{Web, WebState};
+use waypost_jobs::Jobs;
+use waypost_mail::Outbox;
 use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::{Outbound, Purpose};
@@ -32,11 +35,11 @@ use waypost_store::Db;
 use super::App;
 use crate::config::Settings;
 use crate::connections::{ConnectionLimits, Connections, Shutdown, descriptors};
+use crate::jobs::JobContext;
 use crate::notifications::{MailNotifier, NotificationSender};
 use crate::router::{self, RouterState};
 use crate::telemetry::{self, Metrics};
 use crate::{demo, jobs, mail, outbound, providers, storage};
-use waypost_ops::public_url::PublicUrl;
 
 /// Time for open requests to finish after a stop signal. The process must exit within ten seconds.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
@@ -80,6 +83,28 @@ impl Args {
     }
 }
 
+/// The two stop phases: `accept` ends the acceptance of new requests, `open` cancels open requests and streams.
+#[derive(Default)]
+struct StopTokens {
+    accept: CancellationToken,
+    open: CancellationToken,
+}
+
+/// The listeners of the two ports.
+struct PortListeners {
+    main: TcpListener,
+    diagnostics: Option<TcpListener>,
+}
+
+/// The services that requests and jobs use.
+struct Services {
+    hosting: Hosting,
+    tasks: Tasks,
+    outbox: Option<Outbox>,
+    outbound: Outbound,
+    public_url: PublicUrl,
+}
+
 /// Serves until a stop signal.
 ///
 /// # Errors
@@ -94,113 +119,35 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     if args.demo {
         demo::create(&db).await.context("the demo could not be created")?;
     }
-    let main = bind(settings.listen, "listen").await?;
-    let diagnostics = match settings.diagnostics_listen {
-        Some(address) => Some(bind(address, "diagnostics_listen").await?),
-        None => None,
-    };
-    let address = main.local_addr()?;
+    let listeners = bind_ports(settings).await?;
+    let address = listeners.main.local_addr()?;
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
-    let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
-        .context("outgoing requests cannot be set up: check the setting `outbound_ca_file`")?;
-    let (hosting, tasks) = start_hosting(settings, db.clone(), keys);
-    let hosting = hosting.with_outbound(outbound.clone());
-    let mail = mail::start(settings, &public_url, args.demo, hosting.jobs())?;
-    let outbox = mail.clone();
-    let hosting = match &mail {
-        Some(mail) => hosting.with_notifier(Arc::new(MailNotifier::new(mail.clone(), public_url.clone()))),
-        None => hosting,
-    };
-    let hosting = hosting.with_ticket_limits(TicketLimits {
-        per_address: settings.ticket_limit_per_address,
-        per_server: settings.ticket_limit_per_server,
-    });
-    // `stop`: accept no new requests. `end`: cancel open requests and streams.
-    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let options = LimitOptions {
-        per_caller: settings.rate_limit_per_caller,
-        burst: settings.rate_limit_burst,
-        per_address: settings.rate_limit_callers_per_address,
-        per_server: settings.rate_limit_per_server,
-    };
-    let limits = Limits::new(options, Arc::new(SystemClock));
-    let endpoint = Endpoint::new(
-        ProductHandlers,
-        hosting.clone(),
-        limits,
-        Arc::new(SystemRandom),
-        (SessionMode::Signed, end.clone()),
-    )
-    .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
-    let web = Web::new(WebState {
-        hosting: hosting.clone(),
-        public_url: public_url.clone(),
-        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
-        mail: mail.clone(),
-        random: Arc::new(SystemRandom),
-    });
-    let console = Console::new(
-        web,
-        ConsoleOptions {
-            sign_up: settings.sign_up,
-            providers: providers::from_settings(settings)?,
-            api_document: waypost_api::document,
-        },
-    );
-    let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
-    let auth = Auth::new(State {
-        hosting: hosting.clone(),
-        public_url: public_url.clone(),
-        documents: client_documents(settings, outbound)?,
-        limits: waypost_http_kit::limits::Limits::new(Arc::new(SystemClock)),
-        mail,
-        random: Arc::new(SystemRandom),
-        providers: IdentityProviders::default(),
-    });
-    let context =
-        jobs::JobContext { metrics: metrics.clone(), retention: settings.retention, ops: hosting.ops().clone() };
-    let jobs = hosting.jobs().clone();
-    jobs::start(&jobs, context);
-    jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
-    let phases = Shutdown { graceful: stop.clone(), immediate: CancellationToken::new() };
+    let services = start_services(settings, db.clone(), keys, public_url, args.demo)?;
+    let stop = StopTokens::default();
+    let router = build_router(settings, &services, &stop)?;
+    let set_up = set_up_token(services.hosting.ops(), services.hosting.secret()).await?;
+    let jobs = start_jobs(settings, &services.hosting, metrics.clone());
+    let phases = Shutdown { graceful: stop.accept.clone(), immediate: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
     #[expect(
         clippy::disallowed_methods,
         reason = "not supervised, because it runs until the end; if it panics, probes of `/readyz` fail"
     )]
-    let diagnostics_task = diagnostics.map(|listener| {
-        let router = diagnostics_router(metrics, hosting.clone());
+    let diagnostics_task = listeners.diagnostics.map(|listener| {
+        let router = diagnostics_router(metrics, services.hosting.clone());
         let limits = ConnectionLimits::diagnostics(settings);
         let connections = Connections::with_reserve(limits, phases.clone(), RESERVED_DESCRIPTORS, &connections);
         tokio::spawn(async move { connections.serve(listener, router).await })
     });
-    let router = router::build(RouterState {
-        trusted_proxies: settings.trusted_proxies.clone(),
-        hosting,
-        endpoint,
-        auth,
-        console,
-        random: Arc::new(SystemRandom),
-    });
-    stop_on_signal(stop.clone())?;
+    stop_on_signal(stop.accept.clone())?;
     // By default, SIGXFSZ terminates the process. With a handler, exceeding a file size limit is a write error instead.
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
-    if args.demo {
-        // Printed first, because users start here. The socket already accepts connections.
-        print_line(&demo::page_hint(&public_url));
-    }
-    print_line(&format!("listening on http://{address}"));
-    if let Some(token) = set_up {
-        print_line(&format!("set up: {}/setup?token={token}", public_url.origin()));
-    }
-    if let Some(notice) = mail::notice(settings, args.demo) {
-        print_line(notice);
-    }
-    if args.demo {
-        print_line(&demo::usage_hint(address));
-    }
-    serve(connections, (main, router), &phases, &end).await;
+    print_hints(settings, &services.public_url, address, set_up.as_deref(), args.demo);
+    let Services { hosting, tasks, outbox, .. } = services;
+    // All clones must be dropped before the tasks end.
+    drop(hosting);
+    serve(connections, (listeners.main, router), &phases, &stop.open).await;
     // The order matters: jobs enqueue emails and records, queues are drained, then the database is closed.
     jobs.stop().await;
     if let Some(task) = diagnostics_task {
@@ -216,15 +163,24 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line. A closed pipe is not an error, because the reader may need only the first lines.
-fn print_line(line: &str) {
-    let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
-        tracing::debug!(%error, "failed to write to standard output");
-    }
+async fn bind_ports(settings: &Settings) -> anyhow::Result<PortListeners> {
+    let main = bind(settings.listen, "listen").await?;
+    let diagnostics = match settings.diagnostics_listen {
+        Some(address) => Some(bind(address, "diagnostics_listen").await?),
+        None => None,
+    };
+    Ok(PortListeners { main, diagnostics })
 }
 
-fn start_hosting(settings: &Settings, db: Db, keys: SecretKeys) -> (Hosting, Tasks) {
+fn start_services(
+    settings: &Settings,
+    db: Db,
+    keys: SecretKeys,
+    public_url: PublicUrl,
+    demo: bool,
+) -> anyhow::Result<Services> {
+    let outbound = Outbound::new(outbound::policy(settings, demo)?)
+        .context("outgoing requests cannot be set up: check the setting `outbound_ca_file`")?;
     let options = HostingOptions {
         keys,
         version_cache_bytes: settings.version_cache_bytes,
@@ -232,7 +188,99 @@ fn start_hosting(settings: &Settings, db: Db, keys: SecretKeys) -> (Hosting, Tas
         random: Arc::new(SystemRandom),
     };
     let (hosting, tasks) = Hosting::start(db, options);
-    (hosting.with_new_users_per_address(settings.new_users_per_address), tasks)
+    let ticket_limits =
+        TicketLimits { per_address: settings.ticket_limit_per_address, per_server: settings.ticket_limit_per_server };
+    let mut hosting = hosting
+        .with_outbound(outbound.clone())
+        .with_new_users_per_address(settings.new_users_per_address)
+        .with_ticket_limits(ticket_limits);
+    let outbox = mail::start(settings, &public_url, demo, hosting.jobs())?;
+    if let Some(outbox) = &outbox {
+        hosting = hosting.with_notifier(Arc::new(MailNotifier::new(outbox.clone(), public_url.clone())));
+    }
+    Ok(Services { hosting, tasks, outbox, outbound, public_url })
+}
+
+/// Builds the router of the main port.
+fn build_router(settings: &Settings, services: &Services, stop: &StopTokens) -> anyhow::Result<Router> {
+    let Services { hosting, outbox, outbound, public_url, .. } = services;
+    let options = LimitOptions {
+        per_caller: settings.rate_limit_per_caller,
+        burst: settings.rate_limit_burst,
+        per_address: settings.rate_limit_callers_per_address,
+        per_server: settings.rate_limit_per_server,
+    };
+    let endpoint = Endpoint::new(
+        ProductHandlers,
+        hosting.clone(),
+        Limits::new(options, Arc::new(SystemClock)),
+        Arc::new(SystemRandom),
+        (SessionMode::Signed, stop.open.clone()),
+    )
+    .with_listeners(Listeners::new(listen_options(settings), stop.accept.clone()));
+    let limits = waypost_http_kit::limits::Limits::new(Arc::new(SystemClock));
+    let web = Web::new(WebState {
+        hosting: hosting.clone(),
+        public_url: public_url.clone(),
+        limits: limits.clone(),
+        mail: outbox.clone(),
+        random: Arc::new(SystemRandom),
+    });
+    let options = ConsoleOptions {
+        sign_up: settings.sign_up,
+        providers: providers::from_settings(settings)?,
+        api_document: waypost_api::document,
+    };
+    let auth = Auth::new(State {
+        hosting: hosting.clone(),
+        public_url: public_url.clone(),
+        documents: client_documents(settings, outbound.clone())?,
+        limits,
+        mail: outbox.clone(),
+        random: Arc::new(SystemRandom),
+        providers: IdentityProviders::default(),
+    });
+    Ok(router::build(RouterState {
+        trusted_proxies: settings.trusted_proxies.clone(),
+        hosting: hosting.clone(),
+        endpoint,
+        auth,
+        console: Console::new(web, options),
+        random: Arc::new(SystemRandom),
+    }))
+}
+
+fn start_jobs(settings: &Settings, hosting: &Hosting, metrics: Metrics) -> Jobs {
+    let jobs = hosting.jobs().clone();
+    jobs::start(&jobs, JobContext { metrics, retention: settings.retention, ops: hosting.ops().clone() });
+    jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
+    jobs
+}
+
+/// Prints where the installation is and what to do next.
+fn print_hints(settings: &Settings, public_url: &PublicUrl, address: SocketAddr, set_up: Option<&str>, demo: bool) {
+    if demo {
+        // Printed first, because users start here. The socket already accepts connections.
+        print_line(&demo::page_hint(public_url));
+    }
+    print_line(&format!("listening on http://{address}"));
+    if let Some(token) = set_up {
+        print_line(&format!("set up: {}/setup?token={token}", public_url.origin()));
+    }
+    if let Some(notice) = mail::notice(settings, demo) {
+        print_line(notice);
+    }
+    if demo {
+        print_line(&demo::usage_hint(address));
+    }
+}
+
+/// Prints a line. A closed pipe is not an error, because the reader may need only the first lines.
+fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::debug!(%error, "failed to write to standard output");
+    }
 }
 
 fn listen_options(settings: &Settings) -> ListenOptions {
