@@ -13,9 +13,9 @@ use waypost_ops::api_keys::{self, ApiKeyPatch};
 
 use crate::Web;
 use crate::extract::{Json, Path, Scope, created, id, nullable};
-use crate::members::Role;
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use waypost_core::organization::Role;
 
 /// The operations on API keys.
 pub(super) fn routes() -> OpenApiRouter<Web> {
@@ -46,7 +46,7 @@ impl From<organization::ApiKey> for ApiKey {
         Self {
             id: it.id.to_string(),
             name: it.name,
-            scope: it.scope.into(),
+            scope: it.scope,
             created_at: it.created_at.rfc3339(),
             expires_at: it.expires_at.map(Timestamp::rfc3339),
             last_used_at: it.last_used_at.map(Timestamp::rfc3339),
@@ -115,7 +115,7 @@ async fn create(
     Json(new): Json<ApiKeyCreate>,
 ) -> ApiResult<Response> {
     let expires_at = new.expires_at.as_deref().map(time).transpose()?;
-    let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope.into(), expires_at };
+    let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope, expires_at };
     let (api_key, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
     let body = ApiKeyWithSecret { api_key: api_key.into(), key };
     let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);

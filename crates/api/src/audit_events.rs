@@ -57,13 +57,6 @@ impl From<AuditEventView> for AuditEvent {
     }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum AuditFileFormat {
-    Csv,
-    Json,
-}
-
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -91,7 +84,7 @@ struct AuditEventQuery {
     /// Returns all matching entries, at most 100,000, as a `csv` or `json` file. The export is recorded in the audit
     /// log.
     #[param(inline)]
-    format: Option<AuditFileFormat>,
+    format: Option<AuditExportFormat>,
 }
 
 /// Lists the entries of the audit log, newest first.
@@ -119,10 +112,6 @@ async fn list(
                 "`format` exports all entries and cannot be combined with `limit` or `cursor`. Remove one of them.";
             return Err(Error::invalid("format", message).into());
         }
-        let format = match format {
-            AuditFileFormat::Csv => AuditExportFormat::Csv,
-            AuditFileFormat::Json => AuditExportFormat::Json,
-        };
         return Ok(file(format, audit_export::render(&cx, web.ops(), &organization_id, &filter, format).await?));
     }
     let paging = Paging { limit: params.limit, cursor: params.cursor };

@@ -14,25 +14,15 @@ use waypost_ops::invitations::{self, InvitationView};
 
 use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, created, id};
-use crate::members::Role;
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use waypost_core::organization::Role;
 use waypost_http_kit::invite;
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The operations on invitations.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, delete)).routes(routes!(resend))
-}
-
-/// The state of an invitation.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum InvitationStateName {
-    Pending,
-    Accepted,
-    Expired,
-    Revoked,
 }
 
 /// An invitation to the organisation.
@@ -44,7 +34,7 @@ struct Invitation {
     email: String,
     role: Role,
     #[schema(inline)]
-    state: InvitationStateName,
+    state: InvitationState,
     /// The ID of the user or API key that created the invitation, or `operator`.
     invited_by: String,
     #[schema(format = DateTime)]
@@ -63,17 +53,12 @@ struct Invitation {
 impl Invitation {
     fn new(listed: InvitationView, now: Timestamp) -> Self {
         let it = listed.invitation;
-        let state = match it.state(now) {
-            InvitationState::Pending => InvitationStateName::Pending,
-            InvitationState::Accepted => InvitationStateName::Accepted,
-            InvitationState::Expired => InvitationStateName::Expired,
-            InvitationState::Revoked => InvitationStateName::Revoked,
-        };
+        let state = it.state(now);
         Self {
             id: it.id.to_string(),
             state,
             email: it.email,
-            role: it.role.into(),
+            role: it.role,
             invited_by: it.invited_by,
             created_at: it.created_at.rfc3339(),
             expires_at: it.expires_at.rfc3339(),
@@ -141,7 +126,7 @@ async fn create(
     info: RequestInfo,
     Json(new): Json<InvitationCreate>,
 ) -> ApiResult<Response> {
-    let sent = invite::create(&web, (&cx, &info), &organization_id, (&new.email, new.role.into())).await?;
+    let sent = invite::create(&web, (&cx, &info), &organization_id, (&new.email, new.role)).await?;
     let body = InvitationWithLink::new(sent, cx.now());
     Ok(no_store(created(&format!("invitations/{}", body.invitation.id), &body)))
 }

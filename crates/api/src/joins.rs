@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::claim_link::DEFAULT_LIFETIME_MS;
 use waypost_core::id::JoinId;
-use waypost_core::join;
+use waypost_core::join::{self, JoinKind};
 use waypost_ops::claim_links;
 use waypost_ops::joins::{self, JoinSummary};
 
@@ -25,15 +25,6 @@ const HOUR_MS: i64 = 3_600_000;
 /// The operations on joins and claim links.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(undo)).routes(routes!(create_link))
-}
-
-/// How the anonymous end user was identified.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum JoinKind {
-    Handle,
-    Session,
-    Tracking,
 }
 
 /// A join: a signed-in end user has taken over the progress of an anonymous end user on one server.
@@ -62,11 +53,7 @@ impl From<join::Join> for Join {
         Self {
             id: it.id.to_string(),
             server_id: it.server_id.to_string(),
-            kind: match it.kind {
-                join::JoinKind::Handle => JoinKind::Handle,
-                join::JoinKind::Session => JoinKind::Session,
-                join::JoinKind::Tracking => JoinKind::Tracking,
-            },
+            kind: it.kind,
             from_end_user_id: it.from_end_user_id.to_string(),
             to_end_user_id: it.to_end_user_id.to_string(),
             created_at: it.created_at.rfc3339(),

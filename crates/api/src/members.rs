@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::UserId;
-use waypost_core::organization;
+use waypost_core::organization::{self, Role};
 use waypost_ops::users;
 
 use crate::Web;
@@ -18,36 +18,6 @@ use crate::problem::{ApiResult, Problems};
 /// The operations on members.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, update, delete))
-}
-
-/// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners. `member`: reads
-/// and writes content.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Role {
-    Owner,
-    Admin,
-    Member,
-}
-
-impl From<organization::Role> for Role {
-    fn from(role: organization::Role) -> Self {
-        match role {
-            organization::Role::Owner => Self::Owner,
-            organization::Role::Admin => Self::Admin,
-            organization::Role::Member => Self::Member,
-        }
-    }
-}
-
-impl From<Role> for organization::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Owner => Self::Owner,
-            Role::Admin => Self::Admin,
-            Role::Member => Self::Member,
-        }
-    }
 }
 
 /// A member of the organisation.
@@ -70,7 +40,7 @@ impl From<organization::Member> for Member {
         Self {
             id: it.user_id.to_string(),
             email: it.email,
-            role: it.role.into(),
+            role: it.role,
             verified: it.is_verified,
             created_at: it.created_at.rfc3339(),
         }
@@ -122,7 +92,7 @@ async fn update(
     Json(changes): Json<MemberUpdate>,
 ) -> ApiResult<Json<Member>> {
     let user: UserId = id(&text, "member")?;
-    Ok(Json(users::update(&cx, web.ops(), &organization_id, &user, changes.role.into()).await?.into()))
+    Ok(Json(users::update(&cx, web.ops(), &organization_id, &user, changes.role).await?.into()))
 }
 
 /// Removes a member from the organisation.

@@ -8,7 +8,7 @@ use crate::progress::join::JoinRecord;
 use crate::walkthrough::names;
 
 names! {
-    /// How the anonymous user was identified.
+    /// How the anonymous end user was identified.
     JoinKind {
         /// By a handle in the arguments sent by the signed-in user's own client.
         Handle = "handle",
@@ -32,7 +32,7 @@ pub struct Join {
     pub from_end_user_id: EndUserId,
     /// The signed-in user.
     pub to_end_user_id: EndUserId,
-    /// How the anonymous user was identified.
+    /// How the anonymous end user was identified.
     pub kind: JoinKind,
     /// When the progress was joined.
     pub created_at: Timestamp,

@@ -18,13 +18,14 @@ pub struct Organization {
 }
 
 names! {
-    /// The permissions of a user in an organisation.
+    /// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners. `member`: reads
+    /// and writes content.
     Role {
-        /// Full access.
+        /// Everything.
         Owner = "owner",
-        /// Full access except managing owners.
+        /// Everything except managing owners.
         Admin = "admin",
-        /// Read and write access to content.
+        /// Reads and writes content.
         Member = "member",
     }
 }

@@ -15,9 +15,10 @@ pub const MAX_REVISIONS: u32 = 1_000;
 pub const MAX_REVISION_BYTES: u64 = 8 * 1024 * 1024;
 
 names! {
-    /// The operation that created a revision.
-    RevisionOperation {
-        /// The state of the step before its history was recorded.
+    /// The operation that created a revision. `baseline`: the step as it was before its history was kept. `edit`: edits by
+    /// one user within 10 minutes share a revision. `delete`: the revision contains the deleted content.
+    StepRevisionOperation {
+        /// The step as it was before its history was kept.
         Baseline = "baseline",
         /// The step was added.
         Add = "add",
@@ -38,7 +39,7 @@ pub struct RevisionInfo {
     /// Counts from 1 within the step.
     pub number: u32,
     /// The operation that created the revision.
-    pub operation: RevisionOperation,
+    pub operation: StepRevisionOperation,
     /// The ID of the user or the key, `operator`, or empty if unknown.
     pub actor: String,
     /// The revision whose content was restored.
@@ -69,9 +70,9 @@ pub struct StepRevision {
 /// Whether an edit by `actor` at `now` updates the revision `last` instead of creating a new one: both are edits by the
 /// same actor, and `last` was created less than [`COLLAPSE_MS`] ago.
 #[must_use]
-pub fn can_collapse(last: &RevisionInfo, operation: RevisionOperation, actor: &str, now: Timestamp) -> bool {
+pub fn can_collapse(last: &RevisionInfo, operation: StepRevisionOperation, actor: &str, now: Timestamp) -> bool {
     last.is_current
-        && (last.operation, operation) == (RevisionOperation::Edit, RevisionOperation::Edit)
+        && (last.operation, operation) == (StepRevisionOperation::Edit, StepRevisionOperation::Edit)
         && last.actor == actor
         && (0..COLLAPSE_MS).contains(&now.since(last.created_at))
 }
@@ -84,7 +85,7 @@ mod tests {
     fn only_edits_by_the_same_actor_within_ten_minutes_collapse() {
         let last = RevisionInfo {
             number: 2,
-            operation: RevisionOperation::Edit,
+            operation: StepRevisionOperation::Edit,
             actor: "usr_a".to_owned(),
             restored_from: None,
             title: String::new(),
@@ -93,26 +94,28 @@ mod tests {
             is_current: true,
         };
         let collapsed = |last: &RevisionInfo, operation, actor, at| can_collapse(last, operation, actor, Timestamp(at));
-        assert!(collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000));
-        assert!(collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS - 1));
+        assert!(collapsed(&last, StepRevisionOperation::Edit, "usr_a", 1_000));
+        assert!(collapsed(&last, StepRevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS - 1));
         assert!(
-            !collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS),
+            !collapsed(&last, StepRevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS),
             "counted from the first edit, not the last"
         );
-        assert!(!collapsed(&last, RevisionOperation::Edit, "usr_a", 999), "the clock was set back");
-        assert!(!collapsed(&last, RevisionOperation::Edit, "usr_b", 2_000));
+        assert!(!collapsed(&last, StepRevisionOperation::Edit, "usr_a", 999), "the clock was set back");
+        assert!(!collapsed(&last, StepRevisionOperation::Edit, "usr_b", 2_000));
         assert!(!collapsed(
             &RevisionInfo { is_current: false, ..last.clone() },
-            RevisionOperation::Edit,
+            StepRevisionOperation::Edit,
             "usr_a",
             2_000
         ));
-        for operation in RevisionOperation::ALL.iter().filter(|operation| **operation != RevisionOperation::Edit) {
+        for operation in
+            StepRevisionOperation::ALL.iter().filter(|operation| **operation != StepRevisionOperation::Edit)
+        {
             assert!(!collapsed(&last, *operation, "usr_a", 2_000), "{operation}");
             assert!(
                 !collapsed(
                     &RevisionInfo { operation: *operation, ..last.clone() },
-                    RevisionOperation::Edit,
+                    StepRevisionOperation::Edit,
                     "usr_a",
                     2_000
                 ),

@@ -12,11 +12,13 @@ use crate::step::StepContent;
 /// Maximum number of walkthroughs in an organisation.
 pub const MAX_WALKTHROUGHS: usize = 20_000;
 
-/// Defines an enum whose variants have names: its parsing, formatting and serialisation.
+/// Defines an enum whose variants have names: its parsing, formatting and serialisation. The REST API documents the
+/// names and the comments.
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
@@ -51,15 +53,16 @@ macro_rules! names {
 pub(crate) use names;
 
 names! {
-    /// The purpose of a walkthrough. Determines which fields publishing requires.
+    /// The type of a walkthrough. It determines the fields that publishing requires: `operations_for_agent` on every step
+    /// for `installer`, `context_for_agent` for `troubleshooting`, and both for `integration`.
     WalkthroughType {
         /// A sequence of lessons.
         Course = "course",
-        /// Sets something up. Each step needs operations for the agent.
+        /// Installs something. Every step needs `operations_for_agent`.
         Installer = "installer",
-        /// Diagnoses and fixes a problem. Each step needs context for the agent.
+        /// Finds and fixes a problem. Every step needs `context_for_agent`.
         Troubleshooting = "troubleshooting",
-        /// Connects two products. Each step needs context and operations for the agent.
+        /// Connects two systems. Every step needs `context_for_agent` and `operations_for_agent`.
         Integration = "integration",
         /// The shortest path to a first result.
         Quickstart = "quickstart",
@@ -92,13 +95,14 @@ impl WalkthroughType {
 }
 
 names! {
-    /// The state of a walkthrough.
+    /// The state of a walkthrough. `draft`: not served. `published`: the newest version is served on every server that the
+    /// walkthrough is assigned to. `archived`: not served, but kept.
     WalkthroughState {
-        /// Never published, or unpublished: not served.
+        /// Never published, or unpublished. Not served.
         Draft = "draft",
-        /// The newest version is served on the assigned servers.
+        /// The newest version is served on every server that the walkthrough is assigned to.
         Published = "published",
-        /// Kept, but not served.
+        /// Not served, but kept.
         Archived = "archived",
     }
 }

@@ -1,6 +1,8 @@
 //! The export of the audit log as a file.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
@@ -9,7 +11,8 @@ use crate::audit_events::{self, AuditEventView, AuditFilter};
 use crate::{Ops, spreadsheet};
 
 /// The format of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AuditExportFormat {
     /// CSV, for spreadsheets.
     Csv,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::revision::{RevisionInfo, RevisionOperation, StepRevision};
+use waypost_core::revision::{RevisionInfo, StepRevision, StepRevisionOperation};
 use waypost_core::step::Step;
 
 use crate::batch::{self, Column, Kind};
@@ -137,7 +137,7 @@ pub struct DraftScope<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct NewRevision<'a> {
     /// The operation.
-    pub operation: RevisionOperation,
+    pub operation: StepRevisionOperation,
     /// The actor.
     pub actor: &'a str,
     /// The restored revision, if any.
@@ -152,7 +152,7 @@ struct RevisionRow<'a> {
     number: Option<u32>,
     organization_id: &'a OrganizationId,
     walkthrough_id: &'a WalkthroughId,
-    act: RevisionOperation,
+    act: StepRevisionOperation,
     actor: &'a str,
     restored_from: Option<u32>,
     after_step_id: Option<&'a StepId>,
@@ -182,7 +182,7 @@ impl<'a> RevisionRow<'a> {
             bytes: content.bytes(),
             created_at: new.at.0,
             updated_at: new.at.0,
-            superseded_at: (new.operation == RevisionOperation::Delete).then_some(new.at.0),
+            superseded_at: (new.operation == StepRevisionOperation::Delete).then_some(new.at.0),
             key: step.key.as_deref(),
             content,
         }

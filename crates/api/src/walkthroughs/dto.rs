@@ -4,85 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use waypost_core::step;
-use waypost_core::walkthrough::{self, WalkthroughFields};
+use waypost_core::walkthrough::{self, WalkthroughFields, WalkthroughState, WalkthroughType};
 use waypost_ops::walkthroughs::draft::{self, StepPatch};
 use waypost_ops::walkthroughs::{Draft, ListedWalkthrough};
 
 use crate::extract::nullable;
-
-/// The type of a walkthrough. It determines the fields that publishing requires: `operations_for_agent` on every step
-/// for `installer`, `context_for_agent` for `troubleshooting`, and both for `integration`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum WalkthroughType {
-    /// A sequence of lessons.
-    Course,
-    /// Installs something. Every step needs `operations_for_agent`.
-    Installer,
-    /// Finds and fixes a problem. Every step needs `context_for_agent`.
-    Troubleshooting,
-    /// Connects two systems. Every step needs `context_for_agent` and `operations_for_agent`.
-    Integration,
-    /// The shortest path to a first result.
-    Quickstart,
-}
-
-impl From<WalkthroughType> for walkthrough::WalkthroughType {
-    fn from(it: WalkthroughType) -> Self {
-        match it {
-            WalkthroughType::Course => Self::Course,
-            WalkthroughType::Installer => Self::Installer,
-            WalkthroughType::Troubleshooting => Self::Troubleshooting,
-            WalkthroughType::Integration => Self::Integration,
-            WalkthroughType::Quickstart => Self::Quickstart,
-        }
-    }
-}
-
-impl From<walkthrough::WalkthroughType> for WalkthroughType {
-    fn from(it: walkthrough::WalkthroughType) -> Self {
-        match it {
-            walkthrough::WalkthroughType::Course => Self::Course,
-            walkthrough::WalkthroughType::Installer => Self::Installer,
-            walkthrough::WalkthroughType::Troubleshooting => Self::Troubleshooting,
-            walkthrough::WalkthroughType::Integration => Self::Integration,
-            walkthrough::WalkthroughType::Quickstart => Self::Quickstart,
-        }
-    }
-}
-
-/// The state of a walkthrough. `draft`: not served. `published`: the newest version is served on every server that the
-/// walkthrough is assigned to. `archived`: not served, but kept.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum WalkthroughState {
-    /// Never published, or unpublished. Not served.
-    Draft,
-    /// The newest version is served on every server that the walkthrough is assigned to.
-    Published,
-    /// Not served, but kept.
-    Archived,
-}
-
-impl From<WalkthroughState> for walkthrough::WalkthroughState {
-    fn from(it: WalkthroughState) -> Self {
-        match it {
-            WalkthroughState::Draft => Self::Draft,
-            WalkthroughState::Published => Self::Published,
-            WalkthroughState::Archived => Self::Archived,
-        }
-    }
-}
-
-impl From<walkthrough::WalkthroughState> for WalkthroughState {
-    fn from(it: walkthrough::WalkthroughState) -> Self {
-        match it {
-            walkthrough::WalkthroughState::Draft => Self::Draft,
-            walkthrough::WalkthroughState::Published => Self::Published,
-            walkthrough::WalkthroughState::Archived => Self::Archived,
-        }
-    }
-}
 
 /// A walkthrough in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -122,8 +48,8 @@ impl From<&ListedWalkthrough> for WalkthroughSummary {
             slug: head.slug.clone(),
             title: head.title.clone(),
             description: head.description.clone(),
-            kind: head.kind.into(),
-            state: head.state.into(),
+            kind: head.kind,
+            state: head.state,
             step_count: listed.step_count,
             estimated_duration_minutes: head.estimated_duration_minutes,
             tags: head.tags.clone(),
@@ -285,7 +211,7 @@ impl From<WalkthroughCreate> for waypost_ops::walkthroughs::NewWalkthrough {
             fields: WalkthroughFields {
                 title: it.title,
                 description: it.description,
-                kind: it.kind.into(),
+                kind: it.kind,
                 estimated_duration_minutes: it.estimated_duration_minutes,
                 tags: it.tags,
                 metadata: it.metadata,

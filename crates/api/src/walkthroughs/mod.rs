@@ -23,13 +23,11 @@ use utoipa_axum::routes;
 use waypost_content::template;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
-use waypost_core::walkthrough::WalkthroughSort;
+use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{Code, Error, Result, walkthrough};
 use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, publish};
 
-use self::dto::{
-    Walkthrough, WalkthroughCreate, WalkthroughDetails, WalkthroughSummary, WalkthroughType, WalkthroughUpdate,
-};
+use self::dto::{Walkthrough, WalkthroughCreate, WalkthroughDetails, WalkthroughSummary, WalkthroughUpdate};
 use super::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
 use super::page::Page;
 use crate::Web;
@@ -111,7 +109,7 @@ struct WalkthroughQuery {
     #[param(max_length = 200)]
     q: Option<String>,
     /// Only walkthroughs in this state.
-    state: Option<dto::WalkthroughState>,
+    state: Option<WalkthroughState>,
     /// Only walkthroughs of this type.
     #[serde(rename = "type")]
     kind: Option<WalkthroughType>,
@@ -188,7 +186,7 @@ async fn list(
     request_body = WalkthroughCreate, responses((status = 201, body = Walkthrough), Problems))]
 async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<WalkthroughCreate>) -> ApiResult<Response> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
-    let steps = if new.template { template::steps(new.kind.into()) } else { Vec::new() };
+    let steps = if new.template { template::steps(new.kind) } else { Vec::new() };
     let draft = walkthroughs::create_with_steps(cx, web.ops(), org, new.into(), steps).await?;
     let body = full_walkthrough(cx, &web, org, &draft.id).await?;
     Ok(created(&format!("/api/v1/walkthroughs/{}", draft.id), draft.revision, Json(body)))

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::revision::{self, RevisionOperation};
+use waypost_core::revision::{self, StepRevisionOperation};
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::revisions::{self, DeletedStep, ListedRevision};
 
@@ -26,35 +26,6 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(get))
         .routes(routes!(restore))
         .routes(routes!(list_deleted))
-}
-
-/// The operation that created a revision. `baseline`: the step as it was before its history was kept. `edit`: edits by
-/// one user within 10 minutes share a revision. `delete`: the revision contains the deleted content.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum StepRevisionOperation {
-    /// The step as it was before its history was kept.
-    Baseline,
-    Add,
-    /// Edits by one user within 10 minutes share a revision.
-    Edit,
-    Import,
-    Restore,
-    /// The revision contains the deleted content.
-    Delete,
-}
-
-impl From<RevisionOperation> for StepRevisionOperation {
-    fn from(act: RevisionOperation) -> Self {
-        match act {
-            RevisionOperation::Baseline => Self::Baseline,
-            RevisionOperation::Add => Self::Add,
-            RevisionOperation::Edit => Self::Edit,
-            RevisionOperation::Import => Self::Import,
-            RevisionOperation::Restore => Self::Restore,
-            RevisionOperation::Delete => Self::Delete,
-        }
-    }
 }
 
 /// A revision of a step, without its content.
@@ -85,7 +56,7 @@ impl From<ListedRevision> for StepRevisionSummary {
     fn from(ListedRevision { head, actor_name }: ListedRevision) -> Self {
         Self {
             number: head.number,
-            act: head.operation.into(),
+            act: head.operation,
             actor: head.actor,
             actor_name,
             restored_from: head.restored_from,

@@ -9,7 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_ops::walkthroughs::trash;
 
-use super::dto::{WalkthroughDetails, WalkthroughState, WalkthroughType};
+use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
+
+use super::dto::WalkthroughDetails;
 use super::{state_response, walkthrough_id};
 use crate::Web;
 use crate::extract::{Json, Path, Scope};
@@ -50,8 +52,8 @@ impl From<trash::TrashedWalkthrough> for TrashedWalkthrough {
             id: head.id.to_string(),
             slug: head.slug,
             title: head.title,
-            kind: head.kind.into(),
-            state: head.state.into(),
+            kind: head.kind,
+            state: head.state,
             deleted_at: it.deleted_at.rfc3339(),
             deleted_by: it.deleted_by,
             deleted_by_name: it.deleted_by_name,

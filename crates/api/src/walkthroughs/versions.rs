@@ -14,7 +14,9 @@ use waypost_core::version::VersionInfo;
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::{self, publish, versions};
 
-use super::dto::{Step, Walkthrough, WalkthroughType};
+use waypost_core::walkthrough::WalkthroughType;
+
+use super::dto::{Step, Walkthrough};
 use super::{conflict, full_walkthrough, target, walkthrough_id};
 use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
@@ -65,7 +67,7 @@ impl From<&VersionInfo> for VersionSummary {
             number: it.number,
             title: it.fields.title.clone(),
             description: it.fields.description.clone(),
-            kind: it.fields.kind.into(),
+            kind: it.fields.kind,
             estimated_duration_minutes: it.fields.estimated_duration_minutes,
             tags: it.fields.tags.clone(),
             step_count: it.step_count,

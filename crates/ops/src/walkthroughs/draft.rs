@@ -5,7 +5,7 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::{self, LinkUpdate, StepPosition};
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::revision::RevisionOperation;
+use waypost_core::revision::StepRevisionOperation;
 use waypost_core::step::{MAX_STEPS, MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
@@ -68,13 +68,13 @@ impl StepPatch {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
     /// The operation.
-    pub operation: RevisionOperation,
+    pub operation: StepRevisionOperation,
     /// The revision whose content is restored, if any.
     pub restored_from: Option<u32>,
 }
 
-impl From<RevisionOperation> for Origin {
-    fn from(operation: RevisionOperation) -> Self {
+impl From<StepRevisionOperation> for Origin {
+    fn from(operation: StepRevisionOperation) -> Self {
         Self { operation, restored_from: None }
     }
 }
@@ -111,7 +111,7 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionOperation::Add.into())).await
+    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", StepRevisionOperation::Add.into())).await
 }
 
 /// Restores a step that was deleted from this draft. The step keeps its ID, so that end users who completed it keep
@@ -128,8 +128,14 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
         Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
     })?;
-    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore", RevisionOperation::Restore.into()))
-        .await
+    insert_step(
+        cx,
+        tx,
+        (head, chain),
+        (id.clone(), ordinal),
+        (new, "step.restore", StepRevisionOperation::Restore.into()),
+    )
+    .await
 }
 
 /// Inserts a copy of a step after it. The copy has no key, because keys are unique.
@@ -146,7 +152,8 @@ pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &St
     let new = NewStep { key: None, content: StepContent { title, ..content }, place: StepPosition::After(id.clone()) };
     let (copy_id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (copy_id, ordinal), (new, "step.duplicate", RevisionOperation::Add.into())).await
+    insert_step(cx, tx, (head, chain), (copy_id, ordinal), (new, "step.duplicate", StepRevisionOperation::Add.into()))
+        .await
 }
 
 /// Returns a title for a copy that no step of the chain has: an import identifies steps without keys by their titles.
@@ -229,7 +236,7 @@ pub async fn patch_step(
         let others = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
         check_key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
-    revisions::update(cx, &mut tx, &head, RevisionOperation::Edit, &[&after]).await?;
+    revisions::update(cx, &mut tx, &head, StepRevisionOperation::Edit, &[&after]).await?;
     finish_session_edit(cx, tx, head, after).await
 }
 

@@ -13,7 +13,7 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::LinkUpdate;
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
-use waypost_core::revision::RevisionOperation;
+use waypost_core::revision::StepRevisionOperation;
 use waypost_core::step::Step;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
@@ -310,11 +310,11 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
     };
     let updated = with_change(|change| matches!(change, StepChange::Updated { .. }));
     if !updated.is_empty() {
-        revisions::update(cx, tx, &head, RevisionOperation::Import, &updated).await?;
+        revisions::update(cx, tx, &head, StepRevisionOperation::Import, &updated).await?;
     }
     let added = with_change(|change| *change == StepChange::Added);
     if !added.is_empty() {
-        revisions::insert(cx, tx, &head, RevisionOperation::Import, &added).await?;
+        revisions::insert(cx, tx, &head, StepRevisionOperation::Import, &added).await?;
     }
     let relinked =
         steps.iter().filter(|step| before.get(&step.id).is_some_and(|old| old.next_step_id != step.next_step_id));

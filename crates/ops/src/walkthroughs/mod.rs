@@ -22,7 +22,7 @@ use waypost_content::transfer::identity::title_key;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::revision::RevisionOperation;
+use waypost_core::revision::StepRevisionOperation;
 use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
 use waypost_core::step::{MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough, WalkthroughFields, WalkthroughState, WalkthroughType};
@@ -190,7 +190,7 @@ async fn insert_steps(
     for index in 1..steps.len() {
         steps[index - 1].next_step_id = Some(steps[index].id.clone());
     }
-    revisions::insert(cx, tx, head, RevisionOperation::Add, &steps.iter().collect::<Vec<_>>()).await?;
+    revisions::insert(cx, tx, head, StepRevisionOperation::Add, &steps.iter().collect::<Vec<_>>()).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
     head.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
     walkthrough::update(tx, head, &title_key(&head.title)).await?;

@@ -7,7 +7,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::revision::{
-    MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionInfo, RevisionOperation, StepRevision, can_collapse,
+    MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionInfo, StepRevision, StepRevisionOperation, can_collapse,
 };
 use waypost_core::step::{MAX_STEPS, Step};
 use waypost_core::walkthrough::Walkthrough;
@@ -101,7 +101,7 @@ pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[S
     step_revision::insert_baseline(tx, scope(head), head.updated_at, removed.iter().map(|step| &step.id)).await?;
     let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
     let deleted: Vec<_> = removed.iter().map(|step| (*step, before(&step.id))).collect();
-    append(tx, head, new_revision(cx, RevisionOperation::Delete.into()), &deleted).await?;
+    append(tx, head, new_revision(cx, StepRevisionOperation::Delete.into()), &deleted).await?;
     step::delete(tx, &head.organization_id, &head.id, removed.iter().map(|step| &step.id)).await?;
     Ok(())
 }
@@ -114,7 +114,7 @@ async fn append(
 ) -> Result<()> {
     step_revision::append(tx, scope(head), new, steps.iter().copied()).await?;
     // A step that was just added has no other revisions.
-    if new.operation != RevisionOperation::Add {
+    if new.operation != StepRevisionOperation::Add {
         trim(tx, head, steps.iter().map(|(step, _)| &step.id)).await?;
     }
     Ok(())
@@ -220,7 +220,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, n
     let head = lock_head(&mut tx, target).await?;
     let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
     let revision = revision.ok_or_else(|| revision_not_found(number))?;
-    let origin = Origin { operation: RevisionOperation::Restore, restored_from: Some(number) };
+    let origin = Origin { operation: StepRevisionOperation::Restore, restored_from: Some(number) };
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
         return restore_deleted(cx, tx, target, (id, origin), revision).await;
     };

@@ -10,7 +10,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::chain::LinkUpdate;
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::impact::{MoveImpact, VersionMove};
-use waypost_core::revision::RevisionOperation;
+use waypost_core::revision::StepRevisionOperation;
 use waypost_core::step::Step;
 use waypost_core::version::VersionInfo;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughFields};
@@ -242,14 +242,14 @@ async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step
         .filter(|step| old_steps.get(&step.id).is_some_and(|old| old.content != step.content || old.key != step.key))
         .collect();
     if !changed.is_empty() {
-        revisions::update(cx, tx, head, RevisionOperation::Restore, &changed).await?;
+        revisions::update(cx, tx, head, StepRevisionOperation::Restore, &changed).await?;
     }
     let restored: Vec<_> = after.iter().filter(|step| !old_steps.contains_key(&step.id)).collect();
     for step in &restored {
         step::consume_removed(tx, organization, id, &step.id).await?;
     }
     if !restored.is_empty() {
-        revisions::insert(cx, tx, head, RevisionOperation::Restore, &restored).await?;
+        revisions::insert(cx, tx, head, StepRevisionOperation::Restore, &restored).await?;
     }
     let links =
         after.iter().filter(|step| old_steps.get(&step.id).is_some_and(|old| old.next_step_id != step.next_step_id));

@@ -11,7 +11,7 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::organization::Role;
-use waypost_core::revision::{COLLAPSE_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionOperation};
+use waypost_core::revision::{COLLAPSE_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, StepRevisionOperation};
 use waypost_core::step::StepContent;
 use waypost_core::{Clock, Code, Timestamp};
 use waypost_ops::walkthroughs::draft::{NewStep, add_step, delete_step, move_step, patch_step, restore_step};
@@ -55,7 +55,7 @@ fn any_operations() -> impl Strategy<Value = Vec<(usize, i64, Operation)>> {
 /// A revision as the model expects it.
 #[derive(Debug, Clone, PartialEq)]
 struct ExpectedRevision {
-    operation: RevisionOperation,
+    operation: StepRevisionOperation,
     actor: String,
     text: String,
     created_at: Timestamp,
@@ -73,7 +73,7 @@ struct Model {
 }
 
 impl Model {
-    fn push(&mut self, step: usize, operation: RevisionOperation, actor: &str, text: &str, now: Timestamp) {
+    fn push(&mut self, step: usize, operation: StepRevisionOperation, actor: &str, text: &str, now: Timestamp) {
         self.steps[step].2.push(ExpectedRevision {
             operation,
             actor: actor.to_owned(),
@@ -95,11 +95,13 @@ impl Model {
         let last_edit = self.sessions.insert((step, actor.to_owned()), now);
         self.audited += usize::from(last_edit.is_none_or(|last| now.since(last) >= 30 * MINUTE));
         let last = self.steps[step].2.last_mut().unwrap();
-        if last.operation == RevisionOperation::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS
+        if last.operation == StepRevisionOperation::Edit
+            && last.actor == actor
+            && now.since(last.created_at) < COLLAPSE_MS
         {
             (last.text, last.updated_at) = (text.to_owned(), now);
         } else {
-            self.push(step, RevisionOperation::Edit, actor, text, now);
+            self.push(step, StepRevisionOperation::Edit, actor, text, now);
         }
     }
 }
@@ -126,7 +128,7 @@ async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, 
             let restored = revisions::restore(&cx, ops, target, &model.steps[step].0, number).await.unwrap();
             assert_eq!(restored.step.content.content, expected_text, "exactly the content of the revision");
             if !is_in_draft || before != expected_text {
-                model.push(step, RevisionOperation::Restore, &actor, &expected_text, now);
+                model.push(step, StepRevisionOperation::Restore, &actor, &expected_text, now);
                 model.steps[step].2.last_mut().unwrap().restored_from = Some(number);
             }
             model.steps[step].1 = true;
@@ -134,13 +136,13 @@ async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, 
         Operation::Delete(step) if model.steps[step].1 => {
             delete_step(&cx, ops, target, &model.steps[step].0).await.unwrap();
             let text = model.text(step);
-            model.push(step, RevisionOperation::Delete, &actor, &text, now);
+            model.push(step, StepRevisionOperation::Delete, &actor, &text, now);
             model.steps[step].1 = false;
         }
         Operation::RestoreDeleted(step) if !model.steps[step].1 => {
             let new = NewStep { key: None, content: text(step, 9), place: StepPosition::Last };
             restore_step(&cx, ops, target, &model.steps[step].0, new).await.unwrap();
-            model.push(step, RevisionOperation::Restore, &actor, "Text 9", now);
+            model.push(step, StepRevisionOperation::Restore, &actor, "Text 9", now);
             model.steps[step].1 = true;
         }
         Operation::Move(step) if model.steps[step].1 => {
@@ -153,11 +155,11 @@ async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, 
             import(&cx, ops, &fixture.org, file, options).await.unwrap();
             for step in [1, 2].into_iter().filter(|step| model.steps[*step].1).collect::<Vec<_>>() {
                 let text = model.text(step);
-                model.push(step, RevisionOperation::Delete, &actor, &text, now);
+                model.push(step, StepRevisionOperation::Delete, &actor, &text, now);
                 model.steps[step].1 = false;
             }
             if model.text(0) != format!("Text {n}") {
-                model.push(0, RevisionOperation::Import, &actor, &format!("Text {n}"), now);
+                model.push(0, StepRevisionOperation::Import, &actor, &format!("Text {n}"), now);
             }
         }
         _ => {}
@@ -172,7 +174,7 @@ async fn assert_history_matches(fixture: &Fixture, operations: &[(usize, i64, Op
         let new = NewStep { key: None, content: text(step, 0), place: StepPosition::Last };
         let added = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap();
         model.steps.push((added.step.id, true, Vec::new()));
-        model.push(step, RevisionOperation::Add, "operator", "Text 0", fixture.clock.now());
+        model.push(step, StepRevisionOperation::Add, "operator", "Text 0", fixture.clock.now());
     }
     let count_updates = |actions: Vec<String>| actions.iter().filter(|action| *action == "step.update").count();
     let before = count_updates(fixture.list_audit_actions().await);
@@ -289,10 +291,10 @@ async fn steps_without_history_keep_their_content(fixture: Fixture) {
     assert_eq!(list_revision_numbers(&fixture, &id, &steps[0]).await, Vec::<u32>::new());
     edit_step(&fixture, &id, &steps[0], "New").await;
     delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[1]).await.unwrap();
-    for (step, operation) in [(&steps[0], RevisionOperation::Edit), (&steps[1], RevisionOperation::Delete)] {
+    for (step, operation) in [(&steps[0], StepRevisionOperation::Edit), (&steps[1], StepRevisionOperation::Delete)] {
         let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, &id), step, (None, None)).await.unwrap();
         let operations: Vec<_> = page.items.iter().map(|listed| listed.head.operation).collect();
-        assert_eq!(operations, [operation, RevisionOperation::Baseline]);
+        assert_eq!(operations, [operation, StepRevisionOperation::Baseline]);
         assert_eq!(page.items[1].head.actor, "");
     }
     let restored = revisions::restore(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], 1).await.unwrap();

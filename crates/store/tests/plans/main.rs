@@ -24,7 +24,7 @@ use waypost_core::assignment::Assignment;
 use waypost_core::chain::LinkUpdate;
 use waypost_core::id::{SessionId, StepId, VersionId, WalkthroughId};
 use waypost_core::organization::Role;
-use waypost_core::revision::RevisionOperation;
+use waypost_core::revision::StepRevisionOperation;
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
@@ -272,7 +272,7 @@ async fn revise(tx: &mut Tx, one: &World) {
     let id = StepId::from_store("ws_revised".to_owned());
     let step = Step { id: id.clone(), ordinal: 2_000, key: None, next_step_id: None, content: StepContent::default() };
     step_revision::insert_baseline(tx, scope, NOW, [&id]).await.unwrap();
-    let new = NewRevision { operation: RevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
+    let new = NewRevision { operation: StepRevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
     step_revision::append(tx, scope, new, [(&step, None)]).await.unwrap();
     step_revision::replace(tx, scope, 1, new, &step).await.unwrap();
     step_revision::trim(tx, scope, (10, 10), [&id]).await.unwrap();
