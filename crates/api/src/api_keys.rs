@@ -156,7 +156,7 @@ async fn update(
         Some(None) => Some(None),
         Some(Some(text)) => Some(Some(time(&text)?)),
     };
-    let changes = ApiKeyPatch { name: changes.name, scope: changes.scope.map(Into::into), expires_at };
+    let changes = ApiKeyPatch { name: changes.name, scope: changes.scope, expires_at };
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
 }
 

@@ -250,7 +250,7 @@ impl From<WalkthroughUpdate> for waypost_ops::walkthroughs::WalkthroughPatch {
             title: it.title,
             slug: it.slug,
             description: it.description,
-            kind: it.kind.map(Into::into),
+            kind: it.kind,
             estimated_duration_minutes: it.estimated_duration_minutes,
             tags: it.tags,
             metadata: it.metadata,

@@ -150,8 +150,8 @@ impl WalkthroughQuery {
         let server_id = self.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
         Ok(WalkthroughListQuery {
             query: self.q,
-            state: self.state.map(Into::into),
-            kind: self.kind.map(Into::into),
+            state: self.state,
+            kind: self.kind,
             server_id,
             sort: self.sort.map(|sort| match sort {
                 SortField::Title => WalkthroughSort::Title,
