@@ -7,7 +7,7 @@ use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::step::StepContent;
 use waypost_ops::walkthroughs;
 use waypost_ops::walkthroughs::bulk::{BulkAction, WalkthroughBulkAction};
-use waypost_ops::walkthroughs::draft::{NewStep, StepPatch, StepUpdate};
+use waypost_ops::walkthroughs::draft::{NewStep, StepPatch};
 use waypost_ops::walkthroughs::import::ImportOptions;
 use waypost_ops::walkthroughs::preview::PreviewPoint;
 use waypost_ops::walkthroughs::{EditTarget, NewWalkthrough, WalkthroughListQuery, WalkthroughPatch};
@@ -31,7 +31,6 @@ pub async fn drafts(call: Call<'_>) -> Vec<Row> {
         Member walkthroughs::draft::restore_step(cx, ops, target, step, new());
         Member walkthroughs::draft::duplicate_step(cx, ops, target, step);
         Member walkthroughs::draft::get_step(cx, ops, org, id, step);
-        Member walkthroughs::draft::update_step(cx, ops, target, step, StepUpdate::default());
         Member walkthroughs::draft::patch_step(cx, ops, target, step, StepPatch::default());
         Member walkthroughs::draft::move_step(cx, ops, target, step, &StepPosition::First);
         Member walkthroughs::draft::delete_step(cx, ops, target, step);
