@@ -128,7 +128,7 @@ pub fn serve_lock(settings: &Settings) -> anyhow::Result<Option<FileLock>> {
 /// # Errors
 /// If the database is not writable. The message says what to do.
 pub async fn check_writable(settings: &Settings, db: &Db) -> anyhow::Result<()> {
-    let attempt = async { db.begin().await?.bump_config_version().await };
+    let attempt = async { db.begin().await?.bump_config_version_for_all().await };
     attempt.await.map_err(|error: waypost_store::Error| {
         let advice = open_advice(&settings.database_url, &error);
         anyhow!(error).context(advice)

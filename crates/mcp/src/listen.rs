@@ -1,6 +1,6 @@
 //! `subscriptions/listen` (2026-07-28, "Subscriptions"): streams that notify clients when a list changes.
 //!
-//! A stream waits on the process's change signal ([`Catalog::changes`](waypost_ops::offers::OfferCache::changes)) and
+//! A stream waits for changes of its server's organisation ([`OfferCache::changes`](waypost_ops::offers::OfferCache::changes)) and
 //! compares digests of the server's lists, so listeners need no queries of their own: the snapshot of a server is loaded once
 //! after a change, and its digests are computed once. The handler of a stream keeps digests, not the snapshot that it
 //! started with.
@@ -180,7 +180,7 @@ impl Listener {
     pub(crate) async fn run(&self, context: &HandlerContext, subscription: &SubscriptionContext) {
         let offer_cache = context.hosting.offer_cache();
         // Subscribe before the first comparison, so that no change in between is lost.
-        let mut changes = offer_cache.changes();
+        let mut changes = offer_cache.changes(&context.offers.server.organization_id);
         let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let mut stream = OpenStream {
             context,

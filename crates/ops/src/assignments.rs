@@ -56,7 +56,7 @@ pub(crate) async fn upsert(
     check_display_order(settings)?;
     // Must come first: this locks one row, so that changes of assignments run one after the other and concurrent
     // assignments get different positions.
-    tx.bump_config_version().await?;
+    tx.bump_config_version(organization).await?;
     let old = store::find_by_walkthrough(tx, organization, server_id, walkthrough_id).await?;
     let new = match &old {
         Some(old) => Assignment {
@@ -134,7 +134,7 @@ pub async fn update(
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     check_display_order(settings)?;
     let mut tx = ops.store.begin().await?;
-    tx.bump_config_version().await?;
+    tx.bump_config_version(organization).await?;
     let old = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let new = Assignment {
         display_order: settings.display_order.unwrap_or(old.assignment.display_order),
@@ -166,7 +166,7 @@ pub async fn reorder(
 ) -> Result<Vec<AssignmentView>> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    tx.bump_config_version().await?;
+    tx.bump_config_version(organization).await?;
     if server::find(&mut tx, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }

@@ -85,7 +85,7 @@ pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
         FROM servers JOIN walkthroughs ON walkthroughs.organization_id = servers.organization_id
         WHERE servers.organization_id = $2 AND servers.id = $3 AND walkthroughs.id = $4
           AND walkthroughs.deleted_at IS NULL";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(&assignment.organization_id).await?;
     let inserted = on!(conn, c => sqlx::query(SQL)
         .bind(assignment.id.as_str()).bind(assignment.organization_id.as_str()).bind(assignment.server_id.as_str())
         .bind(assignment.walkthrough_id.as_str()).bind(assignment.display_order).bind(assignment.enabled)
@@ -201,7 +201,7 @@ pub async fn update(
     const SQL: &str =
         "UPDATE assignments SET display_order = coalesce($3, display_order), enabled = coalesce($4, enabled)
         WHERE id = $1 AND organization_id = $2";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(organization).await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(display_order).bind(enabled)
         .execute(c).await?.rows_affected());
@@ -227,7 +227,7 @@ pub async fn set_display_orders(
     let rows: Vec<_> =
         orders.iter().map(|(id, order)| serde_json::json!({ "id": id, "display_order": order })).collect();
     let document = serde_json::json!({ "assignments": rows }).to_string();
-    conn.bump_config_version().await?;
+    conn.bump_config_version(organization).await?;
     on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(document).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(())
@@ -239,7 +239,7 @@ pub async fn set_display_orders(
 /// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<bool> {
     const SQL: &str = "DELETE FROM assignments WHERE id = $1 AND organization_id = $2";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(organization).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

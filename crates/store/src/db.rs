@@ -309,24 +309,6 @@ impl Conn {
             Inner::PostgresRead(_) | Inner::PostgresWrite(_) => Dialect::Postgres,
         }
     }
-
-    /// Increments the configuration version, so that every process notices that servers, walkthroughs or assignments
-    /// changed in this transaction.
-    ///
-    /// # Errors
-    /// Returns an error if the database fails.
-    pub async fn bump_config_version(&mut self) -> Result<()> {
-        on!(self, c => sqlx::query("UPDATE config_version SET version = version + 1 WHERE id = 1").execute(c).await?.rows_affected());
-        Ok(())
-    }
-
-    /// Returns the configuration version.
-    ///
-    /// # Errors
-    /// Returns an error if the database fails.
-    pub async fn config_version(&mut self) -> Result<i64> {
-        Ok(on!(self, c => sqlx::query_scalar("SELECT version FROM config_version WHERE id = 1").fetch_one(c).await?))
-    }
 }
 
 impl Tx {

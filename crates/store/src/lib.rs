@@ -15,6 +15,7 @@ pub mod authorization_request;
 pub mod backup;
 mod batch;
 pub mod browser_session;
+pub mod config_version;
 pub mod counted_call;
 pub mod db;
 pub mod editing_session;

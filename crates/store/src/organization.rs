@@ -55,7 +55,7 @@ pub async fn find(conn: &mut Conn, id: &OrganizationId) -> Result<Option<Organiz
 /// Returns a unique violation if the slug is taken, or another error if the database fails.
 pub async fn update(conn: &mut Conn, organization: &Organization, now: Timestamp) -> Result<bool> {
     const SQL: &str = "UPDATE organizations SET slug = $2, name = $3, updated_at = $4 WHERE id = $1";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(&organization.id).await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(organization.id.as_str()).bind(&organization.slug).bind(&organization.name).bind(now.0)
         .execute(c).await?.rows_affected());
@@ -69,6 +69,6 @@ pub async fn update(conn: &mut Conn, organization: &Organization, now: Timestamp
 /// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, id: &OrganizationId) -> Result<bool> {
     const SQL: &str = "DELETE FROM organizations WHERE id = $1";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(id).await?;
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected()) > 0)
 }

@@ -94,7 +94,7 @@ pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
     // Must come first: it locks a single row, so that concurrent changes of slugs cannot both pass the check of
     // aliases.
-    conn.bump_config_version().await?;
+    conn.bump_config_version(&server.organization_id).await?;
     check_aliases(conn, server).await?;
     on!(conn, c => sqlx::query(SQL)
         .bind(server.id.as_str()).bind(server.organization_id.as_str()).bind(&server.slug).bind(&server.name)
@@ -270,7 +270,7 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
         WHERE id = $1 AND organization_id = $2";
     let (id, organization) = (server.id.as_str(), server.organization_id.as_str());
     // Must come first, as in `insert`.
-    conn.bump_config_version().await?;
+    conn.bump_config_version(&server.organization_id).await?;
     check_aliases(conn, server).await?;
     on!(conn, c => sqlx::query(REMOVE_ALIAS)
         .bind(&server.slug).bind(id).bind(organization).execute(c).await?.rows_affected());
@@ -302,7 +302,7 @@ pub async fn list_aliases(conn: &mut Conn, organization: &OrganizationId, id: &S
 /// Returns an error if the database fails.
 pub async fn release_alias(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<bool> {
     const SQL: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(organization).await?;
     let released = on!(conn, c => sqlx::query(SQL)
         .bind(slug).bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(released > 0)
@@ -314,7 +314,7 @@ pub async fn release_alias(conn: &mut Conn, organization: &OrganizationId, id: &
 /// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<bool> {
     const SQL: &str = "DELETE FROM servers WHERE id = $1 AND organization_id = $2";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(organization).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

@@ -71,7 +71,7 @@ pub async fn insert(conn: &mut Conn, webhook: &Webhook) -> Result<()> {
     const SQL: &str = "INSERT INTO webhooks (id, organization_id, url, description, secret, previous_secret,
             previous_until, events, enabled, failing_since, disabled_at, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(&webhook.organization_id).await?;
     on!(conn, c => sqlx::query(SQL)
         .bind(webhook.id.as_str()).bind(webhook.organization_id.as_str()).bind(&webhook.url)
         .bind(&webhook.description).bind(&webhook.secret).bind(webhook.previous_secret.as_deref())
@@ -89,7 +89,7 @@ pub async fn update(conn: &mut Conn, webhook: &Webhook) -> Result<bool> {
     const SQL: &str = "UPDATE webhooks SET url = $3, description = $4, secret = $5, previous_secret = $6,
             previous_until = $7, events = $8, enabled = $9, failing_since = $10, disabled_at = $11, updated_at = $12
         WHERE id = $1 AND organization_id = $2";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(&webhook.organization_id).await?;
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(webhook.id.as_str()).bind(webhook.organization_id.as_str()).bind(&webhook.url)
         .bind(&webhook.description).bind(&webhook.secret).bind(webhook.previous_secret.as_deref())
@@ -164,7 +164,7 @@ pub async fn list_receivers(
 /// Returns an error if the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &WebhookId) -> Result<bool> {
     const SQL: &str = "DELETE FROM webhooks WHERE id = $1 AND organization_id = $2";
-    conn.bump_config_version().await?;
+    conn.bump_config_version(organization).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

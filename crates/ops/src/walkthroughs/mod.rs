@@ -254,7 +254,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     check_title_is_free(&mut tx, &head).await?;
     // A new slug takes effect at once; the rest of a draft is served only after publishing.
     if head.slug != before.slug {
-        tx.bump_config_version().await?;
+        tx.bump_config_version(target.organization_id).await?;
     }
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "title": head.title, "slug": head.slug });

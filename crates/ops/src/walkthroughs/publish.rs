@@ -72,7 +72,7 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     head.current_version_id = Some(version.id.clone());
     let is_served_changed = before != (head.state, head.current_version_id.clone());
     if is_served_changed {
-        tx.bump_config_version().await?;
+        tx.bump_config_version(&head.organization_id).await?;
     }
     if is_served_changed || !is_recorded {
         save(cx, tx, &mut head).await?;
@@ -216,7 +216,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     if head.current_version_id.is_none() && head.state == WalkthroughState::Published {
         head.state = WalkthroughState::Draft;
     }
-    tx.bump_config_version().await?;
+    tx.bump_config_version(target.organization_id).await?;
     save(cx, &mut tx, &mut head).await?;
     let detail = json!({ "version": number, "version_id": version.id, "reason": withdrawal.reason });
     record_operation(cx, &mut tx, &head, "walkthrough.withdraw", detail).await?;
@@ -271,7 +271,7 @@ async fn set_state(
     if head.state == before {
         return Ok(head);
     }
-    tx.bump_config_version().await?;
+    tx.bump_config_version(target.organization_id).await?;
     save(cx, &mut tx, &mut head).await?;
     record_operation(cx, &mut tx, &head, action, json!({ "from": before, "to": head.state })).await?;
     tx.commit().await?;

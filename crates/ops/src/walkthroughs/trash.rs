@@ -39,7 +39,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
     let head = lock_head(&mut tx, target).await?;
-    tx.bump_config_version().await?;
+    tx.bump_config_version(target.organization_id).await?;
     trash::insert(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
     record_operation(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
     tx.commit().await?;
@@ -89,7 +89,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     if walkthrough::find_by_slug(&mut tx, organization, &head.slug).await?.is_some() {
         head.slug = find_free_slug(&mut tx, organization, &head.title).await?;
     }
-    tx.bump_config_version().await?;
+    tx.bump_config_version(organization).await?;
     trash::restore(&mut tx, &head, &title_key(&head.title)).await?;
     let detail = json!({ "title": head.title, "slug": head.slug, "state": head.state });
     record_operation(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
@@ -106,7 +106,7 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
     let mut tx = ops.store.begin().await?;
     let found = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     // Must come before the row is locked: an assignment holds this lock while it waits for the row.
-    tx.bump_config_version().await?;
+    tx.bump_config_version(organization).await?;
     walkthrough::delete(&mut tx, organization, id).await?;
     record_operation(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title }))
         .await?;

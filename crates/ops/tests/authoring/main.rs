@@ -95,7 +95,7 @@ impl Fixture {
     }
 
     pub(crate) async fn config_version(&self) -> i64 {
-        self.ops.store().read().await.unwrap().config_version().await.unwrap()
+        self.ops.store().read().await.unwrap().config_version().await.unwrap().version
     }
 
     /// Returns the actions in the organisation's audit log, sorted by name because the order within a millisecond is

@@ -16,6 +16,7 @@ mod joins;
 mod lists;
 mod logos;
 mod notifications;
+mod offers;
 mod operations;
 mod retention;
 mod support;

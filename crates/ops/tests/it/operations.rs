@@ -183,7 +183,7 @@ async fn assigning_again_updates_the_assignment(fixture: Fixture) {
     let Fixture { ops, cx } = &fixture;
     let t = fixture.create_tenant("acme").await;
     let (org, server, pair) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
-    let version = || async { ops.store().read().await.unwrap().config_version().await.unwrap() };
+    let version = || async { ops.store().read().await.unwrap().config_version().await.unwrap().version };
     let before = version().await;
     let same = assignments::assign(cx, ops, org, pair, AssignmentPatch::default()).await.unwrap();
     assert_eq!((same.display_order, same.enabled), (1, true));

@@ -140,7 +140,7 @@ pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<Ba
     if trailer.rows.iter().any(|(table, count)| restore.counts.get(table).copied().unwrap_or(0) != *count) {
         return Err(Error::Backup("the number of rows does not match its trailer".to_owned()));
     }
-    tx.bump_config_version().await?;
+    tx.bump_config_version_for_all().await?;
     tx.commit().await?;
     Ok(BackupSummary { schema_version: header.schema_version, created_at: header.created_at, rows: trailer.rows })
 }

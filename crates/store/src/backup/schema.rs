@@ -8,9 +8,9 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version (it
-/// only increases), and leases (they belong to processes).
-const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'job_leases')";
+/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version with the
+/// organisations' last changes (they only increase), and leases (they belong to processes).
+const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'organization_changes', 'job_leases')";
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use sqlx::AssertSqlSafe;
 use waypost_core::Timestamp;
 use waypost_store::backup::{self, BackupSummary};
+use waypost_store::config_version::ConfigVersion;
 use waypost_store::migrate::{current_version, known_version, migrate, migrate_to};
 use waypost_store::{Db, Dialect, Error, on};
 use waypost_testkit::TempDir;
@@ -58,7 +59,8 @@ async fn a_backup_is_restored_completely(db: Db) {
     migrate(&migrated).await.unwrap();
     let before = migrated.read().await.unwrap().config_version().await.unwrap();
     read(&migrated, &bytes).await.unwrap();
-    assert!(migrated.read().await.unwrap().config_version().await.unwrap() > before, "other processes are notified");
+    let after = migrated.read().await.unwrap().config_version().await.unwrap();
+    assert!(after.unrecorded_changes() > before.unrecorded_changes(), "other processes evict everything");
     let error = read(&migrated, &bytes).await.unwrap_err();
     assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
     assert_eq!(write(&migrated).await.0, bytes);
@@ -176,6 +178,10 @@ async fn a_backup_from_before_a_table_was_renamed_is_restored(url: String) {
     let (_, after) = write(&new).await;
     assert_eq!((after.schema_version, after.rows["identity_provider_tokens"]), (known_version(new.dialect()), 1));
     assert!(!after.rows.contains_key("upstream_tokens"), "{:?}", after.rows);
+    // The restore was recorded at a schema without changes per organisation.
+    let empty = ConfigVersion { version: 1, recorded_changes: 0 };
+    let version = new.read().await.unwrap().config_version().await.unwrap();
+    assert!(version.unrecorded_changes() > empty.unrecorded_changes(), "{version:?}");
 }
 
 async fn url(url: &str) -> String {

@@ -8,14 +8,16 @@ use crate::open;
 use crate::schema::{self, rows};
 use crate::world::{World, execute};
 
-/// Returns the columns that contain `id`, except those of the audit log.
+/// Returns the columns that contain `id`, except those of the audit log and of the organisations' last changes, which outlive
+/// their organisation.
 async fn mentions(conn: &mut Conn, id: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (name, table) in schema::read(conn).await {
         for column in table.columns.iter().filter(|(_, (kind, _))| kind == "TEXT").map(|(column, _)| column) {
             let sql = format!("SELECT CAST(count(*) AS TEXT) FROM {name} WHERE {column} = '{id}'");
             let [count] = rows::<1>(conn, sql).await.pop().unwrap();
-            if name != "audit_events" && count.as_deref() != Some("0") {
+            let is_kept = ["audit_events", "organization_changes"].contains(&name.as_str());
+            if !is_kept && count.as_deref() != Some("0") {
                 found.insert(format!("{name}.{column}"));
             }
         }

@@ -5,6 +5,7 @@
 mod analytics;
 mod backup;
 mod claims;
+mod config_version;
 mod connections;
 mod console;
 mod console_users;

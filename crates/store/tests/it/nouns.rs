@@ -32,7 +32,7 @@ async fn two_worlds(url: &str) -> TwoWorlds {
 
 async fn organizations(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
-    let config = tx.config_version().await.unwrap();
+    let config = tx.config_version().await.unwrap().version;
     assert_eq!(organization::find(&mut tx, &one.organization).await.unwrap(), Some(one.organization()));
     assert_eq!(system::find_organization_by_slug(&mut tx, "org-2").await.unwrap(), Some(two.organization()));
     assert_eq!(system::find_organization_by_slug(&mut tx, "org-3").await.unwrap(), None);
@@ -40,7 +40,7 @@ async fn organizations(TwoWorlds { db, one, two }: TwoWorlds) {
     let changed = Organization { name: "N".into(), slug: "org-0".into(), ..two.organization() };
     assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
     assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [changed.clone(), one.organization()]);
-    assert_eq!(tx.config_version().await.unwrap(), config + 1);
+    assert_eq!(tx.config_version().await.unwrap().version, config + 1);
     let unknown = Organization { id: OrganizationId::from_store("org_9".into()), ..changed.clone() };
     assert!(!organization::update(&mut tx, &Organization { slug: "x".into(), ..unknown }, NOW).await.unwrap());
     tx.commit().await.unwrap();
@@ -120,7 +120,7 @@ async fn servers(TwoWorlds { db, one, two }: TwoWorlds) {
         // Removes the identity provider of the world's server.
         assert!(server::update(&mut tx, &world.server()).await.unwrap());
     }
-    let (org, config) = (&one.organization, tx.config_version().await.unwrap());
+    let (org, config) = (&one.organization, tx.config_version().await.unwrap().version);
     assert_eq!(server::find(&mut tx, org, &one.server).await.unwrap(), Some(one.server()));
     assert_eq!(server::find(&mut tx, org, &two.server).await.unwrap(), None);
     assert_eq!(system::find_server_by_id(&mut tx, &two.server).await.unwrap(), Some(two.server()));
@@ -143,7 +143,7 @@ async fn servers(TwoWorlds { db, one, two }: TwoWorlds) {
     let foreign = Server { organization_id: org.clone(), slug: "other".into(), ..two.server() };
     assert!(!server::update(&mut tx, &foreign).await.unwrap(), "another organisation's server");
     assert_eq!(server::list_aliases(&mut tx, &two.organization, &two.server).await.unwrap(), ["former-2"]);
-    assert!(tx.config_version().await.unwrap() > config);
+    assert!(tx.config_version().await.unwrap().version > config);
     tx.commit().await.unwrap();
 }
 
@@ -236,7 +236,7 @@ async fn slugs_stay_unique_under_concurrency(TwoWorlds { db, one, two }: TwoWorl
 
 async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
-    let (org, config) = (&one.organization, tx.config_version().await.unwrap());
+    let (org, config) = (&one.organization, tx.config_version().await.unwrap().version);
     let found = assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
     assert_eq!(found, Some(one.assignment()));
     assert_eq!(assignment::find_by_walkthrough(&mut tx, org, &two.server, &two.walkthrough).await.unwrap(), None);
@@ -281,7 +281,7 @@ async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!((candidates.len(), &candidates[0].id), (1, &one.walkthrough));
     assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, ("%", 9)).await.unwrap(), []);
     assert!(assignment::insert(&mut tx, &one.assignment()).await.unwrap());
-    assert!(tx.config_version().await.unwrap() > config);
+    assert!(tx.config_version().await.unwrap().version > config);
     let twice = assignment::insert(&mut tx, &Assignment { id, ..one.assignment() }).await;
     assert!(twice.unwrap_err().is_unique_violation());
 }

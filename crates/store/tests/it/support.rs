@@ -196,9 +196,9 @@ async fn webhooks_are_stored((db, one, two): (Db, World, World)) {
         created_at: NOW,
         updated_at: NOW,
     };
-    let version = tx.config_version().await.unwrap();
+    let version = tx.config_version().await.unwrap().version;
     webhook::insert(&mut tx, &new).await.unwrap();
-    assert!(tx.config_version().await.unwrap() > version, "other processes are notified");
+    assert!(tx.config_version().await.unwrap().version > version, "other processes are notified");
     assert_eq!(webhook::find(&mut tx, org, &new.id).await.unwrap(), Some(new.clone()));
     assert_eq!(webhook::find(&mut tx, &two.organization, &new.id).await.unwrap(), None);
     let receivers = webhook::list_receivers(&mut tx, org, WebhookEvent::TicketCreated).await.unwrap();

@@ -7,8 +7,9 @@ use crate::world::{NOW, World, execute};
 
 /// Statements that may scan whole tables: tables with one row, or queries that need all rows.
 const WHOLE: &[&str] = &[
-    "UPDATE config_version SET version = version + 1 WHERE id = 1",
-    "SELECT version FROM config_version WHERE id = 1",
+    "UPDATE config_version SET version = version + 1, recorded_changes = recorded_changes + 1 \
+     WHERE id = 1 RETURNING version",
+    "SELECT version, recorded_changes FROM config_version WHERE id = 1",
     "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
     // Runs once, when the installation is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \

@@ -60,6 +60,8 @@ async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
 async fn call_all(db: &Db, one: &World) {
     let org = &one.organization;
     let mut tx = db.begin().await.unwrap();
+    tx.config_version().await.unwrap();
+    tx.list_changed_organizations(1, 10).await.unwrap();
     organization::find(&mut tx, org).await.unwrap();
     organization::update(&mut tx, &one.organization(), NOW).await.unwrap();
     system::find_organization_by_slug(&mut tx, "org-1").await.unwrap();

@@ -1,19 +1,20 @@
 //! The walkthroughs that each server currently offers, cached in memory for at most a second.
 //!
-//! Every process polls one number, which every change to a server, a walkthrough or an assignment increments in its own
-//! transaction. Entries that were read under an older number are not used again. If polls have failed for a second, the cache
-//! is bypassed and every request reads from the database.
+//! Every process polls one number, which every change to a server, a walkthrough, an assignment or a webhook increments in its
+//! own transaction. If it has increased, the poll lists the organisations that changed; what was read of them before is not
+//! used again. If polls have failed for a second, the cache is bypassed and every request reads from the database.
+
+mod changes;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
 use waypost_content::clean;
 use waypost_content::name;
-use waypost_core::id::{WalkthroughId, WebhookId};
+use waypost_core::id::{OrganizationId, WalkthroughId, WebhookId};
 use waypost_core::server::Server;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Clock, Code, Error, Result};
@@ -21,6 +22,8 @@ use waypost_jobs::{Job, Jobs};
 use waypost_store::offer;
 pub use waypost_store::offer::Offer;
 use waypost_store::{Db, system, webhook};
+
+use changes::{Changes, Poll};
 
 /// How often the number is polled.
 const POLL: Duration = Duration::from_millis(200);
@@ -36,6 +39,10 @@ const MAX_AGE_MS: i64 = 1_000;
 const REFRESHES: usize = 4;
 /// The maximum number of cached servers.
 const SERVERS: u64 = 10_000;
+/// The maximum number of changed organisations that a poll lists. If there are more, everything is evicted.
+const LISTED: u32 = 1_000;
+/// How long the result of a database read is shared with requests that have not found it in the cache.
+const SHARED: Duration = Duration::from_secs(1);
 
 /// A server and the walkthroughs that it offers.
 #[derive(Debug)]
@@ -104,11 +111,21 @@ impl Offers {
 struct Shared {
     db: Db,
     clock: Arc<dyn Clock>,
-    version: AtomicI64,
     polled_at: AtomicI64,
-    changes: watch::Sender<i64>,
+    changes: Changes,
     refreshes: Semaphore,
-    cache: Cache<(String, i64), Arc<Offers>>,
+    /// By slug.
+    cache: moka::sync::Cache<String, Cached>,
+    /// Reads of the database by slug and the number under which they began, so that concurrent requests share one query,
+    /// but no request receives what was read before a change that had been detected when the request began.
+    reads: moka::future::Cache<(String, i64), Arc<Offers>>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    offers: Arc<Offers>,
+    /// The last detected change when the read began.
+    number: i64,
 }
 
 /// A cache of what every server offers.
@@ -119,15 +136,14 @@ impl OfferCache {
     /// Creates the cache and starts polling, as one of `jobs`.
     #[must_use]
     pub fn start(db: Db, clock: Arc<dyn Clock>, jobs: &Jobs) -> Self {
-        let cache = Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build();
         let offer_cache = Self(Arc::new(Shared {
             db,
             clock,
-            version: AtomicI64::new(0),
             polled_at: AtomicI64::new(i64::MIN),
-            changes: watch::Sender::new(0),
+            changes: Changes::default(),
             refreshes: Semaphore::new(REFRESHES),
-            cache,
+            cache: moka::sync::Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build(),
+            reads: moka::future::Cache::builder().max_capacity(SERVERS).time_to_live(SHARED).build(),
         }));
         let poller = offer_cache.clone();
         let job = Job { limit: POLL_LIMIT, max_pause: POLL_PAUSE, late_after: POLL_LATE, ..Job::new("offers", POLL) };
@@ -138,7 +154,7 @@ impl OfferCache {
         offer_cache
     }
 
-    /// Polls the number once.
+    /// Polls once.
     ///
     /// # Errors
     /// `unavailable` if the database cannot be reached.
@@ -146,26 +162,42 @@ impl OfferCache {
         // The time before the read, because later changes may be missing from the result.
         let started_at = self.0.clock.now();
         let db = &self.0.db;
-        let version = db.with_timeout(async { db.read().await?.config_version().await }).await?;
-        // Polls can overlap: an older result must not replace a newer one.
-        let newest = self.0.version.fetch_max(version, Ordering::AcqRel).max(version);
+        let read = async {
+            let mut conn = db.read().await?;
+            let version = conn.config_version().await?;
+            // Read after the number: another poll may have been applied in the meantime.
+            let seen = self.0.changes.newest();
+            let is_first = seen == 0;
+            let changed = match !is_first && version.version > seen {
+                true => conn.list_changed_organizations(seen, LISTED).await?,
+                false => Vec::new(),
+            };
+            let is_complete = !is_first && changed.len() < LISTED as usize;
+            Ok(Poll { version, changed, is_complete })
+        };
+        let poll = db.with_timeout(read).await?;
+        self.0.changes.apply(poll);
         self.0.polled_at.store(started_at.0, Ordering::Release);
-        // Signal after the number is stored, so that listeners read the offers of that number.
-        self.0.changes.send_if_modified(|seen| newest > *seen && std::mem::replace(seen, newest) != newest);
         Ok(())
     }
 
-    /// Returns a signal of every change to any server, walkthrough or assignment that a poll has detected. Waiting for it
-    /// needs no query; [`Self::refresh`] then returns the new state.
+    /// Returns a signal of every later change to a server, walkthrough, assignment or webhook of `organization` that a poll
+    /// detects. Waiting for it needs no query; [`Self::refresh`] then returns the new state.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<i64> {
-        self.0.changes.subscribe()
+    pub fn changes(&self, organization: &OrganizationId) -> watch::Receiver<i64> {
+        self.0.changes.subscribe(organization)
     }
 
     /// Whether the server `slug` is cached, so that [`Self::get`] probably needs no query.
     #[must_use]
     pub fn has_loaded(&self, slug: &str) -> bool {
-        self.0.cache.contains_key(&(slug.to_owned(), self.0.version.load(Ordering::Acquire)))
+        self.find_cached(slug).is_some()
+    }
+
+    fn find_cached(&self, slug: &str) -> Option<Arc<Offers>> {
+        let cached = self.0.cache.get(slug)?;
+        let organization = &cached.offers.server.organization_id;
+        self.0.changes.is_current(organization, cached.number).then_some(cached.offers)
     }
 
     /// Same as [`Self::get`], for work that can wait: the number of concurrent database reads is limited.
@@ -186,14 +218,18 @@ impl OfferCache {
         if age > MAX_AGE_MS {
             return self.load(slug).await;
         }
-        let key = (slug.to_owned(), self.0.version.load(Ordering::Acquire));
-        if let Some(offers) = self.0.cache.get(&key).await {
+        if let Some(offers) = self.find_cached(slug) {
             return Ok(offers);
         }
-        // Concurrent requests share one query.
+        let number = self.0.changes.newest();
+        let read = async {
+            let offers = self.load(slug).await?;
+            self.0.cache.insert(slug.to_owned(), Cached { offers: Arc::clone(&offers), number });
+            Ok(offers)
+        };
         self.0
-            .cache
-            .try_get_with(key, self.load(slug))
+            .reads
+            .try_get_with((slug.to_owned(), number), read)
             .await
             .map_err(|error: Arc<Error>| Error::new(error.code, error.message.clone()).caused_by(error))
     }
