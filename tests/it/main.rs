@@ -19,6 +19,7 @@ mod guidance;
 mod hidden_text;
 mod identity;
 mod many_walkthroughs;
+mod modules;
 mod play;
 mod progress;
 mod prompts_and_resources;

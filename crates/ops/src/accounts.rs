@@ -31,9 +31,6 @@ use crate::identities::{self, Claims, EndUserIdentity};
 use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
 use crate::user_accounts::wrong_password;
 
-/// The lifetime of a code.
-pub const CODE_LIFETIME_MS: i64 = 10 * 60 * 1_000;
-
 /// The accounts of end users.
 #[derive(Clone)]
 pub struct Accounts {
@@ -187,7 +184,7 @@ impl Accounts {
             code_hash: &codes::hash(&self.secret, &id, &code),
             password_hash: password_hash.as_deref(),
             created_at: now,
-            expires_at: now.plus(CODE_LIFETIME_MS),
+            expires_at: now.plus(codes::LIFETIME_MS),
         };
         let mut tx = self.ops.store.begin().await?;
         sign_in_attempt::increment(&mut tx, &self.slot(AttemptKind::Code, org, &email.key), now).await?;

@@ -8,10 +8,11 @@ use waypost_core::id::ToolCallId;
 use waypost_core::server::Server;
 use waypost_core::{Error, Timestamp};
 use waypost_store::recorder::RecorderEntry;
+use waypost_store::session::NewSession;
 use waypost_store::tool_call::ToolCall;
 
 use crate::hosting::Hosting;
-use crate::identity::{ClientInfo, Identity};
+use crate::identity::{ClientInfo, Identity, USED_EVERY_MS};
 use crate::sessions::{self, CallOwner};
 
 /// The context of a call, for its record.
@@ -66,15 +67,70 @@ impl CallContext {
         server: &Server,
         (identity, outcome): (Option<&Identity>, CallOutcome<'_>),
     ) {
-        let owner = sessions::call_owner(server, self, identity);
+        let owner = call_owner(server, self, identity);
         let outcome = match outcome {
             CallOutcome::Read => "ok",
             CallOutcome::Failed(error) => error.code.as_str(),
         };
         let row = self.row(cx, server, &owner, outcome);
         hosting.recorder.record(RecorderEntry::Call(Box::new(row))).await;
-        sessions::record_use(cx, hosting, server, (self, &owner)).await;
+        record_use(cx, hosting, server, (self, &owner)).await;
     }
+}
+
+/// Returns the owner of a call. `identity` is `None` if the user is unknown.
+pub(crate) fn call_owner(server: &Server, call: &CallContext, identity: Option<&Identity>) -> CallOwner {
+    let end_user_id = identity.and_then(|identity| identity.end_user_id.clone());
+    let of_row = identity.and_then(|identity| identity.session_id.clone());
+    let has_handle = of_row.is_some();
+    let server = &server.id;
+    let derived = || match (&end_user_id, &call.protocol_session) {
+        (Some(end_user), Some(handle)) => {
+            Some(sessions::derive(&["protocol session", server.as_str(), end_user.as_str(), handle]))
+        }
+        (Some(end_user), None) => {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (name, version) = (text(&call.client.name), text(&call.client.version));
+            Some(sessions::derive(&["client", server.as_str(), end_user.as_str(), &name, &version]))
+        }
+        (None, Some(handle)) => Some(sessions::id_for_handle(server, handle)),
+        (None, None) => None,
+    };
+    let session_id = of_row.or_else(derived);
+    CallOwner { end_user_id, session_id, has_handle }
+}
+
+/// Records that a session without a handle was used, unless that was recorded within the last minute. Must be called after
+/// the end user was written: the recorder skips sessions of users who do not exist.
+pub(crate) async fn record_use(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    (call, owner): (&CallContext, &CallOwner),
+) {
+    let (Some(end_user_id), Some(id), false) = (&owner.end_user_id, &owner.session_id, owner.has_handle) else {
+        return;
+    };
+    let now = cx.now();
+    let recent = &hosting.recent_sessions.0;
+    if recent.get(id).is_some_and(|at| now.since(at) < USED_EVERY_MS) {
+        return;
+    }
+    recent.insert(id.clone(), now);
+    let client = &call.client;
+    let session = NewSession {
+        id: id.clone(),
+        organization_id: server.organization_id.clone(),
+        server_id: server.id.clone(),
+        end_user_id: end_user_id.clone(),
+        handle_hash: None,
+        client_name: client.name.clone(),
+        client_version: client.version.clone(),
+        protocol_version: client.protocol_version.clone(),
+        created_at: call.at,
+        last_used_at: now,
+    };
+    hosting.recorder.record(RecorderEntry::Session(Box::new(session))).await;
 }
 
 /// The outcome of a call that changed nothing.

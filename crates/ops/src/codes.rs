@@ -5,6 +5,8 @@ use std::fmt::Display;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Random, Result};
 
+/// The lifetime of a code by email.
+pub(crate) const LIFETIME_MS: i64 = 10 * 60 * 1_000;
 const DIGITS: usize = 8;
 const COUNT: u64 = 100_000_000;
 

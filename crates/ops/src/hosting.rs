@@ -20,15 +20,10 @@ use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
 use crate::Ops;
-use crate::identity::Identities;
-use crate::joins::UnknownAccounts;
-use crate::limits::NewUserLimit;
+use crate::caches::{self, Identities, RecentSessions, StepTitles, TokenCache, UnknownAccounts};
+use crate::limits::{NewUserLimit, TicketLimits};
 use crate::notifications::Notifier;
-use crate::oauth_grants::TokenCache;
 use crate::offers::OfferCache;
-use crate::search::StepTitles;
-use crate::sessions::RecentSessions;
-use crate::tickets::limits::TicketLimits;
 
 /// The time limit of a client's call. Clients time out soon after, and a slow call would block others.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,15 +84,11 @@ impl Hosting {
         let (writer, writers) = Writer::start_in(&jobs, db.clone(), options.random);
         let (recorder, recording) = Recorder::start_in(&jobs, db.clone());
         let offer_cache = OfferCache::start(db.clone(), Arc::clone(&options.clock), &jobs);
-        let versions = Cache::builder()
-            .max_capacity(options.version_cache_bytes)
-            .weigher(|_, version: &Arc<Version>| u32::try_from(version.size_bytes()).unwrap_or(u32::MAX))
-            .build();
         let hosting = Self {
             ops: Ops::new(db).with_keyring(options.keys.keyring()),
             writer,
             recorder,
-            versions,
+            versions: caches::versions(options.version_cache_bytes),
             step_titles: StepTitles::default(),
             offer_cache,
             identities: Identities::default(),

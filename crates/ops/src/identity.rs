@@ -4,22 +4,21 @@
 //! A session is an implied handle: the handle is derived from the session's random ID with the installation's secret. A
 //! client that loses its session and passes the handle is therefore the same user, and nothing is stored twice.
 
-use std::time::Duration;
-
-use moka::sync::Cache;
 use waypost_content::guidance::{ToolFlow, UserIdentity};
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
-use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
+use waypost_core::id::{EndUserId, OauthGrantId, SessionId, base32};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
 use waypost_core::server::{AuthType, Server};
-use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_core::{Code, Error, Result};
 use waypost_store::progress::NewEndUser;
 use waypost_store::recorder::RecorderEntry;
 use waypost_store::session::NewSession;
 use waypost_store::{end_user, session};
 
+pub use crate::caches::AnonymousKey;
+use crate::caches::KnownUser;
 use crate::hosting::Hosting;
 use crate::{sessions, tickets, try_it};
 
@@ -29,13 +28,6 @@ pub const HANDLE_PREFIX: &str = "wph_";
 const HANDLE_BYTES: usize = 16;
 /// The minimum interval at which the use of a session is recorded.
 pub(crate) const USED_EVERY_MS: i64 = 60_000;
-/// How long a positive lookup is cached.
-const LOOKUP_LIFETIME: Duration = Duration::from_secs(1);
-/// How long it is remembered that a key has stored progress, after its last use.
-const STORED: Duration = Duration::from_hours(1);
-/// The maximum number of cached keys.
-const MAX_KEYS: u64 = 100_000;
-
 /// The credentials of a request, by precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
@@ -88,58 +80,14 @@ pub struct Identity {
     pub new_session: Option<NewSession>,
 }
 
-/// The key that identifies an anonymous user. Any client can make one up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum AnonymousKey {
-    /// A tracking ID of an organisation, in its stored form.
-    Tracking(OrganizationId, String),
-    /// The SHA-256 of a handle of a server, hexadecimal.
-    Handle(ServerId, String),
-}
-
-impl AnonymousKey {
-    /// Returns the key of the credentials. `None` for a token and for no credentials.
-    fn of(server: &Server, credentials: &Credentials) -> Option<Self> {
-        match credentials {
-            Credentials::Tracking(id) => Some(Self::Tracking(server.organization_id.clone(), id.clone())),
-            Credentials::Handle(handle) | Credentials::Session(handle) => {
-                Some(Self::Handle(server.id.clone(), hash(handle)))
-            }
-            Credentials::Nothing | Credentials::Subject(..) => None,
+/// Returns the key of the credentials. `None` for a token and for no credentials.
+fn key_of(server: &Server, credentials: &Credentials) -> Option<AnonymousKey> {
+    match credentials {
+        Credentials::Tracking(id) => Some(AnonymousKey::Tracking(server.organization_id.clone(), id.clone())),
+        Credentials::Handle(handle) | Credentials::Session(handle) => {
+            Some(AnonymousKey::Handle(server.id.clone(), hash(handle)))
         }
-    }
-}
-
-/// A known end user, with the session of their handle.
-#[derive(Debug, Clone)]
-struct KnownUser {
-    end_user_id: EndUserId,
-    session_id: Option<SessionId>,
-    last_used_at: Timestamp,
-}
-
-/// The caches of anonymous users.
-#[derive(Debug, Clone)]
-pub(crate) struct Identities {
-    /// Positive lookups of the last second.
-    fresh: Cache<AnonymousKey, KnownUser>,
-    /// Keys that were used within the last hour, for rate limits only: the user may have been deleted.
-    stored: Cache<AnonymousKey, ()>,
-}
-
-impl Default for Identities {
-    fn default() -> Self {
-        Self {
-            fresh: Cache::builder().max_capacity(MAX_KEYS).time_to_live(LOOKUP_LIFETIME).build(),
-            stored: Cache::builder().max_capacity(MAX_KEYS).time_to_idle(STORED).build(),
-        }
-    }
-}
-
-impl Identities {
-    fn insert(&self, key: AnonymousKey, known: KnownUser) {
-        self.stored.insert(key.clone(), ());
-        self.fresh.insert(key, known);
+        Credentials::Nothing | Credentials::Subject(..) => None,
     }
 }
 
@@ -148,7 +96,7 @@ impl Identities {
 /// query is allowed.
 #[must_use]
 pub fn anonymous_key(hosting: &Hosting, server: &Server, credentials: &Credentials) -> Option<(AnonymousKey, bool)> {
-    let key = AnonymousKey::of(server, credentials)?;
+    let key = key_of(server, credentials)?;
     // Test IDs are signed.
     let is_test = matches!(credentials, Credentials::Tracking(id) if try_it::is_test_id(id));
     let is_known = is_test || hosting.identities.stored.get(&key).is_some();
@@ -159,7 +107,7 @@ pub fn anonymous_key(hosting: &Hosting, server: &Server, credentials: &Credentia
 pub(crate) fn remember_new(hosting: &Hosting, server: &Server, credentials: &Credentials, identity: &Identity) {
     let key = match &identity.handle {
         Some(handle) => Some(AnonymousKey::Handle(server.id.clone(), hash(handle))),
-        None => AnonymousKey::of(server, credentials),
+        None => key_of(server, credentials),
     };
     if let Some(key) = key {
         hosting.identities.stored.insert(key, ());
@@ -361,7 +309,7 @@ pub(crate) async fn resolve_or_prepare(
 
 /// Removes a cached lookup, so that the next call queries the database.
 pub(crate) fn forget(hosting: &Hosting, server: &Server, credentials: &Credentials) {
-    if let Some(key) = AnonymousKey::of(server, credentials) {
+    if let Some(key) = key_of(server, credentials) {
         hosting.identities.fresh.invalidate(&key);
     }
 }

@@ -5,15 +5,12 @@
 //! user is joined once per server; a join that an admin has undone is not repeated for the same two users, because
 //! their client continues to present the same session.
 
-use std::time::Duration;
-
-use moka::sync::Cache;
 use serde_json::json;
 use waypost_core::access::{Operation, authorize, authorize_play};
 use waypost_core::authorization::ProgressClaim;
 use waypost_core::caller::Ctx;
 use waypost_core::claim_link::ClaimLink;
-use waypost_core::id::{EndUserId, EventId, JoinId, OauthGrantId, OrganizationId, VersionId, WalkthroughId};
+use waypost_core::id::{EndUserId, EventId, JoinId, OrganizationId, VersionId, WalkthroughId};
 use waypost_core::join::{Join, JoinKind, JoinUndo};
 use waypost_core::personal::{self, PersonalId};
 use waypost_core::progress::join::{self as rules, JoinRecord, PinnedAttempt};
@@ -37,23 +34,6 @@ use crate::webhooks::{self, Event};
 const MAX_ATTEMPTS: u32 = 8;
 /// The time for which a claim counts as recent: seven days, in milliseconds.
 const RECENT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
-/// The lifetime of a cached negative lookup.
-const CACHE_LIFETIME: Duration = Duration::from_secs(60);
-
-/// A cache of handles that had nothing to join when they were last presented, with the grant of the token that they
-/// were presented with.
-///
-/// A negative lookup may be cached here, unlike anywhere else: on a server with sign-in, no anonymous progress starts,
-/// so an unknown handle remains unknown. The cache can only miss a change of the server's settings back and forth, and
-/// then the join is only delayed by a minute.
-#[derive(Debug, Clone)]
-pub(crate) struct UnknownAccounts(Cache<(OauthGrantId, String), ()>);
-
-impl Default for UnknownAccounts {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).time_to_live(CACHE_LIFETIME).build())
-    }
-}
 
 /// Joins the anonymous user that the request of a signed-in user presents in addition to its token, before the request
 /// is processed.

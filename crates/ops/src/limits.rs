@@ -154,6 +154,22 @@ pub fn stored_network(secret: &SecretKey, client: IpAddr) -> String {
     BASE64URL_NOPAD.encode(&signature[..16])
 }
 
+/// The limits of new support tickets, which [`crate::tickets::limits`] enforces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TicketLimits {
+    /// Tickets per hour from one client IPv4 address or /64 network of IPv6, on all servers together. Users with a token are
+    /// not counted. 0 means no limit.
+    pub per_address: u32,
+    /// Tickets per hour on one server. 0 means no limit.
+    pub per_server: u32,
+}
+
+impl Default for TicketLimits {
+    fn default() -> Self {
+        Self { per_address: 30, per_server: 100 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use waypost_core::Timestamp;

@@ -1,8 +1,5 @@
 //! OAuth grants: codes and tokens of end users, from consent to revocation (docs/sign-in.md, invariants 2 to 5).
 
-use std::time::Duration;
-
-use moka::sync::Cache;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use waypost_core::access::{Operation, authorize};
@@ -27,8 +24,6 @@ use crate::hosting::Hosting;
 use crate::identity::Subject;
 use crate::redirect_uri;
 
-/// The lifetime of a cached positive lookup.
-const CACHE_LIFETIME: Duration = Duration::from_secs(1);
 /// The maximum number of grants of an end user at a server. A further grant replaces the oldest one, unless that is
 /// less than an hour old; then it is rejected.
 const MAX_GRANTS: u32 = 200;
@@ -41,16 +36,6 @@ const MAX_ACCESS_TOKENS: u32 = 100;
 const PRUNE_EVERY: i64 = 100;
 /// The maximum length of a token.
 const MAX_TOKEN: usize = 128;
-
-/// A cache of access tokens that were valid within the last second.
-#[derive(Debug, Clone)]
-pub(crate) struct TokenCache(Cache<(ServerId, String), AccessToken>);
-
-impl Default for TokenCache {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).time_to_live(CACHE_LIFETIME).build())
-    }
-}
 
 /// An authenticated client of the token endpoint.
 #[derive(Debug, Clone, Copy)]

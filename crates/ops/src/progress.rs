@@ -20,12 +20,11 @@ use waypost_store::offer::Offer;
 use waypost_store::progress::{self, OpenAttempt, ProgressKey};
 use waypost_store::writer::{Decision, DeliveriesFn, ProgressCall};
 
-use crate::call_records::{CallContext, CallOutcome};
+use crate::call_records::{self, CallContext, CallOutcome};
 use crate::hosting::Hosting;
 use crate::identity::{self, Credentials, Identity};
 use crate::joins;
 use crate::offers::Offers;
-use crate::sessions;
 use crate::webhooks::{Event, deliveries};
 
 /// How many times a call is attempted if its user is created, changed or deleted concurrently.
@@ -383,8 +382,8 @@ impl ProgressWrite<'_> {
                         if identity.new_end_user.is_some() {
                             identity::remember_new(hosting, server, &play.credentials, &identity);
                         }
-                        let owner = sessions::call_owner(server, play.call, Some(&identity));
-                        sessions::record_use(cx, hosting, server, (play.call, &owner)).await;
+                        let owner = call_records::call_owner(server, play.call, Some(&identity));
+                        call_records::record_use(cx, hosting, server, (play.call, &owner)).await;
                     } else {
                         // The new user was not created.
                         let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
@@ -444,7 +443,7 @@ impl ProgressWrite<'_> {
             }
         };
         let (call, cx, offers) = (self.play.call.clone(), self.cx.clone(), Arc::clone(self.play.offers));
-        let owner = sessions::call_owner(server, &call, Some(identity));
+        let owner = call_records::call_owner(server, &call, Some(identity));
         ProgressCall {
             key,
             new_end_user: identity.new_end_user.clone(),

@@ -2,30 +2,14 @@
 
 use std::sync::Arc;
 
-use moka::sync::Cache;
 use waypost_content::search::{Document, Query, fold, rank};
 use waypost_core::Result;
 use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
-use waypost_core::id::VersionId;
 use waypost_store::offer;
 
 use crate::hosting::Hosting;
 use crate::offers::Offers;
-
-/// The size of the cache of step titles, in bytes.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// The folded step titles of published versions. Entries never expire, because versions never change.
-#[derive(Clone)]
-pub(crate) struct StepTitles(Cache<VersionId, Arc<str>>);
-
-impl Default for StepTitles {
-    fn default() -> Self {
-        let weigh = |_: &VersionId, titles: &Arc<str>| u32::try_from(titles.len() + 100).unwrap_or(u32::MAX);
-        Self(Cache::builder().max_capacity(CACHE_BYTES).weigher(weigh).build())
-    }
-}
 
 /// Returns the positions in `offers.list()` of the matching walkthroughs, best match first. `None` if the query contains no
 /// word and therefore matches everything. Reads step titles that are not cached, but no content.

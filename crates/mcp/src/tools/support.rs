@@ -7,7 +7,7 @@ use waypost_core::email::Email;
 use waypost_core::ticket::{Ticket, TicketStatus};
 use waypost_ops::call_records::CallContext;
 use waypost_ops::progress::PlayRequest;
-use waypost_ops::tickets::creation::{NewTicket, create};
+use waypost_ops::ticket_creation::{NewTicket, create};
 
 use super::walkthrough::ToolResult;
 use super::{required, text};

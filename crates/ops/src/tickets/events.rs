@@ -11,7 +11,7 @@ use waypost_store::ticket::TicketDetails;
 use crate::webhooks::{self, Event};
 
 /// Enqueues `ticket.created`.
-pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
+pub(crate) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
     let ticket = &named.ticket;
     let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
     let text = format!("New ticket #{}{of}: {}", ticket.number, ticket.title);

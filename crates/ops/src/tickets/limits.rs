@@ -11,27 +11,13 @@ use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::ticket::{self as store, Opener};
 use waypost_store::{Conn, Tx, system};
 
+pub use crate::limits::TicketLimits;
+
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// The limits of tickets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TicketLimits {
-    /// Tickets per hour from one client IPv4 address or /64 network of IPv6, on all servers together. Users with a token are
-    /// not counted. 0 means no limit.
-    pub per_address: u32,
-    /// Tickets per hour on one server. 0 means no limit.
-    pub per_server: u32,
-}
-
-impl Default for TicketLimits {
-    fn default() -> Self {
-        Self { per_address: 30, per_server: 100 }
-    }
-}
-
 /// The limits of a new ticket, and what it is counted against.
-pub(super) struct LimitCheck<'a> {
+pub(crate) struct LimitCheck<'a> {
     pub server: &'a Server,
     /// The hash of the client's network, from [`hash_network`]. `None` if a token identifies the user.
     pub client: Option<&'a str>,
@@ -40,7 +26,7 @@ pub(super) struct LimitCheck<'a> {
 }
 
 /// Returns the hash of a client's network for storage: a keyed hash, which does not reveal the address without the key.
-pub(super) fn hash_network(secret: &SecretKey, address: IpAddr) -> String {
+pub(crate) fn hash_network(secret: &SecretKey, address: IpAddr) -> String {
     let network = match address.to_canonical() {
         // A client with one IPv6 address usually has the whole /64 network.
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -51,7 +37,7 @@ pub(super) fn hash_network(secret: &SecretKey, address: IpAddr) -> String {
 
 impl LimitCheck<'_> {
     /// Checks the limits without a transaction, so that a flood of tickets does not block the writer.
-    pub(super) async fn peek(&self, conn: &mut Conn) -> Result<()> {
+    pub(crate) async fn peek(&self, conn: &mut Conn) -> Result<()> {
         if let Some(client) = self.client {
             let count = system::count_tickets_from_network(conn, client, self.now.plus(-HOUR_MS)).await?;
             self.address_limit(count)?;
@@ -61,7 +47,7 @@ impl LimitCheck<'_> {
 
     /// Checks the limits of the ticket that `tx` is about to insert. Must be called with the lock of the organisation's ticket
     /// numbers held.
-    pub(super) async fn check(&self, tx: &mut Tx, end_user: Option<&EndUserId>) -> Result<()> {
+    pub(crate) async fn check(&self, tx: &mut Tx, end_user: Option<&EndUserId>) -> Result<()> {
         if let Some(client) = self.client {
             let count = system::lock_and_count_tickets_from_network(tx, client, self.now.plus(-HOUR_MS)).await?;
             self.address_limit(count)?;

@@ -1,6 +1,5 @@
-//! Support tickets: the operations of the team. End users create tickets with [`creation`].
+//! Support tickets: the operations of the team. End users create tickets with [`crate::ticket_creation`].
 
-pub mod creation;
 pub(crate) mod events;
 pub mod limits;
 
@@ -289,7 +288,7 @@ pub(crate) async fn add_email_to_open_tickets(
 }
 
 /// Adds an email to a ticket that lacks one.
-async fn add_email(
+pub(crate) async fn add_email(
     cx: &Ctx,
     tx: &mut Tx,
     details: TicketDetails,
@@ -309,7 +308,7 @@ async fn add_email(
 }
 
 /// Returns the audit log entry for a created ticket.
-fn opened_entry(ticket: &Ticket) -> Entry<'_> {
+pub(crate) fn opened_entry(ticket: &Ticket) -> Entry<'_> {
     let detail = json!({ "number": ticket.number, "status": ticket.status.as_str() });
     Entry { action: "ticket.open", target: ticket.id.as_str(), detail }
 }

@@ -18,7 +18,6 @@ use waypost_store::{Tx, system};
 use super::limits::check_account;
 use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts, set_password, sign_ins};
-use crate::accounts::CODE_LIFETIME_MS;
 use crate::codes;
 use crate::sign_in_limits::{Attempt, AttemptKind};
 use crate::user_sessions::Browser;
@@ -118,7 +117,7 @@ impl UserAccounts {
             code_hash: &codes::hash(&self.secret, &id, &code),
             password_hash: password_hash.as_deref(),
             created_at: now,
-            expires_at: now.plus(CODE_LIFETIME_MS),
+            expires_at: now.plus(codes::LIFETIME_MS),
         };
         let mut tx = self.ops.store.begin().await?;
         self.count(cx, &mut tx, (AttemptKind::Code, &email.key)).await?;

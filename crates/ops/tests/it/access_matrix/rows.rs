@@ -35,15 +35,15 @@ use waypost_ops::organizations::OrganizationPatch;
 use waypost_ops::progress::PlayRequest;
 use waypost_ops::servers::{ServerSearch, ServerSettings};
 use waypost_ops::ticket_comments::NewComment;
-use waypost_ops::tickets::creation::NewTicket;
+use waypost_ops::ticket_creation::NewTicket;
 use waypost_ops::tickets::{TicketFilter, TicketListQuery, TicketPatch};
 use waypost_ops::user_sessions::Browser;
 use waypost_ops::webhooks::{NewWebhook, WebhookPatch};
 use waypost_ops::{
     Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions,
     claim_links, end_users, identities, identity_provider, invitations, joins, logos, notifications, oauth_clients,
-    oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers, ticket_comments, tickets,
-    try_it, user_accounts, user_sessions, users, walkthroughs, webhook_deliveries, webhooks,
+    oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers, ticket_comments,
+    ticket_creation, tickets, try_it, user_accounts, user_sessions, users, walkthroughs, webhook_deliveries, webhooks,
 };
 
 use super::Access;
@@ -128,7 +128,7 @@ async fn play(call: Call<'_>) -> Vec<Row> {
         Play joins::verify_claim(cx, hosting, server, "ann");
         Play joins::is_claimable(cx, hosting, server, claim);
         Play joins::claim_progress(cx, hosting, server, &t.end_user, claim);
-        Play tickets::creation::create(cx, hosting, play, ticket);
+        Play ticket_creation::create(cx, hosting, play, ticket);
     }
 }
 

@@ -11,14 +11,14 @@ use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::ticket::{self as store, Opener, TicketDetails};
 use waypost_store::{Conn, Tx, end_user, progress, ticket_digest};
 
-use super::limits::{self, LimitCheck};
-use super::{add_email, events, opened_entry};
 use crate::audit::record;
 use crate::call_records::CallOutcome;
 use crate::hosting::Hosting;
 use crate::identity::{self, Credentials};
 use crate::notifications::DIGEST_EVERY_MS;
 use crate::progress::{PlayRequest, ensure_signed_in};
+use crate::tickets::limits::{self, LimitCheck};
+use crate::tickets::{add_email, events, opened_entry};
 
 /// How long a repeated call by an unknown user counts as the same call.
 const REPEAT_MS: i64 = 3_600_000;
