@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
+mod activity;
 mod analytics;
 mod client;
 mod cluster;
@@ -10,16 +11,20 @@ mod content;
 mod contestants;
 mod floor;
 mod growth;
+mod harness;
 mod leg;
 mod listing;
 mod load;
 mod mcp;
 mod peer;
+mod plan;
 mod play;
 mod process;
 mod report;
 mod run;
 mod seed;
+mod settings;
+mod sign_in;
 mod single;
 mod soak;
 mod summary;

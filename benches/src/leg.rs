@@ -13,8 +13,8 @@ use tokio::process::{ChildStdout, Command};
 use crate::cluster::{Cluster, StatementCounts};
 use crate::content::{LONG, Spec};
 use crate::contestants::{Contestant, Kind};
-use crate::load::{Limit, LoadReport, Op, Plan, histogram};
 use crate::mcp::Era;
+use crate::plan::{Limit, LoadReport, Op, Plan, histogram};
 use crate::process;
 use crate::waypost::{self, WriterCounts};
 

@@ -9,25 +9,13 @@ use serde_json::{Value, json};
 
 use crate::client::Connection;
 use crate::contestants::Kind;
+use crate::harness::{Bench, print_progress};
 use crate::leg::median;
 use crate::mcp::{Client, Era};
 use crate::process;
 use crate::report::Listing;
-use crate::run::{Bench, print_progress};
+use crate::settings::Size;
 use crate::waypost::{self, Installation};
-
-/// The size of the list benchmark.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-pub struct Size {
-    /// Number of walkthroughs on the server.
-    pub walkthroughs: usize,
-    /// Number of steps per walkthrough.
-    pub steps: usize,
-    /// Approximate size of the content of each step in bytes.
-    pub step_bytes: usize,
-    /// Number of measured lists, and of reference calls.
-    pub calls: usize,
-}
 
 /// Returns an import file for a walkthrough.
 fn import_file(number: usize, size: Size) -> Value {

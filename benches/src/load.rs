@@ -3,113 +3,15 @@
 //! It communicates with `run` line by line: plan in, `ready` out, `go` in, `done` out, report (JSON) out.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::{mpsc, watch};
 
-use crate::mcp::Era;
-use crate::play::Player;
-use crate::tokens::Tokens;
-
-/// The operation whose latency is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Op {
-    /// `next_walkthrough_step`
-    Next,
-    /// `list_walkthroughs`
-    List,
-    /// `select_walkthrough` by a new user
-    Select,
-    /// `get_walkthrough_status`
-    Status,
-}
-
-impl Op {
-    /// Returns the name used in tables and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Next => "next",
-            Self::List => "list",
-            Self::Select => "select",
-            Self::Status => "status",
-        }
-    }
-}
-
-/// The stop condition of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Limit {
-    /// Stop after the given number of seconds.
-    Seconds(f64),
-    /// Stop after the given number of measured calls per connection.
-    Calls(u64),
-}
-
-/// The load to generate.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Plan {
-    /// Address of the server.
-    pub addr: SocketAddr,
-    /// MCP path, with `{user}` for the tracking ID.
-    pub path: String,
-    /// Protocol era of the clients.
-    pub era: Era,
-    /// Operation to measure.
-    pub op: Op,
-    /// Whether the server returns a constant, so that there are no users to prepare and no progress to check.
-    pub constant: bool,
-    /// Number of parallel connections.
-    pub connections: usize,
-    /// Stop condition.
-    pub limit: Limit,
-    /// Number of users to prepare per connection before the measurement.
-    pub users: usize,
-    /// Prefix that makes the tracking IDs of this leg unique.
-    pub user_prefix: String,
-    /// Tokens of the users, if they are signed in.
-    pub tokens: Option<Tokens>,
-    /// Walkthrough to play.
-    pub walkthrough: String,
-    /// Number of users whose progress is verified afterwards.
-    pub verify: usize,
-}
-
-/// The result of the load generator.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct LoadReport {
-    /// Number of measured calls, all of which were successful and checked.
-    pub calls: u64,
-    /// Number of uncounted calls during the measurement: selections by new users.
-    pub other_calls: u64,
-    /// Seconds from `go` to the last response.
-    pub seconds: f64,
-    /// Latencies in microseconds, with counts.
-    pub latencies: Vec<(u64, u64)>,
-    /// Number of acknowledged advances.
-    pub advances: u64,
-    /// Number of users whose progress was verified.
-    pub verified: usize,
-}
-
-/// Creates a histogram of microseconds.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 120_000_000, 3).expect("constant bounds are valid")
-}
-
-/// The result of one connection.
-pub struct ConnectionReport {
-    pub(crate) latencies: Histogram<u64>,
-    pub(crate) other_calls: u64,
-    pub(crate) players: Vec<Player>,
-}
+use crate::plan::{LoadReport, Plan, histogram};
+use crate::play::{self, ConnectionReport};
 
 /// Runs a plan from standard input.
 pub fn main() -> Result<()> {
@@ -126,7 +28,7 @@ async fn run() -> Result<()> {
     let shares = Rc::new(RefCell::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     for index in 0..plan.connections {
-        let worker = crate::play::work(plan.clone(), index, ready.clone(), started.clone());
+        let worker = play::work(plan.clone(), index, ready.clone(), started.clone());
         let shares = shares.clone();
         tasks.spawn_local(async move {
             let share = worker.await.with_context(|| format!("connection {index}"))?;
@@ -171,7 +73,7 @@ async fn summarise(plan: &Plan, shares: Vec<ConnectionReport>, elapsed: Duration
     report.latencies = all.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect();
     report.advances = players.iter().map(|player| u64::from(player.advances)).sum();
     if !plan.constant {
-        report.verified = crate::play::verify(plan, players).await?;
+        report.verified = play::verify(plan, players).await?;
     }
     Ok(report)
 }

@@ -9,8 +9,15 @@ use hdrhistogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
 use crate::client::Connection;
-use crate::load::{ConnectionReport, Limit, Op, Plan, histogram};
 use crate::mcp::Client;
+use crate::plan::{Limit, Op, Plan, histogram};
+
+/// The result of one connection.
+pub struct ConnectionReport {
+    pub(crate) latencies: Histogram<u64>,
+    pub(crate) other_calls: u64,
+    pub(crate) players: Vec<Player>,
+}
 
 /// A user: the MCP client and the acknowledged progress.
 pub struct Player {

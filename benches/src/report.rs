@@ -1,4 +1,4 @@
-//! The results as data: environment, legs, sizes, memory, start-up times; and their JSON document.
+//! The results as data: environment, legs, sizes, memory, start-up times.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -7,13 +7,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::leg::{Leg, median};
-use crate::listing::Size;
-use crate::run::Settings;
-use crate::summary;
+use crate::settings::{Settings, Size};
 
 /// The environment of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -138,22 +135,6 @@ impl Findings {
             listings: Vec::new(),
         }
     }
-}
-
-/// Converts the results to a JSON document.
-pub fn json(findings: &Findings) -> Value {
-    json!({
-        "environment": findings.environment,
-        "settings": findings.settings,
-        "targets": summary::targets(findings),
-        "medians": summary::medians(findings),
-        "sizes": findings.sizes,
-        "memory": findings.memory,
-        "starts": findings.starts,
-        "analytics": findings.analytics,
-        "listings": findings.listings,
-        "legs": findings.legs,
-    })
 }
 
 impl Environment {

@@ -8,15 +8,15 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::cluster::Cluster;
-use crate::content::{LONG, SHORT, Spec};
 use crate::contestants::{Contestant, Kind};
-use crate::leg::{Driver, Leg, Load};
-use crate::listing::Size;
-use crate::load::Limit;
+use crate::harness::{Bench, copy_installation, print_progress, specs};
+use crate::leg::{Driver, Load};
+use crate::plan::Limit;
 use crate::process::{self, Server};
 use crate::report::{Environment, Findings};
+use crate::settings::Settings;
 use crate::waypost::Installation;
-use crate::{analytics, growth, listing, peer, report, single, tokens};
+use crate::{analytics, growth, listing, peer, sign_in, single, summary};
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -66,107 +66,13 @@ enum Part {
     Listing,
 }
 
-/// The amounts and durations of the measurements.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-pub struct Settings {
-    /// Whether this is a smoke run.
-    pub smoke: bool,
-    /// Number of alternating rounds.
-    pub rounds: u32,
-    /// Duration of the uncounted warm-up, which the peer's JIT compiler needs.
-    pub warm_up_seconds: f64,
-    /// Duration of a leg with 64 connections in seconds.
-    pub seconds: f64,
-    /// Duration of a leg with one connection in seconds.
-    pub seconds_alone: f64,
-    /// Number of calls per other operation on one connection.
-    pub single_calls: u64,
-    /// Number of calls on each of 64 connections when short and long walkthroughs are compared.
-    pub growth_calls: u64,
-    /// Number of rounds for comparisons of data size.
-    pub growth_rounds: u32,
-    /// The two numbers of progress rows to compare.
-    pub growth_rows: [u32; 2],
-    /// Number of signed-in users of a leg. More than its connections, because a user who finishes is replaced by another one.
-    pub token_users: u32,
-    /// Number of calls before the resident memory is read.
-    pub memory_calls: u64,
-    /// Number of starts, of which the median is reported.
-    pub starts: u32,
-    /// Approximate number of events of the organisation.
-    pub analytics_events: u64,
-    /// Number of page loads, of which the median is reported.
-    pub analytics_pages: u32,
-    /// Size of the list benchmark.
-    pub listing: Size,
-}
-
-impl Settings {
-    const FULL: Self = Self {
-        smoke: false,
-        rounds: 5,
-        warm_up_seconds: 8.0,
-        seconds: 3.0,
-        seconds_alone: 2.0,
-        single_calls: 3_000,
-        growth_calls: 500,
-        growth_rounds: 3,
-        growth_rows: [1_000, 1_000_000],
-        token_users: 2_000,
-        memory_calls: 100_000,
-        starts: 7,
-        analytics_events: 1_000_000,
-        analytics_pages: 7,
-        listing: Size { walkthroughs: 200, steps: 100, step_bytes: 6_000, calls: 200 },
-    };
-    const SMOKE: Self = Self {
-        smoke: true,
-        rounds: 1,
-        warm_up_seconds: 0.4,
-        seconds: 0.4,
-        seconds_alone: 0.3,
-        single_calls: 40,
-        growth_calls: 12,
-        growth_rounds: 1,
-        growth_rows: [100, 1_000],
-        token_users: 256,
-        memory_calls: 2_000,
-        starts: 2,
-        analytics_events: 20_000,
-        analytics_pages: 2,
-        listing: Size { walkthroughs: 10, steps: 5, step_bytes: 6_000, calls: 5 },
-    };
-
-    fn from_args(args: &RunArgs) -> Self {
-        let mut settings = if args.smoke { Self::SMOKE } else { Self::FULL };
-        settings.rounds = args.rounds.unwrap_or(settings.rounds).max(1);
-        settings.seconds = args.seconds.unwrap_or(settings.seconds);
+impl RunArgs {
+    fn settings(&self) -> Settings {
+        let mut settings = if self.smoke { Settings::SMOKE } else { Settings::FULL };
+        settings.rounds = self.rounds.unwrap_or(settings.rounds).max(1);
+        settings.seconds = self.seconds.unwrap_or(settings.seconds);
         settings
     }
-}
-
-/// The state of a run.
-pub struct Bench {
-    /// The amounts and durations of the measurements.
-    pub settings: Settings,
-    /// Runs the legs.
-    pub driver: Driver,
-    /// The servers under test.
-    pub contestants: Vec<Contestant>,
-    /// The Waypost installations among them.
-    pub installations: Vec<(Kind, Installation)>,
-    /// Two copies of each, for the comparison of few and many progress rows.
-    pub copies: Vec<(Kind, [Installation; 2])>,
-    /// Two copies of each, for the comparison of users without and with tokens.
-    pub pairs: Vec<(Kind, [Installation; 2])>,
-    /// Two copies of each, of which the first one gets many events.
-    pub played: Vec<(Kind, [Installation; 2])>,
-    /// Folder for logs.
-    pub logs: PathBuf,
-    /// The results so far.
-    pub findings: Findings,
-    /// Folder for databases.
-    pub dir: PathBuf,
 }
 
 /// Runs all benchmarks and reports the results.
@@ -193,7 +99,7 @@ async fn run(args: RunArgs) -> Result<()> {
     };
     print!("{}", crate::table::render(&findings));
     if let Some(file) = &args.json {
-        std::fs::write(file, serde_json::to_vec_pretty(&report::json(&findings))?)
+        std::fs::write(file, serde_json::to_vec_pretty(&summary::json(&findings))?)
             .with_context(|| format!("cannot write {}", file.display()))?;
         println!("\nWrote all measurements to {}.", file.display());
     }
@@ -229,7 +135,7 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
         single::starts(&mut bench).await?;
     }
     if is_enabled(Part::Token) {
-        tokens::measure(&mut bench).await?;
+        sign_in::measure(&mut bench).await?;
     }
     if is_enabled(Part::Growth) {
         growth::rows(&mut bench).await?;
@@ -241,16 +147,6 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
         listing::list(&mut bench).await?;
     }
     bench.tear_down().await
-}
-
-/// Prints progress to standard error.
-pub fn print_progress(text: &str) {
-    eprintln!("… {text}");
-}
-
-/// Returns the walkthroughs that all contestants serve.
-fn specs() -> Vec<Spec> {
-    vec![LONG, SHORT]
 }
 
 impl Bench {
@@ -265,7 +161,7 @@ impl Bench {
         }
         let cluster = if needs_cluster { Some(Cluster::start(dir, &logs).await?) } else { None };
         let environment = Environment::of(dir, cluster.as_ref()).await?;
-        let settings = Settings::from_args(args);
+        let settings = args.settings();
         let (run, token_users) = (process::random_hex(4)?, settings.token_users);
         let driver = Driver { program: program.clone(), run, legs: 0, verify: 16, token_users, cluster };
         let mut bench = Self {
@@ -313,23 +209,11 @@ impl Bench {
             _ => Installation::sqlite(program, data)?,
         };
         installation.fill(&specs()).await?;
-        self.copies.push((kind, growth::copy(self, &installation, growth::NAMES).await?));
-        self.pairs.push((kind, growth::copy(self, &installation, tokens::NAMES).await?));
-        self.played.push((kind, growth::copy(self, &installation, analytics::NAMES).await?));
+        self.copies.push((kind, copy_installation(self, &installation, growth::NAMES).await?));
+        self.pairs.push((kind, copy_installation(self, &installation, sign_in::NAMES).await?));
+        self.played.push((kind, copy_installation(self, &installation, analytics::NAMES).await?));
         self.serve(kind, &installation).await?;
         self.installations.push((kind, installation));
-        Ok(())
-    }
-
-    /// Starts an installation as an additional contestant.
-    pub async fn serve(&mut self, kind: Kind, installation: &Installation) -> Result<()> {
-        let name = installation.data.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let served = installation.serve(&name, &self.logs).await?;
-        let mut contestant = Contestant::waypost(kind, served, &specs()).await?;
-        if kind == Kind::Postgres {
-            contestant.database = installation.database.rsplit('/').next().map(str::to_owned);
-        }
-        self.contestants.push(contestant);
         Ok(())
     }
 
@@ -341,27 +225,6 @@ impl Bench {
         let server = peer::start(&source, cluster, &specs(), &self.logs).await?;
         self.contestants.push(Contestant::peer(server, &specs()));
         Ok(())
-    }
-
-    /// Runs one leg of a contestant and stores its result.
-    pub async fn leg(&mut self, index: usize, load: Load, section: &'static str, round: u32) -> Result<&mut Leg> {
-        let mut leg = self.driver.leg(&mut self.contestants[index], load).await?;
-        leg.section = section;
-        leg.round = round;
-        print_progress(&format!(
-            "{section} {round}: {} {} {} x{}{}: {:.0} calls/s, p50 {} µs, p99 {} µs, {:.0} µs CPU",
-            leg.contestant,
-            leg.era.name(),
-            leg.op.name(),
-            leg.connections,
-            if leg.signed_in { " token" } else { "" },
-            leg.calls_per_second,
-            leg.p50_us,
-            leg.p99_us,
-            leg.server_cpu_us
-        ));
-        self.findings.legs.push(leg);
-        self.findings.legs.last_mut().context("just pushed")
     }
 
     /// Measures all contestants in turn, era by era, so that disturbances of the machine affect all of them.

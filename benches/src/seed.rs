@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::analytics;
+use crate::activity;
 use crate::tokens::{self, Tokens};
 use crate::waypost::SLUG;
 
@@ -74,7 +74,9 @@ pub async fn seed(database: Database<'_>, data: SeedData<'_>) -> Result<()> {
     let (statements, expected) = match data {
         SeedData::Progress(n) => (progress(&database, n), 2 * u64::from(n)),
         SeedData::SignedInUsers(tokens) => signed_in(tokens)?,
-        SeedData::Activity(attempts, now, hash) => analytics::statements(&database, attempts, (now, hash)),
+        SeedData::Activity(attempts, now, hash) => {
+            activity::statements(matches!(database, Database::Sqlite(_)), attempts, (now, hash))
+        }
     };
     let inserted = match database {
         Database::Sqlite(file) => {

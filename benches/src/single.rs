@@ -6,12 +6,12 @@ use serde_json::Value;
 use crate::client::Connection;
 use crate::content::{LONG, SHORT};
 use crate::contestants::Kind;
+use crate::harness::{Bench, print_progress};
 use crate::leg::{Load, median};
-use crate::load::{Limit, Op};
 use crate::mcp::{Client, Era};
+use crate::plan::{Limit, Op};
 use crate::process;
 use crate::report::{Memory, Sizes, Start};
-use crate::run::{Bench, print_progress};
 
 /// Measures `list`, `select` and `status` on one connection (`next` is part of the throughput rounds).
 pub async fn operations(bench: &mut Bench) -> Result<()> {

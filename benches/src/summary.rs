@@ -1,14 +1,15 @@
-//! Computes medians of legs, and compares them with the targets.
+//! Computes medians of legs, compares them with the targets, and writes the JSON document of the results.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::content::{LONG, SHORT};
 use crate::contestants::Kind;
 use crate::leg::{Leg, median};
-use crate::load::Op;
 use crate::mcp::Era;
+use crate::plan::Op;
 use crate::report::Findings;
 
 /// Medians over all rounds of one kind of leg.
@@ -63,6 +64,22 @@ pub struct Target {
     pub target: f64,
     /// Whether the target is met.
     pub met: Option<bool>,
+}
+
+/// Converts the results to a JSON document.
+pub fn json(findings: &Findings) -> Value {
+    json!({
+        "environment": findings.environment,
+        "settings": findings.settings,
+        "targets": targets(findings),
+        "medians": medians(findings),
+        "sizes": findings.sizes,
+        "memory": findings.memory,
+        "starts": findings.starts,
+        "analytics": findings.analytics,
+        "listings": findings.listings,
+        "legs": findings.legs,
+    })
 }
 
 /// Returns the medians of the repeated legs, in the order of their first run.

@@ -102,7 +102,9 @@ fn reachable(graph: &Graph, from: &str) -> BTreeSet<String> {
 fn find_cycles(graph: &Graph) -> BTreeSet<Vec<String>> {
     let all: BTreeMap<_, _> = graph.keys().map(|name| (name, reachable(graph, name))).collect();
     let in_cycles = all.iter().filter(|(name, reached)| reached.contains(**name));
-    in_cycles.map(|(name, reached)| reached.iter().filter(|other| all[other].contains(*name)).cloned().collect()).collect()
+    in_cycles
+        .map(|(name, reached)| reached.iter().filter(|other| all[other].contains(*name)).cloned().collect())
+        .collect()
 }
 
 #[test]

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::Connection;
-use crate::load::histogram;
 use crate::mcp::{Client, Era};
+use crate::plan::histogram;
 use crate::process;
 
 /// Number of concurrent users, each with a separate connection. Four of them share a client address.

@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::content::{LONG, SHORT};
+use crate::harness::print_progress;
 use crate::process;
-use crate::run::print_progress;
 use crate::waypost::{self, Installation, ORGANIZATION, SLUG};
 use hostile::Summary;
 use legitimate::{Outcome, SystemUnderTest, run_users};
