@@ -51,13 +51,13 @@ faults:
 
 # Benchmark Waypost against its references and print the table in benches/README.md
 bench *ARGS:
-    cargo build --release -p waypost -p waypost-bench
-    target/release/waypost-bench run --json bench.json {{ARGS}}
+    cargo build --profile dist -p waypost -p waypost-bench
+    target/dist/waypost-bench run --json bench.json {{ARGS}}
 
 # Soak test: ten minutes of legitimate users alongside hostile connections of every kind
 soak *ARGS:
-    cargo build --release -p waypost -p waypost-bench
-    target/release/waypost-bench soak {{ARGS}}
+    cargo build --profile dist -p waypost -p waypost-bench
+    target/dist/waypost-bench soak {{ARGS}}
 
 # Fuzz every target for some seconds
 fuzz SECONDS="30":
