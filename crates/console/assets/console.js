@@ -1,6 +1,7 @@
 // The script of all console pages: menus, dialogs, copy buttons and times. Larger features have their own files.
 
 import { protectForms } from "./forms.js";
+import { localTimes } from "./times.js";
 
 // Closes <details class="menu"> on a click outside and on Escape.
 document.addEventListener("click", (event) => {
@@ -59,18 +60,9 @@ document.addEventListener("change", (event) => {
   if (event.target.closest("[data-submit-on-change]")) event.target.form.requestSubmit();
 });
 
-// Converts the UTC times of the page to the local time zone.
-const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-export function localTimes(root) {
-  for (const time of root.querySelectorAll("time[data-time]")) {
-    const at = new Date(time.dateTime);
-    if (Number.isNaN(at.getTime())) continue;
-    time.title = time.dateTime;
-    time.textContent = format.format(at);
-    delete time.dataset.time;
-  }
-}
+// Formats the times of the page, and updates relative times every minute.
 localTimes(document);
+setInterval(() => localTimes(document), 60_000);
 document.addEventListener("htmx:afterSwap", (event) => localTimes(event.target));
 
 /**

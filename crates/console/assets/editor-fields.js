@@ -58,7 +58,7 @@ export class Fields {
   make(spec) {
     const id = `s-${spec.name}`;
     const ids = `${id}-error ${id}-hint ${id}-count`;
-    const common = { id, name: spec.name, "aria-describedby": ids };
+    const common = { id, name: spec.name, dir: "auto", "aria-describedby": ids };
     const input = spec.line
       ? el("input", { ...common, autocomplete: "off", list: spec.name === "section_title" ? "sections" : null, "aria-required": spec.name === "title" ? "true" : null })
       : el("textarea", { ...common, rows: spec.markdown ? 12 : 3, class: spec.markdown ? "mono" : null, spellcheck: "true" });

@@ -1,6 +1,6 @@
 // The preview of what users and agents receive, rendered by the server from the current fields.
 
-import { localTimes } from "./console.js";
+import { localTimes } from "./times.js";
 import { tabs } from "./dom.js";
 
 const AFTER_MS = 250;

@@ -5,6 +5,7 @@ import { Keeper, restore } from "./editor-keep.js";
 import * as m from "./editor-model.js";
 import { Lost, Queue, SignedOut } from "./editor-queue.js";
 import { Undo } from "./editor-undo.js";
+import { plainMessage } from "./messages.js";
 
 const SAVE_AFTER_MS = 600;
 /** Continuous typing is saved after this time at the latest. */
@@ -17,7 +18,7 @@ const MAX_CONFLICT_RETRIES = 8;
 /** A request that the server has rejected. */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem?.detail ?? "The server rejected the change.");
+    super(plainMessage(problem?.detail ?? "The server rejected the change.", problem?.field));
     this.status = status;
     this.problem = problem ?? {};
   }
@@ -246,7 +247,7 @@ export class Session {
   }
 
   refused(subject, { sent }, problem) {
-    const message = problem?.detail ?? "The server rejected the change.";
+    const message = plainMessage(problem?.detail ?? "The server rejected the change.", problem?.field);
     const names = problem?.field in sent ? [problem.field] : Object.keys(sent);
     for (const name of names) subject.fields[name].refused = { text: sent[name], message };
     this.tell("model");

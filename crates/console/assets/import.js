@@ -1,6 +1,8 @@
 // The import: the author drops or selects files, reviews the result of a dry run and confirms.
 // Content of files and of the server is only ever inserted as text, never as HTML.
 
+import { plainMessage } from "./messages.js";
+
 const root = document.getElementById("import");
 const drop = root.querySelector("[data-drop]");
 const options = root.querySelector("[data-options]");
@@ -89,7 +91,7 @@ function showRejection(body) {
   const where = [["File", body.file], ["Step", body.step], ["Field", body.field]].filter(([, value]) => value);
   const list = element("dl", { class: "facts" });
   for (const [name, value] of where) list.append(element("dt", { text: name }), element("dd", { text: value }));
-  const box = element("div", { class: "problem", role: "alert" }, element("p", { text: body.detail ?? "The import was rejected." }));
+  const box = element("div", { class: "problem", role: "alert" }, element("p", { text: plainMessage(body.detail ?? "The import was rejected.", body.field) }));
   if (where.length > 0) box.append(list);
   report.replaceChildren(box);
 }

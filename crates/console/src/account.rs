@@ -70,7 +70,8 @@ impl AccountPage {
 }
 
 async fn load_page(console: &Console, current_user: CurrentUser) -> Result<AccountPage> {
-    let CurrentUser { cx, session, memberships, layout, .. } = current_user;
+    let layout = current_user.layout_with_navigation();
+    let CurrentUser { cx, session, memberships, .. } = current_user;
     let user = user_sessions::get_user(&cx, console.ops()).await?;
     let has_password = console.accounts().has_password(&cx).await?;
     let sessions = user_sessions::list(&cx, console.ops()).await?.into_iter().map(|it| SessionRow {

@@ -34,6 +34,8 @@ const FILES: &[AssetFile] = &[
     ("editor-undo.js", SCRIPT, include_bytes!("../assets/editor-undo.js")),
     ("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
     ("try.js", SCRIPT, include_bytes!("../assets/try.js")),
+    ("messages.js", SCRIPT, include_bytes!("../assets/messages.js")),
+    ("times.js", SCRIPT, include_bytes!("../assets/times.js")),
     ("tickets.js", SCRIPT, include_bytes!("../assets/tickets.js")),
     ("import.js", SCRIPT, include_bytes!("../assets/import.js")),
     ("walkthroughs.js", SCRIPT, include_bytes!("../assets/walkthroughs.js")),

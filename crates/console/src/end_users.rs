@@ -5,6 +5,7 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 use waypost_core::access::Operation;
+use waypost_core::event::EventKind;
 use waypost_core::id::EndUserId;
 use waypost_core::organization::Role;
 use waypost_core::personal;
@@ -102,15 +103,17 @@ fn display_name(it: &EndUser) -> String {
     }
 }
 
-struct EndUserRow {
-    id: EndUserId,
-    name: String,
-    email: String,
-    tracking_id: String,
-    is_test: bool,
-    in_progress: u32,
-    completed: u32,
-    last: Option<String>,
+/// A row of a table of end users.
+pub(crate) struct EndUserRow {
+    pub(crate) id: EndUserId,
+    pub(crate) name: String,
+    pub(crate) email: String,
+    pub(crate) tracking_id: String,
+    pub(crate) is_test: bool,
+    pub(crate) in_progress: u32,
+    pub(crate) completed: u32,
+    /// The time of the last activity.
+    pub(crate) last: Option<String>,
 }
 
 impl From<EndUser> for EndUserRow {
@@ -217,22 +220,25 @@ struct TimelineItem {
     detail: String,
 }
 
-impl From<TimelineEntry> for TimelineItem {
-    fn from(entry: TimelineEntry) -> Self {
+impl TimelineItem {
+    /// Describes an entry. `servers` contains the ID and name of each server.
+    fn new(entry: TimelineEntry, servers: &[(String, String)]) -> Self {
         let at = entry.at().rfc3339();
         match entry {
             TimelineEntry::Session(it) => {
                 let client = it.client_name.unwrap_or_else(|| "an unknown client".to_owned());
                 let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
                 let text = format!("Connected with {client}{version}");
-                Self { at, class: "session", badge: "Session", text, detail: it.server_id.to_string() }
+                let server = servers.iter().find(|(id, _)| *id == it.server_id.as_str());
+                let detail = server.map_or("Deleted server", |(_, name)| name).to_owned();
+                Self { at, class: "session", badge: "Session", text, detail }
             }
             TimelineEntry::Event(it) => {
                 // The titles come from the version of the event, so they persist if the step is renamed or deleted.
-                let step = it.step_title.or(it.step_id.map(|step| step.to_string()));
+                let step = it.step_title.or(it.step_id.map(|_| "deleted step".to_owned()));
                 let step = step.map(|step| format!(": {step}")).unwrap_or_default();
-                let text = format!("{}{step}", it.kind.as_str().replace('_', " "));
-                let walkthrough = it.walkthrough_title.unwrap_or_else(|| it.walkthrough_id.to_string());
+                let text = format!("{}{step}", event_label(it.kind));
+                let walkthrough = it.walkthrough_title.unwrap_or_else(|| "Deleted walkthrough".to_owned());
                 let pause = it.elapsed_ms.map(|ms| format!(", after {}", duration(Some(ms)))).unwrap_or_default();
                 Self { at, class: "event", badge: "Event", text, detail: format!("{walkthrough}{pause}") }
             }
@@ -251,6 +257,35 @@ impl From<TimelineEntry> for TimelineItem {
     }
 }
 
+/// Returns the label of an event.
+fn event_label(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Started => "Started",
+        EventKind::Resumed => "Resumed",
+        EventKind::StepCompleted => "Step completed",
+        EventKind::Completed => "Walkthrough completed",
+        EventKind::Moved => "Moved to a newer version",
+        EventKind::MovedFromWithdrawn => "Moved because the version was withdrawn",
+        EventKind::Restarted => "Restarted",
+        EventKind::Joined => "Progress claimed",
+        EventKind::Reset => "Reset",
+    }
+}
+
+/// Lists the data of an end user, such as `1 attempt, 3 events`.
+fn describe_extent(extent: &EndUserDataCounts) -> String {
+    let parts = [
+        (extent.attempts, "attempt", "attempts"),
+        (extent.events, "event", "events"),
+        (extent.calls, "tool call", "tool calls"),
+        (extent.sessions, "session", "sessions"),
+        (extent.oauth_grants, "OAuth grant", "OAuth grants"),
+        (extent.tickets, "ticket", "tickets"),
+    ];
+    let parts = parts.map(|(count, one, many)| view::pluralize(count, one, many));
+    parts.join(", ")
+}
+
 #[derive(Template)]
 #[template(path = "end_users/show.html")]
 struct EndUserPage {
@@ -258,7 +293,8 @@ struct EndUserPage {
     org: CurrentOrganization,
     name: String,
     end_user: EndUser,
-    extent: EndUserDataCounts,
+    /// The data that is deleted with the end user.
+    extent: String,
     progress: Vec<EndUserAttempt>,
     items: Vec<TimelineItem>,
     timeline: TimelineQuery,
@@ -300,12 +336,16 @@ async fn render_end_user(
     entries.truncate(ROWS as usize);
     let older =
         entries.last().filter(|_| more).map(|last| timeline.query(&timeline.show, &cursor(last.at(), last.id())));
+    let servers = servers::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
+    let servers: Vec<_> = servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect();
     let page = EndUserPage {
         layout: layout.clone().with_section("end-users"),
         name: display_name(&end_user),
-        extent: end_users::get_extent(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
+        extent: describe_extent(
+            &end_users::get_extent(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
+        ),
         progress: end_users::list_progress(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
-        items: entries.into_iter().map(TimelineItem::from).collect(),
+        items: entries.into_iter().map(|entry| TimelineItem::new(entry, &servers)).collect(),
         older,
         erase_path: org.path(&format!("end-users/{id}/erase")),
         is_admin: org.role.covers(Role::Admin),

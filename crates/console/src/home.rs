@@ -12,9 +12,8 @@ pub(super) fn routes() -> Routes {
 }
 
 /// Redirects to the organisation that the user last worked in, or to the page to create the first one.
-async fn home(CurrentUser { session, memberships, .. }: CurrentUser) -> Response {
-    let last = memberships.iter().find(|it| Some(&it.organization.id) == session.organization_id.as_ref());
-    match last.or(memberships.first()) {
+async fn home(current_user: CurrentUser) -> Response {
+    match current_user.current_membership() {
         Some(membership) => view::redirect(&format!("/o/{}", membership.organization.slug)),
         None => view::redirect("/organizations/new"),
     }

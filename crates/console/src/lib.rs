@@ -21,6 +21,7 @@ mod members;
 mod oauth_configs;
 mod organizations;
 mod overview;
+mod plain_text;
 mod provider;
 pub mod providers;
 pub mod public_page;

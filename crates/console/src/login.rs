@@ -42,19 +42,26 @@ struct LoginPage<'a> {
     next: &'a str,
     can_mail: bool,
     can_sign_up: bool,
+    /// Whether the installation has no accounts yet.
+    needs_set_up: bool,
     /// The name and sign-in URL of each provider.
     providers: Vec<(&'a str, String)>,
 }
 
 impl<'a> LoginPage<'a> {
-    fn new(console: &'a Console, (email, next): (&'a str, &'a str), form_error: FormError) -> Self {
+    async fn new(
+        console: &'a Console,
+        (email, next): (&'a str, &'a str),
+        form_error: FormError,
+    ) -> Result<Self, Error> {
+        let needs_set_up = !console.accounts().is_set_up().await?;
         let can_mail = console.mail.is_some();
         let can_sign_up = can_mail && console.accounts().check_sign_up_open().is_ok();
         let next = view::local_path(next);
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
         let providers = console.providers().iter();
         let providers = providers.map(|it| (it.name.as_str(), format!("/login/with/{}?{query}", it.key))).collect();
-        Self { layout: Layout::empty(), form_error, email, next, can_mail, can_sign_up, providers }
+        Ok(Self { layout: Layout::empty(), form_error, email, next, can_mail, can_sign_up, needs_set_up, providers })
     }
 }
 
@@ -71,14 +78,14 @@ async fn show(
     OptionalUser(user): OptionalUser,
     Query(NextQuery { next }): Query<NextQuery>,
     headers: HeaderMap,
-) -> Response {
+) -> PageResult {
     let next = view::local_path(&next);
     if user.is_some() {
-        return view::redirect(next);
+        return Ok(view::redirect(next));
     }
-    let mut page = LoginPage::new(&console, ("", next), FormError::default());
+    let mut page = LoginPage::new(&console, ("", next), FormError::default()).await?;
     page.layout.flash = cookies::flash(&headers);
-    view::page(&page)
+    Ok(view::page(&page))
 }
 
 /// The form fields. Does not implement `Debug` because it contains a password.
@@ -105,7 +112,7 @@ async fn submit(
             Ok(view::html_with_retry_after(
                 status,
                 retry_after,
-                &LoginPage::new(&console, (&fields.email, &fields.next), form_error),
+                &LoginPage::new(&console, (&fields.email, &fields.next), form_error).await?,
             ))
         }
     }
@@ -130,7 +137,7 @@ async fn send_code(
             Ok(view::html_with_retry_after(
                 status,
                 retry_after,
-                &LoginPage::new(&console, (&fields.email, &fields.next), form_error),
+                &LoginPage::new(&console, (&fields.email, &fields.next), form_error).await?,
             ))
         }
     }

@@ -188,7 +188,7 @@ async fn set_role(
     };
     match changed {
         Ok(changed) => {
-            let message = format!("{} now has the role {}.", changed.email, changed.role);
+            let message = format!("{} now has the role {}.", changed.display_name(), changed.role);
             Ok(view::redirect_with_flash(&member.org.path("members"), &message))
         }
         Err(error) => render_error(&console, &member, error).await,

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use waypost_core::{Code, Error};
 
 use crate::layout::Layout;
+use crate::plain_text;
 use waypost_http_kit::{cookies, headers, status};
 
 /// The result of a page handler.
@@ -136,7 +137,9 @@ impl IntoResponse for PageError {
         };
         let layout = layout.map_or_else(Layout::empty, |layout| *layout);
         let (status, retry_after) = (status::of(error.code), status::retry_after(&error));
-        html_with_retry_after(status, retry_after, &ErrorPage { layout, title, message: error.message, advice })
+        let field = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default();
+        let message = plain_text::message(&error.message, field);
+        html_with_retry_after(status, retry_after, &ErrorPage { layout, title, message, advice })
     }
 }
 
@@ -172,7 +175,8 @@ impl FormError {
             | Code::ConfirmationRequired => {
                 let field = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default().to_owned();
                 let retry_after = status::retry_after(&error);
-                Ok((status::of(error.code), Self { field, message: error.message, retry_after }))
+                let message = plain_text::message(&error.message, &field);
+                Ok((status::of(error.code), Self { field, message, retry_after }))
             }
             Code::NotFound
             | Code::WalkthroughNotFound

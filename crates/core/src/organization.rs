@@ -88,12 +88,22 @@ pub struct Member {
     pub user_id: UserId,
     /// The email as entered.
     pub email: String,
+    /// The full name, if the user has entered one.
+    pub name: Option<String>,
     /// The user's role in this organisation.
     pub role: Role,
     /// Whether the email is verified.
     pub is_verified: bool,
     /// When the user became a member.
     pub created_at: Timestamp,
+}
+
+impl Member {
+    /// Returns the name, or the email if there is no name.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.email)
+    }
 }
 
 /// An organisation that a user is a member of.

@@ -53,7 +53,14 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     let detail = json!({ "email": user.email, "role": role.as_str() });
     record(cx, &mut tx, organization, Entry { action: "member.create", target: user.id.as_str(), detail }).await?;
     tx.commit().await?;
-    Ok(Member { user_id: user.id, email: user.email, role, is_verified: user.verified_at.is_some(), created_at: now })
+    Ok(Member {
+        user_id: user.id,
+        email: user.email,
+        name: user.name,
+        role,
+        is_verified: user.verified_at.is_some(),
+        created_at: now,
+    })
 }
 
 /// Lists the members, by email.

@@ -12,6 +12,7 @@ use crate::on;
 struct MemberRow {
     user_id: String,
     email: String,
+    name: Option<String>,
     role: String,
     verified_at: Option<i64>,
     created_at: i64,
@@ -26,6 +27,7 @@ impl TryFrom<MemberRow> for Member {
         Ok(Self {
             user_id: UserId::from_store(row.user_id),
             email: row.email,
+            name: row.name,
             role,
             is_verified: row.verified_at.is_some(),
             created_at: Timestamp(row.created_at),
@@ -201,7 +203,7 @@ pub async fn add_member(
 /// Returns an error if the database fails or the row cannot be read.
 pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<Option<Member>> {
     const SQL: &str =
-        "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
+        "SELECT memberships.user_id, users.email, users.name, memberships.role, users.verified_at, memberships.created_at
         FROM memberships JOIN users ON users.id = memberships.user_id
         WHERE memberships.organization_id = $1 AND memberships.user_id = $2";
     let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(SQL)
@@ -219,7 +221,7 @@ pub async fn find_member_by_email(
     email_key: &str,
 ) -> Result<Option<Member>> {
     const SQL: &str =
-        "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
+        "SELECT memberships.user_id, users.email, users.name, memberships.role, users.verified_at, memberships.created_at
         FROM users JOIN memberships ON memberships.user_id = users.id
         WHERE memberships.organization_id = $1 AND users.email_key = $2";
     let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(SQL)
@@ -233,7 +235,7 @@ pub async fn find_member_by_email(
 /// Returns an error if the database fails or a row cannot be read.
 pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Member>> {
     const SQL: &str =
-        "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
+        "SELECT memberships.user_id, users.email, users.name, memberships.role, users.verified_at, memberships.created_at
         FROM memberships JOIN users ON users.id = memberships.user_id
         WHERE memberships.organization_id = $1 ORDER BY users.email_key";
     let rows: Vec<MemberRow> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);

@@ -6,3 +6,5 @@ export * from '../../../crates/console/assets/editor-diff.js';
 export * from '../../../crates/console/assets/editor-text.js';
 export * from '../../../crates/console/assets/editor-keep.js';
 export * from '../../../crates/console/assets/editor-session.js';
+export * from '../../../crates/console/assets/times.js';
+export * from '../../../crates/console/assets/messages.js';

@@ -13,6 +13,7 @@ mod editor;
 mod joins;
 mod members;
 mod organizations;
+mod pages;
 mod providers;
 mod servers;
 mod sign_in;

@@ -71,7 +71,13 @@ fn priorities() -> Options {
 }
 
 fn member_options(members: &[OrganizationMember]) -> Options {
-    members.iter().map(|it| (it.user_id.to_string(), it.email.clone())).collect()
+    let option = |it: &OrganizationMember| {
+        let name = it.display_name();
+        let is_ambiguous = members.iter().filter(|other| other.display_name() == name).count() > 1;
+        let label = if is_ambiguous { format!("{name} ({})", it.email) } else { name.to_owned() };
+        (it.user_id.to_string(), label)
+    };
+    members.iter().map(option).collect()
 }
 
 fn prepend_option(value: &str, text: &str, rest: Options) -> Options {

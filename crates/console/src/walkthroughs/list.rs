@@ -20,6 +20,7 @@ use super::{DraftContext, badge, bulk_publish, kind_name, walkthrough_id};
 use crate::Console;
 use crate::form::Form;
 use crate::layout::{CurrentOrganization, Layout};
+use crate::plain_text;
 use crate::routes::{Access, Routes};
 use crate::session::Member;
 use crate::view::{self, PageError, PageResult};
@@ -298,7 +299,7 @@ async fn apply_bulk(
             Err(_) => None,
         };
         let title = title.map_or(id, |draft| draft.walkthrough.title);
-        failed.push((title, error.message));
+        failed.push((title, plain_text::message(&error.message, "")));
     }
     Ok(view::page(&BulkResultPage { layout, org, done, failed }))
 }

@@ -8,8 +8,8 @@ use waypost_content::transfer::lint::Severity;
 use waypost_core::access::Operation;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Code, Error};
-use waypost_ops::assignments;
 use waypost_ops::walkthroughs::{publish, versions};
+use waypost_ops::{assignments, servers};
 
 use super::{Changes, DraftContext, WalkthroughHeader, field_name};
 use crate::Console;
@@ -58,6 +58,10 @@ struct PublishPage {
     changes: Changes,
     errors: Vec<FindingRow>,
     warnings: Vec<FindingRow>,
+    /// Whether the walkthrough is assigned to a server.
+    is_assigned: bool,
+    /// The ID and name of each server.
+    servers: Vec<(String, String)>,
 }
 
 impl PublishPage {
@@ -65,6 +69,10 @@ impl PublishPage {
         let Member { cx, organization_id, .. } = &context.member;
         let found = versions::get_impact(cx, console.ops(), organization_id, &context.id).await;
         let found = found.map_err(|error| context.page_error(error))?;
+        let assigned = assignments::list_for_walkthrough(cx, console.ops(), organization_id, &context.id).await;
+        let is_assigned = !assigned.map_err(|error| context.page_error(error))?.is_empty();
+        let servers =
+            servers::list(cx, console.ops(), organization_id).await.map_err(|error| context.page_error(error))?;
         let (summary, sentences) = (impact::summary(&found), impact::sentences(&found));
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         for finding in &found.findings {
@@ -94,6 +102,8 @@ impl PublishPage {
             changes: Changes::new(found.comparison),
             errors,
             warnings,
+            is_assigned,
+            servers: servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect(),
         })
     }
 

@@ -42,13 +42,21 @@ pub async fn set_up_token(ops: &Ops, secret: &SecretKey) -> Result<Option<String
 }
 
 impl UserAccounts {
+    /// Whether the installation is set up: a user has signed in before.
+    ///
+    /// # Errors
+    /// Any error of the store.
+    pub async fn is_set_up(&self) -> Result<bool> {
+        Ok(system::has_account(&mut self.ops.store.read().await?).await?)
+    }
+
     /// Checks that the installation can be set up with `token`.
     ///
     /// # Errors
     /// `not_found` if the token is wrong, or a user has signed in before.
     pub async fn check_set_up(&self, token: &str) -> Result<()> {
         self.check_set_up_token(token)?;
-        if system::has_account(&mut self.ops.store.read().await?).await? {
+        if self.is_set_up().await? {
             return Err(not_usable());
         }
         Ok(())

@@ -54,6 +54,7 @@ async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
     let owner = Member {
         user_id: one.user.clone(),
         email: "A1@x.de".into(),
+        name: None,
         role: Role::Owner,
         is_verified: false,
         created_at: NOW,
