@@ -4,6 +4,7 @@ pub mod cmd;
 pub mod config;
 pub mod connections;
 pub mod demo;
+mod email_html;
 pub mod jobs;
 pub mod lock;
 pub mod mail;

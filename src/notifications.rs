@@ -9,6 +9,8 @@ use waypost_ops::notifications::{self, EmailText, Notification, NotificationKind
 use waypost_ops::public_url::PublicUrl;
 use waypost_store::email_queue::QueuedEmail;
 
+use crate::email_html;
+
 /// Maximum length of a title in a subject or a list, in characters.
 const MAX_TITLE_CHARS: usize = 120;
 /// Maximum length of a problem, and of its context, in an email, in characters. Limited because anyone can open a ticket;
@@ -84,10 +86,16 @@ impl Notifier for MailNotifier {
                     ),
                 )
             }
-            NotificationKind::Answered { body, .. } => (
-                subject("Reply"),
-                format!("{body}\n\n-- \nThe {organization} team has replied to your question about {product}.\n"),
-            ),
+            NotificationKind::Answered { body, is_resolved, .. } => {
+                let mut note = format!("The {organization} team has replied to your question about {product}.");
+                if *is_resolved {
+                    note.push_str(
+                        " The ticket is resolved. If you still need help, ask your assistant to open another one.",
+                    );
+                }
+                let html = email_html::from_reply(body, &note);
+                return EmailText { subject: subject("Reply"), text: format!("{body}\n\n-- \n{note}\n"), html };
+            }
             NotificationKind::Resolved => (
                 subject("Resolved"),
                 format!(
@@ -96,13 +104,15 @@ impl Notifier for MailNotifier {
                 ),
             ),
         };
-        EmailText { subject, text }
+        let html = email_html::from_text(&text, self.public_url.origin());
+        EmailText { subject, text, html }
     }
 
     fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a> {
         Box::pin(async move {
-            let QueuedEmail { recipient, subject, body, .. } = email;
-            let mail = EmailMessage { to: recipient.clone(), subject: subject.clone(), text: body.clone() };
+            let QueuedEmail { recipient, subject, body, html, reply_to, .. } = email;
+            let (html, reply_to) = (html.clone(), reply_to.clone());
+            let mail = EmailMessage { html, reply_to, ..EmailMessage::plain(recipient, subject, body) };
             match self.mail.deliver(&mail).await {
                 Ok(()) => {
                     count_email("sent");

@@ -124,7 +124,7 @@ async fn create(
     Json(new): Json<TicketCommentCreate>,
 ) -> ApiResult<Response> {
     let ticket: TicketId = id(&text, "ticket")?;
-    let new = NewComment { body: new.body, internal: new.internal };
+    let new = NewComment { body: new.body, internal: new.internal, resolve: false };
     let comment = TicketComment::from(ticket_comments::create(&cx, web.ops(), &organization_id, &ticket, &new).await?);
     Ok(created(&format!("tickets/{ticket}/comments/{}", comment.id), &comment))
 }

@@ -65,7 +65,7 @@ fn mail(issued: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUpPolicy
         "{code}\n\n{what}\n\nEnter it on the page that requested it. It is valid for 10 minutes.\n\n\
          If you did not request this code, ignore this email. Never share the code: it gives access to your account.\n"
     );
-    EmailMessage { to: email.clone(), subject: format!("{code} is your code for Waypost"), text }
+    EmailMessage::plain(email, format!("{code} is your code for Waypost"), text)
 }
 
 fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUpPolicy) -> EmailMessage {
@@ -81,7 +81,7 @@ fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUpPolicy) -> E
          No account uses it. You may have an account with another email. {next}\n\n\
          If this was not you, ignore this email.\n"
     );
-    EmailMessage { to: email.to_owned(), subject: format!("Your sign-in to Waypost at {host}"), text }
+    EmailMessage::plain(email, format!("Your sign-in to Waypost at {host}"), text)
 }
 
 #[cfg(test)]

@@ -185,6 +185,13 @@ impl Ticket {
         Ok(())
     }
 
+    /// Sets the status after a reply by the team: a ticket that was waiting for the team is in progress.
+    pub fn mark_answered(&mut self) {
+        if self.status == TicketStatus::Pending {
+            self.status = TicketStatus::InProgress;
+        }
+    }
+
     /// Sets the email. A ticket that was waiting for an email becomes pending.
     pub fn set_email(&mut self, address: String, verified: bool) {
         self.email = Some(address);

@@ -89,5 +89,5 @@ fn mail(listed: &InvitationView, organization: &str, link: &str) -> EmailMessage
          If you were not expecting this invitation, ignore this email.\n",
         invitation.role, invitation.email
     );
-    EmailMessage { to: invitation.email.clone(), subject: format!("Invitation to {}", quote_name(organization)), text }
+    EmailMessage::plain(&invitation.email, format!("Invitation to {}", quote_name(organization)), text)
 }

@@ -37,11 +37,8 @@ mod tests {
 
     #[test]
     fn the_code_starts_a_line() {
-        let mail = EmailMessage {
-            to: "anna@example.com".into(),
-            subject: "12345678 is\u{1b}[2J your code".into(),
-            text: "12345678\n\nValid for\u{7} 10 minutes.\n".into(),
-        };
+        let (subject, text) = ("12345678 is\u{1b}[2J your code", "12345678\n\nValid for\u{7} 10 minutes.\n");
+        let mail = EmailMessage::plain("anna@example.com", subject, text);
         let rule = "─".repeat(72);
         let expected = format!(
             "\n┌{rule}\n│ Mail to anna@example.com\n│ 12345678 is[2J your code\n│\n│ 12345678\n│\n\

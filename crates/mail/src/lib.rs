@@ -23,15 +23,27 @@ pub use outbox::{EmailKind, Outbox};
 pub use smtp::SmtpMailer;
 pub use url::{MailUrl, SmtpUrl};
 
-/// A plain-text email.
-#[derive(Clone, PartialEq, Eq)]
+/// An email with a plain-text body.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct EmailMessage {
     /// The recipient.
     pub to: String,
     /// The subject.
     pub subject: String,
-    /// The text.
+    /// The plain-text body.
     pub text: String,
+    /// The same body as HTML, if the email has an HTML part.
+    pub html: Option<String>,
+    /// The address that replies go to, if it is not the sender. Ignored if it is not a valid address.
+    pub reply_to: Option<String>,
+}
+
+impl EmailMessage {
+    /// Creates an email with only a plain-text body.
+    #[must_use]
+    pub fn plain(to: impl Into<String>, subject: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { to: to.into(), subject: subject.into(), text: text.into(), html: None, reply_to: None }
+    }
 }
 
 /// Omits the content.

@@ -286,7 +286,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3_600);
 
     fn mail(n: usize) -> EmailMessage {
-        EmailMessage { to: format!("a{n}@b.de"), subject: "Code".into(), text: "1".into() }
+        EmailMessage::plain(format!("a{n}@b.de"), "Code", "1")
     }
 
     /// Fails a number of times, then stores emails.

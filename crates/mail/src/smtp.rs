@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -102,15 +102,20 @@ fn build_message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
     let to = mail.to.parse().map_err(|_| Error::InvalidRecipient)?;
     // A line break would become an encoded word, which mail programs show differently.
     let subject: String = mail.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Message::builder()
+    let mut builder = Message::builder()
         .from(from.0.clone())
         .to(Mailbox::new(None, to))
         .subject(subject)
         .header(AutoSubmitted)
-        .message_id(None)
-        .header(ContentType::TEXT_PLAIN)
-        .body(mail.text.clone())
-        .map_err(|_| Error::InvalidMessage)
+        .message_id(None);
+    if let Some(address) = mail.reply_to.as_deref().and_then(|address| address.parse().ok()) {
+        builder = builder.reply_to(Mailbox::new(None, address));
+    }
+    let message = match &mail.html {
+        Some(html) => builder.multipart(MultiPart::alternative_plain_html(mail.text.clone(), html.clone())),
+        None => builder.header(ContentType::TEXT_PLAIN).body(mail.text.clone()),
+    };
+    message.map_err(|_| Error::InvalidMessage)
 }
 
 #[cfg(test)]
@@ -123,7 +128,7 @@ mod tests {
     use crate::MailUrl;
 
     fn mail(to: &str, subject: &str) -> EmailMessage {
-        EmailMessage { to: to.into(), subject: subject.into(), text: "12345678\n\nValid for 10 minutes.".into() }
+        EmailMessage::plain(to, subject, "12345678\n\nValid for 10 minutes.")
     }
 
     fn sender() -> Sender {
@@ -150,6 +155,31 @@ mod tests {
         assert!(body.starts_with("12345678"), "{body}");
         for to in ["anna@example.com\r\nBcc: evil@example.com", "a@b.de, c@d.de", "a@b.de\n", "anna", "<a@b.de>", ""] {
             assert_eq!(build_message(&mail(to, "Code"), &sender()).unwrap_err(), Error::InvalidRecipient, "{to:?}");
+        }
+    }
+
+    #[test]
+    fn an_email_has_an_html_part_and_an_address_for_replies() {
+        let plain = mail("anna@example.com", "Reply");
+        let html = Some("<p>Open the <strong>valve</strong>.</p>".to_owned());
+        let written = |reply_to: Option<&str>| {
+            let mail = EmailMessage { html: html.clone(), reply_to: reply_to.map(str::to_owned), ..plain.clone() };
+            String::from_utf8(build_message(&mail, &sender()).unwrap().formatted()).unwrap()
+        };
+        let message = written(Some("team@acme.example"));
+        for expected in [
+            "Reply-To: team@acme.example\r\n",
+            "Content-Type: multipart/alternative;",
+            "Content-Type: text/plain; charset=utf-8\r\n",
+            "12345678",
+            "Content-Type: text/html; charset=utf-8\r\n",
+            "<p>Open the <strong>valve</strong>.</p>",
+        ] {
+            assert!(message.contains(expected), "{expected} in {message}");
+        }
+        for reply_to in [None, Some("a@b.de\r\nBcc: evil@example.com"), Some("a@b.de, c@d.de"), Some("")] {
+            let message = written(reply_to);
+            assert!(!message.contains("Reply-To") && !message.contains("evil"), "{message}");
         }
     }
 

@@ -52,6 +52,7 @@ mod sign_in_limits;
 pub mod spreadsheet;
 pub mod ticket_comments;
 pub mod ticket_creation;
+pub mod ticket_replies;
 pub mod tickets;
 pub mod try_it;
 pub mod user_accounts;

@@ -46,6 +46,8 @@ pub struct Notification {
     pub kind: NotificationKind,
     /// The recipients' emails. Each recipient gets their own message.
     pub to: Vec<String>,
+    /// The email that replies to the message go to.
+    pub reply_to: Option<String>,
     /// The organisation of the ticket.
     pub organization: Organization,
     /// The product that the ticket is about.
@@ -72,6 +74,8 @@ pub enum NotificationKind {
         comment_id: TicketCommentId,
         /// The text of the reply, in Markdown.
         body: String,
+        /// Whether the reply also resolves the ticket.
+        is_resolved: bool,
     },
     /// To the end user: the ticket is resolved.
     Resolved,
@@ -84,6 +88,8 @@ pub struct EmailText {
     pub subject: String,
     /// The plain-text body.
     pub text: String,
+    /// The same body as HTML.
+    pub html: String,
 }
 
 /// The outcome of an attempt to send an email.
@@ -156,6 +162,8 @@ impl Notifications {
                 recipient,
                 subject: &email_text.subject,
                 body: &email_text.text,
+                html: &email_text.html,
+                reply_to: notification.reply_to.as_deref(),
                 created_at,
             };
             email_queue::enqueue(tx, &email).await?;
@@ -269,8 +277,11 @@ async fn compose_digest(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notificat
     let members = user::list_members(tx, id).await?;
     let team = members.into_iter().filter(|member| member.role.covers(Role::Admin)).map(|member| member.email);
     let product = server::find(tx, id, &due.server_id).await?.map(|server| server.name);
+    let newest = tickets.remove(0);
     Ok(Some(Notification {
-        ticket: tickets.remove(0),
+        // A reply to a digest of several tickets would go to only one of the users.
+        reply_to: newest.email.clone().filter(|_| tickets.is_empty()),
+        ticket: newest,
         kind: NotificationKind::Opened { others: tickets, count: new.len() },
         to: team.take(MAX_TEAM).collect(),
         product: product.unwrap_or_else(|| organization.name.clone()),

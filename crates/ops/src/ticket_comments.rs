@@ -6,7 +6,7 @@ use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, TicketCommentId, TicketId};
 use waypost_core::organization::Role;
-use waypost_core::ticket::{MAX_COMMENT, MAX_COMMENTS, TicketComment, TicketCommentEdit};
+use waypost_core::ticket::{MAX_COMMENT, MAX_COMMENTS, TicketComment, TicketCommentEdit, TicketStatus};
 use waypost_core::{Code, Error, Result};
 use waypost_store::ticket_comment as store;
 pub use waypost_store::ticket_comment::CommentWithAuthor;
@@ -15,7 +15,7 @@ use waypost_store::{Tx, organization, ticket};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::notifications::{Notification, NotificationKind};
-use crate::tickets::events;
+use crate::tickets::{self, TicketDetails, events};
 
 /// A comment to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct NewComment {
     pub body: String,
     /// Whether it is an internal note. A reply is emailed to the end user, if their email is known and emails can be sent.
     pub internal: bool,
+    /// Whether the ticket is resolved at the same time. The user gets one email about both.
+    pub resolve: bool,
 }
 
 /// A comment with its former texts, oldest first.
@@ -53,10 +55,11 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
     Ok(all.into_iter().map(with_edits).collect())
 }
 
-/// Creates a comment.
+/// Creates a comment. A reply to a pending ticket sets it in progress.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments.
+/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments, or if it is closed and is to be
+/// resolved.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -92,19 +95,54 @@ pub async fn create(
     let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
     record(cx, &mut tx, organization, Entry { action: "ticket.comment", target: id.as_str(), detail }).await?;
     events::commented(cx, &mut tx, &about, &comment).await?;
-    if let (Some(address), Some(whose)) = (to, organization::find(&mut tx, organization).await?) {
-        let notice = Notification {
-            kind: NotificationKind::Answered { comment_id: comment.id.clone(), body: comment.body.clone() },
-            to: vec![address],
-            product: about.server.clone().unwrap_or_else(|| whose.name.clone()),
-            organization: whose,
-            ticket: about.ticket.clone(),
-        };
-        ops.notifier.enqueue(cx, &mut tx, &notice).await?;
-    }
+    let was_resolved = about.ticket.status == TicketStatus::Resolved;
+    let about = update_status(cx, &mut tx, about, new).await?;
+    let is_resolved = !was_resolved && about.ticket.status == TicketStatus::Resolved;
+    notify(cx, ops, &mut tx, (&about, is_resolved), &comment).await?;
     let named = store::find(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
     tx.commit().await?;
     Ok(CommentWithEdits { named: CommentWithAuthor { comment, author: named.author }, edits: Vec::new() })
+}
+
+/// Sets the status of the ticket after a comment.
+async fn update_status(cx: &Ctx, tx: &mut Tx, about: TicketDetails, new: &NewComment) -> Result<TicketDetails> {
+    let mut ticket = about.ticket.clone();
+    if !new.internal {
+        ticket.mark_answered();
+    }
+    if new.resolve {
+        ticket.set_status(TicketStatus::Resolved, cx.now())?;
+    }
+    if ticket == about.ticket { Ok(about) } else { tickets::save(cx, tx, about, ticket).await }
+}
+
+/// Enqueues the email to the user: the reply, which also tells them that the ticket is resolved, or only the latter.
+async fn notify(
+    cx: &Ctx,
+    ops: &Ops,
+    tx: &mut Tx,
+    (about, is_resolved): (&TicketDetails, bool),
+    comment: &TicketComment,
+) -> Result<()> {
+    let (kind, to) = match (&comment.mailed_to, &about.ticket.email) {
+        (Some(address), _) => {
+            let (comment_id, body) = (comment.id.clone(), comment.body.clone());
+            (NotificationKind::Answered { comment_id, body, is_resolved }, address.clone())
+        }
+        (None, Some(address)) if is_resolved => (NotificationKind::Resolved, address.clone()),
+        _ => return Ok(()),
+    };
+    let Some(whose) = organization::find(tx, &about.ticket.organization_id).await? else { return Ok(()) };
+    let notification = Notification {
+        kind,
+        to: vec![to],
+        reply_to: tickets::find_caller_email(cx, tx, &whose.id).await?,
+        product: about.server.clone().unwrap_or_else(|| whose.name.clone()),
+        organization: whose,
+        ticket: about.ticket.clone(),
+    };
+    ops.notifier.enqueue(cx, tx, &notification).await?;
+    Ok(())
 }
 
 /// Changes the text of a comment and keeps the former text. The comment is not emailed again.

@@ -42,14 +42,7 @@ pub struct NewTicket {
 /// `rate_limited` if a limit of the user, the client address or the server is reached; `unavailable`.
 pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
-    authorize(&cx.caller, Operation::TicketOpen, &server.organization_id)?;
-    if matches!(&cx.caller, Caller::Client { server_id, .. } if *server_id != server.id) {
-        return Err(Error::not_found("server"));
-    }
-    if server.support != Support::Tickets {
-        let message = "Support tickets are disabled on this server. List the tools again.";
-        return Err(Error::new(Code::WalkthroughNotFound, message));
-    }
+    check_support(cx, server)?;
     let new = cleaned(new)?;
     if play.call.is_test {
         let message = "This is a test from the console, so no ticket was created. Only end users can create tickets.";
@@ -89,6 +82,19 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
     identity.end_user_id = end_user;
     play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(ticket)
+}
+
+/// Checks that the caller may use support on this server, and that it is enabled.
+pub(super) fn check_support(cx: &Ctx, server: &Server) -> Result<()> {
+    authorize(&cx.caller, Operation::TicketOpen, &server.organization_id)?;
+    if matches!(&cx.caller, Caller::Client { server_id, .. } if *server_id != server.id) {
+        return Err(Error::not_found("server"));
+    }
+    if server.support != Support::Tickets {
+        let message = "Support tickets are disabled on this server. List the tools again.";
+        return Err(Error::new(Code::WalkthroughNotFound, message));
+    }
+    Ok(())
 }
 
 /// Rejects a ticket beyond the limits before anything is written or locked. A call that repeats another one passes, because it
@@ -257,7 +263,14 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, input: TicketIn
     }
     record(cx, tx, organization, opened_entry(&ticket)).await?;
     let server = Some(server.name.clone());
-    let named = TicketDetails { ticket, server, end_user: None, assignee: None, is_walkthrough_deleted: false };
+    let named = TicketDetails {
+        ticket,
+        server,
+        end_user: None,
+        assignee: None,
+        assignee_email: None,
+        is_walkthrough_deleted: false,
+    };
     events::created(cx, tx, &named).await?;
     Ok(named)
 }

@@ -24,8 +24,12 @@ pub struct NewEmail<'a> {
     pub recipient: &'a str,
     /// The subject.
     pub subject: &'a str,
-    /// The body.
+    /// The plain-text body.
     pub body: &'a str,
+    /// The same body as HTML.
+    pub html: &'a str,
+    /// The address that replies go to.
+    pub reply_to: Option<&'a str>,
     /// The time at which it was enqueued, and from which it is due.
     pub created_at: Timestamp,
 }
@@ -43,8 +47,12 @@ pub struct QueuedEmail {
     pub recipient: String,
     /// The subject.
     pub subject: String,
-    /// The body.
+    /// The plain-text body.
     pub body: String,
+    /// The same body as HTML. `None` for emails that were enqueued by an earlier release.
+    pub html: Option<String>,
+    /// The address that replies go to.
+    pub reply_to: Option<String>,
     /// The number of attempts, including the current one.
     pub attempts: u32,
 }
@@ -64,6 +72,8 @@ struct Row {
     recipient: String,
     subject: String,
     body: String,
+    html: Option<String>,
+    reply_to: Option<String>,
     attempts: i64,
 }
 
@@ -80,6 +90,8 @@ impl TryFrom<Row> for QueuedEmail {
             recipient: row.recipient,
             subject: row.subject,
             body: row.body,
+            html: row.html,
+            reply_to: row.reply_to,
         })
     }
 }
@@ -90,12 +102,12 @@ impl TryFrom<Row> for QueuedEmail {
 /// Returns an error if the database fails.
 pub async fn enqueue(conn: &mut Conn, email: &NewEmail<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO emails (id, organization_id, ticket_id, comment_id, recipient, subject, body,
-            next_attempt_at, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)";
+            next_attempt_at, created_at, html, reply_to)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10)";
     on!(conn, c => sqlx::query(SQL)
         .bind(email.id.as_str()).bind(email.organization_id.as_str()).bind(email.ticket_id.map(TicketId::as_str))
         .bind(email.comment_id.map(TicketCommentId::as_str)).bind(email.recipient).bind(email.subject)
-        .bind(email.body).bind(email.created_at.0).execute(c).await?.rows_affected());
+        .bind(email.body).bind(email.created_at.0).bind(email.html).bind(email.reply_to).execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -136,7 +148,7 @@ pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64
             concat!(
                 "UPDATE emails SET attempts = attempts + 1, next_attempt_at = $2 WHERE id ",
                 $($ids)*,
-                " RETURNING id, organization_id, comment_id, recipient, subject, body, attempts"
+                " RETURNING id, organization_id, comment_id, recipient, subject, body, html, reply_to, attempts"
             )
         };
     }

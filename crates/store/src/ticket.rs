@@ -18,8 +18,10 @@ pub struct TicketDetails {
     pub server: Option<String>,
     /// The end user's display name: the name, email address, tracking ID or ID.
     pub end_user: Option<String>,
-    /// The assignee's email address.
+    /// The assignee's name, or the email if there is no name.
     pub assignee: Option<String>,
+    /// The assignee's email.
+    pub assignee_email: Option<String>,
     /// Whether the walkthrough is in the trash.
     pub is_walkthrough_deleted: bool,
 }
@@ -58,7 +60,8 @@ macro_rules! select {
                 t.email, t.email_verified, t.status, t.priority, t.assignee_id, t.revision, t.created_at, t.updated_at,
                 t.resolved_at,
                 (SELECT servers.name FROM servers WHERE servers.id = t.server_id) AS server_name,
-                (SELECT users.email FROM users WHERE users.id = t.assignee_id) AS assignee_name,
+                (SELECT COALESCE(users.name, users.email) FROM users WHERE users.id = t.assignee_id) AS assignee_name,
+                (SELECT users.email FROM users WHERE users.id = t.assignee_id) AS assignee_email,
                 (SELECT COALESCE(u.name, u.email, u.tracking_id, u.claimed_email, u.id) FROM end_users AS u
                     WHERE u.id = t.end_user_id) AS end_user_name,
                 (SELECT w.deleted_at FROM walkthroughs AS w WHERE w.id = t.walkthrough_id) AS walkthrough_deleted_at
@@ -107,6 +110,7 @@ struct Row {
     resolved_at: Option<i64>,
     server_name: Option<String>,
     assignee_name: Option<String>,
+    assignee_email: Option<String>,
     end_user_name: Option<String>,
     walkthrough_deleted_at: Option<i64>,
 }
@@ -156,6 +160,7 @@ impl TryFrom<Row> for TicketDetails {
             server: row.server_name,
             end_user: row.end_user_name,
             assignee: row.assignee_name,
+            assignee_email: row.assignee_email,
             is_walkthrough_deleted: row.walkthrough_deleted_at.is_some(),
         })
     }

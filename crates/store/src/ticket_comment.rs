@@ -23,7 +23,7 @@ pub async fn mark_unsent(conn: &mut Conn, organization: &OrganizationId, id: &Ti
 pub struct CommentWithAuthor {
     /// The comment.
     pub comment: TicketComment,
-    /// The email address of the user or the name of the API key; `None` if it was deleted.
+    /// The name of the user, or the email if there is no name, or the name of the API key; `None` if it was deleted.
     pub author: Option<String>,
 }
 
@@ -32,7 +32,7 @@ macro_rules! select {
         concat!(
             "SELECT k.id, k.organization_id, k.ticket_id, k.author, k.body, k.internal, k.mailed_to, k.created_at,
                 k.updated_at,
-                COALESCE((SELECT users.email FROM users WHERE users.id = k.author),
+                COALESCE((SELECT COALESCE(users.name, users.email) FROM users WHERE users.id = k.author),
                     (SELECT api_keys.name FROM api_keys WHERE api_keys.id = k.author)) AS author_name
              FROM ticket_comments AS k
              WHERE k.organization_id = $1 AND k.ticket_id = $2 ",
@@ -95,6 +95,22 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, ticket: &Ticke
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(ticket.as_str()).fetch_all(c).await?);
     Ok(rows.into_iter().map(CommentWithAuthor::from).collect())
+}
+
+/// Returns the newest replies to the end user on a ticket, newest first. Internal notes are omitted.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn list_replies(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    ticket: &TicketId,
+    limit: i64,
+) -> Result<Vec<TicketComment>> {
+    const SQL: &str = select!("AND NOT k.internal ORDER BY k.id DESC LIMIT $3");
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(ticket.as_str()).bind(limit).fetch_all(c).await?);
+    Ok(rows.into_iter().map(|row| CommentWithAuthor::from(row).comment).collect())
 }
 
 /// Returns the number of comments on a ticket.

@@ -84,5 +84,5 @@ fn code_email(issued: &IssuedCode, purpose: CodePurpose, link: &str) -> EmailMes
          Or open this link in the same browser:\n{link}\n\n\
          If you did not request this code, ignore this email. Never share the code: it gives access to your account.\n"
     );
-    EmailMessage { to: email.clone(), subject: format!("{code} is your code for {}", quote_name(organization)), text }
+    EmailMessage::plain(email, format!("{code} is your code for {}", quote_name(organization)), text)
 }

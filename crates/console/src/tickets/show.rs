@@ -90,10 +90,10 @@ async fn load(console: &Console, member: &Member, id: &str) -> Result<TicketPage
     let named = tickets::get(cx, ops, organization_id, &id).await?;
     let comments = ticket_comments::list(cx, ops, organization_id, &id).await?;
     let mut members = member_options(&tickets::list_assignees(cx, ops, organization_id).await?);
-    if let (Some(id), Some(email)) = (&named.ticket.assignee_id, &named.assignee)
+    if let (Some(id), Some(name)) = (&named.ticket.assignee_id, &named.assignee)
         && !members.iter().any(|(own, _)| own == id.as_str())
     {
-        members.push((id.to_string(), format!("{email} (no longer a member)")));
+        members.push((id.to_string(), format!("{name} (no longer a member)")));
     }
     Ok(TicketPage {
         layout: layout.clone().with_section("tickets"),
@@ -217,17 +217,12 @@ pub(super) async fn add_comment(
     let page = find(&console, &member, &id).await?;
     let (cx, ops, ticket) = (&member.cx, console.ops(), page.ticket().id.clone());
     let internal = fields.kind == "note";
-    let new = NewComment { body: fields.body.clone(), internal };
+    let resolve = fields.then == "resolved" && page.ticket().status != TicketStatus::Resolved;
+    let new = NewComment { body: fields.body.clone(), internal, resolve };
     let added = ticket_comments::create(cx, ops, &member.organization_id, &ticket, &new).await;
     let page_error = |error| PageError::from(error).with_layout(page.layout.clone());
     match added {
         Ok(added) => {
-            if fields.then == "resolved" && page.ticket().status != TicketStatus::Resolved {
-                let change = TicketPatch { status: Some(TicketStatus::Resolved), ..TicketPatch::default() };
-                tickets::update(cx, ops, &member.organization_id, (&ticket, None), &change)
-                    .await
-                    .map_err(page_error)?;
-            }
             let message = match (internal, added.named.comment.mailed_to.is_some()) {
                 (true, _) => "Note added.",
                 (false, true) => "Reply added. The email is on its way.",

@@ -221,15 +221,17 @@ pub(super) fn steps_result() -> Value {
 pub(super) fn support_arguments() -> Value {
     arguments(
         json!({
-            "title": { "type": "string", "minLength": 1, "maxLength": MAX_TITLE, "description": "The problem in one line" },
+            "title": { "type": "string", "minLength": 1, "maxLength": MAX_TITLE, "description": "The problem in one line. Required for a new ticket" },
             "problem": { "type": "string", "minLength": 1, "maxLength": MAX_TEXT,
-                "description": "What the user is trying to do, and what happens instead" },
+                "description": "What the user is trying to do, and what happens instead. Required for a new ticket" },
             "context": { "type": "string", "maxLength": MAX_TEXT,
                 "description": "What was tried, error messages, versions" },
             "email": email(),
+            "ticket_id": { "type": "string", "maxLength": 64,
+                "description": "Only to read the replies to a ticket that this user opened: its ID, without other arguments" },
             "progress_handle": handle(),
         }),
-        &["title", "problem"],
+        &[],
     )
 }
 
@@ -237,5 +239,7 @@ pub(super) fn support_result() -> Value {
     let status: Vec<_> = TicketStatus::ALL.iter().map(|status| status.as_str()).collect();
     result(json!({
         "ticket_id": string(), "status": { "type": "string", "enum": status }, "message": string(),
+        "title": string(),
+        "replies": { "type": "array", "items": object(json!({ "text": string(), "created_at": string() })) },
     }))
 }

@@ -121,7 +121,8 @@ fn stepwise() -> Vec<ToolEntry> {
 fn support() -> ToolEntry {
     let description = "Opens a support ticket with the team behind this product. Call it when the user is stuck and wants \
                        help from a person: describe the problem, and in context what was tried and which errors occurred, \
-                       without secrets. Ask the user first, and ask for their email address.";
+                       without secrets. Ask the user first, and ask for their email address. With ticket_id, it returns the team's \
+                       replies to a ticket that this user opened.";
     entry(
         ToolName::Support,
         BOTH,

@@ -227,22 +227,33 @@ async fn build_notifications(
 ) -> Result<Vec<Notification>> {
     let mut all = Vec::new();
     let Some(owner) = organization::find(tx, &after.ticket.organization_id).await? else { return Ok(all) };
-    let notification = |kind, to: Vec<String>| Notification {
+    let replier = find_caller_email(cx, tx, &after.ticket.organization_id).await?;
+    let notification = |kind, to: Vec<String>, reply_to: &Option<String>| Notification {
         kind,
         to,
+        reply_to: reply_to.clone(),
         organization: owner.clone(),
         product: after.server.clone().unwrap_or_else(|| owner.name.clone()),
         ticket: after.ticket.clone(),
     };
     let resolved = TicketStatus::Resolved;
     if before.ticket.status != resolved && after.ticket.status == resolved {
-        all.extend(after.ticket.email.clone().map(|email| notification(NotificationKind::Resolved, vec![email])));
+        let email = after.ticket.email.clone();
+        all.extend(email.map(|email| notification(NotificationKind::Resolved, vec![email], &replier)));
     }
     let new_assignee = after.ticket.assignee_id.as_ref().filter(|id| before.ticket.assignee_id.as_ref() != Some(id));
     if new_assignee.is_some_and(|id| id.as_str() != cx.caller.actor()) {
-        all.extend(after.assignee.clone().map(|email| notification(NotificationKind::Assigned, vec![email])));
+        let (email, user) = (after.assignee_email.clone(), &after.ticket.email);
+        all.extend(email.map(|email| notification(NotificationKind::Assigned, vec![email], user)));
     }
     Ok(all)
+}
+
+/// Returns the verified email of the calling member, to which end users can reply. `None` for API keys and the operator.
+pub(crate) async fn find_caller_email(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<Option<String>> {
+    let Ok(id) = cx.caller.actor().parse::<UserId>() else { return Ok(None) };
+    let member = user::find_member(tx, organization, &id).await?;
+    Ok(member.filter(|member| member.is_verified).map(|member| member.email))
 }
 
 /// Applies the same change to several tickets, each in its own transaction.
@@ -296,13 +307,18 @@ pub(crate) async fn add_email(
 ) -> Result<TicketDetails> {
     let mut ticket = details.ticket.clone();
     ticket.set_email(address.to_owned(), verified);
+    save(cx, tx, details, ticket).await
+}
+
+/// Stores a changed ticket as the next revision, and records the change.
+pub(crate) async fn save(cx: &Ctx, tx: &mut Tx, before: TicketDetails, mut ticket: Ticket) -> Result<TicketDetails> {
     ticket.revision += 1;
     ticket.updated_at = cx.now();
     store::update(tx, &ticket).await?;
-    let (id, detail) = (ticket.id.clone(), events::changes(&details.ticket, &ticket));
-    let entry = Entry { action: "ticket.update", target: id.as_str(), detail };
+    let detail = events::changes(&before.ticket, &ticket);
+    let entry = Entry { action: "ticket.update", target: ticket.id.as_str(), detail };
     record(cx, tx, &ticket.organization_id, entry).await?;
-    let details = TicketDetails { ticket, ..details };
+    let details = TicketDetails { ticket, ..before };
     events::updated(cx, tx, &details).await?;
     Ok(details)
 }

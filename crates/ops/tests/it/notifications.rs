@@ -53,6 +53,8 @@ async fn a_panic_counts_as_a_failed_attempt(fixture: Fixture) {
             recipient,
             subject,
             body,
+            html: body,
+            reply_to: None,
             created_at,
         };
         email_queue::enqueue(&mut tx, &email).await.unwrap();

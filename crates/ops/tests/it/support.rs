@@ -47,7 +47,7 @@ async fn members_can_only_access_tickets_of_their_organisation(fixture: Fixture)
     let (cx, outsider) =
         (fixture.member_context(org, Role::Member), fixture.member_context(&other.organization.id, Role::Owner));
     let close = TicketPatch { status: Some(TicketStatus::Closed), ..TicketPatch::default() };
-    let note = NewComment { body: "<b>Hi</b>".to_owned(), internal: true };
+    let note = NewComment { body: "<b>Hi</b>".to_owned(), internal: true, resolve: false };
     // With the ID of either organisation.
     for org in [org, &other.organization.id] {
         assert_eq!(error_code(tickets::get(&outsider, ops, org, &id).await), Code::NotFound);

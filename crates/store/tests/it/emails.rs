@@ -103,6 +103,8 @@ async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCom
         recipient: "a@b.de",
         subject: "Hi",
         body: "There",
+        html: "<p>There</p>",
+        reply_to: Some("team@b.de"),
         created_at: NOW,
     };
     let mut tx = db.begin().await.unwrap();

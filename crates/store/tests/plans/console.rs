@@ -207,6 +207,7 @@ pub(super) async fn use_tickets(tx: &mut Tx, one: &World) {
         ticket::list_without_email(tx, org, opener, NOW).await.unwrap();
     }
     let comment = ticket_comment::list(tx, org, &id).await.unwrap().remove(0).comment;
+    ticket_comment::list_replies(tx, org, &id, 20).await.unwrap();
     ticket_comment::find(tx, org, &id, &comment.id).await.unwrap().unwrap();
     ticket_comment::count(tx, org, &id).await.unwrap();
     let (comment_id, edited_by) = (comment.id.clone(), "usr_1".to_owned());
@@ -241,6 +242,8 @@ async fn notify(tx: &mut Tx, one: &World) {
         recipient: "a@b.de",
         subject: "S",
         body: "B",
+        html: "<p>B</p>",
+        reply_to: None,
         created_at: NOW,
     };
     email_queue::enqueue(tx, &email).await.unwrap();

@@ -43,7 +43,8 @@ use waypost_ops::{
     Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions,
     claim_links, end_users, identities, identity_provider, invitations, joins, logos, notifications, oauth_clients,
     oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers, ticket_comments,
-    ticket_creation, tickets, try_it, user_accounts, user_sessions, users, walkthroughs, webhook_deliveries, webhooks,
+    ticket_creation, ticket_replies, tickets, try_it, user_accounts, user_sessions, users, walkthroughs,
+    webhook_deliveries, webhooks,
 };
 
 use super::Access;
@@ -129,6 +130,7 @@ async fn play(call: Call<'_>) -> Vec<Row> {
         Play joins::is_claimable(cx, hosting, server, claim);
         Play joins::claim_progress(cx, hosting, server, &t.end_user, claim);
         Play ticket_creation::create(cx, hosting, play, ticket);
+        Play ticket_replies::list_replies(cx, hosting, play, text);
     }
 }
 
@@ -382,7 +384,7 @@ async fn support(call: Call<'_>) -> Vec<Row> {
     let org = &t.organization.id;
     let (ticket, comment) = (&TicketId::from_store("tkt_0".into()), &TicketCommentId::from_store("tkc_0".into()));
     let (patch, ids) = (&TicketPatch::default(), [ticket.to_string()]);
-    let new = NewComment { body: "B".into(), internal: true };
+    let new = NewComment { body: "B".into(), internal: true, resolve: false };
     rows! {
         Member tickets::list(cx, ops, org, TicketListQuery::default());
         Member tickets::count_by_status(cx, ops, org, &TicketFilter::default());
