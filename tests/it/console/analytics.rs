@@ -75,10 +75,13 @@ async fn analytics_match_the_recorded_calls(app: App) {
             .as_array()
             .unwrap()
             .iter()
-            .map(|it| [&it["reached"], &it["completed"], &it["dropped_off"], &it["median_time_ms"]].map(Value::as_i64))
+            .map(|it| {
+                let names = ["reached", "completed", "dropped_off", "active", "median_time_ms"];
+                names.map(|name| it[name].as_i64().unwrap())
+            })
             .collect();
-        let some = |values: [i64; 4]| values.map(Some);
-        assert_eq!(steps, [some([3, 2, 1, 60_000]), some([2, 1, 1, 60_000]), some([1, 1, 0, 60_000])]);
+        // Bob and Cid are still active.
+        assert_eq!(steps, [[3, 2, 0, 1, 60_000], [2, 1, 0, 1, 60_000], [1, 1, 0, 0, 60_000]]);
         let flows = fixture.get(&format!("/analytics/flows?walkthrough_id={}", fixture.walkthrough_id)).await;
         let left: Vec<_> = flows["items"].as_array().unwrap().iter().filter(|it| it["to"]["kind"] == "left").collect();
         assert_eq!(left.len(), 2, "{flows}");
@@ -209,7 +212,7 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
     page.assert_contains("Install Acme")
         .assert_contains("3 of 3")
         .assert_contains("Erase this end user")
-        .assert_contains("1 attempts, 5 events");
+        .assert_contains("1 attempt, 5 events");
     member.get_page(&format!("/o/acme/end-users/{ann}")).await.assert_lacks("Erase this end user");
     // The timeline keeps the titles of that time, even if the step is deleted and the walkthrough renamed.
     let server = Server {
@@ -221,9 +224,11 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
     server.walkthrough("Install Acme", &["Download", "Run", "Verify"]).await;
     fixture.app.execute("UPDATE walkthroughs SET title = 'Renamed', title_key = 'renamed'").await;
     let page = member.get_page(&format!("/o/acme/end-users/{ann}?show=events")).await;
-    page.assert_contains("step completed: Check")
+    page.assert_contains("Step completed: Check")
         .assert_contains("Install Acme, after 1 min")
-        .assert_lacks("step completed: ws_");
+        .assert_lacks("completed: ws_");
+    let page = member.get_page(&format!("/o/acme/end-users/{ann}?show=sessions")).await;
+    page.assert_contains("Connected with").assert_contains("· acme").assert_lacks("srv_");
     member.get(&format!("/o/acme/end-users/{ann}/export")).await.assert_status(403);
     member.post(&format!("/o/acme/end-users/{ann}/erase"), &[("confirm", &ann)]).await.assert_status(403);
     let export = admin.get_page(&format!("/o/acme/end-users/{ann}/export")).await;
@@ -257,8 +262,13 @@ async fn the_pages_show_the_analytics(app: App) {
         .assert_contains("<title id=\"lines-title\">");
     assert!(!page.body.contains("style=\"") && page.body.len() < 200_000, "{}", page.body.len());
     let page = browser.get_page(&format!("/o/acme/analytics?walkthrough={}&range=7", fixture.walkthrough_id)).await;
-    page.assert_contains("1. Download")
+    let editor = format!("/o/acme/walkthroughs/{}", fixture.walkthrough_id);
+    page.assert_contains(&format!("1. <a href=\"{editor}?step=ws_"))
+        .assert_contains(">Download</a>")
         .assert_contains("3 started, 1 completed")
+        .assert_contains("3 <small class=\"soft\">100.0 %</small>")
+        .assert_contains("2 <small class=\"soft\">66.7 %</small>")
+        .assert_lacks("stopped at step")
         .assert_contains("Start → Download: 2")
         .assert_contains("version 1");
     browser.get("/o/acme/analytics?range=soon").await.assert_status(422).assert_contains("Select one of the periods");
@@ -284,7 +294,51 @@ async fn the_pages_show_the_analytics(app: App) {
     fixture.app.clone().finish().await;
 }
 
+async fn users_who_stopped_are_listed(app: App) {
+    let fixture = set_up(app).await;
+    let member = ConsoleBrowser::member(&fixture.org, "m@x.example", Role::Member).await;
+    let path = format!("/o/acme/walkthroughs/{}/analytics", fixture.walkthrough_id);
+    member
+        .get_page(&path)
+        .await
+        .assert_lacks("stopped at step")
+        .assert_contains("aria-current=\"page\" data-leave>Analytics");
+    // A day of inactivity later, Bob and Cid have stopped.
+    fixture.app.advance_clock(24 * 3_600_000).await;
+    let page = member.get_page(&format!("{path}?range=7")).await;
+    page.assert_contains("1 stopped at step 1")
+        .assert_contains("1 stopped at step 2")
+        .assert_lacks("stopped at step 3");
+    let (_, link) = page.body.split_once(&format!("href=\"{path}/stopped/")).unwrap();
+    let (link, _) = link.split_once('"').unwrap();
+    let link = format!("{path}/stopped/{}", link.replace("&#38;", "&"));
+    let list = member.get_page(&link).await;
+    list.assert_contains("Stopped at “<span dir=\"auto\">Download</span>”");
+    list.assert_contains(">cid</a>").assert_lacks(">bob</a>").assert_lacks(">ann</a>");
+    let (steps, _) = link.split_once('?').unwrap();
+    member.get_page(&format!("{steps}?from=2020-01-01&to=2020-01-02")).await.assert_contains("No one stopped here");
+    for unknown in ["ws_0123456789abcdef", "x", "%00"] {
+        member.get(&format!("{path}/stopped/{unknown}")).await.assert_status(404);
+    }
+    let outsider = ConsoleBrowser::owner(&fixture.app.org("other").await).await;
+    outsider.get(&link.replacen("/o/acme/", "/o/other/", 1)).await.assert_status(404);
+    outsider.get(&link).await.assert_status(404);
+    fixture.app.clone().finish().await;
+}
+
+async fn a_short_range_is_shown_by_hour(app: App) {
+    let fixture = set_up(app).await;
+    let browser = ConsoleBrowser::member(&fixture.org, "m@x.example", Role::Member).await;
+    let page = browser.get_page("/o/acme/analytics?range=1").await;
+    page.assert_contains("By hour").assert_contains("hours in UTC").assert_lacks("By day");
+    let rows = page.body.matches("<tr><th scope=\"row\">20").count();
+    assert!((24..=25).contains(&rows), "{rows} hours");
+    browser.get_page("/o/acme/analytics?range=7").await.assert_contains("By day").assert_lacks("By hour");
+    fixture.app.clone().finish().await;
+}
+
 waypost_testkit::both!(
     open => analytics_match_the_recorded_calls, invalid_queries_are_rejected, lists_are_paginated,
-    the_impact_of_publishing_adds_up, end_users_are_exported_and_erased_completely, the_pages_show_the_analytics
+    the_impact_of_publishing_adds_up, end_users_are_exported_and_erased_completely, the_pages_show_the_analytics,
+    users_who_stopped_are_listed, a_short_range_is_shown_by_hour
 );

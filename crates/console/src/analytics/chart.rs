@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use waypost_core::analytics::DayTotals;
+use waypost_core::analytics::PeriodTotals;
 use waypost_ops::analytics::{FlowEdge, FlowNode};
 
 /// The width of the line chart in user units. The page scales the chart.
@@ -47,15 +47,15 @@ fn round_up(most: u64) -> u64 {
 }
 
 /// Creates the chart of started, completed and active by day.
-pub(super) fn lines(days: &[DayTotals]) -> LineChart {
+pub(super) fn lines(days: &[PeriodTotals]) -> LineChart {
     let top = round_up(days.iter().map(|day| day.started.max(day.completed).max(day.active)).max().unwrap_or(0).max(1));
-    let line = |label, class, sum, value: fn(&DayTotals) -> u64| ChartLine {
+    let line = |label, class, sum, value: fn(&PeriodTotals) -> u64| ChartLine {
         label,
         class,
         path: path(days.iter().map(value), days.len(), top),
         sum,
     };
-    let total = |value: fn(&DayTotals) -> u64| Some(days.iter().map(value).sum());
+    let total = |value: fn(&PeriodTotals) -> u64| Some(days.iter().map(value).sum());
     LineChart {
         lines: vec![
             line("Active end users", "line-active", None, |day| day.active),
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn lines_stay_within_the_chart() {
-        let day = |at, active| DayTotals { at: Timestamp(at), started: 1, completed: 0, active };
+        let day = |at, active| PeriodTotals { at: Timestamp(at), started: 1, completed: 0, active };
         let chart = lines(&[day(0, 3), day(1, 5)]);
         assert_eq!((chart.top, chart.lines[0].path.as_str()), (5, "M0.0 96.0L1000.0 0.0"));
         assert_eq!(lines(&[day(0, 1)]).lines[0].path, "M0.0 0.0h1000");

@@ -20,7 +20,7 @@ pub(super) const RANGES: [(&str, &str); 6] = [
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct AnalyticsFilter {
-    range: String,
+    pub(super) range: String,
     pub(super) from: String,
     pub(super) to: String,
     pub(super) server: String,

@@ -2,11 +2,13 @@
 
 mod chart;
 mod fields;
+mod stopped;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
+use waypost_core::Timestamp;
 use waypost_core::access::Operation;
-use waypost_core::analytics::{ClientRow, ErrorRow, Overview, ToolRow};
+use waypost_core::analytics::{ClientRow, ErrorRow, HOUR_MS, Overview, ToolRow, share};
 use waypost_http_kit::download;
 use waypost_ops::analytics::export::export as export_report;
 use waypost_ops::analytics::{self, FlowEdge, FlowNode, RejectedCalls, Report, ReportParts, VersionFunnel};
@@ -19,6 +21,7 @@ use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::{self, FormError, PageError, PageResult};
+use super::walkthroughs::{DraftContext, WalkthroughHeader};
 use crate::Console;
 
 const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true };
@@ -26,7 +29,11 @@ const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true
 /// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Operation::AnalyticsRead);
-    Routes::new().get("/o/{org}/analytics", READ, show).get("/o/{org}/analytics/export/{part}", READ, export)
+    Routes::new()
+        .get("/o/{org}/analytics", READ, show)
+        .get("/o/{org}/walkthroughs/{id}/analytics", READ, show_walkthrough)
+        .get("/o/{org}/walkthroughs/{id}/analytics/stopped/{step}", READ, stopped::show)
+        .get("/o/{org}/analytics/export/{part}", READ, export)
 }
 
 /// A metric with its value in the previous period.
@@ -43,9 +50,16 @@ struct FunnelRow {
     position: usize,
     title: String,
     reached: u64,
+    reached_share: String,
     completed: u64,
+    completed_share: String,
     dropped: u64,
+    active: u64,
     median: String,
+    /// The step in the editor.
+    href: String,
+    /// The page with the users who stopped at the step.
+    stopped_href: String,
     /// The share of started attempts, from 0 to 100.
     width: f64,
 }
@@ -62,7 +76,9 @@ struct AnalyticsData {
     now: Overview,
     before: Overview,
     lines: LineChart,
-    days: Vec<(String, u64, u64, u64)>,
+    /// The start of each period, with started, completed and active.
+    periods: Vec<(String, u64, u64, u64)>,
+    is_hourly: bool,
     funnel: Option<VersionFunnel>,
     sankey: Option<Sankey>,
     flows: Vec<FlowEdge>,
@@ -73,8 +89,17 @@ struct AnalyticsData {
     versions: Vec<u32>,
 }
 
+/// The maximum length of a range that is shown by hour.
+const MAX_HOURLY_MS: i64 = 48 * HOUR_MS;
+
 fn compute(report: &Report) -> AnalyticsData {
-    let days = report.timeline(0);
+    let range = report.range();
+    let is_hourly = range.to.since(range.from) <= MAX_HOURLY_MS;
+    let periods = if is_hourly { report.hourly_timeline() } else { report.timeline(0) };
+    let name = |at: Timestamp| {
+        let text = at.rfc3339();
+        if is_hourly { text[..16].replace('T', " ") } else { text[..10].to_owned() }
+    };
     let funnel = report.funnel();
     let flows = report.flows();
     let steps = funnel.iter().flat_map(|funnel| &funnel.stages).map(|stage| stage.step_id.to_string());
@@ -82,12 +107,10 @@ fn compute(report: &Report) -> AnalyticsData {
     AnalyticsData {
         now: report.overview(),
         before: report.before(),
-        lines: chart::lines(&days),
+        lines: chart::lines(&periods),
         sankey: chart::sankey(&flows, &order),
-        days: days
-            .iter()
-            .map(|day| (day.at.rfc3339()[..10].to_owned(), day.started, day.completed, day.active))
-            .collect(),
+        periods: periods.iter().map(|it| (name(it.at), it.started, it.completed, it.active)).collect(),
+        is_hourly,
         funnel,
         flows,
         tools: report.tools(),
@@ -109,6 +132,10 @@ struct AnalyticsPage {
     ranges: Vec<(String, String)>,
     servers: Vec<(String, String)>,
     walkthroughs: Vec<(String, String)>,
+    /// The header of the walkthrough, on its own page.
+    header: Option<WalkthroughHeader>,
+    /// The path of this page.
+    path: String,
     versions: Vec<(String, String)>,
     clients: Vec<(String, String)>,
     tiles: Vec<AnalyticsTile>,
@@ -118,7 +145,8 @@ struct AnalyticsPage {
 /// The charts and tables below the tiles.
 struct AnalyticsCharts {
     lines: LineChart,
-    days: Vec<(String, u64, u64, u64)>,
+    periods: Vec<(String, u64, u64, u64)>,
+    is_hourly: bool,
     version: Option<u32>,
     started: u64,
     completed: u64,
@@ -197,16 +225,23 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<AnalyticsTile> {
     ]
 }
 
-fn charts(data: AnalyticsData) -> AnalyticsCharts {
-    let AnalyticsData { now, lines, days, funnel, sankey, flows, tools, errors, rejected, clients, .. } = data;
+fn charts(data: AnalyticsData, walkthrough: &str, query: &str) -> AnalyticsCharts {
+    let AnalyticsData {
+        now, lines, periods, is_hourly, funnel, sankey, flows, tools, errors, rejected, clients, ..
+    } = data;
     let is_empty = now == Overview::default() && tools.is_empty() && rejected.is_empty();
     let started = funnel.as_ref().map_or(0, |funnel| funnel.started);
     let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelRow {
         position: at + 1,
         title: stage.title,
         reached: stage.counts.reached,
+        reached_share: percent(share(stage.counts.reached, started)),
         completed: stage.counts.completed,
+        completed_share: percent(share(stage.counts.completed, started)),
         dropped: stage.counts.dropped,
+        active: stage.counts.active,
+        href: format!("{walkthrough}?step={}", stage.step_id),
+        stopped_href: format!("{walkthrough}/analytics/stopped/{}?{query}", stage.step_id),
         median: duration(stage.counts.median_ms),
         width: if started > 0 { stage.counts.completed as f64 / started as f64 * 100.0 } else { 0.0 },
     };
@@ -219,7 +254,8 @@ fn charts(data: AnalyticsData) -> AnalyticsCharts {
     sorted.sort_by_key(|flow| std::cmp::Reverse(flow.count));
     AnalyticsCharts {
         lines,
-        days,
+        periods,
+        is_hourly,
         version: funnel.as_ref().map(|funnel| funnel.version),
         started,
         completed: funnel.as_ref().map_or(0, |funnel| funnel.completed),
@@ -235,8 +271,30 @@ fn charts(data: AnalyticsData) -> AnalyticsCharts {
 }
 
 async fn show(State(console): State<Console>, member: Member, Query(fields): Query<AnalyticsFilter>) -> PageResult {
-    let Member { cx, organization_id, org, layout } = &member;
-    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
+    render(&console, &member, fields, None).await
+}
+
+/// The tab of a walkthrough.
+async fn show_walkthrough(
+    State(console): State<Console>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Query(fields): Query<AnalyticsFilter>,
+) -> PageResult {
+    let context = DraftContext::new(&console, member, &id).await?;
+    let fields = AnalyticsFilter { walkthrough: context.id.to_string(), ..fields };
+    render(&console, &context.member, fields, Some(context.header("analytics"))).await
+}
+
+async fn render(
+    console: &Console,
+    member: &Member,
+    fields: AnalyticsFilter,
+    header: Option<WalkthroughHeader>,
+) -> PageResult {
+    let Member { cx, organization_id, org, layout } = member;
+    let layout = layout.clone().with_section(if header.is_some() { "walkthroughs" } else { "analytics" });
+    let page_error = |error| PageError::from(error).with_layout(layout.clone());
     let result = match fields.ask(cx.now()) {
         Ok(ask) => analytics::run(cx, console.ops(), (organization_id, &ask), PARTS, compute).await,
         Err(error) => Err(error),
@@ -260,8 +318,11 @@ async fn show(State(console): State<Console>, member: Member, Query(fields): Que
     if !fields.client.is_empty() && !clients.contains(&fields.client) {
         clients.push(fields.client.clone());
     }
+    let walkthrough_path = org.path(&format!("walkthroughs/{}", fields.walkthrough));
     let page = AnalyticsPage {
-        layout: layout.clone().with_section("analytics"),
+        path: if header.is_some() { format!("{walkthrough_path}/analytics") } else { org.path("analytics") },
+        header,
+        layout: layout.clone(),
         org: org.clone(),
         form_error,
         ranges: fields::RANGES.iter().map(|(value, text)| ((*value).to_owned(), (*text).to_owned())).collect(),
@@ -273,7 +334,7 @@ async fn show(State(console): State<Console>, member: Member, Query(fields): Que
         versions: choice("All versions", versions),
         clients: choice("All clients", clients.into_iter().map(|name| (name.clone(), name)).collect()),
         tiles: data.as_ref().map(|it| tiles(&it.now, &it.before)).unwrap_or_default(),
-        charts: data.map(charts),
+        charts: data.map(|data| charts(data, &walkthrough_path, &fields.query(""))),
         fields,
     };
     Ok(view::html(status, &page))

@@ -38,16 +38,16 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
 }
 
 /// A draft with the context of the request.
-struct DraftContext {
-    member: Member,
-    id: WalkthroughId,
+pub(crate) struct DraftContext {
+    pub(crate) member: Member,
+    pub(crate) id: WalkthroughId,
     draft: Draft,
     /// The path of the walkthrough.
-    at: String,
+    pub(crate) at: String,
 }
 
 impl DraftContext {
-    async fn new(console: &Console, member: Member, id: &str) -> Result<Self, PageError> {
+    pub(crate) async fn new(console: &Console, member: Member, id: &str) -> Result<Self, PageError> {
         let found = async {
             let id = walkthrough_id(id)?;
             walkthroughs::get_draft(&member.cx, console.ops(), &member.organization_id, &id).await
@@ -66,11 +66,11 @@ impl DraftContext {
         &self.draft.walkthrough
     }
 
-    fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> Layout {
         self.member.layout.clone().with_section("walkthroughs")
     }
 
-    fn page_error(&self, error: Error) -> PageError {
+    pub(crate) fn page_error(&self, error: Error) -> PageError {
         PageError::from(error).with_layout(self.layout())
     }
 
@@ -80,7 +80,7 @@ impl DraftContext {
     }
 
     /// Returns the header for a page of the walkthrough.
-    fn header(&self, tab: &'static str) -> WalkthroughHeader {
+    pub(crate) fn header(&self, tab: &'static str) -> WalkthroughHeader {
         WalkthroughHeader {
             list: self.member.org.path("walkthroughs"),
             title: self.walkthrough().title.clone(),
@@ -93,28 +93,28 @@ impl DraftContext {
 }
 
 /// The header of all pages of a walkthrough.
-struct WalkthroughHeader {
+pub(crate) struct WalkthroughHeader {
     /// The path of the list.
-    list: String,
-    title: String,
-    state: WalkthroughState,
+    pub(crate) list: String,
+    pub(crate) title: String,
+    pub(crate) state: WalkthroughState,
     /// Whether the draft has changed since the newest version.
-    unpublished: bool,
+    pub(crate) unpublished: bool,
     /// The path of the walkthrough.
-    at: String,
+    pub(crate) at: String,
     /// The current tab.
     tab: &'static str,
 }
 
 impl WalkthroughHeader {
     /// The current tab.
-    fn tab(&self) -> &'static str {
+    pub(crate) fn tab(&self) -> &'static str {
         self.tab
     }
 }
 
 /// Returns the class and label of the badge of a state.
-fn badge(state: &WalkthroughState) -> (&'static str, &'static str) {
+pub(crate) fn badge(state: &WalkthroughState) -> (&'static str, &'static str) {
     match state {
         WalkthroughState::Draft => ("badge info", "Draft"),
         WalkthroughState::Published => ("badge good", "Published"),

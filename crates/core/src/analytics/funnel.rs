@@ -1,9 +1,10 @@
 //! The funnel of a version: how far attempts get, step by step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::overview::is_start;
 use super::{Filter, Log, NONE, TimeRange, percentile};
+use crate::clock::Timestamp;
 use crate::event::EventKind;
 
 /// The funnel of the attempts that started on one version in a range.
@@ -24,8 +25,10 @@ pub struct FunnelStep {
     pub reached: u64,
     /// Attempts that completed the step.
     pub completed: u64,
-    /// Attempts that reached the step but completed neither it nor any later step.
+    /// Attempts that reached the step, completed neither it nor any later step, and are no longer active.
     pub dropped: u64,
+    /// Attempts at the step, as above, that are still active.
+    pub active: u64,
     /// The median time to complete the step.
     pub median_ms: Option<i64>,
     /// The 90th percentile of that time.
@@ -48,63 +51,130 @@ pub(super) fn cohort(log: &Log, range: TimeRange, filter: Filter) -> (Vec<u32>, 
     (numbers, count as usize)
 }
 
-/// Computes the funnel of the version in `filter`, whose steps are `steps`.
-#[must_use]
-pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32]) -> Funnel {
-    let (numbers, count) = cohort(log, range, filter);
-    let positions: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (*step, at)).collect();
-    let words = steps.len().div_ceil(64);
-    // A bit set of positions for each attempt.
-    let mut done = vec![0_u64; count * words];
-    let mut times: Vec<Vec<i64>> = vec![Vec::new(); steps.len()];
-    let mut completed = vec![false; count];
-    for event in log.events.iter().filter(|event| range.contains(event.at)) {
-        let attempt = numbers[event.attempt as usize];
-        if attempt == NONE {
-            continue;
-        }
-        match (event.kind, positions.get(&event.step)) {
-            (EventKind::Completed, _) => completed[attempt as usize] = true,
-            (EventKind::StepCompleted, Some(&at)) => {
-                let word = &mut done[attempt as usize * words + at / 64];
-                if *word & (1 << (at % 64)) == 0 {
-                    *word |= 1 << (at % 64);
-                    times[at].extend((event.elapsed_ms >= 0).then_some(event.elapsed_ms));
-                }
+/// The attempts of a cohort, with the steps that they completed.
+struct Progress {
+    attempts: Vec<CohortAttempt>,
+    /// The number of words per attempt in `done`.
+    words: usize,
+    /// A bit set of positions for each attempt.
+    done: Vec<u64>,
+    /// The times to complete each step.
+    times: Vec<Vec<i64>>,
+}
+
+#[derive(Clone, Copy)]
+struct CohortAttempt {
+    user: u32,
+    is_completed: bool,
+    is_reset: bool,
+    last_at: Timestamp,
+}
+
+impl CohortAttempt {
+    /// Whether the user may still continue: the attempt has had an event since `active_since`, and was not reset.
+    fn is_active(&self, active_since: Timestamp) -> bool {
+        self.last_at >= active_since && !self.is_reset
+    }
+}
+
+impl Progress {
+    fn read(log: &Log, range: TimeRange, filter: Filter, steps: &[u32]) -> Self {
+        let (numbers, count) = cohort(log, range, filter);
+        let positions: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (*step, at)).collect();
+        let words = steps.len().div_ceil(64);
+        let new = CohortAttempt { user: NONE, is_completed: false, is_reset: false, last_at: range.from };
+        let mut progress = Self {
+            attempts: vec![new; count],
+            words,
+            done: vec![0; count * words],
+            times: vec![Vec::new(); steps.len()],
+        };
+        for event in log.events.iter().filter(|event| range.contains(event.at)) {
+            let number = numbers[event.attempt as usize];
+            if number == NONE {
+                continue;
             }
-            _ => {}
+            let number = number as usize;
+            let attempt = &mut progress.attempts[number];
+            (attempt.user, attempt.last_at) = (event.user, attempt.last_at.max(event.at));
+            match (event.kind, positions.get(&event.step)) {
+                (EventKind::Completed, _) => attempt.is_completed = true,
+                (EventKind::Reset, _) => attempt.is_reset = true,
+                (EventKind::StepCompleted, Some(&at)) => {
+                    let word = &mut progress.done[number * words + at / 64];
+                    if *word & (1 << (at % 64)) == 0 {
+                        *word |= 1 << (at % 64);
+                        progress.times[at].extend((event.elapsed_ms >= 0).then_some(event.elapsed_ms));
+                    }
+                }
+                _ => {}
+            }
         }
+        progress
     }
+
+    fn is_done(&self, attempt: usize, at: usize) -> bool {
+        self.done[attempt * self.words + at / 64] & (1 << (at % 64)) != 0
+    }
+
+    /// Returns the position at which an attempt stands: it has completed all steps before, but neither this step, nor any
+    /// later one, nor the walkthrough. `None` if there is no such step.
+    fn stand(&self, attempt: usize) -> Option<usize> {
+        let steps = self.times.len();
+        let first = (0..steps).find(|&at| !self.is_done(attempt, at))?;
+        let moved_on = self.attempts[attempt].is_completed || (first..steps).any(|at| self.is_done(attempt, at));
+        (!moved_on).then_some(first)
+    }
+}
+
+/// Computes the funnel of the version in `filter`, whose steps are `steps`. Attempts with an event since `active_since` are
+/// active: they have not stopped.
+#[must_use]
+pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32], active_since: Timestamp) -> Funnel {
+    let mut progress = Progress::read(log, range, filter, steps);
     let mut rows = vec![FunnelStep::default(); steps.len()];
-    if words > 0 {
-        for (set, completed) in done.chunks_exact(words).zip(&completed) {
-            count_attempt(set, *completed, &mut rows);
+    for (number, attempt) in progress.attempts.iter().enumerate() {
+        let mut all_before = true;
+        for (at, row) in rows.iter_mut().enumerate() {
+            let is_done = progress.is_done(number, at);
+            row.completed += u64::from(is_done);
+            row.reached += u64::from(is_done || all_before);
+            all_before &= is_done;
+        }
+        if let Some(at) = progress.stand(number) {
+            let is_active = attempt.is_active(active_since);
+            rows[at].active += u64::from(is_active);
+            rows[at].dropped += u64::from(!is_active);
         }
     }
-    for (row, times) in rows.iter_mut().zip(&mut times) {
+    for (row, times) in rows.iter_mut().zip(&mut progress.times) {
         row.median_ms = percentile(times, 50);
         row.p90_ms = percentile(times, 90);
     }
     Funnel {
-        started: count as u64,
-        completed: completed.iter().filter(|completed| **completed).count() as u64,
+        started: progress.attempts.len() as u64,
+        completed: progress.attempts.iter().filter(|attempt| attempt.is_completed).count() as u64,
         steps: rows,
     }
 }
 
-fn count_attempt(done: &[u64], completed: bool, rows: &mut [FunnelStep]) {
-    let is_done = |at: usize| done[at / 64] & (1 << (at % 64)) != 0;
-    let last = (0..rows.len()).rev().find(|&at| is_done(at));
-    let mut all_before = true;
-    for (at, row) in rows.iter_mut().enumerate() {
-        if is_done(at) {
-            row.completed += 1;
-            row.reached += 1;
-        } else {
-            row.reached += u64::from(all_before);
-            let moved_on = completed || last.is_some_and(|last| last > at);
-            row.dropped += u64::from(all_before && !moved_on);
-            all_before = false;
-        }
-    }
+/// Returns the end users of the attempts that [`funnel`] counts as stopped at a position, by their numbers in the name
+/// table, those with the latest activity first.
+#[must_use]
+pub fn list_stopped_users(
+    log: &Log,
+    range: TimeRange,
+    filter: Filter,
+    steps: &[u32],
+    (position, active_since): (usize, Timestamp),
+) -> Vec<u32> {
+    let progress = Progress::read(log, range, filter, steps);
+    let stopped = |(number, attempt): &(usize, &CohortAttempt)| {
+        progress.stand(*number) == Some(position) && !attempt.is_active(active_since)
+    };
+    let mut found: Vec<&CohortAttempt> =
+        progress.attempts.iter().enumerate().filter(stopped).map(|(_, attempt)| attempt).collect();
+    found.sort_by_key(|attempt| std::cmp::Reverse((attempt.last_at, attempt.user)));
+    let mut seen = HashSet::new();
+    found.into_iter().map(|attempt| attempt.user).filter(|user| seen.insert(*user)).collect()
 }

@@ -14,15 +14,19 @@ mod tests;
 mod tools;
 
 pub use flow::{FlowPoint, Transition, transitions};
-pub use funnel::{Funnel, FunnelStep, funnel};
+pub use funnel::{Funnel, FunnelStep, funnel, list_stopped_users};
 pub use log::{CallRecord, EventRecord, Log, NONE, NameTable};
-pub use overview::{ClientRow, DayTotals, Overview, clients, overview, timeline, versions};
+pub use overview::{ClientRow, Overview, PeriodTotals, clients, overview, timeline, versions};
 pub use tools::{CallCount, ErrorRow, ToolRow, errors, tools};
 
 use crate::clock::Timestamp;
 
 /// Milliseconds per day.
 pub const DAY_MS: i64 = 86_400_000;
+/// Milliseconds per hour.
+pub const HOUR_MS: i64 = 3_600_000;
+/// How long an attempt counts as active after its last event, in milliseconds.
+pub const STILL_ACTIVE_MS: i64 = DAY_MS;
 
 /// A time range: `from` inclusive, `to` exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{CallCount, DAY_MS, EventRecord, Filter, Log, NONE, TimeRange, percentile, share};
+use super::{CallCount, EventRecord, Filter, Log, NONE, TimeRange, percentile, share};
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 
@@ -88,10 +88,10 @@ pub fn overview(log: &Log, range: TimeRange, filter: Filter) -> Overview {
     }
 }
 
-/// The totals of one day.
+/// The totals of one period of a timeline: a day or an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DayTotals {
-    /// The start of the day.
+pub struct PeriodTotals {
+    /// The start of the period.
     pub at: Timestamp,
     /// Attempts that were started.
     pub started: u64,
@@ -101,39 +101,39 @@ pub struct DayTotals {
     pub active: u64,
 }
 
-/// Returns the totals of each day that overlaps the range; only events in the range count. Days begin `offset_ms` before
-/// those of UTC.
+/// Returns the totals of each period of `period_ms` milliseconds that overlaps the range; only events in the range count.
+/// Periods begin `offset_ms` before those of UTC.
 #[must_use]
-pub fn timeline(log: &Log, range: TimeRange, filter: Filter, offset_ms: i64) -> Vec<DayTotals> {
-    let day_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(DAY_MS);
-    let first = day_of(range.from);
-    let last = day_of(range.to.plus(-1));
-    let begin = |day: i64| Timestamp(day.saturating_mul(DAY_MS)).plus(-offset_ms);
-    let mut days: Vec<DayTotals> =
-        (first..=last).map(|day| DayTotals { at: begin(day), started: 0, completed: 0, active: 0 }).collect();
+pub fn timeline(log: &Log, range: TimeRange, filter: Filter, (period_ms, offset_ms): (i64, i64)) -> Vec<PeriodTotals> {
+    let period_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(period_ms);
+    let first = period_of(range.from);
+    let last = period_of(range.to.plus(-1));
+    let begin = |period: i64| Timestamp(period.saturating_mul(period_ms)).plus(-offset_ms);
+    let mut periods: Vec<PeriodTotals> =
+        (first..=last).map(|period| PeriodTotals { at: begin(period), started: 0, completed: 0, active: 0 }).collect();
     let mut seen = vec![i64::MIN; log.names.len()];
     let mut active = Vec::new();
     for event in log.events.iter().filter(|event| range.contains(event.at) && filter.matches(event)) {
-        let day = day_of(event.at);
-        let Some(row) = usize::try_from(day - first).ok().and_then(|at| days.get_mut(at)) else { continue };
+        let period = period_of(event.at);
+        let Some(row) = usize::try_from(period - first).ok().and_then(|at| periods.get_mut(at)) else { continue };
         if is_start(event) {
             row.started += 1;
         } else if event.kind == EventKind::Completed {
             row.completed += 1;
         }
-        if seen[event.user as usize] != day {
-            seen[event.user as usize] = day;
-            active.push((day, event.user));
+        if seen[event.user as usize] != period {
+            seen[event.user as usize] = period;
+            active.push((period, event.user));
         }
     }
     active.sort_unstable();
     active.dedup();
-    for (day, _) in active {
-        if let Some(row) = usize::try_from(day - first).ok().and_then(|at| days.get_mut(at)) {
+    for (period, _) in active {
+        if let Some(row) = usize::try_from(period - first).ok().and_then(|at| periods.get_mut(at)) {
             row.active += 1;
         }
     }
-    days
+    periods
 }
 
 /// The activity of one client.

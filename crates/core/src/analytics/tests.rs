@@ -173,7 +173,25 @@ impl<'a> Naive<'a> {
         self.events.iter().any(|it| it.attempt == attempt && it.kind == EventKind::Completed)
     }
 
-    fn funnel(&self, steps: &[&str]) -> Funnel {
+    fn is_active(&self, attempt: &str, active_since: i64) -> bool {
+        let mut own = self.events.iter().filter(|it| it.attempt == attempt);
+        own.clone().any(|it| it.at >= active_since) && own.all(|it| it.kind != EventKind::Reset)
+    }
+
+    /// The users who stopped at the step at position `at`.
+    fn stopped(&self, steps: &[&str], at: usize, active_since: i64) -> BTreeSet<String> {
+        let has = |attempt: &str, step: &str| self.steps_of(attempt).iter().any(|it| it.step.as_deref() == Some(step));
+        let is_stopped = |attempt: &&str| {
+            steps[..at].iter().all(|step| has(attempt, step))
+                && !steps[at..].iter().any(|step| has(attempt, step))
+                && !self.is_completed(attempt)
+                && !self.is_active(attempt, active_since)
+        };
+        let attempts: Vec<&str> = self.cohort().into_iter().filter(is_stopped).collect();
+        self.events.iter().filter(|it| attempts.contains(&it.attempt.as_str())).map(|it| it.user.clone()).collect()
+    }
+
+    fn funnel(&self, steps: &[&str], active_since: i64) -> Funnel {
         let cohort = self.cohort();
         let row = |(at, step): (usize, &&str)| {
             let mut row = FunnelStep::default();
@@ -185,7 +203,10 @@ impl<'a> Naive<'a> {
                 row.completed += u64::from(has(step));
                 row.reached += u64::from(has(step) || before);
                 let after = steps[at + 1..].iter().any(|step| has(step));
-                row.dropped += u64::from(before && !has(step) && !after && !self.is_completed(attempt));
+                let stands = before && !has(step) && !after && !self.is_completed(attempt);
+                let is_active = self.is_active(attempt, active_since);
+                row.dropped += u64::from(stands && !is_active);
+                row.active += u64::from(stands && is_active);
                 times.extend(done.iter().filter(|it| it.step.as_deref() == Some(*step)).filter_map(|it| it.elapsed));
             }
             row.median_ms = nearest_rank(times.clone(), 50.0);
@@ -227,6 +248,7 @@ proptest! {
     fn metrics_match_the_naive_implementation(
         attempts in prop::collection::vec(attempt(), 0..25),
         (from, length) in (0..60_i64, 1..120_i64),
+        active_since in 0..180_i64,
         version in prop::option::of(0..4_u8),
         client in prop::option::of(1..3_u8),
     ) {
@@ -240,7 +262,16 @@ proptest! {
         prop_assert_eq!(overview(&log, range, filter), naive.overview());
         let names = ["s0", "s1", "s2", "s3", "s4", "s5"];
         let steps = names.map(|step| log.names.lookup(step));
-        prop_assert_eq!(funnel(&log, range, filter, &steps), naive.funnel(&names));
+        prop_assert_eq!(
+            funnel(&log, range, filter, &steps, Timestamp(active_since)),
+            naive.funnel(&names, active_since)
+        );
+        for at in 0..steps.len() {
+            let users = list_stopped_users(&log, range, filter, &steps, (at, Timestamp(active_since)));
+            let found: BTreeSet<_> = users.iter().map(|user| log.names.text(*user).unwrap().to_owned()).collect();
+            prop_assert_eq!(found.len(), users.len(), "no user is listed twice");
+            prop_assert_eq!(found, naive.stopped(&names, at, active_since));
+        }
         let counts: BTreeMap<_, _> = transitions(&log, range, filter)
             .into_iter()
             .map(|flow| ((name(&log, flow.from), name(&log, flow.to)), flow.count))
@@ -258,12 +289,13 @@ proptest! {
         }
     }
 
-    /// Each day equals the overview of its part of the range, for any day boundary.
+    /// Each day or hour equals the overview of its part of the range, for any boundary.
     #[test]
-    fn the_timeline_matches_the_overview_of_each_day(
+    fn the_timeline_matches_the_overview_of_each_period(
         attempts in prop::collection::vec(attempt(), 0..25),
         (from, length) in (-3 * DAY_MS..DAY_MS, 1..9 * DAY_MS),
         offset in -14..=14_i64,
+        period_ms in prop::sample::select(vec![DAY_MS, HOUR_MS]),
     ) {
         let mut all = play(attempts);
         for event in &mut all {
@@ -272,14 +304,14 @@ proptest! {
         let log = log(&all);
         let range = TimeRange { from: Timestamp(from), to: Timestamp(from + length) };
         let offset = offset * 3_600_000;
-        let days = timeline(&log, range, Filter::default(), offset);
-        prop_assert!(days.windows(2).all(|pair| pair[1].at.since(pair[0].at) == DAY_MS));
-        prop_assert!(days[0].at <= range.from && days[days.len() - 1].at < range.to);
-        for day in &days {
-            prop_assert_eq!((day.at.0 + offset).rem_euclid(DAY_MS), 0);
-            let (begin, end) = (day.at.0.max(from), (day.at.0 + DAY_MS).min(from + length));
+        let periods = timeline(&log, range, Filter::default(), (period_ms, offset));
+        prop_assert!(periods.windows(2).all(|pair| pair[1].at.since(pair[0].at) == period_ms));
+        prop_assert!(periods[0].at <= range.from && periods[periods.len() - 1].at < range.to);
+        for period in &periods {
+            prop_assert_eq!((period.at.0 + offset).rem_euclid(period_ms), 0);
+            let (begin, end) = (period.at.0.max(from), (period.at.0 + period_ms).min(from + length));
             let naive = Naive::new(&all, (begin, end), None, None).overview();
-            prop_assert_eq!((day.started, day.completed, day.active), (naive.started, naive.completed, naive.active));
+            prop_assert_eq!((period.started, period.completed, period.active), (naive.started, naive.completed, naive.active));
         }
     }
 

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use tokio::sync::Semaphore;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::analytics::{
-    self as rules, CallCount, ClientRow, DAY_MS, DayTotals, ErrorRow, Filter, FlowPoint, Funnel, Log, Overview,
-    TimeRange, ToolRow,
+    self as rules, CallCount, ClientRow, DAY_MS, ErrorRow, Filter, FlowPoint, Funnel, HOUR_MS, Log, Overview,
+    PeriodTotals, STILL_ACTIVE_MS, TimeRange, ToolRow,
 };
 use waypost_core::caller::Ctx;
 use waypost_core::clock::Clock;
-use waypost_core::id::{OrganizationId, ServerId, StepId, VersionId, WalkthroughId};
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, StepId, VersionId, WalkthroughId};
 use waypost_core::{Error, Result, Timestamp};
 use waypost_store::analytics::{self as store, LogQuery, PackedLog};
 pub use waypost_store::tool_call::RejectedCalls;
@@ -154,8 +154,14 @@ impl Report {
 
     /// Returns the totals of each day. Days begin `offset_ms` milliseconds before those of UTC.
     #[must_use]
-    pub fn timeline(&self, offset_ms: i64) -> Vec<DayTotals> {
-        rules::timeline(&self.log, self.range, self.filter, offset_ms)
+    pub fn timeline(&self, offset_ms: i64) -> Vec<PeriodTotals> {
+        rules::timeline(&self.log, self.range, self.filter, (DAY_MS, offset_ms))
+    }
+
+    /// Returns the totals of each hour.
+    #[must_use]
+    pub fn hourly_timeline(&self) -> Vec<PeriodTotals> {
+        rules::timeline(&self.log, self.range, self.filter, (HOUR_MS, 0))
     }
 
     /// Returns the table of clients.
@@ -207,9 +213,9 @@ impl Report {
     #[must_use]
     pub fn funnel(&self) -> Option<VersionFunnel> {
         let version = self.selected_version()?;
-        let steps: Vec<u32> = version.steps.iter().map(|(id, _)| self.log.names.lookup(id.as_str())).collect();
+        let steps = self.step_numbers(version);
         let Funnel { started, completed, steps } =
-            rules::funnel(&self.log, self.range, self.filter_for(version), &steps);
+            rules::funnel(&self.log, self.range, self.filter_for(version), &steps, self.active_since());
         let stage = |((step_id, title), counts): (&(StepId, String), _)| FunnelStage {
             step_id: step_id.clone(),
             title: title.clone(),
@@ -217,6 +223,28 @@ impl Report {
         };
         let stages = version.steps.iter().zip(steps).map(stage).collect();
         Some(VersionFunnel { version: version.number, started, completed, stages })
+    }
+
+    fn step_numbers(&self, version: &VersionSteps) -> Vec<u32> {
+        version.steps.iter().map(|(id, _)| self.log.names.lookup(id.as_str())).collect()
+    }
+
+    /// Returns the time since which an attempt with an event counts as active.
+    fn active_since(&self) -> Timestamp {
+        self.range.to.plus(-STILL_ACTIVE_MS)
+    }
+
+    /// Returns the title of a step and the end users who stopped there, those with the latest activity first. `None` if the
+    /// version of the funnel does not have the step.
+    #[must_use]
+    pub fn stopped_users(&self, step: &StepId) -> Option<(String, Vec<EndUserId>)> {
+        let version = self.selected_version()?;
+        let position = version.steps.iter().position(|(id, _)| id == step)?;
+        let (steps, filter) = (self.step_numbers(version), self.filter_for(version));
+        let at = (position, self.active_since());
+        let users = rules::list_stopped_users(&self.log, self.range, filter, &steps, at);
+        let id = |user: u32| self.log.names.text(user).map(|id| EndUserId::from_store(id.to_owned()));
+        Some((version.steps[position].1.clone(), users.into_iter().filter_map(id).collect()))
     }
 
     /// Returns the flow of attempts between the steps of the version in the funnel.

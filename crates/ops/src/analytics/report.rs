@@ -166,7 +166,7 @@ impl AnalyticsTimeline {
     /// Creates the body from a report.
     #[must_use]
     pub fn new(report: &Report, offset_ms: i64) -> Self {
-        let row = |day: waypost_core::analytics::DayTotals| AnalyticsDay {
+        let row = |day: waypost_core::analytics::PeriodTotals| AnalyticsDay {
             at: day.at.rfc3339(),
             started: day.started,
             completed: day.completed,
@@ -202,9 +202,11 @@ struct FunnelStep {
     reached: u64,
     /// The number of attempts that completed the step.
     completed: u64,
-    /// The number of attempts that reached the step but completed neither it nor any later step. This includes attempts
-    /// that are currently at the step.
+    /// The number of attempts that reached the step, completed neither it nor any later step, and had no event in the last
+    /// 24 hours before the end of the range.
     dropped_off: u64,
+    /// The number of attempts at the step, as in `dropped_off`, that had an event in these 24 hours.
+    active: u64,
     /// The median time on the step of the attempts that completed it, measured from their previous activity.
     median_time_ms: Option<i64>,
 }
@@ -235,6 +237,7 @@ impl AnalyticsFunnel {
             reached: stage.counts.reached,
             completed: stage.counts.completed,
             dropped_off: stage.counts.dropped,
+            active: stage.counts.active,
             median_time_ms: stage.counts.median_ms,
         };
         let steps = funnel.stages.into_iter().enumerate().map(row).collect();
@@ -246,7 +249,17 @@ impl ReportTable for AnalyticsFunnel {
     const NAME: &'static str = "funnel";
 
     fn head() -> Vec<&'static str> {
-        vec!["version", "position", "step_id", "title", "reached", "completed", "dropped_off", "median_time_ms"]
+        vec![
+            "version",
+            "position",
+            "step_id",
+            "title",
+            "reached",
+            "completed",
+            "dropped_off",
+            "active",
+            "median_time_ms",
+        ]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -260,6 +273,7 @@ impl ReportTable for AnalyticsFunnel {
                 it.reached.to_string(),
                 it.completed.to_string(),
                 it.dropped_off.to_string(),
+                it.active.to_string(),
                 number(it.median_time_ms),
             ]
         };

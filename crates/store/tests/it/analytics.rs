@@ -330,7 +330,7 @@ async fn daily_numbers_are_kept_when_rows_are_deleted(stage: Stage) {
             TimeRange { from: first.plus(-1), to: last.plus(2) },
         ] {
             let log = stage.read(range).await;
-            days.extend(offsets.map(|offset| timeline(&log, range, Filter::default(), offset)));
+            days.extend(offsets.map(|offset| timeline(&log, range, Filter::default(), (DAY_MS, offset))));
         }
         days
     };
