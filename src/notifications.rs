@@ -104,7 +104,7 @@ impl Notifier for MailNotifier {
                 ),
             ),
         };
-        let html = email_html::from_text(&text, self.public_url.origin());
+        let html = email_html::from_text(&text, &self.public_url.origin());
         EmailText { subject, text, html }
     }
 

@@ -66,7 +66,7 @@ async fn rejected_calls_are_counted_by_server_and_reason(app: App) {
     let member = ConsoleBrowser::member(&server.org, "member@x.example", Role::Member).await;
     let page = member.get_page("/o/acme/analytics").await;
     page.assert_contains("Rejected calls")
-        .assert_contains("<td>acme</td><td><code>unauthorized</code></td><td class=\"number\">4</td>");
+        .assert_contains("<td>acme</td><td data-label=\"Reason\"><code>unauthorized</code></td><td data-label=\"Calls\" class=\"number\">4</td>");
     page.assert_lacks("No activity in this period");
     let export = member.get_page("/o/acme/analytics/export/rejected-calls?format=csv").await;
     export.assert_contains(",open,too_large,1\r\n");

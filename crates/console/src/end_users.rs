@@ -18,7 +18,6 @@ use waypost_ops::servers;
 use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
 
 use crate::Console;
-use crate::analytics::duration;
 use crate::form::Form;
 use crate::layout::{CurrentOrganization, Layout};
 use crate::routes::{Access, Routes};
@@ -239,7 +238,7 @@ impl TimelineItem {
                 let step = step.map(|step| format!(": {step}")).unwrap_or_default();
                 let text = format!("{}{step}", event_label(it.kind));
                 let walkthrough = it.walkthrough_title.unwrap_or_else(|| "Deleted walkthrough".to_owned());
-                let pause = it.elapsed_ms.map(|ms| format!(", after {}", duration(Some(ms)))).unwrap_or_default();
+                let pause = it.elapsed_ms.map(|ms| format!(", after {}", view::duration(Some(ms)))).unwrap_or_default();
                 Self { at, class: "event", badge: "Event", text, detail: format!("{walkthrough}{pause}") }
             }
             TimelineEntry::Call(it) => {

@@ -201,6 +201,23 @@ impl FormError {
     }
 }
 
+/// Formats a duration, such as `3 min 20 s`.
+#[must_use]
+pub fn duration(milliseconds: Option<i64>) -> String {
+    let Some(milliseconds) = milliseconds else { return "–".to_owned() };
+    let seconds = milliseconds / 1_000;
+    let pair = |large: i64, unit, small: i64, part| {
+        if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {part}") }
+    };
+    match seconds {
+        ..1 => format!("{milliseconds} ms"),
+        1..60 => format!("{seconds} s"),
+        60..3_600 => pair(seconds / 60, "min", seconds % 60, "s"),
+        3_600..86_400 => pair(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    }
+}
+
 /// Adds the security headers: only local content and scripts, no framing, no caching.
 fn add_security_headers(response: &mut Response) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \

@@ -85,7 +85,7 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
 }
 
 /// Checks that the caller may use support on this server, and that it is enabled.
-pub(super) fn check_support(cx: &Ctx, server: &Server) -> Result<()> {
+pub(crate) fn check_support(cx: &Ctx, server: &Server) -> Result<()> {
     authorize(&cx.caller, Operation::TicketOpen, &server.organization_id)?;
     if matches!(&cx.caller, Caller::Client { server_id, .. } if *server_id != server.id) {
         return Err(Error::not_found("server"));

@@ -58,7 +58,7 @@ async fn the_publish_page_offers_the_next_action() {
     let page = format!("/o/acme{at}/publish");
     let first = owner.get_page(&page).await;
     first.assert_contains("class=\"primary\">Publish version 1</button>").assert_contains("There are no servers yet");
-    let server = org.server("docs").await;
+    let server = org.server("guide").await;
     call(&owner, Method::POST, &format!("{at}/publish"), json!({})).await.assert_status(200);
     // Nothing has changed, so the next action is to assign it.
     let unassigned = owner.get_page(&page).await;

@@ -258,7 +258,7 @@ async fn the_team_is_notified_and_replies_by_email() {
         .assert_lacks("<script>alert")
         .assert_lacks("<img src=x")
         .assert_contains("Sent to zoe@b.example by email");
-    member.get_page("/o/acme/tickets").await.assert_contains("#1 Help").assert_lacks("<script>alert");
+    member.get_page("/o/acme/tickets").await.assert_contains("#1 <bdi>Help").assert_lacks("<script>alert");
     // A note is internal; an answer is emailed and resolves the ticket.
     let note = [("body", "Only us"), ("kind", "note"), ("then", "")];
     member.post(&format!("{path}/comments"), &note).await.assert_redirect(&path);

@@ -102,7 +102,8 @@ async fn a_delivery_is_signed_and_logged() {
         .await
         .assert_status(201);
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
-    assert_eq!(send_pending(&app).await, 6);
+    // The reply to a pending ticket also moves it to "in progress".
+    assert_eq!(send_pending(&app).await, 7);
     let requests = receiver.take_requests();
     let mut seen = Vec::new();
     for (headers, body) in &requests {
@@ -127,6 +128,7 @@ async fn a_delivery_is_signed_and_logged() {
     let expected = [
         "ticket.commented",
         "ticket.created",
+        "ticket.updated",
         "ticket.updated",
         "walkthrough.completed",
         "walkthrough.published",

@@ -188,7 +188,7 @@ async fn pages_and_images_need_no_write_transaction() {
     consent: 200 with 4 statements
     sign-in.css: 200 with 0 statements
     logo.png: 404 with 1 statements
-    login: 200 with 0 statements
+    login: 200 with 2 statements
     sign-up: 403 with 0 statements
     forgot: 503 with 0 statements
     code: 422 with 0 statements

@@ -160,26 +160,10 @@ struct AnalyticsCharts {
     is_empty: bool,
 }
 
-/// Formats a duration, such as `3 min 20 s`.
-pub(super) fn duration(milliseconds: Option<i64>) -> String {
-    let Some(milliseconds) = milliseconds else { return "–".to_owned() };
-    let seconds = milliseconds / 1_000;
-    let pair = |large: i64, unit, small: i64, part| {
-        if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {part}") }
-    };
-    match seconds {
-        ..1 => format!("{milliseconds} ms"),
-        1..60 => format!("{seconds} s"),
-        60..3_600 => pair(seconds / 60, "min", seconds % 60, "s"),
-        3_600..86_400 => pair(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
-        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
-    }
-}
-
 fn micros(microseconds: Option<i64>) -> String {
     match microseconds {
         Some(us) if us < 1_000 => format!("{us} µs"),
-        us => duration(us.map(|us| us / 1_000)),
+        us => view::duration(us.map(|us| us / 1_000)),
     }
 }
 
@@ -210,8 +194,8 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<AnalyticsTile> {
     };
     let time = |label, now: Option<i64>, before: Option<i64>| AnalyticsTile {
         label,
-        value: duration(now),
-        before: duration(before),
+        value: view::duration(now),
+        before: view::duration(before),
         change: now.zip(before).and_then(|(now, before)| change(now as f64, before as f64)),
     };
     vec![
@@ -242,7 +226,7 @@ fn charts(data: AnalyticsData, walkthrough: &str, query: &str) -> AnalyticsChart
         active: stage.counts.active,
         href: format!("{walkthrough}?step={}", stage.step_id),
         stopped_href: format!("{walkthrough}/analytics/stopped/{}?{query}", stage.step_id),
-        median: duration(stage.counts.median_ms),
+        median: view::duration(stage.counts.median_ms),
         width: if started > 0 { stage.counts.completed as f64 / started as f64 * 100.0 } else { 0.0 },
     };
     let flow = |flow: &FlowEdge| FlowRow {
@@ -363,7 +347,7 @@ mod tests {
     fn durations_are_formatted_with_units() {
         let formatted =
             [None, Some(0), Some(999), Some(1_000), Some(180_000), Some(200_000), Some(7_260_000), Some(90_000_000)]
-                .map(duration);
+                .map(view::duration);
         assert_eq!(formatted, ["–", "0 ms", "999 ms", "1 s", "3 min", "3 min 20 s", "2 h 1 min", "1 d 1 h"]);
         assert_eq!(micros(Some(250)), "250 µs");
     }

@@ -39,7 +39,7 @@ INSERT INTO tickets VALUES
 INSERT INTO ticket_comments VALUES ('tkc_N', 'org_N', 'tkt_N', 'key_gone', 'Try **this**', FALSE, 'Z@b.example', 5, 6);
 INSERT INTO ticket_notices VALUES ('tkt_N', 'org_N', 'srv_N');
 INSERT INTO ticket_digests VALUES ('srv_N', 'org_N', 5, 6);
-INSERT INTO emails VALUES ('eml_N', 'org_N', 'tkt_N', 'tkc_N', 'Z@b.example', 'Answer', 'Try this', 1, 7, 5);
+INSERT INTO emails VALUES ('eml_N', 'org_N', 'tkt_N', 'tkc_N', 'Z@b.example', 'Answer', 'Try this', 1, 7, 5, '<p>Try this</p>', 'ann@acme.example');
 INSERT INTO ticket_comment_edits VALUES ('tkc_N', 1, 'Try this', 'key_gone', 6);
 INSERT INTO webhooks VALUES
     ('whk_N', 'org_N', 'https://hook.example', 'Chat', 'sealed', NULL, NULL,
