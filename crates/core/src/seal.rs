@@ -218,6 +218,13 @@ mod tests {
         }
     }
 
+    /// Sealed with OpenSSL's AES-256-GCM: stored secrets must stay readable if the library changes.
+    #[test]
+    fn a_text_sealed_by_another_implementation_opens() {
+        let sealed = "v1.67827e1a6dcb1ca7.AAECAwQFBgcICQoLPatkPVMkx8nPrK-jx0HNIqmYYBNpwA";
+        assert_eq!(Keyring::new(&key(1), None).open(&LOCATION, sealed).as_deref(), Ok(&b"geheim"[..]));
+    }
+
     #[test]
     fn every_modification_is_detected() {
         let ring = Keyring::new(&key(1), None);
