@@ -3,11 +3,11 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
-use serde_json::Value;
 use waypost_core::scope::{Scope, Scopes};
+use waypost_mcp_wire::{JsonRpcError, RequestId};
 use waypost_ops::identity::Subject;
 
-use crate::message::{JsonRpcError, Message};
+use crate::message::Message;
 use crate::{resources, tools};
 
 /// The JSON-RPC code of a request that needs a token, outside the reserved ranges.
@@ -119,7 +119,7 @@ impl Denial<'_> {
     }
 
     /// Returns the response to the request `id`.
-    pub(crate) fn into_response(self, id: Option<Value>) -> Response {
+    pub(crate) fn into_response(self, id: Option<RequestId>) -> Response {
         // Ask for the scope of all operations, so that users do not have to sign in twice.
         let scope = Scopes::default();
         let mut header =

@@ -14,10 +14,11 @@ use serde_json::json;
 use waypost_content::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow};
 use waypost_core::server::Support;
 use waypost_core::{Code, Error};
+use waypost_mcp_wire::methods;
 use waypost_ops::hosting::with_timeout;
 
 use crate::context::HandlerContext;
-use crate::{methods, prompts, resources, tools};
+use crate::{prompts, resources, tools};
 
 /// How long clients may cache lists. Lists change when an author publishes; one that is a minute old does no harm.
 const LIST_TTL_MS: u64 = 60_000;

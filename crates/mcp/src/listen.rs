@@ -6,8 +6,6 @@
 //! started with.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use waypost_core::Code;
 use waypost_core::id::{ServerId, VersionId};
 use waypost_core::server::Server;
+use waypost_mcp_wire::canonical::Digest;
 use waypost_ops::limits::network;
 use waypost_ops::oauth_grants;
 use waypost_ops::offers::Offers;
@@ -228,14 +227,14 @@ impl Listener {
 /// The state that a stream's client knows.
 struct KnownState {
     rules: AccessRules,
-    lists: [u64; 3],
+    lists: [[u8; 32]; 3],
     /// The subscribed outlines and the version of each.
     outlines: Vec<(String, Option<VersionId>)>,
 }
 
 /// The server settings that decide who may listen. If they change, the client has to reconnect.
 #[derive(PartialEq)]
-struct AccessRules(String, u64);
+struct AccessRules(String, Digest);
 
 impl AccessRules {
     fn of(server: &Server) -> Self {
@@ -263,21 +262,21 @@ fn outline(offers: &Offers, uri: &str) -> Option<VersionId> {
 }
 
 /// Returns digests of the lists of tools, prompts and resources.
-fn lists(context: &HandlerContext, offers: &Arc<Offers>) -> [u64; 3] {
+fn lists(context: &HandlerContext, offers: &Arc<Offers>) -> [[u8; 32]; 3] {
     offers.digests(|| {
         let context = HandlerContext { offers: Arc::clone(offers), listener: None, ..context.clone() };
         // A new version changes the content of its prompt and resource, even if title and description stay the same.
         let versions: Vec<&str> = offers.list().iter().map(|offer| offer.version_id.as_str()).collect();
         let tools = digest(&tools::list(&context));
-        [tools, digest(&(prompts::list(offers), &versions)), digest(&(resources::list(offers), &versions))]
+        let prompts = digest(&(prompts::list(offers), &versions));
+        let resources = digest(&(resources::list(offers), &versions));
+        [tools, prompts, resources].map(Digest::into_bytes)
     })
 }
 
-/// Returns a digest that is comparable within this process only.
-fn digest(value: &impl Serialize) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&serde_json::to_vec(value).unwrap_or_default());
-    hasher.finish()
+/// Returns the digest of a list or of settings, which always have a canonical form.
+fn digest(value: &impl Serialize) -> Digest {
+    Digest::of(value).unwrap_or_default()
 }
 
 /// The outcome of comparing the server with what the client knows.

@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
 use serde_json::Value;
+use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, methods};
 
 use crate::endpoint::json_rpc_error_response;
-use crate::message::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, Message};
-use crate::methods;
+use crate::message::Message;
 
 /// Explains how to replace the HTTP+SSE transport. `url` is the MCP URL, if it differs from the requested one.
 fn advice(url: Option<&str>) -> String {

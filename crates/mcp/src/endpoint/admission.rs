@@ -5,24 +5,23 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::Value;
 use waypost_core::secret::hash;
 use waypost_core::server::SignInPolicy;
+use waypost_mcp_wire::revision::{METHOD_HEADER, SESSION_HEADER};
+use waypost_mcp_wire::{JsonRpcError, OpenedSession, RequestId, Session};
 use waypost_ops::call_records::{Rejection, record_rejection};
 use waypost_ops::identity::{self, Credentials};
 use waypost_ops::try_it;
 
-use super::{Endpoint, HandlerFactory, McpRequest, SESSION_HEADER, json_rpc_error_response};
+use super::{Endpoint, HandlerFactory, McpRequest, handle_of, json_rpc_error_response};
 use crate::bearer::Bearer;
 use crate::known_clients::{self, ConnectingClient};
 use crate::limits::CallerKey;
 use crate::listen::{Listener, StreamLimit};
-use crate::message::{JsonRpcError, Message, RequestBody};
-use crate::session::Session;
+use crate::message::{Message, RequestBody};
 
 /// The JSON-RPC code of a request that exceeds a limit, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_029;
-const METHOD_HEADER: &str = "mcp-method";
 /// The `Retry-After` of a rejected stream, in seconds.
 const RETRY_STREAM_S: u64 = 60;
 
@@ -68,14 +67,19 @@ impl<F: HandlerFactory> Endpoint<F> {
         let now = self.hosting.clock().now();
         let id = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok());
         let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now));
-        let Some((name, version)) = session.and_then(|session| session.client) else { return false };
+        let Some((name, version)) = session.and_then(|opened| opened.session.client) else { return false };
         // The session does not contain whether its first request had the header. A probe without it was asked then.
         let client = ConnectingClient { name: &name, version: &version, method_header: true };
         known_clients::is_asked_on_connect(sign_in, Some(client))
     }
 
     /// Rejects a request beyond the rate limit of its caller or its server.
-    pub(super) fn limit(&self, key: &CallerKey, id: Option<&Value>, mcp_request: &McpRequest) -> Result<(), Response> {
+    pub(super) fn limit(
+        &self,
+        key: &CallerKey,
+        id: Option<&RequestId>,
+        mcp_request: &McpRequest,
+    ) -> Result<(), Response> {
         let Err(wait) = self.limits.check(key, &mcp_request.offers.server.id) else { return Ok(()) };
         self.record_rejection(Rejection::RateLimited, mcp_request);
         let error =
@@ -86,7 +90,7 @@ impl<F: HandlerFactory> Endpoint<F> {
     }
 
     /// Counts a request that identifies its user only by a token, if at all.
-    pub(super) fn limit_request(&self, id: Option<&Value>, mcp_request: &McpRequest) -> Result<(), Response> {
+    pub(super) fn limit_request(&self, id: Option<&RequestId>, mcp_request: &McpRequest) -> Result<(), Response> {
         self.limit(&request_key(mcp_request), id, mcp_request)
     }
 
@@ -101,14 +105,14 @@ impl<F: HandlerFactory> Endpoint<F> {
     pub(super) fn caller_key(
         &self,
         message: &Message,
-        session: Option<&Session>,
+        session: Option<&OpenedSession<'_>>,
         mcp_request: &McpRequest,
     ) -> CallerKey {
         let server = &mcp_request.offers.server;
         if mcp_request.bearer.subject().is_some() || server.auth_type.has_sign_in() {
             return request_key(mcp_request);
         }
-        let handle = session.and_then(|session| session.handle.clone());
+        let handle = session.map(handle_of);
         let (credentials, is_session) = match (&mcp_request.tracking_id, &message.handle, handle) {
             (Some(tracking_id), _, _) => (Credentials::Tracking(tracking_id.clone()), false),
             (None, Some(handle), _) => (Credentials::Handle(handle.clone()), false),
@@ -133,7 +137,7 @@ impl<F: HandlerFactory> Endpoint<F> {
     pub(super) fn open_listener(
         &self,
         headers: &HeaderMap,
-        id: Option<&Value>,
+        id: Option<&RequestId>,
         mcp_request: &McpRequest,
     ) -> Result<Arc<Listener>, Response> {
         let slot = match self.listeners.open(&mcp_request.offers.server.id, mcp_request.address) {
@@ -158,7 +162,7 @@ fn request_key(mcp_request: &McpRequest) -> CallerKey {
     }
 }
 
-fn stream_rejection(limit: StreamLimit, id: Option<&Value>) -> Response {
+fn stream_rejection(limit: StreamLimit, id: Option<&RequestId>) -> Response {
     let (status, message) = match limit {
         StreamLimit::Address => (
             StatusCode::TOO_MANY_REQUESTS,

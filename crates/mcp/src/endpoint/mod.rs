@@ -26,9 +26,14 @@ use tokio_util::sync::CancellationToken;
 use waypost_content::name;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::{Code, Error, Random};
+use waypost_mcp_wire::revision::{self, SESSION_HEADER, VERSION_HEADER};
+use waypost_mcp_wire::{
+    INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, OpenedSession, PARSE_ERROR,
+    RequestId, Session,
+};
 use waypost_ops::call_records::Rejection;
 use waypost_ops::hosting::Hosting;
-use waypost_ops::identity::ClientInfo;
+use waypost_ops::identity::{ClientInfo, session_handle};
 use waypost_ops::limits::MAX_BODY;
 use waypost_ops::offers::Offers;
 
@@ -36,21 +41,8 @@ use crate::bearer::Bearer;
 use crate::context::HandlerContext;
 use crate::limits::Limits;
 use crate::listen::{self, ListenOptions, Listeners};
-use crate::message::{
-    self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
-    Message, RequestBody,
-};
-use crate::session::Session;
-use crate::{methods, transport};
-
-const SESSION_HEADER: &str = "mcp-session-id";
-const VERSION_HEADER: &str = "mcp-protocol-version";
-/// The revisions with a handshake, oldest first.
-pub(crate) const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// The only revision that supports batches.
-const BATCH_REVISION: &str = "2025-03-26";
-/// The revision without a handshake.
-pub(crate) const STATELESS_REVISION: &str = "2026-07-28";
+use crate::message::{self, Message, RequestBody};
+use crate::transport;
 
 /// Creates the handlers of requests: those of the product, or the fixtures of the conformance suite.
 pub trait HandlerFactory: Clone + Send + Sync + 'static {
@@ -223,12 +215,8 @@ impl<F: HandlerFactory> Endpoint<F> {
             return StatusCode::ACCEPTED.into_response();
         }
         let client = client_of(request.headers(), message, session.as_ref());
-        let mut context = self.handler_context(
-            mcp_request,
-            since,
-            (message.is_modern, session.and_then(|session| session.handle)),
-            client,
-        );
+        let mut context =
+            self.handler_context(mcp_request, since, (message.is_modern, session.as_ref().map(handle_of)), client);
         if message.is_modern && message.method.as_deref() == Some(listen::METHOD) {
             let listener = match self.open_listener(request.headers(), message.id.as_ref(), mcp_request) {
                 Ok(listener) => listener,
@@ -261,7 +249,7 @@ impl<F: HandlerFactory> Endpoint<F> {
             return self.reject(StatusCode::NOT_FOUND, &error, mcp_request);
         }
         let revision = headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
-        if revision.is_some_and(|revision| revision != BATCH_REVISION)
+        if revision.is_some_and(|revision| revision != revision::BATCH)
             || batch.iter().any(|(message, _)| message.is_modern)
         {
             let error =
@@ -335,23 +323,27 @@ impl<F: HandlerFactory> Endpoint<F> {
     }
 
     /// Reads the session header, if present, and adds the negotiated revision to a request without a version header.
-    fn open_session(&self, headers: &mut HeaderMap, mcp_request: &McpRequest) -> Result<Option<Session>, JsonRpcError> {
+    fn open_session(
+        &self,
+        headers: &mut HeaderMap,
+        mcp_request: &McpRequest,
+    ) -> Result<Option<OpenedSession<'_>>, JsonRpcError> {
         let Some(id) = headers.get(SESSION_HEADER) else { return Ok(None) };
         let now = self.hosting.clock().now();
-        let session = id
+        let opened = id
             .to_str()
             .ok()
             .and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now))
-            .filter(|session| {
-                mcp_request.bearer.subject().is_none_or(|subject| session.is_valid_for(&subject.end_user_id))
+            .filter(|opened| {
+                mcp_request.bearer.subject().is_none_or(|subject| opened.session.is_valid_for(&subject.end_user_id))
             })
             .ok_or_else(|| JsonRpcError::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
         if !headers.contains_key(VERSION_HEADER)
-            && let Ok(version) = HeaderValue::from_str(&session.protocol_version)
+            && let Ok(version) = HeaderValue::from_str(&opened.session.protocol_version)
         {
             headers.insert(VERSION_HEADER, version);
         }
-        Ok(Some(session))
+        Ok(Some(opened))
     }
 
     /// Adds a session ID to a successful response to `initialize`.
@@ -367,13 +359,11 @@ impl<F: HandlerFactory> Endpoint<F> {
 
     fn issue_session(&self, headers: &mut HeaderMap, message: &Message, mcp_request: &McpRequest) {
         let requested = message.requested_version.as_deref().unwrap_or_default();
-        // Lifecycle: the requested revision if it is supported, else the newest one with a handshake.
-        let negotiated = LEGACY.iter().copied().find(|known| *known == requested).unwrap_or("2025-11-25");
         let session = Session::new(
             mcp_request.offers.server.id.clone(),
             self.hosting.clock().now(),
             &*self.random,
-            negotiated.to_owned(),
+            revision::negotiate(requested).to_owned(),
             message.client.as_ref(),
         );
         let session = session.bound_to(mcp_request.bearer.subject().map(|subject| &subject.end_user_id));
@@ -386,25 +376,25 @@ impl<F: HandlerFactory> Endpoint<F> {
 /// Rejects requests that rmcp would accept, or reject with another code.
 fn check_revision(headers: &HeaderMap, message: &Message) -> Result<(), JsonRpcError> {
     let (Some(id), Some(method)) = (&message.id, message.method.as_deref()) else { return Ok(()) };
-    if message.is_modern && method == "initialize" {
-        // 2026-07-28 has no handshake.
-        return Err(JsonRpcError::new(METHOD_NOT_FOUND, methods::not_found(method, true), Some(id.clone())));
-    }
-    let declared = headers.get(VERSION_HEADER).is_some_and(|version| version == STATELESS_REVISION);
-    if declared && !message.is_modern && method != "initialize" {
-        let text =
-            format!("Invalid params: `_meta` lacks {META_PROTOCOL_VERSION}, which {STATELESS_REVISION} requires.");
-        return Err(JsonRpcError::new(INVALID_PARAMS, text, Some(id.clone())));
-    }
-    Ok(())
+    let header = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok());
+    revision::check_header(header, method, message.is_modern)
+        .map_err(|error| JsonRpcError { id: Some(id.clone()), ..error })
+}
+
+/// Returns the handle that a session implies. It is derived with the key that signed the session, so it survives a rotation
+/// of the key.
+fn handle_of(opened: &OpenedSession<'_>) -> String {
+    session_handle(opened.key, opened.session.random.as_bytes())
 }
 
 fn is_modern_header(headers: &HeaderMap) -> bool {
-    headers.get(VERSION_HEADER).is_some_and(|version| version.to_str().is_ok_and(|version| !LEGACY.contains(&version)))
+    headers
+        .get(VERSION_HEADER)
+        .is_some_and(|version| version.to_str().is_ok_and(|version| !revision::LEGACY.contains(&version)))
 }
 
-fn client_of(headers: &HeaderMap, message: &Message, session: Option<&Session>) -> ClientInfo {
-    let named = message.client.clone().or_else(|| session.and_then(|session| session.client.clone()));
+fn client_of(headers: &HeaderMap, message: &Message, session: Option<&OpenedSession<'_>>) -> ClientInfo {
+    let named = message.client.clone().or_else(|| session.and_then(|opened| opened.session.client.clone()));
     let short = |text: String| name::clean(&text.chars().take(64).collect::<String>());
     let version = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok()).map(str::to_owned);
     let (name, client_version) = named.unzip();
@@ -427,7 +417,7 @@ fn normalize_accept(headers: &mut HeaderMap) {
 }
 
 /// Replaces the plain-text errors of rmcp with JSON-RPC errors that have the correct code.
-async fn normalize_error(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value>) -> Response {
+async fn normalize_error(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&RequestId>) -> Response {
     let (mut parts, body) = response.into_parts();
     let is_json = parts
         .headers
@@ -471,7 +461,7 @@ fn body_error_response(error: &(dyn std::error::Error + 'static)) -> Response {
     }
     json_rpc_error_response(
         StatusCode::BAD_REQUEST,
-        &JsonRpcError::new(message::PARSE_ERROR, "The body could not be read.", None),
+        &JsonRpcError::new(PARSE_ERROR, "The body could not be read.", None),
     )
 }
 

@@ -53,7 +53,7 @@ pub struct Offers {
     pub(crate) completion_receivers: Vec<WebhookId>,
     list: Vec<Offer>,
     by_id: HashMap<WalkthroughId, usize>,
-    digests: OnceLock<[u64; 3]>,
+    digests: OnceLock<[[u8; 32]; 3]>,
 }
 
 impl Offers {
@@ -85,7 +85,7 @@ impl Offers {
 
     /// Returns the digests of the server's lists. The first call computes them with `compute` and stores them in this
     /// snapshot.
-    pub fn digests(&self, compute: impl FnOnce() -> [u64; 3]) -> [u64; 3] {
+    pub fn digests(&self, compute: impl FnOnce() -> [[u8; 32]; 3]) -> [[u8; 32]; 3] {
         *self.digests.get_or_init(compute)
     }
 

@@ -1,6 +1,6 @@
 //! The methods of each protocol revision, for the message of a `-32601` error.
 
-use crate::endpoint::{LEGACY, STATELESS_REVISION};
+use crate::revision::{LEGACY, MODERN};
 
 /// The maximum number of characters of a method name that is echoed.
 const MAX_NAME: usize = 64;
@@ -51,7 +51,7 @@ const METHODS: &[(&str, Since)] = &[
 
 /// Whether a request for `method` can fail with `-32601`, because not every revision defines it.
 #[must_use]
-pub(crate) fn may_be_missing(method: &str, is_modern: bool) -> bool {
+pub fn may_be_missing(method: &str, is_modern: bool) -> bool {
     match METHODS.iter().find(|(known, _)| *known == method) {
         Some((_, Since::Always)) => false,
         Some(("initialize" | "ping", _)) => is_modern,
@@ -62,14 +62,14 @@ pub(crate) fn may_be_missing(method: &str, is_modern: bool) -> bool {
 /// Returns the message of a `-32601` error, which names the method and the revisions that define it. `is_modern` is
 /// whether the request uses 2026-07-28.
 #[must_use]
-pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
+pub fn not_found(method: &str, is_modern: bool) -> String {
     let name: String = method.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
     let handshake = LEGACY.join(", ");
     let known = METHODS.iter().find(|(known, _)| *known == method).map(|(_, since)| *since);
     let (revisions, is_in_era) = match known {
         None => {
             return format!(
-                "Method not found: {name}. No revision from {} to {STATELESS_REVISION} defines it.",
+                "Method not found: {name}. No revision from {} to {MODERN} defines it.",
                 LEGACY.first().copied().unwrap_or_default()
             );
         }
@@ -78,15 +78,15 @@ pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
                 "Method not found: {name}. In the revisions that define it ({handshake}), servers send it to clients."
             );
         }
-        Some(Since::Always) => (format!("{handshake}, {STATELESS_REVISION}"), true),
+        Some(Since::Always) => (format!("{handshake}, {MODERN}"), true),
         Some(Since::Handshake) => (handshake, !is_modern),
-        Some(Since::Stateless) => (STATELESS_REVISION.to_owned(), is_modern),
+        Some(Since::Stateless) => (MODERN.to_owned(), is_modern),
         Some(Since::Tasks) => ("2025-11-25".to_owned(), !is_modern),
-        Some(Since::TasksExtension) => (format!("2025-11-25, {STATELESS_REVISION}"), true),
+        Some(Since::TasksExtension) => (format!("2025-11-25, {MODERN}"), true),
     };
     let why = match (is_in_era, is_modern) {
         (true, _) => "this server does not offer it".to_owned(),
-        (false, true) => format!("this request uses {STATELESS_REVISION}"),
+        (false, true) => format!("this request uses {MODERN}"),
         (false, false) => "this request uses a revision with a handshake".to_owned(),
     };
     format!("Method not found: {name}. It exists in {revisions}; {why}.")

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use waypost_core::id::{EndUserId, ServerId};
 use waypost_core::secret::{SecretKey, SecretKeys, hash};
 use waypost_core::{Random, Timestamp};
-use waypost_ops::identity::session_handle;
 
 /// The lifetime of a session: 30 days.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
@@ -31,7 +30,7 @@ pub struct Session {
     /// When it was issued.
     #[serde(rename = "t")]
     pub issued_at: Timestamp,
-    /// 128 random bits in hexadecimal, from which the handle is derived.
+    /// 128 random bits in hexadecimal.
     #[serde(rename = "r")]
     pub random: String,
     /// The negotiated revision.
@@ -43,10 +42,15 @@ pub struct Session {
     /// The client's name and version, for the records of its calls.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub client: Option<(String, String)>,
-    /// The handle of an opened session. It is derived with the key that signed the session, so it survives a rotation of
-    /// the key.
-    #[serde(skip)]
-    pub handle: Option<String>,
+}
+
+/// A valid session.
+#[derive(Debug)]
+pub struct OpenedSession<'k> {
+    /// The session.
+    pub session: Session,
+    /// The key that signed it. Values derived with this key survive a rotation of the key.
+    pub key: &'k SecretKey,
 }
 
 impl Session {
@@ -64,7 +68,7 @@ impl Session {
         let short = |text: &str| text.chars().take(MAX_CLIENT).collect();
         let client = client.map(|(name, version)| (short(name), short(version)));
         let random = data_encoding::HEXLOWER.encode(&bytes);
-        Self { server_id, issued_at: now, random, protocol_version, principal: None, client, handle: None }
+        Self { server_id, issued_at: now, random, protocol_version, principal: None, client }
     }
 
     /// Binds the session to one end user.
@@ -91,7 +95,7 @@ impl Session {
     /// Reads a session ID. Returns `None` if its signature is invalid, it belongs to another server, was issued in the
     /// future or is older than 30 days.
     #[must_use]
-    pub fn open(id: &str, keys: &SecretKeys, server_id: &ServerId, now: Timestamp) -> Option<Self> {
+    pub fn open<'k>(id: &str, keys: &'k SecretKeys, server_id: &ServerId, now: Timestamp) -> Option<OpenedSession<'k>> {
         if id.len() > MAX_LENGTH {
             return None;
         }
@@ -100,10 +104,10 @@ impl Session {
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
         let key = keys.find_signing_key(PURPOSE, &payload, &signature)?;
         let session: Self = serde_json::from_slice(&payload).ok()?;
-        let handle = Some(session_handle(key, session.random.as_bytes()));
         // Allow one minute of clock skew between replicas.
         let age = now.since(session.issued_at);
-        (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age)).then_some(Self { handle, ..session })
+        (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age))
+            .then_some(OpenedSession { session, key })
     }
 }
 
@@ -127,24 +131,27 @@ mod tests {
         let id = session.seal(&secret);
         assert!(id.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "visible ASCII");
         let keys = SecretKeys::from(secret.clone());
-        let handle = Some(session_handle(&secret, session.random.as_bytes()));
-        let session = Session { handle, ..session };
-        assert_eq!(Session::open(&id, &keys, &server, start), Some(session.clone()));
+        let open = |id: &str, keys: &SecretKeys, server: &ServerId, now| {
+            let opened = Session::open(id, keys, server, now)?;
+            assert_eq!(opened.key.sign("x", b"y"), secret.sign("x", b"y"), "the key that signed it");
+            Some(opened.session)
+        };
+        assert_eq!(open(&id, &keys, &server, start), Some(session.clone()));
         let rotated = SecretKeys { current: SecretKey::new([8; 32]), previous: Some(secret.clone()) };
-        assert_eq!(Session::open(&id, &rotated, &server, start), Some(session.clone()), "the same handle");
-        assert_eq!(Session::open(&id, &keys, &server, start.plus(LIFETIME_MS - 1)), Some(session));
-        assert_eq!(Session::open(&id, &keys, &server, start.plus(LIFETIME_MS)), None, "expired");
-        assert_eq!(Session::open(&id, &keys, &server, start.plus(-60_001)), None, "from the future");
-        assert_eq!(Session::open(&id, &SecretKey::new([8; 32]).into(), &server, start), None, "another key");
-        assert_eq!(Session::open(&id, &keys, &ServerId::from_store("srv_2".into()), start), None, "another server");
+        assert_eq!(open(&id, &rotated, &server, start), Some(session.clone()), "signed with the previous key");
+        assert_eq!(open(&id, &keys, &server, start.plus(LIFETIME_MS - 1)), Some(session));
+        assert_eq!(open(&id, &keys, &server, start.plus(LIFETIME_MS)), None, "expired");
+        assert_eq!(open(&id, &keys, &server, start.plus(-60_001)), None, "from the future");
+        assert_eq!(open(&id, &SecretKey::new([8; 32]).into(), &server, start), None, "another key");
+        assert_eq!(open(&id, &keys, &ServerId::from_store("srv_2".into()), start), None, "another server");
         for at in 0..id.len() {
             let mut changed = id.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            assert_eq!(Session::open(&changed, &keys, &server, start), None, "changed at {at}");
+            assert_eq!(open(&changed, &keys, &server, start), None, "changed at {at}");
         }
         for invalid in ["", ".", "a.b", "é.é", &"a".repeat(10_000)] {
-            assert_eq!(Session::open(invalid, &keys, &server, start), None);
+            assert_eq!(open(invalid, &keys, &server, start), None);
         }
     }
 
@@ -156,7 +163,8 @@ mod tests {
         let session = Session::new(server.clone(), now, &SeededRandom::new(1), "2025-06-18".into(), None);
         assert!(session.is_valid_for(&anna) && session.is_valid_for(&bert), "not bound to a user");
         let id = session.bound_to(Some(&anna)).seal(&secret);
-        let opened = Session::open(&id, &secret.into(), &server, now).unwrap();
+        let keys = secret.into();
+        let opened = Session::open(&id, &keys, &server, now).unwrap().session;
         assert!(opened.is_valid_for(&anna) && !opened.is_valid_for(&bert));
     }
 }
