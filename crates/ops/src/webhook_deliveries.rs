@@ -251,7 +251,7 @@ fn excerpt(body: &[u8]) -> String {
 fn describe_error(error: OutboundError) -> String {
     match error {
         OutboundError::AddressNotAllowed { host }
-        | OutboundError::Unreachable { host, failure: Failure::NameResolution } => {
+        | OutboundError::Unreachable { host, failure: Failure::NameResolution, .. } => {
             format!("`{host}` has no IP address on the public internet, so Waypost does not connect to it.")
         }
         error => error.to_string(),

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::{Certificate, Client, ClientBuilder};
+use url::{Host, Url};
 
-use crate::error::Error;
+use crate::error::{Error, innermost};
 use crate::policy::{Policy, Purpose};
 use crate::resolve::{GuardedResolver, Lookup, Scheme, SystemLookup};
-use crate::route::Route;
+use crate::route::{Guard, Route};
 
 /// Timeout for establishing a connection, within the timeout of the request.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -90,9 +91,8 @@ impl Inner {
         let allow: Arc<[IpNet]> = networks.clone().into();
         let builder = |scheme| {
             let guard = GuardedResolver { scheme, allow: allow.clone(), lookup: self.lookup.clone() };
-            common().https_only(scheme == Scheme::Https).dns_resolver(guard)
+            common().no_proxy().https_only(scheme == Scheme::Https).dns_resolver(guard)
         };
-        let setup = |error: reqwest::Error| Error::Setup { reason: innermost(&error) };
         let https = match builder(Scheme::Https).tls_certs_merge(self.roots.clone()).build() {
             // A machine without root certificates still serves everything that needs no outgoing requests.
             Err(error) if self.roots.is_empty() => {
@@ -105,16 +105,42 @@ impl Inner {
             built => built.map_err(setup)?,
         };
         let http = builder(Scheme::Http).tls_certs_only([]).build().map_err(setup)?;
-        let route = Route { https, http, allow };
+        let route = Route { https, http, guard: Guard::Networks(allow) };
         routes.insert(networks, route.clone());
         Ok(route)
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the only client for URLs supplied by others")]
+impl Route {
+    /// Returns a route without checks of addresses, which also permits `http://` and credentials in URLs, for a command-line
+    /// program whose own user chose `url`. Must never be used for URLs supplied by others. Uses the system's proxy, except to
+    /// loopback addresses.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if the HTTP client cannot be created.
+    pub fn unguarded(url: &Url) -> Result<Self, Error> {
+        let builder = if is_loopback(url) { common().no_proxy() } else { common() };
+        let client = builder.build().map_err(setup)?;
+        Ok(Self { https: client.clone(), http: client, guard: Guard::Off })
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn setup(error: reqwest::Error) -> Error {
+    Error::Setup { reason: innermost(&error) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the only HTTP client")]
 fn common() -> ClientBuilder {
     Client::builder()
-        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .user_agent(USER_AGENT)
@@ -128,13 +154,4 @@ fn roots(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
         Ok(roots) if !roots.is_empty() => Ok(roots),
         _ => Err(Error::Setup { reason: reason.to_owned() }),
     }
-}
-
-/// Returns the message of the innermost cause. The outer messages carry no details.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

@@ -38,6 +38,9 @@ pub enum Error {
         host: String,
         /// The kind of failure.
         failure: Failure,
+        /// The innermost cause, such as `Connection refused`. Not part of the message: a user who may only enter URLs must not
+        /// learn it.
+        cause: Option<String>,
     },
     /// The request timed out.
     #[error("`{host}` did not respond in time.")]
@@ -111,7 +114,7 @@ impl AddressError {
         match self {
             Self::NotPublic => Error::AddressNotAllowed { host },
             Self::HttpNotAllowed => Error::HttpNotAllowed { host },
-            Self::NoAddress => Error::Unreachable { host, failure: Failure::NameResolution },
+            Self::NoAddress => Error::Unreachable { host, failure: Failure::NameResolution, cause: None },
         }
     }
 }
@@ -143,5 +146,14 @@ pub(crate) fn translate(error: &reqwest::Error, host: &str) -> Error {
         _ if error.is_connect() => Failure::Connection,
         _ => Failure::IncompleteResponse,
     };
-    Error::Unreachable { host, failure }
+    Error::Unreachable { host, failure, cause: Some(innermost(error)) }
+}
+
+/// Returns the message of the innermost cause. The outer messages carry no details.
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn StdError = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }

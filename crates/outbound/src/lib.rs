@@ -4,7 +4,10 @@
 //! networks that the operator allows ([`policy`]). The host of a URL is resolved, every address is checked
 //! ([`address`]), and the connection is made only to the addresses that were checked, so DNS rebinding has no effect.
 //! Proxies are not used, cookies and referrers are neither stored nor sent, and size and time are limited. Redirects
-//! are followed one by one, and every hop is checked like the first request.
+//! are followed one by one, and every hop is checked like the first request. A response is read completely, or as a
+//! stream of chunks ([`Route::open`]).
+//!
+//! [`Route::unguarded`] is the exception, for command-line programs that connect to a URL which their own user typed.
 
 mod address;
 mod client;
@@ -12,6 +15,7 @@ mod error;
 mod policy;
 mod resolve;
 mod route;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +28,8 @@ use url::Url;
 pub use client::Outbound;
 pub use error::{Error, Failure};
 pub use policy::{Allowance, Policy, Purpose};
-pub use route::{Route, RouteScope};
+pub use route::{OutboundRequest, Route, RouteScope};
+pub use stream::{StreamLimits, StreamResponse};
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy)]

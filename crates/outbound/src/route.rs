@@ -20,16 +20,25 @@ use crate::{Limits, OutboundResponse};
 pub struct Route {
     pub(crate) https: Client,
     pub(crate) http: Client,
-    pub(crate) allow: Arc<[IpNet]>,
+    pub(crate) guard: Guard,
+}
+
+/// The addresses that a route may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Guard {
+    /// Public addresses and these networks.
+    Networks(Arc<[IpNet]>),
+    /// All addresses: [`Route::unguarded`].
+    Off,
 }
 
 /// The private networks that a route may reach, as a cache key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RouteScope(Arc<[IpNet]>);
+pub struct RouteScope(Guard);
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route").field("allow", &self.allow).finish_non_exhaustive()
+        f.debug_struct("Route").field("guard", &self.guard).finish_non_exhaustive()
     }
 }
 
@@ -37,7 +46,7 @@ impl Route {
     /// Returns the scope of this route. A response may be cached for all routes with the same scope.
     #[must_use]
     pub fn scope(&self) -> RouteScope {
-        RouteScope(self.allow.clone())
+        RouteScope(self.guard.clone())
     }
 
     /// Checks `url` without resolving its host name. A URL that passes can still be rejected after name resolution.
@@ -45,20 +54,19 @@ impl Route {
     /// # Errors
     /// [`Error::InvalidUrl`] if it is not an http(s) URL or contains credentials; [`Error::HttpNotAllowed`] if it is
     /// `http://` and not to an allowed network; [`Error::AddressNotAllowed`] if the host is an IP address that is neither
-    /// public nor allowed.
+    /// public nor allowed. A route without a guard rejects only other schemes.
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
         let scheme = scheme(url)?;
+        let Guard::Networks(allow) = &self.guard else { return Ok(()) };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::InvalidUrl { reason: "it contains a user name or a password" });
         }
         let result = match url.host() {
             // The client connects to IP addresses without calling the resolver.
-            Some(Host::Ipv4(address)) => check_addresses(scheme, &[address.into()], &self.allow),
-            Some(Host::Ipv6(address)) => check_addresses(scheme, &[address.into()], &self.allow),
+            Some(Host::Ipv4(address)) => check_addresses(scheme, &[address.into()], allow),
+            Some(Host::Ipv6(address)) => check_addresses(scheme, &[address.into()], allow),
             Some(Host::Domain("")) | None => return Err(Error::InvalidUrl { reason: "it has no host" }),
-            Some(Host::Domain(_)) if scheme == Scheme::Http && self.allow.is_empty() => {
-                Err(AddressError::HttpNotAllowed)
-            }
+            Some(Host::Domain(_)) if scheme == Scheme::Http && allow.is_empty() => Err(AddressError::HttpNotAllowed),
             Some(Host::Domain(_)) => Ok(()),
         };
         result.map_err(|error| error.into_error(&host_of(url)))
@@ -135,37 +143,48 @@ impl Route {
 
     /// Sends one request and reads the complete body of the response.
     async fn send_once(&self, request: OutboundRequest, max_bytes: usize) -> Result<OutboundResponse, Error> {
-        self.check_url(&request.url)?;
-        let host = host_of(&request.url);
-        let client = if scheme(&request.url)? == Scheme::Https { &self.https } else { &self.http };
-        let failed = |error: reqwest::Error| translate(&error, &host);
-        let mut builder = client.request(request.method, request.url.clone()).headers(request.headers);
-        if !request.body.is_empty() {
-            builder = builder.body(request.body);
-        }
-        let mut response = builder.send().await.map_err(failed)?;
+        let url = request.url.clone();
+        let host = host_of(&url);
+        let mut response = self.start(request).await?;
         let too_large = || Error::TooLarge { host: host.clone(), limit: max_bytes };
         if response.content_length().is_some_and(|length| length > max_bytes as u64) {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| translate(&error, &host))? {
             if body.len() + chunk.len() > max_bytes {
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
         }
         let headers = std::mem::take(response.headers_mut());
-        Ok(OutboundResponse { status: response.status(), headers, body: Bytes::from(body), url: request.url })
+        Ok(OutboundResponse { status: response.status(), headers, body: Bytes::from(body), url })
+    }
+
+    /// Checks and sends one request. Returns the response before its body is read.
+    pub(crate) async fn start(&self, request: OutboundRequest) -> Result<reqwest::Response, Error> {
+        self.check_url(&request.url)?;
+        let client = if scheme(&request.url)? == Scheme::Https { &self.https } else { &self.http };
+        let host = host_of(&request.url);
+        let mut builder = client.request(request.method, request.url).headers(request.headers);
+        if !request.body.is_empty() {
+            builder = builder.body(request.body);
+        }
+        builder.send().await.map_err(|error| translate(&error, &host))
     }
 }
 
 /// A single request.
-struct OutboundRequest {
-    method: Method,
-    url: Url,
-    headers: HeaderMap,
-    body: Vec<u8>,
+#[derive(Debug, Clone)]
+pub struct OutboundRequest {
+    /// The method.
+    pub method: Method,
+    /// The absolute URL.
+    pub url: Url,
+    /// The headers. `Host` is taken from the URL.
+    pub headers: HeaderMap,
+    /// The body. Empty for none.
+    pub body: Vec<u8>,
 }
 
 fn scheme(url: &Url) -> Result<Scheme, Error> {
@@ -176,7 +195,7 @@ fn scheme(url: &Url) -> Result<Scheme, Error> {
     }
 }
 
-fn host_of(url: &Url) -> String {
+pub(crate) fn host_of(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
 }
 

@@ -5,6 +5,7 @@ mod lookup;
 mod redirects;
 mod requests;
 mod server;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
