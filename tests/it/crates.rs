@@ -59,7 +59,8 @@ fn the_crates_for_small_programs_pull_in_nothing_large() {
         assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
         let tree = String::from_utf8(tree.stdout).unwrap();
         assert!(tree.starts_with(&format!("{name} ")), "{tree}");
-        let large = ["aws-lc", "rustls", "icu_", "saphyr", "yaml", "sqlx", "tokio", "axum", "hyper", "utoipa", "pulldown"];
+        let large =
+            ["aws-lc", "rustls", "icu_", "saphyr", "yaml", "sqlx", "tokio", "axum", "hyper", "utoipa", "pulldown"];
         for large in large {
             assert!(!tree.lines().any(|line| line.contains(large)), "{large} is in:\n{tree}");
         }

@@ -1,12 +1,7 @@
 //! Errors of the player. Every message says what to do.
 
-use rmcp::{
-    ServiceError,
-    service::ClientInitializeError,
-    transport::streamable_http_client::{
-        AuthRequiredError, HttpStatusError, InsufficientScopeError, StreamableHttpError,
-    },
-};
+use waypost_outbound::Error as TransportError;
+use waypost_upstream::Error as UpstreamError;
 
 use crate::clean::clean_line;
 
@@ -154,103 +149,49 @@ impl PlayError {
         matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
     }
 
-    /// Converts the error of a failed connection attempt.
-    pub(crate) fn from_connect(url: &str, error: &ClientInitializeError) -> Self {
+    /// Converts the error of a failed request. `request` names it in the message.
+    pub(crate) fn from_upstream(url: &str, request: &str, error: &UpstreamError) -> Self {
+        let url = url.to_owned();
         match error {
-            ClientInitializeError::TransportError { error, .. } => from_transport(url, error.error.as_ref()),
-            ClientInitializeError::LegacyFallbackFailed { discover, fallback } => {
-                match Self::from_connect(url, fallback) {
-                    // The fallback only reports that the connection is closed; the first attempt has the cause.
-                    Self::Protocol { .. } => Self::from_connect(url, discover),
-                    error => error,
-                }
+            UpstreamError::Transport(TransportError::Timeout { .. }) => Self::Timeout { url },
+            UpstreamError::Transport(TransportError::TooLarge { limit, .. }) => {
+                Self::ResponseTooLarge { url, max_kib: limit / 1024 }
             }
-            ClientInitializeError::JsonRpcError(error) => from_message(url, "the handshake", &error.message),
-            other => from_message(url, "the handshake", &other.to_string()),
+            UpstreamError::Transport(TransportError::Unreachable { failure, cause, .. }) => {
+                let reason = cause.as_ref().map_or_else(|| failure.to_string(), |cause| truncate(cause));
+                Self::Unreachable { url, reason }
+            }
+            UpstreamError::Transport(error) => Self::Unreachable { url, reason: truncate(&error.to_string()) },
+            UpstreamError::Status { status, retry_after } => Self::from_status(url, status.as_u16(), *retry_after),
+            UpstreamError::ContentType { content_type } => {
+                let reason = content_type
+                    .as_deref()
+                    .map_or("no content type".to_owned(), |kind| format!("content type {}", clean_line(kind)));
+                Self::NotMcp { url, reason }
+            }
+            UpstreamError::Rpc(_)
+            | UpstreamError::InvalidResponse(_)
+            | UpstreamError::InvalidRequest(_)
+            | UpstreamError::UnsupportedRevision => {
+                Self::Protocol { url, request: request.to_owned(), message: truncate(&error.to_string()) }
+            }
         }
     }
 
-    /// Converts the error of a failed request.
-    pub(crate) fn from_call(url: &str, request: &str, error: &ServiceError) -> Self {
-        match error {
-            ServiceError::TransportSend(error) => from_transport(url, error.error.as_ref()),
-            ServiceError::Timeout { .. } => Self::Timeout { url: url.to_owned() },
-            ServiceError::McpError(error) => from_message(url, request, &error.message),
-            other => from_message(url, request, &other.to_string()),
+    fn from_status(url: String, status: u16, retry_after: Option<u32>) -> Self {
+        match status {
+            401 | 403 => Self::SignInRequired { url, status },
+            429 | 500..=599 => {
+                let when = retry_after.map_or("later".to_owned(), |seconds| format!("in {seconds} s"));
+                Self::Unavailable { url, status, when }
+            }
+            301 | 302 | 303 | 307 | 308 => {
+                Self::NotMcp { url, reason: format!("HTTP {status}: redirect to another URL") }
+            }
+            421 => Self::NotMcp { url, reason: "HTTP 421: unknown host name".to_owned() },
+            _ => Self::NotMcp { url, reason: format!("HTTP {status}") },
         }
     }
-}
-
-fn from_transport(url: &str, error: &(dyn std::error::Error + 'static)) -> PlayError {
-    let mut current = Some(error);
-    while let Some(cause) = current {
-        if let Some(error) = from_cause(url, cause) {
-            return error;
-        }
-        current = cause.source();
-    }
-    from_message(url, "the request", &error.to_string())
-}
-
-fn from_cause(url: &str, cause: &(dyn std::error::Error + 'static)) -> Option<PlayError> {
-    let url = url.to_owned();
-    if cause.is::<AuthRequiredError>() {
-        return Some(PlayError::SignInRequired { url, status: 401 });
-    }
-    if cause.is::<InsufficientScopeError>() {
-        return Some(PlayError::SignInRequired { url, status: 403 });
-    }
-    if let Some(error) = cause.downcast_ref::<HttpStatusError>() {
-        let seconds = error.retry_after.as_deref().and_then(|after| after.parse::<u32>().ok());
-        let when = seconds.map_or("later".to_owned(), |seconds| format!("in {seconds} s"));
-        return Some(PlayError::Unavailable { url, status: error.status, when });
-    }
-    if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
-        return Some(match error.is_timeout() && !error.is_connect() {
-            true => PlayError::Timeout { url },
-            false => PlayError::Unreachable { url, reason: innermost(error) },
-        });
-    }
-    match cause.downcast_ref::<StreamableHttpError<reqwest::Error>>()? {
-        StreamableHttpError::HttpStatus(error) => from_cause(&url, error),
-        StreamableHttpError::Client(error) => from_cause(&url, error),
-        StreamableHttpError::UnexpectedServerResponse(text) => Some(from_message(&url, "the request", text)),
-        StreamableHttpError::ResponseBodyTooLarge { max_size } => {
-            Some(PlayError::ResponseTooLarge { url, max_kib: max_size / 1024 })
-        }
-        StreamableHttpError::UnexpectedContentType(kind) => {
-            let reason = kind
-                .as_deref()
-                .map_or("no content type".to_owned(), |kind| format!("content type {}", clean_line(kind)));
-            Some(PlayError::NotMcp { url, reason })
-        }
-        _ => None,
-    }
-}
-
-/// Derives an error from a message: the transport reports most HTTP statuses only as text, such as
-/// `HTTP 404 Not Found: …`.
-fn from_message(url: &str, request: &str, message: &str) -> PlayError {
-    let url = url.to_owned();
-    let status = message.split("HTTP ").nth(1).and_then(|rest| rest.get(..3)).and_then(|code| code.parse::<u16>().ok());
-    match status {
-        Some(status @ (401 | 403)) => PlayError::SignInRequired { url, status },
-        Some(status @ (301 | 302 | 303 | 307 | 308)) => {
-            PlayError::NotMcp { url, reason: format!("HTTP {status}: redirect to another URL") }
-        }
-        Some(421) => PlayError::NotMcp { url, reason: "HTTP 421: unknown host name".to_owned() },
-        Some(status @ 400..=499) => PlayError::NotMcp { url, reason: format!("HTTP {status}") },
-        _ => PlayError::Protocol { url, request: request.to_owned(), message: truncate(message) },
-    }
-}
-
-/// Returns the message of the innermost cause: `Connection refused`, not `error sending request`.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut current = error;
-    while let Some(source) = current.source() {
-        current = source;
-    }
-    truncate(&current.to_string())
 }
 
 /// Returns the cleaned text, truncated to 300 characters.

@@ -7,9 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use rmcp::model::JsonObject;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use url::Url;
 
@@ -416,12 +415,12 @@ impl Player<'_, '_> {
 
     /// Calls a tool with the stored handle, stores the handle it returns, and parses the result.
     async fn call<T: DeserializeOwned>(&mut self, tool: &'static str, arguments: Value) -> Result<T, EarlyExit> {
-        let mut arguments: JsonObject = arguments.as_object().cloned().unwrap_or_default();
+        let mut arguments: Map<String, Value> = arguments.as_object().cloned().unwrap_or_default();
         if let Some(handle) = &self.handle {
             arguments.insert("progress_handle".to_owned(), json!(handle));
         }
         let result = tokio::select! {
-        result = self.client.call(tool, arguments) => result,
+            result = self.client.call(tool, arguments) => result,
             () = self.interrupt.notified() => return Err(EarlyExit::Stopped),
         };
         let value = match result {

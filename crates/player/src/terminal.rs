@@ -41,7 +41,7 @@ pub async fn run(options: &PlayOptions, json: bool) -> Result<Report, PlayError>
     let style = if json { style_of(&stderr) } else { style_of(&stdout) };
     let out: &mut (dyn Write + Send) = if json { &mut stderr } else { &mut stdout };
     let interrupt = Arc::new(Notify::new());
-    #[expect(clippy::disallowed_methods, reason = "ends with the player, which depends on no other crate of Waypost")]
+    #[expect(clippy::disallowed_methods, reason = "ends with the player, which has no background jobs")]
     let listener = tokio::spawn(notify_on_interrupt(Arc::clone(&interrupt)));
     let terminal = Terminal {
         out,

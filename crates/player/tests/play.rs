@@ -434,10 +434,9 @@ async fn a_response_that_is_too_large_is_rejected() -> TestResult {
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });
     let json = User::at(&format!("http://{address}/mcp"))?.expect_error().await?;
-    // rmcp ends the connection when an event of a stream is too large, and does not report the reason.
     insta::assert_snapshot!(format!("{json}\n{stream}"), @r"
     URL returned a response of more than 4096 KiB; report this to its operator
-    URL returned an error for select_walkthrough: Transport closed
+    URL returned a response of more than 4096 KiB; report this to its operator
     ");
     Ok(())
 }

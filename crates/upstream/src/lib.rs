@@ -1,0 +1,13 @@
+//! An MCP client for servers of other parties, over Streamable HTTP.
+//!
+//! [`Client::connect`] prefers 2026-07-28 and falls back to the `initialize` handshake of older revisions. Results are
+//! returned as the text that was received, so nothing that this client does not know is lost. The caller chooses the
+//! [`Route`](waypost_outbound::Route), and with it the addresses that may be reached.
+
+mod client;
+mod error;
+mod sse;
+mod transport;
+
+pub use client::{Client, ConnectOptions, Identity};
+pub use error::Error;
