@@ -106,6 +106,10 @@ pub fn start_metrics() -> anyhow::Result<Metrics> {
 fn describe() {
     describe_counter!("waypost_writer_groups_total", "Groups of calls committed by the writer");
     describe_counter!("waypost_writer_groups_split_total", "Groups that failed and were retried call by call");
+    describe_counter!(
+        "waypost_writer_groups_outdated_total",
+        "Groups that were decided again because a cached attempt was outdated or a call was rejected"
+    );
     describe_counter!("waypost_writer_calls_total", "Progress calls committed by the writer");
     describe_counter!("waypost_writer_statements_total", "SQL statements of the writer, including BEGIN and COMMIT");
     describe_gauge!("waypost_writer_queue_depth", "Calls waiting for the writer");

@@ -34,11 +34,14 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
                 columns.iter().map(|(column, _)| format!("value ->> '{column}' AS {column}")).collect();
             format!("(SELECT {} FROM json_each($1, '$.{name}'))", fields.join(", "))
         }
-        Dialect::Postgres => {
-            let fields: Vec<_> = columns.iter().map(|(column, kind)| format!("{column} {}", kind.postgres())).collect();
-            format!("json_to_recordset($1::json -> '{name}') AS batch({})", fields.join(", "))
-        }
+        Dialect::Postgres => recordset(&format!("$1::json -> '{name}'"), columns),
     }
+}
+
+/// Returns a PostgreSQL table expression for the rows of a JSON document.
+pub(crate) fn recordset(document: &str, columns: &[Column]) -> String {
+    let fields: Vec<_> = columns.iter().map(|(column, kind)| format!("{column} {}", kind.postgres())).collect();
+    format!("json_to_recordset({document}) AS batch({})", fields.join(", "))
 }
 
 /// Returns a statement that inserts the rows of member `name` into `table`.

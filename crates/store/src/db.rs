@@ -95,6 +95,15 @@ enum Inner {
 #[derive(Debug)]
 pub struct Tx(Conn);
 
+/// The driver's connection for a text that is a transaction of its own.
+#[derive(Debug)]
+pub(crate) enum Autocommit {
+    /// SQLite's only connection that writes.
+    Sqlite(PoolConnection<Sqlite>),
+    /// PostgreSQL.
+    Postgres(PoolConnection<Postgres>),
+}
+
 /// The driver's connection.
 #[derive(Debug)]
 pub enum Raw<'a> {
@@ -239,6 +248,18 @@ impl Db {
             Self::Sqlite { write, .. } => Inner::SqliteWrite(write.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool) => Inner::PostgresWrite(pool.begin().await?),
         })))
+    }
+
+    /// Acquires a connection for a text that is a transaction of its own.
+    ///
+    /// # Errors
+    /// The same as for [`Db::read`].
+    pub(crate) async fn autocommit(&self) -> Result<Autocommit> {
+        count_statement();
+        Ok(match self {
+            Self::Sqlite { write, .. } => Autocommit::Sqlite(write.acquire().await?),
+            Self::Postgres(pool) => Autocommit::Postgres(pool.acquire().await?),
+        })
     }
 
     /// Begins a read-only transaction that sees one consistent state of the database.

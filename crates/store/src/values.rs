@@ -9,8 +9,8 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 
 use crate::error::Result;
 
-/// The number of rows of the longest statement: 2^8.
-const LONGEST: usize = 256;
+/// The number of rows of the longest statement: 2^9.
+const LONGEST: usize = 512;
 const SIZES: usize = LONGEST.trailing_zeros() as usize + 1;
 
 /// A query whose values are being bound.
@@ -36,6 +36,25 @@ impl SizedStatements {
         Self(std::array::from_fn(|power| text(&format!("(VALUES {})", vec![row.as_str(); 1 << power].join(", ")))))
     }
 
+    /// Creates a statement without rows.
+    pub(crate) fn fixed(text: &str) -> Self {
+        Self(std::array::from_fn(|_| text.to_owned()))
+    }
+
+    /// Creates texts with several statements each, which take the same number of rows.
+    pub(crate) fn sequence(parts: &[Self]) -> Self {
+        Self(std::array::from_fn(|power| {
+            let texts: Vec<_> = parts.iter().map(|part| part.0[power].as_str()).collect();
+            texts.join("; ")
+        }))
+    }
+
+    /// Returns the shortest text with at least `count` rows, and its number of rows; `None` if there are too many.
+    pub(crate) fn for_rows(&self, count: usize) -> Option<(&str, usize)> {
+        let size = count.next_power_of_two();
+        self.0.get(size.trailing_zeros() as usize).map(|text| (text.as_str(), size))
+    }
+
     /// Creates statements that insert rows into `columns` of `table`.
     pub(crate) fn insert(table: &str, columns: &[&str]) -> Self {
         let list = columns.join(", ");
@@ -58,19 +77,11 @@ impl SizedStatements {
         })
     }
 
-    /// Returns the queries for `rows` with all values bound: one per 256 rows.
+    /// Returns the queries for `rows` with all values bound: one per 512 rows.
     pub(crate) fn queries<'a, T: Values>(&'static self, rows: &'a [T]) -> impl Iterator<Item = Binding> + 'a {
         rows.chunks(LONGEST).map(|chunk| {
             let size = chunk.len().next_power_of_two();
-            let text = self.0[size.trailing_zeros() as usize].as_str();
-            let mut query = sqlx::query(text);
-            for row in chunk {
-                query = row.bind(query);
-            }
-            for _ in 0..(size - chunk.len()) * T::COUNT {
-                query = query.bind(None::<String>);
-            }
-            query
+            bind_rows(sqlx::query(self.0[size.trailing_zeros() as usize].as_str()), chunk, size)
         })
     }
 
@@ -86,4 +97,15 @@ impl SizedStatements {
         }
         Ok(count)
     }
+}
+
+/// Binds the values of `rows`, and NULL for those that are missing to `size` rows.
+pub(crate) fn bind_rows<T: Values>(mut query: Binding, rows: &[T], size: usize) -> Binding {
+    for row in rows {
+        query = row.bind(query);
+    }
+    for _ in 0..size.saturating_sub(rows.len()) * T::COUNT {
+        query = query.bind(None::<String>);
+    }
+    query
 }

@@ -1,6 +1,7 @@
 //! Attempts with their completions and events: batched writes and reads.
 
 mod attempts;
+mod in_place;
 mod statements;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ use self::attempts::AttemptRow;
 pub use self::attempts::{
     OpenAttempt, find_open, find_open_with_step, list_attempts, list_completions, list_open, summarize_open,
 };
+pub(crate) use self::in_place::{InPlaceBatch, write_in_place};
 use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
 use crate::on;
@@ -205,10 +207,7 @@ impl Batch {
 
     /// Adds an attempt in its final state within the group.
     pub(crate) fn add_attempt(&mut self, key: &ProgressKey, attempt: &Attempt, is_new: bool) {
-        let (status, completed_at) = match attempt.state {
-            AttemptState::InProgress => (Status::InProgress.as_str(), None),
-            AttemptState::Completed { at } => (Status::Completed.as_str(), Some(at)),
-        };
+        let (status, completed_at) = status_and_completed_at(attempt);
         let row = ProgressRow {
             id: attempt.id.clone(),
             organization_id: key.organization_id.clone(),
@@ -380,6 +379,13 @@ async fn json_rows<T: Serialize>(conn: &mut Conn, sql: &'static str, name: &'sta
     let document = serde_json::to_string(&HashMap::from([(name, rows)])).map_err(unserializable)?;
     on!(conn, c => sqlx::query(sql).bind(document).execute(c).await?.rows_affected());
     Ok(1)
+}
+
+fn status_and_completed_at(attempt: &Attempt) -> (&'static str, Option<Timestamp>) {
+    match attempt.state {
+        AttemptState::InProgress => (Status::InProgress.as_str(), None),
+        AttemptState::Completed { at } => (Status::Completed.as_str(), Some(at)),
+    }
 }
 
 fn unserializable(error: serde_json::Error) -> Error {

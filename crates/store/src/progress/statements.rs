@@ -25,6 +25,9 @@ pub(super) struct SqliteStatements {
     pub(super) completions: SizedStatements,
     pub(super) events: SizedStatements,
     pub(super) tool_calls: SizedStatements,
+    /// The transaction of [`super::in_place`]. Its values are the changes, their number, completions, events and tool
+    /// calls.
+    pub(super) in_place: SizedStatements,
 }
 
 /// The statements that every advance needs on PostgreSQL, with rows from a JSON document. The four writes are one
@@ -33,7 +36,15 @@ pub(super) struct PostgresStatements {
     pub(super) json: JsonStatements,
     pub(super) find: String,
     pub(super) advance: String,
+    /// The statement of [`super::in_place`]. Its values are the changes, completions, events and tool calls, each as a
+    /// JSON document, and the number of changes. Returns whether they were written.
+    pub(super) in_place: String,
 }
+
+/// The message of the error by which the SQLite transaction reports that an attempt has another state: that of `abs()` of
+/// the smallest integer (<https://www.sqlite.org/lang_corefunc.html#abs>). Outside triggers, SQLite has no statement that
+/// fails under a condition.
+pub(super) const OUTDATED: &str = "integer overflow";
 
 /// The columns of an attempt.
 pub(super) const ATTEMPT: &str = "progress.id, progress.end_user_id, progress.server_id, progress.walkthrough_id,
@@ -71,6 +82,19 @@ const PROGRESS_CHANGES: &[Column] = &[
     ("completed_steps", Kind::Text),
     ("completed_at", Kind::Integer),
     ("last_activity_at", Kind::Integer),
+];
+/// The new values of an attempt, and the state that it must have.
+const IN_PLACE: &[Column] = &[
+    ("id", Kind::Text),
+    ("version_id", Kind::Text),
+    ("status", Kind::Text),
+    ("completed_steps", Kind::Text),
+    ("completed_at", Kind::Integer),
+    ("last_activity_at", Kind::Integer),
+    ("seen_version_id", Kind::Text),
+    ("seen_completed_steps", Kind::Text),
+    ("seen_started_at", Kind::Integer),
+    ("seen_last_activity_at", Kind::Integer),
 ];
 const PROGRESS_END: &[Column] = &[
     ("id", Kind::Text),
@@ -120,6 +144,63 @@ impl JsonStatements {
     }
 }
 
+/// Returns the assignments of the new values of [`IN_PLACE`], and the condition that an attempt has the remembered state.
+/// `column` returns the name of a column of `IN_PLACE` in the statement.
+fn in_place_clauses(column: impl Fn(usize) -> String) -> (String, String) {
+    let of = |name: &str| column(IN_PLACE.iter().position(|(column, _)| *column == name).unwrap_or_default());
+    let assignments: Vec<_> = PROGRESS_CHANGES[1..].iter().map(|(name, _)| format!("{name} = {}", of(name))).collect();
+    let seen = ["version_id", "completed_steps", "started_at", "last_activity_at"];
+    let seen: Vec<_> = seen.iter().map(|name| format!("progress.{name} = {}", of(&format!("seen_{name}")))).collect();
+    let condition = format!(
+        "progress.id = {} AND {} AND progress.status = 'in_progress' AND progress.closed_at IS NULL",
+        of("id"),
+        seen.join(" AND ")
+    );
+    (assignments.join(", "), condition)
+}
+
+fn sqlite_in_place() -> SizedStatements {
+    let (assignments, condition) = in_place_clauses(|position| format!("source.column{}", position + 1));
+    let changes = SizedStatements::new(IN_PLACE.len(), |values| {
+        format!("UPDATE progress SET {assignments} FROM {values} AS source WHERE {condition}")
+    });
+    let parts = [
+        SizedStatements::fixed("BEGIN IMMEDIATE"),
+        changes,
+        SizedStatements::fixed("SELECT abs(iif(changes() = ?, 0, -9223372036854775807 - 1))"),
+        SizedStatements::insert("step_completions", &names(COMPLETION)),
+        SizedStatements::insert("walkthrough_events", &names(EVENT)),
+        SizedStatements::insert("tool_calls", &names(tool_call::COLUMNS)),
+        SizedStatements::fixed("COMMIT"),
+    ];
+    SizedStatements::sequence(&parts)
+}
+
+fn postgres_in_place() -> String {
+    let (assignments, condition) = in_place_clauses(|position| format!("source.{}", IN_PLACE[position].0));
+    let insert = |table: &str, parameter: &str, columns: &[Column]| {
+        let list = names(columns).join(", ");
+        let rows = batch::recordset(&format!("{parameter}::json"), columns);
+        format!("INSERT INTO {table} ({list}) SELECT {list} FROM {rows} WHERE (SELECT is_current FROM checked)")
+    };
+    // The attempts are locked in the order of the rows, and the rest does nothing unless all of them have the remembered
+    // state, which they keep, because they are locked.
+    format!(
+        "WITH source AS MATERIALIZED (SELECT * FROM {}),
+            locked AS MATERIALIZED (SELECT found.id FROM source, LATERAL
+                (SELECT progress.id FROM progress WHERE {condition} FOR UPDATE) AS found),
+            checked AS MATERIALIZED (SELECT count(*) = $5 AS is_current FROM locked),
+            p AS (UPDATE progress SET {assignments} FROM source
+                WHERE progress.id = source.id AND (SELECT is_current FROM checked)),
+            c AS ({}), e AS ({}), t AS ({})
+         SELECT is_current FROM checked",
+        batch::recordset("$1::json", IN_PLACE),
+        insert("step_completions", "$2", COMPLETION),
+        insert("walkthrough_events", "$3", EVENT),
+        insert("tool_calls", "$4", tool_call::COLUMNS),
+    )
+}
+
 /// Returns the statements for SQLite.
 pub(super) fn sqlite() -> &'static SqliteStatements {
     static STATEMENTS: LazyLock<SqliteStatements> = LazyLock::new(|| SqliteStatements {
@@ -136,6 +217,7 @@ pub(super) fn sqlite() -> &'static SqliteStatements {
         completions: SizedStatements::insert("step_completions", &names(COMPLETION)),
         events: SizedStatements::insert("walkthrough_events", &names(EVENT)),
         tool_calls: SizedStatements::insert("tool_calls", &names(tool_call::COLUMNS)),
+        in_place: sqlite_in_place(),
     });
     &STATEMENTS
 }
@@ -161,7 +243,7 @@ pub(super) fn postgres() -> &'static PostgresStatements {
             batch::insert(dialect, "walkthrough_events", "events", EVENT),
             batch::insert(dialect, "tool_calls", "tool_calls", tool_call::COLUMNS),
         );
-        PostgresStatements { json: JsonStatements::new(dialect), find, advance }
+        PostgresStatements { json: JsonStatements::new(dialect), find, advance, in_place: postgres_in_place() }
     });
     &STATEMENTS
 }

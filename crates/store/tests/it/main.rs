@@ -27,6 +27,7 @@ mod user_accounts;
 mod walkthrough;
 mod world;
 mod writer;
+mod writer_races;
 
 use waypost_store::{Db, migrate as migrations};
 

@@ -15,13 +15,13 @@ use waypost_store::{Db, Error};
 use crate::open;
 use crate::world::{NOW, STEPS, World};
 
-struct Stage {
-    db: Db,
-    world: World,
-    writer: Writer,
+pub(crate) struct Stage {
+    pub(crate) db: Db,
+    pub(crate) world: World,
+    pub(crate) writer: Writer,
 }
 
-async fn stage(url: &str) -> Stage {
+pub(crate) async fn stage(url: &str) -> Stage {
     let db = open(url).await;
     let world = World::new(1);
     world.seed(&db).await;
@@ -30,7 +30,7 @@ async fn stage(url: &str) -> Stage {
 }
 
 /// Starts the walkthrough if it is not started, otherwise completes the current step.
-fn begin_or_advance(world: &World) -> DecideFn {
+pub(crate) fn begin_or_advance(world: &World) -> DecideFn {
     let offered = world.version_offer();
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     Box::new(move |attempt: Option<&Attempt>| {
@@ -47,7 +47,7 @@ fn begin_or_advance(world: &World) -> DecideFn {
     })
 }
 
-fn call(world: &World, key: ProgressKey, decide: DecideFn) -> ProgressCall {
+pub(crate) fn call(world: &World, key: ProgressKey, decide: DecideFn) -> ProgressCall {
     let new_end_user = NewEndUser {
         id: key.end_user_id.clone(),
         organization_id: key.organization_id.clone(),
@@ -76,12 +76,12 @@ fn call(world: &World, key: ProgressKey, decide: DecideFn) -> ProgressCall {
 }
 
 impl Stage {
-    fn key(&self, n: usize) -> ProgressKey {
+    pub(crate) fn key(&self, n: usize) -> ProgressKey {
         self.world.progress_key(&EndUserId::from_store(format!("eu_w{n}")))
     }
 
     /// Inserts the end users of the first `count` keys, so that calls do not have to create them.
-    async fn end_users(&self, count: usize) {
+    pub(crate) async fn end_users(&self, count: usize) {
         let mut tx = self.db.begin().await.unwrap();
         for n in 0..count {
             let key = self.key(n);
@@ -95,7 +95,7 @@ impl Stage {
     }
 
     /// Checks that the step set equals the completion rows. Returns their number.
-    async fn completed(&self, key: &ProgressKey) -> usize {
+    pub(crate) async fn completed(&self, key: &ProgressKey) -> usize {
         let mut conn = self.db.read().await.unwrap();
         let history = progress::list_attempts(&mut conn, key).await.unwrap();
         let [attempt] = history.as_slice() else { panic!("one attempt, not {}", history.len()) };
@@ -236,15 +236,9 @@ async fn attempts_are_ordered(stage: Stage) {
         });
         calls.push(ProgressCall { new_end_user: None, ..call(&stage.world, stage.key(0), decide) });
     }
-    // The queue keeps the order, but two workers may process two groups, so on PostgreSQL each call waits for the
-    // previous one.
-    if stage.db.dialect() == waypost_store::Dialect::Sqlite {
-        let all = futures::future::join_all(calls.into_iter().map(|call| stage.writer.call(call))).await;
-        assert!(all.into_iter().all(|decided| matches!(decided, Ok(Decision::Done(_)))));
-    } else {
-        for call in calls {
-            assert!(matches!(stage.writer.call(call).await, Ok(Decision::Done(_))));
-        }
+    // The queue keeps the order, but two workers may process two groups, so each call waits for the previous one.
+    for call in calls {
+        assert!(matches!(stage.writer.call(call).await, Ok(Decision::Done(_))));
     }
     let mut conn = stage.db.read().await.unwrap();
     let history = progress::list_attempts(&mut conn, &stage.key(0)).await.unwrap();

@@ -1,31 +1,38 @@
 //! The group-committing writer of progress.
 //!
-//! Calls queue up while a group is being committed; the next group takes all queued calls. A group reads all affected
-//! attempts with one query, applies the pure functions in order in memory, writes one multi-row statement per table,
-//! commits, and only then responds. With one client a group is one call; with many clients they share the cost of a
-//! sync.
+//! Calls queue up while a group is being committed; the next group takes all queued calls. With one client a group is
+//! one call; with many clients they share the cost of a sync. A group is committed in up to two parts:
 //!
-//! Invariants:
+//! 1. Calls that change an open attempt *in place*, such as an advance, are decided on the cached state of the attempt
+//!    ([`cache`]) and written in one step, on the condition that the cached states are still those of the rows
+//!    ([`crate::progress::write_in_place`]). If one is not, nothing is written, and the calls join the second part.
+//! 2. All others: a transaction locks and reads the attempts with one query, the pure functions are applied in order in
+//!    memory ([`decide`]), and one multi-row statement per table is written.
+//!
+//! Invariants (`tests/it/writer.rs` and `tests/it/writer_races.rs`):
 //! - A result is returned only after its commit has succeeded.
-//! - Calls on the same attempt take effect in queue order.
+//! - A call is decided on the state that its attempt has when the call takes effect, whatever other processes do.
+//! - Calls of a group on the same attempt take effect in queue order.
 //! - A failing call does not affect others: a group that the database rejects is retried call by call.
 
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod cache;
+mod decide;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
-use waypost_core::event::EventKind;
-use waypost_core::id::{EventId, ProgressId, VersionId};
+use waypost_core::id::VersionId;
 use waypost_core::progress::{Attempt, Outcome};
 use waypost_core::webhook::NewDelivery;
 use waypost_core::{Error as CoreError, Random, Timestamp};
 use waypost_jobs::{Job, Jobs, WorkerHandle};
 
-use crate::db::{Db, Dialect};
+use self::cache::AttemptCache;
+use self::decide::{DecidedGroup, DecidedInPlace, decide_on_cached};
+use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::progress::{self, Batch, EventDetails, NewEndUser, ProgressKey};
+use crate::progress::{self, InPlaceBatch, NewEndUser, ProgressKey};
 use crate::session::NewSession;
 use crate::tool_call::ToolCall;
 
@@ -33,7 +40,8 @@ use crate::tool_call::ToolCall;
 const GROUP: usize = 256;
 /// The capacity of the queue. If it is full, senders wait.
 const QUEUE: usize = 4_096;
-/// The writer's tasks. On PostgreSQL two groups run concurrently, each on its own connection.
+/// The writer's tasks: while one group is being committed, the next one is decided. On PostgreSQL, two groups are
+/// committed at the same time, each on its own connection.
 const WORKERS: [&str; 2] = ["writer", "writer-2"];
 /// A group that runs for this long is stuck: database timeouts are much shorter.
 const LATE: Duration = Duration::from_secs(60);
@@ -103,15 +111,14 @@ impl Writer {
     pub fn start_in(jobs: &Jobs, db: Db, random: Arc<dyn Random>) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
         let (queue, calls) = mpsc::channel(QUEUE);
         let calls = Arc::new(Mutex::new(calls));
-        // SQLite allows a single writer.
-        let workers = if db.dialect() == Dialect::Sqlite { &WORKERS[..1] } else { &WORKERS };
+        let worker = Worker { db, random, cache: AttemptCache::new() };
         let work = |name: &&'static str| {
-            let worker = Worker { db: db.clone(), random: Arc::clone(&random) };
+            let worker = worker.clone();
             let calls = Arc::clone(&calls);
             let job = Job { late_after: LATE, ..Job::new(name, Duration::ZERO) };
             jobs.start_worker(job.serving(), move |handle| worker.clone().run(Arc::clone(&calls), handle))
         };
-        let tasks = workers.iter().map(work).collect();
+        let tasks = WORKERS.iter().map(work).collect();
         (Self { queue }, tasks)
     }
 
@@ -134,18 +141,6 @@ impl Writer {
     }
 }
 
-/// Applies a call to an attempt. The record and the deliveries are created only if the call changes something.
-fn decide_and_record(call: &ProgressCall, attempt: Option<&Attempt>) -> (Decision, Option<ToolCall>, Vec<NewDelivery>) {
-    let decision = (call.decide)(attempt);
-    let changed = match &decision {
-        Decision::Done(outcome) if !outcome.change.is_empty() => Some(outcome),
-        _ => None,
-    };
-    let record = changed.zip(call.tool_call.as_ref()).map(|(outcome, record)| record(outcome));
-    let deliveries = changed.zip(call.deliveries.as_ref()).map(|(outcome, create)| create(outcome)).unwrap_or_default();
-    (decision, record, deliveries)
-}
-
 /// Sends the same error to all callers.
 fn fail_all(replies: impl IntoIterator<Item = Reply>, error: impl Into<Arc<Error>>) {
     let error = error.into();
@@ -154,10 +149,19 @@ fn fail_all(replies: impl IntoIterator<Item = Reply>, error: impl Into<Arc<Error
     }
 }
 
+/// Counts a committed group.
+fn count_group(calls: usize, statements: u64) {
+    metrics::counter!("waypost_writer_groups_total").increment(1);
+    metrics::counter!("waypost_writer_calls_total").increment(calls as u64);
+    metrics::counter!("waypost_writer_statements_total").increment(statements);
+    metrics::histogram!("waypost_writer_group_size").record(calls as f64);
+}
+
 #[derive(Clone)]
 struct Worker {
     db: Db,
     random: Arc<dyn Random>,
+    cache: AttemptCache,
 }
 
 impl Worker {
@@ -175,11 +179,12 @@ impl Worker {
 
     async fn process(&self, group: Vec<Queued>) {
         // Skips calls whose caller no longer waits: it may have retried in the meantime.
-        let pending = group.into_iter().filter(|queued| !queued.reply.is_closed());
-        let (calls, replies): (Vec<_>, Vec<_>) = pending.map(|queued| (queued.call, queued.reply)).unzip();
-        if calls.is_empty() {
+        let pending: Vec<_> = group.into_iter().filter(|queued| !queued.reply.is_closed()).collect();
+        let left = self.process_in_place(pending).await;
+        if left.is_empty() {
             return;
         }
+        let (calls, replies): (Vec<_>, Vec<_>) = left.into_iter().map(|queued| (queued.call, queued.reply)).unzip();
         match self.commit(&calls).await {
             Ok(decisions) => {
                 for (reply, decision) in replies.into_iter().zip(decisions) {
@@ -196,6 +201,45 @@ impl Worker {
                 self.process_one_by_one(&calls, replies).await;
             }
         }
+    }
+
+    /// Commits the calls that change cached attempts in place, and replies to them. Returns the calls that are left for
+    /// a transaction.
+    async fn process_in_place(&self, group: Vec<Queued>) -> Vec<Queued> {
+        let cached = self.cache.get_all(group.iter().map(|queued| &queued.call.key));
+        let decided = decide_on_cached(group.iter().map(|queued| &queued.call), cached);
+        let (mut in_place, mut left) = (Vec::with_capacity(group.len()), Vec::new());
+        let (mut decisions, mut batch) = (Vec::with_capacity(group.len()), InPlaceBatch::default());
+        for (queued, decided) in group.into_iter().zip(decided) {
+            let Some(DecidedInPlace { decided, before, after }) = decided else {
+                left.push(queued);
+                continue;
+            };
+            batch.add_change(&queued.call.key, &before, after);
+            decisions.push(decided.add_rows(&queued.call, Some(&before), &*self.random, batch.rows_mut()));
+            in_place.push(queued);
+        }
+        if in_place.is_empty() {
+            return left;
+        }
+        match self.db.with_timeout(progress::write_in_place(&self.db, &batch)).await {
+            Ok(Some(statements)) => {
+                self.cache.replace_all(batch.into_attempts().map(|(key, attempt)| (key, Some(attempt))));
+                count_group(in_place.len(), statements);
+                for (queued, decision) in in_place.into_iter().zip(decisions) {
+                    let _ = queued.reply.send(Ok(decision));
+                }
+            }
+            Err(error) if error.is_unavailable() => {
+                fail_all(in_place.into_iter().chain(left.drain(..)).map(|queued| queued.reply), error);
+            }
+            // An attempt has changed in the meantime, or the database rejects a call.
+            Ok(None) | Err(_) => {
+                metrics::counter!("waypost_writer_groups_outdated_total").increment(1);
+                left.extend(in_place);
+            }
+        }
+        left
     }
 
     /// Retries the calls of a failed group one by one.
@@ -241,7 +285,7 @@ impl Worker {
     async fn run_transaction(&self, calls: &[ProgressCall]) -> Result<Vec<Decision>> {
         let mut tx = self.db.begin().await?;
         let open = progress::lock_open(&mut tx, calls.iter().map(|call| &call.key)).await?;
-        let (decisions, batch) = self.decide(calls, open);
+        let DecidedGroup { decisions, batch, open } = DecidedGroup::new(calls, open, &*self.random);
         // BEGIN, the SELECT and COMMIT, in addition to the statements of the batch.
         let mut statements = 3;
         if batch.is_empty() {
@@ -250,80 +294,10 @@ impl Worker {
             statements += progress::write(&mut tx, &batch).await?;
             tx.commit().await?;
         }
-        metrics::counter!("waypost_writer_groups_total").increment(1);
-        metrics::counter!("waypost_writer_calls_total").increment(calls.len() as u64);
-        metrics::counter!("waypost_writer_statements_total").increment(statements);
-        metrics::histogram!("waypost_writer_group_size").record(calls.len() as f64);
+        let absent = calls.iter().map(|call| &call.key).filter(|key| !open.contains_key(key));
+        self.cache.replace_all(absent.map(|key| (key.clone(), None)));
+        self.cache.replace_all(open.into_iter().map(|(key, attempt)| (key, Some(Arc::new(attempt)))));
+        count_group(calls.len(), statements);
         Ok(decisions)
-    }
-
-    /// Applies the calls in order in memory.
-    fn decide(&self, calls: &[ProgressCall], mut open: HashMap<ProgressKey, Attempt>) -> (Vec<Decision>, Batch) {
-        let mut batch = Batch::default();
-        // An attempt may change several times within a group; only its final state is written.
-        let mut touched: HashMap<ProgressId, (usize, Attempt, bool)> = HashMap::new();
-        let mut order = Vec::new();
-        let mut decisions = Vec::with_capacity(calls.len());
-        for (at, call) in calls.iter().enumerate() {
-            // A panic in one call's functions must not stop the writer.
-            let (decision, record, deliveries) =
-                catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key)))).unwrap_or_else(|_| {
-                    (Decision::Rejected(CoreError::internal("a call on progress panicked")), None, Vec::new())
-                });
-            if let Decision::Done(outcome) = &decision
-                && !outcome.change.is_empty()
-            {
-                let change = &outcome.change;
-                batch.add_end_user(call.new_end_user.clone(), call.new_session.clone());
-                for (attempt, is_new) in change.close.iter().map(|attempt| (attempt, false)).chain(
-                    change.upsert.iter().map(|put| (put, open.get(&call.key).is_none_or(|old| old.id != put.id))),
-                ) {
-                    let entry = touched.entry(attempt.id.clone()).or_insert_with(|| {
-                        order.push(attempt.id.clone());
-                        (at, attempt.clone(), is_new)
-                    });
-                    entry.1 = attempt.clone();
-                }
-                self.add_details(call, outcome, open.get(&call.key), &mut batch);
-                batch.add_tool_call(record);
-                batch.add_deliveries(deliveries);
-                match &change.upsert {
-                    Some(put) => open.insert(call.key.clone(), put.clone()),
-                    None => open.remove(&call.key),
-                };
-            }
-            decisions.push(decision);
-        }
-        for id in order {
-            if let Some((at, attempt, is_new)) = touched.get(&id) {
-                batch.add_attempt(&calls[*at].key, attempt, *is_new);
-            }
-        }
-        (decisions, batch)
-    }
-
-    /// Adds completion, events and copies of completions of one call to `batch`.
-    fn add_details(&self, call: &ProgressCall, outcome: &Outcome, before: Option<&Attempt>, batch: &mut Batch) {
-        let change = &outcome.change;
-        if let Some(subject) = change.upsert.as_ref().or(change.close.as_ref()) {
-            if let Some(step) = &change.completion {
-                batch.add_completion(subject, step.clone(), call.now);
-            }
-            // The attempt itself contains the time of its last activity, so no query is needed.
-            let before = before.filter(|attempt| attempt.id == subject.id);
-            let mut elapsed_ms = before.map(|attempt| call.now.since(attempt.last_activity_at).max(0));
-            for (kind, step_id) in &change.events {
-                let id = EventId::new(call.now, &*self.random);
-                let (step_id, client_name) = (step_id.clone(), call.client_name.clone());
-                let is_end = *kind == EventKind::Completed;
-                let took_ms = is_end.then(|| call.now.since(subject.started_at).max(0));
-                let details = EventDetails { kind: *kind, step_id, client_name, elapsed_ms, took_ms };
-                batch.add_event(id, &call.key, subject, details, call.now);
-                elapsed_ms = Some(0);
-            }
-        }
-        if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.upsert) {
-            batch.copy_completions(from.clone(), put.id.clone());
-        }
     }
 }

@@ -1,0 +1,207 @@
+//! Changes of open attempts without reading them first.
+//!
+//! The caller has decided the changes on states that it remembers. They are written if every attempt still has its
+//! remembered state, and otherwise nothing is written (compare-and-swap). The whole state is compared and not a revision
+//! number, because then every other change of a row counts, whoever makes it: joins, a restore, and processes of an
+//! earlier version during an upgrade, which would not increment a number. Rows that had the remembered state before,
+//! changed and have it again are no problem, because a decision depends on nothing but the state.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use serde::Serialize;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Sqlite};
+use waypost_core::Timestamp;
+use waypost_core::id::{ProgressId, VersionId};
+use waypost_core::progress::{Attempt, AttemptState};
+
+use super::{Batch, ProgressKey, statements, unserializable};
+use crate::db::{Autocommit, Db};
+use crate::error::Result;
+use crate::values::{Binding, Values, bind_rows};
+
+/// BEGIN, four writes, the check and COMMIT.
+const SQLITE_STATEMENTS: u64 = 7;
+
+/// Changes of open attempts in place, with the rows that accompany them.
+#[derive(Default)]
+pub(crate) struct InPlaceBatch {
+    changes: Vec<Change>,
+    /// The positions in `changes`.
+    positions: HashMap<ProgressKey, usize>,
+    rows: Batch,
+}
+
+struct Change {
+    seen: Arc<Attempt>,
+    after: Arc<Attempt>,
+}
+
+#[derive(Serialize)]
+struct ChangeRow<'a> {
+    id: &'a ProgressId,
+    version_id: &'a VersionId,
+    status: &'static str,
+    completed_steps: String,
+    completed_at: Option<Timestamp>,
+    last_activity_at: Timestamp,
+    seen_version_id: &'a VersionId,
+    seen_completed_steps: String,
+    seen_started_at: Timestamp,
+    seen_last_activity_at: Timestamp,
+}
+
+impl Change {
+    /// Whether the remembered state can be compared by the statements: completed and closed attempts do not change.
+    fn is_comparable(&self) -> bool {
+        self.seen.state == AttemptState::InProgress && self.seen.closed_at.is_none()
+    }
+
+    fn row(&self) -> ChangeRow<'_> {
+        let Self { seen, after } = self;
+        let (status, completed_at) = super::status_and_completed_at(after);
+        ChangeRow {
+            id: &after.id,
+            version_id: &after.version_id,
+            status,
+            completed_steps: after.completed.to_hex(),
+            completed_at,
+            last_activity_at: after.last_activity_at,
+            seen_version_id: &seen.version_id,
+            seen_completed_steps: seen.completed.to_hex(),
+            seen_started_at: seen.started_at,
+            seen_last_activity_at: seen.last_activity_at,
+        }
+    }
+}
+
+/// Binds values in the order of `statements::IN_PLACE`.
+impl Values for ChangeRow<'_> {
+    const COUNT: usize = 10;
+
+    fn bind(&self, query: Binding) -> Binding {
+        query
+            .bind(self.id.to_string())
+            .bind(self.version_id.to_string())
+            .bind(self.status)
+            .bind(self.completed_steps.clone())
+            .bind(self.completed_at.map(|at| at.0))
+            .bind(self.last_activity_at.0)
+            .bind(self.seen_version_id.to_string())
+            .bind(self.seen_completed_steps.clone())
+            .bind(self.seen_started_at.0)
+            .bind(self.seen_last_activity_at.0)
+    }
+}
+
+impl InPlaceBatch {
+    /// Adds a change from the state `seen`. Several changes of an attempt follow each other.
+    pub(crate) fn add_change(&mut self, key: &ProgressKey, seen: &Arc<Attempt>, after: Arc<Attempt>) {
+        match self.positions.entry(key.clone()) {
+            Entry::Occupied(position) => self.changes[*position.get()].after = after,
+            Entry::Vacant(position) => {
+                position.insert(self.changes.len());
+                self.changes.push(Change { seen: Arc::clone(seen), after });
+            }
+        }
+    }
+
+    /// Returns the rows that accompany the changes.
+    pub(crate) fn rows_mut(&mut self) -> &mut Batch {
+        &mut self.rows
+    }
+
+    /// Returns the new states of the attempts.
+    pub(crate) fn into_attempts(self) -> impl Iterator<Item = (ProgressKey, Arc<Attempt>)> {
+        let Self { changes, positions, .. } = self;
+        positions.into_iter().map(move |(key, position)| (key, Arc::clone(&changes[position].after)))
+    }
+
+    /// Returns the number of rows of the largest table.
+    fn len(&self) -> usize {
+        let Batch { completions, events, tool_calls, .. } = &self.rows;
+        self.changes.len().max(completions.len()).max(events.len()).max(tool_calls.len())
+    }
+}
+
+/// Writes a batch in a transaction of its own, if all attempts still have the states from which they change. Returns the
+/// number of statements, or `None` if an attempt has another state; nothing is written in that case.
+///
+/// # Errors
+/// Returns an error if the database fails or rejects a row. Nothing is written in that case either, unless the connection
+/// is lost during the commit ([`crate::Error::is_unavailable`]).
+pub(crate) async fn write_in_place(db: &Db, batch: &InPlaceBatch) -> Result<Option<u64>> {
+    if !batch.changes.iter().all(Change::is_comparable) {
+        return Ok(None);
+    }
+    // Rows are locked in this order.
+    let mut changes: Vec<_> = batch.changes.iter().map(Change::row).collect();
+    changes.sort_unstable_by_key(|change| change.id);
+    match db.autocommit().await? {
+        Autocommit::Sqlite(conn) => write_sqlite(conn, &changes, batch).await,
+        Autocommit::Postgres(mut conn) => write_postgres(&mut conn, &changes, batch).await,
+    }
+}
+
+/// Runs the whole transaction as one text: each statement that is sent separately costs two context switches, because the
+/// driver runs SQLite on a thread of its own.
+async fn write_sqlite(
+    conn: PoolConnection<Sqlite>,
+    changes: &[ChangeRow<'_>],
+    batch: &InPlaceBatch,
+) -> Result<Option<u64>> {
+    let Some((text, size)) = statements::sqlite().in_place.for_rows(batch.len()) else { return Ok(None) };
+    let Batch { completions, events, tool_calls, .. } = &batch.rows;
+    let mut query = bind_rows(sqlx::query(text), changes, size);
+    query = query.bind(i64::try_from(changes.len()).unwrap_or(i64::MAX));
+    query = bind_rows(query, completions, size);
+    query = bind_rows(query, events, size);
+    query = bind_rows(query, tool_calls, size);
+    let mut conn = TransactionText { conn, is_finished: false };
+    let result = query.execute(&mut *conn.conn).await;
+    // The statement that fails leaves the transaction open.
+    conn.is_finished = result.is_ok() || sqlx::raw_sql("ROLLBACK").execute(&mut *conn.conn).await.is_ok();
+    match result {
+        Ok(_) => Ok(Some(SQLITE_STATEMENTS)),
+        Err(sqlx::Error::Database(error)) if error.message() == statements::OUTDATED => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A connection that runs a text with BEGIN and COMMIT, of which the driver does not know that it is a transaction. Unless it
+/// is finished, the connection is closed when this is dropped, so that no one else continues the transaction.
+struct TransactionText {
+    conn: PoolConnection<Sqlite>,
+    is_finished: bool,
+}
+
+impl Drop for TransactionText {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.conn.close_on_drop();
+        }
+    }
+}
+
+async fn write_postgres(
+    conn: &mut PgConnection,
+    changes: &[ChangeRow<'_>],
+    batch: &InPlaceBatch,
+) -> Result<Option<u64>> {
+    let Batch { completions, events, tool_calls, .. } = &batch.rows;
+    let is_written: bool = sqlx::query_scalar(statements::postgres().in_place.as_str())
+        .bind(to_json(changes)?)
+        .bind(to_json(completions)?)
+        .bind(to_json(events)?)
+        .bind(to_json(tool_calls)?)
+        .bind(i64::try_from(changes.len()).unwrap_or(i64::MAX))
+        .fetch_one(conn)
+        .await?;
+    Ok(is_written.then_some(1))
+}
+
+fn to_json<T: Serialize>(rows: &[T]) -> Result<String> {
+    serde_json::to_string(rows).map_err(unserializable)
+}
