@@ -89,19 +89,20 @@ impl<'a> Envelope<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonRpcError> {
         let parse_error =
             |error: &dyn std::fmt::Display| JsonRpcError::new(PARSE_ERROR, format!("Parse error: {error}."), None);
-        let text = std::str::from_utf8(bytes).map_err(|error| parse_error(&error))?;
         if is_too_deep(bytes) {
             return Err(parse_error(&format_args!("more than {MAX_DEPTH} levels of nesting")));
         }
         let not_a_message = || JsonRpcError::new(INVALID_REQUEST, "Invalid Request: not a JSON-RPC message.", None);
-        let members: Members<'a> = match serde_json::from_str(text) {
+        let members: Members<'a> = match serde_json::from_slice(bytes) {
             // An array with the values of the members can also be deserialized.
-            Ok(_) if !text.trim_ascii_start().starts_with('{') => return Err(not_a_message()),
+            Ok(_) if !bytes.trim_ascii_start().starts_with(b"{") => return Err(not_a_message()),
             Ok(members) => members,
             // Valid JSON of another shape is an invalid request, not a parse error.
             Err(error) if error.is_data() => return Err(not_a_message()),
             Err(error) => return Err(parse_error(&error)),
         };
+        // Members that are not read are not checked above.
+        let text = std::str::from_utf8(bytes).map_err(|error| parse_error(&error))?;
         let id = match members.id {
             Some(raw) if raw.get() == "null" && members.method.is_none() => None,
             Some(raw) => Some(RequestId::parse(raw).ok_or_else(|| {
@@ -245,7 +246,10 @@ mod tests {
         assert_eq!(code(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), Some(INVALID_REQUEST));
         let members = br#"["2.0", 1, "ping", {}, null, null]"#;
         assert_eq!(Envelope::parse(members).unwrap_err().code, INVALID_REQUEST);
-        assert!(Envelope::parse(b"{\"jsonrpc\":\"2.0\",\"method\":\"\xff\"}").is_err());
+        let unread = Envelope::parse(b"{\"jsonrpc\":\"2.0\",\"method\":\"a\",\"x\":\"\xff\"}").unwrap_err();
+        assert_eq!(unread.code, PARSE_ERROR);
+        let error = Envelope::parse(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}").unwrap_err();
+        assert_eq!(error.message, "Parse error: invalid unicode code point at line 1 column 35.");
     }
 
     #[test]
