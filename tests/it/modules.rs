@@ -15,7 +15,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("crates/core/src", &["seal", "secret"]),
     ("crates/jobs/src", &["job", "lease"]),
     ("crates/mcp/src", &["context", "listen", "prompts", "resources", "tools"]),
-    ("crates/mcp/src", &["endpoint", "handler", "methods", "transport"]),
     ("crates/player/src", &["markdown", "screen"]),
 ];
 

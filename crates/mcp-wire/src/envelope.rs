@@ -2,44 +2,17 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Number;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::error::{INVALID_REQUEST, JsonRpcError, PARSE_ERROR};
+use crate::request_id::RequestId;
 
 /// The maximum number of messages in a batch.
 pub const MAX_BATCH: usize = 50;
 /// The maximum number of arrays and objects inside each other in a message, which is also the limit of `serde_json`: every
 /// accepted message can be parsed completely.
 pub const MAX_DEPTH: usize = 127;
-
-/// The ID of a request: a string or an integer, never null (MCP, "Base protocol").
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum RequestId {
-    /// An integer.
-    Integer(Number),
-    /// A string.
-    Text(String),
-}
-
-impl RequestId {
-    fn parse(raw: &RawValue) -> Option<Self> {
-        let text = raw.get();
-        if text.starts_with('"') {
-            return serde_json::from_str(text).ok().map(Self::Text);
-        }
-        let number: Number = serde_json::from_str(text).ok()?;
-        (!number.is_f64()).then_some(Self::Integer(number))
-    }
-}
-
-impl From<u64> for RequestId {
-    fn from(number: u64) -> Self {
-        Self::Integer(number.into())
-    }
-}
 
 /// A message: the members that every message has are parsed, the others are kept as the text that was received.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::envelope::RequestId;
+use crate::request_id::RequestId;
 
 /// JSON-RPC 2.0, "Parse error".
 pub const PARSE_ERROR: i64 = -32_700;

@@ -5,16 +5,19 @@
 
 pub mod canonical;
 mod envelope;
+pub mod era;
 mod error;
 pub mod methods;
 mod params;
+mod request_id;
 pub mod revision;
 mod session;
 
-pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH, RequestId};
+pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{
     ErrorObject, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, PARSE_ERROR,
     UNSUPPORTED_VERSION,
 };
 pub use params::RoutingParams;
+pub use request_id::RequestId;
 pub use session::{LIFETIME_MS, OpenedSession, Session};

@@ -3,9 +3,6 @@
 //! The revisions before 2026-07-28 begin with a handshake (`initialize`) and are called legacy; 2026-07-28, called modern,
 //! has none: every request declares its revision.
 
-use crate::error::{INVALID_PARAMS, JsonRpcError, METHOD_NOT_FOUND};
-use crate::methods;
-
 /// The revisions with a handshake, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The newest revision with a handshake.
@@ -38,23 +35,6 @@ pub fn negotiate(requested: &str) -> &'static str {
     LEGACY.iter().copied().find(|known| *known == requested).unwrap_or(NEWEST_LEGACY)
 }
 
-/// Checks that the revision in the header of a request matches its body. `header` is the value of [`VERSION_HEADER`],
-/// `is_modern` is whether `_meta` declares a revision.
-///
-/// # Errors
-/// `METHOD_NOT_FOUND` for a modern `initialize`; `INVALID_PARAMS` if only the header declares the modern revision. The ID is
-/// not set.
-pub fn check_header(header: Option<&str>, method: &str, is_modern: bool) -> Result<(), JsonRpcError> {
-    if is_modern && method == "initialize" {
-        return Err(JsonRpcError::new(METHOD_NOT_FOUND, methods::not_found(method, true), None));
-    }
-    if header == Some(MODERN) && !is_modern && method != "initialize" {
-        let text = format!("Invalid params: `_meta` lacks {META_PROTOCOL_VERSION}, which {MODERN} requires.");
-        return Err(JsonRpcError::new(INVALID_PARAMS, text, None));
-    }
-    Ok(())
-}
-
 /// Returns `value` in the form that [`NAME_HEADER`] requires: unchanged if it is visible ASCII, else Base64 in
 /// `=?base64?…?=`.
 #[must_use]
@@ -76,16 +56,6 @@ mod tests {
             assert_eq!(negotiate(requested), expected);
         }
         assert_eq!(LEGACY.last(), Some(&NEWEST_LEGACY));
-    }
-
-    #[test]
-    fn header_and_body_must_declare_the_same_era() {
-        let code = |header, method, is_modern| check_header(header, method, is_modern).err().map(|error| error.code);
-        assert_eq!(code(Some(MODERN), "tools/list", true), None);
-        assert_eq!(code(Some(MODERN), "tools/list", false), Some(INVALID_PARAMS));
-        assert_eq!(code(Some(MODERN), "initialize", false), None, "the handshake negotiates the revision");
-        assert_eq!(code(None, "initialize", true), Some(METHOD_NOT_FOUND));
-        assert_eq!(code(Some("2025-06-18"), "tools/list", false), None);
     }
 
     #[test]

@@ -5,15 +5,19 @@
 //! `/messages`. Most show their user only the status and the reason phrase, so the phrase also says what to change.
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
 use serde_json::Value;
 use waypost_mcp_wire::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, methods};
 
-use crate::endpoint::json_rpc_error_response;
 use crate::message::Message;
+
+/// Returns an error as an HTTP response with `status`.
+pub(crate) fn json_rpc_error_response(status: StatusCode, error: &JsonRpcError) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], error.to_json().to_string()).into_response()
+}
 
 /// Explains how to replace the HTTP+SSE transport. `url` is the MCP URL, if it differs from the requested one.
 fn advice(url: Option<&str>) -> String {

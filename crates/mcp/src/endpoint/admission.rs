@@ -13,12 +13,13 @@ use waypost_ops::call_records::{Rejection, record_rejection};
 use waypost_ops::identity::{self, Credentials};
 use waypost_ops::try_it;
 
-use super::{Endpoint, HandlerFactory, McpRequest, handle_of, json_rpc_error_response};
+use super::{Endpoint, HandlerFactory, McpRequest, handle_of};
 use crate::bearer::Bearer;
 use crate::known_clients::{self, ConnectingClient};
 use crate::limits::CallerKey;
 use crate::listen::{Listener, StreamLimit};
 use crate::message::{Message, RequestBody};
+use crate::transport::json_rpc_error_response;
 
 /// The JSON-RPC code of a request that exceeds a limit, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_029;

@@ -29,7 +29,7 @@ use waypost_core::{Code, Error, Random};
 use waypost_mcp_wire::revision::{self, SESSION_HEADER, VERSION_HEADER};
 use waypost_mcp_wire::{
     INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, OpenedSession, PARSE_ERROR,
-    RequestId, Session,
+    RequestId, Session, era,
 };
 use waypost_ops::call_records::Rejection;
 use waypost_ops::hosting::Hosting;
@@ -42,7 +42,7 @@ use crate::context::HandlerContext;
 use crate::limits::Limits;
 use crate::listen::{self, ListenOptions, Listeners};
 use crate::message::{self, Message, RequestBody};
-use crate::transport;
+use crate::transport::{self, json_rpc_error_response};
 
 /// Creates the handlers of requests: those of the product, or the fixtures of the conformance suite.
 pub trait HandlerFactory: Clone + Send + Sync + 'static {
@@ -377,8 +377,7 @@ impl<F: HandlerFactory> Endpoint<F> {
 fn check_revision(headers: &HeaderMap, message: &Message) -> Result<(), JsonRpcError> {
     let (Some(id), Some(method)) = (&message.id, message.method.as_deref()) else { return Ok(()) };
     let header = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok());
-    revision::check_header(header, method, message.is_modern)
-        .map_err(|error| JsonRpcError { id: Some(id.clone()), ..error })
+    era::check_header(header, method, message.is_modern).map_err(|error| JsonRpcError { id: Some(id.clone()), ..error })
 }
 
 /// Returns the handle that a session implies. It is derived with the key that signed the session, so it survives a rotation
@@ -445,10 +444,6 @@ async fn normalize_error(response: Response<BoxBody<Bytes, Infallible>>, id: Opt
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let error = JsonRpcError::new(code, message, id.cloned());
     Response::from_parts(parts, Body::from(error.to_json().to_string()))
-}
-
-pub(crate) fn json_rpc_error_response(status: StatusCode, error: &JsonRpcError) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], error.to_json().to_string()).into_response()
 }
 
 fn body_error_response(error: &(dyn std::error::Error + 'static)) -> Response {
