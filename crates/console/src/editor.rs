@@ -64,13 +64,13 @@ async fn show(
 ) -> PageResult {
     let layout = layout.with_section("walkthroughs");
     let found =
-        async { walkthroughs::get_draft(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
-    let draft = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+        async { walkthroughs::get_head(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
+    let walkthrough = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let viewer = layout.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
-    let at = org.path(&format!("walkthroughs/{}", draft.walkthrough.id));
+    let at = org.path(&format!("walkthroughs/{}", walkthrough.id));
     Ok(view::page(&EditorPage {
         layout,
-        walkthrough: &draft.walkthrough,
+        walkthrough: &walkthrough,
         walkthroughs: org.path("walkthroughs"),
         at,
         tab: "editor",

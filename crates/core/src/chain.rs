@@ -26,9 +26,56 @@ pub struct LinkUpdate {
     pub to: Option<StepId>,
 }
 
-fn chain_error(step: &Step, problem: &str) -> Error {
-    let message = format!("The chain of steps {problem} at step {} (\"{}\").", step.id, step.content.title);
-    Error::new(Code::Conflict, message).with("step_id", step.id.as_str())
+/// A step and the step after it: all that an edit of the chain reads of the other steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The step.
+    pub id: StepId,
+    /// The next step; `None` for the last one.
+    pub next_step_id: Option<StepId>,
+}
+
+/// An element of the chain: a step, or only its [`Link`].
+pub trait Node {
+    /// Returns the ID of the step.
+    fn id(&self) -> &StepId;
+
+    /// Returns the next step; `None` for the last one.
+    fn next(&self) -> Option<&StepId>;
+
+    /// Returns the step in words, for errors.
+    fn describe(&self) -> String {
+        format!("step {}", self.id())
+    }
+}
+
+impl Node for Link {
+    fn id(&self) -> &StepId {
+        &self.id
+    }
+
+    fn next(&self) -> Option<&StepId> {
+        self.next_step_id.as_ref()
+    }
+}
+
+impl Node for Step {
+    fn id(&self) -> &StepId {
+        &self.id
+    }
+
+    fn next(&self) -> Option<&StepId> {
+        self.next_step_id.as_ref()
+    }
+
+    fn describe(&self) -> String {
+        format!("step {} (\"{}\")", self.id, self.content.title)
+    }
+}
+
+fn chain_error(node: &impl Node, problem: &str) -> Error {
+    let message = format!("The chain of steps {problem} at {}.", node.describe());
+    Error::new(Code::Conflict, message).with("step_id", node.id().as_str())
 }
 
 /// Returns the steps in chain order, each exactly once.
@@ -36,18 +83,16 @@ fn chain_error(step: &Step, problem: &str) -> Error {
 /// # Errors
 /// `conflict`, naming the step at which the chain is broken (it points to a missing step), cyclic, forked (two steps
 /// point to the same step) or not connected to the head.
-pub fn order(first: Option<&StepId>, steps: Vec<Step>) -> Result<Vec<Step>> {
-    let by_id: HashMap<StepId, usize> = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
-    let mut pointed_at: HashMap<&StepId, &Step> = HashMap::new();
+pub fn order<N: Node>(first: Option<&StepId>, steps: Vec<N>) -> Result<Vec<N>> {
+    let by_id: HashMap<&StepId, usize> = steps.iter().enumerate().map(|(at, step)| (step.id(), at)).collect();
+    let mut is_pointed_at = vec![false; steps.len()];
     for step in &steps {
-        let Some(next) = &step.next_step_id else { continue };
-        if !by_id.contains_key(next) {
-            return Err(chain_error(step, "is broken"));
-        }
+        let Some(next) = step.next() else { continue };
+        let Some(&at) = by_id.get(next) else { return Err(chain_error(step, "is broken")) };
         if Some(next) == first {
             return Err(chain_error(step, "is cyclic"));
         }
-        if pointed_at.insert(next, step).is_some() {
+        if std::mem::replace(&mut is_pointed_at[at], true) {
             return Err(chain_error(step, "is forked"));
         }
     }
@@ -67,29 +112,45 @@ pub fn order(first: Option<&StepId>, steps: Vec<Step>) -> Result<Vec<Step>> {
             return Err(chain_error(&steps[at], "is cyclic"));
         }
         sequence.push(at);
-        next = steps[at].next_step_id.as_ref();
+        next = steps[at].next();
     }
     if let Some(unreachable) = seen.iter().position(|seen| !seen) {
         return Err(chain_error(&steps[unreachable], "is not connected"));
     }
-    let mut slots: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
+    let mut slots: Vec<Option<N>> = steps.into_iter().map(Some).collect();
     Ok(sequence.into_iter().filter_map(|at| slots[at].take()).collect())
+}
+
+/// Returns the index in the ordered chain `steps` at which a new step is inserted at `position`.
+///
+/// # Errors
+/// `step_not_found` if `position` names a step that is not in the chain.
+pub fn index_of_position(steps: &[StepId], position: &StepPosition) -> Result<usize> {
+    match position {
+        StepPosition::First => Ok(0),
+        StepPosition::Last => Ok(steps.len()),
+        StepPosition::After(id) => Ok(index_of(steps, id)? + 1),
+    }
+}
+
+/// Returns the index of a step in the ordered chain `steps`.
+///
+/// # Errors
+/// `step_not_found` if the step is not in the chain.
+pub fn index_of(steps: &[StepId], id: &StepId) -> Result<usize> {
+    steps.iter().position(|step| step == id).ok_or_else(|| {
+        Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
+    })
 }
 
 /// Returns the updates that insert the new `step` at `position` in the ordered chain `steps`.
 ///
 /// # Errors
 /// `step_not_found` if `position` names a step that is not in the chain.
-pub fn insert(steps: &[Step], step: &StepId, position: &StepPosition) -> Result<Vec<LinkUpdate>> {
-    let before = match position {
-        StepPosition::First => None,
-        StepPosition::Last => steps.last().map(|last| last.id.clone()),
-        StepPosition::After(id) => Some(find(steps, id)?.id.clone()),
-    };
-    let next = match &before {
-        None => steps.first().map(|first| first.id.clone()),
-        Some(id) => find(steps, id)?.next_step_id.clone(),
-    };
+pub fn insert(steps: &[StepId], step: &StepId, position: &StepPosition) -> Result<Vec<LinkUpdate>> {
+    let index = index_of_position(steps, position)?;
+    let before = index.checked_sub(1).map(|before| steps[before].clone());
+    let next = steps.get(index).cloned();
     Ok(vec![LinkUpdate { from: before, to: Some(step.clone()) }, LinkUpdate { from: Some(step.clone()), to: next }])
 }
 
@@ -97,48 +158,31 @@ pub fn insert(steps: &[Step], step: &StepId, position: &StepPosition) -> Result<
 ///
 /// # Errors
 /// `step_not_found` if the step is not in the chain.
-pub fn remove(steps: &[Step], step: &StepId) -> Result<Vec<LinkUpdate>> {
-    let removed = find(steps, step)?;
-    let before = steps.iter().find(|other| other.next_step_id.as_ref() == Some(step)).map(|other| other.id.clone());
-    Ok(vec![LinkUpdate { from: before, to: removed.next_step_id.clone() }])
+pub fn remove(steps: &[StepId], step: &StepId) -> Result<Vec<LinkUpdate>> {
+    let index = index_of(steps, step)?;
+    let before = index.checked_sub(1).map(|before| steps[before].clone());
+    Ok(vec![LinkUpdate { from: before, to: steps.get(index + 1).cloned() }])
 }
 
-/// Returns the updates that move `step` to `position` within the ordered chain `steps`.
+/// Returns the updates that move `step` to `position` within the ordered chain `steps`, and the index of the step
+/// after the move. There are no updates if the step is already there.
 ///
 /// # Errors
 /// `step_not_found` if either step is not in the chain; `conflict` if the step would follow itself.
-pub fn relocate(steps: &[Step], step: &StepId, position: &StepPosition) -> Result<Vec<LinkUpdate>> {
+pub fn relocate(steps: &[StepId], step: &StepId, position: &StepPosition) -> Result<(Vec<LinkUpdate>, usize)> {
     if *position == StepPosition::After(step.clone()) {
         return Err(Error::new(Code::Conflict, "A step cannot follow itself."));
     }
-    let mut links = remove(steps, step)?;
-    let mut rest: Vec<Step> = steps.to_vec();
-    apply(&mut rest, &links);
-    rest.retain(|other| other.id != *step);
-    links.extend(insert(&rest, step, position)?);
-    Ok(links)
-}
-
-/// Applies `links` to `steps`. Returns the new head if it changes.
-pub fn apply(steps: &mut [Step], links: &[LinkUpdate]) -> Option<Option<StepId>> {
-    let mut head = None;
-    for link in links {
-        match &link.from {
-            None => head = Some(link.to.clone()),
-            Some(from) => {
-                if let Some(step) = steps.iter_mut().find(|step| step.id == *from) {
-                    step.next_step_id.clone_from(&link.to);
-                }
-            }
-        }
+    let old_index = index_of(steps, step)?;
+    let mut rest = steps.to_vec();
+    rest.remove(old_index);
+    let index = index_of_position(&rest, position)?;
+    if index == old_index {
+        return Ok((Vec::new(), index));
     }
-    head
-}
-
-fn find<'a>(steps: &'a [Step], id: &StepId) -> Result<&'a Step> {
-    steps.iter().find(|step| step.id == *id).ok_or_else(|| {
-        Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
-    })
+    let mut links = remove(steps, step)?;
+    links.extend(insert(&rest, step, position)?);
+    Ok((links, index))
 }
 
 #[cfg(test)]
@@ -159,6 +203,26 @@ mod tests {
 
     fn names(steps: &[Step]) -> Vec<String> {
         steps.iter().map(|step| step.id.to_string()).collect()
+    }
+
+    fn ids(steps: &[Step]) -> Vec<StepId> {
+        steps.iter().map(|step| step.id.clone()).collect()
+    }
+
+    /// Applies `links` to `steps`. Returns the new head if it changes.
+    fn apply(steps: &mut [Step], links: &[LinkUpdate]) -> Option<Option<StepId>> {
+        let mut head = None;
+        for link in links {
+            match &link.from {
+                None => head = Some(link.to.clone()),
+                Some(from) => {
+                    if let Some(step) = steps.iter_mut().find(|step| step.id == *from) {
+                        step.next_step_id.clone_from(&link.to);
+                    }
+                }
+            }
+        }
+        head
     }
 
     #[test]
@@ -182,8 +246,17 @@ mod tests {
         }
     }
 
-    fn chain(length: usize) -> Vec<Step> {
-        (1..=length).map(|n| step(n, (n < length).then_some(n + 1))).collect()
+    #[test]
+    fn links_are_ordered_like_steps() {
+        let link = |n, next: Option<usize>| Link { id: id(n), next_step_id: next.map(id) };
+        let ordered = order(Some(&id(2)), vec![link(1, None), link(2, Some(1))]).unwrap();
+        assert_eq!(ordered, [link(2, Some(1)), link(1, None)]);
+        let error = order(Some(&id(1)), vec![link(1, None), link(2, None)]).unwrap_err();
+        assert_eq!(error.message, "The chain of steps is not connected at step ws_2.");
+    }
+
+    fn chain(length: usize) -> Vec<StepId> {
+        (1..=length).map(id).collect()
     }
 
     fn link(from: Option<usize>, to: Option<usize>) -> LinkUpdate {
@@ -201,8 +274,25 @@ mod tests {
         assert_eq!(remove(&steps, &id(2)).unwrap(), [link(Some(1), Some(3))]);
         assert_eq!(
             relocate(&steps, &id(3), &StepPosition::First).unwrap(),
-            [link(Some(2), None), link(None, Some(3)), link(Some(3), Some(1))]
+            (vec![link(Some(2), None), link(None, Some(3)), link(Some(3), Some(1))], 0)
         );
+        assert_eq!(
+            relocate(&steps, &id(1), &StepPosition::After(id(2))).unwrap(),
+            (vec![link(None, Some(2)), link(Some(2), Some(1)), link(Some(1), Some(3))], 1)
+        );
+    }
+
+    #[test]
+    fn a_step_that_is_already_there_is_not_moved() {
+        let steps = chain(3);
+        for (step, position) in [
+            (1, StepPosition::First),
+            (2, StepPosition::After(id(1))),
+            (3, StepPosition::After(id(2))),
+            (3, StepPosition::Last),
+        ] {
+            assert_eq!(relocate(&steps, &id(step), &position).unwrap(), (vec![], step - 1));
+        }
     }
 
     #[test]
@@ -212,8 +302,8 @@ mod tests {
         let results = [
             insert(&steps, &id(8), &missing),
             remove(&steps, &id(9)),
-            relocate(&steps, &id(9), &StepPosition::First),
-            relocate(&steps, &id(1), &missing),
+            relocate(&steps, &id(9), &StepPosition::First).map(|(links, _)| links),
+            relocate(&steps, &id(1), &missing).map(|(links, _)| links),
         ];
         for result in results {
             let error = result.unwrap_err();
@@ -221,16 +311,6 @@ mod tests {
         }
         let error = relocate(&steps, &id(2), &StepPosition::After(id(2))).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (Code::Conflict, "A step cannot follow itself."));
-    }
-
-    #[test]
-    fn only_updates_of_the_head_return_a_new_head() {
-        let mut steps = chain(2);
-        assert_eq!(apply(&mut steps, &[link(Some(1), None)]), None);
-        assert_eq!((&steps[0].next_step_id, &steps[1].next_step_id), (&None, &None));
-        assert_eq!(apply(&mut steps, &[link(None, Some(2)), link(Some(2), Some(1))]), Some(Some(id(2))));
-        assert_eq!((&steps[0].next_step_id, &steps[1].next_step_id), (&None, &Some(id(1))));
-        assert_eq!(apply(&mut steps, &[link(None, None)]), Some(None));
     }
 
     proptest! {
@@ -242,7 +322,7 @@ mod tests {
             let mut head: Option<StepId> = None;
             let mut steps: Vec<Step> = Vec::new();
             for (number, (operation, a, b)) in operations.into_iter().enumerate() {
-                let ordered = order(head.as_ref(), steps.clone()).unwrap();
+                let ordered = ids(&order(head.as_ref(), steps.clone()).unwrap());
                 let position = match b {
                     0..5 => StepPosition::First,
                     5..10 => StepPosition::Last,
@@ -262,7 +342,9 @@ mod tests {
                         if position == StepPosition::After(moved.clone()) { continue; }
                         list.retain(|other| *other != moved);
                         put(&mut list, moved.clone(), &position);
-                        relocate(&ordered, &moved, &position).unwrap()
+                        let (links, index) = relocate(&ordered, &moved, &position).unwrap();
+                        prop_assert_eq!(&list[index], &moved);
+                        links
                     }
                     _ => {
                         let removed = list.remove(a % list.len());

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use serde_json::json;
-use waypost_core::chain::LinkUpdate;
+use waypost_core::chain::{Link, LinkUpdate};
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::step::{Step, StepContent};
 
@@ -186,9 +186,13 @@ pub async fn update<'a>(
     walkthrough: &'a WalkthroughId,
     steps: impl IntoIterator<Item = &'a Step>,
 ) -> Result<()> {
-    let batch = rows(organization, walkthrough, steps);
+    let steps: Vec<_> = steps.into_iter().collect();
+    let batch = rows(organization, walkthrough, steps.iter().copied());
     let statements = Statements::of(conn.dialect());
-    run(conn, &statements.free_keys, &batch, organization, walkthrough).await?;
+    // A single step has no other to swap keys with.
+    if steps.len() > 1 {
+        run(conn, &statements.free_keys, &batch, organization, walkthrough).await?;
+    }
     run(conn, &statements.update, &batch, organization, walkthrough).await
 }
 
@@ -202,7 +206,7 @@ pub async fn relink(
     walkthrough: &WalkthroughId,
     links: &[LinkUpdate],
 ) -> Result<()> {
-    // If a step has several links, the last one counts, as in `chain::apply`.
+    // If a step has several links, the last one counts.
     let mut last: Vec<(&StepId, Option<&StepId>)> = Vec::with_capacity(links.len());
     for link in links {
         let Some(from) = &link.from else { continue };
@@ -313,7 +317,46 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, walkthrough: &
     read(conn, SQL, organization, walkthrough).await
 }
 
-/// The same as [`list`], with titles but without other content, which edits of the chain do not need.
+/// Returns the links between the steps of a draft, in no particular order. [`waypost_core::chain::order`] sorts them.
+///
+/// Reads only the index `steps_chain`, so the cost does not depend on the steps' contents. The database joins the links
+/// into one row, because the driver's cost per row would be a multiple of that of reading the index.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn list_links(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<Link>> {
+    let sql = links_sql(conn.dialect());
+    let links: Option<String> = on!(conn, c => sqlx::query_scalar(sql)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_one(c).await?);
+    let parse = |line: &str| {
+        let (id, next) = line.split_once(' ').unwrap_or((line, ""));
+        let next_step_id = (!next.is_empty()).then(|| StepId::from_store(next.to_owned()));
+        Link { id: StepId::from_store(id.to_owned()), next_step_id }
+    };
+    Ok(links.unwrap_or_default().lines().map(parse).collect())
+}
+
+/// Returns the statement of [`list_links`]. Public for a test of its query plan.
+#[must_use]
+pub fn links_sql(dialect: Dialect) -> &'static str {
+    // IDs contain neither spaces nor line breaks.
+    match dialect {
+        Dialect::Sqlite => {
+            "SELECT group_concat(id || ' ' || coalesce(next_step_id, ''), char(10))
+             FROM steps WHERE organization_id = $1 AND walkthrough_id = $2"
+        }
+        Dialect::Postgres => {
+            "SELECT string_agg(id || ' ' || coalesce(next_step_id, ''), chr(10))
+             FROM steps WHERE organization_id = $1 AND walkthrough_id = $2"
+        }
+    }
+}
+
+/// The same as [`list`], with titles but without other content.
 ///
 /// # Errors
 /// The same as for [`list`].
@@ -337,6 +380,22 @@ async fn read(
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
     rows.into_iter().map(Step::try_from).collect()
+}
+
+/// Returns the ID and title of the step of a draft with this key.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn find_by_key(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    key: &str,
+) -> Result<Option<(StepId, String)>> {
+    const SQL: &str = "SELECT id, title FROM steps WHERE organization_id = $1 AND walkthrough_id = $2 AND key = $3";
+    let row: Option<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).bind(key).fetch_optional(c).await?);
+    Ok(row.map(|(id, title)| (StepId::from_store(id), title)))
 }
 
 /// Returns a step of a draft.

@@ -166,13 +166,16 @@ pub(super) struct StepDeleteResult {
     pub after: Option<String>,
 }
 
-impl StepDeleteResult {
-    pub(super) fn new(kind: walkthrough::WalkthroughType, position: usize, removed: &draft::StepDeletion) -> Self {
-        Self {
-            revision: removed.revision,
-            step: Step::new(kind, position, &removed.step),
-            after: removed.after.as_ref().map(ToString::to_string),
-        }
+impl From<draft::StepEdit> for StepEditResult {
+    fn from(edited: draft::StepEdit) -> Self {
+        Self { revision: edited.revision, step: Step::new(edited.kind, edited.position, &edited.step) }
+    }
+}
+
+impl From<draft::StepDeletion> for StepDeleteResult {
+    fn from(deletion: draft::StepDeletion) -> Self {
+        let StepEditResult { revision, step } = deletion.deleted.into();
+        Self { revision, step, after: deletion.after.as_ref().map(ToString::to_string) }
     }
 }
 

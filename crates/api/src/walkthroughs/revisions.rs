@@ -178,7 +178,7 @@ async fn restore(
 ) -> ApiResult<Response> {
     let (id, step, number) = (walkthrough_id(&id)?, step_id(&step)?, number(&revision)?);
     let edited = revisions::restore(&scope.cx, web.ops(), target(&scope, &id, seen), &step, number).await;
-    edit_response(&scope, &web, (&id, &step), edited).await
+    edit_response(&scope, &web, &id, &step, edited).await
 }
 
 /// Lists the steps that were deleted from the draft in the last 90 days, most recently deleted first.

@@ -99,37 +99,28 @@ impl StepCreate {
     }
 }
 
-/// Returns an edited step with its position, which is determined from the whole chain of steps.
-async fn with_position(
-    scope: &Scope,
-    web: &Web,
-    id: &WalkthroughId,
-    edited: draft::StepEdit,
-) -> Result<StepEditResult> {
-    let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, id).await?;
-    let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
-    let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
-    Ok(StepEditResult { revision: edited.revision, step })
-}
-
 /// Adds the current step to a `precondition_failed` error, so that a client can show both versions. `current` is null
-/// if the step was deleted.
+/// if the step was deleted, or if the edit was not of an existing step.
 async fn conflict(
     scope: &Scope,
     web: &Web,
-    (walkthrough, step): (&WalkthroughId, Option<&StepId>),
+    walkthrough: &WalkthroughId,
+    step: Option<&StepId>,
     error: Error,
 ) -> ApiError {
     if error.code != Code::PreconditionFailed {
         return error.into();
     }
-    let Ok(draft) = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, walkthrough).await else {
-        return error.into();
-    };
-    let found = step.and_then(|id| draft.steps.iter().position(|step| step.id == *id));
-    let current = found.map(|at| Step::new(draft.walkthrough.kind, at + 1, &draft.steps[at]));
-    let current = serde_json::to_value(current).unwrap_or(Value::Null);
-    error.with("revision", draft.walkthrough.revision).with("current", current).into()
+    let Some(step) = step else { return error.with("current", Value::Null).into() };
+    match draft::get_step(&scope.cx, web.ops(), &scope.organization_id, walkthrough, step).await {
+        Ok(found) => {
+            let StepEditResult { revision, step } = found.into();
+            let current = serde_json::to_value(step).unwrap_or(Value::Null);
+            error.with("revision", revision).with("current", current).into()
+        }
+        Err(missing) if missing.code == Code::StepNotFound => error.with("current", Value::Null).into(),
+        Err(_) => error.into(),
+    }
 }
 
 /// Lists the steps of the draft in order.
@@ -159,34 +150,30 @@ async fn create(
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_new_step()?).await {
-        Ok(edited) => created_response(&scope, &web, &id, edited).await,
-        Err(error) => Err(conflict(&scope, &web, (&id, None), error).await),
+        Ok(edited) => Ok(created_response(&id, edited)),
+        Err(error) => Err(conflict(&scope, &web, &id, None, error).await),
     }
 }
 
-async fn created_response(
-    scope: &Scope,
-    web: &Web,
-    id: &WalkthroughId,
-    edited: draft::StepEdit,
-) -> ApiResult<Response> {
+fn created_response(id: &WalkthroughId, edited: draft::StepEdit) -> Response {
     let location = format!("/api/v1/walkthroughs/{id}/steps/{}", edited.step.id);
-    let body = with_position(scope, web, id, edited).await?;
-    Ok(created(&location, body.revision, Json(body)))
+    let body = StepEditResult::from(edited);
+    created(&location, body.revision, Json(body))
 }
 
 pub(super) async fn edit_response(
     scope: &Scope,
     web: &Web,
-    (id, step): (&WalkthroughId, &StepId),
+    id: &WalkthroughId,
+    step: &StepId,
     edited: Result<draft::StepEdit>,
 ) -> ApiResult<Response> {
     match edited {
         Ok(edited) => {
-            let body = with_position(scope, web, id, edited).await?;
+            let body = StepEditResult::from(edited);
             Ok(with_etag(body.revision, Json(body)))
         }
-        Err(error) => Err(conflict(scope, web, (id, Some(step)), error).await),
+        Err(error) => Err(conflict(scope, web, id, Some(step), error).await),
     }
 }
 
@@ -198,8 +185,8 @@ pub(super) async fn edit_response(
 async fn get(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
-    let body = with_position(&scope, &web, &id, found).await?;
-    Ok(with_etag(body.revision, Json(body.step)))
+    let StepEditResult { revision, step } = found.into();
+    Ok(with_etag(revision, Json(step)))
 }
 
 /// Updates a step.
@@ -219,7 +206,7 @@ async fn update(
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, change.into()).await;
-    edit_response(&scope, &web, (&id, &step), edited).await
+    edit_response(&scope, &web, &id, &step, edited).await
 }
 
 /// Deletes a step from the draft.
@@ -237,14 +224,12 @@ async fn delete(
     seen: IfMatch,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let before = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
-        Ok(removed) => {
-            let at = before.steps.iter().position(|other| other.id == step).unwrap_or(0);
-            let body = StepDeleteResult::new(before.walkthrough.kind, at + 1, &removed);
+        Ok(deletion) => {
+            let body = StepDeleteResult::from(deletion);
             Ok(with_etag(body.revision, Json(body)))
         }
-        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+        Err(error) => Err(conflict(&scope, &web, &id, Some(&step), error).await),
     }
 }
 
@@ -272,7 +257,7 @@ async fn move_to(
 ) -> ApiResult<Response> {
     let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
     let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
-    edit_response(&scope, &web, (&id, &step), edited).await
+    edit_response(&scope, &web, &id, &step, edited).await
 }
 
 /// Duplicates a step. The copy is inserted after the original.
@@ -290,8 +275,8 @@ async fn duplicate(
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     match draft::duplicate_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
-        Ok(edited) => created_response(&scope, &web, &id, edited).await,
-        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+        Ok(edited) => Ok(created_response(&id, edited)),
+        Err(error) => Err(conflict(&scope, &web, &id, Some(&step), error).await),
     }
 }
 
@@ -361,7 +346,7 @@ async fn restore(
         after,
     };
     match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_new_step()?).await {
-        Ok(edited) => created_response(&scope, &web, &id, edited).await,
-        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+        Ok(edited) => Ok(created_response(&id, edited)),
+        Err(error) => Err(conflict(&scope, &web, &id, Some(&step), error).await),
     }
 }

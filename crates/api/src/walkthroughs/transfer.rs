@@ -313,7 +313,7 @@ async fn export_file(
     Query(ExportQuery { format }): Query<ExportQuery>,
 ) -> ApiResult<Response> {
     let (cx, org, id) = (&scope.cx, &scope.organization_id, walkthrough_id(&id)?);
-    let slug = walkthroughs::get_draft(cx, web.ops(), org, &id).await?.walkthrough.slug;
+    let slug = walkthroughs::get_head(cx, web.ops(), org, &id).await?.slug;
     let (kind, extension, body) = match format {
         ExportFormat::Json => {
             let envelope = export::export(cx, web.ops(), org, &id).await?;

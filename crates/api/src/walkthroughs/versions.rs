@@ -139,8 +139,8 @@ async fn publish_draft(
     let id = walkthrough_id(&id)?;
     match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), options.confirm_bidi).await {
         Ok(published) => {
-            let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-            let revision = draft.walkthrough.revision;
+            let head = walkthroughs::get_head(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+            let revision = head.revision;
             let body = PublishResult {
                 version_id: published.version_id.to_string(),
                 number: published.number,

@@ -213,9 +213,7 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
     let all = servers::list(cx, ops, organization_id).await?;
     let has_support = all.iter().any(|server| server.support == Support::Tickets);
     let walkthrough = match &filter.walkthrough {
-        Some(id) => {
-            walkthroughs::get_draft(cx, ops, organization_id, id).await.ok().map(|draft| draft.walkthrough.title)
-        }
+        Some(id) => walkthroughs::get_head(cx, ops, organization_id, id).await.ok().map(|head| head.title),
         None => None,
     };
     let here = org.path("tickets");

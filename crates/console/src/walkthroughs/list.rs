@@ -295,10 +295,10 @@ async fn apply_bulk(
         let Err(error) = result else { continue };
         status::log(&error);
         let title = match walkthrough_id(&id) {
-            Ok(id) => walkthroughs::get_draft(cx, console.ops(), organization_id, &id).await.ok(),
+            Ok(id) => walkthroughs::get_head(cx, console.ops(), organization_id, &id).await.ok(),
             Err(_) => None,
         };
-        let title = title.map_or(id, |draft| draft.walkthrough.title);
+        let title = title.map_or(id, |head| head.title);
         failed.push((title, plain_text::message(&error.message, "")));
     }
     Ok(view::page(&BulkResultPage { layout, org, done, failed }))

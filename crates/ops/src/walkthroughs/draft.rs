@@ -1,4 +1,6 @@
-//! Edits of the steps of a draft. The chain is read without contents; an edit writes only the step and its neighbours.
+//! Edits of the steps of a draft. An edit reads the content of its own step only, and of the others their links, in one
+//! statement that reads nothing but an index; it writes only the step and its neighbours. So its cost depends neither on
+//! the number of the other steps nor on their size.
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -7,7 +9,7 @@ use waypost_core::chain::{self, LinkUpdate, StepPosition};
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::revision::StepRevisionOperation;
 use waypost_core::step::{MAX_STEPS, MAX_TITLE_CHARS, Step, StepContent};
-use waypost_core::walkthrough::Walkthrough;
+use waypost_core::walkthrough::{Walkthrough, WalkthroughType};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
@@ -82,10 +84,8 @@ impl From<StepRevisionOperation> for Origin {
 /// A deleted step, with the data needed to restore it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepDeletion {
-    /// The revision of the walkthrough, for the next edit.
-    pub revision: u32,
-    /// The step before the deletion.
-    pub step: Step,
+    /// The step as it was before the deletion, with the revision after it.
+    pub deleted: StepEdit,
     /// The step before it. `None` if it was the first.
     pub after: Option<StepId>,
 }
@@ -97,6 +97,41 @@ pub struct StepEdit {
     pub revision: u32,
     /// The step.
     pub step: Step,
+    /// The position of the step, starting at 1.
+    pub position: usize,
+    /// The type of the walkthrough, which determines the step's required fields.
+    pub kind: WalkthroughType,
+}
+
+/// A locked walkthrough and the IDs of its steps in order.
+pub(super) struct LockedChain {
+    /// The head.
+    pub head: Walkthrough,
+    /// The steps.
+    pub steps: Vec<StepId>,
+}
+
+impl LockedChain {
+    /// Reserves the ordinal of a new step.
+    fn take_ordinal(&mut self) -> u32 {
+        let ordinal = self.head.next_ordinal;
+        self.head.next_ordinal += 1;
+        ordinal
+    }
+}
+
+/// A step to insert into a locked chain.
+pub(super) struct Insertion {
+    /// The ID of the step: a new one, or that of a deleted step.
+    pub id: StepId,
+    /// Its ordinal.
+    pub ordinal: u32,
+    /// Its key, content and position.
+    pub new: NewStep,
+    /// The action for the audit log.
+    pub action: &'static str,
+    /// The operation for the history.
+    pub origin: Origin,
 }
 
 /// Adds a step.
@@ -108,10 +143,10 @@ pub struct StepEdit {
 pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (head, chain) = lock_chain(&mut tx, target).await?;
-    let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
-    let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", StepRevisionOperation::Add.into())).await
+    let mut chain = lock_chain(&mut tx, target).await?;
+    let (id, ordinal) = (StepId::new(&*cx.random), chain.take_ordinal());
+    let origin = StepRevisionOperation::Add.into();
+    insert_step(cx, tx, chain, Insertion { id, ordinal, new, action: "step.add", origin }).await
 }
 
 /// Restores a step that was deleted from this draft. The step keeps its ID, so that end users who completed it keep
@@ -122,20 +157,14 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
 pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (head, chain) = lock_chain(&mut tx, target).await?;
+    let chain = lock_chain(&mut tx, target).await?;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| {
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
         Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
     })?;
-    insert_step(
-        cx,
-        tx,
-        (head, chain),
-        (id.clone(), ordinal),
-        (new, "step.restore", StepRevisionOperation::Restore.into()),
-    )
-    .await
+    let origin = StepRevisionOperation::Restore.into();
+    insert_step(cx, tx, chain, Insertion { id: id.clone(), ordinal, new, action: "step.restore", origin }).await
 }
 
 /// Inserts a copy of a step after it. The copy has no key, because keys are unique.
@@ -145,51 +174,46 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
 pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (head, chain) = lock_chain(&mut tx, target).await?;
+    let mut chain = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let content = found.ok_or_else(|| step_not_found(id))?.content;
-    let title = make_copy_title(&content.title, &chain);
+    let outline = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
+    let title = make_copy_title(&content.title, &outline);
     let new = NewStep { key: None, content: StepContent { title, ..content }, place: StepPosition::After(id.clone()) };
-    let (copy_id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
-    let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (copy_id, ordinal), (new, "step.duplicate", StepRevisionOperation::Add.into()))
-        .await
+    let (copy_id, ordinal) = (StepId::new(&*cx.random), chain.take_ordinal());
+    let origin = StepRevisionOperation::Add.into();
+    insert_step(cx, tx, chain, Insertion { id: copy_id, ordinal, new, action: "step.duplicate", origin }).await
 }
 
-/// Returns a title for a copy that no step of the chain has: an import identifies steps without keys by their titles.
-fn make_copy_title(title: &str, chain: &[Step]) -> String {
+/// Returns a title for a copy that none of `steps` has: an import identifies steps without keys by their titles.
+fn make_copy_title(title: &str, steps: &[Step]) -> String {
     let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
     let numbers = 1..=MAX_STEPS + 1;
     let candidates = numbers.map(|n| if n == 1 { format!("{short} (copy)") } else { format!("{short} (copy {n})") });
-    let free = candidates.into_iter().find(|title| chain.iter().all(|step| step.content.title != *title));
+    let free = candidates.into_iter().find(|title| steps.iter().all(|step| step.content.title != *title));
     free.unwrap_or_else(|| title.to_owned())
 }
 
-/// Inserts a step with this ID and ordinal into the chain and commits.
-pub(super) async fn insert_step(
-    cx: &Ctx,
-    mut tx: Tx,
-    (mut head, chain): (Walkthrough, Vec<Step>),
-    (id, ordinal): (StepId, u32),
-    (new, action, origin): (NewStep, &'static str, Origin),
-) -> Result<StepEdit> {
+/// Inserts a step into the chain and commits.
+pub(super) async fn insert_step(cx: &Ctx, mut tx: Tx, chain: LockedChain, insertion: Insertion) -> Result<StepEdit> {
+    let LockedChain { mut head, steps } = chain;
+    let Insertion { id, ordinal, new, action, origin } = insertion;
     let content = validate::check_step(new.content, &validate::argument_error)?;
     let key = validate::check_key(new.key, &validate::argument_error)?;
-    if chain.len() >= MAX_STEPS {
+    if steps.len() >= MAX_STEPS {
         let message =
             format!("A walkthrough can have at most {MAX_STEPS} steps. Delete a step, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
     }
-    check_key_is_free(&chain, key.as_deref(), None)?;
-    let links = chain::insert(&chain, &id, &new.place)?;
-    let mut steps = [Step { id, ordinal, key, next_step_id: None, content }];
-    chain::apply(&mut steps, &links);
-    revisions::insert(cx, &mut tx, &head, origin, &[&steps[0]]).await?;
-    // The new step's own link was inserted with it.
-    let links: Vec<_> = links.into_iter().filter(|link| link.from.as_ref() != Some(&steps[0].id)).collect();
-    relink(&mut tx, &mut head, &links).await?;
-    let [step] = steps;
-    finish(cx, tx, head, action, step).await
+    check_key_is_free(&mut tx, &head, key.as_deref()).await?;
+    let position = chain::index_of_position(&steps, &new.place)? + 1;
+    let (own, others): (Vec<_>, Vec<_>) =
+        chain::insert(&steps, &id, &new.place)?.into_iter().partition(|link| link.from.as_ref() == Some(&id));
+    let next_step_id = own.into_iter().find_map(|link| link.to);
+    let step = Step { id, ordinal, key, next_step_id, content };
+    revisions::insert(cx, &mut tx, &head, origin, &[&step]).await?;
+    relink(&mut tx, &mut head, &others).await?;
+    finish(cx, tx, head, action, StepAt { step, position }).await
 }
 
 /// Returns a step of the draft, with the walkthrough's revision.
@@ -207,7 +231,8 @@ pub async fn get_step(
     let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
-    Ok(StepEdit { revision: head.revision, step })
+    let position = find_position(&mut tx, &head, id).await?;
+    Ok(StepAt { step, position }.of(&head))
 }
 
 /// Changes single fields of a step. The other fields keep their current values.
@@ -228,16 +253,16 @@ pub async fn patch_step(
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let before = found.ok_or_else(|| step_not_found(id))?;
     let content = validate::check_step(patch.apply(&before.content), &validate::argument_error)?;
+    let position = find_position(&mut tx, &head, id).await?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
-        return Ok(StepEdit { revision: head.revision, step: after });
+        return Ok(StepAt { step: after, position }.of(&head));
     }
     if after.key != before.key {
-        let others = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
-        check_key_is_free(&others, after.key.as_deref(), Some(id))?;
+        check_key_is_free(&mut tx, &head, after.key.as_deref()).await?;
     }
     revisions::update(cx, &mut tx, &head, StepRevisionOperation::Edit, &[&after]).await?;
-    finish_session_edit(cx, tx, head, after).await
+    finish_session_edit(cx, tx, head, StepAt { step: after, position }).await
 }
 
 /// Moves a step to another position.
@@ -253,17 +278,12 @@ pub async fn move_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (mut head, chain) = lock_chain(&mut tx, target).await?;
-    let links = chain::relocate(&chain, id, position)?;
-    let mut after = chain.clone();
-    let first = chain::apply(&mut after, &links).unwrap_or_else(|| head.first_step_id.clone());
-    let moved = after != chain || first != head.first_step_id;
-    if moved {
-        relink(&mut tx, &mut head, &links).await?;
-    }
+    let LockedChain { mut head, steps } = lock_chain(&mut tx, target).await?;
+    let (links, index) = chain::relocate(&steps, id, position)?;
+    relink(&mut tx, &mut head, &links).await?;
     let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let step = step.ok_or_else(|| step_not_found(id))?;
-    if moved { finish(cx, tx, head, "step.move", step).await } else { Ok(StepEdit { revision: head.revision, step }) }
+    let moved = StepAt { step: step.ok_or_else(|| step_not_found(id))?, position: index + 1 };
+    if links.is_empty() { Ok(moved.of(&head)) } else { finish(cx, tx, head, "step.move", moved).await }
 }
 
 /// Deletes a step from the draft. Published versions keep it, and so does the progress of end users who completed it.
@@ -273,28 +293,38 @@ pub async fn move_step(
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (mut head, chain) = lock_chain(&mut tx, target).await?;
+    let LockedChain { mut head, steps } = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let step = found.ok_or_else(|| step_not_found(id))?;
-    let links = chain::remove(&chain, id)?;
-    relink(&mut tx, &mut head, &links).await?;
-    revisions::delete(cx, &mut tx, &head, &chain, &[&step]).await?;
-    let predecessor = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
-    let after = predecessor.map(|other| other.id.clone());
-    let StepEdit { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
-    Ok(StepDeletion { revision, step, after })
+    let index = chain::index_of(&steps, id)?;
+    let after = index.checked_sub(1).map(|before| steps[before].clone());
+    relink(&mut tx, &mut head, &chain::remove(&steps, id)?).await?;
+    revisions::delete(cx, &mut tx, &head, &[(&step, after.as_ref())]).await?;
+    let deleted = finish(cx, tx, head, "step.delete", StepAt { step, position: index + 1 }).await?;
+    Ok(StepDeletion { deleted, after })
 }
 
 pub(super) fn step_not_found(id: &StepId) -> Error {
     Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
 }
 
-/// Locks the head and reads the chain without contents.
-pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<(Walkthrough, Vec<Step>)> {
+/// Locks the head and reads the order of the steps.
+pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<LockedChain> {
     let head = lock_head(tx, target).await?;
-    let steps = step::list_outline(tx, target.organization_id, target.walkthrough_id).await?;
-    let steps = chain::order(head.first_step_id.as_ref(), steps)?;
-    Ok((head, steps))
+    let steps = list_ids(tx, &head).await?;
+    Ok(LockedChain { head, steps })
+}
+
+/// Returns the IDs of the draft's steps in order.
+async fn list_ids(tx: &mut Tx, head: &Walkthrough) -> Result<Vec<StepId>> {
+    let links = step::list_links(tx, &head.organization_id, &head.id).await?;
+    let links = chain::order(head.first_step_id.as_ref(), links)?;
+    Ok(links.into_iter().map(|link| link.id).collect())
+}
+
+/// Returns the position of a step of the draft, starting at 1.
+pub(super) async fn find_position(tx: &mut Tx, head: &Walkthrough, id: &StepId) -> Result<usize> {
+    Ok(chain::index_of(&list_ids(tx, head).await?, id)? + 1)
 }
 
 /// Writes the links between steps. The link to the first step is set in `head`, which the caller writes at the end.
@@ -306,20 +336,35 @@ async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[LinkUpdate]) -> Re
     Ok(())
 }
 
-fn check_key_is_free(steps: &[Step], key: Option<&str>, own_id: Option<&StepId>) -> Result<()> {
+async fn check_key_is_free(tx: &mut Tx, head: &Walkthrough, key: Option<&str>) -> Result<()> {
     let Some(key) = key else { return Ok(()) };
-    match steps.iter().find(|step| step.key.as_deref() == Some(key) && Some(&step.id) != own_id) {
-        Some(other) => {
-            let message = format!("The step {} (\"{}\") already has the key `{key}`.", other.id, other.content.title);
-            Err(Error::new(Code::Conflict, message).with("field", "key").with("step_id", other.id.as_str()))
+    match step::find_by_key(tx, &head.organization_id, &head.id, key).await? {
+        Some((id, title)) => {
+            let message = format!("The step {id} (\"{title}\") already has the key `{key}`.");
+            Err(Error::new(Code::Conflict, message).with("field", "key").with("step_id", id.as_str()))
         }
         None => Ok(()),
     }
 }
 
+/// A step and its position, starting at 1.
+pub(super) struct StepAt {
+    /// The step.
+    pub step: Step,
+    /// The position.
+    pub position: usize,
+}
+
+impl StepAt {
+    /// Returns the result of an edit after which `head` is the walkthrough's head.
+    pub(super) fn of(self, head: &Walkthrough) -> StepEdit {
+        StepEdit { revision: head.revision, step: self.step, position: self.position, kind: head.kind }
+    }
+}
+
 /// Saves an edit, records it in the audit log and commits.
-async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, action: &'static str, step: Step) -> Result<StepEdit> {
-    finish_with(cx, tx, head, (action, json!({})), step).await
+async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, action: &'static str, edited: StepAt) -> Result<StepEdit> {
+    finish_with(cx, tx, head, (action, json!({})), edited).await
 }
 
 /// Does the same as [`finish`], with additional details for the audit log.
@@ -328,22 +373,23 @@ pub(super) async fn finish_with(
     mut tx: Tx,
     mut head: Walkthrough,
     (action, mut detail): (&'static str, Value),
-    step: Step,
+    edited: StepAt,
 ) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut head).await?;
     detail["revision"] = json!(head.revision);
-    detail["step_id"] = json!(step.id);
-    detail["title"] = json!(step.content.title);
+    detail["step_id"] = json!(edited.step.id);
+    detail["title"] = json!(edited.step.content.title);
     record_operation(cx, &mut tx, &head, action, detail).await?;
     tx.commit().await?;
-    Ok(StepEdit { revision: head.revision, step })
+    Ok(edited.of(&head))
 }
 
 /// Does the same as [`finish`] for the frequent edits of the editor: the edits of a session share an audit log entry.
-async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<StepEdit> {
+async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, edited: StepAt) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut head).await?;
+    let step = &edited.step;
     let detail = json!({ "revision": head.revision, "step_id": step.id, "title": step.content.title });
     record_edit_session(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;
     tx.commit().await?;
-    Ok(StepEdit { revision: head.revision, step })
+    Ok(edited.of(&head))
 }

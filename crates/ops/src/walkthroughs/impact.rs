@@ -131,7 +131,7 @@ impl PublishImpactSummary {
 
     async fn find_existing(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Self> {
         let id = text.parse().map_err(|_| Error::not_found("walkthrough"))?;
-        let head = super::get_draft(cx, ops, organization, &id).await?.walkthrough;
+        let head = super::get_head(cx, ops, organization, &id).await?;
         let impact = versions::get_impact(cx, ops, organization, &id).await?;
         let error = impact.findings.iter().find(|finding| finding.severity == Severity::Error);
         let problem = match error {

@@ -1,6 +1,6 @@
 //! Import of a file into a draft, in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::json;
@@ -301,8 +301,8 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
         steps[index - 1].next_step_id = Some(steps[index].id.clone());
     }
     if !plan.removed.is_empty() {
-        let removed: Vec<_> = plan.removed.iter().filter_map(|(step, _)| before.get(step)).collect();
-        revisions::delete(cx, tx, &head, &chain, &removed).await?;
+        let removed: HashSet<_> = plan.removed.iter().map(|(step, _)| step).collect();
+        revisions::delete(cx, tx, &head, &revisions::select(&chain, |step| removed.contains(&step.id))).await?;
     }
     let with_change = |is_match: fn(&StepChange) -> bool| {
         let pairs = steps.iter().zip(&plan.steps);

@@ -197,6 +197,16 @@ async fn insert_steps(
     Ok(())
 }
 
+/// Returns the head of a walkthrough, without reading its steps.
+///
+/// # Errors
+/// `not_found`.
+pub async fn get_head(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    Ok(walkthrough::find(&mut conn, organization, id).await?.ok_or_else(not_found)?)
+}
+
 /// Returns the draft of a walkthrough.
 ///
 /// # Errors

@@ -15,9 +15,10 @@ use waypost_core::progress::{Outcome, VersionOffer};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{StoredVersion, Version, VersionStep};
 use waypost_core::walkthrough::Walkthrough;
-use waypost_core::{Code, Error, Result};
-use waypost_store::{version, walkthrough};
+use waypost_core::{Code, Error, Result, chain};
+use waypost_store::{step, version, walkthrough};
 
+use super::draft::step_not_found;
 use super::{load_draft, not_found, validate};
 use crate::Ops;
 
@@ -65,26 +66,29 @@ pub async fn render(
     let mut tx = ops.store.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
-    let draft = load_draft(&mut tx, head).await?;
-    drop(tx);
-    let (head, mut steps) = (draft.walkthrough, draft.steps);
+    // The editor renders a preview every second while the user types, and a result contains one step's content only.
+    let steps = step::list_outline(&mut tx, organization, id).await?;
+    let mut steps = chain::order(head.first_step_id.as_ref(), steps)?;
     if steps.is_empty() {
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps yet. Add one."));
     }
-    let completed = match point {
-        PreviewPoint::After(completed) => completed.min(steps.len()),
+    let (completed, unsaved) = match point {
+        PreviewPoint::After(completed) => (completed.min(steps.len()), None),
         PreviewPoint::Step(step_id, content) => {
             let index = steps.iter().position(|step| step.id == step_id);
-            let index = index.ok_or_else(|| {
-                Error::new(Code::StepNotFound, format!("The walkthrough has no step {step_id}."))
-                    .with("step_id", step_id.as_str())
-            })?;
-            if let Some(content) = content {
-                steps[index].content = validate::check_step(*content, &validate::argument_error)?;
-            }
-            index
+            (index.ok_or_else(|| step_not_found(&step_id))?, content)
         }
     };
+    if let Some(shown) = steps.get_mut(completed) {
+        shown.content = match unsaved {
+            Some(content) => validate::check_step(*content, &validate::argument_error)?,
+            None => {
+                let found = step::find(&mut tx, organization, id, &shown.id).await?;
+                found.ok_or_else(|| step_not_found(&shown.id))?.content
+            }
+        };
+    }
+    drop(tx);
     let version = build_version(&head, &steps, number);
     let outcome = play(cx, &version, completed)?;
     Ok(build_preview(&head, &steps, &outcome, completed))

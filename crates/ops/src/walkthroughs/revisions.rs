@@ -15,7 +15,9 @@ use waypost_core::{Clock, Code, Error, Result};
 use waypost_store::step_revision::{self, DraftScope, NewRevision};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
-use super::draft::{NewStep, Origin, StepEdit, finish_with, insert_step, lock_chain, step_not_found};
+use super::draft::{
+    Insertion, NewStep, Origin, StepAt, StepEdit, find_position, finish_with, insert_step, lock_chain, step_not_found,
+};
 use super::{EditTarget, lock_head, not_found};
 use crate::Ops;
 
@@ -96,13 +98,23 @@ pub(super) async fn update(
     append(tx, head, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
 }
 
-/// Deletes steps from the draft. `chain` contains all its steps with their links.
-pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[Step], removed: &[&Step]) -> Result<()> {
-    step_revision::insert_baseline(tx, scope(head), head.updated_at, removed.iter().map(|step| &step.id)).await?;
-    let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
-    let deleted: Vec<_> = removed.iter().map(|step| (*step, before(&step.id))).collect();
-    append(tx, head, new_revision(cx, StepRevisionOperation::Delete.into()), &deleted).await?;
-    step::delete(tx, &head.organization_id, &head.id, removed.iter().map(|step| &step.id)).await?;
+/// Returns the steps of the ordered chain that fulfil a condition, each with the step before it, for [`delete`].
+pub(super) fn select(chain: &[Step], condition: impl Fn(&Step) -> bool) -> Vec<(&Step, Option<&StepId>)> {
+    let before = std::iter::once(None).chain(chain.iter().map(|step| Some(&step.id)));
+    chain.iter().zip(before).filter(|(step, _)| condition(step)).collect()
+}
+
+/// Deletes steps from the draft. Each is accompanied by the step before it. `None` if it was the first.
+pub(super) async fn delete(
+    cx: &Ctx,
+    tx: &mut Tx,
+    head: &Walkthrough,
+    removed: &[(&Step, Option<&StepId>)],
+) -> Result<()> {
+    let ids = || removed.iter().map(|(step, _)| &step.id);
+    step_revision::insert_baseline(tx, scope(head), head.updated_at, ids()).await?;
+    append(tx, head, new_revision(cx, StepRevisionOperation::Delete.into()), removed).await?;
+    step::delete(tx, &head.organization_id, &head.id, ids()).await?;
     Ok(())
 }
 
@@ -224,12 +236,14 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, n
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
         return restore_deleted(cx, tx, target, (id, origin), revision).await;
     };
+    let position = find_position(&mut tx, &head, id).await?;
     let after = Step { content: revision.content, ..before.clone() };
     if after == before {
-        return Ok(StepEdit { revision: head.revision, step: after });
+        return Ok(StepAt { step: after, position }.of(&head));
     }
     update(cx, &mut tx, &head, origin, &[&after]).await?;
-    finish_with(cx, tx, head, ("step.restore_revision", json!({ "number": number })), after).await
+    let action = ("step.restore_revision", json!({ "number": number }));
+    finish_with(cx, tx, head, action, StepAt { step: after, position }).await
 }
 
 async fn restore_deleted(
@@ -239,21 +253,26 @@ async fn restore_deleted(
     (id, origin): (&StepId, Origin),
     revision: StepRevision,
 ) -> Result<StepEdit> {
-    let (head, chain) = lock_chain(&mut tx, target).await?;
+    let chain = lock_chain(&mut tx, target).await?;
+    let head = &chain.head;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
     // The revision of the deletion has the step's position, whichever revision is restored.
-    let last = step_revision::list(&mut tx, scope(&head), id, (None, 1)).await?;
+    let last = step_revision::list(&mut tx, scope(head), id, (None, 1)).await?;
     let last = last.first().map_or(revision.head.number, |last| last.number);
-    let deletion = step_revision::find(&mut tx, scope(&head), id, last).await?;
+    let deletion = step_revision::find(&mut tx, scope(head), id, last).await?;
     let position = match deletion.map(|deletion| deletion.after_step_id) {
         Some(None) => StepPosition::First,
-        Some(Some(after)) if chain.iter().any(|step| step.id == after) => StepPosition::After(after),
+        Some(Some(after)) if chain.steps.contains(&after) => StepPosition::After(after),
         _ => StepPosition::Last,
     };
-    let key = revision.key.filter(|key| chain.iter().all(|step| step.key.as_ref() != Some(key)));
+    let key = match revision.key {
+        Some(key) if step::find_by_key(&mut tx, &head.organization_id, &head.id, &key).await?.is_none() => Some(key),
+        _ => None,
+    };
     let new = NewStep { key, content: revision.content, place: position };
-    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
+    let insertion = Insertion { id: id.clone(), ordinal, new, action: "step.restore_revision", origin };
+    insert_step(cx, tx, chain, insertion).await
 }
 
 fn revision_not_found(number: u32) -> Error {

@@ -233,9 +233,9 @@ async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step
     let (organization, id) = (&head.organization_id, &head.id);
     let old_steps: HashMap<&StepId, &Step> = before.iter().map(|step| (&step.id, step)).collect();
     let new_steps: HashMap<&StepId, &Step> = after.iter().map(|step| (&step.id, step)).collect();
-    let removed: Vec<_> = before.iter().filter(|step| !new_steps.contains_key(&step.id)).collect();
+    let removed = revisions::select(before, |step| !new_steps.contains_key(&step.id));
     if !removed.is_empty() {
-        revisions::delete(cx, tx, head, before, &removed).await?;
+        revisions::delete(cx, tx, head, &removed).await?;
     }
     let changed: Vec<_> = after
         .iter()

@@ -46,7 +46,8 @@ async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
     let again = patch_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &added.step.id, change).await.unwrap();
     assert_eq!(again.revision, 7, "the same content changes nothing");
 
-    assert_eq!(delete_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &steps[2]).await.unwrap().revision, 8);
+    let deletion = delete_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 7), &steps[2]).await.unwrap();
+    assert_eq!((deletion.deleted.revision, deletion.deleted.position, deletion.after), (8, 1, None));
     assert_eq!(fixture.list_titles(&id).await, ["A", "Y\u{202e}", "B"]);
     let missing = delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[2]).await.unwrap_err();
     assert_eq!((missing.code, &missing.details["step_id"]), (Code::StepNotFound, &json!(steps[2])));
@@ -198,7 +199,7 @@ async fn assert_matches_list(fixture: &Fixture, any_edits: &[Edit]) {
             }
             Edit::Delete(step) => {
                 let step = list.remove(step % list.len());
-                revision = delete_step(&fixture.cx, &fixture.ops, target, &step.0).await.unwrap().revision;
+                revision = delete_step(&fixture.cx, &fixture.ops, target, &step.0).await.unwrap().deleted.revision;
             }
         }
         let draft = fixture.get_draft(&id).await;

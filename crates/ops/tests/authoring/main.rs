@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 
 mod authors_and_users;
+mod cost;
 mod drafts;
 mod previews;
 mod publishing;

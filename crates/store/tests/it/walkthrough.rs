@@ -113,7 +113,9 @@ async fn another_organisation_finds_nothing(db: Db) {
     assert_eq!(count(&mut tx, &other).await.unwrap(), 0);
     assert!(!delete(&mut tx, &other, &id).await.unwrap());
     assert!(step::list(&mut tx, &other, &id).await.unwrap().is_empty());
+    assert!(step::list_links(&mut tx, &other, &id).await.unwrap().is_empty());
     assert!(step::list_outline(&mut tx, &other, &id).await.unwrap().is_empty());
+    assert_eq!(step::find_by_key(&mut tx, &other, &id, "key-0").await.unwrap(), None);
     assert_eq!(step::find(&mut tx, &other, &id, &new_step(0, None).id).await.unwrap(), None);
     assert!(version::find_with_steps(&mut tx, &other, &frozen.id).await.unwrap().is_none());
     assert_eq!(version::find(&mut tx, &other, &frozen.id).await.unwrap(), None);
@@ -224,12 +226,19 @@ async fn steps_are_read_as_written(db: Db) {
     update(&mut tx, &walkthrough, "title 1").await.unwrap();
     assert_eq!(step::list(&mut tx, &org(1), &id).await.unwrap(), steps);
     assert_eq!(step::find(&mut tx, &org(1), &id, &steps[1].id).await.unwrap().as_ref(), Some(&steps[1]));
+    let links = step::list_links(&mut tx, &org(1), &id).await.unwrap();
+    let ordered = chain::order(walkthrough.first_step_id.as_ref(), links).unwrap();
+    let link = |step: &Step| chain::Link { id: step.id.clone(), next_step_id: step.next_step_id.clone() };
+    assert_eq!(ordered, steps.iter().map(link).collect::<Vec<_>>());
     let outline = step::list_outline(&mut tx, &org(1), &id).await.unwrap();
     let bare = |step: &Step| {
         let StepContent { title, section_title, .. } = step.content.clone();
         Step { content: StepContent { title, section_title, ..StepContent::default() }, ..step.clone() }
     };
     assert_eq!(outline, steps.iter().map(bare).collect::<Vec<_>>());
+    let found = step::find_by_key(&mut tx, &org(1), &id, "key-1").await.unwrap();
+    assert_eq!(found, Some((steps[1].id.clone(), "Step 1".to_owned())));
+    assert_eq!(step::find_by_key(&mut tx, &org(1), &id, "key-9").await.unwrap(), None);
 
     // TwoWorlds steps swap their keys. Ordinals and links are not updated.
     let swapped = [
@@ -246,14 +255,15 @@ async fn steps_are_read_as_written(db: Db) {
     assert_eq!(stored[2], steps[2]);
 
     // Moves the last step to the front and deletes the second step.
-    let links = chain::relocate(&stored, &steps[2].id, &chain::StepPosition::First).unwrap();
+    let ids = |steps: &[Step]| steps.iter().map(|step| step.id.clone()).collect::<Vec<_>>();
+    let (links, _) = chain::relocate(&ids(&stored), &steps[2].id, &chain::StepPosition::First).unwrap();
     step::relink(&mut tx, &org(1), &id, &links).await.unwrap();
     walkthrough.first_step_id = Some(steps[2].id.clone());
     update(&mut tx, &walkthrough, "title 1").await.unwrap();
     let moved =
         chain::order(walkthrough.first_step_id.as_ref(), step::list(&mut tx, &org(1), &id).await.unwrap()).unwrap();
     assert_eq!(moved.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [2, 0, 1]);
-    step::relink(&mut tx, &org(1), &id, &chain::remove(&moved, &steps[1].id).unwrap()).await.unwrap();
+    step::relink(&mut tx, &org(1), &id, &chain::remove(&ids(&moved), &steps[1].id).unwrap()).await.unwrap();
     step::delete(&mut tx, &org(1), &id, [&steps[1].id]).await.unwrap();
     tx.commit().await.unwrap();
     let mut conn = db.read().await.unwrap();

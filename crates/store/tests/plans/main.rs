@@ -230,7 +230,9 @@ async fn write(tx: &mut Tx, one: &World) {
     step::update(tx, org, id, &steps).await.unwrap();
     step::relink(tx, org, id, &[LinkUpdate { from: Some(a.clone()), to: None }]).await.unwrap();
     step::list(tx, org, id).await.unwrap();
+    step::list_links(tx, org, id).await.unwrap();
     step::list_outline(tx, org, id).await.unwrap();
+    step::find_by_key(tx, org, id, "key").await.unwrap();
     step::find(tx, org, id, &a).await.unwrap();
     let version = VersionInfo {
         id: VersionId::from_store("wv_new".to_owned()),

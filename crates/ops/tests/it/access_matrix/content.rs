@@ -56,6 +56,7 @@ pub async fn walkthroughs(call: Call<'_>) -> Vec<Row> {
         Member walkthroughs::duplicate(cx, ops, org, id, None);
         Member walkthroughs::list(cx, ops, org, WalkthroughListQuery::default());
         Member walkthroughs::describe(cx, ops, org, head.clone());
+        Member walkthroughs::get_head(cx, ops, org, id);
         Member walkthroughs::get_draft(cx, ops, org, id);
         Member walkthroughs::get_draft_by_slug(cx, ops, org, "w");
         Member walkthroughs::update(cx, ops, target, WalkthroughPatch::default());
