@@ -17,6 +17,7 @@ use waypost_core::{Code, Error};
 use crate::Web;
 use crate::authenticate::AuthenticatedCaller;
 use crate::problem::ApiError;
+use waypost_http_kit::compression::without_coding;
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The organisation of the request.
@@ -165,7 +166,8 @@ impl FromRequestParts<Web> for IfMatch {
         if text == "*" {
             return Ok(Self(None));
         }
-        let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|text| text.parse().ok());
+        let opaque = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let number = opaque.and_then(|opaque| without_coding(opaque).parse().ok());
         number.map(|revision| Self(Some(revision))).ok_or_else(|| {
             // A tag that was never issued cannot match the current revision.
             let message =

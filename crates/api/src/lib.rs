@@ -27,15 +27,18 @@ mod webhooks;
 use std::sync::LazyLock;
 
 use axum::Router;
+use axum::extract::RawQuery;
 use axum::middleware;
-use axum::response::IntoResponse;
+use axum::response::Response;
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use waypost_core::Error;
+use waypost_http_kit::asset::Assets;
+use waypost_http_kit::compression::{self, Compressible};
 use waypost_http_kit::web::Web;
 
 use crate::problem::ApiError;
@@ -105,6 +108,14 @@ fn operations() -> OpenApiRouter<Web> {
 /// The document, which is built once: it is large and does not change.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(build_document()).unwrap_or_default());
 
+const DOCUMENT_NAME: &str = "openapi.json";
+
+static DOCUMENT_JSON: LazyLock<String> = LazyLock::new(|| serde_json::to_string_pretty(document()).unwrap_or_default());
+
+/// The document as a file: every visitor may read it, so it is compressed only once.
+static DOCUMENT_FILE: LazyLock<Assets> =
+    LazyLock::new(|| Assets::new("/api/v1", &[(DOCUMENT_NAME, "application/json", DOCUMENT_JSON.as_bytes())]));
+
 /// Returns the OpenAPI document.
 #[must_use]
 pub fn document() -> &'static Value {
@@ -130,7 +141,6 @@ fn build_document() -> utoipa::openapi::OpenApi {
 /// extensions.
 pub fn router(web: &Web) -> Router {
     let (operations, _) = operations().split_for_parts();
-    let json = serde_json::to_string_pretty(document()).unwrap_or_default();
     operations
         .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
@@ -139,9 +149,18 @@ pub fn router(web: &Web) -> Router {
         })
         .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
+        .layer(middleware::map_response(|mut response: Response| async {
+            // No response to GET contains a secret: secrets are returned once, in the response to the POST that creates
+            // them.
+            response.extensions_mut().insert(Compressible);
+            response
+        }))
+        .layer(middleware::from_fn(compression::compress))
         .route(
             "/openapi.json",
-            get(|| async move { ([(header::CONTENT_TYPE, "application/json")], json).into_response() }),
+            get(|RawQuery(query): RawQuery, headers: HeaderMap| async move {
+                DOCUMENT_FILE.serve(DOCUMENT_NAME, query.as_deref(), &headers)
+            }),
         )
         .with_state(web.clone())
 }

@@ -44,8 +44,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use waypost_core::organization::SignUpPolicy;
-use waypost_http_kit::origin;
 use waypost_http_kit::web::Web;
+use waypost_http_kit::{compression, origin};
 use waypost_ops::user_accounts::UserAccounts;
 
 use crate::providers::Provider;
@@ -115,6 +115,7 @@ pub fn router(console: Console) -> Router {
         .merge(routes().into_router())
         .layer(middleware::from_fn(view::clear_flash))
         .layer(middleware::from_fn(origin::check))
+        .layer(middleware::from_fn(compression::compress))
         .merge(asset::router())
         .with_state(console)
 }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::Method;
 use waypost_core::access::{Operation, authorize};
+use waypost_http_kit::compression::Compressible;
 
 use crate::Console;
 use crate::session::{CurrentUser, Member};
@@ -34,6 +35,16 @@ pub struct Route {
     pub access: Access,
 }
 
+impl Route {
+    /// Whether the response contains no secret and may be compressed (see [`waypost_http_kit::compression`]).
+    #[must_use]
+    pub fn is_compressible(&self) -> bool {
+        self.method == Method::GET
+            && matches!(self.access, Access::Member(_))
+            && !PAGES_WITH_CREDENTIALS.contains(&self.path)
+    }
+}
+
 /// A list of routes with their router.
 #[derive(Default)]
 pub struct Routes {
@@ -51,8 +62,17 @@ impl Routes {
     /// Adds a GET route.
     #[must_use]
     pub fn get<H: Handler<T, Console>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
-        self.add(Route { method: Method::GET, path, access }, |router| {
-            router.route(path, get(move |console, request| guard(access, handler, console, request)))
+        let route = Route { method: Method::GET, path, access };
+        let is_compressible = route.is_compressible();
+        self.add(route, |router| {
+            let respond = move |console: State<Console>, request: Request| async move {
+                let mut response = guard(access, handler, console, request).await;
+                if is_compressible {
+                    response.extensions_mut().insert(Compressible);
+                }
+                response
+            };
+            router.route(path, get(respond))
         })
     }
 
@@ -97,6 +117,9 @@ impl Routes {
         self.router
     }
 }
+
+/// The pages of members that contain a credential: here, the signed personal URL for test calls.
+const PAGES_WITH_CREDENTIALS: [&str; 1] = ["/o/{org}/servers/{server}/try"];
 
 /// Calls the handler if the caller has the required access.
 async fn guard<H: Handler<T, Console>, T: 'static>(

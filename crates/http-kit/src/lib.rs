@@ -1,6 +1,7 @@
 //! What the HTTP crates share: cookies, rate limits, headers, assets, statuses of errors, and the facts about a request.
 
 pub mod asset;
+pub mod compression;
 pub mod cookies;
 pub mod download;
 pub mod headers;

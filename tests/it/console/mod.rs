@@ -45,6 +45,7 @@ use crate::app::{App, Org};
 pub struct ConsoleResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    pub bytes: axum::body::Bytes,
     pub body: String,
 }
 
@@ -247,6 +248,7 @@ pub async fn create_key(app: &App, org: &OrganizationId, role: Role) -> String {
 
 async fn read_response(response: http::Response<Body>) -> ConsoleResponse {
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, 4 * 1024 * 1024).await.unwrap();
-    ConsoleResponse { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+    let bytes = to_bytes(body, 4 * 1024 * 1024).await.unwrap();
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    ConsoleResponse { status: parts.status, headers: parts.headers, bytes, body }
 }

@@ -25,6 +25,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{Code, Error, Result, walkthrough};
+use waypost_http_kit::compression::without_coding;
 use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, publish};
 
 use self::dto::{Walkthrough, WalkthroughCreate, WalkthroughDetails, WalkthroughSummary, WalkthroughUpdate};
@@ -89,15 +90,19 @@ async fn conflict(scope: &Scope, web: &Web, id: &WalkthroughId, error: Error) ->
     if error.code != Code::PreconditionFailed {
         return error.into();
     }
-    let (cx, org) = (&scope.cx, &scope.organization_id);
-    match full_walkthrough(cx, web, org, id).await {
+    match current_details(scope, web, id).await {
         Ok(current) => {
-            let revision = current.head.summary.revision;
-            let current = serde_json::to_value(current.head).unwrap_or(Value::Null);
+            let revision = current.summary.revision;
+            let current = serde_json::to_value(current).unwrap_or(Value::Null);
             error.with("revision", revision).with("current", current).into()
         }
         Err(_) => error.into(),
     }
+}
+
+async fn current_details(scope: &Scope, web: &Web, id: &WalkthroughId) -> Result<WalkthroughDetails> {
+    let (cx, org) = (&scope.cx, &scope.organization_id);
+    head(cx, web, org, walkthroughs::get_head(cx, web.ops(), org, id).await?).await
 }
 
 /// The query parameters of the walkthrough list.
@@ -200,20 +205,27 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a response that the client has cached.")),
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
 async fn get(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
-    let body = full_walkthrough(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
-    let revision = body.head.summary.revision;
-    if has_revision(&headers, revision) {
-        return Ok(with_etag(revision, StatusCode::NOT_MODIFIED));
+    let id = walkthrough_id(&id)?;
+    // Editors ask every few seconds whether there is anything new. The answer usually needs the head only.
+    if headers.contains_key(header::IF_NONE_MATCH) {
+        let head = walkthroughs::get_head(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+        if has_revision(&headers, head.revision) {
+            return Ok(with_etag(head.revision, StatusCode::NOT_MODIFIED));
+        }
     }
-    Ok(with_etag(revision, Json(body)))
+    let body = full_walkthrough(&scope.cx, &web, &scope.organization_id, &id).await?;
+    Ok(with_etag(body.head.summary.revision, Json(body)))
 }
 
 /// Whether the client already has this revision (`If-None-Match`, RFC 9110, section 13.1.2).
 fn has_revision(headers: &HeaderMap, revision: u32) -> bool {
-    let own = format!("\"{revision}\"");
+    let own = revision.to_string();
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own)
+    tags.any(|tag| {
+        let opaque = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        tag == "*" || opaque.is_some_and(|opaque| without_coding(opaque) == own)
+    })
 }
 
 /// Updates the fields of a walkthrough's draft.
