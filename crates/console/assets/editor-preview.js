@@ -4,6 +4,8 @@ import { localTimes } from "./times.js";
 import { tabs } from "./dom.js";
 
 const AFTER_MS = 250;
+/** While the user types without a pause, the preview is updated after this time at the latest. */
+const WITHIN_MS = 600;
 
 export class Preview {
   constructor(editor, root, at) {
@@ -16,6 +18,10 @@ export class Preview {
     this.turn = 0;
     this.superseded = false;
     this.stepShown = null;
+    this.firstChange = null;
+    // The step of the request in progress, and whether its text has changed since.
+    this.loading = null;
+    this.again = false;
     this.select = tabs(root.querySelector("[data-preview-tabs]"), (tab) => {
       this.tab = tab.dataset.tab;
       this.shown = null;
@@ -29,8 +35,13 @@ export class Preview {
 
   /** Schedules a refresh of the preview. */
   refresh(ms = AFTER_MS) {
+    this.firstChange ??= Date.now();
+    const left = Math.max(0, this.firstChange + WITHIN_MS - Date.now());
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.show(), ms);
+    this.timer = setTimeout(() => {
+      this.firstChange = null;
+      this.show();
+    }, Math.min(ms, left));
   }
 
   async show() {
@@ -38,11 +49,22 @@ export class Preview {
     const own = this.editor.session.step(this.editor.chosen);
     if (!own) return this.showMessage("Select a step to preview it.");
     if (own.gone) return this.showMessage("Another user deleted this step.");
+    // A second request would supersede this one: if the server is slow, nothing would be shown while the user types.
+    if (this.loading === own.id) {
+      this.again = true;
+      return;
+    }
     const fields = new URLSearchParams({ step_id: own.id });
     for (const [name, it] of Object.entries(own.fields)) fields.set(name, it.text);
     const query = fields.toString();
     if (query === this.shown) return;
+    this.loading = own.id;
     const html = await this.fetch(`${this.at}/preview`, { method: "POST", body: fields });
+    if (this.loading === own.id) {
+      this.loading = null;
+      if (this.again) this.refresh(0);
+      this.again = false;
+    }
     if (html === null) {
       // Keeps the last preview of this step, but not of another step.
       if (this.stepShown !== own.id && !this.superseded) this.showMessage("The preview is not available because the server cannot be reached.");

@@ -238,7 +238,8 @@ export class Session {
 
   saved(subject, change, { body }) {
     this.model.revision = body.revision;
-    this.etag = null;
+    // The change was based on the revision of the model, so the model is complete: the next poll need not read it again.
+    this.etag = `"${body.revision}"`;
     m.saved(subject, change.sent, body.step ?? body, this.focused);
     if (this.model.info.current_version !== null) this.model.info.has_unpublished_changes = true;
     this.savedAt = this.now();
@@ -293,6 +294,8 @@ export class Session {
       return result;
     } catch (error) {
       this.tell("problem", error.message);
+      // Reverts what was shown in advance, even if the draft has not changed.
+      this.etag = null;
       await this.queue.push(() => this.refresh()).catch(() => {});
       return null;
     } finally {
@@ -303,10 +306,14 @@ export class Session {
 
   /** Applies the revision of a response. Reloads if another user has made a change in between. */
   async applyRevision(revision) {
-    this.etag = null;
     if (this.model.info.current_version !== null) this.model.info.has_unpublished_changes = true;
-    if (revision > this.model.revision + 1) await this.refresh();
-    else this.model.revision = Math.max(revision, this.model.revision);
+    if (revision > this.model.revision + 1) {
+      this.etag = null;
+      await this.refresh();
+    } else {
+      this.model.revision = Math.max(revision, this.model.revision);
+      this.etag = `"${this.model.revision}"`;
+    }
   }
 
   async inserted({ body }, after) {
@@ -410,6 +417,7 @@ export class Session {
         Object.assign(existing, { gone: false, leaving: false });
         this.keep(existing);
         await this.applyRevision(response.body.revision);
+        this.etag = null;
         await this.refresh();
         return step.id;
       }
