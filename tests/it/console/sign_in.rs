@@ -1,9 +1,12 @@
 //! How users sign in, accept invitations and manage their account.
 
+use axum::body::Body;
+use http::Request;
 use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::secret::SecretKey;
 use waypost_ops::user_accounts::{create_account_link, set_up_token};
 use waypost_ops::{invitations, user_sessions, users};
+use waypost_store::db::count_statements;
 
 use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, Setup, open};
@@ -481,5 +484,25 @@ async fn sign_ins_are_rate_limited_per_network() {
         statuses.insert(browser.post("/login", &[("email", &email), ("password", "x")]).await.status.as_u16());
     }
     assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [422, 429]);
+    app.finish().await;
+}
+
+/// Anybody can load the page. Whether the installation is set up is read until it is.
+#[tokio::test]
+async fn the_sign_in_page_of_an_installation_with_users_reads_nothing() {
+    let app = App::new().await;
+    let load = async || {
+        let request = Request::get("/login").header("host", "localhost:8080").header("accept", "text/html");
+        let (response, statements) = count_statements(app.send(request.body(Body::empty()).unwrap())).await;
+        assert_eq!(response.status(), 200);
+        statements
+    };
+    let first = load().await;
+    assert!(first > 0, "an empty installation may have got its first user since");
+    assert_eq!(load().await, first);
+    let org = app.org("acme").await;
+    ConsoleBrowser::owner(&org).await;
+    assert!(load().await > 0);
+    assert_eq!(load().await, 0);
     app.finish().await;
 }

@@ -17,6 +17,8 @@ mod sign_ins;
 pub(crate) mod verification;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 use waypost_core::caller::{Caller, Ctx};
@@ -44,6 +46,8 @@ pub struct UserAccounts {
     ops: Ops,
     secret: SecretKey,
     sign_up: SignUpPolicy,
+    /// Whether this process has seen that the installation is set up.
+    is_set_up: Arc<AtomicBool>,
 }
 
 /// A new session.
@@ -76,7 +80,7 @@ impl UserAccounts {
     /// depend on `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUpPolicy) -> Self {
-        Self { ops, secret, sign_up }
+        Self { ops, secret, sign_up, is_set_up: Arc::default() }
     }
 
     /// Returns who may sign up.

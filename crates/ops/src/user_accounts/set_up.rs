@@ -1,5 +1,7 @@
 //! The set-up link, which `serve` prints until the first sign-in. It creates the first owner.
 
+use std::sync::atomic::Ordering;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use waypost_content::name;
@@ -47,6 +49,17 @@ impl UserAccounts {
     /// # Errors
     /// Any error of the store.
     pub async fn is_set_up(&self) -> Result<bool> {
+        // An account that somebody has used is never deleted, so `true` needs no second query. The sign-in page, which
+        // anybody can load, asks this each time.
+        if self.is_set_up.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let is_set_up = self.has_account().await?;
+        self.is_set_up.store(is_set_up, Ordering::Relaxed);
+        Ok(is_set_up)
+    }
+
+    async fn has_account(&self) -> Result<bool> {
         Ok(system::has_account(&mut self.ops.store.read().await?).await?)
     }
 
@@ -56,7 +69,7 @@ impl UserAccounts {
     /// `not_found` if the token is wrong, or a user has signed in before.
     pub async fn check_set_up(&self, token: &str) -> Result<()> {
         self.check_set_up_token(token)?;
-        if self.is_set_up().await? {
+        if self.has_account().await? {
             return Err(not_usable());
         }
         Ok(())
