@@ -8,7 +8,17 @@ function label(field) {
   return words.join(" ").replace(" for agent", " for the agent");
 }
 
-/** Returns the message of a problem: names in backticks become labels of fields if they are `field` or have an underscore. */
+/** Words that continue a sentence that begins with the name of a field, as in "`content`: is empty". */
+const PREDICATES = new Set(["is", "has", "contains", "must", "still", "as"]);
+
+/**
+ * Returns the message of a problem: names in backticks become labels of fields if they are `field`, have an underscore or are
+ * followed by a colon.
+ */
 export function plainMessage(text, field) {
-  return text.replace(/`([^`]*)`/g, (_, inner) => (/^[a-z_]+$/.test(inner) && (inner === field || inner.includes("_")) ? label(inner) : `“${inner}”`));
+  return text.replace(/`([^`]*)`(: )?(?=(\S*))/g, (_, inner, colon = "", next = "") => {
+    const isField = /^[a-z_]+$/.test(inner) && (inner === field || inner.includes("_") || colon !== "");
+    if (!isField) return `“${inner}”${colon}`;
+    return label(inner) + (colon && PREDICATES.has(next.replace(",", "")) ? " " : colon);
+  });
 }
