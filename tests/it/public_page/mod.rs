@@ -145,7 +145,7 @@ async fn the_page_shows_the_server_walkthroughs_and_clients() {
         .await;
     let page = page_request(&app, "way.example", "/s/guide").send().await;
     for text in [
-        "<h1>Acme guide</h1>",
+        "<h1><bdi>Acme guide</bdi></h1>",
         "Learn Acme Rockets",
         "<h3>Install Acme</h3>",
         "1 step",
