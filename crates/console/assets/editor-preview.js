@@ -5,7 +5,7 @@ import { tabs } from "./dom.js";
 
 const AFTER_MS = 250;
 /** While the user types without a pause, the preview is updated after this time at the latest. */
-const WITHIN_MS = 600;
+const WITHIN_MS = 400;
 
 export class Preview {
   constructor(editor, root, at) {

@@ -38,7 +38,7 @@ async fn files_pages_and_json_are_compressed() {
     let server = app.org("acme").await.server("acme").await;
     let id = server.walkthrough("Install Acme", &["Download", "Unpack", "Run", "Check", "Configure", "Finish"]).await;
     let browser = ConsoleBrowser::owner(&server.org).await;
-    let draft = format!("/api/v1/walkthroughs/{id}");
+    let draft = format!("/api/v1/walkthroughs/{}", id.id);
     for path in ["/assets/console.css", "/o/acme", "/o/acme/walkthroughs", &draft, "/api/v1/openapi.json"] {
         let plain = get(&browser, path, "identity").await;
         assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"), "{path}");
@@ -62,7 +62,7 @@ async fn entity_tags_belong_to_one_coding_and_can_be_sent_back() {
     let server = app.org("acme").await.server("acme").await;
     let id = server.walkthrough("Install Acme", &["Download", "Unpack", "Run", "Check", "Configure", "Finish"]).await;
     let browser = ConsoleBrowser::owner(&server.org).await;
-    let path = format!("/api/v1/walkthroughs/{id}");
+    let path = format!("/api/v1/walkthroughs/{}", id.id);
     let plain = get(&browser, &path, "identity").await;
     let revision = plain.json()["revision"].as_u64().unwrap();
     assert_eq!(plain.header("etag"), format!("\"{revision}\""));
@@ -105,7 +105,11 @@ async fn responses_with_secrets_are_not_compressed() {
     let browser = ConsoleBrowser::owner(&server.org).await;
     // Pages of visitors, pages that belong to no organisation, a page with a personal URL, and small responses.
     let server_id = server.id.to_string();
-    let pages = ["/login", "/account", &format!("/o/acme/servers/{server_id}/try"), "/api/v1/servers", "/nowhere"];
+    let visitor = ConsoleBrowser::new(&app);
+    let page = get(&visitor, "/login", BROWSER).await;
+    assert!(page.status == 200 && page.bytes.len() > 1_024, "{}", page.body);
+    assert_eq!(page.header("content-encoding"), "");
+    let pages = ["/account", &format!("/o/acme/servers/{server_id}/try"), "/api/v1/servers", "/nowhere"];
     for path in pages {
         let page = get(&browser, path, BROWSER).await;
         assert!(matches!(page.status.as_u16(), 200 | 404), "{path}: {}", page.status);

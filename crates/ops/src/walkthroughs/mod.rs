@@ -204,7 +204,7 @@ async fn insert_steps(
 pub async fn get_head(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.store.read().await?;
-    Ok(walkthrough::find(&mut conn, organization, id).await?.ok_or_else(not_found)?)
+    walkthrough::find(&mut conn, organization, id).await?.ok_or_else(not_found)
 }
 
 /// Returns the draft of a walkthrough.
