@@ -43,6 +43,17 @@ const CONTENT: &[Column] = &[
 const LINK: &[Column] = &[("id", Kind::Text), ("next_step_id", Kind::Text)];
 const ID: &[Column] = &[("id", Kind::Text)];
 
+/// Returns the condition that restricts a statement to steps of the draft `$3` of the organisation `$2`, for statements
+/// that identify the steps by their IDs.
+pub(crate) fn scope_of_steps(dialect: Dialect) -> &'static str {
+    match dialect {
+        // `+` keeps SQLite from choosing the index on these columns, with which it reads every step of the draft and
+        // compares it with the JSON document. It must search by ID.
+        Dialect::Sqlite => "+steps.organization_id = $2 AND +steps.walkthrough_id = $3",
+        Dialect::Postgres => "steps.organization_id = $2 AND steps.walkthrough_id = $3",
+    }
+}
+
 struct Statements {
     insert: String,
     /// Clears the keys of the steps that [`Self::update`] writes next, because two steps may swap keys.
@@ -55,20 +66,20 @@ struct Statements {
 
 impl Statements {
     fn new(dialect: Dialect) -> Self {
-        const SCOPE: &str = "steps.organization_id = $2 AND steps.walkthrough_id = $3";
+        let scope = scope_of_steps(dialect);
         let ids = batch::rows(dialect, "steps", ID);
         Self {
             insert: batch::insert(dialect, "steps", "steps", STEP),
-            free_keys: format!("UPDATE steps SET key = NULL WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
-            update: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", CONTENT)),
-            relink: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", LINK)),
+            free_keys: format!("UPDATE steps SET key = NULL WHERE {scope} AND id IN (SELECT id FROM {ids})"),
+            update: format!("{} AND {scope}", batch::update(dialect, "steps", "steps", CONTENT)),
+            relink: format!("{} AND {scope}", batch::update(dialect, "steps", "steps", LINK)),
             store_ordinals: format!(
                 "INSERT INTO removed_steps (step_id, organization_id, walkthrough_id, ordinal)
                  SELECT id, organization_id, walkthrough_id, ordinal FROM steps
-                 WHERE {SCOPE} AND id IN (SELECT id FROM {ids})
+                 WHERE {scope} AND id IN (SELECT id FROM {ids})
                  ON CONFLICT (step_id) DO NOTHING"
             ),
-            delete: format!("DELETE FROM steps WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
+            delete: format!("DELETE FROM steps WHERE {scope} AND id IN (SELECT id FROM {ids})"),
         }
     }
 

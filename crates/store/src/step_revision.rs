@@ -14,7 +14,7 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 use crate::row::RowRef;
-use crate::step::{ContentColumns, ContentRow};
+use crate::step::{ContentColumns, ContentRow, scope_of_steps};
 
 const ID: &[Column] = &[("id", Kind::Text)];
 const REVISION: &[Column] = &[
@@ -64,10 +64,19 @@ struct Statements {
 
 impl Statements {
     fn new(dialect: Dialect) -> Self {
-        const SCOPE: &str = "organization_id = $2 AND walkthrough_id = $3";
+        // For `+`, see `scope_of_steps`.
+        let (scope, is_current) = match dialect {
+            Dialect::Sqlite => (
+                "+step_revisions.organization_id = $2 AND +step_revisions.walkthrough_id = $3",
+                "+superseded_at IS NULL",
+            ),
+            Dialect::Postgres => {
+                ("step_revisions.organization_id = $2 AND step_revisions.walkthrough_id = $3", "superseded_at IS NULL")
+            }
+        };
         const NEXT: &str = "(SELECT coalesce(max(past.number), 0) + 1 FROM step_revisions AS past
             WHERE past.step_id = source.step_id)";
-        let ids = batch::rows(dialect, "steps", ID);
+        let (ids, steps) = (batch::rows(dialect, "steps", ID), scope_of_steps(dialect));
         let names: Vec<_> = REVISION.iter().map(|(name, _)| *name).collect();
         let values: Vec<_> = names.iter().map(|name| if *name == "number" { NEXT } else { name }).collect();
         let rows = batch::rows(dialect, "steps", REVISION);
@@ -84,13 +93,13 @@ impl Statements {
                  SELECT step_id, {NEXT}, organization_id, walkthrough_id, 'baseline', '', ordinal, {sizes},
                     at, at, {content}
                  FROM (SELECT steps.*, steps.id AS step_id, CAST($4 AS BIGINT) AS at FROM steps
-                    WHERE {SCOPE} AND id IN (SELECT id FROM {ids})) AS source
+                    WHERE {steps} AND id IN (SELECT id FROM {ids})) AS source
                  WHERE NOT EXISTS (SELECT 1 FROM step_revisions AS present
                     WHERE present.step_id = source.step_id AND present.superseded_at IS NULL)"
             ),
             supersede: format!(
                 "UPDATE step_revisions SET superseded_at = $4
-                 WHERE {SCOPE} AND superseded_at IS NULL AND step_id IN (SELECT id FROM {ids})"
+                 WHERE {scope} AND {is_current} AND step_id IN (SELECT id FROM {ids})"
             ),
             append: format!(
                 "INSERT INTO step_revisions ({}) SELECT {} FROM (SELECT * FROM {rows}) AS source WHERE true",
@@ -99,15 +108,15 @@ impl Statements {
             ),
             replace: format!(
                 "UPDATE step_revisions SET {} FROM (SELECT * FROM {rows}) AS source
-                 WHERE step_revisions.organization_id = $2 AND step_revisions.walkthrough_id = $3
+                 WHERE {scope}
                     AND step_revisions.step_id = source.step_id AND step_revisions.number = source.number",
                 replaced.join(", ")
             ),
             trim: format!(
-                "DELETE FROM step_revisions WHERE {SCOPE} AND (step_id, number) IN (
+                "DELETE FROM step_revisions WHERE {scope} AND (step_id, number) IN (
                     SELECT step_id, number FROM (
                         SELECT step_id, number, row_number() OVER newest AS place, sum(bytes) OVER newest AS total
-                        FROM step_revisions WHERE {SCOPE} AND step_id IN (SELECT id FROM {ids})
+                        FROM step_revisions WHERE {scope} AND step_id IN (SELECT id FROM {ids})
                         WINDOW newest AS (PARTITION BY step_id ORDER BY number DESC)) AS ranked
                     WHERE place > 1 AND (place > CAST($4 AS BIGINT) OR total > CAST($5 AS BIGINT)))"
             ),
