@@ -136,7 +136,7 @@ async fn a_deleted_walkthrough_has_no_link(app: App) {
             let page = owner.get_page(page).await;
             page.assert_contains("Install Acme");
             assert_eq!(page.body.contains(&format!("href=\"{link}\"")), !deleted, "{}", page.body);
-            assert_eq!(page.body.contains("Install Acme (deleted)"), deleted, "{}", page.body);
+            assert_eq!(page.body.contains("<bdi>Install Acme</bdi> (deleted)"), deleted, "{}", page.body);
             owner.get(link).await.assert_status(status);
         }
         let with_email = owner.api(Method::GET, &api, None).await.assert_status(200).json();

@@ -147,9 +147,9 @@ async fn the_page_shows_the_server_walkthroughs_and_clients() {
     for text in [
         "<h1><bdi>Acme guide</bdi></h1>",
         "Learn Acme Rockets",
-        "<h3>Install Acme</h3>",
+        "<h3><bdi>Install Acme</bdi></h3>",
         "1 step",
-        "<h3>Launch</h3>",
+        "<h3><bdi>Launch</bdi></h3>",
         "2 steps · about 12 minutes",
         "&#60;script&#62;alert(1)",
     ] {
