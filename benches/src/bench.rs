@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod content;
 mod contestants;
+mod editing;
 mod floor;
 mod growth;
 mod harness;

@@ -61,8 +61,13 @@ impl Connection {
 
     /// Sends a POST request with `headers` (each line terminated by CRLF) and reads the complete response.
     pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> Result<Reply<'_>> {
+        self.send("POST", path, headers, body).await
+    }
+
+    /// Sends a request with `headers` (each line terminated by CRLF) and a body, and reads the complete response.
+    pub async fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<Reply<'_>> {
         self.out.clear();
-        for part in ["POST ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Length: "] {
+        for part in [method, " ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Length: "] {
             self.out.extend_from_slice(part.as_bytes());
         }
         self.out.extend_from_slice(body.len().to_string().as_bytes());
@@ -88,7 +93,10 @@ impl Connection {
         self.stream.write_all(&self.out).await?;
         self.input.clear();
         let (head, start) = self.read_head().await?;
-        if head.chunked {
+        if head.status == 304 {
+            // Has no body, even if it has a length (RFC 9110, section 15.4.5).
+            self.body.clear();
+        } else if head.chunked {
             self.read_chunked(start).await?;
         } else {
             let end = start + head.length.unwrap_or(0);

@@ -18,7 +18,7 @@ use crate::settings::Size;
 use crate::waypost::{self, Installation};
 
 /// Returns an import file for a walkthrough.
-fn import_file(number: usize, size: Size) -> Value {
+pub fn import_file(number: usize, size: Size) -> Value {
     let line = "Open the settings, compare each value with the expected one, and write down what differs.\n";
     let content = line.repeat(size.step_bytes.div_ceil(line.len()));
     let steps: Vec<Value> = (1..=size.steps)

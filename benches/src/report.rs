@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::leg::{Leg, median};
-use crate::settings::{Settings, Size};
+use crate::settings::{EditSize, Settings, Size};
 
 /// The environment of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -100,6 +100,23 @@ pub struct Listing {
     pub grown_bytes: i64,
 }
 
+/// Median durations of edits and polls through the REST API in milliseconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Editing {
+    /// Name of the contestant.
+    pub contestant: &'static str,
+    /// Size of the benchmark.
+    pub size: EditSize,
+    /// A change of one field of a step.
+    pub patch_ms: f64,
+    /// An insertion in the middle.
+    pub insert_ms: f64,
+    /// A move.
+    pub move_ms: f64,
+    /// A poll of an unchanged draft.
+    pub poll_ms: f64,
+}
+
 /// All results of a run.
 #[derive(Debug, Clone)]
 pub struct Findings {
@@ -119,6 +136,8 @@ pub struct Findings {
     pub analytics: Vec<Analytics>,
     /// Lists of walkthroughs.
     pub listings: Vec<Listing>,
+    /// Edits.
+    pub editing: Vec<Editing>,
 }
 
 impl Findings {
@@ -133,6 +152,7 @@ impl Findings {
             starts: Vec::new(),
             analytics: Vec::new(),
             listings: Vec::new(),
+            editing: Vec::new(),
         }
     }
 }

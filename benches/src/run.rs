@@ -16,7 +16,7 @@ use crate::process::{self, Server};
 use crate::report::{Environment, Findings};
 use crate::settings::Settings;
 use crate::waypost::Installation;
-use crate::{analytics, growth, listing, peer, sign_in, single, summary};
+use crate::{analytics, editing, growth, listing, peer, sign_in, single, summary};
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -64,6 +64,8 @@ enum Part {
     Analytics,
     /// `list_walkthroughs` with many large walkthroughs.
     Listing,
+    /// Edits of walkthroughs with many steps.
+    Editing,
 }
 
 impl RunArgs {
@@ -145,6 +147,9 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
     }
     if is_enabled(Part::Listing) {
         listing::list(&mut bench).await?;
+    }
+    if is_enabled(Part::Editing) {
+        editing::edit(&mut bench).await?;
     }
     bench.tear_down().await
 }

@@ -13,6 +13,19 @@ pub struct Size {
     pub calls: usize,
 }
 
+/// The size of the benchmark of edits.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct EditSize {
+    /// Number of steps of the walkthrough of which a field is changed.
+    pub steps: usize,
+    /// Approximate size of the content of each of these steps in bytes.
+    pub step_bytes: usize,
+    /// Number of steps of the walkthrough in which steps are inserted and moved.
+    pub chain: usize,
+    /// Number of measured edits of each kind.
+    pub calls: usize,
+}
+
 /// The amounts and durations of the measurements.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Settings {
@@ -46,6 +59,8 @@ pub struct Settings {
     pub analytics_pages: u32,
     /// Size of the list benchmark.
     pub listing: Size,
+    /// Size of the benchmark of edits.
+    pub editing: EditSize,
 }
 
 impl Settings {
@@ -66,6 +81,7 @@ impl Settings {
         analytics_events: 1_000_000,
         analytics_pages: 7,
         listing: Size { walkthroughs: 200, steps: 100, step_bytes: 6_000, calls: 200 },
+        editing: EditSize { steps: 400, step_bytes: 20_000, chain: 500, calls: 200 },
     };
     /// The settings of a smoke run.
     pub const SMOKE: Self = Self {
@@ -84,5 +100,6 @@ impl Settings {
         analytics_events: 20_000,
         analytics_pages: 2,
         listing: Size { walkthroughs: 10, steps: 5, step_bytes: 6_000, calls: 5 },
+        editing: EditSize { steps: 20, step_bytes: 2_000, chain: 30, calls: 5 },
     };
 }

@@ -10,7 +10,8 @@ use crate::contestants::Kind;
 use crate::leg::{Leg, median};
 use crate::mcp::Era;
 use crate::plan::Op;
-use crate::report::Findings;
+use crate::report::{Editing, Findings};
+use crate::settings::EditSize;
 
 /// Medians over all rounds of one kind of leg.
 #[derive(Debug, Clone, Serialize)]
@@ -78,6 +79,7 @@ pub fn json(findings: &Findings) -> Value {
         "starts": findings.starts,
         "analytics": findings.analytics,
         "listings": findings.listings,
+        "editing": findings.editing,
         "legs": findings.legs,
     })
 }
@@ -152,6 +154,7 @@ pub fn targets(findings: &Findings) -> Vec<Target> {
     statement_targets(findings, &mut targets);
     token_targets(findings, &mut targets);
     growth_targets(findings, &mut targets);
+    editing_targets(findings, &mut targets);
     other_targets(findings, &mut targets);
     targets
 }
@@ -280,6 +283,24 @@ fn growth_targets(findings: &Findings, targets: &mut Vec<Target>) {
             targets.push(Target::at_most(format!("{}, {what}: CPU per call", kind.name()), cpu, "×", 1.3));
             let p50 = pair.map(|(small, large)| large.p50_us / small.p50_us);
             targets.push(Target::at_most(format!("{}, {what}: p50", kind.name()), p50, "×", 1.3));
+        }
+    }
+}
+
+fn editing_targets(findings: &Findings, targets: &mut Vec<Target>) {
+    let EditSize { steps, step_bytes, chain, .. } = findings.settings.editing;
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let name = kind.name();
+        let editing = findings.editing.iter().find(|editing| editing.contestant == name);
+        let large = format!("{steps} steps of {} KB", step_bytes / 1_000);
+        let rows: [(String, fn(&Editing) -> f64, f64); 4] = [
+            (format!("change one field, {large}"), |it| it.patch_ms, 2.0),
+            (format!("poll with nothing new, {large}"), |it| it.poll_ms, 1.0),
+            (format!("insert a step among {chain}"), |it| it.insert_ms, 2.0),
+            (format!("move a step among {chain}"), |it| it.move_ms, 2.0),
+        ];
+        for (what, value, target) in rows {
+            targets.push(Target::at_most(format!("{name}: {what}: p50"), editing.map(value), "ms", target));
         }
     }
 }
