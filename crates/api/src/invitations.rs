@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::id::InvitationId;
 use waypost_core::invitation::InvitationState;
+use waypost_ops::invitation_emails::{self, SentInvitation};
 use waypost_ops::invitations::{self, InvitationView};
 
 use crate::Web;
@@ -17,7 +18,6 @@ use crate::extract::{Json, Path, Query, Scope, created, id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use waypost_core::organization::Role;
-use waypost_http_kit::invite;
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The operations on invitations.
@@ -81,7 +81,7 @@ struct InvitationWithLink {
 }
 
 impl InvitationWithLink {
-    fn new(sent: invite::SentInvitation, now: Timestamp) -> Self {
+    fn new(sent: SentInvitation, now: Timestamp) -> Self {
         Self { invitation: Invitation::new(sent.listed, now), link: sent.link, mailed: sent.mailed }
     }
 }
@@ -126,7 +126,9 @@ async fn create(
     info: RequestInfo,
     Json(new): Json<InvitationCreate>,
 ) -> ApiResult<Response> {
-    let sent = invite::create(&web, (&cx, &info), &organization_id, (&new.email, new.role)).await?;
+    web.check_invitation_limits(&info)?;
+    let invited = invitations::create(&cx, web.ops(), &organization_id, &new.email, new.role).await?;
+    let sent = invitation_emails::send(&cx, web.ops(), &invited, &web.public_url, web.mail.as_ref()).await?;
     let body = InvitationWithLink::new(sent, cx.now());
     Ok(no_store(created(&format!("invitations/{}", body.invitation.id), &body)))
 }
@@ -174,7 +176,10 @@ async fn resend(
     info: RequestInfo,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let sent = invite::resend(&web, (&cx, &info), &organization_id, &id(&text, "invitation")?).await?;
+    let id = id(&text, "invitation")?;
+    web.check_invitation_limits(&info)?;
+    let invited = invitations::resend(&cx, web.ops(), &organization_id, &id).await?;
+    let sent = invitation_emails::send(&cx, web.ops(), &invited, &web.public_url, web.mail.as_ref()).await?;
     Ok(no_store(Json(InvitationWithLink::new(sent, cx.now())).into_response()))
 }
 

@@ -10,7 +10,9 @@ use waypost_core::id::{InvitationId, UserId};
 use waypost_core::invitation::InvitationState;
 use waypost_core::organization::{Member as OrganizationMember, Role, SignUpPolicy};
 use waypost_core::{Error, Timestamp};
-use waypost_ops::{invitations, users};
+use waypost_ops::invitation_emails::{self, SentInvitation};
+use waypost_ops::invitations::{self, InvitationWithSecret};
+use waypost_ops::users;
 
 use crate::Console;
 use crate::form::Form;
@@ -18,7 +20,6 @@ use crate::layout::{CurrentOrganization, Layout};
 use crate::routes::{Access, Routes};
 use crate::session::Member;
 use crate::view::{self, FormError, PageError, PageResult};
-use waypost_http_kit::invite::{self, SentInvitation};
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The number of invitations per page.
@@ -221,14 +222,7 @@ async fn invite(
     member: Member,
     Form(fields): Form<MemberForm>,
 ) -> PageResult {
-    let sent = match fields.role.parse::<Role>() {
-        Ok(role) => {
-            let invitee = (fields.email.as_str(), role);
-            invite::create(&console, (&member.cx, &info), &member.organization_id, invitee).await
-        }
-        Err(reason) => Err(Error::invalid("role", format!("Invalid role: {reason}."))),
-    };
-    match sent {
+    match create_and_send(&console, &info, &member, &fields).await {
         Ok(sent) => render_link(&console, &member, sent).await,
         Err(error) => {
             let (status, page) = MembersPage::with_error(&console, &member, error).await?;
@@ -237,20 +231,46 @@ async fn invite(
     }
 }
 
+async fn create_and_send(
+    console: &Console,
+    info: &RequestInfo,
+    member: &Member,
+    fields: &MemberForm,
+) -> Result<SentInvitation, Error> {
+    let role = fields.role.parse::<Role>();
+    let role = role.map_err(|reason| Error::invalid("role", format!("Invalid role: {reason}.")))?;
+    console.check_invitation_limits(info)?;
+    let (cx, organization) = (&member.cx, &member.organization_id);
+    let invited = invitations::create(cx, console.ops(), organization, &fields.email, role).await?;
+    send(console, member, &invited).await
+}
+
+async fn send(console: &Console, member: &Member, invited: &InvitationWithSecret) -> Result<SentInvitation, Error> {
+    invitation_emails::send(&member.cx, console.ops(), invited, &console.public_url, console.mail.as_ref()).await
+}
+
 async fn resend(
     State(console): State<Console>,
     info: RequestInfo,
     member: Member,
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
-    let sent = match id.parse::<InvitationId>() {
-        Ok(id) => invite::resend(&console, (&member.cx, &info), &member.organization_id, &id).await,
-        Err(_) => Err(Error::not_found("invitation")),
-    };
-    match sent {
+    match renew_and_send(&console, &info, &member, &id).await {
         Ok(sent) => render_link(&console, &member, sent).await,
         Err(error) => render_error(&console, &member, error).await,
     }
+}
+
+async fn renew_and_send(
+    console: &Console,
+    info: &RequestInfo,
+    member: &Member,
+    id: &str,
+) -> Result<SentInvitation, Error> {
+    let id = id.parse::<InvitationId>().map_err(|_| Error::not_found("invitation"))?;
+    console.check_invitation_limits(info)?;
+    let invited = invitations::resend(&member.cx, console.ops(), &member.organization_id, &id).await?;
+    send(console, member, &invited).await
 }
 
 /// Renders the page with the invitation link. A redirect would leave the link in browser histories and logs.

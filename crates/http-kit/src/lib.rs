@@ -5,7 +5,6 @@ pub mod compression;
 pub mod cookies;
 pub mod download;
 pub mod headers;
-pub mod invite;
 pub mod limits;
 pub mod origin;
 pub mod request_info;

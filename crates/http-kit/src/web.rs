@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
+use waypost_core::{Code, Error, Random, Result};
 use waypost_mail::Outbox;
 use waypost_ops::Ops;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::public_url::PublicUrl;
 
-use crate::limits::Limits;
+use crate::limits::{LimitKind, Limits};
 use crate::request_info::RequestInfo;
 
 /// The state of the console and the REST API. Cheap to clone.
@@ -47,6 +47,21 @@ impl Web {
     #[must_use]
     pub fn context(&self, caller: Caller, info: &RequestInfo) -> Ctx {
         self.hosting.context(caller, Arc::clone(&self.random), info.request_id.clone())
+    }
+
+    /// Counts a request that creates or resends an invitation, and the email that it sends, if any.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn check_invitation_limits(&self, info: &RequestInfo) -> Result<()> {
+        let mail = self.mail.as_ref().map(|_| LimitKind::Mail);
+        [Some(LimitKind::Invitation), mail].into_iter().flatten().try_for_each(|kind| {
+            self.limits.check(kind, info.client).map_err(|wait| {
+                let seconds = wait.as_secs().max(1);
+                let message = format!("Too many invitations from your network. Try again in {seconds} seconds.");
+                Error::new(Code::RateLimited, message).with("retry_after_seconds", seconds)
+            })
+        })
     }
 }
 

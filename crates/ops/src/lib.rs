@@ -27,6 +27,7 @@ pub mod idempotency;
 pub mod identities;
 pub mod identity;
 pub mod identity_provider;
+pub mod invitation_emails;
 pub mod invitations;
 pub mod job_leases;
 pub mod joins;
