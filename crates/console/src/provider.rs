@@ -8,13 +8,15 @@ use waypost_core::{Code, Error, Result};
 
 use crate::Console;
 use crate::login::NextQuery;
-use crate::providers::{Provider, ProviderKind};
+use crate::providers::Provider;
 use crate::routes::{Access, Routes};
 use crate::sign_in::{self, Device};
 use crate::view::{self, PageResult};
 use waypost_http_kit::cookies;
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
+use waypost_ops::login::AuthorizationResponse;
+use waypost_ops::user_accounts::UserLoginRequest;
 
 /// Returns the routes for the redirect to the provider and the callback.
 pub(super) fn routes() -> Routes {
@@ -58,9 +60,11 @@ async fn start(
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*console.random));
     let cx = sign_in::visitor_context(console, info);
-    let pending = console.accounts().begin_login(&cx, (provider.key, &cookie, next), info.client).await?;
-    let target = provider.authorization_url(console.ops(), &pending, &redirect_uri(console, provider)).await?;
-    let mut response = view::redirect(&target);
+    let (login_provider, _) = provider.describe(console.ops(), &redirect_uri(console, provider)).await?;
+    let login =
+        UserLoginRequest { key: provider.key, provider: &login_provider, cookie: &cookie, next, client: info.client };
+    let target = console.accounts().begin_login(&cx, login).await?;
+    let mut response = view::redirect(target.as_str());
     if known.is_none() {
         cookies::set(response.headers_mut(), cookies::BROWSER, &cookie);
     }
@@ -71,7 +75,7 @@ async fn start(
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CallbackQuery {
-    code: String,
+    code: Option<String>,
     state: String,
     iss: Option<String>,
     error: Option<String>,
@@ -101,18 +105,13 @@ async fn finish(
     let (cx, device) = (sign_in::visitor_context(console, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let login = console.accounts().finish_login(&cx, (provider.key, &cookie, &query.state)).await?;
-    // A response from another issuer must not be processed at all (RFC 9207, 2.4).
-    if let (Some(iss), ProviderKind::Openid { issuer }) = (&query.iss, &provider.kind)
-        && iss != issuer
-    {
-        return Err(Error::new(Code::Forbidden, "The response came from a different provider than requested."));
-    }
-    if query.error.is_some() || query.code.is_empty() {
-        let message = format!("{} did not sign you in. Nothing was changed.", provider.name);
-        return Err(Error::new(Code::Forbidden, message));
-    }
+    let response = AuthorizationResponse {
+        code: query.code.clone().filter(|code| !code.is_empty()),
+        iss: query.iss.clone(),
+        error: query.error.clone(),
+    };
     let redirect_uri = redirect_uri(console, provider);
-    let identity = provider.fetch_identity(console.ops(), (&login, &query.code), (&redirect_uri, cx.now())).await?;
+    let identity = provider.finish_login(console.ops(), &login.secrets, &response, &redirect_uri, cx.now()).await?;
     let session = console.accounts().sign_in_with_provider(&cx, &identity, device.browser()).await?;
     Ok(sign_in::start_session(console, headers, &session, &login.next).await)
 }

@@ -32,6 +32,7 @@ pub mod invitations;
 pub mod job_leases;
 pub mod joins;
 pub mod limits;
+pub mod login;
 pub mod logos;
 pub mod notifications;
 pub mod oauth_clients;

@@ -7,10 +7,11 @@ use http::{HeaderMap, StatusCode, Uri};
 use waypost_core::Code;
 use waypost_core::caller::Ctx;
 use waypost_ops::identity_provider::{self, LoginCallback};
+use waypost_ops::login::{AuthorizationResponse, LoginError, LoginProvider, LoginVerification, SigningKeys, finish_login};
 use waypost_ops::oauth_grants;
+use waypost_outbound::Purpose;
 
-use super::exchange::exchange;
-use super::failure::{Failure, sanitize};
+use super::redirect_uri;
 use crate::Auth;
 use crate::authorize::ClientRedirect;
 use crate::page::{self, Layout};
@@ -18,15 +19,6 @@ use crate::pending::{failed, gone};
 use crate::server_request::ServerRequest;
 use waypost_http_kit::cookies;
 use waypost_http_kit::limits::LimitKind;
-
-/// The authorization response of a provider (RFC 6749, 4.1.2; RFC 9207, 2).
-#[derive(Debug, Default)]
-struct AuthorizationResponse {
-    code: Option<String>,
-    state: Option<String>,
-    iss: Option<String>,
-    error: Option<String>,
-}
 
 /// The error page, with a link to the client.
 #[derive(Template)]
@@ -52,10 +44,11 @@ pub(super) async fn callback(
     }
     let cx = auth.context(&incoming);
     let browser = cookies::read(&headers, cookies::END_USER_BROWSER);
-    let (Some(response), Some(browser)) = (parse_response(&uri), browser) else { return gone(&incoming) };
-    let Some(state) = &response.state else { return gone(&incoming) };
+    let (Some((Some(state), response)), Some(browser)) = (parse_response(&uri), browser) else {
+        return gone(&incoming);
+    };
     let ops = auth.hosting.ops();
-    let callback_state = match identity_provider::finish_login(&cx, ops, incoming.server(), (state, &browser)).await {
+    let callback_state = match identity_provider::finish_login(&cx, ops, incoming.server(), (&state, &browser)).await {
         Ok(callback_state) => callback_state,
         Err(error) if error.code == Code::NotFound => return gone(&incoming),
         Err(error) => return failed(&incoming, &error),
@@ -71,8 +64,8 @@ pub(super) async fn callback(
             );
             response
         }
-        Err(Failure::Internal(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
-        Err(Failure::Refused(why)) if why == ACCESS_DENIED => {
+        Err(LoginError::Internal(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
+        Err(LoginError::Refused(why)) if why == ACCESS_DENIED => {
             denied(&cx, &auth, &incoming, (&callback_state, &browser)).await
         }
         Err(failure) => error_page(&incoming, &callback_state, &failure),
@@ -88,19 +81,20 @@ async fn sign_in(
     auth: &Auth,
     callback_state: &LoginCallback,
     response: &AuthorizationResponse,
-) -> Result<String, Failure> {
-    let config = &callback_state.config;
-    // This check comes first: a response from another provider must not be processed (RFC 9207, 2.4).
-    if response.iss.as_ref().is_some_and(|iss| !config.issuer.is_empty() && *iss != config.issuer) {
-        return Err(Failure::OtherIssuer);
-    }
-    if let Some(error) = &response.error {
-        return Err(Failure::Refused(sanitize(error)));
-    }
-    let code = response.code.as_deref().ok_or_else(|| Failure::InvalidResponse("it contains no code".to_owned()))?;
-    let (claims, tokens) = exchange((&auth.providers, auth.hosting.ops()), callback_state, code, cx.now()).await?;
+) -> Result<String, LoginError> {
+    let LoginCallback { config, client_secret, request, secrets } = callback_state;
     let ops = auth.hosting.ops();
-    let (_, session) = identity_provider::sign_in(cx, ops, config, (&claims, &tokens)).await?;
+    let provider = LoginProvider::of_config(config, client_secret.clone(), redirect_uri(request));
+    let login = LoginVerification {
+        provider: &provider,
+        route: &ops.route(Purpose::SignIn, &config.organization_id).await?,
+        keys: SigningKeys::Cached(&auth.providers.keys, config.id.as_str()),
+        secrets,
+        response,
+        now: cx.now(),
+    };
+    let finished = finish_login(login).await?;
+    let (_, session) = identity_provider::sign_in(cx, ops, config, &finished).await?;
     Ok(session)
 }
 
@@ -120,10 +114,10 @@ async fn denied(
     }
 }
 
-fn error_page(incoming: &ServerRequest, callback_state: &LoginCallback, failure: &Failure) -> Response {
+fn error_page(incoming: &ServerRequest, callback_state: &LoginCallback, failure: &LoginError) -> Response {
     let config = &callback_state.config;
     let cause = match failure {
-        Failure::Internal(error) => std::error::Error::source(error).map(ToString::to_string),
+        LoginError::Internal(error) => std::error::Error::source(error).map(ToString::to_string),
         _ => None,
     };
     tracing::warn!(
@@ -134,7 +128,7 @@ fn error_page(incoming: &ServerRequest, callback_state: &LoginCallback, failure:
         "sign-in with identity provider failed"
     );
     let title = match failure {
-        Failure::Unreachable(_) => format!("{} did not respond", config.name),
+        LoginError::Unreachable(_) => format!("{} did not respond", config.name),
         _ => format!("{} could not sign you in", config.name),
     };
     let request = &callback_state.request;
@@ -149,14 +143,14 @@ fn error_page(incoming: &ServerRequest, callback_state: &LoginCallback, failure:
     page::html(StatusCode::BAD_GATEWAY, &page, None)
 }
 
-/// Returns `None` if a parameter occurs twice (RFC 6749, 3.1).
-fn parse_response(uri: &Uri) -> Option<AuthorizationResponse> {
+/// Returns the state and the rest of the response. `None` if a parameter occurs twice (RFC 6749, 3.1).
+fn parse_response(uri: &Uri) -> Option<(Option<String>, AuthorizationResponse)> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    let mut response = AuthorizationResponse::default();
+    let (mut state, mut response) = (None, AuthorizationResponse::default());
     for (name, value) in pairs {
         let member = match name.as_str() {
             "code" => &mut response.code,
-            "state" => &mut response.state,
+            "state" => &mut state,
             "iss" => &mut response.iss,
             "error" => &mut response.error,
             _ => continue,
@@ -165,5 +159,5 @@ fn parse_response(uri: &Uri) -> Option<AuthorizationResponse> {
             return None;
         }
     }
-    Some(response)
+    Some((state, response))
 }

@@ -6,19 +6,13 @@
 
 mod begin_login;
 mod callback;
-mod claims;
-mod exchange;
-mod failure;
-mod id_token;
-mod keys;
-mod userinfo;
 
 use axum::Router;
 use axum::routing::get;
 use waypost_core::authorization::AuthorizationRequest;
+use waypost_ops::login::KeyCache;
 
 use crate::Auth;
-use keys::KeyCache;
 
 /// The client of identity providers.
 #[derive(Debug, Clone, Default)]

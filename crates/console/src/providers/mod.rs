@@ -3,10 +3,16 @@
 mod github;
 mod openid;
 
+use std::fmt::Display;
+
+use openidconnect::JsonWebKeySet;
 use waypost_core::seal::SecretText;
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_ops::Ops;
-use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
+use waypost_ops::login::{
+    self, AuthorizationResponse, FinishedLogin, LoginError, LoginProvider, LoginSecrets, LoginVerification, SigningKeys,
+};
+use waypost_ops::user_accounts::ProviderIdentity;
 use waypost_outbound::{Purpose, Route};
 
 pub use github::Github;
@@ -39,34 +45,57 @@ pub enum ProviderKind {
 }
 
 impl Provider {
-    /// Returns the URL to which the browser is redirected.
+    /// Returns the provider as the logins need it, with its current keys.
     ///
     /// # Errors
-    /// `unavailable` if the provider does not respond.
-    pub async fn authorization_url(&self, ops: &Ops, leaving: &PendingUserLogin, redirect_uri: &str) -> Result<String> {
+    /// `unavailable` if the provider does not respond. `forbidden` if its description of itself is not valid.
+    pub async fn describe(&self, ops: &Ops, redirect_uri: &str) -> Result<(LoginProvider, SigningKeys<'static>)> {
         match &self.kind {
-            ProviderKind::Openid { issuer } => {
-                openid::authorization_url(self, issuer, ops, (leaving, redirect_uri)).await
+            ProviderKind::Openid { issuer } => openid::discover(self, issuer, ops, redirect_uri).await,
+            // Plain OAuth has no ID tokens.
+            ProviderKind::Github(github) => {
+                Ok((github.login_provider(self, redirect_uri), SigningKeys::Fetched(JsonWebKeySet::default())))
             }
-            ProviderKind::Github(github) => github.authorization_url(self, leaving, redirect_uri),
         }
     }
 
-    /// Exchanges `code` for the identity of the user.
+    /// Returns the identity of the user for whom the provider sent `response`. `secrets` are those of the login.
     ///
     /// # Errors
     /// `unavailable` if the provider does not respond. `forbidden` if its response is an error or cannot be trusted.
-    pub async fn fetch_identity(
+    pub async fn finish_login(
         &self,
         ops: &Ops,
-        (returned, code): (&UserLoginCallback, &str),
-        (redirect_uri, now): (&str, Timestamp),
+        secrets: &LoginSecrets,
+        response: &AuthorizationResponse,
+        redirect_uri: &str,
+        now: Timestamp,
     ) -> Result<ProviderIdentity> {
-        match &self.kind {
-            ProviderKind::Openid { issuer } => {
-                openid::fetch_identity(self, issuer, ops, (returned, code), (redirect_uri, now)).await
+        let (provider, keys) = self.describe(ops, redirect_uri).await?;
+        let route = self.route(ops)?;
+        let login = LoginVerification { provider: &provider, route: &route, keys, secrets, response, now };
+        let FinishedLogin { claims, tokens } =
+            login::finish_login(login).await.map_err(|error| self.login_error(error, response))?;
+        let email = match &self.kind {
+            ProviderKind::Openid { .. } => claims.email.filter(|_| claims.email_verified),
+            ProviderKind::Github(github) => github.fetch_email(self, ops, &tokens.access_token).await?,
+        };
+        Ok(ProviderIdentity { issuer: claims.issuer, subject: claims.subject, email, name: claims.name })
+    }
+
+    fn login_error(&self, error: LoginError, response: &AuthorizationResponse) -> Error {
+        match error {
+            LoginError::Internal(error) => error,
+            LoginError::Unreachable(error) => self.unavailable(error),
+            LoginError::OtherIssuer => {
+                Error::new(Code::Forbidden, "The response came from a different provider than requested.")
             }
-            ProviderKind::Github(github) => github.fetch_identity(self, ops, (returned, code), redirect_uri).await,
+            _ if response.error.is_some() || response.code.is_none() => {
+                Error::new(Code::Forbidden, format!("{} did not sign you in. Nothing was changed.", self.name))
+            }
+            error @ (LoginError::Refused(_) | LoginError::InvalidResponse(_) | LoginError::Untrusted(_)) => {
+                self.rejected(&error)
+            }
         }
     }
 
@@ -84,8 +113,8 @@ impl Provider {
 
     /// Creates the error for a sign-in that the provider rejected, or whose response is invalid. The reason is logged;
     /// it must not contain a code or a token.
-    fn rejected(&self, reason: &'static str) -> Error {
-        tracing::warn!(provider = self.key, reason, "sign-in with a provider failed");
+    fn rejected(&self, reason: &dyn Display) -> Error {
+        tracing::warn!(provider = self.key, %reason, "sign-in with a provider failed");
         Error::new(Code::Forbidden, format!("{} could not sign you in. Try again, or sign in another way.", self.name))
     }
 }

@@ -1,10 +1,9 @@
 //! Logins of end users with the organisation's identity provider: the state during a login, and the provider's tokens
 //! afterwards. None of it ever reaches a client.
 
-mod client;
 mod refresh;
 
-use data_encoding::BASE64URL_NOPAD;
+use url::Url;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
@@ -13,33 +12,38 @@ use waypost_core::oauth_config::OauthConfig;
 use waypost_core::seal::{Keyring, SealLocation, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::server::{AuthType, Server};
-use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_core::{Code, Error, Result};
 use waypost_store::identity_provider_state::{self, IdentityProviderState};
 use waypost_store::identity_provider_token::{self, IdentityProviderToken};
 use waypost_store::oauth_config;
 
-use crate::identities::{Claims, EndUserIdentity};
+use crate::identities::EndUserIdentity;
+use crate::login::{self, FinishedLogin, LoginOptions, LoginProvider, LoginSecrets, ProviderTokens, StartedLogin};
 use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
 
-pub use client::{OidcClient, oidc_client, send};
 pub use refresh::{JOB, RefreshSummary, refresh_due_tokens};
 
 /// The time that a user has to sign in with the provider.
 pub const LIFETIME_MS: i64 = 15 * 60 * 1_000;
-/// The number of random bytes in a state, a nonce and a verifier.
-const RANDOM_BYTES: usize = 32;
+
+/// The authorization request that a login with the provider of a server belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct LoginRequest<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// The authorization request.
+    pub request: &'a AuthorizationRequest,
+    /// The URL to which the provider redirects the browser.
+    pub redirect_uri: &'a str,
+}
 
 /// A login that was started, before the user is redirected to the provider.
 #[derive(Debug, Clone)]
 pub struct PendingLogin {
     /// The provider.
     pub config: OauthConfig,
-    /// The state parameter.
-    pub state: SecretText,
-    /// The nonce that the ID token must contain.
-    pub nonce: String,
-    /// The PKCE verifier (RFC 7636, 4.1).
-    pub verifier: SecretText,
+    /// The URL to which the browser is redirected.
+    pub url: Url,
 }
 
 /// A login whose user has returned from the provider in the browser that started it.
@@ -51,35 +55,17 @@ pub struct LoginCallback {
     pub client_secret: Option<SecretText>,
     /// The authorization request that the login belongs to.
     pub request: AuthorizationRequest,
-    /// The nonce that the ID token must contain.
-    pub nonce: String,
-    /// The PKCE verifier.
-    pub verifier: SecretText,
+    /// The secrets of the login.
+    pub secrets: LoginSecrets,
 }
 
-/// The tokens of a provider.
-#[derive(Debug, Clone)]
-pub struct ProviderTokens {
-    /// The access token for the provider's own API.
-    pub access_token: SecretText,
-    /// The refresh token.
-    pub refresh_token: Option<SecretText>,
-    /// The scopes, separated by spaces.
-    pub scope: String,
-    /// The expiry of the access token. `None` if the provider does not specify it.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// Starts the login of `request` with the provider of `server`. Requires the user's consent: no client can cause a
-/// login with the provider without it.
+/// Starts the login of an authorization request with the provider of its server. Requires the user's consent: no client can
+/// cause a login with the provider without it.
 ///
 /// # Errors
 /// `forbidden` before consent; `not_found` if the server has no provider (any more); any error of the store.
-pub async fn begin_login(
-    cx: &Ctx,
-    ops: &Ops,
-    (server, request): (&Server, &AuthorizationRequest),
-) -> Result<PendingLogin> {
+pub async fn begin_login(cx: &Ctx, ops: &Ops, login: LoginRequest<'_>) -> Result<PendingLogin> {
+    let LoginRequest { server, request, redirect_uri } = login;
     let organization = &server.organization_id;
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     if request.consented_at.is_none() || request.server_id != server.id {
@@ -91,26 +77,27 @@ pub async fn begin_login(
         _ => None,
     };
     let config = config.ok_or_else(no_provider)?;
-    let random = || {
-        let mut bytes = [0_u8; RANDOM_BYTES];
-        cx.random.fill(&mut bytes);
-        BASE64URL_NOPAD.encode(&bytes)
+    let options = LoginOptions {
+        login_hint: request.login_hint.as_deref(),
+        force_login: request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|word| word == "login")),
     };
-    let (state, nonce, verifier) = (random(), random(), random());
-    let (state_hash, now) = (hash(&state), cx.now());
+    // The secret is only needed at the token endpoint.
+    let provider = LoginProvider::of_config(&config, None, redirect_uri.to_owned());
+    let StartedLogin { url, state, secrets } = login::begin_login(&provider, options, &*cx.random)?;
+    let (state_hash, now) = (hash(state.expose()), cx.now());
     let row = IdentityProviderState {
-        verifier: ops.keyring()?.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
+        verifier: ops.keyring()?.seal(&verifier_place(&state_hash), secrets.verifier.expose().as_bytes(), &*cx.random),
         state_hash,
         organization_id: organization.clone(),
         oauth_config_id: config.id.clone(),
         request_id: request.id.clone(),
-        nonce: nonce.clone(),
+        nonce: secrets.nonce,
         created_at: now,
         expires_at: now.plus(LIFETIME_MS),
     };
     identity_provider_state::insert(&mut tx, &row).await?;
     tx.commit().await?;
-    Ok(PendingLogin { config, state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
+    Ok(PendingLogin { config, url })
 }
 
 /// Finishes the login with `state` in the browser with the cookie `browser`. Each state works once.
@@ -143,8 +130,7 @@ pub async fn finish_login(
         client_secret: oauth_configs::open_secret(ops, &config)?,
         config,
         request,
-        nonce: state_row.nonce,
-        verifier: verifier.map_err(Error::internal)?,
+        secrets: LoginSecrets { nonce: state_row.nonce, verifier: verifier.map_err(Error::internal)? },
     })
 }
 
@@ -157,13 +143,13 @@ pub async fn sign_in(
     cx: &Ctx,
     ops: &Ops,
     config: &OauthConfig,
-    (claims, tokens): (&Claims, &ProviderTokens),
+    login: &FinishedLogin,
 ) -> Result<(EndUserIdentity, String)> {
     let organization = &config.organization_id;
     let mut tx = ops.store.begin().await?;
-    let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.can_link_by_email()).await?;
+    let signed_in = identities::sign_in(cx, &mut tx, organization, &login.claims, config.can_link_by_email()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
-    let row = seal_tokens(cx, ops.keyring()?, (config, &signed_in.identity_id), tokens);
+    let row = seal_tokens(cx, ops.keyring()?, (config, &signed_in.identity_id), &login.tokens);
     identity_provider_token::upsert(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))

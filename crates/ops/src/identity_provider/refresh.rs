@@ -10,7 +10,8 @@ use waypost_outbound::Purpose;
 use waypost_store::identity_provider_token::{self as store, IdentityProviderToken};
 use waypost_store::oauth_config;
 
-use super::{ProviderTokens, REFRESH, oidc_client, seal_tokens, send, token_place};
+use super::{REFRESH, seal_tokens, token_place};
+use crate::login::{LoginProvider, ProviderTokens, oidc_client, send};
 use crate::{Ops, oauth_configs};
 
 /// The name of the job that calls [`refresh_due_tokens`].
@@ -120,7 +121,9 @@ async fn request_tokens(
     let sealed_token = token.refresh_token.as_deref().unwrap_or_default();
     let refresh = keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
     let refresh = refresh.map_err(|error| Failure::Temporary(error.to_string()))?;
-    let client = oidc_client(&config, secret.as_ref()).map_err(temporary)?;
+    // The redirect URI is not part of a refresh request.
+    let provider = LoginProvider::of_config(&config, secret, String::new());
+    let client = oidc_client(&provider).map_err(temporary)?;
     let route = ops.route(Purpose::SignIn, &token.organization_id).await.map_err(temporary)?;
     let http = |request| send(route.clone(), request);
     let old = RefreshToken::new(refresh.expose().to_owned());

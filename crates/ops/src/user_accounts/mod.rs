@@ -34,7 +34,7 @@ pub use self::link::{AccountLink, create_account_link, create_first_account_link
 pub use self::own::{PasswordChange, leave_organization, set_name};
 pub use self::password::UserPasswordSignIn;
 pub(crate) use self::password::wrong_password;
-pub use self::provider::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
+pub use self::provider::{ProviderIdentity, UserLoginCallback, UserLoginRequest};
 pub use self::set_up::{NewOwner, set_up_token};
 use crate::Ops;
 use crate::audit::{Entry, record};

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
+use url::Url;
 use waypost_content::name;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::email;
 use waypost_core::organization::{SignUpPolicy, User};
-use waypost_core::seal::{SealLocation, SecretText};
+use waypost_core::seal::SealLocation;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result};
 use waypost_store::open_rows::{self, LimitedTable, RowLimits};
@@ -18,33 +18,34 @@ use waypost_store::{Tx, system, user as store, user_identity, user_session};
 use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts, record_for_user, sign_ins};
 use crate::limits::stored_network;
+use crate::login::{self, LoginOptions, LoginProvider, LoginSecrets, StartedLogin};
 use crate::user_sessions::Browser;
 
 /// The time that a user has to sign in with the provider.
 const LIFETIME_MS: i64 = 15 * 60 * 1_000;
 /// The limits of pending logins: an office behind one address, and the users of a large installation.
 const BOUNDS: RowLimits = RowLimits { per_network: 300, per_scope: 5_000, share: 100 };
-/// The number of random bytes in a state, a nonce and a verifier.
-const RANDOM_BYTES: usize = 32;
 
-/// A login that was started, before the user is redirected to the provider.
-#[derive(Debug)]
-pub struct PendingUserLogin {
-    /// The state parameter.
-    pub state: SecretText,
-    /// The nonce that the ID token must contain.
-    pub nonce: String,
-    /// The PKCE verifier (RFC 7636, 4.1).
-    pub verifier: SecretText,
+/// A login of a console user.
+#[derive(Debug, Clone, Copy)]
+pub struct UserLoginRequest<'a> {
+    /// The provider's name in URLs.
+    pub key: &'a str,
+    /// The provider.
+    pub provider: &'a LoginProvider,
+    /// The cookie of the browser.
+    pub cookie: &'a str,
+    /// The path to which the user is redirected after the sign-in.
+    pub next: &'a str,
+    /// The client's IP address.
+    pub client: IpAddr,
 }
 
 /// A login whose user has returned from the provider in the browser that started it.
 #[derive(Debug)]
 pub struct UserLoginCallback {
-    /// The nonce that the ID token must contain.
-    pub nonce: String,
-    /// The PKCE verifier.
-    pub verifier: SecretText,
+    /// The secrets of the login.
+    pub secrets: LoginSecrets,
     /// The path to which the user is redirected after the sign-in.
     pub next: String,
 }
@@ -63,40 +64,35 @@ pub struct ProviderIdentity {
 }
 
 impl UserAccounts {
-    /// Starts a login with `provider` in the browser with `cookie` at the address `client`, which continues at `next`.
-    /// If [`BOUNDS`] is reached, replaces an older login.
+    /// Starts a login and returns the URL to which the browser is redirected. If [`BOUNDS`] is reached, replaces an older
+    /// login.
     ///
     /// # Errors
-    /// Any error of the store.
-    pub async fn begin_login(
-        &self,
-        cx: &Ctx,
-        (provider, cookie, next): (&str, &str, &str),
-        client: IpAddr,
-    ) -> Result<PendingUserLogin> {
-        let random = || {
-            let mut bytes = [0_u8; RANDOM_BYTES];
-            cx.random.fill(&mut bytes);
-            BASE64URL_NOPAD.encode(&bytes)
-        };
-        let (state, nonce, verifier) = (random(), random(), random());
-        let (state_hash, now) = (hash(&state), cx.now());
+    /// `internal` if the provider's URLs are not valid; any error of the store.
+    pub async fn begin_login(&self, cx: &Ctx, login: UserLoginRequest<'_>) -> Result<Url> {
+        let UserLoginRequest { key, provider, cookie, next, client } = login;
+        let StartedLogin { url, state, secrets } = login::begin_login(provider, LoginOptions::default(), &*cx.random)?;
+        let (state_hash, now) = (hash(state.expose()), cx.now());
         let row = UserSignIn {
-            code_verifier: self.ops.keyring()?.seal(&place(&state_hash), verifier.as_bytes(), &*cx.random),
+            code_verifier: self.ops.keyring()?.seal(
+                &place(&state_hash),
+                secrets.verifier.expose().as_bytes(),
+                &*cx.random,
+            ),
             state_hash,
             browser_hash: hash(cookie),
-            provider: provider.to_owned(),
-            nonce: nonce.clone(),
+            provider: key.to_owned(),
+            nonce: secrets.nonce,
             next: next.to_owned(),
             created_at: now,
             expires_at: now.plus(LIFETIME_MS),
         };
         let mut tx = self.ops.store.begin().await?;
         let network = stored_network(&self.secret, client);
-        open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, (provider, &network), BOUNDS).await?;
+        open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, (key, &network), BOUNDS).await?;
         user_sign_in::insert(&mut tx, &row, &network).await?;
         tx.commit().await?;
-        Ok(PendingUserLogin { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
+        Ok(url)
     }
 
     /// Finishes the login with `provider` and `state` in the browser with `cookie`. Each state works once.
@@ -116,7 +112,7 @@ impl UserAccounts {
         let login = login.filter(|login| login.provider == provider).ok_or_else(|| Error::not_found("sign-in"))?;
         let verifier =
             self.ops.keyring()?.open_text(&place(&state_hash), &login.code_verifier).map_err(Error::internal)?;
-        Ok(UserLoginCallback { nonce: login.nonce, verifier, next: login.next })
+        Ok(UserLoginCallback { secrets: LoginSecrets { nonce: login.nonce, verifier }, next: login.next })
     }
 
     /// Signs in the user of a provider's identity: the linked user, otherwise the user with the email, otherwise a new

@@ -28,7 +28,8 @@ use waypost_ops::end_users::{EndUserSearch, TimelineKinds};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identities::{Claims, EndUserIdentity};
 use waypost_ops::identity::{Credentials, Subject};
-use waypost_ops::identity_provider::ProviderTokens;
+use waypost_ops::identity_provider::LoginRequest;
+use waypost_ops::login::{FinishedLogin, ProviderTokens};
 use waypost_ops::oauth_clients::ClientRegistration;
 use waypost_ops::oauth_configs::OauthConfigSettings;
 use waypost_ops::organizations::OrganizationPatch;
@@ -178,11 +179,14 @@ async fn sign_in_with_provider(call: Call<'_>) -> Vec<Row> {
     request.consented_at = Some(request.created_at);
     let access_token = SecretText::new("secret");
     let tokens = ProviderTokens { access_token, refresh_token: None, scope: String::new(), expires_at: None };
+    let finished = FinishedLogin { claims: Claims::default(), tokens };
+    let redirect_uri = "https://waypost.example/oauth/callback";
+    let login = LoginRequest { server: &t.server, request: &request, redirect_uri };
     let settings = &OauthConfigSettings::default();
     rows! {
-        Client identity_provider::begin_login(cx, ops, (&t.server, &request));
+        Client identity_provider::begin_login(cx, ops, login);
         Client identity_provider::finish_login(cx, ops, &t.server, ("state", "browser"));
-        Client identity_provider::sign_in(cx, ops, config, (&Claims::default(), &tokens));
+        Client identity_provider::sign_in(cx, ops, config, &finished);
         Admin oauth_configs::create(cx, ops, org, settings);
         Member oauth_configs::list(cx, ops, org);
         Member oauth_configs::resolve(cx, ops, org, "name");

@@ -8,10 +8,9 @@ use openidconnect::core::CoreJsonWebKeySet;
 use tokio::sync::Mutex;
 use url::Url;
 use waypost_core::Timestamp;
-use waypost_core::oauth_config::OauthConfig;
 use waypost_outbound::{Limits, Route};
 
-use super::failure::Failure;
+use super::error::LoginError;
 
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 /// The lifetime of cached keys.
@@ -24,7 +23,7 @@ const PROVIDERS: u64 = 1_000;
 
 /// The cached keys of every provider.
 #[derive(Debug, Clone)]
-pub(super) struct KeyCache(Cache<(String, String), Arc<Mutex<Option<CachedKeys>>>>);
+pub struct KeyCache(Cache<(String, String), Arc<Mutex<Option<CachedKeys>>>>);
 
 #[derive(Debug, Clone)]
 struct CachedKeys {
@@ -50,19 +49,19 @@ pub(super) enum Freshness {
 }
 
 impl KeyCache {
-    /// Returns the keys of a provider. Returns `None` for [`Freshness::Newer`] if newer keys were fetched a moment ago.
+    /// Returns the keys at `uri` of the provider `id`. Returns `None` for [`Freshness::Newer`] if newer keys were fetched a moment ago.
     ///
     /// # Errors
     /// If the provider does not return its keys.
-    pub async fn get(
+    pub(super) async fn get(
         &self,
         route: &Route,
-        config: &OauthConfig,
+        id: &str,
+        uri: &str,
         now: Timestamp,
         freshness: Freshness,
-    ) -> Result<Option<Arc<CoreJsonWebKeySet>>, Failure> {
-        let uri = config.jwks_uri.clone().unwrap_or_default();
-        let cached = self.0.get_with((config.id.as_str().to_owned(), uri.clone()), Default::default);
+    ) -> Result<Option<Arc<CoreJsonWebKeySet>>, LoginError> {
+        let cached = self.0.get_with((id.to_owned(), uri.to_owned()), Default::default);
         // Concurrent callers wait here for the same fetch.
         let mut cached = cached.lock().await;
         let mut refetched_at = cached.as_ref().and_then(|cached| cached.refetched_at);
@@ -80,14 +79,14 @@ impl KeyCache {
             }
             _ => {}
         }
-        let keys = Arc::new(fetch(route, &uri).await?);
+        let keys = Arc::new(fetch(route, uri).await?);
         *cached = Some(CachedKeys { keys: Arc::clone(&keys), fetched_at: now, refetched_at });
         Ok(Some(keys))
     }
 }
 
-async fn fetch(route: &Route, uri: &str) -> Result<CoreJsonWebKeySet, Failure> {
-    let invalid = |why: &str| Failure::InvalidResponse(format!("its keys {why}"));
+async fn fetch(route: &Route, uri: &str) -> Result<CoreJsonWebKeySet, LoginError> {
+    let invalid = |why: &str| LoginError::InvalidResponse(format!("its keys {why}"));
     let url = Url::parse(uri).map_err(|_| invalid("have no valid URL"))?;
     let response = route.get(&url, LIMITS).await?;
     if response.status != http::StatusCode::OK {

@@ -1,10 +1,11 @@
 //! Extracts the user's identity from the provider's claims.
 
 use serde_json::Value;
-use waypost_core::oauth_config::{OauthConfig, ProviderKind};
-use waypost_ops::identities::{Claims, issuer_of};
+use waypost_core::oauth_config::ProviderKind;
 
-use super::failure::{Failure, sanitize};
+use super::LoginProvider;
+use super::error::{LoginError, sanitize};
+use crate::identities::Claims;
 
 /// The maximum length of a subject (OpenID Connect Core, 2).
 const MAX_SUBJECT: usize = 255;
@@ -14,12 +15,16 @@ const MAX_SUBJECT: usize = 255;
 ///
 /// # Errors
 /// If there is no subject, or the two sources describe different users.
-pub(super) fn claims(config: &OauthConfig, primary: &Value, userinfo: Option<&Value>) -> Result<Claims, Failure> {
+pub(super) fn claims(
+    provider: &LoginProvider,
+    primary: &Value,
+    userinfo: Option<&Value>,
+) -> Result<Claims, LoginError> {
     // OpenID Connect Core, 5.3.2: userinfo of another user must not be used.
     if userinfo.is_some_and(|userinfo| userinfo["sub"] != primary["sub"]) {
-        return Err(Failure::Untrusted("its userinfo endpoint describes another user than its token".to_owned()));
+        return Err(LoginError::Untrusted("its userinfo endpoint describes another user than its token".to_owned()));
     }
-    let subject = subject(config, primary)?;
+    let subject = subject(provider, primary)?;
     let text = |name: &str| {
         let own = primary[name].as_str().or_else(|| userinfo.and_then(|userinfo| userinfo[name].as_str()));
         own.filter(|text| !text.trim().is_empty()).map(str::to_owned)
@@ -33,25 +38,28 @@ pub(super) fn claims(config: &OauthConfig, primary: &Value, userinfo: Option<&Va
         _ => false,
     };
     Ok(Claims {
-        issuer: issuer_of(config).ok_or_else(|| Failure::InvalidResponse("it has no userinfo endpoint".to_owned()))?,
+        issuer: provider
+            .identity_issuer
+            .clone()
+            .ok_or_else(|| LoginError::InvalidResponse("it has no userinfo endpoint".to_owned()))?,
         subject,
         email: text("email"),
         // Plain OAuth has no trustworthy statement that an email is verified.
-        email_verified: verified && config.kind == ProviderKind::Openid,
+        email_verified: verified && provider.kind == ProviderKind::Openid,
         name: text("name").or_else(|| text("preferred_username")).or_else(|| text("login")),
         picture_url: text("picture").or_else(|| text("avatar_url")),
     })
 }
 
-fn subject(config: &OauthConfig, primary: &Value) -> Result<String, Failure> {
-    let claim = &config.subject_claim;
+fn subject(provider: &LoginProvider, primary: &Value) -> Result<String, LoginError> {
+    let claim = &provider.subject_claim;
     let subject = match &primary[claim.as_str()] {
         Value::String(text) => text.clone(),
         Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         _ => String::new(),
     };
     if subject.is_empty() || subject.chars().count() > MAX_SUBJECT {
-        return Err(Failure::InvalidResponse(format!("its claim `{}` does not identify a user", sanitize(claim))));
+        return Err(LoginError::InvalidResponse(format!("its claim `{}` does not identify a user", sanitize(claim))));
     }
     Ok(subject)
 }
@@ -61,12 +69,12 @@ mod tests {
     use serde_json::json;
     use waypost_core::Timestamp;
     use waypost_core::id::{OauthConfigId, OrganizationId};
-    use waypost_core::oauth_config::TokenAuthMethod;
+    use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 
     use super::*;
 
-    fn config(kind: ProviderKind, subject_claim: &str) -> OauthConfig {
-        OauthConfig {
+    fn provider(kind: ProviderKind, subject_claim: &str) -> LoginProvider {
+        let config = OauthConfig {
             id: OauthConfigId::from_store("oac_1".into()),
             organization_id: OrganizationId::from_store("org_1".into()),
             name: "P".into(),
@@ -84,12 +92,13 @@ mod tests {
             link_verified_email: true,
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
-        }
+        };
+        LoginProvider::of_config(&config, None, "https://waypost.example/oauth/callback".into())
     }
 
     #[test]
     fn userinfo_adds_claims_that_the_token_lacks() {
-        let openid = config(ProviderKind::Openid, "sub");
+        let openid = provider(ProviderKind::Openid, "sub");
         let token = json!({"sub": "anna", "name": " "});
         let userinfo = json!({"sub": "anna", "name": "Anna", "email": "a@b.de", "email_verified": true});
         let all = claims(&openid, &token, Some(&userinfo)).unwrap();
@@ -103,7 +112,7 @@ mod tests {
     /// A verification that belongs to another email does not count.
     #[test]
     fn email_and_verification_come_from_one_source() {
-        let openid = config(ProviderKind::Openid, "sub");
+        let openid = provider(ProviderKind::Openid, "sub");
         let token = json!({"sub": "anna", "email": "typed@b.de"});
         let userinfo = json!({"sub": "anna", "email": "a@b.de", "email_verified": true});
         let all = claims(&openid, &token, Some(&userinfo)).unwrap();
@@ -118,7 +127,7 @@ mod tests {
 
     #[test]
     fn plain_oauth_identifies_users_and_verifies_no_email() {
-        let github = config(ProviderKind::Oauth, "id");
+        let github = provider(ProviderKind::Oauth, "id");
         let primary = json!({"id": 583_231, "login": "octocat", "email": "o@b.de", "email_verified": true,
             "avatar_url": "https://pictures.example/1"});
         let all = claims(&github, &primary, None).unwrap();

@@ -6,12 +6,10 @@ use openidconnect::core::{CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet, C
 use openidconnect::{ClaimsVerificationError, ClientId, IssuerUrl, Nonce, SignatureVerificationError};
 use serde_json::Value;
 use waypost_core::Timestamp;
-use waypost_core::oauth_config::OauthConfig;
-use waypost_outbound::Route;
 
-use super::IdentityProviders;
-use super::failure::{Failure, sanitize};
+use super::error::{LoginError, sanitize};
 use super::keys::Freshness;
+use super::{LoginProvider, LoginVerification, SigningKeys};
 
 /// The tolerated clock skew of providers.
 const SKEW_MS: i64 = 60 * 1_000;
@@ -31,44 +29,50 @@ const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
 ];
 
 /// Returns the claims of `token` if it was signed by the provider, is meant for Waypost and this sign-in, and has not
-/// expired. An unknown key causes one refetch of the keys.
+/// expired. An unknown key causes one refetch of cached keys.
 ///
 /// # Errors
 /// If the token is not valid, or the keys cannot be fetched.
-pub(super) async fn verify(
-    (providers, route): (&IdentityProviders, &Route),
-    config: &OauthConfig,
-    token: &CoreIdToken,
-    nonce: &str,
-    now: Timestamp,
-) -> Result<Value, Failure> {
-    let expected = Expected { config, nonce: Nonce::new(nonce.to_owned()), now };
-    let keys = providers.keys.get(route, config, now, Freshness::Cached).await?;
-    let mut outcome = expected.check(token, &keys.unwrap_or_default());
-    if outcome.as_ref().is_err_and(is_key_error)
-        && let Some(keys) = providers.keys.get(route, config, now, Freshness::Newer).await?
-    {
-        outcome = expected.check(token, &keys);
-    }
-    outcome.map_err(|error| Failure::Untrusted(describe(&error)))?;
-    claims(token, config)
+pub(super) async fn verify(login: &LoginVerification<'_>, token: &CoreIdToken) -> Result<Value, LoginError> {
+    let LoginVerification { provider, route, keys, secrets, now, .. } = login;
+    let expected = Expected { provider, nonce: Nonce::new(secrets.nonce.clone()), now: *now };
+    let outcome = match keys {
+        SigningKeys::Fetched(keys) => expected.check(token, keys),
+        SigningKeys::Cached(cache, id) => {
+            let uri = provider.jwks_uri.as_deref().unwrap_or_default();
+            let keys = cache.get(route, id, uri, *now, Freshness::Cached).await?;
+            let outcome = expected.check(token, &keys.unwrap_or_default());
+            if outcome.as_ref().is_err_and(is_key_error)
+                && let Some(keys) = cache.get(route, id, uri, *now, Freshness::Newer).await?
+            {
+                expected.check(token, &keys)
+            } else {
+                outcome
+            }
+        }
+    };
+    outcome.map_err(|error| LoginError::Untrusted(describe(&error)))?;
+    claims(token, provider)
 }
 
 struct Expected<'a> {
-    config: &'a OauthConfig,
+    provider: &'a LoginProvider,
     nonce: Nonce,
     now: Timestamp,
 }
 
 impl Expected<'_> {
     fn check(&self, token: &CoreIdToken, keys: &CoreJsonWebKeySet) -> Result<(), ClaimsVerificationError> {
-        let issuer = IssuerUrl::new(self.config.issuer.clone());
+        let issuer = IssuerUrl::new(self.provider.issuer.clone());
         let issuer = issuer.map_err(|error| ClaimsVerificationError::Other(error.to_string()))?;
         let now = self.now.plus(-SKEW_MS);
-        let verifier =
-            CoreIdTokenVerifier::new_public_client(ClientId::new(self.config.client_id.clone()), issuer, keys.clone())
-                .set_allowed_algs(ALGORITHMS.iter().cloned())
-                .set_time_fn(move || DateTime::from_timestamp_millis(now.0).unwrap_or_default());
+        let verifier = CoreIdTokenVerifier::new_public_client(
+            ClientId::new(self.provider.client_id.clone()),
+            issuer,
+            keys.clone(),
+        )
+        .set_allowed_algs(ALGORITHMS.iter().cloned())
+        .set_time_fn(move || DateTime::from_timestamp_millis(now.0).unwrap_or_default());
         token.claims(&verifier, &self.nonce).map(|_| ())
     }
 }
@@ -98,15 +102,15 @@ fn describe(error: &ClaimsVerificationError) -> String {
 }
 
 /// Returns all claims of a verified token.
-fn claims(token: &CoreIdToken, config: &OauthConfig) -> Result<Value, Failure> {
+fn claims(token: &CoreIdToken, provider: &LoginProvider) -> Result<Value, LoginError> {
     let text = token.to_string();
     let payload = text.split('.').nth(1).and_then(|part| BASE64URL_NOPAD.decode(part.as_bytes()).ok());
     let claims = payload.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok());
-    let claims = claims.ok_or_else(|| Failure::InvalidResponse("its token cannot be parsed".to_owned()))?;
+    let claims = claims.ok_or_else(|| LoginError::InvalidResponse("its token cannot be parsed".to_owned()))?;
     // Steps 4 and 5: the authorized party, if present, must be Waypost.
     match &claims["azp"] {
         Value::Null => Ok(claims),
-        Value::String(party) if *party == config.client_id => Ok(claims),
-        party => Err(Failure::Untrusted(format!("its token was issued to `{}`", sanitize(&party.to_string())))),
+        Value::String(party) if *party == provider.client_id => Ok(claims),
+        party => Err(LoginError::Untrusted(format!("its token was issued to `{}`", sanitize(&party.to_string())))),
     }
 }
