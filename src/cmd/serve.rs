@@ -215,7 +215,8 @@ fn build_router(settings: &Settings, services: &Services, stop: &StopTokens) -> 
         hosting.clone(),
         Limits::new(options, Arc::new(SystemClock)),
         Arc::new(SystemRandom),
-        (SessionMode::Signed, stop.open.clone()),
+        SessionMode::Signed,
+        stop.open.clone(),
     )
     .with_listeners(Listeners::new(listen_options(settings), stop.accept.clone()));
     let limits = waypost_http_kit::limits::Limits::new(Arc::new(SystemClock));

@@ -83,7 +83,7 @@ async fn start<R: HandlerFactory>(
     let (hosting, _tasks) = Hosting::start(db, options);
     let stop = CancellationToken::new();
     let limits = Limits::new(LimitOptions::default(), Arc::new(SystemClock));
-    let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), (sessions, stop.clone()));
+    let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), sessions, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();

@@ -45,13 +45,13 @@ pub async fn handle(State(web): State<Web>, info: RequestInfo, request: Request,
     let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
     let cx = web.context(caller, &info);
     let key = key.to_str().unwrap_or_default().to_owned();
-    match run(&web, cx, (key, request), next).await {
+    match run(&web, cx, key, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) -> Result<Response, ApiError> {
+async fn run(web: &Web, cx: Ctx, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| too_large())?;
     let mut hash = Sha256::new();

@@ -119,7 +119,8 @@ impl ResponseBuilder<'_> {
 
     async fn with_findings(
         &self,
-        (it, findings): (oauth_config::OauthConfig, Vec<oauth_configs::ProviderFinding>),
+        it: oauth_config::OauthConfig,
+        findings: Vec<oauth_configs::ProviderFinding>,
     ) -> Result<OauthConfig, Error> {
         let findings = Some(findings.into_iter().map(OauthConfigFinding::from).collect());
         Ok(OauthConfig { findings, ..self.body(it).await? })
@@ -236,9 +237,9 @@ async fn create(
     Json(body): Json<OauthConfigSettings>,
 ) -> ApiResult<Response> {
     let result = oauth_configs::create(&cx, web.ops(), &organization_id, &body.into()).await;
-    let created = result.map_err(rename_field)?;
-    let location = format!("/api/v1/oauth-configs/{}", created.0.id);
-    let body = ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(created).await?;
+    let (created, findings) = result.map_err(rename_field)?;
+    let location = format!("/api/v1/oauth-configs/{}", created.id);
+    let body = ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(created, findings).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
 }
 
@@ -273,8 +274,9 @@ async fn update(
     Json(change): Json<OauthConfigSettings>,
 ) -> ApiResult<Json<OauthConfig>> {
     let old = get_config(&cx, &web, &organization_id, &id).await?;
-    let changed = oauth_configs::update(&cx, web.ops(), &old, &change.into()).await.map_err(rename_field)?;
-    Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(changed).await?))
+    let (changed, findings) =
+        oauth_configs::update(&cx, web.ops(), &old, &change.into()).await.map_err(rename_field)?;
+    Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(changed, findings).await?))
 }
 
 /// Deletes an identity provider and the tokens it issued.

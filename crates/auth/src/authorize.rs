@@ -62,7 +62,7 @@ pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, header
         ClientRedirect { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &incoming.address.issuer() };
     let initial =
         InitialRequest { auth: &auth, incoming: &incoming, headers: &headers, client: &client, client_redirect };
-    let request = match validate(&auth, &incoming, &params, (&client, &redirect_uri)).await {
+    let request = match validate(&auth, &incoming, &params, &client, &redirect_uri).await {
         Ok(request) => request,
         Err(error) => return initial.error(&error).await,
     };
@@ -325,7 +325,8 @@ async fn validate(
     auth: &Auth,
     incoming: &ServerRequest,
     params: &Params,
-    (client, redirect_uri): (&Client, &str),
+    client: &Client,
+    redirect_uri: &str,
 ) -> Result<AuthorizationRequest, OauthError> {
     let invalid = |why: &str| OauthError::new(OauthCode::InvalidRequest, why);
     for (name, code) in

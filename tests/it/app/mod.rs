@@ -182,7 +182,8 @@ impl App {
             hosting.clone(),
             Limits::new(setup.limits, clock.clone()),
             Arc::clone(&random),
-            (SessionMode::Signed, CancellationToken::new()),
+            SessionMode::Signed,
+            CancellationToken::new(),
         )
         .with_listeners(Listeners::new(setup.listen, setup.stop));
         let hosts = Arc::new(HostCheck::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));

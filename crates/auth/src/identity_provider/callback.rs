@@ -7,7 +7,9 @@ use http::{HeaderMap, StatusCode, Uri};
 use waypost_core::Code;
 use waypost_core::caller::Ctx;
 use waypost_ops::identity_provider::{self, LoginCallback};
-use waypost_ops::login::{AuthorizationResponse, LoginError, LoginProvider, LoginVerification, SigningKeys, finish_login};
+use waypost_ops::login::{
+    AuthorizationResponse, LoginError, LoginProvider, LoginVerification, SigningKeys, finish_login,
+};
 use waypost_ops::oauth_grants;
 use waypost_outbound::Purpose;
 
@@ -66,7 +68,7 @@ pub(super) async fn callback(
         }
         Err(LoginError::Internal(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
         Err(LoginError::Refused(why)) if why == ACCESS_DENIED => {
-            denied(&cx, &auth, &incoming, (&callback_state, &browser)).await
+            denied(&cx, &auth, &incoming, &callback_state, &browser).await
         }
         Err(failure) => error_page(&incoming, &callback_state, &failure),
     }
@@ -103,7 +105,8 @@ async fn denied(
     cx: &Ctx,
     auth: &Auth,
     incoming: &ServerRequest,
-    (callback_state, browser): (&LoginCallback, &str),
+    callback_state: &LoginCallback,
+    browser: &str,
 ) -> Response {
     let request = &callback_state.request;
     // No end user is signed in.

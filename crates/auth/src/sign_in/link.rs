@@ -63,7 +63,7 @@ pub(super) async fn show(
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
         Ok(open) if open.purpose == CodePurpose::Reset => {
             let view = View::new(&pending, &open.email, "new_password");
-            reset::page(&auth, &pending, view, (&query.sent, &query.code)).await
+            reset::page(&auth, &pending, view, &query.sent, &query.code).await
         }
         Ok(open) => {
             let (view, sent, code) = (View::new(&pending, &open.email, ""), query.sent.as_str(), query.code.as_str());

@@ -66,7 +66,7 @@ pub(super) async fn show(
     Query(query): Query<CodeQuery>,
 ) -> Response {
     match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
-        Ok(open) => page(&auth, &pending, View::new(&pending, &open.email, "code"), (&query.sent, "")).await,
+        Ok(open) => page(&auth, &pending, View::new(&pending, &open.email, "code"), &query.sent, "").await,
         Err(error) => forgotten_page_with_error(&auth, &pending, "", &error).await,
     }
 }
@@ -93,7 +93,7 @@ pub(super) async fn post(
     // A correct code stays in its field.
     let kept_code = if error.details.get("field").is_some_and(|field| field == "code") { "" } else { code };
     match View::new(&pending, &open.email, "code").with(&error) {
-        Ok(view) => page(&auth, &pending, view, (&fields.sent, kept_code)).await,
+        Ok(view) => page(&auth, &pending, view, &fields.sent, kept_code).await,
         Err(page) => page,
     }
 }
@@ -103,7 +103,8 @@ pub(super) async fn page(
     auth: &Auth,
     pending: &PendingAuthorization,
     view: View<'_>,
-    (sent, code): (&str, &str),
+    sent: &str,
+    code: &str,
 ) -> Response {
     view::render(auth, pending, view, |layout, view| ResetPage { layout, view, sent, code }).await
 }

@@ -109,7 +109,8 @@ impl<F: HandlerFactory> Endpoint<F> {
         hosting: Hosting,
         limits: Limits,
         random: Arc<dyn Random>,
-        (sessions, shutdown): (SessionMode, CancellationToken),
+        sessions: SessionMode,
+        shutdown: CancellationToken,
     ) -> Self {
         let config = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(matches!(sessions, SessionMode::InMemory(_)))
@@ -162,7 +163,7 @@ impl<F: HandlerFactory> Endpoint<F> {
             if let Err(response) = self.limit_request(None, mcp_request) {
                 return response;
             }
-            let context = self.handler_context(mcp_request, since, (false, None), ClientInfo::default());
+            let context = self.handler_context(mcp_request, since, false, None, ClientInfo::default());
             return self.serve(context, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = message::peek(&bytes);
@@ -216,7 +217,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         }
         let client = client_of(request.headers(), message, session.as_ref());
         let mut context =
-            self.handler_context(mcp_request, since, (message.is_modern, session.as_ref().map(handle_of)), client);
+            self.handler_context(mcp_request, since, message.is_modern, session.as_ref().map(handle_of), client);
         if message.is_modern && message.method.as_deref() == Some(listen::METHOD) {
             let listener = match self.open_listener(request.headers(), message.id.as_ref(), mcp_request) {
                 Ok(listener) => listener,
@@ -299,7 +300,8 @@ impl<F: HandlerFactory> Endpoint<F> {
         &self,
         mcp_request: &McpRequest,
         since: Instant,
-        (is_modern, session): (bool, Option<String>),
+        is_modern: bool,
+        session: Option<String>,
         client: ClientInfo,
     ) -> HandlerContext {
         let server = &mcp_request.offers.server;

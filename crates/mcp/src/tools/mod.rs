@@ -102,7 +102,8 @@ fn entry(
     toolset: &'static [Toolset],
     (id, title, description): Texts,
     effect: Effect,
-    (arguments, result): (Value, Value),
+    arguments: Value,
+    result: Value,
 ) -> ToolEntry {
     let annotations = ToolAnnotations::from_raw(
         None,
@@ -195,7 +196,7 @@ pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: Cal
     let mut arguments = input.arguments.unwrap_or_default();
     arguments::drop_absent(&mut arguments, &tool.input_schema);
     let call = context.call_context(&tool.name, arguments::redact(&arguments, &tool.input_schema));
-    let result = match check((context, entry, tool), &arguments, input.responses.as_ref()) {
+    let result = match check(context, entry, tool, &arguments, input.responses.as_ref()) {
         Ok(email) if entry.name == ToolName::Support => {
             with_timeout(support::call(context, &arguments, email, &call)).await
         }
@@ -233,7 +234,9 @@ pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: Cal
 /// one. A disabled tool fails with `walkthrough_not_found`, because clients cache lists and settings change (contract,
 /// section 4).
 fn check(
-    (context, entry, tool): (&HandlerContext, &ToolEntry, &Tool),
+    context: &HandlerContext,
+    entry: &ToolEntry,
+    tool: &Tool,
     arguments: &JsonObject,
     responses: Option<&InputResponses>,
 ) -> Result<Option<Email>> {

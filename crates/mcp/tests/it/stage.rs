@@ -62,13 +62,13 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
         random: Arc::new(SystemRandom),
     };
     let (hosting, tasks) = Hosting::start(db.clone(), options);
-    let sessions = (SessionMode::Signed, CancellationToken::new());
     let endpoint = Endpoint::new(
         ProductHandlers,
         hosting.clone(),
         Limits::new(limits, cx.clock.clone()),
         Arc::new(SystemRandom),
-        sessions,
+        SessionMode::Signed,
+        CancellationToken::new(),
     );
     let ops = Ops::new(db);
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
