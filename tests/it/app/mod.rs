@@ -27,6 +27,7 @@ use waypost_core::organization::SignUpPolicy;
 use waypost_core::random::SeededRandom;
 use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
+use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::web::{Web, WebState};
 use waypost_jobs::Jobs;
 use waypost_mail::{MemoryMailer, Outbox};
@@ -106,6 +107,7 @@ struct Inner {
     db: Db,
     mails: MemoryMailer,
     outbound: Outbound,
+    request_limits: waypost_http_kit::limits::Limits,
     keyring: Keyring,
     clock: Arc<ManualClock>,
     cx: Ctx,
@@ -188,11 +190,12 @@ impl App {
         .with_listeners(Listeners::new(setup.listen, setup.stop));
         let hosts = Arc::new(HostCheck::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
         let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
+        let request_limits = waypost_http_kit::limits::Limits::new(clock.clone());
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
             documents: ClientDocuments::new(outbound.clone(), clock.clone()).with_availability(availability),
-            limits: waypost_http_kit::limits::Limits::new(clock.clone()),
+            limits: request_limits.clone(),
             mail: None,
             random: Arc::clone(&random),
             providers: IdentityProviders::default(),
@@ -200,7 +203,7 @@ impl App {
         let web = Web::new(WebState {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            limits: waypost_http_kit::limits::Limits::new(clock.clone()),
+            limits: request_limits.clone(),
             mail,
             random: Arc::clone(&random),
         });
@@ -223,6 +226,7 @@ impl App {
             db,
             mails,
             outbound,
+            request_limits,
             keyring,
             clock,
             cx,
@@ -249,6 +253,13 @@ impl App {
 
     pub fn ops(&self) -> Ops {
         Ops::new(self.0.db.clone()).with_outbound(self.0.outbound.clone()).with_keyring(self.0.keyring.clone())
+    }
+
+    /// Counts `number` requests from `address` towards the limit of all requests, without sending them.
+    pub fn count_requests(&self, address: &str, number: u32) {
+        for _ in 0..number {
+            self.0.request_limits.check(LimitKind::Request, address.parse().unwrap()).unwrap();
+        }
     }
 
     /// Sends a request through the router, from 192.0.2.7.
