@@ -105,8 +105,19 @@ fn operations() -> OpenApiRouter<Web> {
     all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, routes| router.merge(routes()))
 }
 
-/// The document, which is built once: it is large and does not change.
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(build_document()).unwrap_or_default());
+/// The operations and their document.
+struct Api {
+    router: Router<Web>,
+    document: Value,
+}
+
+/// Built once per process, because the descriptions of all operations take longer to build than everything else at start-up.
+static API: LazyLock<Api> = LazyLock::new(|| {
+    let (router, mut document) = operations().split_for_parts();
+    describe_credentials(&mut document);
+    let document = serde_json::to_value(document).unwrap_or_default();
+    Api { router, document }
+});
 
 const DOCUMENT_NAME: &str = "openapi.json";
 
@@ -119,11 +130,10 @@ static DOCUMENT_FILE: LazyLock<Assets> =
 /// Returns the OpenAPI document.
 #[must_use]
 pub fn document() -> &'static Value {
-    &DOCUMENT
+    &API.document
 }
 
-fn build_document() -> utoipa::openapi::OpenApi {
-    let mut document = operations().into_openapi();
+fn describe_credentials(document: &mut utoipa::openapi::OpenApi) {
     let components = document.components.get_or_insert_default();
     let mut key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     key.description = Some("An API key of the organisation (`wpk_…`).".to_owned());
@@ -134,14 +144,13 @@ fn build_document() -> utoipa::openapi::OpenApi {
     );
     components
         .add_security_scheme("session", SecurityScheme::ApiKey(utoipa::openapi::security::ApiKey::Cookie(cookie)));
-    document
 }
 
 /// Returns the routes below `/api/v1`. They require a [`waypost_http_kit::request_info::RequestInfo`] in each request's
 /// extensions.
 pub fn router(web: &Web) -> Router {
-    let (operations, _) = operations().split_for_parts();
-    operations
+    API.router
+        .clone()
         .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
             let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";
