@@ -20,7 +20,7 @@ pub enum StepPosition {
 /// A pointer to update: the `next_step_id` of a step, or the walkthrough's `first_step_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkUpdate {
-    /// The step whose pointer changes; `None` is the head of the chain.
+    /// The step whose pointer changes; `None` is the start of the chain.
     pub from: Option<StepId>,
     /// The new target.
     pub to: Option<StepId>,
@@ -35,9 +35,10 @@ fn chain_error(step: &Step, problem: &str) -> Error {
 ///
 /// # Errors
 /// `conflict`, naming the step at which the chain is broken (it points to a missing step), cyclic, forked (two steps
-/// point to the same step) or not connected to the head.
+/// point to the same step) or not connected to the start.
 pub fn order(first: Option<&StepId>, steps: Vec<Step>) -> Result<Vec<Step>> {
-    let by_id: HashMap<StepId, usize> = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
+    let by_id: HashMap<StepId, usize> =
+        steps.iter().enumerate().map(|(index, step)| (step.id.clone(), index)).collect();
     let mut pointed_at: HashMap<&StepId, &Step> = HashMap::new();
     for step in &steps {
         let Some(next) = &step.next_step_id else { continue };
@@ -119,12 +120,12 @@ pub fn relocate(steps: &[Step], step: &StepId, position: &StepPosition) -> Resul
     Ok(links)
 }
 
-/// Applies `links` to `steps`. Returns the new head if it changes.
+/// Applies `links` to `steps`. Returns the new first step if it changes.
 pub fn apply(steps: &mut [Step], links: &[LinkUpdate]) -> Option<Option<StepId>> {
-    let mut head = None;
+    let mut first_step = None;
     for link in links {
         match &link.from {
-            None => head = Some(link.to.clone()),
+            None => first_step = Some(link.to.clone()),
             Some(from) => {
                 if let Some(step) = steps.iter_mut().find(|step| step.id == *from) {
                     step.next_step_id.clone_from(&link.to);
@@ -132,7 +133,7 @@ pub fn apply(steps: &mut [Step], links: &[LinkUpdate]) -> Option<Option<StepId>>
             }
         }
     }
-    head
+    first_step
 }
 
 fn find<'a>(steps: &'a [Step], id: &StepId) -> Result<&'a Step> {
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_updates_of_the_head_return_a_new_head() {
+    fn only_updates_of_the_start_return_a_new_first_step() {
         let mut steps = chain(2);
         assert_eq!(apply(&mut steps, &[link(Some(1), None)]), None);
         assert_eq!((&steps[0].next_step_id, &steps[1].next_step_id), (&None, &None));
@@ -239,10 +240,10 @@ mod tests {
         #[test]
         fn behaves_like_a_list(operations in prop::collection::vec((0_u8..3, 0_usize..30, 0_usize..30), 0..60)) {
             let mut list: Vec<StepId> = Vec::new();
-            let mut head: Option<StepId> = None;
+            let mut first_step: Option<StepId> = None;
             let mut steps: Vec<Step> = Vec::new();
             for (number, (operation, a, b)) in operations.into_iter().enumerate() {
-                let ordered = order(head.as_ref(), steps.clone()).unwrap();
+                let ordered = order(first_step.as_ref(), steps.clone()).unwrap();
                 let position = match b {
                     0..5 => StepPosition::First,
                     5..10 => StepPosition::Last,
@@ -272,10 +273,10 @@ mod tests {
                     }
                 };
                 prop_assert!(links.len() <= 3);
-                if let Some(new_head) = apply(&mut steps, &links) {
-                    head = new_head;
+                if let Some(new_first_step) = apply(&mut steps, &links) {
+                    first_step = new_first_step;
                 }
-                let ordered = order(head.as_ref(), steps.clone()).unwrap();
+                let ordered = order(first_step.as_ref(), steps.clone()).unwrap();
                 prop_assert_eq!(ordered.iter().map(|step| step.id.clone()).collect::<Vec<_>>(), list.clone());
             }
         }

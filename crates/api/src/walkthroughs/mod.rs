@@ -74,8 +74,13 @@ fn created(location: &str, revision: u32, body: impl IntoResponse) -> Response {
     response
 }
 
-async fn head(cx: &Ctx, web: &Web, org: &OrganizationId, head: walkthrough::Walkthrough) -> Result<WalkthroughDetails> {
-    Ok(WalkthroughDetails::from(&walkthroughs::describe(cx, web.ops(), org, head).await?))
+async fn details(
+    cx: &Ctx,
+    web: &Web,
+    org: &OrganizationId,
+    walkthrough: walkthrough::Walkthrough,
+) -> Result<WalkthroughDetails> {
+    Ok(WalkthroughDetails::from(&walkthroughs::describe(cx, web.ops(), org, walkthrough).await?))
 }
 
 async fn full_walkthrough(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
@@ -92,8 +97,8 @@ async fn conflict(scope: &Scope, web: &Web, id: &WalkthroughId, error: Error) ->
     let (cx, org) = (&scope.cx, &scope.organization_id);
     match full_walkthrough(cx, web, org, id).await {
         Ok(current) => {
-            let revision = current.head.summary.revision;
-            let current = serde_json::to_value(current.head).unwrap_or(Value::Null);
+            let revision = current.details.summary.revision;
+            let current = serde_json::to_value(current.details).unwrap_or(Value::Null);
             error.with("revision", revision).with("current", current).into()
         }
         Err(_) => error.into(),
@@ -201,7 +206,7 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
 async fn get(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let body = full_walkthrough(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
-    let revision = body.head.summary.revision;
+    let revision = body.details.summary.revision;
     if has_revision(&headers, revision) {
         return Ok(with_etag(revision, StatusCode::NOT_MODIFIED));
     }
@@ -233,7 +238,7 @@ async fn update(
     let id = walkthrough_id(&id)?;
     match walkthroughs::update(&scope.cx, web.ops(), target(&scope, &id, seen), change.into()).await {
         Ok(changed) => {
-            let body = head(&scope.cx, &web, &scope.organization_id, changed).await?;
+            let body = details(&scope.cx, &web, &scope.organization_id, changed).await?;
             Ok(with_etag(body.summary.revision, Json(body)))
         }
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
@@ -329,7 +334,7 @@ async fn state_response(
 ) -> ApiResult<Response> {
     match changed {
         Ok(changed) => {
-            let body = head(&scope.cx, web, &scope.organization_id, changed).await?;
+            let body = details(&scope.cx, web, &scope.organization_id, changed).await?;
             Ok(with_etag(body.summary.revision, Json(body)))
         }
         Err(error) => Err(conflict(scope, web, id, error).await),

@@ -67,15 +67,15 @@ struct StepCreate {
     after: Option<Option<String>>,
 }
 
-/// Parses the place of a step: after another step, first or last.
-fn place(after: Option<Option<String>>) -> Result<StepPosition> {
+/// Parses the position of a step: after another step, first or last.
+fn position(after: Option<Option<String>>) -> Result<StepPosition> {
     match after {
         None => Ok(StepPosition::Last),
         Some(None) => Ok(StepPosition::First),
         Some(Some(text)) => text.parse().map(StepPosition::After).map_err(|_| {
             Error::invalid(
                 "after",
-                "`after` must be the ID of a step of this walkthrough, or null for the first place.",
+                "`after` must be the ID of a step of this walkthrough, or null for the first position.",
             )
         }),
     }
@@ -84,7 +84,7 @@ fn place(after: Option<Option<String>>) -> Result<StepPosition> {
 impl StepCreate {
     fn into_new_step(self) -> Result<draft::NewStep> {
         Ok(draft::NewStep {
-            place: place(self.after)?,
+            position: position(self.after)?,
             key: self.key,
             content: StepContent {
                 title: self.title,
@@ -107,8 +107,8 @@ async fn with_position(
     edited: draft::StepEdit,
 ) -> Result<StepEditResult> {
     let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, id).await?;
-    let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
-    let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
+    let index = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
+    let step = Step::new(draft.walkthrough.kind, index + 1, &edited.step);
     Ok(StepEditResult { revision: edited.revision, step })
 }
 
@@ -126,8 +126,8 @@ async fn conflict(
     let Ok(draft) = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, walkthrough).await else {
         return error.into();
     };
-    let found = step.and_then(|id| draft.steps.iter().position(|step| step.id == *id));
-    let current = found.map(|at| Step::new(draft.walkthrough.kind, at + 1, &draft.steps[at]));
+    let index = step.and_then(|id| draft.steps.iter().position(|step| step.id == *id));
+    let current = index.map(|at| Step::new(draft.walkthrough.kind, at + 1, &draft.steps[at]));
     let current = serde_json::to_value(current).unwrap_or(Value::Null);
     error.with("revision", draft.walkthrough.revision).with("current", current).into()
 }
@@ -240,8 +240,8 @@ async fn delete(
     let before = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
         Ok(removed) => {
-            let at = before.steps.iter().position(|other| other.id == step).unwrap_or(0);
-            let body = StepDeleteResult::new(before.walkthrough.kind, at + 1, &removed);
+            let index = before.steps.iter().position(|other| other.id == step).unwrap_or(0);
+            let body = StepDeleteResult::new(before.walkthrough.kind, index + 1, &removed);
             Ok(with_etag(body.revision, Json(body)))
         }
         Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
@@ -252,7 +252,7 @@ async fn delete(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepMove {
-    /// The ID of the step after which to move this one. Null moves it to the first place.
+    /// The ID of the step after which to move this one. Null moves it to the first position.
     #[schema(required)]
     after: Option<String>,
 }
@@ -270,7 +270,7 @@ async fn move_to(
     seen: IfMatch,
     Json(to): Json<StepMove>,
 ) -> ApiResult<Response> {
-    let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
+    let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, position(Some(to.after))?);
     let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
     edit_response(&scope, &web, (&id, &step), edited).await
 }

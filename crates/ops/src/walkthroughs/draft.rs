@@ -11,7 +11,9 @@ use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
-use super::{EditTarget, lock_head, not_found, record_edit_session, record_operation, revisions, save_edit, validate};
+use super::{
+    EditTarget, lock_walkthrough, not_found, record_edit_session, record_operation, revisions, save_edit, validate,
+};
 use crate::Ops;
 
 /// A step to add.
@@ -22,7 +24,7 @@ pub struct NewStep {
     /// The content.
     pub content: StepContent,
     /// The position.
-    pub place: StepPosition,
+    pub position: StepPosition,
 }
 
 /// Changes to single fields of a step. Absent fields stay unchanged; `Some(None)` clears a field.
@@ -108,10 +110,10 @@ pub struct StepEdit {
 pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (head, chain) = lock_chain(&mut tx, target).await?;
-    let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
-    let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", StepRevisionOperation::Add.into())).await
+    let (walkthrough, chain) = lock_chain(&mut tx, target).await?;
+    let (id, ordinal) = (StepId::new(&*cx.random), walkthrough.next_ordinal);
+    let walkthrough = Walkthrough { next_ordinal: ordinal + 1, ..walkthrough };
+    insert_step(cx, tx, (walkthrough, chain), (id, ordinal), (new, "step.add", StepRevisionOperation::Add.into())).await
 }
 
 /// Restores a step that was deleted from this draft. The step keeps its ID, so that end users who completed it keep
@@ -122,7 +124,7 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
 pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (head, chain) = lock_chain(&mut tx, target).await?;
+    let (walkthrough, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| {
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
@@ -131,7 +133,7 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
     insert_step(
         cx,
         tx,
-        (head, chain),
+        (walkthrough, chain),
         (id.clone(), ordinal),
         (new, "step.restore", StepRevisionOperation::Restore.into()),
     )
@@ -145,15 +147,22 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
 pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (head, chain) = lock_chain(&mut tx, target).await?;
-    let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let content = found.ok_or_else(|| step_not_found(id))?.content;
+    let (walkthrough, chain) = lock_chain(&mut tx, target).await?;
+    let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let content = step.ok_or_else(|| step_not_found(id))?.content;
     let title = make_copy_title(&content.title, &chain);
-    let new = NewStep { key: None, content: StepContent { title, ..content }, place: StepPosition::After(id.clone()) };
-    let (copy_id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
-    let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (copy_id, ordinal), (new, "step.duplicate", StepRevisionOperation::Add.into()))
-        .await
+    let new =
+        NewStep { key: None, content: StepContent { title, ..content }, position: StepPosition::After(id.clone()) };
+    let (copy_id, ordinal) = (StepId::new(&*cx.random), walkthrough.next_ordinal);
+    let walkthrough = Walkthrough { next_ordinal: ordinal + 1, ..walkthrough };
+    insert_step(
+        cx,
+        tx,
+        (walkthrough, chain),
+        (copy_id, ordinal),
+        (new, "step.duplicate", StepRevisionOperation::Add.into()),
+    )
+    .await
 }
 
 /// Returns a title for a copy that no step of the chain has: an import identifies steps without keys by their titles.
@@ -169,7 +178,7 @@ fn make_copy_title(title: &str, chain: &[Step]) -> String {
 pub(super) async fn insert_step(
     cx: &Ctx,
     mut tx: Tx,
-    (mut head, chain): (Walkthrough, Vec<Step>),
+    (mut walkthrough, chain): (Walkthrough, Vec<Step>),
     (id, ordinal): (StepId, u32),
     (new, action, origin): (NewStep, &'static str, Origin),
 ) -> Result<StepEdit> {
@@ -181,15 +190,15 @@ pub(super) async fn insert_step(
         return Err(Error::new(Code::Conflict, message));
     }
     check_key_is_free(&chain, key.as_deref(), None)?;
-    let links = chain::insert(&chain, &id, &new.place)?;
+    let links = chain::insert(&chain, &id, &new.position)?;
     let mut steps = [Step { id, ordinal, key, next_step_id: None, content }];
     chain::apply(&mut steps, &links);
-    revisions::insert(cx, &mut tx, &head, origin, &[&steps[0]]).await?;
+    revisions::insert(cx, &mut tx, &walkthrough, origin, &[&steps[0]]).await?;
     // The new step's own link was inserted with it.
     let links: Vec<_> = links.into_iter().filter(|link| link.from.as_ref() != Some(&steps[0].id)).collect();
-    relink(&mut tx, &mut head, &links).await?;
+    relink(&mut tx, &mut walkthrough, &links).await?;
     let [step] = steps;
-    finish(cx, tx, head, action, step).await
+    finish(cx, tx, walkthrough, action, step).await
 }
 
 /// Returns a step of the draft, with the walkthrough's revision.
@@ -205,9 +214,9 @@ pub async fn get_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
-    Ok(StepEdit { revision: head.revision, step })
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let step = step::find(&mut tx, organization, &walkthrough.id, id).await?.ok_or_else(|| step_not_found(id))?;
+    Ok(StepEdit { revision: walkthrough.revision, step })
 }
 
 /// Changes single fields of a step. The other fields keep their current values.
@@ -224,20 +233,20 @@ pub async fn patch_step(
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let key = patch.key.clone().map(|key| validate::check_key(key, &validate::argument_error)).transpose()?;
     let mut tx = ops.store.begin().await?;
-    let head = lock_head(&mut tx, target).await?;
-    let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let before = found.ok_or_else(|| step_not_found(id))?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let before = step.ok_or_else(|| step_not_found(id))?;
     let content = validate::check_step(patch.apply(&before.content), &validate::argument_error)?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
-        return Ok(StepEdit { revision: head.revision, step: after });
+        return Ok(StepEdit { revision: walkthrough.revision, step: after });
     }
     if after.key != before.key {
         let others = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
         check_key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
-    revisions::update(cx, &mut tx, &head, StepRevisionOperation::Edit, &[&after]).await?;
-    finish_session_edit(cx, tx, head, after).await
+    revisions::update(cx, &mut tx, &walkthrough, StepRevisionOperation::Edit, &[&after]).await?;
+    finish_session_edit(cx, tx, walkthrough, after).await
 }
 
 /// Moves a step to another position.
@@ -253,17 +262,21 @@ pub async fn move_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (mut head, chain) = lock_chain(&mut tx, target).await?;
+    let (mut walkthrough, chain) = lock_chain(&mut tx, target).await?;
     let links = chain::relocate(&chain, id, position)?;
     let mut after = chain.clone();
-    let first = chain::apply(&mut after, &links).unwrap_or_else(|| head.first_step_id.clone());
-    let moved = after != chain || first != head.first_step_id;
+    let first = chain::apply(&mut after, &links).unwrap_or_else(|| walkthrough.first_step_id.clone());
+    let moved = after != chain || first != walkthrough.first_step_id;
     if moved {
-        relink(&mut tx, &mut head, &links).await?;
+        relink(&mut tx, &mut walkthrough, &links).await?;
     }
     let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let step = step.ok_or_else(|| step_not_found(id))?;
-    if moved { finish(cx, tx, head, "step.move", step).await } else { Ok(StepEdit { revision: head.revision, step }) }
+    if moved {
+        finish(cx, tx, walkthrough, "step.move", step).await
+    } else {
+        Ok(StepEdit { revision: walkthrough.revision, step })
+    }
 }
 
 /// Deletes a step from the draft. Published versions keep it, and so does the progress of end users who completed it.
@@ -273,15 +286,15 @@ pub async fn move_step(
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let (mut head, chain) = lock_chain(&mut tx, target).await?;
+    let (mut walkthrough, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let step = found.ok_or_else(|| step_not_found(id))?;
     let links = chain::remove(&chain, id)?;
-    relink(&mut tx, &mut head, &links).await?;
-    revisions::delete(cx, &mut tx, &head, &chain, &[&step]).await?;
+    relink(&mut tx, &mut walkthrough, &links).await?;
+    revisions::delete(cx, &mut tx, &walkthrough, &chain, &[&step]).await?;
     let predecessor = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
     let after = predecessor.map(|other| other.id.clone());
-    let StepEdit { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
+    let StepEdit { revision, step } = finish(cx, tx, walkthrough, "step.delete", step).await?;
     Ok(StepDeletion { revision, step, after })
 }
 
@@ -289,19 +302,19 @@ pub(super) fn step_not_found(id: &StepId) -> Error {
     Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
 }
 
-/// Locks the head and reads the chain without contents.
+/// Locks the walkthrough and reads the chain without contents.
 pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<(Walkthrough, Vec<Step>)> {
-    let head = lock_head(tx, target).await?;
+    let walkthrough = lock_walkthrough(tx, target).await?;
     let steps = step::list_outline(tx, target.organization_id, target.walkthrough_id).await?;
-    let steps = chain::order(head.first_step_id.as_ref(), steps)?;
-    Ok((head, steps))
+    let steps = chain::order(walkthrough.first_step_id.as_ref(), steps)?;
+    Ok((walkthrough, steps))
 }
 
-/// Writes the links between steps. The link to the first step is set in `head`, which the caller writes at the end.
-async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
-    step::relink(tx, &head.organization_id, &head.id, links).await?;
+/// Writes the links between steps. The link to the first step is set in `walkthrough`, which the caller writes at the end.
+async fn relink(tx: &mut Tx, walkthrough: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
+    step::relink(tx, &walkthrough.organization_id, &walkthrough.id, links).await?;
     if let Some(first) = links.iter().rev().find(|link| link.from.is_none()) {
-        head.first_step_id.clone_from(&first.to);
+        walkthrough.first_step_id.clone_from(&first.to);
     }
     Ok(())
 }
@@ -318,32 +331,32 @@ fn check_key_is_free(steps: &[Step], key: Option<&str>, own_id: Option<&StepId>)
 }
 
 /// Saves an edit, records it in the audit log and commits.
-async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, action: &'static str, step: Step) -> Result<StepEdit> {
-    finish_with(cx, tx, head, (action, json!({})), step).await
+async fn finish(cx: &Ctx, tx: Tx, walkthrough: Walkthrough, action: &'static str, step: Step) -> Result<StepEdit> {
+    finish_with(cx, tx, walkthrough, (action, json!({})), step).await
 }
 
 /// Does the same as [`finish`], with additional details for the audit log.
 pub(super) async fn finish_with(
     cx: &Ctx,
     mut tx: Tx,
-    mut head: Walkthrough,
+    mut walkthrough: Walkthrough,
     (action, mut detail): (&'static str, Value),
     step: Step,
 ) -> Result<StepEdit> {
-    save_edit(cx, &mut tx, &mut head).await?;
-    detail["revision"] = json!(head.revision);
+    save_edit(cx, &mut tx, &mut walkthrough).await?;
+    detail["revision"] = json!(walkthrough.revision);
     detail["step_id"] = json!(step.id);
     detail["title"] = json!(step.content.title);
-    record_operation(cx, &mut tx, &head, action, detail).await?;
+    record_operation(cx, &mut tx, &walkthrough, action, detail).await?;
     tx.commit().await?;
-    Ok(StepEdit { revision: head.revision, step })
+    Ok(StepEdit { revision: walkthrough.revision, step })
 }
 
 /// Does the same as [`finish`] for the frequent edits of the editor: the edits of a session share an audit log entry.
-async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<StepEdit> {
-    save_edit(cx, &mut tx, &mut head).await?;
-    let detail = json!({ "revision": head.revision, "step_id": step.id, "title": step.content.title });
-    record_edit_session(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;
+async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut walkthrough: Walkthrough, step: Step) -> Result<StepEdit> {
+    save_edit(cx, &mut tx, &mut walkthrough).await?;
+    let detail = json!({ "revision": walkthrough.revision, "step_id": step.id, "title": step.content.title });
+    record_edit_session(cx, &mut tx, &walkthrough, ("step.update", step.id.as_str()), detail).await?;
     tx.commit().await?;
-    Ok(StepEdit { revision: head.revision, step })
+    Ok(StepEdit { revision: walkthrough.revision, step })
 }

@@ -16,7 +16,7 @@ use waypost_store::step_revision::{self, DraftScope, NewRevision};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
 use super::draft::{NewStep, Origin, StepEdit, finish_with, insert_step, lock_chain, step_not_found};
-use super::{EditTarget, lock_head, not_found};
+use super::{EditTarget, lock_walkthrough, not_found};
 use crate::Ops;
 
 /// The maximum page size.
@@ -26,7 +26,7 @@ pub const MAX_PAGE: u32 = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedRevision {
     /// The revision.
-    pub head: RevisionInfo,
+    pub info: RevisionInfo,
     /// The user's email or the key's name. `None` if unknown.
     pub actor_name: Option<String>,
 }
@@ -49,8 +49,8 @@ pub struct RevisionPage {
     pub next_before: Option<u32>,
 }
 
-fn scope(head: &Walkthrough) -> DraftScope<'_> {
-    DraftScope { organization_id: &head.organization_id, walkthrough_id: &head.id }
+fn scope(walkthrough: &Walkthrough) -> DraftScope<'_> {
+    DraftScope { organization_id: &walkthrough.organization_id, walkthrough_id: &walkthrough.id }
 }
 
 fn new_revision<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
@@ -66,62 +66,76 @@ fn new_revision<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
 pub(super) async fn insert(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     origin: impl Into<Origin>,
     steps: &[&Step],
 ) -> Result<()> {
-    step::insert(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
-    append(tx, head, new_revision(cx, origin.into()), &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+    step::insert(tx, &walkthrough.organization_id, &walkthrough.id, steps.iter().copied()).await?;
+    append(
+        tx,
+        walkthrough,
+        new_revision(cx, origin.into()),
+        &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>(),
+    )
+    .await
 }
 
 /// Updates the keys and contents of steps of the draft.
 pub(super) async fn update(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     origin: impl Into<Origin>,
     steps: &[&Step],
 ) -> Result<()> {
-    step_revision::insert_baseline(tx, scope(head), head.updated_at, steps.iter().map(|step| &step.id)).await?;
-    step::update(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
+    step_revision::insert_baseline(tx, scope(walkthrough), walkthrough.updated_at, steps.iter().map(|step| &step.id))
+        .await?;
+    step::update(tx, &walkthrough.organization_id, &walkthrough.id, steps.iter().copied()).await?;
     let new = new_revision(cx, origin.into());
     if let [step] = steps {
-        let last = step_revision::list(tx, scope(head), &step.id, (None, 1)).await?;
+        let last = step_revision::list(tx, scope(walkthrough), &step.id, (None, 1)).await?;
         if let Some(last) = last.first().filter(|last| can_collapse(last, new.operation, new.actor, new.at)) {
-            step_revision::replace(tx, scope(head), last.number, new, step).await?;
-            trim(tx, head, [&step.id]).await?;
+            step_revision::replace(tx, scope(walkthrough), last.number, new, step).await?;
+            trim(tx, walkthrough, [&step.id]).await?;
             return Ok(());
         }
     }
-    append(tx, head, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+    append(tx, walkthrough, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
 }
 
 /// Deletes steps from the draft. `chain` contains all its steps with their links.
-pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[Step], removed: &[&Step]) -> Result<()> {
-    step_revision::insert_baseline(tx, scope(head), head.updated_at, removed.iter().map(|step| &step.id)).await?;
+pub(super) async fn delete(
+    cx: &Ctx,
+    tx: &mut Tx,
+    walkthrough: &Walkthrough,
+    chain: &[Step],
+    removed: &[&Step],
+) -> Result<()> {
+    step_revision::insert_baseline(tx, scope(walkthrough), walkthrough.updated_at, removed.iter().map(|step| &step.id))
+        .await?;
     let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
     let deleted: Vec<_> = removed.iter().map(|step| (*step, before(&step.id))).collect();
-    append(tx, head, new_revision(cx, StepRevisionOperation::Delete.into()), &deleted).await?;
-    step::delete(tx, &head.organization_id, &head.id, removed.iter().map(|step| &step.id)).await?;
+    append(tx, walkthrough, new_revision(cx, StepRevisionOperation::Delete.into()), &deleted).await?;
+    step::delete(tx, &walkthrough.organization_id, &walkthrough.id, removed.iter().map(|step| &step.id)).await?;
     Ok(())
 }
 
 async fn append(
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     new: NewRevision<'_>,
     steps: &[(&Step, Option<&StepId>)],
 ) -> Result<()> {
-    step_revision::append(tx, scope(head), new, steps.iter().copied()).await?;
+    step_revision::append(tx, scope(walkthrough), new, steps.iter().copied()).await?;
     // A step that was just added has no other revisions.
     if new.operation != StepRevisionOperation::Add {
-        trim(tx, head, steps.iter().map(|(step, _)| &step.id)).await?;
+        trim(tx, walkthrough, steps.iter().map(|(step, _)| &step.id)).await?;
     }
     Ok(())
 }
 
-async fn trim<'a>(tx: &mut Tx, head: &Walkthrough, steps: impl IntoIterator<Item = &'a StepId>) -> Result<()> {
-    step_revision::trim(tx, scope(head), (MAX_REVISIONS, MAX_REVISION_BYTES), steps).await?;
+async fn trim<'a>(tx: &mut Tx, walkthrough: &Walkthrough, steps: impl IntoIterator<Item = &'a StepId>) -> Result<()> {
+    step_revision::trim(tx, scope(walkthrough), (MAX_REVISIONS, MAX_REVISION_BYTES), steps).await?;
     Ok(())
 }
 
@@ -143,27 +157,30 @@ pub async fn list(
         return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let mut heads = step_revision::list(&mut tx, scope(&head), id, (before, i64::from(limit) + 1)).await?;
-    if heads.is_empty() && before.is_none() && step::find(&mut tx, organization, walkthrough, id).await?.is_none() {
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let mut revisions = step_revision::list(&mut tx, scope(&walkthrough), id, (before, i64::from(limit) + 1)).await?;
+    if revisions.is_empty()
+        && before.is_none()
+        && step::find(&mut tx, organization, &walkthrough.id, id).await?.is_none()
+    {
         return Err(step_not_found(id));
     }
-    let more = heads.len() > limit as usize;
-    heads.truncate(limit as usize);
-    let next_before = heads.last().filter(|_| more).map(|head| head.number);
-    Ok(RevisionPage { items: with_actor_names(&mut tx, organization, heads).await?, next_before })
+    let more = revisions.len() > limit as usize;
+    revisions.truncate(limit as usize);
+    let next_before = revisions.last().filter(|_| more).map(|revision| revision.number);
+    Ok(RevisionPage { items: with_actor_names(&mut tx, organization, revisions).await?, next_before })
 }
 
 async fn with_actor_names(
     conn: &mut Conn,
     organization: &OrganizationId,
-    heads: Vec<RevisionInfo>,
+    revisions: Vec<RevisionInfo>,
 ) -> Result<Vec<ListedRevision>> {
-    let mut actors: Vec<_> = heads.iter().map(|head| head.actor.as_str()).collect();
+    let mut actors: Vec<_> = revisions.iter().map(|revision| revision.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
     let names = audit::find_actor_names(conn, organization, &actors).await?;
-    let listed = heads.into_iter().map(|head| ListedRevision { actor_name: names.get(&head.actor).cloned(), head });
+    let listed = revisions.into_iter().map(|info| ListedRevision { actor_name: names.get(&info.actor).cloned(), info });
     Ok(listed.collect())
 }
 
@@ -180,10 +197,10 @@ pub async fn get(
 ) -> Result<(ListedRevision, StepRevision)> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let found = step_revision::find(&mut tx, scope(&head), id, number).await?;
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let found = step_revision::find(&mut tx, scope(&walkthrough), id, number).await?;
     let revision = found.ok_or_else(|| revision_not_found(number))?;
-    let listed = with_actor_names(&mut tx, organization, vec![revision.head.clone()]).await?.pop();
+    let listed = with_actor_names(&mut tx, organization, vec![revision.info.clone()]).await?.pop();
     Ok((listed.ok_or_else(|| revision_not_found(number))?, revision))
 }
 
@@ -199,11 +216,11 @@ pub async fn list_deleted(
 ) -> Result<Vec<DeletedStep>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let limit = i64::try_from(MAX_STEPS).unwrap_or(i64::MAX);
-    let deleted = step_revision::list_deleted(&mut tx, scope(&head), limit).await?;
-    let (ids, heads): (Vec<_>, Vec<_>) = deleted.into_iter().unzip();
-    let revisions = with_actor_names(&mut tx, organization, heads).await?;
+    let deleted = step_revision::list_deleted(&mut tx, scope(&walkthrough), limit).await?;
+    let (ids, revisions): (Vec<_>, Vec<_>) = deleted.into_iter().unzip();
+    let revisions = with_actor_names(&mut tx, organization, revisions).await?;
     Ok(ids.into_iter().zip(revisions).map(|(id, revision)| DeletedStep { id, revision }).collect())
 }
 
@@ -217,8 +234,8 @@ pub async fn list_deleted(
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, number: u32) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let head = lock_head(&mut tx, target).await?;
-    let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let revision = step_revision::find(&mut tx, scope(&walkthrough), id, number).await?;
     let revision = revision.ok_or_else(|| revision_not_found(number))?;
     let origin = Origin { operation: StepRevisionOperation::Restore, restored_from: Some(number) };
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
@@ -226,10 +243,10 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, n
     };
     let after = Step { content: revision.content, ..before.clone() };
     if after == before {
-        return Ok(StepEdit { revision: head.revision, step: after });
+        return Ok(StepEdit { revision: walkthrough.revision, step: after });
     }
-    update(cx, &mut tx, &head, origin, &[&after]).await?;
-    finish_with(cx, tx, head, ("step.restore_revision", json!({ "number": number })), after).await
+    update(cx, &mut tx, &walkthrough, origin, &[&after]).await?;
+    finish_with(cx, tx, walkthrough, ("step.restore_revision", json!({ "number": number })), after).await
 }
 
 async fn restore_deleted(
@@ -239,21 +256,21 @@ async fn restore_deleted(
     (id, origin): (&StepId, Origin),
     revision: StepRevision,
 ) -> Result<StepEdit> {
-    let (head, chain) = lock_chain(&mut tx, target).await?;
+    let (walkthrough, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
     // The revision of the deletion has the step's position, whichever revision is restored.
-    let last = step_revision::list(&mut tx, scope(&head), id, (None, 1)).await?;
-    let last = last.first().map_or(revision.head.number, |last| last.number);
-    let deletion = step_revision::find(&mut tx, scope(&head), id, last).await?;
+    let last = step_revision::list(&mut tx, scope(&walkthrough), id, (None, 1)).await?;
+    let last = last.first().map_or(revision.info.number, |last| last.number);
+    let deletion = step_revision::find(&mut tx, scope(&walkthrough), id, last).await?;
     let position = match deletion.map(|deletion| deletion.after_step_id) {
         Some(None) => StepPosition::First,
         Some(Some(after)) if chain.iter().any(|step| step.id == after) => StepPosition::After(after),
         _ => StepPosition::Last,
     };
     let key = revision.key.filter(|key| chain.iter().all(|step| step.key.as_ref() != Some(key)));
-    let new = NewStep { key, content: revision.content, place: position };
-    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
+    let new = NewStep { key, content: revision.content, position };
+    insert_step(cx, tx, (walkthrough, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
 }
 
 fn revision_not_found(number: u32) -> Error {

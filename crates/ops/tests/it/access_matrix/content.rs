@@ -25,7 +25,7 @@ pub async fn drafts(call: Call<'_>) -> Vec<Row> {
     let Call { cx, ops, tenant: t, .. } = call;
     let (org, id, target) = (&t.organization.id, &t.walkthrough, target(t));
     let step = &StepId::from_store("ws_0".into());
-    let new = || NewStep { key: None, content: StepContent::default(), place: StepPosition::Last };
+    let new = || NewStep { key: None, content: StepContent::default(), position: StepPosition::Last };
     rows! {
         Member walkthroughs::draft::add_step(cx, ops, target, new());
         Member walkthroughs::draft::restore_step(cx, ops, target, step, new());
