@@ -73,8 +73,8 @@ impl Invitation {
 struct InvitationWithLink {
     #[serde(flatten)]
     invitation: Invitation,
-    /// The link for accepting the invitation, returned only once. Pass it on to the invited person. Null if the installation sends
-    /// email: the link then proves the ownership of the email, so it is sent to that email only.
+    /// The link for accepting the invitation, returned only once. Pass it on to the invited person. Null if the
+    /// installation sends email: the link then proves the ownership of the email, so it is sent to that email only.
     link: Option<String>,
     /// Whether an email with the link was queued. If this is false and `link` is null, resend the invitation.
     mailed: bool,
