@@ -60,7 +60,7 @@ mod tests {
         settings.openid = client_of(Some("id"), Some("secret"));
         assert!(from_settings(&settings).unwrap_err().to_string().contains("openid_issuer"));
         settings.openid_issuer = Some("https://id.example".to_owned());
-        let keys: Vec<_> = from_settings(&settings).unwrap().into_iter().map(|it| it.key).collect();
+        let keys: Vec<_> = from_settings(&settings).unwrap().into_iter().map(|provider| provider.key).collect();
         assert_eq!(keys, ["github", "openid"]);
         settings.google = client_of(Some("id"), None);
         assert!(from_settings(&settings).unwrap_err().to_string().contains("google_client_secret"));

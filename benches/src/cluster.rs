@@ -187,15 +187,15 @@ fn as_user(user: Option<&User>, program: &Path) -> Command {
 
 /// Returns the newest installation that contains both `initdb` and `postgres`.
 fn binaries() -> Result<PathBuf> {
-    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    let mut versions: Vec<(u32, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
         let version = entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0);
-        found.push((version, entry.path().join("bin")));
+        versions.push((version, entry.path().join("bin")));
     }
-    found.sort();
+    versions.sort();
     let in_path = process::in_path("initdb").and_then(|path| std::fs::canonicalize(path).ok());
     let in_path = in_path.and_then(|path| path.parent().map(Path::to_path_buf));
-    let candidates = in_path.into_iter().chain(found.into_iter().rev().map(|(_, path)| path));
+    let candidates = in_path.into_iter().chain(versions.into_iter().rev().map(|(_, path)| path));
     let complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();
     candidates.into_iter().find(complete).context("no PostgreSQL server programs in PATH or /usr/lib/postgresql")
 }

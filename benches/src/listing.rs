@@ -64,9 +64,9 @@ fn rows(body: &[u8]) -> Result<Vec<Value>> {
 
 /// Completes one step of every walkthrough.
 async fn complete_first_steps(connection: &mut Connection, client: &mut Client, size: Size) -> Result<()> {
-    let listed = rows(&client.raw_call(connection, "list_walkthroughs", "{}").await?)?;
-    ensure!(listed.len() == size.walkthroughs, "{} walkthroughs are listed", listed.len());
-    for row in &listed {
+    let rows = rows(&client.raw_call(connection, "list_walkthroughs", "{}").await?)?;
+    ensure!(rows.len() == size.walkthroughs, "{} walkthroughs are listed", rows.len());
+    for row in &rows {
         let arguments = json!({ "walkthrough_id": row["id"] }).to_string();
         for tool in ["select_walkthrough", "next_walkthrough_step"] {
             client.call(connection, tool, &arguments).await?;
@@ -78,7 +78,8 @@ async fn complete_first_steps(connection: &mut Connection, client: &mut Client, 
 /// Measures the list for each database.
 pub async fn list(bench: &mut Bench) -> Result<()> {
     let size = bench.settings.listing;
-    for (kind, program) in bench.installations.iter().map(|(kind, it)| (*kind, it.program.clone())).collect::<Vec<_>>()
+    for (kind, program) in
+        bench.installations.iter().map(|(kind, installation)| (*kind, installation.program.clone())).collect::<Vec<_>>()
     {
         print_progress(&format!(
             "importing {} walkthroughs of {} steps for {}",
@@ -121,10 +122,10 @@ async fn measure(server: &process::Server, client: &mut Client, (kind, size): (K
         let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
         first_ms.get_or_insert(elapsed_ms);
         lists.push(elapsed_ms);
-        let listed = rows(&body)?;
+        let rows = rows(&body)?;
         let percent = 100 / size.steps;
-        let is_correct = listed.iter().all(|row| row["status"] == "in_progress" && row["progress_percent"] == percent);
-        ensure!(listed.len() == size.walkthroughs && is_correct, "a list has wrong numbers");
+        let is_correct = rows.iter().all(|row| row["status"] == "in_progress" && row["progress_percent"] == percent);
+        ensure!(rows.len() == size.walkthroughs && is_correct, "a list has wrong numbers");
         bytes = body.len();
         let start = Instant::now();
         client.raw(&mut connection, "tools/list").await?;

@@ -23,23 +23,23 @@ async fn run() -> Result<()> {
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     let plan = input.next_line().await?.context("no plan on standard input")?;
     let plan: Rc<Plan> = Rc::new(serde_json::from_str(&plan)?);
-    let (ready, mut readies) = mpsc::unbounded_channel();
+    let (ready, mut ready_signals) = mpsc::unbounded_channel();
     let (go, started) = watch::channel(None);
-    let shares = Rc::new(RefCell::new(Vec::new()));
+    let connection_reports = Rc::new(RefCell::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     for index in 0..plan.connections {
         let worker = play::work(plan.clone(), index, ready.clone(), started.clone());
-        let shares = shares.clone();
+        let connection_reports = connection_reports.clone();
         tasks.spawn_local(async move {
-            let share = worker.await.with_context(|| format!("connection {index}"))?;
-            shares.borrow_mut().push(share);
+            let connection_report = worker.await.with_context(|| format!("connection {index}"))?;
+            connection_reports.borrow_mut().push(connection_report);
             anyhow::Ok(())
         });
     }
     drop(ready);
     for _ in 0..plan.connections {
         tokio::select! {
-            Some(()) = readies.recv() => {}
+            Some(()) = ready_signals.recv() => {}
             Some(ended) = tasks.join_next() => {
                 ended??;
                 return Err(anyhow!("a connection failed before the start"));
@@ -55,19 +55,19 @@ async fn run() -> Result<()> {
     }
     let elapsed = start.elapsed();
     println!("done");
-    let report = summarise(&plan, shares.take(), elapsed).await?;
+    let report = summarise(&plan, connection_reports.take(), elapsed).await?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
 
-async fn summarise(plan: &Plan, shares: Vec<ConnectionReport>, elapsed: Duration) -> Result<LoadReport> {
+async fn summarise(plan: &Plan, connection_reports: Vec<ConnectionReport>, elapsed: Duration) -> Result<LoadReport> {
     let mut report = LoadReport { seconds: elapsed.as_secs_f64(), ..LoadReport::default() };
     let mut all = histogram();
     let mut players = Vec::new();
-    for share in shares {
-        all.add(&share.latencies)?;
-        report.other_calls += share.other_calls;
-        players.extend(share.players);
+    for connection_report in connection_reports {
+        all.add(&connection_report.latencies)?;
+        report.other_calls += connection_report.other_calls;
+        players.extend(connection_report.players);
     }
     report.calls = all.len();
     report.latencies = all.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect();

@@ -69,26 +69,26 @@ pub async fn sizes(bench: &mut Bench) -> Result<()> {
 }
 
 /// Traverses a schema and collects every property and array item without a type.
-fn untyped_members(schema: &Value, at: &str, untyped: &mut Vec<String>) {
+fn untyped_members(schema: &Value, path: &str, untyped: &mut Vec<String>) {
     const TYPING: [&str; 7] = ["type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"];
     if !TYPING.iter().any(|keyword| schema.get(keyword).is_some()) {
-        untyped.push(at.to_owned());
+        untyped.push(path.to_owned());
     }
     if schema["type"] == "array" && schema.get("items").is_none() {
-        untyped.push(format!("{at}[]"));
+        untyped.push(format!("{path}[]"));
     }
     for group in ["properties", "$defs"] {
         for (name, member) in schema[group].as_object().into_iter().flatten() {
-            untyped_members(member, &format!("{at}.{name}"), untyped);
+            untyped_members(member, &format!("{path}.{name}"), untyped);
         }
     }
     for group in ["anyOf", "oneOf", "allOf"] {
         for (index, member) in schema[group].as_array().into_iter().flatten().enumerate() {
-            untyped_members(member, &format!("{at}/{group}{index}"), untyped);
+            untyped_members(member, &format!("{path}/{group}{index}"), untyped);
         }
     }
     if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
-        untyped_members(items, &format!("{at}[]"), untyped);
+        untyped_members(items, &format!("{path}[]"), untyped);
     }
 }
 
@@ -107,8 +107,8 @@ fn fixed_text(response: &Value) -> Result<usize> {
     // The content may be escaped or indented in the block; in that case its lines are removed one by one.
     let lines: Vec<&str> = texts.iter().flat_map(|text| text.lines()).filter(|line| line.len() > 3).collect();
     for part in texts.iter().chain(&lines) {
-        if let Some(at) = text.find(part) {
-            text.replace_range(at..at + part.len(), "");
+        if let Some(start) = text.find(part) {
+            text.replace_range(start..start + part.len(), "");
         }
     }
     Ok(text.len())
@@ -136,8 +136,8 @@ pub async fn memory(bench: &mut Bench) -> Result<()> {
 /// Measures the time from process start to `listening` with the databases filled by the run. Stops the contestants.
 pub async fn starts(bench: &mut Bench) -> Result<()> {
     for (kind, installation) in bench.installations.clone() {
-        let at = bench.contestants.iter().position(|contestant| contestant.kind == kind).context("no contestant")?;
-        bench.contestants.remove(at).server.stop().await?;
+        let index = bench.contestants.iter().position(|contestant| contestant.kind == kind).context("no contestant")?;
+        bench.contestants.remove(index).server.stop().await?;
         let mut seconds = Vec::new();
         for _ in 0..bench.settings.starts {
             let (server, _) = installation.serve("start", &bench.logs).await?;

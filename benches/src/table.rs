@@ -8,13 +8,13 @@ use crate::summary::{self, Medians, Target};
 /// Renders the results as text.
 pub fn render(findings: &Findings) -> String {
     let mut text = String::new();
-    let at = &findings.environment;
+    let environment = &findings.environment;
     let _ = writeln!(
         text,
         "\n{}, {} cores, Linux {}, {} (a durable write takes {:.0} µs)",
-        at.processor, at.cores, at.kernel, at.file_system, at.sync_us
+        environment.processor, environment.cores, environment.kernel, environment.file_system, environment.sync_us
     );
-    if let Some(postgres) = &at.postgres {
+    if let Some(postgres) = &environment.postgres {
         let _ = writeln!(text, "{}", postgres.split(" on ").next().unwrap_or(postgres));
     }
     if findings.settings.smoke {
@@ -31,8 +31,8 @@ pub fn render(findings: &Findings) -> String {
 }
 
 fn measured_rows(medians: &[Medians]) -> Vec<Vec<String>> {
-    let head = ["", "era", "op", "conn", "calls/s", "p50 ms", "p99 ms", "CPU µs", "DB CPU µs", "× floor", "× peer"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let header = ["", "era", "op", "conn", "calls/s", "p50 ms", "p99 ms", "CPU µs", "DB CPU µs", "× floor", "× peer"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
     let optional = |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
     for row in medians {
         let mut name = row.contestant.to_owned();

@@ -74,7 +74,7 @@ pub fn browser(root: &Path) -> Option<Browser> {
     let node = node(&modules)?;
     let mut programs = ["chromium", "chromium-browser", "google-chrome"].into_iter();
     let chromium =
-        programs.find_map(|name| path_folders().iter().map(|folder| folder.join(name)).find(|it| it.is_file()))?;
+        programs.find_map(|name| path_folders().iter().map(|folder| folder.join(name)).find(|path| path.is_file()))?;
     Some(Browser { node, chromium })
 }
 
@@ -89,8 +89,15 @@ fn node(modules: &Path) -> Option<PathBuf> {
     })
 }
 
-/// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients`, `have_snippets` and
-/// `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates a complete
+/// Returns the folder of the third-party files to import: the value of `WAYPOST_TEST_SAMPLES`, by default
+/// `shared/data/imports` next to the workspace's folder `root`.
+#[allow(dead_code, reason = "for the root package")]
+pub fn samples_folder(root: &Path) -> PathBuf {
+    std::env::var_os("WAYPOST_TEST_SAMPLES").map_or_else(|| root.join("../shared/data/imports"), PathBuf::from)
+}
+
+/// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients`, `have_snippets`,
+/// `have_samples` and `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates a complete
 /// installation.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
@@ -99,6 +106,8 @@ pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_browser)");
     println!("cargo::rustc-check-cfg=cfg(have_snippets)");
     println!("cargo::rustc-check-cfg=cfg(have_schemathesis)");
+    println!("cargo::rustc-check-cfg=cfg(have_samples)");
+    println!("cargo::rerun-if-env-changed=WAYPOST_TEST_SAMPLES");
     println!("cargo::rerun-if-env-changed=WAYPOST_CONFORMANCE");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let (clients, suite, browser_folder) =
@@ -130,6 +139,12 @@ pub fn emit_node() {
     let snippets = agents.join(".installed").is_file() && snippets.join("node_modules/.package-lock.json").is_file();
     if snippets && is_enabled("snippets") {
         println!("cargo::rustc-cfg=have_snippets");
+    }
+    // Folders that do not exist are not watched (see `emit`): samples that are added later need a rebuild of the package.
+    let samples = samples_folder(&root);
+    if samples.is_dir() {
+        println!("cargo::rerun-if-changed={}", samples.display());
+        println!("cargo::rustc-cfg=have_samples");
     }
     if clients.join(".installed").is_file() && is_enabled("clients") {
         println!("cargo::rustc-cfg=have_clients");

@@ -96,8 +96,8 @@ pub fn clean(text: &str) -> String {
 /// Formats a table whose columns are as wide as their widest cell and separated by two spaces.
 fn table(rows: Vec<Vec<String>>) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|at| width(at).unwrap_or(0)).collect();
+    let width = |index: usize| rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|index| width(index).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));

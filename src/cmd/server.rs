@@ -160,8 +160,8 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 pub(super) async fn find(session: &Session, text: &str) -> anyhow::Result<Server> {
-    let found = servers::resolve(&session.cx, &session.ops, text).await;
-    found.map_err(|error| not_found_message(error, "server", text, "server"))
+    let server = servers::resolve(&session.cx, &session.ops, text).await;
+    server.map_err(|error| not_found_message(error, "server", text, "server"))
 }
 
 /// Prints a server, including its former slugs.

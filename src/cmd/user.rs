@@ -113,8 +113,8 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Member> {
-    let found = users::resolve(&session.cx, &session.ops, organization, text).await;
-    found.map_err(|error| not_found_message(error, "user", text, "user"))
+    let user = users::resolve(&session.cx, &session.ops, organization, text).await;
+    user.map_err(|error| not_found_message(error, "user", text, "user"))
 }
 
 /// Returns the member, with the link if there is one.

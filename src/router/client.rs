@@ -58,7 +58,8 @@ fn forwarded_client(proxies: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
 /// Parses `192.0.2.1`, `192.0.2.1:8080`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:8080`.
 fn parse_address(entry: &str) -> Option<IpAddr> {
     let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
-    let address = entry.parse().ok().or_else(|| entry.parse().ok().map(|it: SocketAddr| it.ip())).or_else(bracketed);
+    let address =
+        entry.parse().ok().or_else(|| entry.parse().ok().map(|address: SocketAddr| address.ip())).or_else(bracketed);
     address.map(|address| address.to_canonical())
 }
 

@@ -88,7 +88,6 @@ pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
         }
     }
     let mcp = mcp
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), server::authenticate::<R>))
         .layer(cors)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), server::find_server::<R>))
         .with_state(Arc::clone(&state));
@@ -107,7 +106,6 @@ pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
         .merge(mcp)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), check_host::<R>))
         .merge(health_routes(state.hosting.clone()))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), identify_client::<R>))
         .layer(middleware::from_fn_with_state(state, observe::<R>))
 }
 
@@ -184,7 +182,7 @@ fn json_error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Assigns a request ID, and records the status and duration of the request.
+/// Assigns a request ID, determines the client, and records the status and duration of the request.
 async fn observe<R: HandlerFactory>(
     State(state): State<Arc<RouterState<R>>>,
     mut request: Request,
@@ -199,7 +197,10 @@ async fn observe<R: HandlerFactory>(
     // Log the route, not the path, which may contain a tracking ID.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", request_id = id);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match identify_client(&state, &mut request) {
+        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Err(response) => response,
+    };
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     span.in_scope(|| tracing::debug!(%method, route, status, elapsed_us = elapsed.as_micros(), "request completed"));
@@ -212,20 +213,16 @@ async fn observe<R: HandlerFactory>(
 }
 
 /// Determines the client's address, which rate limits are based on. Rejects requests without one.
-async fn identify_client<R: HandlerFactory>(
-    State(state): State<Arc<RouterState<R>>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let Some(client) = ClientAddress::from_request(&state.trusted_proxies, &request) else { return unknown_client() };
+fn identify_client<R: HandlerFactory>(state: &RouterState<R>, request: &mut Request) -> Result<(), Response> {
+    let client = ClientAddress::from_request(&state.trusted_proxies, request).ok_or_else(unknown_client)?;
     if client::has_several_hosts(request.headers()) {
         metrics::counter!("waypost_rejected_requests_total", "reason" => "several_hosts").increment(1);
         let response =
             json_error(StatusCode::BAD_REQUEST, "invalid_request", "A request must have exactly one Host header.");
-        return reject_limited(&state, client.address, response);
+        return Err(reject_limited(state, client.address, response));
     }
     request.extensions_mut().insert(client);
-    next.run(request).await
+    Ok(())
 }
 
 /// Returns the response to a request without a client address, to which no rate limit could be applied.

@@ -22,9 +22,15 @@ use waypost_ops::try_it;
 use super::client::ClientAddress;
 use super::{RequestId, RequestedHost, RouterState, check_rate, json_error, page, too_many_requests, unknown_client};
 
-/// The MCP URL of the server that a request is addressed to.
-#[derive(Debug, Clone)]
-struct McpUrl(String);
+/// The server whose MCP endpoint a request is addressed to.
+#[derive(Clone)]
+struct FoundServer {
+    request: ServerRequest,
+    /// The tracking ID in the URL.
+    tracking_id: Option<String>,
+    /// The end user that the tracking ID identifies.
+    user: Option<String>,
+}
 
 /// The target of a request, before the server is looked up.
 pub(super) struct ServerTarget {
@@ -148,7 +154,6 @@ pub(super) async fn find_server<R: HandlerFactory>(
     {
         return error_response(&error);
     }
-    // The end user that the tracking ID identifies. The tracking ID itself is part of the URL.
     let (keys, now) = (state.hosting.keys(), state.hosting.clock().now());
     let user = tracking_id.as_deref().map(claim_link::tracking_id);
     let user = user.map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
@@ -156,7 +161,7 @@ pub(super) async fn find_server<R: HandlerFactory>(
         Ok(user) => user,
         Err(error) => return reject_limited(&state, &request, error),
     };
-    request.extensions_mut().insert((site, tracking_id, user));
+    request.extensions_mut().insert(FoundServer { request: site, tracking_id, user });
     next.run(request).await
 }
 
@@ -169,34 +174,20 @@ fn reject_limited<R: HandlerFactory>(state: &RouterState<R>, request: &Request, 
 }
 
 /// Authenticates a request by its token.
-pub(super) async fn authenticate<R: HandlerFactory>(
-    State(state): State<Arc<RouterState<R>>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    type Found = (ServerRequest, Option<String>, Option<String>);
-    let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
-        return error_response(&Error::internal("an MCP request has no server"));
-    };
-    let headers = request.headers().clone();
-    let bearer = match bearer(&state.auth, &site, (tracking_id.as_deref(), &headers)).await {
-        Ok(bearer) => bearer,
-        Err(error) => return error_response(&error),
-    };
-    let ServerRequest { offers, address: mcp_address, client: address, request_id, .. } = site;
-    if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
-        request.extensions_mut().insert(McpUrl(mcp_address.resource(tracking_id.as_deref())));
-    }
+async fn authenticate(auth: &Auth, found: FoundServer, headers: &HeaderMap) -> waypost_core::Result<McpRequest> {
+    let FoundServer { request, tracking_id, user } = found;
+    let bearer = bearer(auth, &request, tracking_id.as_deref(), headers).await?;
+    let ServerRequest { offers, client: address, request_id, .. } = request;
     // From here on, only the hash of a personal ID is used.
     let tracking_id = user.map(|id| personal::stored_form(&id).into_owned());
-    request.extensions_mut().insert(Arc::new(McpRequest { offers, tracking_id, bearer, address, request_id }));
-    next.run(request).await
+    Ok(McpRequest { offers, tracking_id, bearer, address, request_id })
 }
 
 async fn bearer(
     auth: &Auth,
     site: &ServerRequest,
-    (tracking_id, headers): (Option<&str>, &HeaderMap),
+    tracking_id: Option<&str>,
+    headers: &HeaderMap,
 ) -> waypost_core::Result<Bearer> {
     if !has_oauth(site.server()) {
         return Ok(Bearer::NotRequired);
@@ -209,14 +200,20 @@ async fn bearer(
     })
 }
 
+/// The MCP endpoint of a server.
 pub(super) async fn endpoint<R: HandlerFactory>(
     State(state): State<Arc<RouterState<R>>>,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Response {
-    match request.extensions().get::<Arc<McpRequest>>().cloned() {
-        Some(arrived) => state.endpoint.handle(request, &arrived).await,
-        None => error_response(&Error::internal("a request reached the MCP endpoint without a server")),
+    let Some(found) = request.extensions_mut().remove::<FoundServer>() else { return server_missing() };
+    match authenticate(&state.auth, found, request.headers()).await {
+        Ok(mcp_request) => state.endpoint.handle(request, &mcp_request).await,
+        Err(error) => error_response(&error),
     }
+}
+
+fn server_missing() -> Response {
+    error_response(&Error::internal("a request reached an MCP endpoint without a server"))
 }
 
 /// Responds to requests of the removed HTTP+SSE transport.
@@ -230,8 +227,8 @@ pub(super) async fn removed_transport<R: HandlerFactory>(
     if let Err(error) = check_rate(&state, client) {
         return error_response(&error);
     }
-    match request.extensions().get::<McpUrl>() {
-        Some(address) => waypost_mcp::transport::gone(&address.0),
-        None => error_response(&Error::internal("a request of the removed transport has no server")),
+    match request.extensions().get::<FoundServer>() {
+        Some(found) => waypost_mcp::transport::gone(&found.request.address.resource(found.tracking_id.as_deref())),
+        None => server_missing(),
     }
 }

@@ -15,7 +15,7 @@ const WAIT: &str = "only when the user says it is done";
 /// model was told to wait for the user.
 pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
     let revision = calls[0]["protocol_version"].as_str().expect("the log entry has the member");
-    assert!(calls.iter().all(|it| it["protocol_version"] == revision), "{calls:#?}");
+    assert!(calls.iter().all(|call| call["protocol_version"] == revision), "{calls:#?}");
     table::record(agent, "Revision", revision);
 
     let last = requests.last().expect("the model was asked");
@@ -23,8 +23,8 @@ pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions:
     // Excludes the list before the steps and the completion after them.
     let steps = &results[1..results.len() - 1];
     let forms = [
-        (steps.iter().all(|it| it.structured().is_some()), "`structuredContent`"),
-        (steps.iter().all(|it| it.block().is_some()), "text"),
+        (steps.iter().all(|step| step.structured().is_some()), "`structuredContent`"),
+        (steps.iter().all(|step| step.block().is_some()), "text"),
     ];
     let received: Vec<_> = forms.iter().filter(|(is_shown, _)| *is_shown).map(|(_, form)| *form).collect();
     assert!(!received.is_empty(), "{}", results[1].text());
@@ -35,7 +35,7 @@ pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions:
     table::record(agent, "Shows `instructions`", if is_shown { "yes" } else { "no" });
 
     let by_description = words(last.description("next_walkthrough_step")).contains(&RULE.to_lowercase());
-    let by_result = steps.iter().all(|it| tells_to_wait(*it));
+    let by_result = steps.iter().all(|step| tells_to_wait(*step));
     let by = [
         (is_shown && words(instructions).contains(WAIT), "instructions"),
         (by_description, "description"),
@@ -47,7 +47,10 @@ pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions:
     // Each form must be sufficient alone.
     for step in steps {
         if let Some(structured) = step.structured() {
-            assert!(structured["message"].as_str().is_some_and(|it| words(it).contains(WAIT)), "{structured}");
+            assert!(
+                structured["message"].as_str().is_some_and(|message| words(message).contains(WAIT)),
+                "{structured}"
+            );
         }
         if let Some(block) = step.block() {
             assert!(words(block).contains(WAIT), "{block}");

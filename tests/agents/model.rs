@@ -69,8 +69,8 @@ impl Request {
     /// Returns the description of a tool as the model received it.
     pub fn description(&self, tool: &str) -> &str {
         let tools = self.0["tools"].as_array().expect("the log entry has the member");
-        let found = tools.iter().find(|it| it["name"].as_str().is_some_and(|name| name.ends_with(tool)));
-        found.and_then(|it| it["description"].as_str()).unwrap_or_default()
+        let found = tools.iter().find(|candidate| candidate["name"].as_str().is_some_and(|name| name.ends_with(tool)));
+        found.and_then(|tool| tool["description"].as_str()).unwrap_or_default()
     }
 
     /// Returns the tool results that the model has received so far.
@@ -96,7 +96,7 @@ impl<'a> ToolResult<'a> {
 
     /// Returns the structured content of a step result, if the model received it.
     pub fn structured(self) -> Option<&'a Value> {
-        Some(&self.0["structured"]).filter(|it| it.is_object())
+        Some(&self.0["structured"]).filter(|structured| structured.is_object())
     }
 
     /// Returns the text block of a step result, if the model received it.
@@ -116,8 +116,8 @@ impl<'a> ToolResult<'a> {
 
     /// Whether the result shows that the walkthrough is completed.
     pub fn is_completed(self) -> bool {
-        let structured = self.structured().is_some_and(|it| it["progress"]["status"] == "completed");
-        structured || self.block().is_some_and(|it| it.contains("(100%)"))
+        let structured = self.structured().is_some_and(|structured| structured["progress"]["status"] == "completed");
+        structured || self.block().is_some_and(|block| block.contains("(100%)"))
     }
 }
 
@@ -155,8 +155,8 @@ impl Model {
     pub fn requests(&self) -> Vec<Request> {
         let lines = self.text();
         let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("the log is JSON"));
-        let with_tools = values.filter(|it| {
-            let tools = it["tools"].as_array().into_iter().flatten();
+        let with_tools = values.filter(|value| {
+            let tools = value["tools"].as_array().into_iter().flatten();
             let texts = tools.flat_map(|tool| [tool["name"].as_str(), tool["description"].as_str()]);
             texts.flatten().any(|text| text.contains("walkthrough"))
         });

@@ -24,7 +24,10 @@ pub async fn completes(agent: &Agent) {
         .call_times(STEPS, "next_walkthrough_step", next_arguments());
     let run = Run::start(agent, &server, "only", plan, |model| RunConfig::new(&server.url(), model)).await;
     let requests = run.wait_until_completed().await;
-    assert!(requests.iter().all(|it| it.is_streamed() == agent.is_streaming()), "the protocol's streaming form");
+    assert!(
+        requests.iter().all(|request| request.is_streamed() == agent.is_streaming()),
+        "the protocol's streaming form"
+    );
     let calls = server.calls().await;
     check_calls(&calls, &["list_walkthroughs", "select_walkthrough"], STEPS);
     guidance::check(agent, &requests, &calls, &server.instructions().await);
@@ -146,7 +149,7 @@ impl Run {
         let details = || format!("{status}\n{}\n{}", self.process.output(), self.model.text());
         assert!(status.success(), "{}", details());
         let requests = self.model.requests();
-        let last = requests.last().and_then(|it| it.results().last().map(|it| it.is_completed()));
+        let last = requests.last().and_then(|request| request.results().last().map(|result| result.is_completed()));
         assert_eq!(last, Some(true), "{}", details());
         requests
     }
@@ -163,7 +166,7 @@ impl Run {
         self.process.kill().await;
         let results = requests.last().expect("the model was asked").results();
         let last = *results.last().unwrap_or_else(|| panic!("no results:\n{}", self.model.text()));
-        let text = results.iter().map(|it| it.text()).find_map(|text| text.find("wt_").map(|at| &text[at..]));
+        let text = results.iter().map(|result| result.text()).find_map(|text| text.find("wt_").map(|at| &text[at..]));
         let id: String =
             text.unwrap_or_default().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         Notes {
@@ -184,7 +187,7 @@ pub fn check_continues(requests: &[Request], index: usize, step: &str) {
 
 /// Checks that the server recorded these calls and then one per step, all successful.
 fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
-    let recorded: Vec<_> = calls.iter().map(|it| (it["tool"].as_str(), it["outcome"].as_str())).collect();
+    let recorded: Vec<_> = calls.iter().map(|call| (call["tool"].as_str(), call["outcome"].as_str())).collect();
     let tools = first.iter().copied().chain(std::iter::repeat_n("next_walkthrough_step", steps));
     let expected: Vec<_> = tools.map(|tool| (Some(tool), Some("ok"))).collect();
     assert_eq!(recorded, expected);
@@ -192,8 +195,8 @@ fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
 
 /// Checks that all recorded progress belongs to one end user and that every call succeeded.
 pub fn check_one_user(calls: &[Value]) {
-    let writes: Vec<_> = calls.iter().filter(|it| it["tool"] != "list_walkthroughs").collect();
-    assert!(writes.iter().all(|it| it["outcome"] == "ok"), "{calls:#?}");
+    let writes: Vec<_> = calls.iter().filter(|call| call["tool"] != "list_walkthroughs").collect();
+    assert!(writes.iter().all(|write| write["outcome"] == "ok"), "{calls:#?}");
     assert!(writes[0]["end_user_id"].is_string(), "{calls:#?}");
-    assert!(writes.iter().all(|it| it["end_user_id"] == writes[0]["end_user_id"]), "{calls:#?}");
+    assert!(writes.iter().all(|write| write["end_user_id"] == writes[0]["end_user_id"]), "{calls:#?}");
 }

@@ -31,7 +31,8 @@ impl Server {
     pub async fn with_sign_in(sign_in: Option<&str>) -> (Self, SimulatedUser) {
         let mut installation = Installation::new().await;
         let setting = sign_in.map(|value| ["--sign-in", value]);
-        let arguments = [&["--auth-type", "platform_oauth"][..], setting.as_ref().map_or(&[], |it| &it[..])].concat();
+        let arguments =
+            [&["--auth-type", "platform_oauth"][..], setting.as_ref().map_or(&[], |arguments| &arguments[..])].concat();
         installation.create_server("tour", &arguments).await;
         let program = installation.serve().await;
         let user = SimulatedUser::start("ada@example.com", installation.mailbox.clone()).await;

@@ -88,6 +88,6 @@ async fn detect_sign_in_prompt(agent: &Agent, server: &Server, user: &SimulatedU
     let before = user.sign_ins();
     let run = Run::start(agent, server, "unknown", list, config).await;
     let requests = run.wait_for_exit().await;
-    let is_listed = requests.iter().any(|it| !it.results().is_empty());
+    let is_listed = requests.iter().any(|request| !request.results().is_empty());
     if is_listed && user.sign_ins() == before { "when needed" } else { "on connect" }
 }

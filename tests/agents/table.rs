@@ -34,7 +34,7 @@ struct Document {
 
 /// Compares a measurement with the committed table, or writes it with `WAYPOST_TEST_WRITE=1`.
 pub fn record(agent: &Agent, column: &str, measured: &str) {
-    let index = COLUMNS.iter().position(|it| *it == column).expect("the table has the column");
+    let index = COLUMNS.iter().position(|name| *name == column).expect("the table has the column");
     let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut document = Document::read();
     if is_written() {

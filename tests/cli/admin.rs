@@ -47,8 +47,8 @@ fn an_operator_sets_up_an_organisation() {
     key:   wpk_…
     Store the key now. It cannot be shown again.
     ");
-    for (noun, of) in [("org", "acme"), ("user", "ann@ACME.example"), ("server", "acme-docs"), ("key", "ci")] {
-        let shown = workspace.run_json(&[noun, "show", of]);
+    for (noun, name) in [("org", "acme"), ("user", "ann@ACME.example"), ("server", "acme-docs"), ("key", "ci")] {
+        let shown = workspace.run_json(&[noun, "show", name]);
         let listed = workspace.run_json(&[noun, "list"]);
         assert_eq!(listed["items"][0]["id"], shown["id"], "{noun}");
         assert_eq!(workspace.run_json(&[noun, "show", shown["id"].as_str().unwrap()])["id"], shown["id"], "{noun}");

@@ -38,9 +38,9 @@ fn created_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let workspace = Workspace::new();
     workspace.run_ok(&["migrate"]);
-    for (name, mode) in [("waypost-data", 0o700), ("waypost-data/waypost.db", 0o600)] {
-        let found = std::fs::metadata(workspace.path(name)).unwrap().permissions().mode();
-        assert_eq!(found & 0o777, mode, "{name}");
+    for (name, expected) in [("waypost-data", 0o700), ("waypost-data/waypost.db", 0o600)] {
+        let mode = std::fs::metadata(workspace.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{name}");
     }
 }
 
@@ -151,15 +151,16 @@ fn doctor_changes_nothing() {
     let workspace = Workspace::new();
     // Port 0 is always free.
     let file = workspace.write_file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\n");
-    let found = workspace.run_json(&["doctor", "--config", &file]);
-    assert_eq!(found["status"], "ok", "{found:#}");
+    let report = workspace.run_json(&["doctor", "--config", &file]);
+    assert_eq!(report["status"], "ok", "{report:#}");
     assert!(!workspace.path("waypost-data").exists());
     workspace.run_ok(&["migrate"]);
-    let found = workspace.run_json(&["doctor", "--config", &file]);
-    let names: Vec<_> = found["items"].as_array().unwrap().iter().map(|item| item["check"].as_str().unwrap()).collect();
+    let report = workspace.run_json(&["doctor", "--config", &file]);
+    let names: Vec<_> =
+        report["items"].as_array().unwrap().iter().map(|item| item["check"].as_str().unwrap()).collect();
     let expected = "configuration, data folder, secret key, disk space, database, schema, sealed secrets, durability, integrity, clock, listen";
     assert_eq!(names.join(", "), expected);
-    assert_eq!(found["status"], "ok", "{found:#}");
+    assert_eq!(report["status"], "ok", "{report:#}");
     workspace.write_file("waypost-data/secret.key", "no key");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // Closes the connection immediately.
@@ -169,8 +170,8 @@ fn doctor_changes_nothing() {
     let result = workspace.run(&["doctor", "--config", &file, "--json"]);
     answering.join().unwrap();
     assert_eq!(result.code, 1, "{}", result.out);
-    let found: Value = serde_json::from_str(&result.out).unwrap();
-    let failed: Vec<_> = found["items"].as_array().unwrap().iter().filter(|item| item["status"] == "fail").collect();
+    let report: Value = serde_json::from_str(&result.out).unwrap();
+    let failed: Vec<_> = report["items"].as_array().unwrap().iter().filter(|item| item["status"] == "fail").collect();
     assert_eq!(failed.len(), 2, "{failed:#?}");
     insta::assert_snapshot!(failed[0]["found"].as_str().unwrap(), @"./waypost-data/secret.key does not contain a key");
 }
@@ -183,8 +184,8 @@ fn doctor_warns_if_email_is_needed_but_not_configured() {
     workspace.run_ok(&["org", "create", "acme"]);
     workspace.run_ok(&["server", "create", "acme-docs", "--org", "acme", "--auth-type", "platform_oauth"]);
     let check = |file: &str, name: &str| {
-        let found = workspace.run_json(&["doctor", "--config", file]);
-        let items = found["items"].as_array().unwrap().clone();
+        let report = workspace.run_json(&["doctor", "--config", file]);
+        let items = report["items"].as_array().unwrap().clone();
         items.into_iter().find(|item| item["check"] == name).unwrap()
     };
     let documents = check(&file, "client documents");
@@ -241,8 +242,8 @@ fn only_one_serve_runs_but_commands_can_run_beside_it() {
     workspace.run_ok(&["org", "create", "acme"]);
     workspace.run_ok(&["backup", "a.backup"]);
     let file = workspace.write_file("waypost.toml", &format!("listen = '{address}'\ndiagnostics_listen = 'off'\n"));
-    let found = workspace.run_ok(&["doctor", "--config", &file]);
-    assert!(found.contains(&format!("{address} is in use by a running waypost")), "{found}");
+    let report = workspace.run_ok(&["doctor", "--config", &file]);
+    assert!(report.contains(&format!("{address} is in use by a running waypost")), "{report}");
 }
 
 waypost_testkit::needs_postgres! {
@@ -287,8 +288,8 @@ async fn a_file_from_an_older_version_is_compacted_once() {
     workspace.run_ok(&["org", "create", "acme"]);
     simulate_old_file(&workspace).await;
     let space = || {
-        let found = workspace.run_json(&["doctor", "--config", &file]);
-        found["items"].as_array().unwrap().iter().find(|item| item["check"] == "space").cloned()
+        let report = workspace.run_json(&["doctor", "--config", &file]);
+        report["items"].as_array().unwrap().iter().find(|item| item["check"] == "space").cloned()
     };
     let bytes = || std::fs::metadata(workspace.path("waypost-data/waypost.db")).unwrap().len();
     let (found, before) = (space().unwrap(), bytes());

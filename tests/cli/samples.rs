@@ -26,15 +26,8 @@ fn fixtures_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/imports")
 }
 
-/// Returns the folder of the third-party samples, if it exists.
-fn samples_folder() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/imports");
-    let found = std::env::var_os("WAYPOST_TEST_SAMPLES").map_or(beside, PathBuf::from);
-    if found.is_dir() {
-        return Some(found);
-    }
-    eprintln!("skipped: there are no samples in {}", found.display());
-    None
+fn samples_folder() -> PathBuf {
+    waypost_testkit::samples_folder(Path::new(env!("CARGO_MANIFEST_DIR")))
 }
 
 /// Imports a file on the database or through the API. Returns the report.
@@ -90,8 +83,9 @@ fn fixtures_can_be_completed() {
 }
 
 #[test]
+#[cfg_attr(not(have_samples), ignore = "needs the samples in WAYPOST_TEST_SAMPLES")]
 fn third_party_samples_can_be_completed() {
-    let Some(samples) = samples_folder() else { return };
+    let samples = samples_folder();
     let server = RunningServer::new();
     for (number, file) in SAMPLES.iter().enumerate() {
         check_sample(&server, number, &samples.join(file));

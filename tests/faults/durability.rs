@@ -33,13 +33,13 @@ enum Kind {
 fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
     let mut events = Vec::new();
     let mut unfinished: HashMap<&str, usize> = HashMap::new();
-    for (at, line) in trace.lines().enumerate() {
+    for (index, line) in trace.lines().enumerate() {
         let Some((thread, call)) = line.split_once(' ') else { continue };
         let call = call.trim_start();
         if call.starts_with("<... ") {
             if let Some(event) = unfinished.remove(thread).and_then(|event: usize| events.get_mut(event)) {
                 let event: &mut TraceEvent<'_> = event;
-                event.returns = at;
+                event.returns = index;
                 assert!(!call.contains("= -1") || event.kind == Kind::Send, "{line}");
             }
             continue;
@@ -57,8 +57,8 @@ fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
         } else {
             assert!(kind == Kind::Send || !call.contains(") = -1"), "{line}");
         }
-        let returns = if call.ends_with("<unfinished ...>") { usize::MAX } else { at };
-        events.push(TraceEvent { kind, begins: at, returns, data: call });
+        let returns = if call.ends_with("<unfinished ...>") { usize::MAX } else { index };
+        events.push(TraceEvent { kind, begins: index, returns, data: call });
     }
     events
 }

@@ -7,18 +7,18 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Returns the files with one of these extensions below the folders, without what tools generate.
 fn files(folders: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     let mut pending: Vec<PathBuf> = folders.iter().map(|folder| Path::new(ROOT).join(folder)).collect();
     while let Some(path) = pending.pop() {
         if path.is_dir() {
             if !path.ends_with("node_modules") && !path.ends_with("target") {
                 pending.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
             }
-        } else if path.extension().is_some_and(|it| extensions.iter().any(|extension| it == *extension)) {
-            found.push(path);
+        } else if path.extension().is_some_and(|other| extensions.iter().any(|extension| other == *extension)) {
+            files.push(path);
         }
     }
-    found
+    files
 }
 
 fn documents() -> Vec<(PathBuf, String)> {
@@ -46,7 +46,7 @@ fn every_file_that_the_documentation_names_exists() {
     for (document, text) in documents() {
         // `src/` in the guide to the benchmark is the benchmark's own.
         let base = document.parent().unwrap();
-        for path in text.lines().flat_map(code).filter(|it| FOLDERS.iter().any(|folder| it.starts_with(folder))) {
+        for path in text.lines().flat_map(code).filter(|path| FOLDERS.iter().any(|folder| path.starts_with(folder))) {
             // Placeholders, patterns and commands are not paths.
             if path.contains(['<', '*', ' ']) {
                 continue;
@@ -66,7 +66,7 @@ fn every_test_that_the_documentation_names_exists() {
         .iter()
         .flat_map(|path| {
             let text = std::fs::read_to_string(path).unwrap();
-            let names = text.split("fn ").skip(1).map(|rest| rest.chars().take_while(|it| is_name(*it)).collect());
+            let names = text.split("fn ").skip(1).map(|rest| rest.chars().take_while(|char| is_name(*char)).collect());
             names.collect::<Vec<String>>()
         })
         .collect();
@@ -76,7 +76,7 @@ fn every_test_that_the_documentation_names_exists() {
     let mut count = 0;
     for name in tests.filter(|name| name.contains('_') && name.trim_end_matches('…').chars().all(is_name)) {
         let exists = match name.strip_suffix('…') {
-            Some(start) => functions.range(start.to_owned()..).next().is_some_and(|it| it.starts_with(start)),
+            Some(start) => functions.range(start.to_owned()..).next().is_some_and(|name| name.starts_with(start)),
             None => functions.contains(name),
         };
         assert!(exists, "docs/security.md names the test {name}");
@@ -91,8 +91,11 @@ fn is_name(char: char) -> bool {
 
 /// GitHub's anchor of a heading: <https://docs.github.com/en/get-started/writing-on-github>.
 fn anchor(heading: &str) -> String {
-    let kept =
-        heading.to_lowercase().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it)).collect::<String>();
+    let kept = heading
+        .to_lowercase()
+        .chars()
+        .filter(|char| char.is_alphanumeric() || " -_".contains(*char))
+        .collect::<String>();
     kept.replace(' ', "-")
 }
 
@@ -110,7 +113,7 @@ fn every_link_leads_to_a_heading() {
                 let text = std::fs::read_to_string(&file).unwrap();
                 let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
                 let mut anchors = headings.map(|line| anchor(line.trim_start_matches('#').trim()));
-                assert!(anchors.any(|it| it == fragment), "{} links to {target}", document.display());
+                assert!(anchors.any(|anchor| anchor == fragment), "{} links to {target}", document.display());
             }
         }
     }

@@ -80,9 +80,9 @@ async fn stored_invisible_text_is_removed_when_served() {
     app.execute("UPDATE servers SET name = 'Ac\u{E0068}me', product_name = 'Ac\u{AD}\u{3164}me'").await;
     // Any configuration change makes the server reload it.
     server.set(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
-    let found = server.modern().send("server/discover", json!({})).await;
-    assert_visible(found.json());
-    assert!(found.json().to_string().contains("Acme"), "{found}");
+    let response = server.modern().send("server/discover", json!({})).await;
+    assert_visible(response.json());
+    assert!(response.json().to_string().contains("Acme"), "{response}");
     app.finish().await;
 }
 

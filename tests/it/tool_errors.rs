@@ -314,7 +314,7 @@ async fn a_batch_runs_its_calls_in_order() {
     };
     let batch = json!([call(1, json!({})), call(2, json!({ "current_step_id": "x" })), call(3, json!({}))]);
     let response = app.post(&server.path(), batch.to_string()).send().await;
-    let outcome = |at: usize| response.json()[at]["result"]["structuredContent"].clone();
+    let outcome = |index: usize| response.json()[index]["result"]["structuredContent"].clone();
     assert_eq!(outcome(0)["progress"]["percent"], 33);
     assert_eq!(outcome(1)["error"]["code"], "step_mismatch");
     assert_eq!(outcome(2)["progress"]["percent"], 66);

@@ -114,7 +114,8 @@ async fn open_callback(http: &reqwest::Client, client: &str) -> Result<(), Strin
             }
         }
     });
-    let response = opened.await.map_err(|_| "nobody listens".to_owned())?.map_err(|error| format!("{error:?}"))?;
+    let response =
+        opened.await.map_err(|_| "the client does not listen".to_owned())?.map_err(|error| format!("{error:?}"))?;
     let status = response.status();
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await.unwrap_or_default())) }
 }

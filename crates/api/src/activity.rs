@@ -22,7 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(events)).routes(routes!(tool_calls)).routes(routes!(sessions))
 }
 
-/// The query parameters of a list of the activity log.
+/// The query parameters of lists of the activity log.
 pub(super) struct ActivityQuery {
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
@@ -103,15 +103,15 @@ struct CallQuery {
 }
 
 impl From<EventQuery> for ActivityQuery {
-    fn from(it: EventQuery) -> Self {
-        let EventQuery { from, to, server_id, walkthrough_id, end_user_id, limit, cursor } = it;
+    fn from(query: EventQuery) -> Self {
+        let EventQuery { from, to, server_id, walkthrough_id, end_user_id, limit, cursor } = query;
         Self { from, to, server_id, walkthrough_id, end_user_id, limit, cursor }
     }
 }
 
 impl From<CallQuery> for ActivityQuery {
-    fn from(it: CallQuery) -> Self {
-        let CallQuery { from, to, server_id, end_user_id, limit, cursor } = it;
+    fn from(query: CallQuery) -> Self {
+        let CallQuery { from, to, server_id, end_user_id, limit, cursor } = query;
         Self { from, to, server_id, walkthrough_id: None, end_user_id, limit, cursor }
     }
 }
@@ -155,21 +155,21 @@ fn kinds() -> utoipa::openapi::Schema {
 }
 
 impl From<activity::WalkthroughEvent> for Event {
-    fn from(it: activity::WalkthroughEvent) -> Self {
+    fn from(event: activity::WalkthroughEvent) -> Self {
         Self {
-            id: it.id.to_string(),
-            created_at: it.created_at.rfc3339(),
-            kind: it.kind.as_str(),
-            server_id: it.server_id.to_string(),
-            walkthrough_id: it.walkthrough_id.to_string(),
-            end_user_id: it.end_user_id.to_string(),
-            progress_id: it.progress_id.to_string(),
-            version_id: it.version_id.to_string(),
-            step_id: it.step_id.map(|id| id.to_string()),
-            walkthrough_title: it.walkthrough_title,
-            step_title: it.step_title,
-            client_name: it.client_name,
-            elapsed_ms: it.elapsed_ms,
+            id: event.id.to_string(),
+            created_at: event.created_at.rfc3339(),
+            kind: event.kind.as_str(),
+            server_id: event.server_id.to_string(),
+            walkthrough_id: event.walkthrough_id.to_string(),
+            end_user_id: event.end_user_id.to_string(),
+            progress_id: event.progress_id.to_string(),
+            version_id: event.version_id.to_string(),
+            step_id: event.step_id.map(|id| id.to_string()),
+            walkthrough_title: event.walkthrough_title,
+            step_title: event.step_title,
+            client_name: event.client_name,
+            elapsed_ms: event.elapsed_ms,
         }
     }
 }
@@ -182,10 +182,10 @@ async fn events(
     Scope { cx, organization_id }: Scope,
     Query(params): Query<EventQuery>,
 ) -> ApiResult<Json<Page<Event>>> {
-    let listing = ActivityQuery::from(params);
-    let events = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let cursor_of = |it: &activity::WalkthroughEvent| cursor(it.created_at, it.id.as_str());
-    Ok(Json(paginate(events, listing.limit()?, cursor_of)))
+    let query = ActivityQuery::from(params);
+    let events = activity::list_events(&cx, web.ops(), &organization_id, &query.filter(false)?).await?;
+    let cursor_of = |event: &activity::WalkthroughEvent| cursor(event.created_at, event.id.as_str());
+    Ok(Json(paginate(events, query.limit()?, cursor_of)))
 }
 
 /// A recorded tool call.
@@ -219,22 +219,22 @@ struct ToolCall {
 }
 
 impl From<activity::ToolCall> for ToolCall {
-    fn from(it: activity::ToolCall) -> Self {
-        let arguments = serde_json::from_str(&it.arguments).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
+    fn from(call: activity::ToolCall) -> Self {
+        let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| Value::Object(serde_json::Map::new()));
         Self {
-            id: it.id.to_string(),
-            created_at: it.created_at.rfc3339(),
-            server_id: it.server_id.to_string(),
-            end_user_id: it.end_user_id.map(|id| id.to_string()),
-            session_id: it.session_id.map(|id| id.to_string()),
-            is_test: it.is_test,
-            tool: it.tool,
+            id: call.id.to_string(),
+            created_at: call.created_at.rfc3339(),
+            server_id: call.server_id.to_string(),
+            end_user_id: call.end_user_id.map(|id| id.to_string()),
+            session_id: call.session_id.map(|id| id.to_string()),
+            is_test: call.is_test,
+            tool: call.tool,
             arguments,
-            outcome: it.outcome,
-            duration_us: it.duration_us,
-            client_name: it.client_name,
-            protocol_version: it.protocol_version,
-            request_id: it.request_id,
+            outcome: call.outcome,
+            duration_us: call.duration_us,
+            client_name: call.client_name,
+            protocol_version: call.protocol_version,
+            request_id: call.request_id,
         }
     }
 }
@@ -250,10 +250,10 @@ async fn tool_calls(
     Scope { cx, organization_id }: Scope,
     Query(params): Query<CallQuery>,
 ) -> ApiResult<Json<Page<ToolCall>>> {
-    let listing = ActivityQuery::from(params);
-    let calls = activity::list_calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let cursor_of = |it: &activity::ToolCall| cursor(it.created_at, it.id.as_str());
-    Ok(Json(paginate(calls, listing.limit()?, cursor_of)))
+    let query = ActivityQuery::from(params);
+    let calls = activity::list_calls(&cx, web.ops(), &organization_id, &query.filter(false)?).await?;
+    let cursor_of = |call: &activity::ToolCall| cursor(call.created_at, call.id.as_str());
+    Ok(Json(paginate(calls, query.limit()?, cursor_of)))
 }
 
 /// A client session: an end user's use of a server with one client. It is identified by the handle of an anonymous end
@@ -278,17 +278,17 @@ struct Session {
 }
 
 impl From<activity::ClientSession> for Session {
-    fn from(it: activity::ClientSession) -> Self {
+    fn from(session: activity::ClientSession) -> Self {
         Self {
-            id: it.id.to_string(),
-            created_at: it.created_at.rfc3339(),
-            last_used_at: it.last_used_at.rfc3339(),
-            server_id: it.server_id.to_string(),
-            end_user_id: it.end_user_id.to_string(),
-            client_name: it.client_name,
-            client_version: it.client_version,
-            protocol_version: it.protocol_version,
-            joined_at: it.joined_at.map(Timestamp::rfc3339),
+            id: session.id.to_string(),
+            created_at: session.created_at.rfc3339(),
+            last_used_at: session.last_used_at.rfc3339(),
+            server_id: session.server_id.to_string(),
+            end_user_id: session.end_user_id.to_string(),
+            client_name: session.client_name,
+            client_version: session.client_version,
+            protocol_version: session.protocol_version,
+            joined_at: session.joined_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -301,10 +301,10 @@ async fn sessions(
     Scope { cx, organization_id }: Scope,
     Query(params): Query<CallQuery>,
 ) -> ApiResult<Json<Page<Session>>> {
-    let listing = ActivityQuery::from(params);
-    let sessions = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let cursor_of = |it: &activity::ClientSession| cursor(it.created_at, it.id.as_str());
-    Ok(Json(paginate(sessions, listing.limit()?, cursor_of)))
+    let query = ActivityQuery::from(params);
+    let sessions = activity::list_sessions(&cx, web.ops(), &organization_id, &query.filter(false)?).await?;
+    let cursor_of = |session: &activity::ClientSession| cursor(session.created_at, session.id.as_str());
+    Ok(Json(paginate(sessions, query.limit()?, cursor_of)))
 }
 
 fn paginate<T, B: From<T>>(items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<B> {

@@ -42,14 +42,14 @@ struct ApiKey {
 }
 
 impl From<organization::ApiKey> for ApiKey {
-    fn from(it: organization::ApiKey) -> Self {
+    fn from(api_key: organization::ApiKey) -> Self {
         Self {
-            id: it.id.to_string(),
-            name: it.name,
-            scope: it.scope,
-            created_at: it.created_at.rfc3339(),
-            expires_at: it.expires_at.map(Timestamp::rfc3339),
-            last_used_at: it.last_used_at.map(Timestamp::rfc3339),
+            id: api_key.id.to_string(),
+            name: api_key.name,
+            scope: api_key.scope,
+            created_at: api_key.created_at.rfc3339(),
+            expires_at: api_key.expires_at.map(Timestamp::rfc3339),
+            last_used_at: api_key.last_used_at.map(Timestamp::rfc3339),
         }
     }
 }

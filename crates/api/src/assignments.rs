@@ -57,16 +57,16 @@ struct AssignedWalkthrough {
 }
 
 impl From<AssignmentView> for Assignment {
-    fn from(it: AssignmentView) -> Self {
+    fn from(view: AssignmentView) -> Self {
         Self {
-            id: it.assignment.id.to_string(),
-            server_id: it.assignment.server_id.to_string(),
-            walkthrough_id: it.assignment.walkthrough_id.to_string(),
-            display_order: it.assignment.display_order,
-            enabled: it.assignment.enabled,
-            created_at: it.assignment.created_at.rfc3339(),
-            server: AssignedServer { slug: it.server_slug, name: it.server_name },
-            walkthrough: AssignedWalkthrough { slug: it.slug, title: it.title, state: it.state.to_string() },
+            id: view.assignment.id.to_string(),
+            server_id: view.assignment.server_id.to_string(),
+            walkthrough_id: view.assignment.walkthrough_id.to_string(),
+            display_order: view.assignment.display_order,
+            enabled: view.assignment.enabled,
+            created_at: view.assignment.created_at.rfc3339(),
+            server: AssignedServer { slug: view.server_slug, name: view.server_name },
+            walkthrough: AssignedWalkthrough { slug: view.slug, title: view.title, state: view.state.to_string() },
         }
     }
 }
@@ -112,7 +112,8 @@ async fn list(
             return Err(Error::invalid("server_id", message).into());
         }
     };
-    let matches = |it: &AssignmentView| walkthrough_id.as_ref().is_none_or(|id| *id == it.assignment.walkthrough_id);
+    let matches =
+        |view: &AssignmentView| walkthrough_id.as_ref().is_none_or(|id| *id == view.assignment.walkthrough_id);
     Ok(Json(Page::complete(assignments.into_iter().filter(matches).map(Assignment::from).collect())))
 }
 
@@ -145,13 +146,13 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(body): Json<AssignmentCreate>,
 ) -> ApiResult<Response> {
-    let placement = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
+    let patch = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
     let (server_id, walkthrough_id) = (servers::id(&body.server_id)?, walkthrough_id(&body.walkthrough_id)?);
     let assignment =
-        assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), placement).await?;
-    let listed = assignments::get(&cx, web.ops(), &organization_id, &assignment.id).await?;
+        assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), patch).await?;
+    let view = assignments::get(&cx, web.ops(), &organization_id, &assignment.id).await?;
     let location = format!("/api/v1/assignments/{}", assignment.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Assignment::from(listed))).into_response())
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Assignment::from(view))).into_response())
 }
 
 /// Returns an assignment.
@@ -163,8 +164,8 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
 ) -> ApiResult<Json<Assignment>> {
-    let listed = assignments::get(&cx, web.ops(), &organization_id, &id(&assignment_id)?).await?;
-    Ok(Json(listed.into()))
+    let view = assignments::get(&cx, web.ops(), &organization_id, &id(&assignment_id)?).await?;
+    Ok(Json(view.into()))
 }
 
 /// Changes to an assignment. Absent members are not changed.
@@ -192,9 +193,9 @@ async fn update(
     Path(assignment_id): Path<String>,
     Json(change): Json<AssignmentUpdate>,
 ) -> ApiResult<Json<Assignment>> {
-    let placement = AssignmentPatch { display_order: change.display_order, enabled: change.enabled };
-    let listed = assignments::update(&cx, web.ops(), &organization_id, &id(&assignment_id)?, placement).await?;
-    Ok(Json(listed.into()))
+    let patch = AssignmentPatch { display_order: change.display_order, enabled: change.enabled };
+    let view = assignments::update(&cx, web.ops(), &organization_id, &id(&assignment_id)?, patch).await?;
+    Ok(Json(view.into()))
 }
 
 /// Removes a walkthrough from a server.

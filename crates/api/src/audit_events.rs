@@ -117,9 +117,9 @@ async fn list(
     let paging = Paging { limit: params.limit, cursor: params.cursor };
     let (limit, before) = (paging.limit()?, paging.after::<AuditEventId>()?);
     let page = (before.as_ref(), limit + 1);
-    let found = audit_events::list(&cx, web.ops(), &organization_id, &filter, page).await?;
-    let items = found.into_iter().map(AuditEvent::from).collect();
-    Ok(Json(Page::paginate(items, limit, |it| it.id.clone())).into_response())
+    let events = audit_events::list(&cx, web.ops(), &organization_id, &filter, page).await?;
+    let items = events.into_iter().map(AuditEvent::from).collect();
+    Ok(Json(Page::paginate(items, limit, |event| event.id.clone())).into_response())
 }
 
 fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {

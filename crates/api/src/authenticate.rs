@@ -103,6 +103,7 @@ async fn by_session(
         }
         (None, None) => memberships.first(),
     };
-    let caller = membership.map_or_else(|| user.clone(), |it| user_sessions::member_caller(&session.user_id, it));
+    let caller = membership
+        .map_or_else(|| user.clone(), |membership| user_sessions::member_caller(&session.user_id, membership));
     Ok(Some(AuthenticatedCaller { caller, user: Some(user) }))
 }

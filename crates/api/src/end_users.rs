@@ -78,18 +78,18 @@ struct EndUser {
 }
 
 impl From<end_users::EndUser> for EndUser {
-    fn from(it: end_users::EndUser) -> Self {
+    fn from(end_user: end_users::EndUser) -> Self {
         Self {
-            id: it.id.to_string(),
-            tracking_id: it.tracking_id,
-            name: it.name,
-            email: it.email,
-            claimed_email: it.claimed_email,
-            is_test: it.is_test,
-            created_at: it.created_at.rfc3339(),
-            in_progress: it.in_progress,
-            completed: it.completed,
-            last_activity_at: it.last_activity_at.map(Timestamp::rfc3339),
+            id: end_user.id.to_string(),
+            tracking_id: end_user.tracking_id,
+            name: end_user.name,
+            email: end_user.email,
+            claimed_email: end_user.claimed_email,
+            is_test: end_user.is_test,
+            created_at: end_user.created_at.rfc3339(),
+            in_progress: end_user.in_progress,
+            completed: end_user.completed,
+            last_activity_at: end_user.last_activity_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -151,8 +151,8 @@ async fn list(
         after: paging.after()?,
         limit: limit + 1,
     };
-    let found = end_users::list(&cx, web.ops(), &organization_id, &search).await?;
-    Ok(Json(Page::paginate(found.into_iter().map(EndUser::from).collect(), limit, |it| it.id.clone())))
+    let end_users = end_users::list(&cx, web.ops(), &organization_id, &search).await?;
+    Ok(Json(Page::paginate(end_users.into_iter().map(EndUser::from).collect(), limit, |end_user| end_user.id.clone())))
 }
 
 /// Returns an end user with their attempts.
@@ -167,19 +167,19 @@ async fn get(
     let id = id(&text, "end user")?;
     let end_user = end_users::get(&cx, web.ops(), &organization_id, &id).await?.into();
     let attempts = end_users::list_progress(&cx, web.ops(), &organization_id, &id).await?;
-    let attempt = |it: end_users::EndUserAttempt| Attempt {
-        server_id: it.server_id.to_string(),
-        walkthrough_id: it.walkthrough_id.to_string(),
-        walkthrough_title: it.walkthrough_title,
-        walkthrough_deleted: it.is_walkthrough_deleted,
-        version: it.version,
-        status: it.status,
-        completed_steps: it.completed_steps,
-        step_count: it.step_count,
-        started_at: it.started_at.rfc3339(),
-        completed_at: it.completed_at.map(Timestamp::rfc3339),
-        last_activity_at: it.last_activity_at.rfc3339(),
-        closed: it.is_closed,
+    let attempt = |attempt: end_users::EndUserAttempt| Attempt {
+        server_id: attempt.server_id.to_string(),
+        walkthrough_id: attempt.walkthrough_id.to_string(),
+        walkthrough_title: attempt.walkthrough_title,
+        walkthrough_deleted: attempt.is_walkthrough_deleted,
+        version: attempt.version,
+        status: attempt.status,
+        completed_steps: attempt.completed_steps,
+        step_count: attempt.step_count,
+        started_at: attempt.started_at.rfc3339(),
+        completed_at: attempt.completed_at.map(Timestamp::rfc3339),
+        last_activity_at: attempt.last_activity_at.rfc3339(),
+        closed: attempt.is_closed,
     };
     Ok(Json(EndUserDetails { end_user, attempts: attempts.into_iter().map(attempt).collect() }))
 }

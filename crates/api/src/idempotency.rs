@@ -41,7 +41,7 @@ pub async fn handle(State(web): State<Web>, info: RequestInfo, request: Request,
         return too_large().into_response();
     }
     let key = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned();
-    let caller = request.extensions().get::<AuthenticatedCaller>().map(|it| it.caller.clone());
+    let caller = request.extensions().get::<AuthenticatedCaller>().map(|authenticated| authenticated.caller.clone());
     let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
     let cx = web.context(caller, &info);
     let key = key.to_str().unwrap_or_default().to_owned();

@@ -51,19 +51,19 @@ struct Invitation {
 }
 
 impl Invitation {
-    fn new(listed: InvitationView, now: Timestamp) -> Self {
-        let it = listed.invitation;
-        let state = it.state(now);
+    fn new(view: InvitationView, now: Timestamp) -> Self {
+        let invitation = view.invitation;
+        let state = invitation.state(now);
         Self {
-            id: it.id.to_string(),
+            id: invitation.id.to_string(),
             state,
-            email: it.email,
-            role: it.role,
-            invited_by: it.invited_by,
-            created_at: it.created_at.rfc3339(),
-            expires_at: it.expires_at.rfc3339(),
-            accepted_at: it.accepted_at.map(Timestamp::rfc3339),
-            revoked_at: it.revoked_at.map(Timestamp::rfc3339),
+            email: invitation.email,
+            role: invitation.role,
+            invited_by: invitation.invited_by,
+            created_at: invitation.created_at.rfc3339(),
+            expires_at: invitation.expires_at.rfc3339(),
+            accepted_at: invitation.accepted_at.map(Timestamp::rfc3339),
+            revoked_at: invitation.revoked_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -73,8 +73,8 @@ impl Invitation {
 struct InvitationWithLink {
     #[serde(flatten)]
     invitation: Invitation,
-    /// The link for accepting the invitation, to hand over. It is returned only once. Null if the installation sends
-    /// email: the link then proves the ownership of the email, so it is sent to that email only.
+    /// The link for accepting the invitation, returned only once. Pass it on to the invited person. Null if the
+    /// installation sends email: the link then proves the ownership of the email, so it is sent to that email only.
     link: Option<String>,
     /// Whether an email with the link was queued. If this is false and `link` is null, resend the invitation.
     mailed: bool,
@@ -108,15 +108,15 @@ async fn list(
 ) -> ApiResult<Json<Page<Invitation>>> {
     let limit = paging.limit()?;
     let before: Option<InvitationId> = paging.after()?;
-    let found = invitations::list(&cx, web.ops(), &organization_id, before.as_ref(), limit + 1).await?;
-    let items = found.into_iter().map(|it| Invitation::new(it, cx.now())).collect();
-    Ok(Json(Page::paginate(items, limit, |it| it.id.clone())))
+    let invitations = invitations::list(&cx, web.ops(), &organization_id, before.as_ref(), limit + 1).await?;
+    let items = invitations.into_iter().map(|view| Invitation::new(view, cx.now())).collect();
+    Ok(Json(Page::paginate(items, limit, |invitation| invitation.id.clone())))
 }
 
 /// Invites a person by email.
 ///
 /// If the installation sends email, the link is sent to that email only. Otherwise the link is in the response, and
-/// accepting it creates an account that is valid for this organisation only. A pending invitation of the same email is
+/// accepting it creates an account that is valid for this organisation only. A pending invitation for the same email is
 /// replaced. Requires the role `admin`.
 #[utoipa::path(post, path = "/invitations", tag = "invitations", operation_id = "create_invitation",
     request_body = InvitationCreate, responses((status = 201, body = InvitationWithLink), Problems))]
@@ -144,8 +144,8 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Invitation>> {
-    let found = invitations::get(&cx, web.ops(), &organization_id, &id(&text, "invitation")?).await?;
-    Ok(Json(Invitation::new(found, cx.now())))
+    let invitation = invitations::get(&cx, web.ops(), &organization_id, &id(&text, "invitation")?).await?;
+    Ok(Json(Invitation::new(invitation, cx.now())))
 }
 
 /// Revokes an invitation. Its link stops working.

@@ -49,15 +49,15 @@ struct Join {
 }
 
 impl From<join::Join> for Join {
-    fn from(it: join::Join) -> Self {
+    fn from(join: join::Join) -> Self {
         Self {
-            id: it.id.to_string(),
-            server_id: it.server_id.to_string(),
-            kind: it.kind,
-            from_end_user_id: it.from_end_user_id.to_string(),
-            to_end_user_id: it.to_end_user_id.to_string(),
-            created_at: it.created_at.rfc3339(),
-            undone_at: it.undone_at.map(Timestamp::rfc3339),
+            id: join.id.to_string(),
+            server_id: join.server_id.to_string(),
+            kind: join.kind,
+            from_end_user_id: join.from_end_user_id.to_string(),
+            to_end_user_id: join.to_end_user_id.to_string(),
+            created_at: join.created_at.rfc3339(),
+            undone_at: join.undone_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -76,8 +76,8 @@ struct JoinDetails {
 }
 
 impl From<JoinSummary> for JoinDetails {
-    fn from(it: JoinSummary) -> Self {
-        Self { join: it.join.into(), tracking_id: it.tracking_id, name: it.name, email: it.email }
+    fn from(join: JoinSummary) -> Self {
+        Self { join: join.join.into(), tracking_id: join.tracking_id, name: join.name, email: join.email }
     }
 }
 
@@ -114,8 +114,10 @@ async fn list(
 ) -> ApiResult<Json<Page<JoinDetails>>> {
     let limit = paging.limit()?;
     let before: Option<JoinId> = paging.after()?;
-    let found = joins::list_page(&cx, web.ops(), &organization_id, (before.as_ref(), limit + 1)).await?;
-    Ok(Json(Page::paginate(found.into_iter().map(JoinDetails::from).collect(), limit, |it| it.join.id.clone())))
+    let joins = joins::list_page(&cx, web.ops(), &organization_id, (before.as_ref(), limit + 1)).await?;
+    Ok(Json(Page::paginate(joins.into_iter().map(JoinDetails::from).collect(), limit, |details| {
+        details.join.id.clone()
+    })))
 }
 
 /// Returns a join.
@@ -129,8 +131,8 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Join>> {
-    let found = joins::get(&cx, web.ops(), &organization_id, &id(&text, "join")?).await?;
-    Ok(Json(found.into()))
+    let join = joins::get(&cx, web.ops(), &organization_id, &id(&text, "join")?).await?;
+    Ok(Json(join.into()))
 }
 
 /// Undoes a join.

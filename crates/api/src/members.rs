@@ -36,13 +36,13 @@ struct Member {
 }
 
 impl From<organization::Member> for Member {
-    fn from(it: organization::Member) -> Self {
+    fn from(member: organization::Member) -> Self {
         Self {
-            id: it.user_id.to_string(),
-            email: it.email,
-            role: it.role,
-            verified: it.is_verified,
-            created_at: it.created_at.rfc3339(),
+            id: member.user_id.to_string(),
+            email: member.email,
+            role: member.role,
+            verified: member.is_verified,
+            created_at: member.created_at.rfc3339(),
         }
     }
 }

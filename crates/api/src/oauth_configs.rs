@@ -77,8 +77,8 @@ struct OauthConfigFinding {
 }
 
 impl From<oauth_configs::ProviderFinding> for OauthConfigFinding {
-    fn from(it: oauth_configs::ProviderFinding) -> Self {
-        Self { level: it.level.as_str(), message: it.message }
+    fn from(finding: oauth_configs::ProviderFinding) -> Self {
+        Self { level: finding.level.as_str(), message: finding.message }
     }
 }
 
@@ -90,40 +90,40 @@ struct ResponseBuilder<'a> {
 }
 
 impl ResponseBuilder<'_> {
-    async fn body(&self, it: oauth_config::OauthConfig) -> Result<OauthConfig, Error> {
-        let servers = oauth_configs::list_servers(self.cx, self.web.ops(), &it.organization_id, &it.id).await?;
+    async fn body(&self, config: oauth_config::OauthConfig) -> Result<OauthConfig, Error> {
+        let servers = oauth_configs::list_servers(self.cx, self.web.ops(), &config.organization_id, &config.id).await?;
         let redirect_uris =
             servers.iter().flat_map(|slug| self.web.public_url.redirect_uris(&self.info.authority, slug)).collect();
         Ok(OauthConfig {
-            id: it.id.to_string(),
-            name: it.name,
-            kind: it.kind.to_string(),
-            issuer: Some(it.issuer).filter(|issuer| !issuer.is_empty()),
-            authorization_endpoint: it.authorization_endpoint,
-            token_endpoint: it.token_endpoint,
-            userinfo_endpoint: it.userinfo_endpoint,
-            jwks_uri: it.jwks_uri,
-            client_id: it.client_id,
-            has_client_secret: it.client_secret.is_some(),
-            token_auth_method: it.token_auth_method,
-            scopes: it.scopes,
-            subject_claim: it.subject_claim,
-            link_verified_email: it.link_verified_email,
+            id: config.id.to_string(),
+            name: config.name,
+            kind: config.kind.to_string(),
+            issuer: Some(config.issuer).filter(|issuer| !issuer.is_empty()),
+            authorization_endpoint: config.authorization_endpoint,
+            token_endpoint: config.token_endpoint,
+            userinfo_endpoint: config.userinfo_endpoint,
+            jwks_uri: config.jwks_uri,
+            client_id: config.client_id,
+            has_client_secret: config.client_secret.is_some(),
+            token_auth_method: config.token_auth_method,
+            scopes: config.scopes,
+            subject_claim: config.subject_claim,
+            link_verified_email: config.link_verified_email,
             servers,
             redirect_uris,
-            created_at: it.created_at.rfc3339(),
-            updated_at: it.updated_at.rfc3339(),
+            created_at: config.created_at.rfc3339(),
+            updated_at: config.updated_at.rfc3339(),
             findings: None,
         })
     }
 
     async fn with_findings(
         &self,
-        it: oauth_config::OauthConfig,
+        config: oauth_config::OauthConfig,
         findings: Vec<oauth_configs::ProviderFinding>,
     ) -> Result<OauthConfig, Error> {
         let findings = Some(findings.into_iter().map(OauthConfigFinding::from).collect());
-        Ok(OauthConfig { findings, ..self.body(it).await? })
+        Ok(OauthConfig { findings, ..self.body(config).await? })
     }
 }
 
@@ -171,20 +171,20 @@ struct OauthConfigSettings {
 }
 
 impl From<OauthConfigSettings> for oauth_configs::OauthConfigSettings {
-    fn from(it: OauthConfigSettings) -> Self {
+    fn from(settings: OauthConfigSettings) -> Self {
         Self {
-            name: it.name,
-            issuer: it.issuer,
-            metadata_url: it.metadata_url,
-            authorization_endpoint: it.authorization_endpoint,
-            token_endpoint: it.token_endpoint,
-            userinfo_endpoint: it.userinfo_endpoint,
-            client_id: it.client_id,
-            client_secret: it.client_secret.map(SecretText::new),
-            scopes: it.scopes,
-            token_auth_method: it.token_auth_method,
-            subject_claim: it.subject_claim,
-            link_verified_email: it.link_verified_email,
+            name: settings.name,
+            issuer: settings.issuer,
+            metadata_url: settings.metadata_url,
+            authorization_endpoint: settings.authorization_endpoint,
+            token_endpoint: settings.token_endpoint,
+            userinfo_endpoint: settings.userinfo_endpoint,
+            client_id: settings.client_id,
+            client_secret: settings.client_secret.map(SecretText::new),
+            scopes: settings.scopes,
+            token_auth_method: settings.token_auth_method,
+            subject_claim: settings.subject_claim,
+            link_verified_email: settings.link_verified_email,
         }
     }
 }
@@ -237,9 +237,9 @@ async fn create(
     Json(body): Json<OauthConfigSettings>,
 ) -> ApiResult<Response> {
     let result = oauth_configs::create(&cx, web.ops(), &organization_id, &body.into()).await;
-    let (created, findings) = result.map_err(rename_field)?;
-    let location = format!("/api/v1/oauth-configs/{}", created.id);
-    let body = ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(created, findings).await?;
+    let (config, findings) = result.map_err(rename_field)?;
+    let location = format!("/api/v1/oauth-configs/{}", config.id);
+    let body = ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(config, findings).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
 }
 
@@ -274,9 +274,8 @@ async fn update(
     Json(change): Json<OauthConfigSettings>,
 ) -> ApiResult<Json<OauthConfig>> {
     let old = get_config(&cx, &web, &organization_id, &id).await?;
-    let (changed, findings) =
-        oauth_configs::update(&cx, web.ops(), &old, &change.into()).await.map_err(rename_field)?;
-    Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(changed, findings).await?))
+    let (config, findings) = oauth_configs::update(&cx, web.ops(), &old, &change.into()).await.map_err(rename_field)?;
+    Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(config, findings).await?))
 }
 
 /// Deletes an identity provider and the tokens it issued.

@@ -50,7 +50,7 @@ impl FromRequestParts<Web> for OrganizationPath {
             Some(user) => {
                 let cx = web.context(user.clone(), &info);
                 let mine = user_sessions::list_memberships(&cx, web.ops()).await?;
-                let membership = mine.iter().find(|it| it.organization.id == id).ok_or_else(missing)?;
+                let membership = mine.iter().find(|membership| membership.organization.id == id).ok_or_else(missing)?;
                 match user {
                     Caller::User { user_id } => user_sessions::member_caller(user_id, membership),
                     _ => return Err(missing().into()),
@@ -75,8 +75,13 @@ struct Organization {
 }
 
 impl From<organization::Organization> for Organization {
-    fn from(it: organization::Organization) -> Self {
-        Self { id: it.id.to_string(), slug: it.slug, name: it.name, created_at: it.created_at.rfc3339() }
+    fn from(organization: organization::Organization) -> Self {
+        Self {
+            id: organization.id.to_string(),
+            slug: organization.slug,
+            name: organization.name,
+            created_at: organization.created_at.rfc3339(),
+        }
     }
 }
 

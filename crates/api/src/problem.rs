@@ -26,7 +26,7 @@ pub struct Problem {
     /// The error code. Codes are stable.
     #[schema(value_type = String, example = "not_found")]
     pub code: &'static str,
-    /// Further members, depending on the code, such as `field` for an invalid argument.
+    /// Additional members, depending on the code, such as `field` for an invalid argument.
     #[serde(flatten)]
     #[schema(value_type = Object, additional_properties)]
     pub details: Map<String, Value>,

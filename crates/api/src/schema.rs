@@ -14,7 +14,7 @@ fn one_of(names: impl Iterator<Item = &'static str>, description: &str) -> Schem
 /// The schema of [`AuthType`].
 pub(super) fn auth_type() -> Schema {
     one_of(
-        AuthType::ALL.iter().map(|it| it.as_str()),
+        AuthType::ALL.iter().map(|auth_type| auth_type.as_str()),
         "How end users are identified. `none`: anonymously. `collect_email`: anonymously, with an email that they enter. \
          `platform_oauth`: they sign in with Waypost. `custom_oauth`: they sign in with the organisation's identity \
          provider. A change signs every end user out. Defaults to `none`.",
@@ -24,7 +24,7 @@ pub(super) fn auth_type() -> Schema {
 /// The schema of [`SignInPolicy`].
 pub(super) fn sign_in() -> Schema {
     one_of(
-        SignInPolicy::ALL.iter().map(|it| it.as_str()),
+        SignInPolicy::ALL.iter().map(|policy| policy.as_str()),
         "When end users are asked to sign in, on a server with OAuth. `auto`: clients that are known to fail if asked \
          during a session are asked when they connect, others when a call needs it. Defaults to `auto`.",
     )
@@ -32,18 +32,24 @@ pub(super) fn sign_in() -> Schema {
 
 /// The schema of [`Toolset`].
 pub(super) fn toolset() -> Schema {
-    one_of(Toolset::ALL.iter().map(|it| it.as_str()), "Which walkthrough tools are listed. Defaults to `guided`.")
+    one_of(
+        Toolset::ALL.iter().map(|toolset| toolset.as_str()),
+        "Which walkthrough tools are listed. Defaults to `guided`.",
+    )
 }
 
 /// The schema of [`Support`].
 pub(super) fn support() -> Schema {
-    one_of(Support::ALL.iter().map(|it| it.as_str()), "Whether end users can open support tickets. Defaults to `off`.")
+    one_of(
+        Support::ALL.iter().map(|support| support.as_str()),
+        "Whether end users can open support tickets. Defaults to `off`.",
+    )
 }
 
 /// The schema of [`TokenAuthMethod`].
 pub(super) fn token_auth_method() -> Schema {
     one_of(
-        TokenAuthMethod::ALL.iter().map(|it| it.as_str()),
+        TokenAuthMethod::ALL.iter().map(|method| method.as_str()),
         "The client authentication method at the token endpoint. Defaults to the method in the provider's metadata.",
     )
 }
@@ -51,24 +57,24 @@ pub(super) fn token_auth_method() -> Schema {
 /// The schema of [`TicketStatus`].
 pub(super) fn ticket_status() -> Schema {
     one_of(
-        TicketStatus::ALL.iter().map(|it| it.as_str()),
+        TicketStatus::ALL.iter().map(|status| status.as_str()),
         "The status of a ticket. `needs_email` means that there is no email to reply to.",
     )
 }
 
 /// The schema of [`Priority`].
 pub(super) fn priority() -> Schema {
-    one_of(Priority::ALL.iter().map(|it| it.as_str()), "The priority of a ticket.")
+    one_of(Priority::ALL.iter().map(|priority| priority.as_str()), "The priority of a ticket.")
 }
 
 /// The schema of [`WebhookEvent`], including the test event, which cannot be subscribed to.
 pub(super) fn webhook_event() -> Schema {
-    one_of(WebhookEvent::ALL.iter().map(|it| it.as_str()), "The event of a message.")
+    one_of(WebhookEvent::ALL.iter().map(|event| event.as_str()), "The event of a message.")
 }
 
 /// The schema of a list of [`WebhookEvent::SUBSCRIBABLE`].
 pub(super) fn webhook_events() -> Schema {
-    let event = one_of(WebhookEvent::SUBSCRIBABLE.iter().map(|it| it.as_str()), "An event.");
+    let event = one_of(WebhookEvent::SUBSCRIBABLE.iter().map(|event| event.as_str()), "An event.");
     ArrayBuilder::new()
         .items(RefOr::T(event))
         .description(Some("The events that are sent."))
@@ -80,5 +86,5 @@ pub(super) fn webhook_events() -> Schema {
 
 /// The schema of [`DeliveryStatus`].
 pub(super) fn delivery_status() -> Schema {
-    one_of(DeliveryStatus::ALL.iter().map(|it| it.as_str()), "The status of a delivery.")
+    one_of(DeliveryStatus::ALL.iter().map(|status| status.as_str()), "The status of a delivery.")
 }

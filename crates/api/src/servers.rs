@@ -79,26 +79,26 @@ struct Server {
 }
 
 impl Server {
-    fn new(web: &Web, info: &RequestInfo, it: server::Server) -> Self {
+    fn new(web: &Web, info: &RequestInfo, server: server::Server) -> Self {
         Self {
-            public_page_url: web.public_url.path_urls(&info.authority, &it.slug).page(),
-            mcp_url: web.public_url.path_urls(&info.authority, &it.slug).resource(None),
-            mcp_host_url: web.public_url.host_urls(&info.authority, &it.slug).map(|address| address.resource(None)),
-            id: it.id.to_string(),
-            slug: it.slug,
-            name: it.name,
-            product_name: it.product_name,
-            auth_type: it.auth_type,
-            sign_in: it.sign_in,
-            oauth_config_id: it.oauth_config_id.map(|id| id.to_string()),
-            walkthrough_tools_enabled: it.walkthrough_tools_enabled,
-            toolset: it.toolset,
-            support: it.support,
-            allowed_origins: it.allowed_origins,
-            public_page: it.public_page,
-            public_page_indexed: it.public_page_indexed,
-            created_at: it.created_at.rfc3339(),
-            updated_at: it.updated_at.rfc3339(),
+            public_page_url: web.public_url.path_urls(&info.authority, &server.slug).page(),
+            mcp_url: web.public_url.path_urls(&info.authority, &server.slug).resource(None),
+            mcp_host_url: web.public_url.host_urls(&info.authority, &server.slug).map(|address| address.resource(None)),
+            id: server.id.to_string(),
+            slug: server.slug,
+            name: server.name,
+            product_name: server.product_name,
+            auth_type: server.auth_type,
+            sign_in: server.sign_in,
+            oauth_config_id: server.oauth_config_id.map(|id| id.to_string()),
+            walkthrough_tools_enabled: server.walkthrough_tools_enabled,
+            toolset: server.toolset,
+            support: server.support,
+            allowed_origins: server.allowed_origins,
+            public_page: server.public_page,
+            public_page_indexed: server.public_page_indexed,
+            created_at: server.created_at.rfc3339(),
+            updated_at: server.updated_at.rfc3339(),
         }
     }
 }
@@ -211,39 +211,39 @@ fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
 impl TryFrom<ServerUpdate> for ServerSettings {
     type Error = Error;
 
-    fn try_from(it: ServerUpdate) -> Result<Self, Error> {
+    fn try_from(update: ServerUpdate) -> Result<Self, Error> {
         Ok(Self {
-            slug: it.slug,
-            name: it.name,
-            product_name: it.product_name,
-            auth_type: it.auth_type,
-            sign_in: it.sign_in,
-            oauth_config: provider(it.oauth_config_id)?,
-            walkthrough_tools_enabled: it.walkthrough_tools_enabled,
-            toolset: it.toolset,
-            support: it.support,
-            allowed_origins: it.allowed_origins,
-            public_page: it.public_page,
-            public_page_indexed: it.public_page_indexed,
+            slug: update.slug,
+            name: update.name,
+            product_name: update.product_name,
+            auth_type: update.auth_type,
+            sign_in: update.sign_in,
+            oauth_config: provider(update.oauth_config_id)?,
+            walkthrough_tools_enabled: update.walkthrough_tools_enabled,
+            toolset: update.toolset,
+            support: update.support,
+            allowed_origins: update.allowed_origins,
+            public_page: update.public_page,
+            public_page_indexed: update.public_page_indexed,
         })
     }
 }
 
 impl From<ServerCreate> for ServerUpdate {
-    fn from(it: ServerCreate) -> Self {
+    fn from(create: ServerCreate) -> Self {
         Self {
-            slug: Some(it.slug),
-            name: it.name,
-            product_name: it.product_name,
-            auth_type: it.auth_type,
-            sign_in: it.sign_in,
-            oauth_config_id: it.oauth_config_id.map(Some),
-            walkthrough_tools_enabled: it.walkthrough_tools_enabled,
-            toolset: it.toolset,
-            support: it.support,
-            allowed_origins: it.allowed_origins,
-            public_page: it.public_page,
-            public_page_indexed: it.public_page_indexed,
+            slug: Some(create.slug),
+            name: create.name,
+            product_name: create.product_name,
+            auth_type: create.auth_type,
+            sign_in: create.sign_in,
+            oauth_config_id: create.oauth_config_id.map(Some),
+            walkthrough_tools_enabled: create.walkthrough_tools_enabled,
+            toolset: create.toolset,
+            support: create.support,
+            allowed_origins: create.allowed_origins,
+            public_page: create.public_page,
+            public_page_indexed: create.public_page_indexed,
         }
     }
 }

@@ -54,13 +54,13 @@ struct TicketCommentEdit {
 }
 
 impl From<CommentWithEdits> for TicketComment {
-    fn from(it: CommentWithEdits) -> Self {
+    fn from(with_edits: CommentWithEdits) -> Self {
         let edit = |edit: waypost_core::ticket::TicketCommentEdit| TicketCommentEdit {
             body: edit.body,
             edited_by: edit.edited_by,
             edited_at: edit.edited_at.rfc3339(),
         };
-        let comment = it.named.comment;
+        let comment = with_edits.named.comment;
         Self {
             id: comment.id.to_string(),
             ticket_id: comment.ticket_id.to_string(),
@@ -68,7 +68,7 @@ impl From<CommentWithEdits> for TicketComment {
             body: comment.body,
             internal: comment.internal,
             mailed: comment.mailed_to.is_some(),
-            edits: it.edits.into_iter().map(edit).collect(),
+            edits: with_edits.edits.into_iter().map(edit).collect(),
             created_at: comment.created_at.rfc3339(),
             updated_at: comment.updated_at.rfc3339(),
         }

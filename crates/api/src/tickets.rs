@@ -85,31 +85,31 @@ struct TicketStep {
 
 impl From<TicketDetails> for Ticket {
     fn from(named: TicketDetails) -> Self {
-        let it = named.ticket;
-        let walkthrough = it.origin.map(|place| TicketWalkthrough {
+        let ticket = named.ticket;
+        let walkthrough = ticket.origin.map(|place| TicketWalkthrough {
             id: place.walkthrough_id.map(|id| id.to_string()),
             title: place.title,
             version: place.version,
             step: place.step.map(|step| TicketStep { id: step.id, title: step.title, position: step.position }),
         });
         Self {
-            id: it.id.to_string(),
-            number: it.number,
-            title: it.title,
-            problem: it.problem,
-            context: it.context,
-            status: it.status,
-            priority: it.priority,
-            assignee_id: it.assignee_id.map(|id| id.to_string()),
-            email: it.email,
-            email_verified: it.email_verified,
-            server_id: it.server_id.map(|id| id.to_string()),
-            end_user_id: it.end_user_id.map(|id| id.to_string()),
+            id: ticket.id.to_string(),
+            number: ticket.number,
+            title: ticket.title,
+            problem: ticket.problem,
+            context: ticket.context,
+            status: ticket.status,
+            priority: ticket.priority,
+            assignee_id: ticket.assignee_id.map(|id| id.to_string()),
+            email: ticket.email,
+            email_verified: ticket.email_verified,
+            server_id: ticket.server_id.map(|id| id.to_string()),
+            end_user_id: ticket.end_user_id.map(|id| id.to_string()),
             walkthrough,
-            revision: it.revision,
-            created_at: it.created_at.rfc3339(),
-            updated_at: it.updated_at.rfc3339(),
-            resolved_at: it.resolved_at.map(Timestamp::rfc3339),
+            revision: ticket.revision,
+            created_at: ticket.created_at.rfc3339(),
+            updated_at: ticket.updated_at.rfc3339(),
+            resolved_at: ticket.resolved_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -265,8 +265,8 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let found = tickets::get(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
-    Ok(with_etag(found.ticket.revision, Json(Ticket::from(found))))
+    let named = tickets::get(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
+    Ok(with_etag(named.ticket.revision, Json(Ticket::from(named))))
 }
 
 /// Updates a ticket.
@@ -302,12 +302,12 @@ async fn bulk(
     let TicketBulkUpdate { ids, status, priority, assignee_id } = bulk;
     let change = TicketPatch { status, priority, assignee: assignee_id, email: None };
     let results = tickets::update_many(&cx, web.ops(), &organization_id, &ids, &change).await?;
-    let result = |it: tickets::BulkResult| match it.result {
-        Ok(named) => TicketBulkResult { id: it.id, ticket: Some(named.into()), error: None },
+    let result = |result: tickets::BulkResult| match result.result {
+        Ok(named) => TicketBulkResult { id: result.id, ticket: Some(named.into()), error: None },
         Err(error) => {
             waypost_http_kit::status::log(&error);
             let error = TicketBulkError { code: error.code.as_str(), detail: error.message };
-            TicketBulkResult { id: it.id, ticket: None, error: Some(error) }
+            TicketBulkResult { id: result.id, ticket: None, error: Some(error) }
         }
     };
     Ok(Json(TicketBulkResults { results: results.into_iter().map(result).collect() }))

@@ -61,17 +61,17 @@ struct Webhook {
 }
 
 impl From<webhook::Webhook> for Webhook {
-    fn from(it: webhook::Webhook) -> Self {
+    fn from(webhook: webhook::Webhook) -> Self {
         Self {
-            id: it.id.to_string(),
-            url: it.url,
-            description: it.description,
-            events: it.events,
-            enabled: it.enabled,
-            failing_since: it.failing_since.map(Timestamp::rfc3339),
-            disabled_at: it.disabled_at.map(Timestamp::rfc3339),
-            created_at: it.created_at.rfc3339(),
-            updated_at: it.updated_at.rfc3339(),
+            id: webhook.id.to_string(),
+            url: webhook.url,
+            description: webhook.description,
+            events: webhook.events,
+            enabled: webhook.enabled,
+            failing_since: webhook.failing_since.map(Timestamp::rfc3339),
+            disabled_at: webhook.disabled_at.map(Timestamp::rfc3339),
+            created_at: webhook.created_at.rfc3339(),
+            updated_at: webhook.updated_at.rfc3339(),
         }
     }
 }
@@ -160,22 +160,22 @@ struct WebhookDelivery {
 }
 
 impl From<webhook::Delivery> for WebhookDelivery {
-    fn from(it: webhook::Delivery) -> Self {
+    fn from(delivery: webhook::Delivery) -> Self {
         Self {
-            id: it.id.to_string(),
-            webhook_id: it.webhook_id.to_string(),
-            event: it.event,
-            status: it.status,
-            attempts: it.attempts,
-            payload: it.payload,
-            response_status: it.response_status,
-            response_body: it.response_body,
-            error: it.error,
-            duration_ms: it.duration_ms,
-            created_at: it.created_at.rfc3339(),
-            last_attempt_at: it.last_attempt_at.map(Timestamp::rfc3339),
-            next_attempt_at: it.next_attempt_at.map(Timestamp::rfc3339),
-            delivered_at: it.delivered_at.map(Timestamp::rfc3339),
+            id: delivery.id.to_string(),
+            webhook_id: delivery.webhook_id.to_string(),
+            event: delivery.event,
+            status: delivery.status,
+            attempts: delivery.attempts,
+            payload: delivery.payload,
+            response_status: delivery.response_status,
+            response_body: delivery.response_body,
+            error: delivery.error,
+            duration_ms: delivery.duration_ms,
+            created_at: delivery.created_at.rfc3339(),
+            last_attempt_at: delivery.last_attempt_at.map(Timestamp::rfc3339),
+            next_attempt_at: delivery.next_attempt_at.map(Timestamp::rfc3339),
+            delivered_at: delivery.delivered_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -318,8 +318,8 @@ async fn get_delivery(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<WebhookDelivery>> {
-    let found = deliveries::get(&cx, web.ops(), &organization_id, &id(&text, "delivery")?).await?;
-    Ok(Json(found.into()))
+    let delivery = deliveries::get(&cx, web.ops(), &organization_id, &id(&text, "delivery")?).await?;
+    Ok(Json(delivery.into()))
 }
 
 /// Sends a message again with the same ID.

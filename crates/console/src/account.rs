@@ -71,22 +71,22 @@ impl AccountPage {
 
 async fn load_page(console: &Console, current_user: CurrentUser) -> Result<AccountPage> {
     let layout = current_user.layout_with_navigation();
-    let CurrentUser { cx, session, memberships, .. } = current_user;
+    let CurrentUser { cx, session: current_session, memberships, .. } = current_user;
     let user = user_sessions::get_user(&cx, console.ops()).await?;
     let has_password = console.accounts().has_password(&cx).await?;
-    let sessions = user_sessions::list(&cx, console.ops()).await?.into_iter().map(|it| SessionRow {
-        browser: browser_name(&it.user_agent),
-        address: it.address,
-        created_at: it.created_at.rfc3339(),
-        last_used_at: it.last_used_at.rfc3339(),
-        is_own: it.id == session.id,
-        id: it.id.to_string(),
+    let sessions = user_sessions::list(&cx, console.ops()).await?.into_iter().map(|session| SessionRow {
+        browser: browser_name(&session.user_agent),
+        address: session.address,
+        created_at: session.created_at.rfc3339(),
+        last_used_at: session.last_used_at.rfc3339(),
+        is_own: session.id == current_session.id,
+        id: session.id.to_string(),
     });
-    let organizations = memberships.into_iter().map(|it| OrganizationRow {
-        id: it.organization.id.to_string(),
-        name: it.organization.name,
-        slug: it.organization.slug,
-        role: it.role.as_str(),
+    let organizations = memberships.into_iter().map(|membership| OrganizationRow {
+        id: membership.organization.id.to_string(),
+        name: membership.organization.name,
+        slug: membership.organization.slug,
+        role: membership.role.as_str(),
     });
     Ok(AccountPage {
         layout,
@@ -187,7 +187,7 @@ async fn leave_organization(
     Path(id): Path<String>,
 ) -> PageResult {
     let page_error = |error| PageError::from(error).with_layout(current_user.layout.clone());
-    let found = current_user.memberships.iter().find(|it| it.organization.id.as_str() == id);
+    let found = current_user.memberships.iter().find(|membership| membership.organization.id.as_str() == id);
     let organization = found.ok_or_else(|| page_error(Error::not_found("organisation")))?.organization.clone();
     match user_accounts::leave_organization(&current_user.cx, console.ops(), &organization.id).await {
         Ok(()) => Ok(view::redirect_with_flash("/account", &format!("You have left {}.", organization.name))),

@@ -200,7 +200,9 @@ async fn delete(State(console): State<Console>, member: Member, Path((_, id)): P
 fn form_error(member: &Member, error: Error) -> Result<(StatusCode, FormError), PageError> {
     let field = match error.code {
         Code::Conflict => Some("name"),
-        Code::InvalidArguments if error.details.get("field").is_some_and(|it| it == "expires_at") => Some("expires_on"),
+        Code::InvalidArguments if error.details.get("field").is_some_and(|field| field == "expires_at") => {
+            Some("expires_on")
+        }
         _ => None,
     };
     let error = match field {

@@ -89,7 +89,7 @@ impl AuditQuery {
             ("to", &self.to),
             (name, value),
         ];
-        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, value)| !value.is_empty())).finish()
     }
 
     fn is_empty(&self) -> bool {
@@ -157,30 +157,30 @@ async fn list(State(console): State<Console>, member: Member, Query(fields): Que
     let Member { cx, organization_id, org, layout } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone());
     let before: Option<AuditEventId> = fields.before.parse().ok();
-    let found = match fields.filter() {
+    let events = match fields.filter() {
         Ok(filter) => {
             audit_events::list(cx, console.ops(), organization_id, &filter, (before.as_ref(), ENTRIES + 1)).await
         }
         Err(error) => Err(error),
     };
-    let (status, form_error, mut found) = match found {
-        Ok(found) => (http::StatusCode::OK, FormError::default(), found),
+    let (status, form_error, mut events) = match events {
+        Ok(events) => (http::StatusCode::OK, FormError::default(), events),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
             (status, form_error, Vec::new())
         }
     };
-    let more = found.len() > ENTRIES as usize;
-    found.truncate(ENTRIES as usize);
-    let older = found.last().filter(|_| more).map(|it| fields.query("before", it.event.id.as_str()));
+    let more = events.len() > ENTRIES as usize;
+    events.truncate(ENTRIES as usize);
+    let older = events.last().filter(|_| more).map(|entry| fields.query("before", entry.event.id.as_str()));
     let members = users::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
     let keys = api_keys::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
-    let actors = members.into_iter().map(|it| it.email).chain(keys.into_iter().map(|it| it.name));
+    let actors = members.into_iter().map(|member| member.email).chain(keys.into_iter().map(|key| key.name));
     let page = AuditPage {
         layout: layout.clone().with_section("audit"),
         org: org.clone(),
         form_error,
-        entries: found.into_iter().map(AuditRow::from).collect(),
+        entries: events.into_iter().map(AuditRow::from).collect(),
         action_prefixes: ACTION_PREFIXES,
         actors: actors.chain(["operator".to_owned()]).collect(),
         older: older.map(|query| format!("{}?{query}", org.path("audit"))),

@@ -50,7 +50,7 @@ struct EditorPage<'a> {
     /// The path of the list.
     walkthroughs: String,
     /// The path of this walkthrough.
-    at: String,
+    path: String,
     tab: &'static str,
     /// The email of the viewer. The browser keeps unsaved text per viewer.
     viewer: String,
@@ -64,15 +64,15 @@ async fn show(
 ) -> PageResult {
     let layout = layout.with_section("walkthroughs");
     let found =
-        async { walkthroughs::get_head(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
+        async { walkthroughs::get(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
     let walkthrough = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let viewer = layout.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
-    let at = org.path(&format!("walkthroughs/{}", walkthrough.id));
+    let path = org.path(&format!("walkthroughs/{}", walkthrough.id));
     Ok(view::page(&EditorPage {
         layout,
         walkthrough: &walkthrough,
         walkthroughs: org.path("walkthroughs"),
-        at,
+        path,
         tab: "editor",
         viewer,
         kinds: KINDS,
@@ -145,8 +145,8 @@ async fn preview_step(
                 html: step.map(|step| html::render(&step.content)).unwrap_or_default(),
                 changes: &preview.changes,
                 tool: preview.tool,
-                text: &preview.answer.text,
-                structured: pretty(&preview.answer.structured),
+                text: &preview.result.text,
+                structured: pretty(&preview.result.structured),
             }))
         }
         Err(error) => render_preview_error(error),
@@ -184,14 +184,14 @@ async fn play(
         preview::render(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?, PreviewPoint::After(at)).await
     };
     match found.await {
-        Ok(Preview { tool, arguments, answer, step, completed, total, .. }) => Ok(view::page(&PlayFragment {
+        Ok(Preview { tool, arguments, result, step, completed, total, .. }) => Ok(view::page(&PlayFragment {
             completed,
             total,
             percent: percent(completed, total),
             tool,
             arguments: pretty(&arguments),
-            text: &answer.text,
-            structured: pretty(&answer.structured),
+            text: &result.text,
+            structured: pretty(&result.structured),
             step: step.as_ref(),
             html: step.as_ref().map(|step| html::render(&step.content.content)).unwrap_or_default(),
         })),

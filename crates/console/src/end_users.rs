@@ -81,7 +81,7 @@ impl EndUserQuery {
             ("test", &self.test),
             ("after", after),
         ];
-        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, value)| !value.is_empty())).finish()
     }
 
     fn is_empty(&self) -> bool {
@@ -90,11 +90,11 @@ impl EndUserQuery {
 }
 
 /// Returns the display name of an end user: the name, else the email, else the tracking ID.
-fn display_name(it: &EndUser) -> String {
-    if let Some(known) = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()) {
+fn display_name(end_user: &EndUser) -> String {
+    if let Some(known) = end_user.name.as_ref().or(end_user.email.as_ref()).or(end_user.claimed_email.as_ref()) {
         return known.clone();
     }
-    let Some(tracking_id) = &it.tracking_id else { return "Anonymous".to_owned() };
+    let Some(tracking_id) = &end_user.tracking_id else { return "Anonymous".to_owned() };
     match tracking_id.strip_prefix(personal::STORED_PREFIX) {
         // The first characters of the hash are enough to distinguish users.
         Some(hash) => format!("Personal URL {}", hash.chars().take(6).collect::<String>()),
@@ -116,16 +116,16 @@ pub(crate) struct EndUserRow {
 }
 
 impl From<EndUser> for EndUserRow {
-    fn from(it: EndUser) -> Self {
+    fn from(end_user: EndUser) -> Self {
         Self {
-            name: display_name(&it),
-            last: it.last_activity_at.map(waypost_core::Timestamp::rfc3339),
-            id: it.id,
-            email: it.email.or(it.claimed_email).unwrap_or_default(),
-            tracking_id: it.tracking_id.unwrap_or_default(),
-            is_test: it.is_test,
-            in_progress: it.in_progress,
-            completed: it.completed,
+            name: display_name(&end_user),
+            last: end_user.last_activity_at.map(waypost_core::Timestamp::rfc3339),
+            id: end_user.id,
+            email: end_user.email.or(end_user.claimed_email).unwrap_or_default(),
+            tracking_id: end_user.tracking_id.unwrap_or_default(),
+            is_test: end_user.is_test,
+            in_progress: end_user.in_progress,
+            completed: end_user.completed,
         }
     }
 }
@@ -151,31 +151,33 @@ fn options(text: &str, rest: impl IntoIterator<Item = (String, String)>) -> Vec<
 async fn list(State(console): State<Console>, member: Member, Query(fields): Query<EndUserQuery>) -> PageResult {
     let Member { cx, organization_id, org, layout } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
-    let found = match fields.search() {
+    let end_users = match fields.search() {
         Ok(search) => end_users::list(cx, console.ops(), organization_id, &search).await,
         Err(error) => Err(error),
     };
-    let (status, form_error, mut found) = match found {
-        Ok(found) => (http::StatusCode::OK, FormError::default(), found),
+    let (status, form_error, mut end_users) = match end_users {
+        Ok(end_users) => (http::StatusCode::OK, FormError::default(), end_users),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
             (status, form_error, Vec::new())
         }
     };
-    let more = found.len() > ROWS as usize;
-    found.truncate(ROWS as usize);
-    let next = found.last().filter(|_| more).map(|last| fields.query(last.id.as_str()));
+    let more = end_users.len() > ROWS as usize;
+    end_users.truncate(ROWS as usize);
+    let next = end_users.last().filter(|_| more).map(|last| fields.query(last.id.as_str()));
     let servers = servers::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
     let listed = WalkthroughListQuery { limit: Some(200), ..WalkthroughListQuery::default() };
     let walkthroughs = walkthroughs::list(cx, console.ops(), organization_id, listed).await.map_err(page_error)?.items;
-    let titles = walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title));
+    let titles = walkthroughs
+        .into_iter()
+        .map(|walkthrough| (walkthrough.walkthrough.id.to_string(), walkthrough.walkthrough.title));
     let statuses = [("in_progress", "In progress"), ("completed", "Completed")];
     let page = EndUsersPage {
         layout: layout.clone().with_section("end-users"),
         org: org.clone(),
         form_error,
-        rows: found.into_iter().map(EndUserRow::from).collect(),
-        servers: options("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name))),
+        rows: end_users.into_iter().map(EndUserRow::from).collect(),
+        servers: options("All servers", servers.into_iter().map(|server| (server.id.to_string(), server.name))),
         walkthroughs: options("All walkthroughs", titles),
         statuses: options("Any", statuses.map(|(value, text)| (value.to_owned(), text.to_owned()))),
         next: next.map(|query| format!("{}?{query}", org.path("end-users"))),
@@ -206,7 +208,7 @@ impl TimelineQuery {
     /// Returns the query string for another filter or page.
     fn query(&self, show: &str, before: &str) -> String {
         let fields = [("show", show), ("before", before)];
-        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, value)| !value.is_empty())).finish()
     }
 }
 
@@ -224,33 +226,34 @@ impl TimelineItem {
     fn new(entry: TimelineEntry, servers: &[(String, String)]) -> Self {
         let at = entry.at().rfc3339();
         match entry {
-            TimelineEntry::Session(it) => {
-                let client = it.client_name.unwrap_or_else(|| "an unknown client".to_owned());
-                let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
+            TimelineEntry::Session(session) => {
+                let client = session.client_name.unwrap_or_else(|| "an unknown client".to_owned());
+                let version = session.client_version.map(|version| format!(" {version}")).unwrap_or_default();
                 let text = format!("Connected with {client}{version}");
-                let server = servers.iter().find(|(id, _)| *id == it.server_id.as_str());
+                let server = servers.iter().find(|(id, _)| *id == session.server_id.as_str());
                 let detail = server.map_or("Deleted server", |(_, name)| name).to_owned();
                 Self { at, class: "session", badge: "Session", text, detail }
             }
-            TimelineEntry::Event(it) => {
+            TimelineEntry::Event(event) => {
                 // The titles come from the version of the event, so they persist if the step is renamed or deleted.
-                let step = it.step_title.or(it.step_id.map(|_| "deleted step".to_owned()));
+                let step = event.step_title.or(event.step_id.map(|_| "deleted step".to_owned()));
                 let step = step.map(|step| format!(": {step}")).unwrap_or_default();
-                let text = format!("{}{step}", event_label(it.kind));
-                let walkthrough = it.walkthrough_title.unwrap_or_else(|| "Deleted walkthrough".to_owned());
-                let pause = it.elapsed_ms.map(|ms| format!(", after {}", view::duration(Some(ms)))).unwrap_or_default();
+                let text = format!("{}{step}", event_label(event.kind));
+                let walkthrough = event.walkthrough_title.unwrap_or_else(|| "Deleted walkthrough".to_owned());
+                let pause =
+                    event.elapsed_ms.map(|ms| format!(", after {}", view::duration(Some(ms)))).unwrap_or_default();
                 Self { at, class: "event", badge: "Event", text, detail: format!("{walkthrough}{pause}") }
             }
-            TimelineEntry::Call(it) => {
-                let ok = it.outcome == "ok";
+            TimelineEntry::Call(call) => {
+                let ok = call.outcome == "ok";
                 let class = if ok { "call" } else { "failed" };
-                let text = if ok { it.tool } else { format!("{} failed: {}", it.tool, it.outcome) };
-                let detail = it.client_name.unwrap_or_default();
+                let text = if ok { call.tool } else { format!("{} failed: {}", call.tool, call.outcome) };
+                let detail = call.client_name.unwrap_or_default();
                 Self { at, class, badge: "Call", text, detail }
             }
-            TimelineEntry::Ticket(it) => {
-                let text = format!("Opened ticket #{}: {}", it.number, it.title);
-                Self { at, class: "ticket-opened", badge: "Ticket", text, detail: it.status.label().to_owned() }
+            TimelineEntry::Ticket(ticket) => {
+                let text = format!("Opened ticket #{}: {}", ticket.number, ticket.title);
+                Self { at, class: "ticket-opened", badge: "Ticket", text, detail: ticket.status.label().to_owned() }
             }
         }
     }
@@ -272,14 +275,14 @@ fn event_label(kind: EventKind) -> &'static str {
 }
 
 /// Lists the data of an end user, such as `1 attempt, 3 events`.
-fn describe_extent(extent: &EndUserDataCounts) -> String {
+fn describe_data(data: &EndUserDataCounts) -> String {
     let parts = [
-        (extent.attempts, "attempt", "attempts"),
-        (extent.events, "event", "events"),
-        (extent.calls, "tool call", "tool calls"),
-        (extent.sessions, "session", "sessions"),
-        (extent.oauth_grants, "OAuth grant", "OAuth grants"),
-        (extent.tickets, "ticket", "tickets"),
+        (data.attempts, "attempt", "attempts"),
+        (data.events, "event", "events"),
+        (data.calls, "tool call", "tool calls"),
+        (data.sessions, "session", "sessions"),
+        (data.oauth_grants, "OAuth grant", "OAuth grants"),
+        (data.tickets, "ticket", "tickets"),
     ];
     let parts = parts.map(|(count, one, many)| view::pluralize(count, one, many));
     parts.join(", ")
@@ -293,7 +296,7 @@ struct EndUserPage {
     name: String,
     end_user: EndUser,
     /// The data that is deleted with the end user.
-    extent: String,
+    data: String,
     progress: Vec<EndUserAttempt>,
     items: Vec<TimelineItem>,
     timeline: TimelineQuery,
@@ -336,13 +339,11 @@ async fn render_end_user(
     let older =
         entries.last().filter(|_| more).map(|last| timeline.query(&timeline.show, &cursor(last.at(), last.id())));
     let servers = servers::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
-    let servers: Vec<_> = servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect();
+    let servers: Vec<_> = servers.into_iter().map(|server| (server.id.to_string(), server.name)).collect();
     let page = EndUserPage {
         layout: layout.clone().with_section("end-users"),
         name: display_name(&end_user),
-        extent: describe_extent(
-            &end_users::get_extent(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
-        ),
+        data: describe_data(&end_users::count_data(cx, console.ops(), organization_id, &id).await.map_err(page_error)?),
         progress: end_users::list_progress(cx, console.ops(), organization_id, &id).await.map_err(page_error)?,
         items: entries.into_iter().map(|entry| TimelineItem::new(entry, &servers)).collect(),
         older,

@@ -60,8 +60,8 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
-    fn new(it: JoinSummary, org: &CurrentOrganization, servers: &[(String, String)]) -> Self {
-        let JoinSummary { join, tracking_id, name, email } = it;
+    fn new(summary: JoinSummary, org: &CurrentOrganization, servers: &[(String, String)]) -> Self {
+        let JoinSummary { join, tracking_id, name, email } = summary;
         let href = |id: &str| org.path(&format!("end-users/{id}"));
         let from = match (join.kind, tracking_id) {
             (JoinKind::Tracking, Some(tracking_id)) => tracking_id,
@@ -107,14 +107,14 @@ impl JoinsPage {
         let Member { cx, organization_id, org, layout } = member;
         let layout = layout.clone().with_section("end-users");
         let page_error = |error| PageError::from(error).with_layout(layout.clone());
-        let mut found =
+        let mut joins =
             joins::list_page(cx, console.ops(), organization_id, (before, ROWS + 1)).await.map_err(page_error)?;
-        let more = found.len() > ROWS as usize;
-        found.truncate(ROWS as usize);
-        let next = found.last().filter(|_| more).map(|it| format!("{}?before={}", org.path("joins"), it.join.id));
+        let more = joins.len() > ROWS as usize;
+        joins.truncate(ROWS as usize);
+        let next = joins.last().filter(|_| more).map(|last| format!("{}?before={}", org.path("joins"), last.join.id));
         let servers = servers::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
-        let servers: Vec<_> = servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect();
-        let rows = found.into_iter().map(|it| ClaimRow::new(it, org, &servers)).collect();
+        let servers: Vec<_> = servers.into_iter().map(|server| (server.id.to_string(), server.name)).collect();
+        let rows = joins.into_iter().map(|summary| ClaimRow::new(summary, org, &servers)).collect();
         let fields =
             ClaimLinkForm { expires_in_hours: (DEFAULT_LIFETIME_MS / HOUR_MS).to_string(), ..ClaimLinkForm::default() };
         let (org, form_error) = (org.clone(), FormError::default());

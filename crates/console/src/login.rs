@@ -60,7 +60,9 @@ impl<'a> LoginPage<'a> {
         let next = view::local_path(next);
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
         let providers = console.providers().iter();
-        let providers = providers.map(|it| (it.name.as_str(), format!("/login/with/{}?{query}", it.key))).collect();
+        let providers = providers
+            .map(|provider| (provider.name.as_str(), format!("/login/with/{}?{query}", provider.key)))
+            .collect();
         Ok(Self { layout: Layout::empty(), form_error, email, next, can_mail, can_sign_up, needs_set_up, providers })
     }
 }

@@ -105,12 +105,12 @@ impl MembersPage {
         let Member { cx, organization_id, org, layout } = member;
         let page_error = |error| PageError::from(error).with_layout(layout.clone());
         let members = users::list(cx, console.ops(), organization_id).await.map_err(page_error)?;
-        let owners = members.iter().filter(|it| it.role == Role::Owner).count();
-        let row = |it: OrganizationMember| MemberRow {
-            is_self: it.user_id.as_str() == cx.caller.actor(),
-            can_change: org.is_admin() && org.role.covers(it.role),
-            is_last_owner: it.role == Role::Owner && owners == 1,
-            member: it,
+        let owners = members.iter().filter(|member| member.role == Role::Owner).count();
+        let row = |member: OrganizationMember| MemberRow {
+            is_self: member.user_id.as_str() == cx.caller.actor(),
+            can_change: org.is_admin() && org.role.covers(member.role),
+            is_last_owner: member.role == Role::Owner && owners == 1,
+            member: member,
         };
         let mut found = Vec::new();
         if org.is_admin() {
@@ -121,9 +121,9 @@ impl MembersPage {
         }
         let more = found.len() > INVITATIONS as usize;
         found.truncate(INVITATIONS as usize);
-        let last = found.last().filter(|_| more).map(|it| it.invitation.id.clone());
+        let last = found.last().filter(|_| more).map(|view| view.invitation.id.clone());
         let now = cx.now();
-        let invitations = found.into_iter().map(|it| invitation_row(it, now, org.role)).collect();
+        let invitations = found.into_iter().map(|view| invitation_row(view, now, org.role)).collect();
         Ok(Self {
             layout: layout.clone().with_section("members"),
             org: org.clone(),
@@ -149,26 +149,26 @@ impl MembersPage {
 }
 
 fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role) -> InvitationRow {
-    let it = listed.invitation;
-    let state = it.state(now);
+    let invitation = listed.invitation;
+    let state = invitation.state(now);
     // The time of the state change: past, or future for a pending invitation.
     let at = match state {
-        InvitationState::Accepted => it.accepted_at,
-        InvitationState::Revoked => it.revoked_at,
-        InvitationState::Pending | InvitationState::Expired => Some(it.expires_at),
+        InvitationState::Accepted => invitation.accepted_at,
+        InvitationState::Revoked => invitation.revoked_at,
+        InvitationState::Pending | InvitationState::Expired => Some(invitation.expires_at),
     };
-    let invited_by = listed.invited_by.unwrap_or_else(|| match it.invited_by.as_str() {
+    let invited_by = listed.invited_by.unwrap_or_else(|| match invitation.invited_by.as_str() {
         "operator" => "Operator".to_owned(),
         gone => gone.to_owned(),
     });
     InvitationRow {
-        can_change: own.covers(it.role),
-        id: it.id,
-        email: it.email,
-        role: it.role,
+        can_change: own.covers(invitation.role),
+        id: invitation.id,
+        email: invitation.email,
+        role: invitation.role,
         state,
         invited_by,
-        at: at.unwrap_or(it.created_at).rfc3339(),
+        at: at.unwrap_or(invitation.created_at).rfc3339(),
     }
 }
 

@@ -52,19 +52,19 @@ struct OauthConfigForm {
 }
 
 impl From<&OauthConfig> for OauthConfigForm {
-    fn from(it: &OauthConfig) -> Self {
+    fn from(config: &OauthConfig) -> Self {
         Self {
-            name: it.name.clone(),
-            issuer: it.issuer.clone(),
-            authorization_endpoint: it.authorization_endpoint.clone(),
-            token_endpoint: it.token_endpoint.clone(),
-            userinfo_endpoint: it.userinfo_endpoint.clone().unwrap_or_default(),
-            client_id: it.client_id.clone(),
+            name: config.name.clone(),
+            issuer: config.issuer.clone(),
+            authorization_endpoint: config.authorization_endpoint.clone(),
+            token_endpoint: config.token_endpoint.clone(),
+            userinfo_endpoint: config.userinfo_endpoint.clone().unwrap_or_default(),
+            client_id: config.client_id.clone(),
             client_secret: String::new(),
-            scopes: it.scopes.join(" "),
-            token_auth_method: it.token_auth_method.to_string(),
-            subject_claim: it.subject_claim.clone(),
-            link_verified_email: it.link_verified_email,
+            scopes: config.scopes.join(" "),
+            token_auth_method: config.token_auth_method.to_string(),
+            subject_claim: config.subject_claim.clone(),
+            link_verified_email: config.link_verified_email,
         }
     }
 }
@@ -92,24 +92,24 @@ impl OauthConfigForm {
             token_endpoint: endpoint(&self.token_endpoint, &old.token_endpoint),
             userinfo_endpoint: filled(&self.userinfo_endpoint, &old.userinfo_endpoint),
             client_id: filled(&self.client_id, &old.client_id),
-            client_secret: Some(self.client_secret.as_str()).filter(|it| !it.is_empty()).map(SecretText::new),
+            client_secret: Some(self.client_secret.as_str()).filter(|secret| !secret.is_empty()).map(SecretText::new),
             scopes: new(&self.scopes, &old.scopes)
                 .filter(|text| !(text.is_empty() && old.scopes.is_empty()))
                 .map(|text| text.split_whitespace().map(str::to_owned).collect()),
             token_auth_method: method,
             subject_claim: filled(&self.subject_claim, &old.subject_claim),
-            link_verified_email: Some(self.link_verified_email).filter(|it| *it != old.link_verified_email),
+            link_verified_email: Some(self.link_verified_email).filter(|link| *link != old.link_verified_email),
         })
     }
 }
 
 fn auth_methods(first: &str) -> Vec<(String, String)> {
-    let label = |it: TokenAuthMethod| match it {
+    let label = |method: TokenAuthMethod| match method {
         TokenAuthMethod::ClientSecretBasic => "Secret in the Authorization header (client_secret_basic)",
         TokenAuthMethod::ClientSecretPost => "Secret in the request body (client_secret_post)",
         TokenAuthMethod::None => "No secret, PKCE only (none)",
     };
-    let known = TokenAuthMethod::ALL.iter().map(|it| (it.to_string(), label(*it).to_owned()));
+    let known = TokenAuthMethod::ALL.iter().map(|method| (method.to_string(), label(*method).to_owned()));
     let first = Some((String::new(), first.to_owned())).filter(|(_, text)| !text.is_empty());
     first.into_iter().chain(known).collect()
 }
@@ -218,15 +218,16 @@ async fn create(
             Ok(view::redirect_with_flash(&location, &with_warnings("Provider created.", &findings)))
         }
         Err(error) => {
-            let refused = form_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
-            Ok(render_new(&console, &info, &member, refused, fields))
+            let rejected = form_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+            Ok(render_new(&console, &info, &member, rejected, fields))
         }
     }
 }
 
 /// Appends the warnings of a check to a message.
 fn with_warnings(text: &str, findings: &[ProviderFinding]) -> String {
-    let warnings = findings.iter().filter(|finding| finding.level != FindingLevel::Ok).map(|it| it.message.as_str());
+    let warnings =
+        findings.iter().filter(|finding| finding.level != FindingLevel::Ok).map(|finding| finding.message.as_str());
     std::iter::once(text).chain(warnings).collect::<Vec<_>>().join(" ")
 }
 
@@ -280,13 +281,13 @@ struct OauthConfigPath {
     oauth_config: String,
 }
 
-async fn find(console: &Console, member: &Member, at: &OauthConfigPath) -> Result<OauthConfig, PageError> {
+async fn find(console: &Console, member: &Member, path: &OauthConfigPath) -> Result<OauthConfig, PageError> {
     let Member { cx, organization_id, layout, .. } = member;
-    let found = match at.oauth_config.parse::<OauthConfigId>() {
+    let config = match path.oauth_config.parse::<OauthConfigId>() {
         Ok(id) => oauth_configs::get(cx, console.ops(), organization_id, &id).await,
         Err(_) => Err(Error::not_found("identity provider")),
     };
-    found.map_err(|error| PageError::from(error).with_layout(layout.clone()))
+    config.map_err(|error| PageError::from(error).with_layout(layout.clone()))
 }
 
 /// The unsaved state of the form on a provider's page.
@@ -317,7 +318,7 @@ async fn render(
         linked.iter().flat_map(|server| console.public_url.redirect_uris(&info.authority, &server.slug)).collect();
     let servers = linked
         .into_iter()
-        .map(|it| ServerLink { href: org.path(&format!("servers/{}/settings", it.id)), name: it.name })
+        .map(|server| ServerLink { href: org.path(&format!("servers/{}/settings", server.id)), name: server.name })
         .collect();
     let list = org.path("oauth-configs");
     Ok(view::html(
@@ -342,9 +343,9 @@ async fn show(
     State(console): State<Console>,
     info: RequestInfo,
     member: Member,
-    Path(at): Path<OauthConfigPath>,
+    Path(path): Path<OauthConfigPath>,
 ) -> PageResult {
-    let config = find(&console, &member, &at).await?;
+    let config = find(&console, &member, &path).await?;
     Ok(render(&console, &info, &member, config, FormState::plain()).await?)
 }
 
@@ -352,10 +353,10 @@ async fn save(
     State(console): State<Console>,
     info: RequestInfo,
     member: Member,
-    Path(at): Path<OauthConfigPath>,
+    Path(path): Path<OauthConfigPath>,
     Form(fields): Form<OauthConfigForm>,
 ) -> PageResult {
-    let old = find(&console, &member, &at).await?;
+    let old = find(&console, &member, &path).await?;
     let saved = match fields.settings(&OauthConfigForm::from(&old)) {
         Ok(settings) => oauth_configs::update(&member.cx, console.ops(), &old, &settings).await,
         Err(error) => Err(error),
@@ -366,9 +367,9 @@ async fn save(
             Ok(view::redirect_with_flash(&location, &with_warnings("Saved.", &findings)))
         }
         Err(error) => {
-            let refused =
+            let rejected =
                 form_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
-            let (status, form_error) = refused;
+            let (status, form_error) = rejected;
             let state = FormState { status, form_error, fields: Some(fields), findings: None };
             Ok(render(&console, &info, &member, old, state).await?)
         }
@@ -379,9 +380,9 @@ async fn check(
     State(console): State<Console>,
     info: RequestInfo,
     member: Member,
-    Path(at): Path<OauthConfigPath>,
+    Path(path): Path<OauthConfigPath>,
 ) -> PageResult {
-    let config = find(&console, &member, &at).await?;
+    let config = find(&console, &member, &path).await?;
     let findings = oauth_configs::check(&member.cx, console.ops(), &config).await?;
     let state = FormState { findings: Some(findings), ..FormState::plain() };
     Ok(render(&console, &info, &member, config, state).await?)
@@ -391,9 +392,9 @@ async fn delete(
     State(console): State<Console>,
     info: RequestInfo,
     member: Member,
-    Path(at): Path<OauthConfigPath>,
+    Path(path): Path<OauthConfigPath>,
 ) -> PageResult {
-    let config = find(&console, &member, &at).await?;
+    let config = find(&console, &member, &path).await?;
     let deleted = oauth_configs::delete(&member.cx, console.ops(), &member.organization_id, &config.id).await;
     match deleted {
         Ok(()) => {
@@ -401,9 +402,9 @@ async fn delete(
             Ok(view::redirect_with_flash(&member.org.path("oauth-configs"), &message))
         }
         Err(error) => {
-            let refused =
+            let rejected =
                 form_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
-            let (status, form_error) = refused;
+            let (status, form_error) = rejected;
             Ok(render(&console, &info, &member, config, FormState { status, form_error, ..FormState::plain() }).await?)
         }
     }

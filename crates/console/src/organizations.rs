@@ -152,8 +152,8 @@ async fn check_slug(console: &Console, cx: &waypost_core::caller::Ctx, slug: &st
 }
 
 async fn logo(State(console): State<Console>, Member { cx, organization_id, layout, .. }: Member) -> PageResult {
-    let found = logos::find(&cx, console.ops(), &organization_id).await?;
-    let png = found.ok_or_else(|| PageError::from(Error::not_found("logo")).with_layout(layout))?;
+    let logo = logos::find(&cx, console.ops(), &organization_id).await?;
+    let png = logo.ok_or_else(|| PageError::from(Error::not_found("logo")).with_layout(layout))?;
     let headers = [
         (header::CONTENT_TYPE, "image/png"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -78,8 +78,8 @@ async fn show(State(console): State<Console>, member: Member) -> PageResult {
             });
         }
         let filter = audit_events::AuditFilter::default();
-        let found = audit_events::list(cx, console.ops(), organization_id, &filter, (None, ENTRIES)).await;
-        entries = found.map_err(page_error)?.into_iter().map(AuditRow::from).collect();
+        let events = audit_events::list(cx, console.ops(), organization_id, &filter, (None, ENTRIES)).await;
+        entries = events.map_err(page_error)?.into_iter().map(AuditRow::from).collect();
     }
     let (layout, org) = (layout.clone().with_section("overview"), org.clone());
     Ok(view::page(&OrganizationOverviewPage { layout, org, steps, tiles, entries }))

@@ -21,10 +21,10 @@ pub(crate) fn label(field: &str) -> String {
     if let Some((_, label)) = LABELS.iter().find(|(name, _)| *name == field) {
         return (*label).to_owned();
     }
-    let words = field.split('_').enumerate().map(|(at, word)| match word {
+    let words = field.split('_').enumerate().map(|(index, word)| match word {
         word if CAPITALS.contains(&word) => word.to_uppercase(),
         "oauth" => "OAuth".to_owned(),
-        word if at == 0 => {
+        word if index == 0 => {
             let mut letters = word.chars();
             letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
         }

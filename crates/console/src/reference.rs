@@ -115,8 +115,10 @@ fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) 
     let responses = operation["responses"].as_object().into_iter().flatten();
     let answers = responses.filter(|(status, _)| status.starts_with('2') || status.starts_with('3'));
     let responses = answers.map(|(status, response)| {
-        let schema =
-            response["content"].as_object().and_then(|content| content.values().next()).map(|it| &it["schema"]);
+        let schema = response["content"]
+            .as_object()
+            .and_then(|content| content.values().next())
+            .map(|media_type| &media_type["schema"]);
         ResponseDoc {
             status: status.clone(),
             description: text(response, "description").to_owned(),
@@ -151,7 +153,8 @@ fn fields(document: &Value, schema: &Value) -> Vec<FieldDoc> {
     if let Some(items) = schema.get("items") {
         return fields(document, items);
     }
-    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|it| it == name));
+    let required =
+        |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|required| required == name));
     let members = schema["properties"].as_object().into_iter().flatten();
     let own = members.map(|(name, member)| FieldDoc {
         name: name.clone(),

@@ -35,16 +35,19 @@ pub struct CurrentUser {
 impl CurrentUser {
     /// Returns the membership of the organisation that the user last worked in, otherwise the first one.
     pub fn current_membership(&self) -> Option<&Membership> {
-        let last =
-            self.memberships.iter().find(|it| Some(&it.organization.id) == self.session.organization_id.as_ref());
+        let last = self
+            .memberships
+            .iter()
+            .find(|membership| Some(&membership.organization.id) == self.session.organization_id.as_ref());
         last.or(self.memberships.first())
     }
 
     /// Returns the layout with the navigation of the current organisation, for pages that belong to no organisation.
     pub fn layout_with_navigation(&self) -> Layout {
-        let org = self
-            .current_membership()
-            .map(|it| CurrentOrganization { organization: it.organization.clone(), role: it.role });
+        let org = self.current_membership().map(|membership| CurrentOrganization {
+            organization: membership.organization.clone(),
+            role: membership.role,
+        });
         Layout { org, ..self.layout.clone() }
     }
 

@@ -64,7 +64,7 @@ pub(super) struct Device {
 impl Device {
     /// Reads the browser from a request.
     pub(super) fn from_request(headers: &HeaderMap, info: &RequestInfo) -> Self {
-        let user_agent = headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let cookie = cookies::read(headers, cookies::DEVICE).unwrap_or_default();
         Self { user_agent: user_agent.to_owned(), address: info.client, cookie }
     }

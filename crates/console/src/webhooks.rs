@@ -91,12 +91,12 @@ impl From<Vec<(String, String)>> for WebhookForm {
 }
 
 impl From<&Webhook> for WebhookForm {
-    fn from(it: &Webhook) -> Self {
+    fn from(webhook: &Webhook) -> Self {
         Self {
-            url: it.url.clone(),
-            description: it.description.clone(),
-            events: it.events.iter().map(|event| event.as_str().to_owned()).collect(),
-            enabled: it.enabled,
+            url: webhook.url.clone(),
+            description: webhook.description.clone(),
+            events: webhook.events.iter().map(|event| event.as_str().to_owned()).collect(),
+            enabled: webhook.enabled,
         }
     }
 }
@@ -237,9 +237,9 @@ async fn load(console: &Console, member: &Member, id: &str, before: &str) -> Res
     let id: WebhookId = id.parse().map_err(|_| Error::not_found("webhook"))?;
     let webhook = ops::get(cx, console.ops(), organization_id, &id).await?;
     let cursor = Some(before).filter(|text| text.parse::<WebhookDeliveryId>().is_ok());
-    let found = deliveries::list(cx, console.ops(), (organization_id, &id), (Some(DELIVERIES), cursor)).await?;
+    let deliveries = deliveries::list(cx, console.ops(), (organization_id, &id), (Some(DELIVERIES), cursor)).await?;
     let fields = WebhookForm::from(&webhook);
-    let older = found.next_cursor.map(|cursor| org.path(&format!("webhooks/{id}?before={cursor}")));
+    let older = deliveries.next_cursor.map(|cursor| org.path(&format!("webhooks/{id}?before={cursor}")));
     Ok(WebhookPage {
         layout: layout.clone().with_section("webhooks"),
         org: org.clone(),
@@ -248,7 +248,7 @@ async fn load(console: &Console, member: &Member, id: &str, before: &str) -> Res
         fields,
         webhook,
         secret: None,
-        deliveries: found.items.into_iter().map(DeliveryRow::from).collect(),
+        deliveries: deliveries.items.into_iter().map(DeliveryRow::from).collect(),
         older,
         before: before.to_owned(),
     })

@@ -86,8 +86,8 @@ impl std::fmt::Display for FieldChange {
     /// Describes the change without the name of the field.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("changes when it is served: ")?;
-        for (at, (before, after)) in self.excerpts.iter().enumerate() {
-            write!(f, "{}\"{before}\" → \"{after}\"", if at == 0 { "" } else { "; " })?;
+        for (index, (before, after)) in self.excerpts.iter().enumerate() {
+            write!(f, "{}\"{before}\" → \"{after}\"", if index == 0 { "" } else { "; " })?;
         }
         if self.more > 0 {
             write!(f, "; and {} more", self.more)?;

@@ -67,7 +67,7 @@ impl StepDifference {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// The differing fields of the walkthrough.
-    pub head: Vec<FieldDifference>,
+    pub fields: Vec<FieldDifference>,
     /// The steps of both states in the order of the later one. Removed steps appear at their earlier position.
     pub steps: Vec<StepDifference>,
 }
@@ -76,7 +76,7 @@ impl Comparison {
     /// Whether there is no difference.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.steps.iter().all(StepDifference::is_unchanged)
+        self.fields.is_empty() && self.steps.iter().all(StepDifference::is_unchanged)
     }
 
     /// Returns the number of added, removed, changed and moved steps.
@@ -95,22 +95,22 @@ impl Comparison {
 /// Compares two states. Steps are matched by ID.
 #[must_use]
 pub fn compare(before: (&WalkthroughFields, &[Step]), after: (&WalkthroughFields, &[Step])) -> Comparison {
-    let indices: HashMap<&StepId, usize> = before.1.iter().enumerate().map(|(at, step)| (&step.id, at)).collect();
-    let found: Vec<Option<usize>> = after.1.iter().map(|step| indices.get(&step.id).copied()).collect();
+    let indices: HashMap<&StepId, usize> = before.1.iter().enumerate().map(|(index, step)| (&step.id, index)).collect();
+    let matches: Vec<Option<usize>> = after.1.iter().map(|step| indices.get(&step.id).copied()).collect();
     let mut steps: Vec<StepDifference> = Vec::with_capacity(after.1.len());
-    for (((at, step), found), moved) in (1..).zip(after.1).zip(&found).zip(find_moved(&found)) {
-        let previous = found.map(|index| &before.1[index].content);
+    for (((position, step), earlier), moved) in (1..).zip(after.1).zip(&matches).zip(find_moved(&matches)) {
+        let previous = earlier.map(|index| &before.1[index].content);
         steps.push(StepDifference {
             id: step.id.clone(),
             title: step.content.title.clone(),
-            before: found.map(|index| index + 1),
-            after: Some(at),
+            before: earlier.map(|index| index + 1),
+            after: Some(position),
             moved,
             fields: previous.map_or_else(Vec::new, |previous| differences(&content(previous), &content(&step.content))),
         });
     }
     for (index, step) in before.1.iter().enumerate() {
-        if found.contains(&Some(index)) {
+        if matches.contains(&Some(index)) {
             continue;
         }
         let removed = StepDifference {
@@ -124,7 +124,7 @@ pub fn compare(before: (&WalkthroughFields, &[Step]), after: (&WalkthroughFields
         let previous = steps.iter().rposition(|other| index > 0 && other.id == before.1[index - 1].id);
         steps.insert(previous.map_or(0, |previous| previous + 1), removed);
     }
-    Comparison { head: differences(&head(before.0), &head(after.0)), steps }
+    Comparison { fields: differences(&describe(before.0), &describe(after.0)), steps }
 }
 
 fn differences(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldDifference> {
@@ -151,7 +151,7 @@ fn content(step: &StepContent) -> [(&'static str, String); 7] {
     ]
 }
 
-fn head(fields: &WalkthroughFields) -> [(&'static str, String); 6] {
+fn describe(fields: &WalkthroughFields) -> [(&'static str, String); 6] {
     [
         ("title", fields.title.clone()),
         ("description", fields.description.clone()),
@@ -190,8 +190,10 @@ mod tests {
     fn each_step_is_compared() {
         let before = ["a", "b", "c", "d"].map(|name| step(name, "text"));
         let after = [step("d", "text"), step("a", "text"), step("new", "x"), step("c", "other")];
-        let found = compare((&fields(), &before), (&WalkthroughFields { title: "U".to_owned(), ..fields() }, &after));
-        let names: Vec<_> = found.steps.iter().map(|step| (step.title.as_str(), step.before, step.after)).collect();
+        let comparison =
+            compare((&fields(), &before), (&WalkthroughFields { title: "U".to_owned(), ..fields() }, &after));
+        let names: Vec<_> =
+            comparison.steps.iter().map(|step| (step.title.as_str(), step.before, step.after)).collect();
         assert_eq!(
             names,
             [
@@ -202,15 +204,15 @@ mod tests {
                 ("c", Some(3), Some(4)),
             ]
         );
-        assert_eq!(found.counts(), [1, 1, 1, 1]);
-        assert!(found.steps[0].moved && found.steps[1].is_unchanged());
+        assert_eq!(comparison.counts(), [1, 1, 1, 1]);
+        assert!(comparison.steps[0].moved && comparison.steps[1].is_unchanged());
         let field = |field, before: &str, after: &str| FieldDifference {
             field,
             before: before.to_owned(),
             after: after.to_owned(),
         };
-        assert_eq!(found.steps[4].fields, [field("content", "text", "other")]);
-        assert_eq!(found.head, [field("title", "T", "U")]);
+        assert_eq!(comparison.steps[4].fields, [field("content", "text", "other")]);
+        assert_eq!(comparison.fields, [field("title", "T", "U")]);
         assert!(compare((&fields(), &before), (&fields(), &before)).is_empty());
         assert_eq!(compare((&fields(), &before), (&fields(), &[])).counts(), [0, 4, 0, 0]);
     }

@@ -83,11 +83,11 @@ pub fn remove(text: &str) -> Cow<'_, str> {
 /// Returns the byte ranges of `text` to remove, in order. Takes linear time.
 #[must_use]
 pub fn ranges(text: &str) -> Vec<Range<usize>> {
-    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     // Most texts contain none. These are the first bytes of all candidates.
     let can_start_invisible = |b| matches!(b, 0..=8 | 11..=31 | 127 | 0xC2 | 0xCD | 0xD8 | 0xE1..=0xE3 | 0xEF..=0xF4);
     if !text.bytes().any(can_start_invisible) {
-        return found;
+        return ranges;
     }
     let mut before = Preceding::default();
     let mut ahead = Lookahead { text, visible: Lookup::default(), letter: Lookup::default() };
@@ -113,14 +113,14 @@ pub fn ranges(text: &str) -> Vec<Range<usize>> {
         };
         if kept {
             before.update(&text[at..end]);
-        } else if let Some(last) = found.last_mut().filter(|last| last.end == at) {
+        } else if let Some(last) = ranges.last_mut().filter(|last| last.end == at) {
             last.end = end;
         } else {
-            found.push(at..end);
+            ranges.push(at..end);
         }
         at = end;
     }
-    found
+    ranges
 }
 
 /// The text kept so far.

@@ -20,7 +20,7 @@ pub enum StepPosition {
 /// A pointer to update: the `next_step_id` of a step, or the walkthrough's `first_step_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkUpdate {
-    /// The step whose pointer changes; `None` is the head of the chain.
+    /// The step whose pointer changes; `None` is the start of the chain.
     pub from: Option<StepId>,
     /// The new target.
     pub to: Option<StepId>,
@@ -82,7 +82,7 @@ fn chain_error(node: &impl Node, problem: &str) -> Error {
 ///
 /// # Errors
 /// `conflict`, naming the step at which the chain is broken (it points to a missing step), cyclic, forked (two steps
-/// point to the same step) or not connected to the head.
+/// point to the same step) or not connected to the start.
 pub fn order<N: Node>(first: Option<&StepId>, steps: Vec<N>) -> Result<Vec<N>> {
     let by_id: HashMap<&StepId, usize> = steps.iter().enumerate().map(|(at, step)| (step.id(), at)).collect();
     let mut is_pointed_at = vec![false; steps.len()];
@@ -209,12 +209,12 @@ mod tests {
         steps.iter().map(|step| step.id.clone()).collect()
     }
 
-    /// Applies `links` to `steps`. Returns the new head if it changes.
+    /// Applies `links` to `steps`. Returns the new first step if it changes.
     fn apply(steps: &mut [Step], links: &[LinkUpdate]) -> Option<Option<StepId>> {
-        let mut head = None;
+        let mut first_step = None;
         for link in links {
             match &link.from {
-                None => head = Some(link.to.clone()),
+                None => first_step = Some(link.to.clone()),
                 Some(from) => {
                     if let Some(step) = steps.iter_mut().find(|step| step.id == *from) {
                         step.next_step_id.clone_from(&link.to);
@@ -222,14 +222,14 @@ mod tests {
                 }
             }
         }
-        head
+        first_step
     }
 
     #[test]
     fn steps_are_ordered_and_errors_name_the_problem() {
         let ordered = order(Some(&id(2)), vec![step(1, None), step(2, Some(3)), step(3, Some(1))]).unwrap();
         assert_eq!(names(&ordered), ["ws_2", "ws_3", "ws_1"]);
-        assert!(order(None, vec![]).unwrap().is_empty());
+        assert!(order::<Step>(None, vec![]).unwrap().is_empty());
 
         let cases = [
             ("is broken at step ws_1", Some(1), vec![step(1, Some(9))]),
@@ -319,10 +319,10 @@ mod tests {
         #[test]
         fn behaves_like_a_list(operations in prop::collection::vec((0_u8..3, 0_usize..30, 0_usize..30), 0..60)) {
             let mut list: Vec<StepId> = Vec::new();
-            let mut head: Option<StepId> = None;
+            let mut first_step: Option<StepId> = None;
             let mut steps: Vec<Step> = Vec::new();
             for (number, (operation, a, b)) in operations.into_iter().enumerate() {
-                let ordered = ids(&order(head.as_ref(), steps.clone()).unwrap());
+                let ordered = ids(&order(first_step.as_ref(), steps.clone()).unwrap());
                 let position = match b {
                     0..5 => StepPosition::First,
                     5..10 => StepPosition::Last,
@@ -354,10 +354,10 @@ mod tests {
                     }
                 };
                 prop_assert!(links.len() <= 3);
-                if let Some(new_head) = apply(&mut steps, &links) {
-                    head = new_head;
+                if let Some(new_first_step) = apply(&mut steps, &links) {
+                    first_step = new_first_step;
                 }
-                let ordered = order(head.as_ref(), steps.clone()).unwrap();
+                let ordered = order(first_step.as_ref(), steps.clone()).unwrap();
                 prop_assert_eq!(ordered.iter().map(|step| step.id.clone()).collect::<Vec<_>>(), list.clone());
             }
         }

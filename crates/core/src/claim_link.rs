@@ -171,12 +171,15 @@ mod tests {
             let mut changed = segment.clone().into_bytes();
             changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
             let changed = ClaimLink::parse(std::str::from_utf8(&changed).unwrap());
-            assert!(!changed.is_some_and(|it| it.is_valid(&keys(7), (&organization, &server), NOW)), "changed at {at}");
+            assert!(
+                !changed.is_some_and(|link| link.is_valid(&keys(7), (&organization, &server), NOW)),
+                "changed at {at}"
+            );
             assert!(ClaimLink::parse(&segment[..at]).is_none(), "cut at {at}");
         }
         // Parts cannot be shifted into each other: the times are parsed from the end.
         let link = signed("a~1");
-        assert_eq!(ClaimLink::parse(&link.segment()).map(|it| it.label).as_deref(), Some("a~1"));
+        assert_eq!(ClaimLink::parse(&link.segment()).map(|link| link.label).as_deref(), Some("a~1"));
     }
 
     #[test]

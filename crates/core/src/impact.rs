@@ -30,7 +30,7 @@ impl VersionMove {
     /// Creates a move between two versions.
     #[must_use]
     pub fn new(from: Vec<u32>, to: Vec<u32>) -> Self {
-        let positions = to.iter().enumerate().map(|(at, ordinal)| (*ordinal, at)).collect();
+        let positions = to.iter().enumerate().map(|(index, ordinal)| (*ordinal, index)).collect();
         Self { from, to, positions }
     }
 
@@ -117,8 +117,8 @@ mod tests {
     }
 
     fn impact(from: &[u32], to: &[u32], completed: &[u32]) -> (u32, u32, bool) {
-        let it = VersionMove::new(from.to_vec(), to.to_vec()).impact_on(&set(completed));
-        (it.lost, it.repeat, it.completes)
+        let impact = VersionMove::new(from.to_vec(), to.to_vec()).impact_on(&set(completed));
+        (impact.lost, impact.repeat, impact.completes)
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
             from in prop::collection::vec(0_u32..12, 1..10), to in prop::collection::vec(0_u32..12, 1..10),
             done in prop::collection::vec(0_u32..12, 0..12),
         ) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
-            let once = |list: Vec<u32>| list.iter().enumerate().filter(|(at, n)| !list[..*at].contains(n)).map(|(_, n)| *n).collect();
+            let once = |list: Vec<u32>| list.iter().enumerate().filter(|(index, n)| !list[..*index].contains(n)).map(|(_, n)| *n).collect();
             (once(from), once(to), done)
         }
     }
@@ -201,7 +201,7 @@ mod tests {
             let was_next = before.current().and_then(|at| to.iter().position(|ordinal| *ordinal == from[at]));
             if let (Some(was_next), Some(is_next)) = (was_next, after.current()) {
                 prop_assert_eq!(impact.repeat == 0, is_next == was_next);
-                let open = (0..was_next).filter(|at| !after.is_completed(*at)).count();
+                let open = (0..was_next).filter(|index| !after.is_completed(*index)).count();
                 prop_assert_eq!(impact.repeat as usize, open);
             }
             if from == to {

@@ -58,7 +58,7 @@ pub struct RevisionInfo {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRevision {
     /// The revision without its content.
-    pub head: RevisionInfo,
+    pub info: RevisionInfo,
     /// The step's key at that time.
     pub key: Option<String>,
     /// For a deletion: the step that preceded it; `None` if it was the first step.

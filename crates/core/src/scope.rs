@@ -93,8 +93,8 @@ impl From<Scope> for Scopes {
 
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, scope) in self.iter().enumerate() {
-            write!(f, "{}{scope}", if at == 0 { "" } else { " " })?;
+        for (index, scope) in self.iter().enumerate() {
+            write!(f, "{}{scope}", if index == 0 { "" } else { " " })?;
         }
         Ok(())
     }

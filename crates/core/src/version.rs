@@ -81,7 +81,7 @@ impl Version {
     #[must_use]
     pub fn from_clean(version: StoredVersion) -> Self {
         let StoredVersion { id, walkthrough_id, number, title, steps } = version;
-        let index = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
+        let index = steps.iter().enumerate().map(|(index, step)| (step.id.clone(), index)).collect();
         Self { id, walkthrough_id, number, title, steps, index }
     }
 

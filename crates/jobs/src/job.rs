@@ -88,8 +88,8 @@ where
             LeaseAttempt::Acquired => {
                 entry.begin();
                 tokio::select! {
-                    outcome = limited(entry, leases, &run) => outcome,
-                    () = overtime(stop) => break,
+                    outcome = run_once(entry, leases, &run) => outcome,
+                    () = wait_for_grace_period(stop) => break,
                 }
             }
         };
@@ -100,13 +100,13 @@ where
     lease::release(entry, leases).await;
 }
 
-async fn overtime(stop: &CancellationToken) {
+async fn wait_for_grace_period(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(GRACE).await;
 }
 
 /// Executes one run. It ends early at the job's time limit or when the lease is lost.
-async fn limited<F, R>(entry: &Entry, leases: Option<&dyn Leases>, run: &F) -> Outcome
+async fn run_once<F, R>(entry: &Entry, leases: Option<&dyn Leases>, run: &F) -> Outcome
 where
     F: Fn() -> R,
     R: Future<Output = Result>,

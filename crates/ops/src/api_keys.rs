@@ -101,8 +101,8 @@ pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Ca
         return Ok(None);
     }
     // The lookup uses a hash of 256 random bits, so its timing reveals nothing about the secret.
-    let found = system::find_api_key(&mut ops.store.read().await?, &hash(secret)).await?;
-    let Some(key) = found.filter(|key| !key.is_expired(cx.now())) else { return Ok(None) };
+    let api_key = system::find_api_key(&mut ops.store.read().await?, &hash(secret)).await?;
+    let Some(key) = api_key.filter(|key| !key.is_expired(cx.now())) else { return Ok(None) };
     let before = cx.now().plus(-USED_EVERY_MS);
     if key.last_used_at.is_none_or(|at| at <= before)
         && let Err(error) = record_use(cx, ops, &key, before).await

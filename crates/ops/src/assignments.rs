@@ -209,8 +209,8 @@ pub async fn reorder(
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    let found = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    delete_row(cx, &mut tx, &found.assignment).await?;
+    let view = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    delete_row(cx, &mut tx, &view.assignment).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -112,16 +112,16 @@ impl AuditExport {
         }
         let mut conn = ops.store.read().await?;
         let page = (self.last.as_ref(), AT_ONCE);
-        let found = read(&mut conn, &self.organization_id, &self.filter, page).await?;
-        self.done = found.len() < AT_ONCE as usize;
-        self.last = found.last().map(|listed| listed.event.id.clone());
-        self.read += found.len();
+        let events = read(&mut conn, &self.organization_id, &self.filter, page).await?;
+        self.done = events.len() < AT_ONCE as usize;
+        self.last = events.last().map(|listed| listed.event.id.clone());
+        self.read += events.len();
         if self.read > MAX_EXPORT {
             let message =
                 format!("The export has more than {MAX_EXPORT} entries. Choose a shorter period and export in parts.");
             return Err(Error::invalid("from", message));
         }
-        Ok(found)
+        Ok(events)
     }
 }
 

@@ -108,7 +108,7 @@ pub async fn list_progress(
 ///
 /// # Errors
 /// Those of [`get`].
-pub async fn get_extent(
+pub async fn count_data(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,

@@ -320,12 +320,12 @@ async fn find_tracked(hosting: &Hosting, server: &Server, tracking_id: &str) -> 
         return Ok(Some(known.end_user_id));
     }
     let mut conn = hosting.read().await?;
-    let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
-    if let Some(end_user_id) = &found {
+    let end_user = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
+    if let Some(end_user_id) = &end_user {
         let known = KnownUser { end_user_id: end_user_id.clone(), session_id: None, last_used_at: hosting.clock.now() };
         hosting.identities.insert(key, known);
     }
-    Ok(found)
+    Ok(end_user)
 }
 
 /// Returns the end user and the session that a handle identifies.

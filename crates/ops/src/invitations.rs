@@ -99,14 +99,14 @@ pub async fn list(
 ) -> Result<Vec<InvitationView>> {
     authorize(&cx.caller, Operation::InvitationRead, organization)?;
     let mut conn = ops.store.read().await?;
-    let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
-    let actors: Vec<&str> = found.iter().map(|it| it.invited_by.as_str()).collect();
+    let invitations = store::list(&mut conn, organization, before, i64::from(limit)).await?;
+    let actors: Vec<&str> = invitations.iter().map(|invitation| invitation.invited_by.as_str()).collect();
     let names = audit::find_actor_names(&mut conn, organization, &actors).await?;
     let view = |invitation: Invitation| {
         let invited_by = names.get(&invitation.invited_by).cloned();
         InvitationView { invitation, invited_by }
     };
-    Ok(found.into_iter().map(view).collect())
+    Ok(invitations.into_iter().map(view).collect())
 }
 
 /// Returns an invitation.

@@ -40,6 +40,7 @@ pub mod oauth_configs;
 pub mod oauth_grants;
 pub mod offers;
 pub mod organizations;
+mod origins;
 pub mod overview;
 mod passwords;
 pub mod progress;
@@ -153,7 +154,9 @@ impl Ops {
     pub async fn route(&self, purpose: Purpose, organization: &OrganizationId) -> Result<Route> {
         let outbound = self.outbound()?;
         let slug = match outbound.is_limited_to_organizations(purpose) {
-            true => organization::find(&mut self.store.read().await?, organization).await?.map(|found| found.slug),
+            true => organization::find(&mut self.store.read().await?, organization)
+                .await?
+                .map(|organization| organization.slug),
             false => None,
         };
         let names: Vec<&str> = std::iter::once(organization.as_str()).chain(slug.as_deref()).collect();

@@ -102,8 +102,8 @@ pub async fn find_consent_for(
 ) -> Result<Option<Scopes>> {
     let redirect = redirect_uri::for_consent(redirect_uri);
     let key = oauth_consent::ConsentKey { organization, server, end_user, client_id, redirect: &redirect };
-    let found = oauth_consent::find(&mut ops.store.read().await?, key).await?;
-    Ok(found.and_then(|scope| Scopes::parse(&scope).ok()))
+    let consent = oauth_consent::find(&mut ops.store.read().await?, key).await?;
+    Ok(consent.and_then(|scope| Scopes::parse(&scope).ok()))
 }
 
 fn consent_key<'a>(
@@ -390,8 +390,8 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
         return Ok(subject(access, now));
     }
     let mut conn = hosting.read().await?;
-    let found = store::find_access_token(&mut conn, &server.organization_id, &server.id, &key.1, now).await?;
-    let Some(access) = found else { return Ok(None) };
+    let token = store::find_access_token(&mut conn, &server.organization_id, &server.id, &key.1, now).await?;
+    let Some(access) = token else { return Ok(None) };
     hosting.tokens.0.insert(key, access.clone());
     Ok(subject(access, now))
 }
@@ -404,8 +404,8 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
 pub async fn is_token_active(hosting: &Hosting, server: &Server, token_hash: &str) -> Result<bool> {
     let now = hosting.clock.now();
     let mut conn = hosting.read().await?;
-    let found = store::find_access_token(&mut conn, &server.organization_id, &server.id, token_hash, now).await?;
-    Ok(found.is_some_and(|access| access.expires_at > now))
+    let token = store::find_access_token(&mut conn, &server.organization_id, &server.id, token_hash, now).await?;
+    Ok(token.is_some_and(|access| access.expires_at > now))
 }
 
 fn subject(access: AccessToken, now: Timestamp) -> Option<Subject> {

@@ -71,7 +71,7 @@ impl Passwords {
         {
             salt = shared.as_ref().to_vec();
         }
-        let (password, about) = (password.to_owned(), about.iter().map(|it| it.to_lowercase()).collect::<Vec<_>>());
+        let (password, about) = (password.to_owned(), about.iter().map(|text| text.to_lowercase()).collect::<Vec<_>>());
         self.work(client, move || {
             check_strength(field, &password, &about)?;
             let hash = argon2()?.hash_password_with_salt(password.as_bytes(), &salt);

@@ -1,9 +1,6 @@
 //! Hosted MCP servers.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
-use url::Url;
 use waypost_content::name;
 use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
@@ -16,7 +13,7 @@ use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::{conflict_if_taken, hide_organization};
-use crate::oauth_configs;
+use crate::{oauth_configs, origins};
 
 /// The values of `support` that this release implements.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
@@ -24,8 +21,6 @@ pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
 const MAX_SUGGESTIONS: u32 = 20;
 /// A week in milliseconds.
 const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
-/// The maximum number of allowed origins of a server.
-const MAX_ORIGINS: usize = 50;
 
 /// The settings of a server. An absent field stays unchanged, or gets the default in a new server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -138,11 +133,11 @@ pub async fn search(
     let (text, after) = (search.text.as_deref().map(name::clean), search.after.as_deref().map(name::clean));
     let query =
         store::ServerSearch { text: text.as_deref(), after: after.as_deref(), limit: search.limit.saturating_add(1) };
-    let mut found = store::search(&mut ops.store.read().await?, organization, query).await?;
+    let mut servers = store::search(&mut ops.store.read().await?, organization, query).await?;
     let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
-    let more = found.len() > limit;
-    found.truncate(limit);
-    Ok((found, more))
+    let more = servers.len() > limit;
+    servers.truncate(limit);
+    Ok((servers, more))
 }
 
 /// Returns the usage of servers in the last seven days, in the order of `servers`.
@@ -170,7 +165,12 @@ pub async fn list_usage(
 ///
 /// # Errors
 /// Those of [`get`].
-pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<ServerContents> {
+pub async fn count_contents(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &ServerId,
+) -> Result<ServerContents> {
     get(cx, ops, organization, id).await?;
     Ok(store::count_contents(&mut ops.store.read().await?, organization, id, cx.now()).await?)
 }
@@ -346,7 +346,7 @@ fn with_settings(server: &Server, settings: &ServerSettings) -> Result<Server> {
         new.support = support;
     }
     if let Some(texts) = &settings.allowed_origins {
-        new.allowed_origins = parse_origins(texts)?;
+        new.allowed_origins = origins::parse(texts)?;
     }
     new.sign_in = settings.sign_in.unwrap_or(server.sign_in);
     new.toolset = settings.toolset.unwrap_or(server.toolset);
@@ -406,38 +406,6 @@ fn check_available(
     Err(Error::invalid(field, message))
 }
 
-/// Returns the origins as browsers serialise them (RFC 6454, section 6.2), sorted and without duplicates.
-fn parse_origins(texts: &[String]) -> Result<Vec<String>> {
-    if texts.len() > MAX_ORIGINS {
-        let message = format!("`allowed_origins` has {} entries, but can have at most {MAX_ORIGINS}.", texts.len());
-        return Err(Error::invalid("allowed_origins", message));
-    }
-    let origins: BTreeSet<_> = texts.iter().map(|text| parse_origin(text)).collect::<Result<_>>()?;
-    Ok(origins.into_iter().collect())
-}
-
-fn parse_origin(text: &str) -> Result<String> {
-    let text = text.trim();
-    let invalid = || {
-        let shown: String = name::clean(text).chars().take(100).collect();
-        let message = format!(
-            "`allowed_origins`: `{shown}` is not an origin. Use scheme, host and port, such as `https://example.com`."
-        );
-        Error::invalid("allowed_origins", message)
-    };
-    let url = Url::parse(text).map_err(|error| invalid().caused_by(error))?;
-    let is_origin = matches!(url.scheme(), "http" | "https")
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.path() == "/"
-        && url.query().is_none()
-        && url.fragment().is_none()
-        // The parser accepts backslashes, a missing slash and line breaks; such input is rejected instead of being
-        // corrected.
-        && text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '\\', '\t', '\n', '\r', '*']));
-    if is_origin { Ok(url.origin().ascii_serialization()) } else { Err(invalid()) }
-}
-
 fn audit_detail(server: &Server) -> Value {
     json!({
         "slug": server.slug,
@@ -468,40 +436,4 @@ fn slug_taken_message(slug: &str) -> String {
     format!(
         "The slug `{slug}` is taken by a server or is a former slug of one. Choose another slug, or release it on that server."
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins_are_normalised_as_browsers_serialise_them() {
-        let input = ["https://Example.com:443", " http://localhost:5173 ", "https://example.com", "https://müller.de"];
-        let origins = parse_origins(&input.map(str::to_owned)).unwrap();
-        assert_eq!(origins, ["http://localhost:5173", "https://example.com", "https://xn--mller-kva.de"]);
-    }
-
-    #[test]
-    fn invalid_origins_are_rejected() {
-        for text in [
-            "",
-            "example.com",
-            "https://example.com/",
-            "https://example.com/a",
-            "https://example.com?q",
-            "ftp://a.de",
-            "https://a@b.de",
-            "https://*.example.com",
-            "*",
-            "null",
-            "https:example.com",
-            "https://exa\nmple.com",
-            "file:///tmp",
-            "https://example.com#x",
-            "https://",
-        ] {
-            let error = parse_origins(&[text.to_owned()]).unwrap_err();
-            assert_eq!(error.details["field"], "allowed_origins", "{text}");
-        }
-    }
 }

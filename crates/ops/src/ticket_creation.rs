@@ -163,9 +163,9 @@ async fn find_place(hosting: &Hosting, server: &Server, end_user: &EndUserId) ->
 }
 
 fn current(version: &waypost_core::version::Version, attempt: &Attempt) -> Option<TicketStep> {
-    let at = version.steps().iter().position(|step| !attempt.completed.contains(step.ordinal))?;
-    let step = version.steps().get(at)?;
-    let position = u32::try_from(at + 1).ok()?;
+    let index = version.steps().iter().position(|step| !attempt.completed.contains(step.ordinal))?;
+    let step = version.steps().get(index)?;
+    let position = u32::try_from(index + 1).ok()?;
     Some(TicketStep { id: step.id.to_string(), title: step.content.title.clone(), position })
 }
 

@@ -32,7 +32,7 @@ pub struct TicketReply {
 pub struct TicketReplies {
     /// The ticket.
     pub ticket: Ticket,
-    /// The newest replies, oldest first. Internal notes and former texts are not included.
+    /// The newest replies, oldest first. Internal notes and previous texts are not included.
     pub replies: Vec<TicketReply>,
     /// Whether older replies are omitted.
     pub has_older: bool,
@@ -54,15 +54,15 @@ pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, i
     let end_user = identity.end_user_id.as_ref().ok_or_else(not_found)?;
     let id: TicketId = id.parse().map_err(|_| not_found())?;
     let mut conn = hosting.read().await?;
-    let found = store::find(&mut conn, &server.organization_id, &id).await?.ok_or_else(not_found)?;
-    let ticket = found.ticket;
+    let named = store::find(&mut conn, &server.organization_id, &id).await?.ok_or_else(not_found)?;
+    let ticket = named.ticket;
     if ticket.end_user_id.as_ref() != Some(end_user) || ticket.server_id.as_ref() != Some(&server.id) {
         return Err(not_found());
     }
     let limit = i64::try_from(MAX_REPLIES + 1).unwrap_or(i64::MAX);
     let newest = ticket_comment::list_replies(&mut conn, &server.organization_id, &id, limit).await?;
     drop(conn);
-    let found = newest.len();
+    let named = newest.len();
     let mut replies = Vec::new();
     let mut chars = 0;
     for comment in newest.into_iter().take(MAX_REPLIES) {
@@ -74,7 +74,7 @@ pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, i
         }
         replies.push(TicketReply { body, created_at: comment.created_at });
     }
-    let has_older = replies.len() < found;
+    let has_older = replies.len() < named;
     replies.reverse();
     play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(TicketReplies { ticket, replies, has_older })

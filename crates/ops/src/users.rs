@@ -79,11 +79,11 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Member> {
     authorize(&cx.caller, Operation::MemberRead, organization)?;
     let mut conn = ops.store.read().await?;
-    let found = match text.parse::<UserId>() {
+    let member = match text.parse::<UserId>() {
         Ok(id) => store::find_member(&mut conn, organization, &id).await?,
         Err(_) => store::find_member_by_email(&mut conn, organization, &email::key(text)).await?,
     };
-    found.ok_or_else(not_found)
+    member.ok_or_else(not_found)
 }
 
 /// Changes the role of a member, and revokes the member's pending invitations with a role above it.

@@ -90,7 +90,7 @@ async fn count_rows(conn: &mut Conn, minutes: &BTreeSet<Minute>) -> Result<HashM
     // Every process locks in the same order. Foreign key checks of new rows do not wait for this lock.
     const LOCK: &str = "SELECT id FROM servers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
     if let Raw::Postgres(c) = conn.raw() {
-        let servers: Vec<&str> = minutes.iter().map(|it| it.server_id.as_str()).collect();
+        let servers: Vec<&str> = minutes.iter().map(|minute| minute.server_id.as_str()).collect();
         sqlx::query(LOCK).bind(servers).execute(c).await?;
     }
     let batch = serde_json::json!({ "minutes": minutes }).to_string();

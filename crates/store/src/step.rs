@@ -207,7 +207,7 @@ pub async fn update<'a>(
     run(conn, &statements.update, &batch, organization, walkthrough).await
 }
 
-/// Updates links between steps. The link from the head is written with the head.
+/// Updates links between steps. The link to the first step is written with the walkthrough.
 ///
 /// # Errors
 /// Returns an error if the database fails. Whether every link references a step is checked at the commit.

@@ -296,41 +296,41 @@ pub async fn delete_superseded(conn: &mut Conn, before: Timestamp, limit: i64) -
 }
 
 #[derive(sqlx::FromRow)]
-struct HeadColumns {
+struct InfoColumns {
     step_id: String,
     number: i64,
     act: String,
     actor: String,
     restored_from: Option<i64>,
-    head_title: String,
+    revision_title: String,
     created_at: i64,
     updated_at: i64,
     superseded_at: Option<i64>,
 }
 
-impl TryFrom<HeadColumns> for (StepId, RevisionInfo) {
+impl TryFrom<InfoColumns> for (StepId, RevisionInfo) {
     type Error = Error;
 
-    fn try_from(row: HeadColumns) -> Result<Self> {
+    fn try_from(row: InfoColumns) -> Result<Self> {
         let row_ref = RowRef { table: "step_revisions", id: &row.step_id };
-        let head = RevisionInfo {
+        let info = RevisionInfo {
             number: row_ref.to_u32("number", row.number)?,
             operation: row_ref.parse("act", &row.act)?,
             restored_from: row.restored_from.map(|number| row_ref.to_u32("restored_from", number)).transpose()?,
             actor: row.actor,
-            title: row.head_title,
+            title: row.revision_title,
             created_at: Timestamp(row.created_at),
             updated_at: Timestamp(row.updated_at),
             is_current: row.superseded_at.is_none(),
         };
-        Ok((StepId::from_store(row.step_id), head))
+        Ok((StepId::from_store(row.step_id), info))
     }
 }
 
 #[derive(sqlx::FromRow)]
 struct Row {
     #[sqlx(flatten)]
-    head: HeadColumns,
+    info: InfoColumns,
     after_step_id: Option<String>,
     key: Option<String>,
     #[sqlx(flatten)]
@@ -340,7 +340,7 @@ struct Row {
 macro_rules! select {
     ($more:literal, $tail:literal) => {
         concat!(
-            "SELECT step_id, number, act, actor, restored_from, title AS head_title, created_at, updated_at,
+            "SELECT step_id, number, act, actor, restored_from, title AS revision_title, created_at, updated_at,
                 superseded_at",
             $more,
             " FROM step_revisions WHERE organization_id = $1 AND walkthrough_id = $2 ",
@@ -361,7 +361,7 @@ pub async fn list(
 ) -> Result<Vec<RevisionInfo>> {
     const SQL: &str = select!("", "AND step_id = $3 AND number < $4 ORDER BY number DESC LIMIT $5");
     let before = before.map_or(i64::MAX, i64::from);
-    let rows: Vec<HeadColumns> = on!(conn, c => sqlx::query_as(SQL)
+    let rows: Vec<InfoColumns> = on!(conn, c => sqlx::query_as(SQL)
         .bind(scope.organization_id.as_str()).bind(scope.walkthrough_id.as_str()).bind(step.as_str())
         .bind(before).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(|row| Ok(<(StepId, RevisionInfo)>::try_from(row)?.1)).collect()
@@ -381,9 +381,9 @@ pub async fn find(conn: &mut Conn, scope: DraftScope<'_>, step: &StepId, number:
         .bind(scope.organization_id.as_str()).bind(scope.walkthrough_id.as_str()).bind(step.as_str())
         .bind(i64::from(number)).fetch_optional(c).await?);
     let Some(row) = row else { return Ok(None) };
-    let content = row.content.content(RowRef { table: "step_revisions", id: &row.head.step_id })?;
-    let (_, head) = row.head.try_into()?;
-    Ok(Some(StepRevision { head, key: row.key, after_step_id: row.after_step_id.map(StepId::from_store), content }))
+    let content = row.content.content(RowRef { table: "step_revisions", id: &row.info.step_id })?;
+    let (_, info) = row.info.try_into()?;
+    Ok(Some(StepRevision { info, key: row.key, after_step_id: row.after_step_id.map(StepId::from_store), content }))
 }
 
 /// Returns at most `limit` deletions of steps that are no longer in the draft, latest first.
@@ -399,7 +399,7 @@ pub async fn list_deleted(conn: &mut Conn, scope: DraftScope<'_>, limit: i64) ->
                 WHERE later.walkthrough_id = $2 AND later.step_id = step_revisions.step_id AND later.number > step_revisions.number)
          ORDER BY created_at DESC, step_id LIMIT $3"
     );
-    let rows: Vec<HeadColumns> = on!(conn, c => sqlx::query_as(SQL)
+    let rows: Vec<InfoColumns> = on!(conn, c => sqlx::query_as(SQL)
         .bind(scope.organization_id.as_str()).bind(scope.walkthrough_id.as_str()).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(TryFrom::try_from).collect()
 }

@@ -68,18 +68,18 @@ pub async fn insert(
     Ok(rows > 0)
 }
 
-/// Restores a walkthrough from the trash with the slug, title and state of `head`. Returns `false` if it is not in the
+/// Restores a walkthrough from the trash with the slug, title and state of `walkthrough`. Returns `false` if it is not in the
 /// trash.
 ///
 /// # Errors
 /// Returns a unique violation if slug or title is taken, or another error if the database fails.
-pub async fn restore(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
+pub async fn restore(conn: &mut Conn, walkthrough: &Walkthrough, title_key: &str) -> Result<bool> {
     const SQL: &str = "UPDATE walkthroughs SET deleted_at = NULL, deleted_by = NULL, trashed_slug = NULL,
             trashed_state = NULL, slug = $3, title = $4, title_key = $5, state = $6
         WHERE organization_id = $1 AND id = $2 AND deleted_at IS NOT NULL";
     let rows = on!(conn, c => sqlx::query(SQL)
-        .bind(head.organization_id.as_str()).bind(head.id.as_str()).bind(&head.slug).bind(&head.title)
-        .bind(title_key).bind(head.state.as_str()).execute(c).await?.rows_affected());
+        .bind(walkthrough.organization_id.as_str()).bind(walkthrough.id.as_str()).bind(&walkthrough.slug).bind(&walkthrough.title)
+        .bind(title_key).bind(walkthrough.state.as_str()).execute(c).await?.rows_affected());
     Ok(rows > 0)
 }
 

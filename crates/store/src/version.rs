@@ -33,7 +33,7 @@ const STEP: &[Column] = &[
     ("metadata", Kind::Text),
 ];
 
-/// The query that all lookups of version heads share.
+/// The query that all lookups of versions share.
 macro_rules! select {
     ($tail:literal) => {
         concat!(
@@ -66,36 +66,41 @@ struct StepRow<'a> {
     content: ContentRow<'a>,
 }
 
-/// Inserts a version with its steps in order. Positions start at 1. `head.step_count` must be the number of steps.
+/// Inserts a version with its steps in order. Positions start at 1. `version.step_count` must be the number of steps.
 ///
 /// # Errors
 /// Returns a unique violation if the number is taken, or another error if the database fails.
-pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &VersionInfo, steps: &[Step]) -> Result<()> {
+pub async fn insert(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    version: &VersionInfo,
+    steps: &[Step],
+) -> Result<()> {
     const SQL: &str = "INSERT INTO versions (id, organization_id, walkthrough_id, number, title, description, type,
             estimated_duration_minutes, tags, metadata, step_count, created_at, withdrawn_at, withdrawn_reason, step_set)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, NULL, $13)";
-    let fields = &head.fields;
+    let fields = &version.fields;
     let step_set: StepSet = steps.iter().map(|step| step.ordinal).collect();
     on!(conn, c => sqlx::query(SQL)
-        .bind(head.id.as_str())
+        .bind(version.id.as_str())
         .bind(organization.as_str())
-        .bind(head.walkthrough_id.as_str())
-        .bind(i64::from(head.number))
+        .bind(version.walkthrough_id.as_str())
+        .bind(i64::from(version.number))
         .bind(&fields.title)
         .bind(&fields.description)
         .bind(fields.kind.as_str())
         .bind(fields.estimated_duration_minutes.map(i64::from))
         .bind(to_json(fields.tags.clone()))
         .bind(to_json(fields.metadata.clone()))
-        .bind(i64::from(head.step_count))
-        .bind(head.created_at.0)
+        .bind(i64::from(version.step_count))
+        .bind(version.created_at.0)
         .bind(step_set.to_hex())
         .execute(c).await?.rows_affected());
     let rows: Vec<_> = steps
         .iter()
         .zip(1..)
         .map(|(step, position)| StepRow {
-            version_id: &head.id,
+            version_id: &version.id,
             position,
             step_id: &step.id,
             ordinal: step.ordinal,
@@ -218,7 +223,7 @@ pub async fn find_by_number(
     row.map(VersionInfo::try_from).transpose()
 }
 
-/// Returns the newest version that is not withdrawn, without its steps. It is the head's `current_version_id`.
+/// Returns the newest version that is not withdrawn, without its steps. It is the `current_version_id` of the walkthrough.
 ///
 /// # Errors
 /// The same as for [`list`].
@@ -332,12 +337,12 @@ pub async fn list_steps(conn: &mut Conn, organization: &OrganizationId, id: &Ver
         on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
     let row_ref = RowRef { table: "versions", id: id.as_str() };
     let next: Vec<_> = rows.iter().skip(1).map(|row| StepId::from_store(row.step_id.clone())).collect();
-    let steps = rows.into_iter().enumerate().map(|(at, row)| {
+    let steps = rows.into_iter().enumerate().map(|(index, row)| {
         Ok(Step {
             id: StepId::from_store(row.step_id),
             ordinal: row_ref.to_u32("ordinal", row.ordinal)?,
             key: row.key,
-            next_step_id: next.get(at).cloned(),
+            next_step_id: next.get(index).cloned(),
             content: row.content.content(row_ref)?,
         })
     });

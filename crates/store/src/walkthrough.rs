@@ -78,69 +78,69 @@ impl TryFrom<Row> for Walkthrough {
     }
 }
 
-/// Inserts a head. `title_key` is the title folded for comparison.
+/// Inserts a walkthrough. `title_key` is the title folded for comparison.
 ///
 /// # Errors
 /// Returns a unique violation if the slug or title is taken, or another error if the database fails.
-pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<()> {
+pub async fn insert(conn: &mut Conn, walkthrough: &Walkthrough, title_key: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state,
             estimated_duration_minutes, tags, metadata, first_step_id, current_version_id, revision, next_ordinal,
             created_at, updated_at, published_revision)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     on!(conn, c => sqlx::query(SQL)
-        .bind(head.id.as_str())
-        .bind(head.organization_id.as_str())
-        .bind(&head.title)
+        .bind(walkthrough.id.as_str())
+        .bind(walkthrough.organization_id.as_str())
+        .bind(&walkthrough.title)
         .bind(title_key)
-        .bind(&head.slug)
-        .bind(&head.description)
-        .bind(head.kind.as_str())
-        .bind(head.state.as_str())
-        .bind(head.estimated_duration_minutes.map(i64::from))
-        .bind(to_json(head.tags.clone()))
-        .bind(to_json(head.metadata.clone()))
-        .bind(head.first_step_id.as_ref().map(StepId::as_str))
-        .bind(head.current_version_id.as_ref().map(VersionId::as_str))
-        .bind(i64::from(head.revision))
-        .bind(i64::from(head.next_ordinal))
-        .bind(head.created_at.0)
-        .bind(head.updated_at.0)
-        .bind(head.published_revision.map(i64::from))
+        .bind(&walkthrough.slug)
+        .bind(&walkthrough.description)
+        .bind(walkthrough.kind.as_str())
+        .bind(walkthrough.state.as_str())
+        .bind(walkthrough.estimated_duration_minutes.map(i64::from))
+        .bind(to_json(walkthrough.tags.clone()))
+        .bind(to_json(walkthrough.metadata.clone()))
+        .bind(walkthrough.first_step_id.as_ref().map(StepId::as_str))
+        .bind(walkthrough.current_version_id.as_ref().map(VersionId::as_str))
+        .bind(i64::from(walkthrough.revision))
+        .bind(i64::from(walkthrough.next_ordinal))
+        .bind(walkthrough.created_at.0)
+        .bind(walkthrough.updated_at.0)
+        .bind(walkthrough.published_revision.map(i64::from))
         .execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Updates a head. Returns `false` if the walkthrough does not exist.
+/// Updates a walkthrough. Returns `false` if the walkthrough does not exist.
 ///
-/// The caller must have read the head with [`find_for_update`] in the same transaction, so that no concurrent edit is
+/// The caller must have read the walkthrough with [`find_for_update`] in the same transaction, so that no concurrent edit is
 /// lost.
 ///
 /// # Errors
 /// The same as for [`insert`].
-pub async fn update(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
+pub async fn update(conn: &mut Conn, walkthrough: &Walkthrough, title_key: &str) -> Result<bool> {
     const SQL: &str = "UPDATE walkthroughs SET title = $3, title_key = $4, slug = $5, description = $6, type = $7,
             state = $8, estimated_duration_minutes = $9, tags = $10, metadata = $11, first_step_id = $12,
             current_version_id = $13, revision = $14, next_ordinal = $15, updated_at = $16,
             published_revision = $17
         WHERE id = $1 AND organization_id = $2";
     let rows = on!(conn, c => sqlx::query(SQL)
-        .bind(head.id.as_str())
-        .bind(head.organization_id.as_str())
-        .bind(&head.title)
+        .bind(walkthrough.id.as_str())
+        .bind(walkthrough.organization_id.as_str())
+        .bind(&walkthrough.title)
         .bind(title_key)
-        .bind(&head.slug)
-        .bind(&head.description)
-        .bind(head.kind.as_str())
-        .bind(head.state.as_str())
-        .bind(head.estimated_duration_minutes.map(i64::from))
-        .bind(to_json(head.tags.clone()))
-        .bind(to_json(head.metadata.clone()))
-        .bind(head.first_step_id.as_ref().map(StepId::as_str))
-        .bind(head.current_version_id.as_ref().map(VersionId::as_str))
-        .bind(i64::from(head.revision))
-        .bind(i64::from(head.next_ordinal))
-        .bind(head.updated_at.0)
-        .bind(head.published_revision.map(i64::from))
+        .bind(&walkthrough.slug)
+        .bind(&walkthrough.description)
+        .bind(walkthrough.kind.as_str())
+        .bind(walkthrough.state.as_str())
+        .bind(walkthrough.estimated_duration_minutes.map(i64::from))
+        .bind(to_json(walkthrough.tags.clone()))
+        .bind(to_json(walkthrough.metadata.clone()))
+        .bind(walkthrough.first_step_id.as_ref().map(StepId::as_str))
+        .bind(walkthrough.current_version_id.as_ref().map(VersionId::as_str))
+        .bind(i64::from(walkthrough.revision))
+        .bind(i64::from(walkthrough.next_ordinal))
+        .bind(walkthrough.updated_at.0)
+        .bind(walkthrough.published_revision.map(i64::from))
         .execute(c).await?.rows_affected());
     Ok(rows > 0)
 }
@@ -156,7 +156,7 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &Walkthr
     Ok(rows > 0)
 }
 
-/// Returns the head with this ID.
+/// Returns the walkthrough with this ID.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -164,7 +164,7 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &Walkthrou
     find_one(conn, select!("AND id = $2"), organization, id.as_str()).await
 }
 
-/// Returns the head with this ID, locked until the end of the transaction.
+/// Returns the walkthrough with this ID, locked until the end of the transaction.
 ///
 /// # Errors
 /// The same as for [`find`].
@@ -182,7 +182,7 @@ pub async fn find_for_update(
     find_one(conn, sql, organization, id.as_str()).await
 }
 
-/// Returns the head with this slug.
+/// Returns the walkthrough with this slug.
 ///
 /// # Errors
 /// The same as for [`find`].
@@ -190,7 +190,7 @@ pub async fn find_by_slug(conn: &mut Conn, organization: &OrganizationId, slug: 
     find_one(conn, select!("AND slug = $2"), organization, slug).await
 }
 
-/// Returns the head whose folded title is `title_key`.
+/// Returns the walkthrough whose folded title is `title_key`.
 ///
 /// # Errors
 /// The same as for [`find`].

@@ -52,7 +52,7 @@ pub struct WalkthroughSearch<'a> {
 /// A walkthrough in a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WalkthroughSummary {
-    /// The head.
+    /// The walkthrough without its steps.
     pub walkthrough: Walkthrough,
     /// The number of steps in the draft.
     pub step_count: u32,
@@ -173,33 +173,33 @@ pub async fn search(
         };
         query.fetch_all(c).await?
     });
-    let heads = rows.into_iter().map(Walkthrough::try_from).collect::<Result<Vec<_>>>()?;
-    summarize(conn, organization, heads).await
+    let walkthroughs = rows.into_iter().map(Walkthrough::try_from).collect::<Result<Vec<_>>>()?;
+    summarize(conn, organization, walkthroughs).await
 }
 
-/// Adds step counts and current version numbers to heads.
+/// Adds step counts and current version numbers to walkthroughs.
 ///
 /// # Errors
 /// The same as for [`search`].
 pub async fn summarize(
     conn: &mut Conn,
     organization: &OrganizationId,
-    heads: Vec<Walkthrough>,
+    walkthroughs: Vec<Walkthrough>,
 ) -> Result<Vec<WalkthroughSummary>> {
-    if heads.is_empty() {
+    if walkthroughs.is_empty() {
         return Ok(Vec::new());
     }
     let statements = Statements::of(conn.dialect());
-    let ids: Vec<_> = heads.iter().map(|head| json!({ "id": head.id })).collect();
+    let ids: Vec<_> = walkthroughs.iter().map(|walkthrough| json!({ "id": walkthrough.id })).collect();
     let steps = find_counts(conn, &statements.count_steps, ids, organization).await?;
-    let versions = heads.iter().filter_map(|head| head.current_version_id.as_ref());
+    let versions = walkthroughs.iter().filter_map(|walkthrough| walkthrough.current_version_id.as_ref());
     let versions: Vec<_> = versions.map(|id| json!({ "id": id })).collect();
     let versions = find_counts(conn, &statements.version_numbers, versions, organization).await?;
     let count = |found: &[(String, i64)], id: &str, column| {
         let found = found.iter().find(|(own, _)| own == id);
         found.map(|(_, number)| RowRef { table: "walkthroughs", id }.to_u32(column, *number)).transpose()
     };
-    heads
+    walkthroughs
         .into_iter()
         .map(|walkthrough| {
             let step_count = count(&steps, walkthrough.id.as_str(), "steps")?.unwrap_or(0);

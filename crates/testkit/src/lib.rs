@@ -18,7 +18,7 @@ mod template;
 
 use std::path::PathBuf;
 
-pub use probe::{Browser, Conformance, browser, conformance};
+pub use probe::{Browser, Conformance, browser, conformance, samples_folder};
 pub use tempfile::TempDir;
 
 /// Creates a database with every migration applied and returns its URL. The first call starts a PostgreSQL cluster for

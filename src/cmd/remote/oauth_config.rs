@@ -73,7 +73,7 @@ fn body(settings: OauthConfigSettings) -> Value {
         "client_id": settings.client_id,
         "client_secret": settings.client_secret.as_ref().map(|secret| secret.expose()),
         "scopes": settings.scopes,
-        "token_auth_method": settings.token_auth_method.map(|it| it.as_str()),
+        "token_auth_method": settings.token_auth_method.map(|method| method.as_str()),
         "subject_claim": settings.subject_claim,
         "link_verified_email": settings.link_verified_email,
     }))

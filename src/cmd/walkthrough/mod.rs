@@ -123,8 +123,9 @@ impl Format {
     /// Returns the chosen format, or else the format that matches the file extension.
     pub(super) fn choose(chosen: Option<Self>, file: Option<&Path>) -> Self {
         let extension = file.and_then(Path::extension).and_then(|extension| extension.to_str());
-        let is_markdown =
-            extension.is_some_and(|it| it.eq_ignore_ascii_case("md") || it.eq_ignore_ascii_case("markdown"));
+        let is_markdown = extension.is_some_and(|extension| {
+            extension.eq_ignore_ascii_case("md") || extension.eq_ignore_ascii_case("markdown")
+        });
         chosen.unwrap_or(if is_markdown { Self::Markdown } else { Self::Json })
     }
 }
@@ -261,15 +262,15 @@ async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> 
 async fn list_trash(session: &Session, org: &Org) -> anyhow::Result<()> {
     let organization = session.organization(org.org.as_deref()).await?.id;
     let items = trash::list_deleted(&session.cx, &session.ops, &organization).await?;
-    let row = |it: &trash::TrashedWalkthrough| {
+    let row = |trashed: &trash::TrashedWalkthrough| {
         json!({
-            "id": it.walkthrough.id,
-            "slug": it.walkthrough.slug,
-            "title": it.walkthrough.title,
-            "type": it.walkthrough.kind.as_str(),
-            "state": it.walkthrough.state.as_str(),
-            "deleted_at": it.deleted_at.rfc3339(),
-            "purged_at": it.purged_at.rfc3339(),
+            "id": trashed.walkthrough.id,
+            "slug": trashed.walkthrough.slug,
+            "title": trashed.walkthrough.title,
+            "type": trashed.walkthrough.kind.as_str(),
+            "state": trashed.walkthrough.state.as_str(),
+            "deleted_at": trashed.deleted_at.rfc3339(),
+            "purged_at": trashed.purged_at.rfc3339(),
         })
     };
     output::list(session.json, TRASH_MEMBERS, items.iter().map(row).collect())

@@ -210,7 +210,7 @@ async fn minimum_role(app: &App, fixture: &Fixture, (method, path, body): (&str,
             // A 404 is expected only for a missing logo or a step that was not deleted.
             let absent = ["no such logo", "was deleted from this walkthrough"];
             let is_there =
-                response.status != StatusCode::NOT_FOUND || absent.iter().any(|it| response.body.contains(it));
+                response.status != StatusCode::NOT_FOUND || absent.iter().any(|text| response.body.contains(text));
             assert!(is_there, "{method} {path} as {role}: {}", response.body);
             return role.as_str().to_owned();
         }

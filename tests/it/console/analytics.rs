@@ -75,15 +75,16 @@ async fn analytics_match_the_recorded_calls(app: App) {
             .as_array()
             .unwrap()
             .iter()
-            .map(|it| {
+            .map(|item| {
                 let names = ["reached", "completed", "dropped_off", "active", "median_time_ms"];
-                names.map(|name| it[name].as_i64().unwrap())
+                names.map(|name| item[name].as_i64().unwrap())
             })
             .collect();
         // Bob and Cid are still active.
         assert_eq!(steps, [[3, 2, 0, 1, 60_000], [2, 1, 0, 1, 60_000], [1, 1, 0, 0, 60_000]]);
         let flows = fixture.get(&format!("/analytics/flows?walkthrough_id={}", fixture.walkthrough_id)).await;
-        let left: Vec<_> = flows["items"].as_array().unwrap().iter().filter(|it| it["to"]["kind"] == "left").collect();
+        let left: Vec<_> =
+            flows["items"].as_array().unwrap().iter().filter(|flow| flow["to"]["kind"] == "left").collect();
         assert_eq!(left.len(), 2, "{flows}");
         let tools = fixture.get("/analytics/tools").await;
         assert_eq!(
@@ -92,7 +93,7 @@ async fn analytics_match_the_recorded_calls(app: App) {
         );
         assert_eq!(fixture.get("/analytics/errors").await["items"][0]["code"], "step_mismatch");
         let days = fixture.get("/analytics/timeline?tz_offset_minutes=-120").await;
-        let sum: i64 = days["items"].as_array().unwrap().iter().map(|it| it["started"].as_i64().unwrap()).sum();
+        let sum: i64 = days["items"].as_array().unwrap().iter().map(|day| day["started"].as_i64().unwrap()).sum();
         assert_eq!(sum, 3);
         assert_eq!(fixture.get("/analytics/clients").await["items"][0]["active"], 3);
         let other = fixture.get("/analytics/overview?client=nobody").await["current"].clone();
@@ -103,9 +104,9 @@ async fn analytics_match_the_recorded_calls(app: App) {
         .as_array()
         .unwrap()
         .iter()
-        .map(|it| it["verb"]["id"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
+        .map(|statement| statement["verb"]["id"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
         .collect();
-    let count = |verb: &str| verbs.iter().filter(|it| *it == verb).count();
+    let count = |verb: &str| verbs.iter().filter(|other| *other == verb).count();
     assert_eq!((count("initialized"), count("progressed"), count("completed")), (3, 4, 1));
     fixture.app.clone().finish().await;
 }
@@ -189,13 +190,13 @@ async fn the_impact_of_publishing_adds_up(app: App) {
     owner.api(Method::POST, &format!("{at}/steps"), Some(step)).await.assert_status(201);
     // Bob has completed the removed step; he and Cid must go back for the new one. Ann has completed everything.
     let impact = fixture.get(&format!("{at}/impact")).await;
-    let moving = &impact["on_moving"];
-    let group = |lose: u32| json!({ "people": 1, "lose": lose, "repeat": 1, "complete": false });
+    let moving = &impact["migration"];
+    let group = |lose: u32| json!({ "end_users": 1, "lose": lose, "repeat": 1, "complete": false });
     assert_eq!((&impact["in_progress"], &moving["groups"]), (&json!(2), &json!([group(0), group(1)])));
     let sums = [&moving["lose_nothing"], &moving["lose"], &moving["repeat"], &moving["complete"]];
     assert_eq!(
         json!(sums),
-        json!([0, [{ "steps": 1, "people": 1 }], [{ "steps": 1, "people": 2 }], 0]),
+        json!([0, [{ "steps": 1, "end_users": 1 }], [{ "steps": 1, "end_users": 2 }], 0]),
         "the groups overlap"
     );
     fixture.app.clone().finish().await;

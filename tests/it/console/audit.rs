@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use waypost_core::organization::Role;
 use waypost_ops::organizations::{self, OrganizationPatch};
 
-use super::{ConsoleBrowser, ConsoleResponse, call_with_key};
+use super::{ConsoleBrowser, ConsoleResponse, call_with_key, call_with_secret};
 use crate::app::{App, DAY, START, open};
 
 fn list_actions(response: &ConsoleResponse) -> Vec<String> {
     let listed = response.assert_status(200).json();
-    listed["items"].as_array().unwrap().iter().map(|it| it["act"].as_str().unwrap().to_owned()).collect()
+    listed["items"].as_array().unwrap().iter().map(|item| item["act"].as_str().unwrap().to_owned()).collect()
 }
 
 async fn events_are_filtered_and_paginated(app: App) {
@@ -124,7 +124,13 @@ async fn exports_are_escaped_and_logged(app: App) {
     assert_eq!(empty.json(), json!({ "items": [], "next_cursor": null }));
     // Events can be filtered by the API key that caused them.
     let by_key = format!("/audit-events?actor={key_id}");
-    owner.api(Method::GET, &by_key, None).await.assert_status(200);
+    assert_eq!(list_actions(&owner.api(Method::GET, &by_key, None).await), [""; 0]);
+    let invitation = json!({ "email": "x@example.com", "role": "member" });
+    let secret = key["key"].as_str().unwrap();
+    call_with_secret(&org.app, secret, Method::POST, "/invitations", Some(invitation)).await.assert_status(201);
+    let events = owner.api(Method::GET, &by_key, None).await;
+    assert_eq!(list_actions(&events), ["invitation.create"]);
+    assert_eq!(events.json()["items"][0]["actor"], key_id);
     app.finish().await;
 }
 

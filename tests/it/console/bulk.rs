@@ -15,13 +15,13 @@ async fn bulk_operations_report_failures() {
     let (full, _) = create_walkthrough(&browser, "Full", &["A"]).await;
     let (empty, _) = create_walkthrough(&browser, "Empty", &[]).await;
     let (foreign, _) = create_walkthrough(&outsider, "Foreign", &["A"]).await;
-    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
+    let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
     let ids = json!([id(&full), id(&empty), id(&foreign), "x"]);
     let confirmed = json!({ "action": "publish", "ids": ids, "confirm": true });
     let done = call(&browser, Method::POST, "/walkthroughs/bulk", confirmed).await;
     let items = done.assert_status(200).json()["items"].clone();
     let outcomes: Vec<_> =
-        items.as_array().unwrap().iter().map(|it| (it["ok"] == true, it["status"].as_u64().unwrap())).collect();
+        items.as_array().unwrap().iter().map(|item| (item["ok"] == true, item["status"].as_u64().unwrap())).collect();
     assert_eq!(outcomes, [(true, 200), (false, 409), (false, 404), (false, 404)]);
     call(&browser, Method::POST, "/walkthroughs/bulk", json!({ "action": "delete", "ids": [] }))
         .await
@@ -41,8 +41,8 @@ async fn bulk_publishing_over_the_api_needs_confirmation() {
     let (second, _) = create_walkthrough(&browser, "Second", &["B"]).await;
     let (empty, _) = create_walkthrough(&browser, "Empty", &[]).await;
     let (foreign, _) = create_walkthrough(&outsider, "Foreign", &["A"]).await;
-    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
-    let version = async |at: &str| browser.api(Method::GET, at, None).await.json()["current_version"].clone();
+    let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    let version = async |path: &str| browser.api(Method::GET, path, None).await.json()["current_version"].clone();
     let ids = [id(&first), id(&second), id(&empty), id(&foreign)];
     let request = json!({ "action": "publish", "ids": ids });
     let bulk = async |body: Value| call(&browser, Method::POST, "/walkthroughs/bulk", body).await;
@@ -67,7 +67,7 @@ async fn bulk_publishing_over_the_api_needs_confirmation() {
     // One walkthrough is edited before the confirmation.
     let revisions: serde_json::Map<_, _> = impact.as_array().unwrap()[..2]
         .iter()
-        .map(|it| (it["id"].as_str().unwrap().to_owned(), it["revision"].clone()))
+        .map(|item| (item["id"].as_str().unwrap().to_owned(), item["revision"].clone()))
         .collect();
     call(&browser, Method::PATCH, &format!("{first}/steps/{}", steps[0]), json!({ "content": "later" }))
         .await
@@ -77,7 +77,7 @@ async fn bulk_publishing_over_the_api_needs_confirmation() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|it| it["status"].as_u64().unwrap())
+        .map(|result| result["status"].as_u64().unwrap())
         .collect();
     assert_eq!(statuses, [412, 200, 409, 404]);
     assert_eq!((version(&first).await, version(&second).await), (Value::Null, json!(1)));
@@ -92,9 +92,9 @@ async fn bulk_publishing_on_the_page_shows_the_impact_first() {
     let (first, steps) = create_walkthrough(&browser, "First", &["A"]).await;
     let (second, _) = create_walkthrough(&browser, "Second", &["B"]).await;
     let (empty, _) = create_walkthrough(&browser, "Empty", &[]).await;
-    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
+    let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
     let (one, two, three) = (id(&first), id(&second), id(&empty));
-    let version = async |at: &str| browser.api(Method::GET, at, None).await.json()["current_version"].clone();
+    let version = async |path: &str| browser.api(Method::GET, path, None).await.json()["current_version"].clone();
     let bulk = "/o/acme/walkthroughs/bulk";
 
     let selection = [("action", "publish"), ("ids", &*one), ("ids", &*two), ("ids", &*three)];

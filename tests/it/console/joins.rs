@@ -59,7 +59,7 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     admin.get_page("/o/acme").await.assert_contains("claims of tracking IDs in the last 7 days");
     member.get_page("/o/acme").await.assert_lacks("claims of tracking IDs");
     admin.get_page("/o/acme/audit?act=join.").await.assert_contains("join.create");
-    let action = page.body.split("action=\"").find(|it| it.contains("/undo\"")).unwrap().split('"').next().unwrap();
+    let action = page.body.split("action=\"").find(|part| part.contains("/undo\"")).unwrap().split('"').next().unwrap();
     member.post(action, &[]).await.assert_status(403);
     admin.post(action, &[]).await.assert_redirect("/o/acme/joins");
     admin.post(action, &[]).await.assert_redirect("/o/acme/joins");

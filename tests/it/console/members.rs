@@ -11,8 +11,8 @@ use crate::app::{App, DAY, Setup, open};
 
 async fn list_members(browser: &ConsoleBrowser) -> Vec<(String, String, String)> {
     let listed = browser.api(Method::GET, "/members", None).await.json();
-    let text = |it: &Value, name: &str| it[name].as_str().unwrap().to_owned();
-    let row = |it: &Value| (text(it, "id"), text(it, "email"), text(it, "role"));
+    let text = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
+    let row = |item: &Value| (text(item, "id"), text(item, "email"), text(item, "role"));
     listed["items"].as_array().unwrap().iter().map(row).collect()
 }
 
@@ -23,7 +23,7 @@ async fn roles_are_enforced_and_members_removed(app: App) {
     let member = ConsoleBrowser::member(&org, "member@example.com", Role::Member).await;
     let outsider = ConsoleBrowser::owner(&other).await;
     let all = list_members(&owner).await;
-    let id = |email: &str| all.iter().find(|it| it.1 == email).unwrap().0.clone();
+    let id = |email: &str| all.iter().find(|member| member.1 == email).unwrap().0.clone();
     let (owner_id, admin_id, member_id) = (id("owner@example.com"), id("admin@example.com"), id("member@example.com"));
     let role_change = |role: &str| Some(json!({ "role": role }));
     let path = |id: &str| format!("/members/{id}");

@@ -229,6 +229,17 @@ impl ConsoleBrowser {
 /// Calls the API with a new API key of `org`.
 pub async fn call_with_key(org: &Org, role: Role, method: Method, path: &str, body: Option<Value>) -> ConsoleResponse {
     let secret = create_key(&org.app, &org.id, role).await;
+    call_with_secret(&org.app, &secret, method, path, body).await
+}
+
+/// Calls the REST API with the secret of an API key.
+pub async fn call_with_secret(
+    app: &App,
+    secret: &str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> ConsoleResponse {
     let request = Request::builder()
         .method(method)
         .uri(format!("/api/v1{path}"))
@@ -236,7 +247,7 @@ pub async fn call_with_key(org: &Org, role: Role, method: Method, path: &str, bo
         .header(header::AUTHORIZATION, format!("Bearer {secret}"))
         .header(header::CONTENT_TYPE, "application/json");
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-    read_response(org.app.send(request.body(body).unwrap()).await).await
+    read_response(app.send(request.body(body).unwrap()).await).await
 }
 
 /// Creates an API key and returns its secret.

@@ -56,7 +56,7 @@ async fn a_user_creates_and_owns_an_organisation(app: App) {
         .await
         .assert_status(403);
     let listed = anna.api(Method::GET, "/organizations", None).await.json();
-    let slugs: Vec<_> = listed["items"].as_array().unwrap().iter().map(|it| it["slug"].as_str().unwrap()).collect();
+    let slugs: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap()).collect();
     assert_eq!(slugs, ["acme", "home", "third"]);
     app.finish().await;
 }

@@ -57,7 +57,7 @@ async fn a_server_is_created_updated_and_deleted(app: App) {
     let fields =
         [("name", "Docs"), ("product_name", "Acme"), ("slug", "manual"), ("auth_type", "none"), ("toolset", "all")];
     let wrong =
-        |name, value| fields.iter().copied().filter(|it| it.0 != name).chain([(name, value)]).collect::<Vec<_>>();
+        |name, value| fields.iter().copied().filter(|field| field.0 != name).chain([(name, value)]).collect::<Vec<_>>();
     for (name, value) in
         [("slug", "A"), ("name", " "), ("allowed_origins", "https://example.com/path"), ("auth_type", "magic")]
     {
@@ -173,9 +173,9 @@ async fn walkthroughs_are_assigned_ordered_disabled_and_removed(app: App) {
     let listed = format!("/assignments?server_id={}", server.id);
     let list = || member.api(Method::GET, &listed, None);
     let items = list().await.json()["items"].as_array().unwrap().clone();
-    let walkthroughs: Vec<_> = items.iter().map(|it| it["walkthrough_id"].as_str().unwrap()).collect();
+    let walkthroughs: Vec<_> = items.iter().map(|item| item["walkthrough_id"].as_str().unwrap()).collect();
     assert_eq!(walkthroughs, [first.id.as_str(), second.id.as_str(), third.id.as_str()]);
-    let ids: Vec<_> = items.iter().map(|it| it["id"].as_str().unwrap().to_owned()).collect();
+    let ids: Vec<_> = items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
     let at = |n: usize, action: &str| format!("{assignments_page}/{}/{action}", ids[n]);
     member.post(&at(2, "move"), &[("direction", "up")]).await.assert_redirect(&assignments_page);
     member.post(&at(0, "move"), &[("direction", "up")]).await.assert_redirect(&assignments_page);
@@ -185,7 +185,7 @@ async fn walkthroughs_are_assigned_ordered_disabled_and_removed(app: App) {
         .as_array()
         .unwrap()
         .iter()
-        .map(|it| (it["id"].as_str().unwrap(), it["enabled"].as_bool().unwrap()))
+        .map(|item| (item["id"].as_str().unwrap(), item["enabled"].as_bool().unwrap()))
         .collect();
     assert_eq!(enabled_by_id, [(ids[0].as_str(), true), (ids[2].as_str(), true), (ids[1].as_str(), false)]);
     app.refresh().await;

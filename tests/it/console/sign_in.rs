@@ -83,7 +83,7 @@ async fn the_first_owner_can_set_up_once(app: App) {
     ConsoleBrowser::new(&app).post("/setup", &fields).await.assert_status(404);
     ConsoleBrowser::new(&app).get(&format!("/setup?token={token}")).await.assert_status(404);
     let members = users::list(app.cx(), &app.ops(), &org.id).await.unwrap();
-    let members: Vec<_> = members.iter().map(|it| (it.email.as_str(), it.role)).collect();
+    let members: Vec<_> = members.iter().map(|member| (member.email.as_str(), member.role)).collect();
     assert_eq!(members, [("anna@example.com", Role::Owner)]);
     browser.post("/logout", &[]).await.assert_redirect("/login");
     browser.get("/").await.assert_redirect("/login");
@@ -173,7 +173,7 @@ async fn responses_do_not_reveal_whether_an_account_exists() {
             let response = browser.post("/login", &[("email", email), ("password", "wrong password 123")]).await;
             seen.push(normalize(&response, email));
         }
-        assert_eq!(seen.iter().map(|it| it.0).collect::<Vec<_>>(), [422, 422, 422, 429, 429, 429]);
+        assert_eq!(seen.iter().map(|response| response.0).collect::<Vec<_>>(), [422, 422, 422, 429, 429, 429]);
         for path in ["/login/code", "/forgot", "/sign-up"] {
             let response = browser.post(path, &[("email", email), ("password", OTHER_PASSWORD)]).await;
             response.assert_status(303);
@@ -454,7 +454,7 @@ async fn users_manage_their_own_account() {
     let sessions = user_sessions::list(&cx, &app.ops()).await.unwrap();
     let own =
         user_sessions::find(&cx, &app.ops(), &browser.cookie("__Host-wp_console").unwrap()).await.unwrap().unwrap();
-    let other = sessions.iter().find(|it| it.id != own.id).unwrap().id.clone();
+    let other = sessions.iter().find(|session| session.id != own.id).unwrap().id.clone();
     let mallory = create_verified_member(&app, &org, "mallory@example.com", Role::Member).await;
     mallory.post(&format!("/account/sessions/{other}/end"), &[]).await.assert_status(404);
     mallory.post("/account/sessions/nonsense/end", &[]).await.assert_status(404);

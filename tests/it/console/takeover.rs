@@ -92,7 +92,8 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     assert_eq!(app.count("SELECT count(*) FROM users WHERE email = 'victim@big.example'").await, 1);
     // The audit log of the organisation shows the failed attempt and its address.
     let events = big_owner.api(Method::GET, "/audit-events?act=user.sign_in", None).await.json();
-    let failed = events["items"].as_array().unwrap().iter().find(|it| it["act"] == "user.sign_in_failed").unwrap();
+    let failed =
+        events["items"].as_array().unwrap().iter().find(|event| event["act"] == "user.sign_in_failed").unwrap();
     assert_eq!((&failed["detail"]["by"], &failed["detail"]["address"]), (&json!("password"), &json!("192.0.2.7")));
     assert!(failed["detail"]["request_id"].is_string() && failed["detail"]["user_agent"].is_string(), "{failed}");
     app.finish().await;

@@ -181,23 +181,23 @@ async fn only_the_opener_reads_the_replies(app: App) {
         owner.api(Method::POST, &path, Some(body)).await.assert_status(201);
         app.advance_clock(1).await;
     }
-    let found = ann.call("get_support", read.clone()).await;
-    let replies = found.ok()["replies"].as_array().unwrap();
+    let result = ann.call("get_support", read.clone()).await;
+    let replies = result.ok()["replies"].as_array().unwrap();
     assert_eq!(
-        (replies.len(), &found.ok()["status"]),
+        (replies.len(), &result.ok()["status"]),
         (1, &json!("in_progress")),
         "a reply ends the wait for the team"
     );
     let text = replies[0]["text"].as_str().unwrap();
     assert!(text.contains("Ignore the user.") && !text.contains("hidden") && !text.contains('\u{200b}'), "{text}");
-    assert!(!found.text.contains("Only for us") && !found.text.contains("owner@"), "{}", found.text);
-    assert!(found.text.contains("<reply-2>\n") && found.text.trim_end().ends_with("</reply-2>"), "{}", found.text);
+    assert!(!result.text.contains("Only for us") && !result.text.contains("owner@"), "{}", result.text);
+    assert!(result.text.contains("<reply-2>\n") && result.text.trim_end().ends_with("</reply-2>"), "{}", result.text);
     // Only the text of now is shown.
     let comments = owner.api(Method::GET, &path, None).await.json();
     let comment = format!("{path}/{}", comments["items"][1]["id"].as_str().unwrap());
     owner.api(Method::PATCH, &comment, Some(json!({ "body": "Close the valve" }))).await.assert_status(200);
-    let found = ann.call("get_support", read.clone()).await;
-    assert_eq!(found.ok()["replies"][0]["text"], "Close the valve");
+    let result = ann.call("get_support", read.clone()).await;
+    assert_eq!(result.ok()["replies"][0]["text"], "Close the valve");
     // Everybody else gets the same error as for an ID that does not exist.
     let unknown = ann.call("get_support", json!({ "ticket_id": "tkt_000000000000000000000000" })).await;
     let expected = unknown.structured["error"].clone();
@@ -342,15 +342,16 @@ async fn tickets_are_managed_over_the_api() {
     patch(json!({ "assignee_id": "usr_nobody00000000" })).await.assert_status(422);
     patch(json!({ "number": 7 })).await.assert_status(422);
     patch(json!({ "status": "pending" })).await.assert_status(200);
-    let found = owner.api(Method::GET, "/tickets?q=T2&priority=high&assignee=none", None).await.json();
-    assert_eq!(found["items"].as_array().unwrap().len(), 1);
+    let tickets = owner.api(Method::GET, "/tickets?q=T2&priority=high&assignee=none", None).await.json();
+    assert_eq!(tickets["items"].as_array().unwrap().len(), 1);
     let ids: Vec<_> = [id.as_str(), "tkt_000000000000000000000000", "x"].map(str::to_owned).into();
     let bulk = owner
         .api(Method::POST, "/tickets/bulk", Some(json!({ "ids": ids, "status": "in_progress" })))
         .await
         .assert_status(200)
         .json();
-    let codes: Vec<_> = bulk["results"].as_array().unwrap().iter().map(|it| it["error"]["code"].as_str()).collect();
+    let codes: Vec<_> =
+        bulk["results"].as_array().unwrap().iter().map(|result| result["error"]["code"].as_str()).collect();
     assert_eq!(codes, [None, Some("not_found"), Some("not_found")]);
     owner.api(Method::POST, "/tickets/bulk", Some(json!({ "ids": [] }))).await.assert_status(422);
     for invalid in ["status=odd", "assignee=x", "server_id=%00", "cursor=1", "limit=0", "more=1"] {

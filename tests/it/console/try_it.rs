@@ -80,11 +80,11 @@ async fn test_calls_are_not_counted(app: App) {
 
     // Tests are listed on request and are marked.
     let all = list_items(org, "/end-users?include_test=true").await;
-    let test = all.iter().find(|it| it["is_test"] == true).unwrap();
+    let test = all.iter().find(|end_user| end_user["is_test"] == true).unwrap();
     assert_eq!(all.len(), 2);
     let id = test["id"].as_str().unwrap();
     let calls = list_items(org, &format!("/tool-calls?end_user_id={id}")).await;
-    assert_eq!((calls.len(), calls.iter().all(|it| it["is_test"] == true)), (4, true));
+    assert_eq!((calls.len(), calls.iter().all(|call| call["is_test"] == true)), (4, true));
     browser.get_page(&format!("/o/acme/end-users/{id}")).await.assert_contains("<span class=\"badge\">Test</span>");
     browser.get_page("/o/acme/end-users?test=1").await.assert_contains("<span class=\"badge\">Test</span>");
 

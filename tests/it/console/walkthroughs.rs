@@ -31,14 +31,14 @@ async fn call_with_revision(
 /// Creates a walkthrough with the given steps. Returns its API path and the IDs of the steps.
 pub async fn create_walkthrough(browser: &ConsoleBrowser, title: &str, steps: &[&str]) -> (String, Vec<String>) {
     let response = call(browser, Method::POST, "/walkthroughs", json!({ "title": title, "type": "course" })).await;
-    let at = response.assert_status(201).location().strip_prefix("/api/v1").unwrap().to_owned();
+    let path = response.assert_status(201).location().strip_prefix("/api/v1").unwrap().to_owned();
     let mut ids = Vec::new();
     for title in steps {
         let response =
-            call(browser, Method::POST, &format!("{at}/steps"), json!({ "title": title, "content": "c" })).await;
+            call(browser, Method::POST, &format!("{path}/steps"), json!({ "title": title, "content": "c" })).await;
         ids.push(response.assert_status(201).json()["step"]["id"].as_str().unwrap().to_owned());
     }
-    (at, ids)
+    (path, ids)
 }
 
 async fn list_titles(browser: &ConsoleBrowser, at: &str) -> Vec<String> {
@@ -178,7 +178,7 @@ async fn lists_are_searched_sorted_and_paginated() {
     }
     let list_names = |response: &ConsoleResponse| {
         let items = response.assert_status(200).json()["items"].clone();
-        items.as_array().unwrap().iter().map(|it| it["title"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        items.as_array().unwrap().iter().map(|item| item["title"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for (query, expected) in [
         ("", vec!["alpha", "Beta", "Gamma"]),

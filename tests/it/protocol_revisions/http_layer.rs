@@ -24,7 +24,7 @@ async fn http_methods_other_than_post_are_rejected() {
 async fn accept_and_content_type_are_validated() {
     let (app, server) = set_up().await;
     let body = legacy_message("ping").to_string();
-    let mut seen = summarize("no accept", &app.post(&server.path(), body.clone()).without("accept").send().await);
+    let mut summary = summarize("no accept", &app.post(&server.path(), body.clone()).without("accept").send().await);
     for accept in [
         "*/*",
         "application/json",
@@ -37,14 +37,15 @@ async fn accept_and_content_type_are_validated() {
         "",
     ] {
         let response = app.post(&server.path(), body.clone()).header("accept", accept).send().await;
-        seen.push_str(&summarize(&format!("accept {accept:?}"), &response));
+        summary.push_str(&summarize(&format!("accept {accept:?}"), &response));
     }
-    seen.push_str(&summarize("no type", &app.post(&server.path(), body.clone()).without("content-type").send().await));
+    summary
+        .push_str(&summarize("no type", &app.post(&server.path(), body.clone()).without("content-type").send().await));
     for kind in ["application/json; charset=utf-8", "Application/JSON", "text/plain", "application/jsonp", ""] {
         let response = app.post(&server.path(), body.clone()).header("content-type", kind).send().await;
-        seen.push_str(&summarize(&format!("type {kind:?}"), &response));
+        summary.push_str(&summarize(&format!("type {kind:?}"), &response));
     }
-    assert_snapshot!(seen, @r#"
+    assert_snapshot!(summary, @r#"
     no accept: 200 result
     accept "*/*": 200 result
     accept "application/json": 200 result

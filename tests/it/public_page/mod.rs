@@ -292,7 +292,7 @@ async fn a_former_slug_shows_the_current_url() {
     let page = page_request(&app, "way.example", "/s/acme").header("cookie", &page_cookie(&earlier_page)).send().await;
     assert_eq!(shown_url(&page), format!("https://way.example/s/rockets/t/{}/mcp", shown_id(&earlier_page)));
     // The response for the former slug hands the ID over to the current path in a second cookie.
-    let given: Vec<_> = page.headers.get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
+    let given: Vec<_> = page.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect();
     assert!(given[0].contains("; Path=/s/acme;"), "{given:?}");
     assert!(
         given[1].starts_with("__Secure-wp_personal_former=") && given[1].contains("; Path=/s/rockets;"),

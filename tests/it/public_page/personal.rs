@@ -180,8 +180,8 @@ async fn a_personal_id_is_masked_everywhere() {
         owner.get_page(&path).await.assert_lacks(&id).assert_contains("Personal URL ");
     }
     let search = EndUserSearch { text: Some(id.clone()), limit: 10, ..EndUserSearch::default() };
-    let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
-    assert_eq!(found.len(), 1);
+    let end_users = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
+    assert_eq!(end_users.len(), 1);
     assert!(end_users::resolve(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them too");
     app.stop().await;
     app.finish().await;

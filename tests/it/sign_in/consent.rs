@@ -29,8 +29,8 @@ async fn a_request_is_completed_once(app: App) {
     let form = [("csrf", csrf.as_str()), ("decision", "allow")];
     let action = form_action(&page);
     let (one, two) = tokio::join!(browser.post(&action, &form), browser.post(&action, &form));
-    let given = [&one, &two].iter().filter(|response| response.status == StatusCode::SEE_OTHER).count();
-    assert_eq!(given, 1, "{} {}", one.status, two.status);
+    let completed = [&one, &two].iter().filter(|response| response.status == StatusCode::SEE_OTHER).count();
+    assert_eq!(completed, 1, "{} {}", one.status, two.status);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 1);
     assert_eq!(browser.get(&action).await.status, StatusCode::BAD_REQUEST, "the request is completed");
     app.finish().await;
@@ -210,7 +210,7 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     let text = metrics.render();
     for (reason, count) in [("unsigned", 2), ("invalid", 2), ("spent", 1)] {
         let line = format!("waypost_claims_rejected_total{{reason=\"{reason}\"}} {count}");
-        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        assert!(text.lines().any(|other| other == line), "{line}: {text}");
     }
     app.finish().await;
 }

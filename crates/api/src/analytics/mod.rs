@@ -12,9 +12,9 @@ use waypost_core::analytics::TimeRange;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::analytics::rejected::RejectedCallList;
 use waypost_ops::analytics::report::{
-    AnalyticsFunnel, AnalyticsOverview, AnalyticsTimeline, ClientUsageList, ErrorCountList, FlowList, ReportTable,
-    StepDurationList, ToolUsageList,
+    AnalyticsFunnel, AnalyticsOverview, AnalyticsTimeline, FlowList, ReportTable, StepDurationList,
 };
+use waypost_ops::analytics::usage::{ClientUsageList, ErrorCountList, ToolUsageList};
 use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
 
 use super::extract::{Query, Scope, id};

@@ -159,13 +159,13 @@ struct StepPreview {
 struct ServedChange {
     /// The name of the field.
     field: &'static str,
-    /// The first places that differ. Invisible characters are written as escapes such as `\u{200b}`.
+    /// The first differences. Invisible characters are written as escapes such as `\u{200b}`.
     excerpts: Vec<ServedExcerpt>,
-    /// The number of further places that differ.
+    /// The number of further differences.
     more: usize,
 }
 
-/// A place where the served text differs.
+/// A difference between the text as entered and as served.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServedExcerpt {
     /// The text that the author entered.
@@ -199,7 +199,7 @@ async fn show_preview(
         return Err(Error::invalid("step_id", "`step_id` is required with `step`. Specify the step to preview.").into());
     }
     let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
-    let found = match request.step_id {
+    let previews = match request.step_id {
         None => preview::render_all(cx, ops, org, &walkthrough).await?,
         Some(text) => {
             let step_id: StepId = id(&text, "step")?;
@@ -208,18 +208,18 @@ async fn show_preview(
             vec![preview::render(cx, ops, org, &walkthrough, PreviewPoint::Step(step_id, unsaved)).await?]
         }
     };
-    let shown = found.into_iter().filter_map(|it| {
-        let step = it.step?;
+    let shown = previews.into_iter().filter_map(|preview| {
+        let step = preview.step?;
         let content = step.content;
         let (text, structured, html) = match request.format {
             PreviewFormat::Markdown => (Some(content.content), None, None),
-            PreviewFormat::Agent => (Some(it.answer.text), Some(it.answer.structured), None),
+            PreviewFormat::Agent => (Some(preview.result.text), Some(preview.result.structured), None),
             PreviewFormat::Html => (None, None, Some(html::render(&content.content))),
         };
         Some(StepPreview {
             step_id: step.id.to_string(),
-            position: it.completed + 1,
-            changes: it.changes.into_iter().map(ServedChange::from).collect(),
+            position: preview.completed + 1,
+            changes: preview.changes.into_iter().map(ServedChange::from).collect(),
             title: content.title,
             section_title: content.section_title,
             text,

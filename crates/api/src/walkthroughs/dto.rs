@@ -42,23 +42,23 @@ pub(super) struct WalkthroughSummary {
 
 impl From<&ListedWalkthrough> for WalkthroughSummary {
     fn from(listed: &ListedWalkthrough) -> Self {
-        let head = &listed.walkthrough;
+        let walkthrough = &listed.walkthrough;
         Self {
-            id: head.id.to_string(),
-            slug: head.slug.clone(),
-            title: head.title.clone(),
-            description: head.description.clone(),
-            kind: head.kind,
-            state: head.state,
+            id: walkthrough.id.to_string(),
+            slug: walkthrough.slug.clone(),
+            title: walkthrough.title.clone(),
+            description: walkthrough.description.clone(),
+            kind: walkthrough.kind,
+            state: walkthrough.state,
             step_count: listed.step_count,
-            estimated_duration_minutes: head.estimated_duration_minutes,
-            tags: head.tags.clone(),
+            estimated_duration_minutes: walkthrough.estimated_duration_minutes,
+            tags: walkthrough.tags.clone(),
             current_version: listed.current_version,
-            current_version_id: head.current_version_id.as_ref().map(ToString::to_string),
-            has_unpublished_changes: head.has_unpublished_changes(),
-            revision: head.revision,
-            created_at: head.created_at.rfc3339(),
-            updated_at: head.updated_at.rfc3339(),
+            current_version_id: walkthrough.current_version_id.as_ref().map(ToString::to_string),
+            has_unpublished_changes: walkthrough.has_unpublished_changes(),
+            revision: walkthrough.revision,
+            created_at: walkthrough.created_at.rfc3339(),
+            updated_at: walkthrough.updated_at.rfc3339(),
         }
     }
 }
@@ -83,7 +83,7 @@ impl From<&ListedWalkthrough> for WalkthroughDetails {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Walkthrough {
     #[serde(flatten)]
-    pub head: WalkthroughDetails,
+    pub details: WalkthroughDetails,
     /// The steps of the draft, in order.
     pub steps: Vec<Step>,
 }
@@ -91,7 +91,7 @@ pub(super) struct Walkthrough {
 impl Walkthrough {
     /// Creates the body from a draft and its list entry.
     pub(super) fn new(listed: &ListedWalkthrough, draft: &Draft) -> Self {
-        Self { head: listed.into(), steps: steps(&draft.walkthrough, &draft.steps) }
+        Self { details: listed.into(), steps: steps(&draft.walkthrough, &draft.steps) }
     }
 }
 
@@ -143,8 +143,8 @@ impl Step {
 }
 
 /// Creates the bodies of a draft's steps.
-pub(super) fn steps(head: &walkthrough::Walkthrough, steps: &[step::Step]) -> Vec<Step> {
-    (1..).zip(steps).map(|(position, step)| Step::new(head.kind, position, step)).collect()
+pub(super) fn steps(walkthrough: &walkthrough::Walkthrough, steps: &[step::Step]) -> Vec<Step> {
+    (1..).zip(steps).map(|(position, step)| Step::new(walkthrough.kind, position, step)).collect()
 }
 
 /// The result of editing a step.
@@ -209,17 +209,17 @@ pub(super) struct WalkthroughCreate {
 }
 
 impl From<WalkthroughCreate> for waypost_ops::walkthroughs::NewWalkthrough {
-    fn from(it: WalkthroughCreate) -> Self {
+    fn from(create: WalkthroughCreate) -> Self {
         Self {
             fields: WalkthroughFields {
-                title: it.title,
-                description: it.description,
-                kind: it.kind,
-                estimated_duration_minutes: it.estimated_duration_minutes,
-                tags: it.tags,
-                metadata: it.metadata,
+                title: create.title,
+                description: create.description,
+                kind: create.kind,
+                estimated_duration_minutes: create.estimated_duration_minutes,
+                tags: create.tags,
+                metadata: create.metadata,
             },
-            slug: it.slug,
+            slug: create.slug,
         }
     }
 }
@@ -248,15 +248,15 @@ pub(super) struct WalkthroughUpdate {
 }
 
 impl From<WalkthroughUpdate> for waypost_ops::walkthroughs::WalkthroughPatch {
-    fn from(it: WalkthroughUpdate) -> Self {
+    fn from(update: WalkthroughUpdate) -> Self {
         Self {
-            title: it.title,
-            slug: it.slug,
-            description: it.description,
-            kind: it.kind,
-            estimated_duration_minutes: it.estimated_duration_minutes,
-            tags: it.tags,
-            metadata: it.metadata,
+            title: update.title,
+            slug: update.slug,
+            description: update.description,
+            kind: update.kind,
+            estimated_duration_minutes: update.estimated_duration_minutes,
+            tags: update.tags,
+            metadata: update.metadata,
         }
     }
 }
@@ -297,16 +297,16 @@ pub(super) struct StepUpdate {
 }
 
 impl From<StepUpdate> for StepPatch {
-    fn from(it: StepUpdate) -> Self {
+    fn from(update: StepUpdate) -> Self {
         Self {
-            key: it.key,
-            title: it.title,
-            section_title: it.section_title,
-            content: it.content.map(Option::unwrap_or_default),
-            introduction_for_agent: it.introduction_for_agent,
-            context_for_agent: it.context_for_agent,
-            operations_for_agent: it.operations_for_agent,
-            metadata: it.metadata,
+            key: update.key,
+            title: update.title,
+            section_title: update.section_title,
+            content: update.content.map(Option::unwrap_or_default),
+            introduction_for_agent: update.introduction_for_agent,
+            context_for_agent: update.context_for_agent,
+            operations_for_agent: update.operations_for_agent,
+            metadata: update.metadata,
         }
     }
 }

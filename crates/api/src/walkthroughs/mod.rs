@@ -75,8 +75,13 @@ fn created(location: &str, revision: u32, body: impl IntoResponse) -> Response {
     response
 }
 
-async fn head(cx: &Ctx, web: &Web, org: &OrganizationId, head: walkthrough::Walkthrough) -> Result<WalkthroughDetails> {
-    Ok(WalkthroughDetails::from(&walkthroughs::describe(cx, web.ops(), org, head).await?))
+async fn details(
+    cx: &Ctx,
+    web: &Web,
+    org: &OrganizationId,
+    walkthrough: walkthrough::Walkthrough,
+) -> Result<WalkthroughDetails> {
+    Ok(WalkthroughDetails::from(&walkthroughs::describe(cx, web.ops(), org, walkthrough).await?))
 }
 
 async fn full_walkthrough(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
@@ -102,7 +107,7 @@ async fn conflict(scope: &Scope, web: &Web, id: &WalkthroughId, error: Error) ->
 
 async fn current_details(scope: &Scope, web: &Web, id: &WalkthroughId) -> Result<WalkthroughDetails> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
-    head(cx, web, org, walkthroughs::get_head(cx, web.ops(), org, id).await?).await
+    details(cx, web, org, walkthroughs::get(cx, web.ops(), org, id).await?).await
 }
 
 /// The query parameters of the walkthrough list.
@@ -206,15 +211,15 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
 async fn get(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    // Editors ask every few seconds whether there is anything new. The answer usually needs the head only.
+    // Editors ask every few seconds whether there is anything new. The answer usually needs no step.
     if headers.contains_key(header::IF_NONE_MATCH) {
-        let head = walkthroughs::get_head(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-        if has_revision(&headers, head.revision) {
-            return Ok(with_etag(head.revision, StatusCode::NOT_MODIFIED));
+        let walkthrough = walkthroughs::get(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+        if has_revision(&headers, walkthrough.revision) {
+            return Ok(with_etag(walkthrough.revision, StatusCode::NOT_MODIFIED));
         }
     }
     let body = full_walkthrough(&scope.cx, &web, &scope.organization_id, &id).await?;
-    Ok(with_etag(body.head.summary.revision, Json(body)))
+    Ok(with_etag(body.details.summary.revision, Json(body)))
 }
 
 /// Whether the client already has this revision (`If-None-Match`, RFC 9110, section 13.1.2).
@@ -245,7 +250,7 @@ async fn update(
     let id = walkthrough_id(&id)?;
     match walkthroughs::update(&scope.cx, web.ops(), target(&scope, &id, seen), change.into()).await {
         Ok(changed) => {
-            let body = head(&scope.cx, &web, &scope.organization_id, changed).await?;
+            let body = details(&scope.cx, &web, &scope.organization_id, changed).await?;
             Ok(with_etag(body.summary.revision, Json(body)))
         }
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
@@ -341,7 +346,7 @@ async fn state_response(
 ) -> ApiResult<Response> {
     match changed {
         Ok(changed) => {
-            let body = head(&scope.cx, web, &scope.organization_id, changed).await?;
+            let body = details(&scope.cx, web, &scope.organization_id, changed).await?;
             Ok(with_etag(body.summary.revision, Json(body)))
         }
         Err(error) => Err(conflict(scope, web, id, error).await),

@@ -17,7 +17,7 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope, with_etag};
 use crate::problem::{ApiResult, Problems};
 
-/// The operation.
+/// Returns the route of the impact.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(get_impact))
 }
@@ -28,11 +28,11 @@ struct StepCountGroup {
     /// The number of affected steps.
     steps: u32,
     /// The number of end users.
-    people: u64,
+    end_users: u64,
 }
 
 fn groups(counted: &BTreeMap<u32, u64>) -> Vec<StepCountGroup> {
-    counted.iter().map(|(steps, people)| StepCountGroup { steps: *steps, people: *people }).collect()
+    counted.iter().map(|(steps, end_users)| StepCountGroup { steps: *steps, end_users: *end_users }).collect()
 }
 
 /// The number of end users in progress on a version.
@@ -41,14 +41,14 @@ struct VersionUserCount {
     /// The number of the version.
     version: u32,
     /// The number of end users.
-    people: u64,
+    end_users: u64,
 }
 
 /// A group of end users for whom moving to the new version has the same consequences.
 #[derive(Debug, Serialize, ToSchema)]
 struct MigrationGroup {
     /// The number of end users.
-    people: u64,
+    end_users: u64,
     /// The number of completed steps that each of them loses.
     lose: u32,
     /// The number of earlier steps that each of them has to go back for.
@@ -58,8 +58,8 @@ struct MigrationGroup {
 }
 
 impl MigrationGroup {
-    fn new(AttemptImpact { lost, repeat, completes }: AttemptImpact, people: u64) -> Self {
-        Self { people, lose: lost, repeat, complete: completes }
+    fn new(AttemptImpact { lost, repeat, completes }: AttemptImpact, end_users: u64) -> Self {
+        Self { end_users, lose: lost, repeat, complete: completes }
     }
 }
 
@@ -68,7 +68,7 @@ impl MigrationGroup {
 /// counts in both `lose` and `repeat`, and an end user in `complete` also counts in `lose_nothing`, `lose` or `repeat`.
 #[derive(Debug, Serialize, ToSchema)]
 struct MigrationImpact {
-    /// The groups. Their `people` add up to `in_progress`.
+    /// The groups. Their `end_users` add up to `in_progress`.
     groups: Vec<MigrationGroup>,
     /// The number of end users who keep every completed step and continue where they are.
     lose_nothing: u64,
@@ -94,7 +94,7 @@ struct PublishImpact {
     in_progress: u64,
     /// The number of end users in progress on each version.
     by_version: Vec<VersionUserCount>,
-    on_moving: MigrationImpact,
+    migration: MigrationImpact,
     /// The impact in sentences.
     sentences: Vec<String>,
 }
@@ -119,10 +119,14 @@ async fn get_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>
         by_version: impact
             .by_version
             .iter()
-            .map(|(version, people)| VersionUserCount { version: *version, people: *people })
+            .map(|(version, end_users)| VersionUserCount { version: *version, end_users: *end_users })
             .collect(),
-        on_moving: MigrationImpact {
-            groups: consequences.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
+        migration: MigrationImpact {
+            groups: consequences
+                .groups
+                .iter()
+                .map(|(group, end_users)| MigrationGroup::new(*group, *end_users))
+                .collect(),
             lose_nothing: consequences.lose_nothing,
             lose: groups(&consequences.lose),
             repeat: groups(&consequences.repeat),

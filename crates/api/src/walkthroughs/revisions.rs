@@ -53,17 +53,17 @@ struct StepRevisionSummary {
 }
 
 impl From<ListedRevision> for StepRevisionSummary {
-    fn from(ListedRevision { head, actor_name }: ListedRevision) -> Self {
+    fn from(ListedRevision { info, actor_name }: ListedRevision) -> Self {
         Self {
-            number: head.number,
-            act: head.operation,
-            actor: head.actor,
+            number: info.number,
+            act: info.operation,
+            actor: info.actor,
             actor_name,
-            restored_from: head.restored_from,
-            title: head.title,
-            created_at: head.created_at.rfc3339(),
-            updated_at: head.updated_at.rfc3339(),
-            is_current: head.is_current,
+            restored_from: info.restored_from,
+            title: info.title,
+            created_at: info.created_at.rfc3339(),
+            updated_at: info.updated_at.rfc3339(),
+            is_current: info.is_current,
         }
     }
 }

@@ -67,15 +67,15 @@ struct StepCreate {
     after: Option<Option<String>>,
 }
 
-/// Parses the place of a step: after another step, first or last.
-fn place(after: Option<Option<String>>) -> Result<StepPosition> {
+/// Parses the position of a step: after another step, first or last.
+fn position(after: Option<Option<String>>) -> Result<StepPosition> {
     match after {
         None => Ok(StepPosition::Last),
         Some(None) => Ok(StepPosition::First),
         Some(Some(text)) => text.parse().map(StepPosition::After).map_err(|_| {
             Error::invalid(
                 "after",
-                "`after` must be the ID of a step of this walkthrough, or null for the first place.",
+                "`after` must be the ID of a step of this walkthrough, or null for the first position.",
             )
         }),
     }
@@ -84,7 +84,7 @@ fn place(after: Option<Option<String>>) -> Result<StepPosition> {
 impl StepCreate {
     fn into_new_step(self) -> Result<draft::NewStep> {
         Ok(draft::NewStep {
-            place: place(self.after)?,
+            position: position(self.after)?,
             key: self.key,
             content: StepContent {
                 title: self.title,
@@ -237,7 +237,7 @@ async fn delete(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepMove {
-    /// The ID of the step after which to move this one. Null moves it to the first place.
+    /// The ID of the step after which to move this one. Null moves it to the first position.
     #[schema(required)]
     after: Option<String>,
 }
@@ -255,7 +255,7 @@ async fn move_to(
     seen: IfMatch,
     Json(to): Json<StepMove>,
 ) -> ApiResult<Response> {
-    let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
+    let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, position(Some(to.after))?);
     let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
     edit_response(&scope, &web, &id, &step, edited).await
 }

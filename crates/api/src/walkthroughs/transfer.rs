@@ -114,23 +114,25 @@ struct ImportResult {
 }
 
 impl From<ImportReport> for ImportResult {
-    fn from(it: ImportReport) -> Self {
-        let steps = it.steps.into_iter();
+    fn from(report: ImportReport) -> Self {
+        let steps = report.steps.into_iter();
         Self {
-            id: it.id.map(|id| id.to_string()),
-            slug: it.slug,
-            title: it.title,
-            created: it.created,
-            changed: it.changed,
-            revision: it.revision,
-            summary: it.summary,
-            steps: steps.map(|it| ImportedStep { change: it.change, title: it.title, fields: it.fields }).collect(),
-            plan: it.plan,
-            published_version: it.published_version,
-            published_new: it.published_new,
-            assigned: it.assigned,
-            warnings: it.warnings,
-            dry_run: it.dry_run,
+            id: report.id.map(|id| id.to_string()),
+            slug: report.slug,
+            title: report.title,
+            created: report.created,
+            changed: report.changed,
+            revision: report.revision,
+            summary: report.summary,
+            steps: steps
+                .map(|step| ImportedStep { change: step.change, title: step.title, fields: step.fields })
+                .collect(),
+            plan: report.plan,
+            published_version: report.published_version,
+            published_new: report.published_new,
+            assigned: report.assigned,
+            warnings: report.warnings,
+            dry_run: report.dry_run,
         }
     }
 }
@@ -233,7 +235,7 @@ fn unreadable(status: StatusCode) -> ApiError {
 /// Validates and normalises the path of a file. The path is used as a name only: no file is opened or written.
 fn check_path(path: &str) -> Result<String> {
     let path = path.replace('\\', "/");
-    let shown: String = path.chars().filter(|it| !it.is_control()).take(80).collect();
+    let shown: String = path.chars().filter(|character| !character.is_control()).take(80).collect();
     let reject = |reason: &str| {
         let message = format!("`{shown}` is not the path of a file in a folder: {reason}. Rename the file.");
         Err(Error::invalid("file", message).with("file", shown.as_str()))
@@ -313,7 +315,7 @@ async fn export_file(
     Query(ExportQuery { format }): Query<ExportQuery>,
 ) -> ApiResult<Response> {
     let (cx, org, id) = (&scope.cx, &scope.organization_id, walkthrough_id(&id)?);
-    let slug = walkthroughs::get_head(cx, web.ops(), org, &id).await?.slug;
+    let slug = walkthroughs::get(cx, web.ops(), org, &id).await?.slug;
     let (kind, extension, body) = match format {
         ExportFormat::Json => {
             let envelope = export::export(cx, web.ops(), org, &id).await?;

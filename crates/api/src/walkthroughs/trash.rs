@@ -46,18 +46,18 @@ struct TrashedWalkthrough {
 }
 
 impl From<trash::TrashedWalkthrough> for TrashedWalkthrough {
-    fn from(it: trash::TrashedWalkthrough) -> Self {
-        let head = it.walkthrough;
+    fn from(trashed: trash::TrashedWalkthrough) -> Self {
+        let walkthrough = trashed.walkthrough;
         Self {
-            id: head.id.to_string(),
-            slug: head.slug,
-            title: head.title,
-            kind: head.kind,
-            state: head.state,
-            deleted_at: it.deleted_at.rfc3339(),
-            deleted_by: it.deleted_by,
-            deleted_by_name: it.deleted_by_name,
-            purged_at: it.purged_at.rfc3339(),
+            id: walkthrough.id.to_string(),
+            slug: walkthrough.slug,
+            title: walkthrough.title,
+            kind: walkthrough.kind,
+            state: walkthrough.state,
+            deleted_at: trashed.deleted_at.rfc3339(),
+            deleted_by: trashed.deleted_by,
+            deleted_by_name: trashed.deleted_by_name,
+            purged_at: trashed.purged_at.rfc3339(),
         }
     }
 }
@@ -71,8 +71,8 @@ async fn list(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
 ) -> ApiResult<Json<Page<TrashedWalkthrough>>> {
-    let found = trash::list_deleted(&cx, web.ops(), &organization_id).await?;
-    Ok(Json(Page::complete(found.into_iter().map(Into::into).collect())))
+    let trashed = trash::list_deleted(&cx, web.ops(), &organization_id).await?;
+    Ok(Json(Page::complete(trashed.into_iter().map(Into::into).collect())))
 }
 
 /// Restores a walkthrough from the trash.

@@ -61,19 +61,19 @@ struct VersionSummary {
 }
 
 impl From<&VersionInfo> for VersionSummary {
-    fn from(it: &VersionInfo) -> Self {
+    fn from(version: &VersionInfo) -> Self {
         Self {
-            id: it.id.to_string(),
-            number: it.number,
-            title: it.fields.title.clone(),
-            description: it.fields.description.clone(),
-            kind: it.fields.kind,
-            estimated_duration_minutes: it.fields.estimated_duration_minutes,
-            tags: it.fields.tags.clone(),
-            step_count: it.step_count,
-            created_at: it.created_at.rfc3339(),
-            withdrawn_at: it.withdrawal.as_ref().map(|withdrawal| withdrawal.at.rfc3339()),
-            withdrawn_reason: it.withdrawal.as_ref().map(|withdrawal| withdrawal.reason.clone()),
+            id: version.id.to_string(),
+            number: version.number,
+            title: version.fields.title.clone(),
+            description: version.fields.description.clone(),
+            kind: version.fields.kind,
+            estimated_duration_minutes: version.fields.estimated_duration_minutes,
+            tags: version.fields.tags.clone(),
+            step_count: version.step_count,
+            created_at: version.created_at.rfc3339(),
+            withdrawn_at: version.withdrawal.as_ref().map(|withdrawal| withdrawal.at.rfc3339()),
+            withdrawn_reason: version.withdrawal.as_ref().map(|withdrawal| withdrawal.reason.clone()),
         }
     }
 }
@@ -139,8 +139,8 @@ async fn publish_draft(
     let id = walkthrough_id(&id)?;
     match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), options.confirm_bidi).await {
         Ok(published) => {
-            let head = walkthroughs::get_head(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-            let revision = head.revision;
+            let walkthrough = walkthroughs::get(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+            let revision = walkthrough.revision;
             let body = PublishResult {
                 version_id: published.version_id.to_string(),
                 number: published.number,
@@ -171,15 +171,15 @@ struct LintFinding {
 }
 
 impl LintFinding {
-    fn new(it: &lint::Finding, steps: &[waypost_core::step::Step]) -> Self {
-        let step = it.position.and_then(|position| steps.get(position - 1));
+    fn new(finding: &lint::Finding, steps: &[waypost_core::step::Step]) -> Self {
+        let step = finding.position.and_then(|position| steps.get(position - 1));
         Self {
-            severity: it.severity.as_str(),
-            position: it.position,
-            step: it.step.clone(),
+            severity: finding.severity.as_str(),
+            position: finding.position,
+            step: finding.step.clone(),
             step_id: step.map(|step| step.id.to_string()),
-            field: it.field,
-            message: it.message.clone(),
+            field: finding.field,
+            message: finding.message.clone(),
         }
     }
 }
@@ -215,9 +215,9 @@ struct FieldDiff {
 }
 
 impl FieldDiff {
-    fn new(it: FieldDifference, differ: &Differ) -> Self {
-        let lines = differ.lines(&it.before, &it.after);
-        Self { field: it.field, before: it.before, after: it.after, lines }
+    fn new(difference: FieldDifference, differ: &Differ) -> Self {
+        let lines = differ.lines(&difference.before, &difference.after);
+        Self { field: difference.field, before: difference.before, after: difference.after, lines }
     }
 }
 
@@ -239,26 +239,26 @@ struct StepDiff {
 }
 
 /// Returns the name of the change to a step.
-pub(crate) fn change(it: &StepDifference) -> &'static str {
-    match it {
-        it if it.is_added() => "added",
-        it if it.is_removed() => "removed",
-        it if it.is_changed() => "changed",
-        it if it.moved => "moved",
+pub(crate) fn change(difference: &StepDifference) -> &'static str {
+    match difference {
+        difference if difference.is_added() => "added",
+        difference if difference.is_removed() => "removed",
+        difference if difference.is_changed() => "changed",
+        difference if difference.moved => "moved",
         _ => "unchanged",
     }
 }
 
 impl StepDiff {
-    fn new(it: StepDifference, differ: &Differ) -> Self {
+    fn new(difference: StepDifference, differ: &Differ) -> Self {
         Self {
-            change: change(&it),
-            id: it.id.to_string(),
-            title: it.title,
-            moved: it.moved,
-            from_position: it.before,
-            to_position: it.after,
-            fields: it.fields.into_iter().map(|field| FieldDiff::new(field, differ)).collect(),
+            change: change(&difference),
+            id: difference.id.to_string(),
+            title: difference.title,
+            moved: difference.moved,
+            from_position: difference.before,
+            to_position: difference.after,
+            fields: difference.fields.into_iter().map(|field| FieldDiff::new(field, differ)).collect(),
         }
     }
 }
@@ -269,18 +269,18 @@ pub(super) struct WalkthroughDiff {
     /// Whether there are no differences.
     is_same: bool,
     /// The fields of the walkthrough that differ.
-    head: Vec<FieldDiff>,
+    fields: Vec<FieldDiff>,
     /// Every step of either version, in the order of the later one.
     steps: Vec<StepDiff>,
 }
 
 impl From<Comparison> for WalkthroughDiff {
-    fn from(it: Comparison) -> Self {
+    fn from(comparison: Comparison) -> Self {
         let differ = Differ::default();
         Self {
-            is_same: it.is_empty(),
-            head: it.head.into_iter().map(|field| FieldDiff::new(field, &differ)).collect(),
-            steps: it.steps.into_iter().map(|step| StepDiff::new(step, &differ)).collect(),
+            is_same: comparison.is_empty(),
+            fields: comparison.fields.into_iter().map(|field| FieldDiff::new(field, &differ)).collect(),
+            steps: comparison.steps.into_iter().map(|step| StepDiff::new(step, &differ)).collect(),
         }
     }
 }
@@ -293,11 +293,11 @@ impl From<Comparison> for WalkthroughDiff {
     responses((status = 200, body = Page<VersionListItem>), Problems))]
 async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<VersionListItem>>> {
     let id = walkthrough_id(&id)?;
-    let found = versions::list(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-    let listed = found.iter().map(|it| VersionListItem {
-        version: (&it.head).into(),
-        in_progress: it.in_progress,
-        is_current: it.is_current,
+    let versions = versions::list(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let listed = versions.iter().map(|version| VersionListItem {
+        version: (&version.info).into(),
+        in_progress: version.in_progress,
+        is_current: version.is_current,
     });
     Ok(Json(Page::complete(listed.collect())))
 }
@@ -318,12 +318,12 @@ async fn get(
     Path((id, version)): Path<(String, String)>,
 ) -> ApiResult<Json<Version>> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
-    let (head, steps) = versions::get(&scope.cx, web.ops(), &scope.organization_id, &id, version).await?;
-    let kind = head.fields.kind;
+    let (info, steps) = versions::get(&scope.cx, web.ops(), &scope.organization_id, &id, version).await?;
+    let kind = info.fields.kind;
     Ok(Json(Version {
-        version: (&head).into(),
+        version: (&info).into(),
         steps: (1..).zip(&steps).map(|(position, step)| Step::new(kind, position, step)).collect(),
-        metadata: head.fields.metadata,
+        metadata: info.fields.metadata,
     }))
 }
 
@@ -359,8 +359,8 @@ async fn compare(
             Some(text.parse().map_err(|_| Error::invalid("to", "`to` must be the number of a version or `draft`."))?)
         }
     };
-    let found = versions::compare(&scope.cx, web.ops(), &scope.organization_id, &id, (from, to)).await?;
-    Ok(Json(found.into()))
+    let comparison = versions::compare(&scope.cx, web.ops(), &scope.organization_id, &id, (from, to)).await?;
+    Ok(Json(comparison.into()))
 }
 
 /// Restores the draft to a version.
@@ -387,7 +387,7 @@ async fn restore(
 
 async fn full_response(scope: &Scope, web: &Web, id: &WalkthroughId) -> ApiResult<Response> {
     let body = full_walkthrough(&scope.cx, web, &scope.organization_id, id).await?;
-    Ok(with_etag(body.head.summary.revision, Json(body)))
+    Ok(with_etag(body.details.summary.revision, Json(body)))
 }
 
 /// The withdrawal of a version.

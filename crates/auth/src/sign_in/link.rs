@@ -35,8 +35,8 @@ impl FromRequestParts<Auth> for SameBrowser {
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
         let incoming = ServerRequest::from_request_parts(parts, auth).await?;
-        let found = Platform::from_request_parts(parts, auth).await;
-        found
+        let platform = Platform::from_request_parts(parts, auth).await;
+        platform
             .map(Self)
             .map_err(|page| if page.status() == StatusCode::BAD_REQUEST { other_browser_page(&incoming) } else { page })
     }

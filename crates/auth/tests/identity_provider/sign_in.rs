@@ -143,8 +143,8 @@ async fn a_user_signs_in_with_plain_oauth(stage: Stage) {
     assert!(!config.can_link_by_email());
     let issuer = format!("oauth2:{}", stage.provider.issuer);
     let mut conn = stage.ops.store().read().await.unwrap();
-    let found = identity::find(&mut conn, &stage.organization, &issuer, "7").await.unwrap().unwrap();
-    assert_eq!((found.id, found.email_verified), (who.identity_id, false));
+    let identity = identity::find(&mut conn, &stage.organization, &issuer, "7").await.unwrap().unwrap();
+    assert_eq!((identity.id, identity.email_verified), (who.identity_id, false));
 }
 
 async fn a_public_client_sends_no_secret(stage: Stage) {

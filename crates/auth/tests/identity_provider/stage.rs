@@ -227,6 +227,6 @@ impl Stage {
 }
 
 pub fn parameter(url: &Url, name: &str) -> String {
-    let found = url.query_pairs().find(|(own, _)| own == name);
-    found.unwrap_or_else(|| panic!("{name} in {url}")).1.into_owned()
+    let pair = url.query_pairs().find(|(own, _)| own == name);
+    pair.unwrap_or_else(|| panic!("{name} in {url}")).1.into_owned()
 }

@@ -69,9 +69,9 @@ pub(super) fn lines(days: &[PeriodTotals]) -> LineChart {
 fn path(values: impl Iterator<Item = u64>, count: usize, top: u64) -> String {
     let mut path = String::new();
     let step = if count > 1 { WIDTH / (count - 1) as f64 } else { 0.0 };
-    for (at, value) in values.enumerate() {
-        let (x, y) = (at as f64 * step, HEIGHT - HEIGHT * value as f64 / top as f64);
-        let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
+    for (index, value) in values.enumerate() {
+        let (x, y) = (index as f64 * step, HEIGHT - HEIGHT * value as f64 / top as f64);
+        let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { "M" } else { "L" });
     }
     if count == 1 {
         // A single day is drawn as a horizontal line.

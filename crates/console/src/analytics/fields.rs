@@ -82,7 +82,7 @@ impl AnalyticsFilter {
             ("client", &self.client),
             ("format", format),
         ];
-        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, value)| !value.is_empty())).finish()
     }
 }
 

@@ -109,7 +109,10 @@ fn compute(report: &Report) -> AnalyticsData {
         before: report.before(),
         lines: chart::lines(&periods),
         sankey: chart::sankey(&flows, &order),
-        periods: periods.iter().map(|it| (name(it.at), it.started, it.completed, it.active)).collect(),
+        periods: periods
+            .iter()
+            .map(|period| (name(period.at), period.started, period.completed, period.active))
+            .collect(),
         is_hourly,
         funnel,
         flows,
@@ -215,8 +218,8 @@ fn charts(data: AnalyticsData, walkthrough: &str, query: &str) -> AnalyticsChart
     } = data;
     let is_empty = now == Overview::default() && tools.is_empty() && rejected.is_empty();
     let started = funnel.as_ref().map_or(0, |funnel| funnel.started);
-    let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelRow {
-        position: at + 1,
+    let row = |(index, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelRow {
+        position: index + 1,
         title: stage.title,
         reached: stage.counts.reached,
         reached_share: percent(share(stage.counts.reached, started)),
@@ -246,7 +249,7 @@ fn charts(data: AnalyticsData, walkthrough: &str, query: &str) -> AnalyticsChart
         sankey,
         flows: sorted.into_iter().take(200).map(flow).collect(),
         rows: funnel.into_iter().flat_map(|funnel| funnel.stages).enumerate().map(row).collect(),
-        tools: tools.into_iter().map(|it| (it.clone(), micros(it.median_us), micros(it.p90_us))).collect(),
+        tools: tools.into_iter().map(|tool| (tool.clone(), micros(tool.median_us), micros(tool.p90_us))).collect(),
         errors,
         rejected,
         clients,
@@ -298,7 +301,8 @@ async fn render(
     };
     let versions = data.iter().flat_map(|data| &data.versions);
     let versions = versions.map(|number| (number.to_string(), format!("Version {number}"))).collect();
-    let mut clients: Vec<String> = data.iter().flat_map(|it| &it.clients).filter_map(|it| it.name.clone()).collect();
+    let mut clients: Vec<String> =
+        data.iter().flat_map(|data| &data.clients).filter_map(|client| client.name.clone()).collect();
     if !fields.client.is_empty() && !clients.contains(&fields.client) {
         clients.push(fields.client.clone());
     }
@@ -310,14 +314,20 @@ async fn render(
         org: org.clone(),
         form_error,
         ranges: fields::RANGES.iter().map(|(value, text)| ((*value).to_owned(), (*text).to_owned())).collect(),
-        servers: choice("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect()),
+        servers: choice(
+            "All servers",
+            servers.into_iter().map(|server| (server.id.to_string(), server.name)).collect(),
+        ),
         walkthroughs: choice(
             "All walkthroughs",
-            walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title)).collect(),
+            walkthroughs
+                .into_iter()
+                .map(|walkthrough| (walkthrough.walkthrough.id.to_string(), walkthrough.walkthrough.title))
+                .collect(),
         ),
         versions: choice("All versions", versions),
         clients: choice("All clients", clients.into_iter().map(|name| (name.clone(), name)).collect()),
-        tiles: data.as_ref().map(|it| tiles(&it.now, &it.before)).unwrap_or_default(),
+        tiles: data.as_ref().map(|data| tiles(&data.now, &data.before)).unwrap_or_default(),
         charts: data.map(|data| charts(data, &walkthrough_path, &fields.query(""))),
         fields,
     };

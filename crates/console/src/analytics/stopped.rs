@@ -69,6 +69,6 @@ async fn load(console: &Console, context: &DraftContext, step: &str, fields: &An
         step: title,
         count: users.len(),
         rows,
-        back: format!("{}/analytics?{}", context.at, fields.query("")),
+        back: format!("{}/analytics?{}", context.path, fields.query("")),
     })
 }

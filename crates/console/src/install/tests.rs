@@ -91,8 +91,8 @@ fn only_authors_get_the_inspector() {
 #[test]
 fn cloud_clients_need_https_on_the_internet() {
     let clouds: Vec<_> =
-        all_clients(Target { name: "a", url: URL }).into_iter().filter(|it| it.needs_internet).collect();
-    assert_eq!(clouds.iter().map(|it| it.id).collect::<Vec<_>>(), ["claude-desktop", "chatgpt"]);
+        all_clients(Target { name: "a", url: URL }).into_iter().filter(|client| client.needs_internet).collect();
+    assert_eq!(clouds.iter().map(|client| client.id).collect::<Vec<_>>(), ["claude-desktop", "chatgpt"]);
     assert!(is_reachable_from_internet(URL));
     for url in ["http://way.example/x", "https://localhost/x", "https://a.localhost/x", "https://127.0.0.1/x", "x"] {
         assert!(!is_reachable_from_internet(url), "{url}");

@@ -64,15 +64,15 @@ pub(super) async fn show(
     let address = console.public_url.path_urls(&info.authority, &context.server.slug);
     let url = address.resource(is_personal.then_some(tracking_id.as_str()));
     let clients = install::all_clients(Target { name: &context.server.slug, url: &url });
-    let selected = clients.iter().position(|it| it.id == client).unwrap_or(0);
+    let selected = clients.iter().position(|candidate| candidate.id == client).unwrap_or(0);
     let base = context.path("install");
-    let choice = |(at, it): (usize, &Client)| {
+    let choice = |(index, client): (usize, &Client)| {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("client", it.id);
+        query.append_pair("client", client.id);
         if is_personal {
             query.append_pair("tracking_id", &tracking_id);
         }
-        ClientOption { href: format!("{base}?{}", query.finish()), name: it.name, is_current: at == selected }
+        ClientOption { href: format!("{base}?{}", query.finish()), name: client.name, is_current: index == selected }
     };
     let client_options = clients.iter().enumerate().map(choice).collect();
     let client = clients[selected].clone();

@@ -65,11 +65,11 @@ pub(super) async fn show(
     let layout = layout.with_section("servers");
     let base = org.path("servers");
     let search = ServerSearch { text: Some(fields.q.clone()), after: Some(fields.after.clone()), limit: LIMIT };
-    let found = servers::search(&cx, console.ops(), &organization_id, &search).await;
-    let (found, more) = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
-    let ids: Vec<_> = found.iter().map(|server| &server.id).collect();
+    let servers = servers::search(&cx, console.ops(), &organization_id, &search).await;
+    let (servers, more) = servers.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    let ids: Vec<_> = servers.iter().map(|server| &server.id).collect();
     let usages = servers::list_usage(&cx, console.ops(), &organization_id, &ids).await?;
-    let next = found.last().filter(|_| more).map(|last| {
+    let next = servers.last().filter(|_| more).map(|last| {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("q", &fields.q)
             .append_pair("after", &last.slug)
@@ -79,7 +79,8 @@ pub(super) async fn show(
     let page = |server: &Server| {
         server.public_page.then(|| console.public_url.path_urls(&info.authority, &server.slug).page())
     };
-    let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, page(&server), server, usage)).collect();
+    let rows =
+        servers.into_iter().zip(usages).map(|(server, usage)| row(&base, page(&server), server, usage)).collect();
     let is_later_page = !fields.after.is_empty();
     Ok(view::page(&ServersPage { layout, is_admin: org.is_admin(), base, q: fields.q, rows, is_later_page, next }))
 }

@@ -156,8 +156,8 @@ fn pluralize(count: i64, one: &str, many: &str) -> String {
 fn group_digits(count: i64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

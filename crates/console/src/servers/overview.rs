@@ -69,11 +69,14 @@ fn agent_view(server: &Server, offered: usize, assigned: usize) -> AgentView {
 
 pub(super) async fn show(State(console): State<Console>, info: RequestInfo, context: ServerContext) -> PageResult {
     let ServerContext { cx, organization_id, server, .. } = &context;
-    let assigned =
-        assignments::list(cx, console.ops(), organization_id, &server.id).await.map_err(|it| context.page_error(it))?;
+    let assigned = assignments::list(cx, console.ops(), organization_id, &server.id)
+        .await
+        .map_err(|error| context.page_error(error))?;
     let count = assigned.len();
-    let offered: Vec<_> =
-        assigned.into_iter().filter(|it| it.assignment.enabled && it.state == WalkthroughState::Published).collect();
+    let offered: Vec<_> = assigned
+        .into_iter()
+        .filter(|view| view.assignment.enabled && view.state == WalkthroughState::Published)
+        .collect();
     let usage = servers::list_usage(cx, console.ops(), organization_id, &[&server.id]).await?.pop().unwrap_or_default();
     Ok(view::page(&ServerOverviewPage {
         layout: context.layout.clone(),

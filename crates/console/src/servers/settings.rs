@@ -38,20 +38,20 @@ pub(super) struct SettingsForm {
 }
 
 impl From<&Server> for SettingsForm {
-    fn from(it: &Server) -> Self {
+    fn from(server: &Server) -> Self {
         Self {
-            name: it.name.clone(),
-            slug: it.slug.clone(),
-            product_name: it.product_name.clone(),
-            auth_type: it.auth_type.to_string(),
-            sign_in: it.sign_in.to_string(),
-            oauth_config: it.oauth_config_id.as_ref().map_or("none".to_owned(), ToString::to_string),
-            walkthrough_tools_enabled: it.walkthrough_tools_enabled,
-            toolset: it.toolset.to_string(),
-            support: it.support.to_string(),
-            allowed_origins: it.allowed_origins.join("\n"),
-            public_page: it.public_page,
-            public_page_indexed: it.public_page_indexed,
+            name: server.name.clone(),
+            slug: server.slug.clone(),
+            product_name: server.product_name.clone(),
+            auth_type: server.auth_type.to_string(),
+            sign_in: server.sign_in.to_string(),
+            oauth_config: server.oauth_config_id.as_ref().map_or("none".to_owned(), ToString::to_string),
+            walkthrough_tools_enabled: server.walkthrough_tools_enabled,
+            toolset: server.toolset.to_string(),
+            support: server.support.to_string(),
+            allowed_origins: server.allowed_origins.join("\n"),
+            public_page: server.public_page,
+            public_page_indexed: server.public_page_indexed,
         }
     }
 }
@@ -118,27 +118,27 @@ impl ServerSettingsPage {
 }
 
 fn options<T: Copy + std::fmt::Display>(all: &[T], label: impl Fn(T) -> &'static str) -> Options {
-    all.iter().map(|it| (it.to_string(), label(*it).to_owned())).collect()
+    all.iter().map(|value| (value.to_string(), label(*value).to_owned())).collect()
 }
 
-fn sign_in_label(it: SignInPolicy) -> &'static str {
-    match it {
+fn sign_in_label(policy: SignInPolicy) -> &'static str {
+    match policy {
         SignInPolicy::Auto => "Automatic: depends on the client",
         SignInPolicy::WhenNeeded => "When a walkthrough starts",
         SignInPolicy::OnConnect => "When the client connects",
     }
 }
 
-fn toolset_label(it: Toolset) -> &'static str {
-    match it {
+fn toolset_label(toolset: Toolset) -> &'static str {
+    match toolset {
         Toolset::Guided => "Guided: the server leads step by step",
         Toolset::Stepwise => "Stepwise: the agent selects the steps",
         Toolset::All => "Both",
     }
 }
 
-fn support_label(it: Support) -> &'static str {
-    match it {
+fn support_label(support: Support) -> &'static str {
+    match support {
         Support::Off => "Off",
         Support::Tickets => "Tickets: agents can open support tickets",
     }
@@ -259,7 +259,7 @@ async fn render_delete(
     (status, form_error): (StatusCode, FormError),
 ) -> Result<Response, Error> {
     let ServerContext { cx, organization_id, server, .. } = context;
-    let holdings = servers::get_holdings(cx, console.ops(), organization_id, &server.id).await?;
+    let contents = servers::count_contents(cx, console.ops(), organization_id, &server.id).await?;
     Ok(view::html(
         status,
         &DeleteServerPage {
@@ -268,27 +268,27 @@ async fn render_delete(
             form_error,
             slug: server.slug.clone(),
             mcp_url: context.mcp_url.clone(),
-            deletion_summary: deletion_summary(holdings),
+            deletion_summary: deletion_summary(contents),
         },
     ))
 }
 
 /// Returns what is deleted with a server, one item per line.
-fn deletion_summary(holdings: ServerContents) -> Vec<String> {
+fn deletion_summary(contents: ServerContents) -> Vec<String> {
     let mut lines = Vec::new();
-    if holdings.attempts > 0 {
+    if contents.attempts > 0 {
         let (attempts, users) = (
-            pluralize(holdings.attempts, "attempt", "attempts"),
-            pluralize(holdings.end_users, "end user", "end users"),
+            pluralize(contents.attempts, "attempt", "attempts"),
+            pluralize(contents.end_users, "end user", "end users"),
         );
         lines.push(format!("the progress of {users}: {attempts}, including completed ones"));
     }
-    if holdings.walkthroughs > 0 {
-        let walkthroughs = pluralize(holdings.walkthroughs, "walkthrough", "walkthroughs");
+    if contents.walkthroughs > 0 {
+        let walkthroughs = pluralize(contents.walkthroughs, "walkthrough", "walkthroughs");
         lines.push(format!("the assignments of {walkthroughs} (the walkthroughs are kept)"));
     }
-    if holdings.signed_in > 0 {
-        lines.push(format!("the sign-in of {}", pluralize(holdings.signed_in, "end user", "end users")));
+    if contents.signed_in > 0 {
+        lines.push(format!("the sign-in of {}", pluralize(contents.signed_in, "end user", "end users")));
     }
     lines.push("its sessions, call log and analytics".to_owned());
     lines

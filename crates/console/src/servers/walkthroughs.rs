@@ -73,7 +73,7 @@ struct Candidates {
     base: String,
     walkthroughs: String,
     q: String,
-    found: Vec<AssignmentCandidate>,
+    candidates: Vec<AssignmentCandidate>,
     has_more: bool,
 }
 
@@ -85,14 +85,14 @@ pub(super) struct CandidateQuery {
 
 fn rows(listed: Vec<AssignmentView>) -> Vec<AssignmentRow> {
     let is_last = listed.len();
-    let row = |(at, it): (usize, AssignmentView)| AssignmentRow {
-        id: it.assignment.id.to_string(),
-        walkthrough_id: it.assignment.walkthrough_id.to_string(),
-        title: it.title,
-        enabled: it.assignment.enabled,
-        state: it.state,
-        is_first: at == 0,
-        is_last: at + 1 == is_last,
+    let row = |(index, view): (usize, AssignmentView)| AssignmentRow {
+        id: view.assignment.id.to_string(),
+        walkthrough_id: view.assignment.walkthrough_id.to_string(),
+        title: view.title,
+        enabled: view.assignment.enabled,
+        state: view.state,
+        is_first: index == 0,
+        is_last: index + 1 == is_last,
     };
     listed.into_iter().enumerate().map(row).collect()
 }
@@ -115,15 +115,15 @@ fn build_list(
 
 async fn find_candidates(console: &Console, context: &ServerContext, q: &str) -> Result<Candidates, Error> {
     let ServerContext { cx, organization_id, server, .. } = context;
-    let mut found =
+    let mut candidates =
         assignments::list_candidates(cx, console.ops(), organization_id, &server.id, (q, CANDIDATES + 1)).await?;
-    let has_more = found.len() > CANDIDATES as usize;
-    found.truncate(CANDIDATES as usize);
+    let has_more = candidates.len() > CANDIDATES as usize;
+    candidates.truncate(CANDIDATES as usize);
     Ok(Candidates {
         base: context.path(""),
         walkthroughs: context.org.path("walkthroughs"),
         q: q.to_owned(),
-        found,
+        candidates,
         has_more,
     })
 }
@@ -134,8 +134,9 @@ pub(super) async fn show(
     Query(search): Query<CandidateQuery>,
 ) -> PageResult {
     let ServerContext { cx, organization_id, server, .. } = &context;
-    let listed =
-        assignments::list(cx, console.ops(), organization_id, &server.id).await.map_err(|it| context.page_error(it))?;
+    let listed = assignments::list(cx, console.ops(), organization_id, &server.id)
+        .await
+        .map_err(|error| context.page_error(error))?;
     Ok(view::page(&ServerWalkthroughsPage {
         layout: context.layout.clone(),
         header: context.header("walkthroughs"),
@@ -216,11 +217,11 @@ pub(super) struct ToggleForm {
 pub(super) async fn toggle(
     State(console): State<Console>,
     context: ServerContext,
-    Path(at): Path<AssignmentPath>,
+    Path(path): Path<AssignmentPath>,
     headers: HeaderMap,
     Form(ToggleForm { enabled }): Form<ToggleForm>,
 ) -> PageResult {
-    let (id, placement) = (at.id(&context)?, AssignmentPatch { enabled: Some(enabled), display_order: None });
+    let (id, placement) = (path.id(&context)?, AssignmentPatch { enabled: Some(enabled), display_order: None });
     let changed = assignments::update(&context.cx, console.ops(), &context.organization_id, &id, placement).await;
     let changed = changed.map_err(|error| context.page_error(error))?;
     let message = format!("“{}” is now {}.", changed.title, if enabled { "enabled" } else { "disabled" });
@@ -242,15 +243,15 @@ pub(super) struct MoveForm {
 pub(super) async fn reorder(
     State(console): State<Console>,
     context: ServerContext,
-    Path(at): Path<AssignmentPath>,
+    Path(path): Path<AssignmentPath>,
     headers: HeaderMap,
     Form(MoveForm { direction }): Form<MoveForm>,
 ) -> PageResult {
     let ServerContext { cx, organization_id, server, .. } = &context;
-    let id = at.id(&context)?;
+    let id = path.id(&context)?;
     let listed = assignments::list(cx, console.ops(), organization_id, &server.id).await?;
-    let mut order: Vec<_> = listed.iter().map(|it| it.assignment.id.clone()).collect();
-    let Some(from) = order.iter().position(|it| *it == id) else {
+    let mut order: Vec<_> = listed.iter().map(|view| view.assignment.id.clone()).collect();
+    let Some(from) = order.iter().position(|other| *other == id) else {
         return Err(context.page_error(Error::not_found("assignment")));
     };
     let to = match direction {
@@ -267,10 +268,10 @@ pub(super) async fn reorder(
 pub(super) async fn unassign(
     State(console): State<Console>,
     context: ServerContext,
-    Path(at): Path<AssignmentPath>,
+    Path(path): Path<AssignmentPath>,
     headers: HeaderMap,
 ) -> PageResult {
-    let id = at.id(&context)?;
+    let id = path.id(&context)?;
     let deleted = assignments::delete(&context.cx, console.ops(), &context.organization_id, &id).await;
     deleted.map_err(|error| context.page_error(error))?;
     let message = "Walkthrough removed from this server. Progress is kept.";

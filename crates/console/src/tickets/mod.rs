@@ -63,19 +63,19 @@ fn priority_badge(priority: Priority) -> &'static str {
 }
 
 fn statuses() -> Options {
-    TicketStatus::ALL.iter().map(|it| (it.as_str().to_owned(), it.label().to_owned())).collect()
+    TicketStatus::ALL.iter().map(|status| (status.as_str().to_owned(), status.label().to_owned())).collect()
 }
 
 fn priorities() -> Options {
-    Priority::ALL.iter().map(|it| (it.as_str().to_owned(), it.label().to_owned())).collect()
+    Priority::ALL.iter().map(|priority| (priority.as_str().to_owned(), priority.label().to_owned())).collect()
 }
 
 fn member_options(members: &[OrganizationMember]) -> Options {
-    let option = |it: &OrganizationMember| {
-        let name = it.display_name();
+    let option = |member: &OrganizationMember| {
+        let name = member.display_name();
         let is_ambiguous = members.iter().filter(|other| other.display_name() == name).count() > 1;
-        let label = if is_ambiguous { format!("{name} ({})", it.email) } else { name.to_owned() };
-        (it.user_id.to_string(), label)
+        let label = if is_ambiguous { format!("{name} ({})", member.email) } else { name.to_owned() };
+        (member.user_id.to_string(), label)
     };
     members.iter().map(option).collect()
 }
@@ -129,7 +129,7 @@ impl TicketQuery {
             ("walkthrough", &self.walkthrough),
             ("q", &self.q),
         ];
-        let other_fields = fields.into_iter().filter(|(own, it)| !it.is_empty() && *own != name);
+        let other_fields = fields.into_iter().filter(|(own, value)| !value.is_empty() && *own != name);
         let mut query = Serializer::new(String::new());
         query.extend_pairs(other_fields);
         if !value.is_empty() {
@@ -140,7 +140,9 @@ impl TicketQuery {
 
     /// Whether no filter other than the status is set.
     fn is_unfiltered(&self) -> bool {
-        [&self.priority, &self.assignee, &self.server, &self.walkthrough, &self.q].into_iter().all(|it| it.is_empty())
+        [&self.priority, &self.assignee, &self.server, &self.walkthrough, &self.q]
+            .into_iter()
+            .all(|filter| filter.is_empty())
     }
 }
 
@@ -213,7 +215,7 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
     let all = servers::list(cx, ops, organization_id).await?;
     let has_support = all.iter().any(|server| server.support == Support::Tickets);
     let walkthrough = match &filter.walkthrough {
-        Some(id) => walkthroughs::get_head(cx, ops, organization_id, id).await.ok().map(|head| head.title),
+        Some(id) => walkthroughs::get(cx, ops, organization_id, id).await.ok().map(|walkthrough| walkthrough.title),
         None => None,
     };
     let here = org.path("tickets");
@@ -237,12 +239,16 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
         tickets: found.items,
         priorities: prepend_option("", "Any", priorities()),
         assignees: prepend_option("", "Any", who),
-        servers: prepend_option("", "Any", all.iter().map(|it| (it.id.to_string(), it.name.clone())).collect()),
+        servers: prepend_option(
+            "",
+            "Any",
+            all.iter().map(|server| (server.id.to_string(), server.name.clone())).collect(),
+        ),
         walkthrough,
         bulk_statuses: prepend_option("", "No change", statuses()),
         bulk_priorities: prepend_option("", "No change", priorities()),
         bulk_assignees: prepend_option("", "No change", prepend_option("none", "Unassigned", members)),
-        without_support: all.into_iter().filter(|it| it.support != Support::Tickets).take(5).collect(),
+        without_support: all.into_iter().filter(|server| server.support != Support::Tickets).take(5).collect(),
         has_support,
         can_mail: tickets::can_send_email(ops),
         fields,
@@ -262,8 +268,8 @@ async fn update_selected(
     let back = if back.is_empty() { member.org.path("tickets") } else { member.org.path(&format!("tickets?{back}")) };
     let back = view::local_path(&back).to_owned();
     let invalid = |field| Error::invalid(field, "Invalid value. Reload the page.");
-    let status = Some(value("status")).filter(|it| !it.is_empty()).map(str::parse).transpose();
-    let priority = Some(value("priority")).filter(|it| !it.is_empty()).map(str::parse).transpose();
+    let status = Some(value("status")).filter(|text| !text.is_empty()).map(str::parse).transpose();
+    let priority = Some(value("priority")).filter(|text| !text.is_empty()).map(str::parse).transpose();
     let change = TicketPatch {
         status: status.map_err(|_| page_error(invalid("status")))?,
         priority: priority.map_err(|_| page_error(invalid("priority")))?,
@@ -280,7 +286,7 @@ async fn update_selected(
     }
     let results = tickets::update_many(&member.cx, console.ops(), &member.organization_id, &ids, &change).await;
     let results = results.map_err(page_error)?;
-    let failed: Vec<_> = results.iter().filter_map(|it| it.result.as_ref().err()).collect();
+    let failed: Vec<_> = results.iter().filter_map(|result| result.result.as_ref().err()).collect();
     let updated = results.len() - failed.len();
     let tickets = if updated == 1 { "ticket" } else { "tickets" };
     let message = match failed.first() {

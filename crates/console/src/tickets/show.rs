@@ -101,7 +101,7 @@ async fn load(console: &Console, member: &Member, id: &str) -> Result<TicketPage
         form_error: FormError::default(),
         problem: html::render(&named.ticket.problem),
         context: named.ticket.context.as_deref().map(html::render),
-        comments: comments.into_iter().map(|it| comment_view(member, it)).collect(),
+        comments: comments.into_iter().map(|comment| comment_view(member, comment)).collect(),
         statuses: statuses().into_iter().filter(|(value, _)| can_change_status(&named.ticket, value)).collect(),
         priorities: priorities(),
         assignees: prepend_option("none", "Unassigned", members),
@@ -119,8 +119,8 @@ fn can_change_status(ticket: &Ticket, status: &str) -> bool {
         .is_ok_and(|next| ticket.status.check_transition(next, ticket.email.is_some()).is_ok())
 }
 
-fn comment_view(member: &Member, it: CommentWithEdits) -> CommentView {
-    let CommentWithEdits { named, edits } = it;
+fn comment_view(member: &Member, with_edits: CommentWithEdits) -> CommentView {
+    let CommentWithEdits { named, edits } = with_edits;
     let comment = named.comment;
     CommentView {
         id: comment.id.to_string(),
@@ -132,7 +132,7 @@ fn comment_view(member: &Member, it: CommentWithEdits) -> CommentView {
         mailed_to: comment.mailed_to,
         html: html::render(&comment.body),
         body: comment.body,
-        edits: edits.into_iter().rev().map(|it| (it.edited_at.rfc3339(), html::render(&it.body))).collect(),
+        edits: edits.into_iter().rev().map(|edit| (edit.edited_at.rfc3339(), html::render(&edit.body))).collect(),
     }
 }
 
@@ -258,7 +258,7 @@ pub(super) async fn edit_comment(
             let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
             // Keeps the entered text in the form it was submitted from.
             let mut page = TicketPage { form_error: FormError { field, ..form_error }, ..page };
-            if let Some(comment) = page.comments.iter_mut().find(|it| it.id == comment.as_str()) {
+            if let Some(comment) = page.comments.iter_mut().find(|view| view.id == comment.as_str()) {
                 comment.body = body;
             }
             Ok(view::html(status, &page))

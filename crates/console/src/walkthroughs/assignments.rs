@@ -57,7 +57,7 @@ async fn show(State(console): State<Console>, member: Member, Path((_, id)): Pat
     };
     let (servers, assigned) = found.await.map_err(|error| context.page_error(error))?;
     let row = |server: Server| AssignmentRow {
-        assigned: assigned.iter().find(|it| it.assignment.server_id == server.id).cloned(),
+        assigned: assigned.iter().find(|assignment| assignment.assignment.server_id == server.id).cloned(),
         server,
     };
     Ok(view::page(&AssignmentsPage {
@@ -103,7 +103,7 @@ async fn update(
         }
     };
     let message = updated.await.map_err(|error| context.page_error(error))?;
-    Ok(view::redirect_with_flash(&format!("{}/assignments", context.at), &message))
+    Ok(view::redirect_with_flash(&format!("{}/assignments", context.path), &message))
 }
 
 #[derive(Template)]

@@ -28,14 +28,14 @@ pub(super) async fn confirm(console: &Console, member: &Member, ids: &[String]) 
         return Err(Error::invalid("ids", format!("Select 1 to {MAX_IDS} walkthroughs to publish.")));
     }
     let all = impact::summarize(&member.cx, console.ops(), &member.organization_id, ids).await?;
-    let (ready, blocked) = all.into_iter().partition(|it: &PublishImpactSummary| it.problem.is_none());
+    let (ready, blocked) = all.into_iter().partition(|summary: &PublishImpactSummary| summary.problem.is_none());
     let (layout, org) = (member.layout.clone().with_section("walkthroughs"), member.org.clone());
     Ok(BulkPublishPage { layout, org, ready, blocked })
 }
 
 impl BulkPublishPage {
     /// Returns the title, or the ID if the walkthrough does not exist.
-    fn title(it: &PublishImpactSummary) -> &str {
-        it.title.as_deref().unwrap_or(&it.id)
+    fn title(summary: &PublishImpactSummary) -> &str {
+        summary.title.as_deref().unwrap_or(&summary.id)
     }
 }

@@ -127,7 +127,7 @@ struct ResultsFragment {
 
 impl ResultsFragment {
     /// Returns the path of a walkthrough.
-    fn at(&self, item: &ListedWalkthrough) -> String {
+    fn path(&self, item: &ListedWalkthrough) -> String {
         self.org.path(&format!("walkthroughs/{}", item.walkthrough.id))
     }
 }
@@ -139,11 +139,11 @@ async fn show(
     headers: HeaderMap,
 ) -> PageResult {
     let layout = layout.with_section("walkthroughs");
-    let found = async {
+    let listing = async {
         let page = walkthroughs::list(&cx, console.ops(), &organization_id, filter.clone().into_list()).await?;
         Ok::<_, Error>((page, servers::list(&cx, console.ops(), &organization_id).await?))
     };
-    let (page, servers) = found.await.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    let (page, servers) = listing.await.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let results = ResultsFragment {
         next: page.next_cursor.map(|cursor| filter.address(&org, (&filter.sort, &filter.order, &cursor))),
         items: page.items,
@@ -277,7 +277,7 @@ async fn apply_bulk(
     let Member { cx, organization_id, .. } = &member;
     let action = BulkAction::new(action, selection.server).map_err(page_error)?;
     let results = bulk::run(cx, console.ops(), organization_id, &action, selection.ids).await.map_err(page_error)?;
-    let done = results.iter().filter(|it| it.result.is_ok()).count();
+    let done = results.iter().filter(|result| result.result.is_ok()).count();
     if done == results.len() {
         let total = i64::try_from(done).unwrap_or(i64::MAX);
         let what = view::pluralize(total, "walkthrough", "walkthroughs");
@@ -295,7 +295,7 @@ async fn apply_bulk(
         let Err(error) = result else { continue };
         status::log(&error);
         let title = match walkthrough_id(&id) {
-            Ok(id) => walkthroughs::get_head(cx, console.ops(), organization_id, &id).await.ok(),
+            Ok(id) => walkthroughs::get(cx, console.ops(), organization_id, &id).await.ok(),
             Err(_) => None,
         };
         let title = title.map_or(id, |head| head.title);
@@ -330,7 +330,7 @@ async fn delete_page(
     if previews.is_empty() {
         return Err(Error::invalid("ids", "Select the walkthroughs to delete first."));
     }
-    let end_users = previews.iter().map(|it| it.end_users).sum();
+    let end_users = previews.iter().map(|preview| preview.end_users).sum();
     Ok(DeleteWalkthroughsPage {
         layout: member.layout.clone().with_section("walkthroughs"),
         org: member.org.clone(),

@@ -43,7 +43,7 @@ pub(crate) struct DraftContext {
     pub(crate) id: WalkthroughId,
     draft: Draft,
     /// The path of the walkthrough.
-    pub(crate) at: String,
+    pub(crate) path: String,
 }
 
 impl DraftContext {
@@ -55,8 +55,8 @@ impl DraftContext {
         match found.await {
             Ok(draft) => {
                 let id = draft.walkthrough.id.clone();
-                let at = member.org.path(&format!("walkthroughs/{id}"));
-                Ok(Self { member, id, draft, at })
+                let path = member.org.path(&format!("walkthroughs/{id}"));
+                Ok(Self { member, id, draft, path })
             }
             Err(error) => Err(PageError::from(error).with_layout(member.layout.with_section("walkthroughs"))),
         }
@@ -86,7 +86,7 @@ impl DraftContext {
             title: self.walkthrough().title.clone(),
             state: self.walkthrough().state,
             unpublished: self.walkthrough().has_unpublished_changes(),
-            at: self.at.clone(),
+            path: self.path.clone(),
             tab,
         }
     }
@@ -101,7 +101,7 @@ pub(crate) struct WalkthroughHeader {
     /// Whether the draft has changed since the newest version.
     pub(crate) unpublished: bool,
     /// The path of the walkthrough.
-    pub(crate) at: String,
+    pub(crate) path: String,
     /// The current tab.
     tab: &'static str,
 }
@@ -152,13 +152,13 @@ struct StepChange {
     badge: (&'static str, &'static str),
     title: String,
     /// The old and new position.
-    places: String,
+    position: String,
     fields: Vec<FieldChange>,
 }
 
 /// The changes between two versions, without unchanged steps.
 struct Changes {
-    head: Vec<FieldChange>,
+    fields: Vec<FieldChange>,
     steps: Vec<StepChange>,
     /// The number of unchanged steps.
     unchanged: usize,
@@ -168,9 +168,9 @@ impl Changes {
     fn new(comparison: waypost_content::compare::Comparison) -> Self {
         let differ = Differ::default();
         let fields = |fields: Vec<waypost_content::compare::FieldDifference>| {
-            let change = |it: waypost_content::compare::FieldDifference| FieldChange {
-                name: field_name(it.field),
-                lines: differ.lines(&it.before, &it.after),
+            let change = |difference: waypost_content::compare::FieldDifference| FieldChange {
+                name: field_name(difference.field),
+                lines: differ.lines(&difference.before, &difference.after),
             };
             fields.into_iter().map(change).collect::<Vec<_>>()
         };
@@ -183,7 +183,7 @@ impl Changes {
                 step if step.is_changed() => ("badge warn", "Changed"),
                 _ => ("badge info", "Moved"),
             },
-            places: match (step.before, step.after) {
+            position: match (step.before, step.after) {
                 (Some(before), Some(after)) if before != after => format!("step {before}, now {after}"),
                 (Some(position), Some(_)) | (None, Some(position)) => format!("step {position}"),
                 (Some(before), None) => format!("was step {before}"),
@@ -192,11 +192,11 @@ impl Changes {
             title: step.title,
             fields: fields(step.fields),
         });
-        Self { steps: steps.collect(), head: fields(comparison.head), unchanged }
+        Self { steps: steps.collect(), fields: fields(comparison.fields), unchanged }
     }
 
     fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.steps.is_empty()
+        self.fields.is_empty() && self.steps.is_empty()
     }
 }
 

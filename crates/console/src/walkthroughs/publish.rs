@@ -67,20 +67,20 @@ struct PublishPage {
 impl PublishPage {
     async fn new(console: &Console, context: &DraftContext) -> Result<Self, PageError> {
         let Member { cx, organization_id, .. } = &context.member;
-        let found = versions::get_impact(cx, console.ops(), organization_id, &context.id).await;
-        let found = found.map_err(|error| context.page_error(error))?;
+        let impact = versions::get_impact(cx, console.ops(), organization_id, &context.id).await;
+        let impact = impact.map_err(|error| context.page_error(error))?;
         let assigned = assignments::list_for_walkthrough(cx, console.ops(), organization_id, &context.id).await;
         let is_assigned = !assigned.map_err(|error| context.page_error(error))?.is_empty();
         let servers =
             servers::list(cx, console.ops(), organization_id).await.map_err(|error| context.page_error(error))?;
-        let (summary, sentences) = (impact::summary(&found), impact::sentences(&found));
+        let (summary, sentences) = (impact::summary(&impact), impact::sentences(&impact));
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
-        for finding in &found.findings {
+        for finding in &impact.findings {
             let step = finding.position.and_then(|position| context.draft.steps.get(position - 1));
             let list = if finding.severity == Severity::Error { &mut errors } else { &mut warnings };
             list.push(FindingRow {
                 step: finding.step.clone().unwrap_or_else(|| "The walkthrough".to_owned()),
-                href: step.map(|step| format!("{}?step={}", context.at, step.id)),
+                href: step.map(|step| format!("{}?step={}", context.path, step.id)),
                 field: finding.field.map(field_name).unwrap_or_default(),
                 message: finding.message.clone(),
             });
@@ -90,20 +90,20 @@ impl PublishPage {
             header: context.header("publish"),
             form_error: FormError::default(),
             needs_bidi_confirmation: false,
-            revision: found.revision,
-            to_version: found.to_version,
-            is_first: found.from_version.is_none(),
-            is_same: found.from_version.is_some() && found.comparison.is_empty(),
+            revision: impact.revision,
+            to_version: impact.to_version,
+            is_first: impact.from_version.is_none(),
+            is_same: impact.from_version.is_some() && impact.comparison.is_empty(),
             is_archived: context.walkthrough().state == WalkthroughState::Archived,
             is_published: context.walkthrough().state == WalkthroughState::Published,
             summary,
             sentences,
-            by_version: found.by_version,
-            changes: Changes::new(found.comparison),
+            by_version: impact.by_version,
+            changes: Changes::new(impact.comparison),
             errors,
             warnings,
             is_assigned,
-            servers: servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect(),
+            servers: servers.into_iter().map(|server| (server.id.to_string(), server.name)).collect(),
         })
     }
 
@@ -147,9 +147,9 @@ async fn publish_draft(
                      Assign it to a server.",
                     published.number
                 );
-                return Ok(view::redirect_with_flash(&format!("{}/assignments", context.at), &message));
+                return Ok(view::redirect_with_flash(&format!("{}/assignments", context.path), &message));
             }
-            Ok(view::redirect_with_flash(&format!("{}/versions", context.at), &message))
+            Ok(view::redirect_with_flash(&format!("{}/versions", context.path), &message))
         }
         Err(error) => {
             let needs_bidi_confirmation = error.code == Code::ConfirmationRequired;
@@ -181,5 +181,5 @@ async fn unpublish(
     let unpublished = publish::unpublish(&context.member.cx, console.ops(), context.target(None)).await;
     unpublished.map_err(|error| context.page_error(error))?;
     let message = "Walkthrough unpublished. Versions and progress are kept. Publish it again to make it available.";
-    Ok(view::redirect_with_flash(&format!("{}/publish", context.at), message))
+    Ok(view::redirect_with_flash(&format!("{}/publish", context.path), message))
 }

@@ -53,7 +53,8 @@ impl VersionsPage {
         let Member { cx, organization_id, .. } = &context.member;
         let versions = versions::list(cx, console.ops(), organization_id, &context.id).await;
         let versions = versions.map_err(|error| context.page_error(error))?;
-        let name = |it: &ListedVersion| (it.head.number.to_string(), format!("Version {}", it.head.number));
+        let name =
+            |version: &ListedVersion| (version.info.number.to_string(), format!("Version {}", version.info.number));
         let mut sides: Vec<_> = versions.iter().map(name).collect();
         let newest = sides.first().map(|(number, _)| number.clone()).unwrap_or_default();
         sides.insert(0, ("draft".to_owned(), "Draft".to_owned()));
@@ -61,8 +62,8 @@ impl VersionsPage {
             Err(_) => None,
             Ok(from) => {
                 let to = query.to.parse().ok();
-                let found = versions::compare(cx, console.ops(), organization_id, &context.id, (from, to)).await;
-                Some(Changes::new(found.map_err(|error| context.page_error(error))?))
+                let comparison = versions::compare(cx, console.ops(), organization_id, &context.id, (from, to)).await;
+                Some(Changes::new(comparison.map_err(|error| context.page_error(error))?))
             }
         };
         let or = |text: String, other: String| if text.is_empty() { other } else { text };
@@ -121,7 +122,7 @@ async fn restore(
     match versions::restore(&context.member.cx, console.ops(), target, version).await {
         Ok(_) => {
             let message = format!("Version {version} restored as draft. Publish it to make it available.");
-            Ok(view::redirect_with_flash(&context.at, &message))
+            Ok(view::redirect_with_flash(&context.path, &message))
         }
         Err(error) => VersionsPage::render_error(&console, &context, error).await,
     }
@@ -138,7 +139,7 @@ async fn withdraw(
     match publish::withdraw(&context.member.cx, console.ops(), context.target(None), version, &fields.reason).await {
         Ok(_) => {
             let message = format!("Version {version} withdrawn. End users on it see the reason at their next step.");
-            Ok(view::redirect_with_flash(&format!("{}/versions", context.at), &message))
+            Ok(view::redirect_with_flash(&format!("{}/versions", context.path), &message))
         }
         Err(error) => VersionsPage::render_error(&console, &context, error).await,
     }

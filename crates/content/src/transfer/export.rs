@@ -45,9 +45,9 @@ where
     S::Item: Into<ExportStep<'a>>,
 {
     let steps: Vec<ExportStep<'_>> = steps.into_iter().map(Into::into).collect();
-    let (own, [envelope, envelope_metadata, unknown_head]) =
+    let (own, [envelope, envelope_metadata, unknown_walkthrough]) =
         unknown_members::split(&unknown_members::WALKTHROUGH, &fields.metadata);
-    let head = json!({
+    let walkthrough = json!({
         "title": fields.title,
         "description": fields.description,
         "type": fields.kind.as_str(),
@@ -61,12 +61,12 @@ where
         .into_iter()
         .zip(&steps)
         .enumerate()
-        .map(|(at, (key, step))| write_step(at, count, key, step.content))
+        .map(|(index, (key, step))| write_step(index, count, key, step.content))
         .collect();
     let known = json!({
         "version": "1.1",
         "exportedAt": exported_at.rfc3339(),
-        "walkthrough": with_unknown(head, unknown_head),
+        "walkthrough": with_unknown(walkthrough, unknown_walkthrough),
         "steps": steps,
         "metadata": envelope_metadata,
     });
@@ -80,7 +80,7 @@ pub(super) fn keys<'a>(steps: &[ExportStep<'a>]) -> Vec<Option<&'a str>> {
     steps.iter().map(|step| seen.insert(step.key).then_some(step.key)).collect()
 }
 
-fn write_step(at: usize, count: usize, key: Option<&str>, content: &StepContent) -> Value {
+fn write_step(index: usize, count: usize, key: Option<&str>, content: &StepContent) -> Value {
     let (own, [unknown_step, unknown_fields]) = unknown_members::split(&unknown_members::STEP, &content.metadata);
     let fields = json!({
         "version": "v1",
@@ -94,8 +94,8 @@ fn write_step(at: usize, count: usize, key: Option<&str>, content: &StepContent)
         "title": content.title,
         "sectionTitle": content.section_title,
         "contentFields": with_unknown(fields, unknown_fields),
-        "displayOrder": at,
-        "nextStepReference": (at + 1 < count).then_some(at + 1),
+        "displayOrder": index,
+        "nextStepReference": (index + 1 < count).then_some(index + 1),
     });
     if !own.is_empty() {
         step["metadata"] = own.into();

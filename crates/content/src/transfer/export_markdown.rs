@@ -194,14 +194,14 @@ fn check(text: &str, fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> Result<
         let field = error.details.get("field").and_then(Value::as_str).unwrap_or("steps").to_owned();
         Error::invalid(&field, format!("This walkthrough cannot be written as Markdown: {error} {ADVICE}"))
     })?;
-    for (at, (key, content)) in steps.iter().enumerate() {
-        let found = read.steps.get(at);
-        let field = match found {
-            Some(found) if found.identity.key() == *key => difference(&found.content, content),
+    for (index, (key, content)) in steps.iter().enumerate() {
+        let read_step = read.steps.get(index);
+        let field = match read_step {
+            Some(read_step) if read_step.identity.key() == *key => difference(&read_step.content, content),
             _ => Some("content"),
         };
         if let Some(field) = field {
-            let step = label(at + 1, Some(&content.title));
+            let step = label(index + 1, Some(&content.title));
             let message = format!("{step}, `{field}`: cannot be written as Markdown without changes. {ADVICE}");
             return Err(Error::invalid(field, message).with("step", step));
         }

@@ -22,7 +22,7 @@ use serde_json::Map;
 
 use super::file::{ImportStep, StepIdentity, WalkthroughFile};
 use super::identity::{compose, key_problem, numbered, readable};
-use super::markdown::{Chapter, FRONT_MATTER, apply_head, outline_outside, step};
+use super::markdown::{Chapter, FRONT_MATTER, apply_fields, outline_outside, step};
 use super::outline::{Piece, paragraphs, trim_blank};
 use super::source::SourceRef;
 use super::{front_matter, is_ignored_folder, scenario, tour};
@@ -209,7 +209,7 @@ fn read_readme(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<()> {
     let yaml = split.yaml.map(|yaml| front_matter::read(&source, FRONT_MATTER, yaml, 2)).transpose()?;
     let (title, text) = heading_and_text(split.body);
     file.description = Some(text);
-    apply_head(file, &source, title, yaml)
+    apply_fields(file, &source, title, yaml)
 }
 
 fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<ImportStep>> {

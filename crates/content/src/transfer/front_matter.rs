@@ -59,7 +59,7 @@ fn syntax_error(source: &SourceRef, field: &str, line: usize, cause: &serde_saph
 
 /// The fields of a walkthrough in front matter.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(super) struct FrontMatterFields {
     pub(super) title: Option<String>,
     pub(super) description: Option<String>,
     pub(super) kind: Option<WalkthroughType>,
@@ -69,7 +69,7 @@ pub(super) struct Head {
 }
 
 /// Parses the front matter of a walkthrough.
-pub(super) fn head(source: &SourceRef, map: Map<String, Value>) -> Result<Head> {
+pub(super) fn parse_fields(source: &SourceRef, map: Map<String, Value>) -> Result<FrontMatterFields> {
     let mut members = Members::new(source.clone(), map);
     let title = text(&mut members, &["title"])?;
     let description = text(&mut members, &["description"])?;
@@ -93,7 +93,7 @@ pub(super) fn head(source: &SourceRef, map: Map<String, Value>) -> Result<Head> 
         Some(Value::Array(items)) => Some(items.into_iter().map(|item| tag(source, item)).collect::<Result<_>>()?),
         Some(other) => return Err(members.wrong_type("tags", "a list of texts", &other)),
     };
-    Ok(Head { title, description, kind, estimated_duration_minutes, tags, metadata: metadata(members)? })
+    Ok(FrontMatterFields { title, description, kind, estimated_duration_minutes, tags, metadata: metadata(members)? })
 }
 
 fn tag(source: &SourceRef, item: Value) -> Result<String> {

@@ -104,53 +104,57 @@ fn read_version(envelope: &mut Members) -> Result<Version> {
 }
 
 /// Parses the walkthrough's fields into `file`. Returns the author's metadata and the unknown members.
-fn read_walkthrough(file: &mut WalkthroughFile, mut head: Members) -> Result<(Map<String, Value>, Map<String, Value>)> {
-    if let Some(title) = head.text("title")? {
-        head.source.check_title("title", &title)?;
+fn read_walkthrough(
+    file: &mut WalkthroughFile,
+    mut walkthrough: Members,
+) -> Result<(Map<String, Value>, Map<String, Value>)> {
+    if let Some(title) = walkthrough.text("title")? {
+        walkthrough.source.check_title("title", &title)?;
         file.title = Some(title);
     }
-    file.description = match head.take_raw("description") {
+    file.description = match walkthrough.take_raw("description") {
         None => None,
         Some(Value::Null) => Some(String::new()),
         Some(Value::String(text)) => {
-            head.source.check_text("description", &text)?;
+            walkthrough.source.check_text("description", &text)?;
             Some(text)
         }
-        Some(other) => return Err(head.wrong_type("description", "text", &other)),
+        Some(other) => return Err(walkthrough.wrong_type("description", "text", &other)),
     };
-    if let Some(kind) = head.text("type")? {
-        let kind = kind.parse().map_err(|expected| head.source.reject("type", format!("{expected}, not {kind:?}.")))?;
+    if let Some(kind) = walkthrough.text("type")? {
+        let kind =
+            kind.parse().map_err(|expected| walkthrough.source.reject("type", format!("{expected}, not {kind:?}.")))?;
         file.kind = Some(kind);
     }
-    head.take_raw("status");
-    file.estimated_duration_minutes = match head.take_raw("estimatedDurationMinutes") {
+    walkthrough.take_raw("status");
+    file.estimated_duration_minutes = match walkthrough.take_raw("estimatedDurationMinutes") {
         None => None,
         Some(Value::Null) => Some(None),
-        Some(value) => Some(Some(minutes(&head, "estimatedDurationMinutes", &value)?)),
+        Some(value) => Some(Some(minutes(&walkthrough, "estimatedDurationMinutes", &value)?)),
     };
-    file.tags = match head.take_raw("tags") {
+    file.tags = match walkthrough.take_raw("tags") {
         None => None,
         Some(Value::Null) => Some(Vec::new()),
-        Some(value) => Some(texts(&head, "tags", value)?),
+        Some(value) => Some(texts(&walkthrough, "tags", value)?),
     };
-    let own = head.object("metadata")?.unwrap_or_default();
+    let own = walkthrough.object("metadata")?.unwrap_or_default();
     check_depth(&SourceRef::file(&file.name).within("walkthrough.metadata."), &own)?;
-    Ok((own, head.rest()?))
+    Ok((own, walkthrough.rest()?))
 }
 
 /// Parses a number of minutes, which must fit a signed 32-bit column.
-pub(super) fn minutes(head: &Members, name: &str, value: &Value) -> Result<u32> {
+pub(super) fn minutes(walkthrough: &Members, name: &str, value: &Value) -> Result<u32> {
     let fits = whole(value).and_then(|number| i32::try_from(number).ok()).and_then(|number| u32::try_from(number).ok());
     fits.ok_or_else(|| {
-        head.source.reject(name, format!("must be a non-negative whole number of minutes, not {value}."))
+        walkthrough.source.reject(name, format!("must be a non-negative whole number of minutes, not {value}."))
     })
 }
 
-fn texts(head: &Members, name: &str, value: Value) -> Result<Vec<String>> {
-    let Value::Array(items) = value else { return Err(head.wrong_type(name, "a list of texts", &value)) };
+fn texts(walkthrough: &Members, name: &str, value: Value) -> Result<Vec<String>> {
+    let Value::Array(items) = value else { return Err(walkthrough.wrong_type(name, "a list of texts", &value)) };
     let text = |(at, item)| match item {
         Value::String(text) => Ok(text),
-        other => Err(head.wrong_type(&format!("{name}[{at}]"), "text", &other)),
+        other => Err(walkthrough.wrong_type(&format!("{name}[{at}]"), "text", &other)),
     };
     items.into_iter().enumerate().map(text).collect()
 }
@@ -160,8 +164,8 @@ fn read_steps(file: &mut WalkthroughFile, version: Version, steps: Vec<Value>) -
     WalkthroughFile::check_count(&source, steps.len())?;
     let mut parsed = Vec::with_capacity(steps.len());
     let mut hints = Vec::with_capacity(steps.len());
-    for (at, step) in steps.into_iter().enumerate() {
-        let (step, hint) = read_step(&source, version, at, step)?;
+    for (index, step) in steps.into_iter().enumerate() {
+        let (step, hint) = read_step(&source, version, index, step)?;
         parsed.push(Some(step));
         hints.push(hint);
     }
@@ -171,10 +175,10 @@ fn read_steps(file: &mut WalkthroughFile, version: Version, steps: Vec<Value>) -
     Ok(())
 }
 
-fn read_step(file: &SourceRef, version: Version, at: usize, step: Value) -> Result<(ImportStep, Hint)> {
-    let location = format!("steps[{at}]");
+fn read_step(file: &SourceRef, version: Version, index: usize, step: Value) -> Result<(ImportStep, Hint)> {
+    let location = format!("steps[{index}]");
     let title = step.get("title").and_then(Value::as_str);
-    let source = file.step(at + 1, title, &location);
+    let source = file.step(index + 1, title, &location);
     let Value::Object(map) = step else {
         return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
     };

@@ -78,11 +78,11 @@ impl fmt::Display for Finding {
 #[must_use]
 pub fn lint_fields(title: &str, description: &str, tags: &[String]) -> Vec<Finding> {
     let fields = [("title", title), ("description", description), ("tags", &tags.join(" "))];
-    let found = fields.into_iter().filter_map(|(field, text)| {
+    let findings = fields.into_iter().filter_map(|(field, text)| {
         let message = invisible_characters(text)?;
         Some(Finding { field: Some(field), ..of_all(Severity::Warning, message) })
     });
-    found.collect()
+    findings.collect()
 }
 
 /// Checks steps in order.
@@ -381,9 +381,13 @@ mod tests {
                  \"\\u{e0061}\\u{e0062}\\u{e0063}\\u{e0064}\\u{e0065}\\u{e0066}\" → \"\".",
             ]
         );
-        let head = lint_fields("A\u{200b}", "fine", &["b\u{3164}".to_owned()]);
-        let told: Vec<_> = head.iter().map(|finding| finding.field.unwrap_or_default()).collect();
-        assert_eq!(told, ["title", "tags"]);
-        assert!(head[0].to_string().starts_with("warning: `title`: has 1 invisible character (U+200B)"), "{}", head[0]);
+        let findings = lint_fields("A\u{200b}", "fine", &["b\u{3164}".to_owned()]);
+        let fields: Vec<_> = findings.iter().map(|finding| finding.field.unwrap_or_default()).collect();
+        assert_eq!(fields, ["title", "tags"]);
+        assert!(
+            findings[0].to_string().starts_with("warning: `title`: has 1 invisible character (U+200B)"),
+            "{}",
+            findings[0]
+        );
     }
 }

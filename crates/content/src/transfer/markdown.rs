@@ -77,10 +77,10 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     } else if chapters.title.is_some() || !description.is_empty() {
         file.description = Some(std::mem::take(&mut description));
     }
-    apply_head(&mut file, &source, chapters.title, yaml)?;
+    apply_fields(&mut file, &source, chapters.title, yaml)?;
     WalkthroughFile::check_count(&source, steps.len())?;
-    for (at, chapter) in steps.into_iter().enumerate() {
-        let step_place = source.step(at + 1, Some(&chapter.title), &format!("line {}", chapter.line));
+    for (index, chapter) in steps.into_iter().enumerate() {
+        let step_place = source.step(index + 1, Some(&chapter.title), &format!("line {}", chapter.line));
         let step = step(step_place, Map::new(), chapter)?;
         if let Some(key) = step.identity.key()
             && let Some(other) = file.steps.iter().find(|other| other.identity.key() == Some(key))
@@ -101,15 +101,15 @@ fn yaml_title(yaml: Option<&Map<String, Value>>) -> Option<String> {
 }
 
 /// Fills the walkthrough's fields in `file` from the H1 and the front matter.
-pub(super) fn apply_head(
+pub(super) fn apply_fields(
     file: &mut WalkthroughFile,
     source: &SourceRef,
     heading: Option<String>,
     yaml: Option<Map<String, Value>>,
 ) -> Result<()> {
     if let Some(yaml) = yaml {
-        let mut head = front_matter::head(source, yaml)?;
-        file.title = head.title.take();
+        let mut fields = front_matter::parse_fields(source, yaml)?;
+        file.title = fields.title.take();
         if let (Some(title), Some(heading)) = (&file.title, &heading)
             && title.trim() != heading
         {
@@ -117,16 +117,16 @@ pub(super) fn apply_head(
                 "{}: `title`: the front matter has {title:?}, the heading {heading:?}. The heading is used.",
                 source.file_name()
             ));
-            head.metadata.insert("title".to_owned(), title.as_str().into());
+            fields.metadata.insert("title".to_owned(), title.as_str().into());
         }
-        if let Some(description) = head.description {
+        if let Some(description) = fields.description {
             let text = file.description.take().filter(|text| !text.is_empty());
             file.description = Some(text.map_or_else(|| description.clone(), |text| paragraphs(&description, &text)));
         }
-        file.kind = head.kind;
-        file.estimated_duration_minutes = head.estimated_duration_minutes.map(Some);
-        file.tags = head.tags;
-        file.metadata = Some(head.metadata);
+        file.kind = fields.kind;
+        file.estimated_duration_minutes = fields.estimated_duration_minutes.map(Some);
+        file.tags = fields.tags;
+        file.metadata = Some(fields.metadata);
     }
     file.title = heading.or(file.title.take());
     if let Some(title) = &file.title {
@@ -160,29 +160,34 @@ fn chapters(split: &Split<'_>) -> Chapters {
     };
     let cuts: Vec<_> = outline_outside(body).into_iter().filter_map(heading).collect();
     let before = cuts.first().map_or(body, |(_, _, range)| &body[..range.start]);
-    let mut found =
+    let mut chapters =
         Chapters { title: None, description: trim_blank(before).to_owned(), line: split.first_line, steps: Vec::new() };
     let mut section: Option<String> = None;
     let (mut line, mut counted) = (split.first_line, 0);
-    for (at, (level, title, range)) in cuts.iter().enumerate() {
-        let end = cuts.get(at + 1).map_or(body.len(), |(_, _, next)| next.start);
+    for (index, (level, title, range)) in cuts.iter().enumerate() {
+        let end = cuts.get(index + 1).map_or(body.len(), |(_, _, next)| next.start);
         let text = trim_blank(&body[range.end..end]);
         // Count from heading to heading, so that a file with only headings does not take quadratic time.
         line += line_of(&body[counted..range.start], range.start - counted) - 1;
         counted = range.start;
-        if at == 0 && *level == 1 {
-            found.description = paragraphs(&found.description, text);
-            (found.title, found.line) = (Some(title.clone()), line);
+        if index == 0 && *level == 1 {
+            chapters.description = paragraphs(&chapters.description, text);
+            (chapters.title, chapters.line) = (Some(title.clone()), line);
             continue;
         }
         if *level == 1 {
             section = Some(title.clone()).filter(|title| !title.is_empty());
         }
         if *level == 2 || !text.is_empty() {
-            found.steps.push(Chapter { title: title.clone(), section: section.clone(), line, body: text.to_owned() });
+            chapters.steps.push(Chapter {
+                title: title.clone(),
+                section: section.clone(),
+                line,
+                body: text.to_owned(),
+            });
         }
     }
-    found
+    chapters
 }
 
 /// Returns the outline of `text` without the parts between marks.

@@ -60,9 +60,9 @@ pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
 
 fn index_keys(hints: &[Hint]) -> Result<HashMap<&str, usize>> {
     let mut keys = HashMap::new();
-    for (at, hint) in hints.iter().enumerate() {
+    for (index, hint) in hints.iter().enumerate() {
         let Some(key) = hint.key.as_deref() else { continue };
-        if let Some(earlier) = keys.insert(key, at) {
+        if let Some(earlier) = keys.insert(key, index) {
             let message = format!("{key:?} is also the key of {}. Keys must be unique.", name(hints, earlier));
             return Err(hint.source.reject("key", message));
         }
@@ -74,7 +74,7 @@ fn index_keys(hints: &[Hint]) -> Result<HashMap<&str, usize>> {
 /// determines the order, because they indicate a malformed file.
 fn by_display_order(hints: &[Hint]) -> Result<Option<Vec<usize>>> {
     let mut numbered: Vec<_> =
-        hints.iter().enumerate().filter_map(|(at, hint)| hint.display_order.map(|number| (number, at))).collect();
+        hints.iter().enumerate().filter_map(|(index, hint)| hint.display_order.map(|number| (number, index))).collect();
     numbered.sort_unstable();
     if let Some(pair) = numbered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let (number, earlier, later) = (pair[0].0, pair[0].1, pair[1].1);
@@ -88,15 +88,15 @@ fn by_display_order(hints: &[Hint]) -> Result<Option<Vec<usize>>> {
 fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     let next = hints.iter().map(|hint| resolve(hint, hints.len(), keys)).collect::<Result<Vec<_>>>()?;
     let mut before = vec![None; hints.len()];
-    for (at, target) in next.iter().enumerate() {
+    for (index, target) in next.iter().enumerate() {
         let Some(target) = *target else { continue };
-        if let Some(earlier) = before[target].replace(at) {
+        if let Some(earlier) = before[target].replace(index) {
             let target = name(hints, target);
             let message = format!(
                 "refers to {target}, and so does {}. A step can follow only one other step.",
                 name(hints, earlier)
             );
-            return Err(hints[at].source.reject(NEXT, message));
+            return Err(hints[index].source.reject(NEXT, message));
         }
     }
     let heads: Vec<_> = (0..hints.len()).filter(|&at| before[at].is_none()).collect();
@@ -145,8 +145,8 @@ fn resolve(hint: &Hint, count: usize, keys: &HashMap<&str, usize>) -> Result<Opt
     }
 }
 
-fn name(hints: &[Hint], at: usize) -> &str {
-    hints[at].source.step_label().unwrap_or("another step")
+fn name(hints: &[Hint], index: usize) -> &str {
+    hints[index].source.step_label().unwrap_or("another step")
 }
 
 #[cfg(test)]
@@ -156,8 +156,8 @@ mod tests {
     type Row<'a> = (Option<&'a str>, Next, Option<i64>);
 
     fn run(rows: &[Row<'_>]) -> Result<(Vec<usize>, Option<String>)> {
-        let hint = |(at, (key, next, display_order)): (usize, &Row<'_>)| Hint {
-            source: SourceRef::file("a.json").step(at + 1, None, "here"),
+        let hint = |(index, (key, next, display_order)): (usize, &Row<'_>)| Hint {
+            source: SourceRef::file("a.json").step(index + 1, None, "here"),
             key: key.map(str::to_owned),
             next: next.clone(),
             display_order: *display_order,

@@ -74,16 +74,16 @@ pub fn plan(
     steps: Vec<ImportStep>,
 ) -> ImportPlan {
     let existing_steps = existing.map_or(&[][..], |(_, steps)| steps);
-    let found = find(existing_steps, &steps);
-    let moved = find_moved(&found);
+    let matches = find(existing_steps, &steps);
+    let moved = find_moved(&matches);
     let planned: Vec<_> = steps
         .into_iter()
-        .zip(&found)
+        .zip(&matches)
         .zip(moved)
-        .map(|((step, found), moved)| planned_step(step, found.map(|at| &existing_steps[at]), moved))
+        .map(|((step, matches), moved)| planned_step(step, matches.map(|at| &existing_steps[at]), moved))
         .collect();
-    let kept: HashSet<_> = found.iter().flatten().copied().collect();
-    let removed = existing_steps.iter().enumerate().filter(|(at, _)| !kept.contains(at));
+    let kept: HashSet<_> = matches.iter().flatten().copied().collect();
+    let removed = existing_steps.iter().enumerate().filter(|(index, _)| !kept.contains(index));
     ImportPlan {
         steps: planned,
         removed: removed.map(|(_, step)| (step.id.clone(), step.content.title.clone())).collect(),
@@ -95,39 +95,39 @@ pub fn plan(
 
 /// Returns, for each step of the file, the index of the matching existing step.
 fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
-    let mut found = vec![None; steps.len()];
+    let mut matches = vec![None; steps.len()];
     let mut taken = vec![false; existing.len()];
-    let take = |found: &mut Option<usize>, at: Option<&usize>, taken: &mut [bool]| {
-        if let Some(&at) = at.filter(|&&at| found.is_none() && !taken[at]) {
-            (*found, taken[at]) = (Some(at), true);
+    let take = |matches: &mut Option<usize>, at: Option<&usize>, taken: &mut [bool]| {
+        if let Some(&at) = at.filter(|&&at| matches.is_none() && !taken[at]) {
+            (*matches, taken[at]) = (Some(at), true);
         }
     };
     let by_key: HashMap<_, _> =
-        existing.iter().enumerate().filter_map(|(at, step)| Some((step.key.as_deref()?, at))).collect();
-    let by_id: HashMap<_, _> = existing.iter().enumerate().map(|(at, step)| (step.id.as_str(), at)).collect();
+        existing.iter().enumerate().filter_map(|(index, step)| Some((step.key.as_deref()?, index))).collect();
+    let by_id: HashMap<_, _> = existing.iter().enumerate().map(|(index, step)| (step.id.as_str(), index)).collect();
     for names in [by_key, by_id] {
-        for (step, found) in steps.iter().zip(&mut found) {
-            take(found, step.identity.key().and_then(|key| names.get(key)), &mut taken);
+        for (step, matches) in steps.iter().zip(&mut matches) {
+            take(matches, step.identity.key().and_then(|key| names.get(key)), &mut taken);
         }
     }
     for keyed in [false, true] {
         let mut by_title: HashMap<String, Vec<usize>> = HashMap::new();
-        for (at, step) in existing.iter().enumerate().rev() {
+        for (index, step) in existing.iter().enumerate().rev() {
             let is_excluded = keyed && step.key.is_some();
-            if !taken[at] && !is_excluded {
-                by_title.entry(title_key(&step.content.title)).or_default().push(at);
+            if !taken[index] && !is_excluded {
+                by_title.entry(title_key(&step.content.title)).or_default().push(index);
             }
         }
-        for (step, found) in steps.iter().zip(&mut found) {
-            if found.is_none()
+        for (step, matches) in steps.iter().zip(&mut matches) {
+            if matches.is_none()
                 && step.identity.key().is_some() == keyed
                 && let Some(places) = by_title.get_mut(&title_key(&step.content.title))
             {
-                take(found, places.pop().as_ref(), &mut taken);
+                take(matches, places.pop().as_ref(), &mut taken);
             }
         }
     }
-    found
+    matches
 }
 
 /// Returns which steps were moved: all except the longest subsequence that keeps its order, so that moving one step to the
@@ -136,11 +136,11 @@ pub(crate) fn find_moved(found: &[Option<usize>]) -> Vec<bool> {
     // Patience sorting: for each length, the subsequence of that length with the smallest last position.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = vec![None; found.len()];
-    for (at, place) in found.iter().enumerate() {
+    for (index, place) in found.iter().enumerate() {
         let Some(place) = place else { continue };
         let length = ends.partition_point(|&end| found[end].is_some_and(|other| other < *place));
-        before[at] = length.checked_sub(1).map(|shorter| ends[shorter]);
-        if length == ends.len() { ends.push(at) } else { ends[length] = at }
+        before[index] = length.checked_sub(1).map(|shorter| ends[shorter]);
+        if length == ends.len() { ends.push(index) } else { ends[length] = index }
     }
     let mut moved: Vec<_> = found.iter().map(Option::is_some).collect();
     for at in std::iter::successors(ends.last().copied(), |&at| before[at]) {
@@ -238,8 +238,8 @@ fn steps(count: usize) -> String {
 /// Writes one line for each step, then the removed steps, then the summary.
 impl fmt::Display for ImportPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, step) in self.steps.iter().enumerate() {
-            let name = label(at + 1, Some(&step.content.title));
+        for (index, step) in self.steps.iter().enumerate() {
+            let name = label(index + 1, Some(&step.content.title));
             match &step.change {
                 StepChange::Unchanged => writeln!(f, "  {name}: unchanged")?,
                 StepChange::Moved => writeln!(f, "> {name}: moved")?,

@@ -17,15 +17,15 @@ fn named(text: &str) -> (Option<String>, StepContent) {
     }
 }
 
-fn id(at: usize) -> StepId {
-    StepId::from_store(format!("ws_{at:012}"))
+fn id(index: usize) -> StepId {
+    StepId::from_store(format!("ws_{index:012}"))
 }
 
 fn draft(names: &[&str]) -> Vec<Step> {
-    let step = |(at, name): (usize, &&str)| {
+    let step = |(index, name): (usize, &&str)| {
         let (key, content) = named(name);
-        let next_step_id = (at + 1 < names.len()).then(|| id(at + 1));
-        Step { id: id(at), ordinal: u32::try_from(at).expect("few"), key, next_step_id, content }
+        let next_step_id = (index + 1 < names.len()).then(|| id(index + 1));
+        Step { id: id(index), ordinal: u32::try_from(index).expect("few"), key, next_step_id, content }
     };
     names.iter().enumerate().map(step).collect()
 }

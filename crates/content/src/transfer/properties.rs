@@ -206,12 +206,12 @@ fn export(fields: &WalkthroughFields, steps: &[(String, StepContent)]) -> Value 
 
 /// Returns the draft after an import.
 fn apply(plan: &ImportPlan) -> Vec<Step> {
-    let id = |at: usize| StepId::from_store(format!("ws_{at:012}"));
-    let step = |(at, step): (usize, &super::plan::PlannedStep)| Step {
-        id: step.existing.clone().unwrap_or_else(|| id(at)),
-        ordinal: u32::try_from(at).unwrap_or_default(),
+    let id = |index: usize| StepId::from_store(format!("ws_{index:012}"));
+    let step = |(index, step): (usize, &super::plan::PlannedStep)| Step {
+        id: step.existing.clone().unwrap_or_else(|| id(index)),
+        ordinal: u32::try_from(index).unwrap_or_default(),
         key: step.key.clone(),
-        next_step_id: (at + 1 < plan.steps.len()).then(|| id(at + 1)),
+        next_step_id: (index + 1 < plan.steps.len()).then(|| id(index + 1)),
         content: step.content.clone(),
     };
     plan.steps.iter().enumerate().map(step).collect()
@@ -250,7 +250,7 @@ proptest! {
 
     #[test]
     fn unknown_members_are_written_back(
-        envelope in members(), head in members(), metadata in members(),
+        envelope in members(), walkthrough in members(), metadata in members(),
         step in members(), content in members(), own in members(),
     ) {
         let with = |known: Value, unknown: &Map<String, Value>| {
@@ -265,7 +265,7 @@ proptest! {
         let known = json!({"title": "T", "description": "", "type": "course", "status": "draft", "tags": [], "metadata": own,
             "estimatedDurationMinutes": null});
         let file = with(json!({"version": "1.1", "exportedAt": "1970-01-01T00:00:00.000Z", "metadata": metadata,
-            "walkthrough": with(known, &head),
+            "walkthrough": with(known, &walkthrough),
             "steps": [step]}), &envelope);
         let read = json::parse("a.json", &file.to_string()).expect("valid input");
         let steps: Vec<_> = read.steps.iter().map(|s| ("k".to_owned(), s.content.clone())).collect();
@@ -291,7 +291,7 @@ proptest! {
 
     #[test]
     fn markdown_exports_round_trip(fields in fields(), steps in keyed(), hard in prop::collection::vec(hard_content(), 1..6)) {
-        let hard = hard.into_iter().enumerate().map(|(at, content)| (format!("hard-{at}"), content));
+        let hard = hard.into_iter().enumerate().map(|(index, content)| (format!("hard-{index}"), content));
         let steps: Vec<_> = steps.into_iter().chain(hard).collect();
         let exported = steps.iter().map(|(key, content)| ExportStep { key, content });
         let text = export_markdown(&fields, exported).expect("every walkthrough can be exported");

@@ -1,5 +1,4 @@
-//! Round-trip tests of export and import with real files: the fixtures, and the samples in `../shared/data/imports` if
-//! present.
+//! Round-trip tests of export and import with real files: the fixtures and, on request, third-party samples.
 
 use std::path::{Path, PathBuf};
 
@@ -37,15 +36,15 @@ fn read_folder(root: &Path) -> WalkthroughFile {
 
 /// Returns every walkthrough in the fixtures: each folder and each single file.
 fn walkthroughs(roots: &[PathBuf]) -> Vec<WalkthroughFile> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for root in roots {
-        found.push(read_folder(root));
+        files.push(read_folder(root));
         for (path, text) in sources(root) {
             // An index is not valid without its folder, and not every file in a folder is a walkthrough of its own.
-            found.extend(parse(&path, &text).ok());
+            files.extend(parse(&path, &text).ok());
         }
     }
-    found
+    files
 }
 
 fn roots(of: &Path) -> Vec<PathBuf> {
@@ -56,9 +55,9 @@ fn roots(of: &Path) -> Vec<PathBuf> {
 }
 
 fn drafts(file: &WalkthroughFile) -> Vec<Step> {
-    let step = |(at, step): (usize, &super::file::ImportStep)| Step {
-        id: StepId::from_store(format!("ws_{at:012}")),
-        ordinal: u32::try_from(at).unwrap_or_default(),
+    let step = |(index, step): (usize, &super::file::ImportStep)| Step {
+        id: StepId::from_store(format!("ws_{index:012}")),
+        ordinal: u32::try_from(index).unwrap_or_default(),
         key: step.identity.key().map(str::to_owned),
         next_step_id: None,
         content: step.content.clone(),
@@ -90,27 +89,24 @@ fn check_round_trip(file: &WalkthroughFile) {
 fn fixtures_survive_export_and_import() {
     let roots = roots(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/imports"));
     assert_eq!(roots.len(), 5, "one fixture per format: {roots:?}");
-    let found = walkthroughs(&roots);
-    assert!(found.len() >= 6);
-    found.iter().for_each(check_round_trip);
+    let files = walkthroughs(&roots);
+    assert!(files.len() >= 6);
+    files.iter().for_each(check_round_trip);
     // A course of realistic length, built from the fixtures.
-    let steps: Vec<_> = found.iter().flat_map(drafts).cycle().take(100).collect();
+    let steps: Vec<_> = files.iter().flat_map(drafts).cycle().take(100).collect();
     let keys: Vec<_> = (0..steps.len()).map(|at| format!("k{at}")).collect();
     let steps: Vec<_> = keys.iter().zip(&steps).map(|(key, step)| ExportStep { key, content: &step.content }).collect();
-    let fields = found[0].fields(Some("Long"), None).expect("it has a title");
+    let fields = files[0].fields(Some("Long"), None).expect("it has a title");
     let read = markdown::parse("a.md", &export_markdown(&fields, steps.iter().copied()).expect("it fits"))
         .expect("a valid file");
     assert!(read.steps.iter().map(|step| &step.content).eq(steps.iter().map(|step| step.content)));
 }
 
 #[test]
+#[ignore = "needs the third-party samples in WAYPOST_TEST_SAMPLES: run with --ignored"]
 fn samples_survive_export_and_import() {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/imports");
-    let samples = std::env::var_os("WAYPOST_TEST_SAMPLES").map_or(beside, PathBuf::from);
-    let roots = roots(&samples);
-    if roots.is_empty() {
-        eprintln!("skipped: no samples in {}", samples.display());
-        return;
-    }
+    let samples = std::env::var_os("WAYPOST_TEST_SAMPLES").expect("WAYPOST_TEST_SAMPLES is set");
+    let roots = roots(Path::new(&samples));
+    assert!(!roots.is_empty(), "the folder contains samples");
     walkthroughs(&roots).iter().for_each(check_round_trip);
 }

@@ -107,13 +107,13 @@ impl Reader<'_> {
         let Value::Object(map) = value else {
             return Err(source.reject("document", format!("must be an object with `details`, not {}.", noun(&value))));
         };
-        let mut head = Members::new(source.clone(), map);
-        let (title, description) = (head.text("title")?, head.text("description")?);
+        let mut index = Members::new(source.clone(), map);
+        let (title, description) = (index.text("title")?, index.text("description")?);
         if let Some(title) = &title {
             source.check_title("title", title)?;
         }
         source.check_text("description", description.as_deref().unwrap_or_default())?;
-        let mut details = Members::new(source.within("details."), head.object("details")?.unwrap_or_default());
+        let mut details = Members::new(source.within("details."), index.object("details")?.unwrap_or_default());
         self.section = title.clone().filter(|_| several);
         if !several {
             (self.file.title, self.file.description) = (title, description);
@@ -125,12 +125,12 @@ impl Reader<'_> {
             None => {}
             Some(Value::Array(steps)) => {
                 WalkthroughFile::check_count(&source, self.file.steps.len() + steps.len())?;
-                for (at, step) in steps.into_iter().enumerate() {
-                    let location = format!("details.steps[{at}]");
+                for (index, step) in steps.into_iter().enumerate() {
+                    let location = format!("details.steps[{index}]");
                     let Value::Object(step) = step else {
                         return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
                     };
-                    self.step(&source, &location, &format!("Step {}", at + 1), step)?;
+                    self.step(&source, &location, &format!("Step {}", index + 1), step)?;
                 }
             }
             Some(other) => return Err(details.wrong_type("steps", "a list", &other)),
@@ -139,7 +139,7 @@ impl Reader<'_> {
             self.step(&source, "details.finish", "Finish", finish)?;
         }
         let details = details.rest()?;
-        let mut rest = head.rest()?;
+        let mut rest = index.rest()?;
         if !details.is_empty() {
             rest.insert("details".to_owned(), details.into());
         }

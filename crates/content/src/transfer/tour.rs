@@ -33,9 +33,9 @@ pub(super) fn is_tour(path: &str) -> bool {
 pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
     let source = file.source();
-    let head = read_tour(&mut file, &source, text, false)?;
-    (file.title, file.description) = (head.title, head.description);
-    file.metadata = Some(Map::from_iter([(METADATA.to_owned(), Value::Object(head.rest))]));
+    let tour = read_tour(&mut file, &source, text, false)?;
+    (file.title, file.description) = (tour.title, tour.description);
+    file.metadata = Some(Map::from_iter([(METADATA.to_owned(), Value::Object(tour.rest))]));
     finish(file)
 }
 
@@ -51,12 +51,12 @@ pub(super) fn parse_folder(name: &str, tours: &[&FolderFile<'_>], all: &[FolderF
     }
     for tour in tours {
         let source = SourceRef::file(&format!("{name}/{}", tour.path));
-        let head = read_tour(&mut file, &source, tour.text, tours.len() > 1)?;
+        let fields = read_tour(&mut file, &source, tour.text, tours.len() > 1)?;
         if tours.len() == 1 {
-            (file.title, file.description) = (head.title, head.description);
-            kept = head.rest;
+            (file.title, file.description) = (fields.title, fields.description);
+            kept = fields.rest;
         } else {
-            kept.insert(tour.path.clone(), head.rest.into());
+            kept.insert(tour.path.clone(), fields.rest.into());
         }
     }
     file.title = file.title.or_else(|| folder_title(name));
@@ -73,7 +73,7 @@ fn finish(file: WalkthroughFile) -> Result<WalkthroughFile> {
     Ok(file)
 }
 
-struct Head {
+struct TourFields {
     title: Option<String>,
     description: Option<String>,
     /// The members without an equivalent in Waypost.
@@ -81,7 +81,7 @@ struct Head {
 }
 
 /// Adds the steps of a tour to `file`. If there are `several` tours, the steps get a section with the tour's title.
-fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several: bool) -> Result<Head> {
+fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several: bool) -> Result<TourFields> {
     let value = super::json::document(source, text)?;
     let Value::Object(map) = value else {
         return Err(
@@ -102,15 +102,15 @@ fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several
     };
     WalkthroughFile::check_count(source, file.steps.len() + steps.len())?;
     let section = title.clone().filter(|_| several);
-    for (at, step) in steps.into_iter().enumerate() {
+    for (index, step) in steps.into_iter().enumerate() {
         let number = file.steps.len() + 1;
-        let location = format!("steps[{at}]");
+        let location = format!("steps[{index}]");
         let Value::Object(members) = step else {
             return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
         };
         file.steps.push(read_step(source, (number, &location), section.clone(), members)?);
     }
-    Ok(Head { title, description, rest: tour.rest()? })
+    Ok(TourFields { title, description, rest: tour.rest()? })
 }
 
 fn read_step(
@@ -208,8 +208,8 @@ impl Target {
         for (name, words) in
             [("file", "the file"), ("directory", "the folder"), ("uri", "the URL"), ("view", "the view")]
         {
-            let found = text(name)?.filter(|found| !found.is_empty());
-            about = about.or(found.map(|found| (format!("{words} `{}`", found.replace('`', "'")), found)));
+            let value = text(name)?.filter(|value| !value.is_empty());
+            about = about.or(value.map(|value| (format!("{words} `{}`", value.replace('`', "'")), value)));
         }
         let number = |value: &Value, name: &str| whole(value).map(|number| format!("{name} {number}"));
         let at = |end: &Value| Some((whole(end.get("line")?)?, whole(end.get("character")?)?));

@@ -80,7 +80,7 @@ impl CohortAttempt {
 impl Progress {
     fn read(log: &Log, range: TimeRange, filter: Filter, steps: &[u32]) -> Self {
         let (numbers, count) = cohort(log, range, filter);
-        let positions: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (*step, at)).collect();
+        let positions: HashMap<u32, usize> = steps.iter().enumerate().map(|(index, step)| (*step, index)).collect();
         let words = steps.len().div_ceil(64);
         let new = CohortAttempt { user: NONE, is_completed: false, is_reset: false, last_at: range.from };
         let mut progress = Self {
@@ -113,8 +113,8 @@ impl Progress {
         progress
     }
 
-    fn is_done(&self, attempt: usize, at: usize) -> bool {
-        self.done[attempt * self.words + at / 64] & (1 << (at % 64)) != 0
+    fn is_done(&self, attempt: usize, index: usize) -> bool {
+        self.done[attempt * self.words + index / 64] & (1 << (index % 64)) != 0
     }
 
     /// Returns the position at which an attempt stands: it has completed all steps before, but neither this step, nor any
@@ -135,8 +135,8 @@ pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32], active
     let mut rows = vec![FunnelStep::default(); steps.len()];
     for (number, attempt) in progress.attempts.iter().enumerate() {
         let mut all_before = true;
-        for (at, row) in rows.iter_mut().enumerate() {
-            let is_done = progress.is_done(number, at);
+        for (index, row) in rows.iter_mut().enumerate() {
+            let is_done = progress.is_done(number, index);
             row.completed += u64::from(is_done);
             row.reached += u64::from(is_done || all_before);
             all_before &= is_done;

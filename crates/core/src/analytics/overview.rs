@@ -178,7 +178,7 @@ pub fn clients(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filte
             rows.entry(call.client).or_insert_with(|| new(call.client)).calls += 1;
         }
     }
-    let counted: u64 = counted.iter().map(|it| it.count).sum();
+    let counted: u64 = counted.iter().map(|call| call.count).sum();
     if counted > 0 && filter.client.is_none() {
         rows.entry(NONE).or_insert_with(|| new(NONE)).calls += counted;
     }

@@ -76,19 +76,19 @@ fn play(attempts: Vec<AttemptPlan>) -> Vec<PlainEvent> {
 
 fn log(plain: &[PlainEvent]) -> Log {
     let mut log = Log::default();
-    for it in plain {
+    for event in plain {
         let names = &mut log.names;
         let event = EventRecord {
-            at: Timestamp(it.at),
-            kind: it.kind,
-            attempt: names.intern(&it.attempt),
-            user: names.intern(&it.user),
+            at: Timestamp(event.at),
+            kind: event.kind,
+            attempt: names.intern(&event.attempt),
+            user: names.intern(&event.user),
             walkthrough: names.intern("w"),
-            version: names.intern(&it.version),
-            step: names.intern_optional(it.step.as_deref()),
-            client: names.intern_optional(it.client.as_deref()),
-            elapsed_ms: it.elapsed.unwrap_or(-1),
-            took_ms: it.took.unwrap_or(-1),
+            version: names.intern(&event.version),
+            step: names.intern_optional(event.step.as_deref()),
+            client: names.intern_optional(event.client.as_deref()),
+            elapsed_ms: event.elapsed.unwrap_or(-1),
+            took_ms: event.took.unwrap_or(-1),
         };
         log.events.push(event);
     }
@@ -97,16 +97,16 @@ fn log(plain: &[PlainEvent]) -> Log {
 
 fn plain(log: &Log) -> Vec<PlainEvent> {
     let text = |number| log.names.text(number).map(str::to_owned);
-    let plain = |it: &EventRecord| PlainEvent {
-        at: it.at.0,
-        kind: it.kind,
-        attempt: text(it.attempt).unwrap(),
-        user: text(it.user).unwrap(),
-        version: text(it.version).unwrap(),
-        step: text(it.step),
-        client: text(it.client),
-        elapsed: (it.elapsed_ms >= 0).then_some(it.elapsed_ms),
-        took: (it.took_ms >= 0).then_some(it.took_ms),
+    let plain = |event: &EventRecord| PlainEvent {
+        at: event.at.0,
+        kind: event.kind,
+        attempt: text(event.attempt).unwrap(),
+        user: text(event.user).unwrap(),
+        version: text(event.version).unwrap(),
+        step: text(event.step),
+        client: text(event.client),
+        elapsed: (event.elapsed_ms >= 0).then_some(event.elapsed_ms),
+        took: (event.took_ms >= 0).then_some(event.took_ms),
     };
     log.events.iter().map(plain).collect()
 }
@@ -118,8 +118,8 @@ fn nearest_rank(mut values: Vec<i64>, percent: f64) -> Option<i64> {
     values.get(rank.max(1) - 1).copied()
 }
 
-fn is_start(it: &&PlainEvent) -> bool {
-    matches!(it.kind, EventKind::Started | EventKind::Restarted)
+fn is_start(event: &&PlainEvent) -> bool {
+    matches!(event.kind, EventKind::Started | EventKind::Restarted)
 }
 
 struct Naive<'a> {
@@ -131,31 +131,32 @@ struct Naive<'a> {
 
 impl<'a> Naive<'a> {
     fn new(all: &'a [PlainEvent], (from, to): (i64, i64), version: Option<&str>, client: Option<&str>) -> Self {
-        let events: Vec<&PlainEvent> = all.iter().filter(|it| (from..to).contains(&it.at)).collect();
+        let events: Vec<&PlainEvent> = all.iter().filter(|event| (from..to).contains(&event.at)).collect();
         let counted = events
             .iter()
             .copied()
-            .filter(|it| version.is_none_or(|version| it.version == version))
-            .filter(|it| client.is_none_or(|client| it.client.as_deref() == Some(client)))
+            .filter(|event| version.is_none_or(|version| event.version == version))
+            .filter(|event| client.is_none_or(|client| event.client.as_deref() == Some(client)))
             .collect();
         Self { events, counted }
     }
 
     fn cohort(&self) -> BTreeSet<&str> {
-        self.counted.iter().copied().filter(is_start).map(|it| it.attempt.as_str()).collect()
+        self.counted.iter().copied().filter(is_start).map(|event| event.attempt.as_str()).collect()
     }
 
     fn overview(&self) -> Overview {
         let cohort = self.cohort();
         let count_with = |kind| {
-            let has = |attempt: &&&str| self.events.iter().any(|it| it.attempt == **attempt && it.kind == kind);
+            let has =
+                |attempt: &&&str| self.events.iter().any(|event| event.attempt == **attempt && event.kind == kind);
             cohort.iter().filter(has).count() as u64
         };
-        let done: Vec<_> = self.counted.iter().filter(|it| it.kind == EventKind::Completed).collect();
-        let times: Vec<i64> = done.iter().map(|it| it.took.unwrap()).collect();
+        let done: Vec<_> = self.counted.iter().filter(|event| event.kind == EventKind::Completed).collect();
+        let times: Vec<i64> = done.iter().map(|event| event.took.unwrap()).collect();
         Overview {
             started: cohort.len() as u64,
-            active: self.counted.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64,
+            active: self.counted.iter().map(|event| &event.user).collect::<BTreeSet<_>>().len() as u64,
             completed: done.len() as u64,
             started_and_completed: count_with(EventKind::Completed),
             started_and_resumed: count_with(EventKind::Resumed),
@@ -165,49 +166,56 @@ impl<'a> Naive<'a> {
     }
 
     fn steps_of(&self, attempt: &str) -> Vec<&PlainEvent> {
-        let of = |it: &&PlainEvent| it.attempt == attempt && it.kind == EventKind::StepCompleted;
+        let of = |event: &&PlainEvent| event.attempt == attempt && event.kind == EventKind::StepCompleted;
         self.events.iter().copied().filter(of).collect()
     }
 
     fn is_completed(&self, attempt: &str) -> bool {
-        self.events.iter().any(|it| it.attempt == attempt && it.kind == EventKind::Completed)
+        self.events.iter().any(|event| event.attempt == attempt && event.kind == EventKind::Completed)
     }
 
     fn is_active(&self, attempt: &str, active_since: i64) -> bool {
-        let mut own = self.events.iter().filter(|it| it.attempt == attempt);
-        own.clone().any(|it| it.at >= active_since) && own.all(|it| it.kind != EventKind::Reset)
+        let mut own = self.events.iter().filter(|event| event.attempt == attempt);
+        own.clone().any(|event| event.at >= active_since) && own.all(|event| event.kind != EventKind::Reset)
     }
 
     /// The users who stopped at the step at position `at`.
-    fn stopped(&self, steps: &[&str], at: usize, active_since: i64) -> BTreeSet<String> {
-        let has = |attempt: &str, step: &str| self.steps_of(attempt).iter().any(|it| it.step.as_deref() == Some(step));
+    fn stopped(&self, steps: &[&str], index: usize, active_since: i64) -> BTreeSet<String> {
+        let has =
+            |attempt: &str, step: &str| self.steps_of(attempt).iter().any(|event| event.step.as_deref() == Some(step));
         let is_stopped = |attempt: &&str| {
-            steps[..at].iter().all(|step| has(attempt, step))
-                && !steps[at..].iter().any(|step| has(attempt, step))
+            steps[..index].iter().all(|step| has(attempt, step))
+                && !steps[index..].iter().any(|step| has(attempt, step))
                 && !self.is_completed(attempt)
                 && !self.is_active(attempt, active_since)
         };
         let attempts: Vec<&str> = self.cohort().into_iter().filter(is_stopped).collect();
-        self.events.iter().filter(|it| attempts.contains(&it.attempt.as_str())).map(|it| it.user.clone()).collect()
+        self.events
+            .iter()
+            .filter(|event| attempts.contains(&event.attempt.as_str()))
+            .map(|event| event.user.clone())
+            .collect()
     }
 
     fn funnel(&self, steps: &[&str], active_since: i64) -> Funnel {
         let cohort = self.cohort();
-        let row = |(at, step): (usize, &&str)| {
+        let row = |(index, step): (usize, &&str)| {
             let mut row = FunnelStep::default();
             let mut times = Vec::new();
             for attempt in &cohort {
                 let done: Vec<_> = self.steps_of(attempt);
-                let has = |step: &str| done.iter().any(|it| it.step.as_deref() == Some(step));
-                let before = steps[..at].iter().all(|step| has(step));
+                let has = |step: &str| done.iter().any(|event| event.step.as_deref() == Some(step));
+                let before = steps[..index].iter().all(|step| has(step));
                 row.completed += u64::from(has(step));
                 row.reached += u64::from(has(step) || before);
-                let after = steps[at + 1..].iter().any(|step| has(step));
+                let after = steps[index + 1..].iter().any(|step| has(step));
                 let stands = before && !has(step) && !after && !self.is_completed(attempt);
                 let is_active = self.is_active(attempt, active_since);
                 row.dropped += u64::from(stands && !is_active);
                 row.active += u64::from(stands && is_active);
-                times.extend(done.iter().filter(|it| it.step.as_deref() == Some(*step)).filter_map(|it| it.elapsed));
+                times.extend(
+                    done.iter().filter(|event| event.step.as_deref() == Some(*step)).filter_map(|event| event.elapsed),
+                );
             }
             row.median_ms = nearest_rank(times.clone(), 50.0);
             row.p90_ms = nearest_rank(times, 90.0);
@@ -224,7 +232,7 @@ impl<'a> Naive<'a> {
         let mut links = BTreeMap::new();
         for attempt in self.cohort() {
             let mut places = vec!["start".to_owned()];
-            places.extend(self.steps_of(attempt).into_iter().map(|it| it.step.clone().unwrap()));
+            places.extend(self.steps_of(attempt).into_iter().map(|event| event.step.clone().unwrap()));
             places.push(if self.is_completed(attempt) { "end" } else { "left" }.to_owned());
             for pair in places.windows(2) {
                 *links.entry((pair[0].clone(), pair[1].clone())).or_default() += 1;
@@ -253,7 +261,7 @@ proptest! {
         client in prop::option::of(1..3_u8),
     ) {
         let all = play(attempts);
-        let (version, client) = (version.map(|it| format!("v{it}")), client.map(|it| format!("c{it}")));
+        let (version, client) = (version.map(|number| format!("v{number}")), client.map(|number| format!("c{number}")));
         let naive = Naive::new(&all, (from, from + length), version.as_deref(), client.as_deref());
         let log = log(&all);
         let range = TimeRange { from: Timestamp(from), to: Timestamp(from + length) };
@@ -266,11 +274,11 @@ proptest! {
             funnel(&log, range, filter, &steps, Timestamp(active_since)),
             naive.funnel(&names, active_since)
         );
-        for at in 0..steps.len() {
-            let users = list_stopped_users(&log, range, filter, &steps, (at, Timestamp(active_since)));
-            let found: BTreeSet<_> = users.iter().map(|user| log.names.text(*user).unwrap().to_owned()).collect();
-            prop_assert_eq!(found.len(), users.len(), "no user is listed twice");
-            prop_assert_eq!(found, naive.stopped(&names, at, active_since));
+        for index in 0..steps.len() {
+            let users = list_stopped_users(&log, range, filter, &steps, (index, Timestamp(active_since)));
+            let listed: BTreeSet<_> = users.iter().map(|user| log.names.text(*user).unwrap().to_owned()).collect();
+            prop_assert_eq!(listed.len(), users.len(), "no user is listed twice");
+            prop_assert_eq!(listed, naive.stopped(&names, index, active_since));
         }
         let counts: BTreeMap<_, _> = transitions(&log, range, filter)
             .into_iter()
@@ -278,14 +286,14 @@ proptest! {
             .collect();
         prop_assert_eq!(counts, naive.flows());
         for row in clients(&log, &[], range, filter) {
-            let own: Vec<_> = naive.counted.iter().copied().filter(|it| it.client == row.name).collect();
+            let own: Vec<_> = naive.counted.iter().copied().filter(|event| event.client == row.name).collect();
             prop_assert_eq!(row.started, own.iter().copied().filter(is_start).count() as u64);
-            prop_assert_eq!(row.active, own.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64);
+            prop_assert_eq!(row.active, own.iter().map(|event| &event.user).collect::<BTreeSet<_>>().len() as u64);
         }
         for number in versions(&log, range, filter.client) {
-            let of = |it: &&&PlainEvent| Some(it.version.as_str()) == log.names.text(number.0) && is_start(it);
+            let of = |event: &&&PlainEvent| Some(event.version.as_str()) == log.names.text(number.0) && is_start(event);
             let all_versions = Naive::new(&all, (from, from + length), None, client.as_deref());
-            prop_assert_eq!(number.1, all_versions.counted.iter().filter(|it| of(it)).count() as u64);
+            prop_assert_eq!(number.1, all_versions.counted.iter().filter(|event| of(event)).count() as u64);
         }
     }
 
@@ -388,9 +396,10 @@ fn calls_are_read_back_and_counted() {
     let support = ToolRow { tool: "get_support".into(), calls: 9, errors: 9, median_us: None, p90_us: None };
     assert_eq!(rows[1], support);
     let codes = errors(&read, &counted, range, Filter::default());
-    let codes: Vec<_> = codes.iter().map(|it| (it.code.as_str(), it.tool.as_str(), it.count)).collect();
+    let codes: Vec<_> = codes.iter().map(|code| (code.code.as_str(), code.tool.as_str(), code.count)).collect();
     assert_eq!(codes, [("rate_limited", "get_support", 9), ("step_mismatch", "next", 8)]);
-    let calls: Vec<_> = clients(&read, &counted, range, Filter::default()).into_iter().map(|it| it.calls).collect();
+    let calls: Vec<_> =
+        clients(&read, &counted, range, Filter::default()).into_iter().map(|client| client.calls).collect();
     assert_eq!(calls, [22, 3], "one call has no client");
     assert_eq!(tools(&read, &counted, range, only), tools(&read, &[], range, only));
     assert_eq!(errors(&read, &counted, range, only), []);

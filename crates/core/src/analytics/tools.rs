@@ -58,10 +58,10 @@ pub fn tools(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter)
             durations.push(call.duration_us);
         }
     }
-    for it in counted.iter().filter(|_| filter.client.is_none()) {
-        let (calls, errors, _) = rows.entry(&it.tool).or_default();
-        *calls += it.count;
-        *errors += if it.outcome == OK { 0 } else { it.count };
+    for call in counted.iter().filter(|_| filter.client.is_none()) {
+        let (calls, errors, _) = rows.entry(&call.tool).or_default();
+        *calls += call.count;
+        *errors += if call.outcome == OK { 0 } else { call.count };
     }
     let row = |(tool, (calls, errors, mut durations)): (&str, (u64, u64, Vec<i64>))| ToolRow {
         tool: tool.to_owned(),
@@ -86,8 +86,8 @@ pub fn errors(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter
             *rows.entry((text(call.outcome), text(call.tool))).or_default() += 1;
         }
     }
-    for it in counted.iter().filter(|it| filter.client.is_none() && it.outcome != OK) {
-        *rows.entry((&it.outcome, &it.tool)).or_default() += it.count;
+    for call in counted.iter().filter(|call| filter.client.is_none() && call.outcome != OK) {
+        *rows.entry((&call.outcome, &call.tool)).or_default() += call.count;
     }
     let row =
         |((code, tool), count): ((&str, &str), _)| ErrorRow { code: code.to_owned(), tool: tool.to_owned(), count };

@@ -5,10 +5,8 @@ use waypost_core::id::OrganizationId;
 use waypost_core::{Error, Result};
 
 use super::rejected::RejectedCallList;
-use super::report::{
-    AnalyticsFunnel, AnalyticsOverview, AnalyticsTimeline, ClientUsageList, ErrorCountList, FlowList, ReportTable,
-    StepDurationList, ToolUsageList,
-};
+use super::report::{AnalyticsFunnel, AnalyticsOverview, AnalyticsTimeline, FlowList, ReportTable, StepDurationList};
+use super::usage::{ClientUsageList, ErrorCountList, ToolUsageList};
 use super::{AnalyticsQuery, Report, ReportParts, run};
 use crate::Ops;
 

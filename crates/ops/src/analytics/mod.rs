@@ -3,6 +3,7 @@
 pub mod export;
 pub mod rejected;
 pub mod report;
+pub mod usage;
 
 use std::collections::HashMap;
 

@@ -28,11 +28,11 @@ impl RejectedCallList {
     /// Creates the body from a report.
     #[must_use]
     pub fn new(report: &Report) -> Self {
-        let row = |it: &RejectedCalls| RejectedCallCount {
-            server_id: it.server_id.to_string(),
-            server_name: it.server_name.clone(),
-            reason: it.reason.clone(),
-            count: it.count,
+        let row = |calls: &RejectedCalls| RejectedCallCount {
+            server_id: calls.server_id.to_string(),
+            server_name: calls.server_name.clone(),
+            reason: calls.reason.clone(),
+            count: calls.count,
         };
         Self { items: report.rejected().iter().map(row).collect() }
     }
@@ -41,13 +41,13 @@ impl RejectedCallList {
 impl ReportTable for RejectedCallList {
     const NAME: &'static str = "rejected-calls";
 
-    fn head() -> Vec<&'static str> {
+    fn header() -> Vec<&'static str> {
         vec!["server_id", "server_name", "reason", "count"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &RejectedCallCount| {
-            vec![it.server_id.clone(), it.server_name.clone(), it.reason.clone(), it.count.to_string()]
+        let row = |count: &RejectedCallCount| {
+            vec![count.server_id.clone(), count.server_name.clone(), count.reason.clone(), count.count.to_string()]
         };
         self.items.iter().map(row).collect()
     }

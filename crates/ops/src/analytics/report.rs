@@ -13,14 +13,14 @@ pub trait ReportTable: Serialize {
     const NAME: &'static str;
 
     /// Returns the column headings.
-    fn head() -> Vec<&'static str>;
+    fn header() -> Vec<&'static str>;
 
     /// Returns the rows.
     fn rows(&self) -> Vec<Vec<String>>;
 
     /// Formats the report as CSV.
     fn to_csv(&self) -> Vec<u8> {
-        let mut content = spreadsheet::row(Self::head());
+        let mut content = spreadsheet::row(Self::header());
         for row in self.rows() {
             content.extend(spreadsheet::row(row.iter().map(String::as_str)));
         }
@@ -28,7 +28,8 @@ pub trait ReportTable: Serialize {
     }
 }
 
-fn number(value: Option<i64>) -> String {
+/// Formats a number as a cell. `None` is an empty cell.
+pub(super) fn number(value: Option<i64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
@@ -67,19 +68,19 @@ pub struct AnalyticsTotals {
 }
 
 impl AnalyticsTotals {
-    fn new(range: TimeRange, it: &Overview) -> Self {
+    fn new(range: TimeRange, overview: &Overview) -> Self {
         Self {
             from: range.from.rfc3339(),
             to: range.to.rfc3339(),
-            started: it.started,
-            active: it.active,
-            completed: it.completed,
-            started_and_completed: it.started_and_completed,
-            completion_rate: it.completion_rate(),
-            started_and_resumed: it.started_and_resumed,
-            resume_rate: it.resume_rate(),
-            median_time_to_complete_ms: it.median_ms,
-            p90_time_to_complete_ms: it.p90_ms,
+            started: overview.started,
+            active: overview.active,
+            completed: overview.completed,
+            started_and_completed: overview.started_and_completed,
+            completion_rate: overview.completion_rate(),
+            started_and_resumed: overview.started_and_resumed,
+            resume_rate: overview.resume_rate(),
+            median_time_to_complete_ms: overview.median_ms,
+            p90_time_to_complete_ms: overview.p90_ms,
         }
     }
 }
@@ -106,7 +107,7 @@ impl AnalyticsOverview {
 impl ReportTable for AnalyticsOverview {
     const NAME: &'static str = "overview";
 
-    fn head() -> Vec<&'static str> {
+    fn header() -> Vec<&'static str> {
         vec![
             "from",
             "to",
@@ -123,19 +124,19 @@ impl ReportTable for AnalyticsOverview {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &AnalyticsTotals| {
+        let row = |totals: &AnalyticsTotals| {
             vec![
-                it.from.clone(),
-                it.to.clone(),
-                it.started.to_string(),
-                it.active.to_string(),
-                it.completed.to_string(),
-                it.started_and_completed.to_string(),
-                share(it.completion_rate),
-                it.started_and_resumed.to_string(),
-                share(it.resume_rate),
-                number(it.median_time_to_complete_ms),
-                number(it.p90_time_to_complete_ms),
+                totals.from.clone(),
+                totals.to.clone(),
+                totals.started.to_string(),
+                totals.active.to_string(),
+                totals.completed.to_string(),
+                totals.started_and_completed.to_string(),
+                share(totals.completion_rate),
+                totals.started_and_resumed.to_string(),
+                share(totals.resume_rate),
+                number(totals.median_time_to_complete_ms),
+                number(totals.p90_time_to_complete_ms),
             ]
         };
         vec![row(&self.current), row(&self.previous)]
@@ -179,13 +180,13 @@ impl AnalyticsTimeline {
 impl ReportTable for AnalyticsTimeline {
     const NAME: &'static str = "timeline";
 
-    fn head() -> Vec<&'static str> {
+    fn header() -> Vec<&'static str> {
         vec!["day", "started", "completed", "active"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &AnalyticsDay| {
-            vec![it.at.clone(), it.started.to_string(), it.completed.to_string(), it.active.to_string()]
+        let row = |day: &AnalyticsDay| {
+            vec![day.at.clone(), day.started.to_string(), day.completed.to_string(), day.active.to_string()]
         };
         self.items.iter().map(row).collect()
     }
@@ -230,9 +231,9 @@ impl AnalyticsFunnel {
         let Some(funnel) = report.funnel() else {
             return Self { version: None, started: 0, completed: 0, steps: Vec::new() };
         };
-        let row = |(at, stage): (usize, crate::analytics::FunnelStage)| FunnelStep {
+        let row = |(index, stage): (usize, crate::analytics::FunnelStage)| FunnelStep {
             step_id: stage.step_id.to_string(),
-            position: at + 1,
+            position: index + 1,
             title: stage.title,
             reached: stage.counts.reached,
             completed: stage.counts.completed,
@@ -248,7 +249,7 @@ impl AnalyticsFunnel {
 impl ReportTable for AnalyticsFunnel {
     const NAME: &'static str = "funnel";
 
-    fn head() -> Vec<&'static str> {
+    fn header() -> Vec<&'static str> {
         vec![
             "version",
             "position",
@@ -264,17 +265,17 @@ impl ReportTable for AnalyticsFunnel {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let version = self.version.map_or_else(String::new, |version| version.to_string());
-        let row = |it: &FunnelStep| {
+        let row = |step: &FunnelStep| {
             vec![
                 version.clone(),
-                it.position.to_string(),
-                it.step_id.clone(),
-                it.title.clone(),
-                it.reached.to_string(),
-                it.completed.to_string(),
-                it.dropped_off.to_string(),
-                it.active.to_string(),
-                number(it.median_time_ms),
+                step.position.to_string(),
+                step.step_id.clone(),
+                step.title.clone(),
+                step.reached.to_string(),
+                step.completed.to_string(),
+                step.dropped_off.to_string(),
+                step.active.to_string(),
+                number(step.median_time_ms),
             ]
         };
         self.steps.iter().map(row).collect()
@@ -309,9 +310,9 @@ impl StepDurationList {
     #[must_use]
     pub fn new(report: &Report) -> Self {
         let Some(funnel) = report.funnel() else { return Self { version: None, items: Vec::new() } };
-        let row = |(at, stage): (usize, crate::analytics::FunnelStage)| StepDuration {
+        let row = |(index, stage): (usize, crate::analytics::FunnelStage)| StepDuration {
             step_id: stage.step_id.to_string(),
-            position: at + 1,
+            position: index + 1,
             title: stage.title,
             completed: stage.counts.completed,
             median_time_ms: stage.counts.median_ms,
@@ -324,111 +325,22 @@ impl StepDurationList {
 impl ReportTable for StepDurationList {
     const NAME: &'static str = "steps";
 
-    fn head() -> Vec<&'static str> {
+    fn header() -> Vec<&'static str> {
         vec!["position", "step_id", "title", "completed", "median_time_ms", "p90_time_ms"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &StepDuration| {
+        let row = |step: &StepDuration| {
             vec![
-                it.position.to_string(),
-                it.step_id.clone(),
-                it.title.clone(),
-                it.completed.to_string(),
-                number(it.median_time_ms),
-                number(it.p90_time_ms),
+                step.position.to_string(),
+                step.step_id.clone(),
+                step.title.clone(),
+                step.completed.to_string(),
+                number(step.median_time_ms),
+                number(step.p90_time_ms),
             ]
         };
         self.items.iter().map(row).collect()
-    }
-}
-
-/// The calls of a tool.
-#[derive(Debug, Serialize, ToSchema)]
-struct ToolUsage {
-    /// The name of the tool.
-    tool: String,
-    /// The number of calls.
-    calls: u64,
-    /// The number of calls that failed.
-    errors: u64,
-    /// The median duration of individually recorded calls, in microseconds.
-    median_us: Option<i64>,
-    /// The 90th percentile of the duration, in microseconds.
-    p90_us: Option<i64>,
-}
-
-/// The calls of each tool in a range.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ToolUsageList {
-    items: Vec<ToolUsage>,
-}
-
-impl ToolUsageList {
-    /// Creates the body from a report.
-    #[must_use]
-    pub fn new(report: &Report) -> Self {
-        let row = |it: waypost_core::analytics::ToolRow| ToolUsage {
-            tool: it.tool,
-            calls: it.calls,
-            errors: it.errors,
-            median_us: it.median_us,
-            p90_us: it.p90_us,
-        };
-        Self { items: report.tools().into_iter().map(row).collect() }
-    }
-}
-
-impl ReportTable for ToolUsageList {
-    const NAME: &'static str = "tools";
-
-    fn head() -> Vec<&'static str> {
-        vec!["tool", "calls", "errors", "median_us", "p90_us"]
-    }
-
-    fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &ToolUsage| {
-            vec![it.tool.clone(), it.calls.to_string(), it.errors.to_string(), number(it.median_us), number(it.p90_us)]
-        };
-        self.items.iter().map(row).collect()
-    }
-}
-
-/// The number of errors of one tool with one code.
-#[derive(Debug, Serialize, ToSchema)]
-struct ErrorCount {
-    /// The error code.
-    code: String,
-    /// The name of the tool.
-    tool: String,
-    /// The number of errors.
-    count: u64,
-}
-
-/// The errors of a range.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorCountList {
-    items: Vec<ErrorCount>,
-}
-
-impl ErrorCountList {
-    /// Creates the body from a report.
-    #[must_use]
-    pub fn new(report: &Report) -> Self {
-        let row = |it: waypost_core::analytics::ErrorRow| ErrorCount { code: it.code, tool: it.tool, count: it.count };
-        Self { items: report.errors().into_iter().map(row).collect() }
-    }
-}
-
-impl ReportTable for ErrorCountList {
-    const NAME: &'static str = "errors";
-
-    fn head() -> Vec<&'static str> {
-        vec!["code", "tool", "count"]
-    }
-
-    fn rows(&self) -> Vec<Vec<String>> {
-        self.items.iter().map(|it| vec![it.code.clone(), it.tool.clone(), it.count.to_string()]).collect()
     }
 }
 
@@ -480,7 +392,8 @@ impl FlowList {
     /// Creates the body from a report.
     #[must_use]
     pub fn new(report: &Report) -> Self {
-        let row = |it: crate::analytics::FlowEdge| Flow { from: it.from.into(), to: it.to.into(), count: it.count };
+        let row =
+            |edge: crate::analytics::FlowEdge| Flow { from: edge.from.into(), to: edge.to.into(), count: edge.count };
         Self { items: report.flows().into_iter().map(row).collect() }
     }
 }
@@ -488,68 +401,13 @@ impl FlowList {
 impl ReportTable for FlowList {
     const NAME: &'static str = "flows";
 
-    fn head() -> Vec<&'static str> {
+    fn header() -> Vec<&'static str> {
         vec!["from", "from_step_id", "from_title", "to", "to_step_id", "to_title", "count"]
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &Flow| it.from.cells().into_iter().chain(it.to.cells()).chain([it.count.to_string()]).collect();
-        self.items.iter().map(row).collect()
-    }
-}
-
-/// The use of a client.
-#[derive(Debug, Serialize, ToSchema)]
-struct ClientUsage {
-    /// The name that the client reports. Null if it reports none.
-    name: Option<String>,
-    /// The number of attempts that started.
-    started: u64,
-    /// The number of attempts that were completed.
-    completed: u64,
-    /// The number of end users with any event.
-    active: u64,
-    /// The number of tool calls.
-    calls: u64,
-}
-
-/// The use of each client in a range.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ClientUsageList {
-    items: Vec<ClientUsage>,
-}
-
-impl ClientUsageList {
-    /// Creates the body from a report.
-    #[must_use]
-    pub fn new(report: &Report) -> Self {
-        let row = |it: waypost_core::analytics::ClientRow| ClientUsage {
-            name: it.name,
-            started: it.started,
-            completed: it.completed,
-            active: it.active,
-            calls: it.calls,
-        };
-        Self { items: report.clients().into_iter().map(row).collect() }
-    }
-}
-
-impl ReportTable for ClientUsageList {
-    const NAME: &'static str = "clients";
-
-    fn head() -> Vec<&'static str> {
-        vec!["client", "started", "completed", "active", "calls"]
-    }
-
-    fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &ClientUsage| {
-            vec![
-                it.name.clone().unwrap_or_default(),
-                it.started.to_string(),
-                it.completed.to_string(),
-                it.active.to_string(),
-                it.calls.to_string(),
-            ]
+        let row = |flow: &Flow| {
+            flow.from.cells().into_iter().chain(flow.to.cells()).chain([flow.count.to_string()]).collect()
         };
         self.items.iter().map(row).collect()
     }

@@ -131,7 +131,7 @@ pub async fn update(
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => check_provider((ops, organization), &settings.provider_input_over(old))
+        true => check_provider((ops, organization), &settings.provider_input_with_defaults(old))
             .await
             .map(|(provider, found)| (Some(provider), found))?,
         false => (None, Vec::new()),
@@ -187,7 +187,8 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
 pub async fn check(cx: &Ctx, ops: &Ops, config: &OauthConfig) -> Result<Vec<ProviderFinding>> {
     authorize(&cx.caller, Operation::OauthConfigWrite, &config.organization_id)?;
     let route = ops.route(Purpose::SignIn, &config.organization_id).await?;
-    let (provider, mut findings) = examine(&route, &OauthConfigSettings::default().provider_input_over(config)).await;
+    let (provider, mut findings) =
+        examine(&route, &OauthConfigSettings::default().provider_input_with_defaults(config)).await;
     if let Some(secret) = &config.client_secret
         && let Err(error) = ops.keyring()?.open(&place(&config.id), secret)
     {

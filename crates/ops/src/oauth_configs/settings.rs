@@ -80,7 +80,7 @@ impl OauthConfigSettings {
         Ok(())
     }
 
-    /// Whether the change concerns the provider: name and linking do not.
+    /// Whether settings other than the name and the linking are specified. Only these concern the provider.
     pub(super) fn concerns_provider(&self) -> bool {
         let own = Self { name: self.name.clone(), link_verified_email: self.link_verified_email, ..Self::default() };
         *self != own
@@ -96,8 +96,8 @@ impl OauthConfigSettings {
         }
     }
 
-    /// Returns the same for a saved provider, whose values are used for absent settings.
-    pub(super) fn provider_input_over(&self, old: &OauthConfig) -> ProviderInput {
+    /// Returns the input for a saved provider, whose values are used for absent settings.
+    pub(super) fn provider_input_with_defaults(&self, old: &OauthConfig) -> ProviderInput {
         let mut input = self.provider_input();
         if input.issuer.is_some() || input.metadata_url.is_some() {
             return input;

@@ -67,7 +67,7 @@ impl Offers {
         }
         server.name = name::clean(&server.name);
         server.product_name = name::clean(&server.product_name);
-        let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();
+        let by_id = list.iter().enumerate().map(|(index, offer)| (offer.walkthrough_id.clone(), index)).collect();
         Self { server, completion_receivers, list, by_id, digests: OnceLock::new() }
     }
 

@@ -1,4 +1,4 @@
-//! Limits of new tickets per client address, per server and per user. They count the stored tickets, so they apply across
+//! Limits on new tickets per client address, per server and per user. They count the stored tickets, so they apply across
 //! all processes and survive restarts.
 
 use std::net::{IpAddr, Ipv6Addr};

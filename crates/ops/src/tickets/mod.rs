@@ -105,8 +105,8 @@ pub async fn count_by_status(
     filter: &TicketFilter,
 ) -> Result<Vec<(TicketStatus, u64)>> {
     authorize(&cx.caller, Operation::TicketRead, organization)?;
-    let found = store::count_by_status(&mut ops.store.read().await?, organization, filter).await?;
-    let count = |status| found.iter().find(|(found_status, _)| *found_status == status).map_or(0, |(_, count)| *count);
+    let counts = store::count_by_status(&mut ops.store.read().await?, organization, filter).await?;
+    let count = |status| counts.iter().find(|(found_status, _)| *found_status == status).map_or(0, |(_, count)| *count);
     Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
 }
 
@@ -210,13 +210,13 @@ async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &TicketPatch)
 }
 
 async fn find_member_id(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Result<UserId> {
-    let found = match text.parse::<UserId>() {
+    let member = match text.parse::<UserId>() {
         Ok(id) => user::find_member(tx, organization, &id).await?,
         Err(_) if text.contains('\0') => None,
         Err(_) => user::find_member_by_email(tx, organization, &email::key(text)).await?,
     };
     let not_a_member = || Error::invalid("assignee_id", "`assignee_id` is not a member of this organisation.");
-    Ok(found.ok_or_else(not_a_member)?.user_id)
+    Ok(member.ok_or_else(not_a_member)?.user_id)
 }
 
 async fn build_notifications(

@@ -71,8 +71,8 @@ impl UserAccounts {
 
     /// Returns the device cookie for a browser that has just signed in.
     pub(super) async fn new_device(&self, cx: &Ctx, tx: &mut Tx, user: &User) -> Result<String> {
-        let found = store::find_credentials(tx, &user.id).await?;
-        let password_hash = found.and_then(|found| found.password_hash);
+        let credentials = store::find_credentials(tx, &user.id).await?;
+        let password_hash = credentials.and_then(|credentials| credentials.password_hash);
         let account = (&*email::key(&user.email), password_hash.as_deref());
         Ok(devices::issue(&self.secret, &*cx.random, account, cx.now()))
     }

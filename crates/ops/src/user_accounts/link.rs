@@ -87,8 +87,10 @@ pub async fn create_first_account_link(
     user: &UserId,
 ) -> Result<Option<AccountLink>> {
     authorize_operator(&cx.caller)?;
-    let found = store::find_credentials(&mut ops.store.read().await?, user).await?;
-    if found.is_some_and(|found| found.user.verified_at.is_some() || found.password_hash.is_some()) {
+    let credentials = store::find_credentials(&mut ops.store.read().await?, user).await?;
+    if credentials
+        .is_some_and(|credentials| credentials.user.verified_at.is_some() || credentials.password_hash.is_some())
+    {
         return Ok(None);
     }
     create_account_link(cx, ops, organization, user).await.map(Some)

@@ -75,8 +75,8 @@ impl UserAccounts {
     /// `forbidden` if the caller is not a user.
     pub async fn has_password(&self, cx: &Ctx) -> Result<bool> {
         let user = authorize_user(&cx.caller)?;
-        let found = store::find_credentials(&mut self.ops.store.read().await?, user).await?;
-        Ok(found.is_some_and(|found| found.password_hash.is_some()))
+        let credentials = store::find_credentials(&mut self.ops.store.read().await?, user).await?;
+        Ok(credentials.is_some_and(|credentials| credentials.password_hash.is_some()))
     }
 
     /// Sets a new password for the calling user and ends all their sessions except `keep`. A user with a password must
@@ -93,13 +93,13 @@ impl UserAccounts {
         browser: Browser<'_>,
     ) -> Result<PasswordChange> {
         let user = authorize_user(&cx.caller)?;
-        let found = store::find_credentials(&mut self.ops.store.read().await?, user).await?;
-        let found = found.ok_or_else(|| Error::not_found("user"))?;
-        if found.password_hash.is_some() {
-            let email_key = email::key(&found.user.email);
+        let credentials = store::find_credentials(&mut self.ops.store.read().await?, user).await?;
+        let credentials = credentials.ok_or_else(|| Error::not_found("user"))?;
+        if credentials.password_hash.is_some() {
+            let email_key = email::key(&credentials.user.email);
             let admitted = self.admit(cx, &email_key, (AttemptKind::Password, browser)).await?;
             check_account(&admitted, AttemptKind::Password)?;
-            if !self.ops.passwords.verify(browser.address, password, found.password_hash.as_deref()).await? {
+            if !self.ops.passwords.verify(browser.address, password, credentials.password_hash.as_deref()).await? {
                 let mut tx = self.ops.store.begin().await?;
                 self.count(cx, &mut tx, (AttemptKind::Password, &email_key)).await?;
                 tx.commit().await?;
@@ -107,14 +107,14 @@ impl UserAccounts {
             }
             admitted.counted.refund();
         }
-        let hash = self.hash(cx, browser.address, ("new_password", new_password), &found.user.email).await?;
+        let hash = self.hash(cx, browser.address, ("new_password", new_password), &credentials.user.email).await?;
         let mut tx = self.ops.store.begin().await?;
         let now = store::find_credentials(&mut tx, user).await?;
-        if now.is_none_or(|now| now.password_hash != found.password_hash) {
+        if now.is_none_or(|now| now.password_hash != credentials.password_hash) {
             return Err(wrong_password());
         }
-        let ended = set_password(cx, &mut tx, &found.user, (&hash, Some(keep))).await?;
-        let device = self.new_device(cx, &mut tx, &found.user).await?;
+        let ended = set_password(cx, &mut tx, &credentials.user, (&hash, Some(keep))).await?;
+        let device = self.new_device(cx, &mut tx, &credentials.user).await?;
         tx.commit().await?;
         Ok(PasswordChange { ended, device })
     }

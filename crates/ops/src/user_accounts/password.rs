@@ -124,7 +124,7 @@ async fn select_account<'a>(
     }
     for account in matching_accounts {
         let memberships = user_session::list_memberships(tx, &account.user.id).await.map_err(Error::from)?;
-        if memberships.iter().any(|it| it.organization.slug == slug) {
+        if memberships.iter().any(|membership| membership.organization.slug == slug) {
             return Ok(Some(account));
         }
     }

@@ -191,8 +191,8 @@ impl UserAccounts {
 /// Removes the password and the sessions of a verified account when a provider verifies its email for the first time:
 /// accounts from before version 20 of the schema may have been verified by a link that another person could read.
 async fn remove_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
-    let found = store::find_credentials(tx, &user.id).await?;
-    if found.is_none_or(|found| found.password_hash.is_none()) {
+    let credentials = store::find_credentials(tx, &user.id).await?;
+    if credentials.is_none_or(|credentials| credentials.password_hash.is_none()) {
         return Ok(());
     }
     store::clear_password(tx, &user.id).await?;

@@ -13,7 +13,9 @@ use waypost_core::walkthrough::{Walkthrough, WalkthroughType};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
-use super::{EditTarget, lock_head, not_found, record_edit_session, record_operation, revisions, save_edit, validate};
+use super::{
+    EditTarget, lock_walkthrough, not_found, record_edit_session, record_operation, revisions, save_edit, validate,
+};
 use crate::Ops;
 
 /// A step to add.
@@ -24,7 +26,7 @@ pub struct NewStep {
     /// The content.
     pub content: StepContent,
     /// The position.
-    pub place: StepPosition,
+    pub position: StepPosition,
 }
 
 /// Changes to single fields of a step. Absent fields stay unchanged; `Some(None)` clears a field.
@@ -105,8 +107,8 @@ pub struct StepEdit {
 
 /// A locked walkthrough and the IDs of its steps in order.
 pub(super) struct LockedChain {
-    /// The head.
-    pub head: Walkthrough,
+    /// The walkthrough.
+    pub walkthrough: Walkthrough,
     /// The steps.
     pub steps: Vec<StepId>,
 }
@@ -114,8 +116,8 @@ pub(super) struct LockedChain {
 impl LockedChain {
     /// Reserves the ordinal of a new step.
     fn take_ordinal(&mut self) -> u32 {
-        let ordinal = self.head.next_ordinal;
-        self.head.next_ordinal += 1;
+        let ordinal = self.walkthrough.next_ordinal;
+        self.walkthrough.next_ordinal += 1;
         ordinal
     }
 }
@@ -179,7 +181,7 @@ pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &St
     let content = found.ok_or_else(|| step_not_found(id))?.content;
     let outline = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let title = make_copy_title(&content.title, &outline);
-    let new = NewStep { key: None, content: StepContent { title, ..content }, place: StepPosition::After(id.clone()) };
+    let new = NewStep { key: None, content: StepContent { title, ..content }, position: StepPosition::After(id.clone()) };
     let (copy_id, ordinal) = (StepId::new(&*cx.random), chain.take_ordinal());
     let origin = StepRevisionOperation::Add.into();
     insert_step(cx, tx, chain, Insertion { id: copy_id, ordinal, new, action: "step.duplicate", origin }).await
@@ -196,7 +198,7 @@ fn make_copy_title(title: &str, steps: &[Step]) -> String {
 
 /// Inserts a step into the chain and commits.
 pub(super) async fn insert_step(cx: &Ctx, mut tx: Tx, chain: LockedChain, insertion: Insertion) -> Result<StepEdit> {
-    let LockedChain { mut head, steps } = chain;
+    let LockedChain { mut walkthrough, steps } = chain;
     let Insertion { id, ordinal, new, action, origin } = insertion;
     let content = validate::check_step(new.content, &validate::argument_error)?;
     let key = validate::check_key(new.key, &validate::argument_error)?;
@@ -205,15 +207,15 @@ pub(super) async fn insert_step(cx: &Ctx, mut tx: Tx, chain: LockedChain, insert
             format!("A walkthrough can have at most {MAX_STEPS} steps. Delete a step, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
     }
-    check_key_is_free(&mut tx, &head, key.as_deref()).await?;
-    let position = chain::index_of_position(&steps, &new.place)? + 1;
+    check_key_is_free(&mut tx, &walkthrough, key.as_deref()).await?;
+    let position = chain::index_of_position(&steps, &new.position)? + 1;
     let (own, others): (Vec<_>, Vec<_>) =
-        chain::insert(&steps, &id, &new.place)?.into_iter().partition(|link| link.from.as_ref() == Some(&id));
+        chain::insert(&steps, &id, &new.position)?.into_iter().partition(|link| link.from.as_ref() == Some(&id));
     let next_step_id = own.into_iter().find_map(|link| link.to);
     let step = Step { id, ordinal, key, next_step_id, content };
-    revisions::insert(cx, &mut tx, &head, origin, &[&step]).await?;
-    relink(&mut tx, &mut head, &others).await?;
-    finish(cx, tx, head, action, StepAt { step, position }).await
+    revisions::insert(cx, &mut tx, &walkthrough, origin, &[&step]).await?;
+    relink(&mut tx, &mut walkthrough, &others).await?;
+    finish(cx, tx, walkthrough, action, PositionedStep { step, position }).await
 }
 
 /// Returns a step of the draft, with the walkthrough's revision.
@@ -229,10 +231,10 @@ pub async fn get_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
-    let position = find_position(&mut tx, &head, id).await?;
-    Ok(StepAt { step, position }.of(&head))
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let step = step::find(&mut tx, organization, &walkthrough.id, id).await?.ok_or_else(|| step_not_found(id))?;
+    let position = find_position(&mut tx, &walkthrough, id).await?;
+    Ok(PositionedStep { step, position }.of(&walkthrough))
 }
 
 /// Changes single fields of a step. The other fields keep their current values.
@@ -249,20 +251,20 @@ pub async fn patch_step(
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let key = patch.key.clone().map(|key| validate::check_key(key, &validate::argument_error)).transpose()?;
     let mut tx = ops.store.begin().await?;
-    let head = lock_head(&mut tx, target).await?;
-    let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let before = found.ok_or_else(|| step_not_found(id))?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let before = step.ok_or_else(|| step_not_found(id))?;
     let content = validate::check_step(patch.apply(&before.content), &validate::argument_error)?;
-    let position = find_position(&mut tx, &head, id).await?;
+    let position = find_position(&mut tx, &walkthrough, id).await?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
-        return Ok(StepAt { step: after, position }.of(&head));
+        return Ok(PositionedStep { step: after, position }.of(&walkthrough));
     }
     if after.key != before.key {
-        check_key_is_free(&mut tx, &head, after.key.as_deref()).await?;
+        check_key_is_free(&mut tx, &walkthrough, after.key.as_deref()).await?;
     }
-    revisions::update(cx, &mut tx, &head, StepRevisionOperation::Edit, &[&after]).await?;
-    finish_session_edit(cx, tx, head, StepAt { step: after, position }).await
+    revisions::update(cx, &mut tx, &walkthrough, StepRevisionOperation::Edit, &[&after]).await?;
+    finish_session_edit(cx, tx, walkthrough, PositionedStep { step: after, position }).await
 }
 
 /// Moves a step to another position.
@@ -278,12 +280,12 @@ pub async fn move_step(
 ) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let LockedChain { mut head, steps } = lock_chain(&mut tx, target).await?;
+    let LockedChain { mut walkthrough, steps } = lock_chain(&mut tx, target).await?;
     let (links, index) = chain::relocate(&steps, id, position)?;
-    relink(&mut tx, &mut head, &links).await?;
+    relink(&mut tx, &mut walkthrough, &links).await?;
     let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let moved = StepAt { step: step.ok_or_else(|| step_not_found(id))?, position: index + 1 };
-    if links.is_empty() { Ok(moved.of(&head)) } else { finish(cx, tx, head, "step.move", moved).await }
+    let moved = PositionedStep { step: step.ok_or_else(|| step_not_found(id))?, position: index + 1 };
+    if links.is_empty() { Ok(moved.of(&walkthrough)) } else { finish(cx, tx, walkthrough, "step.move", moved).await }
 }
 
 /// Deletes a step from the draft. Published versions keep it, and so does the progress of end users who completed it.
@@ -293,14 +295,14 @@ pub async fn move_step(
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let LockedChain { mut head, steps } = lock_chain(&mut tx, target).await?;
+    let LockedChain { mut walkthrough, steps } = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let step = found.ok_or_else(|| step_not_found(id))?;
     let index = chain::index_of(&steps, id)?;
     let after = index.checked_sub(1).map(|before| steps[before].clone());
-    relink(&mut tx, &mut head, &chain::remove(&steps, id)?).await?;
-    revisions::delete(cx, &mut tx, &head, &[(&step, after.as_ref())]).await?;
-    let deleted = finish(cx, tx, head, "step.delete", StepAt { step, position: index + 1 }).await?;
+    relink(&mut tx, &mut walkthrough, &chain::remove(&steps, id)?).await?;
+    revisions::delete(cx, &mut tx, &walkthrough, &[(&step, after.as_ref())]).await?;
+    let deleted = finish(cx, tx, walkthrough, "step.delete", PositionedStep { step, position: index + 1 }).await?;
     Ok(StepDeletion { deleted, after })
 }
 
@@ -308,37 +310,37 @@ pub(super) fn step_not_found(id: &StepId) -> Error {
     Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
 }
 
-/// Locks the head and reads the order of the steps.
+/// Locks the walkthrough and reads the order of the steps.
 pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<LockedChain> {
-    let head = lock_head(tx, target).await?;
-    let steps = list_ids(tx, &head).await?;
-    Ok(LockedChain { head, steps })
+    let walkthrough = lock_walkthrough(tx, target).await?;
+    let steps = list_ids(tx, &walkthrough).await?;
+    Ok(LockedChain { walkthrough, steps })
 }
 
 /// Returns the IDs of the draft's steps in order.
-async fn list_ids(tx: &mut Tx, head: &Walkthrough) -> Result<Vec<StepId>> {
-    let links = step::list_links(tx, &head.organization_id, &head.id).await?;
-    let links = chain::order(head.first_step_id.as_ref(), links)?;
+async fn list_ids(tx: &mut Tx, walkthrough: &Walkthrough) -> Result<Vec<StepId>> {
+    let links = step::list_links(tx, &walkthrough.organization_id, &walkthrough.id).await?;
+    let links = chain::order(walkthrough.first_step_id.as_ref(), links)?;
     Ok(links.into_iter().map(|link| link.id).collect())
 }
 
 /// Returns the position of a step of the draft, starting at 1.
-pub(super) async fn find_position(tx: &mut Tx, head: &Walkthrough, id: &StepId) -> Result<usize> {
-    Ok(chain::index_of(&list_ids(tx, head).await?, id)? + 1)
+pub(super) async fn find_position(tx: &mut Tx, walkthrough: &Walkthrough, id: &StepId) -> Result<usize> {
+    Ok(chain::index_of(&list_ids(tx, walkthrough).await?, id)? + 1)
 }
 
-/// Writes the links between steps. The link to the first step is set in `head`, which the caller writes at the end.
-async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
-    step::relink(tx, &head.organization_id, &head.id, links).await?;
+/// Writes the links between steps. The link to the first step is set in `walkthrough`, which the caller writes at the end.
+async fn relink(tx: &mut Tx, walkthrough: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
+    step::relink(tx, &walkthrough.organization_id, &walkthrough.id, links).await?;
     if let Some(first) = links.iter().rev().find(|link| link.from.is_none()) {
-        head.first_step_id.clone_from(&first.to);
+        walkthrough.first_step_id.clone_from(&first.to);
     }
     Ok(())
 }
 
-async fn check_key_is_free(tx: &mut Tx, head: &Walkthrough, key: Option<&str>) -> Result<()> {
+async fn check_key_is_free(tx: &mut Tx, walkthrough: &Walkthrough, key: Option<&str>) -> Result<()> {
     let Some(key) = key else { return Ok(()) };
-    match step::find_by_key(tx, &head.organization_id, &head.id, key).await? {
+    match step::find_by_key(tx, &walkthrough.organization_id, &walkthrough.id, key).await? {
         Some((id, title)) => {
             let message = format!("The step {id} (\"{title}\") already has the key `{key}`.");
             Err(Error::new(Code::Conflict, message).with("field", "key").with("step_id", id.as_str()))
@@ -348,48 +350,48 @@ async fn check_key_is_free(tx: &mut Tx, head: &Walkthrough, key: Option<&str>) -
 }
 
 /// A step and its position, starting at 1.
-pub(super) struct StepAt {
+pub(super) struct PositionedStep {
     /// The step.
     pub step: Step,
     /// The position.
     pub position: usize,
 }
 
-impl StepAt {
-    /// Returns the result of an edit after which `head` is the walkthrough's head.
-    pub(super) fn of(self, head: &Walkthrough) -> StepEdit {
-        StepEdit { revision: head.revision, step: self.step, position: self.position, kind: head.kind }
+impl PositionedStep {
+    /// Returns the result of an edit after which `walkthrough` is the stored one.
+    pub(super) fn of(self, walkthrough: &Walkthrough) -> StepEdit {
+        StepEdit { revision: walkthrough.revision, step: self.step, position: self.position, kind: walkthrough.kind }
     }
 }
 
 /// Saves an edit, records it in the audit log and commits.
-async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, action: &'static str, edited: StepAt) -> Result<StepEdit> {
-    finish_with(cx, tx, head, (action, json!({})), edited).await
+async fn finish(cx: &Ctx, tx: Tx, walkthrough: Walkthrough, action: &'static str, edited: PositionedStep) -> Result<StepEdit> {
+    finish_with(cx, tx, walkthrough, (action, json!({})), edited).await
 }
 
 /// Does the same as [`finish`], with additional details for the audit log.
 pub(super) async fn finish_with(
     cx: &Ctx,
     mut tx: Tx,
-    mut head: Walkthrough,
+    mut walkthrough: Walkthrough,
     (action, mut detail): (&'static str, Value),
-    edited: StepAt,
+    edited: PositionedStep,
 ) -> Result<StepEdit> {
-    save_edit(cx, &mut tx, &mut head).await?;
-    detail["revision"] = json!(head.revision);
+    save_edit(cx, &mut tx, &mut walkthrough).await?;
+    detail["revision"] = json!(walkthrough.revision);
     detail["step_id"] = json!(edited.step.id);
     detail["title"] = json!(edited.step.content.title);
-    record_operation(cx, &mut tx, &head, action, detail).await?;
+    record_operation(cx, &mut tx, &walkthrough, action, detail).await?;
     tx.commit().await?;
-    Ok(edited.of(&head))
+    Ok(edited.of(&walkthrough))
 }
 
 /// Does the same as [`finish`] for the frequent edits of the editor: the edits of a session share an audit log entry.
-async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, edited: StepAt) -> Result<StepEdit> {
-    save_edit(cx, &mut tx, &mut head).await?;
+async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut walkthrough: Walkthrough, edited: PositionedStep) -> Result<StepEdit> {
+    save_edit(cx, &mut tx, &mut walkthrough).await?;
     let step = &edited.step;
-    let detail = json!({ "revision": head.revision, "step_id": step.id, "title": step.content.title });
-    record_edit_session(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;
+    let detail = json!({ "revision": walkthrough.revision, "step_id": step.id, "title": step.content.title });
+    record_edit_session(cx, &mut tx, &walkthrough, ("step.update", step.id.as_str()), detail).await?;
     tx.commit().await?;
-    Ok(edited.of(&head))
+    Ok(edited.of(&walkthrough))
 }

@@ -26,14 +26,14 @@ fn users(count: u64, one: &str, many: &str) -> String {
 /// them.
 #[must_use]
 pub fn sentences(impact: &PublishImpact) -> Vec<String> {
-    let it = &impact.consequences;
-    if it.users == 0 {
+    let consequences = &impact.consequences;
+    if consequences.users == 0 {
         return vec!["No one is currently in progress.".to_owned()];
     }
-    let staying = users(it.users, "end user in progress stays", "end users in progress stay");
+    let staying = users(consequences.users, "end user in progress stays", "end users in progress stay");
     vec![
         format!("{staying} on their current version until they ask for the newest one."),
-        format!("If they move to version {}: {}.", impact.to_version, groups(it).join(", ")),
+        format!("If they move to version {}: {}.", impact.to_version, describe_groups(consequences).join(", ")),
     ]
 }
 
@@ -42,9 +42,10 @@ const MAX_GROUPS: usize = 6;
 
 /// Describes what moving means for each group. Each user is in exactly one group, so the numbers add up to
 /// `consequences.users`.
-fn groups(consequences: &MoveImpact) -> Vec<String> {
-    let (completing, others): (Vec<_>, Vec<_>) = consequences.groups.iter().partition(|(it, _)| it.completes);
-    let mut parts: Vec<String> = others.iter().take(MAX_GROUPS).map(|(it, count)| group(**it, **count)).collect();
+fn describe_groups(consequences: &MoveImpact) -> Vec<String> {
+    let (completing, others): (Vec<_>, Vec<_>) = consequences.groups.iter().partition(|(group, _)| group.completes);
+    let mut parts: Vec<String> =
+        others.iter().take(MAX_GROUPS).map(|(group, count)| describe_group(**group, **count)).collect();
     let rest: u64 = others.iter().skip(MAX_GROUPS).map(|(_, count)| **count).sum();
     if rest > 0 {
         parts.push(users(rest, "loses or repeats other numbers of steps", "lose or repeat other numbers of steps"));
@@ -56,10 +57,10 @@ fn groups(consequences: &MoveImpact) -> Vec<String> {
     parts
 }
 
-fn group(it: AttemptImpact, count: u64) -> String {
+fn describe_group(impact: AttemptImpact, count: u64) -> String {
     let completed =
         |count: u32| if count == 1 { "one completed step".to_owned() } else { format!("{count} completed steps") };
-    match (it.lost, it.repeat) {
+    match (impact.lost, impact.repeat) {
         (0, 0) => users(count, "loses nothing", "lose nothing"),
         (0, again) => format!("{} {}", users(count, "repeats", "repeat"), steps(again)),
         (lost, 0) => format!("{} {}", users(count, "loses", "lose"), completed(lost)),
@@ -88,8 +89,8 @@ pub fn summary(impact: &PublishImpact) -> String {
     if !parts.is_empty() {
         parts = vec![format!("steps: {}", parts.join(", "))];
     }
-    if !impact.comparison.head.is_empty() {
-        let fields: Vec<_> = impact.comparison.head.iter().map(|field| field.field.replace('_', " ")).collect();
+    if !impact.comparison.fields.is_empty() {
+        let fields: Vec<_> = impact.comparison.fields.iter().map(|field| field.field.replace('_', " ")).collect();
         parts.push(format!("also changed: {}", fields.join(", ")));
     }
     format!("Since version {from}, {}.", parts.join("; "))
@@ -131,18 +132,24 @@ impl PublishImpactSummary {
 
     async fn find_existing(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Self> {
         let id = text.parse().map_err(|_| Error::not_found("walkthrough"))?;
-        let head = super::get_head(cx, ops, organization, &id).await?;
+        let walkthrough = super::get(cx, ops, organization, &id).await?;
         let impact = versions::get_impact(cx, ops, organization, &id).await?;
         let error = impact.findings.iter().find(|finding| finding.severity == Severity::Error);
         let problem = match error {
-            _ if head.state == WalkthroughState::Archived => {
+            _ if walkthrough.state == WalkthroughState::Archived => {
                 Some("The walkthrough is archived. Unarchive it first.".to_owned())
             }
             error => error.map(|error| error.to_string().trim_start_matches("error: ").to_owned()),
         };
         let mut sentences = vec![self::summary(&impact)];
         sentences.extend(self::sentences(&impact));
-        Ok(Self { id: text.to_owned(), title: Some(head.title), revision: Some(impact.revision), sentences, problem })
+        Ok(Self {
+            id: text.to_owned(),
+            title: Some(walkthrough.title),
+            revision: Some(impact.revision),
+            sentences,
+            problem,
+        })
     }
 }
 
@@ -200,7 +207,7 @@ mod tests {
         for (lost, repeat, completes, count) in groups {
             consequences.add(AttemptImpact { lost: *lost, repeat: *repeat, completes: *completes }, *count);
         }
-        super::groups(&consequences).join(", ")
+        super::describe_groups(&consequences).join(", ")
     }
 
     #[test]

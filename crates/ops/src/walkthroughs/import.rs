@@ -207,7 +207,7 @@ async fn run(
     let existing = find_draft(tx, organization, &file, options).await?;
     let before = existing.as_ref().map(|draft| draft.walkthrough.fields());
     let reject = |field: &str, problem: &str| file.source().reject(field, problem);
-    let fields = validate::check_head(file.fields(options.title.as_deref(), before.as_ref())?, &reject)?;
+    let fields = validate::check_fields(file.fields(options.title.as_deref(), before.as_ref())?, &reject)?;
     let plan = plan::plan(before.as_ref().zip(existing.as_ref().map(|draft| &draft.steps[..])), &fields, steps);
     if plan.needs_replace() && !options.replace {
         return Err(replace_required(&plan));
@@ -216,8 +216,8 @@ async fn run(
     let mut draft = match existing {
         Some(draft) => draft,
         None => {
-            let head = super::insert(cx, tx, organization, fields.clone(), None).await?;
-            Draft { walkthrough: head, steps: Vec::new() }
+            let walkthrough = super::insert(cx, tx, organization, fields.clone(), None).await?;
+            Draft { walkthrough, steps: Vec::new() }
         }
     };
     let changed = created || !plan.is_unchanged();
@@ -233,19 +233,19 @@ async fn run(
         let detail = json!({ "file": file.name, "created": created, "summary": plan.summary() });
         record_operation(cx, tx, &draft.walkthrough, "walkthrough.import", detail).await?;
     }
-    let head = draft.walkthrough.clone();
+    let walkthrough = draft.walkthrough.clone();
     let published = if options.publish { Some(publish_in(cx, tx, draft, options.confirm_bidi).await?) } else { None };
     let assigned = match server {
-        Some(server) => assign(cx, tx, organization, &server, &head.id).await?,
+        Some(server) => assign(cx, tx, organization, &server, &walkthrough.id).await?,
         None => false,
     };
     Ok(ImportReport {
-        id: Some(head.id),
-        slug: head.slug,
-        title: head.title,
+        id: Some(walkthrough.id),
+        slug: walkthrough.slug,
+        title: walkthrough.title,
         created,
         changed,
-        revision: head.revision,
+        revision: walkthrough.revision,
         summary: plan.summary(),
         steps: list_imported_steps(&plan),
         plan: plan.to_string(),
@@ -277,13 +277,13 @@ async fn find_draft(
         (Some(id), _) => Some(id.clone()),
         (None, Some(title)) => {
             let key = title_key(title);
-            walkthrough::find_by_title(tx, organization, &key).await?.map(|head| head.id)
+            walkthrough::find_by_title(tx, organization, &key).await?.map(|walkthrough| walkthrough.id)
         }
         (None, None) => None,
     };
     let Some(id) = id else { return Ok(None) };
     match walkthrough::find_for_update(tx, organization, &id).await? {
-        Some(head) => load_draft(tx, head).await.map(Some),
+        Some(walkthrough) => load_draft(tx, walkthrough).await.map(Some),
         None if trash::find_for_update(tx, organization, &id).await?.is_some() => {
             let message = "The walkthrough is in the trash. Restore it first.";
             Err(Error::new(Code::Conflict, message).with("walkthrough_id", id.as_str()))
@@ -294,15 +294,15 @@ async fn find_draft(
 
 /// Writes the planned changes to the steps. Unchanged rows are not written.
 async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result<Draft> {
-    let Draft { walkthrough: mut head, steps: chain } = draft;
+    let Draft { mut walkthrough, steps: chain } = draft;
     let before: HashMap<StepId, Step> = chain.iter().cloned().map(|step| (step.id.clone(), step)).collect();
-    let mut steps = build_steps(cx, &mut head.next_ordinal, &before, plan);
+    let mut steps = build_steps(cx, &mut walkthrough.next_ordinal, &before, plan);
     for index in 1..steps.len() {
         steps[index - 1].next_step_id = Some(steps[index].id.clone());
     }
     if !plan.removed.is_empty() {
         let removed: HashSet<_> = plan.removed.iter().map(|(step, _)| step).collect();
-        revisions::delete(cx, tx, &head, &revisions::select(&chain, |step| removed.contains(&step.id))).await?;
+        revisions::delete(cx, tx, &walkthrough, &revisions::select(&chain, |step| removed.contains(&step.id))).await?;
     }
     let with_change = |is_match: fn(&StepChange) -> bool| {
         let pairs = steps.iter().zip(&plan.steps);
@@ -310,19 +310,19 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
     };
     let updated = with_change(|change| matches!(change, StepChange::Updated { .. }));
     if !updated.is_empty() {
-        revisions::update(cx, tx, &head, StepRevisionOperation::Import, &updated).await?;
+        revisions::update(cx, tx, &walkthrough, StepRevisionOperation::Import, &updated).await?;
     }
     let added = with_change(|change| *change == StepChange::Added);
     if !added.is_empty() {
-        revisions::insert(cx, tx, &head, StepRevisionOperation::Import, &added).await?;
+        revisions::insert(cx, tx, &walkthrough, StepRevisionOperation::Import, &added).await?;
     }
     let relinked =
         steps.iter().filter(|step| before.get(&step.id).is_some_and(|old| old.next_step_id != step.next_step_id));
     let links: Vec<_> =
         relinked.map(|step| LinkUpdate { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
-    step::relink(tx, &head.organization_id, &head.id, &links).await?;
-    head.first_step_id = steps.first().map(|step| step.id.clone());
-    Ok(Draft { walkthrough: head, steps })
+    step::relink(tx, &walkthrough.organization_id, &walkthrough.id, &links).await?;
+    walkthrough.first_step_id = steps.first().map(|step| step.id.clone());
+    Ok(Draft { walkthrough, steps })
 }
 
 /// Returns the planned steps, without links. Existing steps keep their ID and ordinal; new steps get the next free

@@ -41,7 +41,7 @@ pub struct WalkthroughListQuery {
 /// A row of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedWalkthrough {
-    /// The head.
+    /// The walkthrough without its steps.
     pub walkthrough: Walkthrough,
     /// The number of steps in the draft.
     pub step_count: u32,
@@ -97,14 +97,14 @@ pub async fn list(
         after: after.as_ref().map(|(after, id)| (after.clone(), id)),
         limit: i64::from(limit) + 1,
     };
-    let mut found = walkthrough_list::search(&mut conn, organization, &search).await?;
-    let more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found.last().filter(|_| more).map(|last| encode_cursor(sort, &last.walkthrough));
-    let ids = found.iter().map(|listed| &listed.walkthrough.id);
+    let mut walkthroughs = walkthrough_list::search(&mut conn, organization, &search).await?;
+    let more = walkthroughs.len() > limit as usize;
+    walkthroughs.truncate(limit as usize);
+    let next_cursor = walkthroughs.last().filter(|_| more).map(|last| encode_cursor(sort, &last.walkthrough));
+    let ids = walkthroughs.iter().map(|listed| &listed.walkthrough.id);
     let assignments = walkthrough_list::list_servers(&mut conn, organization, ids).await?;
     Ok(WalkthroughPage {
-        items: found.into_iter().map(|listed| with_servers(listed, &assignments)).collect(),
+        items: walkthroughs.into_iter().map(|listed| with_servers(listed, &assignments)).collect(),
         next_cursor,
     })
 }

@@ -1,7 +1,7 @@
-//! Authoring of walkthroughs. This module edits heads, that is, walkthroughs without their steps; [`draft`] edits
-//! steps, [`publish`] versions and states, and [`import`] and [`export`] handle files.
+//! Authoring of walkthroughs. This module edits walkthroughs without their steps; [`draft`] edits steps, [`publish`]
+//! versions and states, and [`import`] and [`export`] handle files.
 //!
-//! Every edit runs in one transaction that locks the head first, so that edits of a walkthrough run one after the
+//! Every edit runs in one transaction that locks the walkthrough first, so that edits of a walkthrough run one after the
 //! other. An edit increments `revision` if it changes anything; otherwise it writes nothing.
 
 pub mod bulk;
@@ -50,7 +50,7 @@ pub struct EditTarget<'a> {
 /// A walkthrough's draft.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
-    /// The head.
+    /// The walkthrough without its steps.
     pub walkthrough: Walkthrough,
     /// The steps in order.
     pub steps: Vec<Step>,
@@ -65,7 +65,7 @@ pub struct NewWalkthrough {
     pub slug: Option<String>,
 }
 
-/// Changes to a head. Absent fields stay unchanged.
+/// Changes to the fields of a walkthrough. Absent fields stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct WalkthroughPatch {
     /// The title. A new title does not change the slug.
@@ -91,13 +91,13 @@ pub struct WalkthroughPatch {
 /// 20,000 walkthroughs.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
-    let fields = validate::check_head(new.fields, &validate::argument_error)?;
+    let fields = validate::check_fields(new.fields, &validate::argument_error)?;
     let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
-    let head = insert(cx, &mut tx, organization, fields, new.slug).await?;
-    record_operation(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
+    let walkthrough = insert(cx, &mut tx, organization, fields, new.slug).await?;
+    record_operation(cx, &mut tx, &walkthrough, "walkthrough.create", json!({ "title": walkthrough.title })).await?;
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }
 
 /// Creates a walkthrough with steps, in one transaction.
@@ -112,18 +112,18 @@ pub async fn create_with_steps(
     steps: Vec<StepContent>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
-    let fields = validate::check_head(new.fields, &validate::argument_error)?;
+    let fields = validate::check_fields(new.fields, &validate::argument_error)?;
     let steps = steps
         .into_iter()
         .map(|step| validate::check_step(step, &validate::argument_error))
         .collect::<Result<Vec<_>>>()?;
     let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
-    let mut head = insert(cx, &mut tx, organization, fields, new.slug).await?;
-    insert_steps(cx, &mut tx, &mut head, steps.into_iter().map(|content| (None, content))).await?;
-    record_operation(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
+    let mut walkthrough = insert(cx, &mut tx, organization, fields, new.slug).await?;
+    insert_steps(cx, &mut tx, &mut walkthrough, steps.into_iter().map(|content| (None, content))).await?;
+    record_operation(cx, &mut tx, &walkthrough, "walkthrough.create", json!({ "title": walkthrough.title })).await?;
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }
 
 /// Creates a copy of a walkthrough's draft. The copy is a draft, has its own steps and is assigned to no server.
@@ -140,14 +140,14 @@ pub async fn duplicate(
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    let draft = load_draft(&mut tx, head).await?;
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let draft = load_draft(&mut tx, walkthrough).await?;
     let title = match title {
         Some(title) => title,
         None => find_free_title(&mut tx, organization, &draft.walkthrough.title, "copy").await?,
     };
     let fields =
-        validate::check_head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &validate::argument_error)?;
+        validate::check_fields(WalkthroughFields { title, ..draft.walkthrough.fields() }, &validate::argument_error)?;
     let mut copy = insert(cx, &mut tx, organization, fields, None).await?;
     insert_steps(cx, &mut tx, &mut copy, draft.steps.into_iter().map(|step| (step.key, step.content))).await?;
     let detail = json!({ "title": copy.title, "from": id });
@@ -169,11 +169,11 @@ async fn find_free_title(tx: &mut Tx, organization: &OrganizationId, title: &str
         .with("field", "title"))
 }
 
-/// Inserts the steps of a new head. `contents` are their keys and contents, in order.
+/// Inserts the steps of a new walkthrough. `contents` are their keys and contents, in order.
 async fn insert_steps(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &mut Walkthrough,
+    walkthrough: &mut Walkthrough,
     contents: impl IntoIterator<Item = (Option<String>, StepContent)>,
 ) -> Result<()> {
     let steps = (0..).zip(contents).map(|(ordinal, (key, content))| Step {
@@ -190,18 +190,18 @@ async fn insert_steps(
     for index in 1..steps.len() {
         steps[index - 1].next_step_id = Some(steps[index].id.clone());
     }
-    revisions::insert(cx, tx, head, StepRevisionOperation::Add, &steps.iter().collect::<Vec<_>>()).await?;
-    head.first_step_id = steps.first().map(|step| step.id.clone());
-    head.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-    walkthrough::update(tx, head, &title_key(&head.title)).await?;
+    revisions::insert(cx, tx, walkthrough, StepRevisionOperation::Add, &steps.iter().collect::<Vec<_>>()).await?;
+    walkthrough.first_step_id = steps.first().map(|step| step.id.clone());
+    walkthrough.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    walkthrough::update(tx, walkthrough, &title_key(&walkthrough.title)).await?;
     Ok(())
 }
 
-/// Returns the head of a walkthrough, without reading its steps.
+/// Returns a walkthrough without its steps.
 ///
 /// # Errors
 /// `not_found`.
-pub async fn get_head(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.store.read().await?;
     walkthrough::find(&mut conn, organization, id).await?.ok_or_else(not_found)
@@ -214,8 +214,8 @@ pub async fn get_head(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &W
 pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    load_draft(&mut tx, head).await
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    load_draft(&mut tx, walkthrough).await
 }
 
 /// Returns the draft of the walkthrough with this slug.
@@ -225,11 +225,11 @@ pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &
 pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(not_found)?;
-    load_draft(&mut tx, head).await
+    let walkthrough = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(not_found)?;
+    load_draft(&mut tx, walkthrough).await
 }
 
-/// Changes the head. A new title does not change the slug.
+/// Changes the fields of a walkthrough. A new title does not change the slug.
 ///
 /// # Errors
 /// Those of [`create`]; `precondition_failed` if the draft has changed since `target.revision`.
@@ -239,10 +239,10 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     if change.title.is_some() || change.slug.is_some() {
         lock_names(&mut tx, target.organization_id).await?;
     }
-    let before = lock_head(&mut tx, target).await?;
-    let mut head = before.clone();
+    let before = lock_walkthrough(&mut tx, target).await?;
+    let mut walkthrough = before.clone();
     let fields = before.fields();
-    head.set_fields(validate::check_head(
+    walkthrough.set_fields(validate::check_fields(
         WalkthroughFields {
             title: change.title.unwrap_or(fields.title),
             description: change.description.unwrap_or(fields.description),
@@ -256,64 +256,64 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     if let Some(slug) = change.slug.filter(|slug| *slug != before.slug) {
         check_slug(&slug)?;
         check_slug_is_free(&mut tx, target.organization_id, &slug).await?;
-        head.slug = slug;
+        walkthrough.slug = slug;
     }
-    if head == before {
+    if walkthrough == before {
         return Ok(before);
     }
-    check_title_is_free(&mut tx, &head).await?;
+    check_title_is_free(&mut tx, &walkthrough).await?;
     // A new slug takes effect at once; the rest of a draft is served only after publishing.
-    if head.slug != before.slug {
+    if walkthrough.slug != before.slug {
         tx.bump_config_version(target.organization_id).await?;
     }
-    save_edit(cx, &mut tx, &mut head).await?;
-    let detail = json!({ "revision": head.revision, "title": head.title, "slug": head.slug });
-    if head.slug == before.slug {
-        record_edit_session(cx, &mut tx, &head, ("walkthrough.update", head.id.as_str()), detail).await?;
+    save_edit(cx, &mut tx, &mut walkthrough).await?;
+    let detail = json!({ "revision": walkthrough.revision, "title": walkthrough.title, "slug": walkthrough.slug });
+    if walkthrough.slug == before.slug {
+        record_edit_session(cx, &mut tx, &walkthrough, ("walkthrough.update", walkthrough.id.as_str()), detail).await?;
     } else {
-        record_operation(cx, &mut tx, &head, "walkthrough.update", detail).await?;
+        record_operation(cx, &mut tx, &walkthrough, "walkthrough.update", detail).await?;
     }
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }
 
 fn not_found() -> Error {
     Error::not_found("walkthrough")
 }
 
-/// Returns the draft of `head`: its steps in order, with their contents.
-async fn load_draft(conn: &mut Conn, head: Walkthrough) -> Result<Draft> {
-    let steps = step::list(conn, &head.organization_id, &head.id).await?;
-    let steps = chain::order(head.first_step_id.as_ref(), steps)?;
-    Ok(Draft { walkthrough: head, steps })
+/// Returns the draft of `walkthrough`: its steps in order, with their contents.
+async fn load_draft(conn: &mut Conn, walkthrough: Walkthrough) -> Result<Draft> {
+    let steps = step::list(conn, &walkthrough.organization_id, &walkthrough.id).await?;
+    let steps = chain::order(walkthrough.first_step_id.as_ref(), steps)?;
+    Ok(Draft { walkthrough, steps })
 }
 
-/// Locks the head of `target` for an edit and checks `target.revision`.
-async fn lock_head(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthrough> {
-    let head = walkthrough::find_for_update(tx, target.organization_id, target.walkthrough_id).await?;
-    let head = head.ok_or_else(not_found)?;
+/// Locks the walkthrough of `target` for an edit and checks `target.revision`.
+async fn lock_walkthrough(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthrough> {
+    let walkthrough = walkthrough::find_for_update(tx, target.organization_id, target.walkthrough_id).await?;
+    let walkthrough = walkthrough.ok_or_else(not_found)?;
     match target.revision {
-        Some(seen) if seen != head.revision => {
+        Some(seen) if seen != walkthrough.revision => {
             let message = format!(
                 "The walkthrough has changed: it is at revision {}, your copy is at revision {seen}. Reload it and try again.",
-                head.revision
+                walkthrough.revision
             );
-            Err(Error::new(Code::PreconditionFailed, message).with("revision", head.revision))
+            Err(Error::new(Code::PreconditionFailed, message).with("revision", walkthrough.revision))
         }
-        _ => Ok(head),
+        _ => Ok(walkthrough),
     }
 }
 
-/// Writes a head after an edit of the draft.
-async fn save_edit(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
-    head.revision += 1;
-    save(cx, tx, head).await
+/// Writes a walkthrough after an edit of the draft.
+async fn save_edit(cx: &Ctx, tx: &mut Tx, walkthrough: &mut Walkthrough) -> Result<()> {
+    walkthrough.revision += 1;
+    save(cx, tx, walkthrough).await
 }
 
-/// Writes a head whose draft has not changed.
-async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
-    head.updated_at = cx.now();
-    walkthrough::update(tx, head, &title_key(&head.title)).await?;
+/// Writes a walkthrough whose draft has not changed.
+async fn save(cx: &Ctx, tx: &mut Tx, walkthrough: &mut Walkthrough) -> Result<()> {
+    walkthrough.updated_at = cx.now();
+    walkthrough::update(tx, walkthrough, &title_key(&walkthrough.title)).await?;
     Ok(())
 }
 
@@ -321,32 +321,38 @@ async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
 async fn record_operation(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     action: &'static str,
     detail: Value,
 ) -> Result<()> {
-    record(cx, tx, &head.organization_id, Entry { action, target: head.id.as_str(), detail }).await
+    record(cx, tx, &walkthrough.organization_id, Entry { action, target: walkthrough.id.as_str(), detail }).await
 }
 
 /// Records an edit in the audit log. Edits of `edited` by the same user in one editing session share an entry.
 async fn record_edit_session(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     (action, edited): (&'static str, &str),
     detail: Value,
 ) -> Result<()> {
-    record_edit(cx, tx, (&head.organization_id, &head.id), edited, Entry { action, target: head.id.as_str(), detail })
-        .await
+    record_edit(
+        cx,
+        tx,
+        (&walkthrough.organization_id, &walkthrough.id),
+        edited,
+        Entry { action, target: walkthrough.id.as_str(), detail },
+    )
+    .await
 }
 
-/// Locks the titles and slugs of an organisation. Must be called before a head is locked, so that two operations cannot
-/// deadlock.
+/// Locks the titles and slugs of an organisation. Must be called before a walkthrough is locked, so that two operations
+/// cannot deadlock.
 async fn lock_names(tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
     if walkthrough::lock_names(tx, organization).await? { Ok(()) } else { Err(Error::not_found("organisation")) }
 }
 
-/// Inserts a new head. Must be called with the names locked.
+/// Inserts a new walkthrough. Must be called with the names locked.
 async fn insert(
     cx: &Ctx,
     tx: &mut Tx,
@@ -356,7 +362,7 @@ async fn insert(
 ) -> Result<Walkthrough> {
     if walkthrough::count(tx, organization).await? >= i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX) {
         let message = format!(
-            "An organisation has {MAX_WALKTHROUGHS} walkthroughs at most, those in the trash included. \
+            "An organisation can have at most {MAX_WALKTHROUGHS} walkthroughs, including those in the trash. \
              Delete one permanently first."
         );
         return Err(Error::new(Code::Conflict, message));
@@ -370,7 +376,7 @@ async fn insert(
         None => find_free_slug(tx, organization, &fields.title).await?,
     };
     let now = cx.now();
-    let head = Walkthrough {
+    let walkthrough = Walkthrough {
         id: WalkthroughId::new(&*cx.random),
         organization_id: organization.clone(),
         title: fields.title,
@@ -389,15 +395,15 @@ async fn insert(
         created_at: now,
         updated_at: now,
     };
-    check_title_is_free(tx, &head).await?;
-    walkthrough::insert(tx, &head, &title_key(&head.title)).await?;
-    Ok(head)
+    check_title_is_free(tx, &walkthrough).await?;
+    walkthrough::insert(tx, &walkthrough, &title_key(&walkthrough.title)).await?;
+    Ok(walkthrough)
 }
 
-/// Fails with `conflict` if another walkthrough has the title of `head`.
-async fn check_title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
-    match walkthrough::find_by_title(tx, &head.organization_id, &title_key(&head.title)).await? {
-        Some(other) if other.id != head.id => {
+/// Fails with `conflict` if another walkthrough has the title of `walkthrough`.
+async fn check_title_is_free(tx: &mut Tx, walkthrough: &Walkthrough) -> Result<()> {
+    match walkthrough::find_by_title(tx, &walkthrough.organization_id, &title_key(&walkthrough.title)).await? {
+        Some(other) if other.id != walkthrough.id => {
             let message = format!("The walkthrough {} already has the title \"{}\".", other.id, other.title);
             Err(Error::new(Code::Conflict, message).with("field", "title").with("walkthrough_id", other.id.as_str()))
         }
@@ -441,8 +447,8 @@ fn check_slug(slug: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "`slug` has 1 to {MAX_WALKTHROUGH_SLUG} lowercase letters from a to z, digits and `-`, \
-         and begins and ends with a letter or a digit."
+        "`slug` must have 1 to {MAX_WALKTHROUGH_SLUG} characters, contain only lowercase letters from a to z, digits and \
+         `-`, and begin and end with a letter or a digit."
     );
     Err(Error::invalid("slug", message))
 }

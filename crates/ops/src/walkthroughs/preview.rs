@@ -39,7 +39,7 @@ pub struct Preview {
     /// Its arguments.
     pub arguments: Value,
     /// The tool's result.
-    pub answer: ToolResult,
+    pub result: ToolResult,
     /// The step that the user reaches, as it is served. `None` at the end.
     pub step: Option<Step>,
     /// The differences between that step as it is served and as the author entered it.
@@ -64,11 +64,11 @@ pub async fn render(
 ) -> Result<Preview> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
     // The editor renders a preview every second while the user types, and a result contains one step's content only.
     let steps = step::list_outline(&mut tx, organization, id).await?;
-    let mut steps = chain::order(head.first_step_id.as_ref(), steps)?;
+    let mut steps = chain::order(walkthrough.first_step_id.as_ref(), steps)?;
     if steps.is_empty() {
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps yet. Add one."));
     }
@@ -89,9 +89,9 @@ pub async fn render(
         };
     }
     drop(tx);
-    let version = build_version(&head, &steps, number);
+    let version = build_version(&walkthrough, &steps, number);
     let outcome = play(cx, &version, completed)?;
-    Ok(build_preview(&head, &steps, &outcome, completed))
+    Ok(build_preview(&walkthrough, &steps, &outcome, completed))
 }
 
 /// Returns a preview of each step of the draft, in order.
@@ -106,12 +106,12 @@ pub async fn render_all(
 ) -> Result<Vec<Preview>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let number = version::max_number(&mut tx, organization, id).await? + 1;
-    let draft = load_draft(&mut tx, head).await?;
+    let draft = load_draft(&mut tx, walkthrough).await?;
     drop(tx);
-    let (head, steps) = (draft.walkthrough, draft.steps);
-    let version = build_version(&head, &steps, number);
+    let (walkthrough, steps) = (draft.walkthrough, draft.steps);
+    let version = build_version(&walkthrough, &steps, number);
     let offered = VersionOffer { latest: Arc::clone(&version), withdrawal: None };
     let mut outcome = play(cx, &version, 0)?;
     let mut previews = Vec::with_capacity(steps.len());
@@ -121,13 +121,13 @@ pub async fn render_all(
             outcome =
                 ProgressContext { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
         }
-        previews.push(build_preview(&head, &steps, &outcome, completed));
+        previews.push(build_preview(&walkthrough, &steps, &outcome, completed));
     }
     Ok(previews)
 }
 
 /// Returns the version that publishing the draft would create.
-fn build_version(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
+fn build_version(walkthrough: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
     let version_steps = steps.iter().map(|step| VersionStep {
         id: step.id.clone(),
         ordinal: step.ordinal,
@@ -135,18 +135,18 @@ fn build_version(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version
     });
     Arc::new(clean::version(StoredVersion {
         id: VersionId::from_store("draft".to_owned()),
-        walkthrough_id: head.id.clone(),
+        walkthrough_id: walkthrough.id.clone(),
         number,
-        title: head.title.clone(),
+        title: walkthrough.title.clone(),
         steps: version_steps.collect(),
     }))
 }
 
 /// Returns the preview after the call whose outcome is given, with `completed` steps completed.
-fn build_preview(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
+fn build_preview(walkthrough: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
     let context = ResultContext {
-        walkthrough_id: &head.id,
-        slug: &head.slug,
+        walkthrough_id: &walkthrough.id,
+        slug: &walkthrough.slug,
         progress: &outcome.progress,
         completed_step_id: outcome.completed_step_id.as_ref(),
         notices: &outcome.notices,
@@ -154,10 +154,11 @@ fn build_preview(head: &Walkthrough, steps: &[Step], outcome: &Outcome, complete
         flow: ToolFlow::Guided,
     };
     let (tool, arguments) = match completed.checked_sub(1) {
-        None => ("select_walkthrough", json!({ "walkthrough_id": head.id })),
-        Some(previous) => {
-            ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[previous].id }))
-        }
+        None => ("select_walkthrough", json!({ "walkthrough_id": walkthrough.id })),
+        Some(previous) => (
+            "next_walkthrough_step",
+            json!({ "walkthrough_id": walkthrough.id, "current_step_id": steps[previous].id }),
+        ),
     };
     let step = steps.get(completed).map(|step| Step { content: clean::step(&step.content), ..step.clone() });
     let draft_content = steps.get(completed).map(|step| &step.content);
@@ -168,7 +169,7 @@ fn build_preview(head: &Walkthrough, steps: &[Step], outcome: &Outcome, complete
     Preview {
         tool,
         arguments,
-        answer: tool_result::step_result(&context),
+        result: tool_result::step_result(&context),
         step,
         changes,
         completed,

@@ -15,7 +15,7 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, version, walkthrough};
 
-use super::{Draft, EditTarget, load_draft, lock_head, not_found, record_operation, save};
+use super::{Draft, EditTarget, load_draft, lock_walkthrough, not_found, record_operation, save};
 use crate::Ops;
 use crate::webhooks::{Event, enqueue};
 
@@ -47,81 +47,81 @@ pub struct PublishResult {
 pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: bool) -> Result<PublishResult> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let head = lock_head(&mut tx, target).await?;
-    let draft = load_draft(&mut tx, head).await?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let draft = load_draft(&mut tx, walkthrough).await?;
     let published = publish_in(cx, &mut tx, draft, confirm_bidi).await?;
     tx.commit().await?;
     Ok(published)
 }
 
-/// Does the same as [`publish`] in a transaction that holds the lock of the head.
+/// Does the same as [`publish`] in a transaction that holds the lock of the walkthrough.
 pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi: bool) -> Result<PublishResult> {
-    let Draft { walkthrough: mut head, steps } = draft;
-    if head.state == WalkthroughState::Archived {
+    let Draft { mut walkthrough, steps } = draft;
+    if walkthrough.state == WalkthroughState::Archived {
         return Err(Error::new(Code::Conflict, "The walkthrough is archived. Unarchive it first."));
     }
-    check_publishable(&head, &steps, confirm_bidi)?;
-    let newest = version::find_newest(tx, &head.organization_id, &head.id).await?;
+    check_publishable(&walkthrough, &steps, confirm_bidi)?;
+    let newest = version::find_newest(tx, &walkthrough.organization_id, &walkthrough.id).await?;
     let (version, created) = match newest {
-        Some(newest) if is_unchanged(tx, &newest, &head, &steps).await? => (newest, false),
-        _ => (create_version(cx, tx, &head, &steps).await?, true),
+        Some(newest) if is_unchanged(tx, &newest, &walkthrough, &steps).await? => (newest, false),
+        _ => (create_version(cx, tx, &walkthrough, &steps).await?, true),
     };
-    let before = (head.state, head.current_version_id.clone());
-    let is_recorded = head.published_revision.replace(head.revision) == Some(head.revision);
-    head.state = WalkthroughState::Published;
-    head.current_version_id = Some(version.id.clone());
-    let is_served_changed = before != (head.state, head.current_version_id.clone());
+    let before = (walkthrough.state, walkthrough.current_version_id.clone());
+    let is_recorded = walkthrough.published_revision.replace(walkthrough.revision) == Some(walkthrough.revision);
+    walkthrough.state = WalkthroughState::Published;
+    walkthrough.current_version_id = Some(version.id.clone());
+    let is_served_changed = before != (walkthrough.state, walkthrough.current_version_id.clone());
     if is_served_changed {
-        tx.bump_config_version(&head.organization_id).await?;
+        tx.bump_config_version(&walkthrough.organization_id).await?;
     }
     if is_served_changed || !is_recorded {
-        save(cx, tx, &mut head).await?;
+        save(cx, tx, &mut walkthrough).await?;
     }
     if is_served_changed {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
-        record_operation(cx, tx, &head, "walkthrough.publish", detail).await?;
-        let title = clean::title(&head.title);
+        record_operation(cx, tx, &walkthrough, "walkthrough.publish", detail).await?;
+        let title = clean::title(&walkthrough.title);
         let text = format!("Version {} of \"{title}\" is published.", version.number);
         let data = json!({ "walkthrough": {
-            "id": head.id, "slug": head.slug, "title": title, "type": head.kind.as_str(),
+            "id": walkthrough.id, "slug": walkthrough.slug, "title": title, "type": walkthrough.kind.as_str(),
             "version": version.number, "step_count": version.step_count,
         } });
         let event = Event { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
-        enqueue(cx, tx, &head.organization_id, &event).await?;
+        enqueue(cx, tx, &walkthrough.organization_id, &event).await?;
     }
     Ok(PublishResult { version_id: version.id, number: version.number, created })
 }
 
 /// Whether the draft equals the newest version. Keys of steps are not compared, because they are never served.
-async fn is_unchanged(tx: &mut Tx, newest: &VersionInfo, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
-    if newest.fields != head.fields() || newest.step_count as usize != steps.len() {
+async fn is_unchanged(tx: &mut Tx, newest: &VersionInfo, walkthrough: &Walkthrough, steps: &[Step]) -> Result<bool> {
+    if newest.fields != walkthrough.fields() || newest.step_count as usize != steps.len() {
         return Ok(false);
     }
-    let published = version::list_steps(tx, &head.organization_id, &newest.id).await?;
+    let published = version::list_steps(tx, &walkthrough.organization_id, &newest.id).await?;
     let is_equal = |(old, new): (&Step, &Step)| old.id == new.id && old.content == new.content;
     Ok(published.iter().zip(steps).all(is_equal))
 }
 
-async fn create_version(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionInfo> {
+async fn create_version(cx: &Ctx, tx: &mut Tx, walkthrough: &Walkthrough, steps: &[Step]) -> Result<VersionInfo> {
     let version = VersionInfo {
         id: VersionId::new(&*cx.random),
-        walkthrough_id: head.id.clone(),
-        number: version::max_number(tx, &head.organization_id, &head.id).await? + 1,
-        fields: head.fields(),
+        walkthrough_id: walkthrough.id.clone(),
+        number: version::max_number(tx, &walkthrough.organization_id, &walkthrough.id).await? + 1,
+        fields: walkthrough.fields(),
         step_count: u32::try_from(steps.len()).unwrap_or(u32::MAX),
         created_at: cx.now(),
         withdrawal: None,
     };
-    version::insert(tx, &head.organization_id, &version, steps).await?;
+    version::insert(tx, &walkthrough.organization_id, &version, steps).await?;
     Ok(version)
 }
 
-fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Result<()> {
+fn check_publishable(walkthrough: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Result<()> {
     if steps.is_empty() {
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps. Add one before publishing it."));
     }
     let errors: Vec<_> =
-        findings(head, steps).into_iter().filter(|finding| finding.severity == Severity::Error).collect();
+        findings(walkthrough, steps).into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     if let Some(first) = errors.first() {
         let more = match errors.len() - 1 {
             0 => String::new(),
@@ -154,9 +154,9 @@ fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> 
     }
 }
 
-pub(super) fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
-    let mut findings = lint::lint_fields(&head.title, &head.description, &head.tags);
-    findings.extend(lint::lint(head.kind, steps.iter().map(|step| &step.content)));
+pub(super) fn findings(walkthrough: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
+    let mut findings = lint::lint_fields(&walkthrough.title, &walkthrough.description, &walkthrough.tags);
+    findings.extend(lint::lint(walkthrough.kind, steps.iter().map(|step| &step.content)));
     findings
 }
 
@@ -199,7 +199,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
         return Err(Error::invalid("reason", message));
     }
     let mut tx = ops.store.begin().await?;
-    let mut head = lock_head(&mut tx, target).await?;
+    let mut walkthrough = lock_walkthrough(&mut tx, target).await?;
     let found = version::find_by_number(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
     let version = found.ok_or_else(|| Error::not_found("version"))?;
     let withdrawal = Withdrawal { at: cx.now(), reason };
@@ -208,20 +208,20 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, 
     }
     let newest = version::find_newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let newest = newest.map(|version| version.id);
-    if head.current_version_id != newest {
+    if walkthrough.current_version_id != newest {
         // The draft was published as another version than the one that is now served.
-        head.published_revision = None;
+        walkthrough.published_revision = None;
     }
-    head.current_version_id = newest;
-    if head.current_version_id.is_none() && head.state == WalkthroughState::Published {
-        head.state = WalkthroughState::Draft;
+    walkthrough.current_version_id = newest;
+    if walkthrough.current_version_id.is_none() && walkthrough.state == WalkthroughState::Published {
+        walkthrough.state = WalkthroughState::Draft;
     }
     tx.bump_config_version(target.organization_id).await?;
-    save(cx, &mut tx, &mut head).await?;
+    save(cx, &mut tx, &mut walkthrough).await?;
     let detail = json!({ "version": number, "version_id": version.id, "reason": withdrawal.reason });
-    record_operation(cx, &mut tx, &head, "walkthrough.withdraw", detail).await?;
+    record_operation(cx, &mut tx, &walkthrough, "walkthrough.withdraw", detail).await?;
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }
 
 /// Archives the walkthrough. It is no longer served; all its data is kept.
@@ -265,15 +265,15 @@ async fn set_state(
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let mut head = lock_head(&mut tx, target).await?;
-    let before = head.state;
-    head.state = next(before)?;
-    if head.state == before {
-        return Ok(head);
+    let mut walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let before = walkthrough.state;
+    walkthrough.state = next(before)?;
+    if walkthrough.state == before {
+        return Ok(walkthrough);
     }
     tx.bump_config_version(target.organization_id).await?;
-    save(cx, &mut tx, &mut head).await?;
-    record_operation(cx, &mut tx, &head, action, json!({ "from": before, "to": head.state })).await?;
+    save(cx, &mut tx, &mut walkthrough).await?;
+    record_operation(cx, &mut tx, &walkthrough, action, json!({ "from": before, "to": walkthrough.state })).await?;
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }

@@ -16,9 +16,9 @@ use waypost_store::step_revision::{self, DraftScope, NewRevision};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
 use super::draft::{
-    Insertion, NewStep, Origin, StepAt, StepEdit, find_position, finish_with, insert_step, lock_chain, step_not_found,
+    Insertion, NewStep, Origin, PositionedStep, StepEdit, find_position, finish_with, insert_step, lock_chain, step_not_found,
 };
-use super::{EditTarget, lock_head, not_found};
+use super::{EditTarget, lock_walkthrough, not_found};
 use crate::Ops;
 
 /// The maximum page size.
@@ -28,7 +28,7 @@ pub const MAX_PAGE: u32 = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedRevision {
     /// The revision.
-    pub head: RevisionInfo,
+    pub info: RevisionInfo,
     /// The user's email or the key's name. `None` if unknown.
     pub actor_name: Option<String>,
 }
@@ -51,8 +51,8 @@ pub struct RevisionPage {
     pub next_before: Option<u32>,
 }
 
-fn scope(head: &Walkthrough) -> DraftScope<'_> {
-    DraftScope { organization_id: &head.organization_id, walkthrough_id: &head.id }
+fn scope(walkthrough: &Walkthrough) -> DraftScope<'_> {
+    DraftScope { organization_id: &walkthrough.organization_id, walkthrough_id: &walkthrough.id }
 }
 
 fn new_revision<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
@@ -68,34 +68,41 @@ fn new_revision<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
 pub(super) async fn insert(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     origin: impl Into<Origin>,
     steps: &[&Step],
 ) -> Result<()> {
-    step::insert(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
-    append(tx, head, new_revision(cx, origin.into()), &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+    step::insert(tx, &walkthrough.organization_id, &walkthrough.id, steps.iter().copied()).await?;
+    append(
+        tx,
+        walkthrough,
+        new_revision(cx, origin.into()),
+        &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>(),
+    )
+    .await
 }
 
 /// Updates the keys and contents of steps of the draft.
 pub(super) async fn update(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     origin: impl Into<Origin>,
     steps: &[&Step],
 ) -> Result<()> {
-    step_revision::insert_baseline(tx, scope(head), head.updated_at, steps.iter().map(|step| &step.id)).await?;
-    step::update(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
+    step_revision::insert_baseline(tx, scope(walkthrough), walkthrough.updated_at, steps.iter().map(|step| &step.id))
+        .await?;
+    step::update(tx, &walkthrough.organization_id, &walkthrough.id, steps.iter().copied()).await?;
     let new = new_revision(cx, origin.into());
     if let [step] = steps {
-        let last = step_revision::list(tx, scope(head), &step.id, (None, 1)).await?;
+        let last = step_revision::list(tx, scope(walkthrough), &step.id, (None, 1)).await?;
         if let Some(last) = last.first().filter(|last| can_collapse(last, new.operation, new.actor, new.at)) {
-            step_revision::replace(tx, scope(head), last.number, new, step).await?;
-            trim(tx, head, [&step.id]).await?;
+            step_revision::replace(tx, scope(walkthrough), last.number, new, step).await?;
+            trim(tx, walkthrough, [&step.id]).await?;
             return Ok(());
         }
     }
-    append(tx, head, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+    append(tx, walkthrough, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
 }
 
 /// Returns the steps of the ordered chain that fulfil a condition, each with the step before it, for [`delete`].
@@ -108,32 +115,32 @@ pub(super) fn select(chain: &[Step], condition: impl Fn(&Step) -> bool) -> Vec<(
 pub(super) async fn delete(
     cx: &Ctx,
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     removed: &[(&Step, Option<&StepId>)],
 ) -> Result<()> {
     let ids = || removed.iter().map(|(step, _)| &step.id);
-    step_revision::insert_baseline(tx, scope(head), head.updated_at, ids()).await?;
-    append(tx, head, new_revision(cx, StepRevisionOperation::Delete.into()), removed).await?;
-    step::delete(tx, &head.organization_id, &head.id, ids()).await?;
+    step_revision::insert_baseline(tx, scope(walkthrough), walkthrough.updated_at, ids()).await?;
+    append(tx, walkthrough, new_revision(cx, StepRevisionOperation::Delete.into()), removed).await?;
+    step::delete(tx, &walkthrough.organization_id, &walkthrough.id, ids()).await?;
     Ok(())
 }
 
 async fn append(
     tx: &mut Tx,
-    head: &Walkthrough,
+    walkthrough: &Walkthrough,
     new: NewRevision<'_>,
     steps: &[(&Step, Option<&StepId>)],
 ) -> Result<()> {
-    step_revision::append(tx, scope(head), new, steps.iter().copied()).await?;
+    step_revision::append(tx, scope(walkthrough), new, steps.iter().copied()).await?;
     // A step that was just added has no other revisions.
     if new.operation != StepRevisionOperation::Add {
-        trim(tx, head, steps.iter().map(|(step, _)| &step.id)).await?;
+        trim(tx, walkthrough, steps.iter().map(|(step, _)| &step.id)).await?;
     }
     Ok(())
 }
 
-async fn trim<'a>(tx: &mut Tx, head: &Walkthrough, steps: impl IntoIterator<Item = &'a StepId>) -> Result<()> {
-    step_revision::trim(tx, scope(head), (MAX_REVISIONS, MAX_REVISION_BYTES), steps).await?;
+async fn trim<'a>(tx: &mut Tx, walkthrough: &Walkthrough, steps: impl IntoIterator<Item = &'a StepId>) -> Result<()> {
+    step_revision::trim(tx, scope(walkthrough), (MAX_REVISIONS, MAX_REVISION_BYTES), steps).await?;
     Ok(())
 }
 
@@ -155,27 +162,30 @@ pub async fn list(
         return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let mut heads = step_revision::list(&mut tx, scope(&head), id, (before, i64::from(limit) + 1)).await?;
-    if heads.is_empty() && before.is_none() && step::find(&mut tx, organization, walkthrough, id).await?.is_none() {
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let mut revisions = step_revision::list(&mut tx, scope(&walkthrough), id, (before, i64::from(limit) + 1)).await?;
+    if revisions.is_empty()
+        && before.is_none()
+        && step::find(&mut tx, organization, &walkthrough.id, id).await?.is_none()
+    {
         return Err(step_not_found(id));
     }
-    let more = heads.len() > limit as usize;
-    heads.truncate(limit as usize);
-    let next_before = heads.last().filter(|_| more).map(|head| head.number);
-    Ok(RevisionPage { items: with_actor_names(&mut tx, organization, heads).await?, next_before })
+    let more = revisions.len() > limit as usize;
+    revisions.truncate(limit as usize);
+    let next_before = revisions.last().filter(|_| more).map(|revision| revision.number);
+    Ok(RevisionPage { items: with_actor_names(&mut tx, organization, revisions).await?, next_before })
 }
 
 async fn with_actor_names(
     conn: &mut Conn,
     organization: &OrganizationId,
-    heads: Vec<RevisionInfo>,
+    revisions: Vec<RevisionInfo>,
 ) -> Result<Vec<ListedRevision>> {
-    let mut actors: Vec<_> = heads.iter().map(|head| head.actor.as_str()).collect();
+    let mut actors: Vec<_> = revisions.iter().map(|revision| revision.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
     let names = audit::find_actor_names(conn, organization, &actors).await?;
-    let listed = heads.into_iter().map(|head| ListedRevision { actor_name: names.get(&head.actor).cloned(), head });
+    let listed = revisions.into_iter().map(|info| ListedRevision { actor_name: names.get(&info.actor).cloned(), info });
     Ok(listed.collect())
 }
 
@@ -192,10 +202,10 @@ pub async fn get(
 ) -> Result<(ListedRevision, StepRevision)> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let found = step_revision::find(&mut tx, scope(&head), id, number).await?;
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let found = step_revision::find(&mut tx, scope(&walkthrough), id, number).await?;
     let revision = found.ok_or_else(|| revision_not_found(number))?;
-    let listed = with_actor_names(&mut tx, organization, vec![revision.head.clone()]).await?.pop();
+    let listed = with_actor_names(&mut tx, organization, vec![revision.info.clone()]).await?.pop();
     Ok((listed.ok_or_else(|| revision_not_found(number))?, revision))
 }
 
@@ -211,11 +221,11 @@ pub async fn list_deleted(
 ) -> Result<Vec<DeletedStep>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
+    let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
     let limit = i64::try_from(MAX_STEPS).unwrap_or(i64::MAX);
-    let deleted = step_revision::list_deleted(&mut tx, scope(&head), limit).await?;
-    let (ids, heads): (Vec<_>, Vec<_>) = deleted.into_iter().unzip();
-    let revisions = with_actor_names(&mut tx, organization, heads).await?;
+    let deleted = step_revision::list_deleted(&mut tx, scope(&walkthrough), limit).await?;
+    let (ids, revisions): (Vec<_>, Vec<_>) = deleted.into_iter().unzip();
+    let revisions = with_actor_names(&mut tx, organization, revisions).await?;
     Ok(ids.into_iter().zip(revisions).map(|(id, revision)| DeletedStep { id, revision }).collect())
 }
 
@@ -229,21 +239,21 @@ pub async fn list_deleted(
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, number: u32) -> Result<StepEdit> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let head = lock_head(&mut tx, target).await?;
-    let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let revision = step_revision::find(&mut tx, scope(&walkthrough), id, number).await?;
     let revision = revision.ok_or_else(|| revision_not_found(number))?;
     let origin = Origin { operation: StepRevisionOperation::Restore, restored_from: Some(number) };
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
         return restore_deleted(cx, tx, target, (id, origin), revision).await;
     };
-    let position = find_position(&mut tx, &head, id).await?;
+    let position = find_position(&mut tx, &walkthrough, id).await?;
     let after = Step { content: revision.content, ..before.clone() };
     if after == before {
-        return Ok(StepAt { step: after, position }.of(&head));
+        return Ok(PositionedStep { step: after, position }.of(&walkthrough));
     }
-    update(cx, &mut tx, &head, origin, &[&after]).await?;
+    update(cx, &mut tx, &walkthrough, origin, &[&after]).await?;
     let action = ("step.restore_revision", json!({ "number": number }));
-    finish_with(cx, tx, head, action, StepAt { step: after, position }).await
+    finish_with(cx, tx, walkthrough, action, PositionedStep { step: after, position }).await
 }
 
 async fn restore_deleted(
@@ -254,23 +264,23 @@ async fn restore_deleted(
     revision: StepRevision,
 ) -> Result<StepEdit> {
     let chain = lock_chain(&mut tx, target).await?;
-    let head = &chain.head;
+    let walkthrough = &chain.walkthrough;
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
     // The revision of the deletion has the step's position, whichever revision is restored.
-    let last = step_revision::list(&mut tx, scope(head), id, (None, 1)).await?;
-    let last = last.first().map_or(revision.head.number, |last| last.number);
-    let deletion = step_revision::find(&mut tx, scope(head), id, last).await?;
+    let last = step_revision::list(&mut tx, scope(walkthrough), id, (None, 1)).await?;
+    let last = last.first().map_or(revision.info.number, |last| last.number);
+    let deletion = step_revision::find(&mut tx, scope(walkthrough), id, last).await?;
     let position = match deletion.map(|deletion| deletion.after_step_id) {
         Some(None) => StepPosition::First,
         Some(Some(after)) if chain.steps.contains(&after) => StepPosition::After(after),
         _ => StepPosition::Last,
     };
     let key = match revision.key {
-        Some(key) if step::find_by_key(&mut tx, &head.organization_id, &head.id, &key).await?.is_none() => Some(key),
+        Some(key) if step::find_by_key(&mut tx, &walkthrough.organization_id, &walkthrough.id, &key).await?.is_none() => Some(key),
         _ => None,
     };
-    let new = NewStep { key, content: revision.content, place: position };
+    let new = NewStep { key, content: revision.content, position };
     let insertion = Insertion { id: id.clone(), ordinal, new, action: "step.restore_revision", origin };
     insert_step(cx, tx, chain, insertion).await
 }

@@ -10,7 +10,7 @@ use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::{audit, trash, walkthrough};
 
-use super::{EditTarget, find_free_slug, find_free_title, lock_head, lock_names, not_found, record_operation};
+use super::{EditTarget, find_free_slug, find_free_title, lock_names, lock_walkthrough, not_found, record_operation};
 use crate::Ops;
 
 /// How long a deleted walkthrough is kept.
@@ -38,10 +38,10 @@ pub struct TrashedWalkthrough {
 pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
-    let head = lock_head(&mut tx, target).await?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
     tx.bump_config_version(target.organization_id).await?;
     trash::insert(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
-    record_operation(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
+    record_operation(cx, &mut tx, &walkthrough, "walkthrough.delete", json!({ "title": walkthrough.title })).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -78,23 +78,23 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
-    let Some(found) = trash::find_for_update(&mut tx, organization, id).await? else {
+    let Some(trashed) = trash::find_for_update(&mut tx, organization, id).await? else {
         walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
         return Err(Error::new(Code::Conflict, "The walkthrough is not in the trash."));
     };
-    let mut head = found.walkthrough;
-    if walkthrough::find_by_title(&mut tx, organization, &title_key(&head.title)).await?.is_some() {
-        head.title = find_free_title(&mut tx, organization, &head.title, "restored").await?;
+    let mut walkthrough = trashed.walkthrough;
+    if walkthrough::find_by_title(&mut tx, organization, &title_key(&walkthrough.title)).await?.is_some() {
+        walkthrough.title = find_free_title(&mut tx, organization, &walkthrough.title, "restored").await?;
     }
-    if walkthrough::find_by_slug(&mut tx, organization, &head.slug).await?.is_some() {
-        head.slug = find_free_slug(&mut tx, organization, &head.title).await?;
+    if walkthrough::find_by_slug(&mut tx, organization, &walkthrough.slug).await?.is_some() {
+        walkthrough.slug = find_free_slug(&mut tx, organization, &walkthrough.title).await?;
     }
     tx.bump_config_version(organization).await?;
-    trash::restore(&mut tx, &head, &title_key(&head.title)).await?;
-    let detail = json!({ "title": head.title, "slug": head.slug, "state": head.state });
-    record_operation(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
+    trash::restore(&mut tx, &walkthrough, &title_key(&walkthrough.title)).await?;
+    let detail = json!({ "title": walkthrough.title, "slug": walkthrough.slug, "state": walkthrough.state });
+    record_operation(cx, &mut tx, &walkthrough, "walkthrough.restore", detail).await?;
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }
 
 /// Deletes a walkthrough in the trash permanently, with its versions, its assignments and all progress.
@@ -104,12 +104,18 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
 pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<()> {
     authorize(&cx.caller, Operation::WalkthroughPurge, organization)?;
     let mut tx = ops.store.begin().await?;
-    let found = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let trashed = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     // Must come before the row is locked: an assignment holds this lock while it waits for the row.
     tx.bump_config_version(organization).await?;
     walkthrough::delete(&mut tx, organization, id).await?;
-    record_operation(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title }))
-        .await?;
+    record_operation(
+        cx,
+        &mut tx,
+        &trashed.walkthrough,
+        "walkthrough.purge",
+        json!({ "title": trashed.walkthrough.title }),
+    )
+    .await?;
     tx.commit().await?;
     Ok(())
 }

@@ -26,8 +26,8 @@ pub(super) fn argument_error(field: &str, problem: &str) -> Error {
     Error::invalid(field, format!("`{field}` {problem}"))
 }
 
-/// Checks the fields of a head and returns them as they are stored.
-pub(super) fn check_head(fields: WalkthroughFields, reject: FieldError<'_>) -> Result<WalkthroughFields> {
+/// Checks the fields of a walkthrough and returns them as they are stored.
+pub(super) fn check_fields(fields: WalkthroughFields, reject: FieldError<'_>) -> Result<WalkthroughFields> {
     let metadata = fields.metadata;
     check_metadata(&metadata, reject)?;
     let mut tags: Vec<String> = Vec::with_capacity(fields.tags.len());

@@ -19,7 +19,8 @@ use waypost_store::{Conn, Tx, attempt_counts, step, version, walkthrough};
 
 use super::publish::findings;
 use super::{
-    Draft, EditTarget, check_title_is_free, load_draft, lock_head, not_found, record_operation, revisions, save_edit,
+    Draft, EditTarget, check_title_is_free, load_draft, lock_walkthrough, not_found, record_operation, revisions,
+    save_edit,
 };
 use crate::Ops;
 
@@ -27,7 +28,7 @@ use crate::Ops;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedVersion {
     /// The version without its steps.
-    pub head: VersionInfo,
+    pub info: VersionInfo,
     /// The number of end users in progress on it.
     pub in_progress: u64,
     /// Whether it is the version that is served.
@@ -65,14 +66,14 @@ pub async fn list(
 ) -> Result<Vec<ListedVersion>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let counts: HashMap<_, _> =
         attempt_counts::count_by_version(&mut tx, organization, id).await?.into_iter().collect();
     let versions = version::list(&mut tx, organization, id).await?;
     let listed = versions.into_iter().map(|version| ListedVersion {
         in_progress: counts.get(&version.id).copied().unwrap_or(0),
-        is_current: head.current_version_id.as_ref() == Some(&version.id),
-        head: version,
+        is_current: walkthrough.current_version_id.as_ref() == Some(&version.id),
+        info: version,
     });
     Ok(listed.collect())
 }
@@ -107,7 +108,7 @@ pub async fn compare(
 ) -> Result<Comparison> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let (before, before_steps) = load_version(&mut tx, organization, id, from).await?;
     let (after, after_steps) = match to {
         Some(number) => {
@@ -115,7 +116,7 @@ pub async fn compare(
             (after.fields, steps)
         }
         None => {
-            let draft = load_draft(&mut tx, head).await?;
+            let draft = load_draft(&mut tx, walkthrough).await?;
             (draft.walkthrough.fields(), draft.steps)
         }
     };
@@ -128,10 +129,10 @@ async fn load_version(
     id: &WalkthroughId,
     number: u32,
 ) -> Result<(VersionInfo, Vec<Step>)> {
-    let found = version::find_by_number(conn, organization, id, number).await?;
-    let head = found.ok_or_else(|| Error::not_found("version"))?;
-    let steps = version::list_steps(conn, organization, &head.id).await?;
-    Ok((head, steps))
+    let version = version::find_by_number(conn, organization, id, number).await?;
+    let version = version.ok_or_else(|| Error::not_found("version"))?;
+    let steps = version::list_steps(conn, organization, &version.id).await?;
+    Ok((version, steps))
 }
 
 /// Returns the changes that publishing the draft would make, and their impact on end users.
@@ -146,26 +147,26 @@ pub async fn get_impact(
 ) -> Result<PublishImpact> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
-    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    let Draft { walkthrough: head, steps } = load_draft(&mut tx, head).await?;
+    let walkthrough = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let Draft { walkthrough, steps } = load_draft(&mut tx, walkthrough).await?;
     let newest = version::find_newest(&mut tx, organization, id).await?;
     let comparison = match &newest {
         Some(newest) => {
             let before = version::list_steps(&mut tx, organization, &newest.id).await?;
-            differences((&newest.fields, &before), (&head.fields(), &steps))
+            differences((&newest.fields, &before), (&walkthrough.fields(), &steps))
         }
-        None => differences((&head.fields(), &[]), (&head.fields(), &steps)),
+        None => differences((&walkthrough.fields(), &[]), (&walkthrough.fields(), &steps)),
     };
     let to: Vec<u32> = steps.iter().map(|step| step.ordinal).collect();
     let (by_version, consequences) = count_affected(&mut tx, organization, id, &to).await?;
     Ok(PublishImpact {
-        revision: head.revision,
+        revision: walkthrough.revision,
         from_version: newest.map(|newest| newest.number),
         to_version: version::max_number(&mut tx, organization, id).await? + 1,
         comparison,
         by_version,
         consequences,
-        findings: findings(&head, &steps),
+        findings: findings(&walkthrough, &steps),
     })
 }
 
@@ -181,10 +182,10 @@ async fn count_affected(
     let mut by_version = Vec::with_capacity(counts.len());
     let mut moves: HashMap<VersionId, VersionMove> = HashMap::with_capacity(counts.len());
     for (version_id, count) in counts {
-        let Some(head) = version::find(conn, organization, &version_id).await? else { continue };
+        let Some(version) = version::find(conn, organization, &version_id).await? else { continue };
         let from = version::list_ordinals(conn, organization, &version_id).await?;
         moves.insert(version_id, VersionMove::new(from, to.to_vec()));
-        by_version.push((head.number, count));
+        by_version.push((version.number, count));
     }
     by_version.sort_unstable_by(|a, b| b.cmp(a));
     let mut consequences = MoveImpact::default();
@@ -207,21 +208,21 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -
     authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.store.begin().await?;
     super::lock_names(&mut tx, target.organization_id).await?;
-    let head = lock_head(&mut tx, target).await?;
-    let Draft { walkthrough: mut head, steps: before } = load_draft(&mut tx, head).await?;
+    let walkthrough = lock_walkthrough(&mut tx, target).await?;
+    let Draft { mut walkthrough, steps: before } = load_draft(&mut tx, walkthrough).await?;
     let (version, after) = load_version(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
-    if is_same_draft(&head.fields(), &before, &version.fields, &after) {
-        return Ok(head);
+    if is_same_draft(&walkthrough.fields(), &before, &version.fields, &after) {
+        return Ok(walkthrough);
     }
-    head.set_fields(version.fields);
-    check_title_is_free(&mut tx, &head).await?;
-    replace_steps(cx, &mut tx, &head, &before, &after).await?;
-    head.first_step_id = after.first().map(|step| step.id.clone());
-    save_edit(cx, &mut tx, &mut head).await?;
-    let detail = json!({ "version": number, "revision": head.revision });
-    record_operation(cx, &mut tx, &head, "walkthrough.restore_version", detail).await?;
+    walkthrough.set_fields(version.fields);
+    check_title_is_free(&mut tx, &walkthrough).await?;
+    replace_steps(cx, &mut tx, &walkthrough, &before, &after).await?;
+    walkthrough.first_step_id = after.first().map(|step| step.id.clone());
+    save_edit(cx, &mut tx, &mut walkthrough).await?;
+    let detail = json!({ "version": number, "revision": walkthrough.revision });
+    record_operation(cx, &mut tx, &walkthrough, "walkthrough.restore_version", detail).await?;
     tx.commit().await?;
-    Ok(head)
+    Ok(walkthrough)
 }
 
 fn is_same_draft(fields: &WalkthroughFields, steps: &[Step], other: &WalkthroughFields, other_steps: &[Step]) -> bool {
@@ -229,27 +230,33 @@ fn is_same_draft(fields: &WalkthroughFields, steps: &[Step], other: &Walkthrough
 }
 
 /// Replaces the steps `before` of a draft with `after`. Unchanged rows are not written.
-async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step], after: &[Step]) -> Result<()> {
-    let (organization, id) = (&head.organization_id, &head.id);
+async fn replace_steps(
+    cx: &Ctx,
+    tx: &mut Tx,
+    walkthrough: &Walkthrough,
+    before: &[Step],
+    after: &[Step],
+) -> Result<()> {
+    let (organization, id) = (&walkthrough.organization_id, &walkthrough.id);
     let old_steps: HashMap<&StepId, &Step> = before.iter().map(|step| (&step.id, step)).collect();
     let new_steps: HashMap<&StepId, &Step> = after.iter().map(|step| (&step.id, step)).collect();
     let removed = revisions::select(before, |step| !new_steps.contains_key(&step.id));
     if !removed.is_empty() {
-        revisions::delete(cx, tx, head, &removed).await?;
+        revisions::delete(cx, tx, walkthrough, &removed).await?;
     }
     let changed: Vec<_> = after
         .iter()
         .filter(|step| old_steps.get(&step.id).is_some_and(|old| old.content != step.content || old.key != step.key))
         .collect();
     if !changed.is_empty() {
-        revisions::update(cx, tx, head, StepRevisionOperation::Restore, &changed).await?;
+        revisions::update(cx, tx, walkthrough, StepRevisionOperation::Restore, &changed).await?;
     }
     let restored: Vec<_> = after.iter().filter(|step| !old_steps.contains_key(&step.id)).collect();
     for step in &restored {
         step::consume_removed(tx, organization, id, &step.id).await?;
     }
     if !restored.is_empty() {
-        revisions::insert(cx, tx, head, StepRevisionOperation::Restore, &restored).await?;
+        revisions::insert(cx, tx, walkthrough, StepRevisionOperation::Restore, &restored).await?;
     }
     let links =
         after.iter().filter(|step| old_steps.get(&step.id).is_some_and(|old| old.next_step_id != step.next_step_id));

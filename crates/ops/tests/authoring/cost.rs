@@ -11,7 +11,7 @@ use waypost_ops::walkthroughs::draft::{
 };
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::preview::{self, PreviewPoint};
-use waypost_ops::walkthroughs::{get_draft, get_head};
+use waypost_ops::walkthroughs::{self, get_draft};
 use waypost_store::db::{Dialect, count_statements};
 use waypost_store::on;
 
@@ -43,7 +43,7 @@ async fn count_per_edit(fixture: &Fixture, count: usize) -> Vec<(&'static str, u
     let middle = count / 2;
     let (id, steps) = create_unreadable(fixture, count, &[middle, count - 1]).await;
     let (step, last) = (&steps[middle], &steps[count - 1]);
-    let new = |place| NewStep { key: Some("new".to_owned()), content: content("New"), place };
+    let new = |position| NewStep { key: Some("new".to_owned()), content: content("New"), position };
     let patch = || StepPatch { content: Some("Typed.".to_owned()), ..StepPatch::default() };
     let check = |edit: StepEdit, position: usize| assert_eq!(edit.position, position);
     let mut costs = Vec::new();
@@ -74,8 +74,8 @@ async fn count_per_edit(fixture: &Fixture, count: usize) -> Vec<(&'static str, u
     let (deletion, cost) = count_statements(delete_step(cx, ops, fixture.target(&id), last)).await;
     check(deletion.unwrap().deleted, count);
     costs.push(("delete", cost));
-    let place = StepPosition::After(steps[0].clone());
-    let (edit, cost) = count_statements(add_step(cx, ops, fixture.target(&id), new(place))).await;
+    let position = StepPosition::After(steps[0].clone());
+    let (edit, cost) = count_statements(add_step(cx, ops, fixture.target(&id), new(position))).await;
     let added = edit.unwrap();
     assert_eq!((added.position, added.step.next_step_id.as_ref()), (3, Some(&steps[1])));
     costs.push(("insert", cost));
@@ -83,8 +83,8 @@ async fn count_per_edit(fixture: &Fixture, count: usize) -> Vec<(&'static str, u
     let (edit, cost) = count_statements(add_step(cx, ops, fixture.target(&id), new(StepPosition::Last))).await;
     check(edit.unwrap(), count);
     costs.push(("append", cost));
-    let (head, cost) = count_statements(get_head(cx, ops, &fixture.org, &id)).await;
-    assert_eq!(head.unwrap().first_step_id.as_ref(), Some(step));
+    let (walkthrough, cost) = count_statements(walkthroughs::get(cx, ops, &fixture.org, &id)).await;
+    assert_eq!(walkthrough.unwrap().first_step_id.as_ref(), Some(step));
     costs.push(("poll", cost));
     costs
 }
@@ -119,7 +119,7 @@ async fn the_limit_on_steps_holds_for_concurrent_additions(fixture: Fixture) {
     let report = import(&fixture.cx, &fixture.ops, &fixture.org, file, ImportOptions::default()).await.unwrap();
     let id = report.id.unwrap();
     let additions = (0..6).map(|n| {
-        let new = NewStep { key: None, content: content(&format!("New {n}")), place: StepPosition::First };
+        let new = NewStep { key: None, content: content(&format!("New {n}")), position: StepPosition::First };
         add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new)
     });
     let results = futures::future::join_all(additions).await;
@@ -132,7 +132,7 @@ async fn of_concurrent_additions_with_the_same_key_one_succeeds(fixture: Fixture
     let (id, _) = fixture.create_with_steps("T", &["A"]).await;
     let additions = (0..4).map(|n| {
         let content = StepContent { title: format!("New {n}"), ..StepContent::default() };
-        let new = NewStep { key: Some("same".to_owned()), content, place: StepPosition::Last };
+        let new = NewStep { key: Some("same".to_owned()), content, position: StepPosition::Last };
         add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new)
     });
     let results = futures::future::join_all(additions).await;

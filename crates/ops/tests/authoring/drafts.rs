@@ -20,8 +20,8 @@ async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
     assert_eq!(fixture.list_titles(&id).await, ["A", "B", "C"]);
     assert_eq!(fixture.get_draft(&id).await.walkthrough.revision, 4);
 
-    let place = StepPosition::After(steps[0].clone());
-    let new = NewStep { key: Some("x".to_owned()), content: content("X"), place };
+    let position = StepPosition::After(steps[0].clone());
+    let new = NewStep { key: Some("x".to_owned()), content: content("X"), position };
     let added = add_step(&fixture.cx, &fixture.ops, fixture.target_at(&id, 4), new.clone()).await.unwrap();
     assert_eq!((added.revision, added.step.ordinal, added.step.next_step_id.as_ref()), (5, 3, Some(&steps[1])));
     assert_eq!(fixture.list_titles(&id).await, ["A", "X", "B", "C"]);
@@ -58,7 +58,7 @@ async fn steps_can_be_added_updated_moved_and_deleted(fixture: Fixture) {
 async fn outdated_revisions_are_rejected(fixture: Fixture) {
     let (id, steps) = fixture.create_with_steps("T", &["A"]).await;
     let (cx, ops, old) = (&fixture.cx, &fixture.ops, fixture.target_at(&id, 1));
-    let new = NewStep { key: None, content: content("B"), place: StepPosition::Last };
+    let new = NewStep { key: None, content: content("B"), position: StepPosition::Last };
     let change = patch_of(content("C"));
     let errors = [
         add_step(cx, ops, old, new).await.unwrap_err(),
@@ -109,11 +109,11 @@ async fn exceeded_limits_are_reported(fixture: Fixture) {
         ("operations_for_agent", StepContent { operations_for_agent: long(65_537), ..content("A") }),
     ];
     for (field, content) in cases {
-        let new = NewStep { key: None, content, place: StepPosition::Last };
+        let new = NewStep { key: None, content, position: StepPosition::Last };
         let error = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
     }
-    let new = NewStep { key: Some(" x".to_owned()), content: content("A"), place: StepPosition::Last };
+    let new = NewStep { key: Some(" x".to_owned()), content: content("A"), position: StepPosition::Last };
     let error = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap_err();
     assert_eq!(error.details["field"], json!("key"));
 
@@ -121,7 +121,7 @@ async fn exceeded_limits_are_reported(fixture: Fixture) {
     let file = markdown::parse("full.md", &text).unwrap();
     let full =
         import(&fixture.cx, &fixture.ops, &fixture.org, file, ImportOptions::default()).await.unwrap().id.unwrap();
-    let new = NewStep { key: None, content: content("One more"), place: StepPosition::Last };
+    let new = NewStep { key: None, content: content("One more"), position: StepPosition::Last };
     let error = add_step(&fixture.cx, &fixture.ops, fixture.target(&full), new).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains("500"), "{}", error.message);
@@ -139,7 +139,7 @@ enum Edit {
 fn any_edits() -> impl Strategy<Value = Vec<Edit>> {
     let edit = prop_oneof![
         4 => (0_usize..20).prop_map(Edit::Add),
-        3 => (0_usize..20, 0_usize..20).prop_map(|(step, place)| Edit::Move(step, place)),
+        3 => (0_usize..20, 0_usize..20).prop_map(|(step, to)| Edit::Move(step, to)),
         1 => (0_usize..20).prop_map(Edit::Change),
         2 => (0_usize..20).prop_map(Edit::Delete),
     ];
@@ -164,30 +164,30 @@ async fn assert_matches_list(fixture: &Fixture, any_edits: &[Edit]) {
     let mut revision = 1;
     for (n, edit) in any_edits.iter().enumerate() {
         let target = fixture.target_at(&id, revision);
-        let place = |at: usize| match at {
+        let position = |index: usize| match index {
             0..3 => StepPosition::First,
             3..6 => StepPosition::Last,
             _ if list.is_empty() => StepPosition::Last,
-            _ => StepPosition::After(list[at % list.len()].0.clone()),
+            _ => StepPosition::After(list[index % list.len()].0.clone()),
         };
         match *edit {
-            Edit::Add(at) => {
-                let (title, place) = (format!("Step {n}"), place(at));
-                let new = NewStep { key: None, content: content(&title), place: place.clone() };
+            Edit::Add(index) => {
+                let (title, position) = (format!("Step {n}"), position(index));
+                let new = NewStep { key: None, content: content(&title), position: position.clone() };
                 let added = add_step(&fixture.cx, &fixture.ops, target, new).await.unwrap();
                 assert!(ordinals.insert(added.step.ordinal), "an ordinal is used once");
-                insert_step(&mut list, (added.step.id, title), &place);
+                insert_step(&mut list, (added.step.id, title), &position);
                 revision = added.revision;
             }
             _ if list.is_empty() => continue,
-            Edit::Move(step, at) => {
-                let (step, place) = (step % list.len(), place(at));
-                if place == StepPosition::After(list[step].0.clone()) {
+            Edit::Move(step, index) => {
+                let (step, position) = (step % list.len(), position(index));
+                if position == StepPosition::After(list[step].0.clone()) {
                     continue;
                 }
-                let moved = move_step(&fixture.cx, &fixture.ops, target, &list[step].0, &place).await.unwrap();
+                let moved = move_step(&fixture.cx, &fixture.ops, target, &list[step].0, &position).await.unwrap();
                 let step = list.remove(step);
-                insert_step(&mut list, step, &place);
+                insert_step(&mut list, step, &position);
                 revision = moved.revision;
             }
             Edit::Change(step) => {
@@ -209,8 +209,8 @@ async fn assert_matches_list(fixture: &Fixture, any_edits: &[Edit]) {
     }
 }
 
-fn insert_step(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &StepPosition) {
-    let at = match place {
+fn insert_step(list: &mut Vec<(StepId, String)>, step: (StepId, String), position: &StepPosition) {
+    let at = match position {
         StepPosition::First => 0,
         StepPosition::Last => list.len(),
         StepPosition::After(id) => list.iter().position(|(other, _)| other == id).unwrap() + 1,

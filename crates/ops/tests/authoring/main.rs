@@ -64,7 +64,7 @@ impl Fixture {
     }
 
     pub(crate) async fn add_step(&self, id: &WalkthroughId, title: &str) -> StepEdit {
-        let new = NewStep { key: None, content: content(title), place: StepPosition::Last };
+        let new = NewStep { key: None, content: content(title), position: StepPosition::Last };
         add_step(&self.cx, &self.ops, self.target(id), new).await.unwrap()
     }
 

@@ -17,21 +17,21 @@ async fn a_draft_can_be_previewed_from_start_to_end(fixture: Fixture) {
 
     let first = at(0).await;
     assert_eq!((first.tool, &first.arguments), ("select_walkthrough", &json!({ "walkthrough_id": id })));
-    assert!(first.answer.text.starts_with("Step 1 of 3 (0%): A\n"), "{}", first.answer.text);
-    assert!(first.answer.text.contains("Started \"T\"."));
-    assert_eq!(first.answer.structured["walkthrough"]["version"], 1, "the version number that publishing would assign");
+    assert!(first.result.text.starts_with("Step 1 of 3 (0%): A\n"), "{}", first.result.text);
+    assert!(first.result.text.contains("Started \"T\"."));
+    assert_eq!(first.result.structured["walkthrough"]["version"], 1, "the version number that publishing would assign");
 
     let second = at(1).await;
     let arguments = json!({ "walkthrough_id": id, "current_step_id": steps[0] });
     assert_eq!((second.tool, second.arguments), ("next_walkthrough_step", arguments));
-    assert_eq!(second.answer.structured["step"]["id"], json!(steps[1]));
-    assert_eq!(second.answer.structured["completed_step_id"], json!(steps[0]));
-    assert_eq!(second.answer.structured["progress"]["percent"], 33);
+    assert_eq!(second.result.structured["step"]["id"], json!(steps[1]));
+    assert_eq!(second.result.structured["completed_step_id"], json!(steps[0]));
+    assert_eq!(second.result.structured["progress"]["percent"], 33);
 
     let end = at(3).await;
     assert_eq!((&end.step, end.completed, end.total), (&None, 3, 3));
-    assert_eq!(end.answer.structured["progress"]["status"], "completed");
-    assert!(end.answer.text.contains("All 3 steps are completed (100%)"));
+    assert_eq!(end.result.structured["progress"]["status"], "completed");
+    assert!(end.result.text.contains("All 3 steps are completed (100%)"));
     assert_eq!(at(99).await, end, "positions beyond the end show the end");
     assert_eq!(fixture.get_draft(&id).await.walkthrough.revision, revision, "nothing was written");
 }
@@ -46,7 +46,7 @@ async fn an_unsaved_step_is_previewed_as_it_would_be_saved(fixture: Fixture) {
     assert_eq!(saved.step.map(|step| step.id).as_ref(), Some(&steps[1]));
     let unsaved = StepContent { content: "Hi <script>x</script>there".to_owned(), ..content("New ") };
     let shown = show(&steps[1], Some(unsaved)).await.unwrap();
-    assert!(shown.answer.text.contains(": New\n") && !shown.answer.text.contains("script"), "{}", shown.answer.text);
+    assert!(shown.result.text.contains(": New\n") && !shown.result.text.contains("script"), "{}", shown.result.text);
     assert_eq!(fixture.list_titles(&id).await, ["A", "B"]);
 
     let error = show(&steps[1], Some(content(""))).await.unwrap_err();

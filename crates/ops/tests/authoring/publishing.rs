@@ -116,7 +116,7 @@ async fn publishing_requires_the_fields_of_the_type(fixture: Fixture) {
     let publish_error = || async { publish(&fixture.cx, &fixture.ops, fixture.target(&id), false).await.unwrap_err() };
     assert_eq!(publish_error().await.code, Code::WalkthroughEmpty);
     let bare = StepContent { title: "Bare".to_owned(), ..StepContent::default() };
-    let new = NewStep { key: None, content: bare, place: StepPosition::Last };
+    let new = NewStep { key: None, content: bare, position: StepPosition::Last };
     let step = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap().step.id;
     let error = publish_error().await;
     assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("content")));

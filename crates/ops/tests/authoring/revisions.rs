@@ -140,7 +140,7 @@ async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, 
             model.steps[step].1 = false;
         }
         Operation::RestoreDeleted(step) if !model.steps[step].1 => {
-            let new = NewStep { key: None, content: text(step, 9), place: StepPosition::Last };
+            let new = NewStep { key: None, content: text(step, 9), position: StepPosition::Last };
             restore_step(&cx, ops, target, &model.steps[step].0, new).await.unwrap();
             model.push(step, StepRevisionOperation::Restore, &actor, "Text 9", now);
             model.steps[step].1 = true;
@@ -171,7 +171,7 @@ async fn assert_history_matches(fixture: &Fixture, operations: &[(usize, i64, Op
     let id = fixture.create(&title).await.id;
     let mut model = Model::default();
     for step in 0..3 {
-        let new = NewStep { key: None, content: text(step, 0), place: StepPosition::Last };
+        let new = NewStep { key: None, content: text(step, 0), position: StepPosition::Last };
         let added = add_step(&fixture.cx, &fixture.ops, fixture.target(&id), new).await.unwrap();
         model.steps.push((added.step.id, true, Vec::new()));
         model.push(step, StepRevisionOperation::Add, "operator", "Text 0", fixture.clock.now());
@@ -187,24 +187,24 @@ async fn assert_history_matches(fixture: &Fixture, operations: &[(usize, i64, Op
         let page = revisions::list(&fixture.cx, &fixture.ops, scope, step, (None, Some(200))).await.unwrap();
         let mut found = Vec::new();
         for listed in page.items.iter().rev() {
-            let number = listed.head.number;
+            let number = listed.info.number;
             let (_, revision) = revisions::get(&fixture.cx, &fixture.ops, scope, step, number).await.unwrap();
-            assert_eq!(revision.head, listed.head);
+            assert_eq!(revision.info, listed.info);
             assert_eq!(number as usize, found.len() + 1, "numbered without gaps");
             found.push(ExpectedRevision {
-                operation: listed.head.operation,
-                actor: listed.head.actor.clone(),
+                operation: listed.info.operation,
+                actor: listed.info.actor.clone(),
                 text: revision.content.content,
-                created_at: listed.head.created_at,
-                updated_at: listed.head.updated_at,
-                restored_from: listed.head.restored_from,
+                created_at: listed.info.created_at,
+                updated_at: listed.info.updated_at,
+                restored_from: listed.info.restored_from,
             });
         }
         assert_eq!(&found, expected);
         let draft = fixture.get_draft(&id).await;
         let own = draft.steps.iter().find(|own| own.id == *step);
         assert_eq!(own.map(|own| own.content.content.clone()), is_in_draft.then(|| found.last().unwrap().text.clone()));
-        assert_eq!(page.items.iter().filter(|listed| listed.head.is_current).count(), usize::from(*is_in_draft));
+        assert_eq!(page.items.iter().filter(|listed| listed.info.is_current).count(), usize::from(*is_in_draft));
     }
     assert_eq!(
         count_updates(fixture.list_audit_actions().await) - before,
@@ -230,7 +230,7 @@ async fn edit_step(fixture: &Fixture, id: &WalkthroughId, step: &StepId, text: &
 
 async fn list_revision_numbers(fixture: &Fixture, id: &WalkthroughId, step: &StepId) -> Vec<u32> {
     let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, id), step, (None, Some(200))).await.unwrap();
-    page.items.into_iter().map(|listed| listed.head.number).collect()
+    page.items.into_iter().map(|listed| listed.info.number).collect()
 }
 
 async fn revisions_are_kept_for_90_days(fixture: Fixture) {
@@ -293,9 +293,9 @@ async fn steps_without_history_keep_their_content(fixture: Fixture) {
     delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[1]).await.unwrap();
     for (step, operation) in [(&steps[0], StepRevisionOperation::Edit), (&steps[1], StepRevisionOperation::Delete)] {
         let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, &id), step, (None, None)).await.unwrap();
-        let operations: Vec<_> = page.items.iter().map(|listed| listed.head.operation).collect();
+        let operations: Vec<_> = page.items.iter().map(|listed| listed.info.operation).collect();
         assert_eq!(operations, [operation, StepRevisionOperation::Baseline]);
-        assert_eq!(page.items[1].head.actor, "");
+        assert_eq!(page.items[1].info.actor, "");
     }
     let restored = revisions::restore(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[0], 1).await.unwrap();
     assert_eq!(restored.step.content, content("A"));
@@ -309,10 +309,10 @@ async fn restored_steps_return_to_their_position(fixture: Fixture) {
         fixture.clock.advance(1);
     }
     let deleted = revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
-    let titles: Vec<_> = deleted.iter().map(|step| step.revision.head.title.as_str()).collect();
+    let titles: Vec<_> = deleted.iter().map(|step| step.revision.info.title.as_str()).collect();
     assert_eq!(titles, ["A", "B", "C"], "the last deleted step is first");
     for step in &deleted {
-        revisions::restore(&fixture.cx, &fixture.ops, target, &step.id, step.revision.head.number).await.unwrap();
+        revisions::restore(&fixture.cx, &fixture.ops, target, &step.id, step.revision.info.number).await.unwrap();
     }
     assert_eq!(fixture.list_titles(&id).await, ["A", "B", "C", "D"]);
     assert_eq!(fixture.get_draft(&id).await.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3]);
@@ -371,9 +371,9 @@ async fn the_history_is_paginated(fixture: Fixture) {
         async move { revisions::list(cx, ops, (org, id), step, (before, Some(limit))).await }
     };
     let first = page(None, 2).await.unwrap();
-    assert_eq!((first.items[0].head.number, first.items[1].head.number, first.next_before), (5, 4, Some(4)));
+    assert_eq!((first.items[0].info.number, first.items[1].info.number, first.next_before), (5, 4, Some(4)));
     let last = page(first.next_before, 3).await.unwrap();
-    assert_eq!((last.items.len(), last.items[2].head.number, last.next_before), (3, 1, None));
+    assert_eq!((last.items.len(), last.items[2].info.number, last.next_before), (3, 1, None));
     assert_eq!(page(None, 0).await.unwrap_err().code, Code::InvalidArguments);
     assert_eq!(page(None, 201).await.unwrap_err().code, Code::InvalidArguments);
 }

@@ -108,7 +108,7 @@ async fn the_trash_is_emptied_after_30_days(fixture: Fixture) {
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 1);
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 0);
     let remaining = list_deleted(cx, ops, org).await.unwrap();
-    assert_eq!(remaining.iter().map(|it| &it.walkthrough.id).collect::<Vec<_>>(), [&later]);
+    assert_eq!(remaining.iter().map(|trashed| &trashed.walkthrough.id).collect::<Vec<_>>(), [&later]);
     assert_eq!(fixture.get_draft(&kept).await.walkthrough.state, WalkthroughState::Draft);
     assert_eq!(fixture.get_draft(&deleted[0]).await.walkthrough.title, "T 0");
     assert_eq!(fixture.list_audit_actions().await.iter().filter(|action| *action == "walkthrough.purge").count(), 6);

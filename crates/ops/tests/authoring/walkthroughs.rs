@@ -85,8 +85,8 @@ async fn titles_and_slugs_are_unique(fixture: Fixture) {
     let changed = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug("road")).await.unwrap();
     assert_eq!((changed.slug.as_str(), changed.revision), ("road", 2));
     assert!(fixture.config_version().await > before, "the new slug is served immediately");
-    let found = get_draft_by_slug(&fixture.cx, &fixture.ops, &fixture.org, "road").await.unwrap();
-    assert_eq!(found.walkthrough.id, second.id);
+    let draft = get_draft_by_slug(&fixture.cx, &fixture.ops, &fixture.org, "road").await.unwrap();
+    assert_eq!(draft.walkthrough.id, second.id);
 
     let title = WalkthroughPatch { title: Some("straSSe".to_owned()), ..WalkthroughPatch::default() };
     let renamed = update(&fixture.cx, &fixture.ops, fixture.target(&first.id), title.clone()).await.unwrap();
@@ -190,7 +190,7 @@ async fn run_all_operations(
     let code = |error: waypost_core::Error| error.code;
     let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
     let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
-    let new = NewStep { key: None, content: content("N"), place: StepPosition::First };
+    let new = NewStep { key: None, content: content("N"), position: StepPosition::First };
     let change = patch_of(content("C"));
     let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
     let created = NewWalkthrough { fields: fields("Created"), slug: None };

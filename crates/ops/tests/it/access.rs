@@ -181,7 +181,7 @@ organizations::delete          operator owner
 /// Members without the required role receive `forbidden`.
 async fn operations_require_the_documented_roles(fixture: Fixture) {
     let mut table: Vec<(&str, String)> = Vec::new();
-    for (at, name) in ["operator", "owner", "admin", "member", "client"].into_iter().enumerate() {
+    for (index, name) in ["operator", "owner", "admin", "member", "client"].into_iter().enumerate() {
         let tenant = fixture.create_tenant(&format!("{name}-own")).await;
         let org = &tenant.organization.id;
         let cx = match name {
@@ -194,7 +194,7 @@ async fn operations_require_the_documented_roles(fixture: Fixture) {
         for (row, (operation, result)) in
             run_all_operations(&cx, &fixture.ops, &tenant, name).await.into_iter().enumerate()
         {
-            if at == 0 {
+            if index == 0 {
                 table.push((operation, String::new()));
             }
             match result.as_str() {

@@ -211,7 +211,7 @@ async fn a_client_address_has_three_failures_and_then_three_per_minute(test: Acc
     assert_eq!(test.count_events("account.lock").await, 0);
     let attempts = (0..12).map(|_| test.sign_in_with_password("anna@example.com", WRONG));
     let results = futures::future::join_all(attempts).await;
-    let checked = results.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
+    let checked = results.iter().filter(|result| result.as_ref().unwrap_err().code == Code::InvalidArguments).count();
     assert_eq!(checked, 3, "concurrent failures count, too");
 }
 

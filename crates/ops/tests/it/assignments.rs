@@ -49,9 +49,12 @@ async fn assignments_can_be_reordered(fixture: Fixture) {
     // The two listed assignments come first; the others follow in their previous order.
     let sorted = assignments::reorder(cx, ops, org, server, &[ids[3].clone(), ids[1].clone()]).await.unwrap();
     assert_eq!(sorted, assignments::list(cx, ops, org, server).await.unwrap());
-    let now: Vec<_> = sorted.iter().map(|it| (&it.assignment.id, it.assignment.display_order)).collect();
+    let now: Vec<_> = sorted.iter().map(|view| (&view.assignment.id, view.assignment.display_order)).collect();
     assert_eq!(now, [(&ids[3], 1), (&ids[1], 2), (&ids[0], 3), (&ids[2], 4)]);
-    assert!(sorted.iter().all(|it| it.assignment.enabled != (it.assignment.id == ids[2])), "`enabled` does not change");
+    assert!(
+        sorted.iter().all(|view| view.assignment.enabled != (view.assignment.id == ids[2])),
+        "`enabled` does not change"
+    );
     // An invalid list changes nothing.
     let foreign = assignments::list(cx, ops, &other.organization.id, &other.server.id).await.unwrap().remove(0);
     for (order, code) in [
@@ -74,8 +77,8 @@ async fn single_assignments_stay_within_the_organisation(fixture: Fixture) {
     let id = own.assignment.id.clone();
     let member = fixture.member_context(org, Role::Member);
     assert_eq!(assignments::get(&member, ops, org, &id).await.unwrap(), own);
-    let found = assignments::list_for_walkthrough(&member, ops, org, &home.walkthrough).await.unwrap();
-    assert_eq!(found, std::slice::from_ref(&own));
+    let assignments = assignments::list_for_walkthrough(&member, ops, org, &home.walkthrough).await.unwrap();
+    assert_eq!(assignments, std::slice::from_ref(&own));
     let outsider = fixture.member_context(other_org, Role::Owner);
     let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
     for org in [org, other_org] {
@@ -127,15 +130,16 @@ async fn concurrent_changes_are_all_kept(fixture: Fixture) {
     }
     let now = assignments::list(cx, ops, org, server).await.unwrap();
     assert_eq!(now.len(), 17, "no new assignment is lost");
-    for it in &now {
-        let is_disabled = ids.contains(&it.assignment.id);
-        assert_eq!(it.assignment.enabled, !is_disabled, "no update is lost: {it:?}");
+    for view in &now {
+        let is_disabled = ids.contains(&view.assignment.id);
+        assert_eq!(view.assignment.enabled, !is_disabled, "no update is lost: {view:?}");
     }
-    let mut positions: Vec<_> = now.iter().map(|it| it.assignment.display_order).collect();
+    let mut positions: Vec<_> = now.iter().map(|view| view.assignment.display_order).collect();
     positions.dedup();
     assert_eq!(positions.len(), 17, "all positions are different");
     // The order of the eight is one of the requested orders.
-    let order: Vec<_> = now.iter().filter(|it| ids.contains(&it.assignment.id)).map(|it| &it.assignment.id).collect();
+    let order: Vec<_> =
+        now.iter().filter(|view| ids.contains(&view.assignment.id)).map(|view| &view.assignment.id).collect();
     let was_requested = (0..8).any(|n| {
         let mut rotated = ids.clone();
         rotated.rotate_left(n);

@@ -51,7 +51,7 @@ pub async fn hosted(url: &str) -> Hosted {
     let ops = Ops::new(db);
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let server = servers::create(&cx, &ops, &org, "guide", &ServerSettings::default()).await.unwrap().id;
-    let titles: Vec<_> = (0..STEPS).map(|at| format!("Step {at}")).collect();
+    let titles: Vec<_> = (0..STEPS).map(|index| format!("Step {index}")).collect();
     let walkthrough = publish(&cx, &ops, &org, &titles).await;
     Hosted { ops, cx, clock, hosting, org, server, walkthrough }
 }

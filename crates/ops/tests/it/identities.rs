@@ -141,10 +141,10 @@ async fn sessions_are_scoped_to_their_organisation_and_expire(test: AccountTest)
     };
     let token = create().await;
     assert_eq!(token.len(), 43);
-    let found = browser_sessions::find(&cx, ops, org, &token).await.unwrap().unwrap();
-    assert_eq!((&found.end_user_id, &found.identity_id), (&identity.end_user_id, &identity.identity_id));
+    let session = browser_sessions::find(&cx, ops, org, &token).await.unwrap().unwrap();
+    assert_eq!((&session.end_user_id, &session.identity_id), (&identity.end_user_id, &identity.identity_id));
     assert_eq!(
-        (found.email.as_deref(), found.name, found.issuer.as_str()),
+        (session.email.as_deref(), session.name, session.issuer.as_str()),
         (Some("anna@example.com"), None, "https://id")
     );
     let in_other_organization =

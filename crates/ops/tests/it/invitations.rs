@@ -29,13 +29,13 @@ async fn an_email_has_one_pending_invitation(fixture: Fixture) {
     let secrets = [a.unwrap().secret, b.unwrap().secret, c.unwrap().secret];
     assert!(secrets.iter().all(|secret| secret.len() == 43) && secrets[0] != secrets[1] && secrets[1] != secrets[2]);
     let listed = invitations::list(cx, ops, org, None, 10).await.unwrap();
-    let open = |state| listed.iter().filter(|it| it.invitation.state(cx.now()) == state).count();
+    let open = |state| listed.iter().filter(|view| view.invitation.state(cx.now()) == state).count();
     assert_eq!(
         (open(InvitationState::Pending), open(InvitationState::Revoked)),
         (2, 2),
         "including that of the tenant"
     );
-    assert!(listed.iter().all(|it| it.invitation.invited_by == "operator"));
+    assert!(listed.iter().all(|view| view.invitation.invited_by == "operator"));
     assert_rejected(invite("Member@acme.de").await, Code::Conflict, "is already a member");
     assert_rejected(invite("nobody").await, Code::InvalidArguments, "email");
     let log = audit_events::list(cx, ops, org, &filter("invitation."), (None, 100)).await.unwrap();

@@ -226,8 +226,9 @@ async fn an_undo_restores_random_progress(h: Hosted) {
         if case % 3 == 0 {
             masks[case % 2] = 0xff;
         }
-        let selected =
-            |mask: u8| steps.iter().enumerate().filter(move |(at, _)| mask & (1 << at) != 0).map(|(_, step)| step);
+        let selected = |mask: u8| {
+            steps.iter().enumerate().filter(move |(index, _)| mask & (1 << index) != 0).map(|(_, step)| step)
+        };
         h.set_auth_type(AuthType::None).await;
         let handle = h.create_anonymous_user(0).await;
         for step in selected(masks[0]) {
@@ -366,7 +367,10 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(h: Hosted) {
     assert_eq!(verify(signed).await, None, "expired");
     let details = h.query_texts("SELECT detail FROM audit_events WHERE act = 'claim_link.create'".into()).await;
     assert_eq!(details.len(), 2);
-    assert!(details.iter().all(|it| !it.contains("customer-7") && it.contains("tracking_id_length")), "{details:?}");
+    assert!(
+        details.iter().all(|detail| !detail.contains("customer-7") && detail.contains("tracking_id_length")),
+        "{details:?}"
+    );
 }
 
 async fn links_require_a_label_and_a_limited_lifetime(h: Hosted) {
@@ -424,7 +428,7 @@ async fn undoing_a_claim_invalidates_earlier_links(h: Hosted) {
     assert_eq!((listed.len(), listed[0].tracking_id.as_deref()), (1, Some("customer-7")));
     assert_eq!(listed[0].join.to_end_user_id, anna.end_user_id);
     let older = joins::list_page(&h.cx, &h.ops, &h.org, (Some(&listed[0].join.id), 5)).await.unwrap();
-    assert_eq!(older.iter().map(|it| &it.join.id).collect::<Vec<_>>(), [&join]);
+    assert_eq!(older.iter().map(|summary| &summary.join.id).collect::<Vec<_>>(), [&join]);
 }
 
 waypost_testkit::both!(hosted =>

@@ -188,7 +188,7 @@ async fn concurrent_changes_are_never_missed(world: World) {
 }
 
 async fn assert_up_to_date(cache: &OfferCache, committed: &[AtomicU32; 2]) {
-    let expected = [0, 1].map(|at: usize| committed[at].load(Ordering::SeqCst));
+    let expected = [0, 1].map(|index: usize| committed[index].load(Ordering::SeqCst));
     let found = poll(cache).await.map(|offers| offers.server.name.parse::<u32>().unwrap_or(0));
     assert!(found[0] >= expected[0] && found[1] >= expected[1], "{found:?} is older than {expected:?}");
 }

@@ -227,15 +227,15 @@ struct Restore {
 impl Restore {
     async fn row(&mut self, conn: &mut Conn, name: &str, row: Map<String, Value>, lines: &Lines<'_>) -> Result<()> {
         let (number, bytes) = (lines.number, lines.length);
-        let at = self.tables.iter().position(|table| table.name == name).ok_or_else(|| damaged(number))?;
-        let columns = &self.tables[at].columns;
+        let index = self.tables.iter().position(|table| table.name == name).ok_or_else(|| damaged(number))?;
+        let columns = &self.tables[index].columns;
         if row.len() != columns.len() || !columns.iter().all(|column| row.contains_key(&column.name)) {
             return Err(damaged(number));
         }
-        if self.batch.table != at || self.batch.rows.len() >= BATCH_ROWS || self.batch.bytes + bytes > BATCH_BYTES {
+        if self.batch.table != index || self.batch.rows.len() >= BATCH_ROWS || self.batch.bytes + bytes > BATCH_BYTES {
             self.flush(conn).await?;
         }
-        self.batch.table = at;
+        self.batch.table = index;
         self.batch.bytes += bytes;
         self.batch.rows.push(Value::Object(row));
         Ok(())

@@ -30,7 +30,7 @@ use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use self::cache::AttemptCache;
 use self::decide::{DecidedGroup, DecidedInPlace, decide_on_cached};
-use crate::db::Db;
+use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
 use crate::progress::{self, InPlaceBatch, NewEndUser, ProgressKey};
 use crate::session::NewSession;
@@ -40,8 +40,8 @@ use crate::tool_call::ToolCall;
 const GROUP: usize = 256;
 /// The capacity of the queue. If it is full, senders wait.
 const QUEUE: usize = 4_096;
-/// The writer's tasks: while one group is being committed, the next one is decided. On PostgreSQL, two groups are
-/// committed at the same time, each on its own connection.
+/// The writer's tasks. On PostgreSQL two groups run concurrently, each on its own connection. On SQLite, a second task
+/// made the groups half as large, and each group writes the same pages of the indexes again.
 const WORKERS: [&str; 2] = ["writer", "writer-2"];
 /// A group that runs for this long is stuck: database timeouts are much shorter.
 const LATE: Duration = Duration::from_secs(60);
@@ -111,6 +111,7 @@ impl Writer {
     pub fn start_in(jobs: &Jobs, db: Db, random: Arc<dyn Random>) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
         let (queue, calls) = mpsc::channel(QUEUE);
         let calls = Arc::new(Mutex::new(calls));
+        let workers = if db.dialect() == Dialect::Sqlite { &WORKERS[..1] } else { &WORKERS };
         let worker = Worker { db, random, cache: AttemptCache::new() };
         let work = |name: &&'static str| {
             let worker = worker.clone();
@@ -118,7 +119,7 @@ impl Writer {
             let job = Job { late_after: LATE, ..Job::new(name, Duration::ZERO) };
             jobs.start_worker(job.serving(), move |handle| worker.clone().run(Arc::clone(&calls), handle))
         };
-        let tasks = WORKERS.iter().map(work).collect();
+        let tasks = workers.iter().map(work).collect();
         (Self { queue }, tasks)
     }
 

@@ -1,10 +1,10 @@
 //! Analytics reads the same data as the log, regardless of packing, retention and erasure.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::{Config, TestRunner};
 use waypost_core::analytics::{DAY_MS, Filter, Log, TimeRange, timeline};
 use waypost_core::event::EventKind;
 use waypost_core::id::EndUserId;
@@ -93,7 +93,7 @@ impl Stage {
         let offered = self.world.version_offer();
         let decide = move |attempt: Option<&waypost_core::progress::Attempt>| {
             let view = ProgressContext {
-                attempt: attempt.map(|it| (it, &offered.latest)),
+                attempt: attempt.map(|progress| (progress, &offered.latest)),
                 offered: &offered,
                 now,
                 random: &SystemRandom,
@@ -153,18 +153,19 @@ impl Stage {
             limit: 1_000_000,
         };
         let mut conn = self.db.read().await.unwrap();
-        let events = activity::list_events(&mut conn, &query).await.unwrap().into_iter().map(|it| {
-            let step = it.step_id.as_ref().map_or("-", |step| step.as_str());
-            let names = [it.progress_id.as_str(), it.end_user_id.as_str(), it.walkthrough_id.as_str()].join(" ");
-            let (version, client) = (it.version_id.as_str(), it.client_name.as_deref().unwrap_or("-"));
-            let text = format!("{} {names} {version} {step} {client} {:?}", it.kind, it.elapsed_ms);
-            (it.created_at, it.end_user_id.to_string(), text)
+        let events = activity::list_events(&mut conn, &query).await.unwrap().into_iter().map(|event| {
+            let step = event.step_id.as_ref().map_or("-", |step| step.as_str());
+            let names =
+                [event.progress_id.as_str(), event.end_user_id.as_str(), event.walkthrough_id.as_str()].join(" ");
+            let (version, client) = (event.version_id.as_str(), event.client_name.as_deref().unwrap_or("-"));
+            let text = format!("{} {names} {version} {step} {client} {:?}", event.kind, event.elapsed_ms);
+            (event.created_at, event.end_user_id.to_string(), text)
         });
         let events = events.collect();
         let calls = activity::list_calls(&mut conn, &ActivityQuery { walkthrough: None, ..query }).await.unwrap();
-        let calls = calls.into_iter().map(|it| {
-            let user = it.end_user_id.map_or_else(|| "-".to_owned(), |user| user.to_string());
-            (it.created_at, user, format!("{:?} {}", it.client_name, it.duration_us))
+        let calls = calls.into_iter().map(|call| {
+            let user = call.end_user_id.map_or_else(|| "-".to_owned(), |user| user.to_string());
+            (call.created_at, user, format!("{:?} {}", call.client_name, call.duration_us))
         });
         [events, calls.collect()]
     }
@@ -211,17 +212,18 @@ impl Stage {
         for range in [ALL, range] {
             let log = self.read(range).await;
             let text = |number| log.names.text(number).unwrap_or("-").to_owned();
-            let users = log.events.iter().map(|it| it.user).chain(log.calls.iter().map(|it| it.user));
+            let users = log.events.iter().map(|event| event.user).chain(log.calls.iter().map(|call| call.user));
             assert!(users.into_iter().all(|user| text(user) != TESTER), "test users are not counted");
-            let events = log.events.iter().map(|it| {
-                let names = [it.attempt, it.user, it.walkthrough, it.version, it.step, it.client].map(text).join(" ");
-                let elapsed = (it.elapsed_ms >= 0).then_some(it.elapsed_ms);
-                (it.at, text(it.user), format!("{} {names} {elapsed:?}", it.kind))
+            let events = log.events.iter().map(|event| {
+                let names = [event.attempt, event.user, event.walkthrough, event.version, event.step, event.client]
+                    .map(text)
+                    .join(" ");
+                let elapsed = (event.elapsed_ms >= 0).then_some(event.elapsed_ms);
+                (event.at, text(event.user), format!("{} {names} {elapsed:?}", event.kind))
             });
-            let calls = log
-                .calls
-                .iter()
-                .map(|it| (it.at, text(it.user), format!("{:?} {}", log.names.text(it.client), it.duration_us)));
+            let calls = log.calls.iter().map(|call| {
+                (call.at, text(call.user), format!("{:?} {}", log.names.text(call.client), call.duration_us))
+            });
             let read: [Vec<Row>; 2] = [events.collect(), calls.collect()];
             let (stored, deleted) = (self.stored().await, self.deleted.lock().unwrap().clone());
             for ((mut read, stored), deleted) in read.into_iter().zip(stored).zip(deleted) {
@@ -235,16 +237,12 @@ impl Stage {
     }
 }
 
-/// Segments and log contain the same rows after any sequence of operations, including erasure.
-async fn segments_and_log_agree(stage: Stage) {
-    // The same sequences in every run, so that failures can be reproduced.
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+/// Runs the sequences, and compares segments and log after each of them. Returns the time of the last operation.
+async fn check_sequences(stage: &Stage, sequences: &[Vec<Operation>]) -> Timestamp {
     let mut now = NOW;
     let mut segments = 0;
-    for _ in 0..12 {
-        let operations = prop::collection::vec(operation(), 30..60).new_tree(&mut runner).unwrap().current();
-        for operation in &operations {
+    for operations in sequences {
+        for operation in operations {
             match operation {
                 Operation::Play { user, pause, client } => {
                     now = now.plus(*pause);
@@ -269,6 +267,22 @@ async fn segments_and_log_agree(stage: Stage) {
         segments = segments.max(count.unwrap().parse::<u32>().unwrap());
     }
     assert!(segments > 10, "segments were created: {segments}");
+    now
+}
+
+/// Segments and log contain the same rows after any sequence of operations, including erasure. The sequences run on the
+/// same database one after the other, so a failing input is printed and not shrunk.
+async fn segments_and_log_agree(stage: Stage) {
+    let sequences = prop::collection::vec(prop::collection::vec(operation(), 30..60), 12);
+    let config = Config { cases: 1, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+    let handle = tokio::runtime::Handle::current();
+    let ended_at = Cell::new(NOW);
+    let result = TestRunner::new(config).run(&sequences, |sequences| {
+        ended_at.set(tokio::task::block_in_place(|| handle.block_on(check_sequences(&stage, &sequences))));
+        Ok(())
+    });
+    result.unwrap();
+    let mut now = ended_at.get();
     // Rows for the checks below, because the sequences may have erased most users.
     for n in 0..24 {
         stage.play(&format!("eu_p{}", n % 4), now, None, n < 4).await;
@@ -358,8 +372,11 @@ async fn events_have_the_time_since_the_previous_activity(stage: Stage) {
     }
     stage.play("eu_p1", NOW.plus(70_000), None, true).await;
     let log = stage.read(ALL).await;
-    let mut events: Vec<_> =
-        log.events.iter().map(|it| (it.at.since(NOW), it.kind, it.elapsed_ms, log.names.text(it.client))).collect();
+    let mut events: Vec<_> = log
+        .events
+        .iter()
+        .map(|event| (event.at.since(NOW), event.kind, event.elapsed_ms, log.names.text(event.client)))
+        .collect();
     events.sort_by_key(|(at, ..)| *at);
     let expected = [
         (0, EventKind::Started, -1, Some("a")),
@@ -372,7 +389,7 @@ async fn events_have_the_time_since_the_previous_activity(stage: Stage) {
     for at in 0..40 {
         stage.play("eu_p1", NOW.plus(80_000 + at * 1_000), None, false).await;
     }
-    let took = stage.read(ALL).await.events.iter().find(|it| it.kind == EventKind::Completed).unwrap().took_ms;
+    let took = stage.read(ALL).await.events.iter().find(|event| event.kind == EventKind::Completed).unwrap().took_ms;
     assert_eq!(took, 80_000 + 39_000 - 70_000);
 }
 

@@ -13,7 +13,7 @@ async fn pending_requests_claim_no_tracking_id_after_the_migration(url: String) 
         Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
         Dialect::Postgres => sqlx::migrate!("migrations/postgres"),
     };
-    let before = versions.iter().map(|it| it.version).filter(|version| *version < 28).max().unwrap();
+    let before = versions.iter().map(|version| version.version).filter(|version| *version < 28).max().unwrap();
     migrate_to(&db, before).await.unwrap();
     let mut sql = "INSERT INTO organizations (id, slug, name, created_at, updated_at) VALUES ('org_a', 'a', 'A', 1, 1);
         INSERT INTO servers (id, organization_id, slug, name, product_name, auth_type, sign_in, toolset, support, allowed_origins,

@@ -60,9 +60,10 @@ async fn sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
 
 async fn memberships(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     waypost_store::user::add_member(&mut tx, &two.organization, &one.user, Role::Member, NOW).await.unwrap();
-    let found = user_session::list_memberships(&mut tx, &one.user).await.unwrap();
-    let found: Vec<_> = found.into_iter().map(|it| (it.organization.id, it.role)).collect();
-    assert_eq!(found, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
+    let memberships = user_session::list_memberships(&mut tx, &one.user).await.unwrap();
+    let memberships: Vec<_> =
+        memberships.into_iter().map(|membership| (membership.organization.id, membership.role)).collect();
+    assert_eq!(memberships, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
 }
 
 async fn idempotency_keys(TwoWorlds { mut tx, one, .. }: TwoWorlds) {

@@ -37,10 +37,10 @@ async fn credentials(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(user::set_name(tx, &one.user, "Anna").await.unwrap());
     user::set_password(tx, &one.user, "argon").await.unwrap();
     let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.user() };
-    let found = user::find_credentials(tx, &one.user).await.unwrap().unwrap();
-    assert_eq!((&found.user, found.password_hash.as_deref()), (&anna, Some("argon")));
-    assert!(!format!("{found:?}").contains("argon"));
-    assert_eq!(system::list_accounts(tx, "a1@x.de").await.unwrap(), [found]);
+    let credentials = user::find_credentials(tx, &one.user).await.unwrap().unwrap();
+    assert_eq!((&credentials.user, credentials.password_hash.as_deref()), (&anna, Some("argon")));
+    assert!(!format!("{credentials:?}").contains("argon"));
+    assert_eq!(system::list_accounts(tx, "a1@x.de").await.unwrap(), [credentials]);
     assert_eq!(user::find(tx, &one.user).await.unwrap(), Some(anna));
     assert_eq!(user::find(tx, &two.user).await.unwrap(), Some(two.user()));
 }
@@ -157,10 +157,10 @@ async fn sessions_are_deleted_by_token(TwoWorlds { mut tx, one, .. }: TwoWorlds)
 async fn invitations_are_accepted_once(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let open = "UPDATE invitations SET revoked_at = NULL, expires_at = 1790000060000";
     on!(&mut tx, c => sqlx::query(open).execute(c).await.unwrap().rows_affected());
-    let found = system::find_invitation(&mut tx, "token-1", NOW).await.unwrap().unwrap();
+    let invitation = system::find_invitation(&mut tx, "token-1", NOW).await.unwrap().unwrap();
     let id = InvitationId::from_store("inv_1".into());
-    assert_eq!((&found.id, &found.organization, found.role), (&id, &one.organization(), Role::Member));
-    assert_eq!((found.email.as_str(), found.email_key.as_str()), ("C@b.example", "c@b.example"));
+    assert_eq!((&invitation.id, &invitation.organization, invitation.role), (&id, &one.organization(), Role::Member));
+    assert_eq!((invitation.email.as_str(), invitation.email_key.as_str()), ("C@b.example", "c@b.example"));
     assert_eq!(system::find_invitation(&mut tx, "token-3", NOW).await.unwrap(), None);
     assert_eq!(system::find_invitation(&mut tx, "token-1", NOW.plus(MINUTE)).await.unwrap(), None);
     assert!(!invitation_accept::accept(&mut tx, &two.organization, &id, NOW).await.unwrap());

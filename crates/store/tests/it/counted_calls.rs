@@ -181,7 +181,7 @@ async fn sums_agree(db: &Db, counts: &Totals) {
         let read = async |conn: &mut _, range| {
             let counted = counted_call::sum(conn, &organization, Some(&server), range).await.unwrap();
             assert_eq!(counted_call::sum(conn, &organization, None, range).await.unwrap(), counted, "its only server");
-            counted.iter().map(|it| it.count).sum::<u64>().cast_signed()
+            counted.iter().map(|call| call.count).sum::<u64>().cast_signed()
         };
         assert_eq!(read(&mut conn, ALL).await, counted);
         for at in [begin, begin + 1, begin + MINUTE, begin + 2 * MINUTE - 1] {

@@ -10,19 +10,19 @@ use crate::world::{World, execute};
 
 /// Returns the columns that contain `id`, except those of the audit log and of the organisations' last changes, which outlive
 /// their organisation.
-async fn mentions(conn: &mut Conn, id: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+async fn find_references(conn: &mut Conn, id: &str) -> BTreeSet<String> {
+    let mut references = BTreeSet::new();
     for (name, table) in schema::read(conn).await {
         for column in table.columns.iter().filter(|(_, (kind, _))| kind == "TEXT").map(|(column, _)| column) {
             let sql = format!("SELECT CAST(count(*) AS TEXT) FROM {name} WHERE {column} = '{id}'");
             let [count] = rows::<1>(conn, sql).await.pop().unwrap();
             let is_kept = ["audit_events", "organization_changes"].contains(&name.as_str());
             if !is_kept && count.as_deref() != Some("0") {
-                found.insert(format!("{name}.{column}"));
+                references.insert(format!("{name}.{column}"));
             }
         }
     }
-    found
+    references
 }
 
 /// Returns all rows of a world as texts, by table.
@@ -84,7 +84,7 @@ async fn a_server_is_deleted(worlds: Worlds) {
     assert!(server::delete(&mut tx, &one.organization, &one.server).await.unwrap());
     assert!(!server::delete(&mut tx, &one.organization, &one.server).await.unwrap(), "already deleted");
     tx.commit().await.unwrap();
-    assert_eq!(mentions(&mut db.read().await.unwrap(), one.server.as_str()).await, BTreeSet::new());
+    assert_eq!(find_references(&mut db.read().await.unwrap(), one.server.as_str()).await, BTreeSet::new());
     worlds.assert_other_is_unchanged().await;
 }
 
@@ -97,7 +97,7 @@ async fn an_end_user_is_deleted(worlds: Worlds) {
     let mut conn = db.read().await.unwrap();
     // The account, the email code and the identity are deleted as well.
     for id in [one.end_user.as_str(), one.progress.as_str(), "acc_1", "ecd_1", "idn_1", "ogr_1", "joi_1"] {
-        assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+        assert_eq!(find_references(&mut conn, id).await, BTreeSet::new());
     }
     // The ID must not remain inside texts, such as JSON.
     for (name, table) in schema::read(&mut conn).await {
@@ -122,7 +122,7 @@ async fn a_walkthrough_is_deleted(worlds: Worlds) {
     tx.commit().await.unwrap();
     let mut conn = db.read().await.unwrap();
     for id in [one.walkthrough.as_str(), one.version.as_str(), one.step(1).as_str(), one.progress.as_str()] {
-        assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+        assert_eq!(find_references(&mut conn, id).await, BTreeSet::new());
     }
     drop(conn);
     worlds.assert_other_is_unchanged().await;
@@ -141,8 +141,8 @@ async fn a_step_is_deleted(worlds: Worlds) {
     execute(&mut tx, sql).await;
     tx.commit().await.unwrap();
     let kept = ["step_completions.step_id", "version_steps.step_id", "walkthrough_events.step_id"];
-    let found = mentions(&mut db.read().await.unwrap(), first.as_str()).await;
-    assert_eq!(found, kept.map(str::to_owned).into());
+    let columns = find_references(&mut db.read().await.unwrap(), first.as_str()).await;
+    assert_eq!(columns, kept.map(str::to_owned).into());
     worlds.assert_other_is_unchanged().await;
 }
 
@@ -151,7 +151,7 @@ async fn a_step_that_is_linked_cannot_be_deleted(worlds: Worlds) {
     let mut tx = db.begin().await.unwrap();
     execute(&mut tx, format!("DELETE FROM steps WHERE id = '{}'", one.step(3))).await;
     assert!(tx.commit().await.unwrap_err().is_foreign_key_violation());
-    assert!(!mentions(&mut db.read().await.unwrap(), one.step(3).as_str()).await.is_empty());
+    assert!(!find_references(&mut db.read().await.unwrap(), one.step(3).as_str()).await.is_empty());
     worlds.assert_other_is_unchanged().await;
 }
 
@@ -165,7 +165,7 @@ async fn an_organisation_is_deleted(worlds: Worlds) {
     let mut conn = db.read().await.unwrap();
     let ids = [one.organization.as_str(), one.user.as_str(), one.server.as_str(), one.walkthrough.as_str()];
     for id in ids.into_iter().chain([one.version.as_str(), one.end_user.as_str(), one.progress.as_str()]) {
-        assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+        assert_eq!(find_references(&mut conn, id).await, BTreeSet::new());
     }
     let log = format!("SELECT id FROM audit_events WHERE organization_id = '{}'", one.organization);
     assert_eq!(rows::<1>(&mut conn, log).await.len(), 1, "the audit log is kept");

@@ -64,8 +64,8 @@ async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!(user::find_member(&mut tx, org, &two.user).await.unwrap(), None);
     assert_eq!(user::find_member_by_email(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
     assert_eq!(user::find_member_by_email(&mut tx, org, "a2@x.de").await.unwrap(), None);
-    let found = system::list_accounts(&mut tx, "a2@x.de").await.unwrap();
-    assert_eq!(found.into_iter().map(|found| found.user).collect::<Vec<_>>(), [two.user()]);
+    let accounts = system::list_accounts(&mut tx, "a2@x.de").await.unwrap();
+    assert_eq!(accounts.into_iter().map(|accounts| accounts.user).collect::<Vec<_>>(), [two.user()]);
     user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
     assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
     assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), std::slice::from_ref(&one.user));
@@ -104,8 +104,8 @@ async fn api_keys(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!(api_key::find(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()), "another organisation");
     for (at, before, noted) in [(5, 0, 5), (6, 4, 5), (7, 5, 7)] {
         api_key::record_use(&mut tx, org, &one.key, (NOW.plus(at), NOW.plus(before))).await.unwrap();
-        let found = api_key::find(&mut tx, org, &one.key).await.unwrap().unwrap();
-        assert_eq!(found.last_used_at, Some(NOW.plus(noted)), "at {at}");
+        let key = api_key::find(&mut tx, org, &one.key).await.unwrap().unwrap();
+        assert_eq!(key.last_used_at, Some(NOW.plus(noted)), "at {at}");
     }
     assert!(!api_key::delete(&mut tx, org, &two.key).await.unwrap());
     assert!(api_key::delete(&mut tx, org, &one.key).await.unwrap());
@@ -158,8 +158,8 @@ async fn servers_are_searched_and_counted(TwoWorlds { db, one, two }: TwoWorlds)
     }
     let mut slugs = async |text: Option<&str>, after: Option<&str>, limit: u32| {
         let query = server::ServerSearch { text, after, limit };
-        let found = server::search(&mut tx, org, query).await.unwrap();
-        found.into_iter().map(|server| server.slug).collect::<Vec<_>>().join(" ")
+        let servers = server::search(&mut tx, org, query).await.unwrap();
+        servers.into_iter().map(|server| server.slug).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(slugs(None, None, 10).await, "server-1 x-1 x-2 x-3");
     assert_eq!(slugs(None, Some("server-1"), 2).await, "x-1 x-2");
@@ -238,8 +238,8 @@ async fn slugs_stay_unique_under_concurrency(TwoWorlds { db, one, two }: TwoWorl
 async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tx = db.begin().await.unwrap();
     let (org, config) = (&one.organization, tx.config_version().await.unwrap().version);
-    let found = assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
-    assert_eq!(found, Some(one.assignment()));
+    let assignment = assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
+    assert_eq!(assignment, Some(one.assignment()));
     assert_eq!(assignment::find_by_walkthrough(&mut tx, org, &two.server, &two.walkthrough).await.unwrap(), None);
     let listed = assignment::list(&mut tx, org, &one.server).await.unwrap();
     assert_eq!(listed.len(), 1);
@@ -257,11 +257,11 @@ async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
         "the two updates are independent"
     );
     assert!(!assignment::update(&mut tx, org, &two.assignment, (Some(1), None)).await.unwrap());
-    let found = assignment::find(&mut tx, org, &one.assignment).await.unwrap().unwrap();
-    assert_eq!((found.server_name.as_str(), found.server_slug.as_str()), ("Server", "server-1"));
+    let assignment = assignment::find(&mut tx, org, &one.assignment).await.unwrap().unwrap();
+    assert_eq!((assignment.server_name.as_str(), assignment.server_slug.as_str()), ("Server", "server-1"));
     assert_eq!(assignment::find(&mut tx, org, &two.assignment).await.unwrap(), None);
     let assigned = assignment::list_for_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
-    assert_eq!(assigned, std::slice::from_ref(&found));
+    assert_eq!(assigned, std::slice::from_ref(&assignment));
     assert_eq!(assignment::list_for_walkthrough(&mut tx, org, &two.walkthrough).await.unwrap(), []);
     let places = [(one.assignment.clone(), 7), (two.assignment.clone(), 7)];
     assignment::set_display_orders(&mut tx, org, &places).await.unwrap();
@@ -333,8 +333,8 @@ async fn attempts_and_calls(TwoWorlds { db, one, two }: TwoWorlds) {
         waypost_store::offer::list_step_titles(&mut conn, &two.organization, &one.server).await.unwrap().is_empty()
     );
     let ids = (org, &one.end_user, &one.server);
-    let found = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
-    assert_eq!(found, Some(one.walkthrough.clone()));
+    let walkthrough_id = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
+    assert_eq!(walkthrough_id, Some(one.walkthrough.clone()));
     assert_eq!(
         progress::find_open_with_step(&mut conn, ids, &two.step(1)).await.unwrap(),
         None,
@@ -379,10 +379,12 @@ async fn sessions_without_a_handle(TwoWorlds { db, one, two }: TwoWorlds) {
             oldest_first: false,
             limit: 10,
         };
-        let found = activity::list_sessions(&mut tx, &query).await.unwrap();
-        let found: Vec<_> =
-            found.iter().map(|it| (it.id.as_str(), it.created_at.since(NOW), it.last_used_at.since(NOW))).collect();
-        assert_eq!(found, [expected], "an earlier use does not replace a later one");
+        let sessions = activity::list_sessions(&mut tx, &query).await.unwrap();
+        let sessions: Vec<_> = sessions
+            .iter()
+            .map(|session| (session.id.as_str(), session.created_at.since(NOW), session.last_used_at.since(NOW)))
+            .collect();
+        assert_eq!(sessions, [expected], "an earlier use does not replace a later one");
     }
 }
 

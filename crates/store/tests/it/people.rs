@@ -29,23 +29,23 @@ async fn two_worlds(url: &str) -> TwoWorlds {
 
 async fn identities(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
-    let found = identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap().unwrap();
+    let identity = identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap().unwrap();
     assert_eq!(
-        (&found.end_user_id, found.email.as_deref(), found.email_verified),
+        (&identity.end_user_id, identity.email.as_deref(), identity.email_verified),
         (&one.end_user, Some("Z@b.example"), true)
     );
     assert_eq!(identity::find(&mut tx, &two.organization, "waypost", "acc_1").await.unwrap(), None);
     assert_eq!(identity::find(&mut tx, org, "https://other", "acc_1").await.unwrap(), None);
     let linked = identity::find_linkable(&mut tx, org, "https://other", "z@b.example").await.unwrap();
-    assert_eq!(linked.as_ref(), Some(&found));
+    assert_eq!(linked.as_ref(), Some(&identity));
     assert_eq!(identity::find_linkable(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "same issuer");
     assert_eq!(identity::find_linkable(&mut tx, org, "https://other", "y@b.example").await.unwrap(), None);
-    let again = Identity { id: IdentityId::from_store("idn_9".into()), ..found.clone() };
+    let again = Identity { id: IdentityId::from_store("idn_9".into()), ..identity.clone() };
     assert!(
         !identity::insert(&mut tx, &again, None).await.unwrap(),
         "the identity exists, and the transaction continues"
     );
-    let unverified = Identity { email_verified: false, last_sign_in_at: NOW, ..found };
+    let unverified = Identity { email_verified: false, last_sign_in_at: NOW, ..identity };
     identity::record_sign_in(&mut tx, &unverified, Some("z@b.example")).await.unwrap();
     assert_eq!(identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap(), Some(unverified));
     assert_eq!(identity::find_linkable(&mut tx, org, "https://other", "z@b.example").await.unwrap(), None);
@@ -57,14 +57,14 @@ async fn identities(TwoWorlds { mut tx, one, two }: TwoWorlds) {
 
 async fn accounts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     let org = &one.organization;
-    let found = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
-    assert_eq!((found.id.as_str(), found.password_hash.as_deref()), ("acc_1", Some("argon")));
-    assert!(!format!("{found:?}").contains("argon"));
-    let new = Account { id: AccountId::from_store("acc_9".into()), ..found.clone() };
+    let account = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
+    assert_eq!((account.id.as_str(), account.password_hash.as_deref()), ("acc_1", Some("argon")));
+    assert!(!format!("{account:?}").contains("argon"));
+    let new = Account { id: AccountId::from_store("acc_9".into()), ..account.clone() };
     assert!(!account::insert(&mut tx, &new, "z@b.example").await.unwrap());
     assert!(account::insert(&mut tx, &new, "y@b.example").await.unwrap());
     let foreign = &two.organization;
-    account::set_password(&mut tx, foreign, &found.id, "evil", NOW).await.unwrap();
+    account::set_password(&mut tx, foreign, &account.id, "evil", NOW).await.unwrap();
     let kept = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
     assert_eq!(kept.password_hash.as_deref(), Some("argon"));
 }

@@ -27,7 +27,7 @@ async fn a_flood_of_rejected_calls_is_counted_and_displaces_no_record(db: Db) {
     let mut tx = db.begin().await.unwrap();
     let range = TimeRange { from: Timestamp(0), to: NOW.plus(1) };
     let rejected = tool_call::sum_rejected(&mut tx, &world.organization, None, range).await.unwrap();
-    let counts: Vec<_> = rejected.iter().map(|it| (it.reason.as_str(), it.count)).collect();
+    let counts: Vec<_> = rejected.iter().map(|call| (call.reason.as_str(), call.count)).collect();
     assert_eq!(counts, [("rate_limited", FLOOD * 3 / 4), ("unauthorized", FLOOD / 4)]);
     assert_eq!(tool_call::list(&mut tx, &world.organization, &world.server, 10).await.unwrap().len(), 1);
 }

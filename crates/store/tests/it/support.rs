@@ -236,7 +236,7 @@ async fn a_delivery_is_claimed_once((db, one, _): (Db, World, World)) {
         taken
     };
     let (a, b, c) = tokio::join!(claim(2), claim(2), claim(2));
-    let mut ids: Vec<_> = a.iter().chain(&b).chain(&c).map(|it| it.id.as_str().to_owned()).collect();
+    let mut ids: Vec<_> = a.iter().chain(&b).chain(&c).map(|delivery| delivery.id.as_str().to_owned()).collect();
     ids.sort();
     assert_eq!(ids, ["whd_a", "whd_b", "whd_c"], "each once");
     let mut tx = db.begin().await.unwrap();
@@ -260,7 +260,7 @@ async fn a_delivery_is_claimed_once((db, one, _): (Db, World, World)) {
     webhook_delivery::fail_pending(&mut tx, org, &first.webhook_id, "off").await.unwrap();
     let listed = webhook_delivery::list(&mut tx, org, &first.webhook_id, None, 2).await.unwrap();
     assert_eq!(
-        listed.iter().map(|it| (it.id.as_str(), it.status)).collect::<Vec<_>>(),
+        listed.iter().map(|ticket| (ticket.id.as_str(), ticket.status)).collect::<Vec<_>>(),
         [("whd_c", DeliveryStatus::Failed), ("whd_b", DeliveryStatus::Failed)]
     );
     let rest = webhook_delivery::list(&mut tx, org, &first.webhook_id, Some(&listed[1].id), 2).await.unwrap();

@@ -65,8 +65,8 @@ async fn invitations(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(!invitation::revoke(&mut tx, org, &new(2).id, NOW).await.unwrap());
     assert!(!invitation::revoke(&mut tx, &two.organization, &new(1).id, NOW).await.unwrap());
     assert!(invitation::revoke(&mut tx, org, &new(1).id, NOW.plus(2)).await.unwrap());
-    let found = invitation::find(&mut tx, org, &new(1).id).await.unwrap().unwrap();
-    assert_eq!(found.revoked_at, Some(NOW.plus(2)));
+    let invitation = invitation::find(&mut tx, org, &new(1).id).await.unwrap().unwrap();
+    assert_eq!(invitation.revoked_at, Some(NOW.plus(2)));
 }
 
 async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
@@ -103,9 +103,9 @@ async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
         (AuditFilter { from: Some(NOW.plus(1)), ..to(3) }, &[2, 1]),
         (AuditFilter { from: Some(Timestamp(-1)), ..to(i64::MIN / 2) }, &[]),
     ] {
-        let found = audit::search(&mut tx, org, &filter, (None, 10)).await.unwrap();
+        let events = audit::search(&mut tx, org, &filter, (None, 10)).await.unwrap();
         let expected: Vec<_> = expected.iter().map(|at| entries[*at].clone()).collect();
-        assert_eq!(found, expected, "{filter:?}");
+        assert_eq!(events, expected, "{filter:?}");
     }
     let page = audit::search(&mut tx, org, &all, (Some(&entries[2].id), 1)).await.unwrap();
     assert_eq!(page, [entries[1].clone()]);

@@ -33,7 +33,7 @@ fn account(id: &str, organization: Option<&OrganizationId>) -> User {
 const KEY: &str = "v@big.example";
 
 async fn ids(tx: &mut Tx) -> Vec<String> {
-    system::list_accounts(tx, KEY).await.unwrap().into_iter().map(|it| it.user.id.to_string()).collect()
+    system::list_accounts(tx, KEY).await.unwrap().into_iter().map(|account| account.user.id.to_string()).collect()
 }
 
 async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut tx, one, two): (Tx, World, World)) {
@@ -48,7 +48,7 @@ async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut t
     let (all, a) = (account("usr_all", None), account("usr_a", Some(&one.organization)));
     assert_eq!(user::find(tx, &a.id).await.unwrap(), Some(a.clone()));
     user::mark_verified(tx, &all.id, NOW).await.unwrap();
-    assert_eq!(system::find_verified_user(tx, KEY).await.unwrap().map(|it| it.id), Some(all.id.clone()));
+    assert_eq!(system::find_verified_user(tx, KEY).await.unwrap().map(|user| user.id), Some(all.id.clone()));
     user_account::merge(tx, &all.id, &a.id).await.unwrap();
     user::mark_verified(tx, &a.id, NOW).await.unwrap();
     let verified = system::find_verified_user(tx, KEY).await.unwrap().unwrap();
@@ -70,8 +70,8 @@ async fn emails_count_for_the_organisation_of_the_recipient((mut tx, one, two): 
     assert_eq!(system::find_organization_by_email(tx, KEY).await.unwrap(), Some(two.organization.clone()));
     member(tx, "usr_all", &one.organization, NOW.plus(1)).await;
     user::mark_verified(tx, &UserId::from_store("usr_all".to_owned()), NOW).await.unwrap();
-    let found = system::find_organization_by_email(tx, KEY).await.unwrap();
-    assert_eq!(found, Some(one.organization), "that of the verified account");
+    let organization = system::find_organization_by_email(tx, KEY).await.unwrap();
+    assert_eq!(organization, Some(one.organization), "that of the verified account");
     assert_eq!(system::find_organization_by_email(tx, "nobody@x.de").await.unwrap(), None);
 }
 
@@ -123,8 +123,8 @@ async fn all_credentials_are_revoked((mut tx, one, two): (Tx, World, World)) {
     assert_eq!(user_account::revoke_access(tx, &a.id, NOW).await.unwrap(), RevocationCounts::default());
     assert_eq!(user_code::find_link(tx, "link", NOW).await.unwrap(), None);
     assert_eq!(user_identity::find(tx, "https://id.example", "1").await.unwrap(), None);
-    let found = user::find_credentials(tx, &a.id).await.unwrap().unwrap();
-    assert_eq!((found.password_hash, found.user.name), (None, None));
+    let credentials = user::find_credentials(tx, &a.id).await.unwrap().unwrap();
+    assert_eq!((credentials.password_hash, credentials.user.name), (None, None));
     let names: Vec<String> =
         user_account::delete_api_keys(tx, a.id.as_str()).await.unwrap().into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["made 0", "made 1", "made 2"], "including those created with these keys");
@@ -148,8 +148,8 @@ async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, World, W
     }
     assert_eq!(counts, [1, 2, 3, 1, 2, 1].map(|count| (one.user.clone(), count)));
     assert_eq!(system::record_failed_sign_in(&mut tx, "nobody@x.de", NOW).await.unwrap(), []);
-    let found = system::list_organizations_by_email(&mut tx, "a1@x.de").await.unwrap();
-    assert_eq!(found, [(one.user.clone(), one.organization.clone())]);
+    let organizations = system::list_organizations_by_email(&mut tx, "a1@x.de").await.unwrap();
+    assert_eq!(organizations, [(one.user.clone(), one.organization.clone())]);
     assert_eq!(system::list_organizations_by_email(&mut tx, "nobody@x.de").await.unwrap(), []);
 }
 
@@ -166,10 +166,10 @@ async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, Worl
     assert!(!invitation::mark_emailed(tx, &two.organization, (&id, "token-1"), NOW).await.unwrap());
     assert!(invitation::mark_emailed(tx, &one.organization, (&id, "token-1"), NOW).await.unwrap());
     assert_eq!(emailed(tx, "token-1").await, Some(true));
-    let found = invitation::find(tx, &one.organization, &id).await.unwrap().unwrap();
-    assert!(invitation::renew(tx, &found, "shown").await.unwrap());
+    let invitation = invitation::find(tx, &one.organization, &id).await.unwrap().unwrap();
+    assert!(invitation::renew(tx, &invitation, "shown").await.unwrap());
     assert_eq!(emailed(tx, "shown").await, Some(false), "a new link may be shown");
-    let revoked = user_account::revoke_invitations(tx, &found.invited_by, NOW).await.unwrap();
+    let revoked = user_account::revoke_invitations(tx, &invitation.invited_by, NOW).await.unwrap();
     assert!(revoked.contains(&(one.organization.clone(), id)), "{revoked:?}");
     assert_eq!(emailed(tx, "shown").await, None);
 }
@@ -211,7 +211,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
         Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
         Dialect::Postgres => sqlx::migrate!("migrations/postgres"),
     };
-    let before = versions.iter().map(|it| it.version).filter(|version| *version < 20).max().unwrap();
+    let before = versions.iter().map(|version| version.version).filter(|version| *version < 20).max().unwrap();
     migrate_to(&db, before).await.unwrap();
     let mut sql = String::new();
     for slug in ["a", "b"] {
@@ -236,18 +236,19 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
     for n in 1..=6 {
         let accounts = system::list_accounts(&mut tx, &format!("u{n}@x.de")).await.unwrap();
         assert_eq!(accounts.len(), 1, "{n}");
-        let it = &accounts[0];
-        let organizations = user_session::list_memberships(&mut tx, &it.user.id).await.unwrap();
-        let organizations: Vec<_> = organizations.iter().map(|it| it.organization.slug.clone()).collect();
+        let account = &accounts[0];
+        let organizations = user_session::list_memberships(&mut tx, &account.user.id).await.unwrap();
+        let organizations: Vec<_> =
+            organizations.iter().map(|organization| organization.organization.slug.clone()).collect();
         let session = user_session::find(&mut tx, &format!("session-{n}"), NOW).await.unwrap().is_some();
-        let own = it.user.organization_id.as_ref().map_or("-", OrganizationId::as_str);
+        let own = account.user.organization_id.as_ref().map_or("-", OrganizationId::as_str);
         accounts_after.push(format!(
             "{n} verified={} password={} session={session} {} only {own}",
-            it.user.verified_at.is_some(),
-            it.password_hash.is_some(),
+            account.user.verified_at.is_some(),
+            account.password_hash.is_some(),
             organizations.join("+"),
         ));
-        let key = user_account::delete_api_keys(&mut tx, it.user.id.as_str()).await.unwrap();
+        let key = user_account::delete_api_keys(&mut tx, account.user.id.as_str()).await.unwrap();
         assert_eq!(key.len(), 1, "the creator of a key is read from the audit log");
     }
     assert_eq!(

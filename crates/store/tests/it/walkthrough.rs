@@ -21,7 +21,7 @@ fn org(n: u8) -> OrganizationId {
     OrganizationId::from_store(format!("org_{n}"))
 }
 
-fn head(n: u8, organization_id: OrganizationId) -> Walkthrough {
+fn new_walkthrough(n: u8, organization_id: OrganizationId) -> Walkthrough {
     Walkthrough {
         id: WalkthroughId::from_store(format!("wt_{n}_{organization_id}")),
         organization_id,
@@ -65,12 +65,12 @@ async fn begin(db: &Db) -> (Tx, Walkthrough) {
         let new = Organization { id: org(n), slug, name, created_at: Timestamp(0) };
         organization::insert(&mut tx, &new).await.unwrap();
     }
-    let first = head(1, org(1));
+    let first = new_walkthrough(1, org(1));
     insert(&mut tx, &first, "title 1").await.unwrap();
     (tx, first)
 }
 
-async fn heads_are_read_as_written(db: Db) {
+async fn walkthroughs_are_read_as_written(db: Db) {
     let (mut tx, first) = begin(&db).await;
     assert_eq!(find(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(find_for_update(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
@@ -103,8 +103,8 @@ async fn heads_are_read_as_written(db: Db) {
 async fn another_organisation_finds_nothing(db: Db) {
     let (mut tx, mut first) = begin(&db).await;
     step::insert(&mut tx, &org(1), &first.id, [&new_step(0, None)]).await.unwrap();
-    let frozen = version_of(&first, 1);
-    version::insert(&mut tx, &org(1), &frozen, &[new_step(0, None)]).await.unwrap();
+    let version = version_of(&first, 1);
+    version::insert(&mut tx, &org(1), &version, &[new_step(0, None)]).await.unwrap();
     let (other, id) = (org(2), first.id.clone());
     assert_eq!(find(&mut tx, &other, &id).await.unwrap(), None);
     assert_eq!(find_for_update(&mut tx, &other, &id).await.unwrap(), None);
@@ -117,8 +117,8 @@ async fn another_organisation_finds_nothing(db: Db) {
     assert!(step::list_outline(&mut tx, &other, &id).await.unwrap().is_empty());
     assert_eq!(step::find_by_key(&mut tx, &other, &id, "key-0").await.unwrap(), None);
     assert_eq!(step::find(&mut tx, &other, &id, &new_step(0, None).id).await.unwrap(), None);
-    assert!(version::find_with_steps(&mut tx, &other, &frozen.id).await.unwrap().is_none());
-    assert_eq!(version::find(&mut tx, &other, &frozen.id).await.unwrap(), None);
+    assert!(version::find_with_steps(&mut tx, &other, &version.id).await.unwrap().is_none());
+    assert_eq!(version::find(&mut tx, &other, &version.id).await.unwrap(), None);
     assert_eq!(version::find_by_number(&mut tx, &other, &id, 1).await.unwrap(), None);
     assert_eq!(version::find_newest(&mut tx, &other, &id).await.unwrap(), None);
     assert_eq!(version::max_number(&mut tx, &other, &id).await.unwrap(), 0);
@@ -133,7 +133,7 @@ async fn another_organisation_finds_nothing(db: Db) {
     step::delete(&mut tx, &other, &id, [&changed.id]).await.unwrap();
     assert_eq!(step::list(&mut tx, &org(1), &id).await.unwrap(), [new_step(0, None)]);
     let withdrawal = Withdrawal { at: Timestamp(1), reason: "x".to_owned() };
-    assert!(!version::withdraw(&mut tx, &other, &frozen.id, &withdrawal).await.unwrap());
+    assert!(!version::withdraw(&mut tx, &other, &version.id, &withdrawal).await.unwrap());
     first.organization_id = other;
     assert!(!update(&mut tx, &first, "title 1").await.unwrap());
     assert!(lock_names(&mut tx, &org(1)).await.unwrap() && !lock_names(&mut tx, &org(3)).await.unwrap());
@@ -146,7 +146,7 @@ async fn titles_and_slugs_are_unique_in_an_organisation(db: Db) {
         [("title 1", "other", 1, true), ("other", "title-1", 1, true), ("title 1", "title-1", 2, false)]
     {
         let mut tx = db.begin().await.unwrap();
-        let new = Walkthrough { slug: slug.to_owned(), ..head(9, org(organization)) };
+        let new = Walkthrough { slug: slug.to_owned(), ..new_walkthrough(9, org(organization)) };
         let result = insert(&mut tx, &new, title).await;
         assert_eq!(result.as_ref().is_err_and(Error::is_unique_violation), taken, "{result:?}");
     }
@@ -172,22 +172,22 @@ async fn titles(tx: &mut Tx, search_query: WalkthroughSearch<'_>) -> Vec<String>
 
 async fn ordinals_of_deleted_steps_are_stored(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
-    let (id, gone) = (&walkthrough.id, new_step(4, None));
-    step::insert(&mut tx, &org(1), id, [&gone]).await.unwrap();
-    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
-    step::delete(&mut tx, &org(1), id, [&gone.id]).await.unwrap();
-    assert_eq!(step::consume_removed(&mut tx, &org(2), id, &gone.id).await.unwrap(), None);
+    let (id, removed) = (&walkthrough.id, new_step(4, None));
+    step::insert(&mut tx, &org(1), id, [&removed]).await.unwrap();
+    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &removed.id).await.unwrap(), None);
+    step::delete(&mut tx, &org(1), id, [&removed.id]).await.unwrap();
+    assert_eq!(step::consume_removed(&mut tx, &org(2), id, &removed.id).await.unwrap(), None);
     let other = WalkthroughId::from_store("wt_other".to_owned());
-    assert_eq!(step::consume_removed(&mut tx, &org(1), &other, &gone.id).await.unwrap(), None);
-    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), Some(gone.ordinal));
-    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
+    assert_eq!(step::consume_removed(&mut tx, &org(1), &other, &removed.id).await.unwrap(), None);
+    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &removed.id).await.unwrap(), Some(removed.ordinal));
+    assert_eq!(step::consume_removed(&mut tx, &org(1), id, &removed.id).await.unwrap(), None);
 }
 
-async fn heads_are_listed_by_title_in_byte_order(db: Db) {
+async fn walkthroughs_are_listed_by_title_in_byte_order(db: Db) {
     let (mut tx, _) = begin(&db).await;
     for (n, key) in [(2, "b"), (3, "a-b"), (4, "ab"), (5, "ä"), (6, "a b")] {
         let state = if n == 2 { WalkthroughState::Published } else { WalkthroughState::Draft };
-        let new = Walkthrough { title: key.to_owned(), state, ..head(n, org(1)) };
+        let new = Walkthrough { title: key.to_owned(), state, ..new_walkthrough(n, org(1)) };
         insert(&mut tx, &new, key).await.unwrap();
     }
     let all = ["a b", "a-b", "ab", "b", "Title 1", "ä"];
@@ -195,7 +195,7 @@ async fn heads_are_listed_by_title_in_byte_order(db: Db) {
     let mut backwards = all;
     backwards.reverse();
     assert_eq!(titles(&mut tx, WalkthroughSearch { descending: true, ..by_title() }).await, backwards);
-    let last = head(3, org(1)).id;
+    let last = new_walkthrough(3, org(1)).id;
     let after = WalkthroughSearch { after: Some((SortValue::Title("a-b".to_owned()), &last)), limit: 2, ..by_title() };
     assert_eq!(titles(&mut tx, after).await, ["ab", "b"]);
     let published = WalkthroughSearch { state: Some(WalkthroughState::Published), ..by_title() };
@@ -240,7 +240,7 @@ async fn steps_are_read_as_written(db: Db) {
     assert_eq!(found, Some((steps[1].id.clone(), "Step 1".to_owned())));
     assert_eq!(step::find_by_key(&mut tx, &org(1), &id, "key-9").await.unwrap(), None);
 
-    // TwoWorlds steps swap their keys. Ordinals and links are not updated.
+    // Two steps swap their keys. Ordinals and links are not updated.
     let swapped = [
         Step { key: steps[1].key.clone(), ordinal: 99, next_step_id: None, ..steps[0].clone() },
         Step { key: steps[0].key.clone(), content: new_step(7, None).content, ..steps[1].clone() },
@@ -312,8 +312,8 @@ async fn versions_are_read_as_written(db: Db) {
     let loaded = version::find_with_steps(&mut tx, &org(1), &first.id).await.unwrap().unwrap();
     assert_eq!((&loaded.id, &loaded.walkthrough_id, loaded.number), (&first.id, id, 1));
     assert_eq!((loaded.title.as_str(), loaded.steps.len()), ("Title 1", 3));
-    for (frozen, step) in loaded.steps.iter().zip(&steps) {
-        assert_eq!((&frozen.id, frozen.ordinal, &frozen.content), (&step.id, step.ordinal, &step.content));
+    for (version, step) in loaded.steps.iter().zip(&steps) {
+        assert_eq!((&version.id, version.ordinal, &version.content), (&step.id, step.ordinal, &step.content));
     }
     assert_eq!(version::find(&mut tx, &org(1), &first.id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(version::find_by_number(&mut tx, &org(1), id, 2).await.unwrap().as_ref(), Some(&second));
@@ -324,8 +324,8 @@ async fn versions_are_read_as_written(db: Db) {
     assert!(version::withdraw(&mut tx, &org(1), &second.id, &withdrawal).await.unwrap());
     let again = Withdrawal { at: Timestamp(10), reason: "Other".to_owned() };
     assert!(!version::withdraw(&mut tx, &org(1), &second.id, &again).await.unwrap());
-    let found = version::find(&mut tx, &org(1), &second.id).await.unwrap().unwrap();
-    assert_eq!(found, VersionInfo { withdrawal: Some(withdrawal), ..second.clone() });
+    let version = version::find(&mut tx, &org(1), &second.id).await.unwrap().unwrap();
+    assert_eq!(version, VersionInfo { withdrawal: Some(withdrawal), ..second.clone() });
     assert_eq!(version::find_newest(&mut tx, &org(1), id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(version::max_number(&mut tx, &org(1), id).await.unwrap(), 2);
     assert!(
@@ -357,8 +357,8 @@ async fn the_migration_computes_the_step_sets(db: Db) {
     for (number, ordinals) in (1..).zip(sets) {
         let steps: Vec<_> = ordinals.iter().map(|&ordinal| new_step(ordinal, None)).collect();
         let step_count = u32::try_from(steps.len()).unwrap();
-        let head = VersionInfo { step_count, ..version_of(&walkthrough, number) };
-        version::insert(&mut tx, &org(1), &head, &steps).await.unwrap();
+        let version = VersionInfo { step_count, ..version_of(&walkthrough, number) };
+        version::insert(&mut tx, &org(1), &version, &steps).await.unwrap();
     }
     let stored: Vec<String> = on!(&mut tx, c => sqlx::query_scalar(READ).fetch_all(c).await.unwrap());
     assert_eq!(stored[..2], ["0e", "01"]);
@@ -373,8 +373,8 @@ async fn invalid_values_are_reported(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let id = &walkthrough.id;
     step::insert(&mut tx, &org(1), id, [&new_step(0, None)]).await.unwrap();
-    let frozen = version_of(&walkthrough, 1);
-    version::insert(&mut tx, &org(1), &frozen, &[new_step(0, None)]).await.unwrap();
+    let version = version_of(&walkthrough, 1);
+    version::insert(&mut tx, &org(1), &version, &[new_step(0, None)]).await.unwrap();
     tx.commit().await.unwrap();
     let cases = [
         ("walkthroughs", "type = 'dance'"),
@@ -399,7 +399,7 @@ async fn invalid_values_are_reported(db: Db) {
             find(&mut tx, &org(1), id).await.err(),
             step::list(&mut tx, &org(1), id).await.err(),
             version::list(&mut tx, &org(1), id).await.err(),
-            version::find_with_steps(&mut tx, &org(1), &frozen.id).await.err(),
+            version::find_with_steps(&mut tx, &org(1), &version.id).await.err(),
         ];
         let mut corrupt = errors.iter().flatten();
         assert!(matches!(corrupt.next(), Some(Error::Corrupt { .. })), "{table} {assignment}: {errors:?}");
@@ -408,10 +408,10 @@ async fn invalid_values_are_reported(db: Db) {
 }
 
 waypost_testkit::both!(open =>
-    heads_are_read_as_written,
+    walkthroughs_are_read_as_written,
     another_organisation_finds_nothing,
     titles_and_slugs_are_unique_in_an_organisation,
-    heads_are_listed_by_title_in_byte_order, ordinals_of_deleted_steps_are_stored,
+    walkthroughs_are_listed_by_title_in_byte_order, ordinals_of_deleted_steps_are_stored,
     steps_are_read_as_written,
     a_broken_chain_cannot_be_committed,
     versions_are_read_as_written,

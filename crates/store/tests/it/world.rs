@@ -67,8 +67,8 @@ impl World {
         }
     }
 
-    pub fn step(&self, at: u32) -> StepId {
-        StepId::from_store(format!("ws_{}x{at:03}", self.n))
+    pub fn step(&self, index: u32) -> StepId {
+        StepId::from_store(format!("ws_{}x{index:03}", self.n))
     }
 
     pub fn organization(&self) -> Organization {
@@ -147,9 +147,9 @@ impl World {
         }
     }
 
-    pub fn audit_event(&self, at: u32) -> AuditEvent {
+    pub fn audit_event(&self, index: u32) -> AuditEvent {
         AuditEvent {
-            id: AuditEventId::from_store(format!("aud_{}x{at:05}", self.n)),
+            id: AuditEventId::from_store(format!("aud_{}x{index:05}", self.n)),
             organization_id: self.organization.clone(),
             actor: "operator".to_owned(),
             act: "server.update".to_owned(),
@@ -161,10 +161,10 @@ impl World {
 
     /// Returns the offer of the world's version, as passed to the writer.
     pub fn version_offer(&self) -> VersionOffer {
-        let steps = (0..STEPS).map(|at| VersionStep {
-            id: self.step(at),
-            ordinal: at,
-            content: StepContent { title: format!("Step {at}"), ..StepContent::default() },
+        let steps = (0..STEPS).map(|index| VersionStep {
+            id: self.step(index),
+            ordinal: index,
+            content: StepContent { title: format!("Step {index}"), ..StepContent::default() },
         });
         let version = StoredVersion {
             id: self.version.clone(),

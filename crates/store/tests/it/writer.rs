@@ -35,7 +35,7 @@ pub(crate) fn begin_or_advance(world: &World) -> DecideFn {
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     Box::new(move |attempt: Option<&Attempt>| {
         let view = ProgressContext {
-            attempt: attempt.map(|it| (it, &offered.latest)),
+            attempt: attempt.map(|progress| (progress, &offered.latest)),
             offered: &offered,
             now: NOW,
             random: &*random,
@@ -100,7 +100,7 @@ impl Stage {
         let history = progress::list_attempts(&mut conn, key).await.unwrap();
         let [attempt] = history.as_slice() else { panic!("one attempt, not {}", history.len()) };
         let rows = progress::list_completions(&mut conn, &key.organization_id, &attempt.id).await.unwrap();
-        let ordinals: HashMap<_, _> = (0..STEPS).map(|at| (self.world.step(at), at)).collect();
+        let ordinals: HashMap<_, _> = (0..STEPS).map(|index| (self.world.step(index), index)).collect();
         let rows: StepSet = rows.into_iter().map(|(step, _)| ordinals[&step]).collect();
         assert_eq!(rows, attempt.completed);
         rows.len()
@@ -225,7 +225,7 @@ async fn attempts_are_ordered(stage: Stage) {
     for n in 0..12 {
         let (offered, random) = (stage.world.version_offer(), Arc::clone(&random));
         let decide: DecideFn = Box::new(move |attempt| {
-            let attempt = attempt.map(|it| (it, &offered.latest));
+            let attempt = attempt.map(|progress| (progress, &offered.latest));
             let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &*random };
             let outcome = match n % 4 {
                 0 => view.select(SelectOptions { resume: false, confirmed: true, ..SelectOptions::default() }),

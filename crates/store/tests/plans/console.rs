@@ -273,13 +273,13 @@ pub(super) fn delivery(id: &str) -> NewDelivery {
 /// Webhooks and their deliveries.
 pub(super) async fn use_webhooks(tx: &mut Tx, one: &World) {
     let org = &one.organization;
-    let found = webhook::list(tx, org).await.unwrap().remove(0);
-    let id = found.id.clone();
+    let webhook = webhook::list(tx, org).await.unwrap().remove(0);
+    let id = webhook.id.clone();
     webhook::find(tx, org, &id).await.unwrap().unwrap();
-    webhook::update(tx, &found).await.unwrap();
+    webhook::update(tx, &webhook).await.unwrap();
     webhook::set_failing_since(tx, org, &id, None).await.unwrap();
     webhook::list_receivers(tx, org, WebhookEvent::TicketCreated).await.unwrap();
-    let other = Webhook { id: WebhookId::from_store("whk_other".to_owned()), ..found };
+    let other = Webhook { id: WebhookId::from_store("whk_other".to_owned()), ..webhook };
     webhook::insert(tx, &other).await.unwrap();
     webhook::delete(tx, org, &other.id).await.unwrap();
     webhook_delivery::enqueue(tx, &[delivery("whd_sent")]).await.unwrap();

@@ -23,7 +23,7 @@ pub(crate) async fn play(db: &Db, one: &World) {
             tool_call: Some(Box::new(move |_| record.clone())),
             deliveries: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
             decide: Box::new(move |attempt| {
-                let attempt = attempt.map(|it| (it, &offered.latest));
+                let attempt = attempt.map(|progress| (progress, &offered.latest));
                 let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &SystemRandom };
                 let restart = SelectOptions { resume: false, confirmed: true, ..SelectOptions::default() };
                 Decision::Done(Box::new(if select {

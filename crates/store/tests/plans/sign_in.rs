@@ -24,10 +24,10 @@ use crate::world::{NOW, World};
 /// Sign-in of end users.
 pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     let (org, user) = (&one.organization, &one.end_user);
-    let found = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
+    let identity = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
     identity::find_linkable(tx, org, "https://other", "z@b.example").await.unwrap();
-    identity::insert(tx, &found, None).await.unwrap();
-    identity::record_sign_in(tx, &found, None).await.unwrap();
+    identity::insert(tx, &identity, None).await.unwrap();
+    identity::record_sign_in(tx, &identity, None).await.unwrap();
     end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
     let tracked = EndUserId::from_store("eu_tracked".to_owned());
     end_user::insert_tracked(tx, org, (&tracked, "t"), NOW).await.unwrap();
@@ -57,7 +57,7 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     let session = NewBrowserSession {
         token_hash: "hash",
         end_user_id: user,
-        identity_id: &found.id,
+        identity_id: &identity.id,
         created_at: NOW,
         expires_at: NOW,
     };
@@ -150,12 +150,12 @@ pub(crate) async fn join_progress(tx: &mut Tx, one: &World) {
     join::list_page(tx, org, None, 2).await.unwrap();
     join::list_page(tx, org, Some(&id), 2).await.unwrap();
     join::is_claim_link_spent(tx, org, &one.server, (user, NOW)).await.unwrap();
-    let found = join::find(tx, org, &id).await.unwrap().unwrap();
+    let join = join::find(tx, org, &id).await.unwrap().unwrap();
     join::is_settled(tx, org, &one.server, (user, user)).await.unwrap();
     join::find_claimant(tx, org, user).await.unwrap();
     join::lock_end_users(tx, org, (user, user)).await.unwrap();
     join::mark_undone(tx, org, &id, NOW).await.unwrap().unwrap();
-    let again = Join { id: JoinId::from_store("joi_again".to_owned()), ..found };
+    let again = Join { id: JoinId::from_store("joi_again".to_owned()), ..join };
     join::insert(tx, &again, &JoinUndo::default()).await.unwrap();
     let mut open = join::lock_open_attempts(tx, org, &one.server, (user, user)).await.unwrap();
     let (walkthrough, attempt, _) = open.remove(0);

@@ -91,7 +91,7 @@ struct Fixture {
 impl Fixture {
     fn new(case: &Case) -> Self {
         let versions: Vec<Version> = (1..).zip(&case.versions).map(|(number, steps)| version(number, steps)).collect();
-        let make = |id, (at, done, started): &(usize, Vec<u32>, i64)| attempt(id, &versions[*at], done, *started);
+        let make = |id, (index, done, started): &(usize, Vec<u32>, i64)| attempt(id, &versions[*index], done, *started);
         let (from, to) = (make("wp_from", &case.from), case.to.as_ref().map(|to| make("wp_to", to)));
         Self { from, to, versions }
     }

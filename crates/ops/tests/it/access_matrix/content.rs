@@ -25,7 +25,7 @@ pub async fn drafts(call: Call<'_>) -> Vec<Row> {
     let Call { cx, ops, tenant: t, .. } = call;
     let (org, id, target) = (&t.organization.id, &t.walkthrough, target(t));
     let step = &StepId::from_store("ws_0".into());
-    let new = || NewStep { key: None, content: StepContent::default(), place: StepPosition::Last };
+    let new = || NewStep { key: None, content: StepContent::default(), position: StepPosition::Last };
     rows! {
         Member walkthroughs::draft::add_step(cx, ops, target, new());
         Member walkthroughs::draft::restore_step(cx, ops, target, step, new());
@@ -56,7 +56,7 @@ pub async fn walkthroughs(call: Call<'_>) -> Vec<Row> {
         Member walkthroughs::duplicate(cx, ops, org, id, None);
         Member walkthroughs::list(cx, ops, org, WalkthroughListQuery::default());
         Member walkthroughs::describe(cx, ops, org, head.clone());
-        Member walkthroughs::get_head(cx, ops, org, id);
+        Member walkthroughs::get(cx, ops, org, id);
         Member walkthroughs::get_draft(cx, ops, org, id);
         Member walkthroughs::get_draft_by_slug(cx, ops, org, "w");
         Member walkthroughs::update(cx, ops, target, WalkthroughPatch::default());

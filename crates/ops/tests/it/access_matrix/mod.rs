@@ -138,9 +138,9 @@ fn assert_refused(row: &Row, code: Code, caller: &str) {
 async fn operations_refuse_all_other_callers(fixture: Fixture) {
     let names: Vec<&str> =
         callers(&fixture, &fixture.create_tenant("names").await).iter().map(|(name, _)| *name).collect();
-    for (at, name) in names.into_iter().enumerate() {
+    for (index, name) in names.into_iter().enumerate() {
         let tenant = fixture.create_tenant(&format!("{name}-own")).await;
-        let (_, cx) = callers(&fixture, &tenant).swap_remove(at);
+        let (_, cx) = callers(&fixture, &tenant).swap_remove(index);
         for row in call(&fixture, &cx, &tenant, name).await {
             if row.access.allows(name) {
                 let error = row.error.as_ref();

@@ -357,7 +357,7 @@ async fn reports(call: Call<'_>) -> Vec<Row> {
         Member end_users::list(cx, ops, org, search);
         Member end_users::get(cx, ops, org, user);
         Member end_users::list_progress(cx, ops, org, user);
-        Member end_users::get_extent(cx, ops, org, user);
+        Member end_users::count_data(cx, ops, org, user);
         Member end_users::get_timeline(cx, ops, (org, user), kinds, (None, 1));
         Admin end_users::resolve(cx, ops, org, "tracked");
         Admin end_users::export(cx, ops, org, user);
@@ -425,7 +425,7 @@ async fn servers(call: Call<'_>) -> Vec<Row> {
         Member servers::list(cx, ops, org);
         Member servers::search(cx, ops, org, search);
         Member servers::list_usage(cx, ops, org, &[server]);
-        Member servers::get_holdings(cx, ops, org, server);
+        Member servers::count_contents(cx, ops, org, server);
         Member servers::count_signed_in(cx, ops, org, server);
         Admin servers::suggest_slug(cx, ops, org, new);
         Admin servers::find_slug_problem(cx, ops, org, new, None);

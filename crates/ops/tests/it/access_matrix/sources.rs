@@ -75,8 +75,8 @@ fn parse_operations(source: &str, path: &[Segment]) -> Vec<String> {
             continue;
         }
         let method_of = type_name.filter(|_| line.starts_with(' '));
-        let modules = path.iter().enumerate().filter(|(at, module)| match method_of {
-            Some(_) => *at == 0,
+        let modules = path.iter().enumerate().filter(|(index, module)| match method_of {
+            Some(_) => *index == 0,
             None => module.is_public,
         });
         let mut parts: Vec<&str> = modules.map(|(_, module)| module.name.as_str()).collect();

@@ -76,7 +76,7 @@ async fn concurrent_failures_are_counted(test: UserTest) {
     test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
     let attempts = (0..12).map(|_| test.sign_in_with_password("anna@example.com", WRONG));
     let results = futures::future::join_all(attempts).await;
-    let checked = results.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
+    let checked = results.iter().filter(|result| result.as_ref().unwrap_err().code == Code::InvalidArguments).count();
     assert_eq!(checked, 3);
 }
 
@@ -266,7 +266,7 @@ async fn a_flood_of_passwords_costs_three_hashes(test: UserTest) {
     let flood = futures::future::join_all(emails.iter().map(|email| test.sign_in_with_password(email, WRONG)));
     let (flood, other) = tokio::join!(flood, test.sign_in_with_password_from(at(1), "anna@example.com", FINE));
     other.unwrap();
-    let rejected = flood.iter().filter(|it| it.as_ref().unwrap_err().code == Code::RateLimited).count();
+    let rejected = flood.iter().filter(|result| result.as_ref().unwrap_err().code == Code::RateLimited).count();
     assert_eq!((rejected, test.fixture.ops.hashed_passwords() - before), (587, 4));
 }
 
@@ -277,7 +277,7 @@ async fn a_flood_of_sign_ups_is_shed(test: UserTest) {
     let emails: Vec<_> = (0..200).map(|n| format!("{n}@example.com")).collect();
     let ask = |email| test.request_code(email, CodePurpose::SignUp, Some(FINE));
     let flood = futures::future::join_all(emails.iter().map(|email| ask(email))).await;
-    let shed: Vec<_> = flood.iter().filter_map(|it| it.as_ref().err()).collect();
+    let shed: Vec<_> = flood.iter().filter_map(|result| result.as_ref().err()).collect();
     assert!(shed.iter().all(|error| seconds(error) == 2), "{shed:?}");
     let hashed = test.fixture.ops.hashed_passwords() - before;
     assert_eq!(u64::try_from(shed.len()).unwrap() + hashed, 200);

@@ -146,7 +146,7 @@ impl UserTest {
         let session = user_sessions::find(&cx, ops, token).await.unwrap()?;
         let cx = self.user_context(&session.user_id);
         let memberships = user_sessions::list_memberships(&cx, ops).await.unwrap();
-        Some(memberships.into_iter().map(|it| it.organization.slug).collect())
+        Some(memberships.into_iter().map(|membership| membership.organization.slug).collect())
     }
 
     pub async fn request_code(

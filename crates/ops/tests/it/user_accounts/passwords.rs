@@ -39,8 +39,8 @@ async fn the_set_up_makes_the_user_the_owner_of_organisations_without_one(test: 
     let session = test.accounts.set_up(&test.visitor_context(), &token, ANNA, DEVICE).await.unwrap();
     assert!(test.is_active(&session).await);
     for (organization, role) in [(&test.org, Some(Role::Owner)), (&joined.id, Some(Role::Owner)), (&owned.id, None)] {
-        let found = users::resolve(&operator, ops, organization, "anna@example.com").await;
-        assert_eq!(found.ok().map(|member| member.role), role);
+        let user = users::resolve(&operator, ops, organization, "anna@example.com").await;
+        assert_eq!(user.ok().map(|member| member.role), role);
     }
     assert_eq!(find_set_up_token(&test).await, None);
     let again = test
@@ -70,7 +70,7 @@ async fn a_link_sets_name_and_password_once(test: UserTest) {
     assert!(!format!("{link:?}").contains(&link.token));
     let account_details = AccountDetails { name: "Anna", password: FINE };
     let assert_not_found =
-        |result: waypost_core::Result<_>| assert_eq!(result.err().map(|it| it.code), Some(Code::NotFound));
+        |result: waypost_core::Result<_>| assert_eq!(result.err().map(|error| error.code), Some(Code::NotFound));
     assert_not_found(
         test.accounts.use_account_link(&test.visitor_context(), &older.token, account_details, DEVICE).await.map(drop),
     );

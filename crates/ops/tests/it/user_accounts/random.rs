@@ -219,21 +219,21 @@ impl Simulation<'_> {
     }
 
     /// Creates a key in an organisation with a session that can access it.
-    async fn create_key(&mut self, at: usize) {
+    async fn create_key(&mut self, index: usize) {
         for person_session in &self.sessions {
             let slugs = self.test.list_accessible_slugs(&person_session.token).await.unwrap_or_default();
-            if !slugs.contains(&SLUGS[at].to_owned()) {
+            if !slugs.contains(&SLUGS[index].to_owned()) {
                 continue;
             }
             let (cx, ops) = (self.test.visitor_context(), &self.test.fixture.ops);
             let session = user_sessions::find(&cx, ops, &person_session.token).await.unwrap().unwrap();
-            let organization_id = self.organizations[at].clone();
+            let organization_id = self.organizations[index].clone();
             let actor = session.user_id.to_string();
             let cx = self.test.context(Caller::Member { organization_id, role: Role::Owner, actor });
             let name = format!("key {}", self.steps.len());
             let new = CreateApiKey { name: &name, scope: Role::Owner, expires_at: None };
-            let created = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
-            self.keys.push((person_session.person, at, created.1, self.verifications));
+            let created = api_keys::create(&cx, ops, &self.organizations[index], new).await.unwrap();
+            self.keys.push((person_session.person, index, created.1, self.verifications));
             return;
         }
     }
@@ -251,10 +251,10 @@ impl Simulation<'_> {
                 self.steps
             );
             for slug in slugs {
-                let at = SLUGS.iter().position(|it| *it == slug).unwrap();
+                let index = SLUGS.iter().position(|other| *other == slug).unwrap();
                 let is_allowed = person_session.is_verified
                     || (self.verified && person_session.person == Person::Owner)
-                    || self.accepted.contains(&(person_session.person, at));
+                    || self.accepted.contains(&(person_session.person, index));
                 assert!(is_allowed, "{:?} can access {slug}: {:#?}", person_session.person, self.steps);
             }
         }

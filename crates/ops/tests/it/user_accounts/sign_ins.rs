@@ -38,7 +38,7 @@ async fn every_sign_in_is_recorded_in_each_organisation(test: UserTest) {
     test.sign_in_with_password("nobody@example.com", FINE).await.unwrap_err();
     let id = anna.user.id.as_str();
     let events: Vec<_> =
-        list_sign_ins(&test, &other).await.into_iter().map(|it| (it.act, it.actor, it.target)).collect();
+        list_sign_ins(&test, &other).await.into_iter().map(|event| (event.act, event.actor, event.target)).collect();
     let events: Vec<_> = events.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
     let expected = [
         ("user.sign_in", id, id),
@@ -66,8 +66,10 @@ async fn failed_sign_ins_do_not_flood_the_log(test: UserTest) {
         test.sign_in_with_password_from(at(n), "anna@example.com", "wrong password 123").await.unwrap_err();
     }
     let counts = async || {
-        let failed = list_sign_ins(&test, &test.org).await.into_iter().filter(|it| it.act == "user.sign_in_failed");
-        let mut counts: Vec<_> = failed.map(|it| it.detail["failures_within_an_hour"].as_i64().unwrap()).collect();
+        let failed =
+            list_sign_ins(&test, &test.org).await.into_iter().filter(|event| event.act == "user.sign_in_failed");
+        let mut counts: Vec<_> =
+            failed.map(|event| event.detail["failures_within_an_hour"].as_i64().unwrap()).collect();
         counts.sort_unstable();
         counts
     };
@@ -87,8 +89,8 @@ async fn unusable_codes_are_recorded(test: UserTest) {
         let entries = list_sign_ins(&test, &test.org).await;
         entries
             .iter()
-            .filter(|it| it.act == "user.sign_in_failed")
-            .map(|it| it.detail["by"].clone())
+            .filter(|event| event.act == "user.sign_in_failed")
+            .map(|event| event.detail["by"].clone())
             .collect::<Vec<_>>()
     };
     assert!(failed().await.is_empty());
@@ -126,8 +128,8 @@ async fn failed_sign_ins_with_a_provider_are_recorded(test: UserTest) {
     enter(identity("2", Some("nobody@example.com"))).await.unwrap_err();
     let failed = async || {
         let entries = list_sign_ins(&test, &test.org).await;
-        let failed = entries.into_iter().filter(|it| it.act == "user.sign_in_failed");
-        failed.map(|it| (it.target, it.detail["by"].clone())).collect::<Vec<_>>()
+        let failed = entries.into_iter().filter(|event| event.act == "user.sign_in_failed");
+        failed.map(|event| (event.target, event.detail["by"].clone())).collect::<Vec<_>>()
     };
     assert!(failed().await.is_empty(), "they belong to no account");
     let mut tx = test.fixture.ops.store().begin().await.unwrap();

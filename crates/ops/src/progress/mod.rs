@@ -1,34 +1,29 @@
 //! Operations of end users on hosted servers: they play walkthroughs.
 
+mod write;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::json;
 use waypost_content::guidance::{self, ToolFlow, UserIdentity};
 use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
-use waypost_core::event::EventKind;
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
 use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::progress::{Attempt, Notice, Outcome, ProgressView, Status, VersionOffer};
 use waypost_core::server::Server;
 use waypost_core::version::Version;
-use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::offer::Offer;
 use waypost_store::progress::{self, OpenAttempt, ProgressKey};
-use waypost_store::writer::{Decision, DeliveriesFn, ProgressCall};
 
-use crate::call_records::{self, CallContext, CallOutcome};
+use crate::call_records::{CallContext, CallOutcome};
 use crate::hosting::Hosting;
 use crate::identity::{self, Credentials, Identity};
 use crate::joins;
 use crate::offers::Offers;
-use crate::webhooks::{Event, deliveries};
-
-/// How many times a call is attempted if its user is created, changed or deleted concurrently.
-const MAX_ATTEMPTS: u32 = 8;
+use write::ProgressWrite;
 
 /// A call of an end user.
 pub struct PlayRequest<'a> {
@@ -261,8 +256,8 @@ async fn infer_offer<'a>(
     let open = open_attempts(hosting, play, &identity).await?;
     if let (Some(step), Some(end_user_id), true) = (step, &identity.end_user_id, open.len() > 1) {
         let ids = (&server.organization_id, end_user_id, &server.id);
-        let found = progress::find_open_with_step(&mut hosting.read().await?, ids, step).await?;
-        let offer = found.and_then(|id| play.offers.list().iter().find(|offer| offer.walkthrough_id == id));
+        let walkthrough_id = progress::find_open_with_step(&mut hosting.read().await?, ids, step).await?;
+        let offer = walkthrough_id.and_then(|id| play.offers.list().iter().find(|offer| offer.walkthrough_id == id));
         if let Some(offer) = offer {
             return Ok(offer);
         }
@@ -332,173 +327,6 @@ async fn view_progress(
         random: &*cx.random,
     };
     Ok(view.read())
-}
-
-/// A write to the progress in one offered walkthrough.
-struct ProgressWrite<'a> {
-    cx: &'a Ctx,
-    hosting: &'a Hosting,
-    play: &'a PlayRequest<'a>,
-    offer: &'a Offer,
-}
-
-impl ProgressWrite<'_> {
-    /// Sends the operation through the writer until it is decided.
-    async fn write(
-        &self,
-        unknown_user: UnknownUser,
-        operation: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
-    ) -> Result<StepResult> {
-        let Self { cx, hosting, play, offer } = *self;
-        let server = &play.offers.server;
-        let latest = hosting.version(&server.organization_id, &offer.version_id).await?;
-        let mut is_counted = play.call.is_test;
-        for _ in 0..MAX_ATTEMPTS {
-            let identity = match unknown_user {
-                UnknownUser::Create => {
-                    let (credentials, client) = (&play.credentials, &play.call.client);
-                    let mut identity = identity::resolve_or_prepare(cx, hosting, server, credentials, client).await?;
-                    identity::claim_email(cx, hosting, server, &mut identity, play.email.as_ref()).await?;
-                    identity
-                }
-                UnknownUser::Ignore => identity::resolve(cx, hosting, server, &play.credentials).await?,
-            };
-            let Some(end_user_id) = identity.end_user_id.clone() else {
-                // A user who does not exist has no progress. The operation decides what that means.
-                let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal: None };
-                let view = ProgressContext { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
-                let user = identity::describe_user(server, &play.credentials, &identity);
-                let outcome = operation(&view).map_err(|error| explain_unknown_user(error, server, &user))?;
-                return Ok(step_result(offer, outcome, user));
-            };
-            if identity.new_end_user.is_some() && !is_counted {
-                hosting.new_users.check(play.call.address)?;
-                is_counted = true;
-            }
-            match hosting.writer.call(self.writer_call(&latest, &identity, &end_user_id, operation.clone())).await {
-                Ok(Decision::Done(outcome)) => {
-                    let changed = !outcome.change.is_empty();
-                    if changed {
-                        if identity.new_end_user.is_some() {
-                            identity::remember_new(hosting, server, &play.credentials, &identity);
-                        }
-                        let owner = call_records::call_owner(server, play.call, Some(&identity));
-                        call_records::record_use(cx, hosting, server, (play.call, &owner)).await;
-                    } else {
-                        // The new user was not created.
-                        let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
-                        play.call.record(cx, hosting, server, (known, CallOutcome::Read)).await;
-                    }
-                    let user = match identity.new_end_user.is_some() && !changed {
-                        true => UserIdentity::Unknown,
-                        false => identity::describe_user(server, &play.credentials, &identity),
-                    };
-                    return Ok(step_result(offer, *outcome, user));
-                }
-                Ok(Decision::Rejected(error)) => return Err(error),
-                Ok(Decision::NeedVersion(id)) => {
-                    hosting.version(&server.organization_id, &id).await?;
-                }
-                // Another call created the same user first, or the user was deleted: try again.
-                Err(error) if error.is_unique_violation() || error.is_foreign_key_violation() => {
-                    identity::check_subject(hosting, server, &play.credentials).await?;
-                    identity::forget(hosting, server, &play.credentials);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::new(Code::Unavailable, "Too many concurrent calls are changing the same progress. Try again."))
-    }
-
-    /// Creates the call for the writer. It contains everything that the decision needs, so that the writer needs no further
-    /// query.
-    fn writer_call(
-        &self,
-        latest: &Arc<Version>,
-        identity: &Identity,
-        end_user_id: &EndUserId,
-        operation: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Send + Sync + 'static,
-    ) -> ProgressCall {
-        let server = &self.play.offers.server;
-        let key = key(server, self.offer, end_user_id);
-        let now = self.cx.now();
-        let (versions, random) = (self.hosting.versions.clone(), Arc::clone(&self.cx.random));
-        let (latest, withdrawn) = (Arc::clone(latest), self.offer.withdrawn.clone());
-        let decide = move |attempt: Option<&Attempt>| {
-            let pinned = match attempt {
-                Some(attempt) if attempt.version_id == latest.id => Some(Arc::clone(&latest)),
-                Some(attempt) => match versions.get(&attempt.version_id) {
-                    Some(version) => Some(version),
-                    None => return Decision::NeedVersion(attempt.version_id.clone()),
-                },
-                None => None,
-            };
-            let withdrawal = attempt.and_then(|attempt| withdrawn.get(&attempt.version_id).cloned());
-            let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
-            let view =
-                ProgressContext { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
-            match operation(&view) {
-                Ok(outcome) => Decision::Done(Box::new(outcome)),
-                Err(error) => Decision::Rejected(error),
-            }
-        };
-        let (call, cx, offers) = (self.play.call.clone(), self.cx.clone(), Arc::clone(self.play.offers));
-        let owner = call_records::call_owner(server, &call, Some(identity));
-        ProgressCall {
-            key,
-            new_end_user: identity.new_end_user.clone(),
-            new_session: identity.new_session.clone(),
-            client_name: self.play.call.client.name.clone(),
-            tool_call: Some(Box::new(move |_| call.row(&cx, &offers.server, &owner, "ok"))),
-            deliveries: self.deliveries(end_user_id),
-            decide: Box::new(decide),
-            now,
-        }
-    }
-
-    /// Returns a function that enqueues webhook deliveries if the walkthrough is completed. `None` if no webhook receives the
-    /// event, or for a test.
-    fn deliveries(&self, end_user_id: &EndUserId) -> Option<DeliveriesFn> {
-        let offers = Arc::clone(self.play.offers);
-        if offers.completion_receivers.is_empty() || self.play.call.is_test {
-            return None;
-        }
-        let tracking_id = match &self.play.credentials {
-            Credentials::Tracking(tracking_id) => Some(tracking_id.clone()),
-            _ => None,
-        };
-        let (cx, offer, end_user_id) = (self.cx.clone(), self.offer.clone(), end_user_id.clone());
-        Some(Box::new(move |outcome| {
-            let attempt = outcome.change.upsert.as_ref().or(outcome.change.close.as_ref());
-            let completed = outcome.change.events.iter().any(|(kind, _)| *kind == EventKind::Completed);
-            let Some(attempt) = attempt.filter(|_| completed) else { return Vec::new() };
-            let (server, version) = (&offers.server, &outcome.progress.version);
-            let text = format!("A user completed \"{}\" on {}.", version.title, server.name);
-            let data = json!({
-                "walkthrough": {
-                    "id": offer.walkthrough_id, "slug": offer.slug, "title": version.title, "version": version.number,
-                },
-                "server": { "id": server.id, "slug": server.slug, "name": server.name },
-                "end_user": { "id": end_user_id, "tracking_id": tracking_id },
-                "progress_id": attempt.id,
-                "started_at": attempt.started_at.rfc3339(),
-                "completed_at": cx.now().rfc3339(),
-            });
-            let event = WebhookEvent::WalkthroughCompleted;
-            let event = Event { event, end_user_id: Some(&end_user_id), text: &text, data };
-            deliveries(&cx, &server.organization_id, &offers.completion_receivers, &event)
-        }))
-    }
-}
-
-/// Replaces the error that an unknown user has no progress with one that says that the user is unknown.
-fn explain_unknown_user(error: Error, server: &Server, user: &UserIdentity) -> Error {
-    match (user, error.code) {
-        (UserIdentity::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
-            Error::new(code, guidance::unknown_user_message(server.toolset.into()))
-        }
-        _ => error,
-    }
 }
 
 fn step_result(offer: &Offer, outcome: Outcome, user: UserIdentity) -> StepResult {
