@@ -214,7 +214,7 @@ async fn the_demo_prints_its_public_page_url_first() {
     let result = reqwest::get(&url).await.unwrap();
     assert_eq!(result.status(), 200);
     let page = result.text().await.unwrap();
-    assert!(page.contains("<h1>Waypost demo</h1>") && page.contains("works only on this machine"), "{page}");
+    assert!(page.contains("<h1><bdi>Waypost demo</bdi></h1>") && page.contains("works only on this machine"), "{page}");
 }
 
 /// A running `serve`, killed on drop.

@@ -63,8 +63,7 @@ async fn show(
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
     let layout = layout.with_section("walkthroughs");
-    let found =
-        async { walkthroughs::get(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
+    let found = async { walkthroughs::get(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
     let walkthrough = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let viewer = layout.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
     let path = org.path(&format!("walkthroughs/{}", walkthrough.id));

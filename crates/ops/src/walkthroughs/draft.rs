@@ -181,7 +181,8 @@ pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &St
     let content = found.ok_or_else(|| step_not_found(id))?.content;
     let outline = step::list_outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
     let title = make_copy_title(&content.title, &outline);
-    let new = NewStep { key: None, content: StepContent { title, ..content }, position: StepPosition::After(id.clone()) };
+    let new =
+        NewStep { key: None, content: StepContent { title, ..content }, position: StepPosition::After(id.clone()) };
     let (copy_id, ordinal) = (StepId::new(&*cx.random), chain.take_ordinal());
     let origin = StepRevisionOperation::Add.into();
     insert_step(cx, tx, chain, Insertion { id: copy_id, ordinal, new, action: "step.duplicate", origin }).await
@@ -365,7 +366,13 @@ impl PositionedStep {
 }
 
 /// Saves an edit, records it in the audit log and commits.
-async fn finish(cx: &Ctx, tx: Tx, walkthrough: Walkthrough, action: &'static str, edited: PositionedStep) -> Result<StepEdit> {
+async fn finish(
+    cx: &Ctx,
+    tx: Tx,
+    walkthrough: Walkthrough,
+    action: &'static str,
+    edited: PositionedStep,
+) -> Result<StepEdit> {
     finish_with(cx, tx, walkthrough, (action, json!({})), edited).await
 }
 
@@ -387,7 +394,12 @@ pub(super) async fn finish_with(
 }
 
 /// Does the same as [`finish`] for the frequent edits of the editor: the edits of a session share an audit log entry.
-async fn finish_session_edit(cx: &Ctx, mut tx: Tx, mut walkthrough: Walkthrough, edited: PositionedStep) -> Result<StepEdit> {
+async fn finish_session_edit(
+    cx: &Ctx,
+    mut tx: Tx,
+    mut walkthrough: Walkthrough,
+    edited: PositionedStep,
+) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut walkthrough).await?;
     let step = &edited.step;
     let detail = json!({ "revision": walkthrough.revision, "step_id": step.id, "title": step.content.title });

@@ -16,7 +16,8 @@ use waypost_store::step_revision::{self, DraftScope, NewRevision};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
 use super::draft::{
-    Insertion, NewStep, Origin, PositionedStep, StepEdit, find_position, finish_with, insert_step, lock_chain, step_not_found,
+    Insertion, NewStep, Origin, PositionedStep, StepEdit, find_position, finish_with, insert_step, lock_chain,
+    step_not_found,
 };
 use super::{EditTarget, lock_walkthrough, not_found};
 use crate::Ops;
@@ -277,7 +278,11 @@ async fn restore_deleted(
         _ => StepPosition::Last,
     };
     let key = match revision.key {
-        Some(key) if step::find_by_key(&mut tx, &walkthrough.organization_id, &walkthrough.id, &key).await?.is_none() => Some(key),
+        Some(key)
+            if step::find_by_key(&mut tx, &walkthrough.organization_id, &walkthrough.id, &key).await?.is_none() =>
+        {
+            Some(key)
+        }
         _ => None,
     };
     let new = NewStep { key, content: revision.content, position };
