@@ -297,6 +297,7 @@ async fn members(call: Call<'_>) -> Vec<Row> {
         Admin invitations::list(cx, ops, org, None, 10);
         Admin invitations::get(cx, ops, org, invitation);
         Admin invitations::mark_emailed(cx, ops, &t.invited);
+        Admin invitation_emails::send(cx, ops, &t.invited, &public_url(), None);
         Admin invitations::resend(cx, ops, org, invitation);
         Admin invitations::revoke(cx, ops, org, invitation);
     }
