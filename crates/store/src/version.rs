@@ -109,7 +109,7 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &Versi
     Ok(())
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     walkthrough_id: String,
@@ -262,7 +262,7 @@ pub async fn withdraw(
     Ok(rows > 0)
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct VersionStepRow {
     walkthrough_id: String,
     number: i64,
@@ -309,7 +309,7 @@ pub async fn find_with_steps(
     Ok(Some(StoredVersion { id: id.clone(), walkthrough_id, number, title, steps }))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct StepColumns {
     step_id: String,
     ordinal: i64,
