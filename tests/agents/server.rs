@@ -2,6 +2,7 @@
 
 use reqwest::Client;
 use serde_json::{Value, json};
+use waypost_outbound::unguarded_client;
 
 use crate::support::installation::{Installation, ServeProcess};
 use crate::support::user::SimulatedUser;
@@ -43,7 +44,7 @@ impl Server {
         let arguments = ["key", "create", "--org", organization, "--name", "test", "--json"];
         let key: Value = serde_json::from_str(&installation.run(&arguments).await).expect("the command prints JSON");
         let key = key["key"].as_str().expect("the response contains the key").to_owned();
-        let http = Client::builder().no_proxy().build().expect("the client is built");
+        let http = unguarded_client().no_proxy().build().expect("the client is built");
         Self { installation, program, key, path, http }
     }
 

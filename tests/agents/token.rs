@@ -5,6 +5,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
+use waypost_outbound::unguarded_client;
 
 use crate::server::Server;
 use crate::support::user::SimulatedUser;
@@ -57,5 +58,5 @@ pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
 }
 
 fn http() -> Client {
-    Client::builder().no_proxy().build().expect("the client is built")
+    unguarded_client().no_proxy().build().expect("the client is built")
 }

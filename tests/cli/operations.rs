@@ -211,7 +211,7 @@ async fn the_demo_prints_its_public_page_url_first() {
     let port = second.strip_prefix("listening on http://127.0.0.1:").expect(&second);
     assert_eq!(page, format!("http://localhost:{port}/s/demo"));
     let url = page.replace("localhost", "127.0.0.1");
-    let result = reqwest::get(&url).await.unwrap();
+    let result = waypost_outbound::unguarded_client().build().unwrap().get(&url).send().await.unwrap();
     assert_eq!(result.status(), 200);
     let page = result.text().await.unwrap();
     assert!(page.contains("<h1><bdi>Waypost demo</bdi></h1>") && page.contains("works only on this machine"), "{page}");

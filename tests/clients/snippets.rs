@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
 use url::Url;
+use waypost_outbound::unguarded_client;
 use waypost_testkit::TempDir;
 
 use crate::support::TIMEOUT;
@@ -30,7 +31,8 @@ impl SnippetFixture {
         let mut installation = Installation::new().await;
         installation.create_server(SLUG, &[]).await;
         let server = installation.serve().await;
-        let response = reqwest::get(format!("{}/s/{SLUG}", server.origin)).await.expect("the page is served");
+        let client = unguarded_client().build().expect("the client is built");
+        let response = client.get(format!("{}/s/{SLUG}", server.origin)).send().await.expect("the page is served");
         let page = response.text().await.expect("the response is text");
         let url = between(&page, "<code id=\"url\">", "<").to_owned();
         assert!(url.starts_with(&format!("{}/s/{SLUG}/t/pu_", server.origin)), "{url}");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
+use waypost_outbound::unguarded_client;
 
 use crate::suite::{self, Report};
 use crate::support::installation::Installation;
@@ -16,7 +17,7 @@ async fn free_port() -> u16 {
 
 /// Registers the suite as a client (RFC 7591) and returns the client ID.
 async fn register(issuer: &str, redirect_uri: &str) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = unguarded_client().no_proxy().build().unwrap();
     let body = json!({
         "client_name": "conformance", "redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none",
     });
@@ -39,7 +40,7 @@ async fn run(decision: Decision) -> Report {
     let report = suite::authorize(&arguments, async |address| {
         let callback = user.sign_in(&Url::parse(&address).unwrap(), decision).await.unwrap();
         // Opens the callback like a browser. The outcome is in the report.
-        let _ = reqwest::Client::builder().no_proxy().build().unwrap().get(callback).send().await;
+        let _ = unguarded_client().no_proxy().build().unwrap().get(callback).send().await;
     });
     report.await
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use waypost_outbound::unguarded_client;
 
 /// The duration after which a call counts as hanging.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -57,7 +58,7 @@ impl Failure {
 impl Client {
     /// A client of the server `demo` at `origin`.
     pub fn new(origin: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(CALL_TIMEOUT).build().unwrap();
+        let http = unguarded_client().no_proxy().timeout(CALL_TIMEOUT).build().unwrap();
         Self { http, origin: origin.to_owned() }
     }
 
@@ -119,7 +120,7 @@ impl Client {
         });
         let params = json!({ "notifications": { "toolsListChanged": true }, "_meta": meta });
         // A stream has no timeout, unlike a call.
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = unguarded_client().no_proxy().build().unwrap();
         let request = http
             .post(format!("{}/s/demo/mcp", self.origin))
             .header("content-type", "application/json")

@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use waypost::connections::descriptors;
+use waypost_outbound::unguarded_client;
 
 use crate::installation::{Installation, TIMEOUT};
 use crate::program::{ServeProcess, configure};
@@ -70,7 +71,8 @@ async fn wait_until_closed(streams: Vec<TcpStream>) {
 }
 
 async fn metric(diagnostics: &str, name: &str) -> u64 {
-    let text = reqwest::get(format!("{diagnostics}/metrics")).await.unwrap().text().await.unwrap();
+    let client = unguarded_client().build().unwrap();
+    let text = client.get(format!("{diagnostics}/metrics")).send().await.unwrap().text().await.unwrap();
     let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
     values.map(|value| value.parse::<u64>().unwrap()).sum()
 }
@@ -81,7 +83,8 @@ async fn assert_both_ports_respond(program: &ServeProcess, diagnostics: &str) {
     assert!(client.tools().await.unwrap() > 0);
     for path in ["/healthz", "/readyz"] {
         assert_eq!(client.get(path).await, Some(200));
-        assert_eq!(reqwest::get(format!("{diagnostics}{path}")).await.unwrap().status().as_u16(), 200);
+        let diagnostics_client = unguarded_client().build().unwrap();
+        assert_eq!(diagnostics_client.get(format!("{diagnostics}{path}")).send().await.unwrap().status().as_u16(), 200);
     }
     assert!(client.tools().await.unwrap() > 0);
 }

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
@@ -105,7 +105,7 @@ fn create_certificates() -> (String, ServerConfig) {
     let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a valid name");
     let certificate = params.signed_by(&key, &authority).expect("the certificate is signed");
     let private = PrivateKeyDer::try_from(key.serialize_der()).expect("a valid key");
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider supports the versions")
         .with_no_client_auth()

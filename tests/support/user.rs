@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use url::{Url, form_urlencoded};
+use waypost_outbound::unguarded_client;
 
 use super::mailbox::Mailbox;
 use super::user_agent::{Decision, UserAgent};
@@ -40,7 +41,7 @@ impl SimulatedUser {
     /// Starts a user with this email who allows every request.
     pub async fn start(email: &str, mailbox: Mailbox) -> Self {
         #[expect(clippy::disallowed_methods, reason = "connects to the server under test")]
-        let http = reqwest::Client::builder().no_proxy().build().expect("the client is built");
+        let http = unguarded_client().no_proxy().build().expect("the client is built");
         let agent = UserAgent::new(email, mailbox.clone());
         let shared = Arc::new(Shared { agent, mailbox, http, sign_ins: AtomicUsize::new(0) });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is available");

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
 use url::{Url, form_urlencoded};
+use waypost_outbound::unguarded_client;
 
 use super::form::{Form, parse_forms};
 use super::mailbox::Mailbox;
@@ -38,7 +39,7 @@ impl UserAgent {
     /// Creates a browser without cookies, for the user who receives the emails to `email`.
     pub fn new(email: &str, mailbox: Mailbox) -> Self {
         #[expect(clippy::disallowed_methods, reason = "connects to the server under test")]
-        let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::TIMEOUT).build();
+        let http = unguarded_client().no_proxy().redirect(Policy::none()).timeout(super::TIMEOUT).build();
         let http = http.expect("the client is built");
         Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox, secrets: Mutex::default() }
     }

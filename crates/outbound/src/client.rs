@@ -138,9 +138,21 @@ fn setup(error: reqwest::Error) -> Error {
     Error::Setup { reason: innermost(&error) }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the only HTTP client")]
-fn common() -> ClientBuilder {
+/// Returns a builder of clients **without** protection against requests to private networks, only for URLs that the operator
+/// or the user of the command line chose. Selects ring as the TLS provider of the process, unless one is already selected.
+#[expect(clippy::disallowed_methods, reason = "sets the TLS provider, without which no client can be built")]
+pub fn unguarded_client() -> ClientBuilder {
+    // An error means that a provider is already selected.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "requests go through a `Route`, which guards those to URLs supplied by others"
+)]
+fn common() -> ClientBuilder {
+    unguarded_client()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .user_agent(USER_AGENT)

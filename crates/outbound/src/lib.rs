@@ -25,7 +25,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
-pub use client::Outbound;
+pub use client::{Outbound, unguarded_client};
 pub use error::{Error, Failure};
 pub use policy::{Allowance, Policy, Purpose};
 pub use route::{OutboundRequest, Route, RouteScope};

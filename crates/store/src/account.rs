@@ -8,7 +8,7 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     organization_id: String,

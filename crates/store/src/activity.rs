@@ -64,7 +64,7 @@ pub struct WalkthroughEvent {
     pub elapsed_ms: Option<i64>,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct EventRow {
     id: String,
     server_id: String,
@@ -240,7 +240,7 @@ pub async fn list_calls(conn: &mut Conn, query: &ActivityQuery<'_>) -> Result<Ve
     Ok(found)
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct SessionRow {
     id: String,
     server_id: String,

@@ -25,7 +25,7 @@ macro_rules! select_view {
     };
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     organization_id: String,
@@ -36,7 +36,7 @@ struct Row {
     created_at: i64,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct AssignmentViewRow {
     #[sqlx(flatten)]
     assignment: Row,

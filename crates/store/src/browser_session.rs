@@ -24,7 +24,7 @@ pub struct BrowserSession {
     pub created_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     end_user_id: String,
     identity_id: String,

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::on;
 
 /// The configuration version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct ConfigVersion {
     /// The number of the last change.
     pub version: i64,

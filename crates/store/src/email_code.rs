@@ -127,7 +127,7 @@ pub async fn is_correct(conn: &mut Conn, key: EmailCodeKey<'_>, code_hash: &str,
     Ok(id.is_some())
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     email: String,
     email_key: String,

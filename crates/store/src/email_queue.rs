@@ -64,7 +64,7 @@ impl std::fmt::Debug for QueuedEmail {
     }
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     organization_id: String,

@@ -26,7 +26,7 @@ pub struct IdempotencyClaim {
 }
 
 /// The stored state of a key.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct IdempotencyRecord {
     /// The hash of the request that first used the key.
     pub request_hash: String,

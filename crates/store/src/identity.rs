@@ -30,7 +30,7 @@ pub struct Identity {
     pub last_sign_in_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     organization_id: String,

@@ -32,7 +32,7 @@ pub struct IdentityProviderToken {
     pub updated_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     identity_id: String,
     organization_id: String,

@@ -9,7 +9,7 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct Row {
     id: String,
     organization_id: String,

@@ -30,7 +30,7 @@ pub struct OpenInvitation {
     pub emailed: bool,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct Row {
     invitation_id: String,
     #[sqlx(flatten)]

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::on;
 use crate::progress::{self, ProgressKey};
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     organization_id: String,
@@ -85,7 +85,7 @@ pub struct JoinSummary {
     pub email: Option<String>,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct JoinSummaryRow {
     #[sqlx(flatten)]
     join: Row,

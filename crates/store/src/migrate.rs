@@ -6,8 +6,8 @@ use crate::db::{Conn, Db, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+static SQLITE: Migrator = sqlx_macros::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx_macros::migrate!("migrations/postgres");
 
 fn migrator(dialect: Dialect) -> &'static Migrator {
     match dialect {

@@ -40,7 +40,7 @@ pub struct Offer {
     pub withdrawn: HashMap<VersionId, String>,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     walkthrough_id: String,
     slug: String,

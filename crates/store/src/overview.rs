@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::on;
 
 /// The number of objects that are deleted together with an organisation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct OrganizationContents {
     /// The hosted servers.
     pub servers: i64,
@@ -37,7 +37,7 @@ pub async fn count_contents(conn: &mut Conn, organization: &OrganizationId) -> R
 }
 
 /// The onboarding state of an organisation.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct OnboardingState {
     /// The hosted servers.
     pub servers: i64,

@@ -20,7 +20,7 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct Row {
     id: String,
     organization_id: String,

@@ -266,7 +266,7 @@ pub async fn consume_removed(
     ordinal.map(|ordinal| RowRef { table: "removed_steps", id: step.as_str() }.to_u32("ordinal", ordinal)).transpose()
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     ordinal: i64,
@@ -277,7 +277,7 @@ struct Row {
 }
 
 /// The columns of [`ContentRow`] as read from the database.
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct ContentColumns {
     title: String,
     section_title: Option<String>,

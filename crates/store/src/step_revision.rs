@@ -295,7 +295,7 @@ pub async fn delete_superseded(conn: &mut Conn, before: Timestamp, limit: i64) -
     Ok(on!(conn, c => sqlx::query(SQL).bind(before.0).bind(limit).execute(c).await?.rows_affected()))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct InfoColumns {
     step_id: String,
     number: i64,
@@ -327,7 +327,7 @@ impl TryFrom<InfoColumns> for (StepId, RevisionInfo) {
     }
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     #[sqlx(flatten)]
     info: InfoColumns,

@@ -33,7 +33,7 @@ pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<Organization>> {
     Ok(rows.into_iter().map(Organization::from).collect())
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct FoundRow {
     #[sqlx(flatten)]
     server: server::Row,

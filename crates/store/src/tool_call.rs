@@ -158,7 +158,7 @@ pub async fn sum_rejected(
     Ok(rows.into_iter().map(row).collect())
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct Row {
     id: String,
     organization_id: String,

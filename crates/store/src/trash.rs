@@ -20,7 +20,7 @@ pub struct DeletedWalkthrough {
     pub deleted_by: String,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct DeletedRow {
     #[sqlx(flatten)]
     walkthrough: Row,

@@ -8,7 +8,7 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct MemberRow {
     user_id: String,
     email: String,
@@ -43,7 +43,7 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct Row {
     id: String,
     email: String,
@@ -85,7 +85,7 @@ impl std::fmt::Debug for UserCredentials {
     }
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 pub(crate) struct UserCredentialsRow {
     #[sqlx(flatten)]
     user: Row,

@@ -94,7 +94,7 @@ pub async fn find_email_key(conn: &mut Conn, id: &UserCodeId) -> Result<Option<S
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).fetch_optional(c).await?))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     email: String,
     email_key: String,

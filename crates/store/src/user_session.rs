@@ -29,7 +29,7 @@ pub struct UserSession {
     pub expires_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     user_id: String,
@@ -134,7 +134,7 @@ pub async fn delete_others(conn: &mut Conn, user: &UserId, except: Option<&UserS
     Ok(on!(conn, c => sqlx::query(SQL).bind(user.as_str()).bind(except).execute(c).await?.rows_affected()))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct MembershipRow {
     #[sqlx(flatten)]
     organization: crate::organization::Row,

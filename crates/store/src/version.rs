@@ -114,7 +114,7 @@ pub async fn insert(
     Ok(())
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     walkthrough_id: String,
@@ -267,7 +267,7 @@ pub async fn withdraw(
     Ok(rows > 0)
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct VersionStepRow {
     walkthrough_id: String,
     number: i64,
@@ -314,7 +314,7 @@ pub async fn find_with_steps(
     Ok(Some(StoredVersion { id: id.clone(), walkthrough_id, number, title, steps }))
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct StepColumns {
     step_id: String,
     ordinal: i64,

@@ -11,7 +11,7 @@ use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
 use waypost_core::{Clock, SystemClock, Timestamp};
 use waypost_ops::{Ops, organizations, secrets, servers};
-use waypost_outbound::{Outbound, Purpose};
+use waypost_outbound::{Outbound, Purpose, unguarded_client};
 use waypost_store::health::{self, Health};
 use waypost_store::{Db, migrate};
 
@@ -380,7 +380,7 @@ async fn is_waypost(address: SocketAddr) -> bool {
         other => other,
     };
     #[expect(clippy::disallowed_methods, reason = "connects to an address that the operator configured")]
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
+    let client = unguarded_client().no_proxy().timeout(Duration::from_secs(2)).build();
     let Ok(client) = client else { return false };
     let response = client.get(format!("http://{}/healthz", SocketAddr::new(host, address.port()))).send().await;
     response.is_ok_and(|response| response.status().is_success())

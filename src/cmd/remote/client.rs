@@ -7,6 +7,7 @@ use reqwest::{Certificate, Method, redirect};
 use serde_json::Value;
 use url::Url;
 use waypost_core::seal::SecretText;
+use waypost_outbound::unguarded_client;
 
 use super::endpoint::ApiEndpoint;
 use super::error::{self, ApiError};
@@ -52,7 +53,7 @@ impl Client {
     pub fn new(endpoint: ApiEndpoint, settings: &Settings) -> anyhow::Result<Self> {
         // Redirects are not followed: they would forward the key or change the method to GET.
         #[expect(clippy::disallowed_methods, reason = "connects to the server that the user chose")]
-        let mut builder = reqwest::Client::builder()
+        let mut builder = unguarded_client()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .timeout(TOTAL_TIMEOUT)

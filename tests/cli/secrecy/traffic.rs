@@ -8,6 +8,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
+use waypost_outbound::unguarded_client;
 
 use super::ServeProcess;
 
@@ -122,7 +123,7 @@ fn encode(form: &[(&str, &str)]) -> String {
 
 impl Traffic {
     pub fn new(port: u16) -> Self {
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let http = unguarded_client().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let mut traffic = Self { http, port, cookies: BTreeMap::new(), secrets: Vec::new(), sent: 0 };
         traffic.record("email", EMAIL);
         traffic.record("email", "planted.person");

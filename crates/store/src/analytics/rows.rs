@@ -10,7 +10,7 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, sqlx_macros::FromRow)]
 pub(super) struct EventRow {
     pub(super) id: String,
     pub(super) walkthrough_id: String,
@@ -25,7 +25,7 @@ pub(super) struct EventRow {
     took_ms: Option<i64>,
 }
 
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, sqlx_macros::FromRow)]
 pub(super) struct CallRow {
     pub(super) id: String,
     end_user_id: Option<String>,

@@ -52,7 +52,7 @@ pub struct EndUserSearch<'a> {
     pub limit: i64,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Row {
     id: String,
     tracking_id: Option<String>,
@@ -173,7 +173,7 @@ pub struct EndUserAttempt {
     pub is_closed: bool,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct EndUserAttemptRow {
     server_id: String,
     server_name: String,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::FromRow;
+use sqlx_macros::FromRow;
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId, ProgressId, ServerId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::{Attempt, AttemptState, AttemptSummary, Status, StepSet};

@@ -10,8 +10,8 @@ async fn url(url: &str) -> String {
 async fn pending_requests_claim_no_tracking_id_after_the_migration(url: String) {
     let db = Db::open(&url).await.unwrap();
     let versions = match db.dialect() {
-        Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
-        Dialect::Postgres => sqlx::migrate!("migrations/postgres"),
+        Dialect::Sqlite => sqlx_macros::migrate!("migrations/sqlite"),
+        Dialect::Postgres => sqlx_macros::migrate!("migrations/postgres"),
     };
     let before = versions.iter().map(|version| version.version).filter(|version| *version < 28).max().unwrap();
     migrate_to(&db, before).await.unwrap();

@@ -208,8 +208,8 @@ fn older_user(n: u32, methods: &[&str], organizations: &[&str]) -> String {
 async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String) {
     let db = Db::open(&url).await.unwrap();
     let versions = match db.dialect() {
-        Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
-        Dialect::Postgres => sqlx::migrate!("migrations/postgres"),
+        Dialect::Sqlite => sqlx_macros::migrate!("migrations/sqlite"),
+        Dialect::Postgres => sqlx_macros::migrate!("migrations/postgres"),
     };
     let before = versions.iter().map(|version| version.version).filter(|version| *version < 20).max().unwrap();
     migrate_to(&db, before).await.unwrap();

@@ -34,6 +34,7 @@ use waypost_ops::oauth_clients::ClientRegistration;
 use waypost_ops::oauth_configs::OauthConfigSettings;
 use waypost_ops::organizations::OrganizationPatch;
 use waypost_ops::progress::PlayRequest;
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::servers::{ServerSearch, ServerSettings};
 use waypost_ops::ticket_comments::NewComment;
 use waypost_ops::ticket_creation::NewTicket;
@@ -42,10 +43,10 @@ use waypost_ops::user_sessions::Browser;
 use waypost_ops::webhooks::{NewWebhook, WebhookPatch};
 use waypost_ops::{
     Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions,
-    claim_links, end_users, identities, identity_provider, invitations, joins, logos, notifications, oauth_clients,
-    oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers, ticket_comments,
-    ticket_creation, ticket_replies, tickets, try_it, user_accounts, user_sessions, users, walkthroughs,
-    webhook_deliveries, webhooks,
+    claim_links, end_users, identities, identity_provider, invitation_emails, invitations, joins, logos, notifications,
+    oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers,
+    ticket_comments, ticket_creation, ticket_replies, tickets, try_it, user_accounts, user_sessions, users,
+    walkthroughs, webhook_deliveries, webhooks,
 };
 
 use super::Access;
@@ -278,6 +279,7 @@ async fn members(call: Call<'_>) -> Vec<Row> {
     let (org, user, key, invitation) = (&t.organization.id, &t.member.user_id, &t.key.id, &t.invitation);
     let email = |name: &str| format!("{new}-{name}@x.de");
     let rename = api_keys::ApiKeyPatch { name: Some(format!("{new}-renamed")), ..Default::default() };
+    let public_url = PublicUrl::new("https://waypost.example".parse().unwrap());
     rows! {
         Admin users::create(cx, ops, org, &email("a"), Role::Member);
         Owner users::create(cx, ops, org, &email("b"), Role::Owner);
@@ -297,7 +299,7 @@ async fn members(call: Call<'_>) -> Vec<Row> {
         Admin invitations::list(cx, ops, org, None, 10);
         Admin invitations::get(cx, ops, org, invitation);
         Admin invitations::mark_emailed(cx, ops, &t.invited);
-        Admin invitation_emails::send(cx, ops, &t.invited, &public_url(), None);
+        Admin invitation_emails::send(cx, ops, &t.invited, &public_url, None);
         Admin invitations::resend(cx, ops, org, invitation);
         Admin invitations::revoke(cx, ops, org, invitation);
     }
