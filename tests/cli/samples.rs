@@ -83,7 +83,7 @@ fn fixtures_can_be_completed() {
 }
 
 #[test]
-#[cfg_attr(not(have_samples), ignore = "needs the samples in WAYPOST_TEST_SAMPLES")]
+#[cfg_attr(not(have_samples), ignore = "only with samples in WAYPOST_TEST_SAMPLES")]
 fn third_party_samples_can_be_completed() {
     let samples = samples_folder();
     let server = RunningServer::new();

@@ -103,7 +103,7 @@ fn fixtures_survive_export_and_import() {
 }
 
 #[test]
-#[ignore = "needs the third-party samples in WAYPOST_TEST_SAMPLES: run with --ignored"]
+#[ignore = "only with samples in WAYPOST_TEST_SAMPLES: run with --ignored"]
 fn samples_survive_export_and_import() {
     let samples = std::env::var_os("WAYPOST_TEST_SAMPLES").expect("WAYPOST_TEST_SAMPLES is set");
     let roots = roots(Path::new(&samples));
