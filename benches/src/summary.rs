@@ -10,7 +10,7 @@ use crate::contestants::Kind;
 use crate::leg::{Leg, median};
 use crate::mcp::Era;
 use crate::plan::Op;
-use crate::report::{Editing, Findings};
+use crate::report::Findings;
 use crate::settings::EditSize;
 
 /// Medians over all rounds of one kind of leg.
@@ -293,14 +293,14 @@ fn editing_targets(findings: &Findings, targets: &mut Vec<Target>) {
         let name = kind.name();
         let editing = findings.editing.iter().find(|editing| editing.contestant == name);
         let large = format!("{steps} steps of {} KB", step_bytes / 1_000);
-        let rows: [(String, fn(&Editing) -> f64, f64); 4] = [
-            (format!("change one field, {large}"), |it| it.patch_ms, 2.0),
-            (format!("poll with nothing new, {large}"), |it| it.poll_ms, 1.0),
-            (format!("insert a step among {chain}"), |it| it.insert_ms, 2.0),
-            (format!("move a step among {chain}"), |it| it.move_ms, 2.0),
+        let rows = [
+            (format!("change one field, {large}"), editing.map(|editing| editing.patch_ms), 2.0),
+            (format!("poll with nothing new, {large}"), editing.map(|editing| editing.poll_ms), 1.0),
+            (format!("insert a step among {chain}"), editing.map(|editing| editing.insert_ms), 2.0),
+            (format!("move a step among {chain}"), editing.map(|editing| editing.move_ms), 2.0),
         ];
-        for (what, value, target) in rows {
-            targets.push(Target::at_most(format!("{name}: {what}: p50"), editing.map(value), "ms", target));
+        for (what, p50, target) in rows {
+            targets.push(Target::at_most(format!("{name}: {what}: p50"), p50, "ms", target));
         }
     }
 }

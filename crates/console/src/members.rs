@@ -110,7 +110,7 @@ impl MembersPage {
             is_self: member.user_id.as_str() == cx.caller.actor(),
             can_change: org.is_admin() && org.role.covers(member.role),
             is_last_owner: member.role == Role::Owner && owners == 1,
-            member: member,
+            member,
         };
         let mut found = Vec::new();
         if org.is_admin() {
