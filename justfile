@@ -7,9 +7,13 @@ default:
 demo:
     cargo run --release -- serve --demo
 
-# Run the tests listed in the README: about three minutes on two cores with a warm build
+# Run the tests listed in the README; above the store, only on SQLite
 test:
     cargo test --workspace
+
+# Run the tests above the store on PostgreSQL
+test-postgres:
+    cargo test --workspace -- --ignored ::postgres
 
 # Check formatting and lints, as in CI
 lint:

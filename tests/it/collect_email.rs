@@ -8,7 +8,7 @@ use waypost_ops::servers::ServerSettings;
 use crate::app::{App, Server, open};
 use crate::client::{Client, HttpResponse, MODERN};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     clients_without_forms_get_email_required,
     clients_that_support_forms_get_a_form,
     only_an_accepted_valid_email_counts,

@@ -9,7 +9,7 @@ use waypost_ops::servers::ServerSettings;
 use crate::app::{App, Server, document, open};
 use crate::client::{Client, ToolResult};
 
-waypost_testkit::both!(open => a_step_id_determines_the_walkthrough, any_word_of_a_query_matches);
+waypost_testkit::both!(extended open => a_step_id_determines_the_walkthrough, any_word_of_a_query_matches);
 
 async fn set_up(app: &App, toolset: Toolset) -> Server {
     let server = app

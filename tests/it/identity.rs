@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::app::{App, DAY, Server, open};
 use crate::client::Client;
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     reading_creates_no_end_user,
     writing_returns_a_progress_handle,
     a_handle_expires_90_days_after_its_last_use,

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::app::{App, open};
 use crate::client::LEGACY;
 
-waypost_testkit::both!(open => a_walkthrough_can_be_completed_in_every_revision);
+waypost_testkit::both!(extended open => a_walkthrough_can_be_completed_in_every_revision);
 
 async fn a_walkthrough_can_be_completed_in_every_revision(app: App) {
     let server = app.server("acme").await;

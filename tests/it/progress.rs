@@ -8,7 +8,7 @@ use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, open};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_repeated_next_call_advances_once,
     a_completed_walkthrough_stays_completed_until_a_new_attempt,
     steps_can_be_completed_in_any_order,

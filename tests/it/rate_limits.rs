@@ -13,7 +13,7 @@ use crate::client::{Client, HttpResponse, RawRequest, ToolResult};
 use crate::console::create_key;
 use crate::sign_in::create_sign_in_server;
 
-waypost_testkit::both!(open => a_session_with_progress_has_its_own_limit, new_end_users_per_address_are_limited);
+waypost_testkit::both!(extended open => a_session_with_progress_has_its_own_limit, new_end_users_per_address_are_limited);
 
 /// Low limits that a test can exceed quickly.
 const FIVE_PER_CALLER: LimitOptions = LimitOptions { per_caller: 5, burst: 5, per_address: 4, per_server: 0 };

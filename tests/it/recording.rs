@@ -10,7 +10,7 @@ use waypost_ops::servers::ServerSettings;
 use crate::app::{App, open};
 use crate::console::{ConsoleBrowser, call_with_key};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     each_call_is_recorded,
     an_advance_is_recorded_in_the_same_transaction,
     anonymous_calls_beyond_the_first_are_only_counted,

@@ -11,7 +11,7 @@ use crate::app::{App, Setup, open};
 use crate::console::{ConsoleBrowser, call_with_key};
 use crate::sign_in::{create_sign_in_server, start_walkthrough};
 
-waypost_testkit::both!(open => rejected_calls_are_counted_by_server_and_reason);
+waypost_testkit::both!(extended open => rejected_calls_are_counted_by_server_and_reason);
 
 /// Returns server name, reason and count of each row.
 async fn list_rejected_calls(app: &App, org: &crate::app::Org, query: &str) -> Vec<(String, String, i64)> {

@@ -9,7 +9,7 @@ use crate::app::{App, Org, Server, open};
 use crate::console::call_with_key;
 use crate::sign_in::{EndUserBrowser, OauthClient, call, create_sign_in_server};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_legacy_client_has_one_session_from_its_first_call,
     users_with_a_personal_url_have_sessions,
     users_with_a_token_have_sessions,

@@ -17,7 +17,7 @@ use waypost_ops::servers::{self, ServerSettings};
 use crate::app::{App, Server, Setup, open};
 use crate::sign_in::{EndUserBrowser, OauthClient, create_sign_in_server, oauth_path, post_form};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_stream_reports_publishing_assignments_and_new_versions,
     only_supported_notifications_are_acknowledged,
     a_stream_ends_when_its_server_is_deleted_or_requires_sign_in,

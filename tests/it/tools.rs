@@ -8,7 +8,7 @@ use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, document, open};
 
-waypost_testkit::both!(open => an_unavailable_walkthrough_is_hidden_and_returns_with_its_progress);
+waypost_testkit::both!(extended open => an_unavailable_walkthrough_is_hidden_and_returns_with_its_progress);
 
 async fn create_server(app: &App, toolset: Toolset) -> Server {
     let settings = ServerSettings { toolset: Some(toolset), ..ServerSettings::default() };

@@ -84,15 +84,26 @@ pub fn folder() -> TempDir {
 ///
 /// `open` is an async function in the same module that takes the URL of a database and returns the argument of the
 /// tests. The database has every migration applied; with `empty open => …`, it has no tables.
+///
+/// With `extended open => …`, the test on PostgreSQL is ignored unless the test program is called with `--ignored` or
+/// `--include-ignored`, as in CI. This is for tests above the store: the store's own tests always run on both databases, and the layers
+/// above it have no SQL.
 #[macro_export]
 macro_rules! both {
     (empty $open:ident => $($test:ident),+ $(,)?) => {
-        $crate::both!(@ empty_sqlite_url empty_postgres_url $open => $($test),+);
+        $crate::both!(@ empty_sqlite_url empty_postgres_url [] $open => $($test),+);
+    };
+    (extended $open:ident => $($test:ident),+ $(,)?) => {
+        $crate::both!(@ sqlite_url postgres_url [#[ignore = "above the store: cargo test -- --ignored postgres"]]
+            $open => $($test),+);
     };
     ($open:ident => $($test:ident),+ $(,)?) => {
-        $crate::both!(@ sqlite_url postgres_url $open => $($test),+);
+        $crate::both!(@ sqlite_url postgres_url [] $open => $($test),+);
     };
-    (@ $sqlite:ident $postgres:ident $open:ident => $($test:ident),+) => {$(
+    (@ $sqlite:ident $postgres:ident $attributes:tt $open:ident => $($test:ident),+) => {
+        $($crate::both!(@test $sqlite $postgres $attributes $open => $test);)+
+    };
+    (@test $sqlite:ident $postgres:ident [$(#[$attribute:meta])*] $open:ident => $test:ident) => {
         mod $test {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
@@ -101,13 +112,14 @@ macro_rules! both {
             }
 
             $crate::needs_postgres! {
+                $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn postgres() {
                     super::$test(super::$open(&$crate::$postgres()).await).await;
                 }
             }
         }
-    )+};
+    };
 }
 
 /// Declares tests that need PostgreSQL. They are ignored where it is not installed.

@@ -125,4 +125,4 @@ async fn the_page_shows_a_key_once(app: App) {
     app.finish().await;
 }
 
-waypost_testkit::both!(open => keys_expire_and_record_their_last_use, the_page_shows_a_key_once);
+waypost_testkit::both!(extended open => keys_expire_and_record_their_last_use, the_page_shows_a_key_once);

@@ -134,4 +134,4 @@ async fn exports_are_escaped_and_logged(app: App) {
     app.finish().await;
 }
 
-waypost_testkit::both!(open => events_are_filtered_and_paginated, exports_are_escaped_and_logged);
+waypost_testkit::both!(extended open => events_are_filtered_and_paginated, exports_are_escaped_and_logged);

@@ -150,7 +150,7 @@ async fn a_large_walkthrough_has_a_small_page(app: App) {
     app.finish().await;
 }
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     only_members_can_open_the_editor,
     user_text_is_escaped,
     the_preview_shows_unsaved_text_without_saving_it,

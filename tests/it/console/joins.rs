@@ -9,7 +9,7 @@ use super::super::sign_in::{self, OauthClient, Tokens, WEB_CALLBACK, require_sig
 use super::ConsoleBrowser;
 use crate::app::{App, Server, open};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_claim_is_reported_and_undone_on_the_page,
     a_claim_is_reported_and_undone_over_the_api,
 );

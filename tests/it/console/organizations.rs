@@ -205,7 +205,7 @@ async fn the_overview_leads_to_the_first_call(app: App) {
     app.finish().await;
 }
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_user_creates_and_owns_an_organisation,
     roles_are_enforced,
     deleting_an_organisation_deletes_its_contents,

@@ -402,4 +402,4 @@ async fn insert_provider(app: &App, org: &Org) -> String {
     config.id.to_string()
 }
 
-waypost_testkit::both!(open => a_server_is_created_updated_and_deleted, roles_and_organisations_are_enforced, walkthroughs_are_assigned_ordered_disabled_and_removed, the_install_page_has_instructions_for_each_client, servers_are_managed_over_the_api, sign_in_providers_are_managed);
+waypost_testkit::both!(extended open => a_server_is_created_updated_and_deleted, roles_and_organisations_are_enforced, walkthroughs_are_assigned_ordered_disabled_and_removed, the_install_page_has_instructions_for_each_client, servers_are_managed_over_the_api, sign_in_providers_are_managed);

@@ -100,7 +100,7 @@ async fn the_first_owner_can_set_up_once(app: App) {
     app.finish().await;
 }
 
-waypost_testkit::both!(open => the_first_owner_can_set_up_once);
+waypost_testkit::both!(extended open => the_first_owner_can_set_up_once);
 
 /// A session cookie planted before the sign-in is invalid afterwards, and so is a copied cookie after signing out.
 #[tokio::test]

@@ -9,7 +9,7 @@ use waypost_ops::servers::ServerSettings;
 use super::{ConsoleBrowser, call_with_key};
 use crate::app::{App, DAY, Server, Setup, open};
 
-waypost_testkit::both!(open => a_ticket_needs_an_email, a_user_can_open_20_tickets_a_day, deleting_an_end_user_deletes_their_tickets, only_the_opener_reads_the_replies, a_deleted_walkthrough_has_no_link);
+waypost_testkit::both!(extended open => a_ticket_needs_an_email, a_user_can_open_20_tickets_a_day, deleting_an_end_user_deletes_their_tickets, only_the_opener_reads_the_replies, a_deleted_walkthrough_has_no_link);
 
 fn support_settings() -> ServerSettings {
     ServerSettings { support: Some(Support::Tickets), toolset: Some(Toolset::All), ..ServerSettings::default() }

@@ -10,7 +10,7 @@ use super::{ConsoleBrowser, ConsoleResponse, call_with_key};
 use crate::app::{App, Org, Server, open};
 use crate::client::Client;
 
-waypost_testkit::both!(open => test_calls_are_not_counted, only_the_console_can_mark_test_calls);
+waypost_testkit::both!(extended open => test_calls_are_not_counted, only_the_console_can_mark_test_calls);
 
 const SLUG: &str = "install-acme";
 

@@ -12,7 +12,7 @@ use waypost_ops::servers::ServerSettings;
 use super::{WALKTHROUGH, https_setup, page_cookie, page_request, set_up, shown_id};
 use crate::app::{App, Setup, open};
 
-waypost_testkit::both!(open => a_page_view_stores_nothing_and_progress_creates_the_user);
+waypost_testkit::both!(extended open => a_page_view_stores_nothing_and_progress_creates_the_user);
 
 #[tokio::test]
 async fn a_visitor_keeps_a_private_personal_url() {

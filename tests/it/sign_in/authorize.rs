@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::{CALLBACK, EndUserBrowser, OauthClient, WEB_CALLBACK, create_sign_in_server};
 use crate::app::{App, DAY, open};
 
-waypost_testkit::both!(open => a_request_leads_through_sign_in_to_a_code);
+waypost_testkit::both!(extended open => a_request_leads_through_sign_in_to_a_code);
 
 async fn a_request_leads_through_sign_in_to_a_code(app: App) {
     let server = create_sign_in_server(&app, "acme").await;

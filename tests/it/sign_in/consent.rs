@@ -12,7 +12,7 @@ use waypost_ops::claim_links;
 use super::{EndUserBrowser, OauthClient, Tokens, WEB_CALLBACK, create_sign_in_server, form_action};
 use crate::app::{App, DAY, Server, open};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_request_is_completed_once,
     a_denied_request_grants_nothing,
     a_label_can_only_be_claimed_with_a_signed_link,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::app::{App, DAY, open};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     registrations_put_no_client_text_in_the_audit_log,
     an_unused_registration_expires,
     a_used_registration_is_kept,

@@ -7,7 +7,7 @@ use waypost_auth::client::document::availability::ClientDocumentsMode;
 use super::{EndUserBrowser, OauthClient, create_sign_in_server};
 use crate::app::{App, Setup, open};
 
-waypost_testkit::both!(open => servers_without_sign_in_have_no_metadata);
+waypost_testkit::both!(extended open => servers_without_sign_in_have_no_metadata);
 
 async fn servers_without_sign_in_have_no_metadata(app: App) {
     app.server("plain").await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{CALLBACK, create_sign_in_server, oauth_path, post_json};
 use crate::app::{App, open};
 
-waypost_testkit::both!(open => registration_returns_the_client_metadata, invalid_registrations_are_rejected);
+waypost_testkit::both!(extended open => registration_returns_the_client_metadata, invalid_registrations_are_rejected);
 
 async fn registration_returns_the_client_metadata(app: App) {
     let server = create_sign_in_server(&app, "acme").await;

@@ -8,7 +8,7 @@ use waypost_ops::servers::ServerSettings;
 use super::{EndUserBrowser, OauthClient, Tokens, call, create_sign_in_server, send, start_walkthrough};
 use crate::app::{App, open};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_token_is_invalid_on_other_servers,
     a_user_continues_in_every_client,
     an_access_token_expires_after_an_hour,

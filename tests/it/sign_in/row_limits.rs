@@ -4,7 +4,7 @@
 use super::{EndUserBrowser, OauthClient, create_sign_in_server};
 use crate::app::{App, open};
 
-waypost_testkit::both!(open => registrations_are_limited, authorization_requests_are_limited);
+waypost_testkit::both!(extended open => registrations_are_limited, authorization_requests_are_limited);
 
 async fn registrations_are_limited(app: App) {
     let server = create_sign_in_server(&app, "acme").await;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::app::{App, DAY, open};
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(extended open =>
     a_code_works_once_and_only_for_its_client,
     reusing_a_code_revokes_its_tokens,
     refresh_tokens_rotate,

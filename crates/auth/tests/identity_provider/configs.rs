@@ -294,7 +294,7 @@ async fn the_audit_log_contains_no_secret(stage: Stage) {
     assert!(!format!("{:?}", stage.settings()).contains(CLIENT_SECRET));
 }
 
-waypost_testkit::both!(stage =>
+waypost_testkit::both!(extended stage =>
     the_metadata_determines_the_settings,
     an_invalid_provider_is_not_saved,
     a_metadata_url_belongs_to_its_issuer,

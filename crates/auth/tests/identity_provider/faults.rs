@@ -192,7 +192,8 @@ async fn a_login_fails_if_the_provider_was_replaced_meanwhile(stage: Stage) {
     assert_eq!(stage.provider.request_count("token"), 0);
 }
 
-waypost_testkit::both!(stage =>
+waypost_testkit::both!(stage => a_login_fails_if_the_provider_was_replaced_meanwhile);
+waypost_testkit::both!(extended stage =>
     the_claims_of_the_token_are_validated,
     the_signature_of_the_token_is_validated,
     an_unknown_key_causes_a_refetch_but_not_too_often,
@@ -200,5 +201,4 @@ waypost_testkit::both!(stage =>
     a_provider_that_rejects_or_returns_invalid_data,
     a_provider_that_is_down,
     an_error_instead_of_a_code_fails_the_login,
-    a_login_fails_if_the_provider_was_replaced_meanwhile,
 );

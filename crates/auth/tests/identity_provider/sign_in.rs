@@ -166,12 +166,12 @@ async fn a_public_client_sends_no_secret(stage: Stage) {
     assert_eq!((authorization, form["client_secret"].as_str()), (None, crate::stage::CLIENT_SECRET));
 }
 
-waypost_testkit::both!(stage =>
+waypost_testkit::both!(stage => a_state_works_once_in_its_own_browser_until_it_expires);
+waypost_testkit::both!(extended stage =>
     a_user_signs_in_with_openid,
     rs_6_nothing_of_the_client_goes_to_the_provider,
     the_tokens_of_the_provider_are_encrypted,
     a_login_requires_consent,
-    a_state_works_once_in_its_own_browser_until_it_expires,
     a_user_signs_in_with_plain_oauth,
     a_public_client_sends_no_secret,
 );

@@ -146,11 +146,10 @@ async fn everything_is_resealed(mut stage: Stage) {
     assert_eq!(error.code, Code::Forbidden);
 }
 
-waypost_testkit::both!(stage =>
+waypost_testkit::both!(stage => two_processes_never_refresh_one_token, a_concurrent_sign_in_takes_precedence);
+waypost_testkit::both!(extended stage =>
     tokens_are_refreshed_before_they_expire,
-    two_processes_never_refresh_one_token,
     a_failed_refresh_is_retried_later,
     a_rejected_refresh_token_is_deleted,
-    a_concurrent_sign_in_takes_precedence,
     everything_is_resealed,
 );

@@ -371,7 +371,7 @@ async fn purging_deletes_all_related_rows(fixture: Fixture) {
     assert_eq!(other.status(0).await, Status::InProgress);
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     no_completion_is_lost_and_every_user_can_finish,
     purging_deletes_all_related_rows,
 );

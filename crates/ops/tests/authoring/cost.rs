@@ -142,8 +142,10 @@ async fn of_concurrent_additions_with_the_same_key_one_succeeds(fixture: Fixture
 }
 
 waypost_testkit::both!(set_up =>
-    edits_cost_the_same_in_short_and_in_long_drafts,
-    the_order_is_read_from_an_index,
     the_limit_on_steps_holds_for_concurrent_additions,
     of_concurrent_additions_with_the_same_key_one_succeeds,
+);
+waypost_testkit::both!(extended set_up =>
+    edits_cost_the_same_in_short_and_in_long_drafts,
+    the_order_is_read_from_an_index,
 );

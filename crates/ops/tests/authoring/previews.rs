@@ -75,7 +75,7 @@ async fn callers_without_access_cannot_preview(fixture: Fixture) {
     }
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     a_draft_can_be_previewed_from_start_to_end,
     an_unsaved_step_is_previewed_as_it_would_be_saved,
     callers_without_access_cannot_preview,

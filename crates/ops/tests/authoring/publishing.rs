@@ -204,7 +204,7 @@ async fn state_transitions_are_enforced(fixture: Fixture) {
     assert_eq!(unarchive(cx, ops, at).await.unwrap().state, Published);
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     a_version_never_changes,
     each_change_to_a_draft_creates_a_new_version,
     publishing_requires_the_fields_of_the_type,

@@ -378,7 +378,7 @@ async fn the_history_is_paginated(fixture: Fixture) {
     assert_eq!(page(None, 201).await.unwrap_err().code, Code::InvalidArguments);
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     history_contains_the_collapsed_edits,
     revisions_are_kept_for_90_days,
     a_history_has_a_limited_size,

@@ -243,13 +243,13 @@ async fn an_export_can_be_imported_elsewhere(fixture: Fixture) {
     assert!(!again.changed, "{again:?}");
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(set_up => an_import_assigns_a_walkthrough_once);
+waypost_testkit::both!(extended set_up =>
     importing_the_same_file_again_changes_nothing,
     an_edited_file_keeps_step_ids,
     importing_another_walkthrough_requires_replace,
     a_dry_run_writes_nothing,
     a_walkthrough_is_found_by_id_or_title,
-    an_import_assigns_a_walkthrough_once,
     texts_are_stored_unchanged_and_served_cleaned,
     an_export_can_be_imported_elsewhere,
 );

@@ -114,7 +114,7 @@ async fn the_trash_is_emptied_after_30_days(fixture: Fixture) {
     assert_eq!(fixture.list_audit_actions().await.iter().filter(|action| *action == "walkthrough.purge").count(), 6);
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     deleted_walkthroughs_are_hidden_and_can_be_restored,
     title_and_slug_of_a_deleted_walkthrough_can_be_reused,
     only_admins_delete_permanently,

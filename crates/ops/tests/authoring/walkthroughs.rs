@@ -217,7 +217,7 @@ async fn run_all_operations(
     ]
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     a_walkthrough_can_be_created_read_updated_and_deleted,
     titles_and_slugs_are_unique,
     exceeded_limits_are_reported,

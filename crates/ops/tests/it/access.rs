@@ -264,7 +264,7 @@ async fn list_event_ids(fixture: &Fixture, tenant: &Tenant) -> Vec<AuditEventId>
     events.into_iter().map(|event| event.id).collect()
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     operations_require_the_documented_roles,
     other_organisations_are_not_found,
     foreign_ids_are_not_found,

@@ -173,11 +173,11 @@ async fn sessions_are_scoped_to_their_organisation_and_expire(test: AccountTest)
     assert_eq!(plain, 0, "only the hash is stored");
 }
 
-waypost_testkit::both!(set_up_accounts =>
+waypost_testkit::both!(set_up_accounts => concurrent_first_sign_ins_create_one_end_user);
+waypost_testkit::both!(extended set_up_accounts =>
     a_subject_is_one_end_user_of_one_organisation,
     only_verified_emails_are_linked_and_only_if_enabled,
     the_profile_contains_the_claims_of_the_issuer,
-    concurrent_first_sign_ins_create_one_end_user,
     only_clients_of_the_organisation_can_sign_in,
     sessions_are_scoped_to_their_organisation_and_expire,
 );

@@ -202,8 +202,11 @@ async fn a_key_can_neither_extend_nor_duplicate_itself(fixture: Fixture) {
     assert_rejected(created, Code::NotFound, "API key");
 }
 
-waypost_testkit::both!(
-    set_up => an_email_has_one_pending_invitation, at_most_two_hundred_invitations_are_pending, keys_expire,
-    an_admin_cannot_replace_an_owner_invitation, invitations_are_revoked_with_the_rights_of_the_inviter,
-    a_key_can_neither_extend_nor_duplicate_itself
+waypost_testkit::both!(extended set_up =>
+    an_email_has_one_pending_invitation,
+    at_most_two_hundred_invitations_are_pending,
+    keys_expire,
+    an_admin_cannot_replace_an_owner_invitation,
+    invitations_are_revoked_with_the_rights_of_the_inviter,
+    a_key_can_neither_extend_nor_duplicate_itself,
 );

@@ -29,4 +29,4 @@ async fn only_one_replica_holds_a_lease(db: Db) {
     assert!(a.acquire("packing", LEASE).await.unwrap());
 }
 
-waypost_testkit::both!(open => only_one_replica_holds_a_lease);
+waypost_testkit::both!(extended open => only_one_replica_holds_a_lease);

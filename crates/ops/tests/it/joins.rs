@@ -433,18 +433,20 @@ async fn undoing_a_claim_invalidates_earlier_links(h: Hosted) {
 
 waypost_testkit::both!(hosted =>
     a_handle_with_a_token_is_joined_once,
+    only_one_of_two_concurrent_joins_succeeds,
+    a_tracking_id_is_claimed_once,
+);
+waypost_testkit::both!(extended hosted =>
     the_progress_of_both_users_is_merged,
     unknown_and_read_only_credentials_are_ignored,
     only_a_token_identifies_users_on_a_server_with_sign_in,
     a_deleted_user_must_sign_in_again,
-    only_one_of_two_concurrent_joins_succeeds,
     no_progress_is_lost_during_a_join,
     an_undo_restores_both_users,
     an_undo_restores_random_progress,
     deleting_a_user_deletes_the_joined_users,
     a_late_undo_keeps_newer_progress,
     a_joined_session_starts_with_new_progress,
-    a_tracking_id_is_claimed_once,
     a_label_can_only_be_claimed_with_a_signed_link,
     links_require_a_label_and_a_limited_lifetime,
     undoing_a_claim_invalidates_earlier_links,

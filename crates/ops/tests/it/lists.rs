@@ -11,10 +11,7 @@ use waypost_ops::walkthroughs::{EditTarget, publish};
 
 use crate::hosted::{Hosted, call, hosted};
 
-waypost_testkit::both!(hosted =>
-    a_list_matches_the_status_after_any_history,
-    a_list_reads_no_step,
-);
+waypost_testkit::both!(extended hosted => a_list_matches_the_status_after_any_history, a_list_reads_no_step);
 
 /// Number of histories per database.
 const HISTORIES: usize = 12;

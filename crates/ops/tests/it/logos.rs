@@ -36,4 +36,4 @@ async fn logos_are_set_returned_and_deleted(test: AccountTest) {
     assert_eq!(test.count_events("organization.logo").await, 3);
 }
 
-waypost_testkit::both!(set_up_accounts => logos_are_set_returned_and_deleted);
+waypost_testkit::both!(extended set_up_accounts => logos_are_set_returned_and_deleted);

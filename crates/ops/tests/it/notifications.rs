@@ -10,7 +10,7 @@ use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
 
 use crate::fixture::{Fixture, set_up};
 
-waypost_testkit::both!(set_up => a_panic_counts_as_a_failed_attempt);
+waypost_testkit::both!(extended set_up => a_panic_counts_as_a_failed_attempt);
 
 /// A notifier that panics for `panic@acme.de`.
 #[derive(Default)]

@@ -193,12 +193,11 @@ async fn assert_up_to_date(cache: &OfferCache, committed: &[AtomicU32; 2]) {
     assert!(found[0] >= expected[0] && found[1] >= expected[1], "{found:?} is older than {expected:?}");
 }
 
-waypost_testkit::both!(open =>
+waypost_testkit::both!(open => a_transaction_that_is_rolled_back_evicts_nothing, concurrent_changes_are_never_missed);
+waypost_testkit::both!(extended open =>
     a_change_evicts_only_its_organisation_in_every_process,
     a_change_of_unknown_organisations_evicts_everything,
-    a_transaction_that_is_rolled_back_evicts_nothing,
     a_deleted_organisation_is_evicted,
     a_slug_that_moves_to_another_server_is_served_by_its_new_server,
     servers_are_read_from_the_database_after_a_second_without_a_poll,
-    concurrent_changes_are_never_missed,
 );

@@ -227,7 +227,7 @@ async fn operations_are_audited(fixture: Fixture) {
     assert_rejected(organizations::get(cx, ops, &t.organization.id).await, Code::NotFound, "organisation");
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     organisations_have_unique_slugs,
     the_last_owner_cannot_be_removed,
     a_user_can_be_in_several_organisations,

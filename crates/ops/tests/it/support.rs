@@ -17,7 +17,7 @@ use waypost_store::on;
 
 use crate::fixture::{Fixture, Tenant, set_up};
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     members_can_only_access_tickets_of_their_organisation,
     admins_can_only_access_webhooks_of_their_organisation,
     secrets_are_resealed_with_a_new_key,

@@ -224,7 +224,7 @@ async fn list_event_ids(fixture: &Fixture, tenant: &Tenant) -> Vec<AuditEventId>
     events.into_iter().map(|event| event.id).collect()
 }
 
-waypost_testkit::both!(set_up =>
+waypost_testkit::both!(extended set_up =>
     operations_refuse_all_other_callers,
     operations_hide_other_organisations,
     clients_play_only_on_their_own_server,

@@ -161,8 +161,8 @@ async fn closed_sign_up_rejects_invitations(test: UserTest) {
     test.accounts.accept_and_sign_up(&test.visitor_context(), &token, BERTA, DEVICE).await.unwrap();
 }
 
-waypost_testkit::both!(set_up =>
-    a_visitor_accepts_once,
+waypost_testkit::both!(set_up => a_visitor_accepts_once);
+waypost_testkit::both!(extended set_up =>
     a_shown_link_does_not_reveal_whether_an_account_exists,
     a_user_signs_in_and_accepts,
     an_invitation_expires_or_is_revoked,

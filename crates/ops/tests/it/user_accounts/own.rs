@@ -66,6 +66,8 @@ async fn names_are_cleaned(test: UserTest) {
     assert_eq!(set_name(&test.visitor_context(), &test.fixture.ops, "X").await.unwrap_err().code, Code::Forbidden);
 }
 
-waypost_testkit::both!(
-    set_up => a_new_password_ends_all_other_sessions, the_last_owner_cannot_leave, names_are_cleaned
+waypost_testkit::both!(extended set_up =>
+    a_new_password_ends_all_other_sessions,
+    the_last_owner_cannot_leave,
+    names_are_cleaned,
 );

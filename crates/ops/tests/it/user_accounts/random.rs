@@ -312,4 +312,4 @@ async fn no_session_can_access_more_than_it_should(test: UserTest) {
     assert!(verified >= 3 && attacks >= 6, "the sequences contain verifications and attacks: {verified} {attacks}");
 }
 
-waypost_testkit::both!(set_up => no_session_can_access_more_than_it_should);
+waypost_testkit::both!(extended set_up => no_session_can_access_more_than_it_should);

@@ -140,7 +140,9 @@ async fn failed_sign_ins_with_a_provider_are_recorded(test: UserTest) {
     assert_eq!(failed().await, [(anna.to_string(), json!("provider"))]);
 }
 
-waypost_testkit::both!(
-    set_up => unusable_codes_are_recorded, failed_sign_ins_with_a_provider_are_recorded,
-    every_sign_in_is_recorded_in_each_organisation, failed_sign_ins_do_not_flood_the_log
+waypost_testkit::both!(extended set_up =>
+    unusable_codes_are_recorded,
+    failed_sign_ins_with_a_provider_are_recorded,
+    every_sign_in_is_recorded_in_each_organisation,
+    failed_sign_ins_do_not_flood_the_log,
 );
