@@ -89,7 +89,7 @@ pub fn section(position: u32) -> String {
     format!("Section {}", (position - 1) / 10 + 1)
 }
 
-/// Returns the text block for clients without structured content, as rendered by the references.
+/// Returns the text block for clients without structured content, as rendered by the floor and the peer.
 pub fn text_block(position: u32, total: u32) -> String {
     let [introduction, context, operations] = agent_texts(position);
     format!(
