@@ -13,7 +13,7 @@ use waypost_ops::activity::{self, ActivityFilter, cursor, parse_cursor};
 
 use crate::Web;
 use crate::analytics::time;
-use crate::extract::{Json, Query, Scope, id};
+use crate::extract::{Json, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 
@@ -44,9 +44,9 @@ impl ActivityQuery {
         let bound =
             |field, text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| time(field, text));
         Ok(ActivityFilter {
-            server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
-            end_user_id: self.end_user_id.as_deref().map(|text| id(text, "end user")).transpose()?,
-            walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+            server_id: self.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?,
+            end_user_id: self.end_user_id.as_deref().map(|text| parse_id(text, "end user")).transpose()?,
+            walkthrough_id: self.walkthrough_id.as_deref().map(|text| parse_id(text, "walkthrough")).transpose()?,
             range: TimeRange {
                 from: bound("from", &self.from, Timestamp(i64::MIN))?,
                 to: bound("to", &self.to, Timestamp(i64::MAX))?,

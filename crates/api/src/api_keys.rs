@@ -12,7 +12,7 @@ use waypost_core::{Error, Result, Timestamp, organization};
 use waypost_ops::api_keys::{self, ApiKeyPatch};
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope, created, id, nullable};
+use crate::extract::{Json, Path, Scope, created, nullable, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 use waypost_core::organization::Role;
@@ -134,7 +134,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<ApiKey>> {
-    Ok(Json(api_keys::get(&cx, web.ops(), &organization_id, &id(&text, "API key")?).await?.into()))
+    Ok(Json(api_keys::get(&cx, web.ops(), &organization_id, &parse_id(&text, "API key")?).await?.into()))
 }
 
 /// Updates the name, role or expiry of an API key.
@@ -150,7 +150,7 @@ async fn update(
     Path(text): Path<String>,
     Json(changes): Json<ApiKeyUpdate>,
 ) -> ApiResult<Json<ApiKey>> {
-    let key: ApiKeyId = id(&text, "API key")?;
+    let key: ApiKeyId = parse_id(&text, "API key")?;
     let expires_at = match changes.expires_at {
         None => None,
         Some(None) => Some(None),
@@ -171,7 +171,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let key: ApiKeyId = id(&text, "API key")?;
+    let key: ApiKeyId = parse_id(&text, "API key")?;
     api_keys::delete(&cx, web.ops(), &organization_id, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }

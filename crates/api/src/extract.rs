@@ -190,7 +190,7 @@ pub fn with_etag(revision: u32, response: impl IntoResponse) -> Response {
 ///
 /// # Errors
 /// `not_found` for `noun` if the ID is malformed.
-pub fn id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
+pub fn parse_id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::not_found(noun))
 }
 

@@ -17,7 +17,7 @@ use waypost_ops::analytics::report::{
 use waypost_ops::analytics::usage::{ClientUsageList, ErrorCountList, ToolUsageList};
 use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
 
-use super::extract::{Query, Scope, id};
+use super::extract::{Query, Scope, parse_id};
 use crate::problem::{ApiResult, Problems};
 use waypost_http_kit::download;
 use waypost_http_kit::web::Web;
@@ -93,8 +93,8 @@ impl ReportQuery {
         }
         Ok(AnalyticsQuery {
             range: TimeRange { from, to },
-            server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
-            walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+            server_id: self.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?,
+            walkthrough_id: self.walkthrough_id.as_deref().map(|text| parse_id(text, "walkthrough")).transpose()?,
             version: self.version,
             client: self.client.clone().filter(|client| !client.is_empty()),
         })

@@ -14,7 +14,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_ops::walkthroughs::{self, draft};
 
 use super::dto::{self, Step, StepDeleteResult, StepEditResult, StepUpdate};
-use super::{created, id, target, walkthrough_id};
+use super::{created, parse_id, target, walkthrough_id};
 use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Scope, nullable, with_etag};
 use crate::page::Page;
@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 }
 
 pub(super) fn step_id(text: &str) -> Result<StepId> {
-    id(text, "step")
+    parse_id(text, "step")
 }
 
 /// A step to create.
