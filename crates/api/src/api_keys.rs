@@ -71,7 +71,7 @@ struct ApiKeyCreate {
     #[schema(min_length = 1, max_length = 200, example = "CI")]
     name: String,
     /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys
-    /// with fewer rights or an earlier expiry than that key, and they are deleted with it.
+    /// with fewer rights or an earlier expiry than that key. These keys are deleted together with that key.
     scope: Role,
     /// The time at which the key expires, at most ten years from now. By default it does not expire.
     #[schema(format = DateTime)]
@@ -114,10 +114,10 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(new): Json<ApiKeyCreate>,
 ) -> ApiResult<Response> {
-    let expires_at = new.expires_at.as_deref().map(time).transpose()?;
+    let expires_at = new.expires_at.as_deref().map(parse_time).transpose()?;
     let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope, expires_at };
-    let (api_key, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
-    let body = ApiKeyWithSecret { api_key: api_key.into(), key };
+    let (api_key, secret) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
+    let body = ApiKeyWithSecret { api_key: api_key.into(), key: secret };
     let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -154,7 +154,7 @@ async fn update(
     let expires_at = match changes.expires_at {
         None => None,
         Some(None) => Some(None),
-        Some(Some(text)) => Some(Some(time(&text)?)),
+        Some(Some(text)) => Some(Some(parse_time(&text)?)),
     };
     let changes = ApiKeyPatch { name: changes.name, scope: changes.scope, expires_at };
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
@@ -176,7 +176,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn time(text: &str) -> Result<Timestamp> {
+fn parse_time(text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
         Error::invalid("expires_at", "`expires_at` must be an RFC 3339 time, such as `2027-01-31T00:00:00Z`.")
     })

@@ -85,7 +85,7 @@ fn parse_id(text: &str) -> Result<AssignmentId, Error> {
     text.parse().map_err(|_| Error::not_found("assignment"))
 }
 
-fn walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
+fn parse_walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
     text.parse().map_err(|_| Error::not_found("walkthrough"))
 }
 
@@ -101,7 +101,7 @@ async fn list(
     Query(query): Query<AssignmentQuery>,
 ) -> ApiResult<Json<Page<Assignment>>> {
     let server_id = query.server_id.as_deref().map(servers::parse_id).transpose()?;
-    let walkthrough_id = query.walkthrough_id.as_deref().map(walkthrough_id).transpose()?;
+    let walkthrough_id = query.walkthrough_id.as_deref().map(parse_walkthrough_id).transpose()?;
     let assignments = match (&server_id, &walkthrough_id) {
         (Some(server_id), _) => assignments::list(&cx, web.ops(), &organization_id, server_id).await?,
         (None, Some(walkthrough_id)) => {
@@ -147,7 +147,8 @@ async fn create(
     Json(body): Json<AssignmentCreate>,
 ) -> ApiResult<Response> {
     let patch = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
-    let (server_id, walkthrough_id) = (servers::parse_id(&body.server_id)?, walkthrough_id(&body.walkthrough_id)?);
+    let server_id = servers::parse_id(&body.server_id)?;
+    let walkthrough_id = parse_walkthrough_id(&body.walkthrough_id)?;
     let assignment =
         assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), patch).await?;
     let view = assignments::get(&cx, web.ops(), &organization_id, &assignment.id).await?;

@@ -148,7 +148,7 @@ async fn list(
             AttemptStatus::Completed => Status::Completed,
         }),
         include_test: params.include_test.unwrap_or(false),
-        after: paging.after()?,
+        after: paging.parse_cursor()?,
         limit: limit + 1,
     };
     let end_users = end_users::list(&cx, web.ops(), &organization_id, &search).await?;

@@ -107,7 +107,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<Invitation>>> {
     let limit = paging.limit()?;
-    let before: Option<InvitationId> = paging.after()?;
+    let before: Option<InvitationId> = paging.parse_cursor()?;
     let invitations = invitations::list(&cx, web.ops(), &organization_id, before.as_ref(), limit + 1).await?;
     let items = invitations.into_iter().map(|view| Invitation::new(view, cx.now())).collect();
     Ok(Json(Page::paginate(items, limit, |invitation| invitation.id.clone())))

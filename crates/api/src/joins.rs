@@ -113,7 +113,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<JoinDetails>>> {
     let limit = paging.limit()?;
-    let before: Option<JoinId> = paging.after()?;
+    let before: Option<JoinId> = paging.parse_cursor()?;
     let joins = joins::list_page(&cx, web.ops(), &organization_id, (before.as_ref(), limit + 1)).await?;
     Ok(Json(Page::paginate(joins.into_iter().map(JoinDetails::from).collect(), limit, |details| {
         details.join.id.clone()
