@@ -9,7 +9,7 @@ use crate::support::TIMEOUT;
 use crate::support::installation::{Installation, ServeProcess};
 use crate::{node_command, play_scenario};
 
-const SECRET: &str = "a secret that only the two know";
+const SECRET: &str = "the client secret";
 
 /// A running `oidc-provider`, killed on drop. Each start uses a new signing key.
 struct Provider {
@@ -92,8 +92,8 @@ async fn a_new_provider_signing_key_is_accepted() {
     play_scenario("custom", "again", &installation, url, config).await;
 }
 
-/// The same email is verified once by a code and once by the provider. Both are one end user only if the organisation
-/// enables linking.
+/// The same email is verified once by a code and once by the provider. Both sign-ins belong to the same end user only
+/// if the organisation enables linking.
 async fn assert_email_linking(setting: &str, completed: u32) {
     let (installation, server, provider) = start(&["--link-verified-email", setting], "platform_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);

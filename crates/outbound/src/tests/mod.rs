@@ -50,7 +50,7 @@ struct ScriptedLookup {
 
 impl ScriptedLookup {
     fn new(answers: &[&[&str]]) -> Self {
-        let answers = answers.iter().map(|one| one.iter().map(|text| text.parse().unwrap()).collect()).collect();
+        let answers = answers.iter().map(|list| list.iter().map(|text| text.parse().unwrap()).collect()).collect();
         Self { answers, lookups: Arc::default() }
     }
 }

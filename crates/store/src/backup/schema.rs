@@ -146,8 +146,8 @@ async fn read_references(conn: &mut Conn) -> Result<Vec<Reference>> {
     Ok(rows.into_iter().map(|(from, to, required)| Reference { from, to, is_optional: required == 0 }).collect())
 }
 
-/// Sorts tables so that each one comes after the tables that it references. In a cycle, optional references are ignored:
-/// the schema checks them at the end of the transaction.
+/// Sorts tables so that each one comes after the tables that it references. In a cycle, optional references are
+/// ignored: the schema checks them at the end of the transaction.
 fn sort(mut waiting: Vec<&str>, references: &[Reference]) -> Result<Vec<String>> {
     let mut order = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
