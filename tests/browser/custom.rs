@@ -71,7 +71,7 @@ async fn scenario(name: &str) {
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+        #[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
         async fn $name() {
             scenario(stringify!($name)).await;
         }
@@ -81,7 +81,7 @@ macro_rules! scenarios {
 scenarios!(signs_in, refusal, refusal_at_the_provider);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_new_provider_signing_key_is_accepted() {
     let (installation, server, provider) = start(&[], "custom_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
@@ -104,13 +104,13 @@ async fn assert_email_linking(setting: &str, completed: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_verified_email_links_accounts() {
     assert_email_linking("true", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_verified_email_does_not_link_accounts_if_disabled() {
     assert_email_linking("false", 0).await;
 }
