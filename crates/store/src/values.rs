@@ -85,7 +85,7 @@ impl SizedStatements {
         })
     }
 
-    /// Runs the queries for `rows`. Returns their number.
+    /// Runs the queries for `rows`. Returns the number of queries.
     ///
     /// # Errors
     /// Returns an error if the database fails.
