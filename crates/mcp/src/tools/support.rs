@@ -56,7 +56,7 @@ fn message(ticket: &Ticket, is_by_handle: bool) -> String {
         }
         _ => "The team will reply by email. Tell the user.",
     };
-    // The replies to a ticket of an unknown user cannot be read: nobody can prove that the ticket is theirs.
+    // The replies to a ticket of an unknown user cannot be read: no caller can prove that they opened it.
     let later = match (&ticket.end_user_id, is_by_handle) {
         (None, _) => String::new(),
         (Some(_), true) => format!(

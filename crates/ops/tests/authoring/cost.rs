@@ -18,7 +18,7 @@ use waypost_store::on;
 use crate::{Fixture, content, set_up};
 
 /// Creates a walkthrough with `count` steps and makes every step but those at `readable` unreadable: their metadata is
-/// not JSON, so that whatever reads the content of one of them fails.
+/// not JSON, so reading the content of one of them fails.
 async fn create_unreadable(fixture: &Fixture, count: usize, readable: &[usize]) -> (WalkthroughId, Vec<StepId>) {
     let title = format!("{count} steps");
     let text = (0..count).fold(format!("# {title}\n"), |text, n| format!("{text}\n## Step {n}\n\nDo it.\n"));
