@@ -34,7 +34,7 @@ struct TicketComment {
     internal: bool,
     /// Whether the comment was sent to the end user by email.
     mailed: bool,
-    /// The former texts of the comment, oldest first.
+    /// The previous versions of the comment, oldest first.
     edits: Vec<TicketCommentEdit>,
     #[schema(format = DateTime)]
     created_at: String,
@@ -42,7 +42,7 @@ struct TicketComment {
     updated_at: String,
 }
 
-/// A former text of a comment.
+/// A previous version of a comment.
 #[derive(Debug, Serialize, ToSchema)]
 struct TicketCommentEdit {
     /// Markdown.
@@ -131,7 +131,7 @@ async fn create(
 
 /// Updates a comment.
 ///
-/// The former text is kept in `edits`. Only the author and admins can update a comment.
+/// The previous version is kept in `edits`. Only the author and admins can update a comment.
 #[utoipa::path(patch, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
     operation_id = "update_ticket_comment",
     params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`)."),
@@ -149,7 +149,7 @@ async fn update(
     Ok(Json(changed.into()))
 }
 
-/// Deletes a comment and its former texts.
+/// Deletes a comment and its previous versions.
 ///
 /// Only the author and admins can delete a comment.
 #[utoipa::path(delete, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
