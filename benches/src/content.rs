@@ -36,7 +36,7 @@ pub fn content(position: u32) -> String {
     text
 }
 
-/// Returns the three agent texts of a step: introduction, context and operations.
+/// Returns the three fields of a step for the agent: introduction, context and operations.
 pub fn agent_texts(position: u32) -> [String; 3] {
     [
         format!("Tell the user in one sentence what part {position} is for before you show the content."),

@@ -98,7 +98,7 @@ async fn edits_cost_the_same_in_short_and_in_long_drafts(fixture: Fixture) {
 }
 
 /// The order of the steps is read from an index alone: on SQLite, the plan of the statement says so. PostgreSQL decides
-/// by the table's size, and stores long texts outside the row in any case.
+/// by the table's size, and stores long strings outside the row in any case.
 async fn the_order_is_read_from_an_index(fixture: Fixture) {
     let (_, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
     assert_eq!(steps.len(), 2);
