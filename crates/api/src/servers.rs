@@ -291,9 +291,9 @@ async fn list(
         return Err(Error::invalid("q", "`q` is too long. The limit is 200 characters.").into());
     }
     let search = ServerSearch { text: query.q, after: after(query.cursor.as_deref())?, limit };
-    let (found, more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
-    let next_cursor = found.last().filter(|_| more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
-    let items = found.into_iter().map(|server| Server::new(&web, &info, server)).collect();
+    let (matches, has_more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
+    let next_cursor = matches.last().filter(|_| has_more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
+    let items = matches.into_iter().map(|server| Server::new(&web, &info, server)).collect();
     Ok(Json(Page { items, next_cursor }))
 }
 

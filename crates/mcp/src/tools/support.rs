@@ -33,8 +33,8 @@ pub(super) async fn call(
             let message = format!("`ticket_id` reads an existing ticket and cannot be combined with `{name}`.");
             return Err(Error::invalid("ticket_id", message));
         }
-        let found = list_replies(&context.cx, &context.hosting, &play, id).await?;
-        return Ok(render_replies(&found));
+        let replies = list_replies(&context.cx, &context.hosting, &play, id).await?;
+        return Ok(render_replies(&replies));
     }
     let new = NewTicket {
         title: required(arguments, "title")?.to_owned(),
@@ -71,8 +71,8 @@ fn message(ticket: &Ticket, is_by_handle: bool) -> String {
 }
 
 /// Returns the result with the replies. Each reply is in its own section of the text, which the reply cannot end.
-fn render_replies(found: &TicketReplies) -> ToolResult {
-    let TicketReplies { ticket, replies, has_older } = found;
+fn render_replies(replies: &TicketReplies) -> ToolResult {
+    let TicketReplies { ticket, replies, has_older } = replies;
     let status = ticket.status.label().to_lowercase();
     let next = if replies.is_empty() {
         "The team has not replied yet. Tell the user, and try again later only if they ask."
