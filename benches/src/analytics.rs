@@ -27,7 +27,7 @@ fn now() -> Result<i64> {
 }
 
 /// Measures the page for each database.
-pub async fn page(bench: &mut Bench) -> Result<()> {
+pub async fn measure_page(bench: &mut Bench) -> Result<()> {
     let attempts = bench.settings.analytics_events / 10;
     for (kind, [installation, _]) in bench.played.clone() {
         let (now, token) = (now()?, random_hex(32)?);

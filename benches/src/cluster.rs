@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use crate::process;
 
-/// Settings for both contestants. None of them trades durability for speed.
+/// The settings, the same for Waypost and the peer. None of them trades durability for speed.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 fsync = on
@@ -34,7 +34,7 @@ pub struct Cluster {
     /// First line of `SELECT version()`.
     pub version: String,
     /// Whether `pg_stat_statements` is available.
-    pub statements: bool,
+    pub has_statements: bool,
 }
 
 /// Counters of `pg_stat_statements` for one database.
@@ -47,7 +47,7 @@ pub struct StatementCounts {
 }
 
 impl StatementCounts {
-    /// Returns the difference to `before`.
+    /// Returns the increase since `before`.
     pub fn since(self, before: Self) -> Self {
         Self { statements: self.statements - before.statements, commits: self.commits - before.commits }
     }
@@ -56,7 +56,7 @@ impl StatementCounts {
 impl Cluster {
     /// Creates a cluster in `dir` and starts it.
     pub async fn start(dir: &Path, logs: &Path) -> Result<Self> {
-        let bin = binaries()?;
+        let bin = find_binaries()?;
         let home = dir.join("postgres");
         std::fs::create_dir(&home)?;
         let user = unprivileged_user()?;
@@ -69,38 +69,38 @@ impl Cluster {
         std::fs::write(&password_file, &password)?;
         std::fs::set_permissions(&password_file, std::fs::Permissions::from_mode(0o644))?;
         let data = home.join("data");
-        let mut initdb = as_user(user.as_ref(), &bin.join("initdb"));
+        let mut initdb = command_as_user(user.as_ref(), &bin.join("initdb"));
         initdb.args(["--username=bench", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"]);
         initdb.arg("--pwfile").arg(&password_file).arg("-D").arg(&data).current_dir(&home);
         process::run(initdb).await?;
-        let statements = has_pg_stat_statements(&bin).await;
+        let has_statements = has_pg_stat_statements(&bin).await;
         let port = process::free_port()?;
         let mut settings = format!("{SETTINGS}port = {port}\nunix_socket_directories = ''\n");
-        if statements {
+        if has_statements {
             settings.push_str("shared_preload_libraries = 'pg_stat_statements'\n");
         }
         std::fs::write(data.join("postgresql.auto.conf"), settings)?;
-        let mut postgres = as_user(user.as_ref(), &bin.join("postgres"));
+        let mut postgres = command_as_user(user.as_ref(), &bin.join("postgres"));
         postgres.arg("-D").arg(&data).current_dir(&home).stdin(Stdio::null()).kill_on_drop(true);
         let log = logs.join("postgres.log");
         postgres.stdout(process::append(&log)?).stderr(process::append(&log)?);
         let child = postgres.spawn().context("cannot start postgres")?;
-        let mut cluster = Self { child, port, password, version: String::new(), statements };
-        cluster.wait(&log).await?;
+        let mut cluster = Self { child, port, password, version: String::new(), has_statements };
+        cluster.wait_until_ready(&log).await?;
         Ok(cluster)
     }
 
-    async fn wait(&mut self, log: &Path) -> Result<()> {
+    async fn wait_until_ready(&mut self, log: &Path) -> Result<()> {
         for _ in 0..300 {
             if let Ok(mut connection) = PgConnection::connect(&self.url("postgres")).await {
                 self.version = sqlx::query_scalar("SELECT version()").fetch_one(&mut connection).await?;
-                if self.statements {
+                if self.has_statements {
                     sqlx::query("CREATE EXTENSION pg_stat_statements").execute(&mut connection).await?;
                 }
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("postgres ended ({status}):\n{}", process::tail(log));
+                bail!("postgres exited ({status}):\n{}", process::tail(log));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -132,7 +132,7 @@ impl Cluster {
 
     /// Returns the current counters of `pg_stat_statements` for a database.
     pub async fn statement_counts(&self, database: &str) -> Result<Option<StatementCounts>> {
-        if !self.statements {
+        if !self.has_statements {
             return Ok(None);
         }
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
@@ -146,7 +146,7 @@ impl Cluster {
 
     /// Stops the cluster with a fast shutdown.
     pub async fn stop(mut self) -> Result<()> {
-        process::terminate(&mut self.child, "INT").await.context("stopping postgres")
+        process::terminate(&mut self.child, "INT").await.context("cannot stop postgres")
     }
 }
 
@@ -156,7 +156,7 @@ struct User {
     gid: u32,
 }
 
-/// Returns the user to run PostgreSQL as if this process runs as root, which PostgreSQL refuses.
+/// Returns the user that runs PostgreSQL, or `None` to run it as the current user. PostgreSQL refuses to run as root.
 fn unprivileged_user() -> Result<Option<User>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
@@ -172,7 +172,7 @@ fn unprivileged_user() -> Result<Option<User>> {
     Ok(Some(find("postgres").or_else(|| find("nobody")).context("PostgreSQL requires a user other than root")?))
 }
 
-fn as_user(user: Option<&User>, program: &Path) -> Command {
+fn command_as_user(user: Option<&User>, program: &Path) -> Command {
     let Some(user) = user else { return Command::new(program) };
     if let Some(setpriv) = process::in_path("setpriv") {
         let mut command = Command::new(setpriv);
@@ -185,8 +185,8 @@ fn as_user(user: Option<&User>, program: &Path) -> Command {
     command
 }
 
-/// Returns the newest installation that contains both `initdb` and `postgres`.
-fn binaries() -> Result<PathBuf> {
+/// Returns the folder of the PostgreSQL programs: that of `initdb` in `PATH`, or else the newest installation.
+fn find_binaries() -> Result<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
         let version = entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0);
@@ -196,8 +196,8 @@ fn binaries() -> Result<PathBuf> {
     let in_path = process::in_path("initdb").and_then(|path| std::fs::canonicalize(path).ok());
     let in_path = in_path.and_then(|path| path.parent().map(Path::to_path_buf));
     let candidates = in_path.into_iter().chain(versions.into_iter().rev().map(|(_, path)| path));
-    let complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();
-    candidates.into_iter().find(complete).context("no PostgreSQL server programs in PATH or /usr/lib/postgresql")
+    let is_complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();
+    candidates.into_iter().find(is_complete).context("no PostgreSQL server programs in PATH or /usr/lib/postgresql")
 }
 
 async fn has_pg_stat_statements(bin: &Path) -> bool {

@@ -36,7 +36,7 @@ pub fn content(position: u32) -> String {
     text
 }
 
-/// Returns the three agent texts of a step: introduction, context and operations.
+/// Returns the three fields of a step for the agent: introduction, context and operations.
 pub fn agent_texts(position: u32) -> [String; 3] {
     [
         format!("Tell the user in one sentence what part {position} is for before you show the content."),
@@ -89,7 +89,7 @@ pub fn section(position: u32) -> String {
     format!("Section {}", (position - 1) / 10 + 1)
 }
 
-/// Returns the text block for clients without structured content, as rendered by the references.
+/// Returns the text block for clients without structured content, as rendered by the floor and the peer.
 pub fn text_block(position: u32, total: u32) -> String {
     let [introduction, context, operations] = agent_texts(position);
     format!(

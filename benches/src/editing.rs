@@ -18,7 +18,7 @@ use crate::settings::{EditSize, Size};
 use crate::waypost::{Installation, ORGANIZATION};
 
 /// Measures edits for each database.
-pub async fn edit(bench: &mut Bench) -> Result<()> {
+pub async fn measure_edits(bench: &mut Bench) -> Result<()> {
     let size = bench.settings.editing;
     for (kind, program) in bench.installations.iter().map(|(kind, it)| (*kind, it.program.clone())).collect::<Vec<_>>()
     {

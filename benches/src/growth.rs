@@ -13,7 +13,7 @@ use crate::seed::SeedData;
 pub const NAMES: [&str; 2] = ["few", "many"];
 
 /// Measures the same number of advances in short and long walkthroughs, alternately.
-pub async fn steps(bench: &mut Bench) -> Result<()> {
+pub async fn measure_steps(bench: &mut Bench) -> Result<()> {
     let limit = Limit::Calls(bench.settings.growth_calls);
     for round in 1..=bench.settings.growth_rounds {
         for index in 0..bench.contestants.len() {
@@ -29,23 +29,23 @@ pub async fn steps(bench: &mut Bench) -> Result<()> {
 }
 
 /// Measures advances with few and many progress rows, alternately. Each copy has a separate server.
-pub async fn rows(bench: &mut Bench) -> Result<()> {
+pub async fn measure_rows(bench: &mut Bench) -> Result<()> {
     let rows = bench.settings.growth_rows;
     let limit = Limit::Seconds(bench.settings.seconds);
     for (kind, copies) in bench.copies.clone() {
         let first = bench.contestants.len();
-        for (installation, n) in copies.iter().zip(rows) {
-            print_progress(&format!("seeding {n} progress rows for {}", kind.name()));
-            seed_copy(bench, installation, SeedData::Progress(n)).await?;
+        for (installation, count) in copies.iter().zip(rows) {
+            print_progress(&format!("seeding {count} progress rows for {}", kind.name()));
+            seed_copy(bench, installation, SeedData::Progress(count)).await?;
             bench.serve(kind, installation).await?;
         }
         for index in [first, first + 1] {
             bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
         }
         for round in 1..=bench.settings.growth_rounds {
-            for (offset, n) in rows.into_iter().enumerate() {
+            for (offset, count) in rows.into_iter().enumerate() {
                 let leg = bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "rows", round).await?;
-                leg.seeded_rows = Some(n);
+                leg.seeded_rows = Some(count);
             }
         }
         for contestant in bench.contestants.split_off(first) {

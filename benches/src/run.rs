@@ -31,7 +31,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     waypost: Option<PathBuf>,
     /// Contestants or measurements to skip; can be repeated.
-    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
     /// Number of alternating rounds [default: 5].
     #[arg(long)]
@@ -47,7 +47,7 @@ pub struct RunArgs {
     peer: Option<PathBuf>,
 }
 
-/// Parts that can be skipped.
+/// A contestant or a measurement that can be skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Floor,
@@ -126,30 +126,30 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
     }
     if is_enabled(Part::Races) {
         bench.throughput().await?;
-        single::operations(&mut bench).await?;
-        single::sizes(&mut bench).await?;
+        single::measure_operations(&mut bench).await?;
+        single::measure_sizes(&mut bench).await?;
     }
     if is_enabled(Part::Growth) {
-        growth::steps(&mut bench).await?;
+        growth::measure_steps(&mut bench).await?;
     }
     if is_enabled(Part::Races) {
-        single::memory(&mut bench).await?;
-        single::starts(&mut bench).await?;
+        single::measure_memory(&mut bench).await?;
+        single::measure_starts(&mut bench).await?;
     }
     if is_enabled(Part::Token) {
         sign_in::measure(&mut bench).await?;
     }
     if is_enabled(Part::Growth) {
-        growth::rows(&mut bench).await?;
+        growth::measure_rows(&mut bench).await?;
     }
     if is_enabled(Part::Analytics) {
-        analytics::page(&mut bench).await?;
+        analytics::measure_page(&mut bench).await?;
     }
     if is_enabled(Part::Listing) {
-        listing::list(&mut bench).await?;
+        listing::measure_lists(&mut bench).await?;
     }
     if is_enabled(Part::Editing) {
-        editing::edit(&mut bench).await?;
+        editing::measure_edits(&mut bench).await?;
     }
     bench.tear_down().await
 }
@@ -165,7 +165,7 @@ impl Bench {
             print_progress("starting PostgreSQL");
         }
         let cluster = if needs_cluster { Some(Cluster::start(dir, &logs).await?) } else { None };
-        let environment = Environment::of(dir, cluster.as_ref()).await?;
+        let environment = Environment::inspect(dir, cluster.as_ref()).await?;
         let settings = args.settings();
         let (run, token_users) = (process::random_hex(4)?, settings.token_users);
         let driver = Driver { program: program.clone(), run, legs: 0, verify: 16, token_users, cluster };
@@ -224,15 +224,15 @@ impl Bench {
 
     async fn add_peer(&mut self, source: Option<&Path>) -> Result<()> {
         print_progress("setting up the peer");
-        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer-ts");
-        let source = std::fs::canonicalize(source.unwrap_or(&built_from)).context("the folder of the peer")?;
+        let default_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer-ts");
+        let source = std::fs::canonicalize(source.unwrap_or(&default_dir)).context("cannot find the peer's folder")?;
         let cluster = self.driver.cluster.as_ref().context("no cluster")?;
         let server = peer::start(&source, cluster, &specs(), &self.logs).await?;
         self.contestants.push(Contestant::peer(server, &specs()));
         Ok(())
     }
 
-    /// Measures all contestants in turn, era by era, so that disturbances of the machine affect all of them.
+    /// Measures all contestants in turn, era by era, so that other load on the machine affects all of them.
     async fn alternate(&mut self, section: &'static str, round: u32, connections: usize, limit: Limit) -> Result<()> {
         for era in crate::mcp::Era::ALL {
             for index in 0..self.contestants.len() {

@@ -25,9 +25,9 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
             bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
         }
         for round in 1..=bench.settings.rounds {
-            // The order alternates between rounds, because the state of the machine changes during a round.
-            let second = usize::try_from(round % 2)?;
-            for offset in [1 - second, second] {
+            // The order alternates between rounds, because the load on the machine can change during a round.
+            let last = usize::try_from(round % 2)?;
+            for offset in [1 - last, last] {
                 bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "token", round).await?;
             }
         }

@@ -14,7 +14,7 @@ use crate::process;
 use crate::report::{Memory, Sizes, Start};
 
 /// Measures `list`, `select` and `status` on one connection (`next` is part of the throughput rounds).
-pub async fn operations(bench: &mut Bench) -> Result<()> {
+pub async fn measure_operations(bench: &mut Bench) -> Result<()> {
     let limit = Limit::Calls(bench.settings.single_calls);
     for op in [Op::List, Op::Select, Op::Status] {
         for index in 0..bench.contestants.len() {
@@ -32,7 +32,7 @@ pub async fn operations(bench: &mut Bench) -> Result<()> {
 }
 
 /// Measures the size of `tools/list`, untyped schema members, and the fixed text around a step.
-pub async fn sizes(bench: &mut Bench) -> Result<()> {
+pub async fn measure_sizes(bench: &mut Bench) -> Result<()> {
     for contestant in bench.contestants.iter().filter(|contestant| contestant.kind.is_waypost()) {
         let mut connection = Connection::open(contestant.server.addr).await?;
         let path = contestant.path.replace("{user}", &format!("{}-sizes", bench.driver.run));
@@ -44,7 +44,7 @@ pub async fn sizes(bench: &mut Bench) -> Result<()> {
         for tool in tools {
             let name = tool["name"].as_str().unwrap_or_default();
             for schema in ["inputSchema", "outputSchema"] {
-                untyped_members(&tool[schema], &format!("{name}.{schema}"), &mut untyped);
+                collect_untyped_members(&tool[schema], &format!("{name}.{schema}"), &mut untyped);
             }
         }
         let mut fixed = 0;
@@ -53,7 +53,7 @@ pub async fn sizes(bench: &mut Bench) -> Result<()> {
             let mut responses = vec![client.raw_call(&mut connection, "select_walkthrough", &arguments).await?];
             responses.push(client.raw_call(&mut connection, "next_walkthrough_step", &arguments).await?);
             for response in responses {
-                fixed = fixed.max(fixed_text(&serde_json::from_slice(&response)?)?);
+                fixed = fixed.max(fixed_text_bytes(&serde_json::from_slice(&response)?)?);
             }
         }
         let tool_names = tools.iter().filter_map(|tool| Some(tool["name"].as_str()?.to_owned())).collect();
@@ -69,9 +69,9 @@ pub async fn sizes(bench: &mut Bench) -> Result<()> {
 }
 
 /// Traverses a schema and collects every property and array item without a type.
-fn untyped_members(schema: &Value, path: &str, untyped: &mut Vec<String>) {
-    const TYPING: [&str; 7] = ["type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"];
-    if !TYPING.iter().any(|keyword| schema.get(keyword).is_some()) {
+fn collect_untyped_members(schema: &Value, path: &str, untyped: &mut Vec<String>) {
+    const TYPE_KEYWORDS: [&str; 7] = ["type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"];
+    if !TYPE_KEYWORDS.iter().any(|keyword| schema.get(keyword).is_some()) {
         untyped.push(path.to_owned());
     }
     if schema["type"] == "array" && schema.get("items").is_none() {
@@ -79,22 +79,22 @@ fn untyped_members(schema: &Value, path: &str, untyped: &mut Vec<String>) {
     }
     for group in ["properties", "$defs"] {
         for (name, member) in schema[group].as_object().into_iter().flatten() {
-            untyped_members(member, &format!("{path}.{name}"), untyped);
+            collect_untyped_members(member, &format!("{path}.{name}"), untyped);
         }
     }
     for group in ["anyOf", "oneOf", "allOf"] {
         for (index, member) in schema[group].as_array().into_iter().flatten().enumerate() {
-            untyped_members(member, &format!("{path}/{group}{index}"), untyped);
+            collect_untyped_members(member, &format!("{path}/{group}{index}"), untyped);
         }
     }
     if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
-        untyped_members(items, &format!("{path}[]"), untyped);
+        collect_untyped_members(items, &format!("{path}[]"), untyped);
     }
 }
 
-/// Returns the size of the text block in bytes, excluding author-supplied text: the step's texts and the walkthrough's
-/// title.
-fn fixed_text(response: &Value) -> Result<usize> {
+/// Returns the size of the text block in bytes without the author's text (the fields of the step and the title of the
+/// walkthrough).
+fn fixed_text_bytes(response: &Value) -> Result<usize> {
     let blocks = response.pointer("/result/content").and_then(Value::as_array).context("no content")?;
     let mut text: String = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
     let result = response.pointer("/result/structuredContent").context("no structured content")?;
@@ -115,7 +115,7 @@ fn fixed_text(response: &Value) -> Result<usize> {
 }
 
 /// Measures resident memory; for Waypost, after a minimum number of calls.
-pub async fn memory(bench: &mut Bench) -> Result<()> {
+pub async fn measure_memory(bench: &mut Bench) -> Result<()> {
     for index in 0..bench.contestants.len() {
         let kind = bench.contestants[index].kind;
         let missing = bench.settings.memory_calls.saturating_sub(bench.contestants[index].served);
@@ -133,8 +133,8 @@ pub async fn memory(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Measures the time from process start to `listening` with the databases filled by the run. Stops the contestants.
-pub async fn starts(bench: &mut Bench) -> Result<()> {
+/// Measures the time from process start to `listening` with the databases that the run filled. Stops the contestants.
+pub async fn measure_starts(bench: &mut Bench) -> Result<()> {
     for (kind, installation) in bench.installations.clone() {
         let index = bench.contestants.iter().position(|contestant| contestant.kind == kind).context("no contestant")?;
         bench.contestants.remove(index).server.stop().await?;
@@ -164,7 +164,7 @@ mod tests {
             "e": {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"f": {"description": "?"}}}]},
         }});
         let mut untyped = Vec::new();
-        untyped_members(&schema, "t", &mut untyped);
+        collect_untyped_members(&schema, "t", &mut untyped);
         assert_eq!(untyped, ["t.b", "t.c[]", "t.e/anyOf1.f"]);
     }
 
@@ -174,6 +174,6 @@ mod tests {
             "content": [{"type": "text", "text": "# First\n1/3\n> Do this.\n> Then that.\nCall next."}],
             "structuredContent": {"walkthrough": {"title": "W"}, "step": {"title": "First", "content": "Do this.\nThen that."}},
         }});
-        assert_eq!(fixed_text(&response).unwrap(), "# \n1/3\n> \n> \nCall next.".len());
+        assert_eq!(fixed_text_bytes(&response).unwrap(), "# \n1/3\n> \n> \nCall next.".len());
     }
 }

@@ -18,7 +18,7 @@ await new Promise((resolve) => server.listen(Number(port), '127.0.0.1', resolve)
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
 const provider = new Provider(issuer, {
-    clients: [{ client_id: 'waypost', client_secret: 'a secret that only the two know', redirect_uris: redirectUris }],
+    clients: [{ client_id: 'waypost', client_secret: 'the client secret', redirect_uris: redirectUris }],
     // Every login exists and has the email of that name.
     findAccount: (_, login) => ({
         accountId: login,

@@ -60,7 +60,7 @@ async function api(page, method, path, body, headers = {}) {
 const draft = async (page, id) => (await api(page, 'GET', `/walkthroughs/${id}`)).body;
 const titles = (page) => page.locator('.step-title').allTextContents();
 const field = (page, name) => page.locator(`[data-form] [name="${name}"]`);
-const saved = (page) => page.locator('[data-said]:visible', { hasText: /^Saved \d/ }).waitFor();
+const saved = (page) => page.locator('[data-save-status]:visible', { hasText: /^Saved \d/ }).waitFor();
 const row = (page, title) => page.locator('.step-open', { has: page.locator('.step-title', { hasText: new RegExp(`^${title}$`) }) });
 const said = (page, text) => page.locator('[data-announce]', { hasText: text }).waitFor({ state: 'attached' });
 
@@ -210,7 +210,7 @@ async function editsDetails(page, id) {
     await row(page, 'Three').click();
     await field(page, 'title').fill('');
     await page.locator('#s-title-error', { hasText: 'Write a title' }).waitFor();
-    await page.locator('[data-said]', { hasText: 'Not saved: see the marked field' }).waitFor();
+    await page.locator('[data-save-status]', { hasText: 'Not saved: see the marked field' }).waitFor();
     await see(page, 'rejected');
     await field(page, 'title').fill('Three');
     await saved(page);
@@ -280,7 +280,7 @@ async function survivesFailures(page, id) {
     await row(page, 'Two').click();
     await page.context().setOffline(true);
     await field(page, 'content').fill('Written in a tunnel');
-    await page.locator('[data-said]', { hasText: 'Not saved: offline, retrying' }).waitFor();
+    await page.locator('[data-save-status]', { hasText: 'Not saved: offline, retrying' }).waitFor();
     await page.locator('.banner', { hasText: 'kept in this browser' }).waitFor();
     await see(page, 'offline');
     await page.context().setOffline(false);
@@ -291,7 +291,7 @@ async function survivesFailures(page, id) {
     // The server rejects every change, and the page is reloaded.
     await page.route('**/api/v1/**', (route) => (route.request().method() === 'PATCH' ? route.fulfill({ status: 503, body: '{}' }) : route.continue()));
     await field(page, 'content').fill('Written before a reload');
-    await page.locator('[data-said]', { hasText: 'Not saved' }).waitFor();
+    await page.locator('[data-save-status]', { hasText: 'Not saved' }).waitFor();
     page.once('dialog', (dialog) => dialog.accept());
     await page.reload();
     await page.unroute('**/api/v1/**');

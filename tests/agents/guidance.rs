@@ -1,4 +1,4 @@
-//! Which of the server's texts a model receives, and whether a model that rushes is told to wait for the user.
+//! Which text from the server a model receives, and whether a model that rushes is told to wait for the user.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ const RULE: &str = "Never call it twice in a row without a reply from the user";
 /// The instruction in every result with a step.
 const WAIT: &str = "only when the user says it is done";
 
-/// Measures which texts reached the model over a whole walkthrough, records them in the table, and checks that the
+/// Measures which text reached the model over a whole walkthrough, records them in the table, and checks that the
 /// model was told to wait for the user.
 pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
     let revision = calls[0]["protocol_version"].as_str().expect("the log entry has the member");
@@ -62,7 +62,7 @@ fn tells_to_wait(step: ToolResult<'_>) -> bool {
     words(step.text()).contains(WAIT)
 }
 
-/// Returns a text in lower case with single spaces, because agents wrap and indent texts.
+/// Returns a text in lower case with single spaces, because agents wrap and indent text.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }

@@ -3,7 +3,7 @@
 //! compare it with the table in `docs/clients.md`; with `WAYPOST_TEST_WRITE=1` they write the table instead.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
-#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+#![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]
 
 mod agent;
 mod guidance;

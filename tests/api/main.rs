@@ -1,7 +1,7 @@
 //! Tests the REST API against its OpenAPI document with schemathesis (`e2e/api`): no server errors and no
 //! undocumented behaviour.
 
-#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+#![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]
 
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

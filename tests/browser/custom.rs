@@ -9,7 +9,7 @@ use crate::support::TIMEOUT;
 use crate::support::installation::{Installation, ServeProcess};
 use crate::{node_command, play_scenario};
 
-const SECRET: &str = "a secret that only the two know";
+const SECRET: &str = "the client secret";
 
 /// A running `oidc-provider`, killed on drop. Each start uses a new signing key.
 struct Provider {
@@ -71,7 +71,7 @@ async fn scenario(name: &str) {
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+        #[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
         async fn $name() {
             scenario(stringify!($name)).await;
         }
@@ -81,7 +81,7 @@ macro_rules! scenarios {
 scenarios!(signs_in, refusal, refusal_at_the_provider);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_new_provider_signing_key_is_accepted() {
     let (installation, server, provider) = start(&[], "custom_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
@@ -92,8 +92,8 @@ async fn a_new_provider_signing_key_is_accepted() {
     play_scenario("custom", "again", &installation, url, config).await;
 }
 
-/// The same email is verified once by a code and once by the provider. Both are one end user only if the organisation
-/// enables linking.
+/// The same email is verified once by a code and once by the provider. Both sign-ins belong to the same end user only
+/// if the organisation enables linking.
 async fn assert_email_linking(setting: &str, completed: u32) {
     let (installation, server, provider) = start(&["--link-verified-email", setting], "platform_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
@@ -104,13 +104,13 @@ async fn assert_email_linking(setting: &str, completed: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_verified_email_links_accounts() {
     assert_email_linking("true", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_verified_email_does_not_link_accounts_if_disabled() {
     assert_email_linking("false", 0).await;
 }

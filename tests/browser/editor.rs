@@ -9,31 +9,31 @@ use crate::support::installation::Installation;
 use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn two_people_edit_a_walkthrough() {
     play("../console/editor.mjs", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn a_form_survives_an_expired_session() {
     play("../console/forms.mjs", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn the_editor_of_a_long_walkthrough_is_small() {
     play("../console/performance.mjs", "loadsLongWalkthroughsQuickly").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn the_preview_is_updated_while_typing() {
     play("../console/performance.mjs", "updatesThePreviewWhileTyping").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn lists_have_their_controls_on_phones() {
     play("../console/performance.mjs", "listsHaveTheirControlsOnPhones").await;
 }

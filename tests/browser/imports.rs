@@ -26,7 +26,7 @@ async fn drop_and_play(samples: Vec<PathBuf>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn fixtures_can_be_imported_and_played() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/imports");
     let files = ["tour", "tour/.tours/around.tour", "scenario", "skills", "course", "docs/write-a-recipe.md"];
@@ -36,7 +36,7 @@ async fn fixtures_can_be_imported_and_played() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(
     not(all(have_browser, have_samples)),
-    ignore = "needs Chromium, what is in e2e/browser, and the samples in WAYPOST_TEST_SAMPLES"
+    ignore = "needs Chromium, the packages of e2e/browser, and the samples in WAYPOST_TEST_SAMPLES"
 )]
 async fn third_party_samples_can_be_imported_and_played() {
     let samples = waypost_testkit::samples_folder(Path::new(env!("CARGO_MANIFEST_DIR")));

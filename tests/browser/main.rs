@@ -7,7 +7,7 @@
 //! The scenarios check accessibility with axe-core and take screenshots, on phone and desktop, in light and dark
 //! mode, in the folder named by the variable `SCREENSHOTS`.
 
-#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+#![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]
 
 mod custom;
 mod editor;

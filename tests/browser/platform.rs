@@ -16,7 +16,7 @@ async fn scenario(name: &str) {
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+        #[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
         async fn $name() {
             scenario(stringify!($name)).await;
         }

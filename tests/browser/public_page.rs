@@ -6,7 +6,10 @@ use crate::support::installation::Installation;
 use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(all(have_browser, have_clients)), ignore = "needs Chromium, and what is in e2e/browser and e2e/clients")]
+#[cfg_attr(
+    not(all(have_browser, have_clients)),
+    ignore = "needs Chromium and the packages of e2e/browser and e2e/clients"
+)]
 async fn a_copied_url_continues_in_a_new_client() {
     let mut installation = Installation::new().await;
     installation.create_server("rockets", &[]).await;

@@ -7,7 +7,7 @@ use crate::support::user::SimulatedUser;
 use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and the packages of e2e/browser")]
 async fn from_an_empty_database_to_an_answered_ticket() {
     let mut installation = Installation::empty();
     let server = installation.serve().await;

@@ -228,7 +228,7 @@ impl Drop for ServeProcess {
 }
 
 #[test]
-fn only_one_serve_runs_but_commands_can_run_beside_it() {
+fn only_one_serve_runs_but_commands_can_run_alongside_it() {
     let workspace = Workspace::new();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
     let mut first =

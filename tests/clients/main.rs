@@ -4,7 +4,7 @@
 //! are in `e2e/agents` and `e2e/snippets`.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
-#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+#![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]
 
 mod anonymous;
 mod sign_in;

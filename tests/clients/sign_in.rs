@@ -1,6 +1,6 @@
-//! With sign-in: each client signs in when asked, either on connect or when it starts a walkthrough, as a dynamically
-//! registered client or with a metadata document. Client and server are killed midway. The next run of both continues
-//! at the same step without signing in again.
+//! Sign-in with real clients: each client signs in when prompted, either on connect or when it starts a walkthrough, as
+//! a dynamically registered client or with a metadata document. Client and server are killed midway. The next run of
+//! both continues at the same step without signing in again.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use crate::support::installation::Installation;
 use crate::support::user::SimulatedUser;
 use crate::{clients_folder, interpreter_for};
 
-/// The redirect URI of each client. On loopback any port is accepted.
+/// The redirect URI of each client. Any loopback port is accepted.
 const REDIRECT_URIS: &[(&str, &str)] = &[
     ("python", "http://127.0.0.1/callback"),
     ("typescript", "http://127.0.0.1/callback"),
@@ -31,7 +31,7 @@ enum Registration {
     Document,
 }
 
-/// A client script, the name of its document and the era to use.
+/// A client script with the settings of the client and the server.
 struct Case {
     script: &'static str,
     client: &'static str,
@@ -43,7 +43,7 @@ struct Case {
 }
 
 impl Case {
-    /// Whether the client must sign in on connect. With `auto`, this is the case for clients that fail if asked
+    /// Whether the client must sign in on connect. With `auto`, this applies to clients that fail if prompted
     /// later.
     fn is_asked_on_connect(&self) -> bool {
         self.sign_in == "on_connect" || self.sign_in == "auto" && self.era == "mcp-remote-0.1"
@@ -75,7 +75,7 @@ impl Run {
     }
 
     /// Returns the line of JSON that the script prints at its end.
-    async fn report(&mut self) -> Value {
+    async fn read_report(&mut self) -> Value {
         let mut lines = BufReader::new(self.child.stdout.take().expect("stdout is piped")).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await;
         if let Ok(Ok(Some(line))) = line {
@@ -112,7 +112,7 @@ async fn play_case(case: Case) {
         "state": state, "run": "first", "document": document, "on_connect": case.is_asked_on_connect(),
     });
     let mut run = Run::start(case.script, &config);
-    let first = run.report().await;
+    let first = run.read_report().await;
     assert_eq!(first["protocol_version"], case.version, "{first}");
     run.kill().await;
     server.kill().await;
@@ -120,7 +120,7 @@ async fn play_case(case: Case) {
     let server = installation.serve().await;
     assert_eq!(config["url"], format!("{}/s/tour/mcp", server.origin), "the server uses the same port");
     config["run"] = json!("second");
-    let second = Run::start(case.script, &config).report().await;
+    let second = Run::start(case.script, &config).read_report().await;
     assert_eq!(second["resumed"], first["at"], "{first} {second}");
     assert_eq!(second["completed"], true, "{second}");
     assert_eq!(user.sign_ins(), 1, "the client's stored tokens are sufficient");
@@ -146,16 +146,16 @@ fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, st
 }
 
 /// Collects the tokens in the client's files, which are all JSON.
-fn collect_tokens(folder: &Path, found: &mut Vec<String>) {
-    let before = found.len();
+fn collect_tokens(folder: &Path, tokens: &mut Vec<String>) {
+    let before = tokens.len();
     for entry in list_files(folder) {
         let text = std::fs::read_to_string(entry).unwrap_or_default();
         for name in ["\"access_token\"", "\"refresh_token\""] {
             let values = text.split(name).skip(1).filter_map(|rest| rest.split('"').nth(1));
-            found.extend(values.map(str::to_owned));
+            tokens.extend(values.map(str::to_owned));
         }
     }
-    assert!(found.len() > before, "the client keeps its tokens in {}", folder.display());
+    assert!(tokens.len() > before, "the client keeps its tokens in {}", folder.display());
 }
 
 fn list_files(folder: &Path) -> Vec<PathBuf> {
@@ -200,7 +200,7 @@ signs_in! { inspector, "inspector.mjs", "inspector",
     on_connect => Dynamic, "on_connect", "auto", "2026-07-28";
 }
 
-// Whatever mcp-remote uses with the server, the client behind it uses a legacy revision.
+// The client behind mcp-remote uses a legacy revision, even if mcp-remote uses a newer one with the server.
 signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
     registered => Dynamic, "when_needed", "legacy", "2025-11-25";
     with_document => Document, "when_needed", "auto", "2025-11-25";

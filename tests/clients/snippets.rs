@@ -123,7 +123,7 @@ fn unescape(html: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+#[cfg_attr(not(have_snippets), ignore = "needs the packages of e2e/agents and e2e/snippets")]
 async fn claude_code_reads_its_command() {
     let fixture = SnippetFixture::new().await;
     fixture.shell(&fixture.text("claude-code", "Terminal")).await;
@@ -131,7 +131,7 @@ async fn claude_code_reads_its_command() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+#[cfg_attr(not(have_snippets), ignore = "needs the packages of e2e/agents and e2e/snippets")]
 async fn codex_reads_its_command_and_its_file() {
     let mut fixture = SnippetFixture::new().await;
     for file in [false, true] {
@@ -151,7 +151,7 @@ async fn codex_reads_its_command_and_its_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+#[cfg_attr(not(have_snippets), ignore = "needs the packages of e2e/agents and e2e/snippets")]
 async fn gemini_cli_reads_its_command_and_its_file() {
     let mut fixture = SnippetFixture::new().await;
     fixture.shell(&fixture.text("gemini-cli", "Terminal")).await;
@@ -162,7 +162,7 @@ async fn gemini_cli_reads_its_command_and_its_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+#[cfg_attr(not(have_snippets), ignore = "needs the packages of e2e/agents and e2e/snippets")]
 async fn opencode_reads_its_file() {
     let fixture = SnippetFixture::new().await;
     fixture.save(".config/opencode/opencode.json", &fixture.text("opencode", "~/.config/opencode/opencode.json"));

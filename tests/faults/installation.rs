@@ -64,7 +64,7 @@ impl Installation {
         self.folder.path().to_owned()
     }
 
-    /// Opens the database for operations, like a command beside a running `serve`.
+    /// Opens the database for operations, like a command that runs alongside `serve`.
     pub async fn ops(&self) -> Ops {
         Ops::new(Db::open(&self.url).await.unwrap())
     }

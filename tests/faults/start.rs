@@ -26,7 +26,7 @@ async fn only_one_serve_runs_per_sqlite_file() {
         &["another `waypost serve`", "stop it first", "PostgreSQL"],
     );
 
-    // Commands can run beside it under load.
+    // Commands can run alongside it under load.
     let users = (0..8).map(|n| LoadUser::new(&installation, n)).collect();
     let load = Load::start(users, &first.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
     load.wait_for(30).await;

@@ -1,4 +1,4 @@
-//! The crates depend on each other as docs/architecture.md says.
+//! The dependencies between the crates are those documented in docs/architecture.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,9 +14,9 @@ fn read_manifests() -> Graph {
     let crates = folders.map(|folder| {
         let manifest = std::fs::read_to_string(folder.unwrap().path().join("Cargo.toml")).unwrap();
         let manifest: toml::Table = manifest.parse().unwrap();
-        let short = |name: &str| name.strip_prefix("waypost-").map(str::to_owned);
-        let dependencies = manifest["dependencies"].as_table().unwrap().keys().filter_map(|name| short(name));
-        (short(manifest["package"]["name"].as_str().unwrap()).unwrap(), dependencies.collect())
+        let short_name = |name: &str| name.strip_prefix("waypost-").map(str::to_owned);
+        let dependencies = manifest["dependencies"].as_table().unwrap().keys().filter_map(|name| short_name(name));
+        (short_name(manifest["package"]["name"].as_str().unwrap()).unwrap(), dependencies.collect())
     });
     crates.collect()
 }
@@ -42,14 +42,14 @@ fn the_crate_graph_is_the_documented_one() {
 #[test]
 fn the_crates_above_the_operations_do_not_depend_on_each_other() {
     let graph = read_manifests();
-    let above = ["api", "auth", "console", "mcp"];
-    for name in above {
-        assert!(above.iter().all(|other| !graph[name].contains(*other)), "{name}: {:?}", graph[name]);
+    let names = ["api", "auth", "console", "mcp"];
+    for name in names {
+        assert!(names.iter().all(|other| !graph[name].contains(*other)), "{name}: {:?}", graph[name]);
     }
 }
 
 #[test]
-fn the_crates_for_small_programs_pull_in_nothing_large() {
+fn small_crates_have_no_large_dependencies() {
     for name in ["waypost-core", "waypost-mcp-wire"] {
         let tree = Command::new(env!("CARGO"))
             .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none", "-p", name])
@@ -59,9 +59,9 @@ fn the_crates_for_small_programs_pull_in_nothing_large() {
         assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
         let tree = String::from_utf8(tree.stdout).unwrap();
         assert!(tree.starts_with(&format!("{name} ")), "{tree}");
-        let large =
+        let large_crates =
             ["aws-lc", "rustls", "icu_", "saphyr", "yaml", "sqlx", "tokio", "axum", "hyper", "utoipa", "pulldown"];
-        for large in large {
+        for large in large_crates {
             assert!(!tree.lines().any(|line| line.contains(large)), "{large} is in:\n{tree}");
         }
     }

@@ -1,4 +1,4 @@
-//! Replaces IDs in texts, so that snapshots are the same in every run.
+//! Replaces IDs in text, so that snapshots are the same in every run.
 
 use std::collections::HashMap;
 

@@ -81,16 +81,16 @@ async fn a_server_has_a_path_url_and_a_virtual_host_url() {
     localhost.evil.example /s/acme/mcp                421
                            /s/acme/mcp                421
     ");
-    let none = app.post("/s/acme/mcp", "{}").without("host").send().await;
-    assert_eq!(none.status, 421, "a request without a host is rejected");
+    let response = app.post("/s/acme/mcp", "{}").without("host").send().await;
+    assert_eq!(response.status, 421, "a request without a host is rejected");
     app.finish().await;
 }
 
 #[tokio::test]
 async fn every_url_reaches_the_same_server() {
     let (app, server) = set_up().await;
-    let path = server.modern().play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
-    let handle = path.handle();
+    let started = server.modern().play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
+    let handle = started.handle();
     let virtual_host = server.modern().at_host("acme.localhost", "/mcp").with_handle(&handle);
     assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50 %");
     let personal = server.personal("ann");
@@ -101,7 +101,7 @@ async fn every_url_reaches_the_same_server() {
     app.finish().await;
 }
 
-/// RS-9: 421 for a foreign host.
+/// RS-9: 421 for an unknown host.
 #[tokio::test]
 async fn only_the_host_of_a_non_loopback_public_url_is_served() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
@@ -120,7 +120,7 @@ async fn only_the_host_of_a_non_loopback_public_url_is_served() {
     assert_eq!(forwarded.send().await.status, 404, "the header of an untrusted proxy is ignored");
     for host in ["way.example", "unknown.example", "localhost"] {
         let health = app.request(Method::GET, "/healthz").header("host", host).send().await;
-        assert_eq!(health.body, "ok\n", "any host is accepted");
+        assert_eq!(health.body, "ok\n", "the health check accepts any host");
     }
     app.finish().await;
 }
@@ -166,7 +166,7 @@ async fn an_old_slug_works_until_it_is_released() {
 }
 
 #[tokio::test]
-async fn a_new_server_responds_at_once_and_a_deleted_one_returns_404() {
+async fn a_new_server_responds_immediately_and_a_deleted_one_returns_404() {
     let app = App::new().await;
     let org = app.org("acme").await;
     assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 404);
@@ -179,7 +179,7 @@ async fn a_new_server_responds_at_once_and_a_deleted_one_returns_404() {
     app.finish().await;
 }
 
-/// RS-9: 403 for a foreign origin.
+/// RS-9: 403 for an origin that is not allowed.
 #[tokio::test]
 async fn browsers_can_call_only_from_allowed_origins() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
@@ -210,9 +210,9 @@ async fn browsers_can_call_only_from_allowed_origins() {
             .header("access-control-request-headers", "content-type,mcp-protocol-version,mcp-session-id")
             .send()
             .await;
-        let (preflight, may) =
+        let (preflight, allow) =
             (preflight.status.as_u16(), preflight.header("access-control-allow-origin").unwrap_or("-"));
-        seen.push_str(&format!("{origin:26} {} {echoed} | preflight {preflight} {may}\n", response.status.as_u16()));
+        seen.push_str(&format!("{origin:26} {} {echoed} | preflight {preflight} {allow}\n", response.status.as_u16()));
     }
     assert_snapshot!(seen, @r"
     https://way.example        200 https://way.example | preflight 200 https://way.example
@@ -235,9 +235,9 @@ async fn browsers_can_call_only_from_allowed_origins() {
         .await;
     assert_eq!(preflight.header("access-control-allow-headers"), Some("authorization,mcp-param-x"));
     assert_eq!(preflight.header("access-control-allow-methods"), Some("POST"));
-    assert_eq!(preflight.header("access-control-allow-credentials"), None, "no cookies here");
-    let shown = app.post("/s/acme/mcp", body).header("host", "way.example").header("origin", "https://way.example");
-    let exposed = shown.send().await.header("access-control-expose-headers").unwrap().to_lowercase();
+    assert_eq!(preflight.header("access-control-allow-credentials"), None, "the endpoint uses no cookies");
+    let request = app.post("/s/acme/mcp", body).header("host", "way.example").header("origin", "https://way.example");
+    let exposed = request.send().await.header("access-control-expose-headers").unwrap().to_lowercase();
     assert!(exposed.contains("mcp-session-id") && exposed.contains("www-authenticate"), "{exposed}");
     app.finish().await;
 }
@@ -300,14 +300,14 @@ async fn a_tracking_id_has_at_most_128_allowed_characters() {
 #[tokio::test]
 async fn a_body_over_1_mib_is_rejected() {
     let (app, _server) = set_up().await;
-    let fill = |bytes: usize| {
+    let body_of = |bytes: usize| {
         let empty = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":""}}"#;
         empty.replace("\"\"", &format!("\"{}\"", "a".repeat(bytes - empty.len())))
     };
-    let just = app.post("/s/acme/mcp", fill(1_048_576)).send().await;
-    assert_eq!(just.status, 200);
-    let more = app.post("/s/acme/mcp", fill(1_048_577)).send().await;
-    assert_snapshot!(more, @r#"
+    let largest = app.post("/s/acme/mcp", body_of(1_048_576)).send().await;
+    assert_eq!(largest.status, 200);
+    let too_large = app.post("/s/acme/mcp", body_of(1_048_577)).send().await;
+    assert_snapshot!(too_large, @r#"
     413 {
       "jsonrpc": "2.0",
       "error": {
@@ -354,7 +354,7 @@ async fn each_caller_has_a_rate_limit() {
     }
     "#);
     let ann = server.personal("ann").request("tools/list", json!({})).header("x-forwarded-for", "198.51.100.1");
-    assert_eq!(ann.send().await.result()["tools"].as_array().unwrap().len(), 5, "another caller has their own");
+    assert_eq!(ann.send().await.result()["tools"].as_array().unwrap().len(), 5, "each caller has a separate limit");
     app.advance_clock(60_000).await;
     ping_until_limited(&app, "/s/acme/t/bob/mcp").await;
     ping_until_limited(&app, "/s/acme/t/bob/mcp").await;

@@ -7,7 +7,7 @@ use waypost_core::organization::Role;
 
 use crate::app::{App, Org, Server, open};
 use crate::console::call_with_key;
-use crate::sign_in::{EndUserBrowser, OauthClient, call, create_sign_in_server};
+use crate::sign_in::{EndUserBrowser, OauthClient, call_tool, create_sign_in_server};
 
 waypost_testkit::both!(extended open =>
     a_legacy_client_has_one_session_from_its_first_call,
@@ -106,11 +106,11 @@ async fn users_with_a_token_have_sessions(app: App) {
     let (browser, user) = EndUserBrowser::signed_in(&server, "anna").await;
     let token = client.get_tokens(&browser).await.access;
     for (tool, status) in [("select_walkthrough", 200), ("next_walkthrough_step", 200)] {
-        let response = call(&server, Some(&token), tool, json!({ "walkthrough_id": SLUG })).await;
+        let response = call_tool(&server, Some(&token), tool, json!({ "walkthrough_id": SLUG })).await;
         assert_eq!(response.status.as_u16(), status);
         app.advance_clock(1_000).await;
     }
-    call(&server, Some(&token), "select_walkthrough", json!({ "walkthrough_id": "no-such" })).await;
+    call_tool(&server, Some(&token), "select_walkthrough", json!({ "walkthrough_id": "no-such" })).await;
     let (calls, sessions) =
         (wait_and_list(&server.org, "tool-calls", 3).await, wait_and_list(&server.org, "sessions", 3).await);
     assert_eq!(string_members(&sessions, "end_user_id"), [user.as_str()]);

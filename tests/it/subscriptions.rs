@@ -31,7 +31,7 @@ fn all_lists() -> Value {
     json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true })
 }
 
-fn request(path: &str, (method, mut params): (&str, Value), token: Option<&str>) -> Request<Body> {
+fn build_request(path: &str, (method, mut params): (&str, Value), token: Option<&str>) -> Request<Body> {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
     });
@@ -49,7 +49,7 @@ fn request(path: &str, (method, mut params): (&str, Value), token: Option<&str>)
 
 async fn listen(server: &Server, filter: Value, token: Option<&str>) -> Response<Body> {
     let params = json!({ "notifications": filter });
-    server.app.send(request(&server.path(), ("subscriptions/listen", params), token)).await
+    server.app.send(build_request(&server.path(), ("subscriptions/listen", params), token)).await
 }
 
 async fn read_json(response: Response<Body>) -> Value {
@@ -199,18 +199,18 @@ async fn a_stream_ends_when_its_token_is_revoked_or_expires(app: App) {
     let tokens = client.get_tokens(&browser).await;
     let (stream, accepted) = Stream::open(&server, all_lists(), Some(&tokens.access)).await;
     assert_eq!(accepted, all_lists());
-    let (mut without, _) = Stream::open(&server, all_lists(), None).await;
+    let (mut anonymous, _) = Stream::open(&server, all_lists(), None).await;
     let form = [("token", tokens.access.as_str()), ("client_id", client.id.as_str())];
     assert_eq!(post_form(&app, &oauth_path(&server, "revoke"), &form).await.status, 200);
     server.walkthrough("More", &["One"]).await;
     stream.assert_ends().await;
-    assert_eq!(without.next_methods(2).await, [PROMPTS, RESOURCES], "a stream without a token continues");
+    assert_eq!(anonymous.next_methods(2).await, [PROMPTS, RESOURCES], "a stream without a token continues");
     let next = client.get_tokens(&browser).await;
     let (stream, _) = Stream::open(&server, all_lists(), Some(&next.access)).await;
     app.advance_clock(2 * 60 * 60 * 1_000).await;
     stream.assert_ends().await;
     assert_eq!(listen(&server, all_lists(), Some(&next.access)).await.status(), StatusCode::UNAUTHORIZED);
-    drop(without);
+    drop(anonymous);
     app.finish().await;
 }
 
@@ -219,7 +219,8 @@ async fn list_changes_are_announced_only_in_2026_07_28() {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["One"]).await;
-    let discovered = read_json(app.send(request(&server.path(), ("server/discover", json!({})), None)).await).await;
+    let request = build_request(&server.path(), ("server/discover", json!({})), None);
+    let discovered = read_json(app.send(request).await).await;
     let capabilities = &discovered["result"]["capabilities"];
     for list in ["tools", "prompts", "resources"] {
         assert_eq!(capabilities[list]["listChanged"], true, "{capabilities}");
@@ -245,7 +246,7 @@ async fn list_changes_are_announced_only_in_2026_07_28() {
     let rejected = legacy("subscriptions/listen", json!({ "notifications": all_lists() })).await;
     assert_eq!(rejected["error"]["code"], -32_601, "{rejected}");
     let malformed =
-        app.send(request(&server.path(), ("subscriptions/listen", json!({ "notifications": 7 })), None)).await;
+        app.send(build_request(&server.path(), ("subscriptions/listen", json!({ "notifications": 7 })), None)).await;
     assert_eq!(read_json(malformed).await["error"]["code"], -32_602);
     app.finish().await;
 }
@@ -271,24 +272,24 @@ async fn assert_stream_limit(limits: ListenOptions, count: usize, status: Status
     assert!(rejected.headers().contains_key(header::RETRY_AFTER));
     let body = read_json(rejected).await;
     assert_eq!((&body["id"], &body["error"]["code"]), (&json!("listen-1"), &json!(-31_029)), "{body}");
-    // A closed stream frees its place.
+    // Closing a stream frees its slot.
     streams.pop();
-    let freed = async {
+    let listen_again = async {
         while listen(&server, all_lists(), None).await.status() != StatusCode::OK {
             tokio::task::yield_now().await;
         }
     };
-    timeout(TIMEOUT, freed).await.expect("a stream is available again");
+    timeout(TIMEOUT, listen_again).await.expect("a stream is available again");
     drop(streams);
     app.finish().await;
 }
 
 #[tokio::test]
 async fn streams_are_limited() {
-    let none = ListenOptions { total: 0, per_server: 0, per_address: 0, ..ListenOptions::default() };
-    assert_stream_limit(ListenOptions { per_address: 2, ..none }, 2, StatusCode::TOO_MANY_REQUESTS).await;
-    assert_stream_limit(ListenOptions { per_server: 3, ..none }, 3, StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_stream_limit(ListenOptions { total: 4, ..none }, 4, StatusCode::SERVICE_UNAVAILABLE).await;
+    let unlimited = ListenOptions { total: 0, per_server: 0, per_address: 0, ..ListenOptions::default() };
+    assert_stream_limit(ListenOptions { per_address: 2, ..unlimited }, 2, StatusCode::TOO_MANY_REQUESTS).await;
+    assert_stream_limit(ListenOptions { per_server: 3, ..unlimited }, 3, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_stream_limit(ListenOptions { total: 4, ..unlimited }, 4, StatusCode::SERVICE_UNAVAILABLE).await;
 }
 
 #[tokio::test]

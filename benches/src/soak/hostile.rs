@@ -1,4 +1,4 @@
-//! The hostile clients, a separate process: a number of connections of each kind for a given time.
+//! The hostile clients. They run in a separate process: a given number of connections of each kind for a given time.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{self, Connection};
 use crate::process;
-use crate::soak::raise_limit;
+use crate::soak::raise_open_file_limit;
 
 /// Arguments of the hidden `hostile` command.
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub struct HostileArgs {
     email: String,
 }
 
-/// The kinds of attacks.
+/// A kind of attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -46,7 +46,7 @@ pub enum Kind {
     /// Connections that stay idle after one request.
     IdleConnections,
     /// Calls with a new tracking ID each time.
-    MadeUpIdentities,
+    RandomIdentities,
     /// Tickets opened with `get_support`.
     SupportTickets,
     /// Wrong passwords for a known email.
@@ -64,7 +64,7 @@ impl Kind {
         Self::IncompleteHeads,
         Self::IncompleteBodies,
         Self::IdleConnections,
-        Self::MadeUpIdentities,
+        Self::RandomIdentities,
         Self::SupportTickets,
         Self::Passwords,
         Self::Codes,
@@ -73,7 +73,7 @@ impl Kind {
     ];
 }
 
-/// Numbers of opened connections and of responses by status, for each kind.
+/// The number of opened connections and the number of responses by status, for each kind.
 pub type Summary = BTreeMap<Kind, BTreeMap<String, u64>>;
 
 struct Attack {
@@ -83,15 +83,15 @@ struct Attack {
 
 /// Runs all attacks and prints the summary as JSON.
 pub fn main(args: HostileArgs) -> Result<()> {
-    raise_limit();
+    raise_open_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let seconds = args.seconds;
     let attack = Arc::new(Attack { args, summary: Mutex::default() });
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
-        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+        for (kind_index, kind) in Kind::ALL.into_iter().enumerate() {
             for index in 0..attack.args.connections {
-                tasks.spawn(Arc::clone(&attack).run(kind, number, index));
+                tasks.spawn(Arc::clone(&attack).run(kind, kind_index, index));
             }
         }
         tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -109,9 +109,9 @@ impl Attack {
     }
 
     /// Repeats one attack on a connection, and reconnects when it is closed.
-    async fn run(self: Arc<Self>, kind: Kind, number: usize, index: usize) {
+    async fn run(self: Arc<Self>, kind: Kind, kind_index: usize, index: usize) {
         // Each kind uses two addresses: 127.0.2.1, 127.0.2.2, and so on.
-        let last = u8::try_from(1 + 2 * number + index % 2).unwrap_or(255);
+        let last = u8::try_from(1 + 2 * kind_index + index % 2).unwrap_or(255);
         let from = IpAddr::from([127, 0, 2, last]);
         // Spreads the start times.
         tokio::time::sleep(Duration::from_millis(u64::try_from(index).unwrap_or(0) * 1_000 % 997)).await;
@@ -157,12 +157,12 @@ impl Attack {
         }
     }
 
-    /// Sends an incomplete request and waits until the server closes the connection.
-    async fn hold(&self, kind: Kind, from: IpAddr, (head, body): (String, usize)) -> Result<()> {
+    /// Sends `head` and a part of the body, and nothing more, until the server closes the connection.
+    async fn hold(&self, kind: Kind, from: IpAddr, (head, body_bytes): (String, usize)) -> Result<()> {
         let mut stream = client::connect_from(from, self.args.addr).await?;
         self.count(kind, "connections");
         stream.write_all(head.as_bytes()).await?;
-        stream.write_all(&vec![b'x'; body]).await?;
+        stream.write_all(&vec![b'x'; body_bytes]).await?;
         let mut response = Vec::new();
         stream.read_to_end(&mut response).await?;
         let text = String::from_utf8_lossy(&response);
@@ -171,14 +171,14 @@ impl Attack {
     }
 
     async fn send(&self, kind: Kind, connection: &mut Connection) -> Result<u16> {
-        let slug = |index: usize| self.args.slugs.get(index).context("three slugs");
+        let slug = |index: usize| self.args.slugs.get(index).context("three slugs are required");
         let random = process::random_hex(12)?;
         let form =
             format!("Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://{}\r\n", connection.host());
         let json = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
                     MCP-Protocol-Version: 2025-11-25\r\n";
         let response = match kind {
-            Kind::MadeUpIdentities => {
+            Kind::RandomIdentities => {
                 let path = format!("/s/{}/t/{random}/mcp", slug(0)?);
                 connection.post(&path, json, &call("list_walkthroughs", "{}")).await?
             }

@@ -28,19 +28,19 @@ const OAUTH: &str = "bench-oauth";
 /// Email and password of a member of the organisation.
 const ACCOUNT: (&str, &str) = ("owner@example.com", "correct-horse-battery-staple");
 /// Maximum factor by which the 99th percentile may increase.
-const RATIO: f64 = 10.0;
+const MAX_P99_RATIO: f64 = 10.0;
 /// Maximum resident memory of the server in MiB.
-const MEMORY_MIB: u64 = 448;
+const MAX_MEMORY_MIB: u64 = 448;
 /// Maximum growth of the database in MiB, excluding the calls of legitimate users.
-const DATABASE_MIB: u64 = 64;
+const MAX_GROWTH_MIB: u64 = 64;
 /// Maximum growth of the database per legitimate call in bytes.
-const BYTES_PER_CALL: u64 = 1_024;
+const MAX_BYTES_PER_CALL: u64 = 1_024;
 
 /// Arguments of `soak`.
 #[derive(Args)]
 pub struct SoakArgs {
-    /// Run for half a minute with 40 hostile connections of each kind. Latencies are shown but not required, because they
-    /// are not meaningful on a busy machine.
+    /// Run for half a minute with 40 hostile connections of each kind. Latency targets are shown but not enforced,
+    /// because latencies are not meaningful on a busy machine.
     #[arg(long)]
     smoke: bool,
     /// Duration with hostile connections in seconds [default: 600].
@@ -55,7 +55,7 @@ pub struct SoakArgs {
 }
 
 /// Raises the limit on open files of this process as far as possible.
-pub fn raise_limit() {
+pub fn raise_open_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
@@ -72,7 +72,7 @@ struct Target {
 
 /// Runs the soak test. Returns an error if a target is missed.
 pub fn main(args: SoakArgs) -> Result<()> {
-    raise_limit();
+    raise_open_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
@@ -112,25 +112,25 @@ async fn run(args: SoakArgs) -> Result<()> {
     let quiet_seconds = (seconds / 4).clamp(5, 60);
     print_progress(&format!("{quiet_seconds} s with legitimate users only"));
     let quiet = run_users(&system, Duration::from_secs(quiet_seconds)).await?;
-    let before = size(&installation.data)?;
+    let before = database_bytes(&installation.data)?;
     print_progress(&format!("{seconds} s with {hostile} hostile connections of each kind"));
     let attack = attack(&program, &system, (hostile, seconds));
     let (attacked, summary) = tokio::join!(run_users(&system, Duration::from_secs(seconds)), attack);
     let (attacked, summary) = (attacked?, summary?);
-    let added = size(&installation.data)?.saturating_sub(before);
+    let added = database_bytes(&installation.data)?.saturating_sub(before);
     let memory = memory.maximum();
     server.stop().await?;
-    report(&args, (&quiet, &attacked), &summary, (memory, added))
+    print_report(&args, (&quiet, &attacked), &summary, (memory, added))
 }
 
 /// Creates three servers and an account. Returns the link for setting its password.
 async fn set_up(installation: &Installation) -> Result<String> {
     installation.fill(&[LONG, SHORT]).await?;
-    let run = |words: &[&str]| process::run(installation.command(words));
+    let run = |arguments: &[&str]| process::run(installation.command(arguments));
     run(&["server", "create", SUPPORT, "--org", ORGANIZATION, "--support", "tickets"]).await?;
     run(&["server", "create", OAUTH, "--org", ORGANIZATION, "--auth-type", "platform_oauth"]).await?;
     let output = run(&["user", "create", ACCOUNT.0, "--org", ORGANIZATION, "--role", "owner", "--json"]).await?;
-    let created: Value = serde_json::from_str(&output).context("the account")?;
+    let created: Value = serde_json::from_str(&output).context("cannot parse the created account")?;
     Ok(created["link"].as_str().context("no link")?.to_owned())
 }
 
@@ -181,7 +181,7 @@ impl PeakMemory {
 }
 
 /// Returns the size of the database files in bytes.
-fn size(data: &Path) -> Result<u64> {
+fn database_bytes(data: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(data)? {
         let entry = entry?;
@@ -192,7 +192,7 @@ fn size(data: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn report(
+fn print_report(
     args: &SoakArgs,
     (quiet, attacked): (&Outcome, &Outcome),
     summary: &Summary,
@@ -205,7 +205,7 @@ fn report(
     }
     let ms = |micros: u64| micros as f64 / 1_000.0;
     println!("\nLegitimate users            calls    p50 ms    p99 ms    max ms  errors");
-    for (name, outcome) in [("alone", quiet), ("beside hostile clients", attacked)] {
+    for (name, outcome) in [("alone", quiet), ("with hostile clients", attacked)] {
         let calls = &outcome.calls;
         println!(
             "  {name:<22} {:>8} {:>9.1} {:>9.1} {:>9.1} {:>7}",
@@ -223,17 +223,17 @@ fn report(
     }
     let p99 = |outcome: &Outcome| outcome.calls.value_at_quantile(0.99) as f64;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let allowed = DATABASE_MIB * (1 << 20) + attacked.calls.len() * BYTES_PER_CALL;
+    let allowed = MAX_GROWTH_MIB * (1 << 20) + attacked.calls.len() * MAX_BYTES_PER_CALL;
     let target = |name, measured, limit, unit, is_required| Target { name, measured, limit, unit, is_required };
     let targets = [
         target("errors of legitimate users", (quiet.errors + attacked.errors) as f64, 0.0, "", true),
-        target("p99 beside hostile clients", p99(attacked) / p99(quiet), RATIO, "×", !args.smoke),
-        target("memory of the server", mib(memory), MEMORY_MIB as f64, " MiB", true),
+        target("p99 with hostile clients", p99(attacked) / p99(quiet), MAX_P99_RATIO, "×", !args.smoke),
+        target("memory of the server", mib(memory), MAX_MEMORY_MIB as f64, " MiB", true),
         target("growth of the database", mib(added), mib(allowed), " MiB", true),
     ];
     println!();
     for Target { name, measured, limit, unit, .. } in &targets {
-        let verdict = if measured <= limit { "ok" } else { "MISSED" };
+        let verdict = if measured <= limit { "met" } else { "MISSED" };
         println!("  {name:<28} {measured:>8.1}{unit:<4} at most {limit:>7.1}{unit:<4} {verdict}");
     }
     let missed = targets.iter().filter(|target| target.is_required && target.measured > target.limit).count();

@@ -12,8 +12,8 @@ use waypost_core::{Result, Timestamp};
 use waypost_ops::activity::{self, ActivityFilter, cursor, parse_cursor};
 
 use crate::Web;
-use crate::analytics::time;
-use crate::extract::{Json, Query, Scope, id};
+use crate::analytics::parse_time;
+use crate::extract::{Json, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 
@@ -42,11 +42,11 @@ impl ActivityQuery {
     /// Returns the filter for one row more than the page size.
     pub(super) fn filter(&self, oldest_first: bool) -> Result<ActivityFilter> {
         let bound =
-            |field, text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| time(field, text));
+            |field, text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| parse_time(field, text));
         Ok(ActivityFilter {
-            server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
-            end_user_id: self.end_user_id.as_deref().map(|text| id(text, "end user")).transpose()?,
-            walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+            server_id: self.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?,
+            end_user_id: self.end_user_id.as_deref().map(|text| parse_id(text, "end user")).transpose()?,
+            walkthrough_id: self.walkthrough_id.as_deref().map(|text| parse_id(text, "walkthrough")).transpose()?,
             range: TimeRange {
                 from: bound("from", &self.from, Timestamp(i64::MIN))?,
                 to: bound("to", &self.to, Timestamp(i64::MAX))?,

@@ -12,7 +12,7 @@ use waypost_core::{Error, Result, Timestamp, organization};
 use waypost_ops::api_keys::{self, ApiKeyPatch};
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope, created, id, nullable};
+use crate::extract::{Json, Path, Scope, created, nullable, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 use waypost_core::organization::Role;
@@ -71,7 +71,7 @@ struct ApiKeyCreate {
     #[schema(min_length = 1, max_length = 200, example = "CI")]
     name: String,
     /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys
-    /// with fewer rights or an earlier expiry than that key, and they are deleted with it.
+    /// with fewer rights or an earlier expiry than that key. These keys are deleted together with that key.
     scope: Role,
     /// The time at which the key expires, at most ten years from now. By default it does not expire.
     #[schema(format = DateTime)]
@@ -114,10 +114,10 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(new): Json<ApiKeyCreate>,
 ) -> ApiResult<Response> {
-    let expires_at = new.expires_at.as_deref().map(time).transpose()?;
+    let expires_at = new.expires_at.as_deref().map(parse_time).transpose()?;
     let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope, expires_at };
-    let (api_key, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
-    let body = ApiKeyWithSecret { api_key: api_key.into(), key };
+    let (api_key, secret) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
+    let body = ApiKeyWithSecret { api_key: api_key.into(), key: secret };
     let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -134,7 +134,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<ApiKey>> {
-    Ok(Json(api_keys::get(&cx, web.ops(), &organization_id, &id(&text, "API key")?).await?.into()))
+    Ok(Json(api_keys::get(&cx, web.ops(), &organization_id, &parse_id(&text, "API key")?).await?.into()))
 }
 
 /// Updates the name, role or expiry of an API key.
@@ -150,11 +150,11 @@ async fn update(
     Path(text): Path<String>,
     Json(changes): Json<ApiKeyUpdate>,
 ) -> ApiResult<Json<ApiKey>> {
-    let key: ApiKeyId = id(&text, "API key")?;
+    let key: ApiKeyId = parse_id(&text, "API key")?;
     let expires_at = match changes.expires_at {
         None => None,
         Some(None) => Some(None),
-        Some(Some(text)) => Some(Some(time(&text)?)),
+        Some(Some(text)) => Some(Some(parse_time(&text)?)),
     };
     let changes = ApiKeyPatch { name: changes.name, scope: changes.scope, expires_at };
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
@@ -171,12 +171,12 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let key: ApiKeyId = id(&text, "API key")?;
+    let key: ApiKeyId = parse_id(&text, "API key")?;
     api_keys::delete(&cx, web.ops(), &organization_id, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn time(text: &str) -> Result<Timestamp> {
+fn parse_time(text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
         Error::invalid("expires_at", "`expires_at` must be an RFC 3339 time, such as `2027-01-31T00:00:00Z`.")
     })

@@ -81,11 +81,11 @@ struct AssignmentQuery {
     walkthrough_id: Option<String>,
 }
 
-fn id(text: &str) -> Result<AssignmentId, Error> {
+fn parse_id(text: &str) -> Result<AssignmentId, Error> {
     text.parse().map_err(|_| Error::not_found("assignment"))
 }
 
-fn walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
+fn parse_walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
     text.parse().map_err(|_| Error::not_found("walkthrough"))
 }
 
@@ -100,8 +100,8 @@ async fn list(
     Scope { cx, organization_id }: Scope,
     Query(query): Query<AssignmentQuery>,
 ) -> ApiResult<Json<Page<Assignment>>> {
-    let server_id = query.server_id.as_deref().map(servers::id).transpose()?;
-    let walkthrough_id = query.walkthrough_id.as_deref().map(walkthrough_id).transpose()?;
+    let server_id = query.server_id.as_deref().map(servers::parse_id).transpose()?;
+    let walkthrough_id = query.walkthrough_id.as_deref().map(parse_walkthrough_id).transpose()?;
     let assignments = match (&server_id, &walkthrough_id) {
         (Some(server_id), _) => assignments::list(&cx, web.ops(), &organization_id, server_id).await?,
         (None, Some(walkthrough_id)) => {
@@ -147,7 +147,8 @@ async fn create(
     Json(body): Json<AssignmentCreate>,
 ) -> ApiResult<Response> {
     let patch = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
-    let (server_id, walkthrough_id) = (servers::id(&body.server_id)?, walkthrough_id(&body.walkthrough_id)?);
+    let server_id = servers::parse_id(&body.server_id)?;
+    let walkthrough_id = parse_walkthrough_id(&body.walkthrough_id)?;
     let assignment =
         assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), patch).await?;
     let view = assignments::get(&cx, web.ops(), &organization_id, &assignment.id).await?;
@@ -164,7 +165,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
 ) -> ApiResult<Json<Assignment>> {
-    let view = assignments::get(&cx, web.ops(), &organization_id, &id(&assignment_id)?).await?;
+    let view = assignments::get(&cx, web.ops(), &organization_id, &parse_id(&assignment_id)?).await?;
     Ok(Json(view.into()))
 }
 
@@ -194,7 +195,7 @@ async fn update(
     Json(change): Json<AssignmentUpdate>,
 ) -> ApiResult<Json<Assignment>> {
     let patch = AssignmentPatch { display_order: change.display_order, enabled: change.enabled };
-    let view = assignments::update(&cx, web.ops(), &organization_id, &id(&assignment_id)?, patch).await?;
+    let view = assignments::update(&cx, web.ops(), &organization_id, &parse_id(&assignment_id)?, patch).await?;
     Ok(Json(view.into()))
 }
 
@@ -209,7 +210,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
 ) -> ApiResult<StatusCode> {
-    assignments::delete(&cx, web.ops(), &organization_id, &id(&assignment_id)?).await?;
+    assignments::delete(&cx, web.ops(), &organization_id, &parse_id(&assignment_id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -232,7 +233,7 @@ async fn reorder(
     if order.len() > 1000 {
         return Err(Error::new(Code::InvalidArguments, "The list has too many assignments. The limit is 1,000.").into());
     }
-    let order = order.iter().map(|text| id(text)).collect::<Result<Vec<_>, _>>()?;
-    let sorted = assignments::reorder(&cx, web.ops(), &organization_id, &servers::id(&server_id)?, &order).await?;
+    let order = order.iter().map(|text| parse_id(text)).collect::<Result<Vec<_>, _>>()?;
+    let sorted = assignments::reorder(&cx, web.ops(), &organization_id, &servers::parse_id(&server_id)?, &order).await?;
     Ok(Json(Page::complete(sorted.into_iter().map(Assignment::from).collect())))
 }

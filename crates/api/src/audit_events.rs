@@ -103,8 +103,8 @@ async fn list(
         action: params.act,
         actor: params.actor,
         target: params.target,
-        from: params.from.as_deref().map(|text| time("from", text)).transpose()?,
-        to: params.to.as_deref().map(|text| time("to", text)).transpose()?,
+        from: params.from.as_deref().map(|text| parse_time("from", text)).transpose()?,
+        to: params.to.as_deref().map(|text| parse_time("to", text)).transpose()?,
     };
     if let Some(format) = params.format {
         if params.limit.is_some() || params.cursor.is_some() {
@@ -112,17 +112,18 @@ async fn list(
                 "`format` exports all entries and cannot be combined with `limit` or `cursor`. Remove one of them.";
             return Err(Error::invalid("format", message).into());
         }
-        return Ok(file(format, audit_export::render(&cx, web.ops(), &organization_id, &filter, format).await?));
+        let content = audit_export::render(&cx, web.ops(), &organization_id, &filter, format).await?;
+        return Ok(file_response(format, content));
     }
     let paging = Paging { limit: params.limit, cursor: params.cursor };
-    let (limit, before) = (paging.limit()?, paging.after::<AuditEventId>()?);
+    let (limit, before) = (paging.limit()?, paging.parse_cursor::<AuditEventId>()?);
     let page = (before.as_ref(), limit + 1);
     let events = audit_events::list(&cx, web.ops(), &organization_id, &filter, page).await?;
     let items = events.into_iter().map(AuditEvent::from).collect();
     Ok(Json(Page::paginate(items, limit, |event| event.id.clone())).into_response())
 }
 
-fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {
+fn file_response(format: AuditExportFormat, content: Vec<u8>) -> Response {
     let mut response = content.into_response();
     for (name, value) in [
         (header::CONTENT_TYPE, format.media_type()),
@@ -135,7 +136,7 @@ fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {
     response
 }
 
-fn time(field: &str, text: &str) -> Result<Timestamp> {
+fn parse_time(field: &str, text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
         Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
     })

@@ -13,7 +13,7 @@ use waypost_http_kit::download;
 use waypost_ops::end_users::{self, EndUserSearch};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, id};
+use crate::extract::{Json, Path, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 
@@ -141,14 +141,14 @@ async fn list(
     let limit = paging.limit()?;
     let search = EndUserSearch {
         text: params.q,
-        server_id: params.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
-        walkthrough_id: params.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+        server_id: params.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?,
+        walkthrough_id: params.walkthrough_id.as_deref().map(|text| parse_id(text, "walkthrough")).transpose()?,
         status: params.status.map(|status| match status {
             AttemptStatus::InProgress => Status::InProgress,
             AttemptStatus::Completed => Status::Completed,
         }),
         include_test: params.include_test.unwrap_or(false),
-        after: paging.after()?,
+        after: paging.parse_cursor()?,
         limit: limit + 1,
     };
     let end_users = end_users::list(&cx, web.ops(), &organization_id, &search).await?;
@@ -164,7 +164,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<EndUserDetails>> {
-    let id = id(&text, "end user")?;
+    let id = parse_id(&text, "end user")?;
     let end_user = end_users::get(&cx, web.ops(), &organization_id, &id).await?.into();
     let attempts = end_users::list_progress(&cx, web.ops(), &organization_id, &id).await?;
     let attempt = |attempt: end_users::EndUserAttempt| Attempt {
@@ -196,7 +196,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    end_users::delete(&cx, web.ops(), &organization_id, &id(&text, "end user")?).await?;
+    end_users::delete(&cx, web.ops(), &organization_id, &parse_id(&text, "end user")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -212,7 +212,7 @@ async fn export(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let id = id(&text, "end user")?;
+    let id = parse_id(&text, "end user")?;
     let document = end_users::export(&cx, web.ops(), &organization_id, &id).await?;
     Ok(download::json(id.as_str(), &document))
 }

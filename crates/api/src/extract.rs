@@ -20,7 +20,7 @@ use crate::problem::ApiError;
 use waypost_http_kit::compression::without_coding;
 use waypost_http_kit::request_info::RequestInfo;
 
-/// The organisation of the request.
+/// The caller and their organisation. A signed-in user without an organisation is rejected with `conflict`.
 pub struct Scope {
     /// The caller's context.
     pub cx: Ctx,
@@ -88,14 +88,16 @@ impl<T: DeserializeOwned> FromRequest<Web> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, web: &Web) -> Result<Self, ApiError> {
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !(kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")) {
+        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !(media_type.eq_ignore_ascii_case("application/json")
+            || media_type.to_ascii_lowercase().ends_with("+json"))
+        {
             let error =
                 Error::new(Code::InvalidArguments, "The body must be JSON. Set `Content-Type: application/json`.");
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
         }
-        let body = read(request, web).await?;
+        let body = read_body(request, web).await?;
         let value: serde_json::Value = serde_json::from_slice(&body).map_err(|error| {
             let error = Error::new(Code::InvalidArguments, format!("The body is not valid JSON: {error}."));
             ApiError::new(StatusCode::BAD_REQUEST, error)
@@ -110,7 +112,7 @@ impl<T: DeserializeOwned> FromRequest<Web> for Json<T> {
 ///
 /// # Errors
 /// 413 if the body is too large, 400 if it is incomplete.
-pub async fn read(request: Request, web: &Web) -> Result<Bytes, ApiError> {
+pub async fn read_body(request: Request, web: &Web) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, web).await.map_err(|rejection| {
         let message = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             "The body is too large. The limit is 1 MiB."
@@ -142,7 +144,7 @@ impl<T: DeserializeOwned> FromRequestParts<Web> for Query<T> {
     }
 }
 
-/// The parameters of the path. A malformed ID returns 404.
+/// The parameters of the path. Parameters that cannot be deserialized return 404.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Web> for Path<T> {
@@ -166,9 +168,9 @@ impl FromRequestParts<Web> for IfMatch {
         if text == "*" {
             return Ok(Self(None));
         }
-        let opaque = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        let number = opaque.and_then(|opaque| without_coding(opaque).parse().ok());
-        number.map(|revision| Self(Some(revision))).ok_or_else(|| {
+        let tag = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let revision = tag.and_then(|tag| without_coding(tag).parse().ok());
+        revision.map(|revision| Self(Some(revision))).ok_or_else(|| {
             // A tag that was never issued cannot match the current revision.
             let message =
                 "`If-Match` is not a valid revision. Send the `ETag` of the latest response, including the quotes.";
@@ -190,7 +192,7 @@ pub fn with_etag(revision: u32, response: impl IntoResponse) -> Response {
 ///
 /// # Errors
 /// `not_found` for `noun` if the ID is malformed.
-pub fn id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
+pub fn parse_id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::not_found(noun))
 }
 

@@ -19,11 +19,11 @@ use crate::authenticate::AuthenticatedCaller;
 use crate::problem::ApiError;
 use waypost_http_kit::request_info::RequestInfo;
 
-const KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The header of a replayed response.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The maximum size of a stored response body in bytes.
-const MAX_RESPONSE: usize = 8 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 /// The response headers that are stored.
 const STORED_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
 
@@ -34,30 +34,30 @@ struct StoredResponse {
     body: String,
 }
 
-/// Processes a POST request with a key once. Rejects a body whose declared size is too large, even if no handler reads
-/// it.
+/// Processes a POST request that has an idempotency key at most once, and returns the stored response to a retry.
+/// Rejects a body whose declared size is too large, even if no handler reads it.
 pub async fn handle(State(web): State<Web>, info: RequestInfo, request: Request, next: Next) -> Response {
     if request.body().size_hint().lower() > MAX_BODY as u64 {
         return too_large().into_response();
     }
-    let key = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned();
+    let key = request.headers().get(IDEMPOTENCY_KEY).filter(|_| request.method() == Method::POST).cloned();
     let caller = request.extensions().get::<AuthenticatedCaller>().map(|authenticated| authenticated.caller.clone());
     let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
     let cx = web.context(caller, &info);
     let key = key.to_str().unwrap_or_default().to_owned();
-    match run(&web, cx, key, request, next).await {
+    match run_once(&web, cx, key, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn run(web: &Web, cx: Ctx, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
+async fn run_once(web: &Web, cx: Ctx, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| too_large())?;
     let mut hash = Sha256::new();
     hash.update(parts.uri.to_string().as_bytes());
     hash.update([0]);
-    // The caller is part of the hash, so that keys of different organisations are independent.
+    // The caller and organisation are part of the hash, so that a response is never replayed for another organisation.
     for part in [cx.caller.actor(), cx.caller.organization_id().map_or("", |id| id.as_str())] {
         hash.update(part.as_bytes());
         hash.update([0]);
@@ -71,7 +71,7 @@ async fn run(web: &Web, cx: Ctx, key: String, request: Request, next: Next) -> R
             let request = Request::from_parts(parts, Body::from(body));
             // In a task, so that it completes even if the client disconnects. Otherwise the outcome would be unknown.
             #[expect(clippy::disallowed_methods, reason = "awaited below, where a panic becomes a 500")]
-            let task = tokio::spawn(async move { store(&web, &cx, &key, next.run(request).await).await });
+            let task = tokio::spawn(async move { store_response(&web, &cx, &key, next.run(request).await).await });
             task.await.map_err(Error::internal)?
         }
     }
@@ -83,14 +83,14 @@ fn too_large() -> ApiError {
 }
 
 /// Stores the response, except a server error or 429, so that the request can be retried.
-async fn store(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Response, ApiError> {
+async fn store_response(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Response, ApiError> {
     let status = response.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         idempotency::release(cx, web.ops(), key).await?;
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, MAX_RESPONSE).await.map_err(Error::internal)?;
+    let body = to_bytes(body, MAX_RESPONSE_BYTES).await.map_err(Error::internal)?;
     let header = |name: &HeaderName| {
         let value = parts.headers.get(name)?.to_str().ok()?;
         Some((name.to_string(), value.to_owned()))
@@ -117,6 +117,6 @@ fn replay(stored: &[u8]) -> Result<Response, ApiError> {
             headers.insert(name, value);
         }
     }
-    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     Ok(response)
 }

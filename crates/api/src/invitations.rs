@@ -14,7 +14,7 @@ use waypost_ops::invitation_emails::{self, SentInvitation};
 use waypost_ops::invitations::{self, InvitationView};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, created, id};
+use crate::extract::{Json, Path, Query, Scope, created, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use waypost_core::organization::Role;
@@ -107,7 +107,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<Invitation>>> {
     let limit = paging.limit()?;
-    let before: Option<InvitationId> = paging.after()?;
+    let before: Option<InvitationId> = paging.parse_cursor()?;
     let invitations = invitations::list(&cx, web.ops(), &organization_id, before.as_ref(), limit + 1).await?;
     let items = invitations.into_iter().map(|view| Invitation::new(view, cx.now())).collect();
     Ok(Json(Page::paginate(items, limit, |invitation| invitation.id.clone())))
@@ -144,7 +144,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Invitation>> {
-    let invitation = invitations::get(&cx, web.ops(), &organization_id, &id(&text, "invitation")?).await?;
+    let invitation = invitations::get(&cx, web.ops(), &organization_id, &parse_id(&text, "invitation")?).await?;
     Ok(Json(Invitation::new(invitation, cx.now())))
 }
 
@@ -159,7 +159,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    invitations::revoke(&cx, web.ops(), &organization_id, &id(&text, "invitation")?).await?;
+    invitations::revoke(&cx, web.ops(), &organization_id, &parse_id(&text, "invitation")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -176,7 +176,7 @@ async fn resend(
     info: RequestInfo,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let id = id(&text, "invitation")?;
+    let id = parse_id(&text, "invitation")?;
     web.check_invitation_limits(&info)?;
     let invited = invitations::resend(&cx, web.ops(), &organization_id, &id).await?;
     let sent = invitation_emails::send(&cx, web.ops(), &invited, &web.public_url, web.mail.as_ref()).await?;

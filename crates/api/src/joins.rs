@@ -15,7 +15,7 @@ use waypost_ops::claim_links;
 use waypost_ops::joins::{self, JoinSummary};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, id};
+use crate::extract::{Json, Path, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use waypost_http_kit::request_info::RequestInfo;
@@ -113,7 +113,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<JoinDetails>>> {
     let limit = paging.limit()?;
-    let before: Option<JoinId> = paging.after()?;
+    let before: Option<JoinId> = paging.parse_cursor()?;
     let joins = joins::list_page(&cx, web.ops(), &organization_id, (before.as_ref(), limit + 1)).await?;
     Ok(Json(Page::paginate(joins.into_iter().map(JoinDetails::from).collect(), limit, |details| {
         details.join.id.clone()
@@ -131,7 +131,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Join>> {
-    let join = joins::get(&cx, web.ops(), &organization_id, &id(&text, "join")?).await?;
+    let join = joins::get(&cx, web.ops(), &organization_id, &parse_id(&text, "join")?).await?;
     Ok(Json(join.into()))
 }
 
@@ -148,7 +148,7 @@ async fn undo(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Join>> {
-    let undone = joins::undo(&cx, web.ops(), &organization_id, &id(&text, "join")?).await?;
+    let undone = joins::undo(&cx, web.ops(), &organization_id, &parse_id(&text, "join")?).await?;
     Ok(Json(undone.into()))
 }
 
@@ -169,7 +169,7 @@ async fn create_link(
     Json(new): Json<ClaimLinkCreate>,
 ) -> ApiResult<Response> {
     let lifetime = new.expires_in_hours.map_or(DEFAULT_LIFETIME_MS, |hours| i64::from(hours) * HOUR_MS);
-    let (ops, server) = ((web.ops(), web.hosting.secret()), id(&text, "server")?);
+    let (ops, server) = ((web.ops(), web.hosting.secret()), parse_id(&text, "server")?);
     let claim = (new.tracking_id.as_str(), lifetime);
     let (server, link) = claim_links::create(&cx, ops, &organization_id, &server, claim).await?;
     let address = web.public_url.path_urls(&info.authority, &server.slug);

@@ -11,7 +11,7 @@ use waypost_core::organization::{self, Role};
 use waypost_ops::users;
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope, id};
+use crate::extract::{Json, Path, Scope, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 
@@ -74,7 +74,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Member>> {
-    let user: UserId = id(&text, "member")?;
+    let user: UserId = parse_id(&text, "member")?;
     Ok(Json(users::resolve(&cx, web.ops(), &organization_id, user.as_str()).await?.into()))
 }
 
@@ -91,7 +91,7 @@ async fn update(
     Path(text): Path<String>,
     Json(changes): Json<MemberUpdate>,
 ) -> ApiResult<Json<Member>> {
-    let user: UserId = id(&text, "member")?;
+    let user: UserId = parse_id(&text, "member")?;
     Ok(Json(users::update(&cx, web.ops(), &organization_id, &user, changes.role).await?.into()))
 }
 
@@ -106,7 +106,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let user: UserId = id(&text, "member")?;
+    let user: UserId = parse_id(&text, "member")?;
     users::delete(&cx, web.ops(), &organization_id, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,7 +9,7 @@ use waypost_core::{Error, Result};
 /// The maximum number of items per page.
 pub const MAX_LIMIT: u32 = 200;
 /// The default number of items per page.
-pub const LIMIT: u32 = 50;
+pub const DEFAULT_LIMIT: u32 = 50;
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -21,7 +21,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Creates the only page of a complete list.
+    /// Creates a page that contains the complete list.
     #[must_use]
     pub fn complete(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
@@ -31,9 +31,9 @@ impl<T> Page<T> {
     #[must_use]
     pub fn paginate(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
         let limit = limit as usize;
-        let more = items.len() > limit;
+        let has_more = items.len() > limit;
         items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).map(cursor);
+        let next_cursor = items.last().filter(|_| has_more).map(cursor);
         Self { items, next_cursor }
     }
 }
@@ -51,12 +51,12 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// Returns the limit.
+    /// Returns the page size: `limit`, or the default.
     ///
     /// # Errors
     /// `invalid_arguments` if it is out of range.
     pub fn limit(&self) -> Result<u32> {
-        match self.limit.unwrap_or(LIMIT) {
+        match self.limit.unwrap_or(DEFAULT_LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
             _ => Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_LIMIT}."))),
         }
@@ -66,7 +66,7 @@ impl Paging {
     ///
     /// # Errors
     /// `invalid_arguments` if it is malformed.
-    pub fn after<T: FromStr>(&self) -> Result<Option<T>> {
+    pub fn parse_cursor<T: FromStr>(&self) -> Result<Option<T>> {
         let cursor = self.cursor.as_deref().map(str::parse).transpose();
         cursor
             .map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list."))

@@ -46,7 +46,7 @@ impl From<Error> for ApiError {
 }
 
 impl ApiError {
-    /// Creates an error with a status other than that of its code.
+    /// Creates an error whose response has `status` instead of the status of its code.
     #[must_use]
     pub fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }

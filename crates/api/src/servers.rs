@@ -264,7 +264,7 @@ struct ServerQuery {
 }
 
 /// Parses a server ID. A malformed ID is an unknown server.
-pub(super) fn id(text: &str) -> Result<ServerId, Error> {
+pub(super) fn parse_id(text: &str) -> Result<ServerId, Error> {
     text.parse().map_err(|_| Error::not_found("server"))
 }
 
@@ -291,9 +291,9 @@ async fn list(
         return Err(Error::invalid("q", "`q` is too long. The limit is 200 characters.").into());
     }
     let search = ServerSearch { text: query.q, after: after(query.cursor.as_deref())?, limit };
-    let (found, more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
-    let next_cursor = found.last().filter(|_| more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
-    let items = found.into_iter().map(|server| Server::new(&web, &info, server)).collect();
+    let (matches, has_more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
+    let next_cursor = matches.last().filter(|_| has_more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
+    let items = matches.into_iter().map(|server| Server::new(&web, &info, server)).collect();
     Ok(Json(Page { items, next_cursor }))
 }
 
@@ -333,7 +333,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<Server>> {
-    let server = servers::get(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
+    let server = servers::get(&cx, web.ops(), &organization_id, &parse_id(&server_id)?).await?;
     Ok(Json(Server::new(&web, &info, server)))
 }
 
@@ -349,7 +349,7 @@ async fn update(
     Path(server_id): Path<String>,
     Json(change): Json<ServerUpdate>,
 ) -> ApiResult<Json<Server>> {
-    let id = id(&server_id)?;
+    let id = parse_id(&server_id)?;
     let settings = ServerSettings::try_from(change)?;
     let server = servers::update(&cx, web.ops(), &organization_id, &id, &settings).await.map_err(rename_field)?;
     Ok(Json(Server::new(&web, &info, server)))
@@ -366,7 +366,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<StatusCode> {
-    servers::delete(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
+    servers::delete(&cx, web.ops(), &organization_id, &parse_id(&server_id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -398,7 +398,7 @@ async fn check_slug(
     Scope { cx, organization_id }: Scope,
     Query(query): Query<SlugQuery>,
 ) -> ApiResult<Json<SlugAvailability>> {
-    let own = query.server_id.as_deref().map(id).transpose()?;
+    let own = query.server_id.as_deref().map(parse_id).transpose()?;
     let reason = servers::find_slug_problem(&cx, web.ops(), &organization_id, &query.slug, own.as_ref()).await?;
     Ok(Json(SlugAvailability { slug: query.slug, available: reason.is_none(), reason }))
 }
@@ -418,7 +418,7 @@ async fn list_slugs(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<Page<FormerSlug>>> {
-    let slugs = servers::list_former_slugs(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
+    let slugs = servers::list_former_slugs(&cx, web.ops(), &organization_id, &parse_id(&server_id)?).await?;
     Ok(Json(Page::complete(slugs.into_iter().map(|slug| FormerSlug { slug }).collect())))
 }
 
@@ -434,6 +434,6 @@ async fn release_slug(
     Scope { cx, organization_id }: Scope,
     Path((server_id, slug)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
-    servers::release_slug(&cx, web.ops(), &organization_id, &id(&server_id)?, &slug).await?;
+    servers::release_slug(&cx, web.ops(), &organization_id, &parse_id(&server_id)?, &slug).await?;
     Ok(StatusCode::NO_CONTENT)
 }

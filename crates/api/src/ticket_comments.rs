@@ -11,7 +11,7 @@ use waypost_core::id::{TicketCommentId, TicketId};
 use waypost_ops::ticket_comments::{self, CommentWithEdits, NewComment};
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope, created, id};
+use crate::extract::{Json, Path, Scope, created, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 
@@ -34,7 +34,7 @@ struct TicketComment {
     internal: bool,
     /// Whether the comment was sent to the end user by email.
     mailed: bool,
-    /// The former texts of the comment, oldest first.
+    /// The previous versions of the comment, oldest first.
     edits: Vec<TicketCommentEdit>,
     #[schema(format = DateTime)]
     created_at: String,
@@ -42,7 +42,7 @@ struct TicketComment {
     updated_at: String,
 }
 
-/// A former text of a comment.
+/// A previous version of a comment.
 #[derive(Debug, Serialize, ToSchema)]
 struct TicketCommentEdit {
     /// Markdown.
@@ -108,7 +108,7 @@ async fn list(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Page<TicketComment>>> {
-    let all = ticket_comments::list(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
+    let all = ticket_comments::list(&cx, web.ops(), &organization_id, &parse_id(&text, "ticket")?).await?;
     Ok(Json(Page::complete(all.into_iter().map(TicketComment::from).collect())))
 }
 
@@ -123,7 +123,7 @@ async fn create(
     Path(text): Path<String>,
     Json(new): Json<TicketCommentCreate>,
 ) -> ApiResult<Response> {
-    let ticket: TicketId = id(&text, "ticket")?;
+    let ticket: TicketId = parse_id(&text, "ticket")?;
     let new = NewComment { body: new.body, internal: new.internal, resolve: false };
     let comment = TicketComment::from(ticket_comments::create(&cx, web.ops(), &organization_id, &ticket, &new).await?);
     Ok(created(&format!("tickets/{ticket}/comments/{}", comment.id), &comment))
@@ -131,7 +131,7 @@ async fn create(
 
 /// Updates a comment.
 ///
-/// The former text is kept in `edits`. Only the author and admins can update a comment.
+/// The previous version is kept in `edits`. Only the author and admins can update a comment.
 #[utoipa::path(patch, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
     operation_id = "update_ticket_comment",
     params(("id" = String, Path, description = "The ID of the ticket (`tkt_…`)."),
@@ -143,13 +143,13 @@ async fn update(
     Path((ticket, comment)): Path<(String, String)>,
     Json(change): Json<TicketCommentUpdate>,
 ) -> ApiResult<Json<TicketComment>> {
-    let (ticket, comment): (TicketId, TicketCommentId) = (id(&ticket, "ticket")?, id(&comment, "comment")?);
+    let (ticket, comment): (TicketId, TicketCommentId) = (parse_id(&ticket, "ticket")?, parse_id(&comment, "comment")?);
     let target = (&ticket, &comment);
     let changed = ticket_comments::update(&cx, web.ops(), &organization_id, target, &change.body).await?;
     Ok(Json(changed.into()))
 }
 
-/// Deletes a comment and its former texts.
+/// Deletes a comment and its previous versions.
 ///
 /// Only the author and admins can delete a comment.
 #[utoipa::path(delete, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
@@ -162,7 +162,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path((ticket, comment)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
-    let (ticket, comment): (TicketId, TicketCommentId) = (id(&ticket, "ticket")?, id(&comment, "comment")?);
+    let (ticket, comment): (TicketId, TicketCommentId) = (parse_id(&ticket, "ticket")?, parse_id(&comment, "comment")?);
     ticket_comments::delete(&cx, web.ops(), &organization_id, (&ticket, &comment)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

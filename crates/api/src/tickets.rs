@@ -13,7 +13,7 @@ use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::tickets::{self, TicketDetails, TicketFilter, TicketListQuery, TicketPatch, search_text};
 
 use crate::Web;
-use crate::extract::{IfMatch, Json, Path, Query, Scope, id, nullable, with_etag};
+use crate::extract::{IfMatch, Json, Path, Query, Scope, nullable, parse_id, with_etag};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 use crate::schema;
@@ -265,7 +265,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let named = tickets::get(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
+    let named = tickets::get(&cx, web.ops(), &organization_id, &parse_id(&text, "ticket")?).await?;
     Ok(with_etag(named.ticket.revision, Json(Ticket::from(named))))
 }
 
@@ -284,7 +284,7 @@ async fn update(
     IfMatch(revision): IfMatch,
     Json(change): Json<TicketUpdate>,
 ) -> ApiResult<Response> {
-    let ticket: TicketId = id(&text, "ticket")?;
+    let ticket: TicketId = parse_id(&text, "ticket")?;
     let changed = tickets::update(&cx, web.ops(), &organization_id, (&ticket, revision), &change.into()).await?;
     Ok(with_etag(changed.ticket.revision, Json(Ticket::from(changed))))
 }

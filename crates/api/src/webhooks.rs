@@ -15,7 +15,7 @@ use waypost_ops::webhooks::{self, WebhookPatch};
 use waypost_ops::{webhook_deliveries as deliveries, webhooks as ops};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, created, id};
+use crate::extract::{Json, Path, Query, Scope, created, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::schema;
@@ -218,7 +218,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Webhook>> {
-    Ok(Json(ops::get(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?.into()))
+    Ok(Json(ops::get(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?.into()))
 }
 
 /// Updates a webhook endpoint.
@@ -233,7 +233,7 @@ async fn update(
     Path(text): Path<String>,
     Json(change): Json<WebhookUpdate>,
 ) -> ApiResult<Json<Webhook>> {
-    let webhook: WebhookId = id(&text, "webhook")?;
+    let webhook: WebhookId = parse_id(&text, "webhook")?;
     let WebhookUpdate { url, description, events, enabled } = change;
     let change = WebhookPatch { url, description, events, enabled };
     let changed = ops::update(&cx, web.ops(), (&organization_id, &webhook), &change).await?;
@@ -251,7 +251,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    ops::delete(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?;
+    ops::delete(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -266,7 +266,7 @@ async fn test(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let sent = ops::send_test(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?;
+    let sent = ops::send_test(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?;
     let body = WebhookDelivery::from(sent);
     Ok(created(&format!("webhook-deliveries/{}", body.id), &body))
 }
@@ -283,7 +283,7 @@ async fn rotate_secret(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let webhook: WebhookId = id(&text, "webhook")?;
+    let webhook: WebhookId = parse_id(&text, "webhook")?;
     let (webhook, secret) = ops::rotate_secret(&cx, web.ops(), &organization_id, &webhook).await?;
     Ok(no_store(Json(WebhookWithSecret::new(webhook, &secret)).into_response()))
 }
@@ -300,7 +300,7 @@ async fn list_deliveries(
     Path(text): Path<String>,
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<WebhookDelivery>>> {
-    let webhook: WebhookId = id(&text, "webhook")?;
+    let webhook: WebhookId = parse_id(&text, "webhook")?;
     let requested = (Some(paging.limit()?), paging.cursor.as_deref());
     let page = deliveries::list(&cx, web.ops(), (&organization_id, &webhook), requested).await?;
     let items = page.items.into_iter().map(WebhookDelivery::from).collect();
@@ -318,7 +318,7 @@ async fn get_delivery(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<WebhookDelivery>> {
-    let delivery = deliveries::get(&cx, web.ops(), &organization_id, &id(&text, "delivery")?).await?;
+    let delivery = deliveries::get(&cx, web.ops(), &organization_id, &parse_id(&text, "delivery")?).await?;
     Ok(Json(delivery.into()))
 }
 
@@ -334,7 +334,7 @@ async fn replay(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<WebhookDelivery>> {
-    let delivery: WebhookDeliveryId = id(&text, "delivery")?;
+    let delivery: WebhookDeliveryId = parse_id(&text, "delivery")?;
     Ok(Json(deliveries::replay(&cx, web.ops(), &organization_id, &delivery).await?.into()))
 }
 

@@ -118,8 +118,8 @@ pub(crate) async fn find_session(
 ) -> Result<Option<BrowserSession>> {
     let organization = &pending.request.organization_id;
     let Some(cookie) = cookies::read(headers, &cookies::end_user_session(organization)) else { return Ok(None) };
-    let found = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
-    let Some(session) = found else { return Ok(None) };
+    let session = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
+    let Some(session) = session else { return Ok(None) };
     let known =
         identities::find_issuer(auth.hosting.ops(), pending.incoming.server()).await? == Some(session.issuer.clone());
     let fresh = !has_prompt(&pending.request, "login") || session.created_at >= pending.request.created_at;

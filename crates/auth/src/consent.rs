@@ -45,12 +45,12 @@ struct ConsentPage<'a> {
 
 /// Shows the page.
 pub async fn show(State(auth): State<Auth>, pending: PendingAuthorization, headers: HeaderMap) -> Response {
-    let found = async {
+    let loaded = async {
         let session = authorize::find_session(&auth, &pending, &headers).await?;
         Ok((session, claimable_tracking_id(&auth, &pending).await?))
     };
-    let (session, tracking_id) = match found.await {
-        Ok(found) => found,
+    let (session, tracking_id) = match loaded.await {
+        Ok(loaded) => loaded,
         Err(error) => return pending::failed(&pending.incoming, &error),
     };
     let custom = pending.incoming.server().auth_type == AuthType::CustomOauth;

@@ -85,7 +85,7 @@ pub fn too_many(incoming: &ServerRequest, wait: Duration) -> Response {
     response
 }
 
-/// The texts of an error page.
+/// The text of an error page.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorPage<'a> {
     /// A short title.

@@ -46,7 +46,7 @@ export class Head {
   status() {
     const busy = this.session.state === "saving";
     this.root.querySelector("[data-busy]").hidden = !busy;
-    const status = this.root.querySelector("[data-said]");
+    const status = this.root.querySelector("[data-save-status]");
     status.hidden = busy;
     if (!busy) say(status, statusText(this.session));
     const bad = !["saved", "saving", "loading"].includes(this.session.state);

@@ -187,8 +187,8 @@ async fn leave_organization(
     Path(id): Path<String>,
 ) -> PageResult {
     let page_error = |error| PageError::from(error).with_layout(current_user.layout.clone());
-    let found = current_user.memberships.iter().find(|membership| membership.organization.id.as_str() == id);
-    let organization = found.ok_or_else(|| page_error(Error::not_found("organisation")))?.organization.clone();
+    let membership = current_user.memberships.iter().find(|membership| membership.organization.id.as_str() == id);
+    let organization = membership.ok_or_else(|| page_error(Error::not_found("organisation")))?.organization.clone();
     match user_accounts::leave_organization(&current_user.cx, console.ops(), &organization.id).await {
         Ok(()) => Ok(view::redirect_with_flash("/account", &format!("You have left {}.", organization.name))),
         Err(error) => render_error(&console, current_user, "organizations", error).await,

@@ -121,8 +121,8 @@ async fn render(
     (fields, form_error, status): (&CodeForm, FormError, StatusCode),
 ) -> PageResult {
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let found = console.accounts().get_code(&sign_in::visitor_context(console, info), &fields.sent, &cookie).await;
-    let open = match found {
+    let code = console.accounts().get_code(&sign_in::visitor_context(console, info), &fields.sent, &cookie).await;
+    let open = match code {
         Ok(open) => open,
         Err(error) if error.code == Code::InvalidArguments => {
             return Ok(render_unusable_code(status, form_error, error));

@@ -63,8 +63,8 @@ async fn show(
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
     let layout = layout.with_section("walkthroughs");
-    let found = async { walkthroughs::get(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
-    let walkthrough = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    let result = async { walkthroughs::get(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
+    let walkthrough = result.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let viewer = layout.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
     let path = org.path(&format!("walkthroughs/{}", walkthrough.id));
     Ok(view::page(&EditorPage {
@@ -130,12 +130,12 @@ async fn preview_step(
     Path((_, id)): Path<(String, String)>,
     Form(form): Form<StepForm>,
 ) -> PageResult {
-    let found = async {
+    let rendered = async {
         let step_id: StepId = form.step_id.parse().map_err(|_| Error::not_found("step"))?;
         let moment = PreviewPoint::Step(step_id, Some(Box::new(form.into_content())));
         preview::render(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?, moment).await
     };
-    match found.await {
+    match rendered.await {
         Ok(preview) => {
             let step = preview.step.as_ref().map(|step| &step.content);
             Ok(view::page(&PreviewFragment {
@@ -179,10 +179,10 @@ async fn play(
     Path((_, id)): Path<(String, String)>,
     Query(PlayQuery { at }): Query<PlayQuery>,
 ) -> PageResult {
-    let found = async {
+    let rendered = async {
         preview::render(&cx, console.ops(), &organization_id, &walkthrough_id(&id)?, PreviewPoint::After(at)).await
     };
-    match found.await {
+    match rendered.await {
         Ok(Preview { tool, arguments, result, step, completed, total, .. }) => Ok(view::page(&PlayFragment {
             completed,
             total,

@@ -112,18 +112,18 @@ impl MembersPage {
             is_last_owner: member.role == Role::Owner && owners == 1,
             member,
         };
-        let mut found = Vec::new();
+        let mut pending = Vec::new();
         if org.is_admin() {
             let before: Option<InvitationId> = before.parse().ok();
             let limit = INVITATIONS + 1;
             let list = invitations::list(cx, console.ops(), organization_id, before.as_ref(), limit).await;
-            found = list.map_err(page_error)?;
+            pending = list.map_err(page_error)?;
         }
-        let more = found.len() > INVITATIONS as usize;
-        found.truncate(INVITATIONS as usize);
-        let last = found.last().filter(|_| more).map(|view| view.invitation.id.clone());
+        let has_more = pending.len() > INVITATIONS as usize;
+        pending.truncate(INVITATIONS as usize);
+        let last = pending.last().filter(|_| has_more).map(|view| view.invitation.id.clone());
         let now = cx.now();
-        let invitations = found.into_iter().map(|view| invitation_row(view, now, org.role)).collect();
+        let invitations = pending.into_iter().map(|view| invitation_row(view, now, org.role)).collect();
         Ok(Self {
             layout: layout.clone().with_section("members"),
             org: org.clone(),

@@ -95,8 +95,8 @@ async fn load_session(
     info: &RequestInfo,
     parts: &mut Parts,
 ) -> waypost_core::Result<Option<SessionData>> {
-    if let Some(found) = parts.extensions.get::<SessionData>() {
-        return Ok(Some(found.clone()));
+    if let Some(data) = parts.extensions.get::<SessionData>() {
+        return Ok(Some(data.clone()));
     }
     let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
     let cx = console.context(Caller::Visitor, info);
@@ -104,9 +104,9 @@ async fn load_session(
     let cx = cx.with_caller(Caller::User { user_id: session.user_id.clone() });
     let memberships = user_sessions::list_memberships(&cx, console.ops()).await?;
     let user = user_sessions::get_user(&cx, console.ops()).await?;
-    let found = SessionData { session, memberships, user };
-    parts.extensions.insert(found.clone());
-    Ok(Some(found))
+    let data = SessionData { session, memberships, user };
+    parts.extensions.insert(data.clone());
+    Ok(Some(data))
 }
 
 async fn find_user(
@@ -169,8 +169,8 @@ impl FromRequestParts<Console> for Member {
             CurrentUser::from_request_parts(parts, console).await?;
         let params = RawPathParams::from_request_parts(parts, console).await.map_err(IntoResponse::into_response)?;
         let slug = params.iter().find(|(name, _)| *name == "org").map(|(_, slug)| slug.to_owned());
-        let found = memberships.iter().find(|membership| Some(&membership.organization.slug) == slug.as_ref());
-        let Some(membership) = found else {
+        let membership = memberships.iter().find(|membership| Some(&membership.organization.slug) == slug.as_ref());
+        let Some(membership) = membership else {
             return Err(PageError::from(Error::not_found("organisation")).with_layout(layout).into_response());
         };
         let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;

@@ -63,7 +63,7 @@ pub fn step(content: &StepContent) -> StepContent {
     }
 }
 
-/// Cleans a version. This takes time proportional to the size of its texts, so versions are built once and shared.
+/// Cleans a version. This takes time proportional to the size of its text, so versions are built once and shared.
 #[must_use]
 pub fn version(stored: StoredVersion) -> Version {
     let clean = |content: VersionStep| VersionStep { content: step(&content.content), ..content };
@@ -167,14 +167,14 @@ fn hunks(before: &str, after: &str) -> Vec<(String, String)> {
     hunks
 }
 
-/// Joins two runs of lines into texts. If one side has no lines, the other includes its line break as part of the
+/// Joins the lines of two runs. If one side has no lines, the other includes its line break as part of the
 /// difference.
 fn hunk(a: &[&str], b: &[&str]) -> (String, String) {
     let text = |lines: &[&str], other: &[&str]| lines.join("\n") + if other.is_empty() { "\n" } else { "" };
     (text(a, b), text(b, a))
 }
 
-/// Returns the part in which two texts differ, with some surrounding context.
+/// Returns the part in which two strings differ, with some surrounding context.
 fn excerpt(before: &str, after: &str) -> (String, String) {
     let (a, b): (Vec<_>, Vec<_>) = (before.chars().collect(), after.chars().collect());
     let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();

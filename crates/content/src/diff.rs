@@ -7,7 +7,7 @@ use similar::{ChangeTag, TextDiff};
 
 /// The number of unchanged lines shown around a difference.
 const CONTEXT: usize = 3;
-/// The time limit for all texts of a comparison. After that, texts are shown as completely replaced, which is also
+/// The time limit for a whole comparison. After that, fields are shown as completely replaced, which is also
 /// correct.
 const TIMEOUT: Duration = Duration::from_millis(500);
 

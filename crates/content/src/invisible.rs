@@ -1,4 +1,4 @@
-//! Invisible characters: their definition and removal, for authors' texts, names and tickets.
+//! Invisible characters: their definition and removal, for authors' text, names and tickets.
 //!
 //! Agents read characters that users do not see. Such characters can therefore carry hidden instructions (Unicode tag
 //! characters encode ASCII, 256 variation selectors encode bytes) or make a text look like a different one (Trojan Source,
@@ -84,7 +84,7 @@ pub fn remove(text: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    // Most texts contain none. These are the first bytes of all candidates.
+    // Most text contains none. These are the first bytes of all candidates.
     let can_start_invisible = |b| matches!(b, 0..=8 | 11..=31 | 127 | 0xC2 | 0xCD | 0xD8 | 0xE1..=0xE3 | 0xEF..=0xF4);
     if !text.bytes().any(can_start_invisible) {
         return ranges;

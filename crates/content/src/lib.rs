@@ -1,4 +1,4 @@
-//! The texts of walkthroughs: Markdown and its cleaning, rendering for agents, search, and import and export of files.
+//! The text of walkthroughs: Markdown and its cleaning, rendering for agents, search, and import and export of files.
 //! Every function is pure.
 
 pub mod clean;

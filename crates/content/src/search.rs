@@ -43,7 +43,7 @@ impl Query {
     }
 }
 
-/// The searchable texts of a walkthrough.
+/// The searchable text of a walkthrough.
 #[derive(Debug, Clone, Copy)]
 pub struct Document<'a> {
     /// The title.

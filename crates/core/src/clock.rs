@@ -11,7 +11,7 @@ use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-/// RFC 3339, section 5.6, in UTC and always with milliseconds, so that the texts sort chronologically.
+/// RFC 3339, section 5.6, in UTC and always with milliseconds, so that the strings sort chronologically.
 const RFC3339_MILLISECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 

@@ -14,7 +14,7 @@ use crate::secret::SecretKey;
 
 const VERSION: &str = "v1";
 /// The length of a nonce in bytes (SP 800-38D, section 5.2.1.1: 96 bits).
-const NONCE_LEN: usize = 12;
+const NONCE_BYTES: usize = 12;
 
 /// A secret in plain text. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct SealLocation<'a> {
     pub row: &'a str,
 }
 
-/// The error of opening a sealed text.
+/// An error in opening a sealed text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// Not a sealed text of a supported version.
@@ -115,43 +115,44 @@ impl Keyring {
     /// Seals `plaintext` for `location` with the current key and a random 96-bit nonce (SP 800-38D, section 8.2.2).
     #[must_use]
     pub fn seal(&self, location: &SealLocation<'_>, plaintext: &[u8], random: &dyn Random) -> String {
-        let mut nonce = [0_u8; NONCE_LEN];
+        let mut nonce = [0_u8; NONCE_BYTES];
         random.fill(&mut nonce);
         let payload = Payload { msg: plaintext, aad: &self.current.associated_data(location) };
         #[expect(clippy::expect_used, reason = "fails only for more than 64 GiB")]
-        let text = self
+        let ciphertext = self
             .current
             .aead()
             .encrypt(&Nonce::from(nonce), payload)
             .expect("a secret that is no longer than AES-GCM allows");
-        let sealed = BASE64URL_NOPAD.encode(&[&nonce[..], &text].concat());
+        let sealed = BASE64URL_NOPAD.encode(&[&nonce[..], &ciphertext].concat());
         format!("{VERSION}.{}.{sealed}", self.current.id)
     }
 
     /// Opens a text that was sealed for `location`, with the current or the previous key.
     ///
     /// # Errors
-    /// If the text is malformed, was sealed with another key, was modified, or belongs to another location.
+    /// Returns an error if the text is malformed, was sealed with another key, was modified, or belongs to another
+    /// location.
     pub fn open(&self, location: &SealLocation<'_>, sealed: &str) -> Result<Vec<u8>, SealError> {
-        let (id, bytes) = split(sealed)?;
-        let key = self.key(id).ok_or(SealError::UnknownKey)?;
-        let bytes = BASE64URL_NOPAD.decode(bytes.as_bytes()).map_err(|_| SealError::Malformed)?;
-        let (nonce, text) = bytes.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Malformed)?;
+        let (id, encoded) = split(sealed)?;
+        let key = self.find_key(id).ok_or(SealError::UnknownKey)?;
+        let bytes = BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| SealError::Malformed)?;
+        let (nonce, ciphertext) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Malformed)?;
         let nonce = Nonce::from(*nonce);
-        let payload = Payload { msg: text, aad: &key.associated_data(location) };
+        let payload = Payload { msg: ciphertext, aad: &key.associated_data(location) };
         key.aead().decrypt(&nonce, payload).map_err(|_| SealError::Damaged)
     }
 
-    /// Like [`Self::open`], for UTF-8 text.
+    /// Opens a UTF-8 text that was sealed for `location`. Otherwise like [`Self::open`].
     ///
     /// # Errors
-    /// See [`Self::open`]; also if the plaintext is not UTF-8.
+    /// Those of [`Self::open`], and [`SealError::NotText`] if the plaintext is not UTF-8.
     pub fn open_text(&self, location: &SealLocation<'_>, sealed: &str) -> Result<SecretText, SealError> {
         String::from_utf8(self.open(location, sealed)?).map(SecretText).map_err(|_| SealError::NotText)
     }
 
-    /// Returns the prefixes of texts sealed with the current and with the previous key (the current one again if there is
-    /// no previous key). The store uses them to find texts sealed with other keys.
+    /// Returns the prefixes of texts sealed with the current and with the previous key (both are the same if there
+    /// is no previous key). The store uses them to find texts sealed with other keys.
     #[must_use]
     pub fn prefixes(&self) -> (String, String) {
         let prefix = |key: &Key| format!("{VERSION}.{}.", key.id);
@@ -167,10 +168,10 @@ impl Keyring {
     /// Whether the text was sealed with the current or the previous key.
     #[must_use]
     pub fn knows(&self, sealed: &str) -> bool {
-        split(sealed).is_ok_and(|(id, _)| self.key(id).is_some())
+        split(sealed).is_ok_and(|(id, _)| self.find_key(id).is_some())
     }
 
-    fn key(&self, id: &str) -> Option<&Key> {
+    fn find_key(&self, id: &str) -> Option<&Key> {
         [Some(&self.current), self.previous.as_ref()].into_iter().flatten().find(|key| key.id == id)
     }
 }
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_opens_only_at_its_own_location() {
+    fn a_text_opens_only_at_its_location() {
         let ring = Keyring::new(&key(1), None);
         let sealed = ring.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
         assert_eq!(ring.open(&LOCATION, &sealed).as_deref(), Ok(&b"geheim"[..]));
@@ -211,7 +212,7 @@ mod tests {
             SealLocation { row: "oac_2", ..LOCATION },
             SealLocation { column: "token_endpoint", ..LOCATION },
             SealLocation { table: "upstream_tokens", ..LOCATION },
-            // The same letters, split differently.
+            // The same characters, split differently.
             SealLocation { column: "client_secre", row: "toac_1", ..LOCATION },
         ] {
             assert_eq!(ring.open(&moved, &sealed), Err(SealError::Damaged), "{moved:?}");
@@ -229,11 +230,11 @@ mod tests {
     fn every_modification_is_detected() {
         let ring = Keyring::new(&key(1), None);
         let sealed = ring.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
-        for at in 0..sealed.len() {
+        for index in 0..sealed.len() {
             let mut changed = sealed.clone().into_bytes();
-            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert!(ring.open(&LOCATION, &String::from_utf8(changed).unwrap()).is_err(), "changed at {at}");
-            assert!(ring.open(&LOCATION, &sealed[..at]).is_err(), "cut at {at}");
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            assert!(ring.open(&LOCATION, &String::from_utf8(changed).unwrap()).is_err(), "changed at {index}");
+            assert!(ring.open(&LOCATION, &sealed[..index]).is_err(), "cut at {index}");
         }
         assert_eq!(ring.open(&LOCATION, &format!("{sealed}.x")), Err(SealError::Malformed));
     }
@@ -253,10 +254,10 @@ mod tests {
     /// A different key with the same ID: the authentication tag detects it, not the ID.
     #[test]
     fn a_text_does_not_open_with_another_key() {
-        let (one, mut two) = (Keyring::new(&key(1), None), Keyring::new(&key(2), None));
-        let sealed = one.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
-        two.current.id.clone_from(&one.current.id);
-        assert_eq!(two.open(&LOCATION, &sealed), Err(SealError::Damaged));
+        let (first, mut second) = (Keyring::new(&key(1), None), Keyring::new(&key(2), None));
+        let sealed = first.seal(&LOCATION, b"geheim", &SeededRandom::new(1));
+        second.current.id.clone_from(&first.current.id);
+        assert_eq!(second.open(&LOCATION, &sealed), Err(SealError::Damaged));
     }
 
     #[test]

@@ -225,16 +225,16 @@ pub struct TicketComment {
     pub updated_at: Timestamp,
 }
 
-/// An earlier text of a comment.
+/// A previous version of a comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketCommentEdit {
     /// The comment.
     pub comment_id: TicketCommentId,
-    /// The earlier text.
+    /// The text of this version.
     pub body: String,
     /// The ID of the user or API key that replaced it.
     pub edited_by: String,
-    /// When it was replaced.
+    /// The time at which it was replaced.
     pub edited_at: Timestamp,
 }
 

@@ -61,7 +61,7 @@ pub struct StoredVersion {
     pub steps: Vec<VersionStep>,
 }
 
-/// A published version as it is served, with an index of its steps. Its texts are clean.
+/// A published version as it is served, with an index of its steps. Its text is clean.
 #[derive(Debug)]
 pub struct Version {
     /// The version's ID.
@@ -77,7 +77,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Creates a version whose texts were cleaned by the caller.
+    /// Creates a version whose text was cleaned by the caller.
     #[must_use]
     pub fn from_clean(version: StoredVersion) -> Self {
         let StoredVersion { id, walkthrough_id, number, title, steps } = version;

@@ -122,7 +122,7 @@ pub async fn compress(mut request: Request, next: Next) -> Response {
 }
 
 /// Compresses a response. The layer of `tower_http` is applied to the finished response, with the negotiated coding only:
-/// around the handlers, it would replace the status of a request that was carried out by 406 if the client accepted no
+/// around the handlers, it would replace the status of a request that was processed with 406 if the client accepted no
 /// coding.
 async fn encode(response: Response, coding: Coding) -> Response {
     // The service takes the response as the body of a request.

@@ -20,7 +20,7 @@ pub enum CanonicalError {
     Serialize(#[from] serde_json::Error),
 }
 
-/// The SHA-256 of a value's canonical JSON: equal for equal values, whatever the order of their members.
+/// The SHA-256 of a value's canonical JSON: equal for equal values, regardless of the order of their members.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Digest([u8; 32]);
 

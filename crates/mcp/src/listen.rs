@@ -143,7 +143,7 @@ fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// A stream that is about to open, with what its handler needs besides the [`HandlerContext`].
+/// A stream that is about to open, with the data that its handler needs in addition to the [`HandlerContext`].
 pub(crate) struct Listener {
     slot: Slot,
     /// What the server offers when the stream opens. Taken once the stream is open.

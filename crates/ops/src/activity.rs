@@ -18,9 +18,9 @@ pub struct ActivityFilter {
     pub server_id: Option<ServerId>,
     /// Only this end user.
     pub end_user_id: Option<EndUserId>,
-    /// Only this walkthrough; for events.
+    /// Only this walkthrough. Used only for events.
     pub walkthrough_id: Option<WalkthroughId>,
-    /// Only this range.
+    /// Only rows created in this range.
     pub range: TimeRange,
     /// Only rows after the row with this time and ID.
     pub after: Option<(Timestamp, String)>,
@@ -30,7 +30,7 @@ pub struct ActivityFilter {
     pub limit: u32,
 }
 
-/// Formats the cursor of the page after a row.
+/// Returns the cursor of the page that follows the row with this time and ID.
 #[must_use]
 pub fn cursor(at: Timestamp, id: &str) -> String {
     format!("{}.{id}", at.0)
@@ -93,7 +93,7 @@ pub async fn list_calls(
     Ok(store::list_calls(&mut ops.store.read().await?, &filter.query(organization)).await?)
 }
 
-/// Returns a page of sessions, by start time.
+/// Returns a page of sessions, ordered by start time.
 ///
 /// # Errors
 /// Those of [`list_events`].

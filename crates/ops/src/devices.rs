@@ -1,20 +1,20 @@
 //! Device cookies: signed cookies of browsers that have signed in before. Attempts from other clients do not lock out
 //! these browsers (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
 //!
-//! The cookie is bound to one account: it contains a nonce, and a stamp of the account's password, so a new password
-//! invalidates every cookie of the account. It is not a credential: a password or a code is still required.
+//! The cookie is bound to one account. It contains a nonce and a stamp (a MAC of the account's password hash), so a new
+//! password invalidates every cookie of the account. It is not a credential: a password or a code is still required.
 
 use data_encoding::BASE64URL_NOPAD;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, Timestamp};
 
-/// The lifetime of a cookie.
+/// The lifetime of a cookie in milliseconds.
 pub const LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 const COOKIE: &str = "device cookie";
 const STAMP: &str = "password of a device cookie";
 const NONCE_BYTES: usize = 16;
 const STAMP_BYTES: usize = 16;
-/// Time, nonce, stamp.
+/// The time of issue in milliseconds, the nonce and the stamp.
 const CONTENT_BYTES: usize = 8 + NONCE_BYTES + STAMP_BYTES;
 
 /// A browser that has signed in before.
@@ -30,7 +30,8 @@ impl Device {
         &self.nonce
     }
 
-    /// Whether the account still has the password, or none, that it had at the sign-in.
+    /// Whether the password of the account has not changed since the cookie was issued. `password_hash` is the current
+    /// hash, or `None` if the account has no password.
     pub(crate) fn is_current(&self, secret: &SecretKey, password_hash: Option<&str>) -> bool {
         self.stamp == stamp(secret, password_hash)
     }
@@ -102,10 +103,10 @@ mod tests {
         assert_eq!(read(&secret, "anna@x.de", &cookie, now.plus(-1)), None);
         assert!(read(&secret, "anna@x.de", &cookie, now.plus(LIFETIME_MS - 1)).is_some());
         assert_eq!(read(&secret, "anna@x.de", &cookie, now.plus(LIFETIME_MS)), None);
-        for n in 0..cookie.len() {
+        for index in 0..cookie.len() {
             let mut forged = cookie.clone().into_bytes();
-            forged[n] = if forged[n] == b'A' { b'B' } else { b'A' };
-            assert_eq!(read(&secret, "anna@x.de", &String::from_utf8(forged).unwrap(), now), None, "{n}");
+            forged[index] = if forged[index] == b'A' { b'B' } else { b'A' };
+            assert_eq!(read(&secret, "anna@x.de", &String::from_utf8(forged).unwrap(), now), None, "{index}");
         }
         assert_eq!(read(&secret, "anna@x.de", "", now), None);
         assert!(issue(&secret, &random, ("a", None), now) != cookie);

@@ -1,7 +1,7 @@
-//! Idempotency keys: a repeated request with the same key gets the stored response and is not carried out again.
+//! Idempotency keys: a repeated request with the same key gets the stored response and is not executed again.
 //!
-//! Invariants: of several concurrent requests with the same key, one is carried out. A key belongs to one request only.
-//! A response is repeated for a day. A request that failed with a server error may be retried with the same key.
+//! Invariants: of several concurrent requests with the same key, one is executed. A key belongs to one request only.
+//! A response is replayed for 24 hours. A request that failed with a server error may be retried with the same key.
 
 use waypost_core::caller::Ctx;
 use waypost_core::seal::SealLocation;
@@ -10,7 +10,7 @@ use waypost_store::idempotency::{self as store, IdempotencyClaim};
 
 use crate::Ops;
 
-/// How long a response is stored.
+/// How long a response is stored, in milliseconds.
 const LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The maximum number of characters in a key.
 pub const MAX_KEY: usize = 255;
@@ -18,9 +18,9 @@ pub const MAX_KEY: usize = 255;
 /// The outcome of [`begin`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum BeginOutcome {
-    /// The key is new: carry out the request, then call [`complete`] or [`release`].
+    /// The key is new: execute the request, then call [`complete`] or [`release`].
     New,
-    /// The request has been carried out: return this response.
+    /// The request has been executed: return this response.
     Known(Vec<u8>),
 }
 
@@ -63,7 +63,7 @@ pub async fn begin(cx: &Ctx, ops: &Ops, (key, request_hash): (&str, &str)) -> Re
         return Err(Error::invalid("Idempotency-Key", "This key was used for a different request. Use a new key."));
     }
     let sealed = existing.response.ok_or_else(incomplete)?;
-    // A response that was sealed with a lost key cannot be repeated.
+    // A response that was sealed with a lost key cannot be replayed.
     let response =
         ops.keyring()?.open(&location(&claim.actor), &sealed).map_err(|error| incomplete().caused_by(error))?;
     Ok(BeginOutcome::Known(response))

@@ -81,7 +81,7 @@ pub enum NotificationKind {
     Resolved,
 }
 
-/// The texts of an email.
+/// The text of an email.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailText {
     /// The subject, in one line.
@@ -108,7 +108,7 @@ pub type SendFuture<'a> = Pin<Box<dyn Future<Output = SendOutcome> + Send + 'a>>
 
 /// Composes and sends emails.
 pub trait Notifier: Send + Sync + 'static {
-    /// Returns the texts of a notification's email.
+    /// Returns the text of a notification's email.
     fn compose(&self, notification: &Notification) -> EmailText;
 
     /// Makes one attempt to send an email.

@@ -28,12 +28,12 @@ pub struct NewComment {
     pub resolve: bool,
 }
 
-/// A comment with its former texts, oldest first.
+/// A comment with its previous versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommentWithEdits {
     /// The comment.
     pub named: CommentWithAuthor,
-    /// Former texts.
+    /// The previous versions, oldest first.
     pub edits: Vec<TicketCommentEdit>,
 }
 
@@ -145,7 +145,7 @@ async fn notify(
     Ok(())
 }
 
-/// Changes the text of a comment and keeps the former text. The comment is not emailed again.
+/// Changes the text of a comment and keeps the previous version. The comment is not emailed again.
 ///
 /// # Errors
 /// Those of [`create`]; `forbidden` if the caller is neither the author nor an admin.
@@ -177,7 +177,7 @@ pub async fn update(
     Ok(CommentWithEdits { named, edits })
 }
 
-/// Deletes a comment with its former texts.
+/// Deletes a comment and its previous versions.
 ///
 /// # Errors
 /// Those of [`update`].

@@ -32,7 +32,7 @@ pub struct TicketReply {
 pub struct TicketReplies {
     /// The ticket.
     pub ticket: Ticket,
-    /// The newest replies, oldest first. Internal notes and previous texts are not included.
+    /// The newest replies, oldest first. Internal notes and previous versions are not included.
     pub replies: Vec<TicketReply>,
     /// Whether older replies are omitted.
     pub has_older: bool,

@@ -134,7 +134,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &UserSessionId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes all sessions of the calling user except `except`. Returns their number.
+/// Deletes all sessions of the calling user except `except`. Returns the number of deleted sessions.
 ///
 /// # Errors
 /// As [`list`].

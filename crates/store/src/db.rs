@@ -1,7 +1,7 @@
 //! One set of queries for both databases.
 //!
 //! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both
-//! databases support. Queries have separate texts only where the dialects differ.
+//! databases support. Separate queries exist only where the dialects differ.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};

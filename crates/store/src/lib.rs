@@ -1,7 +1,7 @@
 //! The store: every query is written once for SQLite and PostgreSQL.
 //!
-//! Functions take the organisation as an argument; lookups before the organisation is known are in [`system`]. Times
-//! and random values are arguments. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through
+//! Functions take the organisation as an argument; [`system`] contains the lookups that do not know it yet. Times and
+//! random values are passed in. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through
 //! the [`writer::Writer`], which commits many calls at once.
 
 pub mod account;
@@ -52,7 +52,6 @@ pub mod server;
 pub mod session;
 pub mod sign_in_attempt;
 pub mod space;
-
 pub mod step;
 pub mod step_revision;
 pub mod system;

@@ -110,7 +110,8 @@ pub async fn record_use(conn: &mut Conn, server: &ServerId, client_id: &str, at:
     Ok(())
 }
 
-/// Deletes at most `limit` clients that were never used and registered before `before`. Returns their number.
+/// Deletes at most `limit` clients that were registered before `before` and never used. Returns the number of
+/// deleted rows.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -121,7 +122,7 @@ pub async fn delete_unused(conn: &mut Conn, before: Timestamp, limit: u32) -> Re
     Ok(on!(conn, c => sqlx::query(SQL).bind(before.0).bind(i64::from(limit)).execute(c).await?.rows_affected()))
 }
 
-/// Deletes at most `limit` clients whose last use was before `before`. Returns their number.
+/// Deletes at most `limit` clients whose last use was before `before`. Returns the number of deleted rows.
 ///
 /// # Errors
 /// Returns an error if the database fails.

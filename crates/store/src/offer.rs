@@ -10,8 +10,8 @@ use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// A walkthrough offered on a server, at its newest version that is not withdrawn. Its texts are as the author typed them: they
-/// must be cleaned before they are served.
+/// A walkthrough offered on a server, at its newest version that is not withdrawn. Its text is as the author typed it:
+/// it must be cleaned before it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The walkthrough.

@@ -1,10 +1,10 @@
 //! Limits for rows that can be created without signing in: a maximum number per scope (a server, or a provider of the
 //! console's sign-in) and per client network.
 //!
-//! At a limit, old rows are evicted instead of rejecting the new one, so nobody can lock out others by creating rows. A
-//! network at its limit evicts its own oldest row. A scope at its limit evicts the oldest row of the same network if
-//! that network has reached its share, otherwise the oldest row of all: a few networks that create many rows evict only
-//! their own rows.
+//! At a limit, old rows are evicted instead of rejecting the new one, so no client can lock out others by creating
+//! rows. A network at its limit evicts its own oldest row. A scope at its limit evicts the oldest row of the same
+//! network if that network has reached its share, otherwise the oldest row of all: a few networks that create many rows
+//! evict only their own rows.
 
 use crate::db::{Conn, Dialect};
 use crate::error::Result;

@@ -89,7 +89,8 @@ pub async fn list_servers_with_old_counts(
     Ok(ids.into_iter().map(ServerId::from_store).collect())
 }
 
-/// Deletes at most `limit` packed rows of a server that are older than `before`, oldest first. Returns their number.
+/// Deletes at most `limit` packed rows of a server that are older than `before`, oldest first. Returns the number of
+/// deleted rows.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -125,7 +126,8 @@ fn minute(at: Timestamp) -> i64 {
     at.0.div_euclid(crate::tool_call::MINUTE_MS)
 }
 
-/// Deletes at most `limit` counts of a server that are older than `before`, oldest first. Returns their number.
+/// Deletes at most `limit` counts of a server that are older than `before`, oldest first. Returns the number of
+/// deleted rows.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -149,7 +149,8 @@ pub async fn set_joined(
     Ok(())
 }
 
-/// Deletes at most `limit` expired sessions. Returns their number. The progress of their end users is kept.
+/// Deletes at most `limit` expired sessions. Returns the number of deleted rows. The progress of the end users is
+/// kept.
 ///
 /// # Errors
 /// Returns an error if the database fails.

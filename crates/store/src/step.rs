@@ -106,7 +106,7 @@ pub(crate) struct ContentRow<'a> {
 }
 
 impl ContentRow<'_> {
-    /// Returns the size of the texts in bytes.
+    /// Returns the size of the text fields in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let agent = [self.introduction_for_agent, self.context_for_agent, self.operations_for_agent];
         self.content.len() + agent.into_iter().flatten().map(str::len).sum::<usize>() + self.metadata.len()

@@ -285,7 +285,7 @@ pub async fn trim<'a>(
     )
 }
 
-/// Deletes at most `limit` revisions that were superseded before `before`. Returns their number.
+/// Deletes at most `limit` revisions that were superseded before `before`. Returns the number of deleted rows.
 ///
 /// # Errors
 /// Returns an error if the database fails.

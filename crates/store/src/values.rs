@@ -1,8 +1,8 @@
 //! Multi-row statements with bound values, for SQLite.
 //!
 //! SQLite needs more time to parse a JSON document than to write its rows, so the statements that every advance needs
-//! bind their values individually. The text of a statement depends on its number of rows. To keep the number of texts
-//! small, there is one for each power of two; missing rows are bound as NULL and match nothing.
+//! bind their values individually. The SQL of a statement depends on its number of rows. To keep the number of distinct
+//! statements small, there is one for each power of two; missing rows are bound as NULL and match nothing.
 
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
@@ -41,7 +41,7 @@ impl SizedStatements {
         Self(std::array::from_fn(|_| text.to_owned()))
     }
 
-    /// Creates texts with several statements each, which take the same number of rows.
+    /// Creates SQL with several statements each, which take the same number of rows.
     pub(crate) fn sequence(parts: &[Self]) -> Self {
         Self(std::array::from_fn(|power| {
             let texts: Vec<_> = parts.iter().map(|part| part.0[power].as_str()).collect();
@@ -85,7 +85,7 @@ impl SizedStatements {
         })
     }
 
-    /// Runs the queries for `rows`. Returns their number.
+    /// Runs the queries for `rows`. Returns the number of queries.
     ///
     /// # Errors
     /// Returns an error if the database fails.

@@ -146,7 +146,7 @@ fn search_statement(dialect: Dialect, sort: WalkthroughSort, descending: bool, f
     )
 }
 
-/// Returns one page of matching walkthroughs in the requested order. Both databases compare texts by bytes.
+/// Returns one page of matching walkthroughs in the requested order. Both databases compare text by bytes.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

@@ -110,11 +110,12 @@ pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     Ok(due.is_some())
 }
 
-/// Claims at most `limit` due deliveries until `until`, oldest first, and counts the attempt.
+/// Claims at most `limit` due deliveries, oldest first, and counts the attempt. They can be claimed again from
+/// `claimed_until` on.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
-pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64) -> Result<Vec<Delivery>> {
+pub async fn claim(conn: &mut Conn, now: Timestamp, claimed_until: Timestamp, limit: i64) -> Result<Vec<Delivery>> {
     const SQLITE: &str = concat!(
         "UPDATE webhook_deliveries SET attempts = attempts + 1, last_attempt_at = $1, next_attempt_at = $2
          WHERE id IN (SELECT id FROM webhook_deliveries WHERE next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $3)
@@ -132,11 +133,12 @@ pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64
         Dialect::Sqlite => SQLITE,
         Dialect::Postgres => POSTGRES,
     };
-    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql).bind(now.0).bind(until.0).bind(limit).fetch_all(c).await?);
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(now.0).bind(claimed_until.0).bind(limit).fetch_all(c).await?);
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// Records the result of the attempt number `delivery.attempts`. Returns `false` if another attempt has started since.
+/// Records the result of attempt number `delivery.attempts`. Returns `false` if another attempt has started since.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -170,7 +172,7 @@ pub async fn fail_pending(
     Ok(())
 }
 
-/// Enqueues a delivery again under the same ID, starting with the first attempt. Returns `false` if it is pending or
+/// Enqueues a delivery again with the same ID and resets its number of attempts. Returns `false` if it is pending or
 /// does not exist.
 ///
 /// # Errors
@@ -199,7 +201,7 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &WebhookDe
     row.map(Delivery::try_from).transpose()
 }
 
-/// Returns deliveries of a webhook, newest first. With `before`, returns only older ones.
+/// Returns at most `limit` deliveries of a webhook, newest first. With `before`, returns only deliveries older than it.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
@@ -222,12 +224,12 @@ pub async fn list(
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// Deletes at most `limit` finished deliveries that were created before `until`. Returns their number.
+/// Deletes at most `limit` finished deliveries that were created before `before`. Returns the number of deleted rows.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn delete_old(conn: &mut Conn, until: Timestamp, limit: i64) -> Result<u64> {
+pub async fn delete_old(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM webhook_deliveries WHERE id IN
         (SELECT id FROM webhook_deliveries WHERE created_at < $1 AND status <> 'pending' ORDER BY created_at LIMIT $2)";
-    Ok(on!(conn, c => sqlx::query(SQL).bind(until.0).bind(limit).execute(c).await?.rows_affected()))
+    Ok(on!(conn, c => sqlx::query(SQL).bind(before.0).bind(limit).execute(c).await?.rows_affected()))
 }

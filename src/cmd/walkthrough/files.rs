@@ -31,7 +31,7 @@ pub struct SourceFile {
 pub enum SourceContent {
     /// The text of a file.
     File(String),
-    /// The relative paths and texts of the files in a folder.
+    /// The relative paths and contents of the files in a folder.
     Folder(Vec<(String, String)>),
 }
 
@@ -99,7 +99,7 @@ fn read_text(path: &Path, limit: u64) -> anyhow::Result<String> {
 struct FolderReader {
     /// The canonical path of the folder.
     root: PathBuf,
-    /// Paths relative to the root, and texts.
+    /// Paths relative to the root, and contents.
     files: Vec<(String, String)>,
     entries: usize,
     bytes: u64,

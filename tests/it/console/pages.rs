@@ -1,4 +1,4 @@
-//! What pages show beside their main content: navigation, names, labels and the next action.
+//! What pages show in addition to their main content: navigation, names, labels and the next action.
 
 use http::Method;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Signing in over HTTP (docs/sign-in.md). RS-n and AS-n name the requirements that a test covers.
+//! Sign-in over HTTP (docs/sign-in.md). RS-n and AS-n are the requirements that a test covers.
 
 mod authorize;
 mod consent;
@@ -74,9 +74,9 @@ impl SignInResponse {
     /// Returns a query parameter of the redirect target.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let url = Url::parse(self.location()).unwrap();
-        let mut found = url.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        let value = found.next();
-        assert_eq!(found.next(), None, "{name} occurs once");
+        let mut values = url.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} occurs once");
         value
     }
 
@@ -89,13 +89,13 @@ impl SignInResponse {
 
     /// Returns the value of a hidden field.
     pub fn hidden_field(&self, name: &str) -> String {
-        let mark = format!("name=\"{name}\" value=\"");
-        let (_, rest) = self.body.split_once(&mark).unwrap_or_else(|| panic!("no {name} in {}", self.body));
+        let marker = format!("name=\"{name}\" value=\"");
+        let (_, rest) = self.body.split_once(&marker).unwrap_or_else(|| panic!("no {name} in {}", self.body));
         rest.split('"').next().unwrap().to_owned()
     }
 }
 
-/// A user agent that keeps cookies.
+/// A browser that keeps cookies.
 #[derive(Clone)]
 pub struct EndUserBrowser {
     app: App,
@@ -157,7 +157,7 @@ impl EndUserBrowser {
         self.send(Method::POST, path, Some(encode_form(form))).await
     }
 
-    /// Follows redirects within the product.
+    /// Gets a page and follows redirects within the product.
     pub async fn open(&self, path: &str) -> SignInResponse {
         let mut response = self.get(path).await;
         while response.status == StatusCode::SEE_OTHER && response.location().starts_with('/') {
@@ -327,7 +327,7 @@ pub async fn post_form(app: &App, path: &str, form: &[(&str, &str)]) -> SignInRe
 }
 
 /// Calls a tool, with a bearer token if given.
-pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: Value) -> SignInResponse {
+pub async fn call_tool(server: &Server, token: Option<&str>, tool: &str, arguments: Value) -> SignInResponse {
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
     let mut request = Request::post(format!("/s/{}/mcp", server.slug))
@@ -346,5 +346,5 @@ pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: V
 
 /// Calls `select_walkthrough` for the test walkthrough.
 pub async fn start_walkthrough(server: &Server, token: Option<&str>) -> SignInResponse {
-    call(server, token, "select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await
+    call_tool(server, token, "select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use waypost_core::server::{AuthType, SignInPolicy};
 use waypost_ops::servers::ServerSettings;
 
-use super::{EndUserBrowser, OauthClient, Tokens, call, create_sign_in_server, send, start_walkthrough};
+use super::{EndUserBrowser, OauthClient, Tokens, call_tool, create_sign_in_server, send, start_walkthrough};
 use crate::app::{App, open};
 
 waypost_testkit::both!(extended open =>
@@ -28,7 +28,7 @@ async fn a_token_is_invalid_on_other_servers(app: App) {
     let tokens = client.get_tokens(&browser).await;
     assert_eq!(start_walkthrough(&server, Some(&tokens.access)).await.status, 200);
     for other in [&sibling, &other_user] {
-        let response = call(other, Some(&tokens.access), "list_walkthroughs", json!({})).await;
+        let response = call_tool(other, Some(&tokens.access), "list_walkthroughs", json!({})).await;
         assert_eq!(response.status, 401);
         assert!(response.header(header::WWW_AUTHENTICATE).contains("error=\"invalid_token\""));
     }
@@ -49,7 +49,7 @@ async fn a_user_continues_in_every_client(app: App) {
     let laptop = laptop.get_tokens(&browser).await.access;
     let response = start_walkthrough(&server, Some(&laptop)).await.json();
     assert_eq!(response["result"]["structuredContent"]["progress_handle"], json!(null));
-    call(&server, Some(&laptop), "next_walkthrough_step", json!({})).await;
+    call_tool(&server, Some(&laptop), "next_walkthrough_step", json!({})).await;
     let on_desktop = desktop.get_tokens(&elsewhere).await.access;
     let position = async |token: &str| {
         start_walkthrough(&server, Some(token)).await.json()["result"]["structuredContent"]["step"]["position"].clone()
@@ -97,19 +97,19 @@ async fn a_token_is_required_where_identity_is_needed() {
     let server = create_sign_in_server(&app, "acme").await;
     for tool in ["select_walkthrough", "next_walkthrough_step", "get_walkthrough_status", "reset_walkthrough_progress"]
     {
-        let response = call(&server, None, tool, json!({ "walkthrough_id": "install-acme" })).await;
+        let response = call_tool(&server, None, tool, json!({ "walkthrough_id": "install-acme" })).await;
         assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, CHALLENGE), "{tool}");
         assert!(response.json()["error"]["data"].is_null() && response.json()["result"].is_null());
     }
-    assert_eq!(call(&server, None, "list_walkthroughs", json!({})).await.status, 200);
+    assert_eq!(call_tool(&server, None, "list_walkthroughs", json!({})).await.status, 200);
     let invalid = format!("{CHALLENGE}, error=\"invalid_token\"");
     for token in ["nonsense", "wpt_0000", ""] {
-        let response = call(&server, Some(token), "list_walkthroughs", json!({})).await;
+        let response = call_tool(&server, Some(token), "list_walkthroughs", json!({})).await;
         assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, &*invalid), "{token}");
     }
     let settings = ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() };
     server.set(settings).await;
-    let response = call(&server, None, "list_walkthroughs", json!({})).await;
+    let response = call_tool(&server, None, "list_walkthroughs", json!({})).await;
     assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, CHALLENGE));
     app.finish().await;
 }

@@ -1,4 +1,4 @@
-//! `/analytics`: the numbers of the analytics page, as JSON and CSV. docs/analytics.md defines them.
+//! `/analytics`: the metrics of the analytics page, as JSON and CSV. docs/analytics.md defines them.
 
 mod xapi;
 
@@ -17,7 +17,7 @@ use waypost_ops::analytics::report::{
 use waypost_ops::analytics::usage::{ClientUsageList, ErrorCountList, ToolUsageList};
 use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
 
-use super::extract::{Query, Scope, id};
+use super::extract::{Query, Scope, parse_id};
 use crate::problem::{ApiResult, Problems};
 use waypost_http_kit::download;
 use waypost_http_kit::web::Web;
@@ -77,7 +77,7 @@ struct ReportQuery {
 ///
 /// # Errors
 /// `invalid_arguments` if it is not an RFC 3339 time.
-pub(super) fn time(field: &str, text: &str) -> Result<Timestamp> {
+pub(super) fn parse_time(field: &str, text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
         Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
     })
@@ -85,16 +85,18 @@ pub(super) fn time(field: &str, text: &str) -> Result<Timestamp> {
 
 impl ReportQuery {
     fn to_query(&self, now: Timestamp) -> Result<AnalyticsQuery> {
-        let to = self.to.as_deref().map_or(Ok(now), |text| time("to", text))?;
-        let from =
-            self.from.as_deref().map_or_else(|| Ok(analytics::last_days(to, 30).from), |text| time("from", text))?;
+        let to = self.to.as_deref().map_or(Ok(now), |text| parse_time("to", text))?;
+        let from = match &self.from {
+            Some(text) => parse_time("from", text)?,
+            None => analytics::last_days(to, 30).from,
+        };
         if self.version == Some(0) {
             return Err(Error::invalid("version", "`version` must be at least 1."));
         }
         Ok(AnalyticsQuery {
             range: TimeRange { from, to },
-            server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
-            walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
+            server_id: self.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?,
+            walkthrough_id: self.walkthrough_id.as_deref().map(|text| parse_id(text, "walkthrough")).transpose()?,
             version: self.version,
             client: self.client.clone().filter(|client| !client.is_empty()),
         })
@@ -234,8 +236,5 @@ fn require_walkthrough(params: &ReportQuery) -> Result<()> {
     if params.walkthrough_id.is_some() {
         return Ok(());
     }
-    Err(Error::invalid(
-        "walkthrough_id",
-        "`walkthrough_id` is required. Specify the walkthrough whose steps are counted.",
-    ))
+    Err(Error::invalid("walkthrough_id", "`walkthrough_id` is required. Specify a walkthrough."))
 }

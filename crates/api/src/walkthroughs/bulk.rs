@@ -18,7 +18,7 @@ use waypost_ops::walkthroughs::impact;
 use waypost_ops::walkthroughs::preview::{self, PreviewPoint};
 
 use super::dto::StepUpdate;
-use super::{id, walkthrough_id};
+use super::{parse_id, walkthrough_id};
 use crate::Web;
 use crate::extract::{Json, Path, Scope};
 use crate::page::Page;
@@ -89,7 +89,7 @@ async fn run_bulk_action(
     scope: Scope,
     Json(request): Json<WalkthroughBulkRequest>,
 ) -> ApiResult<Json<Page<WalkthroughBulkResult>>> {
-    let server = request.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
+    let server = request.server_id.map(|text| parse_id::<ServerId>(&text, "server")).transpose()?;
     bulk::check_count(&request.ids)?;
     if matches!(request.action, WalkthroughBulkAction::Publish) && !request.confirm {
         return Err(confirmation_required(&web, &scope, &request.ids).await?.into());
@@ -202,7 +202,7 @@ async fn show_preview(
     let previews = match request.step_id {
         None => preview::render_all(cx, ops, org, &walkthrough).await?,
         Some(text) => {
-            let step_id: StepId = id(&text, "step")?;
+            let step_id: StepId = parse_id(&text, "step")?;
             let saved = draft::get_step(cx, ops, org, &walkthrough, &step_id).await?.step.content;
             let unsaved = request.step.map(|step| Box::new(StepPatch::from(step).apply(&saved)));
             vec![preview::render(cx, ops, org, &walkthrough, PreviewPoint::Step(step_id, unsaved)).await?]

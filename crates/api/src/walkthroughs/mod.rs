@@ -53,12 +53,12 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 }
 
 /// Parses an ID. A malformed ID is an unknown `noun`.
-fn id<T: FromStr>(text: &str, noun: &str) -> Result<T> {
+fn parse_id<T: FromStr>(text: &str, noun: &str) -> Result<T> {
     text.parse().map_err(|_| Error::not_found(noun))
 }
 
 fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
-    id(text, "walkthrough")
+    parse_id(text, "walkthrough")
 }
 
 /// The target of a change, with the revision that the change is based on.
@@ -157,7 +157,7 @@ enum SortOrder {
 
 impl WalkthroughQuery {
     fn into_list(self) -> Result<WalkthroughListQuery> {
-        let server_id = self.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
+        let server_id = self.server_id.map(|text| parse_id::<ServerId>(&text, "server")).transpose()?;
         Ok(WalkthroughListQuery {
             query: self.q,
             state: self.state,

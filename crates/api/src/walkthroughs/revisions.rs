@@ -136,7 +136,7 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<StepRevisionSummary>>> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let which = (paging.after::<u32>()?, Some(paging.limit()?));
+    let which = (paging.parse_cursor::<u32>()?, Some(paging.limit()?));
     let page = revisions::list(&cx, web.ops(), (&organization_id, &id), &step, which).await?;
     let next_cursor = page.next_before.map(|number| number.to_string());
     Ok(Json(Page { items: page.items.into_iter().map(Into::into).collect(), next_cursor }))

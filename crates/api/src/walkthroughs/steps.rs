@@ -14,7 +14,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_ops::walkthroughs::{self, draft};
 
 use super::dto::{self, Step, StepDeleteResult, StepEditResult, StepUpdate};
-use super::{created, id, target, walkthrough_id};
+use super::{created, parse_id, target, walkthrough_id};
 use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Scope, nullable, with_etag};
 use crate::page::Page;
@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 }
 
 pub(super) fn step_id(text: &str) -> Result<StepId> {
-    id(text, "step")
+    parse_id(text, "step")
 }
 
 /// A step to create.
@@ -113,8 +113,8 @@ async fn conflict(
     }
     let Some(step) = step else { return error.with("current", Value::Null).into() };
     match draft::get_step(&scope.cx, web.ops(), &scope.organization_id, walkthrough, step).await {
-        Ok(found) => {
-            let StepEditResult { revision, step } = found.into();
+        Ok(current) => {
+            let StepEditResult { revision, step } = current.into();
             let current = serde_json::to_value(step).unwrap_or(Value::Null);
             error.with("revision", revision).with("current", current).into()
         }
@@ -184,8 +184,8 @@ pub(super) async fn edit_response(
     responses((status = 200, body = Step), Problems))]
 async fn get(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
-    let StepEditResult { revision, step } = found.into();
+    let current = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
+    let StepEditResult { revision, step } = current.into();
     Ok(with_etag(revision, Json(step)))
 }
 

@@ -17,7 +17,7 @@ use waypost_ops::servers;
 use waypost_ops::walkthroughs::import::{self, ImportOptions, ImportReport};
 use waypost_ops::walkthroughs::{self, export};
 
-use super::{id, walkthrough_id};
+use super::{parse_id, walkthrough_id};
 use crate::Web;
 use crate::extract::{Json, Path, Query, Scope};
 use crate::problem::{ApiError, ApiResult, Problems};
@@ -157,7 +157,7 @@ async fn import_files(
     let server = match &options.server_id {
         None => None,
         Some(text) => {
-            let id: ServerId = id(text, "server")?;
+            let id: ServerId = parse_id(text, "server")?;
             Some(servers::get(&cx, web.ops(), &organization_id, &id).await?.slug)
         }
     };

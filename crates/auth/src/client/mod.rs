@@ -97,8 +97,8 @@ pub async fn get(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Clie
             secret_hash: None,
         });
     }
-    let found = oauth_clients::find(&auth.context(incoming), auth.hosting.ops(), incoming.server(), id).await?;
-    found.map_or(Err(ClientError::Unregistered), |client| {
+    let client = oauth_clients::find(&auth.context(incoming), auth.hosting.ops(), incoming.server(), id).await?;
+    client.map_or(Err(ClientError::Unregistered), |client| {
         Ok(Client {
             id: client.client_id,
             name: client.name,

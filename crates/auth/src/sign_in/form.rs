@@ -95,7 +95,7 @@ impl Fields {
     }
 }
 
-/// An error of an operation as a message beside the form.
+/// An error of an operation, shown as a message above the form.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     /// The name of the field that it is about. Empty if it is about none.

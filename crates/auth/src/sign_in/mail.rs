@@ -16,7 +16,7 @@ use super::email_unavailable;
 
 /// The reason why no code was sent.
 pub(super) enum SendError {
-    /// An error to show beside the form.
+    /// An error to show with the form.
     Problem(Error),
     /// An error page.
     Page(Response),

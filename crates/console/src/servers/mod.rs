@@ -73,11 +73,11 @@ impl FromRequestParts<Console> for ServerContext {
         let layout = layout.with_section("servers");
         let params = RawPathParams::from_request_parts(parts, console).await.map_err(IntoResponse::into_response)?;
         let id = params.iter().find(|(name, _)| *name == "server").and_then(|(_, text)| text.parse::<ServerId>().ok());
-        let found = match id {
+        let result = match id {
             Some(id) => servers::get(&cx, console.ops(), &organization_id, &id).await,
             None => Err(Error::not_found("server")),
         };
-        match found {
+        match result {
             Ok(server) => {
                 let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;
                 let address = console.public_url.path_urls(&info.authority, &server.slug);

@@ -210,7 +210,7 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
     // A malformed cursor starts at the newest ticket.
     let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
     let list_query = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
-    let found = tickets::list(cx, ops, organization_id, list_query).await?;
+    let page = tickets::list(cx, ops, organization_id, list_query).await?;
     let members = member_options(&tickets::list_assignees(cx, ops, organization_id).await?);
     let all = servers::list(cx, ops, organization_id).await?;
     let has_support = all.iter().any(|server| server.support == Support::Tickets);
@@ -235,8 +235,8 @@ async fn load(console: &Console, member: &Member, fields: TicketQuery, filter: T
         form_error: FormError::default(),
         tabs,
         total,
-        older: found.next_cursor.map(|cursor| address(fields.query("before", &cursor))),
-        tickets: found.items,
+        older: page.next_cursor.map(|cursor| address(fields.query("before", &cursor))),
+        tickets: page.items,
         priorities: prepend_option("", "Any", priorities()),
         assignees: prepend_option("", "Any", who),
         servers: prepend_option(

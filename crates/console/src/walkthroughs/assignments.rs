@@ -50,12 +50,12 @@ struct AssignmentsPage {
 async fn show(State(console): State<Console>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let context = DraftContext::new(&console, member, &id).await?;
     let Member { cx, organization_id, org, .. } = &context.member;
-    let found = async {
+    let loaded = async {
         let servers = servers::list(cx, console.ops(), organization_id).await?;
         let assigned = assignments::list_for_walkthrough(cx, console.ops(), organization_id, &context.id).await?;
         Ok::<_, Error>((servers, assigned))
     };
-    let (servers, assigned) = found.await.map_err(|error| context.page_error(error))?;
+    let (servers, assigned) = loaded.await.map_err(|error| context.page_error(error))?;
     let row = |server: Server| AssignmentRow {
         assigned: assigned.iter().find(|assignment| assignment.assignment.server_id == server.id).cloned(),
         server,

@@ -48,11 +48,11 @@ pub(crate) struct DraftContext {
 
 impl DraftContext {
     pub(crate) async fn new(console: &Console, member: Member, id: &str) -> Result<Self, PageError> {
-        let found = async {
+        let loaded = async {
             let id = walkthrough_id(id)?;
             walkthroughs::get_draft(&member.cx, console.ops(), &member.organization_id, &id).await
         };
-        match found.await {
+        match loaded.await {
             Ok(draft) => {
                 let id = draft.walkthrough.id.clone();
                 let path = member.org.path(&format!("walkthroughs/{id}"));

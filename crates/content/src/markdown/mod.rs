@@ -1,4 +1,4 @@
-//! Cleaning of authors' texts before they are served. Only offending spans change, and cleaning is idempotent. Texts are
+//! Cleaning of authors' text before it is served. Only offending spans change, and cleaning is idempotent. Text is
 //! stored as typed, except for [`normalize_line_endings`].
 //!
 //! - [`clean_markdown`] is for a step's content: no HTML, no dangerous links, no text that is not rendered.

@@ -134,7 +134,8 @@ impl WalkthroughFile {
     }
 }
 
-/// Checks the lengths of a step's texts. `names` are the names of its fields in the file format, in the order of [`FIELDS`].
+/// Checks the lengths of a step's fields. `names` are the names of its fields in the file format, in the order of
+/// [`FIELDS`].
 pub(super) fn check_lengths(source: &SourceRef, content: &StepContent, names: &[&str; 6]) -> Result<()> {
     match length_problems(content).into_iter().zip(names).find_map(|(problem, name)| Some((problem?, name))) {
         Some((problem, name)) => Err(source.reject(name, problem)),
@@ -142,7 +143,7 @@ pub(super) fn check_lengths(source: &SourceRef, content: &StepContent, names: &[
     }
 }
 
-/// Returns the problems with the lengths of a step's texts, in the order of [`FIELDS`].
+/// Returns the problems with the lengths of a step's fields, in the order of [`FIELDS`].
 pub(super) fn length_problems(content: &StepContent) -> [Option<String>; 6] {
     let text = |field: &Option<String>| text_problem(field.as_deref().unwrap_or_default());
     [

@@ -52,7 +52,7 @@ struct Page<'a> {
     text: Cow<'a, str>,
 }
 
-/// Parses the files of the folder `name`, given as relative paths with their texts, in any order.
+/// Parses the files of the folder `name`, given as relative paths with their contents, in any order.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.

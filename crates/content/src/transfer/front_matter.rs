@@ -91,7 +91,7 @@ pub(super) fn parse_fields(source: &SourceRef, map: Map<String, Value>) -> Resul
         None => None,
         Some(Value::String(text)) => Some(text.split(',').map(|tag| tag.trim().to_owned()).collect()),
         Some(Value::Array(items)) => Some(items.into_iter().map(|item| tag(source, item)).collect::<Result<_>>()?),
-        Some(other) => return Err(members.wrong_type("tags", "a list of texts", &other)),
+        Some(other) => return Err(members.wrong_type("tags", "a list of strings", &other)),
     };
     Ok(FrontMatterFields { title, description, kind, estimated_duration_minutes, tags, metadata: metadata(members)? })
 }
@@ -100,7 +100,7 @@ fn tag(source: &SourceRef, item: Value) -> Result<String> {
     match item {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
-        other => Err(source.reject("tags", format!("must be a list of texts; one is {}.", noun(&other)))),
+        other => Err(source.reject("tags", format!("must be a list of strings; one is {}.", noun(&other)))),
     }
 }
 

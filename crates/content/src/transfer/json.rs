@@ -151,7 +151,7 @@ pub(super) fn minutes(walkthrough: &Members, name: &str, value: &Value) -> Resul
 }
 
 fn texts(walkthrough: &Members, name: &str, value: Value) -> Result<Vec<String>> {
-    let Value::Array(items) = value else { return Err(walkthrough.wrong_type(name, "a list of texts", &value)) };
+    let Value::Array(items) = value else { return Err(walkthrough.wrong_type(name, "a list of strings", &value)) };
     let text = |(at, item)| match item {
         Value::String(text) => Ok(text),
         other => Err(walkthrough.wrong_type(&format!("{name}[{at}]"), "text", &other)),
@@ -234,7 +234,7 @@ fn read_next(step: &mut Members, version: Version) -> Result<Next> {
     }
 }
 
-/// Parses the texts of a step. Returns them with the unknown members.
+/// Parses the text fields of a step. Returns them with the unknown members.
 fn read_content(mut fields: Members) -> Result<(StepContent, Map<String, Value>)> {
     match fields.text("version")?.as_deref() {
         Some("v1") => {}

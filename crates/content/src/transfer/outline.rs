@@ -125,7 +125,7 @@ pub(super) fn trim_blank(text: &str) -> &str {
     &text[line..]
 }
 
-/// Joins two texts, with a blank line between them if both are non-empty.
+/// Joins two strings, with a blank line between them if both are non-empty.
 pub(super) fn paragraphs(first: &str, second: &str) -> String {
     match (trim_blank(first), trim_blank(second)) {
         ("", text) | (text, "") => text.to_owned(),

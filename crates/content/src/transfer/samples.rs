@@ -10,7 +10,7 @@ use super::{folder, is_ignored_folder, is_source, markdown, parse};
 use waypost_core::id::StepId;
 use waypost_core::step::{Step, StepContent};
 
-/// Returns the paths and texts of the files in a folder that an import reads.
+/// Returns the paths and contents of the files in a folder that an import reads.
 fn sources(root: &Path) -> Vec<(String, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {

@@ -159,7 +159,7 @@ pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32], active
 }
 
 /// Returns the end users of the attempts that [`funnel`] counts as stopped at a position, by their numbers in the name
-/// table, those with the latest activity first.
+/// table, most recently active first.
 #[must_use]
 pub fn list_stopped_users(
     log: &Log,

@@ -11,7 +11,7 @@ pub const NONE: u32 = u32::MAX;
 /// The number of a name that does not occur in the log.
 const UNKNOWN: u32 = u32::MAX - 1;
 
-/// Interned texts, numbered in order of insertion.
+/// Interned strings, numbered in order of insertion.
 #[derive(Debug, Clone, Default)]
 pub struct NameTable {
     numbers: HashMap<Arc<str>, u32>,
@@ -48,7 +48,7 @@ impl NameTable {
         self.texts.get(number as usize).map(AsRef::as_ref)
     }
 
-    /// Returns the number of texts.
+    /// Returns the number of strings.
     #[must_use]
     pub fn len(&self) -> usize {
         self.texts.len()
@@ -61,7 +61,7 @@ impl NameTable {
     }
 }
 
-/// An event with interned texts.
+/// An event with interned strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventRecord {
     /// When it occurred.
@@ -86,7 +86,7 @@ pub struct EventRecord {
     pub took_ms: i64,
 }
 
-/// A tool call with interned texts.
+/// A tool call with interned strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallRecord {
     /// When the call was made.
@@ -106,7 +106,7 @@ pub struct CallRecord {
 /// A part of the log. The events of each attempt are in chronological order.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    /// The interned texts of all records.
+    /// The interned strings of all records.
     pub names: NameTable,
     /// The events.
     pub events: Vec<EventRecord>,

@@ -1,8 +1,8 @@
 //! Segments: log records packed into one text, as a dictionary followed by delta-encoded records of a few bytes each.
 //!
-//! The format is: the format version; the number of texts; each text, prefixed by its length; the number of records; the
-//! records. Numbers are encoded as LEB128, signed numbers with zigzag encoding. The result is base 64, because the store and
-//! its backups support only text.
+//! The format is: the format version; the number of strings; each string, prefixed by its length; the number of
+//! records; the records. Numbers are encoded as LEB128, signed numbers with zigzag encoding. The result is base 64,
+//! because the store and its backups support only text.
 
 use std::collections::HashMap;
 

@@ -74,8 +74,8 @@ fn truncate_name(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect()
 }
 
-/// Returns the arguments as JSON for the call record: handles and emails are masked, long texts are truncated, and arguments
-/// that are not in the schema are omitted.
+/// Returns the arguments as JSON for the call record: handles and emails are masked, long strings are truncated, and
+/// arguments that are not in the schema are omitted.
 pub(super) fn redact(arguments: &JsonObject, schema: &JsonObject) -> String {
     let known = schema.get("properties").and_then(Value::as_object);
     let kept: Map<String, Value> = arguments

@@ -33,8 +33,8 @@ pub(super) async fn call(
             let message = format!("`ticket_id` reads an existing ticket and cannot be combined with `{name}`.");
             return Err(Error::invalid("ticket_id", message));
         }
-        let found = list_replies(&context.cx, &context.hosting, &play, id).await?;
-        return Ok(render_replies(&found));
+        let replies = list_replies(&context.cx, &context.hosting, &play, id).await?;
+        return Ok(render_replies(&replies));
     }
     let new = NewTicket {
         title: required(arguments, "title")?.to_owned(),
@@ -56,7 +56,7 @@ fn message(ticket: &Ticket, is_by_handle: bool) -> String {
         }
         _ => "The team will reply by email. Tell the user.",
     };
-    // The replies to a ticket of an unknown user cannot be read: nobody can prove that the ticket is theirs.
+    // The replies to a ticket of an unknown user cannot be read: no caller can prove that they opened it.
     let later = match (&ticket.end_user_id, is_by_handle) {
         (None, _) => String::new(),
         (Some(_), true) => format!(
@@ -71,8 +71,8 @@ fn message(ticket: &Ticket, is_by_handle: bool) -> String {
 }
 
 /// Returns the result with the replies. Each reply is in its own section of the text, which the reply cannot end.
-fn render_replies(found: &TicketReplies) -> ToolResult {
-    let TicketReplies { ticket, replies, has_older } = found;
+fn render_replies(replies: &TicketReplies) -> ToolResult {
+    let TicketReplies { ticket, replies, has_older } = replies;
     let status = ticket.status.label().to_lowercase();
     let next = if replies.is_empty() {
         "The team has not replied yet. Tell the user, and try again later only if they ask."

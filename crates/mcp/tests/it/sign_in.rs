@@ -298,7 +298,7 @@ async fn rs8_only_the_token_identifies_the_user(stage: Stage) {
     assert!(!begun.body["result"]["content"][0]["text"].as_str().unwrap().contains("wph_"));
     let next = stage.send(&anna, TestRequest::tool("next_walkthrough_step", json!({}))).await;
     assert_eq!(next.structured()["step"]["position"], 2);
-    // The token alone identifies the user, whatever the client, personal URL or handle.
+    // The token alone identifies the user, regardless of the client, personal URL or handle.
     let elsewhere = TestRequest { tracking_id: Some("bert"), ..TestRequest::tool("get_walkthrough_status", tour()) };
     assert_eq!(stage.send(&anna, elsewhere).await.structured()["progress"]["completed"], 1);
     let shown = json!({ "walkthrough_id": WALKTHROUGH, "progress_handle": "wph_of_somebody" });

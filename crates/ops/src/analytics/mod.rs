@@ -235,7 +235,7 @@ impl Report {
         self.range.to.plus(-STILL_ACTIVE_MS)
     }
 
-    /// Returns the title of a step and the end users who stopped there, those with the latest activity first. `None` if the
+    /// Returns the title of a step and the end users who stopped there, most recently active first. `None` if the
     /// version of the funnel does not have the step.
     #[must_use]
     pub fn stopped_users(&self, step: &StepId) -> Option<(String, Vec<EndUserId>)> {

@@ -88,7 +88,7 @@ impl LoginProvider {
     }
 }
 
-/// What the provider is asked for besides the scopes. Only OpenID Connect has these parameters.
+/// The parameters of the request to the provider, in addition to the scopes. Only OpenID Connect has them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoginOptions<'a> {
     /// The email or name of the user, if known.

@@ -19,7 +19,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Returns the format to which the first bytes of `file` belong, whatever its name.
+    /// Returns the format to which the first bytes of `file` belong, regardless of its name.
     pub(super) fn detect(file: &[u8]) -> Option<Self> {
         match file {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),

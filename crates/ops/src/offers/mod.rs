@@ -57,8 +57,8 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Creates a snapshot from what is stored. All texts are cleaned: agents read them, and rules may have become stricter
-    /// since they were stored.
+    /// Creates a snapshot from the stored rows. All text is cleaned: agents read it, and rules may have become stricter
+    /// since it was stored.
     fn new(mut server: Server, mut list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
         for offer in &mut list {
             offer.title = clean::title(&offer.title);

@@ -49,8 +49,8 @@ impl UserAccounts {
     /// # Errors
     /// Any error of the store.
     pub async fn is_set_up(&self) -> Result<bool> {
-        // An account that somebody has used is never deleted, so `true` needs no second query. The sign-in page, which
-        // anybody can load, asks this each time.
+        // An account that has been used is never deleted, so `true` needs no second query. The sign-in page, which
+        // anyone can load, calls this function for every request.
         if self.is_set_up.load(Ordering::Relaxed) {
             return Ok(true);
         }

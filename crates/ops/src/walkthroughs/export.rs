@@ -18,7 +18,7 @@ pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wal
     Ok(export_json(&draft.walkthrough.fields(), &draft.steps, draft.walkthrough.state, cx.now()))
 }
 
-/// Returns the draft as one Markdown file, with the texts as the author entered them.
+/// Returns the draft as one Markdown file, with the text as the author entered it.
 ///
 /// # Errors
 /// `not_found`; `invalid_arguments` if there are no steps.

@@ -146,7 +146,7 @@ pub async fn import(
     Ok(report)
 }
 
-/// Returns the findings about a file without importing it, including texts that would be served differently.
+/// Returns the findings about a file without importing it, including text that would be served differently.
 ///
 /// # Errors
 /// `invalid_arguments` if a field exceeds a limit, naming the file, the step and the field.
@@ -170,7 +170,7 @@ fn add_file_name(mut error: Error, name: &str) -> Error {
     error
 }
 
-/// Returns the steps as they are stored, and the file's warnings with those about texts that are served differently.
+/// Returns the steps as they are stored, and the file's warnings with those about text that is served differently.
 fn check_steps(file: &WalkthroughFile) -> Result<(Vec<ImportStep>, Vec<String>)> {
     let mut warnings = file.warnings.clone();
     let mut steps = Vec::with_capacity(file.steps.len());

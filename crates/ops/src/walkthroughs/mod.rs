@@ -262,7 +262,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
         return Ok(before);
     }
     check_title_is_free(&mut tx, &walkthrough).await?;
-    // A new slug takes effect at once; the rest of a draft is served only after publishing.
+    // A new slug takes effect immediately; the rest of a draft is served only after publishing.
     if walkthrough.slug != before.slug {
         tx.bump_config_version(target.organization_id).await?;
     }

@@ -69,8 +69,9 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
     Ok(listed.collect())
 }
 
-/// Restores a walkthrough from the trash with its ID and its state. A published walkthrough is offered again at once on
-/// every server to which it was assigned. If another walkthrough now has its title or slug, it gets a new one.
+/// Restores a walkthrough from the trash with its ID and its state. A published walkthrough is offered again
+/// immediately on every server to which it was assigned. If another walkthrough now has its title or slug, the
+/// restored one gets a new title or slug.
 ///
 /// # Errors
 /// `not_found`; `conflict` if the walkthrough is not in the trash.

@@ -18,7 +18,7 @@ use waypost_store::on;
 use crate::{Fixture, content, set_up};
 
 /// Creates a walkthrough with `count` steps and makes every step but those at `readable` unreadable: their metadata is
-/// not JSON, so that whatever reads the content of one of them fails.
+/// not JSON, so reading the content of one of them fails.
 async fn create_unreadable(fixture: &Fixture, count: usize, readable: &[usize]) -> (WalkthroughId, Vec<StepId>) {
     let title = format!("{count} steps");
     let text = (0..count).fold(format!("# {title}\n"), |text, n| format!("{text}\n## Step {n}\n\nDo it.\n"));
@@ -98,7 +98,7 @@ async fn edits_cost_the_same_in_short_and_in_long_drafts(fixture: Fixture) {
 }
 
 /// The order of the steps is read from an index alone: on SQLite, the plan of the statement says so. PostgreSQL decides
-/// by the table's size, and stores long texts outside the row in any case.
+/// by the table's size, and stores long strings outside the row in any case.
 async fn the_order_is_read_from_an_index(fixture: Fixture) {
     let (_, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
     assert_eq!(steps.len(), 2);

@@ -1,4 +1,4 @@
-//! Tests of the authors' operations on both databases.
+//! Tests of the operations for authors, on both databases.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 

@@ -39,7 +39,7 @@ async fn a_walkthrough_can_be_created_read_updated_and_deleted(fixture: Fixture)
     assert_eq!((changed.revision, changed.updated_at.since(created.updated_at)), (2, 1_000));
     assert_eq!(fixture.get_draft(&created.id).await.walkthrough, changed);
 
-    // A repeated update changes nothing, not even the revision.
+    // Repeating an update does not change the revision.
     let again = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 2), change).await.unwrap();
     assert_eq!(again, changed);
     let outdated = update(&fixture.cx, &fixture.ops, fixture.target_at(&created.id, 1), WalkthroughPatch::default())
@@ -65,7 +65,7 @@ async fn titles_and_slugs_are_unique(fixture: Fixture) {
     let taken = create(&fixture.cx, &fixture.ops, &fixture.org, new(" STRASSE ", None)).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("title")));
     assert_eq!(taken.details["walkthrough_id"], json!(first.id));
-    // Another organisation can use the title.
+    // Another organisation can use the same title.
     create(&fixture.cx, &fixture.ops, &fixture.other, new("Straße", None)).await.unwrap();
 
     let second = fixture.create("Strasse!").await;
@@ -77,9 +77,9 @@ async fn titles_and_slugs_are_unique(fixture: Fixture) {
     let slug = |slug: &str| WalkthroughPatch { slug: Some(slug.to_owned()), ..WalkthroughPatch::default() };
     let taken = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug("strasse")).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("slug")));
-    for wrong in ["", "-a", "a-", "A", "a b", "ä", &"x".repeat(61)] {
-        let error = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug(wrong)).await.unwrap_err();
-        assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("slug")), "{wrong}");
+    for invalid in ["", "-a", "a-", "A", "a b", "ä", &"x".repeat(61)] {
+        let error = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug(invalid)).await.unwrap_err();
+        assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("slug")), "{invalid}");
     }
     let before = fixture.config_version().await;
     let changed = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), slug("road")).await.unwrap();
@@ -90,13 +90,13 @@ async fn titles_and_slugs_are_unique(fixture: Fixture) {
 
     let title = WalkthroughPatch { title: Some("straSSe".to_owned()), ..WalkthroughPatch::default() };
     let renamed = update(&fixture.cx, &fixture.ops, fixture.target(&first.id), title.clone()).await.unwrap();
-    assert_eq!(renamed.title, "straSSe", "its own title in another spelling is accepted");
+    assert_eq!(renamed.title, "straSSe", "a walkthrough can change the case of its title");
     let taken = update(&fixture.cx, &fixture.ops, fixture.target(&second.id), title).await.unwrap_err();
     assert_eq!(taken.code, Code::Conflict);
 }
 
 async fn exceeded_limits_are_reported(fixture: Fixture) {
-    let of = |fields: WalkthroughFields| NewWalkthrough { fields, slug: None };
+    let new = |fields: WalkthroughFields| NewWalkthrough { fields, slug: None };
     let big = json!({ "x": "y".repeat(70_000) }).as_object().unwrap().clone();
     let cases = [
         ("title", WalkthroughFields { title: " \u{200b} ".to_owned(), ..fields("") }),
@@ -107,11 +107,11 @@ async fn exceeded_limits_are_reported(fixture: Fixture) {
         ("metadata", WalkthroughFields { metadata: big, ..fields("T") }),
     ];
     for (field, fields) in cases {
-        let error = create(&fixture.cx, &fixture.ops, &fixture.org, of(fields)).await.unwrap_err();
+        let error = create(&fixture.cx, &fixture.ops, &fixture.org, new(fields)).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
         assert!(error.message.contains(field), "{}", error.message);
     }
-    create(&fixture.cx, &fixture.ops, &fixture.org, of(fields(&"ä".repeat(200)))).await.unwrap();
+    create(&fixture.cx, &fixture.ops, &fixture.org, new(fields(&"ä".repeat(200)))).await.unwrap();
 
     const FILL: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 19999)
         INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags, metadata,
@@ -120,7 +120,7 @@ async fn exceeded_limits_are_reported(fixture: Fixture) {
     let mut tx = fixture.ops.store().begin().await.unwrap();
     on!(&mut tx, c => sqlx::query(FILL).bind(fixture.org.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
-    let error = create(&fixture.cx, &fixture.ops, &fixture.org, of(fields("One more"))).await.unwrap_err();
+    let error = create(&fixture.cx, &fixture.ops, &fixture.org, new(fields("One more"))).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains("20000"), "{}", error.message);
 }
@@ -144,12 +144,12 @@ async fn lists_are_paginated(fixture: Fixture) {
     assert_eq!(seen, ["a", "b", "c", "Z", "Ä"]);
     let query = WalkthroughListQuery { state: Some(WalkthroughState::Published), ..WalkthroughListQuery::default() };
     assert!(list(&fixture.cx, &fixture.ops, &fixture.org, query).await.unwrap().items.is_empty());
-    for (field, wrong) in [
+    for (field, query) in [
         ("limit", WalkthroughListQuery { limit: Some(0), ..WalkthroughListQuery::default() }),
         ("limit", WalkthroughListQuery { limit: Some(201), ..WalkthroughListQuery::default() }),
         ("cursor", WalkthroughListQuery { cursor: Some("?".to_owned()), ..WalkthroughListQuery::default() }),
     ] {
-        let error = list(&fixture.cx, &fixture.ops, &fixture.org, wrong).await.unwrap_err();
+        let error = list(&fixture.cx, &fixture.ops, &fixture.org, query).await.unwrap_err();
         assert_eq!(error.details["field"], json!(field));
     }
 }
@@ -167,7 +167,7 @@ async fn other_callers_are_rejected(fixture: Fixture) {
             assert_eq!(code, Some(expected), "{name}");
         }
     }
-    // An organisation does not find another organisation's walkthrough.
+    // An organisation cannot access another organisation's walkthrough.
     let cx = fixture.member_context(&fixture.other);
     let foreign = EditTarget { organization_id: &fixture.other, walkthrough_id: &id, revision: None };
     assert_eq!(get_draft(&cx, &fixture.ops, &fixture.other, &id).await.unwrap_err().code, Code::NotFound);
@@ -186,34 +186,34 @@ async fn run_all_operations(
     id: &WalkthroughId,
     step: &StepId,
 ) -> Vec<(&'static str, Option<Code>)> {
-    let (ops, org, at) = (&fixture.ops, &fixture.org, fixture.target(id));
+    let (ops, org, target) = (&fixture.ops, &fixture.org, fixture.target(id));
     let code = |error: waypost_core::Error| error.code;
     let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
     let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
     let new = NewStep { key: None, content: content("N"), position: StepPosition::First };
     let change = patch_of(content("C"));
-    let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
+    let patch = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
     let created = NewWalkthrough { fields: fields("Created"), slug: None };
     vec![
         ("create", create(cx, ops, org, created).await.err().map(code)),
         ("get_draft", get_draft(cx, ops, org, id).await.err().map(code)),
         ("get_draft_by_slug", get_draft_by_slug(cx, ops, org, "t").await.err().map(code)),
         ("list", list(cx, ops, org, WalkthroughListQuery::default()).await.err().map(code)),
-        ("update", update(cx, ops, at, head).await.err().map(code)),
-        ("add_step", add_step(cx, ops, at, new).await.err().map(code)),
-        ("patch_step", patch_step(cx, ops, at, step, change).await.err().map(code)),
-        ("move_step", move_step(cx, ops, at, step, &StepPosition::Last).await.err().map(code)),
-        ("delete_step", delete_step(cx, ops, at, step).await.err().map(code)),
+        ("update", update(cx, ops, target, patch).await.err().map(code)),
+        ("add_step", add_step(cx, ops, target, new).await.err().map(code)),
+        ("patch_step", patch_step(cx, ops, target, step, change).await.err().map(code)),
+        ("move_step", move_step(cx, ops, target, step, &StepPosition::Last).await.err().map(code)),
+        ("delete_step", delete_step(cx, ops, target, step).await.err().map(code)),
         ("lint", publish::lint(cx, ops, org, id).await.err().map(code)),
         ("list_versions", publish::list_versions(cx, ops, org, id).await.err().map(code)),
-        ("publish", publish::publish(cx, ops, at, false).await.err().map(code)),
-        ("withdraw", publish::withdraw(cx, ops, at, 1, "Wrong").await.err().map(code)),
-        ("archive", publish::archive(cx, ops, at).await.err().map(code)),
-        ("unarchive", publish::unarchive(cx, ops, at).await.err().map(code)),
-        ("unpublish", publish::unpublish(cx, ops, at).await.err().map(code)),
+        ("publish", publish::publish(cx, ops, target, false).await.err().map(code)),
+        ("withdraw", publish::withdraw(cx, ops, target, 1, "Wrong").await.err().map(code)),
+        ("archive", publish::archive(cx, ops, target).await.err().map(code)),
+        ("unarchive", publish::unarchive(cx, ops, target).await.err().map(code)),
+        ("unpublish", publish::unpublish(cx, ops, target).await.err().map(code)),
         ("export", export::export(cx, ops, org, id).await.err().map(code)),
         ("import", import(cx, ops, org, file, options).await.err().map(code)),
-        ("delete", delete(cx, ops, at).await.err().map(code)),
+        ("delete", delete(cx, ops, target).await.err().map(code)),
     ]
 }
 

@@ -122,7 +122,7 @@ impl Hosted {
         tx.commit().await.unwrap();
     }
 
-    /// Returns the texts that a query returns.
+    /// Returns the strings that a query returns.
     pub async fn query_texts(&self, sql: String) -> Vec<String> {
         let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())

@@ -17,24 +17,24 @@ use crate::{Error, Limits, Outbound, Policy, Purpose, Route};
 /// Sufficient for every request that gets a response.
 const LIMITS: Limits = Limits { max_bytes: 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
-fn allowing(networks: &[&str]) -> Policy {
+fn policy_allowing(networks: &[&str]) -> Policy {
     let allow = networks.iter().map(|network| format!("{network}=webhooks").parse().unwrap()).collect();
     Policy { allow, extra_roots_pem: None }
 }
 
-fn outbound(networks: &[&str]) -> Route {
-    route(allowing(networks))
+fn route_allowing(networks: &[&str]) -> Route {
+    route_with_policy(policy_allowing(networks))
 }
 
-fn route(policy: Policy) -> Route {
-    webhooks(&Outbound::new(policy).unwrap())
+fn route_with_policy(policy: Policy) -> Route {
+    webhooks_route(&Outbound::new(policy).unwrap())
 }
 
-fn resolving(policy: Policy, lookup: Arc<dyn crate::resolve::Lookup>) -> Route {
-    webhooks(&Outbound::with_lookup(policy, lookup).unwrap())
+fn route_with_lookup(policy: Policy, lookup: Arc<dyn crate::resolve::Lookup>) -> Route {
+    webhooks_route(&Outbound::with_lookup(policy, lookup).unwrap())
 }
 
-fn webhooks(outbound: &Outbound) -> Route {
+fn webhooks_route(outbound: &Outbound) -> Route {
     outbound.route(Purpose::Webhooks, &[]).unwrap()
 }
 
@@ -50,7 +50,7 @@ struct ScriptedLookup {
 
 impl ScriptedLookup {
     fn new(answers: &[&[&str]]) -> Self {
-        let answers = answers.iter().map(|one| one.iter().map(|text| text.parse().unwrap()).collect()).collect();
+        let answers = answers.iter().map(|list| list.iter().map(|text| text.parse().unwrap()).collect()).collect();
         Self { answers, lookups: Arc::default() }
     }
 }

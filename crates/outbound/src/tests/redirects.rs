@@ -20,7 +20,7 @@ async fn redirects_are_followed_up_to_the_limit() {
         }),
     })
     .await;
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     let response = outbound.get(&server.url("/a"), THREE).await.unwrap();
     assert_eq!((&response.body[..], response.url), (&b"end"[..], server.url("/end")));
     assert!(server.received().iter().all(|request| !request.contains("cookie") && !request.contains("referer")));
@@ -48,7 +48,7 @@ async fn redirects_into_a_forbidden_network_are_rejected() {
         redirect_to(&inside)
     })
     .await;
-    let outbound = outbound(&["127.0.0.1/32"]);
+    let outbound = route_allowing(&["127.0.0.1/32"]);
     for path in ["/address", "/mapped", "/number", "/protocol-relative", "/metadata"] {
         let error = outbound.get(&good.url(path), THREE).await.unwrap_err();
         assert!(matches!(error, Error::AddressNotAllowed { .. }), "{path}: {error:?}");
@@ -62,7 +62,7 @@ async fn redirects_from_https_to_http_are_rejected() {
     let target = plain.url("/").to_string();
     let (secure, root) = Server::start_tls(&["localhost"], move |_| redirect_to(&target)).await;
     let policy = Policy { extra_roots_pem: Some(root), ..allowing(&["127.0.0.0/8", "::1/128"]) };
-    let outbound = route(policy);
+    let outbound = route_with_policy(policy);
     let error = outbound.get(&url(&format!("https://localhost:{}/", secure.port())), THREE).await.unwrap_err();
     assert_eq!(error.to_string(), "`localhost` redirects from https to http.");
     assert_eq!((secure.received().len(), plain.received().len()), (1, 0));
@@ -77,7 +77,7 @@ async fn redirects_without_a_valid_target_are_rejected() {
         _ => redirect_to("http://user:secret@127.0.0.1/"),
     })
     .await;
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     for path in ["/none", "/broken"] {
         let error = outbound.get(&server.url(path), THREE).await.unwrap_err();
         assert!(matches!(error, Error::Redirect { reason: "without a valid target", .. }), "{path}: {error:?}");
@@ -96,7 +96,7 @@ async fn redirected_requests_carry_neither_credentials_nor_bodies() {
         _ => redirect_to("/end"),
     })
     .await;
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     let request = |method: &str| {
         let request = http::Request::builder().method(method).uri(server.url("/start").as_str());
         let request = request.header("Authorization", "Bearer planted").header("Accept", "application/json");

@@ -9,7 +9,7 @@ use crate::Failure;
 #[tokio::test]
 async fn loopback_is_rejected_in_every_notation() {
     let server = Server::start("127.0.0.1", |_| response("200 OK", "", "inside")).await;
-    let outbound = outbound(&[]);
+    let outbound = route_allowing(&[]);
     for host in [
         "127.0.0.1",
         "127.1",
@@ -43,7 +43,7 @@ async fn loopback_is_rejected_in_every_notation() {
 #[tokio::test]
 async fn requests_to_an_allowed_network_are_sent() {
     let server = Server::start("127.0.0.1", |_| response("404 Not Found", "X-Test: 1\r\n", "nothing here")).await;
-    let outbound = outbound(&["127.0.0.1/32"]);
+    let outbound = route_allowing(&["127.0.0.1/32"]);
     let response = outbound.get(&server.url("/a?b=c"), LIMITS).await.unwrap();
     assert_eq!((response.status.as_u16(), &response.body[..]), (404, &b"nothing here"[..]));
     assert_eq!((response.headers["x-test"].to_str().unwrap(), response.url), ("1", server.url("/a?b=c")));
@@ -60,7 +60,7 @@ async fn a_request_is_sent_unchanged_to_the_host_of_its_url() {
         .header("Host", "elsewhere.example")
         .body(b"grant_type=x".to_vec())
         .unwrap();
-    let response = outbound(&["127.0.0.0/8"]).send(request, LIMITS).await.unwrap();
+    let response = route_allowing(&["127.0.0.0/8"]).send(request, LIMITS).await.unwrap();
     assert_eq!((response.status().as_u16(), &response.body()[..]), (201, &b"created"[..]));
     let [request] = &server.received()[..] else { panic!("expected exactly one request") };
     assert!(request.starts_with("POST /token ") && request.ends_with("\r\n\r\ngrant_type=x"), "{request}");
@@ -70,7 +70,7 @@ async fn a_request_is_sent_unchanged_to_the_host_of_its_url() {
 
 #[tokio::test]
 async fn unusable_urls_are_rejected() {
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     for target in ["ftp://example.com/", "file:///etc/passwd", "data:text/plain,x", "unix:/run/x.sock"] {
         let error = outbound.check_url(&url(target)).unwrap_err();
         assert_eq!(error.to_string(), "The URL cannot be used: it does not begin with https://.", "{target}");
@@ -103,7 +103,7 @@ async fn the_size_limit_applies_while_the_body_is_read() {
         }
     })
     .await;
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     for path in ["/fits", "/fits-in-chunks"] {
         assert_eq!(outbound.get(&server.url(path), LIMITS).await.unwrap().body.len(), 1024, "{path}");
     }
@@ -122,7 +122,7 @@ async fn a_request_without_a_timely_response_times_out() {
     })
     .await;
     let short = Limits { timeout: Duration::from_millis(100), ..LIMITS };
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     for path in ["/silent", "/in-the-head", "/in-the-body"] {
         let error = outbound.get(&server.url(path), short).await.unwrap_err();
         assert_eq!(error.to_string(), "`127.0.0.1` did not respond in time.", "{path}");
@@ -132,7 +132,7 @@ async fn a_request_without_a_timely_response_times_out() {
 #[tokio::test]
 async fn kinds_of_connection_failures_are_distinguished() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     let error = outbound.get(&url(&format!("http://{closed}/")), LIMITS).await.unwrap_err();
     assert_eq!(error.to_string(), "`127.0.0.1` cannot be reached: the connection could not be established.");
     let server = Server::start("127.0.0.1", |request| match request.split(' ').nth(1).unwrap() {
@@ -149,13 +149,13 @@ async fn kinds_of_connection_failures_are_distinguished() {
 #[tokio::test]
 async fn certificates_are_checked() {
     let (server, root) = Server::start_tls(&["localhost"], |_| response("200 OK", "", "secure")).await;
-    let allow = || allowing(&["127.0.0.0/8", "::1/128"]);
+    let allow = || policy_allowing(&["127.0.0.0/8", "::1/128"]);
     let (right, wrong) =
         (url(&format!("https://localhost:{}/", server.port())), url(&format!("https://{}/", server.address)));
 
-    let trusting = route(Policy { extra_roots_pem: Some(root), ..allow() });
+    let trusting = route_with_policy(Policy { extra_roots_pem: Some(root), ..allow() });
     assert_eq!(&trusting.get(&right, LIMITS).await.unwrap().body[..], b"secure");
-    for (outbound, target) in [(trusting, wrong), (route(allow()), right)] {
+    for (outbound, target) in [(trusting, wrong), (route_with_policy(allow()), right)] {
         let error = outbound.get(&target, LIMITS).await.unwrap_err();
         assert!(matches!(&error, Error::Unreachable { failure: Failure::Tls(_), .. }), "{target}: {error:?}");
     }
@@ -171,7 +171,7 @@ fn additional_roots_must_be_certificates() {
 
 #[test]
 fn plain_http_to_public_addresses_is_rejected_even_if_an_entry_contains_them() {
-    let outbound = outbound(&["0.0.0.0/0", "::/0"]);
+    let outbound = route_allowing(&["0.0.0.0/0", "::/0"]);
     for target in ["http://10.1.2.3/", "http://127.0.0.1/", "http://[fd00::1]/", "https://8.8.8.8/"] {
         assert!(outbound.check_url(&url(target)).is_ok(), "{target}");
     }

@@ -27,7 +27,7 @@ async fn read(mut response: StreamResponse) -> Result<String, Error> {
 async fn a_chunk_is_available_before_the_body_is_complete() {
     let server = Server::start("127.0.0.1", |_| Reply::Hold(format!("{CHUNKED}5\r\nfirst\r\n"))).await;
     let request = OutboundRequest { method: Method::POST, body: b"planted".to_vec(), ..get(&server.url("/a?b=c")) };
-    let mut response = outbound(&["127.0.0.0/8"]).open(request, STREAM).await.unwrap();
+    let mut response = route_allowing(&["127.0.0.0/8"]).open(request, STREAM).await.unwrap();
     assert_eq!(response.status, 200);
     assert_eq!(&response.chunk().await.unwrap().unwrap()[..], b"first");
     let [request] = &server.received()[..] else { panic!("expected exactly one request") };
@@ -47,7 +47,7 @@ async fn size_idle_time_and_total_time_are_limited() {
         }
     })
     .await;
-    let outbound = outbound(&["127.0.0.0/8"]);
+    let outbound = route_allowing(&["127.0.0.0/8"]);
     let body = async |path: &str, limits| read(outbound.open(get(&server.url(path)), limits).await?).await;
     assert_eq!(body("/fits", STREAM).await.unwrap().len(), 1024);
     for path in ["/announced", "/too-large"] {
@@ -73,7 +73,7 @@ async fn streams_connect_only_to_checked_addresses() {
     let good = Server::start("127.0.0.2", |_| response("200 OK", "", "checked")).await;
     let bad = Server::start_on_port("127.0.0.1", good.port(), |_| response("200 OK", "", "inside")).await;
     let lookup = Arc::new(ScriptedLookup::new(&[&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.2", "127.0.0.1"]]));
-    let outbound = resolving(allowing(&["127.0.0.2/32"]), lookup);
+    let outbound = route_with_lookup(policy_allowing(&["127.0.0.2/32"]), lookup);
     let target = url(&format!("http://rebinding.example:{}/", good.port()));
     assert_eq!(read(outbound.open(get(&target), STREAM).await.unwrap()).await.unwrap(), "checked");
     for target in [&target, &target, &bad.url("/"), &url("https://10.1.2.3/"), &url("https://[::1]/")] {
@@ -88,7 +88,7 @@ async fn streams_connect_only_to_checked_addresses() {
 #[tokio::test]
 async fn redirects_are_returned() {
     let server = Server::start("127.0.0.1", |_| response("307 Temporary", "Location: http://10.0.0.1/\r\n", "")).await;
-    let response = outbound(&["127.0.0.0/8"]).open(get(&server.url("/")), STREAM).await.unwrap();
+    let response = route_allowing(&["127.0.0.0/8"]).open(get(&server.url("/")), STREAM).await.unwrap();
     assert_eq!((response.status.as_u16(), response.headers["location"].to_str().unwrap()), (307, "http://10.0.0.1/"));
     assert_eq!(server.received().len(), 1);
 }
@@ -101,5 +101,5 @@ async fn a_route_without_a_guard_reaches_private_addresses() {
     assert_eq!(read(route.open(get(&target), STREAM).await.unwrap()).await.unwrap(), "inside");
     assert!(route.check_url(&url("http://8.8.8.8/")).is_ok());
     assert!(matches!(route.check_url(&url("file:///etc/passwd")), Err(Error::InvalidUrl { .. })));
-    assert_ne!(route.scope(), outbound(&[]).scope());
+    assert_ne!(route.scope(), route_allowing(&[]).scope());
 }

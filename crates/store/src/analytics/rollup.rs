@@ -77,7 +77,7 @@ pub async fn roll_up(conn: &mut Conn, due: &DueServer, now: Timestamp) -> Result
     let settled = now.plus(-SETTLED_MS).0;
     let (events_to, more_events) = end_of_batch(conn, "walkthrough_events", server, (events_until, settled)).await?;
     let (calls_to, more_calls) = end_of_batch(conn, "tool_calls", server, (calls_until, settled)).await?;
-    let events = rows::events(conn, server, (events_until, events_to)).await?;
+    let events = rows::read_events(conn, server, (events_until, events_to)).await?;
     let mut parts: BTreeMap<String, Vec<EventRow>> = BTreeMap::new();
     for row in events {
         parts.entry(row.walkthrough_id.clone()).or_default().push(row);
@@ -85,7 +85,7 @@ pub async fn roll_up(conn: &mut Conn, due: &DueServer, now: Timestamp) -> Result
     for (walkthrough, part) in parts {
         insert_events(conn, due, &walkthrough, part).await?;
     }
-    let calls = rows::calls(conn, server, (calls_until, calls_to)).await?;
+    let calls = rows::read_calls(conn, server, (calls_until, calls_to)).await?;
     insert_calls(conn, due, calls).await?;
     on!(conn, c => sqlx::query(UPDATE)
         .bind(server).bind(organization).bind(events_to).bind(calls_to).execute(c).await?.rows_affected());

@@ -1,4 +1,4 @@
-//! Rows of the log, as read for analytics.
+//! Rows of events and tool calls, as read for analytics.
 
 use std::cmp::Reverse;
 
@@ -36,9 +36,9 @@ pub(super) struct CallRow {
     pub(super) created_at: i64,
 }
 
-/// Returns the events of a server in a time range (`to` is exclusive). Events of test end users are omitted. An end
-/// user is marked as a test with the first call, so segments and log agree.
-pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
+/// Returns the events of a server in a time range (`to` is exclusive). Events of test users are omitted. A user
+/// is marked as a test user at their first call, so packed segments and unpacked rows agree.
+pub(super) async fn read_events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
     const SQL: &str = "SELECT id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
             client_name, elapsed_ms, took_ms
         FROM walkthrough_events WHERE server_id = $1 AND created_at >= $2 AND created_at < $3
@@ -51,7 +51,7 @@ pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)
 }
 
 /// Returns the calls of a server in a time range (`to` is exclusive).
-pub(super) async fn calls(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<CallRow>> {
+pub(super) async fn read_calls(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<CallRow>> {
     const SQL: &str = "SELECT id, end_user_id, tool, outcome, duration_us, client_name, created_at
         FROM tool_calls WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 AND NOT is_test
         ORDER BY created_at, id";
@@ -63,7 +63,7 @@ pub(super) async fn calls(conn: &mut Conn, server: &str, (from, to): (i64, i64))
 
 /// Adds events to `log`. Events of one attempt are added in the order in which they happened.
 pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
-    let begin = log.events.len();
+    let start = log.events.len();
     for row in rows {
         let kind: EventKind =
             row.kind.parse().map_err(|why| Error::Corrupt { table: "walkthrough_events", id: row.id.clone(), why })?;
@@ -82,8 +82,8 @@ pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
         };
         log.events.push(event);
     }
-    // Of two steps completed in one millisecond, the one with the longer elapsed time came first.
-    log.events[begin..].sort_by_key(|event| (event.at, event.kind.rank(), Reverse(event.elapsed_ms)));
+    // If two steps were completed in the same millisecond, the one with the longer elapsed time was completed first.
+    log.events[start..].sort_by_key(|event| (event.at, event.kind.rank(), Reverse(event.elapsed_ms)));
     Ok(())
 }
 

@@ -22,13 +22,13 @@ use crate::{migrate, on};
 use schema::Table;
 
 /// The version of the format.
-const FORMAT: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 /// The maximum number of rows per insert statement.
 const BATCH_ROWS: usize = 500;
 /// The approximate maximum size of the rows of an insert statement, in bytes.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The maximum length of a line, in bytes: far more than any row needs.
-const MAX_LINE: u64 = 64 * 1024 * 1024;
+const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -60,49 +60,49 @@ pub struct BackupSummary {
     pub rows: BTreeMap<String, u64>,
 }
 
-/// Writes a snapshot of the whole database to `output`.
+/// Writes a snapshot of the whole database to `output`. `now` is recorded as the time of the backup.
 ///
 /// # Errors
-/// Returns an error if the database or the output fails. The written part is then unusable.
+/// Returns an error if reading the database or writing `output` fails. In that case, the output is not a valid backup.
 pub async fn write(db: &Db, output: &mut (dyn Write + Send), now: Timestamp) -> Result<BackupSummary> {
     let mut tx = db.snapshot().await?;
     let dialect = tx.dialect();
     let schema_version = migrate::version(&mut tx).await?;
-    let mut output = Hashed { output, hash: Sha256::new() };
-    let header = Header { waypost_backup: FORMAT, schema_version, created_at: now.rfc3339() };
-    output.line(&serde_json::to_string(&header).map_err(unwritable)?)?;
+    let mut output = HashingWriter { output, hash: Sha256::new() };
+    let header = Header { waypost_backup: FORMAT_VERSION, schema_version, created_at: now.rfc3339() };
+    output.write_line(&serde_json::to_string(&header).map_err(write_error)?)?;
     let mut rows = BTreeMap::new();
-    for table in schema::tables(&mut tx).await? {
+    for table in schema::read_tables(&mut tx).await? {
         let count = write_table(&mut tx, &table, dialect, &mut output).await?;
         rows.insert(table.name, count);
     }
     let sha256 = data_encoding::HEXLOWER.encode(&output.hash.clone().finalize());
     let trailer = Trailer { rows, sha256 };
-    output.line(&serde_json::to_string(&trailer).map_err(unwritable)?)?;
+    output.write_line(&serde_json::to_string(&trailer).map_err(write_error)?)?;
     output.output.flush().map_err(|source| Error::File { what: "failed to write the backup".to_owned(), source })?;
     Ok(BackupSummary { schema_version, created_at: header.created_at, rows: trailer.rows })
 }
 
-async fn write_table(conn: &mut Conn, table: &Table, dialect: Dialect, output: &mut Hashed<'_>) -> Result<u64> {
+async fn write_table(conn: &mut Conn, table: &Table, dialect: Dialect, output: &mut HashingWriter<'_>) -> Result<u64> {
     let sql = table.select(dialect);
     let mut count = 0;
     on!(conn, c => {
         let mut rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch(c);
         while let Some(row) = rows.try_next().await? {
-            output.line(&format!("{{\"table\":\"{}\",\"row\":{row}}}", table.name))?;
+            output.write_line(&format!("{{\"table\":\"{}\",\"row\":{row}}}", table.name))?;
             count += 1;
         }
     });
     Ok(count)
 }
 
-struct Hashed<'a> {
+struct HashingWriter<'a> {
     output: &'a mut (dyn Write + Send),
     hash: Sha256,
 }
 
-impl Hashed<'_> {
-    fn line(&mut self, line: &str) -> Result<()> {
+impl HashingWriter<'_> {
+    fn write_line(&mut self, line: &str) -> Result<()> {
         self.hash.update(line.as_bytes());
         self.hash.update(b"\n");
         let written = self.output.write_all(line.as_bytes()).and_then(|()| self.output.write_all(b"\n"));
@@ -110,7 +110,7 @@ impl Hashed<'_> {
     }
 }
 
-fn unwritable(error: serde_json::Error) -> Error {
+fn write_error(error: serde_json::Error) -> Error {
     Error::File { what: "failed to write the backup".to_owned(), source: error.into() }
 }
 
@@ -121,20 +121,20 @@ fn unwritable(error: serde_json::Error) -> Error {
 /// Returns an error if the file is damaged or from a newer version of Waypost, or if the database is not empty.
 pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<BackupSummary> {
     // The file is read twice, so that a damaged one is rejected before anything is changed.
-    let (header, trailer, last) = verify(&mut Lines::new(input))?;
-    input.rewind().map_err(unreadable)?;
+    let (header, trailer, last_line) = verify(&mut Lines::new(input))?;
+    input.rewind().map_err(read_error)?;
     prepare(db, header.schema_version).await?;
     let mut tx = db.begin().await?;
-    let tables = schema::tables(&mut tx).await?;
+    let tables = schema::read_tables(&mut tx).await?;
     lock(&mut tx, &tables).await?;
     let mut restore = Restore { dialect: tx.dialect(), tables, batch: Batch::default(), counts: BTreeMap::new() };
     let mut lines = Lines::new(input);
     lines.next()?;
-    while lines.number + 1 < last
+    while lines.number + 1 < last_line
         && let Some(line) = lines.next()?
     {
-        let Row { table, row } = serde_json::from_str(&line).map_err(|_| damaged(lines.number))?;
-        restore.row(&mut tx, &table, row, &lines).await?;
+        let Row { table, row } = serde_json::from_str(&line).map_err(|_| damaged_line(lines.number))?;
+        restore.add_row(&mut tx, &table, row, &lines).await?;
     }
     restore.flush(&mut tx).await?;
     if trailer.rows.iter().any(|(table, count)| restore.counts.get(table).copied().unwrap_or(0) != *count) {
@@ -150,21 +150,21 @@ fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
     let line = input.next()?.unwrap_or_default();
     let header: Header =
         serde_json::from_str(&line).map_err(|_| Error::Backup("it is not a Waypost backup".to_owned()))?;
-    if header.waypost_backup != FORMAT {
+    if header.waypost_backup != FORMAT_VERSION {
         let format = header.waypost_backup;
         return Err(Error::Backup(format!(
-            "it has format version {format}, this program supports {FORMAT}: use a newer waypost"
+            "it has format version {format}, this program supports {FORMAT_VERSION}: use a newer waypost"
         )));
     }
-    let (mut last, mut hash_before_last) = (line, input.hash.clone());
+    let (mut last_line, mut hash_before_last) = (line, input.hash.clone());
     loop {
         let hash = input.hash.clone();
         match input.next()? {
-            Some(line) => (last, hash_before_last) = (line, hash),
+            Some(line) => (last_line, hash_before_last) = (line, hash),
             None => break,
         }
     }
-    let trailer: Trailer = serde_json::from_str(&last)
+    let trailer: Trailer = serde_json::from_str(&last_line)
         .map_err(|_| Error::Backup("its trailer is missing: it was truncated or modified".to_owned()))?;
     if data_encoding::HEXLOWER.encode(&hash_before_last.finalize()) != trailer.sha256 {
         return Err(Error::Backup("its checksum does not match: it was modified after it was written".to_owned()));
@@ -174,18 +174,18 @@ fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
 
 /// Migrates an empty database to the schema version of the backup.
 async fn prepare(db: &Db, version: i64) -> Result<()> {
-    let (found, known) = (migrate::current_version(db).await?, migrate::known_version(db.dialect()));
-    if version > known || version < 1 {
+    let (actual, supported) = (migrate::current_version(db).await?, migrate::known_version(db.dialect()));
+    if version > supported || version < 1 {
         return Err(Error::Backup(format!(
-            "it has schema version {version}, this program supports versions up to {known}: use a newer waypost"
+            "it has schema version {version}, this program supports versions up to {supported}: use a newer waypost"
         )));
     }
-    if found == 0 {
+    if actual == 0 {
         return migrate::migrate_to(db, version).await;
     }
-    if found != version {
+    if actual != version {
         return Err(Error::Backup(format!(
-            "it has schema version {version} and the database {found}: restore into a database that does not exist yet"
+            "it has schema version {version} and the database {actual}: restore into a database that does not exist yet"
         )));
     }
     Ok(())
@@ -225,12 +225,12 @@ struct Restore {
 }
 
 impl Restore {
-    async fn row(&mut self, conn: &mut Conn, name: &str, row: Map<String, Value>, lines: &Lines<'_>) -> Result<()> {
+    async fn add_row(&mut self, conn: &mut Conn, name: &str, row: Map<String, Value>, lines: &Lines<'_>) -> Result<()> {
         let (number, bytes) = (lines.number, lines.length);
-        let index = self.tables.iter().position(|table| table.name == name).ok_or_else(|| damaged(number))?;
+        let index = self.tables.iter().position(|table| table.name == name).ok_or_else(|| damaged_line(number))?;
         let columns = &self.tables[index].columns;
         if row.len() != columns.len() || !columns.iter().all(|column| row.contains_key(&column.name)) {
-            return Err(damaged(number));
+            return Err(damaged_line(number));
         }
         if self.batch.table != index || self.batch.rows.len() >= BATCH_ROWS || self.batch.bytes + bytes > BATCH_BYTES {
             self.flush(conn).await?;
@@ -254,11 +254,11 @@ impl Restore {
     }
 }
 
-fn damaged(line: u64) -> Error {
+fn damaged_line(line: u64) -> Error {
     Error::Backup(format!("line {line} is damaged or belongs to another schema version"))
 }
 
-fn unreadable(source: std::io::Error) -> Error {
+fn read_error(source: std::io::Error) -> Error {
     Error::File { what: "failed to read the backup".to_owned(), source }
 }
 
@@ -280,7 +280,7 @@ impl<'a> Lines<'a> {
     /// truncated.
     fn next(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
-        let read = (&mut *self.input).take(MAX_LINE).read_until(b'\n', &mut line).map_err(unreadable)?;
+        let read = (&mut *self.input).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(read_error)?;
         if read == 0 {
             return Ok(None);
         }
@@ -290,6 +290,6 @@ impl<'a> Lines<'a> {
         if line.pop() != Some(b'\n') {
             return Err(Error::Backup(format!("line {} is truncated", self.number)));
         }
-        String::from_utf8(line).map(Some).map_err(|_| damaged(self.number))
+        String::from_utf8(line).map(Some).map_err(|_| damaged_line(self.number))
     }
 }

@@ -1,4 +1,5 @@
-//! The tables of the database, read from its own catalogue, so that new tables are included in backups automatically.
+//! The tables of the database. They are read from the database catalogue, so that backups include new tables
+//! automatically.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,8 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version with the
-/// organisations' last changes (they only increase), and leases (they belong to processes).
+/// Tables that are not backed up: the migrations (the header has the schema version), the configuration version and the
+/// last changes of the organisations (they only increase), and leases (they belong to processes).
 const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'organization_changes', 'job_leases')";
 
 /// A column.
@@ -30,8 +31,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Returns a query for every row as a JSON object, ordered by primary key. The texts of both databases are
-    /// identical.
+    /// Returns a query for all rows as JSON objects, ordered by primary key. Both databases return identical JSON.
     pub fn select(&self, dialect: Dialect) -> String {
         let mut key: Vec<_> = self.columns.iter().filter(|column| column.key > 0).collect();
         key.sort_by_key(|column| column.key);
@@ -48,7 +48,7 @@ impl Table {
                 format!("SELECT json_object({members}) FROM \"{name}\" ORDER BY {}", order(""))
             }
             Dialect::Postgres => {
-                // SQLite stores booleans as 0 and 1, and compares texts by their bytes.
+                // SQLite stores booleans as 0 and 1, and compares text by bytes.
                 let columns = self.columns.iter().map(|column| {
                     let cast = if column.is_boolean { "::int" } else { "" };
                     format!("\"{0}\"{cast} AS \"{0}\"", column.name)
@@ -81,21 +81,21 @@ impl Table {
     }
 }
 
-/// Returns every table to back up. Each follows the tables that it references.
-pub(super) async fn tables(conn: &mut Conn) -> Result<Vec<Table>> {
-    let mut found: BTreeMap<String, Table> = BTreeMap::new();
-    for (table, name, kind, key) in columns(conn).await? {
+/// Returns all tables to back up, each after the tables that it references.
+pub(super) async fn read_tables(conn: &mut Conn) -> Result<Vec<Table>> {
+    let mut tables: BTreeMap<String, Table> = BTreeMap::new();
+    for (table, name, kind, key) in read_columns(conn).await? {
         let kind = kind.to_ascii_lowercase();
         let column = Column { name, is_text: kind == "text", is_boolean: kind == "boolean", key };
-        found.entry(table.clone()).or_insert_with(|| Table { name: table, columns: Vec::new() }).columns.push(column);
+        tables.entry(table.clone()).or_insert_with(|| Table { name: table, columns: Vec::new() }).columns.push(column);
     }
-    let references = references(conn).await?;
-    let order = sort(found.keys().map(String::as_str).collect(), &references)?;
-    Ok(order.into_iter().filter_map(|name| found.remove(&name)).collect())
+    let references = read_references(conn).await?;
+    let order = sort(tables.keys().map(String::as_str).collect(), &references)?;
+    Ok(order.into_iter().filter_map(|name| tables.remove(&name)).collect())
 }
 
-/// Returns table, column, type and position in the primary key.
-async fn columns(conn: &mut Conn) -> Result<Vec<(String, String, String, i64)>> {
+/// Returns the table, name, type and primary key position of every column.
+async fn read_columns(conn: &mut Conn) -> Result<Vec<(String, String, String, i64)>> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => format!(
             "SELECT m.name, c.name, c.type, c.pk FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS c
@@ -121,10 +121,10 @@ struct Reference {
     from: String,
     to: String,
     /// Whether the column is nullable. Such a foreign key may be checked at the end of the transaction.
-    optional: bool,
+    is_optional: bool,
 }
 
-async fn references(conn: &mut Conn) -> Result<Vec<Reference>> {
+async fn read_references(conn: &mut Conn) -> Result<Vec<Reference>> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => {
             "SELECT m.name, f.\"table\", c.\"notnull\" FROM sqlite_schema AS m
@@ -143,22 +143,22 @@ async fn references(conn: &mut Conn) -> Result<Vec<Reference>> {
         }
     };
     let rows: Vec<(String, String, i64)> = on!(conn, c => sqlx::query_as(sql).fetch_all(c).await?);
-    Ok(rows.into_iter().map(|(from, to, required)| Reference { from, to, optional: required == 0 }).collect())
+    Ok(rows.into_iter().map(|(from, to, required)| Reference { from, to, is_optional: required == 0 }).collect())
 }
 
-/// Sorts tables so that each follows the tables that it references. In a cycle, optional references are ignored: the
-/// schema checks them at the end of the transaction.
+/// Sorts tables so that each one comes after the tables that it references. In a cycle, optional references are
+/// ignored: the schema checks them at the end of the transaction.
 fn sort(mut waiting: Vec<&str>, references: &[Reference]) -> Result<Vec<String>> {
     let mut order = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
-        let blocked = |table: &str, also_optional: bool| {
+        let is_blocked = |table: &str, include_optional: bool| {
             references.iter().any(|reference| {
-                let counts = also_optional || !reference.optional;
+                let counts = include_optional || !reference.is_optional;
                 counts && reference.from == table && reference.to != table && waiting.contains(&reference.to.as_str())
             })
         };
-        let next = waiting.iter().position(|table| !blocked(table, true));
-        let next = next.or_else(|| waiting.iter().position(|table| !blocked(table, false)));
+        let next = waiting.iter().position(|table| !is_blocked(table, true));
+        let next = next.or_else(|| waiting.iter().position(|table| !is_blocked(table, false)));
         let Some(next) = next else {
             return Err(Error::Backup(format!("the tables {} reference each other in a cycle", waiting.join(", "))));
         };

@@ -11,17 +11,17 @@ use crate::on;
 /// An end user with progress counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndUser {
-    /// The end user.
+    /// The ID of the end user.
     pub id: EndUserId,
     /// The tracking ID, if any.
     pub tracking_id: Option<String>,
-    /// The name, as stated by an identity provider.
+    /// The name, from the identity provider.
     pub name: Option<String>,
     /// The verified email address.
     pub email: Option<String>,
     /// The claimed, unverified email address.
     pub claimed_email: Option<String>,
-    /// Whether this is a console user who tries a server.
+    /// Whether this is a test user: a console user who tries out a server.
     pub is_test: bool,
     /// The creation time.
     pub created_at: Timestamp,
@@ -36,13 +36,13 @@ pub struct EndUser {
 /// A search for end users.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EndUserSearch<'a> {
-    /// A part of the name, an email address or the tracking ID, or the complete ID.
+    /// Part of the name, an email address or the tracking ID, or the whole ID.
     pub text: Option<&'a str>,
     /// Only end users with an attempt on this server.
     pub server: Option<&'a ServerId>,
     /// Only end users with an attempt at this walkthrough.
     pub walkthrough: Option<&'a WalkthroughId>,
-    /// Only end users with such an attempt in this status.
+    /// Only end users with an attempt in this status that also matches `server` and `walkthrough`.
     pub status: Option<Status>,
     /// Whether to include test users.
     pub include_test: bool,
@@ -145,11 +145,11 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: EndUse
 /// An attempt of an end user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndUserAttempt {
-    /// The server.
+    /// The ID of the server.
     pub server_id: ServerId,
     /// The name of the server.
     pub server_name: String,
-    /// The walkthrough.
+    /// The ID of the walkthrough.
     pub walkthrough_id: WalkthroughId,
     /// The title of the walkthrough.
     pub walkthrough_title: String,
@@ -169,7 +169,7 @@ pub struct EndUserAttempt {
     pub completed_at: Option<Timestamp>,
     /// The time of its last activity.
     pub last_activity_at: Timestamp,
-    /// Whether it was replaced by another attempt or reset.
+    /// Whether the attempt was reset or replaced by another one.
     pub is_closed: bool,
 }
 
@@ -190,7 +190,7 @@ struct EndUserAttemptRow {
     closed_at: Option<i64>,
 }
 
-/// Returns the attempts of an end user, last activity first.
+/// Returns the attempts of an end user, most recent activity first.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -2,9 +2,9 @@
 //!
 //! The caller has decided the changes on states that it remembers. They are written if every attempt still has its
 //! remembered state, and otherwise nothing is written (compare-and-swap). The whole state is compared and not a revision
-//! number, because then every other change of a row counts, whoever makes it: joins, a restore, and processes of an
-//! earlier version during an upgrade, which would not increment a number. Rows that had the remembered state before,
-//! changed and have it again are no problem, because a decision depends on nothing but the state.
+//! number, because then every other change of a row is detected, regardless of its origin: joins, a restore, and
+//! processes of an earlier version during an upgrade, which would not increment a number. Rows that had the remembered
+//! state before, changed and have it again are no problem, because a decision depends on nothing but the state.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -11,7 +11,7 @@
 //!
 //! Invariants (`tests/it/writer.rs` and `tests/it/writer_races.rs`):
 //! - A result is returned only after its commit has succeeded.
-//! - A call is decided on the state that its attempt has when the call takes effect, whatever other processes do.
+//! - A call is decided on the state that its attempt has when the call takes effect, regardless of other processes.
 //! - Calls of a group on the same attempt take effect in queue order.
 //! - A failing call does not affect others: a group that the database rejects is retried call by call.
 

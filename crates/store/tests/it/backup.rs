@@ -15,8 +15,8 @@ use waypost_testkit::TempDir;
 use crate::open;
 use crate::world::sign_in_rows;
 
-/// Inserts a row into every table, with difficult values: quotes, control characters, non-ASCII characters, texts that
-/// look like numbers, the largest integer, both booleans, nulls, a chain of steps, and a cycle of references.
+/// Inserts a row into every table, with difficult values: quotes, control characters, non-ASCII characters, strings
+/// that look like numbers, the largest integer, both booleans, nulls, a chain of steps, and a cycle of references.
 async fn fill(db: &Db) {
     let hard = "'tab\t unit\u{1f} delete\u{7f} \u{2028} 🚀 </script>'";
     let sql = include_str!("content.sql").replace("E_OTHER", hard) + &sign_in_rows(1);

@@ -25,7 +25,7 @@ async fn find_references(conn: &mut Conn, id: &str) -> BTreeSet<String> {
     references
 }
 
-/// Returns all rows of a world as texts, by table.
+/// Returns all rows of a world as strings, by table.
 async fn contents(conn: &mut Conn, mark: &str) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
     for (name, table) in schema::read(conn).await {
@@ -99,7 +99,7 @@ async fn an_end_user_is_deleted(worlds: Worlds) {
     for id in [one.end_user.as_str(), one.progress.as_str(), "acc_1", "ecd_1", "idn_1", "ogr_1", "joi_1"] {
         assert_eq!(find_references(&mut conn, id).await, BTreeSet::new());
     }
-    // The ID must not remain inside texts, such as JSON.
+    // The ID must not remain inside strings, such as JSON.
     for (name, table) in schema::read(&mut conn).await {
         for column in table.columns.iter().filter(|(_, (kind, _))| kind == "TEXT").map(|(column, _)| column) {
             let sql = format!("SELECT CAST(count(*) AS TEXT) FROM {name} WHERE {column} LIKE '%{}%'", one.end_user);

@@ -1,4 +1,4 @@
-//! Rows that can be created without signing in: their number is limited, and nobody can lock out others.
+//! Rows that can be created without signing in: their number is limited, and no client can lock out others.
 
 use std::collections::BTreeMap;
 

@@ -94,7 +94,7 @@ impl Stage {
         tx.commit().await.unwrap();
     }
 
-    /// Checks that the step set equals the completion rows. Returns their number.
+    /// Checks that the step set equals the completion rows. Returns the number of completed steps.
     pub(crate) async fn completed(&self, key: &ProgressKey) -> usize {
         let mut conn = self.db.read().await.unwrap();
         let history = progress::list_attempts(&mut conn, key).await.unwrap();
