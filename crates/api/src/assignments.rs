@@ -234,6 +234,7 @@ async fn reorder(
         return Err(Error::new(Code::InvalidArguments, "The list has too many assignments. The limit is 1,000.").into());
     }
     let order = order.iter().map(|text| parse_id(text)).collect::<Result<Vec<_>, _>>()?;
-    let sorted = assignments::reorder(&cx, web.ops(), &organization_id, &servers::parse_id(&server_id)?, &order).await?;
+    let sorted =
+        assignments::reorder(&cx, web.ops(), &organization_id, &servers::parse_id(&server_id)?, &order).await?;
     Ok(Json(Page::complete(sorted.into_iter().map(Assignment::from).collect())))
 }

@@ -90,8 +90,7 @@ impl<T: DeserializeOwned> FromRequest<Web> for Json<T> {
     async fn from_request(request: Request, web: &Web) -> Result<Self, ApiError> {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !(media_type.eq_ignore_ascii_case("application/json")
-            || media_type.to_ascii_lowercase().ends_with("+json"))
+        if !(media_type.eq_ignore_ascii_case("application/json") || media_type.to_ascii_lowercase().ends_with("+json"))
         {
             let error =
                 Error::new(Code::InvalidArguments, "The body must be JSON. Set `Content-Type: application/json`.");

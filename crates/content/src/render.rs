@@ -9,11 +9,18 @@ use crate::guidance::{Guide, single_line};
 use waypost_core::progress::{Notice, ProgressView, Status};
 use waypost_core::step::StepContent;
 
+/// Characters that a reader may take for the beginning of a tag.
+const OPEN: [char; 3] = ['<', '＜', '﹤'];
+
 /// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it. Anything that
 /// resembles the end of a section counts: any letter case, white space, and full-width forms of `<` and `/`.
 fn section_name(name: &str, text: &str) -> String {
+    // The searches for single characters are much faster than the search for any of them.
+    if OPEN.iter().all(|open| !text.contains(*open)) {
+        return name.to_owned();
+    }
     let mut ends: Vec<String> = Vec::new();
-    for (at, open) in text.match_indices(['<', '＜', '﹤']) {
+    for (at, open) in text.match_indices(OPEN) {
         let rest = text[at + open.len()..].trim_start();
         if let Some(end) = rest.strip_prefix(['/', '／', '∕', '⁄']) {
             let word = end.trim_start().split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).next();
@@ -41,11 +48,11 @@ pub fn section(name: &str, text: &str) -> String {
 
 /// Renders the non-empty fields of a step as sections.
 fn fields(content: &StepContent) -> String {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let optional = |name, field: &Option<String>| field.as_deref().map(|text| section(name, text)).unwrap_or_default();
     [
-        section("intro", &text(&content.introduction_for_agent)),
-        section("context", &text(&content.context_for_agent)),
-        section("operations", &text(&content.operations_for_agent)),
+        optional("intro", &content.introduction_for_agent),
+        optional("context", &content.context_for_agent),
+        optional("operations", &content.operations_for_agent),
         section("content", &content.content),
     ]
     .concat()

@@ -23,7 +23,7 @@ pub struct HandlerContext {
     /// The context of the operations.
     pub cx: Ctx,
     /// The hosting services of this process.
-    pub hosting: Hosting,
+    pub hosting: Arc<Hosting>,
     /// The server and what it offers.
     pub offers: Arc<Offers>,
     /// Whether the request uses a stateless revision, whose results carry more metadata.

@@ -199,7 +199,8 @@ impl ServerHandler for Handler {
         let supports_forms = elicitation.is_some_and(|modes| modes.form.is_some() || modes.url.is_none());
         let input =
             tools::CallInput { arguments: request.arguments, responses: request.input_responses, supports_forms };
-        let mut response = tools::call(&self.context, entry, input).await;
+        // Boxed, because rmcp moves the future of a request several times.
+        let mut response = Box::pin(tools::call(&self.context, entry, input)).await;
         match &mut response {
             CallToolResponse::Complete(result) => result.meta = self.meta(),
             CallToolResponse::InputRequired(result) => result.meta = self.meta(),
@@ -260,7 +261,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let read = with_timeout(resources::read(&self.context, &request.uri)).await;
+        let read = Box::pin(with_timeout(resources::read(&self.context, &request.uri))).await;
         let Some(read) = read.map_err(|error| protocol_error(&self.context, &error))? else {
             // SEP-2164: rmcp converts this to -32602 for stateless revisions.
             return Err(ErrorData::resource_not_found("Resource not found", Some(json!({ "uri": request.uri }))));

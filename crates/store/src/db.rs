@@ -30,7 +30,10 @@ const LOG_BYTES: &str = "16777216";
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a connection or for another process's write before it fails as `unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the check of a connection that is returned to the pool may take.
+/// A connection that was last used less than this ago is used again without a check, which would take as long as most
+/// statements.
+const MAX_UNCHECKED: Duration = Duration::from_secs(1);
+/// How long the check of a connection may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// PostgreSQL aborts a transaction that is idle for this long. Otherwise, if the network is interrupted, it would hold
 /// the transaction's locks for two hours.
@@ -183,16 +186,15 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(TIMEOUT)
+            // A connection that was just released has just been checked.
+            .test_before_acquire(false)
+            .before_acquire(|conn, usage| {
+                let is_recent = usage.idle_for < MAX_UNCHECKED;
+                Box::pin(async move { if is_recent { Ok(true) } else { ping(conn).await } })
+            })
             // The pool's own check has no timeout: if the network fails, every abandoned connection would keep its slot
             // in the pool for 15 minutes.
-            .after_release(|conn, _| {
-                Box::pin(async move {
-                    match tokio::time::timeout(PING_TIMEOUT, conn.ping()).await {
-                        Ok(pong) => pong.map(|()| true),
-                        Err(_) => Err(sqlx::Error::PoolTimedOut),
-                    }
-                })
-            })
+            .after_release(|conn, _| Box::pin(ping(conn)))
             .connect_with(options.clone())
             .await;
         match pool {
@@ -232,8 +234,8 @@ impl Db {
     /// Returns an error if no connection is available within five seconds or the database is unavailable.
     pub async fn read(&self) -> Result<Conn> {
         Ok(Conn(match self {
-            Self::Sqlite { read, .. } => Inner::SqliteRead(read.acquire().await?),
-            Self::Postgres(pool) => Inner::PostgresRead(pool.acquire().await?),
+            Self::Sqlite { read, .. } => Inner::SqliteRead(Box::pin(read.acquire()).await?),
+            Self::Postgres(pool) => Inner::PostgresRead(Box::pin(pool.acquire()).await?),
         }))
     }
 
@@ -245,8 +247,8 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx> {
         count_statement();
         Ok(Tx(Conn(match self {
-            Self::Sqlite { write, .. } => Inner::SqliteWrite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Inner::PostgresWrite(pool.begin().await?),
+            Self::Sqlite { write, .. } => Inner::SqliteWrite(Box::pin(write.begin_with("BEGIN IMMEDIATE")).await?),
+            Self::Postgres(pool) => Inner::PostgresWrite(Box::pin(pool.begin()).await?),
         })))
     }
 
@@ -257,8 +259,8 @@ impl Db {
     pub(crate) async fn autocommit(&self) -> Result<Autocommit> {
         count_statement();
         Ok(match self {
-            Self::Sqlite { write, .. } => Autocommit::Sqlite(write.acquire().await?),
-            Self::Postgres(pool) => Autocommit::Postgres(pool.acquire().await?),
+            Self::Sqlite { write, .. } => Autocommit::Sqlite(Box::pin(write.acquire()).await?),
+            Self::Postgres(pool) => Autocommit::Postgres(Box::pin(pool.acquire()).await?),
         })
     }
 
@@ -268,9 +270,10 @@ impl Db {
     /// The same as for [`Db::read`].
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(Tx(Conn(match self {
-            Self::Sqlite { read, .. } => Inner::SqliteWrite(read.begin().await?),
+            Self::Sqlite { read, .. } => Inner::SqliteWrite(Box::pin(read.begin()).await?),
             Self::Postgres(pool) => {
-                Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+                let begin = Box::pin(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
+                Inner::PostgresWrite(begin.await?)
             }
         })))
     }
@@ -296,6 +299,14 @@ impl Db {
             }
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+/// Checks a connection that is not in use. Returns true if the server answers.
+async fn ping(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    match tokio::time::timeout(PING_TIMEOUT, conn.ping()).await {
+        Ok(pong) => pong.map(|()| true),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 

@@ -78,7 +78,7 @@ pub enum SessionMode {
 #[derive(Clone)]
 pub struct Endpoint<F> {
     handlers: F,
-    hosting: Hosting,
+    hosting: Arc<Hosting>,
     limits: Limits,
     random: Arc<dyn Random>,
     sessions: SessionMode,
@@ -121,7 +121,7 @@ impl<F: HandlerFactory> Endpoint<F> {
             .with_max_request_body_bytes(MAX_BODY)
             .with_cancellation_token(shutdown.clone());
         let listeners = Listeners::new(ListenOptions::default(), shutdown);
-        Self { handlers, hosting, limits, random, sessions, listeners, config }
+        Self { handlers, hosting: Arc::new(hosting), limits, random, sessions, listeners, config }
     }
 
     /// Sets the limits of `subscriptions/listen` streams, and the token that ends them with a result.
@@ -310,7 +310,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         let at = cx.now();
         HandlerContext {
             cx,
-            hosting: self.hosting.clone(),
+            hosting: Arc::clone(&self.hosting),
             offers: Arc::clone(&mcp_request.offers),
             is_modern,
             tracking_id: mcp_request.tracking_id.clone(),

@@ -216,11 +216,17 @@ impl OfferCache {
     pub async fn get(&self, slug: &str) -> Result<Arc<Offers>> {
         let age = self.0.clock.now().0.saturating_sub(self.0.polled_at.load(Ordering::Acquire));
         if age > MAX_AGE_MS {
-            return self.load(slug).await;
+            return Box::pin(self.load(slug)).await;
         }
         if let Some(offers) = self.find_cached(slug) {
             return Ok(offers);
         }
+        // Boxed, because most calls don't get here, and the future of each call would include this one.
+        Box::pin(self.load_and_cache(slug)).await
+    }
+
+    /// Reads a server from the database, once for concurrent callers, and caches it.
+    async fn load_and_cache(&self, slug: &str) -> Result<Arc<Offers>> {
         let number = self.0.changes.newest();
         let read = async {
             let offers = self.load(slug).await?;

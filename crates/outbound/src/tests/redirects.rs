@@ -61,7 +61,7 @@ async fn redirects_from_https_to_http_are_rejected() {
     let plain = Server::start("127.0.0.1", |_| response("200 OK", "", "plain")).await;
     let target = plain.url("/").to_string();
     let (secure, root) = Server::start_tls(&["localhost"], move |_| redirect_to(&target)).await;
-    let policy = Policy { extra_roots_pem: Some(root), ..allowing(&["127.0.0.0/8", "::1/128"]) };
+    let policy = Policy { extra_roots_pem: Some(root), ..policy_allowing(&["127.0.0.0/8", "::1/128"]) };
     let outbound = route_with_policy(policy);
     let error = outbound.get(&url(&format!("https://localhost:{}/", secure.port())), THREE).await.unwrap_err();
     assert_eq!(error.to_string(), "`localhost` redirects from https to http.");

@@ -164,7 +164,7 @@ async fn certificates_are_checked() {
 #[test]
 fn additional_roots_must_be_certificates() {
     for pem in [&b""[..], b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let error = Outbound::new(Policy { extra_roots_pem: Some(pem.to_vec()), ..allowing(&[]) }).unwrap_err();
+        let error = Outbound::new(Policy { extra_roots_pem: Some(pem.to_vec()), ..policy_allowing(&[]) }).unwrap_err();
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Sqlite};
+use sqlx::{PgConnection, Postgres, Sqlite};
 use waypost_core::Timestamp;
 use waypost_core::id::{ProgressId, VersionId};
 use waypost_core::progress::{Attempt, AttemptState};
@@ -132,16 +132,41 @@ impl InPlaceBatch {
 /// # Errors
 /// Returns an error if the database fails or rejects a row. Nothing is written in that case either, unless the connection
 /// is lost during the commit ([`crate::Error::is_unavailable`]).
-pub(crate) async fn write_in_place(db: &Db, batch: &InPlaceBatch) -> Result<Option<u64>> {
+pub(crate) async fn write_in_place(db: &Db, kept: &mut KeptConnection, batch: &InPlaceBatch) -> Result<Option<u64>> {
     if !batch.changes.iter().all(Change::is_comparable) {
         return Ok(None);
     }
     // Rows are locked in this order.
     let mut changes: Vec<_> = batch.changes.iter().map(Change::row).collect();
     changes.sort_unstable_by_key(|change| change.id);
-    match db.autocommit().await? {
+    let conn = match kept.0.take() {
+        Some(conn) => Autocommit::Postgres(conn),
+        None => db.autocommit().await?,
+    };
+    match conn {
         Autocommit::Sqlite(conn) => write_sqlite(conn, &changes, batch).await,
-        Autocommit::Postgres(mut conn) => write_postgres(&mut conn, &changes, batch).await,
+        Autocommit::Postgres(mut conn) => {
+            let written = write_postgres(&mut conn, &changes, batch).await?;
+            kept.0 = Some(conn);
+            Ok(written)
+        }
+    }
+}
+
+/// A connection to PostgreSQL that a task of the writer uses again for its next group, because the pool checks each
+/// connection that is returned, with two round trips. Dropped if a statement fails. SQLite's connection is not kept: there is only one.
+#[derive(Debug, Default)]
+pub(crate) struct KeptConnection(Option<PoolConnection<Postgres>>);
+
+impl KeptConnection {
+    /// Whether there is a connection.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns the connection to the pool.
+    pub(crate) fn release(&mut self) {
+        self.0 = None;
     }
 }
 

@@ -32,7 +32,7 @@ use self::cache::AttemptCache;
 use self::decide::{DecidedGroup, DecidedInPlace, decide_on_cached};
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
-use crate::progress::{self, InPlaceBatch, NewEndUser, ProgressKey};
+use crate::progress::{self, InPlaceBatch, KeptConnection, NewEndUser, ProgressKey};
 use crate::session::NewSession;
 use crate::tool_call::ToolCall;
 
@@ -43,6 +43,8 @@ const QUEUE: usize = 4_096;
 /// The writer's tasks. On PostgreSQL two groups run concurrently, each on its own connection. On SQLite, a second task
 /// made the groups half as large, and each group writes the same pages of the indexes again.
 const WORKERS: [&str; 2] = ["writer", "writer-2"];
+/// How long a task of the writer keeps its connection to PostgreSQL without a call.
+const KEPT: Duration = Duration::from_secs(1);
 /// A group that runs for this long is stuck: database timeouts are much shorter.
 const LATE: Duration = Duration::from_secs(60);
 /// The maximum number of attempts for a group of one call if transactions conflict.
@@ -167,21 +169,32 @@ struct Worker {
 
 impl Worker {
     async fn run(self, calls: Arc<Mutex<mpsc::Receiver<Queued>>>, handle: WorkerHandle) {
+        let mut kept = KeptConnection::default();
         loop {
             let mut group = Vec::with_capacity(GROUP);
             // The worker that holds the lock takes all queued calls; the next worker takes later ones.
-            if calls.lock().await.recv_many(&mut group, GROUP).await == 0 {
+            let receive = async { calls.lock().await.recv_many(&mut group, GROUP).await };
+            let count = if kept.is_some() {
+                let Ok(count) = tokio::time::timeout(KEPT, receive).await else {
+                    kept.release();
+                    continue;
+                };
+                count
+            } else {
+                receive.await
+            };
+            if count == 0 {
                 return;
             }
             let _busy = handle.begin_item();
-            self.process(group).await;
+            self.process(&mut kept, group).await;
         }
     }
 
-    async fn process(&self, group: Vec<Queued>) {
+    async fn process(&self, kept: &mut KeptConnection, group: Vec<Queued>) {
         // Skips calls whose caller no longer waits: it may have retried in the meantime.
         let pending: Vec<_> = group.into_iter().filter(|queued| !queued.reply.is_closed()).collect();
-        let left = self.process_in_place(pending).await;
+        let left = self.process_in_place(kept, pending).await;
         if left.is_empty() {
             return;
         }
@@ -206,7 +219,7 @@ impl Worker {
 
     /// Commits the calls that change cached attempts in place, and replies to them. Returns the calls that are left for
     /// a transaction.
-    async fn process_in_place(&self, group: Vec<Queued>) -> Vec<Queued> {
+    async fn process_in_place(&self, kept: &mut KeptConnection, group: Vec<Queued>) -> Vec<Queued> {
         let cached = self.cache.get_all(group.iter().map(|queued| &queued.call.key));
         let decided = decide_on_cached(group.iter().map(|queued| &queued.call), cached);
         let (mut in_place, mut left) = (Vec::with_capacity(group.len()), Vec::new());
@@ -223,7 +236,7 @@ impl Worker {
         if in_place.is_empty() {
             return left;
         }
-        match self.db.with_timeout(progress::write_in_place(&self.db, &batch)).await {
+        match self.db.with_timeout(progress::write_in_place(&self.db, kept, &batch)).await {
             Ok(Some(statements)) => {
                 self.cache.replace_all(batch.into_attempts().map(|(key, attempt)| (key, Some(attempt))));
                 count_group(in_place.len(), statements);
