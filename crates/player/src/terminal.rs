@@ -35,7 +35,7 @@ pub struct Terminal<'t> {
 ///
 /// # Errors
 ///
-/// See [`play`].
+/// See [`play()`].
 pub async fn run(options: &PlayOptions, json: bool) -> Result<Report, PlayError> {
     let (mut stdout, mut stderr, mut warnings) = (io::stdout(), io::stderr(), io::stderr());
     let style = if json { style_of(&stderr) } else { style_of(&stdout) };

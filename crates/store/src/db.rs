@@ -1,6 +1,6 @@
 //! One set of queries for both databases.
 //!
-//! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both
+//! A query is written once, as the body of [`on!`](crate::on), and compiled for both. Placeholders are `$1`, `$2`, which both
 //! databases support. Separate queries exist only where the dialects differ.
 
 use std::cell::Cell;
@@ -322,7 +322,7 @@ async fn is_outside_transactions(conn: &mut SqliteConnection) -> sqlx::Result<bo
 }
 
 impl Conn {
-    /// Returns the driver's connection, for [`on!`].
+    /// Returns the driver's connection, for [`on!`](crate::on).
     pub fn raw(&mut self) -> Raw<'_> {
         count_statement();
         match &mut self.0 {
