@@ -42,12 +42,11 @@ struct Change {
 #[derive(Serialize)]
 struct ChangeRow<'a> {
     id: &'a ProgressId,
-    version_id: &'a VersionId,
     status: &'static str,
     completed_steps: String,
     completed_at: Option<Timestamp>,
     last_activity_at: Timestamp,
-    seen_version_id: &'a VersionId,
+    version_id: &'a VersionId,
     seen_completed_steps: String,
     seen_started_at: Timestamp,
     seen_last_activity_at: Timestamp,
@@ -64,12 +63,11 @@ impl Change {
         let (status, completed_at) = super::status_and_completed_at(after);
         ChangeRow {
             id: &after.id,
-            version_id: &after.version_id,
             status,
             completed_steps: after.completed.to_hex(),
             completed_at,
             last_activity_at: after.last_activity_at,
-            seen_version_id: &seen.version_id,
+            version_id: &seen.version_id,
             seen_completed_steps: seen.completed.to_hex(),
             seen_started_at: seen.started_at,
             seen_last_activity_at: seen.last_activity_at,
@@ -79,17 +77,16 @@ impl Change {
 
 /// Binds values in the order of `statements::IN_PLACE`.
 impl Values for ChangeRow<'_> {
-    const COUNT: usize = 10;
+    const COUNT: usize = 9;
 
     fn bind(&self, query: Binding) -> Binding {
         query
             .bind(self.id.to_string())
-            .bind(self.version_id.to_string())
             .bind(self.status)
             .bind(self.completed_steps.clone())
             .bind(self.completed_at.map(|at| at.0))
             .bind(self.last_activity_at.0)
-            .bind(self.seen_version_id.to_string())
+            .bind(self.version_id.to_string())
             .bind(self.seen_completed_steps.clone())
             .bind(self.seen_started_at.0)
             .bind(self.seen_last_activity_at.0)

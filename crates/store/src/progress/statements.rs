@@ -86,12 +86,11 @@ const PROGRESS_CHANGES: &[Column] = &[
 /// The new values of an attempt, and the state that it must have.
 const IN_PLACE: &[Column] = &[
     ("id", Kind::Text),
-    ("version_id", Kind::Text),
     ("status", Kind::Text),
     ("completed_steps", Kind::Text),
     ("completed_at", Kind::Integer),
     ("last_activity_at", Kind::Integer),
-    ("seen_version_id", Kind::Text),
+    ("version_id", Kind::Text),
     ("seen_completed_steps", Kind::Text),
     ("seen_started_at", Kind::Integer),
     ("seen_last_activity_at", Kind::Integer),
@@ -148,12 +147,16 @@ impl JsonStatements {
 /// `column` returns the name of a column of `IN_PLACE` in the statement.
 fn in_place_clauses(column: impl Fn(usize) -> String) -> (String, String) {
     let of = |name: &str| column(IN_PLACE.iter().position(|(column, _)| *column == name).unwrap_or_default());
-    let assignments: Vec<_> = PROGRESS_CHANGES[1..].iter().map(|(name, _)| format!("{name} = {}", of(name))).collect();
-    let seen = ["version_id", "completed_steps", "started_at", "last_activity_at"];
-    let seen: Vec<_> = seen.iter().map(|name| format!("progress.{name} = {}", of(&format!("seen_{name}")))).collect();
+    // No column of an index: SQLite would write the entries again, even with the same values.
+    let assigned = ["status", "completed_steps", "completed_at", "last_activity_at"];
+    let assignments = assigned.map(|name| format!("{name} = {}", of(name)));
+    let seen = ["completed_steps", "started_at", "last_activity_at"];
+    let seen = seen.map(|name| format!("progress.{name} = {}", of(&format!("seen_{name}"))));
     let condition = format!(
-        "progress.id = {} AND {} AND progress.status = 'in_progress' AND progress.closed_at IS NULL",
+        "progress.id = {} AND progress.version_id = {} AND {} AND progress.status = 'in_progress'
+             AND progress.closed_at IS NULL",
         of("id"),
+        of("version_id"),
         seen.join(" AND ")
     );
     (assignments.join(", "), condition)

@@ -51,8 +51,8 @@ impl Decided {
         }
     }
 
-    /// Returns the new state of `attempt` if the call changes only this attempt and adds rows that refer to it:
-    /// completions, events, and the record of the call.
+    /// Returns the new state of `attempt` if the call changes only this attempt, which keeps its version, and adds rows
+    /// that refer to it: completions, events, and the record of the call.
     fn change_in_place(&self, call: &ProgressCall, attempt: &Attempt) -> Option<&Attempt> {
         let ProgressChange { close: None, upsert: Some(changed), copy_completions_from: None, .. } =
             &self.changed()?.change
@@ -60,6 +60,7 @@ impl Decided {
             return None;
         };
         let is_in_place = changed.id == attempt.id
+            && changed.version_id == attempt.version_id
             && changed.closed_at.is_none()
             && call.new_end_user.is_none()
             && call.new_session.is_none()
