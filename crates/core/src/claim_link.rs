@@ -43,9 +43,11 @@ impl ClaimLink {
     #[must_use]
     pub fn sign(
         key: &SecretKey,
-        (organization, server): (&OrganizationId, &ServerId),
+        organization: &OrganizationId,
+        server: &ServerId,
         label: &str,
-        (now, lifetime_ms): (Timestamp, i64),
+        now: Timestamp,
+        lifetime_ms: i64,
     ) -> Self {
         let mut link =
             Self { label: label.to_owned(), issued_at: now, expires_at: now.plus(lifetime_ms), signature: Vec::new() };
@@ -77,7 +79,8 @@ impl ClaimLink {
     pub fn is_valid(
         &self,
         keys: &SecretKeys,
-        (organization, server): (&OrganizationId, &ServerId),
+        organization: &OrganizationId,
+        server: &ServerId,
         now: Timestamp,
     ) -> bool {
         keys.find_signing_key(PURPOSE, &self.message(organization, server), &self.signature).is_some()
@@ -142,7 +145,7 @@ mod tests {
 
     fn signed(label: &str) -> ClaimLink {
         let (organization, server) = of("org_1", "srv_1");
-        ClaimLink::sign(&keys(7).current, (&organization, &server), label, (NOW, 1_000))
+        ClaimLink::sign(&keys(7).current, &organization, &server, label, NOW, 1_000)
     }
 
     #[test]
@@ -151,7 +154,7 @@ mod tests {
         assert_eq!((link.label.as_str(), link.issued_at, link.expires_at), ("customer-4711", NOW, NOW.plus(1_000)));
         let is_valid = |(organization, server): (&str, &str), byte: u8, now: Timestamp| {
             let (organization, server) = of(organization, server);
-            link.is_valid(&keys(byte), (&organization, &server), now)
+            link.is_valid(&keys(byte), &organization, &server, now)
         };
         assert!(is_valid(("org_1", "srv_1"), 7, NOW) && is_valid(("org_1", "srv_1"), 7, NOW.plus(999)));
         assert!(!is_valid(("org_1", "srv_1"), 7, NOW.plus(1_000)), "expired");
@@ -160,7 +163,7 @@ mod tests {
         assert!(!is_valid(("org_1", "srv_1"), 8, NOW), "another installation");
         let rotated = SecretKeys { current: SecretKey::new([8; 32]), previous: Some(SecretKey::new([7; 32])) };
         let (organization, server) = of("org_1", "srv_1");
-        assert!(link.is_valid(&rotated, (&organization, &server), NOW), "after a rotation");
+        assert!(link.is_valid(&rotated, &organization, &server, NOW), "after a rotation");
     }
 
     #[test]
@@ -172,7 +175,7 @@ mod tests {
             changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
             let changed = ClaimLink::parse(std::str::from_utf8(&changed).unwrap());
             assert!(
-                !changed.is_some_and(|link| link.is_valid(&keys(7), (&organization, &server), NOW)),
+                !changed.is_some_and(|link| link.is_valid(&keys(7), &organization, &server, NOW)),
                 "changed at {at}"
             );
             assert!(ClaimLink::parse(&segment[..at]).is_none(), "cut at {at}");

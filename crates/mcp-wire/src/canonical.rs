@@ -15,8 +15,8 @@ pub enum CanonicalError {
     /// An integer outside ±(2^53−1), which parsers round differently.
     #[error("an integer is beyond ±(2^53−1)")]
     IntegerRange,
-    /// The value cannot be serialized.
-    #[error("the value cannot be serialized: {0}")]
+    /// The value cannot be serialised.
+    #[error("the value cannot be serialised: {0}")]
     Serialize(#[from] serde_json::Error),
 }
 
@@ -51,7 +51,7 @@ impl fmt::Debug for Digest {
 ///
 /// # Errors
 /// [`CanonicalError::IntegerRange`] if the value contains an integer beyond ±(2^53−1); [`CanonicalError::Serialize`] if it
-/// cannot be serialized.
+/// cannot be serialised.
 pub fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, CanonicalError> {
     let value = serde_json::to_value(value)?;
     if has_inexact_integer(&value) {

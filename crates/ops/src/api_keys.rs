@@ -118,7 +118,7 @@ pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Ca
 
 async fn record_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Result<()> {
     let mut tx = ops.store.begin().await?;
-    store::record_use(&mut tx, &key.organization_id, &key.id, (cx.now(), before)).await?;
+    store::record_use(&mut tx, &key.organization_id, &key.id, cx.now(), before).await?;
     Ok(tx.commit().await?)
 }
 

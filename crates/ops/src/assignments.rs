@@ -80,7 +80,7 @@ pub(crate) async fn upsert(
     let action = match &old {
         Some(old) if *old == new => return Ok((new, false)),
         Some(old) => {
-            store::update(tx, organization, &old.id, (settings.display_order, settings.enabled)).await?;
+            store::update(tx, organization, &old.id, settings.display_order, settings.enabled).await?;
             "assignment.update"
         }
         None => {
@@ -144,7 +144,7 @@ pub async fn update(
     if new == old.assignment {
         return Ok(old);
     }
-    store::update(&mut tx, organization, id, (settings.display_order, settings.enabled)).await?;
+    store::update(&mut tx, organization, id, settings.display_order, settings.enabled).await?;
     let entry = Entry { action: "assignment.update", target: id.as_str(), detail: audit_detail(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
@@ -316,5 +316,5 @@ pub async fn list_candidates(
     if server::find(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
     }
-    Ok(store::list_candidates(&mut conn, organization, server, (&name::clean(text), limit)).await?)
+    Ok(store::list_candidates(&mut conn, organization, server, &name::clean(text), limit).await?)
 }

@@ -131,7 +131,7 @@ async fn read(
     filter: &store::AuditFilter,
     (before, limit): (Option<&AuditEventId>, u32),
 ) -> Result<Vec<AuditEventView>> {
-    let events = store::search(conn, organization, filter, (before, i64::from(limit))).await?;
+    let events = store::search(conn, organization, filter, before, i64::from(limit)).await?;
     let mut actors: Vec<&str> = events.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();

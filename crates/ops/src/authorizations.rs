@@ -28,8 +28,8 @@ pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 10_000,
 /// `unavailable` if the database cannot be reached.
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.store.begin().await?;
-    let key = (request.server_id.as_str(), network);
-    open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, key, BOUNDS).await?;
+    open_rows::evict_excess(&mut tx, LimitedTable::AuthorizationRequests, request.server_id.as_str(), network, BOUNDS)
+        .await?;
     store::insert(&mut tx, request, &hash(browser), network).await?;
     Ok(tx.commit().await?)
 }

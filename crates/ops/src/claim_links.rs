@@ -39,7 +39,7 @@ pub async fn create(
     if !(1..=MAX_LIFETIME_MS).contains(&lifetime_ms) {
         return Err(Error::invalid("expires_in_hours", "The lifetime of a claim link must be 1 to 720 hours."));
     }
-    let link = ClaimLink::sign(key, (organization, &server.id), label, (cx.now(), lifetime_ms));
+    let link = ClaimLink::sign(key, organization, &server.id, label, cx.now(), lifetime_ms);
     let detail = json!({ "tracking_id_length": label.len(), "expires_at": link.expires_at.rfc3339() });
     let entry = Entry { action: "claim_link.create", target: server.id.as_str(), detail };
     record(cx, &mut tx, organization, entry).await?;

@@ -59,8 +59,8 @@ pub async fn create(
     let inviting = lock(&mut tx, organization).await?;
     check_inviter(cx, &mut tx, organization, role).await?;
     check_not_member(&mut tx, organization, &email.key).await?;
-    check_replaceable(cx, &mut tx, organization, (&email.key, None)).await?;
-    let replaced = store::revoke_for_email(&mut tx, organization, (&email.key, None), now).await?;
+    check_replaceable(cx, &mut tx, organization, &email.key, None).await?;
+    let replaced = store::revoke_for_email(&mut tx, organization, &email.key, None, now).await?;
     check_pending_limit(cx, &mut tx, organization).await?;
     let invitation = Invitation {
         id: InvitationId::new(now, &*cx.random),
@@ -166,8 +166,8 @@ pub async fn resend(
     check_inviter(cx, &mut tx, organization, old.role).await?;
     let key = email::key(&old.email);
     check_not_member(&mut tx, organization, &key).await?;
-    check_replaceable(cx, &mut tx, organization, (&key, Some(id))).await?;
-    store::revoke_for_email(&mut tx, organization, (&key, Some(id)), now).await?;
+    check_replaceable(cx, &mut tx, organization, &key, Some(id)).await?;
+    store::revoke_for_email(&mut tx, organization, &key, Some(id), now).await?;
     if old.state(now) != InvitationState::Pending {
         check_pending_limit(cx, &mut tx, organization).await?;
     }
@@ -194,7 +194,7 @@ pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &InvitationWithSecret) -
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.store.begin().await?;
     let key = (&invited.invitation.id, hash(&invited.secret));
-    if !store::mark_emailed(&mut tx, organization, (key.0, &key.1), cx.now()).await? {
+    if !store::mark_emailed(&mut tx, organization, key.0, &key.1, cx.now()).await? {
         let message = "The invitation was accepted, revoked or resent at the same time.";
         return Err(Error::new(Code::Conflict, message));
     }
@@ -218,7 +218,7 @@ pub(crate) async fn revoke_by_inviter(
     (inviter, only): (&str, Option<Role>),
 ) -> Result<()> {
     store::lock(tx, organization).await?;
-    for id in store::revoke_by_inviter(tx, organization, (inviter, only), cx.now()).await? {
+    for id in store::revoke_by_inviter(tx, organization, inviter, only, cx.now()).await? {
         let entry =
             Entry { action: "invitation.revoke", target: id.as_str(), detail: json!({ "invited_by": inviter }) };
         record(cx, tx, organization, entry).await?;
@@ -248,9 +248,12 @@ async fn check_replaceable(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    of: (&str, Option<&InvitationId>),
+    email_key: &str,
+    except: Option<&InvitationId>,
 ) -> Result<()> {
-    let Some(role) = store::find_highest_pending_role(tx, organization, of, cx.now()).await? else { return Ok(()) };
+    let Some(role) = store::find_highest_pending_role(tx, organization, email_key, except, cx.now()).await? else {
+        return Ok(());
+    };
     authorize_role(&cx.caller, role).map_err(|_| {
         let message = format!(
             "This email has a pending invitation with the role `{role}`, which is above yours. Ask an `{role}` to revoke that \

@@ -36,7 +36,7 @@ impl JobLeases {
             Some(lifetime) => {
                 let now = self.clock.now();
                 let expires_at = now.plus(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
-                job_lease::acquire(&mut tx, (job, &self.owner), now, expires_at).await?
+                job_lease::acquire(&mut tx, job, &self.owner, now, expires_at).await?
             }
             None => {
                 job_lease::release(&mut tx, job, &self.owner).await?;

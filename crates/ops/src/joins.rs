@@ -109,7 +109,7 @@ pub async fn verify_claim(
         return Ok(Some(ProgressClaim { tracking_id: personal::stored_form(segment).into_owned(), issued_at: None }));
     }
     let Some(link) = ClaimLink::parse(segment) else { return Ok(rejected("unsigned")) };
-    if try_it::is_test_id(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
+    if try_it::is_test_id(&link.label) || !link.is_valid(&hosting.keys, organization, &server.id, cx.now()) {
         return Ok(rejected("invalid"));
     }
     let mut conn = hosting.read().await?;
@@ -184,7 +184,7 @@ fn is_secret(tracking_id: &str) -> bool {
 /// moment.
 async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &ProgressClaim) -> Result<bool> {
     let Some(issued_at) = claim.issued_at else { return Ok(true) };
-    Ok(store::is_claim_link_spent(conn, &server.organization_id, &server.id, (from, issued_at)).await?)
+    Ok(store::is_claim_link_spent(conn, &server.organization_id, &server.id, from, issued_at).await?)
 }
 
 /// A join in progress.
@@ -215,7 +215,7 @@ impl JoinOperation<'_> {
         let Self { cx, server, from, to, .. } = self;
         let (organization, now) = (&server.organization_id, cx.now());
         let mut tx = self.hosting.ops.store.begin().await?;
-        let existing = store::lock_end_users(&mut tx, organization, (from, to)).await?;
+        let existing = store::lock_end_users(&mut tx, organization, from, to).await?;
         if !existing.contains(to) {
             return Err(identity::sign_in_required());
         }
@@ -223,7 +223,7 @@ impl JoinOperation<'_> {
             return Ok(None);
         }
         let mut undo = JoinUndo::default();
-        for (walkthrough, from, to) in store::lock_open_attempts(&mut tx, organization, &server.id, (from, to)).await? {
+        for (walkthrough, from, to) in store::lock_open_attempts(&mut tx, organization, &server.id, from, to).await? {
             let from_version = self.version(&mut tx, &from.version_id).await?;
             let to_version = match &to {
                 Some(to) => Some(self.version(&mut tx, &to.version_id).await?),
@@ -248,7 +248,7 @@ impl JoinOperation<'_> {
             undone_at: None,
         };
         store::insert(&mut tx, &join, &undo).await?;
-        session::set_joined(&mut tx, organization, (&server.id, from), Some(now)).await?;
+        session::set_joined(&mut tx, organization, &server.id, from, Some(now)).await?;
         let entry = Entry { action: "join.create", target: join.id.as_str(), detail: audit_detail(&join, &undo) };
         record(cx, &mut tx, organization, entry).await?;
         self.report(&mut tx, &join).await?;
@@ -277,7 +277,7 @@ impl JoinOperation<'_> {
         let is_taken = match self.claim.filter(|claim| !is_secret(&claim.tracking_id)) {
             // A link that the organisation signed after it undid a claim is valid, even for the same two users.
             Some(claim) => is_spent(tx, self.server, &self.from, claim).await?,
-            None => store::is_settled(tx, organization, &self.server.id, (&self.from, &self.to)).await?,
+            None => store::is_settled(tx, organization, &self.server.id, &self.from, &self.to).await?,
         };
         if is_taken {
             return Ok(false);
@@ -310,9 +310,9 @@ impl JoinOperation<'_> {
         } else {
             store::update_attempt(tx, organization, &joined.to).await?;
         }
-        store::copy_completions(tx, organization, (&joined.from.id, &joined.to.id)).await?;
+        store::copy_completions(tx, organization, &joined.from.id, &joined.to.id).await?;
         let event = EventId::new(now, &*self.cx.random);
-        store::insert_event(tx, &event, &key, &joined.to, (now, elapsed_ms)).await?;
+        store::insert_event(tx, &event, &key, &joined.to, now, elapsed_ms).await?;
         Ok(())
     }
 
@@ -390,7 +390,7 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
     let now = cx.now();
     let mut tx = ops.store.begin().await?;
     let mut join = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    store::lock_end_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
+    store::lock_end_users(&mut tx, organization, &join.from_end_user_id, &join.to_end_user_id).await?;
     let Some(undo) = store::mark_undone(&mut tx, organization, id, now).await? else {
         // Read again, because it may have been undone since it was read above.
         return store::find(&mut tx, organization, id).await?.ok_or_else(not_found);
@@ -404,7 +404,7 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
         };
         undo_walkthrough(&mut tx, &key, taken, now).await?;
     }
-    session::set_joined(&mut tx, organization, (&join.server_id, &join.from_end_user_id), None).await?;
+    session::set_joined(&mut tx, organization, &join.server_id, &join.from_end_user_id, None).await?;
     join.undone_at = Some(now);
     let entry = Entry { action: "join.undo", target: id.as_str(), detail: audit_detail(&join, &undo) };
     record(cx, &mut tx, organization, entry).await?;
@@ -417,7 +417,7 @@ async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, no
     let organization = &key.organization_id;
     if let Some(present) = store::lock_open_attempt(tx, key).await? {
         let version = load_version(tx, organization, &present.version_id).await?;
-        let shared = store::list_shared_completions(tx, organization, (&taken.from, &present.id)).await?;
+        let shared = store::list_shared_completions(tx, organization, &taken.from, &present.id).await?;
         let remaining = shared.iter().map(|(_, ordinal)| *ordinal).collect();
         let pinned = PinnedAttempt { attempt: &present, version: &version };
         let restored = rules::undo(taken, pinned, &remaining, now);

@@ -85,8 +85,7 @@ pub async fn register(
         used_at: None,
     };
     let mut tx = ops.store.begin().await.map_err(waypost_core::Error::from)?;
-    let key = (server.id.as_str(), network);
-    open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, key, BOUNDS)
+    open_rows::evict_excess(&mut tx, LimitedTable::OauthClients, server.id.as_str(), network, BOUNDS)
         .await
         .map_err(waypost_core::Error::from)?;
     store::insert(&mut tx, &client, network).await.map_err(waypost_core::Error::from)?;

@@ -134,8 +134,8 @@ enum Portion<'a> {
 impl Portion<'_> {
     async fn delete(self, tx: &mut Tx, before: Timestamp) -> waypost_store::Result<u64> {
         match self {
-            Self::Log(log, server) => store::delete_log(tx, log, server, (before, BATCH)).await,
-            Self::Counts(counts, server) => store::delete_counts(tx, counts, server, (before, BATCH)).await,
+            Self::Log(log, server) => store::delete_log(tx, log, server, before, BATCH).await,
+            Self::Counts(counts, server) => store::delete_counts(tx, counts, server, before, BATCH).await,
             Self::Audit => store::delete_audit(tx, before, BATCH).await,
             Self::Deliveries => webhook_delivery::delete_old(tx, before, BATCH).await,
         }

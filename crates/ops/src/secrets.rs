@@ -32,7 +32,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
     for column in store::COLUMNS {
         let mut after = String::new();
         loop {
-            let rows = store::list_outdated(&mut tx, column, (&after, &current), AT_ONCE).await?;
+            let rows = store::list_outdated(&mut tx, column, &after, &current, AT_ONCE).await?;
             let Some((last, _)) = rows.last() else { break };
             after.clone_from(last);
             for (row, old) in rows {
@@ -41,7 +41,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
                     Ok(text) => {
                         let new = keyring.seal(&place, &text, &*cx.random);
                         // A row that was written in the meantime is already sealed with the current key.
-                        done.resealed += u64::from(store::replace(&mut tx, column, &row, (&old, &new)).await?);
+                        done.resealed += u64::from(store::replace(&mut tx, column, &row, &old, &new).await?);
                     }
                     Err(_) => done.unreadable += 1,
                 }

@@ -72,8 +72,8 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
             let input = TicketInput { new, end_user: end_user.clone(), place, email };
             let named = insert(cx, &mut tx, &counted, input).await?;
             if hosting.ops.notifier.is_enabled() {
-                let new = (&server.id, &named.ticket.id);
-                ticket_digest::schedule(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
+                let (organization, ticket) = (&server.organization_id, &named.ticket.id);
+                ticket_digest::schedule(&mut tx, organization, &server.id, ticket, cx.now(), DIGEST_EVERY_MS).await?;
             }
             named.ticket
         }
@@ -103,8 +103,8 @@ async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicke
     let mut conn = hosting.read().await?;
     let Err(error) = counted.peek(&mut conn).await else { return Ok(()) };
     let (server, since) = (counted.server, Timestamp(0));
-    let texts = (new.title.as_str(), new.problem.as_str());
-    if store::is_duplicate(&mut conn, &server.organization_id, &server.id, texts, since).await? {
+    let (title, problem) = (new.title.as_str(), new.problem.as_str());
+    if store::is_duplicate(&mut conn, &server.organization_id, &server.id, title, problem, since).await? {
         return Ok(());
     }
     Err(error)
@@ -173,7 +173,7 @@ fn current(version: &waypost_core::version::Version, attempt: &Attempt) -> Optio
 async fn get_or_create_tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_id: &str) -> Result<EndUserId> {
     let (organization, now) = (&server.organization_id, cx.now());
     let id = EndUserId::new(now, &*cx.random);
-    end_user::insert_tracked(tx, organization, (&id, tracking_id), now).await?;
+    end_user::insert_tracked(tx, organization, &id, tracking_id, now).await?;
     Ok(end_user::find_by_tracking_id(tx, organization, tracking_id).await?.unwrap_or(id))
 }
 

@@ -123,7 +123,8 @@ pub async fn record_use(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &ApiKeyId,
-    (now, before): (Timestamp, Timestamp),
+    now: Timestamp,
+    before: Timestamp,
 ) -> Result<()> {
     const SQL: &str = "UPDATE api_keys SET last_used_at = $3
         WHERE id = $1 AND organization_id = $2 AND (last_used_at IS NULL OR last_used_at <= $4)";

@@ -158,7 +158,8 @@ pub async fn list_candidates(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
-    (text, limit): (&str, u32),
+    text: &str,
+    limit: u32,
 ) -> Result<Vec<AssignmentCandidate>> {
     const SQL: &str = "SELECT walkthroughs.id, walkthroughs.title, walkthroughs.state FROM walkthroughs
         WHERE walkthroughs.organization_id = $1 AND walkthroughs.deleted_at IS NULL AND walkthroughs.state <> 'archived'
@@ -196,7 +197,8 @@ pub async fn update(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &AssignmentId,
-    (display_order, enabled): (Option<i64>, Option<bool>),
+    display_order: Option<i64>,
+    enabled: Option<bool>,
 ) -> Result<bool> {
     const SQL: &str =
         "UPDATE assignments SET display_order = coalesce($3, display_order), enabled = coalesce($4, enabled)

@@ -130,7 +130,7 @@ pub async fn list(
     before: Option<&AuditEventId>,
     limit: i64,
 ) -> Result<Vec<AuditEvent>> {
-    search(conn, organization, &AuditFilter::default(), (before, limit)).await
+    search(conn, organization, &AuditFilter::default(), before, limit).await
 }
 
 /// The same as [`list`], limited to events that match `filter`.
@@ -141,7 +141,8 @@ pub async fn search(
     conn: &mut Conn,
     organization: &OrganizationId,
     filter: &AuditFilter,
-    (before, limit): (Option<&AuditEventId>, i64),
+    before: Option<&AuditEventId>,
+    limit: i64,
 ) -> Result<Vec<AuditEvent>> {
     // IDs begin with the time, so the time range is a range of IDs: the index on organisation and ID leads directly to
     // the first row, and rows outside the range are not read.

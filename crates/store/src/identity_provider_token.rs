@@ -103,7 +103,8 @@ pub async fn find(
 pub async fn lease_expiring(
     conn: &mut Conn,
     now: Timestamp,
-    (soon, until): (Timestamp, Timestamp),
+    soon: Timestamp,
+    until: Timestamp,
     limit: i64,
 ) -> Result<Vec<IdentityProviderToken>> {
     // The condition is repeated because PostgreSQL re-evaluates only the outer one after waiting for another process

@@ -148,7 +148,8 @@ pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -
 pub async fn mark_emailed(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (id, token_hash): (&InvitationId, &str),
+    id: &InvitationId,
+    token_hash: &str,
     now: Timestamp,
 ) -> Result<bool> {
     const SQL: &str =
@@ -166,7 +167,8 @@ pub async fn mark_emailed(
 pub async fn revoke_for_email(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (email_key, except): (&str, Option<&InvitationId>),
+    email_key: &str,
+    except: Option<&InvitationId>,
     now: Timestamp,
 ) -> Result<Vec<InvitationId>> {
     const SQL: &str =
@@ -186,7 +188,8 @@ pub async fn revoke_for_email(
 pub async fn find_highest_pending_role(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (email_key, except): (&str, Option<&InvitationId>),
+    email_key: &str,
+    except: Option<&InvitationId>,
     now: Timestamp,
 ) -> Result<Option<Role>> {
     const SQL: &str = concat!(
@@ -214,7 +217,8 @@ pub async fn find_highest_pending_role(
 pub async fn revoke_by_inviter(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (inviter, only): (&str, Option<Role>),
+    inviter: &str,
+    only: Option<Role>,
     now: Timestamp,
 ) -> Result<Vec<InvitationId>> {
     const SQL: &str = "UPDATE invitations SET revoked_at = $3 WHERE invited_by = $2 AND organization_id = $1

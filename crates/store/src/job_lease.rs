@@ -11,12 +11,7 @@ use crate::on;
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn acquire(
-    conn: &mut Conn,
-    (name, owner): (&str, &str),
-    now: Timestamp,
-    expires_at: Timestamp,
-) -> Result<bool> {
+pub async fn acquire(conn: &mut Conn, name: &str, owner: &str, now: Timestamp, expires_at: Timestamp) -> Result<bool> {
     const SQL: &str = "INSERT INTO job_leases (name, owner, expires_at) VALUES ($1, $2, $4)
         ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at
         WHERE job_leases.owner = excluded.owner OR job_leases.expires_at <= $3";

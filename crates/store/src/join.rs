@@ -180,7 +180,8 @@ pub async fn is_settled(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
-    (from, to): (&EndUserId, &EndUserId),
+    from: &EndUserId,
+    to: &EndUserId,
 ) -> Result<bool> {
     const SQL: &str = "SELECT count(*) FROM joins WHERE from_end_user_id = $1 AND server_id = $2
         AND organization_id = $3 AND (undone_at IS NULL OR to_end_user_id = $4)";
@@ -199,7 +200,8 @@ pub async fn is_claim_link_spent(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
-    (from, issued_at): (&EndUserId, Timestamp),
+    from: &EndUserId,
+    issued_at: Timestamp,
 ) -> Result<bool> {
     const SQL: &str = "SELECT count(*) FROM joins WHERE from_end_user_id = $1 AND organization_id = $3
         AND ((server_id = $2 AND undone_at IS NULL) OR undone_at >= $4)";
@@ -233,7 +235,8 @@ pub async fn find_claimant(
 pub async fn lock_end_users(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (one, other): (&EndUserId, &EndUserId),
+    one: &EndUserId,
+    other: &EndUserId,
 ) -> Result<Vec<EndUserId>> {
     // SQLite has a single writer.
     const SQLITE: &str = "SELECT id FROM end_users WHERE id IN ($1, $2) AND organization_id = $3 ORDER BY id";
@@ -254,7 +257,8 @@ pub async fn lock_open_attempts(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
-    (from, to): (&EndUserId, &EndUserId),
+    from: &EndUserId,
+    to: &EndUserId,
 ) -> Result<Vec<(WalkthroughId, Attempt, Option<Attempt>)>> {
     let walkthroughs = progress::list_open(conn, organization, from, server).await?;
     let key = |end_user: &EndUserId, walkthrough: &WalkthroughId| ProgressKey {
@@ -352,7 +356,8 @@ pub async fn reopen_attempt(conn: &mut Conn, organization: &OrganizationId, atte
 pub async fn copy_completions(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (from, to): (&ProgressId, &ProgressId),
+    from: &ProgressId,
+    to: &ProgressId,
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
         SELECT $1, theirs.step_id, theirs.version_id, theirs.completed_at FROM step_completions AS theirs
@@ -372,7 +377,8 @@ pub async fn copy_completions(
 pub async fn list_shared_completions(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (from, to): (&ProgressId, &ProgressId),
+    from: &ProgressId,
+    to: &ProgressId,
 ) -> Result<Vec<(StepId, u32)>> {
     const SQL: &str = "SELECT own.step_id, version_steps.ordinal FROM step_completions AS own
         JOIN step_completions AS theirs ON theirs.progress_id = $2 AND theirs.step_id = own.step_id
@@ -417,7 +423,8 @@ pub async fn insert_event(
     id: &EventId,
     key: &ProgressKey,
     attempt: &Attempt,
-    (at, elapsed_ms): (Timestamp, Option<i64>),
+    at: Timestamp,
+    elapsed_ms: Option<i64>,
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO walkthrough_events (id, organization_id, server_id, walkthrough_id, end_user_id,
             progress_id, version_id, kind, created_at, elapsed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

@@ -89,7 +89,8 @@ pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &AuthorizationCod
 /// Returns an error if the database fails.
 pub async fn find_nth_newest(
     conn: &mut Conn,
-    (organization, server): (&OrganizationId, &ServerId),
+    organization: &OrganizationId,
+    server: &ServerId,
     end_user: &EndUserId,
     n: u32,
 ) -> Result<Option<Timestamp>> {
@@ -108,7 +109,8 @@ pub async fn find_nth_newest(
 /// Returns an error if the database fails.
 pub async fn delete_created_until(
     conn: &mut Conn,
-    (organization, server): (&OrganizationId, &ServerId),
+    organization: &OrganizationId,
+    server: &ServerId,
     end_user: &EndUserId,
     until: Timestamp,
 ) -> Result<u64> {
@@ -337,7 +339,8 @@ pub async fn refresh(
     server: (&OrganizationId, &ServerId),
     client_id: &str,
     token_hash: &str,
-    (now, expires_at): (Timestamp, Timestamp),
+    now: Timestamp,
+    expires_at: Timestamp,
 ) -> Result<RefreshOutcome> {
     const FIND: &str = "SELECT oauth_grants.id, refresh_tokens.generation
         FROM refresh_tokens JOIN oauth_grants ON oauth_grants.id = refresh_tokens.grant_id

@@ -86,7 +86,8 @@ const SIGN_INS: Statements = Statements {
 pub async fn evict_excess(
     conn: &mut Conn,
     table: LimitedTable,
-    (scope, network): (&str, &str),
+    scope: &str,
+    network: &str,
     limits: RowLimits,
 ) -> Result<u64> {
     let statements = match table {
@@ -104,12 +105,12 @@ pub async fn evict_excess(
         .bind(scope).bind(network).fetch_one(c).await?);
     let mut deleted = 0;
     if own >= limits.per_network {
-        deleted += delete_in_network(conn, &statements, (scope, network), own - limits.per_network + 1).await?;
+        deleted += delete_in_network(conn, &statements, scope, network, own - limits.per_network + 1).await?;
     }
     let all: i64 = on!(conn, c => sqlx::query_scalar(statements.count_in_scope).bind(scope).fetch_one(c).await?);
     let excess = all - limits.per_scope + 1;
     if excess > 0 && own >= limits.share.max(excess) {
-        deleted += delete_in_network(conn, &statements, (scope, network), excess).await?;
+        deleted += delete_in_network(conn, &statements, scope, network, excess).await?;
     } else if excess > 0 {
         deleted += on!(conn, c => sqlx::query(statements.delete_in_scope)
             .bind(scope).bind(excess).execute(c).await?.rows_affected());
@@ -123,7 +124,8 @@ pub async fn evict_excess(
 async fn delete_in_network(
     conn: &mut Conn,
     statements: &Statements,
-    (scope, network): (&str, &str),
+    scope: &str,
+    network: &str,
     count: i64,
 ) -> Result<u64> {
     Ok(on!(conn, c => sqlx::query(statements.delete_in_network)

@@ -98,7 +98,8 @@ pub async fn delete_log(
     conn: &mut Conn,
     log: ServerLog,
     server: &ServerId,
-    (before, limit): (Timestamp, i64),
+    before: Timestamp,
+    limit: i64,
 ) -> Result<u64> {
     let (table, from, until) = log.names();
     let lock = if conn.dialect() == Dialect::Sqlite { "" } else { " FOR UPDATE" };
@@ -135,7 +136,8 @@ pub async fn delete_counts(
     conn: &mut Conn,
     counts: CallCounts,
     server: &ServerId,
-    (before, limit): (Timestamp, i64),
+    before: Timestamp,
+    limit: i64,
 ) -> Result<u64> {
     let (table, key) = counts.names();
     let sql = sqlx::AssertSqlSafe(format!(

@@ -77,7 +77,8 @@ pub const COLUMNS: &[SealedColumn] = &[
 pub async fn list_outdated(
     conn: &mut Conn,
     column: &SealedColumn,
-    (after, prefix): (&str, &str),
+    after: &str,
+    prefix: &str,
     limit: i64,
 ) -> Result<Vec<(String, String)>> {
     Ok(on!(conn, c => sqlx::query_as(column.select).bind(after).bind(prefix).bind(limit).fetch_all(c).await?))
@@ -87,7 +88,7 @@ pub async fn list_outdated(
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn replace(conn: &mut Conn, column: &SealedColumn, row: &str, (old, new): (&str, &str)) -> Result<bool> {
+pub async fn replace(conn: &mut Conn, column: &SealedColumn, row: &str, old: &str, new: &str) -> Result<bool> {
     let changed = on!(conn, c => sqlx::query(column.update)
         .bind(row).bind(old).bind(new).execute(c).await?.rows_affected());
     Ok(changed > 0)

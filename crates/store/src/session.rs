@@ -138,7 +138,8 @@ pub async fn is_joined(conn: &mut Conn, organization: &OrganizationId, handle_ha
 pub async fn set_joined(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (server, end_user): (&ServerId, &EndUserId),
+    server: &ServerId,
+    end_user: &EndUserId,
     joined_at: Option<Timestamp>,
 ) -> Result<()> {
     const SQL: &str = "UPDATE client_sessions SET joined_at = $4

@@ -273,7 +273,8 @@ pub async fn replace(
 pub async fn trim<'a>(
     conn: &mut Conn,
     scope: DraftScope<'_>,
-    (count, bytes): (u32, u64),
+    count: u32,
+    bytes: u64,
     steps: impl IntoIterator<Item = &'a StepId>,
 ) -> Result<u64> {
     let sql = Statements::of(conn.dialect()).trim.as_str();
@@ -357,7 +358,8 @@ pub async fn list(
     conn: &mut Conn,
     scope: DraftScope<'_>,
     step: &StepId,
-    (before, limit): (Option<u32>, i64),
+    before: Option<u32>,
+    limit: i64,
 ) -> Result<Vec<RevisionInfo>> {
     const SQL: &str = select!("", "AND step_id = $3 AND number < $4 ORDER BY number DESC LIMIT $5");
     let before = before.map_or(i64::MAX, i64::from);

@@ -403,7 +403,8 @@ pub async fn is_duplicate(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
-    (title, problem): (&str, &str),
+    title: &str,
+    problem: &str,
     since: Timestamp,
 ) -> Result<bool> {
     const SQL: &str = "SELECT id FROM tickets WHERE server_id = $1 AND created_at >= $2 AND organization_id = $3

@@ -25,8 +25,10 @@ pub struct DueDigest {
 pub async fn schedule(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (server, ticket): (&ServerId, &TicketId),
-    (now, pause): (Timestamp, i64),
+    server: &ServerId,
+    ticket: &TicketId,
+    now: Timestamp,
+    pause: i64,
 ) -> Result<()> {
     const TICKET: &str = "INSERT INTO ticket_notices (ticket_id, organization_id, server_id) VALUES ($1, $2, $3)";
     const DIGEST: &str =

@@ -57,7 +57,8 @@ pub async fn insert(
     conn: &mut Conn,
     organization: &OrganizationId,
     id: &WalkthroughId,
-    (at, by): (Timestamp, &str),
+    at: Timestamp,
+    by: &str,
 ) -> Result<bool> {
     // Slugs and folded titles contain no uppercase letters, so these values cannot conflict.
     const SQL: &str = "UPDATE walkthroughs SET deleted_at = $3, deleted_by = $4, trashed_slug = slug,

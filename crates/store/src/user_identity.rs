@@ -22,7 +22,7 @@ pub async fn find(conn: &mut Conn, issuer: &str, subject: &str) -> Result<Option
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn insert(conn: &mut Conn, (issuer, subject): (&str, &str), user: &UserId, now: Timestamp) -> Result<bool> {
+pub async fn insert(conn: &mut Conn, issuer: &str, subject: &str, user: &UserId, now: Timestamp) -> Result<bool> {
     const SQL: &str = "INSERT INTO user_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (issuer, subject) DO NOTHING";
     let inserted = on!(conn, c => sqlx::query(SQL)

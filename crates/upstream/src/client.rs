@@ -221,5 +221,5 @@ fn encoded(value: &str) -> Result<HeaderValue, Error> {
 }
 
 fn serialize(message: &Message<'_>) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(message).map_err(|_| Error::InvalidRequest("the request cannot be serialized"))
+    serde_json::to_vec(message).map_err(|_| Error::InvalidRequest("the request cannot be serialised"))
 }

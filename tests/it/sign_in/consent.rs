@@ -172,7 +172,7 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     client.get_code(&attacker, &[]).await;
     let key = SecretKey::new([0; 32]);
     let now = app.cx().now();
-    let forged = ClaimLink::sign(&key, (&server.org.id, &server.id), "ann", (now, DAY)).segment();
+    let forged = ClaimLink::sign(&key, &server.org.id, &server.id, "ann", now, DAY).segment();
     for guess in ["ann", "nobody", &forged, &format!("claim~ann~1~9999999999999~{}", "A".repeat(43))] {
         let resource = format!("http://localhost:8080/s/acme/t/{guess}/mcp");
         let response = attacker.open(&client.authorize_path(&[("resource", &resource)])).await;

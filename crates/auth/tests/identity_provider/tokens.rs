@@ -101,7 +101,7 @@ async fn a_concurrent_sign_in_takes_precedence(stage: Stage) {
     stage.later(HOUR);
     let now = stage.cx.now();
     let mut tx = stage.ops.store().begin().await.unwrap();
-    let leased = identity_provider_token::lease_expiring(&mut tx, now, (now, now.plus(60_000)), 10).await.unwrap();
+    let leased = identity_provider_token::lease_expiring(&mut tx, now, now, now.plus(60_000), 10).await.unwrap();
     tx.commit().await.unwrap();
     let [old] = &leased[..] else { panic!("{leased:?}") };
     stage.who(&stage.sign_in(&server).await).await;

@@ -108,14 +108,15 @@ fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several
         let Value::Object(members) = step else {
             return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
         };
-        file.steps.push(read_step(source, (number, &location), section.clone(), members)?);
+        file.steps.push(read_step(source, number, &location, section.clone(), members)?);
     }
     Ok(TourFields { title, description, rest: tour.rest()? })
 }
 
 fn read_step(
     file: &SourceRef,
-    (number, location): (usize, &str),
+    number: usize,
+    location: &str,
     section: Option<String>,
     members: Map<String, Value>,
 ) -> Result<ImportStep> {

@@ -166,7 +166,8 @@ pub fn list_stopped_users(
     range: TimeRange,
     filter: Filter,
     steps: &[u32],
-    (position, active_since): (usize, Timestamp),
+    position: usize,
+    active_since: Timestamp,
 ) -> Vec<u32> {
     let progress = Progress::read(log, range, filter, steps);
     let stopped = |(number, attempt): &(usize, &CohortAttempt)| {

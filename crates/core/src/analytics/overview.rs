@@ -104,7 +104,7 @@ pub struct PeriodTotals {
 /// Returns the totals of each period of `period_ms` milliseconds that overlaps the range; only events in the range count.
 /// Periods begin `offset_ms` before those of UTC.
 #[must_use]
-pub fn timeline(log: &Log, range: TimeRange, filter: Filter, (period_ms, offset_ms): (i64, i64)) -> Vec<PeriodTotals> {
+pub fn timeline(log: &Log, range: TimeRange, filter: Filter, period_ms: i64, offset_ms: i64) -> Vec<PeriodTotals> {
     let period_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(period_ms);
     let first = period_of(range.from);
     let last = period_of(range.to.plus(-1));

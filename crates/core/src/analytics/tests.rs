@@ -275,7 +275,7 @@ proptest! {
             naive.funnel(&names, active_since)
         );
         for index in 0..steps.len() {
-            let users = list_stopped_users(&log, range, filter, &steps, (index, Timestamp(active_since)));
+            let users = list_stopped_users(&log, range, filter, &steps, index, Timestamp(active_since));
             let listed: BTreeSet<_> = users.iter().map(|user| log.names.text(*user).unwrap().to_owned()).collect();
             prop_assert_eq!(listed.len(), users.len(), "no user is listed twice");
             prop_assert_eq!(listed, naive.stopped(&names, index, active_since));
@@ -312,7 +312,7 @@ proptest! {
         let log = log(&all);
         let range = TimeRange { from: Timestamp(from), to: Timestamp(from + length) };
         let offset = offset * 3_600_000;
-        let periods = timeline(&log, range, Filter::default(), (period_ms, offset));
+        let periods = timeline(&log, range, Filter::default(), period_ms, offset);
         prop_assert!(periods.windows(2).all(|pair| pair[1].at.since(pair[0].at) == period_ms));
         prop_assert!(periods[0].at <= range.from && periods[periods.len() - 1].at < range.to);
         for period in &periods {

@@ -161,7 +161,8 @@ impl World {
     fn check_selected(
         &mut self,
         options: SelectOptions,
-        (before, moves_away): (&Option<Attempt>, bool),
+        before: &Option<Attempt>,
+        moves_away: bool,
         outcome: &Outcome,
     ) {
         let same = before.as_ref().map(|attempt| &attempt.version_id)
@@ -217,7 +218,7 @@ impl World {
                     "progress is replaced if confirmed"
                 );
                 if let Ok(outcome) = &result {
-                    self.check_selected(options, (&before, moves_away), outcome);
+                    self.check_selected(options, &before, moves_away, outcome);
                 }
                 result
             }

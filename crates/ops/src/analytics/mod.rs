@@ -156,13 +156,13 @@ impl Report {
     /// Returns the totals of each day. Days begin `offset_ms` milliseconds before those of UTC.
     #[must_use]
     pub fn timeline(&self, offset_ms: i64) -> Vec<PeriodTotals> {
-        rules::timeline(&self.log, self.range, self.filter, (DAY_MS, offset_ms))
+        rules::timeline(&self.log, self.range, self.filter, DAY_MS, offset_ms)
     }
 
     /// Returns the totals of each hour.
     #[must_use]
     pub fn hourly_timeline(&self) -> Vec<PeriodTotals> {
-        rules::timeline(&self.log, self.range, self.filter, (HOUR_MS, 0))
+        rules::timeline(&self.log, self.range, self.filter, HOUR_MS, 0)
     }
 
     /// Returns the table of clients.
@@ -242,8 +242,7 @@ impl Report {
         let version = self.selected_version()?;
         let position = version.steps.iter().position(|(id, _)| id == step)?;
         let (steps, filter) = (self.step_numbers(version), self.filter_for(version));
-        let at = (position, self.active_since());
-        let users = rules::list_stopped_users(&self.log, self.range, filter, &steps, at);
+        let users = rules::list_stopped_users(&self.log, self.range, filter, &steps, position, self.active_since());
         let id = |user: u32| self.log.names.text(user).map(|id| EndUserId::from_store(id.to_owned()));
         Some((version.steps[position].1.clone(), users.into_iter().filter_map(id).collect()))
     }

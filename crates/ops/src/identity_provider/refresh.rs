@@ -50,7 +50,7 @@ pub async fn refresh_due_tokens(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     waypost_core::access::authorize_operator(&cx.caller)?;
     let now = cx.now();
     let mut tx = ops.store.begin().await?;
-    let due = store::lease_expiring(&mut tx, now, (now.plus(AHEAD_MS), now.plus(LEASE_MS)), AT_ONCE).await?;
+    let due = store::lease_expiring(&mut tx, now, now.plus(AHEAD_MS), now.plus(LEASE_MS), AT_ONCE).await?;
     tx.commit().await?;
     let mut work = JoinSet::new();
     for token in due {

@@ -89,7 +89,7 @@ impl UserAccounts {
         };
         let mut tx = self.ops.store.begin().await?;
         let network = stored_network(&self.secret, client);
-        open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, (key, &network), BOUNDS).await?;
+        open_rows::evict_excess(&mut tx, LimitedTable::UserSignIns, key, &network, BOUNDS).await?;
         user_sign_in::insert(&mut tx, &row, &network).await?;
         tx.commit().await?;
         Ok(url)
@@ -151,8 +151,8 @@ impl UserAccounts {
 
     async fn try_sign_in(&self, cx: &Ctx, identity: &ProviderIdentity, browser: Browser<'_>) -> Result<NewUserSession> {
         let mut tx = self.ops.store.begin().await?;
-        let key = (identity.issuer.as_str(), identity.subject.as_str());
-        let known = match user_identity::find(&mut tx, key.0, key.1).await? {
+        let (issuer, subject) = (identity.issuer.as_str(), identity.subject.as_str());
+        let known = match user_identity::find(&mut tx, issuer, subject).await? {
             Some(id) => store::find(&mut tx, &id).await?.filter(|user| user.verified_at.is_some()),
             None => None,
         };
@@ -160,7 +160,7 @@ impl UserAccounts {
             Some(user) => VerifiedAccount { user, revoked: false },
             None => {
                 let verified = self.user_by_email(cx, &mut tx, identity).await?;
-                if !user_identity::insert(&mut tx, key, &verified.user.id, cx.now()).await? {
+                if !user_identity::insert(&mut tx, issuer, subject, &verified.user.id, cx.now()).await? {
                     return Err(Error::new(Code::Conflict, "Another sign-in of yours is in progress. Try again."));
                 }
                 verified

@@ -96,7 +96,7 @@ pub(super) async fn update(
     step::update(tx, &walkthrough.organization_id, &walkthrough.id, steps.iter().copied()).await?;
     let new = new_revision(cx, origin.into());
     if let [step] = steps {
-        let last = step_revision::list(tx, scope(walkthrough), &step.id, (None, 1)).await?;
+        let last = step_revision::list(tx, scope(walkthrough), &step.id, None, 1).await?;
         if let Some(last) = last.first().filter(|last| can_collapse(last, new.operation, new.actor, new.at)) {
             step_revision::replace(tx, scope(walkthrough), last.number, new, step).await?;
             trim(tx, walkthrough, [&step.id]).await?;
@@ -141,7 +141,7 @@ async fn append(
 }
 
 async fn trim<'a>(tx: &mut Tx, walkthrough: &Walkthrough, steps: impl IntoIterator<Item = &'a StepId>) -> Result<()> {
-    step_revision::trim(tx, scope(walkthrough), (MAX_REVISIONS, MAX_REVISION_BYTES), steps).await?;
+    step_revision::trim(tx, scope(walkthrough), MAX_REVISIONS, MAX_REVISION_BYTES, steps).await?;
     Ok(())
 }
 
@@ -164,7 +164,7 @@ pub async fn list(
     }
     let mut tx = ops.store.snapshot().await?;
     let walkthrough = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(not_found)?;
-    let mut revisions = step_revision::list(&mut tx, scope(&walkthrough), id, (before, i64::from(limit) + 1)).await?;
+    let mut revisions = step_revision::list(&mut tx, scope(&walkthrough), id, before, i64::from(limit) + 1).await?;
     if revisions.is_empty()
         && before.is_none()
         && step::find(&mut tx, organization, &walkthrough.id, id).await?.is_none()
@@ -269,7 +269,7 @@ async fn restore_deleted(
     let ordinal = step::consume_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
     // The revision of the deletion has the step's position, whichever revision is restored.
-    let last = step_revision::list(&mut tx, scope(walkthrough), id, (None, 1)).await?;
+    let last = step_revision::list(&mut tx, scope(walkthrough), id, None, 1).await?;
     let last = last.first().map_or(revision.info.number, |last| last.number);
     let deletion = step_revision::find(&mut tx, scope(walkthrough), id, last).await?;
     let position = match deletion.map(|deletion| deletion.after_step_id) {

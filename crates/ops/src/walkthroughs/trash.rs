@@ -40,7 +40,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     let mut tx = ops.store.begin().await?;
     let walkthrough = lock_walkthrough(&mut tx, target).await?;
     tx.bump_config_version(target.organization_id).await?;
-    trash::insert(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
+    trash::insert(&mut tx, target.organization_id, target.walkthrough_id, cx.now(), cx.caller.actor()).await?;
     record_operation(cx, &mut tx, &walkthrough, "walkthrough.delete", json!({ "title": walkthrough.title })).await?;
     tx.commit().await?;
     Ok(())

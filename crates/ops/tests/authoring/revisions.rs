@@ -276,9 +276,9 @@ async fn a_history_has_a_limited_size(fixture: Fixture) {
     assert!(kept.len() as u64 * 65_000 <= MAX_REVISION_BYTES && kept.len() > 120, "{}", kept.len());
     assert_eq!(u64::from(kept[0]), large + 1, "the newest revisions are kept");
     let mut tx = fixture.ops.store().begin().await.unwrap();
-    let deleted = waypost_store::step_revision::trim(&mut tx, scope, (3, u64::MAX >> 1), [&steps[0]]).await.unwrap();
+    let deleted = waypost_store::step_revision::trim(&mut tx, scope, 3, u64::MAX >> 1, [&steps[0]]).await.unwrap();
     assert_eq!(deleted as usize, kept.len() - 3);
-    let deleted = waypost_store::step_revision::trim(&mut tx, scope, (MAX_REVISIONS, 1), [&steps[0]]).await.unwrap();
+    let deleted = waypost_store::step_revision::trim(&mut tx, scope, MAX_REVISIONS, 1, [&steps[0]]).await.unwrap();
     assert_eq!(deleted, 2, "the newest revision is kept regardless of its size");
 }
 

@@ -359,9 +359,9 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(h: Hosted) {
     }
     // A signature is valid for one server of one organisation only.
     let (org, id) = (&h.org, waypost_core::id::ServerId::from_store("srv_other".to_owned()));
-    let other_link = ClaimLink::sign(h.hosting.secret(), (org, &id), "customer-7", (h.cx.now(), 60_000));
+    let other_link = ClaimLink::sign(h.hosting.secret(), org, &id, "customer-7", h.cx.now(), 60_000);
     assert_eq!(verify(other_link.segment()).await, None);
-    let test = ClaimLink::sign(h.hosting.secret(), (org, &h.server), "test~usr_1", (h.cx.now(), 60_000));
+    let test = ClaimLink::sign(h.hosting.secret(), org, &h.server, "test~usr_1", h.cx.now(), 60_000);
     assert_eq!(verify(test.segment()).await, None, "tests of the console cannot be claimed");
     h.clock.advance(60_000);
     assert_eq!(verify(signed).await, None, "expired");

@@ -99,7 +99,7 @@ pub async fn read_events(conn: &mut Conn, query: LogQuery<'_>, packed: &mut Pack
             .bind(&end.server_id).bind(to).bind(from).bind(query.walkthrough.map(WalkthroughId::as_str))
             .fetch_all(c).await?);
         packed.event_segments.extend(segments);
-        let rows = rows::read_events(conn, &end.server_id, (from.max(end.events_until), to)).await?;
+        let rows = rows::read_events(conn, &end.server_id, from.max(end.events_until), to).await?;
         let matches = |row: &EventRow| query.walkthrough.is_none_or(|id| id.as_str() == row.walkthrough_id);
         packed.events.extend(rows.into_iter().filter(matches));
     }
@@ -118,7 +118,7 @@ pub async fn read_calls(conn: &mut Conn, query: LogQuery<'_>, packed: &mut Packe
         let segments: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
             .bind(&end.server_id).bind(to).bind(from).fetch_all(c).await?);
         packed.call_segments.extend(segments);
-        packed.calls.extend(rows::read_calls(conn, &end.server_id, (from.max(end.calls_until), to)).await?);
+        packed.calls.extend(rows::read_calls(conn, &end.server_id, from.max(end.calls_until), to).await?);
     }
     Ok(())
 }

@@ -75,9 +75,9 @@ pub async fn roll_up(conn: &mut Conn, due: &DueServer, now: Timestamp) -> Result
     on!(conn, c => sqlx::query(INSERT).bind(server).bind(organization).execute(c).await?.rows_affected());
     let Some((events_until, calls_until)) = lock(conn, due).await? else { return Ok(false) };
     let settled = now.plus(-SETTLED_MS).0;
-    let (events_to, more_events) = end_of_batch(conn, "walkthrough_events", server, (events_until, settled)).await?;
-    let (calls_to, more_calls) = end_of_batch(conn, "tool_calls", server, (calls_until, settled)).await?;
-    let events = rows::read_events(conn, server, (events_until, events_to)).await?;
+    let (events_to, more_events) = end_of_batch(conn, "walkthrough_events", server, events_until, settled).await?;
+    let (calls_to, more_calls) = end_of_batch(conn, "tool_calls", server, calls_until, settled).await?;
+    let events = rows::read_events(conn, server, events_until, events_to).await?;
     let mut parts: BTreeMap<String, Vec<EventRow>> = BTreeMap::new();
     for row in events {
         parts.entry(row.walkthrough_id.clone()).or_default().push(row);
@@ -85,7 +85,7 @@ pub async fn roll_up(conn: &mut Conn, due: &DueServer, now: Timestamp) -> Result
     for (walkthrough, part) in parts {
         insert_events(conn, due, &walkthrough, part).await?;
     }
-    let calls = rows::read_calls(conn, server, (calls_until, calls_to)).await?;
+    let calls = rows::read_calls(conn, server, calls_until, calls_to).await?;
     insert_calls(conn, due, calls).await?;
     on!(conn, c => sqlx::query(UPDATE)
         .bind(server).bind(organization).bind(events_to).bind(calls_to).execute(c).await?.rows_affected());
@@ -104,7 +104,7 @@ async fn lock(conn: &mut Conn, due: &DueServer) -> Result<Option<(i64, i64)>> {
 }
 
 /// Returns the time up to which rows are packed in this batch, and whether more rows follow.
-async fn end_of_batch(conn: &mut Conn, table: &str, server: &str, (from, settled): (i64, i64)) -> Result<(i64, bool)> {
+async fn end_of_batch(conn: &mut Conn, table: &str, server: &str, from: i64, settled: i64) -> Result<(i64, bool)> {
     if from >= settled {
         return Ok((from, false));
     }

@@ -38,7 +38,7 @@ pub(super) struct CallRow {
 
 /// Returns the events of a server in a time range (`to` is exclusive). Events of test users are omitted. A user
 /// is marked as a test user at their first call, so packed segments and unpacked rows agree.
-pub(super) async fn read_events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
+pub(super) async fn read_events(conn: &mut Conn, server: &str, from: i64, to: i64) -> Result<Vec<EventRow>> {
     const SQL: &str = "SELECT id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
             client_name, elapsed_ms, took_ms
         FROM walkthrough_events WHERE server_id = $1 AND created_at >= $2 AND created_at < $3
@@ -51,7 +51,7 @@ pub(super) async fn read_events(conn: &mut Conn, server: &str, (from, to): (i64,
 }
 
 /// Returns the calls of a server in a time range (`to` is exclusive).
-pub(super) async fn read_calls(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<CallRow>> {
+pub(super) async fn read_calls(conn: &mut Conn, server: &str, from: i64, to: i64) -> Result<Vec<CallRow>> {
     const SQL: &str = "SELECT id, end_user_id, tool, outcome, duration_us, client_name, created_at
         FROM tool_calls WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 AND NOT is_test
         ORDER BY created_at, id";

@@ -57,7 +57,8 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
 pub async fn insert_tracked(
     conn: &mut Conn,
     organization: &OrganizationId,
-    (id, tracking_id): (&EndUserId, &str),
+    id: &EndUserId,
+    tracking_id: &str,
     now: Timestamp,
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO end_users (id, organization_id, tracking_id, created_at) VALUES ($1, $2, $3, $4)

@@ -175,7 +175,7 @@ impl Stage {
         let old = self.stored().await;
         loop {
             let mut tx = self.db.begin().await.unwrap();
-            let rows = retention::delete_log(&mut tx, log, &self.world.server, (before, 3)).await.unwrap();
+            let rows = retention::delete_log(&mut tx, log, &self.world.server, before, 3).await.unwrap();
             tx.commit().await.unwrap();
             if rows < 3 {
                 break;
@@ -344,7 +344,7 @@ async fn daily_numbers_are_kept_when_rows_are_deleted(stage: Stage) {
             TimeRange { from: first.plus(-1), to: last.plus(2) },
         ] {
             let log = stage.read(range).await;
-            days.extend(offsets.map(|offset| timeline(&log, range, Filter::default(), (DAY_MS, offset))));
+            days.extend(offsets.map(|offset| timeline(&log, range, Filter::default(), DAY_MS, offset)));
         }
         days
     };

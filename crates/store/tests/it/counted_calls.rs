@@ -223,7 +223,7 @@ async fn counts_are_deleted(db: Db) {
             servers
         );
         let deleted =
-            retention::delete_counts(&mut tx, CallCounts::Unidentified, &one.server, (before, 9)).await.unwrap();
+            retention::delete_counts(&mut tx, CallCounts::Unidentified, &one.server, before, 9).await.unwrap();
         assert_eq!(deleted, servers.len() as u64);
     }
     tx.commit().await.unwrap();

@@ -35,7 +35,7 @@ async fn new_ticket(db: &Db, world: &World, id: &str) -> TicketId {
     let new = waypost_core::ticket::Ticket { id: id.clone(), number, created_at: NOW, ..named.ticket };
     ticket::insert(&mut tx, &new).await.unwrap();
     ticket::set_client_network(&mut tx, org, &id, "network").await.unwrap();
-    ticket_digest::schedule(&mut tx, org, (&world.server, &id), (NOW, 60)).await.unwrap();
+    ticket_digest::schedule(&mut tx, org, &world.server, &id, NOW, 60).await.unwrap();
     tx.commit().await.unwrap();
     id
 }
@@ -88,10 +88,10 @@ async fn tickets_are_counted((db, one, two): (Db, World, World)) {
     assert_eq!(system::lock_and_count_tickets_from_network(&mut tx, "other", before).await.unwrap(), 0);
     assert_eq!(ticket::count_for_server(&mut tx, org, &one.server, before).await.unwrap(), 1);
     assert_eq!(ticket::count_for_server(&mut tx, org, &two.server, before).await.unwrap(), 0);
-    let texts = ("It breaks", "When I click");
-    let is_repeated = ticket::is_duplicate(&mut tx, org, &one.server, texts, NOW).await.unwrap();
-    assert!(is_repeated && !ticket::is_duplicate(&mut tx, org, &one.server, ("It breaks", ""), NOW).await.unwrap());
-    assert!(!ticket::is_duplicate(&mut tx, org, &one.server, texts, NOW.plus(1)).await.unwrap());
+    let (title, problem) = ("It breaks", "When I click");
+    let is_repeated = ticket::is_duplicate(&mut tx, org, &one.server, title, problem, NOW).await.unwrap();
+    assert!(is_repeated && !ticket::is_duplicate(&mut tx, org, &one.server, "It breaks", "", NOW).await.unwrap());
+    assert!(!ticket::is_duplicate(&mut tx, org, &one.server, title, problem, NOW.plus(1)).await.unwrap());
 }
 
 async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCommentId>) {

@@ -8,7 +8,7 @@ use crate::world::NOW;
 async fn acquire(db: &Db, name: &str, owner: &str, after_s: i64) -> bool {
     let mut tx = db.begin().await.unwrap();
     let now = NOW.plus(after_s * 1_000);
-    let held = job_lease::acquire(&mut tx, (name, owner), now, now.plus(60_000)).await.unwrap();
+    let held = job_lease::acquire(&mut tx, name, owner, now, now.plus(60_000)).await.unwrap();
     tx.commit().await.unwrap();
     held
 }

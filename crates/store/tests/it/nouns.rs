@@ -100,10 +100,10 @@ async fn api_keys(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(api_key::update(&mut tx, &renamed).await.unwrap());
     assert!(!api_key::update(&mut tx, &ApiKey { id: two.key.clone(), ..renamed.clone() }).await.unwrap());
     assert_eq!(api_key::find(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()));
-    api_key::record_use(&mut tx, &two.organization, &one.key, (NOW, NOW)).await.unwrap();
+    api_key::record_use(&mut tx, &two.organization, &one.key, NOW, NOW).await.unwrap();
     assert_eq!(api_key::find(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()), "another organisation");
     for (at, before, noted) in [(5, 0, 5), (6, 4, 5), (7, 5, 7)] {
-        api_key::record_use(&mut tx, org, &one.key, (NOW.plus(at), NOW.plus(before))).await.unwrap();
+        api_key::record_use(&mut tx, org, &one.key, NOW.plus(at), NOW.plus(before)).await.unwrap();
         let key = api_key::find(&mut tx, org, &one.key).await.unwrap().unwrap();
         assert_eq!(key.last_used_at, Some(NOW.plus(noted)), "at {at}");
     }
@@ -249,14 +249,14 @@ async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!(assignment::next_display_order(&mut tx, org, &one.server).await.unwrap(), 2);
     assert_eq!(assignment::next_display_order(&mut tx, org, &two.server).await.unwrap(), 1);
     let moved = Assignment { display_order: -5, enabled: false, ..one.assignment() };
-    assert!(assignment::update(&mut tx, org, &one.assignment, (Some(-5), None)).await.unwrap());
-    assert!(assignment::update(&mut tx, org, &one.assignment, (None, Some(false))).await.unwrap());
+    assert!(assignment::update(&mut tx, org, &one.assignment, Some(-5), None).await.unwrap());
+    assert!(assignment::update(&mut tx, org, &one.assignment, None, Some(false)).await.unwrap());
     assert_eq!(
         assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment,
         moved,
         "the two updates are independent"
     );
-    assert!(!assignment::update(&mut tx, org, &two.assignment, (Some(1), None)).await.unwrap());
+    assert!(!assignment::update(&mut tx, org, &two.assignment, Some(1), None).await.unwrap());
     let assignment = assignment::find(&mut tx, org, &one.assignment).await.unwrap().unwrap();
     assert_eq!((assignment.server_name.as_str(), assignment.server_slug.as_str()), ("Server", "server-1"));
     assert_eq!(assignment::find(&mut tx, org, &two.assignment).await.unwrap(), None);
@@ -276,11 +276,11 @@ async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
         assert!(!assignment::insert(&mut tx, &mixed).await.unwrap(), "across organisations");
     }
     assert!(!assignment::delete(&mut tx, org, &two.assignment).await.unwrap());
-    assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, ("", 9)).await.unwrap(), []);
+    assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, "", 9).await.unwrap(), []);
     assert!(assignment::delete(&mut tx, org, &one.assignment).await.unwrap());
-    let candidates = assignment::list_candidates(&mut tx, org, &one.server, ("W", 9)).await.unwrap();
+    let candidates = assignment::list_candidates(&mut tx, org, &one.server, "W", 9).await.unwrap();
     assert_eq!((candidates.len(), &candidates[0].id), (1, &one.walkthrough));
-    assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, ("%", 9)).await.unwrap(), []);
+    assert_eq!(assignment::list_candidates(&mut tx, org, &one.server, "%", 9).await.unwrap(), []);
     assert!(assignment::insert(&mut tx, &one.assignment()).await.unwrap());
     assert!(tx.config_version().await.unwrap().version > config);
     let twice = assignment::insert(&mut tx, &Assignment { id, ..one.assignment() }).await;

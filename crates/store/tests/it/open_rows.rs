@@ -41,7 +41,7 @@ async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
 async fn insert(db: &Db, world: &World, table: LimitedTable, (n, network): (i64, &str)) {
     let mut tx = db.begin().await.unwrap();
     let scope = if table == LimitedTable::UserSignIns { "github" } else { world.server.as_str() };
-    evict_excess(&mut tx, table, (scope, network), LIMITS).await.unwrap();
+    evict_excess(&mut tx, table, scope, network, LIMITS).await.unwrap();
     match table {
         LimitedTable::OauthClients => {
             let client = OauthClient {

@@ -42,7 +42,7 @@ async fn pack(db: &Db, now: Timestamp) {
 
 async fn delete_calls(db: &Db, world: &World, before: Timestamp, limit: i64) -> u64 {
     let mut tx = db.begin().await.unwrap();
-    let rows = retention::delete_log(&mut tx, ServerLog::Calls, &world.server, (before, limit)).await.unwrap();
+    let rows = retention::delete_log(&mut tx, ServerLog::Calls, &world.server, before, limit).await.unwrap();
     tx.commit().await.unwrap();
     rows
 }
@@ -111,8 +111,8 @@ async fn audit_events_and_rejections_are_deleted_by_age(db: Db) {
     let servers =
         retention::list_servers_with_old_counts(&mut tx, CallCounts::Rejected, first.plus(60_000)).await.unwrap();
     assert_eq!(servers, std::slice::from_ref(&one.server), "also for a server without packed calls");
-    assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, (before, 2)).await.unwrap(), 2);
-    assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, (before, 9)).await.unwrap(), 1);
+    assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, before, 2).await.unwrap(), 2);
+    assert_eq!(retention::delete_counts(&mut tx, CallCounts::Rejected, &one.server, before, 9).await.unwrap(), 1);
     tx.commit().await.unwrap();
 }
 

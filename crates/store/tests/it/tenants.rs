@@ -56,9 +56,9 @@ async fn invitations(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(!invitation::renew(&mut tx, &foreign, "new").await.unwrap());
     assert!(invitation::renew(&mut tx, &renewed, "new").await.unwrap());
     assert_eq!(invitation::find(&mut tx, org, &new(1).id).await.unwrap(), Some(renewed.clone()));
-    let of = ("b@x.de", Some(&new(1).id));
-    assert_eq!(invitation::revoke_for_email(&mut tx, &two.organization, of, NOW).await.unwrap(), []);
-    let mut revoked = invitation::revoke_for_email(&mut tx, org, of, NOW.plus(1)).await.unwrap();
+    let (email_key, id) = ("b@x.de", new(1).id);
+    assert_eq!(invitation::revoke_for_email(&mut tx, &two.organization, email_key, Some(&id), NOW).await.unwrap(), []);
+    let mut revoked = invitation::revoke_for_email(&mut tx, org, email_key, Some(&id), NOW.plus(1)).await.unwrap();
     revoked.sort();
     assert_eq!(revoked, [new(2).id, new(3).id]);
     assert!(!invitation::renew(&mut tx, &new(2), "newer").await.unwrap(), "it is revoked");
@@ -103,13 +103,13 @@ async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
         (AuditFilter { from: Some(NOW.plus(1)), ..to(3) }, &[2, 1]),
         (AuditFilter { from: Some(Timestamp(-1)), ..to(i64::MIN / 2) }, &[]),
     ] {
-        let events = audit::search(&mut tx, org, &filter, (None, 10)).await.unwrap();
+        let events = audit::search(&mut tx, org, &filter, None, 10).await.unwrap();
         let expected: Vec<_> = expected.iter().map(|at| entries[*at].clone()).collect();
         assert_eq!(events, expected, "{filter:?}");
     }
-    let page = audit::search(&mut tx, org, &all, (Some(&entries[2].id), 1)).await.unwrap();
+    let page = audit::search(&mut tx, org, &all, Some(&entries[2].id), 1).await.unwrap();
     assert_eq!(page, [entries[1].clone()]);
-    assert_eq!(audit::search(&mut tx, &two.organization, &all, (None, 10)).await.unwrap(), []);
+    assert_eq!(audit::search(&mut tx, &two.organization, &all, None, 10).await.unwrap(), []);
     let names = audit::find_actor_names(&mut tx, org, &["usr_1", "key_1", "key_2", "operator", "it's"]).await.unwrap();
     let names: Vec<_> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
     assert_eq!(names, [("key_1", "key"), ("usr_1", "A1@x.de")], "keys of other organisations are omitted");

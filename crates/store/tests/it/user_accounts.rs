@@ -93,7 +93,7 @@ async fn all_credentials_are_revoked((mut tx, one, two): (Tx, World, World)) {
     user::insert(tx, &a, KEY).await.unwrap();
     user::set_password(tx, &a.id, "argon").await.unwrap();
     user::set_name(tx, &a.id, "Mallory").await.unwrap();
-    user_identity::insert(tx, ("https://id.example", "1"), &a.id, NOW).await.unwrap();
+    user_identity::insert(tx, "https://id.example", "1", &a.id, NOW).await.unwrap();
     let link_id = UserCodeId::from_store("uco_link".to_owned());
     let link = NewUserLink {
         id: &link_id,
@@ -162,9 +162,9 @@ async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, Worl
         system::find_invitation(tx, token, NOW).await.unwrap().map(|found| found.emailed)
     };
     assert_eq!(emailed(tx, "token-1").await, Some(false));
-    assert!(!invitation::mark_emailed(tx, &one.organization, (&id, "older"), NOW).await.unwrap());
-    assert!(!invitation::mark_emailed(tx, &two.organization, (&id, "token-1"), NOW).await.unwrap());
-    assert!(invitation::mark_emailed(tx, &one.organization, (&id, "token-1"), NOW).await.unwrap());
+    assert!(!invitation::mark_emailed(tx, &one.organization, &id, "older", NOW).await.unwrap());
+    assert!(!invitation::mark_emailed(tx, &two.organization, &id, "token-1", NOW).await.unwrap());
+    assert!(invitation::mark_emailed(tx, &one.organization, &id, "token-1", NOW).await.unwrap());
     assert_eq!(emailed(tx, "token-1").await, Some(true));
     let invitation = invitation::find(tx, &one.organization, &id).await.unwrap().unwrap();
     assert!(invitation::renew(tx, &invitation, "shown").await.unwrap());

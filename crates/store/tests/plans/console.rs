@@ -66,8 +66,8 @@ pub(super) async fn invite(tx: &mut Tx, one: &World) {
     invitation::list(tx, org, Some(&id), 10).await.unwrap();
     invitation::count_pending(tx, org, NOW).await.unwrap();
     invitation::renew(tx, &new, "renewed").await.unwrap();
-    invitation::mark_emailed(tx, org, (&id, "renewed"), NOW).await.unwrap();
-    invitation::revoke_for_email(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
+    invitation::mark_emailed(tx, org, &id, "renewed", NOW).await.unwrap();
+    invitation::revoke_for_email(tx, org, "b@x.de", Some(&id), NOW).await.unwrap();
     invitation::revoke(tx, org, &id, NOW).await.unwrap();
 }
 
@@ -172,8 +172,8 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     user_account::revoke_access(tx, id, NOW).await.unwrap();
     user_account::delete_api_keys(tx, id.as_str()).await.unwrap();
     api_key::list_created_by(tx, org, &waypost_core::id::ApiKeyId::from_store("key_1".to_owned())).await.unwrap();
-    invitation::find_highest_pending_role(tx, org, ("a1@x.de", None), NOW).await.unwrap();
-    invitation::revoke_by_inviter(tx, org, ("usr_1", None), NOW).await.unwrap();
+    invitation::find_highest_pending_role(tx, org, "a1@x.de", None, NOW).await.unwrap();
+    invitation::revoke_by_inviter(tx, org, "usr_1", None, NOW).await.unwrap();
     user_account::revoke_invitations(tx, id.as_str(), NOW).await.unwrap();
     let into = User {
         id: UserId::from_store("usr_x".to_owned()),
@@ -226,10 +226,10 @@ pub(super) async fn use_tickets(tx: &mut Tx, one: &World) {
 async fn notify(tx: &mut Tx, one: &World) {
     let (org, server, id) = (&one.organization, &one.server, TicketId::from_store("tkt_other".to_owned()));
     ticket::set_client_network(tx, org, &id, "network").await.unwrap();
-    ticket::is_duplicate(tx, org, server, ("T", "P"), NOW).await.unwrap();
+    ticket::is_duplicate(tx, org, server, "T", "P", NOW).await.unwrap();
     ticket::count_for_server(tx, org, server, NOW).await.unwrap();
     system::lock_and_count_tickets_from_network(tx, "network", NOW).await.unwrap();
-    ticket_digest::schedule(tx, org, (server, &id), (NOW, 60)).await.unwrap();
+    ticket_digest::schedule(tx, org, server, &id, NOW, 60).await.unwrap();
     ticket_digest::is_due(tx, NOW).await.unwrap();
     let due = ticket_digest::claim(tx, NOW).await.unwrap().unwrap();
     ticket_digest::postpone(tx, &due, NOW).await.unwrap();

@@ -80,7 +80,7 @@ async fn call_all(db: &Db, one: &World) {
     api_key::find_by_name(&mut tx, org, "key").await.unwrap();
     let keys = api_key::list(&mut tx, org).await.unwrap();
     api_key::update(&mut tx, &keys[0]).await.unwrap();
-    api_key::record_use(&mut tx, org, &one.key, (NOW, NOW)).await.unwrap();
+    api_key::record_use(&mut tx, org, &one.key, NOW, NOW).await.unwrap();
     server::find(&mut tx, org, &one.server).await.unwrap();
     server::list(&mut tx, org).await.unwrap();
     server::search(&mut tx, org, server::ServerSearch { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
@@ -95,8 +95,8 @@ async fn call_all(db: &Db, one: &World) {
     assignment::next_display_order(&mut tx, org, &one.server).await.unwrap();
     assignment::list_for_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
     assignment::find(&mut tx, org, &one.assignment).await.unwrap();
-    assignment::list_candidates(&mut tx, org, &one.server, ("w", 9)).await.unwrap();
-    assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
+    assignment::list_candidates(&mut tx, org, &one.server, "w", 9).await.unwrap();
+    assignment::update(&mut tx, org, &one.assignment, Some(1), Some(true)).await.unwrap();
     assignment::set_display_orders(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
@@ -143,14 +143,14 @@ async fn call_all(db: &Db, one: &World) {
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
     for log in [retention::ServerLog::Calls, retention::ServerLog::Events] {
         retention::list_servers_with_old_rows(&mut tx, log, NOW).await.unwrap();
-        retention::delete_log(&mut tx, log, &one.server, (Timestamp(1), 10)).await.unwrap();
+        retention::delete_log(&mut tx, log, &one.server, Timestamp(1), 10).await.unwrap();
     }
     for counts in [retention::CallCounts::Rejected, retention::CallCounts::Unidentified] {
         retention::list_servers_with_old_counts(&mut tx, counts, NOW).await.unwrap();
-        retention::delete_counts(&mut tx, counts, &one.server, (Timestamp(1), 10)).await.unwrap();
+        retention::delete_counts(&mut tx, counts, &one.server, Timestamp(1), 10).await.unwrap();
     }
     retention::delete_audit(&mut tx, Timestamp(1), 10).await.unwrap();
-    job_lease::acquire(&mut tx, ("packing", "a"), NOW, NOW).await.unwrap();
+    job_lease::acquire(&mut tx, "packing", "a", NOW, NOW).await.unwrap();
     job_lease::release(&mut tx, "packing", "a").await.unwrap();
     write(&mut tx, one).await;
     join_progress(&mut tx, one).await;
@@ -263,7 +263,7 @@ async fn write(tx: &mut Tx, one: &World) {
 async fn use_trash(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
     let head = walkthrough::find(tx, org, id).await.unwrap().unwrap();
-    assert!(trash::insert(tx, org, id, (NOW, "operator")).await.unwrap());
+    assert!(trash::insert(tx, org, id, NOW, "operator").await.unwrap());
     assert_eq!(trash::find_for_update(tx, org, id).await.unwrap().unwrap().walkthrough, head);
     trash::list(tx, org, 10).await.unwrap();
     trash::list_expired(tx, NOW, 10).await.unwrap();
@@ -279,8 +279,8 @@ async fn revise(tx: &mut Tx, one: &World) {
     let new = NewRevision { operation: StepRevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
     step_revision::append(tx, scope, new, [(&step, None)]).await.unwrap();
     step_revision::replace(tx, scope, 1, new, &step).await.unwrap();
-    step_revision::trim(tx, scope, (10, 10), [&id]).await.unwrap();
-    step_revision::list(tx, scope, &id, (None, 10)).await.unwrap();
+    step_revision::trim(tx, scope, 10, 10, [&id]).await.unwrap();
+    step_revision::list(tx, scope, &id, None, 10).await.unwrap();
     step_revision::find(tx, scope, &id, 1).await.unwrap().unwrap();
     step_revision::list_deleted(tx, scope, 10).await.unwrap();
     step_revision::delete_superseded(tx, NOW, 10).await.unwrap();

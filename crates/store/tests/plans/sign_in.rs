@@ -30,7 +30,7 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
     identity::record_sign_in(tx, &identity, None).await.unwrap();
     end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
     let tracked = EndUserId::from_store("eu_tracked".to_owned());
-    end_user::insert_tracked(tx, org, (&tracked, "t"), NOW).await.unwrap();
+    end_user::insert_tracked(tx, org, &tracked, "t", NOW).await.unwrap();
     end_user::find_profile(tx, org, user).await.unwrap();
     end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
     let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
@@ -83,8 +83,8 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     let bounds = RowLimits { per_network: 0, per_scope: 0, share: 0 };
     let all = RowLimits { share: 100, ..bounds };
     for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
-        open_rows::evict_excess(tx, table, (server.as_str(), "other"), bounds).await.unwrap();
-        open_rows::evict_excess(tx, table, (server.as_str(), "other"), all).await.unwrap();
+        open_rows::evict_excess(tx, table, server.as_str(), "other", bounds).await.unwrap();
+        open_rows::evict_excess(tx, table, server.as_str(), "other", all).await.unwrap();
     }
     authorization_request::record_consent(tx, key, NOW).await.unwrap();
     authorization_request::complete(tx, key, NOW).await.unwrap();
@@ -120,7 +120,7 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
         generation: 1,
     };
     oauth_grant::insert_token_pair(tx, &grant.id, &pair, NOW).await.unwrap();
-    oauth_grant::refresh(tx, (org, server), "client", "refresh", (Timestamp(1), NOW)).await.unwrap();
+    oauth_grant::refresh(tx, (org, server), "client", "refresh", Timestamp(1), NOW).await.unwrap();
     oauth_grant::prune_tokens(tx, &grant.id, 0, 10).await.unwrap();
     oauth_grant::find_access_token(tx, org, server, "access", NOW).await.unwrap();
     oauth_grant::find_by_token(tx, (org, server), "client", "access").await.unwrap();
@@ -131,8 +131,8 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     oauth_grant::revoke_for_server(tx, org, server, "test", NOW).await.unwrap();
     let provider = OauthConfigId::from_store("oac_1".to_owned());
     oauth_grant::revoke_for_provider(tx, org, &provider, "test", NOW).await.unwrap();
-    oauth_grant::find_nth_newest(tx, (org, server), user, 2).await.unwrap();
-    oauth_grant::delete_created_until(tx, (org, server), user, Timestamp(1)).await.unwrap();
+    oauth_grant::find_nth_newest(tx, org, server, user, 2).await.unwrap();
+    oauth_grant::delete_created_until(tx, org, server, user, Timestamp(1)).await.unwrap();
     expired::delete(tx, NOW, 10).await.unwrap();
     oauth_client::delete_unused(tx, NOW, 10).await.unwrap();
     oauth_client::delete_idle(tx, NOW, 10).await.unwrap();
@@ -142,22 +142,22 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
 pub(crate) async fn join_progress(tx: &mut Tx, one: &World) {
     let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
     session::is_joined(tx, org, "handle-1").await.unwrap();
-    session::set_joined(tx, org, (&one.server, user), Some(NOW)).await.unwrap();
+    session::set_joined(tx, org, &one.server, user, Some(NOW)).await.unwrap();
     end_user::set_claimed_email(tx, org, user, "a@x.de").await.unwrap();
     end_user::find_claimed_email(tx, org, user).await.unwrap();
     join::list(tx, org).await.unwrap();
     join::count_claims(tx, org, NOW).await.unwrap();
     join::list_page(tx, org, None, 2).await.unwrap();
     join::list_page(tx, org, Some(&id), 2).await.unwrap();
-    join::is_claim_link_spent(tx, org, &one.server, (user, NOW)).await.unwrap();
+    join::is_claim_link_spent(tx, org, &one.server, user, NOW).await.unwrap();
     let join = join::find(tx, org, &id).await.unwrap().unwrap();
-    join::is_settled(tx, org, &one.server, (user, user)).await.unwrap();
+    join::is_settled(tx, org, &one.server, user, user).await.unwrap();
     join::find_claimant(tx, org, user).await.unwrap();
-    join::lock_end_users(tx, org, (user, user)).await.unwrap();
+    join::lock_end_users(tx, org, user, user).await.unwrap();
     join::mark_undone(tx, org, &id, NOW).await.unwrap().unwrap();
     let again = Join { id: JoinId::from_store("joi_again".to_owned()), ..join };
     join::insert(tx, &again, &JoinUndo::default()).await.unwrap();
-    let mut open = join::lock_open_attempts(tx, org, &one.server, (user, user)).await.unwrap();
+    let mut open = join::lock_open_attempts(tx, org, &one.server, user, user).await.unwrap();
     let (walkthrough, attempt, _) = open.remove(0);
     let key = ProgressKey { walkthrough_id: walkthrough, ..one.progress_key(user) };
     join::lock_open_attempt(tx, &key).await.unwrap().unwrap();
@@ -165,12 +165,12 @@ pub(crate) async fn join_progress(tx: &mut Tx, one: &World) {
     join::update_attempt(tx, org, &closed).await.unwrap();
     let fresh = Attempt { id: ProgressId::from_store("wp_fresh".to_owned()), ..attempt.clone() };
     join::insert_attempt(tx, &key, &fresh).await.unwrap();
-    join::copy_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
-    let shared = join::list_shared_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
+    join::copy_completions(tx, org, &attempt.id, &fresh.id).await.unwrap();
+    let shared = join::list_shared_completions(tx, org, &attempt.id, &fresh.id).await.unwrap();
     assert_eq!(shared, [(one.step(0), 0)]);
     join::delete_completion(tx, org, &fresh.id, &one.step(0)).await.unwrap();
     let event = EventId::from_store("ev_joined".to_owned());
-    join::insert_event(tx, &event, &key, &fresh, (NOW, None)).await.unwrap();
+    join::insert_event(tx, &event, &key, &fresh, NOW, None).await.unwrap();
     join::update_attempt(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
     join::reopen_attempt(tx, org, &attempt.id).await.unwrap();
 }

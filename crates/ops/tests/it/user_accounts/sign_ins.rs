@@ -14,7 +14,7 @@ use super::{DEVICE, FINE, MINUTE, UserTest, at, set_up};
 async fn list_sign_ins(test: &UserTest, organization: &OrganizationId) -> Vec<AuditEvent> {
     let filter = AuditFilter { act: "user.sign_in".to_owned(), ..AuditFilter::default() };
     let mut conn = test.fixture.ops.store().read().await.unwrap();
-    let mut events = audit::search(&mut conn, organization, &filter, (None, 1_000)).await.unwrap();
+    let mut events = audit::search(&mut conn, organization, &filter, None, 1_000).await.unwrap();
     events.reverse();
     events
 }
