@@ -183,13 +183,14 @@ pub async fn issue_code(
 
 /// Deletes the oldest grants of an end user at a server if the maximum is reached.
 async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUserId, now: Timestamp) -> Result<()> {
-    let server = (&request.organization_id, &request.server_id);
-    let Some(at) = store::find_nth_newest(tx, server, end_user, MAX_GRANTS).await? else { return Ok(()) };
-    if now.since(at) < HOUR_MS {
+    let AuthorizationRequest { organization_id, server_id, .. } = request;
+    let oldest_kept = store::find_nth_newest(tx, organization_id, server_id, end_user, MAX_GRANTS).await?;
+    let Some(created_at) = oldest_kept else { return Ok(()) };
+    if now.since(created_at) < HOUR_MS {
         let message = "You have connected too many times within an hour. Wait an hour, then connect again.";
         return Err(Error::new(ErrorCode::RateLimited, message).with("retry_after_seconds", HOUR_MS / 1_000));
     }
-    store::delete_created_until(tx, server, end_user, at).await?;
+    store::delete_created_until(tx, organization_id, server_id, end_user, created_at).await?;
     Ok(())
 }
 
@@ -312,8 +313,8 @@ pub async fn refresh_tokens(
     let now = cx.now();
     let mut tx = ops.store.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
-    let times = (now, now.plus(GRANT_LIFETIME_MS));
-    let rotated = store::refresh(&mut tx, key, token_client.client_id, &hash(refresh_token), times).await;
+    let (token_hash, expires_at) = (hash(refresh_token), now.plus(GRANT_LIFETIME_MS));
+    let rotated = store::refresh(&mut tx, key, token_client.client_id, &token_hash, now, expires_at).await;
     let result = match rotated.map_err(Error::from)? {
         RefreshOutcome::Valid { grant, generation } => {
             let granted = Scopes::parse(&grant.scope).unwrap_or_default();
