@@ -190,7 +190,7 @@ struct ServerCreate {
     public_page_indexed: Option<bool>,
 }
 
-/// Converts the provider's ID for [`ServerSettings`](waypost_ops::servers::ServerSettings), which also accept names. The API accepts only an ID, because a name can
+/// Converts the provider's ID for [`ServerSettings`], which also accept names. The API accepts only an ID, because a name can
 /// change.
 fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
     match id {
