@@ -105,18 +105,14 @@ fn operations() -> OpenApiRouter<Web> {
     all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, routes| router.merge(routes()))
 }
 
-/// The operations and their document.
-struct Api {
-    router: Router<Web>,
-    document: Value,
-}
+/// The operations. Built once per process, because their descriptions take longer to build than everything else at start-up.
+static OPERATIONS: LazyLock<Router<Web>> = LazyLock::new(|| operations().split_for_parts().0);
 
-/// Built once per process, because the descriptions of all operations take longer to build than everything else at start-up.
-static API: LazyLock<Api> = LazyLock::new(|| {
-    let (router, mut document) = operations().split_for_parts();
+/// The document. Built when it is first requested.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let (_, mut document) = operations().split_for_parts();
     describe_credentials(&mut document);
-    let document = serde_json::to_value(document).unwrap_or_default();
-    Api { router, document }
+    serde_json::to_value(document).unwrap_or_default()
 });
 
 const DOCUMENT_NAME: &str = "openapi.json";
@@ -130,7 +126,7 @@ static DOCUMENT_FILE: LazyLock<Assets> =
 /// Returns the OpenAPI document.
 #[must_use]
 pub fn document() -> &'static Value {
-    &API.document
+    &DOCUMENT
 }
 
 fn describe_credentials(document: &mut utoipa::openapi::OpenApi) {
@@ -149,7 +145,7 @@ fn describe_credentials(document: &mut utoipa::openapi::OpenApi) {
 /// Returns the routes below `/api/v1`. They require a [`waypost_http_kit::request_info::RequestInfo`] in each request's
 /// extensions.
 pub fn router(web: &Web) -> Router {
-    API.router
+    OPERATIONS
         .clone()
         .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
