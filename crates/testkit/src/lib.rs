@@ -91,19 +91,15 @@ pub fn folder() -> TempDir {
 #[macro_export]
 macro_rules! both {
     (empty $open:ident => $($test:ident),+ $(,)?) => {
-        $crate::both!(@ empty_sqlite_url empty_postgres_url [] $open => $($test),+);
+        $($crate::both!(@ empty_sqlite_url empty_postgres_url needs_postgres $open => $test);)+
     };
     (extended $open:ident => $($test:ident),+ $(,)?) => {
-        $crate::both!(@ sqlite_url postgres_url [#[ignore = "above the store: cargo test -- --ignored postgres"]]
-            $open => $($test),+);
+        $($crate::both!(@ sqlite_url postgres_url extended_on_postgres $open => $test);)+
     };
     ($open:ident => $($test:ident),+ $(,)?) => {
-        $crate::both!(@ sqlite_url postgres_url [] $open => $($test),+);
+        $($crate::both!(@ sqlite_url postgres_url needs_postgres $open => $test);)+
     };
-    (@ $sqlite:ident $postgres:ident $attributes:tt $open:ident => $($test:ident),+) => {
-        $($crate::both!(@test $sqlite $postgres $attributes $open => $test);)+
-    };
-    (@test $sqlite:ident $postgres:ident [$(#[$attribute:meta])*] $open:ident => $test:ident) => {
+    (@ $sqlite:ident $postgres:ident $declare:ident $open:ident => $test:ident) => {
         mod $test {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
@@ -111,8 +107,7 @@ macro_rules! both {
                 super::$test(super::$open(&$crate::$sqlite(&folder)).await).await;
             }
 
-            $crate::needs_postgres! {
-                $(#[$attribute])*
+            $crate::$declare! {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn postgres() {
                     super::$test(super::$open(&$crate::$postgres()).await).await;
@@ -133,6 +128,20 @@ macro_rules! needs_postgres {
 #[cfg(not(have_postgres))]
 #[macro_export]
 macro_rules! needs_postgres {
+    ($($test:item)+) => { $(#[ignore = "needs PostgreSQL"] $test)+ };
+}
+
+/// Declares tests of [`both!`] with `extended`. They are ignored, with the reason.
+#[cfg(have_postgres)]
+#[macro_export]
+macro_rules! extended_on_postgres {
+    ($($test:item)+) => { $(#[ignore = "PostgreSQL above the store: run with --ignored"] $test)+ };
+}
+
+/// Declares tests of [`both!`] with `extended`. They are ignored, with the reason.
+#[cfg(not(have_postgres))]
+#[macro_export]
+macro_rules! extended_on_postgres {
     ($($test:item)+) => { $(#[ignore = "needs PostgreSQL"] $test)+ };
 }
 
