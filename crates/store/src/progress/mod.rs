@@ -1,8 +1,8 @@
 //! Attempts with their completions and events: batched writes and reads.
 
 mod attempts;
-mod in_place;
 mod statements;
+mod unread;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,7 +18,7 @@ use self::attempts::AttemptRow;
 pub use self::attempts::{
     OpenAttempt, find_open, find_open_with_step, list_attempts, list_completions, list_open, summarize_open,
 };
-pub(crate) use self::in_place::{InPlaceBatch, KeptConnection, write_in_place};
+pub(crate) use self::unread::{KeptConnection, UnreadBatch, write_unread};
 use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
 use crate::on;

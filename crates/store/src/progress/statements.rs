@@ -25,7 +25,7 @@ pub(super) struct SqliteStatements {
     pub(super) completions: SizedStatements,
     pub(super) events: SizedStatements,
     pub(super) tool_calls: SizedStatements,
-    /// The transaction of [`super::in_place`]. Its values are the changes, their number, completions, events and tool
+    /// The transaction of [`super::unread`]. Its values are the changes, their number, completions, events and tool
     /// calls.
     pub(super) in_place: SizedStatements,
 }
@@ -36,9 +36,11 @@ pub(super) struct PostgresStatements {
     pub(super) json: JsonStatements,
     pub(super) find: String,
     pub(super) advance: String,
-    /// The statement of [`super::in_place`]. Its values are the changes, completions, events and tool calls, each as a
-    /// JSON document, and the number of changes. Returns whether they were written.
+    /// A statement of [`super::unread`]. Its values are the changes, completions, events and tool calls, each as a JSON
+    /// document, and the number of changes. Returns whether they were written.
     pub(super) in_place: String,
+    /// The same with three more JSON documents: new end users, new sessions and first attempts.
+    pub(super) unread: String,
 }
 
 /// The message of the error by which the SQLite transaction reports that an attempt has another state: that of `abs()` of
@@ -179,12 +181,23 @@ fn sqlite_in_place() -> SizedStatements {
     SizedStatements::sequence(&parts)
 }
 
-fn postgres_in_place() -> String {
+/// Returns the statement of [`super::unread`], with the inserts of new end users and their attempts if `can_open`.
+fn postgres_unread(can_open: bool) -> String {
     let (assignments, condition) = in_place_clauses(|position| format!("source.{}", IN_PLACE[position].0));
     let insert = |table: &str, parameter: &str, columns: &[Column]| {
         let list = names(columns).join(", ");
         let rows = batch::recordset(&format!("{parameter}::json"), columns);
         format!("INSERT INTO {table} ({list}) SELECT {list} FROM {rows} WHERE (SELECT is_current FROM checked)")
+    };
+    let first_attempts = if can_open {
+        format!(
+            ", u AS ({}), s AS ({}), o AS ({})",
+            insert("end_users", "$6", END_USER),
+            insert("client_sessions", "$7", session::COLUMNS),
+            insert("progress", "$8", PROGRESS),
+        )
+    } else {
+        String::new()
     };
     // The attempts are locked in the order of the rows, and the rest does nothing unless all of them have the remembered
     // state, which they keep, because they are locked.
@@ -195,7 +208,7 @@ fn postgres_in_place() -> String {
             checked AS MATERIALIZED (SELECT count(*) = $5 AS is_current FROM locked),
             p AS (UPDATE progress SET {assignments} FROM source
                 WHERE progress.id = source.id AND (SELECT is_current FROM checked)),
-            c AS ({}), e AS ({}), t AS ({})
+            c AS ({}), e AS ({}), t AS ({}){first_attempts}
          SELECT is_current FROM checked",
         batch::recordset("$1::json", IN_PLACE),
         insert("step_completions", "$2", COMPLETION),
@@ -246,7 +259,13 @@ pub(super) fn postgres() -> &'static PostgresStatements {
             batch::insert(dialect, "walkthrough_events", "events", EVENT),
             batch::insert(dialect, "tool_calls", "tool_calls", tool_call::COLUMNS),
         );
-        PostgresStatements { json: JsonStatements::new(dialect), find, advance, in_place: postgres_in_place() }
+        PostgresStatements {
+            json: JsonStatements::new(dialect),
+            find,
+            advance,
+            in_place: postgres_unread(false),
+            unread: postgres_unread(true),
+        }
     });
     &STATEMENTS
 }

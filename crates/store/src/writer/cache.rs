@@ -2,7 +2,7 @@
 //!
 //! An entry may be out of date: another process, a join or a deletion may have changed the row since. It is therefore
 //! only ever a guess, which the database checks: a change that was decided on an entry is written only if the row still
-//! equals the entry (`progress::in_place`). An outdated entry costs a second attempt, never an update. For the
+//! equals the entry (`progress::unread`). An outdated entry costs a second attempt, never an update. For the
 //! same reason nothing has to invalidate entries, and a call that changes nothing is not answered from one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

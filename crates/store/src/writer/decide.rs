@@ -68,6 +68,17 @@ impl Decided {
         is_in_place.then_some(changed)
     }
 
+    /// Returns the attempt that the call opens, if this is the first of an end user whom the call creates, and the call
+    /// changes nothing else.
+    fn first_attempt(&self) -> Option<&Attempt> {
+        let ProgressChange { close: None, upsert: Some(opened), copy_completions_from: None, .. } =
+            &self.changed()?.change
+        else {
+            return None;
+        };
+        (opened.closed_at.is_none() && self.deliveries.is_empty()).then_some(opened)
+    }
+
     /// Adds the rows of this decision to `batch`, except those of attempts, and returns the decision.
     pub(super) fn add_rows(
         self,
@@ -135,37 +146,69 @@ impl DecidedGroup {
     }
 }
 
-/// A decision on a cached attempt that changes it in place.
-pub(super) struct DecidedInPlace {
+/// A decision on an attempt that was not read: a cached attempt that is changed in place, or the first attempt of a new
+/// end user.
+pub(super) struct DecidedUnread {
     pub(super) decided: Decided,
-    /// The state on which the call was decided.
-    pub(super) before: Arc<Attempt>,
+    /// The state on which the call was decided; `None` if it opens the attempt.
+    pub(super) before: Option<Arc<Attempt>>,
     /// The new state.
     pub(super) after: Arc<Attempt>,
 }
 
-/// Applies calls to cached attempts. Returns a decision for each call that changes its attempt in place, if all other
-/// calls on the same attempt do as well.
-pub(super) fn decide_on_cached<'c>(
+/// What is known about an attempt before it is read.
+enum Known {
+    /// Its state.
+    Open(Arc<Attempt>),
+    /// It does not exist, because the call creates its end user.
+    Absent,
+    /// A call of the group opens it.
+    Opened,
+    /// Nothing, or a call of the group has to read it.
+    Nothing,
+}
+
+impl Known {
+    fn new(call: &ProgressCall, cached: Option<Arc<Attempt>>, can_open: bool) -> Self {
+        match (cached, &call.new_end_user) {
+            (Some(attempt), _) => Self::Open(attempt),
+            (None, Some(user)) if can_open && user.id == call.key.end_user_id => Self::Absent,
+            (None, _) => Self::Nothing,
+        }
+    }
+}
+
+/// Applies calls to cached attempts and, if `can_open`, to those of new end users. Returns a decision for each call that
+/// changes its attempt in place or opens the first one, if all other calls on the same attempt do as well.
+pub(super) fn decide_unread<'c>(
     calls: impl Iterator<Item = &'c ProgressCall> + Clone,
     cached: Vec<Option<Arc<Attempt>>>,
-) -> Vec<Option<DecidedInPlace>> {
-    // The state of each attempt after the calls so far; `None` if it is not cached or not changed in place.
-    let mut states: HashMap<&ProgressKey, Option<Arc<Attempt>>> = HashMap::with_capacity(cached.len());
+    can_open: bool,
+) -> Vec<Option<DecidedUnread>> {
+    // What is known about each attempt after the calls so far.
+    let mut known: HashMap<&ProgressKey, Known> = HashMap::with_capacity(cached.len());
     let decided: Vec<_> = calls
         .clone()
         .zip(cached)
         .map(|(call, cached)| {
-            let state = states.entry(&call.key).or_insert(cached);
-            let before = state.take()?;
-            let decided = Decided::new(call, Some(&before));
-            let after = Arc::new(decided.change_in_place(call, &before)?.clone());
-            *state = Some(Arc::clone(&after));
-            Some(DecidedInPlace { decided, before, after })
+            let known = known.entry(&call.key).or_insert_with(|| Known::new(call, cached, can_open));
+            let before = match std::mem::replace(known, Known::Nothing) {
+                Known::Open(before) => Some(before),
+                Known::Absent => None,
+                Known::Opened | Known::Nothing => return None,
+            };
+            let decided = Decided::new(call, before.as_deref());
+            let after = match &before {
+                Some(before) => decided.change_in_place(call, before),
+                None => decided.first_attempt(),
+            };
+            let after = Arc::new(after?.clone());
+            *known = if before.is_some() { Known::Open(Arc::clone(&after)) } else { Known::Opened };
+            Some(DecidedUnread { decided, before, after })
         })
         .collect();
-    let is_in_place = |call: &ProgressCall| states.get(&call.key).is_some_and(Option::is_some);
-    calls.zip(decided).map(|(call, decided)| decided.filter(|_| is_in_place(call))).collect()
+    let is_unread = |call: &ProgressCall| matches!(known.get(&call.key), Some(Known::Open(_) | Known::Opened));
+    calls.zip(decided).map(|(call, decided)| decided.filter(|_| is_unread(call))).collect()
 }
 
 /// Adds completion, events and copies of completions of one call to `batch`.

@@ -5,7 +5,8 @@
 //!
 //! 1. Calls that change an open attempt *in place*, such as an advance, are decided on the cached state of the attempt
 //!    ([`cache`]) and written in one step, on the condition that the cached states are still those of the rows
-//!    ([`crate::progress::write_in_place`]). If one is not, nothing is written, and the calls join the second part.
+//!    ([`crate::progress::write_unread`]). If one is not, nothing is written, and the calls join the second part. On
+//!    PostgreSQL, this part includes calls that create their end user, who cannot have an attempt yet.
 //! 2. All others: a transaction locks and reads the attempts with one query, the pure functions are applied in order in
 //!    memory ([`decide`]), and one multi-row statement per table is written.
 //!
@@ -29,10 +30,10 @@ use waypost_core::{Error as CoreError, Random, Timestamp};
 use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use self::cache::AttemptCache;
-use self::decide::{DecidedGroup, DecidedInPlace, decide_on_cached};
+use self::decide::{DecidedGroup, DecidedUnread, decide_unread};
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
-use crate::progress::{self, InPlaceBatch, KeptConnection, NewEndUser, ProgressKey};
+use crate::progress::{self, KeptConnection, NewEndUser, ProgressKey, UnreadBatch};
 use crate::session::NewSession;
 use crate::tool_call::ToolCall;
 
@@ -194,7 +195,7 @@ impl Worker {
     async fn process(&self, kept: &mut KeptConnection, group: Vec<Queued>) {
         // Skips calls whose caller no longer waits: it may have retried in the meantime.
         let pending: Vec<_> = group.into_iter().filter(|queued| !queued.reply.is_closed()).collect();
-        let left = self.process_in_place(kept, pending).await;
+        let left = self.process_unread(kept, pending).await;
         if left.is_empty() {
             return;
         }
@@ -217,40 +218,44 @@ impl Worker {
         }
     }
 
-    /// Commits the calls that change cached attempts in place, and replies to them. Returns the calls that are left for
-    /// a transaction.
-    async fn process_in_place(&self, kept: &mut KeptConnection, group: Vec<Queued>) -> Vec<Queued> {
+    /// Commits the calls that can be decided without reading their attempts, and replies to them. Returns the calls that
+    /// are left for a transaction.
+    async fn process_unread(&self, kept: &mut KeptConnection, group: Vec<Queued>) -> Vec<Queued> {
         let cached = self.cache.get_all(group.iter().map(|queued| &queued.call.key));
-        let decided = decide_on_cached(group.iter().map(|queued| &queued.call), cached);
-        let (mut in_place, mut left) = (Vec::with_capacity(group.len()), Vec::new());
-        let (mut decisions, mut batch) = (Vec::with_capacity(group.len()), InPlaceBatch::default());
+        let can_open = self.db.dialect() == Dialect::Postgres;
+        let decided = decide_unread(group.iter().map(|queued| &queued.call), cached, can_open);
+        let (mut unread, mut left) = (Vec::with_capacity(group.len()), Vec::new());
+        let (mut decisions, mut batch) = (Vec::with_capacity(group.len()), UnreadBatch::default());
         for (queued, decided) in group.into_iter().zip(decided) {
-            let Some(DecidedInPlace { decided, before, after }) = decided else {
+            let Some(DecidedUnread { decided, before, after }) = decided else {
                 left.push(queued);
                 continue;
             };
-            batch.add_change(&queued.call.key, &before, after);
-            decisions.push(decided.add_rows(&queued.call, Some(&before), &*self.random, batch.rows_mut()));
-            in_place.push(queued);
+            match &before {
+                Some(before) => batch.add_change(&queued.call.key, before, after),
+                None => batch.add_first_attempt(&queued.call.key, after),
+            }
+            decisions.push(decided.add_rows(&queued.call, before.as_deref(), &*self.random, batch.rows_mut()));
+            unread.push(queued);
         }
-        if in_place.is_empty() {
+        if unread.is_empty() {
             return left;
         }
-        match self.db.with_timeout(progress::write_in_place(&self.db, kept, &batch)).await {
+        match self.db.with_timeout(progress::write_unread(&self.db, kept, &batch)).await {
             Ok(Some(statements)) => {
                 self.cache.replace_all(batch.into_attempts().map(|(key, attempt)| (key, Some(attempt))));
-                count_group(in_place.len(), statements);
-                for (queued, decision) in in_place.into_iter().zip(decisions) {
+                count_group(unread.len(), statements);
+                for (queued, decision) in unread.into_iter().zip(decisions) {
                     let _ = queued.reply.send(Ok(decision));
                 }
             }
             Err(error) if error.is_unavailable() => {
-                fail_all(in_place.into_iter().chain(left.drain(..)).map(|queued| queued.reply), error);
+                fail_all(unread.into_iter().chain(left.drain(..)).map(|queued| queued.reply), error);
             }
             // An attempt has changed in the meantime, or the database rejects a call.
             Ok(None) | Err(_) => {
                 metrics::counter!("waypost_writer_groups_outdated_total").increment(1);
-                left.extend(in_place);
+                left.extend(unread);
             }
         }
         left

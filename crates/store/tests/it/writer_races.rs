@@ -240,7 +240,56 @@ async fn no_advance_is_lost_between_processes(processes: Processes) {
     }
 }
 
+/// Several processes create the same user at the same time, while others of their calls advance another one: one creates
+/// the user, with the first attempt and its records; the others change nothing, and no advance is lost.
+async fn one_call_creates_a_user(processes: Processes) {
+    const ROUNDS: usize = 4;
+    const CALLS: usize = PROCESSES * 4;
+    processes.stage.end_users(1).await;
+    let (processes, other) = (&processes, &processes.stage.key(0));
+    let world = &processes.stage.world;
+    for round in 0..ROUNDS {
+        let calls = (0..CALLS).map(|n| async move {
+            let writer = &processes.writers[n % PROCESSES];
+            if n >= PROCESSES * 2 {
+                let call = ProgressCall { new_end_user: None, ..call(world, other.clone(), begin_or_advance(world)) };
+                assert!(matches!(writer.call(call).await, Ok(Decision::Done(_))));
+                return None;
+            }
+            let key = processes.stage.key(1 + round * CALLS + n);
+            let mut call = call(world, key.clone(), begin_or_advance(world));
+            call.new_end_user.as_mut().unwrap().tracking_id = Some(format!("user-{round}"));
+            Some((key, writer.call(call).await))
+        });
+        let mut created = 0;
+        for (key, result) in futures::future::join_all(calls).await.into_iter().flatten() {
+            let mut conn = processes.stage.db.read().await.unwrap();
+            let exists =
+                waypost_store::end_user::exists(&mut conn, &world.organization, &key.end_user_id).await.unwrap();
+            let attempts = progress::list_attempts(&mut conn, &key).await.unwrap().len();
+            match result {
+                Ok(Decision::Done(_)) => {
+                    created += 1;
+                    assert_eq!((exists, attempts), (true, 1));
+                }
+                Err(error) => {
+                    assert!(error.is_unique_violation(), "{error}");
+                    assert_eq!((exists, attempts), (false, 0));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(created, 1);
+    }
+    let advances = ROUNDS * (CALLS - PROCESSES * 2);
+    assert_eq!(processes.stage.completed(other).await, (advances - 1).min(STEPS as usize));
+    let mut conn = processes.stage.db.read().await.unwrap();
+    let calls = waypost_store::tool_call::list(&mut conn, &world.organization, &world.server, 99).await.unwrap();
+    assert_eq!(calls.len(), ROUNDS + (advances - 1).min(STEPS as usize) + 1);
+}
+
 waypost_testkit::both!(processes =>
     a_call_is_decided_on_the_current_state,
+    one_call_creates_a_user,
     no_advance_is_lost_between_processes,
 );

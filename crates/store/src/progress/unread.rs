@@ -1,10 +1,13 @@
-//! Changes of open attempts without reading them first.
+//! Changes of attempts without reading them first.
 //!
-//! The caller has decided the changes on states that it remembers. They are written if every attempt still has its
+//! The caller has decided the changes of open attempts on states that it remembers. They are written if every attempt still has its
 //! remembered state, and otherwise nothing is written (compare-and-swap). The whole state is compared and not a revision
 //! number, because then every other change of a row is detected, regardless of its origin: joins, a restore, and
 //! processes of an earlier version during an upgrade, which would not increment a number. Rows that had the remembered
 //! state before, changed and have it again are no problem, because a decision depends on nothing but the state.
+//!
+//! The first attempt of a new end user is written with the end user, so it needs no condition. Only on PostgreSQL, where a
+//! transaction would need six more round trips.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,12 +28,13 @@ use crate::values::{Binding, Values, bind_rows};
 /// BEGIN, four writes, the check and COMMIT.
 const SQLITE_STATEMENTS: u64 = 7;
 
-/// Changes of open attempts in place, with the rows that accompany them.
+/// Changes of open attempts in place, and first attempts of new end users, with the rows that accompany them.
 #[derive(Default)]
-pub(crate) struct InPlaceBatch {
+pub(crate) struct UnreadBatch {
     changes: Vec<Change>,
     /// The positions in `changes`.
     positions: HashMap<ProgressKey, usize>,
+    opened: Vec<(ProgressKey, Arc<Attempt>)>,
     rows: Batch,
 }
 
@@ -93,7 +97,7 @@ impl Values for ChangeRow<'_> {
     }
 }
 
-impl InPlaceBatch {
+impl UnreadBatch {
     /// Adds a change from the state `seen`. Several changes of an attempt follow each other.
     pub(crate) fn add_change(&mut self, key: &ProgressKey, seen: &Arc<Attempt>, after: Arc<Attempt>) {
         match self.positions.entry(key.clone()) {
@@ -105,6 +109,12 @@ impl InPlaceBatch {
         }
     }
 
+    /// Adds the first attempt of a new end user.
+    pub(crate) fn add_first_attempt(&mut self, key: &ProgressKey, attempt: Arc<Attempt>) {
+        self.rows.add_attempt(key, &attempt, true);
+        self.opened.push((key.clone(), attempt));
+    }
+
     /// Returns the rows that accompany the changes.
     pub(crate) fn rows_mut(&mut self) -> &mut Batch {
         &mut self.rows
@@ -112,8 +122,8 @@ impl InPlaceBatch {
 
     /// Returns the new states of the attempts.
     pub(crate) fn into_attempts(self) -> impl Iterator<Item = (ProgressKey, Arc<Attempt>)> {
-        let Self { changes, positions, .. } = self;
-        positions.into_iter().map(move |(key, position)| (key, Arc::clone(&changes[position].after)))
+        let Self { changes, positions, opened, .. } = self;
+        positions.into_iter().map(move |(key, position)| (key, Arc::clone(&changes[position].after))).chain(opened)
     }
 
     /// Returns the number of rows of the largest table.
@@ -129,7 +139,7 @@ impl InPlaceBatch {
 /// # Errors
 /// Returns an error if the database fails or rejects a row. Nothing is written in that case either, unless the connection
 /// is lost during the commit ([`crate::Error::is_unavailable`]).
-pub(crate) async fn write_in_place(db: &Db, kept: &mut KeptConnection, batch: &InPlaceBatch) -> Result<Option<u64>> {
+pub(crate) async fn write_unread(db: &Db, kept: &mut KeptConnection, batch: &UnreadBatch) -> Result<Option<u64>> {
     if !batch.changes.iter().all(Change::is_comparable) {
         return Ok(None);
     }
@@ -172,7 +182,7 @@ impl KeptConnection {
 async fn write_sqlite(
     conn: PoolConnection<Sqlite>,
     changes: &[ChangeRow<'_>],
-    batch: &InPlaceBatch,
+    batch: &UnreadBatch,
 ) -> Result<Option<u64>> {
     let Some((text, size)) = statements::sqlite().in_place.for_rows(batch.len()) else { return Ok(None) };
     let Batch { completions, events, tool_calls, .. } = &batch.rows;
@@ -210,17 +220,21 @@ impl Drop for TransactionText {
 async fn write_postgres(
     conn: &mut PgConnection,
     changes: &[ChangeRow<'_>],
-    batch: &InPlaceBatch,
+    batch: &UnreadBatch,
 ) -> Result<Option<u64>> {
-    let Batch { completions, events, tool_calls, .. } = &batch.rows;
-    let is_written: bool = sqlx::query_scalar(statements::postgres().in_place.as_str())
+    let Batch { end_users, sessions, opened, completions, events, tool_calls, .. } = &batch.rows;
+    let statements = statements::postgres();
+    let text = if opened.is_empty() { &statements.in_place } else { &statements.unread };
+    let mut query = sqlx::query_scalar(text.as_str())
         .bind(to_json(changes)?)
         .bind(to_json(completions)?)
         .bind(to_json(events)?)
         .bind(to_json(tool_calls)?)
-        .bind(i64::try_from(changes.len()).unwrap_or(i64::MAX))
-        .fetch_one(conn)
-        .await?;
+        .bind(i64::try_from(changes.len()).unwrap_or(i64::MAX));
+    if !opened.is_empty() {
+        query = query.bind(to_json(end_users)?).bind(to_json(sessions)?).bind(to_json(opened)?);
+    }
+    let is_written: bool = query.fetch_one(conn).await?;
     Ok(is_written.then_some(1))
 }
 
