@@ -41,7 +41,7 @@ impl MailNotifier {
     }
 
     /// Returns the text of a digest of several tickets, newest first.
-    fn digest(&self, notification: &Notification, (others, count): (&[Ticket], usize)) -> String {
+    fn digest(&self, notification: &Notification, others: &[Ticket], count: usize) -> String {
         let product = quote_name(&notification.product);
         let mut text = format!("{count} new support tickets for {product}.\n");
         for ticket in std::iter::once(&notification.ticket).chain(others) {
@@ -68,7 +68,7 @@ impl Notifier for MailNotifier {
         let link = self.ticket_url(notification, ticket);
         let (subject, text) = match &notification.kind {
             NotificationKind::Opened { others, count: count @ 2.. } => {
-                (format!("{count} new tickets for {product}"), self.digest(notification, (others, *count)))
+                (format!("{count} new tickets for {product}"), self.digest(notification, others, *count))
             }
             NotificationKind::Opened { .. } => {
                 let summary = ticket_summary(ticket);

@@ -11,7 +11,7 @@ use waypost_ops::{Ops, webhook_deliveries};
 
 /// Name of the job that calls [`WebhookQueue::start_due`].
 pub const JOB: &str = "webhooks";
-/// Maximum number of concurrent attempts, so that a slow receiver does not delay others.
+/// Maximum number of concurrent attempts. Attempts run concurrently so that a slow receiver does not delay others.
 const MAX_CONCURRENT: usize = 32;
 
 /// Sends webhook deliveries.
@@ -19,7 +19,7 @@ const MAX_CONCURRENT: usize = 32;
 pub struct WebhookSender {
     /// The context of operations.
     pub cx: Ctx,
-    /// The store for operations.
+    /// The resources that operations use.
     pub ops: Ops,
 }
 
@@ -69,7 +69,7 @@ impl WebhookSender {
         Ok(())
     }
 
-    /// Makes all attempts that are due now, waits for them, and returns their number.
+    /// Makes at most 32 attempts that are due now, waits for them, and returns their number.
     ///
     /// # Errors
     /// `unavailable` if the database is unavailable.

@@ -46,7 +46,7 @@ const PLAYED: [&str; 7] = [
 ];
 
 /// Returns the statements for `attempts` up to `now`, and the number of rows they write.
-pub fn statements(is_sqlite: bool, attempts: u64, (now, hash): (i64, &str)) -> (Vec<String>, u64) {
+pub fn statements(is_sqlite: bool, attempts: u64, now: i64, hash: &str) -> (Vec<String>, u64) {
     let series = |from: u64, to: u64, name: &str| {
         if is_sqlite {
             format!(

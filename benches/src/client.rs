@@ -18,7 +18,7 @@ pub struct Connection {
 }
 
 /// A response, which borrows the connection until the next request.
-pub struct Reply<'a> {
+pub struct Response<'a> {
     /// HTTP status code.
     pub status: u16,
     /// The `Mcp-Session-Id` header, if present.
@@ -60,12 +60,12 @@ impl Connection {
     }
 
     /// Sends a POST request with `headers` (each line terminated by CRLF) and reads the complete response.
-    pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> Result<Reply<'_>> {
+    pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> Result<Response<'_>> {
         self.send("POST", path, headers, body).await
     }
 
     /// Sends a request with `headers` (each line terminated by CRLF) and a body, and reads the complete response.
-    pub async fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<Reply<'_>> {
+    pub async fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<Response<'_>> {
         self.out.clear();
         for part in [method, " ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Length: "] {
             self.out.extend_from_slice(part.as_bytes());
@@ -78,18 +78,18 @@ impl Connection {
     }
 
     /// Sends a GET request and reads the complete response.
-    pub async fn get(&mut self, path: &str) -> Result<Reply<'_>> {
+    pub async fn get(&mut self, path: &str) -> Result<Response<'_>> {
         self.get_with(path, "").await
     }
 
     /// Sends a GET request with `headers` (each line terminated by CRLF) and reads the complete response.
-    pub async fn get_with(&mut self, path: &str, headers: &str) -> Result<Reply<'_>> {
+    pub async fn get_with(&mut self, path: &str, headers: &str) -> Result<Response<'_>> {
         self.out.clear();
         self.out.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.host).as_bytes());
         self.exchange().await
     }
 
-    async fn exchange(&mut self) -> Result<Reply<'_>> {
+    async fn exchange(&mut self) -> Result<Response<'_>> {
         self.stream.write_all(&self.out).await?;
         self.input.clear();
         let (head, start) = self.read_head().await?;
@@ -107,7 +107,7 @@ impl Connection {
             self.body.truncate(end);
             self.body.drain(..start);
         }
-        Ok(Reply { status: head.status, session: head.session, body: &self.body })
+        Ok(Response { status: head.status, session: head.session, body: &self.body })
     }
 
     async fn read_more(&mut self) -> Result<()> {

@@ -31,7 +31,7 @@ pub struct Cluster {
     child: Child,
     port: u16,
     password: String,
-    /// First line of `SELECT version()`.
+    /// Result of `SELECT version()`.
     pub version: String,
     /// Whether `pg_stat_statements` is available.
     pub has_statements: bool,
@@ -83,7 +83,7 @@ impl Cluster {
         let mut postgres = command_as_user(user.as_ref(), &bin.join("postgres"));
         postgres.arg("-D").arg(&data).current_dir(&home).stdin(Stdio::null()).kill_on_drop(true);
         let log = logs.join("postgres.log");
-        postgres.stdout(process::append(&log)?).stderr(process::append(&log)?);
+        postgres.stdout(process::open_log(&log)?).stderr(process::open_log(&log)?);
         let child = postgres.spawn().context("cannot start postgres")?;
         let mut cluster = Self { child, port, password, version: String::new(), has_statements };
         cluster.wait_until_ready(&log).await?;
@@ -130,7 +130,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Returns the current counters of `pg_stat_statements` for a database.
+    /// Returns the current counters of `pg_stat_statements` for a database, or `None` if the extension is not
+    /// available.
     pub async fn statement_counts(&self, database: &str) -> Result<Option<StatementCounts>> {
         if !self.has_statements {
             return Ok(None);
@@ -169,12 +170,16 @@ fn unprivileged_user() -> Result<Option<User>> {
         let fields: Vec<&str> = line.split(':').collect();
         Some(User { name: name.to_owned(), uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
     };
-    Ok(Some(find("postgres").or_else(|| find("nobody")).context("PostgreSQL requires a user other than root")?))
+    Ok(Some(
+        find("postgres")
+            .or_else(|| find("nobody"))
+            .context("PostgreSQL does not run as root. Create the user `postgres`, or run this as another user")?,
+    ))
 }
 
 fn command_as_user(user: Option<&User>, program: &Path) -> Command {
     let Some(user) = user else { return Command::new(program) };
-    if let Some(setpriv) = process::in_path("setpriv") {
+    if let Some(setpriv) = process::find_in_path("setpriv") {
         let mut command = Command::new(setpriv);
         command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid), "--clear-groups".to_owned()]);
         command.arg(program);
@@ -193,7 +198,7 @@ fn find_binaries() -> Result<PathBuf> {
         versions.push((version, entry.path().join("bin")));
     }
     versions.sort();
-    let in_path = process::in_path("initdb").and_then(|path| std::fs::canonicalize(path).ok());
+    let in_path = process::find_in_path("initdb").and_then(|path| std::fs::canonicalize(path).ok());
     let in_path = in_path.and_then(|path| path.parent().map(Path::to_path_buf));
     let candidates = in_path.into_iter().chain(versions.into_iter().rev().map(|(_, path)| path));
     let is_complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();

@@ -93,7 +93,7 @@ impl Contestant {
     }
 
     /// Creates a Waypost contestant, and requests the IDs of its walkthroughs.
-    pub async fn waypost(kind: Kind, (server, diagnostics): (Server, SocketAddr), specs: &[Spec]) -> Result<Self> {
+    pub async fn waypost(kind: Kind, server: Server, diagnostics: SocketAddr, specs: &[Spec]) -> Result<Self> {
         let walkthroughs = waypost::walkthrough_ids(server.addr, specs).await?;
         Ok(Self { kind, diagnostics: Some(diagnostics), path: waypost::path(), walkthroughs, ..Self::floor(server) })
     }

@@ -20,7 +20,7 @@ pub async fn measure_steps(bench: &mut Bench) -> Result<()> {
             if bench.contestants[index].kind.is_waypost() {
                 for walkthrough in [SHORT, LONG] {
                     let load = Load { walkthrough, ..Load::next(Era::Modern, 64, limit) };
-                    bench.leg(index, load, "steps", round).await?;
+                    bench.run_leg(index, load, "steps", round).await?;
                 }
             }
         }
@@ -40,11 +40,11 @@ pub async fn measure_rows(bench: &mut Bench) -> Result<()> {
             bench.serve(kind, installation).await?;
         }
         for index in [first, first + 1] {
-            bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
+            bench.run_leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
         }
         for round in 1..=bench.settings.growth_rounds {
             for (offset, count) in rows.into_iter().enumerate() {
-                let leg = bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "rows", round).await?;
+                let leg = bench.run_leg(first + offset, Load::next(Era::Modern, 64, limit), "rows", round).await?;
                 leg.seeded_rows = Some(count);
             }
         }

@@ -50,8 +50,8 @@ impl Bench {
     /// Starts an installation as an additional contestant.
     pub async fn serve(&mut self, kind: Kind, installation: &Installation) -> Result<()> {
         let name = installation.data.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let served = installation.serve(&name, &self.logs).await?;
-        let mut contestant = Contestant::waypost(kind, served, &specs()).await?;
+        let (server, diagnostics) = installation.serve(&name, &self.logs).await?;
+        let mut contestant = Contestant::waypost(kind, server, diagnostics, &specs()).await?;
         if kind == Kind::Postgres {
             contestant.database = installation.database.rsplit('/').next().map(str::to_owned);
         }
@@ -60,8 +60,8 @@ impl Bench {
     }
 
     /// Runs one leg of a contestant and stores its result.
-    pub async fn leg(&mut self, index: usize, load: Load, section: &'static str, round: u32) -> Result<&mut Leg> {
-        let mut leg = self.driver.leg(&mut self.contestants[index], load).await?;
+    pub async fn run_leg(&mut self, index: usize, load: Load, section: &'static str, round: u32) -> Result<&mut Leg> {
+        let mut leg = self.driver.run_leg(&mut self.contestants[index], load).await?;
         leg.section = section;
         leg.round = round;
         print_progress(&format!(

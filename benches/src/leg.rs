@@ -98,15 +98,15 @@ pub struct Leg {
     pub advances: u64,
     /// Number of users whose progress was verified.
     pub verified: usize,
-    /// Difference of the counters of Waypost's writer.
+    /// Increase of the counters of Waypost's writer during the leg.
     pub writer: Option<WriterCounts>,
-    /// Difference of PostgreSQL's counters.
+    /// Increase of PostgreSQL's counters during the leg.
     pub statements: Option<StatementCounts>,
 }
 
 impl Driver {
     /// Runs one leg. Any incorrect response is an error.
-    pub async fn leg(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
+    pub async fn run_leg(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
         let context =
             format!("{} {} {} x{}", contestant.kind.name(), load.era.name(), load.op.name(), load.connections);
         tokio::time::timeout(LEG_TIMEOUT, self.measure(contestant, load))
@@ -201,7 +201,7 @@ impl Driver {
         Ok(counts)
     }
 
-    /// CPU seconds so far: server, PostgreSQL, load generator.
+    /// Returns the CPU seconds used so far by the server, PostgreSQL (0 without a cluster) and the load generator.
     fn cpu(&self, contestant: &Contestant, load: u32) -> Result<[f64; 3]> {
         let database = self.cluster.as_ref().map(|cluster| process::cpu_seconds(cluster.pid())).transpose()?;
         Ok([process::cpu_seconds(contestant.server.pid())?, database.unwrap_or(0.0), process::cpu_seconds(load)?])
@@ -209,7 +209,7 @@ impl Driver {
 }
 
 impl Load {
-    /// Advances in the long walkthrough.
+    /// Creates a load that advances users through the long walkthrough.
     pub fn next(era: Era, connections: usize, limit: Limit) -> Self {
         Self { op: Op::Next, era, connections, limit, walkthrough: LONG }
     }

@@ -64,7 +64,7 @@ fn rows(body: &[u8]) -> Result<Vec<Value>> {
 
 /// Completes one step of every walkthrough.
 async fn complete_first_steps(connection: &mut Connection, client: &mut Client, size: Size) -> Result<()> {
-    let rows = rows(&client.raw_call(connection, "list_walkthroughs", "{}").await?)?;
+    let rows = rows(&client.call_raw(connection, "list_walkthroughs", "{}").await?)?;
     ensure!(rows.len() == size.walkthroughs, "{} walkthroughs are listed", rows.len());
     for row in &rows {
         let arguments = json!({ "walkthrough_id": row["id"] }).to_string();
@@ -95,7 +95,7 @@ pub async fn measure_lists(bench: &mut Bench) -> Result<()> {
         server.stop().await?;
         // A new process, so that the first list is uncached.
         let (server, _) = installation.serve("listing", &bench.logs).await?;
-        let listing = measure(&server, &mut client, (kind, size)).await?;
+        let listing = measure(&server, &mut client, kind, size).await?;
         server.stop().await?;
         print_progress(&format!(
             "list_walkthroughs of {}: p50 {:.2} ms, {:.1} × tools/list, {:+.1} MB",
@@ -109,16 +109,16 @@ pub async fn measure_lists(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-async fn measure(server: &process::Server, client: &mut Client, (kind, size): (Kind, Size)) -> Result<Listing> {
+async fn measure(server: &process::Server, client: &mut Client, kind: Kind, size: Size) -> Result<Listing> {
     let mut connection = Connection::open(server.addr).await?;
     for _ in 0..size.calls {
-        client.raw(&mut connection, "tools/list").await?;
+        client.send_raw(&mut connection, "tools/list").await?;
     }
     let before = process::resident_bytes(server.pid())?;
     let (mut lists, mut references, mut bytes, mut first_ms) = (Vec::new(), Vec::new(), 0, None);
     for _ in 0..size.calls {
         let start = Instant::now();
-        let body = client.raw_call(&mut connection, "list_walkthroughs", "{}").await?;
+        let body = client.call_raw(&mut connection, "list_walkthroughs", "{}").await?;
         let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
         first_ms.get_or_insert(elapsed_ms);
         lists.push(elapsed_ms);
@@ -128,7 +128,7 @@ async fn measure(server: &process::Server, client: &mut Client, (kind, size): (K
         ensure!(rows.len() == size.walkthroughs && is_correct, "a list has wrong numbers");
         bytes = body.len();
         let start = Instant::now();
-        client.raw(&mut connection, "tools/list").await?;
+        client.send_raw(&mut connection, "tools/list").await?;
         references.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let after = process::resident_bytes(server.pid())?;

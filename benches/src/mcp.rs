@@ -1,4 +1,5 @@
-//! The MCP messages used by the load, in both protocol eras, written and parsed with minimal overhead.
+//! The MCP messages that the load generator sends and receives, in both protocol eras. Written and parsed with minimal
+//! overhead.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,7 +7,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Connection, Reply};
+use crate::client::{Connection, Response};
 
 /// Protocol era of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ impl Client {
         let reply = connection.post(&self.path, &self.common, body).await?;
         expect_status(&reply, 200)?;
         self.session = reply.session.clone();
-        let result: Envelope<'_, Initialized<'_>> = serde_json::from_slice(reply.body)?;
+        let result: Envelope<'_, InitializeResult<'_>> = serde_json::from_slice(reply.body)?;
         let version = result.result.context("initialize failed")?.protocol_version;
         if version != "2025-11-25" {
             bail!("the server negotiated {version}");
@@ -110,7 +111,7 @@ impl Client {
     }
 
     /// Sends a request without parameters and returns the raw body.
-    pub async fn raw(&mut self, connection: &mut Connection, method: &str) -> Result<Vec<u8>> {
+    pub async fn send_raw(&mut self, connection: &mut Connection, method: &str) -> Result<Vec<u8>> {
         self.write_headers(method, None);
         let meta = if self.era == Era::Modern { META } else { "" };
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{meta}}}}}"#);
@@ -120,7 +121,7 @@ impl Client {
     }
 
     /// Calls a tool and returns the raw body.
-    pub async fn raw_call(&mut self, connection: &mut Connection, tool: &str, arguments: &str) -> Result<Vec<u8>> {
+    pub async fn call_raw(&mut self, connection: &mut Connection, tool: &str, arguments: &str) -> Result<Vec<u8>> {
         self.write_headers("tools/call", Some(tool));
         let meta = if self.era == Era::Modern { format!(",{META}") } else { String::new() };
         let body = format!(
@@ -156,7 +157,7 @@ impl Client {
     }
 }
 
-fn expect_status(reply: &Reply<'_>, expected: u16) -> Result<()> {
+fn expect_status(reply: &Response<'_>, expected: u16) -> Result<()> {
     if reply.status == expected {
         return Ok(());
     }
@@ -177,7 +178,7 @@ struct Envelope<'a, T> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Initialized<'a> {
+struct InitializeResult<'a> {
     #[serde(borrow)]
     protocol_version: Cow<'a, str>,
 }
@@ -189,12 +190,12 @@ pub struct Outcome<'a> {
     is_error: Option<bool>,
     /// The structured content.
     #[serde(borrow)]
-    pub structured_content: Option<Structured<'a>>,
+    pub structured_content: Option<StructuredContent<'a>>,
 }
 
 /// The checked members of a step result, a status or a list.
 #[derive(Deserialize, Default)]
-pub struct Structured<'a> {
+pub struct StructuredContent<'a> {
     /// The completed step.
     #[serde(borrow)]
     pub completed_step_id: Option<Cow<'a, str>>,

@@ -67,7 +67,7 @@ pub struct Plan {
     pub user_prefix: String,
     /// Tokens of the users, if they are signed in.
     pub tokens: Option<Tokens>,
-    /// Walkthrough to play.
+    /// ID of the walkthrough to play.
     pub walkthrough: String,
     /// Number of users whose progress is verified afterwards.
     pub verify: usize,

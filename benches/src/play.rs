@@ -31,7 +31,7 @@ pub struct Player {
 
 impl Player {
     /// Creates the user with the given number within the leg.
-    async fn new(plan: &Plan, connection: &mut Connection, (name, number): (&str, usize)) -> Result<Self> {
+    async fn new(plan: &Plan, connection: &mut Connection, name: &str, number: usize) -> Result<Self> {
         let mut client = Client::new(plan.path.replace("{user}", name), plan.era);
         if let Some(tokens) = &plan.tokens {
             client.sign_in(&tokens.get(number)?);
@@ -46,7 +46,8 @@ impl Player {
         let outcome = self.client.call(connection, "select_walkthrough", &self.arguments).await?;
         let result = outcome.structured_content.context("select: no structured content")?;
         let progress = result.progress.context("select: no progress")?;
-        ensure!(progress.completed == 0 && progress.total > 0, "select: a new user has progress");
+        let (completed, total) = (progress.completed, progress.total);
+        ensure!(completed == 0 && total > 0, "select: a new user has completed {completed} of {total} steps");
         self.total = progress.total;
         self.step = Some(result.step.context("select: no step")?.id.into_owned());
         Ok(())
@@ -60,7 +61,7 @@ impl Player {
         let result = outcome.structured_content.context("next: no structured content")?;
         let progress = result.progress.context("next: no progress")?;
         if plan.constant {
-            ensure!(result.step.is_some(), "next: the constant has a step");
+            ensure!(result.step.is_some(), "next: the constant result has no step");
             self.step = Some(current);
             return Ok(());
         }
@@ -131,7 +132,7 @@ impl Worker {
         let name = format!("{}-{}-{}", self.plan.user_prefix, self.index, self.created);
         let number = self.index + self.created * self.plan.connections;
         self.created += 1;
-        let mut player = Player::new(&self.plan, &mut self.connection, (&name, number)).await?;
+        let mut player = Player::new(&self.plan, &mut self.connection, &name, number).await?;
         if self.plan.constant {
             player.step = Some("ws_ba9876543210".to_owned());
         } else if self.plan.op != Op::Select {

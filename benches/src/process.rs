@@ -29,7 +29,7 @@ impl Server {
     /// Starts `command` and waits for the line with its address. Standard error is written to a file in `logs`.
     pub async fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(append(&log)?).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(open_log(&log)?).kill_on_drop(true);
         let started = Instant::now();
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
@@ -71,7 +71,7 @@ pub async fn terminate(child: &mut Child, signal: &str) -> Result<()> {
 
 /// Runs a command and returns its output. On failure, the error contains the output.
 pub async fn run(mut command: Command) -> Result<String> {
-    // Without the environment, which contains a key.
+    // Omits the environment from error messages, because it contains a secret key.
     let std = command.as_std();
     let shown: Vec<_> =
         std::iter::once(std.get_program()).chain(std.get_args()).map(|word| word.to_string_lossy()).collect();
@@ -85,7 +85,7 @@ pub async fn run(mut command: Command) -> Result<String> {
 }
 
 /// Opens a log file for appending.
-pub fn append(path: &Path) -> Result<File> {
+pub fn open_log(path: &Path) -> Result<File> {
     Ok(File::options().create(true).append(true).open(path)?)
 }
 
@@ -97,7 +97,7 @@ pub fn tail(path: &Path) -> String {
 }
 
 /// Finds a program in `PATH`.
-pub fn in_path(name: &str) -> Option<PathBuf> {
+pub fn find_in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
@@ -127,7 +127,7 @@ pub fn cpu_seconds(root: u32) -> Result<f64> {
         bail!("process {root} has exited");
     }
     for (pid, (_, own)) in &parents {
-        if descends(*pid, root, &parents) {
+        if is_descendant(*pid, root, &parents) {
             ticks += own;
         }
     }
@@ -144,7 +144,7 @@ pub fn resident_bytes(root: u32) -> Result<u64> {
         }
     }
     let mut total = 0;
-    for pid in parents.keys().filter(|pid| descends(**pid, root, &parents)) {
+    for pid in parents.keys().filter(|pid| is_descendant(**pid, root, &parents)) {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
@@ -155,7 +155,7 @@ pub fn resident_bytes(root: u32) -> Result<u64> {
 
 type Stat = (u32, u64);
 
-fn descends(pid: u32, root: u32, parents: &HashMap<u32, Stat>) -> bool {
+fn is_descendant(pid: u32, root: u32, parents: &HashMap<u32, Stat>) -> bool {
     let mut at = pid;
     for _ in 0..16 {
         if at == root {

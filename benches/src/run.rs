@@ -237,7 +237,7 @@ impl Bench {
         for era in crate::mcp::Era::ALL {
             for index in 0..self.contestants.len() {
                 if self.contestants[index].kind.eras().contains(&era) {
-                    self.leg(index, Load::next(era, connections, limit), section, round).await?;
+                    self.run_leg(index, Load::next(era, connections, limit), section, round).await?;
                 }
             }
         }

@@ -75,7 +75,7 @@ pub async fn seed(database: Database<'_>, data: SeedData<'_>) -> Result<()> {
         SeedData::Progress(n) => (progress(&database, n), 2 * u64::from(n)),
         SeedData::SignedInUsers(tokens) => signed_in(tokens)?,
         SeedData::Activity(attempts, now, hash) => {
-            activity::statements(matches!(database, Database::Sqlite(_)), attempts, (now, hash))
+            activity::statements(matches!(database, Database::Sqlite(_)), attempts, now, hash)
         }
     };
     let inserted = match database {

@@ -22,13 +22,13 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
         serve(bench, kind, &copies).await?;
         let limit = Limit::Seconds(bench.settings.seconds);
         for index in [first, first + 1] {
-            bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
+            bench.run_leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
         }
         for round in 1..=bench.settings.rounds {
             // The order alternates between rounds, because the load on the machine can change during a round.
             let last = usize::try_from(round % 2)?;
             for offset in [1 - last, last] {
-                bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "token", round).await?;
+                bench.run_leg(first + offset, Load::next(Era::Modern, 64, limit), "token", round).await?;
             }
         }
         for contestant in bench.contestants.split_off(first) {
@@ -41,7 +41,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
 /// Starts a server for each copy. Both have the same users with tokens, so that only the server's `auth_type` differs.
 async fn serve(bench: &mut Bench, kind: Kind, [open, signed_in]: &[Installation; 2]) -> Result<()> {
     let tokens = Tokens::new(&bench.driver.run, bench.settings.token_users * (bench.settings.rounds + 1));
-    // Must come first, because changing the authentication revokes existing grants.
+    // Must come first, because changing the authentication type revokes existing OAuth grants.
     signed_in.require_sign_in().await?;
     for installation in [open, signed_in] {
         seed_copy(bench, installation, SeedData::SignedInUsers(&tokens)).await?;

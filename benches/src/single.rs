@@ -24,7 +24,7 @@ pub async fn measure_operations(bench: &mut Bench) -> Result<()> {
             }
             for era in kind.eras() {
                 let load = Load { op, era: *era, connections: 1, limit, walkthrough: LONG };
-                bench.leg(index, load, "single", 1).await?;
+                bench.run_leg(index, load, "single", 1).await?;
             }
         }
     }
@@ -37,7 +37,7 @@ pub async fn measure_sizes(bench: &mut Bench) -> Result<()> {
         let mut connection = Connection::open(contestant.server.addr).await?;
         let path = contestant.path.replace("{user}", &format!("{}-sizes", bench.driver.run));
         let mut client = Client::new(path, Era::Modern);
-        let body = client.raw(&mut connection, "tools/list").await?;
+        let body = client.send_raw(&mut connection, "tools/list").await?;
         let list: Value = serde_json::from_slice(&body)?;
         let tools = list.pointer("/result/tools").and_then(Value::as_array).context("tools/list: no tools")?;
         let mut untyped = Vec::new();
@@ -50,8 +50,8 @@ pub async fn measure_sizes(bench: &mut Bench) -> Result<()> {
         let mut fixed = 0;
         for walkthrough in [LONG, SHORT] {
             let arguments = format!(r#"{{"walkthrough_id":"{}"}}"#, contestant.walkthrough(walkthrough)?);
-            let mut responses = vec![client.raw_call(&mut connection, "select_walkthrough", &arguments).await?];
-            responses.push(client.raw_call(&mut connection, "next_walkthrough_step", &arguments).await?);
+            let mut responses = vec![client.call_raw(&mut connection, "select_walkthrough", &arguments).await?];
+            responses.push(client.call_raw(&mut connection, "next_walkthrough_step", &arguments).await?);
             for response in responses {
                 fixed = fixed.max(fixed_text_bytes(&serde_json::from_slice(&response)?)?);
             }
@@ -121,7 +121,7 @@ pub async fn measure_memory(bench: &mut Bench) -> Result<()> {
         let missing = bench.settings.memory_calls.saturating_sub(bench.contestants[index].served);
         if kind.is_waypost() && missing > 0 {
             let limit = Limit::Calls(missing.div_ceil(64));
-            bench.leg(index, Load::next(Era::Modern, 64, limit), "memory", 1).await?;
+            bench.run_leg(index, Load::next(Era::Modern, 64, limit), "memory", 1).await?;
         }
         let contestant = &bench.contestants[index];
         bench.findings.memory.push(Memory {

@@ -158,7 +158,8 @@ pub fn targets(findings: &Findings) -> Vec<Target> {
     targets
 }
 
-/// Returns the legs of the throughput comparison with 64 connections, or of an operation on one connection.
+/// Returns the legs of the sections `throughput` and `single` with this contestant, era, operation and number of
+/// connections.
 fn find_legs(findings: &Findings, kind: Kind, era: Era, op: Op, connections: usize) -> Vec<&Leg> {
     let is_wanted = |leg: &&Leg| {
         ["throughput", "single"].contains(&leg.section)
@@ -172,16 +173,16 @@ fn throughput_targets(findings: &Findings, targets: &mut Vec<Target>) {
         let legs = find_legs(findings, Kind::Sqlite, era, Op::Next, 64);
         let name = format!("next, SQLite, 64 connections, {}", era.name());
         let to_floor = ratio(findings, &legs, Kind::Floor, era, |leg| leg.calls_per_second);
-        targets.push(Target::at_least(format!("{name}: floor's calls/s"), to_floor, "×", 0.33));
+        targets.push(Target::at_least(format!("{name}: calls/s relative to the floor"), to_floor, "×", 0.33));
         let p99 = median(legs.iter().map(|leg| leg.p99_us as f64 / 1e3).collect());
         targets.push(Target::at_most(format!("{name}: p99"), p99, "ms", 50.0));
     }
     let legs = find_legs(findings, Kind::Postgres, Era::Legacy, Op::Next, 64);
     let name = "next, PostgreSQL, 64 connections, legacy";
     let to_peer = ratio(findings, &legs, Kind::Peer, Era::Legacy, |leg| leg.calls_per_second);
-    targets.push(Target::at_least(format!("{name}: peer's calls/s"), to_peer, "×", 4.0));
+    targets.push(Target::at_least(format!("{name}: calls/s relative to the peer"), to_peer, "×", 4.0));
     let p99 = ratio(findings, &legs, Kind::Peer, Era::Legacy, |leg| leg.p99_us as f64);
-    targets.push(Target::at_most(format!("{name}: peer's p99"), p99, "×", 1.0));
+    targets.push(Target::at_most(format!("{name}: p99 relative to the peer"), p99, "×", 1.0));
 }
 
 fn single_connection_targets(findings: &Findings, targets: &mut Vec<Target>) {
@@ -193,7 +194,7 @@ fn single_connection_targets(findings: &Findings, targets: &mut Vec<Target>) {
     for (op, target) in [(Op::Next, 1.3), (Op::Select, 1.0), (Op::List, 1.0)] {
         let legs = find_legs(findings, Kind::Postgres, Era::Legacy, op, 1);
         let to_peer = ratio(findings, &legs, Kind::Peer, Era::Legacy, |leg| leg.calls_per_second);
-        let what = format!("{}, PostgreSQL, one connection, legacy: peer's calls/s", op.name());
+        let what = format!("{}, PostgreSQL, one connection, legacy: calls/s relative to the peer", op.name());
         targets.push(Target::at_least(what, to_peer, "×", target));
     }
     for op in [Op::Next, Op::List, Op::Select, Op::Status] {
@@ -244,7 +245,7 @@ fn token_targets(findings: &Findings, targets: &mut Vec<Target>) {
             Some(with.calls_per_second / without.calls_per_second)
         });
         targets.push(Target::at_least(
-            format!("next with a token, {name}, 64 connections, modern: calls/s without"),
+            format!("next, {name}, 64 connections, modern: calls/s with a token relative to without"),
             median(ratios.collect()),
             "×",
             0.9,

@@ -65,13 +65,13 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
             let enabled = (disabled || enabled).then_some(enabled);
             let placement = AssignmentPatch { display_order: order, enabled };
-            let assignment = assignments::assign(cx, ops, organization, (&server.id, &head.id), placement).await?;
+            let assignment = assignments::assign(cx, ops, organization, &server.id, &head.id, placement).await?;
             output::object(*json, &to_json(&assignment))
         }
         Command::Remove { walkthrough, .. } => {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
             assignments::unassign(cx, ops, organization, &server.id, &head.id).await?;
-            print_removed(*json, head.id.as_str(), (&head.title, &server.slug))
+            print_removed(*json, head.id.as_str(), &head.title, &server.slug)
         }
         Command::List { walkthrough, .. } => {
             let only = match &walkthrough {
@@ -97,7 +97,7 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
     output::list(json, &["display_order", "walkthrough_id", "title", "state", "enabled"], items)
 }
 
-pub(super) fn print_removed(json: bool, walkthrough: &str, (title, slug): (&str, &str)) -> anyhow::Result<()> {
+pub(super) fn print_removed(json: bool, walkthrough: &str, title: &str, slug: &str) -> anyhow::Result<()> {
     output::deleted(json, walkthrough, &format!("Removed {} from server {slug}.", output::clean(title)))
 }
 

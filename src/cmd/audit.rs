@@ -45,7 +45,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Command::List { org, act, actor, target, from, to, limit } = command;
     let organization = session.organization(org.org.as_deref()).await?.id;
     let filter = AuditFilter { action: act, actor, target, from, to };
-    let events = audit_events::list(cx, ops, &organization, &filter, (None, limit)).await?;
+    let events = audit_events::list(cx, ops, &organization, &filter, None, limit).await?;
     output::list(*json, &["created_at", "who", "act", "target", "detail"], events.iter().map(to_json).collect())
 }
 

@@ -83,8 +83,8 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let unknown = |error| not_found_message(error, "server", &server, "server");
             let found = servers::resolve(cx, ops, &server).await.map_err(unknown)?;
             let keys = storage::keys(&app.settings, &SystemRandom)?;
-            let claim = (label.as_str(), i64::from(expires_in_hours) * HOUR_MS);
-            let created = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
+            let (key, lifetime_ms) = (&keys.current, i64::from(expires_in_hours) * HOUR_MS);
+            let created = claim_links::create(cx, ops, key, &organization, &found.id, &label, lifetime_ms).await;
             let (found, link) = created.map_err(unknown)?;
             let origin = session.public_url.origin();
             let authority = origin.split_once("://").map_or("", |(_, authority)| authority);

@@ -147,7 +147,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let Services { hosting, tasks, outbox, .. } = services;
     // All clones must be dropped before the tasks end.
     drop(hosting);
-    serve(connections, (listeners.main, router), &phases, &stop.open).await;
+    serve(connections, listeners.main, router, &phases, &stop.open).await;
     // The order matters: jobs enqueue emails and records, queues are drained, then the database is closed.
     jobs.stop().await;
     if let Some(task) = diagnostics_task {
@@ -311,7 +311,8 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 /// it returns, all connections are closed and all resources of requests are released.
 async fn serve(
     connections: Connections,
-    (listener, router): (TcpListener, Router),
+    listener: TcpListener,
+    router: Router,
     stop: &Shutdown,
     end: &CancellationToken,
 ) {

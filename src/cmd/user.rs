@@ -107,7 +107,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let slug = &organization.slug;
             confirm_deletion(yes, &member.email, slug)?;
             users::delete(cx, ops, id, &member.user_id).await?;
-            print_deleted(*json, member.user_id.as_str(), (&member.email, slug))
+            print_deleted(*json, member.user_id.as_str(), &member.email, slug)
         }
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn confirm_deletion(yes: bool, email: &str, slug: &str) -> anyhow::Re
     output::confirm(yes, &format!("Remove {} from organisation {slug}?", output::clean(email)))
 }
 
-pub(super) fn print_deleted(json: bool, id: &str, (email, slug): (&str, &str)) -> anyhow::Result<()> {
+pub(super) fn print_deleted(json: bool, id: &str, email: &str, slug: &str) -> anyhow::Result<()> {
     output::deleted(json, id, &format!("Removed {} from organisation {slug}.", output::clean(email)))
 }
 

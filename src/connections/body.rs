@@ -58,7 +58,7 @@ impl BodyPacer {
         Self { rate, credit: rate.grace, waiting_since: None }
     }
 
-    /// Records that the server is waiting. Returns the time at which it stops waiting.
+    /// Records that the server is waiting. Returns the time at which it stops waiting, or `None` if there is no limit.
     fn wait(&mut self, now: Instant) -> Option<Instant> {
         let since = *self.waiting_since.get_or_insert(now);
         (self.rate.bytes_per_second > 0).then(|| since + self.credit)

@@ -167,7 +167,7 @@ impl Connections {
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%error, "failed to set TCP_NODELAY");
                 }
-                self.open(socket, peer, (slot, activity), router.clone());
+                self.open(socket, peer, slot, activity, router.clone());
             }
             Err(limit) => self.reject(&socket, limit),
         }
@@ -211,7 +211,7 @@ impl Connections {
         }
     }
 
-    fn open<S>(&self, socket: S, peer: SocketAddr, (slot, activity): (ConnectionSlot, Activity), router: Router)
+    fn open<S>(&self, socket: S, peer: SocketAddr, slot: ConnectionSlot, activity: Activity, router: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

@@ -9,14 +9,14 @@ use tokio::process::Command;
 pub struct Agent {
     /// The name in the table.
     pub name: &'static str,
-    program: Launcher,
-    /// How it signs in.
+    launcher: Launcher,
+    /// The way the agent gets an access token.
     pub sign_in: SignIn,
     /// The server's `sign_in` setting that it needs, if not the default.
     pub server_sign_in: Option<&'static str>,
 }
 
-/// How an agent is started.
+/// The program that runs an agent.
 enum Launcher {
     Codex,
     GeminiCli,
@@ -34,7 +34,7 @@ enum Launcher {
     },
 }
 
-/// How an agent gets an access token.
+/// The way an agent gets an access token.
 #[derive(Clone, Copy, PartialEq)]
 pub enum SignIn {
     /// With a command of the agent that opens a browser. The table names the command.
@@ -62,31 +62,31 @@ pub struct RunConfig {
 const fn python(name: &'static str, environment: &'static str, script: &'static str, package: &'static str) -> Agent {
     Agent {
         name,
-        program: Launcher::Python { script, environment, package },
+        launcher: Launcher::Python { script, environment, package },
         sign_in: SignIn::Client,
         server_sign_in: None,
     }
 }
 
 const fn node(name: &'static str, script: &'static str, package: &'static str) -> Agent {
-    Agent { name, program: Launcher::Node { script, package }, sign_in: SignIn::Client, server_sign_in: None }
+    Agent { name, launcher: Launcher::Node { script, package }, sign_in: SignIn::Client, server_sign_in: None }
 }
 
 pub const CODEX: Agent = Agent {
     name: "Codex",
-    program: Launcher::Codex,
+    launcher: Launcher::Codex,
     sign_in: SignIn::Command("codex mcp login NAME"),
     server_sign_in: None,
 };
 pub const GEMINI_CLI: Agent = Agent {
     name: "Gemini CLI",
-    program: Launcher::GeminiCli,
+    launcher: Launcher::GeminiCli,
     sign_in: SignIn::Command("/mcp auth NAME"),
     server_sign_in: None,
 };
 pub const OPENCODE: Agent = Agent {
     name: "opencode",
-    program: Launcher::Opencode,
+    launcher: Launcher::Opencode,
     sign_in: SignIn::Command("opencode mcp auth NAME"),
     server_sign_in: None,
 };
@@ -99,7 +99,7 @@ pub const MCP_USE: Agent = python("mcp-use", "langchain", "mcp_use_agent.py", "m
 pub const CREWAI: Agent = Agent { sign_in: SignIn::Header, ..python("CrewAI", "crewai", "crewai_agent.py", "crewai") };
 pub const AI_SDK: Agent =
     Agent { sign_in: SignIn::Program, ..node("AI SDK (`@ai-sdk/mcp`)", "ai_sdk.mjs", "@ai-sdk/mcp") };
-/// Its `authenticate` only works if connecting is rejected.
+/// Mastra's `authenticate` works only if the server rejects the connection, so sign-in is required on connect.
 pub const MASTRA: Agent = Agent {
     sign_in: SignIn::Program,
     server_sign_in: Some("on_connect"),
@@ -127,7 +127,7 @@ impl Agent {
 
     /// Returns the installed version.
     pub fn version(&self) -> String {
-        let package = match &self.program {
+        let package = match &self.launcher {
             Launcher::Codex => "@openai/codex",
             Launcher::GeminiCli => "@google/gemini-cli",
             Launcher::Opencode => "opencode-linux-x64",
@@ -142,7 +142,7 @@ impl Agent {
 
     /// Writes the agent's configuration into `home` and returns the command that runs it once, unattended.
     pub fn command(&self, home: &Path, config: &RunConfig) -> Command {
-        let mut command = match self.program {
+        let mut command = match self.launcher {
             Launcher::Codex => {
                 let mut command = self.codex(home, config);
                 command.args(["exec", "--skip-git-repo-check", "go"]);
@@ -169,8 +169,8 @@ impl Agent {
     }
 
     /// Returns the sign-in command of an agent with [`SignIn::Command`], for the configuration in `home`.
-    pub fn login_command(&self, home: &Path, config: &RunConfig) -> Command {
-        let mut command = match self.program {
+    pub fn sign_in_command(&self, home: &Path, config: &RunConfig) -> Command {
+        let mut command = match self.launcher {
             Launcher::Codex => {
                 let mut command = self.codex(home, config);
                 // Its client metadata document is on the internet, which tests do not use.

@@ -72,7 +72,7 @@ async fn log_in(agent: &Agent, server: &Server, user: &SimulatedUser) {
         user: Some(user.origin.clone()),
     };
     let before = user.sign_ins();
-    let mut process = Process::start_with_input(agent.login_command(&home, &config), &home);
+    let mut process = Process::start_with_input(agent.sign_in_command(&home, &config), &home);
     if let SignIn::Command("/mcp auth NAME") = agent.sign_in {
         process.answer_prompt("Do you want to continue? [Y/n]:", "y\n").await;
     }

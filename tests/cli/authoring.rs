@@ -32,7 +32,7 @@ fn a_file_is_imported_published_and_assigned() {
       Assigned to the server.
     ");
     insta::assert_snapshot!(workspace.run_ok(&import), @"
-    No changes in Hello (wt_…) from DIR/hello.md: nothing changes (2 steps)
+    No changes in Hello (wt_…) from DIR/hello.md: 2 steps unchanged
       Version 1 is already published.
     ");
     insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "show", "hello"]), @"
@@ -72,8 +72,8 @@ fn an_assignment_is_added_moved_and_removed() {
     let workspace = set_up();
     let file = workspace.write_file("hello.md", HELLO);
     workspace.run_ok(&["walkthrough", "import", &file]);
-    let of = ["--server", "acme-docs", "--walkthrough", "hello"];
-    let assign = |verb, more: &[&str]| workspace.run_json(&[&["assignment", verb][..], &of, more].concat());
+    let target = ["--server", "acme-docs", "--walkthrough", "hello"];
+    let assign = |verb, more: &[&str]| workspace.run_json(&[&["assignment", verb][..], &target, more].concat());
     let made = assign("add", &["--order", "5", "--disabled"]);
     assert_eq!((&made["display_order"], &made["enabled"]), (&json!(5), &json!(false)));
     let moved = assign("add", &["--order", "-1"]);

@@ -50,14 +50,14 @@ pub async fn with_fixtures() -> Server {
     let organization = organizations::create(&cx, &ops, "conformance", None).await.unwrap();
     servers::create(&cx, &ops, &organization.id, "conformance", &servers::ServerSettings::default()).await.unwrap();
     let sessions = SessionMode::InMemory(Arc::new(LocalSessionManager::default()));
-    start(folder, db, Fixtures::new(), (sessions, "conformance")).await
+    start(folder, db, Fixtures::new(), sessions, "conformance").await
 }
 
 /// Starts the demo, as `waypost serve --demo` does.
 pub async fn with_demo() -> Server {
     let (folder, db) = store().await;
     demo::create(&db).await.unwrap();
-    start(folder, db, ProductHandlers, (SessionMode::Signed, "demo")).await
+    start(folder, db, ProductHandlers, SessionMode::Signed, "demo").await
 }
 
 async fn store() -> (TempDir, Db) {
@@ -67,12 +67,7 @@ async fn store() -> (TempDir, Db) {
     (folder, db)
 }
 
-async fn start<R: HandlerFactory>(
-    folder: TempDir,
-    db: Db,
-    responder: R,
-    (sessions, slug): (SessionMode, &str),
-) -> Server {
+async fn start<R: HandlerFactory>(folder: TempDir, db: Db, responder: R, sessions: SessionMode, slug: &str) -> Server {
     let settings = Settings::default();
     let options = HostingOptions {
         keys: SecretKey::new([7; 32]).into(),

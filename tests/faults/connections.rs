@@ -43,7 +43,7 @@ fn address(program: &ServeProcess) -> SocketAddr {
 }
 
 /// Opens `count` connections, each of which sends only `request` and `body` bytes.
-async fn open_connections(address: SocketAddr, count: usize, (request, body): (&'static str, usize)) -> Vec<TcpStream> {
+async fn open_connections(address: SocketAddr, count: usize, request: &'static str, body: usize) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {
         opening.spawn(async move {
@@ -98,15 +98,15 @@ async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
         ("POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{", 0),
         ("", 0),
     ];
-    for request in incomplete {
-        let hostile = open_connections(address(&program), HOSTILE_CONNECTIONS, request).await;
+    for (request, body) in incomplete {
+        let hostile = open_connections(address(&program), HOSTILE_CONNECTIONS, request, body).await;
         assert_both_ports_respond(&program, &diagnostics).await;
         // Connections to the diagnostics port do not block it either.
-        let more = open_connections(diagnostics[7..].parse().unwrap(), 100, request).await;
+        let more = open_connections(diagnostics[7..].parse().unwrap(), 100, request, body).await;
         assert_both_ports_respond(&program, &diagnostics).await;
         // The kernel may have dropped connections before the program accepted them. Clients that sent nothing do not
         // notice.
-        if !request.0.is_empty() {
+        if !request.is_empty() {
             wait_until_closed(hostile).await;
             wait_until_closed(more).await;
         }
@@ -124,8 +124,8 @@ async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
 async fn both_ports_respond_without_free_descriptors() {
     let installation = Installation::sqlite().await;
     let (program, diagnostics) = start_with(&installation, 56).await;
-    let request = ("POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\n", 0);
-    let hostile = open_connections(address(&program), 200, request).await;
+    let request = "POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\n";
+    let hostile = open_connections(address(&program), 200, request, 0).await;
     assert_both_ports_respond(&program, &diagnostics).await;
     assert!(metric(&diagnostics, "waypost_connections_rejected_total{port=\"main\",limit=\"descriptors\"}").await > 0);
     wait_until_closed(hostile).await;
@@ -147,7 +147,7 @@ async fn incomplete_bodies_use_little_memory() {
     let before = memory_bytes(&program, "VmRSS:");
     let request = "POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                    Content-Length: 1048576\r\n\r\n";
-    let hostile = open_connections(address(&program), 300, (request, 1_048_575)).await;
+    let hostile = open_connections(address(&program), 300, request, 1_048_575).await;
     assert_both_ports_respond(&program, &diagnostics).await;
     wait_until_closed(hostile).await;
     let held = memory_bytes(&program, "VmHWM:") - before;
@@ -162,7 +162,7 @@ async fn stalled_uploads_do_not_delay_shutdown(installation: Installation) {
     assert!(client.tools().await.unwrap() > 0);
     let request = "POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                    Content-Length: 100000\r\n\r\n";
-    let hostile = open_connections(address(&program), 50, (request, 50_000)).await;
+    let hostile = open_connections(address(&program), 50, request, 50_000).await;
     assert_both_ports_respond(&program, &diagnostics).await;
     let started = Instant::now();
     program.terminate();

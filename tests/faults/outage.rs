@@ -54,7 +54,7 @@ async fn survives_outage(network: Network) {
         while client.get("/readyz").await != Some(200) {}
         // Once it is ready, the first responses are up to date.
         assert_eq!(client.tools().await.unwrap(), 0);
-        assignments::assign(&cx, &ops, organization, (server, walkthrough), AssignmentPatch::default()).await.unwrap();
+        assignments::assign(&cx, &ops, organization, server, walkthrough, AssignmentPatch::default()).await.unwrap();
         while client.tools().await.unwrap() == 0 {}
     };
     timeout(TIMEOUT, back).await.expect("the server recovers without a restart");

@@ -39,7 +39,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (network, watched) = watch::channel(Network::Up);
         let lost = watch::Sender::new(0);
-        let task = tokio::spawn(listen(listener, (address, socket), watched, lost.clone()));
+        let task = tokio::spawn(listen(listener, address, socket, watched, lost.clone()));
         Self { network, lost, url: format!("{user}@{address}/{rest}?sslmode=disable"), _task: task }
     }
 
@@ -58,7 +58,8 @@ impl Proxy {
 
 async fn listen(
     first: TcpListener,
-    (address, socket): (SocketAddr, String),
+    address: SocketAddr,
+    socket: String,
     mut network: watch::Receiver<Network>,
     lost: watch::Sender<usize>,
 ) {

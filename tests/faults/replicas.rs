@@ -54,13 +54,13 @@ waypost_testkit::needs_postgres! {
             user.advance(both[n % 2]).await.unwrap();
         }
         assert_both_see(both, "the start", Some(1)).await;
-        assignments::assign(&cx, &ops, organization, (server, id), placement(false)).await.unwrap();
+        assignments::assign(&cx, &ops, organization, server, id, placement(false)).await.unwrap();
         assert_both_see(both, "disabled", None).await;
-        assignments::assign(&cx, &ops, organization, (server, id), placement(true)).await.unwrap();
+        assignments::assign(&cx, &ops, organization, server, id, placement(true)).await.unwrap();
         assert_both_see(both, "enabled", Some(1)).await;
         assignments::unassign(&cx, &ops, organization, server, id).await.unwrap();
         assert_both_see(both, "unassigned", None).await;
-        assignments::assign(&cx, &ops, organization, (server, id), placement(true)).await.unwrap();
+        assignments::assign(&cx, &ops, organization, server, id, placement(true)).await.unwrap();
         assert_both_see(both, "assigned", Some(1)).await;
         publish::unpublish(&cx, &ops, target).await.unwrap();
         assert_both_see(both, "unpublished", None).await;

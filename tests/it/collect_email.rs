@@ -132,7 +132,7 @@ async fn existing_users_are_asked_once(app: App) {
     let server = set_up(&app, AuthType::None).await;
     let mut client = server.modern();
     client.play("select_walkthrough", json!({ "walkthrough_id": SETUP })).await.ok();
-    server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
     client.call("next_walkthrough_step", json!({})).await.ok();
     let select = json!({ "walkthrough_id": SETUP });
     assert_eq!(client.call("select_walkthrough", select.clone()).await.error_code(), "email_required");
@@ -166,7 +166,7 @@ async fn only_tools_that_start_a_walkthrough_take_an_email(app: App) {
     };
     let listed = server.modern().send("tools/list", json!({})).await;
     assert_eq!(tools_with_email(&listed), ["select_walkthrough", "complete_step"]);
-    server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
     let listed = server.modern().send("tools/list", json!({})).await;
     assert!(tools_with_email(&listed).is_empty());
     let unknown = json!({ "walkthrough_id": SETUP, "email": "a@x.de" });

@@ -99,7 +99,7 @@ async fn texts_for_signed_in_users_mention_no_handle() {
     let server = set_up(&app, Toolset::Guided).await;
     let info = server.modern().send("server/discover", json!({})).await;
     assert!(info.result()["instructions"].as_str().unwrap().contains("Pass progress_handle on EVERY call"));
-    server.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
     let client = server.modern();
     let info = client.send("server/discover", json!({})).await;
     let instructions = info.result()["instructions"].as_str().unwrap();
@@ -150,9 +150,10 @@ async fn descriptions_and_prompts_state_the_rules() {
 async fn a_stepwise_server_mentions_only_its_own_tools() {
     let app = App::new().await;
     let server = set_up(&app, Toolset::Stepwise).await;
-    let guide = server.walkthrough("Use Acme", &["Open", "Click"]).await;
-    let by_slug = json!({ "walkthrough_id": guide.slug });
-    let done = async |title: &str| json!({ "walkthrough_id": guide.slug, "step_id": guide.step(title).await });
+    let walkthrough = server.walkthrough("Use Acme", &["Open", "Click"]).await;
+    let by_slug = json!({ "walkthrough_id": walkthrough.slug });
+    let done =
+        async |title: &str| json!({ "walkthrough_id": walkthrough.slug, "step_id": walkthrough.step(title).await });
     let mut seen = String::new();
     let mut user = server.modern();
     for tool in ["list_walkthroughs", "get_current_step", "move_to_latest_version"] {
@@ -160,19 +161,19 @@ async fn a_stepwise_server_mentions_only_its_own_tools() {
         seen.push_str(&user.call(tool, arguments).await.response.body);
     }
     let unknown =
-        user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
+        user.call("reset_walkthrough_progress", json!({ "walkthrough_id": walkthrough.slug, "confirm": true })).await;
     assert!(unknown.text.contains("Pass the one from the first complete_step result"), "{unknown}");
     let lost = server.modern().with_handle("wph_00000000000000000000000000");
     seen.push_str(&lost.call("get_current_step", by_slug.clone()).await.response.body);
     let started = user.play("complete_step", done("Open").await).await;
     assert_eq!(started.progress(), "2/2 50 %");
     let details = user.call("get_walkthrough_details", by_slug.clone()).await;
-    let expected = json!({ "id": guide.id, "slug": "use-acme", "title": "Use Acme", "version": 1, "latest_version": 1,
+    let expected = json!({ "id": walkthrough.id, "slug": "use-acme", "title": "Use Acme", "version": 1, "latest_version": 1,
         "description": "", "type": "course", "tags": [], "step_count": 2, "estimated_duration_minutes": null });
     assert_eq!(details.ok()["walkthrough"], expected);
     assert_eq!(details.ok()["current_step"]["title"], "Click");
     assert!(details.text.contains("The current step is 2 of 2, \"Click\". Call get_current_step("), "{details}");
-    guide.publish(&["Open", "Click", "Close"]).await;
+    walkthrough.publish(&["Open", "Click", "Close"]).await;
     let current = user.call("get_current_step", by_slug.clone()).await;
     assert!(
         current.message().contains("A newer version (2) is available; move_to_latest_version moves to it."),
@@ -189,7 +190,8 @@ async fn a_stepwise_server_mentions_only_its_own_tools() {
     for text in texts(&completed) {
         assert!(text.contains("\"Use Acme\" is already completed."), "{text}");
     }
-    let reset = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
+    let reset =
+        user.call("reset_walkthrough_progress", json!({ "walkthrough_id": walkthrough.slug, "confirm": true })).await;
     assert_eq!(reset.ok()["reset"], true);
     for result in [unknown, started, details, current, moved, same, completed, reset] {
         seen.push_str(&result.response.body);
@@ -197,7 +199,7 @@ async fn a_stepwise_server_mentions_only_its_own_tools() {
     for method in ["tools/list", "server/discover", "prompts/list"] {
         seen.push_str(&user.send(method, json!({})).await.body);
     }
-    seen.push_str(&user.send("prompts/get", json!({ "name": guide.slug })).await.body);
+    seen.push_str(&user.send("prompts/get", json!({ "name": walkthrough.slug })).await.body);
     for tool in ["select_walkthrough", "next_walkthrough_step", "get_walkthrough_status"] {
         assert!(!seen.contains(tool), "{tool} in {seen}");
     }

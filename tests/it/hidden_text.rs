@@ -50,7 +50,7 @@ async fn invisible_text_is_removed_from_results() {
         product_name: Some(hide("Acme")),
         ..ServerSettings::default()
     };
-    server.set(settings).await;
+    server.update(settings).await;
 
     let mut user = server.modern();
     for method in ["server/discover", "tools/list", "prompts/list", "resources/list"] {
@@ -79,7 +79,7 @@ async fn stored_invisible_text_is_removed_when_served() {
     server.walkthrough("Install Acme", &["Download"]).await;
     app.execute("UPDATE servers SET name = 'Ac\u{E0068}me', product_name = 'Ac\u{AD}\u{3164}me'").await;
     // Any configuration change makes the server reload it.
-    server.set(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     let response = server.modern().send("server/discover", json!({})).await;
     assert_visible(response.json());
     assert!(response.json().to_string().contains("Acme"), "{response}");

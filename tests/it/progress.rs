@@ -31,7 +31,7 @@ async fn set_up(app: &App) -> Server {
 
 async fn a_repeated_next_call_advances_once(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let mut user = server.modern();
     let first = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.step_id();
     let next = json!({ "walkthrough_id": SLUG, "current_step_id": first });
@@ -42,7 +42,7 @@ async fn a_repeated_next_call_advances_once(app: App) {
         assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
         assert_eq!(again.ok()["step"], once.ok()["step"]);
     }
-    let ahead = json!({ "current_step_id": guide.step("Run").await });
+    let ahead = json!({ "current_step_id": walkthrough.step("Run").await });
     let mismatch = user.call("next_walkthrough_step", ahead).await;
     assert_eq!(mismatch.error_code(), "step_mismatch");
     assert_eq!(mismatch.structured["error"]["current_step_id"], once.step_id(), "the true current step");
@@ -85,22 +85,22 @@ async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
 
 async fn steps_can_be_completed_in_any_order(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let user = server.personal("ann");
     let done = |step: String| json!({ "walkthrough_id": SLUG, "step_id": step });
     let current = user.call("get_current_step", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!((current.progress().as_str(), &current.ok()["progress"]["status"]), ("1/3 0 %", &json!("not_started")));
-    let last = user.call("complete_step", done(guide.step("Run").await)).await;
+    let last = user.call("complete_step", done(walkthrough.step("Run").await)).await;
     assert_eq!(last.progress(), "1/3 33 %", "the walkthrough is started, and the first step is not completed");
     let steps = user.call("get_walkthrough_steps", json!({ "walkthrough_id": SLUG })).await;
     let steps = steps.ok()["steps"].as_array().unwrap().clone();
     let states: Vec<&str> = steps.iter().map(|step| step["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["current", "pending", "completed"]);
     assert!(steps.iter().all(|step| step.get("content").is_none()), "no future content");
-    let again = user.call("complete_step", done(guide.step("Run").await)).await;
+    let again = user.call("complete_step", done(walkthrough.step("Run").await)).await;
     assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("1/3 33 %", &json!(null)));
-    user.call("complete_step", done(guide.step("Download").await)).await.ok();
-    let end = user.call("complete_step", done(guide.step("Unpack").await)).await;
+    user.call("complete_step", done(walkthrough.step("Download").await)).await.ok();
+    let end = user.call("complete_step", done(walkthrough.step("Unpack").await)).await;
     assert_eq!(end.progress(), "completed 100 %");
     let details = user.call("get_walkthrough_details", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(details.ok()["progress"]["status"], "completed");
@@ -141,11 +141,11 @@ async fn a_reset_closes_the_attempt_and_keeps_the_history(app: App) {
 
 async fn a_new_version_applies_only_on_request(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
-    guide.publish(&["Check", "Download", "Run", "Tidy"]).await;
+    walkthrough.publish(&["Check", "Download", "Run", "Tidy"]).await;
     let next = user.play("next_walkthrough_step", json!({})).await;
     assert_eq!(
         (next.progress().as_str(), &next.ok()["step"]["title"]),
@@ -170,7 +170,7 @@ async fn a_new_version_applies_only_on_request(app: App) {
     for _ in 0..3 {
         user.play("next_walkthrough_step", json!({})).await.ok();
     }
-    guide.publish(&["Check", "Download", "Run", "Tidy", "Enjoy"]).await;
+    walkthrough.publish(&["Check", "Download", "Run", "Tidy", "Enjoy"]).await;
     let completed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(completed.progress(), "completed 100 %", "completed stays completed");
     let onwards = user.play("select_walkthrough", latest).await;
@@ -181,12 +181,12 @@ async fn a_new_version_applies_only_on_request(app: App) {
 
 async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["Download", "Format the disk", "Run"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["Download", "Format the disk", "Run"]).await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     let at = user.play("next_walkthrough_step", json!({})).await.step_id();
-    guide.publish(&["Download", "Mount the disk", "Run"]).await;
-    guide.withdraw(1, "It formats the wrong disk.").await;
+    walkthrough.publish(&["Download", "Mount the disk", "Run"]).await;
+    walkthrough.withdraw(1, "It formats the wrong disk.").await;
     let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["steps"][1]["title"], "Mount the disk", "a withdrawn step is not shown");
     let next = user.play("next_walkthrough_step", json!({ "current_step_id": at })).await;
@@ -201,7 +201,7 @@ async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
 
 async fn moving_to_a_new_version_keeps_completed_steps(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["A", "B", "C"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["A", "B", "C"]).await;
     let mut user = server.modern();
     let latest = json!({ "walkthrough_id": SLUG, "use_version": "latest" });
     user.play("select_walkthrough", latest.clone()).await.ok();
@@ -209,7 +209,7 @@ async fn moving_to_a_new_version_keeps_completed_steps(app: App) {
     user.play("next_walkthrough_step", json!({})).await.ok();
     let mut seen = Vec::new();
     for steps in [&["B", "A", "C"][..], &["C", "B"], &["B", "C", "A"], &["New", "C"], &["A", "B"]] {
-        guide.publish(steps).await;
+        walkthrough.publish(steps).await;
         seen.push(user.play("select_walkthrough", latest.clone()).await.progress());
     }
     assert_eq!(
@@ -258,13 +258,13 @@ async fn query_id(app: &App, sql: &'static str) -> String {
 
 async fn a_deleted_walkthrough_is_hidden_and_continues_after_restore(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["A", "B"]).await;
     server.walkthrough("Use Acme", &["A"]).await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("select_walkthrough", json!({ "walkthrough_id": "use-acme" })).await.ok();
-    guide.delete().await;
+    walkthrough.delete().await;
     let gone = user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(gone.error_code(), "walkthrough_not_found");
     assert_eq!(
@@ -273,7 +273,7 @@ async fn a_deleted_walkthrough_is_hidden_and_continues_after_restore(app: App) {
         "the only remaining walkthrough"
     );
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "progress is kept");
-    guide.restore().await;
+    walkthrough.restore().await;
     assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "2/2 50 %");
     app.finish().await;
 }
@@ -298,10 +298,10 @@ async fn a_deleted_user_with_a_session_starts_again(app: App) {
 
 async fn a_just_deleted_walkthrough_causes_no_server_error(app: App) {
     let server = set_up(&app).await;
-    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["A", "B"]).await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
-    guide.delete_without_refresh().await;
+    walkthrough.delete_without_refresh().await;
     // The offers are polled in the background, so the walkthrough disappears at some time, and stays away.
     let mut codes = Vec::new();
     for tool in ["next_walkthrough_step", "select_walkthrough", "get_walkthrough_status"] {

@@ -26,7 +26,7 @@ async fn each_walkthrough_is_a_prompt() {
     assert_snapshot!(user.send("prompts/list", json!({})).await.result()["prompts"].to_string(), @r#"[{"name":"install-acme","title":"Install Acme","description":"How to install it."}]"#);
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
     assert_snapshot!(app.redact(prompt.result()["messages"][0]["content"]["text"].as_str().unwrap()), @r#"Guide me through the walkthrough "Install Acme" (3 steps), one step at a time. Call select_walkthrough(walkthrough_id: "wt:1"), show me the content of the step, and stop. Only when I say that the step is done, call next_walkthrough_step(walkthrough_id, current_step_id). Never call it twice in a row without a reply from the user. In a step, intro: say this first; context: for you only; operations: carry these out; content: show verbatim. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; if your notes already have one, pass it from the first call on."#);
-    server.set(ServerSettings { toolset: Some(Toolset::Stepwise), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { toolset: Some(Toolset::Stepwise), ..ServerSettings::default() }).await;
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
     let text = prompt.result()["messages"][0]["content"]["text"].as_str().unwrap().to_owned();
     assert!(text.contains("get_current_step") && !text.contains("select_walkthrough"), "{text}");
@@ -60,8 +60,8 @@ async fn the_outline_is_a_resource() {
     app.finish().await;
 }
 
-async fn read_step(client: &Client, guide: &Value, step: &str) -> (i64, String) {
-    let uri = format!("walkthrough://{}/steps/{step}", guide.as_str().unwrap());
+async fn read_step(client: &Client, walkthrough: &Value, step: &str) -> (i64, String) {
+    let uri = format!("walkthrough://{}/steps/{step}", walkthrough.as_str().unwrap());
     let response = client.send("resources/read", json!({ "uri": uri })).await;
     if response.error_code() == 0 {
         assert_eq!(response.result()["cacheScope"], "private");
@@ -76,22 +76,22 @@ async fn completed_and_current_steps_are_resources() {
     let (app, server) = set_up().await;
     let ann = server.personal("ann");
     let outline = ann.call("get_walkthrough_status", json!({ "walkthrough_id": "install-acme" })).await;
-    let guide = outline.ok()["walkthrough"]["id"].clone();
+    let walkthrough = outline.ok()["walkthrough"]["id"].clone();
     let ids: Vec<String> =
         outline.ok()["steps"].as_array().unwrap().iter().map(|step| step["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(read_step(&ann, &guide, &ids[0]).await.0, -32_602, "not started");
+    assert_eq!(read_step(&ann, &walkthrough, &ids[0]).await.0, -32_602, "not started");
     ann.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     ann.call("next_walkthrough_step", json!({})).await.ok();
     let codes = [
-        read_step(&ann, &guide, &ids[0]).await,
-        read_step(&ann, &guide, &ids[1]).await,
-        read_step(&ann, &guide, &ids[2]).await,
+        read_step(&ann, &walkthrough, &ids[0]).await,
+        read_step(&ann, &walkthrough, &ids[1]).await,
+        read_step(&ann, &walkthrough, &ids[2]).await,
     ];
     assert_eq!(codes[0], (0, "# Download\n\nDownload it.\n".to_owned()), "completed");
     assert_eq!(codes[1], (0, "# Unpack\n\nUnpack it.\n".to_owned()), "current");
     assert_eq!(codes[2].0, -32_602, "not reached yet");
-    assert_eq!(read_step(&server.personal("bob"), &guide, &ids[0]).await.0, -32_602, "not completed by Bob");
-    assert_eq!(read_step(&server.modern(), &guide, &ids[0]).await.0, -32_602, "nobody's");
+    assert_eq!(read_step(&server.personal("bob"), &walkthrough, &ids[0]).await.0, -32_602, "not completed by Bob");
+    assert_eq!(read_step(&server.modern(), &walkthrough, &ids[0]).await.0, -32_602, "nobody's");
     for uri in
         ["walkthrough://install-acme", "walkthrough://", "walkthrough://wt_x/steps/", "WALKTHROUGH://x", "http://x", ""]
     {
@@ -103,7 +103,7 @@ async fn completed_and_current_steps_are_resources() {
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     let mut session = server.legacy("2025-11-25").connect().await;
     session.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    let uri = json!({ "uri": format!("walkthrough://{}/steps/{}", guide.as_str().unwrap(), ids[0]) });
+    let uri = json!({ "uri": format!("walkthrough://{}/steps/{}", walkthrough.as_str().unwrap(), ids[0]) });
     assert_eq!(session.send("resources/read", uri.clone()).await.error_code(), 0, "identified by the session");
     session.session = None;
     assert_eq!(session.send("resources/read", uri).await.error_code(), -32_002, "the error code of the legacy era");
@@ -154,20 +154,20 @@ async fn lists_are_in_display_order() {
 async fn a_slug_survives_a_new_title_and_can_be_changed() {
     let app = App::new().await;
     let server = app.server("acme").await;
-    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["A", "B"]).await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    guide.update(WalkthroughPatch { title: Some("Set Acme up".to_owned()), ..WalkthroughPatch::default() }).await;
+    walkthrough.update(WalkthroughPatch { title: Some("Set Acme up".to_owned()), ..WalkthroughPatch::default() }).await;
     let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0].clone();
     assert_eq!(
         (&listed["title"], &listed["slug"]),
         (&json!("Install Acme"), &json!("install-acme")),
         "not published yet"
     );
-    guide.republish().await;
+    walkthrough.republish().await;
     let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0].clone();
     assert_eq!((&listed["title"], &listed["slug"]), (&json!("Set Acme up"), &json!("install-acme")));
-    guide.update(WalkthroughPatch { slug: Some("set-up".to_owned()), ..WalkthroughPatch::default() }).await;
+    walkthrough.update(WalkthroughPatch { slug: Some("set-up".to_owned()), ..WalkthroughPatch::default() }).await;
     let old = user.call("next_walkthrough_step", json!({ "walkthrough_id": "install-acme" })).await;
     assert_eq!(old.error_code(), "walkthrough_not_found");
     assert_eq!(user.send("prompts/get", json!({ "name": "set-up" })).await.error_code(), 0);

@@ -141,7 +141,7 @@ async fn an_old_slug_works_until_it_is_released() {
     let (app, server) = set_up().await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    server.set(ServerSettings { slug: Some("acme-two".to_owned()), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { slug: Some("acme-two".to_owned()), ..ServerSettings::default() }).await;
     for path in ["/s/acme/mcp", "/s/acme-two/mcp"] {
         assert_eq!(ping(&app, "localhost", path).await.status, 200, "{path}");
     }
@@ -185,7 +185,7 @@ async fn browsers_can_call_only_from_allowed_origins() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
     let server = app.server("acme").await;
     let allowed_origins = Some(vec!["https://docs.acme.example".to_owned()]);
-    server.set(ServerSettings { allowed_origins, ..ServerSettings::default() }).await;
+    server.update(ServerSettings { allowed_origins, ..ServerSettings::default() }).await;
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
     let mut seen = String::new();
     for origin in [
@@ -249,7 +249,7 @@ async fn rs10_the_preflight_needs_no_token() {
                            last-event-id,mcp-param-x";
     let (app, server) = set_up().await;
     let (auth_type, sign_in) = (Some(AuthType::PlatformOauth), Some(SignInPolicy::OnConnect));
-    server.set(ServerSettings { auth_type, sign_in, ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type, sign_in, ..ServerSettings::default() }).await;
     for path in [server.path(), "/s/acme/t/ann/mcp".to_owned()] {
         let preflight = app
             .request(Method::OPTIONS, &path)

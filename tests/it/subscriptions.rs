@@ -31,7 +31,7 @@ fn all_lists() -> Value {
     json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true })
 }
 
-fn build_request(path: &str, (method, mut params): (&str, Value), token: Option<&str>) -> Request<Body> {
+fn build_request(path: &str, method: &str, mut params: Value, token: Option<&str>) -> Request<Body> {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
     });
@@ -49,7 +49,7 @@ fn build_request(path: &str, (method, mut params): (&str, Value), token: Option<
 
 async fn listen(server: &Server, filter: Value, token: Option<&str>) -> Response<Body> {
     let params = json!({ "notifications": filter });
-    server.app.send(build_request(&server.path(), ("subscriptions/listen", params), token)).await
+    server.app.send(build_request(&server.path(), "subscriptions/listen", params, token)).await
 }
 
 async fn read_json(response: Response<Body>) -> Value {
@@ -126,21 +126,21 @@ async fn a_stream_reports_publishing_assignments_and_new_versions(app: App) {
     assert_eq!(stream.headers["x-accel-buffering"], "no");
 
     other.walkthrough("Elsewhere", &["One"]).await;
-    let guide = server.walkthrough("Install Acme", &["One"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["One"]).await;
     assert_eq!(
         stream.next_methods(3).await,
         [TOOLS, PROMPTS, RESOURCES],
         "the first publish, but not the other server's"
     );
-    guide.publish(&["One", "Two"]).await;
+    walkthrough.publish(&["One", "Two"]).await;
     assert_eq!(stream.next_methods(2).await, [PROMPTS, RESOURCES], "a new version");
     let second = server.org.walkthrough("Use Acme", &["One"]).await;
     server.assign(&second, AssignmentPatch::default()).await;
     assert_eq!(stream.next_methods(2).await, [PROMPTS, RESOURCES], "an assignment");
-    server.set(ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() }).await;
     assert_eq!(stream.next_methods(1).await, [TOOLS], "a setting that adds a tool");
-    for guide in [&guide, &second] {
-        server.unassign(guide).await;
+    for walkthrough in [&walkthrough, &second] {
+        server.unassign(walkthrough).await;
     }
     let mut rest = Vec::new();
     while !rest.contains(&TOOLS.to_owned()) {
@@ -152,22 +152,22 @@ async fn a_stream_reports_publishing_assignments_and_new_versions(app: App) {
 
 async fn only_supported_notifications_are_acknowledged(app: App) {
     let server = app.server("acme").await;
-    let guide = server.walkthrough("Install Acme", &["One"]).await;
-    let outline = format!("walkthrough://{}", guide.id);
-    let step = format!("{outline}/steps/{}", guide.step("One").await);
+    let walkthrough = server.walkthrough("Install Acme", &["One"]).await;
+    let outline = format!("walkthrough://{}", walkthrough.id);
+    let step = format!("{outline}/steps/{}", walkthrough.step("One").await);
     let uris = json!([outline, step, "walkthrough://wt_unknown", "file:///etc/passwd", ""]);
     let (mut stream, accepted) = Stream::open(&server, json!({ "resourceSubscriptions": uris }), None).await;
     assert_eq!(accepted, json!({ "resourceSubscriptions": [outline] }), "a step is not a subscribable resource");
     let (mut prompts, accepted) = Stream::open(&server, json!({ "promptsListChanged": true }), None).await;
     assert_eq!(accepted, json!({ "promptsListChanged": true }));
-    guide.publish(&["One", "Two"]).await;
+    walkthrough.publish(&["One", "Two"]).await;
     let update = stream.next_message().await.unwrap();
     assert_eq!(
         (&update["method"], &update["params"]["uri"]),
         (&json!("notifications/resources/updated"), &json!(outline))
     );
     assert_eq!(prompts.next_methods(1).await, [PROMPTS]);
-    guide.delete().await;
+    walkthrough.delete().await;
     assert_eq!(stream.next_methods(1).await, ["notifications/resources/updated"], "the resource is deleted");
     assert_eq!(prompts.next_methods(1).await, [PROMPTS]);
     let (empty_stream, accepted) = Stream::open(&server, json!({}), None).await;
@@ -181,10 +181,12 @@ async fn a_stream_ends_when_its_server_is_deleted_or_requires_sign_in(app: App) 
     let server = app.server("acme").await;
     let (stream, _) = Stream::open(&server, all_lists(), None).await;
     let auth_type = Some(AuthType::PlatformOauth);
-    server.set(ServerSettings { auth_type, sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() }).await;
+    server
+        .update(ServerSettings { auth_type, sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() })
+        .await;
     stream.assert_ends().await;
     assert_eq!(listen(&server, all_lists(), None).await.status(), StatusCode::UNAUTHORIZED);
-    server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
     let (stream, _) = Stream::open(&server, all_lists(), None).await;
     app.skip_call_check();
     servers::delete(app.cx(), &app.ops(), &server.org.id, &server.id).await.unwrap();
@@ -219,7 +221,7 @@ async fn list_changes_are_announced_only_in_2026_07_28() {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["One"]).await;
-    let request = build_request(&server.path(), ("server/discover", json!({})), None);
+    let request = build_request(&server.path(), "server/discover", json!({}), None);
     let discovered = read_json(app.send(request).await).await;
     let capabilities = &discovered["result"]["capabilities"];
     for list in ["tools", "prompts", "resources"] {
@@ -246,7 +248,7 @@ async fn list_changes_are_announced_only_in_2026_07_28() {
     let rejected = legacy("subscriptions/listen", json!({ "notifications": all_lists() })).await;
     assert_eq!(rejected["error"]["code"], -32_601, "{rejected}");
     let malformed =
-        app.send(build_request(&server.path(), ("subscriptions/listen", json!({ "notifications": 7 })), None)).await;
+        app.send(build_request(&server.path(), "subscriptions/listen", json!({ "notifications": 7 }), None)).await;
     assert_eq!(read_json(malformed).await["error"]["code"], -32_602);
     app.finish().await;
 }

@@ -11,14 +11,14 @@ waypost_testkit::both!(open => an_organisation_cannot_reach_the_data_of_another)
 async fn set_up(app: &App, slug: &str) -> (Server, String, String) {
     let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org(slug).await.server_with(slug, settings).await;
-    let guide = server.walkthrough("Install Acme", &["Download", "Run"]).await;
-    (server, guide.id.to_string(), guide.step("Download").await)
+    let walkthrough = server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    (server, walkthrough.id.to_string(), walkthrough.step("Download").await)
 }
 
 async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
-    let (ours, guide, step) = set_up(&app, "ours").await;
+    let (ours, walkthrough, step) = set_up(&app, "ours").await;
     let (theirs, their_guide, their_step) = set_up(&app, "theirs").await;
-    assert_ne!((&guide, &step), (&their_guide, &their_step));
+    assert_ne!((&walkthrough, &step), (&their_guide, &their_step));
     // End users of the other organisation, identified by handle, session and tracking ID.
     let handle = theirs.modern().call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.handle();
     let session = theirs.legacy("2025-06-18").connect().await;
@@ -42,23 +42,23 @@ async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
     assert_eq!(reset.error_code(), "walkthrough_not_found");
     let cursor = ann.call("list_walkthroughs", json!({ "cursor": their_guide })).await;
     assert_eq!(cursor.error_code(), "invalid_arguments");
-    let completed = ann.call("complete_step", json!({ "walkthrough_id": guide, "step_id": their_step })).await;
+    let completed = ann.call("complete_step", json!({ "walkthrough_id": walkthrough, "step_id": their_step })).await;
     assert_eq!(completed.error_code(), "step_not_found");
     let listed = ann.call("list_walkthroughs", json!({})).await;
     let listed = listed.ok()["walkthroughs"].as_array().unwrap().clone();
-    assert_eq!((listed.len(), &listed[0]["id"], &listed[0]["progress_percent"]), (1, &json!(guide), &json!(0)));
+    assert_eq!((listed.len(), &listed[0]["id"], &listed[0]["progress_percent"]), (1, &json!(walkthrough), &json!(0)));
     let by_slug = ann.call("get_walkthrough_status", json!({ "walkthrough_id": "install-acme" })).await;
-    assert_eq!(by_slug.ok()["walkthrough"]["id"], guide, "a slug refers to the organisation's own walkthrough");
+    assert_eq!(by_slug.ok()["walkthrough"]["id"], walkthrough, "a slug refers to the organisation's own walkthrough");
     for uri in [format!("walkthrough://{their_guide}"), format!("walkthrough://{their_guide}/steps/{their_step}")] {
         let response = ann.send("resources/read", json!({ "uri": uri })).await;
         assert_eq!(response.error_code(), -32_602, "{uri}");
         let response = ours.modern().with_handle(&handle).send("resources/read", json!({ "uri": uri })).await;
         assert_eq!(response.error_code(), -32_602, "{uri}");
     }
-    let mixed = format!("walkthrough://{guide}/steps/{their_step}");
+    let mixed = format!("walkthrough://{walkthrough}/steps/{their_step}");
     assert_eq!(ann.send("resources/read", json!({ "uri": mixed })).await.error_code(), -32_602);
     for tool in ["list_walkthroughs", "get_walkthrough_status", "select_walkthrough", "next_walkthrough_step"] {
-        let arguments = if tool == "list_walkthroughs" { json!({}) } else { json!({ "walkthrough_id": guide }) };
+        let arguments = if tool == "list_walkthroughs" { json!({}) } else { json!({ "walkthrough_id": walkthrough }) };
         let result = ours.modern().with_handle(&handle).call(tool, arguments).await;
         assert_eq!(result.error_code(), "handle_unknown", "{tool}");
     }

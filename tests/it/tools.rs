@@ -118,7 +118,7 @@ async fn the_guided_tool_list_is_at_most_8_kib() {
     let app = App::new().await;
     let server = create_server(&app, Toolset::Guided).await;
     for auth_type in [AuthType::None, AuthType::CollectEmail] {
-        server.set(ServerSettings { auth_type: Some(auth_type), ..ServerSettings::default() }).await;
+        server.update(ServerSettings { auth_type: Some(auth_type), ..ServerSettings::default() }).await;
         for client in [server.modern(), server.legacy("2025-11-25"), server.personal("ann")] {
             let bytes = client.send("tools/list", json!({})).await.body.len();
             assert!(bytes <= 8 * 1024, "{auth_type}: {bytes} bytes");
@@ -137,9 +137,9 @@ async fn fixed_text_around_a_step_is_at_most_450_bytes() {
     file["steps"] = json!([1, 2].map(|number| {
         json!({ "title": format!("{number}{}", "T".repeat(99)), "sectionTitle": "S".repeat(100), "contentFields": content })
     }));
-    let guide = server.import(&file).await;
+    let walkthrough = server.import(&file).await;
     let mut user = server.modern();
-    let arguments = json!({ "walkthrough_id": guide.slug });
+    let arguments = json!({ "walkthrough_id": walkthrough.slug });
     for (tool, arguments) in [
         ("select_walkthrough", arguments.clone()),
         ("next_walkthrough_step", arguments.clone()),
@@ -202,47 +202,47 @@ async fn tools_are_listed_while_a_walkthrough_is_offered() {
     let empty = org.import(&document("Empty", &[]), Default::default()).await;
     server.assign(&empty, AssignmentPatch::default()).await;
     assert_eq!(server.modern().list_tools().await, none, "a draft without steps");
-    let guide = org.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let walkthrough = org.walkthrough("Install Acme", &["Download", "Run"]).await;
     assert_eq!(server.modern().list_tools().await, none, "published but not assigned");
-    server.assign(&guide, AssignmentPatch { enabled: Some(false), ..AssignmentPatch::default() }).await;
+    server.assign(&walkthrough, AssignmentPatch { enabled: Some(false), ..AssignmentPatch::default() }).await;
     assert_eq!(server.modern().list_tools().await, none, "assigned but not enabled");
-    server.assign(&guide, AssignmentPatch { enabled: Some(true), ..AssignmentPatch::default() }).await;
+    server.assign(&walkthrough, AssignmentPatch { enabled: Some(true), ..AssignmentPatch::default() }).await;
     assert_eq!(server.modern().list_tools().await.len(), 5);
     for disabled in [ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }] {
-        server.set(disabled).await;
+        server.update(disabled).await;
         assert_eq!(server.modern().list_tools().await, none, "walkthrough tools are disabled");
         let prompts = server.modern().send("prompts/list", json!({})).await;
         assert_eq!(prompts.result()["prompts"], json!([]), "prompts are disabled too");
         let resources = server.modern().send("resources/list", json!({})).await;
         assert_eq!(resources.result()["resources"], json!([]), "resources are disabled too");
     }
-    server.set(ServerSettings { walkthrough_tools_enabled: Some(true), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { walkthrough_tools_enabled: Some(true), ..ServerSettings::default() }).await;
     assert_eq!(server.modern().list_tools().await.len(), 5);
     let settings = ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() };
-    server.set(settings).await;
+    server.update(settings).await;
     assert_eq!(server.modern().list_tools().await.len(), 6, "support adds one tool");
-    server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
     assert_eq!(server.modern().list_tools().await, ["get_support"], "support works without walkthroughs");
     app.finish().await;
 }
 
 async fn an_unavailable_walkthrough_is_hidden_and_returns_with_its_progress(app: App) {
     let server = app.server("acme").await;
-    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let walkthrough = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let mut user = server.modern();
-    let named = json!({ "walkthrough_id": guide.slug });
+    let named = json!({ "walkthrough_id": walkthrough.slug });
     user.play("select_walkthrough", named.clone()).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     for state in ["unassigned", "disabled", "unpublished", "archived", "withdrawn", "switched off"] {
         let enabled = |enabled| AssignmentPatch { enabled: Some(enabled), ..AssignmentPatch::default() };
         let switched = |on| ServerSettings { walkthrough_tools_enabled: Some(on), ..ServerSettings::default() };
         match state {
-            "unassigned" => server.unassign(&guide).await,
-            "disabled" => server.assign(&guide, enabled(false)).await,
-            "unpublished" => guide.unpublish().await,
-            "archived" => guide.archive().await,
-            "withdrawn" => guide.withdraw(1, "It deletes too much").await,
-            _ => server.set(switched(false)).await,
+            "unassigned" => server.unassign(&walkthrough).await,
+            "disabled" => server.assign(&walkthrough, enabled(false)).await,
+            "unpublished" => walkthrough.unpublish().await,
+            "archived" => walkthrough.archive().await,
+            "withdrawn" => walkthrough.withdraw(1, "It deletes too much").await,
+            _ => server.update(switched(false)).await,
         }
         assert_eq!(user.list_tools().await.len(), 0, "{state}");
         let listed = user.call("list_walkthroughs", json!({})).await;
@@ -257,22 +257,22 @@ async fn an_unavailable_walkthrough_is_hidden_and_returns_with_its_progress(app:
             "no_active_walkthrough",
             "{state}"
         );
-        let confirmed = json!({ "walkthrough_id": guide.slug, "confirm": true });
+        let confirmed = json!({ "walkthrough_id": walkthrough.slug, "confirm": true });
         assert_eq!(
             user.call("reset_walkthrough_progress", confirmed).await.error_code(),
             "walkthrough_not_found",
             "{state}"
         );
         match state {
-            "unassigned" => server.assign(&guide, AssignmentPatch::default()).await,
-            "disabled" => server.assign(&guide, enabled(true)).await,
-            "unpublished" => guide.republish().await,
+            "unassigned" => server.assign(&walkthrough, AssignmentPatch::default()).await,
+            "disabled" => server.assign(&walkthrough, enabled(true)).await,
+            "unpublished" => walkthrough.republish().await,
             "archived" => {
-                guide.unarchive().await;
-                guide.republish().await;
+                walkthrough.unarchive().await;
+                walkthrough.republish().await;
             }
-            "withdrawn" => guide.publish(&["Download", "Unpack", "Run"]).await,
-            _ => server.set(switched(true)).await,
+            "withdrawn" => walkthrough.publish(&["Download", "Unpack", "Run"]).await,
+            _ => server.update(switched(true)).await,
         }
         let status = user.call("get_walkthrough_status", named.clone()).await;
         assert_eq!(status.ok()["progress"]["percent"], 33, "{state}: the progress is restored");

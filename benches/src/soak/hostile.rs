@@ -132,7 +132,7 @@ impl Attack {
         match kind {
             Kind::IncompleteHeads => {
                 let head = format!("POST /s/{}/mcp HTTP/1.1\r\nHost: localhost\r\n", slug(0));
-                self.hold(kind, from, (head, 0)).await
+                self.hold(kind, from, head, 0).await
             }
             Kind::IncompleteBodies => {
                 let head = format!(
@@ -140,10 +140,10 @@ impl Attack {
                      Content-Length: 1000000\r\n\r\n",
                     slug(0)
                 );
-                self.hold(kind, from, (head, 250_000)).await
+                self.hold(kind, from, head, 250_000).await
             }
             Kind::IdleConnections => {
-                self.hold(kind, from, ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 0)).await
+                self.hold(kind, from, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 0).await
             }
             _ => {
                 let mut connection = Connection::open_from(from, addr).await?;
@@ -158,7 +158,7 @@ impl Attack {
     }
 
     /// Sends `head` and a part of the body, and nothing more, until the server closes the connection.
-    async fn hold(&self, kind: Kind, from: IpAddr, (head, body_bytes): (String, usize)) -> Result<()> {
+    async fn hold(&self, kind: Kind, from: IpAddr, head: String, body_bytes: usize) -> Result<()> {
         let mut stream = client::connect_from(from, self.args.addr).await?;
         self.count(kind, "connections");
         stream.write_all(head.as_bytes()).await?;

@@ -14,7 +14,7 @@ use crate::mcp::{Client, Era};
 use crate::plan::histogram;
 use crate::process;
 
-/// Number of concurrent users, each with a separate connection. Four of them share a client address.
+/// Number of concurrent users, each with a separate connection. Every four users share a client address.
 pub const USERS: usize = 32;
 /// Interval between the requests of each user.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ pub struct SystemUnderTest {
 
 /// The result of the legitimate users.
 pub struct Outcome {
-    /// Latencies of MCP calls in microseconds.
+    /// Latencies of MCP calls and page requests in microseconds.
     pub calls: Histogram<u64>,
     /// Latencies of sign-ins in microseconds.
     pub sign_ins: Histogram<u64>,
@@ -83,7 +83,7 @@ pub async fn run_users(system: &SystemUnderTest, duration: Duration) -> Result<O
     tasks.spawn(sign_in_repeatedly(Arc::clone(&shared)));
     tokio::time::sleep(duration).await;
     tasks.shutdown().await;
-    let shared = Arc::into_inner(shared).context("all tasks have ended")?;
+    let shared = Arc::into_inner(shared).context("a task still uses the results")?;
     Ok(shared.outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -114,13 +114,13 @@ async fn run(args: SoakArgs) -> Result<()> {
     let quiet = run_users(&system, Duration::from_secs(quiet_seconds)).await?;
     let before = database_bytes(&installation.data)?;
     print_progress(&format!("{seconds} s with {hostile} hostile connections of each kind"));
-    let attack = attack(&program, &system, (hostile, seconds));
+    let attack = attack(&program, &system, hostile, seconds);
     let (attacked, summary) = tokio::join!(run_users(&system, Duration::from_secs(seconds)), attack);
     let (attacked, summary) = (attacked?, summary?);
     let added = database_bytes(&installation.data)?.saturating_sub(before);
     let memory = memory.maximum();
     server.stop().await?;
-    print_report(&args, (&quiet, &attacked), &summary, (memory, added))
+    print_report(&args, &quiet, &attacked, &summary, memory, added)
 }
 
 /// Creates three servers and an account. Returns the link for setting its password.
@@ -143,7 +143,7 @@ async fn set_password(link: &str, addr: std::net::SocketAddr) -> Result<()> {
 }
 
 /// Runs the hostile clients at a lower priority, because in reality they would run on other machines.
-async fn attack(program: &Path, system: &SystemUnderTest, (connections, seconds): (usize, u64)) -> Result<Summary> {
+async fn attack(program: &Path, system: &SystemUnderTest, connections: usize, seconds: u64) -> Result<Summary> {
     let mut command = Command::new("nice");
     command.args(["-n", "10"]).arg(program).arg("hostile");
     command.arg("--addr").arg(system.addr.to_string());
@@ -194,9 +194,11 @@ fn database_bytes(data: &Path) -> Result<u64> {
 
 fn print_report(
     args: &SoakArgs,
-    (quiet, attacked): (&Outcome, &Outcome),
+    quiet: &Outcome,
+    attacked: &Outcome,
     summary: &Summary,
-    (memory, added): (u64, u64),
+    memory: u64,
+    added: u64,
 ) -> Result<()> {
     println!("\nHostile clients: connections, and responses by status");
     for (kind, counts) in summary {

@@ -4,8 +4,6 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::analytics::TimeRange;
 use waypost_core::event::EventKind;
 use waypost_core::{Result, Timestamp};
@@ -16,10 +14,11 @@ use crate::analytics::parse_time;
 use crate::extract::{Json, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on the activity log.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(events)).routes(routes!(tool_calls)).routes(routes!(sessions))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(events)).routes(routes!(tool_calls)).routes(routes!(sessions))
 }
 
 /// The query parameters of lists of the activity log.

@@ -5,8 +5,6 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::id::ApiKeyId;
 use waypost_core::{Error, Result, Timestamp, organization};
 use waypost_ops::api_keys::{self, ApiKeyPatch};
@@ -15,11 +13,12 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope, created, nullable, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_core::organization::Role;
 
 /// The operations on API keys.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(get, update, delete))
 }
 
 /// An API key, without its secret.
@@ -70,8 +69,9 @@ struct ApiKeyCreate {
     /// The display name, unique in the organisation.
     #[schema(min_length = 1, max_length = 200, example = "CI")]
     name: String,
-    /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys
-    /// with fewer rights or an earlier expiry than that key. These keys are deleted together with that key.
+    /// The role of the key. It cannot exceed the caller's own role. A key created with another API key can have neither
+    /// more rights nor a later expiry than that key, and must have fewer rights or an earlier expiry. It is deleted
+    /// together with that key.
     scope: Role,
     /// The time at which the key expires, at most ten years from now. By default it does not expire.
     #[schema(format = DateTime)]
@@ -87,13 +87,13 @@ struct ApiKeyUpdate {
     name: Option<String>,
     /// The new role. It cannot exceed the caller's own role.
     scope: Option<Role>,
-    /// The time at which the key expires. Null removes the expiry.
+    /// The time at which the key expires, at most ten years from now. Null removes the expiry.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<String>>,
 }
 
-/// Lists the API keys of the organisation by name, without their secrets.
+/// Lists the API keys of the organisation without their secrets, sorted by name.
 ///
 /// Requires the role `admin`.
 #[utoipa::path(get, path = "/api-keys", tag = "api-keys", operation_id = "list_api_keys",

@@ -5,22 +5,19 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::assignment::AssignmentView;
-use waypost_core::id::{AssignmentId, WalkthroughId};
 use waypost_core::{Code, Error};
 use waypost_ops::assignments::{self, AssignmentPatch};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope};
+use crate::extract::{Json, Path, Query, Scope, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
-use crate::servers;
+use crate::routes::{Routes, routes};
 
 /// The operations on assignments.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(reorder))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(reorder))
 }
 
 /// A walkthrough assigned to a server.
@@ -81,14 +78,6 @@ struct AssignmentQuery {
     walkthrough_id: Option<String>,
 }
 
-fn parse_id(text: &str) -> Result<AssignmentId, Error> {
-    text.parse().map_err(|_| Error::not_found("assignment"))
-}
-
-fn parse_walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
-    text.parse().map_err(|_| Error::not_found("walkthrough"))
-}
-
 /// Lists the assignments of a server or of a walkthrough.
 ///
 /// At least one of the two parameters is required. The list is complete: `next_cursor` is always null.
@@ -100,8 +89,8 @@ async fn list(
     Scope { cx, organization_id }: Scope,
     Query(query): Query<AssignmentQuery>,
 ) -> ApiResult<Json<Page<Assignment>>> {
-    let server_id = query.server_id.as_deref().map(servers::parse_id).transpose()?;
-    let walkthrough_id = query.walkthrough_id.as_deref().map(parse_walkthrough_id).transpose()?;
+    let server_id = query.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?;
+    let walkthrough_id = query.walkthrough_id.as_deref().map(|text| parse_id(text, "walkthrough")).transpose()?;
     let assignments = match (&server_id, &walkthrough_id) {
         (Some(server_id), _) => assignments::list(&cx, web.ops(), &organization_id, server_id).await?,
         (None, Some(walkthrough_id)) => {
@@ -147,10 +136,9 @@ async fn create(
     Json(body): Json<AssignmentCreate>,
 ) -> ApiResult<Response> {
     let patch = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
-    let server_id = servers::parse_id(&body.server_id)?;
-    let walkthrough_id = parse_walkthrough_id(&body.walkthrough_id)?;
-    let assignment =
-        assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), patch).await?;
+    let server_id = parse_id(&body.server_id, "server")?;
+    let walkthrough_id = parse_id(&body.walkthrough_id, "walkthrough")?;
+    let assignment = assignments::assign(&cx, web.ops(), &organization_id, &server_id, &walkthrough_id, patch).await?;
     let view = assignments::get(&cx, web.ops(), &organization_id, &assignment.id).await?;
     let location = format!("/api/v1/assignments/{}", assignment.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Assignment::from(view))).into_response())
@@ -165,7 +153,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
 ) -> ApiResult<Json<Assignment>> {
-    let view = assignments::get(&cx, web.ops(), &organization_id, &parse_id(&assignment_id)?).await?;
+    let view = assignments::get(&cx, web.ops(), &organization_id, &parse_id(&assignment_id, "assignment")?).await?;
     Ok(Json(view.into()))
 }
 
@@ -195,7 +183,8 @@ async fn update(
     Json(change): Json<AssignmentUpdate>,
 ) -> ApiResult<Json<Assignment>> {
     let patch = AssignmentPatch { display_order: change.display_order, enabled: change.enabled };
-    let view = assignments::update(&cx, web.ops(), &organization_id, &parse_id(&assignment_id)?, patch).await?;
+    let view =
+        assignments::update(&cx, web.ops(), &organization_id, &parse_id(&assignment_id, "assignment")?, patch).await?;
     Ok(Json(view.into()))
 }
 
@@ -210,7 +199,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
 ) -> ApiResult<StatusCode> {
-    assignments::delete(&cx, web.ops(), &organization_id, &parse_id(&assignment_id)?).await?;
+    assignments::delete(&cx, web.ops(), &organization_id, &parse_id(&assignment_id, "assignment")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -233,8 +222,8 @@ async fn reorder(
     if order.len() > 1000 {
         return Err(Error::new(Code::InvalidArguments, "The list has too many assignments. The limit is 1,000.").into());
     }
-    let order = order.iter().map(|text| parse_id(text)).collect::<Result<Vec<_>, _>>()?;
+    let order = order.iter().map(|text| parse_id(text, "assignment")).collect::<Result<Vec<_>, _>>()?;
     let sorted =
-        assignments::reorder(&cx, web.ops(), &organization_id, &servers::parse_id(&server_id)?, &order).await?;
+        assignments::reorder(&cx, web.ops(), &organization_id, &parse_id(&server_id, "server")?, &order).await?;
     Ok(Json(Page::complete(sorted.into_iter().map(Assignment::from).collect())))
 }

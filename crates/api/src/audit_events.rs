@@ -6,8 +6,6 @@ use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
@@ -16,11 +14,12 @@ use crate::Web;
 use crate::extract::{Json, Query, Scope};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_ops::audit_export::{self, AuditExportFormat};
 
 /// The operations on the audit log.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list))
 }
 
 /// An entry of the audit log.
@@ -117,8 +116,7 @@ async fn list(
     }
     let paging = Paging { limit: params.limit, cursor: params.cursor };
     let (limit, before) = (paging.limit()?, paging.parse_cursor::<AuditEventId>()?);
-    let page = (before.as_ref(), limit + 1);
-    let events = audit_events::list(&cx, web.ops(), &organization_id, &filter, page).await?;
+    let events = audit_events::list(&cx, web.ops(), &organization_id, &filter, before.as_ref(), limit + 1).await?;
     let items = events.into_iter().map(AuditEvent::from).collect();
     Ok(Json(Page::paginate(items, limit, |event| event.id.clone())).into_response())
 }

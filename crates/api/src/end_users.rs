@@ -5,8 +5,6 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::progress::Status;
 use waypost_http_kit::download;
@@ -16,10 +14,11 @@ use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on end users.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, delete)).routes(routes!(export))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(get, delete)).routes(routes!(export))
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]

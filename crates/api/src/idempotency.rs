@@ -64,7 +64,7 @@ async fn run_once(web: &Web, cx: Ctx, key: String, request: Request, next: Next)
     }
     hash.update(&body);
     let hash = HEXLOWER.encode(&hash.finalize());
-    match idempotency::begin(&cx, web.ops(), (&key, &hash)).await? {
+    match idempotency::begin(&cx, web.ops(), &key, &hash).await? {
         BeginOutcome::Known(response) => replay(&response),
         BeginOutcome::New => {
             let web = web.clone();
@@ -101,7 +101,7 @@ async fn store_response(web: &Web, cx: &Ctx, key: &str, response: Response) -> R
         body: BASE64.encode(&body),
     };
     let stored = serde_json::to_vec(&stored).map_err(Error::internal)?;
-    idempotency::complete(cx, web.ops(), (key, &stored)).await?;
+    idempotency::complete(cx, web.ops(), key, &stored).await?;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 

@@ -5,8 +5,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::id::InvitationId;
 use waypost_core::invitation::InvitationState;
@@ -17,12 +15,13 @@ use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, created, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_core::organization::Role;
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The operations on invitations.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, delete)).routes(routes!(resend))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(get, delete)).routes(routes!(resend))
 }
 
 /// An invitation to the organisation.

@@ -5,8 +5,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::claim_link::DEFAULT_LIFETIME_MS;
 use waypost_core::id::JoinId;
@@ -18,13 +16,14 @@ use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_http_kit::request_info::RequestInfo;
 
 const HOUR_MS: i64 = 3_600_000;
 
 /// The operations on joins and claim links.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(undo)).routes(routes!(create_link))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(undo)).routes(routes!(create_link))
 }
 
 /// A join: a signed-in end user has taken over the progress of an anonymous end user on one server.
@@ -114,7 +113,7 @@ async fn list(
 ) -> ApiResult<Json<Page<JoinDetails>>> {
     let limit = paging.limit()?;
     let before: Option<JoinId> = paging.parse_cursor()?;
-    let joins = joins::list_page(&cx, web.ops(), &organization_id, (before.as_ref(), limit + 1)).await?;
+    let joins = joins::list_page(&cx, web.ops(), &organization_id, before.as_ref(), limit + 1).await?;
     Ok(Json(Page::paginate(joins.into_iter().map(JoinDetails::from).collect(), limit, |details| {
         details.join.id.clone()
     })))
@@ -169,9 +168,9 @@ async fn create_link(
     Json(new): Json<ClaimLinkCreate>,
 ) -> ApiResult<Response> {
     let lifetime = new.expires_in_hours.map_or(DEFAULT_LIFETIME_MS, |hours| i64::from(hours) * HOUR_MS);
-    let (ops, server) = ((web.ops(), web.hosting.secret()), parse_id(&text, "server")?);
-    let claim = (new.tracking_id.as_str(), lifetime);
-    let (server, link) = claim_links::create(&cx, ops, &organization_id, &server, claim).await?;
+    let (ops, key, server) = (web.ops(), web.hosting.secret(), parse_id(&text, "server")?);
+    let (server, link) =
+        claim_links::create(&cx, ops, key, &organization_id, &server, &new.tracking_id, lifetime).await?;
     let address = web.public_url.path_urls(&info.authority, &server.slug);
     let body = ClaimLink { url: address.resource(Some(&link.segment())), expires_at: link.expires_at.rfc3339() };
     let mut response = (StatusCode::CREATED, Json(body)).into_response();

@@ -17,6 +17,7 @@ mod oauth_configs;
 mod organizations;
 pub mod page;
 pub mod problem;
+mod routes;
 mod schema;
 mod servers;
 mod ticket_comments;
@@ -35,13 +36,13 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa_axum::router::OpenApiRouter;
 use waypost_core::Error;
 use waypost_http_kit::asset::Assets;
 use waypost_http_kit::compression::{self, Compressible};
 use waypost_http_kit::web::Web;
 
 use crate::problem::ApiError;
+use crate::routes::Routes;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -80,8 +81,8 @@ use crate::problem::ApiError;
 )]
 struct Document;
 
-/// Returns the router of all operations with their OpenAPI descriptions.
-fn operations() -> OpenApiRouter<Web> {
+/// Returns all operations.
+fn operations() -> Routes {
     // One line per resource keeps diffs small.
     #[rustfmt::skip]
     let all = [
@@ -102,15 +103,12 @@ fn operations() -> OpenApiRouter<Web> {
         walkthroughs::routes,
         webhooks::routes,
     ];
-    all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, routes| router.merge(routes()))
+    all.into_iter().fold(Routes::new(), |all, routes| all.merge(routes()))
 }
 
-/// The operations. Built once per process, because their descriptions take longer to build than everything else at start-up.
-static OPERATIONS: LazyLock<Router<Web>> = LazyLock::new(|| operations().split_for_parts().0);
-
-/// The document. Built when it is first requested.
+/// The OpenAPI document. Built on first use.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let (_, mut document) = operations().split_for_parts();
+    let mut document = operations().describe(Document::openapi());
     describe_credentials(&mut document);
     serde_json::to_value(document).unwrap_or_default()
 });
@@ -119,7 +117,8 @@ const DOCUMENT_NAME: &str = "openapi.json";
 
 static DOCUMENT_JSON: LazyLock<String> = LazyLock::new(|| serde_json::to_string_pretty(document()).unwrap_or_default());
 
-/// The document as a file: every visitor may read it, so it is compressed only once.
+/// The document as a static file. It is compressed once instead of per request, because it is public and contains no
+/// secrets.
 static DOCUMENT_FILE: LazyLock<Assets> =
     LazyLock::new(|| Assets::new("/api/v1", &[(DOCUMENT_NAME, "application/json", DOCUMENT_JSON.as_bytes())]));
 
@@ -145,8 +144,8 @@ fn describe_credentials(document: &mut utoipa::openapi::OpenApi) {
 /// Returns the routes below `/api/v1`. They require a [`waypost_http_kit::request_info::RequestInfo`] in each request's
 /// extensions.
 pub fn router(web: &Web) -> Router {
-    OPERATIONS
-        .clone()
+    operations()
+        .into_router()
         .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
             let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";

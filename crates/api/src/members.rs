@@ -4,8 +4,6 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::id::UserId;
 use waypost_core::organization::{self, Role};
 use waypost_ops::users;
@@ -14,10 +12,11 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on members.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, update, delete))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(get, update, delete))
 }
 
 /// A member of the organisation.

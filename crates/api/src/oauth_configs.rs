@@ -5,8 +5,6 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::Error;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OauthConfigId, OrganizationId};
@@ -18,12 +16,13 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use crate::schema;
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The operations on identity providers.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(check))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(check))
 }
 
 /// An identity provider. Its client secret is write-only.

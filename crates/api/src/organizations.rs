@@ -7,8 +7,6 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::{Error, organization};
@@ -20,11 +18,12 @@ use crate::authenticate::AuthenticatedCaller;
 use crate::extract::{AnyCaller, Json, SessionUser, created};
 use crate::page::Page;
 use crate::problem::{ApiError, ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The operations on organisations.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(
         logo,
         set_logo,
         delete_logo

@@ -6,23 +6,22 @@ use data_encoding::BASE64URL_NOPAD;
 use http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-use waypost_core::id::{OauthConfigId, ServerId};
+use waypost_core::id::OauthConfigId;
 use waypost_core::server::{self, AuthType, SignInPolicy, Support, Toolset};
 use waypost_core::{Error, slug};
 use waypost_ops::servers::{self, ServerSearch, ServerSettings};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, nullable};
+use crate::extract::{Json, Path, Query, Scope, nullable, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use crate::schema;
 use waypost_http_kit::request_info::RequestInfo;
 
 /// The operations on servers.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list, create))
         .routes(routes!(get, update, delete))
         .routes(routes!(check_slug))
@@ -264,10 +263,6 @@ struct ServerQuery {
 }
 
 /// Parses a server ID. A malformed ID is an unknown server.
-pub(super) fn parse_id(text: &str) -> Result<ServerId, Error> {
-    text.parse().map_err(|_| Error::not_found("server"))
-}
-
 fn after(cursor: Option<&str>) -> Result<Option<String>, Error> {
     let Some(cursor) = cursor else { return Ok(None) };
     let slug = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -333,7 +328,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<Server>> {
-    let server = servers::get(&cx, web.ops(), &organization_id, &parse_id(&server_id)?).await?;
+    let server = servers::get(&cx, web.ops(), &organization_id, &parse_id(&server_id, "server")?).await?;
     Ok(Json(Server::new(&web, &info, server)))
 }
 
@@ -349,7 +344,7 @@ async fn update(
     Path(server_id): Path<String>,
     Json(change): Json<ServerUpdate>,
 ) -> ApiResult<Json<Server>> {
-    let id = parse_id(&server_id)?;
+    let id = parse_id(&server_id, "server")?;
     let settings = ServerSettings::try_from(change)?;
     let server = servers::update(&cx, web.ops(), &organization_id, &id, &settings).await.map_err(rename_field)?;
     Ok(Json(Server::new(&web, &info, server)))
@@ -366,7 +361,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<StatusCode> {
-    servers::delete(&cx, web.ops(), &organization_id, &parse_id(&server_id)?).await?;
+    servers::delete(&cx, web.ops(), &organization_id, &parse_id(&server_id, "server")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -398,7 +393,7 @@ async fn check_slug(
     Scope { cx, organization_id }: Scope,
     Query(query): Query<SlugQuery>,
 ) -> ApiResult<Json<SlugAvailability>> {
-    let own = query.server_id.as_deref().map(parse_id).transpose()?;
+    let own = query.server_id.as_deref().map(|text| parse_id(text, "server")).transpose()?;
     let reason = servers::find_slug_problem(&cx, web.ops(), &organization_id, &query.slug, own.as_ref()).await?;
     Ok(Json(SlugAvailability { slug: query.slug, available: reason.is_none(), reason }))
 }
@@ -418,7 +413,7 @@ async fn list_slugs(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<Page<FormerSlug>>> {
-    let slugs = servers::list_former_slugs(&cx, web.ops(), &organization_id, &parse_id(&server_id)?).await?;
+    let slugs = servers::list_former_slugs(&cx, web.ops(), &organization_id, &parse_id(&server_id, "server")?).await?;
     Ok(Json(Page::complete(slugs.into_iter().map(|slug| FormerSlug { slug }).collect())))
 }
 
@@ -434,6 +429,6 @@ async fn release_slug(
     Scope { cx, organization_id }: Scope,
     Path((server_id, slug)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
-    servers::release_slug(&cx, web.ops(), &organization_id, &parse_id(&server_id)?, &slug).await?;
+    servers::release_slug(&cx, web.ops(), &organization_id, &parse_id(&server_id, "server")?, &slug).await?;
     Ok(StatusCode::NO_CONTENT)
 }

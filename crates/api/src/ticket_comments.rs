@@ -5,8 +5,6 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::id::{TicketCommentId, TicketId};
 use waypost_ops::ticket_comments::{self, CommentWithEdits, NewComment};
 
@@ -14,10 +12,11 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope, created, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on comments.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(update, delete))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(update, delete))
 }
 
 /// A comment on a ticket.
@@ -144,8 +143,7 @@ async fn update(
     Json(change): Json<TicketCommentUpdate>,
 ) -> ApiResult<Json<TicketComment>> {
     let (ticket, comment): (TicketId, TicketCommentId) = (parse_id(&ticket, "ticket")?, parse_id(&comment, "comment")?);
-    let target = (&ticket, &comment);
-    let changed = ticket_comments::update(&cx, web.ops(), &organization_id, target, &change.body).await?;
+    let changed = ticket_comments::update(&cx, web.ops(), &organization_id, &ticket, &comment, &change.body).await?;
     Ok(Json(changed.into()))
 }
 
@@ -163,6 +161,6 @@ async fn delete(
     Path((ticket, comment)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let (ticket, comment): (TicketId, TicketCommentId) = (parse_id(&ticket, "ticket")?, parse_id(&comment, "comment")?);
-    ticket_comments::delete(&cx, web.ops(), &organization_id, (&ticket, &comment)).await?;
+    ticket_comments::delete(&cx, web.ops(), &organization_id, &ticket, &comment).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,8 +4,6 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{ServerId, TicketId, UserId, WalkthroughId};
 use waypost_core::ticket::{Priority, TicketStatus};
@@ -16,11 +14,12 @@ use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Query, Scope, nullable, parse_id, with_etag};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use crate::schema;
 
 /// The operations on tickets.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(bulk)).routes(routes!(get, update))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(bulk)).routes(routes!(get, update))
 }
 
 /// A support ticket.
@@ -42,7 +41,7 @@ struct Ticket {
     priority: Priority,
     /// The ID of the assigned member. Null if the ticket is unassigned.
     assignee_id: Option<String>,
-    /// The email to which replies are sent.
+    /// The email to which replies are sent. Null if there is none yet.
     email: Option<String>,
     /// Whether the email was verified by a sign-in.
     email_verified: bool,
@@ -50,7 +49,7 @@ struct Ticket {
     server_id: Option<String>,
     /// The end user who opened the ticket. Null if unknown.
     end_user_id: Option<String>,
-    /// The walkthrough and step at which the ticket was opened.
+    /// The walkthrough and step at which the ticket was opened. Null if no walkthrough was in progress.
     walkthrough: Option<TicketWalkthrough>,
     /// The revision, increased by every change. It is also the `ETag`.
     revision: u32,
@@ -70,7 +69,7 @@ struct TicketWalkthrough {
     id: Option<String>,
     title: String,
     version: u32,
-    /// The current step.
+    /// The current step. Null if there was none.
     step: Option<TicketStep>,
 }
 
@@ -84,13 +83,13 @@ struct TicketStep {
 }
 
 impl From<TicketDetails> for Ticket {
-    fn from(named: TicketDetails) -> Self {
-        let ticket = named.ticket;
-        let walkthrough = ticket.origin.map(|place| TicketWalkthrough {
-            id: place.walkthrough_id.map(|id| id.to_string()),
-            title: place.title,
-            version: place.version,
-            step: place.step.map(|step| TicketStep { id: step.id, title: step.title, position: step.position }),
+    fn from(details: TicketDetails) -> Self {
+        let ticket = details.ticket;
+        let walkthrough = ticket.origin.map(|origin| TicketWalkthrough {
+            id: origin.walkthrough_id.map(|id| id.to_string()),
+            title: origin.title,
+            version: origin.version,
+            step: origin.step.map(|step| TicketStep { id: step.id, title: step.title, position: step.position }),
         });
         Self {
             id: ticket.id.to_string(),
@@ -146,12 +145,12 @@ impl TicketQuery {
         let filter = TicketFilter {
             status: self.status,
             priority: self.priority,
-            assignee: self.assignee.as_deref().map(|text| assignee(cx, text)).transpose()?,
-            server: self.server_id.as_deref().map(|text| named::<ServerId>("server_id", text)).transpose()?,
+            assignee: self.assignee.as_deref().map(|text| parse_assignee(cx, text)).transpose()?,
+            server: self.server_id.as_deref().map(|text| parse_field::<ServerId>("server_id", text)).transpose()?,
             walkthrough: self
                 .walkthrough_id
                 .as_deref()
-                .map(|text| named::<WalkthroughId>("walkthrough_id", text))
+                .map(|text| parse_field::<WalkthroughId>("walkthrough_id", text))
                 .transpose()?,
             text: self.q.as_deref().and_then(search_text),
         };
@@ -162,16 +161,16 @@ impl TicketQuery {
 /// Parses an assignee filter: a user ID, `me` or `none`. Returns `None` for `none`.
 ///
 /// # Errors
-/// `invalid_arguments` if the text is anything else.
-pub(crate) fn assignee(cx: &Ctx, text: &str) -> Result<Option<UserId>> {
+/// `invalid_arguments` if the text is anything else, or if it is `me` and the caller is not a user (an API key).
+pub(crate) fn parse_assignee(cx: &Ctx, text: &str) -> Result<Option<UserId>> {
     match text {
         "none" => Ok(None),
-        "me" => named("assignee", cx.caller.actor()).map(Some),
-        text => named("assignee", text).map(Some),
+        "me" => parse_field("assignee", cx.caller.actor()).map(Some),
+        text => parse_field("assignee", text).map(Some),
     }
 }
 
-fn named<T: std::str::FromStr>(field: &str, text: &str) -> Result<T> {
+fn parse_field<T: std::str::FromStr>(field: &str, text: &str) -> Result<T> {
     text.parse().map_err(|_| Error::invalid(field, format!("`{field}` is not a valid ID.")))
 }
 
@@ -179,7 +178,8 @@ fn named<T: std::str::FromStr>(field: &str, text: &str) -> Result<T> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TicketUpdate {
-    /// A closed ticket can be reopened as `pending` or `in_progress`. `needs_email` is allowed only without an email.
+    /// A closed ticket can be reopened as `pending` or `in_progress`. `needs_email` is allowed only if the ticket has
+    /// no email.
     #[schema(schema_with = schema::ticket_status)]
     status: Option<TicketStatus>,
     #[schema(schema_with = schema::priority)]
@@ -265,8 +265,8 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let named = tickets::get(&cx, web.ops(), &organization_id, &parse_id(&text, "ticket")?).await?;
-    Ok(with_etag(named.ticket.revision, Json(Ticket::from(named))))
+    let details = tickets::get(&cx, web.ops(), &organization_id, &parse_id(&text, "ticket")?).await?;
+    Ok(with_etag(details.ticket.revision, Json(Ticket::from(details))))
 }
 
 /// Updates a ticket.
@@ -285,7 +285,7 @@ async fn update(
     Json(change): Json<TicketUpdate>,
 ) -> ApiResult<Response> {
     let ticket: TicketId = parse_id(&text, "ticket")?;
-    let changed = tickets::update(&cx, web.ops(), &organization_id, (&ticket, revision), &change.into()).await?;
+    let changed = tickets::update(&cx, web.ops(), &organization_id, &ticket, revision, &change.into()).await?;
     Ok(with_etag(changed.ticket.revision, Json(Ticket::from(changed))))
 }
 
@@ -303,7 +303,7 @@ async fn bulk(
     let change = TicketPatch { status, priority, assignee: assignee_id, email: None };
     let results = tickets::update_many(&cx, web.ops(), &organization_id, &ids, &change).await?;
     let result = |result: tickets::BulkResult| match result.result {
-        Ok(named) => TicketBulkResult { id: result.id, ticket: Some(named.into()), error: None },
+        Ok(details) => TicketBulkResult { id: result.id, ticket: Some(details.into()), error: None },
         Err(error) => {
             waypost_http_kit::status::log(&error);
             let error = TicketBulkError { code: error.code.as_str(), detail: error.message };

@@ -5,8 +5,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::id::{WebhookDeliveryId, WebhookId};
 use waypost_core::seal::SecretText;
@@ -18,11 +16,12 @@ use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, created, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use crate::schema;
 
 /// The operations on webhook endpoints and deliveries.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list, create))
         .routes(routes!(get, update, delete))
         .routes(routes!(test))
@@ -236,7 +235,7 @@ async fn update(
     let webhook: WebhookId = parse_id(&text, "webhook")?;
     let WebhookUpdate { url, description, events, enabled } = change;
     let change = WebhookPatch { url, description, events, enabled };
-    let changed = ops::update(&cx, web.ops(), (&organization_id, &webhook), &change).await?;
+    let changed = ops::update(&cx, web.ops(), &organization_id, &webhook, &change).await?;
     Ok(Json(changed.into()))
 }
 
@@ -301,8 +300,8 @@ async fn list_deliveries(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<WebhookDelivery>>> {
     let webhook: WebhookId = parse_id(&text, "webhook")?;
-    let requested = (Some(paging.limit()?), paging.cursor.as_deref());
-    let page = deliveries::list(&cx, web.ops(), (&organization_id, &webhook), requested).await?;
+    let (limit, cursor) = (Some(paging.limit()?), paging.cursor.as_deref());
+    let page = deliveries::list(&cx, web.ops(), &organization_id, &webhook, limit, cursor).await?;
     let items = page.items.into_iter().map(WebhookDelivery::from).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }

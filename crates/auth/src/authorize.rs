@@ -301,8 +301,9 @@ impl InitialRequest<'_> {
             return Ok(false);
         };
         let Some(session) = browser_sessions::find(&cx, ops, organization, &cookie).await? else { return Ok(false) };
-        let client = (organization, &server.id, self.client.id.as_str());
-        Ok(oauth_grants::find_consent_for(ops, client, self.client_redirect.redirect_uri, &session.end_user_id)
+        let (client_id, redirect_uri) = (self.client.id.as_str(), self.client_redirect.redirect_uri);
+        let end_user = &session.end_user_id;
+        Ok(oauth_grants::find_consent_for(ops, organization, &server.id, client_id, redirect_uri, end_user)
             .await?
             .is_some())
     }

@@ -69,7 +69,7 @@ async fn issue_tokens(
         "refresh_token" => {
             let scopes = params.get("scope").map(Scopes::parse).transpose();
             let scopes = scopes.map_err(|error| OauthError::new(OauthCode::InvalidScope, error.to_string()))?;
-            oauth_grants::refresh_tokens(&cx, ops, token_client, (required(&params, "refresh_token")?, scopes)).await
+            oauth_grants::refresh_tokens(&cx, ops, token_client, required(&params, "refresh_token")?, scopes).await
         }
         _ => Err(OauthError::new(
             OauthCode::UnsupportedGrantType,

@@ -147,11 +147,16 @@ async fn change_password(
 ) -> PageResult {
     let changed = async {
         sign_in::check_limit(&console, LimitKind::SignIn, &info)?;
-        let passwords = (fields.password.as_str(), fields.new_password.as_str());
         let device = Device::from_request(&headers, &info);
         console
             .accounts()
-            .change_password(&current_user.cx, passwords, &current_user.session.id, device.browser())
+            .change_password(
+                &current_user.cx,
+                &fields.password,
+                &fields.new_password,
+                &current_user.session.id,
+                device.browser(),
+            )
             .await
     };
     match changed.await {

@@ -159,7 +159,7 @@ async fn list(State(console): State<Console>, member: Member, Query(fields): Que
     let before: Option<AuditEventId> = fields.before.parse().ok();
     let events = match fields.filter() {
         Ok(filter) => {
-            audit_events::list(cx, console.ops(), organization_id, &filter, (before.as_ref(), ENTRIES + 1)).await
+            audit_events::list(cx, console.ops(), organization_id, &filter, before.as_ref(), ENTRIES + 1).await
         }
         Err(error) => Err(error),
     };

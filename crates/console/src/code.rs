@@ -30,8 +30,12 @@ pub(super) fn routes() -> Routes {
 /// # Errors
 /// See [`sign_in_mail::send_code`].
 pub(super) async fn send(
-    (console, info, headers): (&Console, &RequestInfo, &HeaderMap),
-    (purpose, email, password): (CodePurpose, &str, Option<&str>),
+    console: &Console,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    purpose: CodePurpose,
+    email: &str,
+    password: Option<&str>,
     next: &str,
 ) -> Result<Response> {
     let known = cookies::read(headers, cookies::BROWSER);
@@ -80,7 +84,7 @@ async fn show(
     headers: HeaderMap,
     Query(fields): Query<CodeForm>,
 ) -> PageResult {
-    render(&console, &info, &headers, (&fields, FormError::default(), StatusCode::OK)).await
+    render(&console, &info, &headers, &fields, FormError::default(), StatusCode::OK).await
 }
 
 async fn submit(
@@ -93,7 +97,7 @@ async fn submit(
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error)?;
-            render(&console, &info, &headers, (&fields, form_error, status)).await
+            render(&console, &info, &headers, &fields, form_error, status).await
         }
     }
 }
@@ -118,7 +122,9 @@ async fn render(
     console: &Console,
     info: &RequestInfo,
     headers: &HeaderMap,
-    (fields, form_error, status): (&CodeForm, FormError, StatusCode),
+    fields: &CodeForm,
+    form_error: FormError,
+    status: StatusCode,
 ) -> PageResult {
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let code = console.accounts().get_code(&sign_in::visitor_context(console, info), &fields.sent, &cookie).await;
@@ -156,7 +162,7 @@ fn render_unusable_code(status: StatusCode, form_error: FormError, error: Error)
     // The error of the last attempt is more specific than "can no longer be used".
     let message = if form_error.message.is_empty() { error.message } else { form_error.message };
     let status = if status == StatusCode::OK { StatusCode::UNPROCESSABLE_ENTITY } else { status };
-    let mut response = sign_in::notice(status, ("This code is not valid", message), ("/login", "Back to sign in"));
+    let mut response = sign_in::notice(status, "This code is not valid", message, "/login", "Back to sign in");
     if let Some(seconds) = form_error.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -316,24 +316,27 @@ async fn show(
     Path((_, id)): Path<(String, String)>,
     Query(timeline): Query<TimelineQuery>,
 ) -> PageResult {
-    render_end_user(&console, &member, &id, (timeline, http::StatusCode::OK, FormError::default())).await
+    render_end_user(&console, &member, &id, timeline, http::StatusCode::OK, FormError::default()).await
 }
 
 async fn render_end_user(
     console: &Console,
     member: &Member,
     id: &str,
-    (timeline, status, form_error): (TimelineQuery, http::StatusCode, FormError),
+    timeline: TimelineQuery,
+    status: http::StatusCode,
+    form_error: FormError,
 ) -> PageResult {
     let Member { cx, organization_id, org, layout } = member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
     let id = parse_id(id).map_err(page_error)?;
     let end_user = end_users::get(cx, console.ops(), organization_id, &id).await.map_err(page_error)?;
     let before = if timeline.before.is_empty() { Ok(None) } else { parse_cursor(&timeline.before).map(Some) };
-    let page = (before.map_err(page_error)?, ROWS + 1);
-    let of = (organization_id, &id);
+    let before = before.map_err(page_error)?;
     let mut entries =
-        end_users::get_timeline(cx, console.ops(), of, timeline.kinds(), page).await.map_err(page_error)?;
+        end_users::get_timeline(cx, console.ops(), organization_id, &id, timeline.kinds(), before, ROWS + 1)
+            .await
+            .map_err(page_error)?;
     let more = entries.len() > ROWS as usize;
     entries.truncate(ROWS as usize);
     let older =
@@ -380,13 +383,13 @@ async fn erase(
     let Member { cx, organization_id, org, layout } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
     let id = parse_id(&text).map_err(page_error)?;
-    match end_users::delete_confirmed(cx, console.ops(), (organization_id, &id), &confirm).await {
+    match end_users::delete_confirmed(cx, console.ops(), organization_id, &id, &confirm).await {
         Ok(()) => Ok(view::redirect_with_flash(&org.path("end-users"), "End user erased with all their data.")),
         Err(error) => {
             let (status, mut form_error) = FormError::from_error(error).map_err(page_error)?;
             // The field is in a dialog that is closed after a reload, so the error is shown above the page.
             form_error.field = String::new();
-            render_end_user(&console, &member, &text, (TimelineQuery::default(), status, form_error)).await
+            render_end_user(&console, &member, &text, TimelineQuery::default(), status, form_error).await
         }
     }
 }

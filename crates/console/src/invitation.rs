@@ -92,7 +92,7 @@ async fn submit(
     OptionalUser(user): OptionalUser,
     Form(fields): Form<InvitationForm>,
 ) -> PageResult {
-    let error = match accept(&console, (&info, &headers), user.as_ref(), &fields).await {
+    let error = match accept(&console, &info, &headers, user.as_ref(), &fields).await {
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
@@ -111,7 +111,8 @@ async fn submit(
 
 async fn accept(
     console: &Console,
-    (info, headers): (&RequestInfo, &HeaderMap),
+    info: &RequestInfo,
+    headers: &HeaderMap,
     user: Option<&CurrentUser>,
     fields: &InvitationForm,
 ) -> Result<Response> {
@@ -175,6 +176,6 @@ fn render_invalid_invitation(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    let text = ("This invitation is no longer valid", error.message);
-    Ok(sign_in::notice(StatusCode::NOT_FOUND, text, ("/", "Go to home")))
+    let title = "This invitation is no longer valid";
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, title, error.message, "/", "Go to home"))
 }

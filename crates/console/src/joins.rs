@@ -108,7 +108,7 @@ impl JoinsPage {
         let layout = layout.clone().with_section("end-users");
         let page_error = |error| PageError::from(error).with_layout(layout.clone());
         let mut joins =
-            joins::list_page(cx, console.ops(), organization_id, (before, ROWS + 1)).await.map_err(page_error)?;
+            joins::list_page(cx, console.ops(), organization_id, before, ROWS + 1).await.map_err(page_error)?;
         let more = joins.len() > ROWS as usize;
         joins.truncate(ROWS as usize);
         let next = joins.last().filter(|_| more).map(|last| format!("{}?before={}", org.path("joins"), last.join.id));
@@ -156,9 +156,9 @@ async fn create_link(
     let server: ServerId = fields.server.parse().map_err(unknown)?;
     // A malformed number becomes 0, which is rejected as a lifetime.
     let hours: u32 = fields.expires_in_hours.trim().parse().unwrap_or_default();
-    let claim = (fields.tracking_id.trim(), i64::from(hours) * HOUR_MS);
-    let (ops, organization) = ((console.ops(), console.hosting.secret()), &member.organization_id);
-    let (server, link) = claim_links::create(&member.cx, ops, organization, &server, claim).await?;
+    let (label, lifetime_ms) = (fields.tracking_id.trim(), i64::from(hours) * HOUR_MS);
+    let (ops, key, organization) = (console.ops(), console.hosting.secret(), &member.organization_id);
+    let (server, link) = claim_links::create(&member.cx, ops, key, organization, &server, label, lifetime_ms).await?;
     let address = console.public_url.path_urls(&info.authority, &server.slug);
     Ok(CreatedClaimLink {
         url: address.resource(Some(&link.segment())),

@@ -43,7 +43,7 @@ struct LinkForm {
 }
 
 async fn show(State(console): State<Console>, info: RequestInfo, Query(fields): Query<LinkForm>) -> PageResult {
-    render(&console, &info, (&fields.token, None), (FormError::default(), StatusCode::OK)).await
+    render(&console, &info, &fields.token, None, FormError::default(), StatusCode::OK).await
 }
 
 async fn submit(
@@ -57,7 +57,7 @@ async fn submit(
         Err(error) if error.code == Code::NotFound => render_invalid_link(error),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error)?;
-            render(&console, &info, (&fields.token, Some(&fields.name)), (form_error, status)).await
+            render(&console, &info, &fields.token, Some(&fields.name), form_error, status).await
         }
     }
 }
@@ -73,8 +73,10 @@ async fn accept(console: &Console, info: &RequestInfo, headers: &HeaderMap, fiel
 async fn render(
     console: &Console,
     info: &RequestInfo,
-    (token, entered_name): (&str, Option<&str>),
-    (form_error, status): (FormError, StatusCode),
+    token: &str,
+    entered_name: Option<&str>,
+    form_error: FormError,
+    status: StatusCode,
 ) -> PageResult {
     let user = match console.accounts().get_account_link_user(&sign_in::visitor_context(console, info), token).await {
         Ok(user) => user,
@@ -93,5 +95,5 @@ fn render_invalid_link(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    Ok(sign_in::notice(StatusCode::NOT_FOUND, ("This link is no longer valid", error.message), ("/login", "Sign in")))
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, "This link is no longer valid", error.message, "/login", "Sign in"))
 }

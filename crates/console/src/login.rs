@@ -49,11 +49,7 @@ struct LoginPage<'a> {
 }
 
 impl<'a> LoginPage<'a> {
-    async fn new(
-        console: &'a Console,
-        (email, next): (&'a str, &'a str),
-        form_error: FormError,
-    ) -> Result<Self, Error> {
+    async fn new(console: &'a Console, email: &'a str, next: &'a str, form_error: FormError) -> Result<Self, Error> {
         let needs_set_up = !console.accounts().is_set_up().await?;
         let can_mail = console.mail.is_some();
         let can_sign_up = can_mail && console.accounts().check_sign_up_open().is_ok();
@@ -85,7 +81,7 @@ async fn show(
     if user.is_some() {
         return Ok(view::redirect(next));
     }
-    let mut page = LoginPage::new(&console, ("", next), FormError::default()).await?;
+    let mut page = LoginPage::new(&console, "", next, FormError::default()).await?;
     page.layout.flash = cookies::flash(&headers);
     Ok(view::page(&page))
 }
@@ -114,7 +110,7 @@ async fn submit(
             Ok(view::html_with_retry_after(
                 status,
                 retry_after,
-                &LoginPage::new(&console, (&fields.email, &fields.next), form_error).await?,
+                &LoginPage::new(&console, &fields.email, &fields.next, form_error).await?,
             ))
         }
     }
@@ -130,8 +126,7 @@ async fn send_code(
     if console.mail.is_none() {
         return Ok(reset::mail_unavailable());
     }
-    let request = (CodePurpose::SignIn, fields.email.as_str(), None);
-    match code::send((&console, &info, &headers), request, &fields.next).await {
+    match code::send(&console, &info, &headers, CodePurpose::SignIn, &fields.email, None, &fields.next).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error)?;
@@ -139,7 +134,7 @@ async fn send_code(
             Ok(view::html_with_retry_after(
                 status,
                 retry_after,
-                &LoginPage::new(&console, (&fields.email, &fields.next), form_error).await?,
+                &LoginPage::new(&console, &fields.email, &fields.next, form_error).await?,
             ))
         }
     }
@@ -152,7 +147,7 @@ async fn sign_in_with_password(
     fields: &LoginForm,
 ) -> Result<Response, Error> {
     let (cx, device) = (sign_in::visitor_context(console, info), Device::from_request(headers, info));
-    sign_in::check_limit_for_email(console, (LimitKind::SignIn, info), &fields.email, &device)?;
+    sign_in::check_limit_for_email(console, LimitKind::SignIn, info, &fields.email, &device)?;
     let organization = organization_slug(view::local_path(&fields.next));
     let credentials = UserPasswordSignIn { email: &fields.email, password: &fields.password, organization };
     let session = console.accounts().sign_in_with_password(&cx, credentials, device.browser()).await?;

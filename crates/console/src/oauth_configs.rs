@@ -180,7 +180,8 @@ fn render_new(
     console: &Console,
     info: &RequestInfo,
     member: &Member,
-    (status, form_error): (StatusCode, FormError),
+    status: StatusCode,
+    form_error: FormError,
     fields: OauthConfigForm,
 ) -> Response {
     let address = console.public_url.path_urls(&info.authority, "SERVER").issuer();
@@ -198,7 +199,7 @@ fn render_new(
 }
 
 async fn new(State(console): State<Console>, info: RequestInfo, member: Member) -> PageResult {
-    Ok(render_new(&console, &info, &member, (StatusCode::OK, FormError::default()), OauthConfigForm::default()))
+    Ok(render_new(&console, &info, &member, StatusCode::OK, FormError::default(), OauthConfigForm::default()))
 }
 
 async fn create(
@@ -218,8 +219,9 @@ async fn create(
             Ok(view::redirect_with_flash(&location, &with_warnings("Provider created.", &findings)))
         }
         Err(error) => {
-            let rejected = form_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
-            Ok(render_new(&console, &info, &member, rejected, fields))
+            let rejected = form_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()));
+            let (status, form_error) = rejected?;
+            Ok(render_new(&console, &info, &member, status, form_error, fields))
         }
     }
 }

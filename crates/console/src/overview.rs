@@ -78,7 +78,7 @@ async fn show(State(console): State<Console>, member: Member) -> PageResult {
             });
         }
         let filter = audit_events::AuditFilter::default();
-        let events = audit_events::list(cx, console.ops(), organization_id, &filter, (None, ENTRIES)).await;
+        let events = audit_events::list(cx, console.ops(), organization_id, &filter, None, ENTRIES).await;
         entries = events.map_err(page_error)?.into_iter().map(AuditRow::from).collect();
     }
     let (layout, org) = (layout.clone().with_section("overview"), org.clone());

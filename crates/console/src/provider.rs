@@ -44,7 +44,7 @@ async fn redirect_to_provider(
     Query(NextQuery { next }): Query<NextQuery>,
 ) -> PageResult {
     let provider = find(&console, &key)?;
-    match start(&console, &info, &headers, (provider, view::local_path(&next))).await {
+    match start(&console, &info, &headers, provider, view::local_path(&next)).await {
         Ok(response) => Ok(response),
         Err(error) => render_failure(error),
     }
@@ -54,7 +54,8 @@ async fn start(
     console: &Console,
     info: &RequestInfo,
     headers: &HeaderMap,
-    (provider, next): (&Provider, &str),
+    provider: &Provider,
+    next: &str,
 ) -> Result<Response> {
     sign_in::check_limit(console, LimitKind::SignIn, info)?;
     let known = cookies::read(headers, cookies::BROWSER);
@@ -89,7 +90,7 @@ async fn callback(
     Query(query): Query<CallbackQuery>,
 ) -> PageResult {
     let provider = find(&console, &key)?;
-    match finish(&console, &info, &headers, (provider, &query)).await {
+    match finish(&console, &info, &headers, provider, &query).await {
         Ok(response) => Ok(response),
         Err(error) => render_failure(error),
     }
@@ -99,12 +100,13 @@ async fn finish(
     console: &Console,
     info: &RequestInfo,
     headers: &HeaderMap,
-    (provider, query): (&Provider, &CallbackQuery),
+    provider: &Provider,
+    query: &CallbackQuery,
 ) -> Result<Response> {
     sign_in::check_limit(console, LimitKind::SignIn, info)?;
     let (cx, device) = (sign_in::visitor_context(console, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let login = console.accounts().finish_login(&cx, (provider.key, &cookie, &query.state)).await?;
+    let login = console.accounts().finish_login(&cx, provider.key, &cookie, &query.state).await?;
     let response = AuthorizationResponse {
         code: query.code.clone().filter(|code| !code.is_empty()),
         iss: query.iss.clone(),
@@ -131,5 +133,5 @@ fn render_failure(error: Error) -> PageResult {
         }
         _ => return Err(error.into()),
     };
-    Ok(sign_in::notice(status, ("Sign-in failed", message), ("/login", "Back to sign in")))
+    Ok(sign_in::notice(status, "Sign-in failed", message, "/login", "Back to sign in"))
 }

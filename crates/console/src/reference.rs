@@ -89,13 +89,13 @@ fn tags(document: &Value) -> Vec<TagDoc> {
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().into_iter().flatten() {
             let tag = operation["tags"][0].as_str().unwrap_or("other").to_owned();
-            tags.entry(tag).or_default().push(self::operation(document, (method, path), operation));
+            tags.entry(tag).or_default().push(self::operation(document, method, path, operation));
         }
     }
     tags.into_iter().map(|(name, operations)| TagDoc { name, operations }).collect()
 }
 
-fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) -> OperationDoc {
+fn operation(document: &Value, method: &str, path: &str, operation: &Value) -> OperationDoc {
     let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| FieldDoc {
         name: text(parameter, "name").to_owned(),
         location: text(parameter, "in").to_owned(),
@@ -133,7 +133,7 @@ fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) 
         path: path.to_owned(),
         description: html::render(description.trim()),
         parameters: parameters.collect(),
-        curl: curl((method, path), body.as_ref()),
+        curl: curl(method, path, body.as_ref()),
         body,
         responses: responses.collect(),
     }
@@ -196,7 +196,7 @@ fn kind(schema: &Value) -> String {
 }
 
 /// Returns an example `curl` command with placeholders in capitals.
-fn curl((method, path): (&str, &str), body: Option<&BodyDoc>) -> String {
+fn curl(method: &str, path: &str, body: Option<&BodyDoc>) -> String {
     let mut address = path.to_owned();
     while let (Some(open), Some(close)) = (address.find('{'), address.find('}')) {
         let name = address[open + 1..close].to_uppercase();

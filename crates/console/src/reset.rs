@@ -51,7 +51,7 @@ async fn submit(
     if console.mail.is_none() {
         return Ok(mail_unavailable());
     }
-    match code::send((&console, &info, &headers), (CodePurpose::Reset, &fields.email, None), "/").await {
+    match code::send(&console, &info, &headers, CodePurpose::Reset, &fields.email, None, "/").await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, form_error) = FormError::from_error(error)?;
@@ -68,5 +68,5 @@ async fn submit(
 pub(super) fn mail_unavailable() -> Response {
     let message = "This installation cannot send email (setting smtp_url), so codes are not available. The operator can create a \
         link for you on the command line: waypost user link.";
-    sign_in::notice(StatusCode::SERVICE_UNAVAILABLE, ("Email is not available", message), ("/login", "Back to sign in"))
+    sign_in::notice(StatusCode::SERVICE_UNAVAILABLE, "Email is not available", message, "/login", "Back to sign in")
 }

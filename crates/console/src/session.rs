@@ -176,7 +176,7 @@ impl FromRequestParts<Console> for Member {
         let info = RequestInfo::from_parts(parts).map_err(|error| PageError::from(error).into_response())?;
         let organization_id = membership.organization.id.clone();
         let address = info.client.to_string();
-        let touched = user_sessions::touch(&cx, console.ops(), &session, (Some(&organization_id), &address)).await;
+        let touched = user_sessions::touch(&cx, console.ops(), &session, Some(&organization_id), &address).await;
         if let Err(error) = touched {
             tracing::warn!(%error, "failed to record the last use of a session");
         }

@@ -95,5 +95,5 @@ fn render_invalid_link(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    Ok(sign_in::notice(StatusCode::NOT_FOUND, ("This link is no longer valid", error.message), ("/login", "Sign in")))
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, "This link is no longer valid", error.message, "/login", "Sign in"))
 }

@@ -33,7 +33,8 @@ pub(super) fn visitor_context(console: &Console, info: &RequestInfo) -> Ctx {
 /// See [`check_limit`].
 pub(super) fn check_limit_for_email(
     console: &Console,
-    (kind, info): (LimitKind, &RequestInfo),
+    kind: LimitKind,
+    info: &RequestInfo,
     email: &str,
     device: &Device,
 ) -> Result<()> {
@@ -111,8 +112,10 @@ pub(super) struct Notice {
 /// Renders a notice for a visitor.
 pub(super) fn notice(
     status: StatusCode,
-    (title, message): (&'static str, impl Into<String>),
-    (href, action): (&'static str, &'static str),
+    title: &'static str,
+    message: impl Into<String>,
+    href: &'static str,
+    action: &'static str,
 ) -> Response {
     view::html(status, &Notice { layout: Layout::empty(), title, message: message.into(), href, action })
 }

@@ -26,7 +26,7 @@ pub(super) async fn send_code(
     let Some(outbox) = &console.mail else {
         return Err(Error::new(Code::Unavailable, "This installation cannot send email, so codes are not available."));
     };
-    sign_in::check_limit_for_email(console, (LimitKind::Mail, info), request.email, device)?;
+    sign_in::check_limit_for_email(console, LimitKind::Mail, info, request.email, device)?;
     let issued =
         console.accounts().create_code(&sign_in::visitor_context(console, info), request, device.browser()).await?;
     let mail = mail(&issued, console.public_url.host(), &console.public_url.origin(), console.accounts().sign_up());

@@ -76,14 +76,14 @@ async fn send_code(
     fields: &SignUpForm,
 ) -> Result<Response> {
     sign_in::check_limit(console, LimitKind::SignUp, info)?;
-    let request = (CodePurpose::SignUp, fields.email.as_str(), Some(fields.password.as_str()));
-    code::send((console, info, headers), request, "/").await
+    let password = Some(fields.password.as_str());
+    code::send(console, info, headers, CodePurpose::SignUp, &fields.email, password, "/").await
 }
 
 fn sign_up_refusal(console: &Console) -> Option<Response> {
     if let Err(error) = console.accounts().check_sign_up_open() {
-        let text = ("Sign-up is not available", error.message);
-        return Some(sign_in::notice(StatusCode::FORBIDDEN, text, ("/login", "Sign in")));
+        let title = "Sign-up is not available";
+        return Some(sign_in::notice(StatusCode::FORBIDDEN, title, error.message, "/login", "Sign in"));
     }
     console.mail.is_none().then(mail_unavailable)
 }

@@ -237,7 +237,7 @@ async fn load(console: &Console, member: &Member, id: &str, before: &str) -> Res
     let id: WebhookId = id.parse().map_err(|_| Error::not_found("webhook"))?;
     let webhook = ops::get(cx, console.ops(), organization_id, &id).await?;
     let cursor = Some(before).filter(|text| text.parse::<WebhookDeliveryId>().is_ok());
-    let deliveries = deliveries::list(cx, console.ops(), (organization_id, &id), (Some(DELIVERIES), cursor)).await?;
+    let deliveries = deliveries::list(cx, console.ops(), organization_id, &id, Some(DELIVERIES), cursor).await?;
     let fields = WebhookForm::from(&webhook);
     let older = deliveries.next_cursor.map(|cursor| org.path(&format!("webhooks/{id}?before={cursor}")));
     Ok(WebhookPage {
@@ -279,8 +279,8 @@ async fn update(
                 events: Some(events),
                 enabled: Some(fields.enabled),
             };
-            let target = (&member.organization_id, &page.webhook.id);
-            webhooks::update(&member.cx, console.ops(), target, &change).await
+            let (organization, id) = (&member.organization_id, &page.webhook.id);
+            webhooks::update(&member.cx, console.ops(), organization, id, &change).await
         }
         Err(error) => Err(error),
     };

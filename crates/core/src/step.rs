@@ -21,18 +21,18 @@ pub struct StepContent {
     pub section_title: Option<String>,
     /// The text for the user, in Markdown.
     pub content: String,
-    /// How the agent should introduce the step, in plain text.
+    /// Instructions for the agent on introducing the step, in plain text.
     pub introduction_for_agent: Option<String>,
     /// Background for the agent, in plain text.
     pub context_for_agent: Option<String>,
-    /// What the agent should do, in plain text.
+    /// Operations for the agent to perform, in plain text.
     pub operations_for_agent: Option<String>,
     /// Arbitrary metadata, preserved on export.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
 
-/// A step of a draft: a node of the chain.
+/// A step of a draft: a node in the linked list of steps (see [`crate::chain`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// The step's permanent ID.

@@ -121,6 +121,6 @@ impl HandlerContext {
             identity::identify_failed_call(&self.cx, &self.hosting, server, candidates).await
         };
         let outcome = CallOutcome::Failed(error);
-        call.record(&self.cx, &self.hosting, server, (identity.as_ref(), outcome)).await;
+        call.record(&self.cx, &self.hosting, server, identity.as_ref(), outcome).await;
     }
 }

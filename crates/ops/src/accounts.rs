@@ -28,6 +28,7 @@ use crate::browser_sessions;
 use crate::codes;
 use crate::devices::{self, Device};
 use crate::identities::{self, Claims, EndUserIdentity};
+use crate::passwords::ChosenPassword;
 use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
 use crate::user_accounts::wrong_password;
 
@@ -152,15 +153,15 @@ impl Accounts {
         let org = &request.organization_id;
         authorize(&cx.caller, Operation::EndUserSignIn, org)?;
         let email = email::parse(request_code.email)?;
-        let admitted = self.admit(cx, (org, &email.key), (AttemptKind::Code, client)).await?;
+        let admitted = self.admit(cx, org, &email.key, AttemptKind::Code, client).await?;
         if admitted.is_limited {
             return Err(account_limit_error(AttemptKind::Code));
         }
         let organization = self.organization_name(org).await?;
         let password_hash = match request_code.password {
             Some(password) => {
-                let about = (&*email.address, &*organization);
-                match self.hash(cx, client.address, ("password", password), about).await {
+                let chosen = ChosenPassword { field: "password", password };
+                match self.hash(cx, client.address, chosen, &email.address, &organization).await {
                     Ok(hash) => Some(hash),
                     Err(error) => {
                         // No code is created.
@@ -242,8 +243,8 @@ impl Accounts {
         let organization = self.organization_name(org).await?;
         let new_hash = match (open.purpose, entry.new_password) {
             (CodePurpose::Reset, Some(password)) if is_right => {
-                let about = (&*open.email, &*organization);
-                Some(self.hash(cx, client, ("new_password", password), about).await?)
+                let chosen = ChosenPassword { field: "new_password", password };
+                Some(self.hash(cx, client, chosen, &open.email, &organization).await?)
             }
             (CodePurpose::Reset, Some(_)) => None,
             (CodePurpose::Reset, None) => return Err(Error::invalid("new_password", "Enter a new password.")),
@@ -291,7 +292,7 @@ impl Accounts {
         authorize(&cx.caller, Operation::EndUserSignIn, org)?;
         let email = email::parse(credentials.email)?;
         let Admitted { account, counted, is_limited } =
-            self.admit(cx, (org, &email.key), (AttemptKind::Password, client)).await?;
+            self.admit(cx, org, &email.key, AttemptKind::Password, client).await?;
         let mut is_correct = false;
         if !is_limited {
             let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
@@ -325,8 +326,10 @@ impl Accounts {
     async fn admit(
         &self,
         cx: &Ctx,
-        (org, email_key): (&OrganizationId, &str),
-        (kind, client): (AttemptKind, SignInClient<'_>),
+        org: &OrganizationId,
+        email_key: &str,
+        kind: AttemptKind,
+        client: SignInClient<'_>,
     ) -> Result<Admitted> {
         let scope = scope(org, email_key);
         let attempt = Attempt { kind, address: client.address, account: &scope };
@@ -364,7 +367,7 @@ impl Accounts {
         let current = store::find_by_email(tx, org, &email::key(&account.email)).await?;
         let password_hash = current.and_then(|account| account.password_hash);
         let scope = scope(org, &email::key(&account.email));
-        let device = devices::issue(&self.secret, &*cx.random, (&scope, password_hash.as_deref()), cx.now());
+        let device = devices::issue(&self.secret, &*cx.random, &scope, password_hash.as_deref(), cx.now());
         Ok(NewSession { signed_in, token, device })
     }
 
@@ -376,8 +379,9 @@ impl Accounts {
         &self,
         cx: &Ctx,
         client: IpAddr,
-        password: (&'static str, &str),
-        (address, organization): (&str, &str),
+        password: ChosenPassword<'_>,
+        address: &str,
+        organization: &str,
     ) -> Result<String> {
         let local = address.split('@').next().unwrap_or_default();
         self.ops.passwords.hash(&*cx.random, client, password, &[address, local, organization, "waypost"]).await

@@ -213,11 +213,11 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Api
     store::delete(&mut tx, organization, id).await?;
     let detail = audit_detail(&key);
     record(cx, &mut tx, organization, Entry { action: "key.delete", target: id.as_str(), detail }).await?;
-    invitations::revoke_by_inviter(cx, &mut tx, organization, (id.as_str(), None)).await?;
+    invitations::revoke_by_inviter(cx, &mut tx, organization, id.as_str(), None).await?;
     for created in user_account::delete_api_keys(&mut tx, id.as_str()).await? {
         let detail = json!({ "name": created.name, "created_by": id });
         record(cx, &mut tx, organization, Entry { action: "key.delete", target: created.id.as_str(), detail }).await?;
-        invitations::revoke_by_inviter(cx, &mut tx, organization, (created.id.as_str(), None)).await?;
+        invitations::revoke_by_inviter(cx, &mut tx, organization, created.id.as_str(), None).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -250,8 +250,8 @@ fn is_later(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
 }
 
 fn not_weaker() -> Error {
-    let message = "An API key can only create keys with fewer rights or an earlier expiry than its own, and cannot extend \
-                   itself. Sign in to the console for this.";
+    let message = "A key created with an API key can have neither more rights nor a later expiry than that key, and must have \
+                   fewer rights or an earlier expiry. An API key cannot extend itself. Sign in to the console for this.";
     Error::new(Code::Forbidden, message)
 }
 

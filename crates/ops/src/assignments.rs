@@ -32,12 +32,13 @@ pub async fn assign(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
+    server_id: &ServerId,
+    walkthrough_id: &WalkthroughId,
     settings: AssignmentPatch,
 ) -> Result<Assignment> {
     authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    let (assignment, changed) = upsert(cx, &mut tx, organization, (server_id, walkthrough_id), settings).await?;
+    let (assignment, changed) = upsert(cx, &mut tx, organization, server_id, walkthrough_id, settings).await?;
     if changed {
         tx.commit().await?;
     }
@@ -50,7 +51,8 @@ pub(crate) async fn upsert(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
+    server_id: &ServerId,
+    walkthrough_id: &WalkthroughId,
     settings: AssignmentPatch,
 ) -> Result<(Assignment, bool)> {
     check_display_order(settings)?;
@@ -309,7 +311,8 @@ pub async fn list_candidates(
     ops: &Ops,
     organization: &OrganizationId,
     server: &ServerId,
-    (text, limit): (&str, u32),
+    text: &str,
+    limit: u32,
 ) -> Result<Vec<AssignmentCandidate>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.store.read().await?;

@@ -62,7 +62,8 @@ pub(crate) const SESSION_MS: i64 = 30 * 60 * 1_000;
 pub(crate) async fn record_edit(
     cx: &Ctx,
     tx: &mut Tx,
-    (organization, walkthrough): (&OrganizationId, &WalkthroughId),
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
     edited: &str,
     mut entry: Entry<'_>,
 ) -> Result<()> {

@@ -53,12 +53,13 @@ pub async fn list(
     ops: &Ops,
     organization: &OrganizationId,
     filter: &AuditFilter,
-    (before, limit): (Option<&AuditEventId>, u32),
+    before: Option<&AuditEventId>,
+    limit: u32,
 ) -> Result<Vec<AuditEventView>> {
     authorize(&cx.caller, Operation::AuditRead, organization)?;
     let mut conn = ops.store.read().await?;
     let filter = resolve(&mut conn, organization, filter).await?;
-    read(&mut conn, organization, &filter, (before, limit)).await
+    read(&mut conn, organization, &filter, before, limit).await
 }
 
 /// An export in progress.
@@ -111,8 +112,7 @@ impl AuditExport {
             return Ok(Vec::new());
         }
         let mut conn = ops.store.read().await?;
-        let page = (self.last.as_ref(), AT_ONCE);
-        let events = read(&mut conn, &self.organization_id, &self.filter, page).await?;
+        let events = read(&mut conn, &self.organization_id, &self.filter, self.last.as_ref(), AT_ONCE).await?;
         self.done = events.len() < AT_ONCE as usize;
         self.last = events.last().map(|listed| listed.event.id.clone());
         self.read += events.len();
@@ -129,7 +129,8 @@ async fn read(
     conn: &mut Conn,
     organization: &OrganizationId,
     filter: &store::AuditFilter,
-    (before, limit): (Option<&AuditEventId>, u32),
+    before: Option<&AuditEventId>,
+    limit: u32,
 ) -> Result<Vec<AuditEventView>> {
     let events = store::search(conn, organization, filter, before, i64::from(limit)).await?;
     let mut actors: Vec<&str> = events.iter().map(|event| event.actor.as_str()).collect();

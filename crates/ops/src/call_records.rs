@@ -65,7 +65,8 @@ impl CallContext {
         cx: &Ctx,
         hosting: &Hosting,
         server: &Server,
-        (identity, outcome): (Option<&Identity>, CallOutcome<'_>),
+        identity: Option<&Identity>,
+        outcome: CallOutcome<'_>,
     ) {
         let owner = call_owner(server, self, identity);
         let outcome = match outcome {
@@ -74,7 +75,7 @@ impl CallContext {
         };
         let row = self.row(cx, server, &owner, outcome);
         hosting.recorder.record(RecorderEntry::Call(Box::new(row))).await;
-        record_use(cx, hosting, server, (self, &owner)).await;
+        record_use(cx, hosting, server, self, &owner).await;
     }
 }
 
@@ -102,12 +103,7 @@ pub(crate) fn call_owner(server: &Server, call: &CallContext, identity: Option<&
 
 /// Records that a session without a handle was used, unless that was recorded within the last minute. Must be called after
 /// the end user was written: the recorder skips sessions of users who do not exist.
-pub(crate) async fn record_use(
-    cx: &Ctx,
-    hosting: &Hosting,
-    server: &Server,
-    (call, owner): (&CallContext, &CallOwner),
-) {
+pub(crate) async fn record_use(cx: &Ctx, hosting: &Hosting, server: &Server, call: &CallContext, owner: &CallOwner) {
     let (Some(end_user_id), Some(id), false) = (&owner.end_user_id, &owner.session_id, owner.has_handle) else {
         return;
     };
@@ -173,6 +169,6 @@ impl Rejection {
 
 /// Counts a rejected call to a server, in the metrics and per minute in the database.
 pub fn record_rejection(hosting: &Hosting, server: &Server, rejection: Rejection) {
-    let ids = (&server.organization_id, &server.id);
-    hosting.recorder.count_rejection(ids, rejection.as_str(), hosting.clock.now());
+    let now = hosting.clock.now();
+    hosting.recorder.count_rejection(&server.organization_id, &server.id, rejection.as_str(), now);
 }

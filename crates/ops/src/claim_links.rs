@@ -23,10 +23,12 @@ use crate::try_it;
 /// `field` if the label or the lifetime is not valid.
 pub async fn create(
     cx: &Ctx,
-    (ops, key): (&Ops, &SecretKey),
+    ops: &Ops,
+    key: &SecretKey,
     organization: &OrganizationId,
     server: &ServerId,
-    (label, lifetime_ms): (&str, i64),
+    label: &str,
+    lifetime_ms: i64,
 ) -> Result<(Server, ClaimLink)> {
     authorize(&cx.caller, Operation::ClaimLinkCreate, organization)?;
     let mut tx = ops.store.begin().await?;

@@ -41,7 +41,8 @@ impl Device {
 pub(crate) fn issue(
     secret: &SecretKey,
     random: &dyn Random,
-    (account, password_hash): (&str, Option<&str>),
+    account: &str,
+    password_hash: Option<&str>,
     now: Timestamp,
 ) -> String {
     let mut nonce = [0_u8; NONCE_BYTES];
@@ -92,12 +93,12 @@ mod tests {
     fn a_cookie_is_bound_to_account_password_key_and_time() {
         let (secret, other, random) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]), SeededRandom::new(1));
         let now = Timestamp(1_790_000_000_000);
-        let cookie = issue(&secret, &random, ("anna@x.de", Some("hash")), now);
+        let cookie = issue(&secret, &random, "anna@x.de", Some("hash"), now);
         assert_eq!(cookie.len(), 96);
         let device = read(&secret, "anna@x.de", &cookie, now).unwrap();
         assert!(device.is_current(&secret, Some("hash")));
         assert!(!device.is_current(&secret, Some("new")) && !device.is_current(&secret, None));
-        assert_ne!(cookie, issue(&secret, &random, ("anna@x.de", Some("hash")), now));
+        assert_ne!(cookie, issue(&secret, &random, "anna@x.de", Some("hash"), now));
         assert_eq!(read(&secret, "berta@x.de", &cookie, now), None);
         assert_eq!(read(&other, "anna@x.de", &cookie, now), None);
         assert_eq!(read(&secret, "anna@x.de", &cookie, now.plus(-1)), None);
@@ -109,6 +110,6 @@ mod tests {
             assert_eq!(read(&secret, "anna@x.de", &String::from_utf8(forged).unwrap(), now), None, "{index}");
         }
         assert_eq!(read(&secret, "anna@x.de", "", now), None);
-        assert!(issue(&secret, &random, ("a", None), now) != cookie);
+        assert!(issue(&secret, &random, "a", None, now) != cookie);
     }
 }

@@ -175,9 +175,11 @@ pub struct TimelineKinds {
 pub async fn get_timeline(
     cx: &Ctx,
     ops: &Ops,
-    (organization, id): (&OrganizationId, &EndUserId),
+    organization: &OrganizationId,
+    id: &EndUserId,
     kinds: TimelineKinds,
-    (before, limit): (Option<(Timestamp, String)>, u32),
+    before: Option<(Timestamp, String)>,
+    limit: u32,
 ) -> Result<Vec<TimelineEntry>> {
     authorize(&cx.caller, Operation::EndUserRead, organization)?;
     let mut conn = ops.store.read().await?;
@@ -301,7 +303,8 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
 pub async fn delete_confirmed(
     cx: &Ctx,
     ops: &Ops,
-    (organization, id): (&OrganizationId, &EndUserId),
+    organization: &OrganizationId,
+    id: &EndUserId,
     confirmation: &str,
 ) -> Result<()> {
     authorize(&cx.caller, Operation::EndUserDelete, organization)?;

@@ -1,6 +1,7 @@
 //! A bounded queue for expensive work, with fairness between client addresses.
 //!
-//! 1. At most [`MAX_ACTIVE`] permits are active. A permit ends when it is dropped, even if its request was cancelled.
+//! 1. At most [`MAX_ACTIVE`] permits are active. A permit is active until it is dropped, even if its request is
+//!    cancelled before that.
 //! 2. Permits are granted to client addresses in turn, so a client with many requests delays only itself. A new client waits
 //!    for at most one permit of each other client address.
 //! 3. At most [`MAX_WAITING_PER_CLIENT`] requests wait per client address, and [`MAX_WAITING`] in total. If the queue is full,
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use waypost_core::{Code, Error, Result};
 
-/// The maximum number of concurrent password hashes. Each uses 19 MiB.
+/// The maximum number of active permits. A password hash uses 19 MiB.
 pub(crate) const MAX_ACTIVE: usize = 2;
 /// The maximum number of waiting requests per client address.
 pub(crate) const MAX_WAITING_PER_CLIENT: usize = 8;
@@ -25,7 +26,7 @@ const RETRY_SECONDS: u64 = 2;
 
 /// The queue.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FairQueue(Arc<Mutex<Queue>>);
+pub(crate) struct PermitQueue(Arc<Mutex<Queue>>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -36,7 +37,7 @@ struct Queue {
 
 /// A permit to work. Dropping it passes the permit to the next request.
 #[derive(Debug)]
-pub(crate) struct Permit(Option<FairQueue>);
+pub(crate) struct Permit(Option<PermitQueue>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -46,7 +47,7 @@ impl Drop for Permit {
     }
 }
 
-impl FairQueue {
+impl PermitQueue {
     /// Waits for a permit for `client`, a network from [`crate::limits::network`].
     ///
     /// # Errors
@@ -79,10 +80,10 @@ impl FairQueue {
                 next
             };
             let Some(next) = next else { return };
-            // A cancelled request returns the permit.
+            // If the request was cancelled, `send` returns the permit. It is disarmed, and the next request gets one.
             match next.send(Permit(Some(self.clone()))) {
                 Ok(()) => return,
-                Err(mut turn) => turn.0 = None,
+                Err(mut permit) => permit.0 = None,
             }
         }
     }
@@ -154,7 +155,7 @@ mod tests {
     }
 
     /// Starts waiting for a permit.
-    fn begin(queue: &FairQueue, n: u8) -> Waiting {
+    fn begin(queue: &PermitQueue, n: u8) -> Waiting {
         let queue = queue.clone();
         let mut waiting: Waiting = Box::pin(async move { queue.acquire(client(n)).await });
         assert!(poll(&mut waiting).is_none());
@@ -168,7 +169,7 @@ mod tests {
         }
     }
 
-    fn refused(queue: &FairQueue, n: u8) -> bool {
+    fn is_rejected(queue: &PermitQueue, n: u8) -> bool {
         let queue = queue.clone();
         let mut waiting: Waiting = Box::pin(async move { queue.acquire(client(n)).await });
         match poll(&mut waiting) {
@@ -182,11 +183,11 @@ mod tests {
 
     #[tokio::test]
     async fn clients_take_turns() {
-        let queue = FairQueue::default();
+        let queue = PermitQueue::default();
         let first = queue.acquire(client(1)).await.unwrap();
         let _second = queue.acquire(client(1)).await.unwrap();
         let mut greedy: Vec<_> = (0..MAX_WAITING_PER_CLIENT).map(|_| begin(&queue, 1)).collect();
-        assert!(refused(&queue, 1), "one client cannot exceed its share of the queue");
+        assert!(is_rejected(&queue, 1), "one client cannot exceed its share of the queue");
         let mut other = begin(&queue, 2);
         drop(first);
         let second = poll(&mut greedy[0]).unwrap().unwrap();
@@ -200,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_rejects_the_client_with_the_most_requests() {
-        let queue = FairQueue::default();
+        let queue = PermitQueue::default();
         let _at_work = (queue.acquire(client(0)).await.unwrap(), queue.acquire(client(0)).await.unwrap());
         let clients = u8::try_from(MAX_WAITING / MAX_WAITING_PER_CLIENT).unwrap();
         let mut waiting: Vec<_> =
@@ -215,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn cancelled_requests_return_their_permits() {
-        let queue = FairQueue::default();
+        let queue = PermitQueue::default();
         let at_work = (queue.acquire(client(1)).await.unwrap(), queue.acquire(client(1)).await.unwrap());
         let gone = begin(&queue, 1);
         let unread = begin(&queue, 2);

@@ -33,7 +33,7 @@ fn location(actor: &str) -> SealLocation<'_> {
 /// # Errors
 /// `invalid_arguments` if the key is malformed or belongs to another request; `conflict` if the request with this key
 /// has not been completed.
-pub async fn begin(cx: &Ctx, ops: &Ops, (key, request_hash): (&str, &str)) -> Result<BeginOutcome> {
+pub async fn begin(cx: &Ctx, ops: &Ops, key: &str, request_hash: &str) -> Result<BeginOutcome> {
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("`Idempotency-Key` must have 1 to {MAX_KEY} printable ASCII characters.");
         return Err(Error::invalid("Idempotency-Key", message));
@@ -73,7 +73,7 @@ pub async fn begin(cx: &Ctx, ops: &Ops, (key, request_hash): (&str, &str)) -> Re
 ///
 /// # Errors
 /// Returns an error if a database query fails.
-pub async fn complete(cx: &Ctx, ops: &Ops, (key, response): (&str, &[u8])) -> Result<()> {
+pub async fn complete(cx: &Ctx, ops: &Ops, key: &str, response: &[u8]) -> Result<()> {
     let actor = cx.caller.actor();
     let sealed = ops.keyring()?.seal(&location(actor), response, &*cx.random);
     let mut tx = ops.store.begin().await?;

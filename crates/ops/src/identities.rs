@@ -17,7 +17,7 @@ use waypost_store::{Tx, end_user, oauth_config};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::tickets;
+use crate::tickets::{self, TicketEmail};
 
 /// The maximum length of a picture URL, in bytes.
 const MAX_PICTURE_URL: usize = 2_048;
@@ -100,7 +100,7 @@ pub async fn sign_in(
     let found = store::find(tx, organization, &claims.issuer, &claims.subject).await?;
     let identity = match found {
         Some(identity) => update_identity(cx, tx, identity, claims, email.as_ref()).await?,
-        None => match create_identity(cx, tx, organization, claims, (email.as_ref(), link_verified_email)).await? {
+        None => match create_identity(cx, tx, organization, claims, email.as_ref(), link_verified_email).await? {
             Some(identity) => identity,
             // The same user was signed in concurrently.
             None => {
@@ -112,8 +112,9 @@ pub async fn sign_in(
     };
     let profile = profile(claims, email.as_ref());
     end_user::update_profile(tx, organization, &identity.end_user_id, &profile).await?;
-    if let Some(address) = &profile.email {
-        tickets::add_email_to_open_tickets(cx, tx, organization, &identity.end_user_id, (address, true)).await?;
+    if let Some(address) = profile.email {
+        let email = TicketEmail { address, verified: true };
+        tickets::add_email_to_open_tickets(cx, tx, organization, &identity.end_user_id, &email).await?;
     }
     let detail = json!({ "identity": identity.id.as_str(), "issuer": identity.issuer });
     let entry = Entry { action: "end_user.sign_in", target: identity.end_user_id.as_str(), detail };
@@ -145,7 +146,8 @@ async fn create_identity(
     tx: &mut Tx,
     organization: &OrganizationId,
     claims: &Claims,
-    (email, link_verified_email): (Option<&Email>, bool),
+    email: Option<&Email>,
+    link_verified_email: bool,
 ) -> Result<Option<Identity>> {
     let now = cx.now();
     let other = match email {

@@ -20,7 +20,8 @@ use waypost_store::{end_user, session};
 pub use crate::caches::AnonymousKey;
 use crate::caches::KnownUser;
 use crate::hosting::Hosting;
-use crate::{sessions, tickets, try_it};
+use crate::tickets::{self, TicketEmail};
+use crate::{sessions, try_it};
 
 /// The prefix of every handle.
 pub const HANDLE_PREFIX: &str = "wph_";
@@ -169,7 +170,8 @@ pub(crate) async fn claim_email(
         Some(email) if known.as_ref() != Some(&email.address) => {
             let mut tx = hosting.ops.store.begin().await?;
             end_user::set_claimed_email(&mut tx, organization, id, &email.address).await?;
-            tickets::add_email_to_open_tickets(cx, &mut tx, organization, id, (&email.address, false)).await?;
+            let email = TicketEmail { address: email.address.clone(), verified: false };
+            tickets::add_email_to_open_tickets(cx, &mut tx, organization, id, &email).await?;
             Ok(tx.commit().await?)
         }
         _ => Ok(()),

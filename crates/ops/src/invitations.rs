@@ -215,7 +215,8 @@ pub(crate) async fn revoke_by_inviter(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (inviter, only): (&str, Option<Role>),
+    inviter: &str,
+    only: Option<Role>,
 ) -> Result<()> {
     store::lock(tx, organization).await?;
     for id in store::revoke_by_inviter(tx, organization, inviter, only, cx.now()).await? {

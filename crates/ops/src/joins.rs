@@ -343,7 +343,8 @@ pub async fn list_page(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    (before, limit): (Option<&JoinId>, u32),
+    before: Option<&JoinId>,
+    limit: u32,
 ) -> Result<Vec<JoinSummary>> {
     authorize(&cx.caller, Operation::JoinRead, organization)?;
     Ok(store::list_page(&mut ops.store.read().await?, organization, before, i64::from(limit)).await?)

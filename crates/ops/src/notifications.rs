@@ -211,7 +211,7 @@ pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     }
     while let Some(joined) = attempts.join_next().await {
         let (email, outcome) = joined.map_err(Error::internal)?;
-        record_outcome(cx, ops, &**notifier, (&email, outcome)).await?;
+        record_outcome(cx, ops, &**notifier, &email, outcome).await?;
     }
     Ok(count)
 }
@@ -220,7 +220,8 @@ async fn record_outcome(
     cx: &Ctx,
     ops: &Ops,
     notifier: &dyn Notifier,
-    (email, outcome): (&QueuedEmail, SendOutcome),
+    email: &QueuedEmail,
+    outcome: SendOutcome,
 ) -> Result<()> {
     let failed = usize::try_from(email.attempts).unwrap_or(usize::MAX).saturating_sub(1);
     let delay = RETRY_DELAYS_MS.get(failed).filter(|_| outcome == SendOutcome::Retry);

@@ -85,18 +85,19 @@ fn invalid_grant(description: &str) -> OauthError {
 /// # Errors
 /// `unavailable` if the database cannot be reached.
 pub async fn find_consent(ops: &Ops, request: &AuthorizationRequest, end_user: &EndUserId) -> Result<Option<Scopes>> {
-    let token_client = (&request.organization_id, &request.server_id, request.client_id.as_str());
-    find_consent_for(ops, token_client, &request.redirect_uri, end_user).await
+    let (organization, server) = (&request.organization_id, &request.server_id);
+    find_consent_for(ops, organization, server, &request.client_id, &request.redirect_uri, end_user).await
 }
 
-/// Returns the scopes that the user has granted to the client (organisation, server, client ID) before, for a redirect
-/// URI.
+/// Returns the scopes that the user has granted to the client of a server before, for a redirect URI.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
 pub async fn find_consent_for(
     ops: &Ops,
-    (organization, server, client_id): (&OrganizationId, &ServerId, &str),
+    organization: &OrganizationId,
+    server: &ServerId,
+    client_id: &str,
     redirect_uri: &str,
     end_user: &EndUserId,
 ) -> Result<Option<Scopes>> {
@@ -234,8 +235,8 @@ pub async fn exchange_code(
     let server = token_client.server;
     let now = cx.now();
     let mut tx = ops.store.begin().await.map_err(Error::from)?;
-    let key = (&server.organization_id, &server.id);
-    let consumed = store::consume_code(&mut tx, key, token_client.client_id, &hash(exchange.code), now).await;
+    let (organization, code) = (&server.organization_id, hash(exchange.code));
+    let consumed = store::consume_code(&mut tx, organization, &server.id, token_client.client_id, &code, now).await;
     let result = match consumed.map_err(Error::from)? {
         CodeOutcome::Valid { grant, redirect_uri, code_challenge } => {
             if exchange.redirect_uri.is_some_and(|named| named != redirect_uri) {
@@ -244,11 +245,11 @@ pub async fn exchange_code(
                 Err(invalid_grant("The code_verifier does not match the code_challenge."))
             } else {
                 let scopes = Scopes::parse(&grant.scope).unwrap_or_default();
-                Ok(issue_tokens(cx, &mut tx, &grant.id, (1, scopes)).await?)
+                Ok(issue_tokens(cx, &mut tx, &grant.id, 1, scopes).await?)
             }
         }
         CodeOutcome::Reused(grant) => {
-            revoke_grant(cx, &mut tx, server, (&grant, "code_reuse")).await?;
+            revoke_grant(cx, &mut tx, server, &grant, "code_reuse").await?;
             Err(invalid_grant("The code was already used. All tokens issued for it are revoked."))
         }
         CodeOutcome::Invalid => Err(invalid_grant("The code is unknown or has expired.")),
@@ -269,7 +270,8 @@ async fn issue_tokens(
     cx: &Ctx,
     tx: &mut Tx,
     grant: &OauthGrantId,
-    (generation, scopes): (i64, Scopes),
+    generation: i64,
+    scopes: Scopes,
 ) -> Result<TokenSet> {
     let now = cx.now();
     let (access_token, refresh_token) = (new_secret(cx, "wpt_"), new_secret(cx, "wpr_"));
@@ -288,7 +290,8 @@ async fn revoke_grant(
     cx: &Ctx,
     tx: &mut Tx,
     server: &Server,
-    (grant, reason): (&OauthGrantId, &'static str),
+    grant: &OauthGrantId,
+    reason: &'static str,
 ) -> Result<()> {
     if store::revoke(tx, &server.organization_id, grant, reason, cx.now()).await? {
         let detail = json!({ "reason": reason });
@@ -307,14 +310,16 @@ pub async fn refresh_tokens(
     cx: &Ctx,
     ops: &Ops,
     token_client: TokenClient<'_>,
-    (refresh_token, scopes): (&str, Option<Scopes>),
+    refresh_token: &str,
+    scopes: Option<Scopes>,
 ) -> Result<TokenSet, OauthError> {
     let server = token_client.server;
     let now = cx.now();
     let mut tx = ops.store.begin().await.map_err(Error::from)?;
-    let key = (&server.organization_id, &server.id);
+    let organization = &server.organization_id;
     let (token_hash, expires_at) = (hash(refresh_token), now.plus(GRANT_LIFETIME_MS));
-    let rotated = store::refresh(&mut tx, key, token_client.client_id, &token_hash, now, expires_at).await;
+    let client = token_client.client_id;
+    let rotated = store::refresh(&mut tx, organization, &server.id, client, &token_hash, now, expires_at).await;
     let result = match rotated.map_err(Error::from)? {
         RefreshOutcome::Valid { grant, generation } => {
             let granted = Scopes::parse(&grant.scope).unwrap_or_default();
@@ -328,10 +333,10 @@ pub async fn refresh_tokens(
                 let first = generation - MAX_GENERATIONS;
                 store::prune_tokens(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
             }
-            Ok(issue_tokens(cx, &mut tx, &grant.id, (generation, scopes)).await?)
+            Ok(issue_tokens(cx, &mut tx, &grant.id, generation, scopes).await?)
         }
         RefreshOutcome::Reused(grant) => {
-            revoke_grant(cx, &mut tx, server, (&grant, "refresh_reuse")).await?;
+            revoke_grant(cx, &mut tx, server, &grant, "refresh_reuse").await?;
             Err(invalid_grant("The refresh token was already used. All tokens of its grant are revoked."))
         }
         RefreshOutcome::Invalid => Err(invalid_grant("The refresh token is unknown, expired or revoked.")),
@@ -354,10 +359,11 @@ pub async fn revoke_token(
     let server = token_client.server;
     let token_hash = hash(token);
     let mut tx = hosting.ops.store.begin().await.map_err(Error::from)?;
-    let key = (&server.organization_id, &server.id);
-    match store::find_by_token(&mut tx, key, token_client.client_id, &token_hash).await.map_err(Error::from)? {
+    let found =
+        store::find_by_token(&mut tx, &server.organization_id, &server.id, token_client.client_id, &token_hash).await;
+    match found.map_err(Error::from)? {
         None => return Ok(()),
-        Some((grant, true)) => revoke_grant(cx, &mut tx, server, (&grant, "client")).await?,
+        Some((grant, true)) => revoke_grant(cx, &mut tx, server, &grant, "client").await?,
         Some((grant, false)) => {
             let now = cx.now();
             let was_active = store::revoke_access_token(&mut tx, &token_hash, now).await.map_err(Error::from)?;

@@ -38,8 +38,8 @@ fn parse_origin(text: &str) -> Result<String> {
         && url.path() == "/"
         && url.query().is_none()
         && url.fragment().is_none()
-        // The parser accepts backslashes, a missing slash and line breaks; such input is rejected instead of being
-        // corrected.
+        // The parser accepts backslashes, missing or additional slashes, tabs, line breaks and `*`. Such input
+        // is rejected instead of being corrected.
         && text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '\\', '\t', '\n', '\r', '*']));
     if is_origin { Ok(url.origin().ascii_serialization()) } else { Err(invalid()) }
 }

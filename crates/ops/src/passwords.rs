@@ -12,7 +12,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use waypost_core::{Error, Random, Result};
 use zxcvbn::Score;
 
-use crate::fair_queue::FairQueue;
+use crate::fair_queue::PermitQueue;
 use crate::limits::network;
 
 /// The minimum number of characters.
@@ -27,10 +27,17 @@ const SALT: usize = 16;
 const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// A password that someone has chosen, and the field of the request that contains it.
+#[derive(Clone, Copy)]
+pub(crate) struct ChosenPassword<'a> {
+    pub(crate) field: &'static str,
+    pub(crate) password: &'a str,
+}
+
 /// Hashes passwords with bounded concurrency.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Passwords {
-    turns: FairQueue,
+    turns: PermitQueue,
     hashed: Arc<AtomicU64>,
 }
 
@@ -49,20 +56,22 @@ impl Passwords {
         &self,
         random: &dyn Random,
         client: IpAddr,
-        (field, password): (&'static str, &str),
+        password: ChosenPassword<'_>,
         about: &[&str],
     ) -> Result<String> {
-        self.hash_like((random, client), (field, password), about, None).await
+        self.hash_like(random, client, password, about, None).await
     }
 
     /// As [`Self::hash`], but with the salt of the hash `like`, if there is one.
     pub(crate) async fn hash_like(
         &self,
-        (random, client): (&dyn Random, IpAddr),
-        (field, password): (&'static str, &str),
+        random: &dyn Random,
+        client: IpAddr,
+        password: ChosenPassword<'_>,
         about: &[&str],
         like: Option<String>,
     ) -> Result<String> {
+        let ChosenPassword { field, password } = password;
         check_length(field, password)?;
         let mut salt = vec![0_u8; SALT];
         random.fill(&mut salt);
@@ -198,11 +207,12 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_verified_against_its_hash() {
         let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
-        let hash = passwords.hash(&random, CLIENT, ("password", FINE), &[]).await.unwrap();
+        let hash =
+            passwords.hash(&random, CLIENT, ChosenPassword { field: "password", password: FINE }, &[]).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(
             hash,
-            passwords.hash(&random, CLIENT, ("password", FINE), &[]).await.unwrap(),
+            passwords.hash(&random, CLIENT, ChosenPassword { field: "password", password: FINE }, &[]).await.unwrap(),
             "each has its own salt"
         );
         assert!(passwords.verify(CLIENT, FINE, Some(&hash)).await.unwrap());
@@ -227,11 +237,19 @@ mod tests {
             ("acmecorporation", "easy to guess"),
         ] {
             let about = ["anna@example.com", "anna", "Acme", "acmecorporation"];
-            let error = passwords.hash(&random, CLIENT, ("new_password", password), &about).await.unwrap_err();
+            let error = passwords
+                .hash(&random, CLIENT, ChosenPassword { field: "new_password", password }, &about)
+                .await
+                .unwrap_err();
             assert!(error.message.contains(words), "{password}: {error}");
             assert_eq!(error.details["field"], "new_password");
             assert!(!error.message.contains(password), "{error}");
         }
-        assert!(passwords.hash(&random, CLIENT, ("password", "ümlaut-äpfel-zwölf-böse"), &[]).await.is_ok());
+        assert!(
+            passwords
+                .hash(&random, CLIENT, ChosenPassword { field: "password", password: "ümlaut-äpfel-zwölf-böse" }, &[])
+                .await
+                .is_ok()
+        );
     }
 }

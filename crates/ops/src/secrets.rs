@@ -61,7 +61,7 @@ pub async fn count_unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
     let mut conn = ops.store.read().await?;
     let mut count = 0;
     for column in store::COLUMNS {
-        count += store::count_unreadable(&mut conn, column, (&current, &previous)).await?;
+        count += store::count_unreadable(&mut conn, column, &current, &previous).await?;
     }
     Ok(u64::try_from(count).unwrap_or_default())
 }

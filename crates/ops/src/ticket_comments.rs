@@ -98,7 +98,7 @@ pub async fn create(
     let was_resolved = about.ticket.status == TicketStatus::Resolved;
     let about = update_status(cx, &mut tx, about, new).await?;
     let is_resolved = !was_resolved && about.ticket.status == TicketStatus::Resolved;
-    notify(cx, ops, &mut tx, (&about, is_resolved), &comment).await?;
+    notify(cx, ops, &mut tx, &about, is_resolved, &comment).await?;
     let named = store::find(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
     tx.commit().await?;
     Ok(CommentWithEdits { named: CommentWithAuthor { comment, author: named.author }, edits: Vec::new() })
@@ -121,7 +121,8 @@ async fn notify(
     cx: &Ctx,
     ops: &Ops,
     tx: &mut Tx,
-    (about, is_resolved): (&TicketDetails, bool),
+    about: &TicketDetails,
+    is_resolved: bool,
     comment: &TicketComment,
 ) -> Result<()> {
     let (kind, to) = match (&comment.mailed_to, &about.ticket.email) {
@@ -153,13 +154,14 @@ pub async fn update(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    (ticket, id): (&TicketId, &TicketCommentId),
+    ticket: &TicketId,
+    id: &TicketCommentId,
     body: &str,
 ) -> Result<CommentWithEdits> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(body)?;
     let mut tx = ops.store.begin().await?;
-    let mut named = own(cx, &mut tx, organization, (ticket, id)).await?;
+    let mut named = own(cx, &mut tx, organization, ticket, id).await?;
     if named.comment.body != body {
         let (comment_id, edited_by) = (id.clone(), cx.caller.actor().to_owned());
         let before = std::mem::replace(&mut named.comment.body, body);
@@ -185,11 +187,12 @@ pub async fn delete(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    (ticket, id): (&TicketId, &TicketCommentId),
+    ticket: &TicketId,
+    id: &TicketCommentId,
 ) -> Result<()> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    own(cx, &mut tx, organization, (ticket, id)).await?;
+    own(cx, &mut tx, organization, ticket, id).await?;
     store::delete(&mut tx, organization, id).await?;
     let entry = Entry { action: "ticket.delete_comment", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
     record(cx, &mut tx, organization, entry).await?;
@@ -211,7 +214,8 @@ async fn own(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (ticket, id): (&TicketId, &TicketCommentId),
+    ticket: &TicketId,
+    id: &TicketCommentId,
 ) -> Result<CommentWithAuthor> {
     // Lock the ticket, so that edits of a comment are serialised.
     ticket::find_for_update(tx, organization, ticket).await?.ok_or_else(|| Error::not_found("ticket"))?;

@@ -18,7 +18,7 @@ use crate::identity::{self, Credentials};
 use crate::notifications::DIGEST_EVERY_MS;
 use crate::progress::{PlayRequest, ensure_signed_in};
 use crate::tickets::limits::{self, LimitCheck};
-use crate::tickets::{add_email, events, opened_entry};
+use crate::tickets::{TicketEmail, add_email, events, opened_entry};
 
 /// How long a repeated call by an unknown user counts as the same call.
 const REPEAT_MS: i64 = 3_600_000;
@@ -66,7 +66,7 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
         (known, _) => known,
     };
     let email = find_email(&mut tx, play, end_user.as_ref()).await?;
-    let ticket = match find_repeated(cx, &mut tx, server, (end_user.as_ref(), &email), &new).await? {
+    let ticket = match find_repeated(cx, &mut tx, server, end_user.as_ref(), email.as_ref(), &new).await? {
         Some(ticket) => ticket,
         None => {
             let input = TicketInput { new, end_user: end_user.clone(), place, email };
@@ -80,7 +80,7 @@ pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: Ne
     };
     tx.commit().await?;
     identity.end_user_id = end_user;
-    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    play.call.record(cx, hosting, server, Some(&identity), CallOutcome::Read).await;
     Ok(ticket)
 }
 
@@ -114,7 +114,7 @@ struct TicketInput {
     new: NewTicket,
     end_user: Option<EndUserId>,
     place: Option<TicketOrigin>,
-    email: Option<(String, bool)>,
+    email: Option<TicketEmail>,
 }
 
 fn cleaned(new: NewTicket) -> Result<NewTicket> {
@@ -177,25 +177,26 @@ async fn get_or_create_tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_
     Ok(end_user::find_by_tracking_id(tx, organization, tracking_id).await?.unwrap_or(id))
 }
 
-/// Returns the email to reply to, and whether it is verified: the email of the call, else the known one.
+/// Returns the email to reply to: the email of the call, else the known one.
 async fn find_email(
     conn: &mut Conn,
     play: &PlayRequest<'_>,
     end_user: Option<&EndUserId>,
-) -> Result<Option<(String, bool)>> {
+) -> Result<Option<TicketEmail>> {
     let organization = &play.offers.server.organization_id;
     let Some(end_user) = end_user else {
-        return Ok(play.email.as_ref().map(|email| (email.address.clone(), false)));
+        return Ok(play.email.as_ref().map(|email| TicketEmail { address: email.address.clone(), verified: false }));
     };
     let verified = end_user::find_profile(conn, organization, end_user).await?.and_then(|profile| profile.email);
     if let Some(email) = &play.email {
         let proved = verified.is_some_and(|verified| waypost_core::email::key(&verified) == email.key);
-        return Ok(Some((email.address.clone(), proved)));
+        return Ok(Some(TicketEmail { address: email.address.clone(), verified: proved }));
     }
-    if let Some(verified) = verified {
-        return Ok(Some((verified, true)));
+    if let Some(address) = verified {
+        return Ok(Some(TicketEmail { address, verified: true }));
     }
-    Ok(end_user::find_claimed_email(conn, organization, end_user).await?.map(|address| (address, false)))
+    let claimed = end_user::find_claimed_email(conn, organization, end_user).await?;
+    Ok(claimed.map(|address| TicketEmail { address, verified: false }))
 }
 
 /// Returns the ticket that an earlier identical call created, if it still needs an email. Adds `email` to it and to the
@@ -204,7 +205,8 @@ async fn find_repeated(
     cx: &Ctx,
     tx: &mut Tx,
     server: &Server,
-    (end_user, email): (Option<&EndUserId>, &Option<(String, bool)>),
+    end_user: Option<&EndUserId>,
+    email: Option<&TicketEmail>,
     new: &NewTicket,
 ) -> Result<Option<Ticket>> {
     let (opener, since) = match end_user {
@@ -217,9 +219,7 @@ async fn find_repeated(
         let is_same = ticket.server_id.as_ref() == Some(&server.id)
             && (&ticket.title, &ticket.problem, &ticket.context) == (&new.title, &new.problem, &new.context);
         let named = match email {
-            Some((address, verified)) if is_same || end_user.is_some() => {
-                add_email(cx, tx, named, (address, *verified)).await?
-            }
+            Some(email) if is_same || end_user.is_some() => add_email(cx, tx, named, email).await?,
             _ => named,
         };
         if is_same {
@@ -236,7 +236,7 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, input: TicketIn
     let number = store::next_number(tx, organization).await?;
     counted.check(tx, input.end_user.as_ref()).await?;
     let status = if input.email.is_some() { TicketStatus::Pending } else { TicketStatus::NeedsEmail };
-    let (email, email_verified) = input.email.map_or((None, false), |(address, verified)| (Some(address), verified));
+    let (email, email_verified) = input.email.map_or((None, false), |email| (Some(email.address), email.verified));
     let ticket = Ticket {
         id: TicketId::new(now, &*cx.random),
         organization_id: organization.clone(),

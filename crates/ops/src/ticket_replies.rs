@@ -76,7 +76,7 @@ pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, i
     }
     let has_older = replies.len() < named;
     replies.reverse();
-    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    play.call.record(cx, hosting, server, Some(&identity), CallOutcome::Read).await;
     Ok(TicketReplies { ticket, replies, has_older })
 }
 

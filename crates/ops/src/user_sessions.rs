@@ -96,7 +96,8 @@ pub async fn touch(
     cx: &Ctx,
     ops: &Ops,
     session: &UserSession,
-    (organization, address): (Option<&OrganizationId>, &str),
+    organization: Option<&OrganizationId>,
+    address: &str,
 ) -> Result<()> {
     let organization_id = organization.cloned().or_else(|| session.organization_id.clone());
     let recent = cx.now().0 - session.last_used_at.0 < TOUCH_EVERY_MS;

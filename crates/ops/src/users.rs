@@ -103,9 +103,9 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     match role {
         Role::Owner => {}
         Role::Admin => {
-            invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), Some(Role::Owner))).await?
+            invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), Some(Role::Owner)).await?
         }
-        Role::Member => invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), None)).await?,
+        Role::Member => invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?,
     }
     let detail = json!({ "email": member.email, "role": role.as_str(), "from": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { action: "member.update", target: user.as_str(), detail }).await?;
@@ -124,7 +124,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     // A removal follows the same rules as a demotion to the lowest role.
     let member = get_changeable(cx, &mut tx, organization, user, Role::Member).await?;
     store::remove_member(&mut tx, organization, user).await?;
-    invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), None)).await?;
+    invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;

@@ -40,8 +40,10 @@ pub struct DeliveryPage {
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
-    (organization, id): (&OrganizationId, &WebhookId),
-    (limit, cursor): (Option<u32>, Option<&str>),
+    organization: &OrganizationId,
+    id: &WebhookId,
+    limit: Option<u32>,
+    cursor: Option<&str>,
 ) -> Result<DeliveryPage> {
     authorize(&cx.caller, Operation::WebhookRead, organization)?;
     let limit = limit.unwrap_or(50);
@@ -121,7 +123,7 @@ pub async fn attempt(cx: &Ctx, ops: &Ops, delivery: Delivery) -> Result<Delivery
     authorize_operator(&cx.caller)?;
     let webhook = webhook::find(&mut ops.store.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
     let webhook = webhook.ok_or_else(not_found)?;
-    let result = if webhook.enabled { send((cx, ops), &webhook, &delivery).await } else { AttemptResult::disabled() };
+    let result = if webhook.enabled { send(cx, ops, &webhook, &delivery).await } else { AttemptResult::disabled() };
     let mut delivery = delivery;
     let now = cx.now();
     delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
@@ -191,7 +193,7 @@ impl AttemptResult {
     }
 }
 
-async fn send((cx, ops): (&Ctx, &Ops), webhook: &Webhook, delivery: &Delivery) -> AttemptResult {
+async fn send(cx: &Ctx, ops: &Ops, webhook: &Webhook, delivery: &Delivery) -> AttemptResult {
     let now = cx.now();
     let signatures = ops.keyring().ok().and_then(|keyring| signatures(keyring, webhook, delivery, now));
     let Some(signatures) = signatures else {

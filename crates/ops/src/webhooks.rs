@@ -169,7 +169,8 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
-    (organization, id): (&OrganizationId, &WebhookId),
+    organization: &OrganizationId,
+    id: &WebhookId,
     change: &WebhookPatch,
 ) -> Result<Webhook> {
     authorize(&cx.caller, Operation::WebhookWrite, organization)?;

@@ -78,7 +78,7 @@ pub async fn upsert(conn: &mut Conn, token: &IdentityProviderToken) -> Result<()
     Ok(())
 }
 
-/// Returns the tokens of an identity.
+/// Returns the tokens of an identity, or `None` if none are stored.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -95,8 +95,8 @@ pub async fn find(
     Ok(row.map(IdentityProviderToken::from))
 }
 
-/// Leases at most `limit` tokens of any organisation that expire before `soon` and can be refreshed. No other process
-/// leases them before `until`.
+/// Leases at most `limit` tokens of any organisation that expire at or before `soon` and can be refreshed, the earliest
+/// first. Skips tokens whose lease has not expired at `now`. No other process leases them before `until`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -48,7 +48,7 @@ pub(crate) async fn version(conn: &mut Conn) -> Result<i64> {
 /// Applies pending migrations. Returns the versions before and after.
 ///
 /// Two processes may call this concurrently: on PostgreSQL an advisory lock is held; on SQLite all pending migrations
-/// are one transaction, and the second process finds none left.
+/// run in one transaction, and the second process finds none left.
 ///
 /// # Errors
 /// Returns [`Error::NewerSchema`] if the database is newer than this program, or another error if a migration fails.

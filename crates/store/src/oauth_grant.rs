@@ -145,7 +145,8 @@ pub enum CodeOutcome {
 /// Returns an error if the database fails.
 pub async fn consume_code(
     conn: &mut Conn,
-    server: (&OrganizationId, &ServerId),
+    organization: &OrganizationId,
+    server: &ServerId,
     client_id: &str,
     code_hash: &str,
     now: Timestamp,
@@ -155,7 +156,6 @@ pub async fn consume_code(
             AND grant_id IN (SELECT id FROM oauth_grants
                 WHERE server_id = $4 AND organization_id = $5 AND revoked_at IS NULL)
         RETURNING grant_id, redirect_uri, code_challenge";
-    let (organization, server) = server;
     let good: Option<(String, String, String)> = on!(conn, c => sqlx::query_as(CONSUME)
         .bind(code_hash).bind(client_id).bind(now.0).bind(server.as_str()).bind(organization.as_str())
         .fetch_optional(c).await?);
@@ -336,7 +336,8 @@ pub enum RefreshOutcome {
 /// Returns an error if the database fails.
 pub async fn refresh(
     conn: &mut Conn,
-    server: (&OrganizationId, &ServerId),
+    organization: &OrganizationId,
+    server: &ServerId,
     client_id: &str,
     token_hash: &str,
     now: Timestamp,
@@ -356,7 +357,6 @@ pub async fn refresh(
          RETURNING ",
         columns!()
     );
-    let (organization, server) = server;
     let found: Option<(String, i64)> = on!(conn, c => sqlx::query_as(FIND)
         .bind(token_hash).bind(client_id).bind(server.as_str()).bind(organization.as_str()).bind(now.0)
         .fetch_optional(c).await?);
@@ -414,7 +414,8 @@ pub async fn find_access_token(
 /// Returns an error if the database fails.
 pub async fn find_by_token(
     conn: &mut Conn,
-    server: (&OrganizationId, &ServerId),
+    organization: &OrganizationId,
+    server: &ServerId,
     client_id: &str,
     token_hash: &str,
 ) -> Result<Option<(OauthGrantId, bool)>> {
@@ -424,7 +425,7 @@ pub async fn find_by_token(
         JOIN oauth_grants ON oauth_grants.id = found.grant_id
         WHERE oauth_grants.client_id = $2 AND oauth_grants.server_id = $3 AND oauth_grants.organization_id = $4";
     let row: Option<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(token_hash).bind(client_id).bind(server.1.as_str()).bind(server.0.as_str()).fetch_optional(c).await?);
+        .bind(token_hash).bind(client_id).bind(server.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
     Ok(row.map(|(id, is_refresh)| (OauthGrantId::from_store(id), is_refresh != 0)))
 }
 

@@ -57,7 +57,7 @@ struct Rejections {
 }
 
 impl Rejections {
-    fn add(&self, (organization_id, server_id): (&OrganizationId, &ServerId), reason: &'static str, at: Timestamp) {
+    fn add(&self, organization_id: &OrganizationId, server_id: &ServerId, reason: &'static str, at: Timestamp) {
         let minute = at.0.div_euclid(tool_call::MINUTE_MS);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = counts.entry((server_id.clone(), minute, reason)).or_insert_with(|| RejectionCount {
@@ -109,9 +109,15 @@ impl Recorder {
     }
 
     /// Counts a call to a server that was rejected before it reached a tool. Never waits.
-    pub fn count_rejection(&self, server: (&OrganizationId, &ServerId), reason: &'static str, at: Timestamp) {
+    pub fn count_rejection(
+        &self,
+        organization: &OrganizationId,
+        server: &ServerId,
+        reason: &'static str,
+        at: Timestamp,
+    ) {
         metrics::counter!("waypost_rejected_calls_total", "reason" => reason).increment(1);
-        self.rejections.add(server, reason, at);
+        self.rejections.add(organization, server, reason, at);
     }
 
     /// Enqueues an entry. If the queue is full, waits briefly and then drops the entry.

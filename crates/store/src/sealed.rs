@@ -94,10 +94,10 @@ pub async fn replace(conn: &mut Conn, column: &SealedColumn, row: &str, old: &st
     Ok(changed > 0)
 }
 
-/// Counts the rows whose value begins with neither of the prefixes.
+/// Counts the rows whose value begins with neither of the prefixes `current` and `previous`.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub async fn count_unreadable(conn: &mut Conn, column: &SealedColumn, prefixes: (&str, &str)) -> Result<i64> {
-    Ok(on!(conn, c => sqlx::query_scalar(column.count).bind(prefixes.0).bind(prefixes.1).fetch_one(c).await?))
+pub async fn count_unreadable(conn: &mut Conn, column: &SealedColumn, current: &str, previous: &str) -> Result<i64> {
+    Ok(on!(conn, c => sqlx::query_scalar(column.count).bind(current).bind(previous).fetch_one(c).await?))
 }

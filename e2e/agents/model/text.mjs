@@ -1,4 +1,4 @@
-/** The text of a message's content: a string, a part, or a list of parts. */
+/** Returns the text of a message's content, which is a string, a part or a list of parts. */
 export function textOf(content) {
     if (content === null || content === undefined) {
         return '';

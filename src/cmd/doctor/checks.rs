@@ -180,7 +180,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
         Ok(health) => {
             checks.extend(database_health(&health));
             let after = SystemClock.now();
-            checks.push(clock(Some((before, health.now, after))));
+            checks.push(clock(Some(ClockComparison { before, database: health.now, after })));
         }
         Err(error) => {
             checks.push(Check::fail("integrity", error.to_string(), "restore a backup into a new database"));
@@ -322,8 +322,15 @@ fn database_health(health: &Health) -> Vec<Check> {
     checks
 }
 
-/// Checks the clock. `seen` contains the database's time between two readings of the local clock.
-fn clock(seen: Option<(Timestamp, Timestamp, Timestamp)>) -> Check {
+/// The database's time, and the readings of the local clock before and after it.
+struct ClockComparison {
+    before: Timestamp,
+    database: Timestamp,
+    after: Timestamp,
+}
+
+/// Checks the clock, and compares it with the database's if that was read.
+fn clock(seen: Option<ClockComparison>) -> Check {
     let (name, now) = ("clock", SystemClock.now());
     if now < EARLIEST_TIME {
         return Check::fail(
@@ -333,7 +340,7 @@ fn clock(seen: Option<(Timestamp, Timestamp, Timestamp)>) -> Check {
         );
     }
     match seen {
-        Some((before, database, after))
+        Some(ClockComparison { before, database, after })
             if database.plus(MAX_CLOCK_SKEW) < before || database > after.plus(MAX_CLOCK_SKEW) =>
         {
             let found = format!("the database's clock differs from this machine's by {} ms", database.since(after));

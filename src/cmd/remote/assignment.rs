@@ -35,7 +35,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
             let assignments = list(remote, server_id, Some(id)).await?;
             let assignment = assignments.first().context("There is no such assignment.")?;
             client.delete(&["assignments", text(assignment, "id")]).await?;
-            print_removed(remote.json, id, (text(&head, "title"), &output::clean(text(&server, "slug"))))
+            print_removed(remote.json, id, text(&head, "title"), &output::clean(text(&server, "slug")))
         }
         Command::List { walkthrough, .. } => {
             let only = match &walkthrough {

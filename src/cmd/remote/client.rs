@@ -79,7 +79,7 @@ impl Client {
     /// # Errors
     /// If the API cannot be reached or returns an error.
     pub async fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
-        self.send(Method::GET, (path, &[]), Body::None).await
+        self.send(Method::GET, path, &[], Body::None).await
     }
 
     /// Gets an object; `None` if it does not exist.
@@ -102,7 +102,7 @@ impl Client {
         loop {
             let mut query = query.to_vec();
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let mut page = self.send(Method::GET, (path, &query), Body::None).await?;
+            let mut page = self.send(Method::GET, path, &query, Body::None).await?;
             let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) else {
                 return Err(error::not_an_api_response(&self.origin));
             };
@@ -133,7 +133,7 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn post(&self, path: &[&str], body: Value) -> anyhow::Result<Value> {
-        self.send(Method::POST, (path, &[]), Body::Json(body)).await
+        self.send(Method::POST, path, &[], Body::Json(body)).await
     }
 
     /// Sends a PATCH request.
@@ -141,7 +141,7 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn patch(&self, path: &[&str], body: Value) -> anyhow::Result<Value> {
-        self.send(Method::PATCH, (path, &[]), Body::Json(body)).await
+        self.send(Method::PATCH, path, &[], Body::Json(body)).await
     }
 
     /// Sends a DELETE request.
@@ -149,15 +149,21 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
-        self.send(Method::DELETE, (path, &[]), Body::None).await
+        self.send(Method::DELETE, path, &[], Body::None).await
     }
 
     /// Sends a request and parses the response. An empty response is `null`.
     ///
     /// # Errors
     /// See [`Client::get`].
-    pub async fn send(&self, method: Method, to: (&[&str], &[(&str, &str)]), body: Body) -> anyhow::Result<Value> {
-        let content = self.fetch(method, to, body).await?;
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Body,
+    ) -> anyhow::Result<Value> {
+        let content = self.fetch(method, path, query, body).await?;
         if content.is_empty() {
             return Ok(Value::Null);
         }
@@ -169,7 +175,7 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn get_text(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<String> {
-        let content = self.fetch(Method::GET, (path, query), Body::None).await?;
+        let content = self.fetch(Method::GET, path, query, Body::None).await?;
         String::from_utf8(content).map_err(|_| error::not_an_api_response(&self.origin))
     }
 
@@ -177,7 +183,8 @@ impl Client {
     async fn fetch(
         &self,
         method: Method,
-        (path, query): (&[&str], &[(&str, &str)]),
+        path: &[&str],
+        query: &[(&str, &str)],
         body: Body,
     ) -> anyhow::Result<Vec<u8>> {
         let mut request = self.http.request(method, self.url(path, query)).bearer_auth(self.key.expose());

@@ -51,5 +51,5 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
 async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     let keys = remote.client.list(&["api-keys"], &[]).await?;
     let name = name::clean(text);
-    find_item(keys, |key| key["id"] == text || key["name"] == name.as_str(), ("key", text, "key"))
+    find_item(keys, |key| key["id"] == text || key["name"] == name.as_str(), "key", text, "key")
 }

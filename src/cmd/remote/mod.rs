@@ -108,7 +108,9 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 fn find_item(
     items: Vec<Value>,
     matches: impl Fn(&Value) -> bool,
-    (noun, name, list): (&str, &str, &str),
+    noun: &str,
+    name: &str,
+    list: &str,
 ) -> anyhow::Result<Value> {
     items.into_iter().find(|item| matches(item)).with_context(|| not_found_message(noun, name, list))
 }

@@ -58,7 +58,7 @@ pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<V
     let configs = remote.client.list(&["oauth-configs"], &[]).await?;
     let name = name::clean(text);
     let matches = |config: &Value| config["id"] == text || config["name"] == name.as_str();
-    find_item(configs, matches, ("identity provider", text, "oauth-config"))
+    find_item(configs, matches, "identity provider", text, "oauth-config")
 }
 
 /// Converts the settings to a request body.

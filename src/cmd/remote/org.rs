@@ -32,7 +32,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
                     None => client.delete(path).await?,
                     Some(bytes) => {
                         let body = Body::Bytes("application/octet-stream".to_owned(), bytes);
-                        client.send(Method::PUT, (path, &[]), body).await?
+                        client.send(Method::PUT, path, &[], body).await?
                     }
                 };
             }

@@ -47,7 +47,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
             let (id, email, slug) = (text(&member, "id"), text(&member, "email"), remote.organization_slug());
             confirm_deletion(yes, email, &slug)?;
             client.delete(&["members", id]).await?;
-            print_deleted(remote.json, id, (email, &slug))
+            print_deleted(remote.json, id, email, &slug)
         }
     }
 }
@@ -69,5 +69,5 @@ async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<Value> {
     let members = remote.client.list(&["members"], &[]).await?;
     let key = email::key(text);
     let matches = |member: &Value| member["id"] == text || email::key(super::text(member, "email")) == key;
-    find_item(members, matches, ("user", text, "user"))
+    find_item(members, matches, "user", text, "user")
 }

@@ -287,16 +287,11 @@ async fn export_walkthrough(
         Format::Json => format!("{:#}\n", export::export(cx, ops, organization, &head.id).await?),
         Format::Markdown => export::export_as_markdown(cx, ops, organization, &head.id).await?,
     };
-    write_export(session.json, file, &text, (head.id.as_str(), &head.title))
+    write_export(session.json, file, &text, head.id.as_str(), &head.title)
 }
 
 /// Writes an export to a file, or to standard output if `file` is `None`.
-pub(super) fn write_export(
-    json: bool,
-    file: Option<PathBuf>,
-    text: &str,
-    (id, title): (&str, &str),
-) -> anyhow::Result<()> {
+pub(super) fn write_export(json: bool, file: Option<PathBuf>, text: &str, id: &str, title: &str) -> anyhow::Result<()> {
     let Some(file) = file else { return output::file(text) };
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let file = file.display().to_string();

@@ -66,7 +66,7 @@ impl Server {
         self.org.import(document, ImportOptions { publish: true, server, ..ImportOptions::default() }).await
     }
 
-    pub async fn set(&self, settings: ServerSettings) {
+    pub async fn update(&self, settings: ServerSettings) {
         let app = &self.app;
         servers::update(app.cx(), &app.ops(), &self.org.id, &self.id, &settings).await.unwrap();
         app.refresh().await;
@@ -91,15 +91,15 @@ impl Server {
         Client::legacy(&self.app, self.path(), revision)
     }
 
-    pub async fn assign(&self, guide: &Walkthrough, placement: AssignmentPatch) {
+    pub async fn assign(&self, walkthrough: &Walkthrough, placement: AssignmentPatch) {
         let app = &self.app;
-        assignments::assign(app.cx(), &app.ops(), &self.org.id, (&self.id, &guide.id), placement).await.unwrap();
+        assignments::assign(app.cx(), &app.ops(), &self.org.id, &self.id, &walkthrough.id, placement).await.unwrap();
         app.refresh().await;
     }
 
-    pub async fn unassign(&self, guide: &Walkthrough) {
+    pub async fn unassign(&self, walkthrough: &Walkthrough) {
         let app = &self.app;
-        assignments::unassign(app.cx(), &app.ops(), &self.org.id, &self.id, &guide.id).await.unwrap();
+        assignments::unassign(app.cx(), &app.ops(), &self.org.id, &self.id, &walkthrough.id).await.unwrap();
         app.refresh().await;
     }
 }

@@ -146,7 +146,7 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
 }
 
 /// Returns a value that matches a schema, with the fixture's IDs where an ID is expected.
-fn example_value(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<String, String>)) -> Value {
+fn example_value(document: &Value, schema: &Value, name: &str, ids: &BTreeMap<String, String>) -> Value {
     // Parameters for which any other text is rejected before the resource is looked up.
     match name {
         "after" => return Value::Null,
@@ -155,14 +155,14 @@ fn example_value(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap
     }
     if let Some(reference) = schema["$ref"].as_str() {
         let is_sent = reference.rsplit('/').next().unwrap();
-        return example_value(document, &document["components"]["schemas"][is_sent], (name, ids));
+        return example_value(document, &document["components"]["schemas"][is_sent], name, ids);
     }
     if let Some(values) = schema["enum"].as_array() {
         return values[0].clone();
     }
     if let Some(first) = ["oneOf", "anyOf"].iter().find_map(|word| schema[*word].as_array()) {
         let part = first.iter().find(|part| part["type"] != "null").unwrap();
-        return example_value(document, part, (name, ids));
+        return example_value(document, part, name, ids);
     }
     let noun = name.strip_suffix("_id").map(|noun| format!("{}s", noun.replace('_', "-")));
     if let Some(id) = noun.and_then(|noun| ids.get(&noun)) {
@@ -176,9 +176,8 @@ fn example_value(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap
         "array" => json!([]),
         _ => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let members = required.map(|member| {
-                (member.to_owned(), example_value(document, &schema["properties"][member], (member, ids)))
-            });
+            let members = required
+                .map(|member| (member.to_owned(), example_value(document, &schema["properties"][member], member, ids)));
             Value::Object(members.collect::<Map<_, _>>())
         }
     }
@@ -202,7 +201,7 @@ fn resolve_path(path: &str, fixture: &Fixture) -> String {
 }
 
 /// Returns the least role that has access, or `user` if no API key has access.
-async fn minimum_role(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
+async fn minimum_role(app: &App, fixture: &Fixture, method: &str, path: &str, body: Option<&Value>) -> String {
     for role in ROLES {
         let response = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
         assert!(!response.status.is_server_error(), "{method} {path}: {} {}", response.status, response.body);
@@ -224,7 +223,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let content = operation["requestBody"]["content"].as_object().and_then(|content| content.values().next());
-            let mut body = content.map(|content| example_value(document, &content["schema"], ("", &fixture.ids)));
+            let mut body = content.map(|content| example_value(document, &content["schema"], "", &fixture.ids));
             if let Some(body) = body.as_mut().filter(|_| path == "/api-keys") {
                 // An API key can only create a weaker key, so the new key must expire.
                 body["expires_at"] = json!("2030-01-01T00:00:00Z");
@@ -237,7 +236,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                 .filter(|parameter| parameter["in"] == "query" && parameter["required"] == true)
                 .map(|parameter| {
                     let name = parameter["name"].as_str().unwrap();
-                    let value = example_value(document, &parameter["schema"], (name, &fixture.ids));
+                    let value = example_value(document, &parameter["schema"], name, &fixture.ids);
                     format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
                 })
                 .collect();
@@ -265,7 +264,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                     "{method} {path} shows {id} to another organisation"
                 );
             }
-            let least = minimum_role(app, fixture, (&method, &own, body.as_ref())).await;
+            let least = minimum_role(app, fixture, &method, &own, body.as_ref()).await;
             let other = if path.contains('{') { foreign.status.as_u16().to_string() } else { "own data".to_owned() };
             writeln!(table, "| `{method} /api/v1{path}` | {least} | {other} |").unwrap();
             if let Some((_, app)) = own_copy {

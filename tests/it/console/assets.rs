@@ -1,4 +1,4 @@
-//! Which responses are compressed, and how.
+//! Compression of responses.
 
 use std::io::Read;
 
@@ -36,9 +36,10 @@ fn decode(response: &ConsoleResponse) -> String {
 async fn files_pages_and_json_are_compressed() {
     let app = App::new().await;
     let server = app.org("acme").await.server("acme").await;
-    let id = server.walkthrough("Install Acme", &["Download", "Unpack", "Run", "Check", "Configure", "Finish"]).await;
+    let walkthrough =
+        server.walkthrough("Install Acme", &["Download", "Unpack", "Run", "Check", "Configure", "Finish"]).await;
     let browser = ConsoleBrowser::owner(&server.org).await;
-    let draft = format!("/api/v1/walkthroughs/{}", id.id);
+    let draft = format!("/api/v1/walkthroughs/{}", walkthrough.id);
     for path in ["/assets/console.css", "/o/acme", "/o/acme/walkthroughs", &draft, "/api/v1/openapi.json"] {
         let plain = get(&browser, path, "identity").await;
         assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"), "{path}");
@@ -46,11 +47,11 @@ async fn files_pages_and_json_are_compressed() {
             let encoded = get(&browser, path, accept).await;
             assert_eq!(encoded.status, 200, "{path}");
             assert_eq!((encoded.header("content-encoding"), encoded.header("vary")), (coding, "accept-encoding"));
-            // Pages contain the time of the response.
+            // Only the lengths are compared, because pages contain the time of the response.
             assert_eq!(decode(&encoded).len(), plain.bytes.len(), "{path}");
             assert!(encoded.bytes.len() * 3 < plain.bytes.len() * 2, "{path}: {}", encoded.bytes.len());
         }
-        // Nothing is rejected because of its coding.
+        // No request is rejected because of its `Accept-Encoding`.
         assert_eq!(get(&browser, path, "identity;q=0, *;q=0").await.status, 200, "{path}");
     }
     app.finish().await;
@@ -96,7 +97,8 @@ async fn entity_tags_belong_to_one_coding_and_can_be_sent_back() {
     app.finish().await;
 }
 
-/// The length of a compressed response depends on its content, so none that contains a secret is compressed (BREACH).
+/// The length of a compressed response depends on its content, so no response that contains a secret is compressed
+/// (BREACH).
 #[tokio::test]
 async fn responses_with_secrets_are_not_compressed() {
     let app = App::new().await;
@@ -136,7 +138,7 @@ async fn responses_with_secrets_are_not_compressed() {
     app.finish().await;
 }
 
-/// Every page that a visitor can load, and every response to a form, is plain, whatever its length.
+/// Pages that a visitor can load and responses to forms are never compressed, whatever their length.
 #[test]
 fn only_pages_of_members_can_be_compressed() {
     for route in waypost_console::routes().list() {
@@ -147,8 +149,8 @@ fn only_pages_of_members_can_be_compressed() {
     }
 }
 
-/// What the API returns to GET may be compressed, so it must not contain secrets. In the document, a member with a secret
-/// says that it is returned only once.
+/// API responses to GET requests may be compressed, so they must not contain secrets. In the OpenAPI document, the
+/// description of a member with a secret says "returned only once".
 #[test]
 fn no_response_to_get_has_a_member_for_a_secret() {
     let document = waypost_api::document();

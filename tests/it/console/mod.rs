@@ -1,8 +1,6 @@
 //! The console and the REST API over HTTP, in the test process. Each module is named after what it tests. A
 //! [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
 
-#![allow(dead_code, reason = "the modules to come use all of it")]
-
 mod access;
 mod analytics;
 mod api_keys;
@@ -10,6 +8,7 @@ mod assets;
 mod audit;
 mod bulk;
 mod editor;
+mod invitations;
 mod joins;
 mod members;
 mod organizations;

@@ -189,12 +189,12 @@ async fn the_overview_leads_to_the_first_call(app: App) {
     assert_eq!(next_step_link(&owner.get_page("/o/acme").await), "/o/acme/servers/new");
     let server = org.server("acme-help").await;
     assert_eq!(next_step_link(&owner.get_page("/o/acme").await), "/o/acme/walkthroughs/new");
-    let guide = org.walkthrough("Guide", &["One", "Two"]).await;
+    let walkthrough = org.walkthrough("Guide", &["One", "Two"]).await;
     assert_eq!(
         next_step_link(&owner.get_page("/o/acme").await),
-        format!("/o/acme/walkthroughs/{}/assignments", guide.id)
+        format!("/o/acme/walkthroughs/{}/assignments", walkthrough.id)
     );
-    server.assign(&guide, Default::default()).await;
+    server.assign(&walkthrough, Default::default()).await;
     assert_eq!(next_step_link(&owner.get_page("/o/acme").await), format!("/o/acme/servers/{}/install", server.id));
     let page = owner.get_page("/o/acme").await;
     page.assert_contains("Connect a client");

@@ -91,7 +91,7 @@ async fn a_server_is_created_updated_and_deleted(app: App) {
 
 async fn roles_and_organisations_are_enforced(app: App) {
     let (org, server, base) = set_up(&app).await;
-    let guide = server.walkthrough("Install", &["One"]).await;
+    let walkthrough = server.walkthrough("Install", &["One"]).await;
     let other = app.org("other").await;
     let (member, outsider) =
         (ConsoleBrowser::member(&org, "m@a.example", Role::Member).await, ConsoleBrowser::owner(&other).await);
@@ -109,7 +109,7 @@ async fn roles_and_organisations_are_enforced(app: App) {
         ("name", "Mine"),
         ("confirm", "guide"),
         ("direction", "up"),
-        ("walkthrough", guide.id.as_str()),
+        ("walkthrough", walkthrough.id.as_str()),
     ];
     for rest in writes {
         member.post(&format!("{base}{rest}"), &fields).await.assert_status(403);
@@ -139,11 +139,15 @@ async fn roles_and_organisations_are_enforced(app: App) {
         (Method::DELETE, format!("/servers/{}/slugs/guide", server.id), None),
         (Method::PUT, format!("/servers/{}/assignments/order", server.id), Some(json!([assignment]))),
         (Method::GET, format!("/assignments?server_id={}", server.id), None),
-        (Method::GET, format!("/assignments?walkthrough_id={}", guide.id), None),
+        (Method::GET, format!("/assignments?walkthrough_id={}", walkthrough.id), None),
         (Method::GET, format!("/assignments/{assignment}"), None),
         (Method::PATCH, format!("/assignments/{assignment}"), Some(json!({ "enabled": false }))),
         (Method::DELETE, format!("/assignments/{assignment}"), None),
-        (Method::POST, "/assignments".into(), Some(json!({ "server_id": server.id, "walkthrough_id": guide.id }))),
+        (
+            Method::POST,
+            "/assignments".into(),
+            Some(json!({ "server_id": server.id, "walkthrough_id": walkthrough.id })),
+        ),
     ] {
         let foreign = call_with_key(&other, Role::Owner, method.clone(), &path, body.clone()).await;
         assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{method} {path}: {}", foreign.body);

@@ -82,7 +82,7 @@ async fn a_ticket_needs_an_email(app: App) {
             "{invalid}"
         );
     }
-    server.set(ServerSettings { support: Some(Support::Off), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { support: Some(Support::Off), ..ServerSettings::default() }).await;
     assert_eq!(user.call("get_support", ticket_arguments("Off")).await.error_code(), "walkthrough_not_found");
     app.finish().await;
 }
@@ -227,7 +227,7 @@ async fn only_the_opener_reads_the_replies(app: App) {
     assert!(opened.text.contains("same progress_handle"), "{}", opened.text);
     let own = by_handle.call("get_support", json!({ "ticket_id": opened.ok()["ticket_id"] })).await;
     assert_eq!(own.ok()["title"], "H");
-    server.set(ServerSettings { support: Some(Support::Off), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { support: Some(Support::Off), ..ServerSettings::default() }).await;
     assert_eq!(ann.call("get_support", read).await.error_code(), "walkthrough_not_found");
     app.skip_call_check();
     app.finish().await;

@@ -38,7 +38,7 @@ async fn set_up(app: &App) -> (Server, ConsoleBrowser, String) {
 
 async fn test_calls_are_not_counted(app: App) {
     let (server, browser, path) = set_up(&app).await;
-    let guide = server.org.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let walkthrough = server.org.walkthrough("Install Acme", &["Download", "Run"]).await;
     let events = vec![WebhookEvent::WalkthroughCompleted];
     let webhook = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
     webhooks::create(app.cx(), &app.ops(), &server.org.id, &webhook).await.unwrap();
@@ -61,12 +61,13 @@ async fn test_calls_are_not_counted(app: App) {
     for path in ["/events", "/tool-calls", "/sessions", "/end-users", "/analytics/tools", "/analytics/errors"] {
         assert_eq!(list_items(org, path).await, [] as [Value; 0], "{path}");
     }
-    let guide = format!("?walkthrough_id={}", guide.id);
+    let walkthrough = format!("?walkthrough_id={}", walkthrough.id);
     let zero = json!([0, 0, 0]);
     let overview =
         call_with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
     assert_eq!(json!([overview["started"], overview["active"], overview["completed"]]), zero);
-    let funnel = call_with_key(org, Role::Member, Method::GET, &format!("/analytics/funnel{guide}"), None).await.json();
+    let funnel =
+        call_with_key(org, Role::Member, Method::GET, &format!("/analytics/funnel{walkthrough}"), None).await.json();
     assert_eq!(json!([funnel["started"], funnel["completed"], funnel["steps"][0]["reached"]]), zero);
     browser.get_page("/o/acme/analytics").await.assert_contains("No activity in this period");
     browser.get_page("/o/acme/end-users").await.assert_contains("No end users yet");

@@ -17,7 +17,8 @@ async fn call_with_revision(
     browser: &ConsoleBrowser,
     method: Method,
     path: &str,
-    (revision, body): (u64, Value),
+    revision: u64,
+    body: Value,
 ) -> ConsoleResponse {
     let request = Request::builder()
         .method(method)
@@ -53,14 +54,13 @@ async fn a_draft_is_edited_step_by_step() {
     let (at, ids) = create_walkthrough(&browser, "Set up", &["A", "B", "C"]).await;
     let one = |at: &str, id: &str| format!("{at}/steps/{id}");
     // The revision is 4: created at revision 1, then three steps were added.
-    let patched =
-        call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "new" }))).await;
+    let patched = call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), 4, json!({ "content": "new" })).await;
     assert_eq!(
         (patched.assert_status(200).header("etag"), &patched.json()["step"]["content"]),
         ("\"5\"", &json!("new"))
     );
     assert_eq!(patched.json()["step"]["title"], "B", "absent members are not changed");
-    let late = call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "mine" }))).await;
+    let late = call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), 4, json!({ "content": "mine" })).await;
     let late = late.assert_status(412).json();
     assert_eq!((&late["code"], &late["revision"]), (&json!("precondition_failed"), &json!(5)));
     assert_eq!(late["current"]["content"], "new", "both versions can be shown");
@@ -74,7 +74,7 @@ async fn a_draft_is_edited_step_by_step() {
         (Method::POST, format!("{at}/publish"), json!({})),
         (Method::POST, format!("{at}/archive"), json!({})),
     ] {
-        call_with_revision(&browser, method, &path, (1, body)).await.assert_status(412);
+        call_with_revision(&browser, method, &path, 1, body).await.assert_status(412);
     }
     let moved = call(&browser, Method::POST, &(one(&at, &ids[2]) + "/move"), json!({ "after": null })).await;
     assert_eq!(moved.assert_status(200).json()["step"]["position"], 1);

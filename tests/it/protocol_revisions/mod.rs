@@ -390,7 +390,7 @@ async fn notifications_and_responses_are_handled_in_both_eras() {
 #[tokio::test]
 async fn results_have_the_shape_of_their_era() {
     let (app, server) = set_up().await;
-    let guide = "walkthrough://unknown";
+    let walkthrough = "walkthrough://unknown";
     for client in [server.modern(), server.legacy("2024-11-05"), server.legacy("2025-11-25")] {
         for (method, params) in [
             ("tools/list", json!({})),
@@ -407,10 +407,10 @@ async fn results_have_the_shape_of_their_era() {
             client.send(method, params).await.result();
         }
         client.call("list_walkthroughs", json!({})).await.ok();
-        let missing = client.send("resources/read", json!({ "uri": guide })).await;
+        let missing = client.send("resources/read", json!({ "uri": walkthrough })).await;
         let modern = server.modern().era == client.era;
         assert_eq!(missing.status_and_code(), (200, if modern { -32_602 } else { -32_002 }), "{missing}");
-        assert_eq!(missing.json()["error"]["data"]["uri"], guide);
+        assert_eq!(missing.json()["error"]["data"]["uri"], walkthrough);
     }
     assert_snapshot!(server.modern().send("server/discover", json!({})).await, @r#"
     200 {

@@ -180,7 +180,7 @@ async fn the_page_shows_the_server_walkthroughs_and_clients() {
     assert!(page.body.matches(&url).count() > 10, "each client's snippet has the personal URL");
     assert!(!page.body.contains("https://way.example/s/guide/mcp"), "no snippet has the plain URL");
     assert!(!page.body.contains("works only on this machine") && !page.body.contains("connects from the cloud"));
-    server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
     let page = page_request(&app, "guide.way.example", "/").send().await;
     assert!(page.body.contains("There are no walkthroughs yet") && !page.body.contains("Install Acme"));
     assert!(self::shown_url(&page).starts_with("https://guide.way.example/t/pu_"));
@@ -191,7 +191,7 @@ async fn the_page_shows_the_server_walkthroughs_and_clients() {
 async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
     let (app, server) = set_up(https_setup()).await;
     let earlier_page = page_request(&app, "way.example", "/s/acme").send().await;
-    server.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
     for (host, path, plain) in [
         ("way.example", "/s/acme", "https://way.example/s/acme/mcp"),
         ("way.example", "/s/acme/t/ann/mcp", "https://way.example/s/acme/mcp"),
@@ -203,11 +203,11 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
         assert!(page.body.contains("Install Acme") && page.body.contains("4 steps"), "{}", page.body);
         assert!(!page.body.contains("/t/"), "{}", page.body);
     }
-    server.set(ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(!page.body.contains("Install Acme") && page.body.contains("after you sign in"), "{}", page.body);
     // `on_connect` has no effect without OAuth.
-    server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(page.body.contains("Install Acme") && shown_url(&page).contains("/t/pu_"));
     app.finish().await;
@@ -217,7 +217,7 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
 async fn a_disabled_page_looks_like_an_unknown_server() {
     let (app, server) = set_up(https_setup()).await;
     let earlier_page = page_request(&app, "way.example", "/s/acme").send().await;
-    server.set(ServerSettings { public_page: Some(false), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { public_page: Some(false), ..ServerSettings::default() }).await;
     let describe = |response: &HttpResponse| {
         let mut headers: Vec<_> = response.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
         headers.sort_by_key(|(name, _)| name.as_str());
@@ -266,7 +266,7 @@ async fn responses_keep_the_personal_url_private() {
         assert_eq!(mcp.header("access-control-allow-origin"), None, "the MCP endpoint has CORS, its page does not");
         assert_eq!(mcp.header("cache-control"), Some("no-store"));
     }
-    server.set(ServerSettings { public_page_indexed: Some(true), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { public_page_indexed: Some(true), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert_eq!(page.header("x-robots-tag"), Some("noarchive"), "an archive would publish one visitor's URL");
     assert!(!page.body.contains("noindex") && page.body.contains("data-nosnippet"), "{}", page.body);
@@ -288,7 +288,7 @@ async fn a_loopback_url_shows_a_warning() {
 async fn a_former_slug_shows_the_current_url() {
     let (app, server) = set_up(https_setup()).await;
     let earlier_page = page_request(&app, "way.example", "/s/acme").send().await;
-    server.set(ServerSettings { slug: Some("rockets".to_owned()), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { slug: Some("rockets".to_owned()), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").header("cookie", &page_cookie(&earlier_page)).send().await;
     assert_eq!(shown_url(&page), format!("https://way.example/s/rockets/t/{}/mcp", shown_id(&earlier_page)));
     // The response for the former slug hands the ID over to the current path in a second cookie.

@@ -218,9 +218,9 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
 /// Creates a claim link and returns its URL.
 async fn create_claim_link(server: &Server, label: &str) -> String {
     let (cx, ops) = (server.app.cx(), server.app.ops());
-    let claim = (label, 3_600_000);
     let key = SecretKey::new([7; 32]);
-    let (_, link) = claim_links::create(cx, (&ops, &key), &server.org.id, &server.id, claim).await.unwrap();
+    let created = claim_links::create(cx, &ops, &key, &server.org.id, &server.id, label, 3_600_000).await;
+    let (_, link) = created.unwrap();
     format!("http://localhost:8080/s/{}/t/{}/mcp", server.slug, link.segment())
 }
 

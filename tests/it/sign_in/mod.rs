@@ -45,7 +45,7 @@ pub async fn create_sign_in_server(app: &App, slug: &str) -> Server {
 pub async fn require_sign_in(server: &Server) {
     let settings =
         servers::ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..servers::ServerSettings::default() };
-    server.set(settings).await;
+    server.update(settings).await;
 }
 
 /// A response whose body has been read.

@@ -78,7 +78,7 @@ async fn changing_the_sign_in_method_invalidates_tokens(app: App) {
     let client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let tokens = client.get_tokens(&browser).await;
-    server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
+    server.update(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
     super::require_sign_in(&server).await;
     assert_eq!(start_walkthrough(&server, Some(&tokens.access)).await.status, 401);
     assert_eq!(client.refresh(&tokens.refresh).await.error().1, "invalid_grant");
@@ -108,7 +108,7 @@ async fn a_token_is_required_where_identity_is_needed() {
         assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, &*invalid), "{token}");
     }
     let settings = ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() };
-    server.set(settings).await;
+    server.update(settings).await;
     let response = call_tool(&server, None, "list_walkthroughs", json!({})).await;
     assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, CHALLENGE));
     app.finish().await;

@@ -6,8 +6,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::analytics::TimeRange;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::analytics::rejected::RejectedCallList;
@@ -19,12 +17,13 @@ use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, Report
 
 use super::extract::{Query, Scope, parse_id};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_http_kit::download;
 use waypost_http_kit::web::Web;
 
 /// The operations on analytics.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(overview))
         .routes(routes!(timeline))
         .routes(routes!(funnel))
@@ -127,7 +126,7 @@ impl ReportRequest {
     ) -> ApiResult<Response> {
         let Scope { cx, organization_id } = &self.scope;
         let query = self.params.to_query(cx.now())?;
-        let body = analytics::run(cx, self.web.ops(), (organization_id, &query), parts, body).await?;
+        let body = analytics::run(cx, self.web.ops(), organization_id, &query, parts, body).await?;
         Ok(match self.params.format.unwrap_or_default() {
             AnalyticsFormat::Json => axum::Json(body).into_response(),
             AnalyticsFormat::Csv => {
@@ -142,11 +141,11 @@ impl ReportRequest {
     params(ReportQuery),
     responses((status = 200, content((AnalyticsOverview = "application/json"), (String = "text/csv"))), Problems))]
 async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
-    let parts = ReportParts { before: true, ..ReportParts::EVENTS };
+    let parts = ReportParts { previous: true, ..ReportParts::EVENTS };
     ReportRequest { web, scope, params }.respond(parts, AnalyticsOverview::new).await
 }
 
-/// Returns the attempts started and completed, and the active end users, for each day of the range.
+/// Returns the number of attempts started, attempts completed and active end users for each day of the range.
 #[utoipa::path(get, path = "/analytics/timeline", tag = "analytics", operation_id = "get_analytics_timeline",
     params(ReportQuery),
     responses((status = 200, content((AnalyticsTimeline = "application/json"), (String = "text/csv"))), Problems))]
@@ -223,7 +222,7 @@ async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<Report
     ReportRequest { web, scope, params }.respond(ReportParts::EVENTS, FlowList::new).await
 }
 
-/// Returns attempts, active end users and tool calls for each client.
+/// Returns the number of attempts, active end users and tool calls for each client.
 #[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients",
     params(ReportQuery),
     responses((status = 200, content((ClientUsageList = "application/json"), (String = "text/csv"))), Problems))]

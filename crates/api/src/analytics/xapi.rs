@@ -9,8 +9,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::Error;
 use waypost_core::event::EventKind;
 use waypost_ops::activity::{self, WalkthroughEvent};
@@ -21,13 +19,14 @@ use super::super::extract::{Query, Scope};
 use crate::Web;
 use crate::activity::ActivityQuery;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
-/// The header with the cursor of the next page, because the body contains only statements.
-const NEXT: HeaderName = HeaderName::from_static("x-next-cursor");
+/// The header that contains the cursor of the next page. The body contains only statements.
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
-/// The operation.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(xapi))
+/// The operation on xAPI statements.
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(xapi))
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -103,16 +102,16 @@ async fn xapi(
     };
     if let Some(next) = next {
         let value = HeaderValue::from_str(&next).map_err(Error::internal)?;
-        response.headers_mut().insert(NEXT, value);
+        response.headers_mut().insert(NEXT_CURSOR, value);
     }
     Ok(response)
 }
 
 fn statement(home: &str, event: &WalkthroughEvent) -> Option<Value> {
-    let (verb, word) = match event.kind {
-        EventKind::Started | EventKind::Restarted => ("initialized", "initialized"),
-        EventKind::StepCompleted => ("progressed", "progressed"),
-        EventKind::Completed => ("completed", "completed"),
+    let verb = match event.kind {
+        EventKind::Started | EventKind::Restarted => "initialized",
+        EventKind::StepCompleted => "progressed",
+        EventKind::Completed => "completed",
         _ => return None,
     };
     let walkthrough = format!("{home}/xapi/walkthroughs/{}", event.walkthrough_id);
@@ -144,7 +143,7 @@ fn statement(home: &str, event: &WalkthroughEvent) -> Option<Value> {
             "objectType": "Agent",
             "account": { "homePage": home, "name": event.end_user_id.as_str() },
         },
-        "verb": { "id": format!("http://adlnet.gov/expapi/verbs/{verb}"), "display": { "en-US": word } },
+        "verb": { "id": format!("http://adlnet.gov/expapi/verbs/{verb}"), "display": { "en-US": verb } },
         "object": {
             "objectType": "Activity",
             "id": object,

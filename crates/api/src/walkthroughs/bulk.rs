@@ -6,8 +6,6 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_content::clean::FieldChange;
 use waypost_core::id::{ServerId, StepId};
 use waypost_core::{Code, Error, Result};
@@ -23,11 +21,12 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_content::html;
 
 /// The bulk operation and the preview.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(run_bulk_action)).routes(routes!(show_preview))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(run_bulk_action)).routes(routes!(show_preview))
 }
 
 /// A bulk action on several walkthroughs.

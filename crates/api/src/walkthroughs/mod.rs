@@ -10,16 +10,12 @@ mod transfer;
 mod trash;
 pub(crate) mod versions;
 
-use std::str::FromStr;
-
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_content::template;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
@@ -29,14 +25,15 @@ use waypost_http_kit::compression::without_coding;
 use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, publish};
 
 use self::dto::{Walkthrough, WalkthroughCreate, WalkthroughDetails, WalkthroughSummary, WalkthroughUpdate};
-use super::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
+use super::extract::{IfMatch, Json, Path, Query, Scope, parse_id, with_etag};
 use super::page::Page;
 use crate::Web;
 use crate::problem::{ApiError, ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on walkthroughs.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list, create))
         .routes(routes!(get, update, delete))
         .routes(routes!(duplicate))
@@ -53,10 +50,6 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 }
 
 /// Parses an ID. A malformed ID is an unknown `noun`.
-fn parse_id<T: FromStr>(text: &str, noun: &str) -> Result<T> {
-    text.parse().map_err(|_| Error::not_found(noun))
-}
-
 fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
     parse_id(text, "walkthrough")
 }

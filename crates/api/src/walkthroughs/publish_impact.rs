@@ -6,8 +6,6 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::impact::AttemptImpact;
 use waypost_ops::walkthroughs::{impact, versions};
 
@@ -16,10 +14,11 @@ use super::walkthrough_id;
 use crate::Web;
 use crate::extract::{Json, Path, Scope, with_etag};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// Returns the route of the impact.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(get_impact))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(get_impact))
 }
 
 /// A group of end users with the same number of affected steps.

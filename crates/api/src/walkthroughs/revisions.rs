@@ -5,8 +5,6 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::revision::{self, StepRevisionOperation};
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::revisions::{self, DeletedStep, ListedRevision};
@@ -18,14 +16,11 @@ use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Query, Scope};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on revisions.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(get))
-        .routes(routes!(restore))
-        .routes(routes!(list_deleted))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(restore)).routes(routes!(list_deleted))
 }
 
 /// A revision of a step, without its content.
@@ -136,8 +131,8 @@ async fn list(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<StepRevisionSummary>>> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let which = (paging.parse_cursor::<u32>()?, Some(paging.limit()?));
-    let page = revisions::list(&cx, web.ops(), (&organization_id, &id), &step, which).await?;
+    let (before, limit) = (paging.parse_cursor::<u32>()?, Some(paging.limit()?));
+    let page = revisions::list(&cx, web.ops(), &organization_id, &id, &step, before, limit).await?;
     let next_cursor = page.next_before.map(|number| number.to_string());
     Ok(Json(Page { items: page.items.into_iter().map(Into::into).collect(), next_cursor }))
 }
@@ -155,7 +150,7 @@ async fn get(
     Path((id, step, revision)): Path<(String, String, String)>,
 ) -> ApiResult<Json<StepRevision>> {
     let (id, step, number) = (walkthrough_id(&id)?, step_id(&step)?, number(&revision)?);
-    let (listed, revision) = revisions::get(&cx, web.ops(), (&organization_id, &id), &step, number).await?;
+    let (listed, revision) = revisions::get(&cx, web.ops(), &organization_id, &id, &step, number).await?;
     Ok(Json(StepRevision::new(listed, revision)))
 }
 

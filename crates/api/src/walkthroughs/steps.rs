@@ -5,8 +5,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_core::chain::StepPosition;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::step::StepContent;
@@ -19,10 +17,11 @@ use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Scope, nullable, with_etag};
 use crate::page::Page;
 use crate::problem::{ApiError, ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on steps.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list, create))
         .routes(routes!(get, update, delete))
         .routes(routes!(move_to))

@@ -7,8 +7,6 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_content::transfer::file::WalkthroughFile;
 use waypost_content::transfer::{self, folder};
 use waypost_core::id::ServerId;
@@ -21,6 +19,7 @@ use super::{parse_id, walkthrough_id};
 use crate::Web;
 use crate::extract::{Json, Path, Query, Scope};
 use crate::problem::{ApiError, ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The maximum number of files in a folder.
 const MAX_FILES: usize = 500;
@@ -30,8 +29,8 @@ const MAX_PATH: usize = 512;
 const MAX_DEPTH: usize = 8;
 
 /// Import and export.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(export_file)).routes(routes!(import_files))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(export_file)).routes(routes!(import_files))
 }
 
 /// The options of an import.

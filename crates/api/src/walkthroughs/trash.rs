@@ -5,8 +5,6 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_ops::walkthroughs::trash;
 
 use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
@@ -17,10 +15,11 @@ use crate::Web;
 use crate::extract::{Json, Path, Scope};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 
 /// The operations on the trash.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(restore)).routes(routes!(purge))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(restore)).routes(routes!(purge))
 }
 
 /// A deleted walkthrough.

@@ -5,8 +5,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use waypost_content::compare::{Comparison, FieldDifference, StepDifference};
 use waypost_content::transfer::lint;
 use waypost_core::id::WalkthroughId;
@@ -22,11 +20,12 @@ use crate::Web;
 use crate::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
+use crate::routes::{Routes, routes};
 use waypost_content::diff::{DiffLine, Differ};
 
 /// The operations on versions.
-pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(publish_draft))
         .routes(routes!(lint_draft))
         .routes(routes!(list))
@@ -359,7 +358,7 @@ async fn compare(
             Some(text.parse().map_err(|_| Error::invalid("to", "`to` must be the number of a version or `draft`."))?)
         }
     };
-    let comparison = versions::compare(&scope.cx, web.ops(), &scope.organization_id, &id, (from, to)).await?;
+    let comparison = versions::compare(&scope.cx, web.ops(), &scope.organization_id, &id, from, to).await?;
     Ok(Json(comparison.into()))
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn callback(
         return gone(&incoming);
     };
     let ops = auth.hosting.ops();
-    let callback_state = match identity_provider::finish_login(&cx, ops, incoming.server(), (&state, &browser)).await {
+    let callback_state = match identity_provider::finish_login(&cx, ops, incoming.server(), &state, &browser).await {
         Ok(callback_state) => callback_state,
         Err(error) if error.code == Code::NotFound => return gone(&incoming),
         Err(error) => return failed(&incoming, &error),

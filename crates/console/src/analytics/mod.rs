@@ -24,7 +24,7 @@ use super::view::{self, FormError, PageError, PageResult};
 use super::walkthroughs::{DraftContext, WalkthroughHeader};
 use crate::Console;
 
-const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true };
+const PARTS: ReportParts = ReportParts { events: true, calls: true, previous: true };
 
 /// Returns the routes of these pages.
 pub(super) fn routes() -> Routes {
@@ -106,7 +106,7 @@ fn compute(report: &Report) -> AnalyticsData {
     let order: Vec<String> = steps.collect();
     AnalyticsData {
         now: report.overview(),
-        before: report.before(),
+        before: report.previous_overview(),
         lines: chart::lines(&periods),
         sankey: chart::sankey(&flows, &order),
         periods: periods
@@ -283,7 +283,7 @@ async fn render(
     let layout = layout.clone().with_section(if header.is_some() { "walkthroughs" } else { "analytics" });
     let page_error = |error| PageError::from(error).with_layout(layout.clone());
     let result = match fields.ask(cx.now()) {
-        Ok(ask) => analytics::run(cx, console.ops(), (organization_id, &ask), PARTS, compute).await,
+        Ok(ask) => analytics::run(cx, console.ops(), organization_id, &ask, PARTS, compute).await,
         Err(error) => Err(error),
     };
     let (status, form_error, data) = match result {
@@ -344,7 +344,7 @@ async fn export(
     let Member { cx, organization_id, layout, .. } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
     let ask = fields.ask(cx.now()).map_err(page_error)?;
-    let file = export_report(cx, console.ops(), (organization_id, &ask), &part, fields.format == "json").await;
+    let file = export_report(cx, console.ops(), organization_id, &ask, &part, fields.format == "json").await;
     let file = file.map_err(page_error)?;
     Ok(download::file(&file.name, file.media_type, file.content))
 }

@@ -51,7 +51,7 @@ async fn load(console: &Console, context: &DraftContext, step: &str, fields: &An
     let step: StepId = step.parse().map_err(|_| missing())?;
     let query = fields.ask(cx.now())?;
     let find = move |report: &analytics::Report| report.stopped_users(&step);
-    let stopped = analytics::run(cx, console.ops(), (organization_id, &query), ReportParts::EVENTS, find).await?;
+    let stopped = analytics::run(cx, console.ops(), organization_id, &query, ReportParts::EVENTS, find).await?;
     let (title, users) = stopped.ok_or_else(missing)?;
     let mut rows = Vec::new();
     for id in users.iter().take(MAX_ROWS) {

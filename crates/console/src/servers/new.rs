@@ -87,14 +87,15 @@ fn address(console: &Console, info: &RequestInfo) -> String {
 }
 
 pub(super) async fn show(State(console): State<Console>, info: RequestInfo, member: Member) -> PageResult {
-    form(&console, &info, &member, (StatusCode::OK, FormError::default()), ServerForm::default())
+    form(&console, &info, &member, StatusCode::OK, FormError::default(), ServerForm::default())
 }
 
 fn form(
     console: &Console,
     info: &RequestInfo,
     member: &Member,
-    (status, form_error): (StatusCode, FormError),
+    status: StatusCode,
+    form_error: FormError,
     fields: ServerForm,
 ) -> PageResult {
     let base = member.org.path("servers");
@@ -130,8 +131,8 @@ pub(super) async fn create(
             Ok(view::redirect_with_flash(&location, "Server created. Now assign walkthroughs to it."))
         }
         Err(error) => {
-            let rejection = FormError::from_error(error)?;
-            form(&console, &info, &member, rejection, fields)
+            let (status, form_error) = FormError::from_error(error)?;
+            form(&console, &info, &member, status, form_error, fields)
         }
     }
 }

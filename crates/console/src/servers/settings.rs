@@ -147,7 +147,8 @@ fn support_label(support: Support) -> &'static str {
 async fn render(
     console: &Console,
     context: &ServerContext,
-    (status, form_error): (StatusCode, FormError),
+    status: StatusCode,
+    form_error: FormError,
     fields: SettingsForm,
 ) -> Result<Response, Error> {
     let ServerContext { cx, organization_id, server, org, .. } = context;
@@ -182,7 +183,7 @@ async fn render(
 
 pub(super) async fn show(State(console): State<Console>, context: ServerContext) -> PageResult {
     let fields = SettingsForm::from(&context.server);
-    let rendered = render(&console, &context, (StatusCode::OK, FormError::default()), fields).await;
+    let rendered = render(&console, &context, StatusCode::OK, FormError::default(), fields).await;
     rendered.map_err(|error| context.page_error(error))
 }
 
@@ -209,8 +210,9 @@ pub(super) async fn save(
             Ok(view::redirect_with_flash(&context.path("settings"), &message))
         }
         Err(error) => {
-            let rejection = FormError::from_error(error).map_err(|error| context.page_error(error))?;
-            Ok(render(&console, &context, rejection, fields).await?)
+            let rejection = FormError::from_error(error).map_err(|error| context.page_error(error));
+            let (status, form_error) = rejection?;
+            Ok(render(&console, &context, status, form_error, fields).await?)
         }
     }
 }
@@ -256,7 +258,8 @@ impl DeleteServerPage {
 async fn render_delete(
     console: &Console,
     context: &ServerContext,
-    (status, form_error): (StatusCode, FormError),
+    status: StatusCode,
+    form_error: FormError,
 ) -> Result<Response, Error> {
     let ServerContext { cx, organization_id, server, .. } = context;
     let contents = servers::count_contents(cx, console.ops(), organization_id, &server.id).await?;
@@ -295,7 +298,7 @@ fn deletion_summary(contents: ServerContents) -> Vec<String> {
 }
 
 pub(super) async fn confirm_delete(State(console): State<Console>, context: ServerContext) -> PageResult {
-    let rendered = render_delete(&console, &context, (StatusCode::OK, FormError::default())).await;
+    let rendered = render_delete(&console, &context, StatusCode::OK, FormError::default()).await;
     rendered.map_err(|error| context.page_error(error))
 }
 
@@ -314,7 +317,7 @@ pub(super) async fn delete(
     if form.confirm.trim() != server.slug {
         let message = format!("Type {} exactly as shown.", server.slug);
         let form_error = FormError { field: "confirm".to_owned(), message, ..FormError::default() };
-        return Ok(render_delete(&console, &context, (StatusCode::UNPROCESSABLE_ENTITY, form_error)).await?);
+        return Ok(render_delete(&console, &context, StatusCode::UNPROCESSABLE_ENTITY, form_error).await?);
     }
     let deleted = servers::delete(cx, console.ops(), organization_id, &server.id).await;
     deleted.map_err(|error| context.page_error(error))?;

@@ -116,7 +116,7 @@ fn build_list(
 async fn find_candidates(console: &Console, context: &ServerContext, q: &str) -> Result<Candidates, Error> {
     let ServerContext { cx, organization_id, server, .. } = context;
     let mut candidates =
-        assignments::list_candidates(cx, console.ops(), organization_id, &server.id, (q, CANDIDATES + 1)).await?;
+        assignments::list_candidates(cx, console.ops(), organization_id, &server.id, q, CANDIDATES + 1).await?;
     let has_more = candidates.len() > CANDIDATES as usize;
     candidates.truncate(CANDIDATES as usize);
     Ok(Candidates {
@@ -172,8 +172,8 @@ pub(super) async fn assign(
     let ServerContext { cx, organization_id, server, .. } = &context;
     let result = match form.walkthrough.parse::<WalkthroughId>() {
         Ok(id) => {
-            let target = (&server.id, &id);
-            assignments::assign(cx, console.ops(), organization_id, target, AssignmentPatch::default()).await
+            let settings = AssignmentPatch::default();
+            assignments::assign(cx, console.ops(), organization_id, &server.id, &id, settings).await
         }
         Err(_) => Err(Error::not_found("walkthrough")),
     };

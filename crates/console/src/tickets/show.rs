@@ -180,8 +180,8 @@ pub(super) async fn update(
             if fields.assignee == page.assignee() {
                 change.assignee = None;
             }
-            let target = (&page.ticket().id, fields.revision.parse().ok());
-            tickets::update(&member.cx, console.ops(), &member.organization_id, target, &change).await
+            let (id, revision) = (&page.ticket().id, fields.revision.parse().ok());
+            tickets::update(&member.cx, console.ops(), &member.organization_id, id, revision, &change).await
         }
         Err(error) => Err(error),
     };
@@ -250,8 +250,8 @@ pub(super) async fn edit_comment(
     // Every comment has its own form with a unique field name.
     let field = format!("body-{comment}");
     let body = pairs.into_iter().find(|(name, _)| *name == field).map(|(_, body)| body).unwrap_or_default();
-    let target = (&page.ticket().id, &comment);
-    let edited = ticket_comments::update(&member.cx, console.ops(), &member.organization_id, target, &body).await;
+    let (organization, ticket) = (&member.organization_id, &page.ticket().id);
+    let edited = ticket_comments::update(&member.cx, console.ops(), organization, ticket, &comment, &body).await;
     match edited {
         Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Saved. The previous version is kept.")),
         Err(error) => {
@@ -274,7 +274,7 @@ pub(super) async fn delete_comment(
     let page = find(&console, &member, &id).await?;
     let page_error = |error| PageError::from(error).with_layout(page.layout.clone());
     let comment: TicketCommentId = parse_id(&comment_id, "comment").map_err(page_error)?;
-    let target = (&page.ticket().id, &comment);
-    ticket_comments::delete(&member.cx, console.ops(), &member.organization_id, target).await.map_err(page_error)?;
+    let (organization, ticket) = (&member.organization_id, &page.ticket().id);
+    ticket_comments::delete(&member.cx, console.ops(), organization, ticket, &comment).await.map_err(page_error)?;
     Ok(view::redirect_with_flash(&page.path(), "Comment deleted."))
 }

@@ -89,7 +89,7 @@ async fn update(
         let name = servers::get(cx, console.ops(), organization_id, &server).await?.name;
         let assign = |enabled| {
             let placement = AssignmentPatch { enabled, ..AssignmentPatch::default() };
-            assignments::assign(cx, console.ops(), organization_id, (&server, &context.id), placement)
+            assignments::assign(cx, console.ops(), organization_id, &server, &context.id, placement)
         };
         match fields.act.as_str() {
             "add" => assign(None).await.map(|_| format!("Assigned to {name}.")),

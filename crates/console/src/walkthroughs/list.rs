@@ -71,7 +71,7 @@ impl WalkthroughQuery {
     }
 
     /// Returns the URL of this list with another sort, order and cursor.
-    fn address(&self, org: &CurrentOrganization, (sort, order, cursor): (&str, &str, &str)) -> String {
+    fn address(&self, org: &CurrentOrganization, sort: &str, order: &str, cursor: &str) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in [
             ("q", self.q.as_str()),
@@ -145,7 +145,7 @@ async fn show(
     };
     let (page, servers) = listing.await.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let results = ResultsFragment {
-        next: page.next_cursor.map(|cursor| filter.address(&org, (&filter.sort, &filter.order, &cursor))),
+        next: page.next_cursor.map(|cursor| filter.address(&org, &filter.sort, &filter.order, &cursor)),
         items: page.items,
         columns: columns(&filter, &org),
         is_filtered: !filter.is_empty(),
@@ -176,7 +176,7 @@ fn columns(filter: &WalkthroughQuery, org: &CurrentOrganization) -> Vec<Column> 
             (true, _) => ("ascending", "desc"),
             (false, _) => ("none", first),
         };
-        Column { label, href: filter.address(org, (sort.as_str(), next, "")), sorted }
+        Column { label, href: filter.address(org, sort.as_str(), next, ""), sorted }
     };
     vec![
         column("Title", WalkthroughSort::Title, "asc"),

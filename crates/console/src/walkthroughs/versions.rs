@@ -62,7 +62,7 @@ impl VersionsPage {
             Err(_) => None,
             Ok(from) => {
                 let to = query.to.parse().ok();
-                let comparison = versions::compare(cx, console.ops(), organization_id, &context.id, (from, to)).await;
+                let comparison = versions::compare(cx, console.ops(), organization_id, &context.id, from, to).await;
                 Some(Changes::new(comparison.map_err(|error| context.page_error(error))?))
             }
         };

@@ -213,7 +213,7 @@ impl ImportPlan {
     #[must_use]
     pub fn summary(&self) -> String {
         if self.is_unchanged() {
-            return format!("nothing changes ({})", steps(self.steps.len()));
+            return format!("{} unchanged", steps(self.steps.len()));
         }
         let count = |matches: fn(&StepChange) -> bool| self.steps.iter().filter(|step| matches(&step.change)).count();
         let counts = [

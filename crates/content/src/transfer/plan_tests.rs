@@ -145,6 +145,6 @@ fn the_plan_is_displayed_step_by_step() {
          - \"B\" (ws_000000000001): removed\n~ walkthrough: updated (tags)\n\
          3 steps: 1 added, 1 updated, 1 removed, 1 unchanged, walkthrough: tags"
     );
-    assert_eq!(run(&["A"], &["A"]).summary(), "nothing changes (1 step)");
+    assert_eq!(run(&["A"], &["A"]).summary(), "1 step unchanged");
     assert!(run(&["A"], &["A"]).is_unchanged() && !plan.is_unchanged());
 }

@@ -39,7 +39,8 @@ impl ReportFile {
 pub async fn export(
     cx: &Ctx,
     ops: &Ops,
-    query: (&OrganizationId, &AnalyticsQuery),
+    organization: &OrganizationId,
+    query: &AnalyticsQuery,
     report: &str,
     json: bool,
 ) -> Result<ReportFile> {
@@ -47,7 +48,7 @@ pub async fn export(
     fn write<T: ReportTable>(body: &T, json: bool) -> ReportFile {
         if json { ReportFile::json(body) } else { ReportFile::csv(body) }
     }
-    let before = ReportParts { before: true, ..ReportParts::EVENTS };
+    let before = ReportParts { previous: true, ..ReportParts::EVENTS };
     let (parts, render): (ReportParts, Write) = match report {
         "overview" => (before, |report, json| write(&AnalyticsOverview::new(report), json)),
         "timeline" => (ReportParts::EVENTS, |report, json| write(&AnalyticsTimeline::new(report, 0), json)),
@@ -63,5 +64,5 @@ pub async fn export(
         }
         _ => return Err(Error::not_found("export")),
     };
-    run(cx, ops, query, parts, move |report| render(report, json)).await
+    run(cx, ops, organization, query, parts, move |report| render(report, json)).await
 }

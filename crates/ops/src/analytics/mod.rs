@@ -27,7 +27,7 @@ use crate::Ops;
 pub const MAX_DAYS: i64 = 3_660;
 /// The maximum offset of the start of a day from UTC, in milliseconds.
 pub const MAX_OFFSET_MS: i64 = 14 * 3_600_000;
-/// Limits the number of reports that are computed at the same time: a large one takes some ten megabytes of memory.
+/// Limits the number of reports that are computed at the same time: one takes about 100 bytes of memory per event.
 static REPORT_SLOTS: Semaphore = Semaphore::const_new(2);
 
 /// The range and the filters of a report.
@@ -52,15 +52,15 @@ pub struct ReportParts {
     pub events: bool,
     /// Tool calls.
     pub calls: bool,
-    /// Whether the previous range of the same length is read, too.
-    pub before: bool,
+    /// Whether the previous range of the same length is also read.
+    pub previous: bool,
 }
 
 impl ReportParts {
     /// Only walkthrough events.
-    pub const EVENTS: Self = Self { events: true, calls: false, before: false };
+    pub const EVENTS: Self = Self { events: true, calls: false, previous: false };
     /// Only tool calls.
-    pub const CALLS: Self = Self { events: false, calls: true, before: false };
+    pub const CALLS: Self = Self { events: false, calls: true, previous: false };
 }
 
 /// A version of the selected walkthrough.
@@ -119,7 +119,7 @@ pub enum FlowNode {
     Step(StepId, String),
     /// The completion.
     End,
-    /// The attempt was not continued.
+    /// No further step was completed before the end of the range. The attempt may still be active.
     Left,
 }
 
@@ -147,9 +147,9 @@ impl Report {
         rules::overview(&self.log, self.range, self.filter)
     }
 
-    /// Returns the totals of the previous range. Requires [`ReportParts::before`].
+    /// Returns the totals of the previous range. Requires [`ReportParts::previous`].
     #[must_use]
-    pub fn before(&self) -> Overview {
+    pub fn previous_overview(&self) -> Overview {
         rules::overview(&self.log, self.range.previous(), self.filter)
     }
 
@@ -196,7 +196,8 @@ impl Report {
         &self.versions
     }
 
-    /// Returns the selected version, otherwise the newest on which attempts started in the range, otherwise the newest.
+    /// Returns the selected version. If none is selected, returns the newest version on which attempts started in the
+    /// range, or else the newest version. Returns `None` if there is no such version.
     fn selected_version(&self) -> Option<&VersionSteps> {
         if self.version_number.is_some() {
             return self.versions.iter().find(|version| Some(version.number) == self.version_number);
@@ -235,8 +236,8 @@ impl Report {
         self.range.to.plus(-STILL_ACTIVE_MS)
     }
 
-    /// Returns the title of a step and the end users who stopped there, most recently active first. `None` if the
-    /// version of the funnel does not have the step.
+    /// Returns the title of a step and the end users who stopped there, most recently active first. Returns `None` if
+    /// there is no funnel or its version does not have the step.
     #[must_use]
     pub fn stopped_users(&self, step: &StepId) -> Option<(String, Vec<EndUserId>)> {
         let version = self.selected_version()?;
@@ -273,11 +274,13 @@ impl Report {
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation, or if the server, walkthrough or version does not exist;
-/// `invalid_arguments` if the range is empty or longer than ten years, or if a version is given without a walkthrough.
+/// `invalid_arguments` if the range is empty or longer than [`MAX_DAYS`], or if a version is given without a
+/// walkthrough.
 pub async fn run<T: Send + 'static>(
     cx: &Ctx,
     ops: &Ops,
-    (organization, query): (&OrganizationId, &AnalyticsQuery),
+    organization: &OrganizationId,
+    query: &AnalyticsQuery,
     parts: ReportParts,
     compute: impl FnOnce(&Report) -> T + Send + 'static,
 ) -> Result<T> {
@@ -286,8 +289,9 @@ pub async fn run<T: Send + 'static>(
     let _permit = REPORT_SLOTS.acquire().await.map_err(Error::internal)?;
     let mut tx = ops.store.snapshot().await?;
     let versions = list_versions(&mut tx, organization, query).await?;
-    let before = query.range.previous();
-    let full_range = TimeRange { from: if parts.before { before.from } else { query.range.from }, to: query.range.to };
+    let previous = query.range.previous();
+    let full_range =
+        TimeRange { from: if parts.previous { previous.from } else { query.range.from }, to: query.range.to };
     let log_query = LogQuery {
         organization,
         server: query.server_id.as_ref(),

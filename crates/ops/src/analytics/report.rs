@@ -99,7 +99,7 @@ impl AnalyticsOverview {
         let range = report.range();
         Self {
             current: AnalyticsTotals::new(range, &report.overview()),
-            previous: AnalyticsTotals::new(range.previous(), &report.before()),
+            previous: AnalyticsTotals::new(range.previous(), &report.previous_overview()),
         }
     }
 }

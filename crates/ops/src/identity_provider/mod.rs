@@ -104,12 +104,7 @@ pub async fn begin_login(cx: &Ctx, ops: &Ops, login: LoginRequest<'_>) -> Result
 ///
 /// # Errors
 /// `not_found` if the state is unknown, used, expired, or belongs to another browser or server; any error of the store.
-pub async fn finish_login(
-    cx: &Ctx,
-    ops: &Ops,
-    server: &Server,
-    (state, browser): (&str, &str),
-) -> Result<LoginCallback> {
+pub async fn finish_login(cx: &Ctx, ops: &Ops, server: &Server, state: &str, browser: &str) -> Result<LoginCallback> {
     let organization = &server.organization_id;
     authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let state_hash = hash(state);
@@ -149,7 +144,7 @@ pub async fn sign_in(
     let mut tx = ops.store.begin().await?;
     let signed_in = identities::sign_in(cx, &mut tx, organization, &login.claims, config.can_link_by_email()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
-    let row = seal_tokens(cx, ops.keyring()?, (config, &signed_in.identity_id), &login.tokens);
+    let row = seal_tokens(cx, ops.keyring()?, config, &signed_in.identity_id, &login.tokens);
     identity_provider_token::upsert(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))
@@ -158,7 +153,8 @@ pub async fn sign_in(
 fn seal_tokens(
     cx: &Ctx,
     keyring: &Keyring,
-    (config, identity): (&OauthConfig, &IdentityId),
+    config: &OauthConfig,
+    identity: &IdentityId,
     tokens: &ProviderTokens,
 ) -> IdentityProviderToken {
     let seal = |column, token: &SecretText| {

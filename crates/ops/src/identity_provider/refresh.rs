@@ -1,11 +1,10 @@
 //! Refresh of the providers' tokens before they expire.
 
+use openidconnect::RefreshToken;
 use openidconnect::core::{CoreErrorResponseType, CoreRequestTokenError};
-use openidconnect::{OAuth2TokenResponse, RefreshToken};
 use tokio::task::JoinSet;
 use waypost_core::caller::Ctx;
-use waypost_core::seal::SecretText;
-use waypost_core::{Error, Result, Timestamp};
+use waypost_core::{Error, Result};
 use waypost_outbound::Purpose;
 use waypost_store::identity_provider_token::{self as store, IdentityProviderToken};
 use waypost_store::oauth_config;
@@ -128,22 +127,10 @@ async fn request_tokens(
     let http = |request| send(route.clone(), request);
     let old = RefreshToken::new(refresh.expose().to_owned());
     let response = client.exchange_refresh_token(&old).request_async(&http).await.map_err(failure)?;
-    let tokens = tokens_from(&response, cx.now(), token);
+    let tokens = ProviderTokens::new(&response, || token.scope.clone(), cx.now());
     // Without a new refresh token, the old one remains valid (RFC 6749, 6).
     let tokens = ProviderTokens { refresh_token: tokens.refresh_token.or(Some(refresh)), ..tokens };
-    Ok(seal_tokens(cx, keyring, (&config, &token.identity_id), &tokens))
-}
-
-fn tokens_from(response: &impl OAuth2TokenResponse, now: Timestamp, old: &IdentityProviderToken) -> ProviderTokens {
-    let scopes =
-        response.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
-    let lifetime = response.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
-    ProviderTokens {
-        access_token: SecretText::new(response.access_token().secret().clone()),
-        refresh_token: response.refresh_token().map(|token| SecretText::new(token.secret().clone())),
-        scope: scopes.unwrap_or_else(|| old.scope.clone()),
-        expires_at: lifetime.map(|lifetime| now.plus(lifetime)),
-    }
+    Ok(seal_tokens(cx, keyring, &config, &token.identity_id, &tokens))
 }
 
 /// Contains only the kind of an error: a provider's text may repeat what was sent.

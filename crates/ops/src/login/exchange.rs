@@ -1,14 +1,13 @@
 //! Exchanges the provider's code for tokens and the user's identity.
 
 use openidconnect::core::{CoreErrorResponseType, CoreRequestTokenError, CoreTokenResponse};
-use openidconnect::{AuthorizationCode, OAuth2TokenResponse, PkceCodeVerifier, RedirectUrl, TokenResponse};
+use openidconnect::{AuthorizationCode, PkceCodeVerifier, RedirectUrl, TokenResponse};
+use waypost_core::Error;
 use waypost_core::oauth_config::ProviderKind;
-use waypost_core::seal::SecretText;
-use waypost_core::{Error, Timestamp};
 
 use super::client::{oidc_client, send};
 use super::error::LoginError;
-use super::{FinishedLogin, LoginProvider, LoginVerification, ProviderTokens, claims, id_token, userinfo};
+use super::{FinishedLogin, LoginVerification, ProviderTokens, claims, id_token, userinfo};
 
 /// Exchanges `code` (RFC 6749, 4.1.3) and identifies the user.
 ///
@@ -17,7 +16,8 @@ use super::{FinishedLogin, LoginProvider, LoginVerification, ProviderTokens, cla
 pub(super) async fn exchange(login: &LoginVerification<'_>, code: &str) -> Result<FinishedLogin, LoginError> {
     let LoginVerification { provider, route, now, .. } = login;
     let response = request_tokens(login, code).await?;
-    let tokens = tokens_from(&response, provider, *now);
+    // RFC 6749, 5.1: if the response has no scope, the requested scope was granted.
+    let tokens = ProviderTokens::new(&response, || provider.scopes.join(" "), *now);
     let claims = match provider.kind {
         ProviderKind::Openid => {
             // Without an ID token, nothing binds the response to this sign-in.
@@ -61,17 +61,4 @@ async fn request_tokens(login: &LoginVerification<'_>, code: &str) -> Result<Cor
             LoginError::InvalidResponse("its token endpoint returned no tokens".to_owned())
         }
     })
-}
-
-fn tokens_from(response: &CoreTokenResponse, provider: &LoginProvider, now: Timestamp) -> ProviderTokens {
-    let scopes =
-        response.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
-    let lifetime = response.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
-    ProviderTokens {
-        access_token: SecretText::new(response.access_token().secret().clone()),
-        refresh_token: response.refresh_token().map(|token| SecretText::new(token.secret().clone())),
-        // RFC 6749, 5.1: if the response has no scope, the requested scope was granted.
-        scope: scopes.unwrap_or_else(|| provider.scopes.join(" ")),
-        expires_at: lifetime.map(|lifetime| now.plus(lifetime)),
-    }
 }

@@ -15,7 +15,9 @@ mod userinfo;
 
 use data_encoding::BASE64URL_NOPAD;
 use openidconnect::core::{CoreAuthPrompt, CoreAuthenticationFlow, CoreJsonWebKeySet};
-use openidconnect::{CsrfToken, LoginHint, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
+use openidconnect::{
+    CsrfToken, LoginHint, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+};
 use url::Url;
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
 use waypost_core::seal::SecretText;
@@ -165,6 +167,25 @@ pub struct ProviderTokens {
     pub scope: String,
     /// The expiry of the access token. `None` if the provider does not specify it.
     pub expires_at: Option<Timestamp>,
+}
+
+impl ProviderTokens {
+    /// Returns the tokens of a response at `now`. `default_scope` returns the scope if the response has none.
+    pub(crate) fn new(
+        response: &impl OAuth2TokenResponse,
+        default_scope: impl FnOnce() -> String,
+        now: Timestamp,
+    ) -> Self {
+        let scopes =
+            response.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
+        let lifetime = response.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
+        Self {
+            access_token: SecretText::new(response.access_token().secret().clone()),
+            refresh_token: response.refresh_token().map(|token| SecretText::new(token.secret().clone())),
+            scope: scopes.unwrap_or_else(default_scope),
+            expires_at: lifetime.map(|lifetime| now.plus(lifetime)),
+        }
+    }
 }
 
 /// A finished login.

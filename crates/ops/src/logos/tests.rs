@@ -29,8 +29,8 @@ fn images_become_small_pngs() {
     assert!(!png.windows(7).any(|window| window == b"<script"), "only the image is kept");
 }
 
-/// Returns the header of a PNG without pixels.
-fn header(width: u32, height: u32) -> Vec<u8> {
+/// Returns a PNG of one pixel whose header states the given dimensions.
+fn png_with_dimensions(width: u32, height: u32) -> Vec<u8> {
     let mut png = picture(1, 1, ImageFormat::Png);
     png[16..20].copy_from_slice(&width.to_be_bytes());
     png[20..24].copy_from_slice(&height.to_be_bytes());
@@ -46,7 +46,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[tokio::test]
-async fn one_image_is_decoded_at_a_time_and_its_header_is_checked_before() {
+async fn one_image_is_decoded_at_a_time_after_its_header_is_checked() {
     let turn = Turn::new();
     let picture = picture(64, 64, ImageFormat::Png);
     let held = turn.decoding.acquire().await.unwrap();
@@ -54,8 +54,8 @@ async fn one_image_is_decoded_at_a_time_and_its_header_is_checked_before() {
     for upload in &mut waiting {
         assert!(futures::poll!(upload).is_pending());
     }
-    // Neither of these uploads waits: one is too large, and there is no place for the other.
-    let error = turn.recode(header(4_096, 4_096)).await.unwrap_err();
+    // Neither of these uploads waits: one is too large, and the queue has no room for the other.
+    let error = turn.recode(png_with_dimensions(4_096, 4_096)).await.unwrap_err();
     assert!(error.message.contains("4 megapixels"), "{error}");
     assert_eq!(turn.recode(picture.clone()).await.unwrap_err().code, Code::RateLimited);
     drop(held);
@@ -113,9 +113,9 @@ fn other_files_are_rejected_with_a_reason() {
     for (file, words) in [
         (picture(4_097, 1, ImageFormat::Png), "4096 pixels"),
         (picture(1, 4_097, ImageFormat::Gif), "4096 pixels"),
-        (header(2_000, 2_001), "4 megapixels"),
-        (header(4_096, 4_096), "4 megapixels"),
-        (header(2_000, 2_000), "damaged"),
+        (png_with_dimensions(2_000, 2_001), "4 megapixels"),
+        (png_with_dimensions(4_096, 4_096), "4 megapixels"),
+        (png_with_dimensions(2_000, 2_000), "damaged"),
         (vec![0; MAX_BYTES + 1], "1 MB"),
         (svg, "SVG"),
         (b"hello".to_vec(), "not a PNG"),
@@ -157,7 +157,7 @@ fn assert_similar(actual: &[u8], expected: &[u8], tolerance: u8, what: &str) {
 }
 
 #[test]
-fn every_kind_of_pixel_is_decoded_as_by_another_library() {
+fn decoding_matches_another_library_for_every_pixel_format() {
     let (opaque, transparent) = (gradient(40, 30, false), gradient(40, 30, true));
     for (what, image, format) in [
         ("rgba", transparent.clone(), ImageFormat::Png),
@@ -180,7 +180,7 @@ fn every_kind_of_pixel_is_decoded_as_by_another_library() {
 }
 
 #[test]
-fn images_are_resized_as_by_another_library() {
+fn resizing_matches_another_library() {
     for (width, height) in [(512, 128), (300, 777), (257, 1), (4_000, 16)] {
         let image = gradient(width, height, false);
         let resized = shrink(decode(&encode(&image, ImageFormat::Png)), KEPT_SIDE).unwrap();

@@ -42,7 +42,7 @@ pub async fn create(
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
     settings.check()?;
-    let (provider, mut findings) = check_provider((ops, organization), &settings.provider_input()).await?;
+    let (provider, mut findings) = check_provider(ops, organization, &settings.provider_input()).await?;
     let now = cx.now();
     let plain = OauthConfig {
         id: OauthConfigId::new(&*cx.random),
@@ -131,7 +131,7 @@ pub async fn update(
     authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => check_provider((ops, organization), &settings.provider_input_with_defaults(old))
+        true => check_provider(ops, organization, &settings.provider_input_with_defaults(old))
             .await
             .map(|(provider, found)| (Some(provider), found))?,
         false => (None, Vec::new()),
@@ -220,7 +220,8 @@ pub(crate) async fn find_by_id_or_name(
 }
 
 async fn check_provider(
-    (ops, organization): (&Ops, &OrganizationId),
+    ops: &Ops,
+    organization: &OrganizationId,
     input: &ProviderInput,
 ) -> Result<(Provider, Vec<ProviderFinding>)> {
     let route = ops.route(Purpose::SignIn, organization).await?;
@@ -274,7 +275,7 @@ fn apply(
     } else if provider.kind != config.kind {
         default_subject(provider.kind).clone_into(&mut new.subject_claim);
     }
-    apply_secret(cx, ops, (config, settings), &mut new)?;
+    apply_secret(cx, ops, config, settings, &mut new)?;
     new.token_auth_method = select_auth_method(settings, &new, config, provider)?;
     if new.token_auth_method == TokenAuthMethod::None {
         new.client_secret = None;
@@ -285,7 +286,8 @@ fn apply(
 fn apply_secret(
     cx: &Ctx,
     ops: &Ops,
-    (config, settings): (&OauthConfig, &OauthConfigSettings),
+    config: &OauthConfig,
+    settings: &OauthConfigSettings,
     new: &mut OauthConfig,
 ) -> Result<()> {
     if let Some(secret) = &settings.client_secret {

@@ -159,8 +159,8 @@ pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, wal
         Some(end_user_id) => progress::find_open(&mut hosting.read().await?, &key(server, offer, end_user_id)).await?,
         None => None,
     };
-    let (progress, notices) = view_progress(cx, hosting, (server, offer), open.as_ref()).await?;
-    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    let (progress, notices) = view_progress(cx, hosting, server, offer, open.as_ref()).await?;
+    play.call.record(cx, hosting, server, Some(&identity), CallOutcome::Read).await;
     let user = identity::describe_user(server, &play.credentials, &identity);
     Ok(StepResult { offer: offer.clone(), progress, completed_step_id: None, notices, user })
 }
@@ -193,7 +193,7 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>) -> Re
             OfferProgress { offer, status, percent }
         })
         .collect();
-    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    play.call.record(cx, hosting, server, Some(&identity), CallOutcome::Read).await;
     Ok(ListResult { rows, user: identity::describe_user(server, &play.credentials, &identity) })
 }
 
@@ -255,8 +255,10 @@ async fn infer_offer<'a>(
     let identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let open = open_attempts(hosting, play, &identity).await?;
     if let (Some(step), Some(end_user_id), true) = (step, &identity.end_user_id, open.len() > 1) {
-        let ids = (&server.organization_id, end_user_id, &server.id);
-        let walkthrough_id = progress::find_open_with_step(&mut hosting.read().await?, ids, step).await?;
+        let (organization, server_id) = (&server.organization_id, &server.id);
+        let mut conn = hosting.read().await?;
+        let walkthrough_id =
+            progress::find_open_with_step(&mut conn, organization, end_user_id, server_id, step).await?;
         let offer = walkthrough_id.and_then(|id| play.offers.list().iter().find(|offer| offer.walkthrough_id == id));
         if let Some(offer) = offer {
             return Ok(offer);
@@ -309,7 +311,8 @@ fn key(server: &Server, offer: &Offer, end_user_id: &EndUserId) -> ProgressKey {
 async fn view_progress(
     cx: &Ctx,
     hosting: &Hosting,
-    (server, offer): (&Server, &Offer),
+    server: &Server,
+    offer: &Offer,
     attempt: Option<&Attempt>,
 ) -> Result<(ProgressView, Vec<Notice>)> {
     let organization = &server.organization_id;

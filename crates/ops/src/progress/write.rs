@@ -74,11 +74,11 @@ impl ProgressWrite<'_> {
                             identity::remember_new(hosting, server, &play.credentials, &identity);
                         }
                         let owner = call_records::call_owner(server, play.call, Some(&identity));
-                        call_records::record_use(cx, hosting, server, (play.call, &owner)).await;
+                        call_records::record_use(cx, hosting, server, play.call, &owner).await;
                     } else {
                         // The new user was not created.
                         let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
-                        play.call.record(cx, hosting, server, (known, CallOutcome::Read)).await;
+                        play.call.record(cx, hosting, server, known, CallOutcome::Read).await;
                     }
                     let user = match identity.new_end_user.is_some() && !changed {
                         true => UserIdentity::Unknown,

@@ -15,7 +15,7 @@ pub(crate) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Res
     let ticket = &named.ticket;
     let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
     let text = format!("New ticket #{}{of}: {}", ticket.number, ticket.title);
-    enqueue_event(cx, tx, (WebhookEvent::TicketCreated, ticket), &text, json!({ "ticket": data(named) })).await
+    enqueue_event(cx, tx, WebhookEvent::TicketCreated, ticket, &text, json!({ "ticket": data(named) })).await
 }
 
 /// Enqueues `ticket.updated`.
@@ -23,7 +23,7 @@ pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Res
     let ticket = &named.ticket;
     let (status, priority) = (ticket.status.label().to_lowercase(), ticket.priority.label().to_lowercase());
     let text = format!("Ticket #{} is {status}, priority {priority}: {}", ticket.number, ticket.title);
-    enqueue_event(cx, tx, (WebhookEvent::TicketUpdated, ticket), &text, json!({ "ticket": data(named) })).await
+    enqueue_event(cx, tx, WebhookEvent::TicketUpdated, ticket, &text, json!({ "ticket": data(named) })).await
 }
 
 /// Enqueues `ticket.commented`.
@@ -39,13 +39,14 @@ pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &TicketDetails, comm
         "created_at": comment.created_at.rfc3339(),
     });
     let data = json!({ "ticket": data(named), "comment": comment });
-    enqueue_event(cx, tx, (WebhookEvent::TicketCommented, ticket), &text, data).await
+    enqueue_event(cx, tx, WebhookEvent::TicketCommented, ticket, &text, data).await
 }
 
 async fn enqueue_event(
     cx: &Ctx,
     tx: &mut Tx,
-    (event, ticket): (WebhookEvent, &Ticket),
+    event: WebhookEvent,
+    ticket: &Ticket,
     text: &str,
     data: Value,
 ) -> Result<()> {

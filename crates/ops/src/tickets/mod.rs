@@ -158,7 +158,8 @@ pub async fn update(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    (id, revision): (&TicketId, Option<u32>),
+    id: &TicketId,
+    revision: Option<u32>,
     change: &TicketPatch,
 ) -> Result<TicketDetails> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
@@ -275,12 +276,18 @@ pub async fn update_many(
     let mut results = Vec::with_capacity(ids.len());
     for id in ids {
         let result = match id.parse::<TicketId>() {
-            Ok(parsed) => update(cx, ops, organization, (&parsed, None), change).await,
+            Ok(parsed) => update(cx, ops, organization, &parsed, None, change).await,
             Err(_) => Err(missing()),
         };
         results.push(BulkResult { id: id.clone(), result });
     }
     Ok(results)
+}
+
+/// The email of a ticket's user, and whether it is verified.
+pub(crate) struct TicketEmail {
+    pub(crate) address: String,
+    pub(crate) verified: bool,
 }
 
 /// Adds an email that has become known to the end user's open tickets that lack one.
@@ -289,11 +296,11 @@ pub(crate) async fn add_email_to_open_tickets(
     tx: &mut Tx,
     organization: &OrganizationId,
     end_user: &EndUserId,
-    (address, verified): (&str, bool),
+    email: &TicketEmail,
 ) -> Result<()> {
     let opener = store::Opener::EndUser(end_user);
     for details in store::list_without_email(tx, organization, opener, waypost_core::Timestamp(0)).await? {
-        add_email(cx, tx, details, (address, verified)).await?;
+        add_email(cx, tx, details, email).await?;
     }
     Ok(())
 }
@@ -303,10 +310,10 @@ pub(crate) async fn add_email(
     cx: &Ctx,
     tx: &mut Tx,
     details: TicketDetails,
-    (address, verified): (&str, bool),
+    email: &TicketEmail,
 ) -> Result<TicketDetails> {
     let mut ticket = details.ticket.clone();
-    ticket.set_email(address.to_owned(), verified);
+    ticket.set_email(email.address.clone(), email.verified);
     save(cx, tx, details, ticket).await
 }
 

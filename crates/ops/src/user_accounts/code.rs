@@ -16,9 +16,11 @@ use waypost_store::user_code::{self, NewUserCode, UserCodeKey};
 use waypost_store::{Tx, system};
 
 use super::limits::check_account;
+use super::sign_ins::{self, SignInOrigin};
 use super::verification::{VerifiedAccount, verify_address};
-use super::{NewUserSession, UserAccounts, set_password, sign_ins};
+use super::{NewUserSession, UserAccounts, set_password};
 use crate::codes;
+use crate::passwords::ChosenPassword;
 use crate::sign_in_limits::{Attempt, AttemptKind};
 use crate::user_sessions::Browser;
 
@@ -92,10 +94,13 @@ impl UserAccounts {
             self.check_sign_up_open()?;
         }
         let email = email::parse(request.email)?;
-        let admitted = self.admit(cx, &email.key, (AttemptKind::Code, browser)).await?;
+        let admitted = self.admit(cx, &email.key, AttemptKind::Code, browser).await?;
         check_account(&admitted, AttemptKind::Code)?;
         let password_hash = match request.password {
-            Some(password) => match self.hash(cx, browser.address, ("password", password), &email.address).await {
+            Some(password) => match self
+                .hash(cx, browser.address, ChosenPassword { field: "password", password }, &email.address)
+                .await
+            {
                 Ok(hash) => Some(hash),
                 Err(error) => {
                     // No code is created.
@@ -120,7 +125,7 @@ impl UserAccounts {
             expires_at: now.plus(codes::LIFETIME_MS),
         };
         let mut tx = self.ops.store.begin().await?;
-        self.count(cx, &mut tx, (AttemptKind::Code, &email.key)).await?;
+        self.count(cx, &mut tx, AttemptKind::Code, &email.key).await?;
         user_code::insert(&mut tx, &row).await?;
         let organization_id = system::find_organization_by_email(&mut tx, &email.key).await?;
         tx.commit().await?;
@@ -184,7 +189,7 @@ impl UserAccounts {
             CodePurpose::SignIn => {}
             CodePurpose::SignUp => name = Some(name::check("name", entry.name)?),
             CodePurpose::Reset if is_right => {
-                let password = ("new_password", entry.new_password);
+                let password = ChosenPassword { field: "new_password", password: entry.new_password };
                 new_hash = Some(self.hash(cx, browser.address, password, &open.email).await?);
             }
             CodePurpose::Reset => {}
@@ -196,7 +201,7 @@ impl UserAccounts {
             CodeCheck::Rejected { attempts_left: left } => {
                 // The attempt counts.
                 let email_key = email::key(&open.email);
-                sign_ins::record_failure(cx, &mut tx, &email_key, (browser, "code")).await?;
+                sign_ins::record_failure(cx, &mut tx, &email_key, SignInOrigin { browser, by: "code" }).await?;
                 tx.commit().await?;
                 self.count_failure(cx, &email_key, browser);
                 return Err(codes::wrong_code(left));
@@ -214,9 +219,9 @@ impl UserAccounts {
             return Err(codes::unusable_code());
         };
         if let Some(hash) = password_hash {
-            set_password(cx, &mut tx, &user, (&hash, None)).await?;
+            set_password(cx, &mut tx, &user, &hash, None).await?;
         }
-        let session = self.sign_in(cx, &mut tx, &user, (browser, "code")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, SignInOrigin { browser, by: "code" }).await?;
         tx.commit().await?;
         Ok(NewUserSession { revoked, ..session })
     }
@@ -234,7 +239,7 @@ impl UserAccounts {
             Err(_) => None,
         };
         if let Some(email_key) = address {
-            sign_ins::record_failure(cx, &mut tx, &email_key, (browser, "code")).await?;
+            sign_ins::record_failure(cx, &mut tx, &email_key, SignInOrigin { browser, by: "code" }).await?;
             tx.commit().await?;
         }
         Ok(())
@@ -256,6 +261,6 @@ impl UserAccounts {
     ) -> Result<Option<VerifiedAccount>> {
         let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };
         let create = name.is_some() && self.sign_up == SignUpPolicy::Open;
-        verify_address(cx, tx, &email, (name, create)).await
+        verify_address(cx, tx, &email, name, create).await
     }
 }

@@ -13,9 +13,11 @@ pub use waypost_store::invitation_accept::OpenInvitation;
 use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
 
 use super::code::CLOSED;
+use super::sign_ins::SignInOrigin;
 use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts, new_user, set_password};
 use crate::audit::{Entry, record};
+use crate::passwords::ChosenPassword;
 use crate::user_sessions::Browser;
 
 /// The maximum number of unverified accounts of one email, one for each organisation.
@@ -96,15 +98,15 @@ impl UserAccounts {
     ) -> Result<(NewUserSession, Organization)> {
         let InvitationDetails { invitation, .. } = self.get_invitation(cx, token).await?;
         let name = name::check("name", account_details.name)?;
-        let password_hash =
-            self.hash(cx, browser.address, ("password", account_details.password), &invitation.email).await?;
+        let password = ChosenPassword { field: "password", password: account_details.password };
+        let password_hash = self.hash(cx, browser.address, password, &invitation.email).await?;
         let mut tx = self.ops.store.begin().await?;
         // The first caller locks the invitation until the end of the transaction.
         accept(cx, &mut tx, &invitation).await?;
         let VerifiedAccount { user, revoked } = self.account_of(cx, &mut tx, &invitation, &name).await?;
         become_member(cx, &mut tx, &invitation, &user).await?;
-        set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
-        let session = self.sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
+        set_password(cx, &mut tx, &user, &password_hash, None).await?;
+        let session = self.sign_in(cx, &mut tx, &user, SignInOrigin { browser, by: "invitation" }).await?;
         tx.commit().await?;
         Ok((NewUserSession { revoked, ..session }, invitation.organization))
     }
@@ -125,7 +127,7 @@ impl UserAccounts {
             if accounts.iter().any(|account| account.user.verified_at.is_some()) {
                 return Err(account_exists());
             }
-            let verified = verify_address(cx, tx, &email, (Some(name.to_owned()), !is_closed)).await?;
+            let verified = verify_address(cx, tx, &email, Some(name.to_owned()), !is_closed).await?;
             return verified.ok_or_else(|| Error::new(Code::Forbidden, CLOSED));
         }
         let organization = &invitation.organization.id;
@@ -148,7 +150,7 @@ impl UserAccounts {
             let message = format!("{} has {MAX_UNVERIFIED} accounts, which is the maximum.", invitation.email);
             return Err(Error::new(Code::Conflict, message));
         }
-        let user = new_user(cx, tx, &email, (Some(name), Some(organization))).await?;
+        let user = new_user(cx, tx, &email, Some(name), Some(organization)).await?;
         Ok(VerifiedAccount { user, revoked: false })
     }
 }

@@ -42,7 +42,8 @@ impl UserAccounts {
         &self,
         cx: &Ctx,
         email_key: &str,
-        (kind, browser): (AttemptKind, Browser<'_>),
+        kind: AttemptKind,
+        browser: Browser<'_>,
     ) -> Result<Admitted> {
         let attempt = Attempt { kind, address: browser.address, account: email_key };
         let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
@@ -64,7 +65,7 @@ impl UserAccounts {
     }
 
     /// Counts an attempt at the account of an email for this day, whether or not the account exists.
-    pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, (kind, email_key): (AttemptKind, &str)) -> Result<()> {
+    pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, kind: AttemptKind, email_key: &str) -> Result<()> {
         sign_in_attempt::increment(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
         Ok(())
     }
@@ -73,8 +74,8 @@ impl UserAccounts {
     pub(super) async fn new_device(&self, cx: &Ctx, tx: &mut Tx, user: &User) -> Result<String> {
         let credentials = store::find_credentials(tx, &user.id).await?;
         let password_hash = credentials.and_then(|credentials| credentials.password_hash);
-        let account = (&*email::key(&user.email), password_hash.as_deref());
-        Ok(devices::issue(&self.secret, &*cx.random, account, cx.now()))
+        let account = email::key(&user.email);
+        Ok(devices::issue(&self.secret, &*cx.random, &account, password_hash.as_deref(), cx.now()))
     }
 }
 

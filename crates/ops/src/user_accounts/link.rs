@@ -16,8 +16,10 @@ use waypost_core::{Code, Error, Result, Timestamp, email};
 use waypost_store::user as store;
 use waypost_store::user_code::{self, NewUserLink};
 
+use super::sign_ins::SignInOrigin;
 use super::{AccountDetails, NewUserSession, UserAccounts, record_for_user, set_password};
 use crate::Ops;
+use crate::passwords::ChosenPassword;
 use crate::user_sessions::Browser;
 
 /// The lifetime of a link.
@@ -71,7 +73,7 @@ pub async fn create_account_link(
     };
     user_code::insert_link(&mut tx, &link).await?;
     let detail = json!({ "email": user.email, "expires_at": expires_at.rfc3339() });
-    record_for_user(cx, &mut tx, &user, ("user.link", detail)).await?;
+    record_for_user(cx, &mut tx, &user, "user.link", detail).await?;
     tx.commit().await?;
     Ok(AccountLink { token, expires_at })
 }
@@ -121,13 +123,14 @@ impl UserAccounts {
     ) -> Result<NewUserSession> {
         let user = self.get_account_link_user(cx, token).await?;
         let name = name::check("name", account_details.name)?;
-        let password_hash = self.hash(cx, browser.address, ("password", account_details.password), &user.email).await?;
+        let password = ChosenPassword { field: "password", password: account_details.password };
+        let password_hash = self.hash(cx, browser.address, password, &user.email).await?;
         let mut tx = self.ops.store.begin().await?;
         let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(not_usable)?;
         store::set_name(&mut tx, &id, &name).await?;
         let user = store::find(&mut tx, &id).await?.ok_or_else(not_usable)?;
-        set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
-        let session = self.sign_in(cx, &mut tx, &user, (browser, "link")).await?;
+        set_password(cx, &mut tx, &user, &password_hash, None).await?;
+        let session = self.sign_in(cx, &mut tx, &user, SignInOrigin { browser, by: "link" }).await?;
         tx.commit().await?;
         Ok(session)
     }

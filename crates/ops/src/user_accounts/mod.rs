@@ -36,9 +36,10 @@ pub use self::password::UserPasswordSignIn;
 pub(crate) use self::password::wrong_password;
 pub use self::provider::{ProviderIdentity, UserLoginCallback, UserLoginRequest};
 pub use self::set_up::{NewOwner, set_up_token};
+use self::sign_ins::SignInOrigin;
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::user_sessions::{self, Browser};
+use crate::user_sessions;
 
 /// The accounts of console users.
 #[derive(Clone)]
@@ -91,17 +92,11 @@ impl UserAccounts {
 }
 
 impl UserAccounts {
-    /// Creates a session for `user`, who has just authenticated by the method `by`.
-    async fn sign_in(
-        &self,
-        cx: &Ctx,
-        tx: &mut Tx,
-        user: &User,
-        (browser, by): (Browser<'_>, &'static str),
-    ) -> Result<NewUserSession> {
+    /// Creates a session for `user`, who has just authenticated.
+    async fn sign_in(&self, cx: &Ctx, tx: &mut Tx, user: &User, origin: SignInOrigin<'_>) -> Result<NewUserSession> {
         let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-        sign_ins::record_success(&cx, tx, user, (browser, by)).await?;
-        let token = user_sessions::create(&cx, tx, &user.id, browser).await?;
+        sign_ins::record_success(&cx, tx, user, origin).await?;
+        let token = user_sessions::create(&cx, tx, &user.id, origin.browser).await?;
         let device = self.new_device(&cx, tx, user).await?;
         Ok(NewUserSession { user: user.clone(), token, device, revoked: false })
     }
@@ -109,11 +104,11 @@ impl UserAccounts {
 
 /// Sets a password and ends every session except `keep`, because someone who knew the old password may have started
 /// them.
-async fn set_password(cx: &Ctx, tx: &mut Tx, user: &User, (hash, keep): (&str, Option<&UserSessionId>)) -> Result<u64> {
+async fn set_password(cx: &Ctx, tx: &mut Tx, user: &User, hash: &str, keep: Option<&UserSessionId>) -> Result<u64> {
     store::set_password(tx, &user.id, hash).await?;
     let ended = user_session::delete_others(tx, &user.id, keep).await?;
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-    record_for_user(&cx, tx, user, ("user.password", json!({ "sessions": ended }))).await?;
+    record_for_user(&cx, tx, user, "user.password", json!({ "sessions": ended })).await?;
     Ok(ended)
 }
 
@@ -122,7 +117,8 @@ async fn new_user(
     cx: &Ctx,
     tx: &mut Tx,
     email: &email::Email,
-    (name, organization): (Option<&str>, Option<&OrganizationId>),
+    name: Option<&str>,
+    organization: Option<&OrganizationId>,
 ) -> Result<User> {
     let user = User {
         id: UserId::new(&*cx.random),
@@ -145,7 +141,7 @@ async fn new_user(
 }
 
 /// Records an audit event in every organisation of which the user is a member, because a user belongs to none.
-async fn record_for_user(cx: &Ctx, tx: &mut Tx, user: &User, (action, detail): (&'static str, Value)) -> Result<()> {
+async fn record_for_user(cx: &Ctx, tx: &mut Tx, user: &User, action: &'static str, detail: Value) -> Result<()> {
     for membership in user_session::list_memberships(tx, &user.id).await? {
         let entry = Entry { action, target: user.id.as_str(), detail: detail.clone() };
         record(cx, tx, &membership.organization.id, entry).await?;

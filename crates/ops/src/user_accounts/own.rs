@@ -12,6 +12,7 @@ use super::limits::check_account;
 use super::password::wrong_password;
 use super::{UserAccounts, set_password};
 use crate::audit::{Entry, record};
+use crate::passwords::ChosenPassword;
 use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 use crate::{Ops, invitations};
@@ -60,7 +61,7 @@ pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &Organization
         return Err(Error::new(Code::Conflict, message));
     }
     store::remove_member(&mut tx, organization, user).await?;
-    invitations::revoke_by_inviter(cx, &mut tx, organization, (user.as_str(), None)).await?;
+    invitations::revoke_by_inviter(cx, &mut tx, organization, user.as_str(), None).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
     record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
@@ -88,7 +89,8 @@ impl UserAccounts {
     pub async fn change_password(
         &self,
         cx: &Ctx,
-        (password, new_password): (&str, &str),
+        password: &str,
+        new_password: &str,
         keep: &UserSessionId,
         browser: Browser<'_>,
     ) -> Result<PasswordChange> {
@@ -97,23 +99,24 @@ impl UserAccounts {
         let credentials = credentials.ok_or_else(|| Error::not_found("user"))?;
         if credentials.password_hash.is_some() {
             let email_key = email::key(&credentials.user.email);
-            let admitted = self.admit(cx, &email_key, (AttemptKind::Password, browser)).await?;
+            let admitted = self.admit(cx, &email_key, AttemptKind::Password, browser).await?;
             check_account(&admitted, AttemptKind::Password)?;
             if !self.ops.passwords.verify(browser.address, password, credentials.password_hash.as_deref()).await? {
                 let mut tx = self.ops.store.begin().await?;
-                self.count(cx, &mut tx, (AttemptKind::Password, &email_key)).await?;
+                self.count(cx, &mut tx, AttemptKind::Password, &email_key).await?;
                 tx.commit().await?;
                 return Err(Error::invalid("password", "The current password is wrong."));
             }
             admitted.counted.refund();
         }
-        let hash = self.hash(cx, browser.address, ("new_password", new_password), &credentials.user.email).await?;
+        let chosen = ChosenPassword { field: "new_password", password: new_password };
+        let hash = self.hash(cx, browser.address, chosen, &credentials.user.email).await?;
         let mut tx = self.ops.store.begin().await?;
         let now = store::find_credentials(&mut tx, user).await?;
         if now.is_none_or(|now| now.password_hash != credentials.password_hash) {
             return Err(wrong_password());
         }
-        let ended = set_password(cx, &mut tx, &credentials.user, (&hash, Some(keep))).await?;
+        let ended = set_password(cx, &mut tx, &credentials.user, &hash, Some(keep)).await?;
         let device = self.new_device(cx, &mut tx, &credentials.user).await?;
         tx.commit().await?;
         Ok(PasswordChange { ended, device })

@@ -9,7 +9,9 @@ use waypost_store::user::UserCredentials;
 use waypost_store::{Tx, system, user as store, user_session};
 
 use super::limits::{Admitted, check_account};
-use super::{NewUserSession, UserAccounts, sign_ins};
+use super::sign_ins::{self, SignInOrigin};
+use super::{NewUserSession, UserAccounts};
+use crate::passwords::ChosenPassword;
 use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 
@@ -40,7 +42,7 @@ impl UserAccounts {
         browser: Browser<'_>,
     ) -> Result<NewUserSession> {
         let email = email::parse(credentials.email)?;
-        let admitted = self.admit(cx, &email.key, (AttemptKind::Password, browser)).await?;
+        let admitted = self.admit(cx, &email.key, AttemptKind::Password, browser).await?;
         if let Err(limited) = check_account(&admitted, AttemptKind::Password) {
             self.record_wrong_password(cx, &email.key, browser).await?;
             return Err(limited);
@@ -72,7 +74,7 @@ impl UserAccounts {
             // The password was changed in the meantime.
             return Err(wrong_password());
         }
-        let session = self.sign_in(cx, &mut tx, &account.user, (browser, "password")).await?;
+        let session = self.sign_in(cx, &mut tx, &account.user, SignInOrigin { browser, by: "password" }).await?;
         tx.commit().await?;
         counted.refund();
         Ok(session)
@@ -81,8 +83,8 @@ impl UserAccounts {
     /// Counts a failure, and records it for the accounts of the email, if there are any.
     async fn record_wrong_password(&self, cx: &Ctx, email_key: &str, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.store.begin().await?;
-        self.count(cx, &mut tx, (AttemptKind::Password, email_key)).await?;
-        sign_ins::record_failure(cx, &mut tx, email_key, (browser, "password")).await?;
+        self.count(cx, &mut tx, AttemptKind::Password, email_key).await?;
+        sign_ins::record_failure(cx, &mut tx, email_key, SignInOrigin { browser, by: "password" }).await?;
         Ok(tx.commit().await?)
     }
 
@@ -95,7 +97,7 @@ impl UserAccounts {
         &self,
         cx: &Ctx,
         client: IpAddr,
-        (field, password): (&'static str, &str),
+        password: ChosenPassword<'_>,
         address: &str,
     ) -> Result<String> {
         let Email { key, .. } = email::parse(address)?;
@@ -103,7 +105,7 @@ impl UserAccounts {
         let like = accounts.into_iter().find_map(|account| account.password_hash);
         let local = address.split('@').next().unwrap_or_default();
         let about = [address, local, "waypost"];
-        self.ops.passwords.hash_like((&*cx.random, client), (field, password), &about, like).await
+        self.ops.passwords.hash_like(&*cx.random, client, password, &about, like).await
     }
 }
 

@@ -15,8 +15,9 @@ use waypost_store::open_rows::{self, LimitedTable, RowLimits};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
+use super::sign_ins::{self, SignInOrigin};
 use super::verification::{VerifiedAccount, verify_address};
-use super::{NewUserSession, UserAccounts, record_for_user, sign_ins};
+use super::{NewUserSession, UserAccounts, record_for_user};
 use crate::limits::stored_network;
 use crate::login::{self, LoginOptions, LoginProvider, LoginSecrets, StartedLogin};
 use crate::user_sessions::Browser;
@@ -99,11 +100,7 @@ impl UserAccounts {
     ///
     /// # Errors
     /// `not_found` if the state is unknown, used, expired, or belongs to another browser or provider.
-    pub async fn finish_login(
-        &self,
-        cx: &Ctx,
-        (provider, cookie, state): (&str, &str, &str),
-    ) -> Result<UserLoginCallback> {
+    pub async fn finish_login(&self, cx: &Ctx, provider: &str, cookie: &str, state: &str) -> Result<UserLoginCallback> {
         let state_hash = hash(state);
         let mut tx = self.ops.store.begin().await?;
         let login = user_sign_in::consume(&mut tx, &state_hash, &hash(cookie), cx.now()).await?;
@@ -145,7 +142,7 @@ impl UserAccounts {
             None => None,
         };
         let address = linked.or_else(|| identity.email.clone()).unwrap_or_default();
-        sign_ins::record_failure(cx, &mut tx, &email::key(&address), (browser, "provider")).await?;
+        sign_ins::record_failure(cx, &mut tx, &email::key(&address), SignInOrigin { browser, by: "provider" }).await?;
         Ok(tx.commit().await?)
     }
 
@@ -166,7 +163,7 @@ impl UserAccounts {
                 verified
             }
         };
-        let session = self.sign_in(cx, &mut tx, &user, (browser, "provider")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, SignInOrigin { browser, by: "provider" }).await?;
         tx.commit().await?;
         Ok(NewUserSession { revoked, ..session })
     }
@@ -181,7 +178,7 @@ impl UserAccounts {
         if let Some(user) = system::find_verified_user(tx, &email.key).await? {
             remove_password(cx, tx, &user).await?;
         }
-        match verify_address(cx, tx, &email, (name, self.sign_up == SignUpPolicy::Open)).await? {
+        match verify_address(cx, tx, &email, name, self.sign_up == SignUpPolicy::Open).await? {
             Some(verified) => Ok(verified),
             None => Err(self.check_sign_up_open().err().unwrap_or_else(|| Error::not_found("user"))),
         }
@@ -198,7 +195,7 @@ async fn remove_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     store::clear_password(tx, &user.id).await?;
     let ended = user_session::delete_others(tx, &user.id, None).await?;
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-    record_for_user(&cx, tx, user, ("user.password", json!({ "removed": true, "sessions": ended }))).await
+    record_for_user(&cx, tx, user, "user.password", json!({ "removed": true, "sessions": ended })).await
 }
 
 fn place(state_hash: &str) -> SealLocation<'_> {

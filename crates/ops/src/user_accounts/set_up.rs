@@ -11,10 +11,12 @@ use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Result, email};
 use waypost_store::{Tx, system, user as store};
 
+use super::sign_ins::SignInOrigin;
 use super::verification::{VerifiedAccount, verify_address};
 use super::{NewUserSession, UserAccounts};
 use crate::Ops;
 use crate::audit::{Entry, record};
+use crate::passwords::ChosenPassword;
 use crate::user_sessions::Browser;
 
 /// The purpose of the signature that is the token of an installation.
@@ -94,7 +96,8 @@ impl UserAccounts {
         self.check_set_up(token).await?;
         let email = email::parse(owner.email)?;
         let name = name::check("name", owner.name)?;
-        let hash = self.hash(cx, browser.address, ("password", owner.password), &email.address).await?;
+        let password = ChosenPassword { field: "password", password: owner.password };
+        let hash = self.hash(cx, browser.address, password, &email.address).await?;
         let mut tx = self.ops.store.begin().await?;
         system::lock_set_up(&mut tx).await?;
         if system::has_account(&mut tx).await? {
@@ -102,12 +105,12 @@ impl UserAccounts {
         }
         // Only the operator has the link, and no one else can have used an account of this email, because no one has
         // signed in.
-        let verified = verify_address(cx, &mut tx, &email, (Some(name), true)).await?;
+        let verified = verify_address(cx, &mut tx, &email, Some(name), true).await?;
         let VerifiedAccount { user, .. } =
             verified.ok_or_else(|| Error::internal("the first owner was not created"))?;
         store::set_password(&mut tx, &user.id, &hash).await?;
         own_organizations_without_owner(cx, &mut tx, &user).await?;
-        let session = self.sign_in(cx, &mut tx, &user, (browser, "set_up")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, SignInOrigin { browser, by: "set_up" }).await?;
         tx.commit().await?;
         Ok(session)
     }

@@ -17,34 +17,37 @@ use crate::user_sessions::Browser;
 /// log without signing in.
 const RECORDED: i64 = 10;
 
+/// The browser that someone signs in with, and the method.
+#[derive(Clone, Copy)]
+pub(super) struct SignInOrigin<'a> {
+    pub(super) browser: Browser<'a>,
+    /// The method.
+    pub(super) by: &'static str,
+}
+
 /// Returns the detail of an event: the method and the origin of the sign-in.
-fn detail(cx: &Ctx, (browser, by): (Browser<'_>, &'static str)) -> Value {
+fn detail(cx: &Ctx, origin: SignInOrigin<'_>) -> Value {
     json!({
-        "by": by,
-        "address": browser.address,
-        "user_agent": browser.clean_user_agent(),
+        "by": origin.by,
+        "address": origin.browser.address,
+        "user_agent": origin.browser.clean_user_agent(),
         "request_id": cx.request_id,
     })
 }
 
 /// Records a sign-in in every organisation that the account can access.
-pub(super) async fn record_success(cx: &Ctx, tx: &mut Tx, user: &User, how: (Browser<'_>, &'static str)) -> Result<()> {
-    record_for_user(cx, tx, user, ("user.sign_in", detail(cx, how))).await
+pub(super) async fn record_success(cx: &Ctx, tx: &mut Tx, user: &User, origin: SignInOrigin<'_>) -> Result<()> {
+    record_for_user(cx, tx, user, "user.sign_in", detail(cx, origin)).await
 }
 
 /// Counts a failed sign-in to the accounts of an email, and records it unless there were many within the hour. Costs
 /// three statements regardless of the number of accounts.
-pub(super) async fn record_failure(
-    cx: &Ctx,
-    tx: &mut Tx,
-    email_key: &str,
-    how: (Browser<'_>, &'static str),
-) -> Result<()> {
+pub(super) async fn record_failure(cx: &Ctx, tx: &mut Tx, email_key: &str, origin: SignInOrigin<'_>) -> Result<()> {
     let counts: BTreeMap<_, _> = system::record_failed_sign_in(tx, email_key, cx.now()).await?.into_iter().collect();
     let mut events = Vec::new();
     for (user, organization) in system::list_organizations_by_email(tx, email_key).await? {
         let Some(count) = counts.get(&user).copied().filter(|count| is_recorded(*count)) else { continue };
-        let mut detail = detail(cx, how);
+        let mut detail = detail(cx, origin);
         detail["failures_within_an_hour"] = count.into();
         let entry = Entry { action: "user.sign_in_failed", target: user.as_str(), detail };
         events.push(event(cx, &organization, entry));

@@ -33,14 +33,15 @@ pub(super) async fn verify_address(
     cx: &Ctx,
     tx: &mut Tx,
     email: &Email,
-    (name, create): (Option<String>, bool),
+    name: Option<String>,
+    create: bool,
 ) -> Result<Option<VerifiedAccount>> {
     let accounts = system::lock_accounts(tx, &email.key).await?;
     let Some(first) = accounts.first().map(|account| account.user.clone()) else {
         if !create {
             return Ok(None);
         }
-        let user = new_user(cx, tx, email, (name.as_deref(), None)).await?;
+        let user = new_user(cx, tx, email, name.as_deref(), None).await?;
         store::mark_verified(tx, &user.id, cx.now()).await?;
         return Ok(Some(VerifiedAccount { user: User { verified_at: Some(cx.now()), ..user }, revoked: false }));
     };
@@ -86,7 +87,7 @@ async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<b
         "email": account.email, "account": account.id, "passwords": passwords, "sessions": sessions,
         "identities": identities, "keys": keys.len(), "invitations": invitations.len(),
     });
-    record_for_user(&cx, tx, account, ("user.verify", detail)).await?;
+    record_for_user(&cx, tx, account, "user.verify", detail).await?;
     Ok(passwords + sessions + identities > 0 || !keys.is_empty())
 }
 

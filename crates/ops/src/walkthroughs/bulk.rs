@@ -104,8 +104,10 @@ async fn apply(cx: &Ctx, ops: &Ops, action: &BulkAction, target: EditTarget<'_>)
         WalkthroughBulkAction::Delete => super::delete(cx, ops, target).await,
         WalkthroughBulkAction::Assign => match &action.server {
             Some(server) => {
-                let pair = (server, target.walkthrough_id);
-                assignments::assign(cx, ops, target.organization_id, pair, AssignmentPatch::default()).await.map(drop)
+                let (organization, walkthrough) = (target.organization_id, target.walkthrough_id);
+                assignments::assign(cx, ops, organization, server, walkthrough, AssignmentPatch::default())
+                    .await
+                    .map(drop)
             }
             None => Err(Error::new(Code::NotFound, "The server does not exist.")),
         },

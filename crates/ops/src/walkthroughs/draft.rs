@@ -373,7 +373,7 @@ async fn finish(
     action: &'static str,
     edited: PositionedStep,
 ) -> Result<StepEdit> {
-    finish_with(cx, tx, walkthrough, (action, json!({})), edited).await
+    finish_with(cx, tx, walkthrough, action, json!({}), edited).await
 }
 
 /// Does the same as [`finish`], with additional details for the audit log.
@@ -381,7 +381,8 @@ pub(super) async fn finish_with(
     cx: &Ctx,
     mut tx: Tx,
     mut walkthrough: Walkthrough,
-    (action, mut detail): (&'static str, Value),
+    action: &'static str,
+    mut detail: Value,
     edited: PositionedStep,
 ) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut walkthrough).await?;
@@ -403,7 +404,7 @@ async fn finish_session_edit(
     save_edit(cx, &mut tx, &mut walkthrough).await?;
     let step = &edited.step;
     let detail = json!({ "revision": walkthrough.revision, "step_id": step.id, "title": step.content.title });
-    record_edit_session(cx, &mut tx, &walkthrough, ("step.update", step.id.as_str()), detail).await?;
+    record_edit_session(cx, &mut tx, &walkthrough, "step.update", step.id.as_str(), detail).await?;
     tx.commit().await?;
     Ok(edited.of(&walkthrough))
 }

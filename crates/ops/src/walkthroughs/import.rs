@@ -135,7 +135,7 @@ pub async fn import(
     let mut tx = ops.store.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut report =
-        run(cx, &mut tx, organization, (file, steps), &options).await.map_err(|error| add_file_name(error, &name))?;
+        run(cx, &mut tx, organization, file, steps, &options).await.map_err(|error| add_file_name(error, &name))?;
     report.warnings = warnings;
     // A dry run executes everything and drops the transaction, which rolls it back, so that its report is exact.
     if options.dry_run {
@@ -200,7 +200,8 @@ async fn run(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (file, steps): (WalkthroughFile, Vec<ImportStep>),
+    file: WalkthroughFile,
+    steps: Vec<ImportStep>,
     options: &ImportOptions,
 ) -> Result<ImportReport> {
     let server = find_server(tx, organization, options.server.as_deref()).await?;
@@ -365,6 +366,6 @@ async fn assign(
     if assignment::find_by_walkthrough(tx, organization, server, walkthrough).await?.is_some() {
         return Ok(false);
     }
-    assignments::upsert(cx, tx, organization, (server, walkthrough), AssignmentPatch::default()).await?;
+    assignments::upsert(cx, tx, organization, server, walkthrough, AssignmentPatch::default()).await?;
     Ok(true)
 }

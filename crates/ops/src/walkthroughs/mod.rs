@@ -269,7 +269,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: Walkthr
     save_edit(cx, &mut tx, &mut walkthrough).await?;
     let detail = json!({ "revision": walkthrough.revision, "title": walkthrough.title, "slug": walkthrough.slug });
     if walkthrough.slug == before.slug {
-        record_edit_session(cx, &mut tx, &walkthrough, ("walkthrough.update", walkthrough.id.as_str()), detail).await?;
+        record_edit_session(cx, &mut tx, &walkthrough, "walkthrough.update", walkthrough.id.as_str(), detail).await?;
     } else {
         record_operation(cx, &mut tx, &walkthrough, "walkthrough.update", detail).await?;
     }
@@ -333,13 +333,15 @@ async fn record_edit_session(
     cx: &Ctx,
     tx: &mut Tx,
     walkthrough: &Walkthrough,
-    (action, edited): (&'static str, &str),
+    action: &'static str,
+    edited: &str,
     detail: Value,
 ) -> Result<()> {
     record_edit(
         cx,
         tx,
-        (&walkthrough.organization_id, &walkthrough.id),
+        &walkthrough.organization_id,
+        &walkthrough.id,
         edited,
         Entry { action, target: walkthrough.id.as_str(), detail },
     )

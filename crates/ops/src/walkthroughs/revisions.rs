@@ -153,9 +153,11 @@ async fn trim<'a>(tx: &mut Tx, walkthrough: &Walkthrough, steps: impl IntoIterat
 pub async fn list(
     cx: &Ctx,
     ops: &Ops,
-    (organization, walkthrough): (&OrganizationId, &WalkthroughId),
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
     id: &StepId,
-    (before, limit): (Option<u32>, Option<u32>),
+    before: Option<u32>,
+    limit: Option<u32>,
 ) -> Result<RevisionPage> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let limit = limit.unwrap_or(50);
@@ -197,7 +199,8 @@ async fn with_actor_names(
 pub async fn get(
     cx: &Ctx,
     ops: &Ops,
-    (organization, walkthrough): (&OrganizationId, &WalkthroughId),
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
     id: &StepId,
     number: u32,
 ) -> Result<(ListedRevision, StepRevision)> {
@@ -245,7 +248,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, n
     let revision = revision.ok_or_else(|| revision_not_found(number))?;
     let origin = Origin { operation: StepRevisionOperation::Restore, restored_from: Some(number) };
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
-        return restore_deleted(cx, tx, target, (id, origin), revision).await;
+        return restore_deleted(cx, tx, target, id, origin, revision).await;
     };
     let position = find_position(&mut tx, &walkthrough, id).await?;
     let after = Step { content: revision.content, ..before.clone() };
@@ -253,15 +256,16 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, n
         return Ok(PositionedStep { step: after, position }.of(&walkthrough));
     }
     update(cx, &mut tx, &walkthrough, origin, &[&after]).await?;
-    let action = ("step.restore_revision", json!({ "number": number }));
-    finish_with(cx, tx, walkthrough, action, PositionedStep { step: after, position }).await
+    let (detail, edited) = (json!({ "number": number }), PositionedStep { step: after, position });
+    finish_with(cx, tx, walkthrough, "step.restore_revision", detail, edited).await
 }
 
 async fn restore_deleted(
     cx: &Ctx,
     mut tx: Tx,
     target: EditTarget<'_>,
-    (id, origin): (&StepId, Origin),
+    id: &StepId,
+    origin: Origin,
     revision: StepRevision,
 ) -> Result<StepEdit> {
     let chain = lock_chain(&mut tx, target).await?;

@@ -104,7 +104,8 @@ pub async fn compare(
     ops: &Ops,
     organization: &OrganizationId,
     id: &WalkthroughId,
-    (from, to): (u32, Option<u32>),
+    from: u32,
+    to: Option<u32>,
 ) -> Result<Comparison> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;

@@ -94,8 +94,8 @@ impl<'a> Simulation<'a> {
     async fn start(fixture: &'a Fixture, server: &ServerId, writer: Writer) -> Self {
         let title = format!("Life {}", StepId::new(&*fixture.cx.random));
         let (id, _) = fixture.create_with_steps(&title, &["A", "B", "C"]).await;
-        let pair = (server, &id);
-        assignments::assign(&fixture.cx, &fixture.ops, &fixture.org, pair, AssignmentPatch::default()).await.unwrap();
+        let (cx, ops, settings) = (&fixture.cx, &fixture.ops, AssignmentPatch::default());
+        assignments::assign(cx, ops, &fixture.org, server, &id, settings).await.unwrap();
         let user = || SimulatedUser {
             key: ProgressKey {
                 organization_id: fixture.org.clone(),
@@ -182,8 +182,8 @@ impl<'a> Simulation<'a> {
     }
 
     async fn call(&mut self, user: usize, call: UserCall) {
-        let Some(offered) = self.load_current_offer().await else { return };
-        let decided = self.send(user, call, offered).await;
+        let Some((latest, reasons)) = self.load_current_offer().await else { return };
+        let decided = self.send(user, call, latest, reasons).await;
         let Decision::Done(outcome) = decided else {
             assert!(matches!(decided, Decision::Rejected(_)), "all versions are loaded");
             return;
@@ -201,7 +201,8 @@ impl<'a> Simulation<'a> {
         &self,
         user: usize,
         call: UserCall,
-        (latest, reasons): (Arc<Version>, HashMap<VersionId, String>),
+        latest: Arc<Version>,
+        reasons: HashMap<VersionId, String>,
     ) -> Decision {
         let user = &self.users[user];
         let versions: HashMap<_, _> =

@@ -63,12 +63,12 @@ struct ExpectedRevision {
     restored_from: Option<u32>,
 }
 
-/// The model: for each step, whether it is in the draft and its revisions; for each step and user, the time of the last
-/// edit.
+/// The model. For each step: its ID, whether it is in the draft, and its revisions. For each step and user: the time of
+/// the last edit. Also the number of expected audit entries.
 #[derive(Default)]
 struct Model {
     steps: Vec<(StepId, bool, Vec<ExpectedRevision>)>,
-    sessions: HashMap<(usize, String), Timestamp>,
+    last_edits: HashMap<(usize, String), Timestamp>,
     audited: usize,
 }
 
@@ -92,7 +92,7 @@ impl Model {
         if self.text(step) == text {
             return;
         }
-        let last_edit = self.sessions.insert((step, actor.to_owned()), now);
+        let last_edit = self.last_edits.insert((step, actor.to_owned()), now);
         self.audited += usize::from(last_edit.is_none_or(|last| now.since(last) >= 30 * MINUTE));
         let last = self.steps[step].2.last_mut().unwrap();
         if last.operation == StepRevisionOperation::Edit
@@ -110,7 +110,7 @@ fn text(title: usize, n: u8) -> StepContent {
     StepContent { content: format!("Text {n}"), ..content(&format!("S{title}")) }
 }
 
-async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, (user, operation): (usize, &Operation)) {
+async fn apply(fixture: &Fixture, id: &WalkthroughId, model: &mut Model, user: usize, operation: &Operation) {
     let (cx, actor, now) = (member_context_of(fixture, user), format!("usr_{user}"), fixture.clock.now());
     let (ops, target) = (&fixture.ops, fixture.target(id));
     match *operation {
@@ -180,15 +180,15 @@ async fn assert_history_matches(fixture: &Fixture, operations: &[(usize, i64, Op
     let before = count_updates(fixture.list_audit_actions().await);
     for (user, minutes, operation) in operations {
         fixture.clock.advance(minutes * MINUTE);
-        apply(fixture, &id, &mut model, (*user, operation)).await;
+        apply(fixture, &id, &mut model, *user, operation).await;
     }
     for (step, is_in_draft, expected) in &model.steps {
-        let scope = (&fixture.org, &id);
-        let page = revisions::list(&fixture.cx, &fixture.ops, scope, step, (None, Some(200))).await.unwrap();
+        let (cx, ops, org) = (&fixture.cx, &fixture.ops, &fixture.org);
+        let page = revisions::list(cx, ops, org, &id, step, None, Some(200)).await.unwrap();
         let mut found = Vec::new();
         for listed in page.items.iter().rev() {
             let number = listed.info.number;
-            let (_, revision) = revisions::get(&fixture.cx, &fixture.ops, scope, step, number).await.unwrap();
+            let (_, revision) = revisions::get(cx, ops, org, &id, step, number).await.unwrap();
             assert_eq!(revision.info, listed.info);
             assert_eq!(number as usize, found.len() + 1, "numbered without gaps");
             found.push(ExpectedRevision {
@@ -229,7 +229,7 @@ async fn edit_step(fixture: &Fixture, id: &WalkthroughId, step: &StepId, text: &
 }
 
 async fn list_revision_numbers(fixture: &Fixture, id: &WalkthroughId, step: &StepId) -> Vec<u32> {
-    let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, id), step, (None, Some(200))).await.unwrap();
+    let page = revisions::list(&fixture.cx, &fixture.ops, &fixture.org, id, step, None, Some(200)).await.unwrap();
     page.items.into_iter().map(|listed| listed.info.number).collect()
 }
 
@@ -251,7 +251,7 @@ async fn revisions_are_kept_for_90_days(fixture: Fixture) {
     assert_eq!(
         list_revision_numbers(&fixture, &id, b).await,
         [2, 1],
-        "the history of a deleted step is kept equally long"
+        "the history of a deleted step is kept for the same time"
     );
     fixture.clock.advance(RETENTION_MS + 1);
     while delete_expired(fixture.ops.store(), &*fixture.clock).await.unwrap() > 0 {}
@@ -282,7 +282,7 @@ async fn a_history_has_a_limited_size(fixture: Fixture) {
     assert_eq!(deleted, 2, "the newest revision is kept regardless of its size");
 }
 
-/// Drafts that are older than the history: the first change stores the previous content.
+/// For a draft created before revisions were stored, the first change also stores the previous content as a revision.
 async fn steps_without_history_keep_their_content(fixture: Fixture) {
     let (id, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
     let mut tx = fixture.ops.store().begin().await.unwrap();
@@ -292,7 +292,7 @@ async fn steps_without_history_keep_their_content(fixture: Fixture) {
     edit_step(&fixture, &id, &steps[0], "New").await;
     delete_step(&fixture.cx, &fixture.ops, fixture.target(&id), &steps[1]).await.unwrap();
     for (step, operation) in [(&steps[0], StepRevisionOperation::Edit), (&steps[1], StepRevisionOperation::Delete)] {
-        let page = revisions::list(&fixture.cx, &fixture.ops, (&fixture.org, &id), step, (None, None)).await.unwrap();
+        let page = revisions::list(&fixture.cx, &fixture.ops, &fixture.org, &id, step, None, None).await.unwrap();
         let operations: Vec<_> = page.items.iter().map(|listed| listed.info.operation).collect();
         assert_eq!(operations, [operation, StepRevisionOperation::Baseline]);
         assert_eq!(page.items[1].info.actor, "");
@@ -337,16 +337,15 @@ async fn restores_are_rejected_like_any_edit(fixture: Fixture) {
     assert_eq!((unknown.code, &unknown.details["number"]), (Code::NotFound, &json!(7)));
     assert_eq!(restore_error(fixture.member_context(&fixture.other), None, 1).await.code, Code::NotFound);
     let outsider = fixture.member_context(&fixture.other);
-    let scope = (&fixture.org, &id);
     assert_eq!(
-        revisions::list(&outsider, &fixture.ops, scope, &steps[0], (None, None)).await.unwrap_err().code,
+        revisions::list(&outsider, &fixture.ops, &fixture.org, &id, &steps[0], None, None).await.unwrap_err().code,
         Code::NotFound
     );
-    let foreign = (&fixture.other, &id);
-    let error = revisions::get(&fixture.cx, &fixture.ops, foreign, &steps[0], 1).await.unwrap_err();
+    let error = revisions::get(&fixture.cx, &fixture.ops, &fixture.other, &id, &steps[0], 1).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
     let unknown_step = StepId::new(&*fixture.cx.random);
-    let error = revisions::list(&fixture.cx, &fixture.ops, scope, &unknown_step, (None, None)).await.unwrap_err();
+    let error =
+        revisions::list(&fixture.cx, &fixture.ops, &fixture.org, &id, &unknown_step, None, None).await.unwrap_err();
     assert_eq!(error.code, Code::StepNotFound);
 }
 
@@ -368,7 +367,7 @@ async fn the_history_is_paginated(fixture: Fixture) {
     }
     let page = |before, limit| {
         let (cx, ops, org, id, step) = (&fixture.cx, &fixture.ops, &fixture.org, &id, &steps[0]);
-        async move { revisions::list(cx, ops, (org, id), step, (before, Some(limit))).await }
+        async move { revisions::list(cx, ops, org, id, step, before, Some(limit)).await }
     };
     let first = page(None, 2).await.unwrap();
     assert_eq!((first.items[0].info.number, first.items[1].info.number, first.next_before), (5, 4, Some(4)));

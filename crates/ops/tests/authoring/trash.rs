@@ -17,7 +17,7 @@ async fn deleted_walkthroughs_are_hidden_and_can_be_restored(fixture: Fixture) {
     let server = fixture.create_server("acme-docs").await;
     let (id, _) = fixture.create_with_steps("Straße", &["A", "B"]).await;
     fixture.publish(&id).await;
-    assignments::assign(cx, ops, org, (&server, &id), AssignmentPatch::default()).await.unwrap();
+    assignments::assign(cx, ops, org, &server, &id, AssignmentPatch::default()).await.unwrap();
     let before = fixture.get_draft(&id).await;
     let assigned = assignments::list(cx, ops, org, &server).await.unwrap();
 
@@ -28,7 +28,7 @@ async fn deleted_walkthroughs_are_hidden_and_can_be_restored(fixture: Fixture) {
     assert_eq!(get_draft_by_slug(cx, ops, org, "strasse").await.unwrap_err().code, Code::NotFound);
     assert_eq!(list(cx, ops, org, WalkthroughListQuery::default()).await.unwrap().items, []);
     assert_eq!(assignments::list(cx, ops, org, &server).await.unwrap(), []);
-    let again = assignments::assign(cx, ops, org, (&server, &id), AssignmentPatch::default()).await;
+    let again = assignments::assign(cx, ops, org, &server, &id, AssignmentPatch::default()).await;
     assert_eq!(again.unwrap_err().code, Code::WalkthroughNotFound);
     let trash = list_deleted(cx, ops, org).await.unwrap();
     assert_eq!((trash.len(), &trash[0].walkthrough), (1, &before.walkthrough));

@@ -21,7 +21,7 @@ use crate::fixture::{Fixture, Tenant, plain_key, set_up};
 
 /// Runs every operation on `t`, destructive operations last, and returns the result of each.
 async fn run_all_operations(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static str, String)> {
-    let (org, server, pair) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
+    let (org, server) = (&t.organization.id, &t.server.id);
     let new_name = Some(format!("{new}-renamed"));
     let rename_server = ServerSettings { slug: Some(format!("{new}-moved")), ..ServerSettings::default() };
     let (rename_org, rename_key) = (
@@ -43,7 +43,7 @@ async fn run_all_operations(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(
     };
     let server_id = Some(server.clone());
     let query = AnalyticsQuery { range, server_id, walkthrough_id: None, version: None, client: None };
-    let parts = ReportParts { events: true, calls: true, before: true };
+    let parts = ReportParts { events: true, calls: true, previous: true };
     let all_kinds = TimelineKinds { sessions: true, events: true, calls: true, tickets: true };
     let mut results = Vec::new();
     macro_rules! record {
@@ -74,18 +74,18 @@ async fn run_all_operations(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(
         "invitations::get": invitations::get(cx, ops, org, &t.invitation);
         "invitations::resend": invitations::resend(cx, ops, org, &t.invitation);
         "invitations::revoke": invitations::revoke(cx, ops, org, &t.invitation);
-        "audit_events::list": audit_events::list(cx, ops, org, &AuditFilter::default(), (None, 10));
+        "audit_events::list": audit_events::list(cx, ops, org, &AuditFilter::default(), None, 10);
         "audit_events::export": audit_events::export(cx, ops, org, &AuditFilter::default(), "csv");
         "logos::find": logos::find(cx, ops, org);
         "overview::get": overview::get(cx, ops, org);
         "overview::get_contents": overview::get_contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
-        "joins::list_page": joins::list_page(cx, ops, org, (None, 1));
+        "joins::list_page": joins::list_page(cx, ops, org, None, 1);
         "joins::count_recent_claims": joins::count_recent_claims(cx, ops, org);
         "joins::get": joins::get(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
-        "claim_links::create": claim_links::create(cx, (ops, &key), org, server, ("ann", 1));
-        "assignments::assign": assignments::assign(cx, ops, org, pair, patch);
+        "claim_links::create": claim_links::create(cx, ops, &key, org, server, "ann", 1);
+        "assignments::assign": assignments::assign(cx, ops, org, server, &t.walkthrough, patch);
         "assignments::list": assignments::list(cx, ops, org, server);
         "assignments::unassign": assignments::unassign(cx, ops, org, server, &t.walkthrough);
         "servers::create": servers::create(cx, ops, org, &format!("{new}-server"), &ServerSettings::default());
@@ -97,12 +97,12 @@ async fn run_all_operations(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(
         "servers::release_slug": servers::release_slug(cx, ops, org, server, slug);
         "end_users::list": end_users::list(cx, ops, org, &EndUserSearch { limit: 1, ..EndUserSearch::default() });
         "end_users::get": end_users::get(cx, ops, org, &t.end_user);
-        "end_users::get_timeline": end_users::get_timeline(cx, ops, (org, &t.end_user), all_kinds, (None, 1));
+        "end_users::get_timeline": end_users::get_timeline(cx, ops, org, &t.end_user, all_kinds, None, 1);
         "end_users::export": end_users::export(cx, ops, org, &t.end_user);
         "activity::list_events": activity::list_events(cx, ops, org, &filter);
         "activity::list_calls": activity::list_calls(cx, ops, org, &filter);
         "activity::list_sessions": activity::list_sessions(cx, ops, org, &filter);
-        "analytics::run": analytics::run(cx, ops, (org, &query), parts, |report| report.overview());
+        "analytics::run": analytics::run(cx, ops, org, &query, parts, |report| report.overview());
         "try_it::reset": try_it::reset(cx, ops, org);
         "servers::delete": servers::delete(cx, ops, org, server);
         "end_users::resolve": end_users::resolve(cx, ops, org, "tracked");

@@ -29,10 +29,8 @@ async fn insert_walkthroughs(fixture: &Fixture, tenant: &Tenant, count: usize) -
 async fn assign_all(fixture: &Fixture, tenant: &Tenant, walkthroughs: &[WalkthroughId]) -> Vec<AssignmentId> {
     let mut ids = Vec::new();
     for id in walkthroughs {
-        let pair = (&tenant.server.id, id);
-        let assigned =
-            assignments::assign(&fixture.cx, &fixture.ops, &tenant.organization.id, pair, AssignmentPatch::default())
-                .await;
+        let (cx, ops, settings) = (&fixture.cx, &fixture.ops, AssignmentPatch::default());
+        let assigned = assignments::assign(cx, ops, &tenant.organization.id, &tenant.server.id, id, settings).await;
         ids.push(assigned.unwrap().id);
     }
     ids
@@ -88,7 +86,7 @@ async fn single_assignments_stay_within_the_organisation(fixture: Fixture) {
             assignments::delete(&outsider, ops, org, &id).await.unwrap_err(),
             assignments::list_for_walkthrough(&outsider, ops, org, &home.walkthrough).await.unwrap_err(),
             assignments::reorder(&outsider, ops, org, &home.server.id, &[]).await.unwrap_err(),
-            assignments::list_candidates(&outsider, ops, org, &home.server.id, ("", 9)).await.unwrap_err(),
+            assignments::list_candidates(&outsider, ops, org, &home.server.id, "", 9).await.unwrap_err(),
         ];
         assert!(errors.iter().all(|error| error.code == Code::NotFound), "{errors:?}");
     }
@@ -98,7 +96,7 @@ async fn single_assignments_stay_within_the_organisation(fixture: Fixture) {
     assert_eq!(error.details["field"], "display_order");
     assignments::delete(&member, ops, org, &id).await.unwrap();
     assert_eq!(assignments::delete(&member, ops, org, &id).await.unwrap_err().code, Code::NotFound);
-    let candidates = assignments::list_candidates(&member, ops, org, &home.server.id, ("W", 9)).await.unwrap();
+    let candidates = assignments::list_candidates(&member, ops, org, &home.server.id, "W", 9).await.unwrap();
     assert_eq!(candidates[0].id, home.walkthrough);
 }
 
@@ -120,7 +118,7 @@ async fn concurrent_changes_are_all_kept(fixture: Fixture) {
             let (ordered, updated, assigned) = tokio::join!(
                 assignments::reorder(&cx, &ops, &org, &server, &order),
                 assignments::update(&cx, &ops, &org, &one, disable),
-                assignments::assign(&cx, &ops, &org, (&server, &added), AssignmentPatch::default()),
+                assignments::assign(&cx, &ops, &org, &server, &added, AssignmentPatch::default()),
             );
             (ordered.unwrap(), updated.unwrap(), assigned.unwrap())
         }));

@@ -88,8 +88,8 @@ impl Fixture {
         let mut tx = ops.store().begin().await.unwrap();
         on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
-        let pair = (&server.id, &walkthrough);
-        assignments::assign(cx, ops, id, pair, assignments::AssignmentPatch::default()).await.unwrap();
+        let settings = assignments::AssignmentPatch::default();
+        assignments::assign(cx, ops, id, &server.id, &walkthrough, settings).await.unwrap();
         let invited = invitations::create(cx, ops, id, &format!("invited@{name}.de"), Role::Member).await.unwrap();
         let invitation = invited.invitation.id.clone();
         Tenant { invitation, invited, organization, owner, member, key, server, walkthrough, end_user, join }

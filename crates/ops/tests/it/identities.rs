@@ -16,12 +16,13 @@ fn claims(issuer: &str, subject: &str, email: &str, email_verified: bool) -> Cla
 }
 
 async fn sign_in(test: &AccountTest, tenant: &Tenant, claims: &Claims, link: bool) -> EndUserIdentity {
-    try_sign_in(test, (&test.client_context(tenant), tenant), claims, link).await.unwrap()
+    try_sign_in(test, &test.client_context(tenant), tenant, claims, link).await.unwrap()
 }
 
 async fn try_sign_in(
     test: &AccountTest,
-    (cx, tenant): (&Ctx, &Tenant),
+    cx: &Ctx,
+    tenant: &Tenant,
     claims: &Claims,
     link: bool,
 ) -> waypost_core::Result<EndUserIdentity> {
@@ -118,13 +119,13 @@ async fn concurrent_first_sign_ins_create_one_end_user(test: AccountTest) {
 async fn only_clients_of_the_organisation_can_sign_in(test: AccountTest) {
     let anna = claims("https://id.example", "anna", "anna@example.com", true);
     let foreign = test.client_context(&test.two);
-    let error = try_sign_in(&test, (&foreign, &test.one), &anna, false).await.unwrap_err();
+    let error = try_sign_in(&test, &foreign, &test.one, &anna, false).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
     let owner = test.fixture.member_context(&test.one.organization.id, Role::Owner);
-    assert_eq!(try_sign_in(&test, (&owner, &test.one), &anna, false).await.unwrap_err().code, Code::Forbidden);
+    assert_eq!(try_sign_in(&test, &owner, &test.one, &anna, false).await.unwrap_err().code, Code::Forbidden);
     for wrong in [claims("https://id.example", "", "a@b.de", true), claims("", "anna", "a@b.de", true)] {
         let cx = test.client_context(&test.one);
-        let error = try_sign_in(&test, (&cx, &test.one), &wrong, false).await.unwrap_err();
+        let error = try_sign_in(&test, &cx, &test.one, &wrong, false).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidArguments);
     }
 }

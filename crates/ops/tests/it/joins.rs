@@ -331,8 +331,7 @@ fn signed(label: &str, issued_at: Timestamp) -> ProgressClaim {
 /// Creates a claim link for a label. Returns its URL segment.
 async fn create_link(h: &Hosted, label: &str) -> String {
     let key = h.hosting.secret();
-    let claim = (label, 60_000);
-    claim_links::create(&h.cx, (&h.ops, key), &h.org, &h.server, claim).await.unwrap().1.segment()
+    claim_links::create(&h.cx, &h.ops, key, &h.org, &h.server, label, 60_000).await.unwrap().1.segment()
 }
 
 async fn a_label_can_only_be_claimed_with_a_signed_link(h: Hosted) {
@@ -385,8 +384,7 @@ async fn links_require_a_label_and_a_limited_lifetime(h: Hosted) {
         ("ann", 0, "expires_in_hours"),
         ("ann", 720 * 3_600_000 + 1, "expires_in_hours"),
     ] {
-        let created =
-            claim_links::create(&h.cx, (&h.ops, h.hosting.secret()), &h.org, &h.server, (label, lifetime)).await;
+        let created = claim_links::create(&h.cx, &h.ops, h.hosting.secret(), &h.org, &h.server, label, lifetime).await;
         assert_eq!(created.unwrap_err().details["field"], field, "{label} {lifetime}");
     }
     assert_eq!(h.count_events("claim_link.create").await, 0);
@@ -424,10 +422,10 @@ async fn undoing_a_claim_invalidates_earlier_links(h: Hosted) {
     assert_eq!(claim(&anna, unsigned).await, None, "a label requires a link");
     assert!(claim(&anna, fresh).await.is_some());
     assert_eq!((h.count_completed(&with_token(&anna)).await, h.count_completed(&with_token(&bert)).await), (1, 0));
-    let listed = joins::list_page(&h.cx, &h.ops, &h.org, (None, 1)).await.unwrap();
+    let listed = joins::list_page(&h.cx, &h.ops, &h.org, None, 1).await.unwrap();
     assert_eq!((listed.len(), listed[0].tracking_id.as_deref()), (1, Some("customer-7")));
     assert_eq!(listed[0].join.to_end_user_id, anna.end_user_id);
-    let older = joins::list_page(&h.cx, &h.ops, &h.org, (Some(&listed[0].join.id), 5)).await.unwrap();
+    let older = joins::list_page(&h.cx, &h.ops, &h.org, Some(&listed[0].join.id), 5).await.unwrap();
     assert_eq!(older.iter().map(|summary| &summary.join.id).collect::<Vec<_>>(), [&join]);
 }
 

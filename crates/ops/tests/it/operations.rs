@@ -182,22 +182,22 @@ async fn a_key_authenticates_until_it_is_deleted(fixture: Fixture) {
 async fn assigning_again_updates_the_assignment(fixture: Fixture) {
     let Fixture { ops, cx } = &fixture;
     let t = fixture.create_tenant("acme").await;
-    let (org, server, pair) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
+    let (org, server, walkthrough) = (&t.organization.id, &t.server.id, &t.walkthrough);
     let version = || async { ops.store().read().await.unwrap().config_version().await.unwrap().version };
     let before = version().await;
-    let same = assignments::assign(cx, ops, org, pair, AssignmentPatch::default()).await.unwrap();
+    let same = assignments::assign(cx, ops, org, server, walkthrough, AssignmentPatch::default()).await.unwrap();
     assert_eq!((same.display_order, same.enabled), (1, true));
     assert_eq!(version().await, before, "an empty patch does not change the configuration version");
     let disable = AssignmentPatch { display_order: Some(7), enabled: Some(false) };
-    let updated = assignments::assign(cx, ops, org, pair, disable).await.unwrap();
+    let updated = assignments::assign(cx, ops, org, server, walkthrough, disable).await.unwrap();
     assert_eq!((updated.display_order, updated.enabled, &updated.id), (7, false, &same.id));
     assert!(version().await > before);
     let listed = assignments::list(cx, ops, org, server).await.unwrap();
     assert_eq!(listed[0].assignment, updated);
-    assignments::unassign(cx, ops, org, server, &t.walkthrough).await.unwrap();
-    assert_rejected(assignments::unassign(cx, ops, org, server, &t.walkthrough).await, Code::NotFound, "assignment");
+    assignments::unassign(cx, ops, org, server, walkthrough).await.unwrap();
+    assert_rejected(assignments::unassign(cx, ops, org, server, walkthrough).await, Code::NotFound, "assignment");
     let unknown = waypost_core::id::WalkthroughId::from_store("wt_gone".into());
-    let assigned = assignments::assign(cx, ops, org, (server, &unknown), AssignmentPatch::default()).await;
+    let assigned = assignments::assign(cx, ops, org, server, &unknown, AssignmentPatch::default()).await;
     assert_rejected(assigned, Code::WalkthroughNotFound, "walkthrough");
 }
 

@@ -51,7 +51,7 @@ async fn members_can_only_access_tickets_of_their_organisation(fixture: Fixture)
     // With the ID of either organisation.
     for org in [org, &other.organization.id] {
         assert_eq!(error_code(tickets::get(&outsider, ops, org, &id).await), Code::NotFound);
-        assert_eq!(error_code(tickets::update(&outsider, ops, org, (&id, None), &close).await), Code::NotFound);
+        assert_eq!(error_code(tickets::update(&outsider, ops, org, &id, None, &close).await), Code::NotFound);
         assert_eq!(error_code(ticket_comments::create(&outsider, ops, org, &id, &note).await), Code::NotFound);
         assert_eq!(error_code(ticket_comments::list(&outsider, ops, org, &id).await), Code::NotFound);
     }
@@ -60,17 +60,17 @@ async fn members_can_only_access_tickets_of_their_organisation(fixture: Fixture)
     let added = ticket_comments::create(&cx, ops, org, &id, &note).await.unwrap();
     assert_eq!((added.named.comment.body.as_str(), &added.named.comment.mailed_to), ("Hi", &None));
     let foreign = TicketPatch { assignee: Some(Some(other.owner.user_id.to_string())), ..TicketPatch::default() };
-    assert_eq!(error_code(tickets::update(&cx, ops, org, (&id, None), &foreign).await), Code::InvalidArguments);
+    assert_eq!(error_code(tickets::update(&cx, ops, org, &id, None, &foreign).await), Code::InvalidArguments);
     let assign = TicketPatch { assignee: Some(Some("MEMBER@acme.de".to_owned())), ..TicketPatch::default() };
-    let assigned = tickets::update(&cx, ops, org, (&id, Some(1)), &assign).await.unwrap();
+    let assigned = tickets::update(&cx, ops, org, &id, Some(1), &assign).await.unwrap();
     assert_eq!((assigned.assignee.as_deref(), assigned.ticket.revision), (Some("member@acme.de"), 2));
-    assert_eq!(error_code(tickets::update(&cx, ops, org, (&id, Some(1)), &close).await), Code::PreconditionFailed);
+    assert_eq!(error_code(tickets::update(&cx, ops, org, &id, Some(1), &close).await), Code::PreconditionFailed);
     let set_email = TicketPatch { email: Some("a@b.de".to_owned()), ..TicketPatch::default() };
     assert_eq!(
-        tickets::update(&cx, ops, org, (&id, None), &set_email).await.unwrap().ticket.status,
+        tickets::update(&cx, ops, org, &id, None, &set_email).await.unwrap().ticket.status,
         TicketStatus::Pending
     );
-    let same = tickets::update(&cx, ops, org, (&id, None), &set_email).await.unwrap();
+    let same = tickets::update(&cx, ops, org, &id, None, &set_email).await.unwrap();
     assert_eq!(same.ticket.revision, 3, "an unchanged patch does not change the revision");
     let counts = tickets::count_by_status(&cx, ops, org, &TicketFilter::default()).await.unwrap();
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
@@ -116,7 +116,7 @@ async fn admins_can_only_access_webhooks_of_their_organisation(fixture: Fixture)
         "only the server process can claim deliveries"
     );
     let unknown = WebhookId::from_store("whk_none".to_owned());
-    assert_eq!(error_code(webhook_deliveries::list(&admin, ops, (org, &unknown), (None, None)).await), Code::NotFound);
+    assert_eq!(error_code(webhook_deliveries::list(&admin, ops, org, &unknown, None, None).await), Code::NotFound);
 }
 
 async fn secrets_are_resealed_with_a_new_key(fixture: Fixture) {

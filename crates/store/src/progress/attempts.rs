@@ -123,7 +123,9 @@ pub async fn summarize_open(
 /// Returns an error if the database fails.
 pub async fn find_open_with_step(
     conn: &mut Conn,
-    (organization, end_user, server): (&OrganizationId, &EndUserId, &ServerId),
+    organization: &OrganizationId,
+    end_user: &EndUserId,
+    server: &ServerId,
     step: &StepId,
 ) -> Result<Option<WalkthroughId>> {
     const SQL: &str = "SELECT progress.walkthrough_id

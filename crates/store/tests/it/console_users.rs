@@ -58,7 +58,7 @@ async fn attempts_are_counted_within_a_day(TwoWorlds { mut tx, .. }: TwoWorlds) 
     assert_eq!(sign_in_attempt::increment(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 1);
     expired::delete(tx, NOW.plus(DAY + 1), 10).await.unwrap();
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY + 2)).await.unwrap(), 1);
-    assert_eq!(sign_in_attempt::count(tx, "p2", NOW).await.unwrap(), 0, "it is deleted");
+    assert_eq!(sign_in_attempt::count(tx, "p2", NOW).await.unwrap(), 0, "the expired row is deleted");
 }
 
 async fn organizations_without_owner(TwoWorlds { mut tx, one, two }: TwoWorlds) {
@@ -88,8 +88,8 @@ async fn codes(TwoWorlds { mut tx, .. }: TwoWorlds) {
     let id = UserCodeId::from_store("uco_new".into());
     user_code::insert(tx, &code(&id, "mine")).await.unwrap();
     let key = UserCodeKey { id: &id, browser_hash: "mine" };
-    let opened = PendingCode { email: "B@x.de".into(), purpose: CodePurpose::SignUp };
-    assert_eq!(user_code::find_pending(tx, key, NOW).await.unwrap(), Some(opened));
+    let pending = PendingCode { email: "B@x.de".into(), purpose: CodePurpose::SignUp };
+    assert_eq!(user_code::find_pending(tx, key, NOW).await.unwrap(), Some(pending));
     let elsewhere = UserCodeKey { browser_hash: "other", ..key };
     assert_eq!(user_code::find_pending(tx, elsewhere, NOW).await.unwrap(), None);
     assert!(user_code::is_correct(tx, key, "right", NOW).await.unwrap());

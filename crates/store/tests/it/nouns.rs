@@ -332,16 +332,18 @@ async fn attempts_and_calls(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(
         waypost_store::offer::list_step_titles(&mut conn, &two.organization, &one.server).await.unwrap().is_empty()
     );
-    let ids = (org, &one.end_user, &one.server);
-    let walkthrough_id = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
+    let walkthrough_id =
+        progress::find_open_with_step(&mut conn, org, &one.end_user, &one.server, &one.step(1)).await.unwrap();
     assert_eq!(walkthrough_id, Some(one.walkthrough.clone()));
     assert_eq!(
-        progress::find_open_with_step(&mut conn, ids, &two.step(1)).await.unwrap(),
+        progress::find_open_with_step(&mut conn, org, &one.end_user, &one.server, &two.step(1)).await.unwrap(),
         None,
         "a step of another organisation"
     );
-    let theirs = (&two.organization, &one.end_user, &one.server);
-    assert_eq!(progress::find_open_with_step(&mut conn, theirs, &one.step(1)).await.unwrap(), None);
+    let step = one.step(1);
+    let elsewhere =
+        progress::find_open_with_step(&mut conn, &two.organization, &one.end_user, &one.server, &step).await;
+    assert_eq!(elsewhere.unwrap(), None);
     let done = progress::list_completions(&mut conn, org, &one.progress).await.unwrap();
     assert_eq!(done, [(one.step(0), NOW)]);
     assert_eq!(progress::list_completions(&mut conn, org, &two.progress).await.unwrap(), []);

@@ -17,7 +17,7 @@ async fn a_flood_of_rejected_calls_is_counted_and_displaces_no_record(db: Db) {
     // This loop does not await, so the recorder's task, on the same thread, cannot write in the meantime.
     for n in 0..FLOOD {
         let reason = if n % 4 == 0 { "unauthorized" } else { "rate_limited" };
-        recorder.count_rejection((&world.organization, &world.server), reason, NOW);
+        recorder.count_rejection(&world.organization, &world.server, reason, NOW);
     }
     let call = ToolCall { end_user_id: None, ..world.tool_call("tc_after") };
     recorder.record(RecorderEntry::Call(Box::new(call))).await;

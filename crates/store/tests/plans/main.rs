@@ -111,8 +111,7 @@ async fn call_all(db: &Db, one: &World) {
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::summarize_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
-    let ids = (org, &one.end_user, &one.server);
-    progress::find_open_with_step(&mut tx, ids, &one.step(0)).await.unwrap();
+    progress::find_open_with_step(&mut tx, org, &one.end_user, &one.server, &one.step(0)).await.unwrap();
     offer::list_step_titles(&mut tx, org, &one.server).await.unwrap();
     progress::find_open(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     progress::list_completions(&mut tx, org, &one.progress).await.unwrap();

@@ -110,8 +110,8 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
         expires_at: NOW,
     };
     oauth_grant::insert(tx, &grant, &code).await.unwrap();
-    oauth_grant::consume_code(tx, (org, server), "client", "hash", Timestamp(1)).await.unwrap();
-    oauth_grant::consume_code(tx, (org, server), "client", "hash", NOW).await.unwrap();
+    oauth_grant::consume_code(tx, org, server, "client", "hash", Timestamp(1)).await.unwrap();
+    oauth_grant::consume_code(tx, org, server, "client", "hash", NOW).await.unwrap();
     let pair = oauth_grant::TokenPair {
         access_hash: "access".to_owned(),
         scope: "walk".to_owned(),
@@ -120,10 +120,10 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
         generation: 1,
     };
     oauth_grant::insert_token_pair(tx, &grant.id, &pair, NOW).await.unwrap();
-    oauth_grant::refresh(tx, (org, server), "client", "refresh", Timestamp(1), NOW).await.unwrap();
+    oauth_grant::refresh(tx, org, server, "client", "refresh", Timestamp(1), NOW).await.unwrap();
     oauth_grant::prune_tokens(tx, &grant.id, 0, 10).await.unwrap();
     oauth_grant::find_access_token(tx, org, server, "access", NOW).await.unwrap();
-    oauth_grant::find_by_token(tx, (org, server), "client", "access").await.unwrap();
+    oauth_grant::find_by_token(tx, org, server, "client", "access").await.unwrap();
     oauth_grant::revoke_access_token(tx, "access", NOW).await.unwrap();
     oauth_grant::mark_revocation_recorded(tx, &grant.id, NOW, NOW).await.unwrap();
     oauth_grant::revoke(tx, org, &grant.id, "test", NOW).await.unwrap();

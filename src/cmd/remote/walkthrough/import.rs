@@ -84,7 +84,7 @@ async fn send(remote: &RemoteSession, args: &Args, server: Option<&Value>, file:
         }
     };
     query.push(("filename", &sent_name));
-    let result = remote.client.send(Method::POST, (&["walkthroughs", "import"], &query), body).await;
+    let result = remote.client.send(Method::POST, &["walkthroughs", "import"], &query, body).await;
     let localize = |message: &str| to_local_message(message, &sent_name, &name);
     let mut report = result.map_err(|error| match error.downcast::<ApiError>() {
         Ok(error) => error.map_message(localize).into(),

@@ -44,7 +44,7 @@ pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()>
                 Format::Json => format!("{:#}\n", client.get(&path).await?),
                 Format::Markdown => client.get_text(&path, &[("format", Format::Markdown.as_str())]).await?,
             };
-            write_export(remote.json, output, &file, (text(&head, "id"), text(&head, "title")))
+            write_export(remote.json, output, &file, text(&head, "id"), text(&head, "title"))
         }
         Command::Show(one) => {
             let head = resolve(remote, &one).await?;
@@ -124,5 +124,5 @@ pub(super) async fn find(remote: &RemoteSession, text: &str) -> anyhow::Result<V
         return found.ok_or_else(|| anyhow::anyhow!(not_found_message("walkthrough", text, "walkthrough")));
     }
     let candidates = client.list_paged(&["walkthroughs"], &[("q", text)]).await?;
-    find_item(candidates, |head| head["slug"] == text, ("walkthrough", text, "walkthrough"))
+    find_item(candidates, |head| head["slug"] == text, "walkthrough", text, "walkthrough")
 }

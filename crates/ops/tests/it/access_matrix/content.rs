@@ -36,8 +36,8 @@ pub async fn drafts(call: Call<'_>) -> Vec<Row> {
         Member walkthroughs::draft::delete_step(cx, ops, target, step);
         Member walkthroughs::preview::render(cx, ops, org, id, PreviewPoint::After(0));
         Member walkthroughs::preview::render_all(cx, ops, org, id);
-        Member walkthroughs::revisions::list(cx, ops, (org, id), step, (None, None));
-        Member walkthroughs::revisions::get(cx, ops, (org, id), step, 1);
+        Member walkthroughs::revisions::list(cx, ops, org, id, step, None, None);
+        Member walkthroughs::revisions::get(cx, ops, org, id, step, 1);
         Member walkthroughs::revisions::list_deleted(cx, ops, org, id);
         Member walkthroughs::revisions::restore(cx, ops, target, step, 1);
     }
@@ -92,7 +92,7 @@ pub async fn versions(call: Call<'_>) -> Vec<Row> {
         Member walkthroughs::publish::unpublish(cx, ops, target);
         Member walkthroughs::versions::list(cx, ops, org, id);
         Member walkthroughs::versions::get(cx, ops, org, id, 1);
-        Member walkthroughs::versions::compare(cx, ops, org, id, (1, None));
+        Member walkthroughs::versions::compare(cx, ops, org, id, 1, None);
         Member walkthroughs::versions::get_impact(cx, ops, org, id);
         Member walkthroughs::versions::restore(cx, ops, target, 1);
     }

@@ -186,7 +186,7 @@ async fn sign_in_with_provider(call: Call<'_>) -> Vec<Row> {
     let settings = &OauthConfigSettings::default();
     rows! {
         Client identity_provider::begin_login(cx, ops, login);
-        Client identity_provider::finish_login(cx, ops, &t.server, ("state", "browser"));
+        Client identity_provider::finish_login(cx, ops, &t.server, "state", "browser");
         Client identity_provider::sign_in(cx, ops, config, &finished);
         Admin oauth_configs::create(cx, ops, org, settings);
         Member oauth_configs::list(cx, ops, org);
@@ -236,7 +236,7 @@ async fn own_account(call: Call<'_>) -> Vec<Row> {
         User user_sessions::list_memberships(cx, ops);
         User user_accounts::set_name(cx, ops, "Ann");
         User user_accounts::UserAccounts::has_password(accounts, cx);
-        User user_accounts::UserAccounts::change_password(accounts, cx, ("", "short"), session, browser);
+        User user_accounts::UserAccounts::change_password(accounts, cx, "", "short", session, browser);
         User user_accounts::UserAccounts::accept_invitation(accounts, cx, "token");
         User user_accounts::leave_organization(cx, ops, &t.organization.id);
     }
@@ -317,7 +317,7 @@ async fn organization(call: Call<'_>) -> Vec<Row> {
         Admin organizations::update(cx, ops, org, &rename);
         Member overview::get(cx, ops, org);
         Owner overview::get_contents(cx, ops, org);
-        Admin audit_events::list(cx, ops, org, filter, (None, 10));
+        Admin audit_events::list(cx, ops, org, filter, None, 10);
         Admin audit_events::export(cx, ops, org, filter, "csv");
         Admin audit_export::render(cx, ops, org, filter, AuditExportFormat::Csv);
         Member logos::find(cx, ops, org);
@@ -325,11 +325,11 @@ async fn organization(call: Call<'_>) -> Vec<Row> {
         Admin logos::set(cx, ops, org, Vec::new());
         Admin logos::delete(cx, ops, org);
         Admin joins::list(cx, ops, org);
-        Admin joins::list_page(cx, ops, org, (None, 1));
+        Admin joins::list_page(cx, ops, org, None, 1);
         Admin joins::count_recent_claims(cx, ops, org);
         Admin joins::get(cx, ops, org, &t.join);
         Admin joins::undo(cx, ops, org, &t.join);
-        Admin claim_links::create(cx, (ops, &key), org, &t.server.id, ("ann", 1));
+        Admin claim_links::create(cx, ops, &key, org, &t.server.id, "ann", 1);
         Member try_it::reset(cx, ops, org);
     }
 }
@@ -348,20 +348,20 @@ async fn reports(call: Call<'_>) -> Vec<Row> {
         limit: 1,
     };
     let query = &AnalyticsQuery { range, server_id: None, walkthrough_id: None, version: None, client: None };
-    let parts = ReportParts { events: true, calls: true, before: true };
+    let parts = ReportParts { events: true, calls: true, previous: true };
     let kinds = TimelineKinds { sessions: true, events: true, calls: true, tickets: true };
     let search = &EndUserSearch { limit: 1, ..EndUserSearch::default() };
     rows! {
         Member activity::list_events(cx, ops, org, filter);
         Member activity::list_calls(cx, ops, org, filter);
         Member activity::list_sessions(cx, ops, org, filter);
-        Member analytics::run(cx, ops, (org, query), parts, |report| report.overview());
-        Member analytics::export::export(cx, ops, (org, query), "overview", true);
+        Member analytics::run(cx, ops, org, query, parts, |report| report.overview());
+        Member analytics::export::export(cx, ops, org, query, "overview", true);
         Member end_users::list(cx, ops, org, search);
         Member end_users::get(cx, ops, org, user);
         Member end_users::list_progress(cx, ops, org, user);
         Member end_users::count_data(cx, ops, org, user);
-        Member end_users::get_timeline(cx, ops, (org, user), kinds, (None, 1));
+        Member end_users::get_timeline(cx, ops, org, user, kinds, None, 1);
         Admin end_users::resolve(cx, ops, org, "tracked");
         Admin end_users::export(cx, ops, org, user);
     }
@@ -376,11 +376,11 @@ async fn webhooks(call: Call<'_>) -> Vec<Row> {
         Admin webhooks::create(cx, ops, org, &new);
         Admin webhooks::list(cx, ops, org);
         Admin webhooks::get(cx, ops, org, id);
-        Admin webhooks::update(cx, ops, (org, id), &WebhookPatch::default());
+        Admin webhooks::update(cx, ops, org, id, &WebhookPatch::default());
         Admin webhooks::rotate_secret(cx, ops, org, id);
         Admin webhooks::send_test(cx, ops, org, id);
         Admin webhooks::delete(cx, ops, org, id);
-        Admin webhook_deliveries::list(cx, ops, (org, id), (None, None));
+        Admin webhook_deliveries::list(cx, ops, org, id, None, None);
         Admin webhook_deliveries::get(cx, ops, org, delivery);
         Admin webhook_deliveries::replay(cx, ops, org, delivery);
     }
@@ -398,12 +398,12 @@ async fn support(call: Call<'_>) -> Vec<Row> {
         Member tickets::list_for_end_user(cx, ops, org, &t.end_user);
         Member tickets::get(cx, ops, org, ticket);
         Member tickets::list_assignees(cx, ops, org);
-        Member tickets::update(cx, ops, org, (ticket, None), patch);
+        Member tickets::update(cx, ops, org, ticket, None, patch);
         Member tickets::update_many(cx, ops, org, &ids, patch);
         Member ticket_comments::list(cx, ops, org, ticket);
         Member ticket_comments::create(cx, ops, org, ticket, &new);
-        Member ticket_comments::update(cx, ops, org, (ticket, comment), "B");
-        Member ticket_comments::delete(cx, ops, org, (ticket, comment));
+        Member ticket_comments::update(cx, ops, org, ticket, comment, "B");
+        Member ticket_comments::delete(cx, ops, org, ticket, comment);
     }
 }
 
@@ -415,13 +415,13 @@ async fn servers(call: Call<'_>) -> Vec<Row> {
     let search = &ServerSearch { limit: 1, ..ServerSearch::default() };
     let rename = ServerSettings { slug: Some(format!("{new}-moved")), ..ServerSettings::default() };
     rows! {
-        Member assignments::assign(cx, ops, org, (server, walkthrough), patch);
+        Member assignments::assign(cx, ops, org, server, walkthrough, patch);
         Member assignments::get(cx, ops, org, assignment);
         Member assignments::update(cx, ops, org, assignment, patch);
         Member assignments::reorder(cx, ops, org, server, &[]);
         Member assignments::list(cx, ops, org, server);
         Member assignments::list_for_walkthrough(cx, ops, org, walkthrough);
-        Member assignments::list_candidates(cx, ops, org, server, ("", 1));
+        Member assignments::list_candidates(cx, ops, org, server, "", 1);
         Member assignments::unassign(cx, ops, org, server, walkthrough);
         Member assignments::delete(cx, ops, org, assignment);
         Admin servers::create(cx, ops, org, &format!("{new}-server"), &ServerSettings::default());
@@ -448,7 +448,7 @@ async fn removals(call: Call<'_>) -> Vec<Row> {
         Member walkthroughs::trash::list_deleted(cx, ops, org);
         Member walkthroughs::trash::restore(cx, ops, org, id);
         Admin walkthroughs::trash::purge(cx, ops, org, id);
-        Admin end_users::delete_confirmed(cx, ops, (org, &t.end_user), "no");
+        Admin end_users::delete_confirmed(cx, ops, org, &t.end_user, "no");
         Admin end_users::delete(cx, ops, org, &t.end_user);
         Admin users::delete(cx, ops, org, &t.member.user_id);
         Owner users::delete(cx, ops, org, &t.owner.user_id);

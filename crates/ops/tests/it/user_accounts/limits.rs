@@ -160,7 +160,7 @@ async fn a_browser_that_has_signed_in_before_is_never_rejected(test: UserTest) {
     // A new password invalidates the cookie, except in the browser in which it was set.
     let cx = test.user_context(&again.user.id);
     let keep = user_sessions::find(&cx, &test.fixture.ops, &again.token).await.unwrap().unwrap().id;
-    let changed = test.accounts.change_password(&cx, (FINE, OTHER), &keep, known(&again)).await.unwrap();
+    let changed = test.accounts.change_password(&cx, FINE, OTHER, &keep, known(&again)).await.unwrap();
     assert!(!format!("{changed:?}").contains(&changed.device));
     seconds(&test.sign_in_with_password_from(known(&again), "anna@example.com", OTHER).await.unwrap_err());
     let own = Browser { device: &changed.device, ..DEVICE };

@@ -14,7 +14,7 @@ async fn a_new_password_ends_all_other_sessions(test: UserTest) {
     let cx = test.user_context(&one.user.id);
     let keep = user_sessions::find(&cx, &test.fixture.ops, &two.token).await.unwrap().unwrap().id;
     let change =
-        async |old, new| test.accounts.change_password(&cx, (old, new), &keep, DEVICE).await.map(|change| change.ended);
+        async |old, new| test.accounts.change_password(&cx, old, new, &keep, DEVICE).await.map(|change| change.ended);
     assert_rejected(change(OTHER, OTHER).await, "password", "current password is wrong");
     assert_rejected(change("", OTHER).await, "password", "current password is wrong");
     assert_rejected(change(FINE, "anna@example.com").await, "new_password", "easy to guess");
@@ -31,8 +31,7 @@ async fn a_new_password_ends_all_other_sessions(test: UserTest) {
     test.clock.advance(MINUTE / 3);
     change(OTHER, FINE).await.unwrap();
     for caller in [Caller::Visitor, Caller::Operator] {
-        let error =
-            test.accounts.change_password(&test.context(caller), (FINE, OTHER), &keep, DEVICE).await.unwrap_err();
+        let error = test.accounts.change_password(&test.context(caller), FINE, OTHER, &keep, DEVICE).await.unwrap_err();
         assert_eq!(error.code, Code::Forbidden);
     }
 }
