@@ -1,4 +1,4 @@
-# `just` lists the recipes. Each is a single command that also works without just.
+# `just` lists the recipes. Their commands also work without just.
 
 default:
     @just --list
@@ -20,7 +20,7 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --features slow-tests -- -D warnings
 
-# Install the dependencies of the slow suites: conformance suite, MCP clients, agents, browser automation
+# Install the dependencies of the slow suites: conformance suite, MCP clients, agents, browser automation, schemathesis
 install:
     cd e2e/conformance && npm ci --no-audit --no-fund
     cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
@@ -63,7 +63,7 @@ soak *ARGS:
     cargo build --profile dist -p waypost -p waypost-bench
     target/dist/waypost-bench soak {{ARGS}}
 
-# Fuzz every target for some seconds
+# Fuzz each target for SECONDS seconds
 fuzz SECONDS="30":
     for target in $(cargo fuzz list); do cargo fuzz run -s none $target -- -max_total_time={{SECONDS}} || exit 1; done
 

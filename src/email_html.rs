@@ -2,8 +2,8 @@
 
 use waypost_content::html;
 
-/// Returns the HTML part for a plain text. Paragraphs are separated by empty lines; lines that start with `>` are quotations.
-/// Only URLs of this installation, which start with `origin`, become links.
+/// Converts a plain text to an HTML part. Paragraphs are separated by empty lines; lines that start with `>` are
+/// quotations. Only URLs of this installation, which start with `origin`, become links.
 pub(crate) fn from_text(text: &str, origin: &str) -> String {
     let mut body = String::new();
     for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
@@ -17,7 +17,7 @@ pub(crate) fn from_text(text: &str, origin: &str) -> String {
     document(&body)
 }
 
-/// Returns the HTML part of a reply: the reply, in Markdown, and below it a note by this installation.
+/// Returns the HTML part of a reply: the rendered Markdown, followed by a note from this installation.
 pub(crate) fn from_reply(markdown: &str, note: &str) -> String {
     document(&format!("{}<hr>\n<p>{}</p>\n", html::render(markdown), escape(note)))
 }

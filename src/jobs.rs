@@ -1,7 +1,7 @@
 //! The background jobs of `serve`. They are supervised by `hosting.jobs()` and listed in docs/operations.md.
 //!
 //! Jobs on shared data have a lease, so that only one replica runs them. Jobs on the state of a process run in every
-//! process. So does the sending of webhooks, because each delivery is claimed by one process.
+//! process, as do the jobs that send webhooks and ticket emails, because each message is claimed by one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const EMAIL_LATE_AFTER: Duration = Duration::from_secs(15 * 60);
 pub struct JobContext {
     /// The metrics of this process.
     pub metrics: Metrics,
-    /// What operations run on.
+    /// The resources that operations use.
     pub ops: Ops,
     /// The retention periods of logs.
     pub retention: RetentionPeriods,

@@ -153,7 +153,7 @@ impl NotificationSender {
     /// after the lease has expired.
     ///
     /// # Errors
-    /// As [`notifications::send_due`].
+    /// See [`notifications::send_due`].
     pub async fn send_due(&self) -> waypost_core::Result<()> {
         for _ in 0..MAX_ROUNDS {
             if self.run_once().await? == 0 {
@@ -166,7 +166,7 @@ impl NotificationSender {
     /// Creates the digests that are due and makes some of the due attempts. Returns the number of attempts.
     ///
     /// # Errors
-    /// As [`notifications::send_due`].
+    /// See [`notifications::send_due`].
     pub async fn run_once(&self) -> waypost_core::Result<usize> {
         notifications::send_due(&self.cx, &self.ops).await
     }

@@ -76,7 +76,7 @@ pub async fn connect(url: &DatabaseUrl) -> anyhow::Result<Db> {
     })
 }
 
-/// Waits in another thread until no other process is migrating the SQLite database `file`.
+/// Acquires the migration lock of the SQLite database `file`. Waits in another thread while another process holds it.
 ///
 /// # Errors
 /// If the lock file is not usable.
@@ -177,7 +177,7 @@ pub fn existing_keys(settings: &Settings) -> anyhow::Result<Option<SecretKeys>> 
     Ok(current.map(|key| SecretKeys { current: to_core_key(&key), previous: previous.as_ref().map(to_core_key) }))
 }
 
-/// Returns the previous key.
+/// Returns the previous key; `None` if there is none.
 ///
 /// # Errors
 /// If its file is not usable.

@@ -55,7 +55,8 @@ fn filter(settings: &Settings, profile: LogProfile) -> Targets {
     let at_most = |limit: LevelFilter| if level < limit { level } else { limit };
     // The player reports its errors in one line; rmcp would log them again at length.
     let rmcp = if profile == LogProfile::Command { LevelFilter::OFF } else { at_most(LevelFilter::WARN) };
-    // It logs a warning for every invalid request, so clients could flood the log. Our own failures are logged elsewhere.
+    // `rmcp::service` logs a warning for every invalid request, so clients could flood the log. Internal failures are
+    // logged elsewhere.
     let rmcp_service = rmcp.min(LevelFilter::ERROR);
     Targets::new()
         .with_default(level)
@@ -159,7 +160,7 @@ fn describe() {
     describe_gauge!("waypost_job_active", "1 if this process runs the job, 0 if another one holds its lease");
     describe_counter!(
         "waypost_open_rows_replaced_total",
-        "Unused registrations and open authorization requests replaced by newer ones, by table"
+        "Unused registrations, open authorization requests and started console logins replaced by newer ones, by table"
     );
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -1,24 +1,28 @@
-// The tools of the peer. Names, arguments and results equal Waypost's, so that the same client can use both.
+// The tools of the peer. Names, arguments and results match those of Waypost, so that the same client can use both.
 
-const HANDLED = { type: 'object', properties: { walkthrough_id: { type: 'string' } }, required: ['walkthrough_id'] };
+const WALKTHROUGH_INPUT = {
+  type: 'object',
+  properties: { walkthrough_id: { type: 'string' } },
+  required: ['walkthrough_id'],
+};
 
 export const TOOLS = [
   {
     name: 'list_walkthroughs',
-    description: 'Lists the walkthroughs and how far the user is.',
+    description: 'Lists the walkthroughs and the user\'s progress.',
     inputSchema: { type: 'object', properties: {} },
   },
-  { name: 'select_walkthrough', description: 'Starts or resumes a walkthrough.', inputSchema: HANDLED },
+  { name: 'select_walkthrough', description: 'Starts or resumes a walkthrough.', inputSchema: WALKTHROUGH_INPUT },
   {
     name: 'next_walkthrough_step',
-    description: 'Completes the current step and gives the next one.',
+    description: 'Completes the current step and returns the next one.',
     inputSchema: {
       type: 'object',
       properties: { walkthrough_id: { type: 'string' }, current_step_id: { type: 'string' } },
       required: ['walkthrough_id'],
     },
   },
-  { name: 'get_walkthrough_status', description: 'Says how far the user is.', inputSchema: HANDLED },
+  { name: 'get_walkthrough_status', description: 'Returns the user\'s progress.', inputSchema: WALKTHROUGH_INPUT },
 ];
 
 function failure(code, message) {

@@ -2,10 +2,10 @@
 
 use crate::waypost::SLUG;
 
-/// Period over which the attempts are spread, within the 30 days that the page shows.
+/// Period in milliseconds over which the attempts are spread, within the 30 days that the page shows.
 const SPREAD_MS: i64 = 20 * 86_400_000;
-/// Returns the number of events of `attempts`. Each attempt starts and completes 8, 9 or 10 of 10 steps; with 10, the
-/// walkthrough is completed.
+/// Returns the number of events of the first `attempts` attempts. Each attempt starts and completes 8, 9 or 10 of 10
+/// steps; with 10, the walkthrough is completed.
 pub fn events(attempts: u64) -> u64 {
     (1..=attempts).map(|at| 9 + at % 3 + u64::from(at % 3 == 2)).sum()
 }
@@ -45,7 +45,7 @@ const PLAYED: [&str; 7] = [
         VALUES ('uss_played', '{hash}', 'usr_played0000000', 'bench', '127.0.0.1', {now}, {now}, {now} + 86400000)",
 ];
 
-/// Returns the statements for `attempts` up to `now`, and the number of rows they write.
+/// Returns the statements for `attempts` attempts before `now` (Unix milliseconds), and the number of rows they write.
 pub fn statements(is_sqlite: bool, attempts: u64, now: i64, hash: &str) -> (Vec<String>, u64) {
     let series = |from: u64, to: u64, name: &str| {
         if is_sqlite {
@@ -58,7 +58,7 @@ pub fn statements(is_sqlite: bool, attempts: u64, now: i64, hash: &str) -> (Vec<
         }
     };
     let step = SPREAD_MS / i64::try_from(attempts.max(1)).unwrap_or(i64::MAX);
-    // The last hour has no events, because recent events are not packed.
+    // No attempt starts in the last hour, because recent events are not packed.
     let at = format!("({} + n.value * {step})", now - SPREAD_MS - 3_600_000);
     let version = "(SELECT id, walkthrough_id FROM versions ORDER BY step_count LIMIT 1) v";
     let fill = |text: &str| {

@@ -77,7 +77,8 @@ impl Page {
         Ok(elapsed)
     }
 
-    /// Waits until the page does not become faster any more, which means that the events are packed.
+    /// Waits until the page no longer becomes faster, which means that the events are packed. Returns the elapsed
+    /// seconds.
     async fn wait_until_packed(&mut self, attempts: u64) -> Result<f64> {
         let begin = Instant::now();
         let mut best = self.load(attempts).await?;

@@ -1,5 +1,5 @@
-//! Edits through the REST API, as the editor sends them: a field of one of many large steps, insertions and moves in a long
-//! chain, and polls of an unchanged draft.
+//! Edits through the REST API, as the editor sends them: changes of a field of one of many large steps, insertions and
+//! moves in a long chain, and polls of an unchanged draft.
 
 use std::path::Path;
 use std::time::Instant;
@@ -72,7 +72,8 @@ struct Api {
 }
 
 impl Api {
-    /// Sends a request below `/api/v1`. Returns the time in milliseconds and the body, which must have the status `expected`.
+    /// Sends a request below `/api/v1`. Returns the time in milliseconds and the body. Any status other than `expected`
+    /// is an error.
     async fn send(
         &mut self,
         method: &str,
@@ -120,20 +121,20 @@ async fn measure(api: &mut Api, kind: Kind, size: EditSize) -> Result<Editing> {
         ensure!(edited["step"]["section_title"] == change["section_title"], "the change was not saved");
         let etag = format!("If-None-Match: \"{}\"\r\n", edited["revision"]);
         let (poll_ms, _) = api.send("GET", &large.path, &etag, None, 304).await?;
-        // The first edit creates the connection's statements and the history of the step.
+        // Not counted: the first edit prepares the connection's statements and creates the history of the step.
         if call > 0 {
             patches.push(elapsed_ms);
             polls.push(poll_ms);
         }
     }
     let long = find(api, 2).await?;
-    // The last step is deleted before each insertion, because a walkthrough cannot have more steps.
+    // The last step is deleted before each insertion, because a walkthrough can have at most 500 steps.
     let (mut last, middle) = (long.steps[size.chain - 1].clone(), &long.steps[size.chain / 2]);
     for call in 0..=size.calls {
         api.send("DELETE", &format!("{}/steps/{last}", long.path), "", None, 200).await?;
         let new = json!({ "title": format!("New {call}"), "content": "Do it.", "after": middle });
         let (insert_ms, inserted) = api.send("POST", &format!("{}/steps", long.path), "", Some(&new), 201).await?;
-        ensure!(inserted["step"]["position"] == size.chain / 2 + 2, "the step was inserted elsewhere");
+        ensure!(inserted["step"]["position"] == size.chain / 2 + 2, "the step has the wrong position");
         last = inserted["step"]["id"].as_str().context("the new step has no ID")?.to_owned();
         let to = json!({ "after": long.steps[call % 2] });
         let moved = format!("{}/steps/{middle}/move", long.path);

@@ -1,4 +1,5 @@
-//! The state of a run and what all measurements do with it: start servers, run legs, copy and seed installations.
+//! The state of a run and the operations that all measurements share: starting servers, running legs, copying and
+//! seeding installations.
 
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ pub struct Bench {
     pub copies: Vec<(Kind, [Installation; 2])>,
     /// Two copies of each, for the comparison of users without and with tokens.
     pub pairs: Vec<(Kind, [Installation; 2])>,
-    /// Two copies of each, of which the first one gets many events.
+    /// Two copies of each; the first one gets many events.
     pub played: Vec<(Kind, [Installation; 2])>,
     /// Folder for logs.
     pub logs: PathBuf,

@@ -44,7 +44,7 @@ impl Server {
         };
         let addr = tokio::time::timeout(START_TIMEOUT, listening)
             .await
-            .with_context(|| format!("{name} does not listen:\n{}", tail(&log)))??;
+            .with_context(|| format!("{name} did not start listening in time:\n{}", tail(&log)))??;
         let startup = started.elapsed();
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self { child, name: name.to_owned(), addr, startup })

@@ -42,7 +42,7 @@ pub struct RunArgs {
     /// Folder for databases and logs during the run [default: the system's temporary directory].
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
-    /// Folder of the peer [default: the source folder of this program].
+    /// Folder of the peer [default: `peer-ts` in the source folder of this program].
     #[arg(long, value_name = "DIR")]
     peer: Option<PathBuf>,
 }
@@ -108,7 +108,7 @@ async fn run(args: RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the databases of a failed run and keeps its logs.
+/// Deletes the databases of a failed run and keeps its logs. Returns the folder of the logs.
 fn keep_logs(dir: TempDir) -> PathBuf {
     let kept = dir.keep();
     let logs = kept.join("logs");

@@ -1,5 +1,5 @@
-//! Seeds a Waypost database with progress of inactive users, to measure the effect of size, and with signed-in users, to
-//! measure the cost of tokens.
+//! Seeds a Waypost database with progress of inactive users, to measure the effect of size, with signed-in users, to
+//! measure the cost of tokens, or with attempts and their events, to measure the analytics page.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,12 +27,12 @@ pub enum SeedData<'a> {
     Progress(u32),
     /// A signed-in user for each of these tokens.
     SignedInUsers(&'a Tokens),
-    /// The given number of attempts up to the given time, with their events and calls, and a console user with a session
-    /// whose token has the given hash.
+    /// The given number of attempts before the given time (Unix milliseconds), with their events and calls, and a
+    /// console user with a session whose token has the given hash.
     Activity(u64, i64, &'a str),
 }
 
-/// Expiry of all seeded grants: 2100-01-01.
+/// Expiry of all seeded grants and tokens: 2100-01-01.
 const FAR_FUTURE: i64 = 4_102_444_800_000;
 /// Number of signed-in users per statement.
 const CHUNK_SIZE: usize = 1_000;

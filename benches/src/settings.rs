@@ -16,7 +16,7 @@ pub struct Size {
 /// The size of the benchmark of edits.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct EditSize {
-    /// Number of steps of the walkthrough of which a field is changed.
+    /// Number of steps of the walkthrough in which a field of a step is changed.
     pub steps: usize,
     /// Approximate size of the content of each of these steps in bytes.
     pub step_bytes: usize,
@@ -33,7 +33,7 @@ pub struct Settings {
     pub smoke: bool,
     /// Number of alternating rounds.
     pub rounds: u32,
-    /// Duration of the uncounted warm-up, which the peer's JIT compiler needs.
+    /// Duration in seconds of the uncounted warm-up, which the peer's JIT compiler needs.
     pub warm_up_seconds: f64,
     /// Duration of a leg with 64 connections in seconds.
     pub seconds: f64,
@@ -47,7 +47,8 @@ pub struct Settings {
     pub growth_rounds: u32,
     /// The two numbers of progress rows to compare.
     pub growth_rows: [u32; 2],
-    /// Number of signed-in users of a leg. More than its connections, because a user who finishes is replaced by another one.
+    /// Number of signed-in users of a leg. More than its connections, because a user who finishes is replaced by
+    /// another one.
     pub token_users: u32,
     /// Number of calls before the resident memory is read.
     pub memory_calls: u64,

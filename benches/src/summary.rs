@@ -1,4 +1,4 @@
-//! Computes medians of legs, compares them with the targets, and writes the JSON document of the results.
+//! Computes medians of legs, compares them with the targets, and builds the JSON document of the results.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ pub struct Medians {
     pub database_cpu_us: Option<f64>,
     /// Median ratio of calls per second to those of the floor in the same round.
     pub to_floor: Option<f64>,
-    /// Median ratio of calls per second to those of the peer in the same round (legacy era only).
+    /// Median ratio of calls per second to those of the peer's legacy leg in the same round.
     pub to_peer: Option<f64>,
 }
 
@@ -161,11 +161,11 @@ pub fn targets(findings: &Findings) -> Vec<Target> {
 /// Returns the legs of the sections `throughput` and `single` with this contestant, era, operation and number of
 /// connections.
 fn find_legs(findings: &Findings, kind: Kind, era: Era, op: Op, connections: usize) -> Vec<&Leg> {
-    let is_wanted = |leg: &&Leg| {
+    let is_match = |leg: &&Leg| {
         ["throughput", "single"].contains(&leg.section)
             && (leg.kind, leg.era, leg.op, leg.connections) == (kind, era, op, connections)
     };
-    findings.legs.iter().filter(is_wanted).collect()
+    findings.legs.iter().filter(is_match).collect()
 }
 
 fn throughput_targets(findings: &Findings, targets: &mut Vec<Target>) {

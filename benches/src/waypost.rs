@@ -144,7 +144,7 @@ pub struct WriterCounts {
 }
 
 impl WriterCounts {
-    /// Returns the difference to `before`.
+    /// Returns the increase since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             groups: self.groups - before.groups,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs schemathesis, which tries the API by its OpenAPI document (tests/api). A second run does nothing.
+# Installs schemathesis, which tests the API against its OpenAPI document (tests/api). A second run does nothing.
 #
 # Needs Python 3.11 or newer with venv ($PYTHON, default python3).
 set -eu
@@ -14,5 +14,5 @@ rm -f .installed
 "${PYTHON:-python3}" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 
-# The last thing, so that it says that everything above is there.
+# Written last, so that the file exists only if everything above is installed.
 echo "$wanted" >.installed

@@ -34,7 +34,7 @@ export async function open(browser, viewport = { width: 1280, height: 800 }) {
     return page;
 }
 
-/** Returns the form that has all fields in `names`. */
+/** Returns a locator of the forms that have all fields in `names`. */
 export function form(page, ...names) {
     const fields = names.map((name) => `:has(input[name="${name}"]:not([type="hidden"]))`);
     return page.locator(`form${fields.join('')}`);

@@ -13,7 +13,7 @@ async function json(response) {
 }
 
 export class Client {
-    /** Starts a client of the MCP server at `url` that listens for the user's browser. `close()` ends it. */
+    /** Starts a client of the MCP server at `url` that listens for the user's browser. `close()` stops it. */
     static async start(url, name = 'Rocket Studio') {
         const client = new Client();
         client.url = url;

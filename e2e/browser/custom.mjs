@@ -22,7 +22,7 @@ async function signIn(t, page, client) {
     await client.tokens();
 }
 
-/** The complete flow, then again in another browser: the same user, at the same step. */
+/** The complete flow. A second sign-in in another browser identifies the same user, at the same step. */
 export async function signs_in(t) {
     const [page, client] = [await open(t.browser), await t.client()];
     await page.goto(client.authorize());
@@ -76,8 +76,8 @@ export async function refusal_at_the_provider(t) {
 }
 
 /**
- * Returns to the application. New keys of the provider are fetched at most every ten seconds; until then, the page shows an
- * error and the user tries again.
+ * Returns to the application. New keys of the provider are fetched at most every ten seconds; until then, the page
+ * shows an error and the user tries again.
  */
 async function retryUntilKeyIsKnown(t, page) {
     for (let attempts = 0; attempts < 20; attempts += 1) {

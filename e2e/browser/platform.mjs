@@ -80,7 +80,7 @@ export async function by_code(t) {
     await allow(page, client);
     await client.begin();
     await client.next();
-    // Again in another browser, with another client: the same user, at the same step.
+    // Another browser with another client: the same user, at the same step.
     const [other, second] = [await open(t.browser), await t.client('Another studio')];
     await start(t, other, second);
     await fill(other, { email: ADA });
@@ -125,7 +125,7 @@ export async function forgotten(t) {
     await fill(page, { code: await t.mail(ADA), new_password: 'two rockets in every garage' });
     await allow(page, client);
     await client.begin();
-    // Sessions of the old password are revoked.
+    // Tokens from before the reset are revoked.
     assert.equal((await known.post('select_walkthrough', { walkthrough_id: 'wt_any' })).status, 401);
     const [other, third] = [await open(t.browser), await t.client()];
     await start(t, other, third);
@@ -207,7 +207,7 @@ async function focus(page, selector) {
     assert.fail(`${selector} cannot be reached by the keyboard on ${page.url()}`);
 }
 
-/** On a phone. */
+/** Signs in on a phone. */
 export async function phone(t) {
     const [page, client] = [await open(t.browser, { width: 375, height: 667 }), await t.client()];
     await start(t, page, client);

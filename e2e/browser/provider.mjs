@@ -19,7 +19,7 @@ const issuer = `http://127.0.0.1:${server.address().port}`;
 
 const provider = new Provider(issuer, {
     clients: [{ client_id: 'waypost', client_secret: 'the client secret', redirect_uris: redirectUris }],
-    // Every login exists and has the email of that name.
+    // Every login name exists and has a verified email with the same local part.
     findAccount: (_, login) => ({
         accountId: login,
         claims: () => ({ sub: login, name: `${login} of Acme`, email: `${login}@example.com`, email_verified: true }),

@@ -1,7 +1,7 @@
 // A first-time visitor of a server's public page. usage: public_page.mjs JSON
 //
-// The JSON: `chromium`, the executable; `url`, the origin; `screenshots`, a folder. The installation has the servers
-// `rockets` and `other` without sign-in, `members` with sign-in, and `hidden` with sign-in on connect.
+// The members of JSON: `chromium`, the executable; `url`, the origin; `screenshots`, a folder. The installation has the
+// servers `rockets` and `other` without sign-in, `members` with sign-in, and `hidden` with sign-in on connect.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -27,7 +27,7 @@ async function play(url, steps) {
         if (line === 'waiting') break;
         output.push(JSON.parse(line));
     }
-    assert.equal(output.length, steps + 1, 'the client played its steps');
+    assert.equal(output.length, steps + 1, 'the client printed the start and every step');
     assert.equal(child.exitCode, null, 'the client is still running');
     child.kill('SIGKILL');
     const [code, signal] = await once(child, 'exit');
@@ -74,7 +74,7 @@ try {
     const [again] = await play(url, 0);
     assert.deepEqual([again.position, again.completed], [4, 3], 'a new client continues at step four');
 
-    // Other clients show the same URL: selected with the keyboard, and on a second visit.
+    // The instructions for other clients contain the same URL, selected with the keyboard and on a second visit.
     await page.getByRole('radio', { name: 'Claude Code' }).focus();
     await page.keyboard.press('ArrowLeft');
     assert.equal(await page.getByRole('radio', { name: 'Other clients' }).isChecked(), true);

@@ -1,7 +1,8 @@
 // Runs one scenario. usage: run.mjs KIND SCENARIO JSON
 //
-// The JSON: `chromium`, the executable; `url` of the MCP server; `mail`, the origin that returns one-time codes
-// (tests/support/user.rs); `provider`, the origin of the organisation's provider, if any; `screenshots`, a folder.
+// The members of JSON: `chromium`, the executable; `url` of the MCP server; `mail`, the origin that returns one-time
+// codes and links (tests/support/user.rs); `provider`, the origin of the organisation's provider, if any;
+// `screenshots`, a folder.
 
 import assert from 'node:assert/strict';
 import { launch } from './browser.mjs';

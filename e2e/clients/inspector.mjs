@@ -12,10 +12,10 @@ const { url, era } = parseArguments(['legacy', 'auto', 'modern']);
 const program = fileURLToPath(
     new URL('node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js', import.meta.url),
 );
-// It stores files in the home folder, so it gets a temporary one.
+// The Inspector stores files in the home folder, so it gets a temporary one.
 const home = await mkdtemp(join(tmpdir(), 'waypost-inspector-'));
 
-/** The command's exit code and what it printed. */
+/** Runs the command. Returns its exit code and its output. */
 async function run(...args) {
     const all = [program, '--cli', url, '--protocol-era', era, ...args, '--format', 'json', '-q'];
     const child = spawn(process.execPath, all, {

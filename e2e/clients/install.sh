@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the official MCP clients that play the demo (tests/clients.rs). A second run does nothing.
+# Installs the official MCP clients that play the demo (tests/clients). A second run does nothing.
 #
-# Needs npm and Python 3.11 or newer with venv ($PYTHON, default python3). Node comes along on Linux x86-64;
-# elsewhere the Inspector needs Node 22.19 or newer in PATH.
+# Needs npm and Python 3.11 or newer with venv ($PYTHON, default python3). Node is installed as an npm package on Linux
+# x86-64; elsewhere the Inspector needs Node 22.19 or newer in PATH.
 set -eu
 cd "$(dirname "$0")"
 
@@ -19,10 +19,10 @@ if [ "$(cat .installed 2>/dev/null)" = "$wanted" ]; then
 fi
 rm -f .installed
 
-# None of the packages needs an install script: they come built.
+# None of the packages needs an install script: they are published ready to run.
 npm ci --ignore-scripts --no-audit --no-fund
 "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 
-# The last thing, so that it says that everything above is there.
+# Written last, so that the file exists only if everything above is installed.
 echo "$wanted" >.installed

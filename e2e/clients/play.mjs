@@ -15,7 +15,7 @@ const TOOLS = [
     'reset_walkthrough_progress',
 ];
 
-/** The arguments of a script: `URL ERA`. */
+/** Parses the arguments of a script, `URL ERA`. */
 export function parseArguments(eras) {
     const [url, era] = process.argv.slice(2);
     if (!url || !eras.includes(era)) {
@@ -102,7 +102,7 @@ export async function play({ client, era, expected, keepsSession, connect }) {
         steps += 1;
         result = await completeStep(call, current, result.step.id, mine, steps);
     }
-    assert.equal(steps, total, 'the number of steps is that in the list');
+    assert.equal(steps, total, 'the number of steps matches the list');
     const end = await call(current, 'get_walkthrough_status', mine);
     assert.equal(end.progress.status, 'completed');
     assert.equal(end.progress.percent, 100);
@@ -121,7 +121,7 @@ export async function play({ client, era, expected, keepsSession, connect }) {
     }));
 }
 
-/** Completes the step and checks the count of completed steps. */
+/** Completes the step and checks the number of completed steps. */
 async function completeStep(call, connection, step, identity, completed) {
     const result = await call(connection, 'next_walkthrough_step', { ...identity, current_step_id: step });
     assert.equal(result.completed_step_id, step);
@@ -155,8 +155,9 @@ async function checkOutline(connection, id, title) {
 }
 
 /**
- * Calls tools and validates every structured content, including errors, against the schema that the tool declares. The
- * schemas have no required members, so it also checks that all declared members are present and no others.
+ * Returns a function that calls a tool and validates its structured content, including errors, against the schema that
+ * the tool declares. The schemas have no required members, so it also checks that all declared members are present and
+ * no others.
  */
 function checkedCall(tools) {
     const ajv = new Ajv2020({ strict: true, allowUnionTypes: true, allErrors: true });

@@ -32,7 +32,7 @@ def check(condition: bool, what: str, about: object = "") -> None:
 
 
 def check_members(schema: dict, value: object, path: str) -> None:
-    """The schemas have no required members: check that all declared members are present and no others."""
+    """Checks that all declared members are present and no others, because the schemas have no required members."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             check_members(schema["items"], item, f"{path}[{index}]")
@@ -62,7 +62,7 @@ class CheckedClient:
         before = self.validated
         result = await self.client.call_tool(name, arguments)
         content = result.structured_content
-        check(result.is_error is error, f"{name}: is it an error", content)
+        check(result.is_error is error, f"{name}: unexpected `is_error`", content)
         check(bool(result.content[0].text), f"{name} has text")
         schema = self.tools[name].output_schema
         Draft202012Validator.check_schema(schema)
@@ -77,7 +77,7 @@ class CheckedClient:
         return content
 
     async def complete_step(self, step: str, completed: int, arguments: dict) -> dict:
-        """Completes the step and checks the count of completed steps."""
+        """Completes the step and checks the number of completed steps."""
         result = await self.call("next_walkthrough_step", {**arguments, "current_step_id": step})
         progress = result["progress"]
         check(result["completed_step_id"] == step, "completed_step_id", result)
@@ -93,7 +93,7 @@ class CheckedClient:
 
 
 class OlderRevisionStream:
-    """A stream that requests an older revision: the client always requests the newest that it supports."""
+    """A stream that requests an older revision, because the client always requests the newest one that it supports."""
 
     def __init__(self, inner, revision: str) -> None:
         self.inner = inner
@@ -186,7 +186,7 @@ async def play(url: str, era: str) -> dict:
         while result["step"] is not None:
             steps += 1
             result = await second.complete_step(result["step"]["id"], steps, with_handle)
-        check(steps == walkthrough["step_count"], "the number of steps is that in the list", steps)
+        check(steps == walkthrough["step_count"], "the number of steps matches the list", steps)
         end = await second.call("get_walkthrough_status", with_handle)
         progress = end["progress"]
         check((progress["status"], progress["percent"]) == ("completed", 100), "the status at the end", progress)

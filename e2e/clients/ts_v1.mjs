@@ -6,12 +6,12 @@ import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 import { AjvJsonSchemaValidator } from '@modelcontextprotocol/sdk/validation/ajv';
 import { play, parseArguments } from './play.mjs';
 
-// `2024-10-07` is a draft that this client still accepts but Waypost does not support: Waypost answers with the newest.
+// `2024-10-07` is a draft that this client still accepts but Waypost does not support: the newest one is negotiated.
 const REVISIONS = ['2024-10-07', '2024-11-05', '2025-03-26', '2025-06-18', '2025-11-25'];
 const { url, era } = parseArguments(['legacy', ...REVISIONS]);
 const expectsNewest = era === 'legacy' || era === '2024-10-07';
 
-/** The client always requests the newest revision that it supports; this transport requests an older one. */
+/** A transport that requests an older revision, because the client always requests the newest one that it supports. */
 class Transport extends StreamableHTTPClientTransport {
     async send(message, options) {
         if (message.method === 'initialize' && era !== 'legacy') {

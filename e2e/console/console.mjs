@@ -13,7 +13,7 @@ export function endAfter(minutes) {
     }, minutes * 60_000).unref();
 }
 
-/** Creates the account of the first owner on the set-up page `url`. */
+/** Creates the account of the first owner on the setup page `url`. */
 export async function setUp(page, url) {
     await page.goto(url);
     await page.locator('input[name="name"]').fill('Anna');

@@ -1,8 +1,8 @@
 // Two users edit a walkthrough in a real browser. usage: editor.mjs JSON
 //
-// The JSON: `chromium`, the executable; `url` of a new installation with one organisation; `setup`, the path of its set-up
-// page; `screenshots`, a folder. With `assets`, style sheet and scripts are loaded from that folder, so that changes can be
-// tested without a build.
+// The members of JSON: `chromium`, the executable; `url` of a new installation with one organisation; `setup`, the path
+// of its setup page; `screenshots`, a folder; `assets`, an optional folder from which the style sheet and scripts are
+// loaded, so that changes can be tested without a build.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -275,7 +275,7 @@ async function resolvesConflicts(page, other, id) {
     await saved(other);
 }
 
-/** No connection, a reload, an expired session: nothing is lost. */
+/** Nothing is lost if the connection fails, the page is reloaded or the session expires. */
 async function survivesFailures(page, id) {
     await row(page, 'Two').click();
     await page.context().setOffline(true);
@@ -386,7 +386,7 @@ try {
         console.log(`${name}: ok`);
     }
     for (const it of [page, other]) {
-        // The console reports requests that the scenario itself interrupted.
+        // The browser also reports requests that the scenario itself interrupted or that are rejected as expected.
         const unexpected = it.problems.filter((problem) => !/net::ERR_|status of (401|412|422|503|404)/.test(problem));
         assert.deepEqual(unexpected, []);
     }

@@ -1,7 +1,7 @@
 // Forms submitted after the session has expired, in a real browser: no input is lost. usage: forms.mjs JSON
 //
-// The JSON: `chromium`, the executable; `url` of a new installation with one organisation; `setup`, the path of its set-up
-// page; `screenshots`, a folder.
+// The members of JSON: `chromium`, the executable; `url` of a new installation with one organisation; `setup`, the path
+// of its setup page; `screenshots`, a folder.
 
 import assert from 'node:assert/strict';
 import { launch, open } from '../browser/browser.mjs';
@@ -27,8 +27,8 @@ async function revoke(page) {
 const forget = (page) => page.context().clearCookies();
 
 /**
- * Fills in a form, ends the session, submits the form and signs in: the input is restored and can be submitted. `within`
- * contains the form, and `show` opens it.
+ * Fills in a form, ends the session, submits the form and signs in: the input is restored and can be submitted.
+ * `within` contains the form, and `show` opens it.
  */
 async function survivesSignIn(page, path, end, form) {
     const { fields = {}, choices = {}, checked = [], secrets = {}, button, show, after, within = page.locator('main') } = form;

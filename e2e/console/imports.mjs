@@ -1,9 +1,9 @@
 // Imports files and folders in third-party formats in a real browser, publishes them and plays them with a client.
 // usage: imports.mjs JSON
 //
-// The JSON: `chromium`, the executable; `url` of a new installation with one organisation, `acme`; `setup`, the path of its
-// set-up page; `samples`, absolute paths of files and folders; `waypost`, the executable whose `walk` is the MCP client;
-// `folder` for its state; `screenshots`, a folder.
+// The members of JSON: `chromium`, the executable; `url` of a new installation with one organisation, `acme`; `setup`,
+// the path of its setup page; `samples`, absolute paths of files and folders; `waypost`, the executable whose `walk`
+// command is the MCP client; `folder`, a folder for its state; `screenshots`, a folder.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

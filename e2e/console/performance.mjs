@@ -1,7 +1,7 @@
 // Measures the editor in a real browser, and uses lists on a phone. usage: performance.mjs JSON
 //
-// The JSON: `chromium`, the executable; `url` of a new installation; `setup`, the path of its set-up page; `scenario`, one of
-// the functions at the end.
+// The members of JSON: `chromium`, the executable; `url` of a new installation; `setup`, the path of its setup page;
+// `scenario`, the name of one of the functions in `scenarios`.
 
 import assert from 'node:assert/strict';
 import { launch, open } from '../browser/browser.mjs';
@@ -37,7 +37,7 @@ async function createWalkthrough(page, title, steps) {
     return id;
 }
 
-/** Loads the editor with an empty cache and adds up what was sent over the wire, headers included. */
+/** Loads the editor with an empty cache and adds up the received bytes, including headers. */
 async function loadsLongWalkthroughsQuickly(page) {
     const id = await createWalkthrough(page, 'A long walkthrough', STEPS);
     const cdp = await page.context().newCDPSession(page);
@@ -77,7 +77,7 @@ async function updatesThePreviewWhileTyping(page) {
     });
     await content.focus();
     const begin = await page.evaluate(() => performance.now());
-    // The pauses between the keys are shorter than the delay after which a pause updates the preview.
+    // The keys follow each other faster than the delay after which a pause updates the preview.
     const [text, delay] = [prose(7, 80).replaceAll('\n', ' '), 75];
     await page.keyboard.type(text, { delay });
     const end = await page.evaluate(() => performance.now());
@@ -86,7 +86,7 @@ async function updatesThePreviewWhileTyping(page) {
     const gaps = moments.slice(1).map((at, index) => at - moments[index]);
     console.log(`${updates.length} updates in ${Math.round(end - begin)} ms, at most ${Math.round(Math.max(...gaps))} ms apart`);
     assert.ok(end - begin > 4 * MAX_GAP_MS, 'the typing takes long enough');
-    // If the machine is busy with other tests, the keys are late as well.
+    // If the machine is busy with other tests, the key presses are delayed as well.
     const slowness = Math.max(1, (end - begin) / (text.length * delay * 1.25));
     assert.ok(Math.max(...gaps) <= MAX_GAP_MS * slowness, `the preview was not updated every second: ${gaps.map(Math.round)}`);
 }

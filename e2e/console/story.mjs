@@ -1,11 +1,11 @@
 // From an empty database to a resolved ticket, in a real browser. usage: story.mjs JSON
 //
-// The JSON: `chromium`, the executable; `url` of an empty installation; `setup`, the path of its set-up page; `mail`, the URL
-// at which the links of its emails can be read; `waypost`, the executable whose `walk` is the MCP client; `folder` for its
-// state; `screenshots`, a folder.
+// The members of JSON: `chromium`, the executable; `url` of an empty installation; `setup`, the path of its setup page;
+// `mail`, the origin that returns the links in its emails; `waypost`, the executable whose `walk` command is the MCP
+// client; `folder`, a folder for its state; `screenshots`, a folder.
 //
-// Every visited page is checked on a phone and a desktop, in the light and dark scheme, for accessibility with axe-core, for
-// its size and for broken links.
+// Every visited page is checked on a phone and a desktop, in the light and dark scheme, for accessibility with
+// axe-core, for its size and for broken links.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -36,7 +36,7 @@ async function see(page, name, path) {
     const bytes = await page.evaluate(() => performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
         .filter((it) => it.name.startsWith(location.origin) && !/\/api\/v1\/|\/mcp$/.test(it.name))
         .reduce((sum, it) => sum + it.encodedBodySize, 0));
-    assert.ok(bytes < 200_000 || name === 'reference', `${name} weighs ${bytes} bytes`);
+    assert.ok(bytes < 200_000 || name === 'reference', `${name} loads ${bytes} bytes`);
     for (const link of await page.locator('a[href^="/"]').evaluateAll((all) => all.map((it) => it.getAttribute('href')))) {
         links.add(link.split('#')[0]);
     }
@@ -82,7 +82,7 @@ async function makeServer(page) {
     await page.getByLabel('Support').selectOption('tickets');
     await see(page, 'server-settings');
     await main(page).getByRole('button', { name: /^Save/ }).first().click();
-    await until(page, () => api(page, 'GET', `/servers/${id}`), (it) => it.support === 'tickets', 'support is on');
+    await until(page, () => api(page, 'GET', `/servers/${id}`), (it) => it.support === 'tickets', 'support is enabled');
     return id;
 }
 
@@ -153,6 +153,9 @@ async function assign(page, server, id) {
     await main(page).getByRole('button', { name: /^Call/ }).click();
     await page.waitForFunction(() => document.querySelector('main').textContent.includes('"title": "Launch a rocket"'));
     await see(page, 'server-try');
+    // Arguments with a fixed set of values are drop-down lists.
+    await main(page).getByLabel('Tool', { exact: true }).selectOption('reset_walkthrough_progress');
+    await main(page).getByLabel('confirm (required)').selectOption('true');
 }
 
 /** One MCP client completes the walkthrough; another one stops half-way and opens a ticket. */
@@ -172,7 +175,7 @@ async function play(page, id) {
 }
 
 /** Checks analytics and end users. */
-async function watch(page, id) {
+async function checkAnalytics(page, id) {
     await see(page, 'analytics', `/o/acme/analytics?walkthrough=${id}`);
     const funnel = await page.getByRole('region', { name: 'Funnel', exact: true }).innerText();
     const steps = funnel.match(/\b[1-5]\. /g) ?? [];
@@ -185,7 +188,7 @@ async function watch(page, id) {
 }
 
 /** Replies to the ticket and resolves it. */
-async function help(page, ticket) {
+async function resolveTicket(page, ticket) {
     await see(page, 'tickets', '/o/acme/tickets');
     await see(page, 'ticket', `/o/acme/tickets/${ticket}`);
     assert.match(await page.locator('h1').innerText(), /The fuel <script>alert\(1\)<\/script> leaks/, 'shown as text');
@@ -198,7 +201,7 @@ async function help(page, ticket) {
 }
 
 /** Publishes version 2, with its impact on users in progress. */
-async function again(page, id) {
+async function publishSecondVersion(page, id) {
     await page.goto(at(`/o/acme/walkthroughs/${id}`));
     await row(page, 'Fuel').click();
     await field(page, 'content').fill('Fill the tank.');
@@ -275,7 +278,7 @@ async function invite(page, other, id) {
 }
 
 /** Checks the remaining pages. */
-async function rest(page) {
+async function checkRemainingPages(page) {
     await page.goto(at('/o/acme/api-keys'));
     await page.locator('main form').first().getByLabel('Name').fill('CI');
     await page.locator('main form').first().locator('button[type="submit"]').click();
@@ -312,15 +315,15 @@ try {
     await publish(page, id, 'publish');
     await assign(page, server, id);
     const ticket = await play(page, id);
-    await watch(page, id);
-    await help(page, ticket);
-    await again(page, id);
+    await checkAnalytics(page, id);
+    await resolveTicket(page, ticket);
+    await publishSecondVersion(page, id);
     await importFile(page);
     await invite(page, other, id);
-    await rest(page);
+    await checkRemainingPages(page);
     await followLinks(page);
     for (const it of [page, other]) {
-        // The console reports requests that the story itself interrupted, and its conflicts.
+        // The browser also reports requests that the story itself interrupted or that are rejected as expected.
         const unexpected = it.problems.filter((problem) => !/net::ERR_|status of (401|403|404|412)/.test(problem));
         assert.deepEqual(unexpected, []);
     }

@@ -113,7 +113,7 @@ async fn find(session: &Session, organization: &OrganizationId, text: &str) -> a
     api_key.map_err(|error| not_found_message(error, "key", text, "key"))
 }
 
-/// Returns the time at which a key expires that is valid for `days`.
+/// Returns the expiry time of a key that is valid for `days` days.
 pub(super) fn expiry(now: Timestamp, days: u32) -> Timestamp {
     now.plus(i64::from(days) * DAY_MS)
 }

@@ -80,7 +80,7 @@ pub enum Command {
     },
 }
 
-/// OauthConfigSettings of an identity provider.
+/// Settings of an identity provider.
 #[derive(Debug, clap::Args)]
 pub struct Flags {
     /// Issuer, exactly as the provider writes it. Its metadata is discovered from it.

@@ -41,7 +41,7 @@ pub enum Command {
         /// New name.
         #[arg(long)]
         name: Option<String>,
-        /// Logo for the sign-in pages of end users: a PNG, JPEG, GIF or WebP file; `none` removes it.
+        /// Logo for the sign-in pages and public pages of servers: a PNG, JPEG, GIF or WebP file; `none` removes it.
         #[arg(long, value_name = "FILE")]
         logo: Option<PathBuf>,
     },

@@ -258,7 +258,7 @@ fn start_jobs(settings: &Settings, hosting: &Hosting, metrics: Metrics) -> Jobs 
     jobs
 }
 
-/// Prints where the installation is and what to do next.
+/// Prints the address of the installation and the next steps.
 fn print_hints(settings: &Settings, public_url: &PublicUrl, address: SocketAddr, set_up: Option<&str>, demo: bool) {
     if demo {
         // Printed first, because users start here. The socket already accepts connections.
@@ -307,8 +307,8 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     })
 }
 
-/// Serves until `stop`, then waits for open requests for the grace period and cancels `end` for the remaining ones. When
-/// it returns, all connections are closed and all resources of requests are released.
+/// Serves until `stop` is cancelled, waits for open requests during the grace period, and cancels `end` for the
+/// remaining ones. When it returns, all connections are closed and all resources of requests are released.
 async fn serve(
     connections: Connections,
     listener: TcpListener,
@@ -328,7 +328,7 @@ async fn serve(
         }
         stop.immediate.cancel();
     };
-    // The diagnostics port must stop now, even if all connections closed in time.
+    // Also stops the diagnostics port if all connections of the main port were closed in time.
     let serving = async {
         connections.serve(listener, router).await;
         stop.immediate.cancel();

@@ -12,7 +12,7 @@ use super::session::{Session, not_found_message, one_of};
 /// Subcommands of `waypost user`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Add a user to an organisation. Prints a set-up link if the user cannot sign in yet.
+    /// Add a user to an organisation. Prints a setup link if the user cannot sign in yet.
     Create {
         /// Email of the user.
         email: String,
@@ -51,7 +51,7 @@ pub enum Command {
         #[arg(long, value_parser = one_of(Role::ALL, Role::as_str))]
         role: Role,
     },
-    /// Remove a member from an organisation. A user without any organisation is deleted.
+    /// Remove a member from an organisation. An unverified user without another organisation is deleted.
     Delete {
         /// Email or ID of the user.
         user: String,

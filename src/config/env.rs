@@ -1,4 +1,4 @@
-//! Settings from environment variables. Every variable that starts with `WAYPOST_` must be a known one.
+//! Settings from environment variables. Every variable that starts with `WAYPOST_` must be known.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
 /// A setting with its source and text.
 pub(super) type SettingValue = (&'static Setting, Origin, String);
 
-/// Returns the configuration file named by the environment, and its settings in the order of the table.
+/// Returns the configuration file and the settings from the environment. The settings are in the order of the table.
 pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<PathBuf>, Vec<SettingValue>), Error> {
     let in_kubernetes = environment.iter().any(|(name, _)| name == KUBERNETES);
     let mut file = None;

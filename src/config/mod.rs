@@ -147,7 +147,7 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Private networks that outgoing requests may reach, by purpose and organisation.
     pub outbound_allow: Vec<Allowance>,
-    /// Whether clients may name a metadata document.
+    /// Policy for client metadata documents.
     pub client_documents: ClientDocuments,
     /// File with root certificates that outgoing requests trust in addition to the system's.
     pub outbound_ca_file: Option<PathBuf>,
@@ -339,7 +339,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns the source of a setting; `None` if it has its default value.
+    /// Returns the source of a setting; `None` if it is not set.
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         self.origins.get(name)

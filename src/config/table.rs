@@ -137,7 +137,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "sign_up",
         flag: None,
         default: "`invite`",
-        help: "Who can create a console account: `invite` (invited users), `open` (anyone, with an emailed code) or `closed` (no one). The first owner uses the set-up link that `serve` prints.",
+        help: "Who can create a console account: `invite` (invited users), `open` (anyone, with an emailed code) or `closed` (no one). The first owner uses the setup link that `serve` prints.",
         set: |settings, text| text.parse().map(|sign_up| settings.sign_up = sign_up),
     },
     Setting {
@@ -200,7 +200,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "rate_limit_per_caller",
         flag: None,
         default: "`100`",
-        help: "MCP calls per second per caller. A caller is a signed-in end user, an anonymous user with stored progress, or all other callers from one client address (or one IPv6 /64 network) together. `0` for no limit.",
+        help: "MCP calls per second per caller. A caller is a signed-in end user, an anonymous user with stored progress, or all other callers from one client IP address (or one IPv6 /64 network) together. `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_caller = number),
     },
     Setting {
@@ -214,14 +214,14 @@ pub static SETTINGS: &[Setting] = &[
         name: "rate_limit_callers_per_address",
         flag: None,
         default: "`5`",
-        help: "Combined limit of all anonymous users with stored progress on one client address, as a multiple of `rate_limit_per_caller`; at least 1.",
+        help: "Combined limit of all anonymous users with stored progress on one client IP address, as a multiple of `rate_limit_per_caller`; at least 1.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.rate_limit_callers_per_address = number),
     },
     Setting {
         name: "new_users_per_address",
         flag: None,
         default: "`300`",
-        help: "New anonymous users per hour per client address (or IPv6 /64 network); `0` for no limit. Existing users can always continue.",
+        help: "New anonymous users per hour per client IP address (or IPv6 /64 network); `0` for no limit. Existing users can always continue.",
         set: |settings, text| value::number(text).map(|number| settings.new_users_per_address = number),
     },
     Setting {
@@ -235,7 +235,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "ticket_limit_per_address",
         flag: None,
         default: "`30`",
-        help: "Support tickets per hour per client address (or IPv6 /64 network), across all servers; `0` for no limit. Does not apply to users identified by a token.",
+        help: "Support tickets per hour per client IP address (or IPv6 /64 network), across all servers; `0` for no limit. Does not apply to users identified by a token.",
         set: |settings, text| value::number(text).map(|number| settings.ticket_limit_per_address = number),
     },
     Setting {
@@ -263,7 +263,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "listen_limit_per_address",
         flag: None,
         default: "`100`",
-        help: "Open streams per client address (or IPv6 /64 network); `0` for no limit.",
+        help: "Open streams per client IP address (or IPv6 /64 network); `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.listen_limit_per_address = number),
     },
     Setting {
@@ -277,7 +277,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "connection_limit_per_address",
         flag: None,
         default: "`500`",
-        help: "Connections per client address (or IPv6 /64 network), at most three quarters of all; `0` for no limit. Trusted proxies are exempt. When it is reached, the same rule applies to the connections of that address (429).",
+        help: "Connections per client IP address (or IPv6 /64 network), at most three quarters of all; `0` for no limit. Trusted proxies are exempt. When it is reached, the same rule applies to the connections of that address (429).",
         set: |settings, text| value::number(text).map(|number| settings.connection_limit_per_address = number),
     },
     Setting {
@@ -298,7 +298,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "header_limit_bytes",
         flag: None,
         default: "`32KiB`",
-        help: "Maximum size of a request head, in bytes or with `KiB`; at least 8 KiB. A larger head is rejected (431).",
+        help: "Maximum size of a request head, in bytes or with `KiB` or `MiB`; from 8 KiB to 1 MiB. A larger head is rejected (431).",
         set: |settings, text| value::header_bytes(text).map(|bytes| settings.header_limit_bytes = bytes),
     },
     Setting {
@@ -319,21 +319,21 @@ pub static SETTINGS: &[Setting] = &[
         name: "body_memory_bytes",
         flag: None,
         default: "`64MiB`",
-        help: "Memory for all incomplete request bodies, in bytes or with `KiB`, `MiB` or `GiB`; `0` for no limit. When it is reached, the largest body of the client address that uses the most memory is rejected (503).",
+        help: "Memory for all incomplete request bodies, in bytes or with `KiB`, `MiB` or `GiB`; `0` for no limit. When it is reached, the largest body of the client IP address that uses the most memory is rejected (503).",
         set: |settings, text| value::bytes(text).map(|bytes| settings.body_memory_bytes = bytes),
     },
     Setting {
         name: "keep_alive_seconds",
         flag: None,
         default: "`75`",
-        help: "Idle timeout of a connection in seconds. Does not apply to streams and to requests that are being processed.",
+        help: "Idle timeout of a connection in seconds. Does not apply to streams or to requests that are being processed.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.keep_alive_seconds = number),
     },
     Setting {
         name: "response_timeout_seconds",
         flag: None,
         default: "`60`",
-        help: "Timeout in seconds for a client to accept any bytes of its response.",
+        help: "Time in seconds after which a client that accepts no bytes of its response is disconnected.",
         set: |settings, text| value::at_least_one(text).map(|number| settings.response_timeout_seconds = number),
     },
     Setting {
@@ -368,7 +368,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "retention_audit",
         flag: None,
         default: "`730d`",
-        help: "Retention period of the audit log. Entries are never deleted otherwise.",
+        help: "Retention period of the audit log. Entries are not deleted for any other reason.",
         set: |settings, text| value::period(text).map(|period| settings.retention.audit = period),
     },
     Setting {

@@ -200,7 +200,10 @@ pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|reason| format!("{reason}, or `off`")) }
 }
 
-/// Parses `scheme://host[:port]` without anything after it.
+/// Parses an origin, `scheme://host[:port]`.
+///
+/// # Errors
+/// The expected format.
 pub fn origin(text: &str) -> Result<Url, String> {
     let expected = "expected an origin, such as https://waypost.example.com";
     let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
@@ -276,7 +279,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("expected a number of bytes, such as 67108864 or 64MiB, not `{text}`"))
 }
 
-/// Parses the maximum size of a request head: at least what the HTTP library requires, at most 1 MiB.
+/// Parses the maximum size of a request head: from 8 KiB, the minimum of the HTTP library, to 1 MiB.
 pub(super) fn header_bytes(text: &str) -> Result<u32, String> {
     let fitting = u32::try_from(bytes(text)?).ok().filter(|bytes| (8_192..=1 << 20).contains(bytes));
     fitting.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))

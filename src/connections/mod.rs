@@ -83,8 +83,8 @@ pub struct ConnectionLimits {
     pub header_bytes: u32,
     /// Maximum number of concurrent requests per HTTP/2 connection.
     pub http2_streams: u32,
-    /// Number of requests that an HTTP/2 connection may cancel per minute if these are more than half of its requests; 0 for
-    /// no limit.
+    /// Number of requests that an HTTP/2 connection may cancel per minute; 0 for no limit. The connection is closed
+    /// if it cancels more, and these are more than half of its requests.
     pub http2_resets: u32,
 }
 
@@ -163,7 +163,7 @@ impl Connections {
         let activity = Activity::new(self.0.limits.http2_resets);
         match self.0.registry.admit(peer.ip(), &activity) {
             Ok(slot) => {
-                // Without it, Nagle's algorithm delays small responses by 40 ms.
+                // Without TCP_NODELAY, Nagle's algorithm delays small responses by 40 ms.
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%error, "failed to set TCP_NODELAY");
                 }
@@ -373,7 +373,7 @@ impl Connection {
         response.map(|body| Body::new(ResponseBody::new(body, exchange)))
     }
 
-    /// The address of the client, for the fair reservation of memory.
+    /// Returns the address of the client, to which the memory for the request body is attributed.
     fn client_address<B>(&self, request: &Request<B>) -> IpAddr {
         crate::router::client_of(&self.shared.limits.trusted_proxies, self.peer.ip(), request.headers())
     }
@@ -398,12 +398,12 @@ fn builder(limits: &ConnectionLimits, executor: Executor) -> auto::Builder<Execu
     builder
 }
 
-/// The size of a header list, as RFC 9113, section 6.5.2, counts it.
+/// Returns the size of a header list in bytes, as defined in RFC 9113, section 6.5.2.
 fn header_list_size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
 }
 
-/// The answer to a request whose body was not read to its end.
+/// Returns the response to a request whose body was not read completely.
 fn body_error_response(body_error: BodyError, version: Version) -> Response {
     let (status, code, message) = match body_error {
         BodyError::Timeout => {

@@ -31,8 +31,8 @@ impl ClientAddress {
     }
 }
 
-/// Whether a request has several `Host` headers (RFC 9112, section 3.2), of which a proxy in front of this server may use
-/// a different one.
+/// Whether a request has several `Host` headers (RFC 9112, section 3.2). This server and a proxy in front of it could
+/// use different ones.
 pub(super) fn has_several_hosts(headers: &HeaderMap) -> bool {
     headers.get_all(header::HOST).iter().nth(1).is_some()
 }
@@ -42,7 +42,7 @@ fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// Returns the address in `X-Forwarded-For` that the outermost trusted proxy reported. `None` if there is none, or if an
-/// entry to its right is invalid: entries to the left of an invalid entry are not trustworthy.
+/// entry to its right is invalid: entries to the left of an invalid entry cannot be trusted.
 fn forwarded_client(proxies: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
     for value in headers.get_all("x-forwarded-for").iter().rev() {
         for entry in String::from_utf8_lossy(value.as_bytes()).rsplit(',') {

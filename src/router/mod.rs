@@ -47,7 +47,7 @@ pub struct RouterState<R> {
     pub endpoint: Endpoint<R>,
     /// The authorization server of all hosted servers.
     pub auth: Auth,
-    /// The console and the public pages of the hosted servers. Its shared state is also that of the REST API.
+    /// The console and the public pages of the hosted servers. The REST API uses the same state.
     pub console: Console,
     /// Source of randomness for request IDs.
     pub random: Arc<dyn Random>,
@@ -212,7 +212,8 @@ async fn observe<R: HandlerFactory>(
     response
 }
 
-/// Determines the client's address, which rate limits are based on. Rejects requests without one.
+/// Determines the client's address, which rate limits are based on. Rejects requests without an address, and requests
+/// with several `Host` headers.
 fn identify_client<R: HandlerFactory>(state: &RouterState<R>, request: &mut Request) -> Result<(), Response> {
     let client = ClientAddress::from_request(&state.trusted_proxies, request).ok_or_else(unknown_client)?;
     if client::has_several_hosts(request.headers()) {

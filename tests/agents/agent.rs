@@ -10,9 +10,9 @@ pub struct Agent {
     /// The name in the table.
     pub name: &'static str,
     launcher: Launcher,
-    /// The way the agent gets an access token.
+    /// The method by which the agent obtains an access token.
     pub sign_in: SignIn,
-    /// The server's `sign_in` setting that it needs, if not the default.
+    /// The `sign_in` setting of the server that the agent needs. `None` means the default.
     pub server_sign_in: Option<&'static str>,
 }
 
@@ -34,14 +34,14 @@ enum Launcher {
     },
 }
 
-/// The way an agent gets an access token.
+/// The method by which an agent obtains an access token.
 #[derive(Clone, Copy, PartialEq)]
 pub enum SignIn {
-    /// With a command of the agent that opens a browser. The table names the command.
+    /// With a command of the agent that opens a browser. The command is shown in the table.
     Command(&'static str),
-    /// With its OAuth client, when the server asks.
+    /// With its OAuth client, when the server requires sign-in.
     Client,
-    /// With its OAuth client, called by the program before it connects.
+    /// With its OAuth client, which the program calls before it connects.
     Program,
     /// The agent has no OAuth client. Its configuration contains a header with an access token.
     Header,
@@ -283,7 +283,7 @@ fn script_command(program: PathBuf, script: &str, home: &Path, config: &RunConfi
 }
 
 /// Sets a clean environment: only PATH is inherited; no proxy, no update check, no telemetry. Programs that open a
-/// browser open the simulated one.
+/// browser start the simulated one.
 fn set_environment(command: &mut Command, home: &Path, config: &RunConfig) {
     let browser = home.join("bin/xdg-open");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients/sign_in/browser.mjs");

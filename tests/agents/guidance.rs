@@ -1,4 +1,4 @@
-//! Which text from the server a model receives, and whether a model that rushes is told to wait for the user.
+//! Measures which texts of the server a model receives, and checks that they tell the model to wait for the user.
 
 use serde_json::Value;
 
@@ -11,16 +11,16 @@ const RULE: &str = "Never call it twice in a row without a reply from the user";
 /// The instruction in every result with a step.
 const WAIT: &str = "only when the user says it is done";
 
-/// Measures which text reached the model over a whole walkthrough, records them in the table, and checks that the
+/// Measures which texts the model received over a whole walkthrough, records them in the table, and checks that the
 /// model was told to wait for the user.
 pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
     let revision = calls[0]["protocol_version"].as_str().expect("the log entry has the member");
     assert!(calls.iter().all(|call| call["protocol_version"] == revision), "{calls:#?}");
     table::record(agent, "Revision", revision);
 
-    let last = requests.last().expect("the model was asked");
+    let last = requests.last().expect("the model received a request");
     let results = last.results();
-    // Excludes the list before the steps and the completion after them.
+    // Excludes the list of walkthroughs before the steps and the completion message after them.
     let steps = &results[1..results.len() - 1];
     let forms = [
         (steps.iter().all(|step| step.structured().is_some()), "`structuredContent`"),

@@ -1,6 +1,7 @@
-//! Real agents and frameworks play the demo walkthrough with a scripted model (`e2e/agents`). Each completes it, and
-//! each is killed midway and continues at the same step as a new process. The tests measure the model's input and
-//! compare it with the table in `docs/clients.md`; with `WAYPOST_TEST_WRITE=1` they write the table instead.
+//! Real agents and frameworks play the demo walkthrough with a scripted model (`e2e/agents`). Each agent completes the
+//! walkthrough. Each is also killed midway and continues at the same step in a new process. The tests measure the
+//! model's input and compare it with the table in `docs/clients.md`; with `WAYPOST_TEST_WRITE=1` they write the table
+//! instead.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 #![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]

@@ -138,16 +138,16 @@ impl Model {
         model
     }
 
-    /// Waits until an agent requests more than the plan contains.
+    /// Waits until the model withholds its response to a request after the last planned call.
     pub async fn wait_until_held(&mut self) {
         self.line("held").await;
     }
 
     async fn line(&mut self, start: &str) -> String {
         let line = timeout(2 * TIMEOUT, self.lines.next_line()).await;
-        let line = line.unwrap_or_else(|_| panic!("the model waits for requests:\n{}", self.text()));
+        let line = line.unwrap_or_else(|_| panic!("the model prints nothing in time:\n{}", self.text()));
         let line = line.expect("the output is UTF-8").unwrap_or_default();
-        let Some(rest) = line.strip_prefix(start) else { panic!("the model says {line:?}:\n{}", self.text()) };
+        let Some(rest) = line.strip_prefix(start) else { panic!("the model printed {line:?}:\n{}", self.text()) };
         rest.to_owned()
     }
 

@@ -11,7 +11,7 @@ use crate::process::Process;
 use crate::server::{STEPS, Server};
 use crate::table;
 
-/// How many steps are completed when an agent is killed.
+/// The number of steps that are completed when an agent is killed.
 pub const STEPS_BEFORE_KILL: usize = 3;
 
 /// The agent completes the walkthrough. The model calls `next_walkthrough_step` without waiting for the user, and its
@@ -26,7 +26,7 @@ pub async fn completes(agent: &Agent) {
     let requests = run.wait_until_completed().await;
     assert!(
         requests.iter().all(|request| request.is_streamed() == agent.is_streaming()),
-        "the protocol's streaming form"
+        "the agent requests streaming as expected"
     );
     let calls = server.calls().await;
     check_calls(&calls, &["list_walkthroughs", "select_walkthrough"], STEPS);
@@ -97,7 +97,7 @@ pub struct Run {
     model: Model,
 }
 
-/// What a model that keeps notes has written down when its agent is killed.
+/// The notes that a model has kept when its agent is killed.
 pub struct Notes {
     pub walkthrough: String,
     pub step: String,
@@ -105,7 +105,7 @@ pub struct Notes {
 }
 
 impl RunConfig {
-    /// A configuration without sign-in.
+    /// Creates a configuration without sign-in.
     pub fn new(url: &str, model: &str) -> Self {
         Self { url: url.to_owned(), model: model.to_owned(), token: None, user: None }
     }
@@ -164,7 +164,7 @@ impl Run {
         }
         let requests = self.model.requests();
         self.process.kill().await;
-        let results = requests.last().expect("the model was asked").results();
+        let results = requests.last().expect("the model received a request").results();
         let last = *results.last().unwrap_or_else(|| panic!("no results:\n{}", self.model.text()));
         let text = results.iter().map(|result| result.text()).find_map(|text| text.find("wt_").map(|at| &text[at..]));
         let id: String =
@@ -177,15 +177,15 @@ impl Run {
     }
 }
 
-/// Checks that the result of call `index` of the new process has the step at which the first was killed.
+/// Checks that the result of call `index` of the new process has the step at which the first process was killed.
 pub fn check_continues(requests: &[Request], index: usize, step: &str) {
-    let results = requests.last().expect("the model was asked").results();
+    let results = requests.last().expect("the model received a request").results();
     assert_eq!(results[index].step(), Some(step), "{}", results[index].text());
     // No step is completed twice or skipped.
     assert_eq!(results.len(), index + 1 + STEPS - STEPS_BEFORE_KILL);
 }
 
-/// Checks that the server recorded these calls and then one per step, all successful.
+/// Checks that the server recorded the calls in `first` and then one call per step, all successful.
 fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
     let recorded: Vec<_> = calls.iter().map(|call| (call["tool"].as_str(), call["outcome"].as_str())).collect();
     let tools = first.iter().copied().chain(std::iter::repeat_n("next_walkthrough_step", steps));

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// How long a run may take.
+/// The maximum duration of a run.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A process in its own process group, which is killed on drop.
@@ -46,10 +46,10 @@ impl Process {
 
     /// Waits until the process prints a question, then answers it.
     pub async fn answer_prompt(&mut self, question: &str, answer: &str) {
-        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        let mut interval = tokio::time::interval(Duration::from_millis(50));
         let asked = timeout(LIMIT, async {
             while !self.output().contains(question) {
-                looks.tick().await;
+                interval.tick().await;
             }
         });
         asked.await.unwrap_or_else(|_| panic!("the agent does not ask {question:?}:\n{}", self.output()));
@@ -60,15 +60,15 @@ impl Process {
     /// Waits until the process exits.
     pub async fn wait(&mut self) -> ExitStatus {
         let status = timeout(LIMIT, self.child.wait()).await;
-        let status = status.unwrap_or_else(|_| panic!("the agent does not end:\n{}", self.output()));
+        let status = status.unwrap_or_else(|_| panic!("the agent does not exit in time:\n{}", self.output()));
         status.expect("the process can be waited for")
     }
 
-    /// Kills the process group, as a crash or a closed terminal does.
+    /// Kills the process group with SIGKILL, which simulates a crash.
     pub async fn kill(mut self) {
         assert!(
             self.child.try_wait().expect("the process can be waited for").is_none(),
-            "the agent has already ended:\n{}",
+            "the agent has already exited:\n{}",
             self.output()
         );
         kill_process_group(self.group, Signal::KILL).expect("the group exists");

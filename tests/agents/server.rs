@@ -27,8 +27,8 @@ impl Server {
         Self::new(installation, program, "demo", "/s/demo").await
     }
 
-    /// Starts a server whose users sign in with emails printed by `serve`, and a simulated user. `sign_in` is the
-    /// server's setting; `None` means the default.
+    /// Starts a server whose users sign in with emails that `serve` prints, and a simulated user. `sign_in` is the
+    /// setting of the server; `None` means the default.
     pub async fn with_sign_in(sign_in: Option<&str>) -> (Self, SimulatedUser) {
         let mut installation = Installation::new().await;
         let setting = sign_in.map(|value| ["--sign-in", value]);
@@ -67,7 +67,7 @@ impl Server {
     pub async fn calls(&self) -> Vec<Value> {
         let url = format!("{}/api/v1/tool-calls?limit=100", self.program.origin);
         let response = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API responds");
-        let page: Value = response.error_for_status().expect("the key is good").json().await.expect("valid JSON");
+        let page: Value = response.error_for_status().expect("the key is valid").json().await.expect("valid JSON");
         let mut calls = page["items"].as_array().expect("the response is a page").clone();
         calls.reverse();
         calls
@@ -81,11 +81,11 @@ impl Server {
         result["instructions"].as_str().expect("the response has instructions").to_owned()
     }
 
-    /// Returns names and descriptions of the tools at a URL.
+    /// Returns the names and descriptions of the tools at a URL.
     pub async fn tools(&self, url: &str) -> Vec<(String, String)> {
         let result = self.send_request(url, "tools/list", json!({})).await;
         let text = |value: &Value| value.as_str().expect("the value is a string").to_owned();
-        let tools = result["tools"].as_array().expect("the request lists tools");
+        let tools = result["tools"].as_array().expect("the response lists tools");
         tools.iter().map(|tool| (text(&tool["name"]), text(&tool["description"]))).collect()
     }
 
@@ -93,7 +93,7 @@ impl Server {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let accept = "application/json, text/event-stream";
         let request = self.http.post(url).header("accept", accept).json(&request);
-        let response: Value = request.send().await.expect("it answers").json().await.expect("valid JSON");
+        let response: Value = request.send().await.expect("the server responds").json().await.expect("valid JSON");
         response["result"].clone()
     }
 }

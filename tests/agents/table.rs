@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::agent::Agent;
 
 const BEGIN: &str = "<!-- Written by tests/agents; do not edit by hand. -->";
-const END: &str = "<!-- End of what tests/agents writes. -->";
+const END: &str = "<!-- End of the text written by tests/agents. -->";
 
 const COLUMNS: [&str; 11] = [
     "Client",
@@ -37,7 +37,7 @@ pub fn record(agent: &Agent, column: &str, measured: &str) {
     let index = COLUMNS.iter().position(|name| *name == column).expect("the table has the column");
     let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut document = Document::read();
-    if is_written() {
+    if is_update_enabled() {
         let row = document.row(agent.name);
         measured.clone_into(&mut row[index]);
         document.write();
@@ -55,7 +55,7 @@ pub fn record(agent: &Agent, column: &str, measured: &str) {
 pub fn check_rows(agents: &[&Agent]) {
     let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut document = Document::read();
-    if is_written() {
+    if is_update_enabled() {
         let rows = agents.iter().map(|agent| {
             let mut row = document.row(agent.name).clone();
             row[1] = agent.version();
@@ -70,7 +70,7 @@ pub fn check_rows(agents: &[&Agent]) {
     assert_eq!(rows, expected, "docs/clients.md is outdated; set WAYPOST_TEST_WRITE=1 to update it");
 }
 
-fn is_written() -> bool {
+fn is_update_enabled() -> bool {
     std::env::var_os("WAYPOST_TEST_WRITE").is_some_and(|value| value == "1")
 }
 

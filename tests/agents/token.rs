@@ -20,7 +20,7 @@ pub async fn register(server: &Server) -> Value {
         "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
     });
     let request = http().post(format!("{}/oauth/register", server.issuer())).json(&metadata);
-    request.send().await.expect("it answers").json().await.expect("valid JSON")
+    request.send().await.expect("the server responds").json().await.expect("valid JSON")
 }
 
 /// Signs the user in and returns an access token for the server.
@@ -53,7 +53,7 @@ pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = http().post(format!("{}/oauth/token", server.issuer())).body(body);
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let response: Value = request.send().await.expect("it answers").json().await.expect("valid JSON");
+    let response: Value = request.send().await.expect("the server responds").json().await.expect("valid JSON");
     response["access_token"].as_str().unwrap_or_else(|| panic!("no token: {response}")).to_owned()
 }
 

@@ -34,7 +34,7 @@ impl Provider {
             }
             panic!("the provider does not listen");
         };
-        let issuer = timeout(TIMEOUT, listening).await.expect("the server listens in time");
+        let issuer = timeout(TIMEOUT, listening).await.expect("the provider listens in time");
         Self { child, issuer, _output: lines }
     }
 

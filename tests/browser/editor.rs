@@ -1,4 +1,5 @@
-//! Two users edit a walkthrough in the editor. Also runs the unit tests of its scripts, which need no browser.
+//! Console users edit a walkthrough, submit a form after their session has expired, and use lists on phones. Also runs
+//! the unit tests of the editor's scripts, which need no browser.
 
 use std::path::Path;
 
@@ -42,8 +43,8 @@ async fn lists_have_their_controls_on_phones() {
 async fn play(program: &str, scenario: &str) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
-    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("the set-up link is printed");
-    let (_, path) = set_up.split_once("/setup").expect("the link leads to the set-up");
+    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("the setup link is printed");
+    let (_, path) = set_up.split_once("/setup").expect("the link leads to the setup");
     let _turn = BROWSERS.acquire().await.expect("the semaphore stays open");
     let config = json!({
         "chromium": installed_browser().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots_folder(), "scenario": scenario,

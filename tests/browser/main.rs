@@ -1,11 +1,11 @@
-//! End users who sign in with Chromium, with Waypost's own sign-in (`platform_oauth`) and with the organisation's
-//! identity provider (`custom_oauth`, simulated by the npm package `oidc-provider`). The scenarios are in
-//! `e2e/browser`.
+//! Tests in Chromium. End users sign in with Waypost's own sign-in (`platform_oauth`) and with the organisation's
+//! identity provider (`custom_oauth`, simulated by the npm package `oidc-provider`), and copy a snippet from the public
+//! page. These scenarios are in `e2e/browser`.
 //!
-//! Also console users who work in the editor (`e2e/console/editor.mjs`) and import files (`e2e/console/imports.mjs`).
+//! Console users work in the editor, import files and answer a ticket. These scenarios are in `e2e/console`.
 //!
 //! The scenarios check accessibility with axe-core and take screenshots, on phone and desktop, in light and dark
-//! mode, in the folder named by the variable `SCREENSHOTS`.
+//! mode. The variable `SCREENSHOTS` names the folder of the screenshots.
 
 #![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]
 

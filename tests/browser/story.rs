@@ -11,8 +11,8 @@ use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 async fn from_an_empty_database_to_an_answered_ticket() {
     let mut installation = Installation::empty();
     let server = installation.serve().await;
-    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("the set-up link is printed");
-    let (_, path) = set_up.split_once("/setup").expect("the link leads to the set-up");
+    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("the setup link is printed");
+    let (_, path) = set_up.split_once("/setup").expect("the link leads to the setup");
     let _turn = BROWSERS.acquire().await.expect("the semaphore stays open");
     let mail = SimulatedUser::start("nobody@example.com", installation.mailbox.clone()).await;
     let config = json!({

@@ -141,7 +141,7 @@ async fn joins_are_listed_and_undone() {
 
 #[test]
 fn a_logo_is_set_and_removed() {
-    // A picture of one pixel.
+    // A GIF of one pixel.
     const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     let workspace = Workspace::new();
     workspace.run_ok(&["org", "create", "acme"]);

@@ -136,8 +136,8 @@ fn errors_name_the_file_and_change_nothing() {
     let hello = workspace.write_file("hello.md", HELLO);
     let broken = workspace.write_file("broken.json", "{\"steps\": [");
     let empty = workspace.write_file("empty.md", "# Only a title\n\n## Step\n");
-    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &hello, &broken]), @"error: DIR/broken.json: `document`: is not valid JSON at line 1, column 11: EOF while parsing a list.");
-    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &empty, "--publish"]), @r#"error: DIR/empty.md: The walkthrough cannot be published: step 1 "Step": `content`: is empty. Write the text for the user."#);
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &hello, &broken]), @"error: DIR/broken.json: `document` is not valid JSON at line 1, column 11: EOF while parsing a list.");
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &empty, "--publish"]), @r#"error: DIR/empty.md: The walkthrough cannot be published: step 1 "Step": `content` is empty. Write the text for the user."#);
     insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", "gone.md"]), @"error: cannot read gone.md (No such file or directory)");
     insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &hello, "--server", "gone"]), @"error: DIR/hello.md: The organisation has no server `gone`.");
     assert_eq!(workspace.run_json(&["walkthrough", "list"]), json!({"items": []}));
@@ -153,7 +153,7 @@ fn lint_needs_no_database() {
     assert_eq!(result.code, 1);
     insta::assert_snapshot!(format!("{}{}", result.out, result.err), @r#"
     DIR/hello.md: no problems
-    DIR/bad.md: error: step 1 "One": `operations_for_agent`: is empty, but every step of a walkthrough of type `installer` requires it.
+    DIR/bad.md: error: step 1 "One": `operations_for_agent` is empty, but every step of a walkthrough of type `installer` requires it.
     error: 1 file has errors that prevent publishing
     "#);
     assert!(!workspace.path("waypost-data").exists());

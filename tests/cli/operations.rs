@@ -1,4 +1,4 @@
-//! Migrations, `doctor`, backups and machine problems.
+//! Migrations, `doctor`, backups and problems with the environment.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -23,7 +23,7 @@ fn migrate_reports_the_result() {
     let newest = newest_schema();
     let result = workspace.run_err(1, &["org", "list", "--no-migrate"]);
     let expected =
-        format!("error: the database has schema version 0, this program needs {newest}: run `waypost migrate`");
+        format!("error: the database has schema version 0, but this program requires {newest}: run `waypost migrate`");
     assert_eq!(result.trim_end(), expected);
     let result = workspace.run_ok(&["migrate"]);
     assert_eq!(result.trim_end(), format!("Migrated the database from schema 0 to {newest}."));
@@ -73,7 +73,7 @@ async fn a_newer_database_is_rejected() {
     simulate_newer_schema(&workspace).await;
     let newest = newest_schema();
     let expected = format!(
-        "error: the database has schema version 999, this program supports versions up to {newest}: use a newer waypost"
+        "error: the database has schema version 999, but this program supports versions up to {newest}: use a newer waypost"
     );
     assert_eq!(workspace.run_err(1, &["org", "list"]).trim_end(), expected);
 }
@@ -163,8 +163,8 @@ fn doctor_changes_nothing() {
     assert_eq!(report["status"], "ok", "{report:#}");
     workspace.write_file("waypost-data/secret.key", "no key");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // Closes the connection immediately.
     let port = listener.local_addr().unwrap().port();
+    // Closes the connection immediately.
     let answering = std::thread::spawn(move || drop(listener.accept()));
     workspace.write_file("waypost.toml", &format!("listen = '127.0.0.1:{port}'\ndiagnostics_listen = 'off'\n"));
     let result = workspace.run(&["doctor", "--config", &file, "--json"]);
@@ -264,7 +264,7 @@ waypost_testkit::needs_postgres! {
     }
 }
 
-/// Makes the database file look like one of an older version, which keeps free pages.
+/// Makes the database file look like one from an older version, which did not release free pages.
 async fn simulate_old_file(workspace: &Workspace) {
     let url = format!("sqlite://{}", workspace.path("waypost-data/waypost.db").display());
     let mut file = url.parse::<SqliteConnectOptions>().unwrap().connect().await.unwrap();

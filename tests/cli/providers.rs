@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{CommandResult, Workspace};
 
-/// Starts a provider that serves what `oauth-config` reads. It runs until the test process exits.
+/// Starts a provider that serves the documents that `oauth-config` reads. It runs until the test process exits.
 pub fn start_provider() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -139,7 +139,8 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     }
 }
 
-/// In every state after a power failure, all secrets can be opened, and the next command completes the rotation.
+/// At whatever step a power failure interrupts a rotation, all secrets can be decrypted, and the next command completes
+/// the rotation.
 #[test]
 fn an_interrupted_rotation_is_completed() {
     let workspace = Workspace::new();
@@ -181,7 +182,7 @@ fn configured_keys_are_rotated_by_the_operator() {
     assert_eq!(workspace.key("secret.key").trim(), former, "the key file does not change");
     let (ok, found) = workspace.doctor();
     assert!(!ok && found.contains("neither the current nor the previous one"), "{found}");
-    // Without any key, no secret can be opened.
+    // Without any key, no secret can be decrypted.
     std::fs::remove_file(workspace.path("waypost-data/secret.key")).unwrap();
     assert!(!workspace.doctor().0);
 }

@@ -10,7 +10,7 @@ use crate::remote::RunningServer;
 /// The repository's own fixtures, one per format.
 const FIXTURES: [&str; 6] =
     ["tour", "tour/.tours/around.tour", "scenario", "skills", "course", "docs/write-a-recipe.md"];
-/// Third-party samples, if available.
+/// The third-party samples in the folder `WAYPOST_TEST_SAMPLES`.
 const SAMPLES: [&str; 8] = [
     "codetour",
     "codetour/intro.tour",
@@ -30,7 +30,7 @@ fn samples_folder() -> PathBuf {
     waypost_testkit::samples_folder(Path::new(env!("CARGO_MANIFEST_DIR")))
 }
 
-/// Imports a file on the database or through the API. Returns the report.
+/// Imports a file directly into the database or through the API. Returns the report.
 fn import(server: &RunningServer, through_api: bool, file: &Path, title: &str, slug: &str) -> Value {
     let file = file.to_str().unwrap();
     let words = ["walkthrough", "import", file, "--title", title, "--server", slug, "--publish"];
@@ -46,8 +46,8 @@ fn play(server: &RunningServer, slug: &str) {
     assert!(output.status.success(), "{slug}: {out}{err}");
 }
 
-/// Checks that a file can be completed, that a second import changes nothing, and that its Markdown export changes
-/// nothing.
+/// Checks that the walkthrough of a file can be completed, and that neither a second import nor an import of its
+/// Markdown export changes it. Then imports the file through the API as a new walkthrough and completes that one too.
 fn check_sample(server: &RunningServer, number: usize, file: &Path) {
     let title = format!("Sample {number}");
     let slug = format!("sample-{number}");
@@ -66,7 +66,7 @@ fn check_sample(server: &RunningServer, number: usize, file: &Path) {
     let same = server.workspace.run_json(&["walkthrough", "import", copy.to_str().unwrap()]);
     assert_eq!((&same["id"], &same["changed"]), (&created["id"], &json!(false)), "{}: {same}", file.display());
 
-    // Imports it again as a new walkthrough, uploaded as a form like on the import page.
+    // Imports the file through the API as a new walkthrough, as the import page does.
     let (title, slug) = (format!("Page {number}"), format!("page-{number}"));
     server.workspace.run_ok(&["server", "create", &slug, "--org", "acme"]);
     let created = import(server, true, file, &title, &slug);

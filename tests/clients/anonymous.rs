@@ -64,7 +64,7 @@ fn read_log(folder: &TempDir) -> String {
     std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
 }
 
-/// Runs the client's script and checks the line of JSON that it prints at its end.
+/// Runs the client's script and checks the last line that it prints, which is JSON.
 fn play_walkthrough(script: &str, era: &str, version: &str) {
     let server = DemoServer::start();
     let output = Command::new(interpreter_for(script))

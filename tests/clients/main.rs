@@ -1,7 +1,7 @@
 //! The official MCP clients complete a walkthrough, with and without sign-in.
 //!
-//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them. The agents that read the public page's snippets
-//! are in `e2e/agents` and `e2e/snippets`.
+//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them. The agents that read the public page's
+//! snippets are in `e2e/agents` and `e2e/snippets`.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 #![expect(clippy::expect_used, reason = "a test cannot continue after a failure")]

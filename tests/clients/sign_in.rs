@@ -24,7 +24,7 @@ const REDIRECT_URIS: &[(&str, &str)] = &[
     ("mcp-remote", "http://127.0.0.1/oauth/callback"),
 ];
 
-/// How a client obtains its client ID.
+/// The method by which a client obtains its client ID.
 #[derive(Clone, Copy, PartialEq)]
 enum Registration {
     Dynamic,
@@ -74,7 +74,7 @@ impl Run {
         Self { child, arguments }
     }
 
-    /// Returns the line of JSON that the script prints at its end.
+    /// Returns the first line that the script prints, which is JSON.
     async fn read_report(&mut self) -> Value {
         let mut lines = BufReader::new(self.child.stdout.take().expect("stdout is piped")).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await;

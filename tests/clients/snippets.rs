@@ -1,5 +1,5 @@
 //! Each snippet of the public page is given to its client, which must read it and connect to the personal URL in it.
-//! For clients that cannot be installed here, the format and the link are checked.
+//! For clients that the tests cannot install, the format and the link are checked.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +17,7 @@ use crate::support::installation::{Installation, ServeProcess};
 
 const SLUG: &str = "rockets";
 
-/// A server with its public page, and the home folder of a user who visits it.
+/// A server with its public page, and the home folder of a user who visits the page.
 struct SnippetFixture {
     home: TempDir,
     page: String,
@@ -44,13 +44,13 @@ impl SnippetFixture {
         between(&self.page, &format!("<div class=\"how\" data-client=\"{client}\">"), "<div class=\"how\"")
     }
 
-    /// Returns the snippet for `place`.
+    /// Returns the snippet under the heading `place`.
     fn text(&self, client: &str, place: &str) -> String {
         let rest = between(self.panel(client), &format!("<h4>{place}</h4>"), "</pre>");
         unescape(between(rest, "<code>", "</code>"))
     }
 
-    /// Returns the snippet for `place` as JSON.
+    /// Returns the snippet under the heading `place` as JSON.
     fn json(&self, client: &str, place: &str) -> Value {
         serde_json::from_str(&self.text(client, place)).expect("the text is JSON")
     }
@@ -63,7 +63,7 @@ impl SnippetFixture {
     /// Saves a snippet into a file in the home folder.
     fn save(&self, file: &str, text: &str) {
         let path = self.home.path().join(file);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is created");
+        std::fs::create_dir_all(path.parent().expect("the path has a parent folder")).expect("the folder is created");
         std::fs::write(path, text).expect("the file is written");
     }
 

@@ -75,7 +75,7 @@ const CHECKS_WITH_FIXTURES: &[&str] = &[
 
 fn assert_passes(report: &Report, scenario: &str, faults: &[&str]) {
     assert_eq!(report.failed_checks(scenario), faults, "{scenario}: {}", report.details(scenario));
-    assert!(report.success_count(scenario) > 0, "{scenario} made no checks: {}", report.details(scenario));
+    assert!(report.success_count(scenario) > 0, "{scenario} has no successful checks: {}", report.details(scenario));
 }
 
 /// Checks that every scenario of a revision passes on the fixtures, including optional ones except the Tasks

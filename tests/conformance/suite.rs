@@ -20,7 +20,7 @@ pub struct Check {
     pub id: String,
     /// `SUCCESS`, `FAILURE`, `WARNING`, `SKIPPED` or `INFO`.
     pub status: String,
-    /// Why it failed.
+    /// The reason for a failure.
     #[serde(default)]
     pub error_message: Option<String>,
 }

@@ -28,13 +28,13 @@ pub struct CallResult {
 #[derive(Debug, Clone)]
 pub enum Failure {
     /// The connection ended before the response, so the outcome of the call is unknown.
-    Gone(#[expect(dead_code, reason = "for the message of a test that fails")] String),
+    Gone(#[expect(dead_code, reason = "printed if a test fails")] String),
     /// The call returned an error.
     Refused {
         /// The HTTP status.
-        #[expect(dead_code, reason = "for the message of a test that fails")]
+        #[expect(dead_code, reason = "printed if a test fails")]
         status: u16,
-        /// The error code of the tool. `unavailable` also stands for 503.
+        /// The error code of the tool, or `unavailable` for HTTP status 503.
         code: String,
         /// The error message.
         message: String,
@@ -56,7 +56,7 @@ impl Failure {
 }
 
 impl Client {
-    /// A client of the server `demo` at `origin`.
+    /// Creates a client of the server `demo` at `origin`.
     pub fn new(origin: &str) -> Self {
         let http = unguarded_client().no_proxy().timeout(CALL_TIMEOUT).build().unwrap();
         Self { http, origin: origin.to_owned() }

@@ -1,4 +1,4 @@
-//! Clients that send incomplete requests: other clients are served, and the incomplete requests are closed soon.
+//! Clients that send incomplete requests: other clients are served, and the incomplete connections are closed soon.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -15,14 +15,14 @@ use crate::installation::{Installation, TIMEOUT};
 use crate::program::{ServeProcess, configure};
 use crate::shutdown::LIMIT;
 
-/// The number of file descriptors of the program.
+/// The program's limit of file descriptors.
 const DESCRIPTORS: usize = 1_024;
-/// The number of hostile connections, more than the program has descriptors.
+/// The number of hostile connections, which exceeds the program's descriptor limit.
 const HOSTILE_CONNECTIONS: usize = 1_100;
 /// The maximum memory for hostile bodies: twice the configured limit, to allow for overhead.
 const MAX_MEMORY: u64 = 2 * 64 * 1_024 * 1_024;
 
-/// Starts the program with [`DESCRIPTORS`] file descriptors. Returns it with its diagnostics origin.
+/// Starts the program with [`DESCRIPTORS`] file descriptors. Returns the program and its diagnostics origin.
 async fn start(installation: &Installation) -> (ServeProcess, String) {
     start_with(installation, DESCRIPTORS).await
 }
@@ -42,7 +42,7 @@ fn address(program: &ServeProcess) -> SocketAddr {
     program.client().url("x").split('/').nth(2).unwrap().parse().unwrap()
 }
 
-/// Opens `count` connections, each of which sends only `request` and `body` bytes.
+/// Opens `count` connections, each of which sends only `request` and `body` bytes of the body.
 async fn open_connections(address: SocketAddr, count: usize, request: &'static str, body: usize) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {
@@ -167,7 +167,7 @@ async fn stalled_uploads_do_not_delay_shutdown(installation: Installation) {
     let started = Instant::now();
     program.terminate();
     let status = program.exit().await;
-    assert!(started.elapsed() < LIMIT, "it took {:?}", started.elapsed());
+    assert!(started.elapsed() < LIMIT, "shutdown took {:?}", started.elapsed());
     let log = program.log();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("\"ERROR\"") && !log.contains("\"WARN\""), "{log}");

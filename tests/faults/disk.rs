@@ -1,5 +1,5 @@
-//! A full disk, or a disk that fails to sync: only unacknowledged calls fail, and the program recovers once the disk
-//! works.
+//! A full disk, or a disk that fails to sync: writing calls fail, no acknowledged call is lost, and the program
+//! recovers once the disk works.
 
 use std::process::Stdio;
 
@@ -19,7 +19,7 @@ const USERS: usize = 16;
 fn assert_unavailable(failure: &Failure) {
     let Failure::Refused { code, message, .. } = failure else { panic!("{failure:?}") };
     assert!(code == "unavailable" && message.contains("Try again"), "{failure:?}");
-    assert!(!message.contains("SQL") && !message.contains("disk"), "no internals: {failure:?}");
+    assert!(!message.contains("SQL") && !message.contains("disk"), "the message exposes internals: {failure:?}");
 }
 
 /// Plays until the disk fails, checks that writing calls fail and reading calls succeed, and continues once the disk

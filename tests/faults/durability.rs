@@ -9,7 +9,7 @@ use crate::installation::Installation;
 use crate::load::{Load, LoadUser, total_acknowledged};
 use crate::program::{self, SERVE, ServeProcess};
 
-/// A system call. Begin and return are line numbers of the trace.
+/// A system call. `begins` and `returns` are line numbers of the trace.
 #[derive(Debug)]
 struct TraceEvent<'a> {
     kind: Kind,
@@ -63,15 +63,15 @@ fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
     events
 }
 
-/// Checks for every acknowledged advance that its record is written to the log, that a sync begins after that and
-/// returns, and that the response is sent only then.
+/// Checks for every acknowledged advance that its record is written to the write-ahead log, that a sync begins after
+/// that and returns, and that the response is sent only then.
 fn assert_synced_before_response(trace: &str, users: &[LoadUser]) {
     let events = parse_trace(trace);
     let requests = users.iter().flat_map(|user| &user.requests);
     for request in requests {
         let of = |kind| events.iter().filter(move |event| event.kind == kind);
         let written = of(Kind::Write).find(|event| event.data.contains(request.as_str()));
-        let written = written.unwrap_or_else(|| panic!("{request} is not in the log"));
+        let written = written.unwrap_or_else(|| panic!("{request} is not in the write-ahead log"));
         let sent = of(Kind::Send).find(|event| event.data.contains(request.as_str()));
         let sent = sent.unwrap_or_else(|| panic!("{request} has no response"));
         let synced = of(Kind::Sync).find(|event| event.begins > written.returns);

@@ -9,7 +9,7 @@ const USERS: usize = 32;
 async fn assert_nothing_acknowledged_is_lost(installation: Installation) {
     let mut users: Vec<_> = (0..USERS).map(|n| LoadUser::new(&installation, n)).collect();
     let mut program = ServeProcess::start(&installation).await;
-    // Kills the program at unrelated moments.
+    // Kills the program at arbitrary moments.
     for advances in [40, 411, 733] {
         let load = Load::start(users, &program.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
         load.wait_for(advances).await;

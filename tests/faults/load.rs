@@ -16,7 +16,7 @@ pub struct LoadUser {
     /// The tracking ID.
     pub name: String,
     walkthrough: String,
-    /// Whether calls name the current step, which makes repetition safe.
+    /// Whether calls pass the ID of the current step, which makes retries safe.
     sends_step_id: bool,
     current: Option<String>,
     /// The acknowledged steps, in order.
@@ -70,13 +70,13 @@ impl LoadUser {
     }
 
     /// Checks that all acknowledged steps are stored in order, plus at most the one step whose call got no response.
-    /// From then on the stored steps count as acknowledged.
+    /// Afterwards, the stored steps count as acknowledged.
     pub async fn compare_with_stored(&mut self, client: &Client) {
         let stored = self.stored(client).await;
         let acknowledged_count = self.acknowledged.len();
         assert!(
             stored.starts_with(&self.acknowledged),
-            "{}: told {acknowledged_count}, stored {}",
+            "{}: acknowledged {acknowledged_count}, stored {}",
             self.name,
             stored.len()
         );

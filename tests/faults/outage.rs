@@ -19,7 +19,7 @@ use crate::proxy::{Network, Proxy};
 const MAX_LATENCY: Duration = Duration::from_secs(6);
 /// The maximum age of served offers, plus a margin for the test.
 const MAX_AGE: Duration = Duration::from_millis(1_000 + 500);
-/// More users than database connections and calls in a group.
+/// The number of users, which exceeds the number of database connections.
 const USERS: usize = 48;
 
 async fn survives_outage(network: Network) {
@@ -70,7 +70,7 @@ async fn survives_outage(network: Network) {
     installation.check(total_acknowledged(&users)).await;
 }
 
-/// Tool lists come from memory, but not later than one second after the last contact with the database.
+/// Tool lists are served from memory, but for at most one second after the last contact with the database.
 async fn assert_nothing_stale(client: &Client) {
     let since = Instant::now();
     loop {
@@ -108,7 +108,7 @@ waypost_testkit::needs_postgres! {
     async fn lost_connections_are_replaced() {
         let proxy = Proxy::start(&waypost_testkit::postgres_url()).await;
         let db = Db::open(&proxy.url).await.unwrap();
-        let Db::Postgres(pool) = &db else { panic!("PostgreSQL") };
+        let Db::Postgres(pool) = &db else { panic!("the database is not PostgreSQL") };
         let count = pool.options().get_max_connections();
         let all = futures::future::try_join_all((0..count).map(|_| db.read())).await.unwrap();
         proxy.drop_silently(count as usize).await;

@@ -93,7 +93,7 @@ impl ServeProcess {
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
         let status = timeout(TIMEOUT, self.child.wait()).await.unwrap().unwrap();
-        assert_eq!(status.code(), None, "the killed process does not exit");
+        assert_eq!(status.code(), None, "the process is terminated by the signal");
     }
 
     /// Sends SIGTERM.

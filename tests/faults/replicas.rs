@@ -1,4 +1,4 @@
-//! Two processes on one PostgreSQL database: each notices the other's changes, and no call is lost.
+//! Two processes on one PostgreSQL database: both notice every change in time, and no call is lost.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::program::ServeProcess;
 /// The maximum delay until every process notices a change, plus a margin for the test.
 const MAX_DELAY: Duration = Duration::from_millis(1_000 + 500);
 
-/// Polls both processes until a new end user is offered this version, or nothing if `version` is `None`.
+/// Polls both processes until they offer this version to a new end user, or nothing if `version` is `None`.
 async fn assert_both_see(clients: [&Client; 2], what: &str, version: Option<u64>) {
     let since = Instant::now();
     for client in clients {
@@ -75,7 +75,7 @@ waypost_testkit::needs_postgres! {
         let file = transfer::parse("long.json", &walkthrough("Renamed step")).unwrap();
         let options = ImportOptions { publish: true, ..ImportOptions::default() };
         import::import(&cx, &ops, organization, file, options).await.unwrap();
-        assert_both_see(both, "published anew", Some(2)).await;
+        assert_both_see(both, "published again", Some(2)).await;
         publish::withdraw(&cx, &ops, target, 2, "It names a command that deletes too much.").await.unwrap();
         assert_both_see(both, "withdrawn", Some(1)).await;
 

@@ -29,7 +29,7 @@ async fn assert_clean_shutdown(installation: Installation) {
     let started = Instant::now();
     program.terminate();
     let status = program.exit().await;
-    assert!(started.elapsed() < LIMIT, "it took {:?}", started.elapsed());
+    assert!(started.elapsed() < LIMIT, "shutdown took {:?}", started.elapsed());
     assert_eq!(status.code(), Some(0), "{}", program.log());
     for stream in streams {
         let text = stream.read_all().await.expect("the stream ends with a complete response");
@@ -44,14 +44,14 @@ async fn assert_clean_shutdown(installation: Installation) {
     let recorded = recorded(&installation).await;
     let missing: Vec<_> = completed.difference(&recorded).collect();
     assert!(missing.is_empty(), "{} of {} calls are not recorded: {missing:?}", missing.len(), completed.len());
-    // Every request that was read got a response. Requests that arrived too late had no effect.
+    // Every request that the server read got a response. Requests that arrived too late had no effect.
     installation.check(total_acknowledged(&users)).await;
     let log = program.log();
     assert!(!log.contains("\"ERROR\"") && !log.contains("\"WARN\""), "{log}");
 }
 
 async fn read_until_gone(client: Client, user: String, walkthrough: String) -> Vec<String> {
-    // Each call of a known user has a row.
+    // Calls of an end user always get a row. Calls of unidentified callers may only be counted.
     let selected = client.call(&user, "select_walkthrough", json!({ "walkthrough_id": walkthrough })).await.unwrap();
     let mut completed = vec![selected.request_id];
     loop {

@@ -8,11 +8,11 @@ use crate::installation::Installation;
 use crate::load::{Load, LoadUser};
 use crate::program::{CommandResult, SERVE, ServeProcess, configure, run_command, waypost_command};
 
-fn assert_start_fails(result: &CommandResult, arguments: &[&str]) {
+fn assert_start_fails(result: &CommandResult, words: &[&str]) {
     assert_eq!(result.code, Some(1), "{result:?}");
     assert!(!result.output.contains("listening"), "{result:?}");
     let message = result.error.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
-    for word in arguments {
+    for word in words {
         assert!(message.contains(word), "no {word:?} in: {}", result.error);
     }
 }
@@ -34,7 +34,7 @@ async fn only_one_serve_runs_per_sqlite_file() {
     let backup = backup.to_str().unwrap();
     for arguments in [&["backup", backup][..], &["org", "list"], &["migrate"], &["doctor"]] {
         let result = run_command(waypost_command(&installation, arguments)).await;
-        // `doctor` may report problems of the machine, but it must run.
+        // `doctor` may report problems with the machine, but it must run.
         assert!(
             result.code == Some(0) || arguments == ["doctor"] && !result.output.is_empty(),
             "{arguments:?}: {result:?}"

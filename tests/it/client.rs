@@ -104,7 +104,7 @@ pub struct HttpResponse {
 impl HttpResponse {
     /// Checks the properties that all responses of the product share.
     fn check(&self, is_mcp: bool) {
-        assert!(self.headers.contains_key("x-request-id"), "every response has the request's ID");
+        assert!(self.headers.contains_key("x-request-id"), "every response has a request ID");
         let lower = self.body.to_lowercase();
         for word in INTERNAL_TERMS {
             assert!(!lower.contains(word), "`{word}` in: {}", self.body);
@@ -278,7 +278,7 @@ impl Client {
     }
 }
 
-/// The `_meta` member of a 2026-07-28 request.
+/// Returns the `_meta` member of a 2026-07-28 request.
 pub fn request_meta() -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -331,7 +331,7 @@ impl ToolResult {
     /// Returns the position of the current step and the percentage, such as `2/3 33 %`, or `completed 100 %`.
     pub fn progress(&self) -> String {
         let (progress, step) = (&self.ok()["progress"], &self.structured["step"]);
-        assert_eq!(step.is_null(), progress["status"] == "completed", "step is null exactly when completed");
+        assert_eq!(step.is_null(), progress["status"] == "completed", "step is null if and only if completed");
         match step["position"].as_u64() {
             Some(position) => format!("{position}/{} {} %", progress["total"], progress["percent"]),
             None => format!("completed {} %", progress["percent"]),

@@ -89,7 +89,7 @@ async fn clients_that_support_forms_get_a_form(app: App) {
     for capabilities in [json!({}), json!({ "elicitation": { "url": {} } }), json!({ "sampling": {} })] {
         assert_eq!(error_code(&call(&client, select_params(), capabilities).await), "email_required");
     }
-    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 0, "a question does not create an end user");
+    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 0, "asking for an email creates no end user");
     let mut accepted = select_params();
     accepted["inputResponses"] =
         json!({ "email": { "action": "accept", "content": { "email": " Anna@Example.com " } } });

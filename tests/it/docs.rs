@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Returns the files with one of these extensions below the folders, without what tools generate.
+/// Returns the files with one of these extensions below the folders, except in `node_modules` and `target`.
 fn files(folders: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut pending: Vec<PathBuf> = folders.iter().map(|folder| Path::new(ROOT).join(folder)).collect();
@@ -32,7 +32,7 @@ fn code(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// Expands one pair of braces: `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+/// Expands one pair of braces: `a/{b,c}.rs` becomes `a/b.rs` and `a/c.rs`.
 fn expand(path: &str) -> Vec<String> {
     match path.split_once('{').and_then(|(start, rest)| rest.split_once('}').map(|(names, end)| (start, names, end))) {
         Some((start, names, end)) => names.split(',').map(|name| format!("{start}{name}{end}")).collect(),
@@ -44,7 +44,7 @@ fn expand(path: &str) -> Vec<String> {
 fn every_file_that_the_documentation_names_exists() {
     const FOLDERS: [&str; 7] = ["crates/", "src/", "tests/", "e2e/", "docs/", "demo/", "benches/"];
     for (document, text) in documents() {
-        // `src/` in the guide to the benchmark is the benchmark's own.
+        // In `benches/README.md`, `src/` is the folder of the benchmark.
         let base = document.parent().unwrap();
         for path in text.lines().flat_map(code).filter(|path| FOLDERS.iter().any(|folder| path.starts_with(folder))) {
             // Placeholders, patterns and commands are not paths.
@@ -89,7 +89,7 @@ fn is_name(char: char) -> bool {
     char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_'
 }
 
-/// GitHub's anchor of a heading: <https://docs.github.com/en/get-started/writing-on-github>.
+/// Returns GitHub's anchor of a heading: <https://docs.github.com/en/get-started/writing-on-github>.
 fn anchor(heading: &str) -> String {
     let kept = heading
         .to_lowercase()

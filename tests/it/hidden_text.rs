@@ -78,7 +78,7 @@ async fn stored_invisible_text_is_removed_when_served() {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download"]).await;
     app.execute("UPDATE servers SET name = 'Ac\u{E0068}me', product_name = 'Ac\u{AD}\u{3164}me'").await;
-    // Any configuration change makes the server reload it.
+    // Any configuration change makes the process reload the server's names.
     server.update(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     let response = server.modern().send("server/discover", json!({})).await;
     assert_visible(response.json());

@@ -1,4 +1,4 @@
-//! How an end user is identified on a server without sign-in (contract, section 4).
+//! Identification of end users on a server without sign-in (contract, section 4).
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -49,13 +49,13 @@ async fn reading_creates_no_end_user(app: App) {
 
 async fn writing_returns_a_progress_handle(app: App) {
     let server = set_up(&app).await;
-    let other_org = server.modern();
-    let first = other_org.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
+    let client = server.modern();
+    let first = client.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
     assert!(first.starts_with("wph_") && first.len() >= 4 + 26, "128 bits: {first}");
-    let second = other_org.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
-    assert_ne!(first, second, "each call without a handle is from a new user");
+    let second = client.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.handle();
+    assert_ne!(first, second, "each call without a handle creates a new user");
     assert_eq!(count_end_users(&app).await, 2);
-    let known = other_org.clone().with_handle(&first);
+    let known = client.clone().with_handle(&first);
     assert_eq!(
         known.call("next_walkthrough_step", json!({})).await.handle(),
         first,

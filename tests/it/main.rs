@@ -1,7 +1,7 @@
 //! Tests of the product over HTTP in the test process. The router of `waypost serve` is called without a socket.
 //!
-//! Each module is named after what it tests. [`client`] checks on every response that errors on an MCP URL are
-//! JSON-RPC, that no internal details are shown, that results have the format of their era, and that tool results
+//! Each module is named after the feature that it tests. [`client`] checks for every response that errors on an MCP URL
+//! are JSON-RPC, that no internal details are shown, that results have the format of their era, and that tool results
 //! match the listed schema. [`app::App::finish`] checks the invariants of the database.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]

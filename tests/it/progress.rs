@@ -1,4 +1,4 @@
-//! How the tools change progress (contract, section 4, "Tool behaviour").
+//! Effects of the tools on progress (contract, section 4, "Tool behaviour").
 
 use insta::{allow_duplicates, assert_snapshot};
 use serde_json::json;
@@ -45,7 +45,7 @@ async fn a_repeated_next_call_advances_once(app: App) {
     let ahead = json!({ "current_step_id": walkthrough.step("Run").await });
     let mismatch = user.call("next_walkthrough_step", ahead).await;
     assert_eq!(mismatch.error_code(), "step_mismatch");
-    assert_eq!(mismatch.structured["error"]["current_step_id"], once.step_id(), "the true current step");
+    assert_eq!(mismatch.structured["error"]["current_step_id"], once.step_id(), "the actual current step");
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1);
     app.finish().await;
 }
@@ -302,7 +302,7 @@ async fn a_just_deleted_walkthrough_causes_no_server_error(app: App) {
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     walkthrough.delete_without_refresh().await;
-    // The offers are polled in the background, so the walkthrough disappears at some time, and stays away.
+    // The offers are polled in the background, so the walkthrough can disappear at any time. It does not reappear.
     let mut codes = Vec::new();
     for tool in ["next_walkthrough_step", "select_walkthrough", "get_walkthrough_status"] {
         let result = user.call(tool, json!({ "walkthrough_id": SLUG })).await;

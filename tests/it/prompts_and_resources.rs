@@ -91,7 +91,7 @@ async fn completed_and_current_steps_are_resources() {
     assert_eq!(codes[1], (0, "# Unpack\n\nUnpack it.\n".to_owned()), "current");
     assert_eq!(codes[2].0, -32_602, "not reached yet");
     assert_eq!(read_step(&server.personal("bob"), &walkthrough, &ids[0]).await.0, -32_602, "not completed by Bob");
-    assert_eq!(read_step(&server.modern(), &walkthrough, &ids[0]).await.0, -32_602, "nobody's");
+    assert_eq!(read_step(&server.modern(), &walkthrough, &ids[0]).await.0, -32_602, "an unknown user");
     for uri in
         ["walkthrough://install-acme", "walkthrough://", "walkthrough://wt_x/steps/", "WALKTHROUGH://x", "http://x", ""]
     {

@@ -1,4 +1,4 @@
-//! Which caller a rate limit counts a request for, and the limit of new end users.
+//! Rate limits: the caller for which a request is counted, and the limit of new end users.
 
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -19,14 +19,14 @@ waypost_testkit::both!(extended open => a_session_with_progress_has_its_own_limi
 const FIVE_PER_CALLER: LimitOptions = LimitOptions { per_caller: 5, burst: 5, per_address: 4, per_server: 0 };
 /// The number of requests sent at once.
 const REQUESTS: usize = 300;
-/// Creates a request.
+/// A function that creates a request.
 type RequestFactory<'a> = Box<dyn Fn() -> RawRequest + 'a>;
 
 async fn open(url: &str) -> App {
     App::open_with(url, setup(FIVE_PER_CALLER)).await
 }
 
-/// A setup behind a trusted proxy, so that a test can choose the client address.
+/// Returns a setup behind a trusted proxy, so that a test can choose the client address.
 fn setup(limits: LimitOptions) -> Setup {
     let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
     Setup { limits, trusted_proxies, new_users: 8, ..Setup::default() }
@@ -133,7 +133,7 @@ async fn a_session_with_progress_has_its_own_limit(app: App) {
         5,
         "one session does not use up the limit of new users"
     );
-    // Another replica, or this one after a restart, recognises them after their first call.
+    // Another replica, or this one after a restart, recognises a session after its first call.
     app.finish().await;
 }
 
@@ -252,7 +252,7 @@ async fn requests_outside_mcp_are_limited_per_address() {
     app.finish().await;
 }
 
-/// Only MCP calls and health probes do not count towards this limit, for any host.
+/// All requests except MCP calls and health probes count towards this limit, on any host.
 #[tokio::test]
 async fn all_requests_except_mcp_and_probes_share_a_limit() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;

@@ -1,4 +1,4 @@
-//! What is recorded for each call (issue 2, item 5).
+//! The record of each call.
 
 use http::Method;
 use insta::{allow_duplicates, assert_snapshot};

@@ -24,7 +24,7 @@ async fn set_up(app: &App) -> Server {
     server
 }
 
-/// Waits until `calls` calls are recorded, then returns a list of the API, oldest first.
+/// Waits until `calls` calls are recorded, then returns the API's list `name`, oldest first.
 async fn wait_and_list(org: &Org, name: &str, calls: i64) -> Vec<Value> {
     while org.app.count("SELECT count(*) FROM tool_calls").await < calls {
         tokio::task::yield_now().await;

@@ -24,7 +24,7 @@ waypost_testkit::both!(extended open =>
     a_stream_ends_when_its_token_is_revoked_or_expires,
 );
 
-/// How long a test waits for an expected message.
+/// The maximum time that a test waits for a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn all_lists() -> Value {
@@ -99,7 +99,7 @@ impl Stream {
     async fn next_methods(&mut self, count: usize) -> Vec<String> {
         let mut methods = Vec::new();
         for _ in 0..count {
-            let message = self.next_message().await.expect("a notification");
+            let message = self.next_message().await.expect("the stream sends a notification");
             assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen-1", "{message}");
             methods.push(message["method"].as_str().unwrap_or_else(|| panic!("{message}")).to_owned());
         }
@@ -108,7 +108,7 @@ impl Stream {
 
     /// Asserts that the stream ends with a result and no further message.
     async fn assert_ends(mut self) {
-        let last = self.next_message().await.expect("a result");
+        let last = self.next_message().await.expect("the stream sends a result");
         assert_eq!((&last["id"], &last["result"]["resultType"]), (&json!("listen-1"), &json!("complete")), "{last}");
         assert_eq!(self.next_message().await, None);
     }
@@ -130,7 +130,7 @@ async fn a_stream_reports_publishing_assignments_and_new_versions(app: App) {
     assert_eq!(
         stream.next_methods(3).await,
         [TOOLS, PROMPTS, RESOURCES],
-        "the first publish, but not the other server's"
+        "the first publication, but not the one on the other server"
     );
     walkthrough.publish(&["One", "Two"]).await;
     assert_eq!(stream.next_methods(2).await, [PROMPTS, RESOURCES], "a new version");

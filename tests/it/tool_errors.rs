@@ -195,7 +195,7 @@ async fn malformed_calls_are_protocol_errors() {
         let none = client.send("tools/call", json!({ "name": "list_walkthroughs" })).await;
         assert!(
             none.result()["structuredContent"]["walkthroughs"].is_array(),
-            "missing arguments are the same as none"
+            "missing arguments are treated as empty"
         );
         app.count_call();
         for (method, params) in [
@@ -288,7 +288,7 @@ async fn a_database_error_is_unavailable_and_hides_details() {
         "2/2 50 %",
         "the failed call changed nothing"
     );
-    // The recorder cannot write while a table is missing.
+    // Waits first, because the recorder cannot write while a table is missing.
     app.wait_for_records().await;
     app.execute("ALTER TABLE client_sessions RENAME TO away").await;
     let other_client = server.modern().with_handle("wph_0000000000000000000000000");

@@ -1,4 +1,4 @@
-//! Which tools a server lists, with their schemas and annotations (contract, section 4).
+//! The tools that a server lists, with their schemas and annotations (contract, section 4).
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn create_server(app: &App, toolset: Toolset) -> Server {
     server
 }
 
-/// Lists each tool on a line: name, hints, arguments (`!` marks required ones).
+/// Lists each tool on its own line: name, hints, arguments (`!` marks required ones).
 fn summarize(tools: &[Value]) -> String {
     let mut out = String::new();
     for tool in tools {

@@ -20,10 +20,10 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
-/// A server for documents by client name. Stops on drop.
+/// Serves a document for each client name. Stops on drop.
 pub struct DocumentServer {
     origin: String,
-    /// The certificate authority, in PEM.
+    /// The certificate of the authority, in PEM format.
     pub authority: String,
     fetch_count: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -65,7 +65,7 @@ impl DocumentServer {
         self.fetch_count.load(Ordering::Relaxed)
     }
 
-    /// Writes the certificate authority to a file, for the setting `outbound_ca_file`.
+    /// Writes the certificate of the authority to a file, for the setting `outbound_ca_file`.
     pub fn write_authority(&self, file: &Path) {
         std::fs::write(file, &self.authority).expect("the file is written");
     }

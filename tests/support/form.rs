@@ -29,7 +29,7 @@ impl Form {
     }
 }
 
-/// Returns the forms of a page with the method POST.
+/// Returns the forms with method POST in a page.
 pub fn parse_forms(page: &str) -> Vec<Form> {
     let mut forms = Vec::new();
     let mut current: Option<Form> = None;

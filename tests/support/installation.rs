@@ -11,7 +11,7 @@ use waypost_testkit::TempDir;
 use super::TIMEOUT;
 use super::mailbox::Mailbox;
 
-/// An installation with the organisation `acme`.
+/// An installation with its settings and the emails that it has sent.
 pub struct Installation {
     folder: TempDir,
     settings: Vec<(&'static str, String)>,
@@ -31,14 +31,14 @@ pub struct ServeProcess {
 const ALLOW: &str = "127.0.0.0/8=sign-in,::1=sign-in,127.0.0.0/8=client-documents,::1=client-documents";
 
 impl Installation {
-    /// Creates an installation that can reach loopback and prints its emails to standard output.
+    /// Creates an installation with the organisation `acme`.
     pub async fn new() -> Self {
         let installation = Self::empty();
         installation.run(&["org", "create", "acme", "--name", "Acme Rockets"]).await;
         installation
     }
 
-    /// Creates an empty installation.
+    /// Creates an empty installation that can reach loopback and prints its emails to standard output.
     pub fn empty() -> Self {
         let settings = vec![
             ("WAYPOST_SMTP_URL", "console:".to_owned()),
@@ -160,6 +160,6 @@ impl ServeProcess {
             .await
             .expect("the process ends in time")
             .expect("the process can be waited for");
-        assert_eq!(status.code(), None, "the killed process does not exit");
+        assert_eq!(status.code(), None, "the process is terminated by the signal");
     }
 }

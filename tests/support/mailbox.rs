@@ -81,7 +81,7 @@ impl Mailbox {
             }
         };
         let found = timeout(TIMEOUT, waiting).await;
-        found.map_err(|_| format!("no such mail was sent to {address}; the server printed:\n{}", self.text()))
+        found.map_err(|_| format!("no such email was sent to {address}; the server printed:\n{}", self.text()))
     }
 
     /// Returns the whole output.

@@ -133,8 +133,8 @@ async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
     shared.mailbox.next_link(&parameter(&uri, "email")?).await.map_err(log_failure)
 }
 
-/// Also logs to standard error, because a client may hide the output of its browser.
+/// Logs a failure to standard error, because a client may hide its browser's output, and returns it as a response.
 fn log_failure(reason: String) -> (StatusCode, String) {
-    eprintln!("the user cannot sign in: {reason}");
+    eprintln!("the simulated user failed: {reason}");
     (StatusCode::BAD_GATEWAY, reason)
 }

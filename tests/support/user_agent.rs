@@ -75,7 +75,7 @@ impl UserAgent {
             }
             let status = response.status();
             let page = response.text().await.map_err(|error| error.to_string())?;
-            let Some(form) = find_next_form(&page) else { return Err(format!("{url} answered {status}:\n{page}")) };
+            let Some(form) = find_next_form(&page) else { return Err(format!("{url} returned {status}:\n{page}")) };
             let fields = self.fill_form(&form, decision).await?;
             let origin = url.origin().ascii_serialization();
             url = url.join(&form.action).map_err(|error| format!("{}: {error}", form.action))?;
@@ -84,7 +84,7 @@ impl UserAgent {
                 self.http.post(url.clone()).header(ORIGIN, origin).header(CONTENT_TYPE, FORM_CONTENT_TYPE).body(body);
             response = self.send(request).await?;
         }
-        Err(format!("after {MAX_PAGES} pages it is still at {url}"))
+        Err(format!("the sign-in is still at {url} after {MAX_PAGES} pages"))
     }
 
     async fn fill_form(&self, form: &Form, decision: Decision) -> Result<Vec<(String, String)>, String> {
@@ -122,7 +122,7 @@ impl UserAgent {
         for header in response.headers().get_all(SET_COOKIE) {
             let header = header.to_str().map_err(|error| error.to_string())?;
             let (cookie, attributes) = header.split_once(';').unwrap_or((header, ""));
-            let (name, value) = cookie.split_once('=').ok_or_else(|| format!("no cookie: {header}"))?;
+            let (name, value) = cookie.split_once('=').ok_or_else(|| format!("invalid Set-Cookie header: {header}"))?;
             if value.is_empty() || attributes.to_ascii_lowercase().contains("max-age=0") {
                 cookies.remove(name);
             } else {

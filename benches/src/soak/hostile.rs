@@ -30,7 +30,7 @@ pub struct HostileArgs {
     /// Slugs of the servers without sign-in, with support, and with sign-in.
     #[arg(long, value_delimiter = ',')]
     slugs: Vec<String>,
-    /// A known email address.
+    /// The email address of an existing account.
     #[arg(long)]
     email: String,
 }
@@ -49,9 +49,9 @@ pub enum Kind {
     RandomIdentities,
     /// Tickets opened with `get_support`.
     SupportTickets,
-    /// Wrong passwords for a known email.
+    /// Wrong passwords for an existing account.
     Passwords,
-    /// Sign-in codes for unknown emails.
+    /// Requests for sign-in codes for unknown email addresses.
     Codes,
     /// Client registrations with 40 KB of text.
     ClientRegistrations,
@@ -157,7 +157,7 @@ impl Attack {
         }
     }
 
-    /// Sends `head` and a part of the body, and nothing more, until the server closes the connection.
+    /// Sends `head` and a part of the body, then waits until the server closes the connection.
     async fn hold(&self, kind: Kind, from: IpAddr, head: String, body_bytes: usize) -> Result<()> {
         let mut stream = client::connect_from(from, self.args.addr).await?;
         self.count(kind, "connections");

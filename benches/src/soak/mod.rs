@@ -70,7 +70,7 @@ struct Target {
     is_required: bool,
 }
 
-/// Runs the soak test. Returns an error if a target is missed.
+/// Runs the soak test. Returns an error if a required target is missed.
 pub fn main(args: SoakArgs) -> Result<()> {
     raise_open_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -10,8 +10,7 @@ use waypost_core::{Result, Timestamp};
 use waypost_ops::activity::{self, ActivityFilter, cursor, parse_cursor};
 
 use crate::Web;
-use crate::analytics::parse_time;
-use crate::extract::{Json, Query, Scope, parse_id};
+use crate::extract::{Json, Query, Scope, parse_id, parse_time};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -21,7 +20,7 @@ pub(super) fn routes() -> Routes {
     Routes::new().routes(routes!(events)).routes(routes!(tool_calls)).routes(routes!(sessions))
 }
 
-/// The query parameters of lists of the activity log.
+/// The query parameters of the lists in this module and of the xAPI export.
 pub(super) struct ActivityQuery {
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,

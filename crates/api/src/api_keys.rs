@@ -2,15 +2,15 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waypost_core::id::ApiKeyId;
-use waypost_core::{Error, Result, Timestamp, organization};
+use waypost_core::{Timestamp, organization};
 use waypost_ops::api_keys::{self, ApiKeyPatch};
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope, created, nullable, parse_id};
+use crate::extract::{Json, Path, Scope, created, no_store, nullable, parse_id, parse_time};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -114,13 +114,11 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(new): Json<ApiKeyCreate>,
 ) -> ApiResult<Response> {
-    let expires_at = new.expires_at.as_deref().map(parse_time).transpose()?;
+    let expires_at = new.expires_at.as_deref().map(|text| parse_time("expires_at", text)).transpose()?;
     let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope, expires_at };
     let (api_key, secret) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
     let body = ApiKeyWithSecret { api_key: api_key.into(), key: secret };
-    let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(no_store(created(&format!("api-keys/{}", body.api_key.id), &body)))
 }
 
 /// Returns an API key without its secret.
@@ -154,7 +152,7 @@ async fn update(
     let expires_at = match changes.expires_at {
         None => None,
         Some(None) => Some(None),
-        Some(Some(text)) => Some(Some(parse_time(&text)?)),
+        Some(Some(text)) => Some(Some(parse_time("expires_at", &text)?)),
     };
     let changes = ApiKeyPatch { name: changes.name, scope: changes.scope, expires_at };
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
@@ -174,10 +172,4 @@ async fn delete(
     let key: ApiKeyId = parse_id(&text, "API key")?;
     api_keys::delete(&cx, web.ops(), &organization_id, &key).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn parse_time(text: &str) -> Result<Timestamp> {
-    Timestamp::from_rfc3339(text).ok_or_else(|| {
-        Error::invalid("expires_at", "`expires_at` must be an RFC 3339 time, such as `2027-01-31T00:00:00Z`.")
-    })
 }

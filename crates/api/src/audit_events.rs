@@ -6,12 +6,12 @@ use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
+use waypost_core::Error;
 use waypost_core::id::AuditEventId;
-use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
 
 use crate::Web;
-use crate::extract::{Json, Query, Scope};
+use crate::extract::{Json, Query, Scope, parse_time};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -31,7 +31,7 @@ struct AuditEvent {
     created_at: String,
     /// The ID of the user or API key, or `operator` for the command line.
     actor: String,
-    /// The user's email or the API key's name. Null if it no longer exists.
+    /// The user's email or the API key's name. Null for `operator`, or if the user or API key no longer exists.
     actor_name: Option<String>,
     /// The action, such as `server.update`.
     act: String,
@@ -108,7 +108,7 @@ async fn list(
     if let Some(format) = params.format {
         if params.limit.is_some() || params.cursor.is_some() {
             let message =
-                "`format` exports all entries and cannot be combined with `limit` or `cursor`. Remove one of them.";
+                "`format` exports all entries. Remove `limit` and `cursor`, or remove `format` to get a page.";
             return Err(Error::invalid("format", message).into());
         }
         let content = audit_export::render(&cx, web.ops(), &organization_id, &filter, format).await?;
@@ -132,10 +132,4 @@ fn file_response(format: AuditExportFormat, content: Vec<u8>) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-fn parse_time(field: &str, text: &str) -> Result<Timestamp> {
-    Timestamp::from_rfc3339(text).ok_or_else(|| {
-        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
-    })
 }

@@ -20,13 +20,13 @@ pub const ORGANIZATION_HEADER: &str = "waypost-organization";
 /// The authenticated caller, stored in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedCaller {
-    /// The caller of an organisation's operations. A user without an organisation is a [`Caller::User`].
+    /// The caller for operations on an organisation. [`Caller::User`] if the user has no organisation.
     pub caller: Caller,
-    /// The caller of operations on the user's own behalf. `None` for an API key.
+    /// The caller for operations on the user's own behalf. `None` for an API key.
     pub user: Option<Caller>,
 }
 
-/// Rejects requests without a valid key or session, whether their path exists or not.
+/// Rejects requests without a valid API key or session, even if their path does not exist.
 pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request: Request, next: Next) -> Response {
     match find(&web, &info, request.method(), request.headers()).await {
         Ok(authenticated) => {
@@ -64,7 +64,7 @@ async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMa
 }
 
 async fn by_key(web: &Web, info: &RequestInfo, value: &str) -> Result<Option<AuthenticatedCaller>> {
-    // RFC 9110, section 11.1: the scheme's case does not matter.
+    // RFC 9110, section 11.1: the scheme is case-insensitive.
     let Some((scheme, secret)) = value.split_once(' ') else { return Ok(None) };
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);

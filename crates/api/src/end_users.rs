@@ -39,7 +39,7 @@ struct EndUserQuery {
     server_id: Option<String>,
     /// Only end users with an attempt at this walkthrough (`wt_…`).
     walkthrough_id: Option<String>,
-    /// Only end users with an attempt in this status, among those that match the other parameters.
+    /// Only end users with an attempt in this status that also matches `server_id` and `walkthrough_id`.
     #[param(inline)]
     status: Option<AttemptStatus>,
     /// Whether to include test users, created by "Try it" in the console. Defaults to false.
@@ -64,7 +64,7 @@ struct EndUser {
     email: Option<String>,
     /// The email that the end user entered. It is not verified.
     claimed_email: Option<String>,
-    /// Whether this is a console user who tries a server. Test users are excluded from all counts.
+    /// Whether this is a console user who is trying a server. Test users are excluded from all counts.
     is_test: bool,
     #[schema(format = DateTime)]
     created_at: String,

@@ -5,14 +5,14 @@ use std::str::FromStr;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
-use waypost_core::{Code, Error};
+use waypost_core::{Code, Error, Timestamp};
 
 use crate::Web;
 use crate::authenticate::AuthenticatedCaller;
@@ -187,12 +187,28 @@ pub fn with_etag(revision: u32, response: impl IntoResponse) -> Response {
     response
 }
 
-/// Parses an ID from a path or a query.
+/// Parses an ID from a path, a query or a body.
 ///
 /// # Errors
 /// `not_found` for `noun` if the ID is malformed.
 pub fn parse_id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::not_found(noun))
+}
+
+/// Parses a time from a query or a body.
+///
+/// # Errors
+/// `invalid_arguments` naming `field` if the text is not an RFC 3339 time.
+pub fn parse_time(field: &str, text: &str) -> Result<Timestamp, Error> {
+    Timestamp::from_rfc3339(text).ok_or_else(|| {
+        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
+    })
+}
+
+/// Adds `Cache-Control: no-store` to a response that contains a secret.
+pub fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Returns a 201 response with `body`, and a `Location` below `/api/v1`.

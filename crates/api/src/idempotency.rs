@@ -20,7 +20,7 @@ use crate::problem::ApiError;
 use waypost_http_kit::request_info::RequestInfo;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// The header of a replayed response.
+/// The header that marks a replayed response.
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The maximum size of a stored response body in bytes.
 const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
@@ -69,7 +69,8 @@ async fn run_once(web: &Web, cx: Ctx, key: String, request: Request, next: Next)
         BeginOutcome::New => {
             let web = web.clone();
             let request = Request::from_parts(parts, Body::from(body));
-            // In a task, so that it completes even if the client disconnects. Otherwise the outcome would be unknown.
+            // Runs in a task, so that it completes even if the client disconnects. Otherwise the outcome would be
+            // unknown.
             #[expect(clippy::disallowed_methods, reason = "awaited below, where a panic becomes a 500")]
             let task = tokio::spawn(async move { store_response(&web, &cx, &key, next.run(request).await).await });
             task.await.map_err(Error::internal)?
@@ -82,7 +83,7 @@ fn too_large() -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error)
 }
 
-/// Stores the response, except a server error or 429, so that the request can be retried.
+/// Stores the response. After a server error or a 429, releases the key instead, so that the request can be retried.
 async fn store_response(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Response, ApiError> {
     let status = response.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {

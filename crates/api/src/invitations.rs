@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waypost_core::Timestamp;
@@ -12,7 +12,7 @@ use waypost_ops::invitation_emails::{self, SentInvitation};
 use waypost_ops::invitations::{self, InvitationView};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, created, parse_id};
+use crate::extract::{Json, Path, Query, Scope, created, no_store, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -165,7 +165,7 @@ async fn delete(
 /// Resends a pending or expired invitation.
 ///
 /// The invitation gets a new link that is valid for 48 hours, and the old link stops working. The new link is sent or
-/// returned as by `create_invitation`. Requires the role `admin`.
+/// returned as for `create_invitation`. Requires the role `admin`.
 #[utoipa::path(post, path = "/invitations/{id}/resend", tag = "invitations", operation_id = "resend_invitation",
     params(("id" = String, Path, description = "The ID of the invitation (`inv_…`).")),
     responses((status = 200, body = InvitationWithLink), Problems))]
@@ -180,10 +180,4 @@ async fn resend(
     let invited = invitations::resend(&cx, web.ops(), &organization_id, &id).await?;
     let sent = invitation_emails::send(&cx, web.ops(), &invited, &web.public_url, web.mail.as_ref()).await?;
     Ok(no_store(Json(InvitationWithLink::new(sent, cx.now())).into_response()))
-}
-
-/// Marks a response with a secret as not cacheable.
-fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

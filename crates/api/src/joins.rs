@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waypost_core::Timestamp;
@@ -13,7 +13,7 @@ use waypost_ops::claim_links;
 use waypost_ops::joins::{self, JoinSummary};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, parse_id};
+use crate::extract::{Json, Path, Query, Scope, no_store, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -173,7 +173,5 @@ async fn create_link(
         claim_links::create(&cx, ops, key, &organization_id, &server, &new.tracking_id, lifetime).await?;
     let address = web.public_url.path_urls(&info.authority, &server.slug);
     let body = ClaimLink { url: address.resource(Some(&link.segment())), expires_at: link.expires_at.rfc3339() };
-    let mut response = (StatusCode::CREATED, Json(body)).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(no_store((StatusCode::CREATED, Json(body)).into_response()))
 }

@@ -154,8 +154,8 @@ pub fn router(web: &Web) -> Router {
         .layer(middleware::from_fn_with_state(web.clone(), idempotency::handle))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
         .layer(middleware::map_response(|mut response: Response| async {
-            // No response to GET contains a secret: secrets are returned once, in the response to the POST that creates
-            // them.
+            // Only responses to GET and HEAD are compressed. They contain no secrets: a secret is returned once, in the
+            // response to the POST that creates it.
             response.extensions_mut().insert(Compressible);
             response
         }))

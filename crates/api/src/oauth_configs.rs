@@ -13,7 +13,7 @@ use waypost_core::seal::SecretText;
 use waypost_ops::oauth_configs;
 
 use crate::Web;
-use crate::extract::{Json, Path, Scope};
+use crate::extract::{Json, Path, Scope, parse_id};
 use crate::page::Page;
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -81,7 +81,7 @@ impl From<oauth_configs::ProviderFinding> for OauthConfigFinding {
     }
 }
 
-/// Builds responses with the URLs of the current request.
+/// Builds response bodies whose URLs have the host of the current request.
 struct ResponseBuilder<'a> {
     web: &'a Web,
     info: &'a RequestInfo,
@@ -155,7 +155,8 @@ struct OauthConfigSettings {
     /// The client secret issued by the provider. It is stored encrypted and never returned.
     #[schema(write_only, min_length = 1, max_length = 1024, pattern = "^[ -~]+$", nullable = false)]
     client_secret: Option<String>,
-    /// All scopes to request. Defaults to `openid`, `email` and `profile`, as far as the provider supports them.
+    /// All scopes to request. Defaults to those of `openid`, `email` and `profile` that the provider supports; to none
+    /// for plain OAuth.
     #[schema(max_items = 50, nullable = false)]
     scopes: Option<Vec<String>>,
     /// The client authentication method at the token endpoint. Defaults to the method in the provider's metadata.
@@ -194,11 +195,11 @@ async fn get_config(
     organization: &OrganizationId,
     id: &str,
 ) -> Result<oauth_config::OauthConfig, Error> {
-    let id: OauthConfigId = id.parse().map_err(|_| Error::not_found("identity provider"))?;
+    let id: OauthConfigId = parse_id(id, "identity provider")?;
     oauth_configs::get(cx, web.ops(), organization, &id).await
 }
 
-/// Replaces the name of the field in an error with the name that the API uses.
+/// Replaces the name of the invalid field in an error with the name that the API uses.
 fn rename_field(error: Error) -> Error {
     let scope = error.details.get("field").is_some_and(|field| field == "scope");
     if scope { error.with("field", "scopes") } else { error }
@@ -289,7 +290,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(id): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let id: OauthConfigId = id.parse().map_err(|_| Error::not_found("identity provider"))?;
+    let id: OauthConfigId = parse_id(&id, "identity provider")?;
     oauth_configs::delete(&cx, web.ops(), &organization_id, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -30,7 +30,7 @@ pub(super) fn routes() -> Routes {
     ))
 }
 
-/// The organisation in the path: any organisation of the signed-in user, or the one that the API key belongs to.
+/// The organisation in the path: any organisation of the signed-in user, or the organisation of the API key.
 struct OrganizationPath {
     cx: Ctx,
     organization_id: OrganizationId,

@@ -54,7 +54,7 @@ impl Paging {
     /// Returns the page size: `limit`, or the default.
     ///
     /// # Errors
-    /// `invalid_arguments` if it is out of range.
+    /// `invalid_arguments` if `limit` is out of range.
     pub fn limit(&self) -> Result<u32> {
         match self.limit.unwrap_or(DEFAULT_LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
@@ -65,7 +65,7 @@ impl Paging {
     /// Parses a cursor that is the ID of the last item of the previous page.
     ///
     /// # Errors
-    /// `invalid_arguments` if it is malformed.
+    /// `invalid_arguments` if the cursor is malformed.
     pub fn parse_cursor<T: FromStr>(&self) -> Result<Option<T>> {
         let cursor = self.cursor.as_deref().map(str::parse).transpose();
         cursor

@@ -1,5 +1,5 @@
-//! Routes with OpenAPI descriptions that are only built for the document: they take more time and memory than everything
-//! else at start-up, and most servers never use them.
+//! Routes whose OpenAPI descriptions are built only for the OpenAPI document: building them takes more time and memory
+//! than the rest of the start-up, and most processes never need them.
 
 use axum::Router;
 use axum::handler::Handler;

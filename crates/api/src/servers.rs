@@ -189,8 +189,8 @@ struct ServerCreate {
     public_page_indexed: Option<bool>,
 }
 
-/// Converts the provider's ID for [`ServerSettings`], which also accept names. The API accepts only an ID, because a name can
-/// change.
+/// Converts `oauth_config_id` for [`ServerSettings`], which also accepts a name. The API accepts only an ID, because a
+/// name can change.
 fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
     match id {
         None => Ok(None),
@@ -262,7 +262,7 @@ struct ServerQuery {
     q: Option<String>,
 }
 
-/// Parses a server ID. A malformed ID is an unknown server.
+/// Parses a cursor: the slug of the last server of the previous page, in base64url.
 fn after(cursor: Option<&str>) -> Result<Option<String>, Error> {
     let Some(cursor) = cursor else { return Ok(None) };
     let slug = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -312,7 +312,7 @@ async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
 }
 
-/// Replaces the name of the field in an error with the name that the API uses.
+/// Replaces the name of the invalid field in an error with the name that the API uses.
 fn rename_field(error: Error) -> Error {
     let provider = error.details.get("field").is_some_and(|field| field == "oauth_config");
     if provider { error.with("field", "oauth_config_id") } else { error }

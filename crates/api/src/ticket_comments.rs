@@ -46,7 +46,7 @@ struct TicketComment {
 struct TicketCommentEdit {
     /// Markdown.
     body: String,
-    /// The ID of the user or API key that edited the comment.
+    /// The ID of the user or API key that replaced this version.
     edited_by: String,
     #[schema(format = DateTime)]
     edited_at: String,

@@ -2,18 +2,18 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waypost_core::Timestamp;
 use waypost_core::id::{WebhookDeliveryId, WebhookId};
 use waypost_core::seal::SecretText;
 use waypost_core::webhook::{self, DeliveryStatus, WebhookEvent};
+use waypost_ops::webhook_deliveries as deliveries;
 use waypost_ops::webhooks::{self, WebhookPatch};
-use waypost_ops::{webhook_deliveries as deliveries, webhooks as ops};
 
 use crate::Web;
-use crate::extract::{Json, Path, Query, Scope, created, parse_id};
+use crate::extract::{Json, Path, Query, Scope, created, no_store, parse_id};
 use crate::page::{Page, Paging};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
@@ -185,7 +185,7 @@ impl From<webhook::Delivery> for WebhookDelivery {
 #[utoipa::path(get, path = "/webhooks", tag = "webhooks", operation_id = "list_webhooks",
     responses((status = 200, body = Page<Webhook>), Problems))]
 async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> ApiResult<Json<Page<Webhook>>> {
-    let all = ops::list(&cx, web.ops(), &organization_id).await?;
+    let all = webhooks::list(&cx, web.ops(), &organization_id).await?;
     Ok(Json(Page::complete(all.into_iter().map(Webhook::from).collect())))
 }
 
@@ -201,7 +201,7 @@ async fn create(
     Json(new): Json<WebhookCreate>,
 ) -> ApiResult<Response> {
     let new = webhooks::NewWebhook { url: new.url, description: new.description, events: new.events };
-    let (webhook, secret) = ops::create(&cx, web.ops(), &organization_id, &new).await?;
+    let (webhook, secret) = webhooks::create(&cx, web.ops(), &organization_id, &new).await?;
     let path = format!("webhooks/{}", webhook.id);
     Ok(no_store(created(&path, &WebhookWithSecret::new(webhook, &secret))))
 }
@@ -217,7 +217,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Webhook>> {
-    Ok(Json(ops::get(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?.into()))
+    Ok(Json(webhooks::get(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?.into()))
 }
 
 /// Updates a webhook endpoint.
@@ -235,7 +235,7 @@ async fn update(
     let webhook: WebhookId = parse_id(&text, "webhook")?;
     let WebhookUpdate { url, description, events, enabled } = change;
     let change = WebhookPatch { url, description, events, enabled };
-    let changed = ops::update(&cx, web.ops(), &organization_id, &webhook, &change).await?;
+    let changed = webhooks::update(&cx, web.ops(), &organization_id, &webhook, &change).await?;
     Ok(Json(changed.into()))
 }
 
@@ -250,7 +250,7 @@ async fn delete(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<StatusCode> {
-    ops::delete(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?;
+    webhooks::delete(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -265,7 +265,7 @@ async fn test(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let sent = ops::send_test(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?;
+    let sent = webhooks::send_test(&cx, web.ops(), &organization_id, &parse_id(&text, "webhook")?).await?;
     let body = WebhookDelivery::from(sent);
     Ok(created(&format!("webhook-deliveries/{}", body.id), &body))
 }
@@ -283,7 +283,7 @@ async fn rotate_secret(
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
     let webhook: WebhookId = parse_id(&text, "webhook")?;
-    let (webhook, secret) = ops::rotate_secret(&cx, web.ops(), &organization_id, &webhook).await?;
+    let (webhook, secret) = webhooks::rotate_secret(&cx, web.ops(), &organization_id, &webhook).await?;
     Ok(no_store(Json(WebhookWithSecret::new(webhook, &secret)).into_response()))
 }
 
@@ -335,10 +335,4 @@ async fn replay(
 ) -> ApiResult<Json<WebhookDelivery>> {
     let delivery: WebhookDeliveryId = parse_id(&text, "delivery")?;
     Ok(Json(deliveries::replay(&cx, web.ops(), &organization_id, &delivery).await?.into()))
-}
-
-/// Marks a response with a secret as not cacheable.
-fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

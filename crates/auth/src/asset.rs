@@ -18,7 +18,7 @@ use crate::server_request::ServerRequest;
 
 const STYLE: &str = include_str!("../assets/sign-in.css");
 
-/// The hash of the style sheet, which tells releases apart.
+/// The hash of the style sheet, which is the version in its URL.
 static HASH: LazyLock<String> = LazyLock::new(|| HEXLOWER.encode(&Sha256::digest(STYLE.as_bytes())[..8]));
 
 /// Returns the URL path of the style sheet, which changes with its content.

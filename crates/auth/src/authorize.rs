@@ -1,4 +1,4 @@
-//! `GET /oauth/authorize`: validates the client's request and takes its user through sign-in and consent (RFC 6749,
+//! `GET /oauth/authorize`: validates the client's request and guides its user through sign-in and consent (RFC 6749,
 //! section 4.1.1).
 //!
 //! Until the client and its redirect URI are validated, errors are shown on a page. After that, they are sent to the
@@ -30,11 +30,11 @@ use crate::server_request::ServerRequest;
 use waypost_http_kit::cookies;
 use waypost_http_kit::limits::LimitKind;
 
-/// The maximum length of `state`. Clients use far less.
+/// The maximum length of `state`, in bytes. Clients use far less.
 const MAX_STATE: usize = 2_048;
 /// The number of characters of `login_hint` that are used.
 const MAX_HINT: usize = 254;
-/// A client that registered more recently than this gets no redirect before the user has seen a page.
+/// A client that registered more recently than this, in milliseconds, gets no redirect before the user has seen a page.
 const NEW_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Validates a request and redirects the browser to the next step.
@@ -99,7 +99,7 @@ pub async fn resume(State(auth): State<Auth>, pending: PendingAuthorization, hea
 
 /// The next step of a request.
 enum NextStep {
-    /// The client gets its code for this user.
+    /// The client gets a code for this user.
     Complete(BrowserSession),
     /// The user signs in with a Waypost account.
     SignIn,
@@ -109,8 +109,8 @@ enum NextStep {
     Consent,
 }
 
-/// Returns the signed-in user of this browser if the session is valid for this request: the user belongs to the
-/// server's own issuer and, with `prompt=login`, signed in after the request.
+/// Returns the signed-in user of this browser if the session is valid for this request: the user was identified by the
+/// server's current issuer and, with `prompt=login`, signed in after the request.
 pub(crate) async fn find_session(
     auth: &Auth,
     pending: &PendingAuthorization,
@@ -134,8 +134,8 @@ async fn next_step(auth: &Auth, pending: &PendingAuthorization, headers: &Header
     let request = &pending.request;
     let custom = pending.incoming.server().auth_type == AuthType::CustomOauth;
     let Some(session) = find_session(auth, pending, headers).await? else {
-        // With an identity provider, consent comes first. Otherwise any client could send the user through the provider
-        // without asking.
+        // With an identity provider, consent comes first. Otherwise, any client could send the user to the provider
+        // without their consent.
         return Ok(match (custom, request.consented_at) {
             (true, None) => NextStep::Consent,
             (true, Some(_)) => NextStep::Provider,
@@ -156,8 +156,8 @@ async fn next_step(auth: &Auth, pending: &PendingAuthorization, headers: &Header
     Ok(if known { NextStep::Complete(session) } else { NextStep::Consent })
 }
 
-/// Returns the tracking ID that this sign-in would claim. Returns `None` if the request does not prove it, it is
-/// unknown, or it is already claimed.
+/// Returns the tracking ID whose progress this sign-in would claim. Returns `None` if the request proves no tracking
+/// ID, or if the ID is unknown or can no longer be claimed.
 pub(crate) async fn claimable_tracking_id(auth: &Auth, pending: &PendingAuthorization) -> Result<Option<String>> {
     let Some(claim) = &pending.request.claim else { return Ok(None) };
     let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.incoming.server(), claim).await?;
@@ -182,8 +182,7 @@ pub(crate) async fn complete(auth: &Auth, pending: &PendingAuthorization, sessio
         Err(error) => return pending::failed(incoming, &error),
     };
     if let Some(claim) = &request.claim {
-        // The consent page has announced the claim, and it happens once. If it fails, the user is signed in
-        // nevertheless.
+        // The consent page has announced the claim. If it fails, the user is still signed in.
         let claimed = joins::claim_progress(cx, &auth.hosting, incoming.server(), &session.end_user_id, claim).await;
         if let Err(error) = claimed {
             tracing::error!(request_id = incoming.request_id, %error, "failed to claim progress of personal URL");

@@ -28,7 +28,7 @@ struct ConsentPage<'a> {
     csrf: &'a str,
     /// The self-reported name of the application.
     client_name: &'a str,
-    /// The host of its metadata document, if it has one.
+    /// The host of the application's metadata document, if it has one.
     client_host: Option<String>,
     /// The redirect target, in readable form.
     redirect_to: String,

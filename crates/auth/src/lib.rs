@@ -1,6 +1,6 @@
 //! Waypost as an OAuth authorization server (docs/sign-in.md): metadata, clients, authorization, tokens, and the pages
-//! on which end users sign in. One file per endpoint; the operations of `waypost_ops` read and write everything that is
-//! stored.
+//! on which end users sign in. One file per endpoint; all stored data is read and written by the operations of
+//! `waypost_ops`.
 
 mod asset;
 mod authorize;
@@ -54,7 +54,7 @@ pub struct State {
     pub mail: Option<Outbox>,
     /// The source of random bytes.
     pub random: Arc<dyn Random>,
-    /// The client of organisations' identity providers.
+    /// The state of sign-in with organisations' identity providers.
     pub providers: identity_provider::IdentityProviders,
 }
 

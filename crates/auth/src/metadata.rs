@@ -13,7 +13,7 @@ use waypost_ops::public_url::ServerUrls;
 use crate::Auth;
 use crate::server_request::ServerRequest;
 
-/// How long clients may cache metadata.
+/// The `Cache-Control` header of metadata.
 const CACHE: &str = "public, max-age=300";
 
 /// `/.well-known/oauth-authorization-server…` (RFC 8414, section 3), and the same document at the path of OpenID
@@ -47,9 +47,9 @@ fn document(address: &ServerUrls, documents: bool) -> Value {
     })
 }
 
-/// The path parameters of a personal URL.
+/// The path parameter of a personal URL.
 #[derive(Debug, Deserialize)]
-pub struct Personal {
+pub struct PersonalPath {
     tracking_id: Option<String>,
 }
 
@@ -57,7 +57,7 @@ pub struct Personal {
 pub async fn protected_resource(
     State(_): State<Auth>,
     incoming: ServerRequest,
-    Path(personal): Path<Personal>,
+    Path(personal): Path<PersonalPath>,
 ) -> Response {
     if personal.tracking_id.as_deref().is_some_and(|id| !waypost_core::claim_link::is_personal_segment(id)) {
         return StatusCode::NOT_FOUND.into_response();

@@ -15,9 +15,9 @@ use crate::server_request::ServerRequest;
 
 /// Renders a page.
 ///
-/// `target` is the URL to which its forms may finally redirect, other than this host. Browsers check the redirects
-/// after a form submission against `form-action` as well (CSP Level 3, section 6.4.2), so the client's redirect URI
-/// must be among its sources.
+/// `target` is the URL on another host to which its forms may ultimately redirect. Browsers check the redirects after a
+/// form submission against `form-action` as well (CSP Level 3, section 6.4.2), so the client's redirect URI must be
+/// among its sources.
 pub fn html(status: StatusCode, template: &impl Template, target: Option<&str>) -> Response {
     match template.render() {
         Ok(body) => {
@@ -39,7 +39,7 @@ pub struct Layout {
     pub style: String,
     /// The URL of the organisation's logo.
     pub logo: Option<String>,
-    /// The organisation's name, or the server's name on error pages.
+    /// The organisation's name, or the server's name in a plain layout.
     pub organization: String,
     /// The product that the server is about.
     pub product: String,
@@ -63,7 +63,8 @@ impl Layout {
         })
     }
 
-    /// Returns a layout for error pages, without querying the database.
+    /// Returns a layout without a logo, in which the server's name replaces the names of the organisation and the
+    /// product. Does not query the database.
     pub(crate) fn plain(incoming: &ServerRequest) -> Self {
         let name = &incoming.server().name;
         Self {
@@ -78,10 +79,12 @@ impl Layout {
 /// Returns the page for a client that exceeds a rate limit.
 #[must_use]
 pub fn too_many(incoming: &ServerRequest, wait: Duration) -> Response {
-    let message = format!("Too many requests came from your network. Wait {} seconds.", wait.as_secs().max(1));
+    let seconds = wait.as_secs().max(1);
+    let unit = if seconds == 1 { "second" } else { "seconds" };
+    let message = format!("Too many requests came from your network. Wait {seconds} {unit}.");
     let page = ErrorPage { title: "Too many requests", message: &message, advice: "Then reload this page." };
     let mut response = error(incoming, StatusCode::TOO_MANY_REQUESTS, page);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -55,11 +55,6 @@ window.addEventListener("pageshow", () => {
 
 protectForms(document.body.dataset.viewer ?? null);
 
-// [data-submit-on-change] submits a filter form on every change.
-document.addEventListener("change", (event) => {
-  if (event.target.closest("[data-submit-on-change]")) event.target.form.requestSubmit();
-});
-
 // Formats the times of the page, and updates relative times every minute.
 localTimes(document);
 setInterval(() => localTimes(document), 60_000);

@@ -1,8 +1,8 @@
 // Creates elements without HTML strings, so that user input is only ever inserted as text.
 
 /**
- * Creates an element. `on…` members are listeners, `dataset` sets data attributes, `true` and `false` toggle an attribute, and
- * all other members are attributes.
+ * Creates an element. `on…` members are listeners, `dataset` sets data attributes, `true` and `false` toggle an
+ * attribute, and all other members are attributes.
  * @param {string} name
  * @param {Record<string, unknown>} [attributes]
  * @param {...(Node|string|null|false|undefined)} children

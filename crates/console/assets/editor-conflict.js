@@ -1,4 +1,4 @@
-// Shows the two versions of a text that two users have changed, for the user to resolve the conflict.
+// Shows both versions of a text that two users have changed, so that the user can resolve the conflict.
 
 import { el, say } from "./dom.js";
 import { compare } from "./editor-diff.js";

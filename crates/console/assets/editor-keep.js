@@ -6,7 +6,7 @@ const PREFIX = "waypost.text";
 const MAX_AGE_MS = 30 * 24 * 60 * 60 * 1_000;
 
 /** `storage`: localStorage or compatible. `who`: the user. `tab`: the ID of this tab. */
-export class Keeper {
+export class DraftStore {
   constructor(storage, { who, walkthrough, tab, now = Date.now }) {
     this.storage = storage;
     this.prefix = `${PREFIX}:${who}:${walkthrough}:`;
@@ -27,7 +27,10 @@ export class Keeper {
     }
   }
 
-  /** Returns the stored entries, oldest first: `{key, name, revision, at, title, fields}`. Removes expired and malformed entries. */
+  /**
+   * Returns the stored entries, oldest first: `{key, name, revision, at, title, fields}`. Removes expired and malformed
+   * entries.
+   */
   all() {
     const found = [];
     for (const key of this.keys()) {
@@ -61,8 +64,8 @@ export class Keeper {
 }
 
 /**
- * Restores stored text in the fields of `subject`, as if it had just been typed on its original base: a change made by another
- * user since then is a conflict. Returns whether anything was restored.
+ * Restores stored text in the fields of `subject`, as if it had just been typed on its original base: a change that
+ * another user has made since then is a conflict. Returns whether anything was restored.
  */
 export function restore(subject, fields) {
   let restored = false;

@@ -1,5 +1,6 @@
-// The editor's model of a walkthrough: for each field, the text of the server, the text in the input, and the concurrent
-// change by another user. No DOM, no network. docs/console.md describes the invariants; e2e/console/unit tests them.
+// The editor's model of a walkthrough: for each field, the server's text, the text in the input, and the concurrent
+// change by another user. Uses neither the DOM nor the network. docs/console.md describes the invariants;
+// e2e/console/unit tests them.
 
 /** The fields of a step. */
 export const STEP_FIELDS = [
@@ -9,9 +10,9 @@ export const STEP_FIELDS = [
 export const HEAD_FIELDS = ["title", "description", "type", "estimated_duration_minutes", "tags"];
 
 /**
- * Creates a field. `base`: the text of the server. `text`: the text in the input. `settled`: the text that the server stored as
- * `base` (it trims titles). `theirs`: another user's change since `base` that could not be shown yet. `refused`: a rejected
- * text with the reason.
+ * Creates a field. `base`: the server's text. `text`: the text in the input. `settled`: the sent text that the server
+ * stored as `base` (it trims titles). `theirs`: another user's change since `base` that could not be shown yet.
+ * `refused`: a rejected text with the reason.
  */
 export function field(value) {
   return { base: value, text: value, settled: value, theirs: null, refused: null };
@@ -31,12 +32,12 @@ export function isConflict(it) {
   return it.theirs !== null && isDirty(it);
 }
 
-/** Whether the field can be saved now. A conflict waits for the user to resolve it; a rejected text, for an edit. */
+/** Whether the field can be saved now. A conflict must be resolved first, and a rejected text must be edited first. */
 export function isSendable(it) {
   return isDirty(it) && it.theirs === null && it.refused?.text !== it.text;
 }
 
-/** The user edits the field. */
+/** Applies the user's edit to the field. */
 export function edit(it, text) {
   it.text = text;
   if (it.refused && it.refused.text !== text) it.refused = null;
@@ -56,14 +57,14 @@ export function receive(it, value, focused) {
   }
 }
 
-/** The server accepted `sent` and stored `value`, for example trimmed. The input keeps the typed text. */
-export function taken(it, sent, value) {
+/** Records that the server accepted `sent` and stored it as `value`, which may be trimmed. The input is not changed. */
+export function markSaved(it, sent, value) {
   it.base = value;
   it.settled = sent;
   it.refused = null;
 }
 
-/** The input has lost the focus: shows a change made by another user meanwhile. Text typed here is never overwritten. */
+/** Called when the input loses the focus. Shows another user's change, but never overwrites unsaved text. */
 export function leave(it) {
   if (isDirty(it) || it.theirs === null) return;
   reset(it, it.theirs);
@@ -140,17 +141,18 @@ export function changes(subject) {
   };
 }
 
-/** The server accepted `sent` and responded with `dto`. */
+/** Records that the server accepted `sent` and responded with `dto`. */
 export function saved(subject, sent, dto, focus = () => false) {
   for (const [name, it] of Object.entries(subject.fields)) {
     const value = toText(name, dto[name]);
-    if (name in sent) taken(it, sent[name], value, focus(subject, name));
+    if (name in sent) markSaved(it, sent[name], value);
     else receive(it, value, focus(subject, name));
   }
 }
 
 /**
- * Merges `dto` from the server. Returns the changes to announce: `added` and `changed` step IDs, and `removed` steps.
+ * Merges `dto` from the server. Returns the changes to announce: `added` and `changed` step IDs, `removed` steps, and
+ * whether steps were `moved`.
  * A deleted step is kept while it has unsaved changes.
  */
 export function merge(it, dto, focus = () => false) {
@@ -198,7 +200,7 @@ export function toStep(own) {
   return { id: own.id, key: own.key, metadata: own.metadata, ...Object.fromEntries(texts) };
 }
 
-/** Returns the ID of the step before `id`, among the steps of the server; null for the first. */
+/** Returns the ID of the step before `id` among the steps that the server has, or null for the first. */
 export function previous(it, id) {
   const steps = it.steps.filter((own) => !own.gone || own.id === id);
   const at = steps.findIndex((own) => own.id === id);
@@ -216,7 +218,8 @@ export function moveAfter(it, id, after) {
 }
 
 /**
- * Returns the section of a step moved between two others: its own if a neighbour has the same one, else that of a neighbour.
+ * Returns the section of a step that is moved between two others: its own if a neighbour has the same section, else the
+ * section of a neighbour.
  */
 export function sectionBetween(own, before, after) {
   const neighbours = [before, after].filter((section) => section !== undefined);
@@ -224,7 +227,7 @@ export function sectionBetween(own, before, after) {
   return neighbours[0];
 }
 
-/** Returns the names of empty fields that are required for publishing. The core applies the same rule (`missing_field`). */
+/** Returns the names of empty fields that are required for publishing. The core has the same rule (`missing_field`). */
 export function missing(kind, own) {
   const required = ["content"];
   if (kind === "troubleshooting" || kind === "integration") required.push("context_for_agent");

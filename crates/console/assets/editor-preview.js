@@ -78,7 +78,7 @@ export class Preview {
     this.agent.replaceChildren(...(find("agent") ?? part).childNodes);
   }
 
-  /** Fetches a page fragment; the server escapes user content. Returns null if a later request has superseded this one. */
+  /** Fetches a fragment, in which the server has escaped user content. Returns null on failure, or if superseded. */
   async fetch(url, options = {}) {
     this.turn += 1;
     const { turn } = this;

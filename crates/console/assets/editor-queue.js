@@ -1,7 +1,8 @@
-// Runs requests one after the other and retries them until they succeed. Its only side effect is the timer, which tests replace.
+// Runs requests one after the other and retries them until they succeed. The only side effect is the timer, which tests
+// replace.
 
 /** The server cannot be reached or returns a server error. The request is retried. */
-export class Lost extends Error {
+export class ConnectionLost extends Error {
   constructor(message = "The server cannot be reached.", afterMs = 0) {
     super(message);
     this.afterMs = afterMs;
@@ -38,8 +39,8 @@ export class Queue {
   }
 
   /**
-   * Runs `task` after the earlier tasks. It is retried while it throws `Lost` or `SignedOut`; its argument is the number of
-   * earlier attempts. A task with a `name` that is already waiting is not added again.
+   * Runs `task` after the earlier tasks. It is retried while it throws `ConnectionLost` or `SignedOut`; its argument is the
+   * number of earlier attempts. If a task with the same `name` is already waiting, returns that task's promise instead.
    */
   push(task, name = null) {
     const waiting = name && this.tasks.find((other) => other.name === name);
@@ -72,12 +73,12 @@ export class Queue {
         this.setTrouble(null);
         return entry.resolve(result);
       } catch (error) {
-        if (!(error instanceof Lost || error instanceof SignedOut)) {
+        if (!(error instanceof ConnectionLost || error instanceof SignedOut)) {
           this.setTrouble(null);
           return entry.reject(error);
         }
-        this.setTrouble(error instanceof Lost ? "lost" : "signed-out");
-        await this.wait(error instanceof Lost ? backOff(attempts + 1, error.afterMs) : SIGN_IN_WAIT_MS);
+        this.setTrouble(error instanceof ConnectionLost ? "lost" : "signed-out");
+        await this.wait(error instanceof ConnectionLost ? backOff(attempts + 1, error.afterMs) : SIGN_IN_WAIT_MS);
       }
     }
   }

@@ -1,9 +1,9 @@
-// An editing session: saves changes to the server and receives the changes of other users. Does not use the DOM: views listen
-// with `on` and read `model`. The rules are in editor-model.js.
+// An editing session: saves changes to the server and receives the changes of other users. Does not use the DOM: views
+// listen with `on` and read `model`. The rules are in editor-model.js.
 
-import { Keeper, restore } from "./editor-keep.js";
+import { DraftStore, restore } from "./editor-keep.js";
 import * as m from "./editor-model.js";
-import { Lost, Queue, SignedOut } from "./editor-queue.js";
+import { ConnectionLost, Queue, SignedOut } from "./editor-queue.js";
 import { Undo } from "./editor-undo.js";
 import { plainMessage } from "./messages.js";
 
@@ -26,12 +26,13 @@ export class Refused extends Error {
 
 export class Session {
   /**
-   * `api`: see console.js. `focused(subject, name)`: whether that field has the focus. `key()`: returns an Idempotency-Key.
+   * `api`: see console.js. `focused(subject, name)`: returns whether that field has the focus. `key()`: returns a new
+   * Idempotency-Key.
    */
   constructor({ id, api, storage, who, focused = () => false, key, now = Date.now, timer = globalThis }) {
     Object.assign(this, { id, api, focused, key, now, timer });
     this.path = `/walkthroughs/${encodeURIComponent(id)}`;
-    this.keeper = new Keeper(storage, { who, walkthrough: id, tab: key(), now });
+    this.keeper = new DraftStore(storage, { who, walkthrough: id, tab: key(), now });
     this.undoing = new Undo(storage, { who, walkthrough: id, now });
     this.queue = new Queue({ timer, onChange: () => this.tell("status") });
     this.listeners = [];
@@ -89,17 +90,17 @@ export class Session {
     try {
       response = await this.api(method, path, { ...options, keepalive, signal: AbortSignal.timeout(20_000) });
     } catch {
-      throw new Lost();
+      throw new ConnectionLost();
     }
     if (response.status === 401) throw new SignedOut("The session has expired.");
     if (response.status >= 500 || response.status === 429 || response.status === 408) {
-      throw new Lost("The server does not respond.", 1_000 * (Number(response.headers.get("Retry-After")) || 0));
+      throw new ConnectionLost("The server does not respond.", 1_000 * (Number(response.headers.get("Retry-After")) || 0));
     }
     let body = null;
     try {
       if (response.status !== 204 && response.status !== 304) body = await response.json();
     } catch {
-      throw new Lost("The response was incomplete.");
+      throw new ConnectionLost("The response was incomplete.");
     }
     return { status: response.status, body, etag: response.headers.get("ETag") };
   }
@@ -138,7 +139,7 @@ export class Session {
       this.keeper.drop(kept.key);
       if (!subject) continue;
       this.keep(subject);
-      restored.push(kept.name === "head" ? "the title" : `“${subject.fields.title.text}”`);
+      restored.push(kept.name === "head" ? "the details" : `“${subject.fields.title.text}”`);
     }
     return [...new Set(restored)];
   }
@@ -238,7 +239,7 @@ export class Session {
 
   saved(subject, change, { body }) {
     this.model.revision = body.revision;
-    // The change was based on the revision of the model, so the model is complete: the next poll need not read it again.
+    // The change was based on the model's revision, so the model is complete and the next poll need not load it again.
     this.etag = `"${body.revision}"`;
     m.saved(subject, change.sent, body.step ?? body, this.focused);
     if (this.model.info.current_version !== null) this.model.info.has_unpublished_changes = true;
@@ -294,7 +295,7 @@ export class Session {
       return result;
     } catch (error) {
       this.tell("problem", error.message);
-      // Reverts what was shown in advance, even if the draft has not changed.
+      // Reverts the optimistic update, even if the draft has not changed.
       this.etag = null;
       await this.queue.push(() => this.refresh()).catch(() => {});
       return null;
@@ -369,7 +370,7 @@ export class Session {
     return moved;
   }
 
-  /** Deletes a step. Returns what is needed to restore it, or null if it was not deleted. */
+  /** Deletes a step. Returns the data needed to restore it, or null if it was not deleted. */
   remove(id) {
     const own = this.step(id);
     const after = m.previous(this.model, id);

@@ -7,7 +7,10 @@ const NAMES = { content: "content", context_for_agent: "context", operations_for
 /** The distance in pixels after which a press becomes a drag. */
 const DRAG_AFTER = 6;
 
-/** `editor` provides the session, the selected ID, `choose(id, focus)`, `announce(text)`, `remove(id)` and `add(after)`. */
+/**
+ * `editor` provides the session, the selected ID, `choose(id, show)`, `announce(text)`, `add(after)`,
+ * `duplicate(id)` and `remove(id)`.
+ */
 export class Steps {
   constructor(editor, root) {
     this.editor = editor;
@@ -34,7 +37,8 @@ export class Steps {
     const rows = steps.map((own, index) => {
       const row = this.rows.get(own.id) ?? this.make(own);
       const title = own.fields.section_title.text;
-      // Steps without a section need a heading unless they come first; otherwise they would seem to belong to the section above.
+      // Steps without a section need a heading unless they come first. Otherwise, they would seem to belong to the
+      // section above.
       const begins = title !== section ? title : null;
       section = title;
       this.fill(row, own, { index, begins, kind });

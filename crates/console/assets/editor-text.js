@@ -11,8 +11,8 @@ export function characters(text) {
 }
 
 /**
- * Applies a toolbar action to a text with a selection (`{text, start, end}`). Returns the replacement and the new selection:
- * `{from, to, insert, start, end}`.
+ * Applies a toolbar action to a text with a selection (`{text, start, end}`). Returns the replacement and the new
+ * selection: `{from, to, insert, start, end}`.
  */
 export function apply(kind, { text, start, end }) {
   const selected = text.slice(start, end);

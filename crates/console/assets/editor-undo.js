@@ -1,5 +1,5 @@
-// Undo and redo of typed changes, also after a reload: a bounded list of changes in this browser per user and walkthrough.
-// Does not use the DOM. The revision history of the server (editor-history.js) goes back further.
+// Undo and redo of typed changes, also after a reload: a bounded list of changes per user and walkthrough in this
+// browser. Does not use the DOM. The server's revision history (editor-history.js) goes back further.
 
 const PREFIX = "waypost.undo:";
 const MAX_CHANGES = 100;
@@ -30,7 +30,7 @@ export class Undo {
     }
   }
 
-  /** Records a change of the field `name` of the subject `id` (a step ID, or "head"). Continuous typing is one change. */
+  /** Records a change of the field `name` of `id` (a step ID, or "head"). Continuous typing is one change. */
   record(id, name, before, after) {
     if (before === after) return;
     const last = this.done.at(-1);
@@ -42,8 +42,9 @@ export class Undo {
   }
 
   /**
-   * Undoes the last change. `text(id, name)` returns the current text, or undefined if the field does not exist; `set` changes
-   * it. Skips changes of fields that no longer exist or that others have changed since. Returns the change, or null.
+   * Undoes the last change. `text(id, name)` returns the current text, or undefined if the field does not exist; `set`
+   * changes it. Skips changes of fields that no longer exist or that others have changed since. Returns the change, or
+   * null.
    */
   undo(text, set) {
     return this.move(this.done, this.undone, ["after", "before"], text, set);

@@ -1,6 +1,6 @@
-// Protects form input from being lost: a form submitted after the session has ended is filled in again after signing in, and
-// leaving a changed form asks for confirmation. Stored in sessionStorage per tab and user for one hour; secrets are never
-// stored.
+// Prevents the loss of form input: a form submitted after the session has expired is filled in again after signing in,
+// and leaving a changed form asks for confirmation. Input is stored in sessionStorage per tab and user for one hour.
+// Secrets are never stored.
 
 import { forgetUndo } from "./editor-undo.js";
 
@@ -95,8 +95,9 @@ export class FormStore {
   }
 
   /**
-   * Returns the path at which a form of the page at `path` is restored. A rejected form is shown at the URL it was submitted
-   * to, which may only accept POST, so the form is restored at its original page. Call this before `arrive`, which drops it.
+   * Returns the path at which a form of the page at `path` is restored. A rejected form is shown at the URL it was
+   * submitted to, which may only accept POST, so the form is restored at its original page. Call this before `arrive`,
+   * which drops the stored form.
    */
   home(path, wasRedirected) {
     const kept = this.read();
@@ -104,8 +105,9 @@ export class FormStore {
   }
 
   /**
-   * Called when a page at `path` is loaded by `viewer` (null if no user is signed in). Returns the stored form to restore, once.
-   * A form whose submit succeeded is dropped; if the next page is one for visitors, the submit failed.
+   * Called when `viewer` (null if no user is signed in) loads the page at `path`. Returns the stored form to restore,
+   * once. If no user is signed in, the session had expired, so the form was not submitted and is kept. Otherwise, the
+   * form was submitted and is dropped.
    */
   arrive(viewer, path) {
     const kept = this.read();
@@ -139,7 +141,7 @@ function restore(kept) {
   note.setAttribute("role", "status");
   note.dataset.restored = "";
   note.append(form
-    ? "Your session had expired, so the form was not submitted. Your input has been restored: review it and submit the form again. Enter files and secrets again."
+    ? "Your session had expired, so the form was not submitted. Your input has been restored: review it and submit the form again. Select files and enter secrets again."
     : "Your session had expired, so the form was not submitted. The form is no longer on this page. This was your input:");
   for (const it of left) {
     const text = document.createElement("pre");

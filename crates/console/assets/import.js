@@ -8,7 +8,7 @@ const drop = root.querySelector("[data-drop]");
 const options = root.querySelector("[data-options]");
 const status = root.querySelector("[data-status]");
 const report = root.querySelector("[data-report]");
-const MAX_BYTES = 8 * 1024 * 1024;
+const MAX_BYTES = 1024 * 1024;
 const SOURCE = /^index\.json$|\.(md|markdown|tour)$/i;
 const IGNORED_FOLDERS = [".git", ".hg", ".svn", "node_modules"];
 /** The maximum number of entries read from a dropped folder. */
@@ -47,12 +47,12 @@ function select(files) {
     return;
   }
   if (selected.reduce((sum, { file }) => sum + file.size, 0) > MAX_BYTES) {
-    problem("The files are larger than 8 MiB in total. Remove files that are not text, such as images.");
+    problem("The files are larger than 1 MiB in total. Remove files that are not text, such as images.");
     return;
   }
   options.hidden = false;
   const [first] = selected;
-  options.querySelector("[data-selection]").textContent = selected.length === 1 ? first.path : `${selected.length} files of ${first.path.split("/")[0]}`;
+  options.querySelector("[data-selection]").textContent = selected.length === 1 ? first.path : `${selected.length} files from ${first.path.split("/")[0]}`;
   run(true);
 }
 

@@ -1,4 +1,5 @@
-// Rewrites error messages of the API for pages, as `plain_text.rs` does: labels of fields instead of their API names.
+// Rewrites error messages of the API for pages: labels of fields replace their API names. A simpler version of
+// `plain_text.rs`.
 
 const CAPITALS = new Set(["id", "url", "uri"]);
 
@@ -8,17 +9,16 @@ function label(field) {
   return words.join(" ").replace(" for agent", " for the agent");
 }
 
-/** Words that continue a sentence that begins with the name of a field, as in "`content`: is empty". */
-const PREDICATES = new Set(["is", "has", "contains", "must", "still", "as"]);
+/** Fields whose API name is a plain word. Messages about a whole walkthrough contain them. */
+const FIELDS = new Set(["content", "description", "tags", "title"]);
 
 /**
- * Returns the message of a problem: names in backticks become labels of fields if they are `field`, have an underscore or are
- * followed by a colon.
+ * Returns the message of a problem. A name in backticks becomes the label of the field if it is `field`, contains an
+ * underscore, is one of `FIELDS` or is followed by a colon; any other text is quoted.
  */
 export function plainMessage(text, field) {
-  return text.replace(/`([^`]*)`(: )?(?=(\S*))/g, (_, inner, colon = "", next = "") => {
-    const isField = /^[a-z_]+$/.test(inner) && (inner === field || inner.includes("_") || colon !== "");
-    if (!isField) return `“${inner}”${colon}`;
-    return label(inner) + (colon && PREDICATES.has(next.replace(",", "")) ? " " : colon);
+  return text.replace(/`([^`]*)`(: )?/g, (_, inner, colon = "") => {
+    const isCertain = inner === field || inner.includes("_") || FIELDS.has(inner) || colon !== "";
+    return (/^[a-z_]+$/.test(inner) && isCertain ? label(inner) : `“${inner}”`) + colon;
   });
 }

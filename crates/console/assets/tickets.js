@@ -1,5 +1,5 @@
-// Row selection: [data-select-all=NAME] toggles all checkboxes with that name in its form, [data-selected-count=NAME] shows how
-// many are selected.
+// Row selection: [data-select-all=NAME] toggles all checkboxes with that name in its form, and [data-selected-count]
+// shows the number of selected checkboxes.
 function boxes(form, name) {
   return [...form.querySelectorAll(`input[type=checkbox][name="${CSS.escape(name)}"]`)];
 }

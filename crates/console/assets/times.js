@@ -1,5 +1,5 @@
-// Formats the times of a page: relative to now in lists, such as "3 hours ago", and exact in sentences. The exact time is the
-// tooltip of both.
+// Formats the times of a page: relative to now in lists, such as "3 hours ago", and exact in sentences. The tooltip
+// shows the exact time.
 
 const MINUTE_MS = 60_000;
 /** Units with their length in minutes, largest first. Older times are shown as a date. */
@@ -11,7 +11,7 @@ const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 
-/** Returns a time relative to `now`, such as "3 hours ago", or the date if it is more than 30 days away. */
+/** Returns a time relative to `now`, such as "3 hours ago", or the date if it is at least 30 days away. */
 export function relativeTime(at, now) {
   const minutes = Math.trunc((at.getTime() - now) / MINUTE_MS);
   if (minutes === 0) return "just now";

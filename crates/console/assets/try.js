@@ -1,5 +1,5 @@
 // The "Try it" panel: an MCP client in the page that uses Streamable HTTP with the server's endpoint on this host.
-// It implements 2025-11-25, with the handshake and the session of the server. It sends no cookies.
+// It implements protocol version 2025-11-25, including initialization and sessions. It sends no cookies.
 
 const panel = document.getElementById("try");
 const path = panel.dataset.path;
@@ -133,7 +133,7 @@ function field([name, schema], required) {
   const type = kind(schema);
   const options = schema.enum ?? schema.anyOf?.find((one) => one.enum)?.enum ?? (type === "boolean" ? [true, false] : null);
   const input = options
-    ? element("select", {}, element("option", { value: "", textContent: "Not set" }), ...choices.filter((value) => value !== null).map((value) => element("option", { value: JSON.stringify(value), textContent: String(value) })))
+    ? element("select", {}, element("option", { value: "", textContent: "Not set" }), ...options.filter((value) => value !== null).map((value) => element("option", { value: JSON.stringify(value), textContent: String(value) })))
     : element("input", { type: type === "integer" || type === "number" ? "number" : "text", autocomplete: "off", spellcheck: false });
   input.id = id;
   input.dataset.name = name;
@@ -200,5 +200,5 @@ by("form").addEventListener("submit", async (event) => {
   if (newHandle) handle = newHandle;
   const input = document.getElementById("try-arg-progress_handle");
   if (input && handle && !input.value) input.value = handle;
-  state(response.ok && !response.result?.isError ? "Done." : "The response is an error. See it for details.");
+  state(response.ok && !response.result?.isError ? "Done." : "The call failed. See the response for details.");
 });

@@ -7,13 +7,15 @@ use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
+use waypost_core::Error;
 use waypost_core::access::Operation;
+use waypost_core::analytics::DAY_MS;
 use waypost_core::id::AuditEventId;
-use waypost_core::{Error, Timestamp};
 use waypost_ops::audit_events::{self, AuditEventView, AuditFilter};
 use waypost_ops::{api_keys, users};
 
 use crate::Console;
+use crate::form::parse_day;
 use crate::layout::{CurrentOrganization, Layout};
 use crate::routes::{Access, Routes};
 use crate::session::Member;
@@ -22,7 +24,6 @@ use waypost_ops::audit_export::{self, AuditExportFormat};
 
 /// The number of entries per page.
 const ENTRIES: u32 = 50;
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The action prefixes offered in the filter.
 const ACTION_PREFIXES: &[&str] = &[
     "account.",
@@ -69,12 +70,12 @@ impl AuditQuery {
     fn filter(&self) -> Result<AuditFilter, Error> {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         // The last day is included.
-        let to = day("to", &self.to)?.map(|time| time.plus(DAY_MS));
+        let to = parse_day("to", &self.to)?.map(|time| time.plus(DAY_MS));
         Ok(AuditFilter {
             action: text(&self.act),
             actor: text(&self.actor),
             target: text(&self.target),
-            from: day("from", &self.from)?,
+            from: parse_day("from", &self.from)?,
             to,
         })
     }
@@ -101,7 +102,7 @@ impl AuditQuery {
 pub(super) struct AuditRow {
     pub(super) at: String,
     pub(super) actor: String,
-    /// The name of the actor. `None` if it no longer exists.
+    /// The name of the actor. `None` if the actor no longer exists.
     pub(super) actor_name: Option<String>,
     pub(super) action: String,
     pub(super) target: String,
@@ -212,14 +213,4 @@ fn download(format: AuditExportFormat, file: Vec<u8>) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// Returns the start of a day in UTC, or `None` for an empty string.
-fn day(field: &str, text: &str) -> Result<Option<Timestamp>, Error> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
-    time.map(Some)
-        .ok_or_else(|| Error::invalid(field, "Enter a valid date, such as 2026-01-31, or leave the field empty."))
 }

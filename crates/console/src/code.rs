@@ -117,7 +117,7 @@ async fn submit_code(
     Ok(sign_in::start_session(console, headers, &session, &fields.next).await)
 }
 
-/// Renders the page while the code can be entered, else a notice.
+/// Renders the form, or a notice if the code can no longer be used.
 async fn render(
     console: &Console,
     info: &RequestInfo,

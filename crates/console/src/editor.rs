@@ -33,7 +33,7 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/walkthroughs/{id}/play", Access::Member(Operation::WalkthroughRead), play)
 }
 
-/// The types with their labels.
+/// The value and label of each type.
 const KINDS: [(&str, &str); 5] = [
     ("course", "Course: lessons in order"),
     ("quickstart", "Quickstart: the fastest path to a first result"),
@@ -123,7 +123,7 @@ struct PreviewFragment<'a> {
     structured: String,
 }
 
-/// Renders a step as the user and as the agent see it.
+/// Renders a step as the user and the agent see it.
 async fn preview_step(
     State(console): State<Console>,
     Member { cx, organization_id, .. }: Member,

@@ -89,7 +89,8 @@ impl EndUserQuery {
     }
 }
 
-/// Returns the display name of an end user: the name, else the email, else the tracking ID.
+/// Returns the display name of an end user: the first of name, verified email, claimed email and tracking ID that is
+/// set, or `Anonymous`.
 fn display_name(end_user: &EndUser) -> String {
     if let Some(known) = end_user.name.as_ref().or(end_user.email.as_ref()).or(end_user.claimed_email.as_ref()) {
         return known.clone();
@@ -384,7 +385,7 @@ async fn erase(
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
     let id = parse_id(&text).map_err(page_error)?;
     match end_users::delete_confirmed(cx, console.ops(), organization_id, &id, &confirm).await {
-        Ok(()) => Ok(view::redirect_with_flash(&org.path("end-users"), "End user erased with all their data.")),
+        Ok(()) => Ok(view::redirect_with_flash(&org.path("end-users"), "End user erased. All their data was deleted.")),
         Err(error) => {
             let (status, mut form_error) = FormError::from_error(error).map_err(page_error)?;
             // The field is in a dialog that is closed after a reload, so the error is shown above the page.

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
-use waypost_core::{Code, Error};
+use waypost_core::{Code, Error, Timestamp};
 
 use crate::Console;
 use crate::view::PageError;
@@ -25,4 +25,14 @@ impl<T: DeserializeOwned> FromRequest<Console> for Form<T> {
             }
         }
     }
+}
+
+/// Returns the start of a day in UTC, or `None` for an empty string.
+pub(crate) fn parse_day(field: &str, text: &str) -> Result<Option<Timestamp>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
+    time.map(Some)
+        .ok_or_else(|| Error::invalid(field, "Enter a valid date, such as 2026-01-31, or leave the field empty."))
 }

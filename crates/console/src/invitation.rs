@@ -166,8 +166,8 @@ fn build_page<'a>(
     }
 }
 
-/// Whether a signed-in user needs a new account to accept this invitation. Their account has the invited email, but the email
-/// is not verified, so the account is valid for other organisations only.
+/// Whether a signed-in user needs a new account to accept this invitation: their account has the invited email, but the
+/// email is not verified, so the account is valid for other organisations only.
 fn needs_new_account(user: &CurrentUser, details: &InvitationDetails) -> bool {
     !user.is_verified && user.email_key() == details.invitation.email_key
 }
@@ -177,5 +177,5 @@ fn render_invalid_invitation(error: Error) -> PageResult {
         return Err(error.into());
     }
     let title = "This invitation is no longer valid";
-    Ok(sign_in::notice(StatusCode::NOT_FOUND, title, error.message, "/", "Go to home"))
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, title, error.message, "/", "Go to the home page"))
 }

@@ -174,6 +174,6 @@ async fn undo(State(console): State<Console>, member: Member, Path((_, id)): Pat
         Err(_) => Err(Error::not_found("join")),
     };
     undone.map_err(|error| PageError::from(error).with_layout(layout.clone().with_section("end-users")))?;
-    let message = "Claim undone. Claim links created earlier for this tracking ID no longer work.";
+    let message = "Claim undone. Earlier claim links for the tracking ID, if any, no longer work.";
     Ok(view::redirect_with_flash(&org.path("joins"), message))
 }

@@ -1,5 +1,5 @@
-//! The console (docs/console.md): one module per resource, with its templates in a folder of the same name. A handler reads
-//! the request, calls an operation of `waypost_ops` and renders a template.
+//! The console (docs/console.md): one module per resource, with its templates in a folder of the same name. A handler
+//! reads the request, calls an operation of `waypost_ops` and renders a template.
 
 mod account;
 mod analytics;
@@ -59,9 +59,9 @@ pub struct Console {
     options: Arc<ConsoleOptions>,
 }
 
-/// How users sign up and sign in, and the reference of the API.
+/// The sign-up policy, the identity providers and the API document of a console.
 pub struct ConsoleOptions {
-    /// Who may sign up.
+    /// The sign-up policy.
     pub sign_up: SignUpPolicy,
     /// Providers that users can sign in with.
     pub providers: Vec<Provider>,
@@ -83,7 +83,7 @@ impl Console {
         &self.accounts
     }
 
-    /// Returns who may sign up.
+    /// Returns the sign-up policy.
     #[must_use]
     pub fn sign_up(&self) -> SignUpPolicy {
         self.options.sign_up
@@ -120,7 +120,7 @@ pub fn router(console: Console) -> Router {
         .with_state(console)
 }
 
-/// Returns all pages with their required access.
+/// Returns the routes of all pages with their required access.
 #[must_use]
 pub fn routes() -> Routes {
     // One line each, so that adding a module changes one line.
@@ -152,5 +152,5 @@ pub fn routes() -> Routes {
         sign_up::routes,
         walkthroughs::routes,
     ];
-    all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
+    all.into_iter().fold(Routes::new(), |routes, module| routes.merge(module()))
 }

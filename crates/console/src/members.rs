@@ -151,7 +151,7 @@ impl MembersPage {
 fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role) -> InvitationRow {
     let invitation = listed.invitation;
     let state = invitation.state(now);
-    // The time of the state change: past, or future for a pending invitation.
+    // The time at which the invitation was accepted or revoked, or at which it expires or has expired.
     let at = match state {
         InvitationState::Accepted => invitation.accepted_at,
         InvitationState::Revoked => invitation.revoked_at,

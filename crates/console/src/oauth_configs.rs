@@ -70,7 +70,7 @@ impl From<&OauthConfig> for OauthConfigForm {
 }
 
 impl OauthConfigForm {
-    /// Returns the settings that differ from `old`. Unchanged settings are not set.
+    /// Returns the settings that differ from `old`. Unchanged settings are `None`.
     fn settings(&self, old: &Self) -> Result<OauthConfigSettings, Error> {
         let new = |new: &str, old: &str| Some(new.trim().to_owned()).filter(|new| new != old);
         let filled = |text: &str, old: &str| new(text, old).filter(|text| !text.is_empty());
@@ -251,7 +251,7 @@ struct OauthConfigPage {
     auth_methods: Vec<(String, String)>,
     servers: Vec<ServerLink>,
     redirect_uris: Vec<String>,
-    /// The results of a check in this request.
+    /// The findings of a check made in this request. `None` if no check was requested.
     findings: Option<Vec<ProviderFinding>>,
 }
 
@@ -270,7 +270,7 @@ impl OauthConfigPage {
 
     fn secret_hint(&self) -> &'static str {
         if self.config.client_secret.is_some() {
-            "A secret is stored encrypted and never shown. Leave empty to keep it."
+            "A secret is set. It is stored encrypted and never shown again. Leave the field empty to keep it."
         } else {
             "No secret is set. Secrets are stored encrypted and never shown again."
         }

@@ -208,7 +208,7 @@ impl OrganizationSettingsPage {
     }
 }
 
-/// Returns what is deleted with an organisation, one item per line.
+/// Returns the consequences of deleting an organisation, one per line.
 fn deletion_summary(contents: &OrganizationContents) -> Vec<String> {
     let OrganizationContents { servers, walkthroughs, end_users, members, api_keys } = *contents;
     vec![

@@ -1,4 +1,4 @@
-//! `/o/{org}`: the set-up steps of a new organisation, and the overview of recent activity.
+//! `/o/{org}`: the setup steps of a new organisation, and the overview of recent activity.
 
 use askama::Template;
 use axum::extract::State;
@@ -21,7 +21,7 @@ pub(super) fn routes() -> Routes {
     Routes::new().get("/o/{org}", Access::Member(Operation::OrganizationRead), show)
 }
 
-/// A set-up step.
+/// A setup step.
 struct SetupStep {
     done: bool,
     /// Whether this is the next step to complete.
@@ -29,7 +29,8 @@ struct SetupStep {
     title: &'static str,
     /// The description, shown for the next step.
     text: &'static str,
-    /// The path of the page to complete the step on. Empty if the viewer is not allowed to.
+    /// The path of the page on which to complete the step. Empty if the viewer lacks the permission, or if an earlier
+    /// step must be completed first.
     href: String,
     action: &'static str,
 }
@@ -39,7 +40,7 @@ struct OverviewTile {
     label: &'static str,
     count: i64,
     hint: &'static str,
-    /// Empty for no link.
+    /// The path of the source. Empty for no link.
     href: String,
 }
 
@@ -73,7 +74,7 @@ async fn show(State(console): State<Console>, member: Member) -> PageResult {
             tiles.push(OverviewTile {
                 label: "Claimed progress",
                 count: claims,
-                hint: "claims of tracking IDs in the last 7 days; review them",
+                hint: "tracking IDs claimed in the last 7 days",
                 href: org.path("joins"),
             });
         }
@@ -85,7 +86,7 @@ async fn show(State(console): State<Console>, member: Member) -> PageResult {
     Ok(view::page(&OrganizationOverviewPage { layout, org, steps, tiles, entries }))
 }
 
-/// Returns the set-up steps in order, with their current state.
+/// Returns the setup steps in order, with their current state.
 fn steps(org: &CurrentOrganization, overview: &OrganizationOverview) -> Vec<SetupStep> {
     let server = overview.server.as_ref().map(|id| org.path(&format!("servers/{id}")));
     let walkthrough = overview.walkthrough.as_ref().map(|id| org.path(&format!("walkthroughs/{id}")));

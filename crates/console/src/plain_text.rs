@@ -1,5 +1,5 @@
-//! Rewrites the messages of operations for pages. Operations name fields as the API does, in backticks; pages show the label
-//! of the field instead, and quote other values.
+//! Rewrites the messages of operations for pages. Operations name fields as the API does, in backticks; pages show the
+//! label of the field instead, and quote other values.
 
 /// Labels of fields that differ from the words of their API name.
 const LABELS: [(&str, &str); 8] = [
@@ -33,19 +33,12 @@ pub(crate) fn label(field: &str) -> String {
     words.collect::<Vec<_>>().join(" ").replace(" for agent", " for the agent")
 }
 
-/// Words that continue a sentence that begins with the name of a field, as in "`content`: is empty".
-const PREDICATES: [&str; 6] = ["is", "has", "contains", "must", "still", "as"];
+/// Fields whose API name is a plain word. Messages about a whole walkthrough contain them.
+const FIELDS: [&str; 4] = ["content", "description", "tags", "title"];
 
-/// Returns the text after a field's name, which may be separated by a colon, so that label and text are one sentence or
-/// are separated by a colon. `None` if there is no colon.
-fn after_colon(after: &str) -> Option<&str> {
-    let text = after.strip_prefix(": ")?;
-    let first = text.split([' ', ',']).next().unwrap_or_default();
-    Some(if PREDICATES.contains(&first) { &after[1..] } else { after })
-}
-
-/// Rewrites a message for a page. `field` is the field that the message is about, or empty. A name in backticks becomes the
-/// label of the field if it is `field`, contains an underscore or is followed by a colon; any other text is quoted.
+/// Rewrites a message for a page. `field` is the field that the message is about, or empty. A name in backticks becomes
+/// the label of the field if it is `field`, contains an underscore, is one of [`FIELDS`] or is followed by a colon; any
+/// other text is quoted.
 pub(crate) fn message(text: &str, field: &str) -> String {
     let mut rewritten = String::with_capacity(text.len());
     let mut rest = text;
@@ -54,13 +47,13 @@ pub(crate) fn message(text: &str, field: &str) -> String {
     {
         rewritten.push_str(before);
         let is_name = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        let about_field = after_colon(after).filter(|_| is_name);
-        if is_name && (inner == field || inner.contains('_') || about_field.is_some()) {
+        let is_certain = inner == field || inner.contains('_') || FIELDS.contains(&inner) || after.starts_with(": ");
+        if is_name && is_certain {
             rewritten.push_str(&label(inner));
         } else {
             rewritten.extend(["“", inner, "”"]);
         }
-        rest = about_field.unwrap_or(after);
+        rest = after;
     }
     rewritten + rest
 }
@@ -82,13 +75,13 @@ mod tests {
             ("`version` requires `walkthrough_id`.", "version", "Version requires Walkthrough ID."),
             ("The slug `docs` is reserved. Choose another.", "slug", "The slug “docs” is reserved. Choose another."),
             ("`localhost` has no IP address.", "url", "“localhost” has no IP address."),
-            ("`content`: is empty. Write the text.", "", "Content is empty. Write the text."),
+            ("`content` is empty. Write the text.", "", "Content is empty. Write the text."),
             (
-                "step 2 \"Run\": `context_for_agent`: has 9 bytes.",
+                "step 2 \"Run\": `context_for_agent` has 9 bytes.",
                 "",
                 "step 2 \"Run\": Context for the agent has 9 bytes.",
             ),
-            ("step 2, `content`: the code is long.", "", "step 2, Content: the code is long."),
+            ("step 2, `format`: unknown.", "", "step 2, Format: unknown."),
             ("`Not a name`: is quoted.", "", "“Not a name”: is quoted."),
             ("One ` is kept.", "", "One ` is kept."),
             ("Empty `` too.", "", "Empty “” too."),

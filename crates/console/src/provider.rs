@@ -122,7 +122,9 @@ fn render_failure(error: Error) -> PageResult {
     let (status, message) = match error.code {
         Code::Forbidden => (StatusCode::FORBIDDEN, error.message),
         Code::Conflict => (StatusCode::CONFLICT, error.message),
-        Code::InvalidArguments => (StatusCode::FORBIDDEN, "Your provider returned no valid email.".to_owned()),
+        Code::InvalidArguments => {
+            (StatusCode::FORBIDDEN, "Your provider did not return a valid email. Sign in another way.".to_owned())
+        }
         Code::Unavailable => {
             waypost_http_kit::status::log(&error);
             (StatusCode::BAD_GATEWAY, error.message)

@@ -66,7 +66,7 @@ async fn submit(
 
 /// Renders the notice of an installation that cannot send email.
 pub(super) fn mail_unavailable() -> Response {
-    let message = "This installation cannot send email (setting smtp_url), so codes are not available. The operator can create a \
-        link for you on the command line: waypost user link.";
+    let message = "This installation cannot send email because smtp_url is not set, so codes are not available. Ask \
+        the operator to create a link for you with the command waypost user link.";
     sign_in::notice(StatusCode::SERVICE_UNAVAILABLE, "Email is not available", message, "/login", "Back to sign in")
 }

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use http::Method;
 use waypost_core::access::{Operation, authorize};
 use waypost_http_kit::compression::Compressible;
@@ -81,14 +81,6 @@ impl Routes {
     pub fn post<H: Handler<T, Console>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
         self.add(Route { method: Method::POST, path, access }, |router| {
             router.route(path, post(move |console, request| guard(access, handler, console, request)))
-        })
-    }
-
-    /// Adds a DELETE route.
-    #[must_use]
-    pub fn delete<H: Handler<T, Console>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
-        self.add(Route { method: Method::DELETE, path, access }, |router| {
-            router.route(path, delete(move |console, request| guard(access, handler, console, request)))
         })
     }
 

@@ -33,7 +33,8 @@ pub struct CurrentUser {
 }
 
 impl CurrentUser {
-    /// Returns the membership of the organisation that the user last worked in, otherwise the first one.
+    /// Returns the membership of the organisation that the user last worked in, else the first one. Returns `None` if
+    /// the user is not a member of any organisation.
     pub fn current_membership(&self) -> Option<&Membership> {
         let last = self
             .memberships
@@ -51,7 +52,7 @@ impl CurrentUser {
         Layout { org, ..self.layout.clone() }
     }
 
-    /// Returns the normalised key of the user's email.
+    /// Returns the normalised form of the user's email.
     pub fn email_key(&self) -> String {
         self.layout.viewer.as_ref().map(|viewer| email::key(&viewer.email)).unwrap_or_default()
     }
@@ -134,7 +135,7 @@ fn redirect_to_login(parts: &Parts) -> Response {
     let next = if parts.method == Method::GET { path } else { "/" };
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
     let location = if next == "/" { "/login".to_owned() } else { format!("/login?{query}") };
-    // A script that requests a fragment cannot follow a redirect to a page.
+    // htmx would follow a redirect and insert the sign-in page in place of the fragment.
     if parts.headers.contains_key("hx-request") {
         let mut response = StatusCode::UNAUTHORIZED.into_response();
         if let Ok(location) = HeaderValue::from_str("/login") {

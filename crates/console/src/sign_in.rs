@@ -17,7 +17,7 @@ use waypost_http_kit::cookies;
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
 
-/// The message for a user who has verified an email that existing accounts had claimed.
+/// The message after a sign-in that verified the email and revoked what its accounts had created before.
 const REVOKED: &str = "Your email is verified. Earlier passwords, sessions and API keys were revoked. You can set a new password \
                        in your account settings.";
 
@@ -26,8 +26,8 @@ pub(super) fn visitor_context(console: &Console, info: &RequestInfo) -> Ctx {
     console.context(Caller::Visitor, info)
 }
 
-/// Checks the rate limit of this kind, except for a browser that has signed in to an account with `email` before. Such a
-/// browser cannot be locked out by requests from others.
+/// Checks the rate limit of this kind, except for a browser that has signed in to an account with `email` before. Other
+/// users' requests cannot lock out such a browser.
 ///
 /// # Errors
 /// See [`check_limit`].
@@ -70,13 +70,13 @@ impl Device {
         Self { user_agent: user_agent.to_owned(), address: info.client, cookie }
     }
 
-    /// Converts it for the operations.
+    /// Returns the browser in the form that the operations require.
     pub(super) fn browser(&self) -> Browser<'_> {
         Browser { user_agent: &self.user_agent, address: self.address, device: &self.cookie }
     }
 }
 
-/// Sets the cookies of the new session and ends the previous session, so that a planted session cookie is worthless.
+/// Sets the cookies of the new session and ends the previous session, which prevents session fixation.
 pub(super) async fn start_session(
     console: &Console,
     headers: &HeaderMap,

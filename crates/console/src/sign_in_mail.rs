@@ -12,10 +12,10 @@ use crate::sign_in::{self, Device};
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::request_info::RequestInfo;
 
-/// Creates a code, sends it by email and returns its ID. Only the email reveals whether the email has an account.
+/// Creates a code, sends it by email and returns its ID. Only the email reveals whether the address has an account.
 ///
 /// # Errors
-/// `unavailable` if this installation cannot send email, permanently or at the moment; otherwise the errors of
+/// `unavailable` if email is not configured or cannot be sent at the moment; otherwise the errors of
 /// [`waypost_ops::user_accounts::UserAccounts::create_code`].
 pub(super) async fn send_code(
     console: &Console,
@@ -35,8 +35,8 @@ pub(super) async fn send_code(
     let share = organization.map_or("", OrganizationId::as_str);
     if let Err(error) = outbox.enqueue(EmailKind::SignIn, share, mail) {
         if issued.purpose != CodePurpose::SignUp && organization.is_none() {
-            // Emails without an account share one queue. If it is full, the page does not show an error, because it would show none
-            // for an email with an account.
+            // Recipients without an account share one queue. If it is full, the page does not show an error, because
+            // it would not show one for a recipient with an account.
             tracing::warn!(request_id = info.request_id, "dropped an email to a recipient without an account");
             return Ok(issued.id.to_string());
         }
@@ -47,8 +47,8 @@ pub(super) async fn send_code(
     Ok(issued.id.to_string())
 }
 
-/// Returns the email with a code. It starts with the code so that notifications show it. An email without
-/// an account gets a notice instead of a code.
+/// Returns the email with a code. The text starts with the code so that notifications show it. Unless the code is for
+/// signing up, a recipient without an account gets a notice instead of a code.
 fn mail(issued: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUpPolicy) -> EmailMessage {
     let IssuedUserCode { code, email, has_user, purpose, .. } = issued;
     let what = match (purpose, has_user) {

@@ -29,8 +29,8 @@ pub fn html(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
-/// Renders a page with a rejected form. Sets `Retry-After` (RFC 9110, section 10.2.3) if the form can be submitted again after
-/// a delay in seconds.
+/// Renders a page and sets `Retry-After` (RFC 9110, section 10.2.3) to `retry_after`, in seconds. Omits the header if
+/// it is `None`.
 pub fn html_with_retry_after(status: StatusCode, retry_after: Option<u64>, template: &impl Template) -> Response {
     let mut response = html(status, template);
     if let Some(seconds) = retry_after {
@@ -129,7 +129,7 @@ impl IntoResponse for PageError {
                 "Page not found",
                 "It may have been deleted, or it belongs to an organisation that you are not a member of.",
             ),
-            Code::Forbidden => ("Access denied", "Ask an owner of the organisation for a higher role."),
+            Code::Forbidden => ("Access denied", "Ask an admin or owner of the organisation for access."),
             Code::RateLimited => ("Too many requests", "Wait a moment, then reload the page."),
             Code::Unavailable => ("Temporarily unavailable", "Try again in a moment."),
             Code::Internal => ("Something went wrong", "Try again. If the problem persists, contact the operator."),
@@ -164,7 +164,7 @@ impl FormError {
     /// Converts `error` into the status and form error to show to the user.
     ///
     /// # Errors
-    /// Returns `error` unchanged if the form does not cause it. It is shown on an error page.
+    /// Returns `error` unchanged if it was not caused by the input. Show it on an error page.
     pub fn from_error(error: Error) -> Result<(StatusCode, Self), Error> {
         match error.code {
             Code::InvalidArguments
@@ -201,7 +201,7 @@ impl FormError {
     }
 }
 
-/// Formats a duration, such as `3 min 20 s`.
+/// Formats a duration, such as `3 min 20 s`. `None` becomes `–`.
 #[must_use]
 pub fn duration(milliseconds: Option<i64>) -> String {
     let Some(milliseconds) = milliseconds else { return "–".to_owned() };

@@ -48,7 +48,7 @@ fn label(event: WebhookEvent) -> &'static str {
     match event {
         WebhookEvent::TicketCreated => "Ticket created",
         WebhookEvent::TicketUpdated => "Ticket updated",
-        WebhookEvent::TicketCommented => "Ticket commented on",
+        WebhookEvent::TicketCommented => "Ticket comment added",
         WebhookEvent::WalkthroughCompleted => "Walkthrough completed",
         WebhookEvent::WalkthroughPublished => "Walkthrough published",
         WebhookEvent::ProgressClaimed => "Progress claimed",
@@ -155,7 +155,7 @@ struct WebhookPage {
     webhook: Webhook,
     fields: WebhookForm,
     event_options: Vec<EventOption>,
-    /// A newly created secret.
+    /// The new secret, if one was created in this request.
     secret: Option<String>,
     deliveries: Vec<DeliveryRow>,
     older: Option<String>,
@@ -226,7 +226,7 @@ async fn create(
     }
 }
 
-/// Rendered without a redirect because the secret is only available in this response.
+/// Renders the page with a new secret. Does not redirect, because the secret is only available in this response.
 async fn render_with_secret(console: &Console, member: &Member, webhook: Webhook, secret: &SecretText) -> PageResult {
     let page = load(console, member, webhook.id.as_str(), "").await.map_err(page_error(member))?;
     Ok(view::page(&WebhookPage { secret: Some(secret.expose().to_owned()), ..page }))

@@ -33,7 +33,7 @@ pub fn description(text: &str) -> String {
     clean_plain(text).trim().to_owned()
 }
 
-/// Cleans tags and drops empty and repeated ones.
+/// Cleans tags, and removes empty and duplicate ones.
 #[must_use]
 pub fn tags(tags: &[String]) -> Vec<String> {
     let mut clean: Vec<String> = Vec::with_capacity(tags.len());
@@ -96,8 +96,8 @@ impl std::fmt::Display for FieldChange {
     }
 }
 
-/// Returns the fields of a step that are served differently from how they were typed. `served` is the result of [`step`]
-/// for `typed`.
+/// Returns the fields of a step whose served text differs from the typed text. `served` is the result of [`step`] for
+/// `typed`.
 #[must_use]
 pub fn changes(typed: &StepContent, served: &StepContent) -> Vec<FieldChange> {
     let text = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
@@ -128,7 +128,7 @@ fn change(field: &'static str, before: &str, after: &str) -> Option<FieldChange>
     Some(FieldChange { field, excerpts, more: hunks.len().saturating_sub(MAX_EXCERPTS) })
 }
 
-/// Returns the runs of lines that differ, before and after.
+/// Returns the runs of lines that differ, as pairs of the text before and after.
 fn hunks(before: &str, after: &str) -> Vec<(String, String)> {
     let (a, b): (Vec<_>, Vec<_>) = (before.split('\n').collect(), after.split('\n').collect());
     let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();

@@ -31,7 +31,7 @@ pub struct StepDifference {
     pub before: Option<usize>,
     /// The later position, from 1; `None` if the step was removed.
     pub after: Option<usize>,
-    /// Whether the step was moved relative to the other remaining steps.
+    /// Whether the step was moved relative to the other steps that exist in both states.
     pub moved: bool,
     /// The fields that differ.
     pub fields: Vec<FieldDifference>,
@@ -79,7 +79,7 @@ impl Comparison {
         self.fields.is_empty() && self.steps.iter().all(StepDifference::is_unchanged)
     }
 
-    /// Returns the number of added, removed, changed and moved steps.
+    /// Returns the number of added, removed, changed and moved steps, in this order.
     #[must_use]
     pub fn counts(&self) -> [usize; 4] {
         let count = |matches: fn(&StepDifference) -> bool| self.steps.iter().filter(|step| matches(step)).count();

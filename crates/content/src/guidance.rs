@@ -1,8 +1,8 @@
 //! Instructions for agents after a tool call.
 //!
-//! Many clients pass only `structuredContent` to their model, others only the text block, and some never show the server's
-//! `instructions`. Both forms therefore contain the same instructions: what to show, that the agent must wait for the
-//! user, the next call with its values, notices, and how to keep the handle.
+//! Many clients pass only `structuredContent` to their model, others only the text block, and some never show the
+//! server's `instructions`. Both forms therefore contain the same instructions: what to show, that the agent must wait
+//! for the user, the next call with its values, notices, and how to keep the handle.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use waypost_core::progress::{Notice, ProgressView, Status};
 use waypost_core::server::Toolset;
 use waypost_core::step::StepContent;
 
-/// How to use the fields of a step. Part of tool descriptions and prompts.
+/// The instructions for using the fields of a step. Part of tool descriptions and prompts.
 pub const FIELD_USAGE: &str =
     "intro: say this first; context: for you only; operations: carry these out; content: show verbatim";
 /// The rule to wait for the user. Part of tool descriptions and prompts.
@@ -29,7 +29,7 @@ pub enum ToolFlow {
 }
 
 impl From<Toolset> for ToolFlow {
-    /// A server with both sets recommends the guided tools.
+    /// Returns the set that instructions refer to. For a server with both sets, these are the guided tools.
     fn from(toolset: Toolset) -> Self {
         match toolset {
             Toolset::Guided | Toolset::All => Self::Guided,
@@ -38,14 +38,15 @@ impl From<Toolset> for ToolFlow {
     }
 }
 
-/// How the user of a call was identified. Determines the instructions about the handle.
+/// The identification of the user of a call. Determines the instructions about the handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserIdentity {
-    /// By a token or a personal URL; there is no handle.
+    /// The user is identified by a token or a personal URL; there is no handle.
     Known,
-    /// By this handle, or by a session that represents it. The session is lost when the client restarts.
+    /// The user is identified by this handle, or by a session that represents it. The session is lost when the client
+    /// restarts.
     Handle(String),
-    /// Not identified, on a server where a handle would identify the user.
+    /// The user is not identified, on a server where a handle would identify them.
     Unknown,
 }
 
@@ -65,7 +66,7 @@ impl UserIdentity {
 pub struct Guide<'a> {
     /// The tools that instructions refer to.
     pub flow: ToolFlow,
-    /// How the user was identified.
+    /// The identification of the user.
     pub user: &'a UserIdentity,
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
@@ -73,7 +74,7 @@ pub struct Guide<'a> {
     pub title: &'a str,
 }
 
-/// Formats a tool call with its arguments, as in `next_walkthrough_step(walkthrough_id: "wt_…", progress_handle: "wph_…")`.
+/// Formats a tool call with its arguments, as in `get_current_step(walkthrough_id: "wt_…", progress_handle: "wph_…")`.
 /// The values in `arguments` are written verbatim; the handle is appended if there is one.
 #[must_use]
 pub fn format_call(tool: &str, arguments: &[(&str, &str)], user: &UserIdentity) -> String {
@@ -94,7 +95,7 @@ pub fn single_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the message for a call without a handle: why it finds no progress, and what to do.
+/// Returns the message for a call without a handle, which explains why no progress was found and what to do.
 #[must_use]
 pub fn unknown_user_message(flow: ToolFlow) -> String {
     let (source, start) = match flow {
@@ -107,7 +108,7 @@ pub fn unknown_user_message(flow: ToolFlow) -> String {
     )
 }
 
-/// Returns the instruction in `message` about the handle; empty if there is no handle.
+/// Returns the instruction about the handle for `message`. Returns an empty string if there is no handle.
 fn keep_handle(user: &UserIdentity) -> &'static str {
     match user {
         UserIdentity::Handle(_) => {
@@ -118,7 +119,7 @@ fn keep_handle(user: &UserIdentity) -> &'static str {
     }
 }
 
-/// Returns the same instruction for the text block, which limits the fixed text around a step.
+/// Returns a shorter form of the instruction for the text block, because the fixed text around a step is limited.
 fn keep_handle_short(user: &UserIdentity) -> &'static str {
     match user {
         UserIdentity::Handle(_) => {
@@ -264,7 +265,8 @@ impl Guide<'_> {
         join([self.notices(notices), unknown, fields, wait, keep_handle(self.user).to_owned()])
     }
 
-    /// Returns the last lines of the text block of a step result. `section` is the name of the section with the content.
+    /// Returns the last lines of the text block of a step result. `section` is the name of the section with the
+    /// content.
     #[must_use]
     pub fn step_text(&self, progress: &ProgressView, section: &str) -> String {
         let wait = match progress.current() {
@@ -308,7 +310,7 @@ impl Guide<'_> {
     }
 }
 
-/// Returns how to use the fields that this step has, by their names in the structured content.
+/// Returns the instructions for using the fields that this step has, by their names in the structured content.
 fn use_of_fields(content: &StepContent) -> String {
     let has = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
     let uses = [

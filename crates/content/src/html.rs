@@ -2,9 +2,9 @@
 
 use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd, html};
 
-/// Renders Markdown as safe HTML that contains only the elements of Markdown itself. Embedded HTML is shown as text,
-/// links lead only to `http:`, `https:` and `mailto:`, and images become links, because loading an image would reveal
-/// the reader to its host.
+/// Renders Markdown as safe HTML that contains only the elements of Markdown itself. Embedded HTML is shown as text.
+/// Links are relative or have the scheme `http:`, `https:` or `mailto:`; other destinations are replaced with `#`.
+/// Images become links, because loading an image would reveal the reader to its host.
 #[must_use]
 pub fn render(text: &str) -> String {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
@@ -40,7 +40,7 @@ fn lower(level: pulldown_cmark::HeadingLevel) -> pulldown_cmark::HeadingLevel {
     }
 }
 
-/// Whether a link target is allowed on our pages.
+/// Whether a link target is relative or has an allowed scheme.
 fn is_safe(url: &str) -> bool {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {

@@ -1,14 +1,15 @@
 //! Invisible characters: their definition and removal, for authors' text, names and tickets.
 //!
 //! Agents read characters that users do not see. Such characters can therefore carry hidden instructions (Unicode tag
-//! characters encode ASCII, 256 variation selectors encode bytes) or make a text look like a different one (Trojan Source,
-//! CVE-2021-42574).
+//! characters encode ASCII, 256 variation selectors encode bytes) or make a text look like a different one (Trojan
+//! Source, CVE-2021-42574).
 //!
 //! The invisible characters are control characters except tab and line feed, all characters that Unicode allows a
 //! renderer to ignore (`Default_Ignorable_Code_Point`), noncharacters, and blank characters that are not white space
 //! ([`BLANKS`]). All of them are removed, also in code, except where they affect how adjacent visible text is rendered:
 //!
-//! - a joiner or non-joiner in an emoji, next to a virama, or between letters of a joining script (cf. RFC 5892, A.1 and A.2);
+//! - a joiner or non-joiner in an emoji, next to a virama, or between letters of a joining script (cf. RFC 5892, A.1
+//!   and A.2);
 //! - one emoji or text style selector after a character that has both styles;
 //! - the tag characters of a subdivision flag (UTS #51, section C.1);
 //! - one directional mark next to a right-to-left letter;
@@ -43,7 +44,7 @@ const CANCEL_TAG: char = '\u{E007F}';
 /// sequence could carry a hidden message to an agent.
 const FLAG_TAGS: RangeInclusive<usize> = 3..=6;
 
-/// Whether the character is invisible. The surrounding text can still be a reason to keep it.
+/// Whether the character is invisible. [`remove`] may still keep it because of the surrounding text.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     match c {
@@ -84,7 +85,7 @@ pub fn remove(text: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    // Most text contains none. These are the first bytes of all candidates.
+    // Most text contains no invisible characters. These are the bytes with which one can start.
     let can_start_invisible = |b| matches!(b, 0..=8 | 11..=31 | 127 | 0xC2 | 0xCD | 0xD8 | 0xE1..=0xE3 | 0xEF..=0xF4);
     if !text.bytes().any(can_start_invisible) {
         return ranges;
@@ -194,7 +195,8 @@ fn is_meaningful_joiner(joiner: char, before: Option<char>, after: Option<char>)
     in_word || in_emoji
 }
 
-/// Finds the next visible character and the next letter. Caches them, because a long run of joiners repeats the same lookup.
+/// Finds the next visible character and the next letter. Caches them, because a long run of joiners repeats the same
+/// lookup.
 struct Lookahead<'a> {
     text: &'a str,
     visible: Lookup<char>,
@@ -277,7 +279,8 @@ mod tests {
     #[test]
     fn redundant_invisible_characters_are_removed() {
         for (text, visible) in [
-            // A message in tag characters after a flag, in selectors after an emoji, in joiners and marks between letters.
+            // A message in tag characters after a flag, in selectors after an emoji, in joiners and marks between
+            // letters.
             ("\u{1F3F4}\u{E0069}\u{E0067}\u{E006E}\u{E006F}\u{E0072}\u{E0065}\u{E0020}\u{E007F}", "\u{1F3F4}"),
             ("😀\u{FE0F}\u{FE0E}\u{FE01}\u{E0100}\u{E0101}", "😀\u{FE0F}"),
             ("a\u{200C}b\u{200D}c \u{200D} d\u{200C}", "abc  d"),

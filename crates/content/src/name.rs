@@ -6,8 +6,8 @@ use waypost_core::error::{Error, Result};
 /// Maximum length of a name in characters.
 pub const MAX_NAME_CHARS: usize = 200;
 
-/// Cleans a name: replaces control characters with spaces, removes other invisible characters (they could carry a hidden
-/// message to an agent, or make a name look like a different one; see [`crate::invisible`]), and trims it.
+/// Cleans a name: replaces control characters with spaces, removes other invisible characters (they could carry a
+/// hidden message to an agent, or make a name look like a different one; see [`crate::invisible`]), and trims it.
 #[must_use]
 pub fn clean(text: &str) -> String {
     let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -17,7 +17,7 @@ pub fn clean(text: &str) -> String {
 /// Cleans and validates the name in `field`, which must have 1 to 200 characters.
 ///
 /// # Errors
-/// `invalid_arguments` naming `field` if the cleaned name is empty or too long.
+/// `invalid_arguments` for `field` if the cleaned name is empty or too long.
 pub fn check(field: &str, text: &str) -> Result<String> {
     let name = clean(text);
     match name.chars().count() {

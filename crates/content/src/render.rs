@@ -1,4 +1,5 @@
-//! Renders steps and lists as the text block of a result, for clients that do not pass structured content to their model.
+//! Renders steps and lists as the text block of a result, for clients that do not pass structured content to their
+//! model.
 //!
 //! A section of author's text is enclosed in `<name>` and `</name>`. If the text itself contains `</name>`, the section
 //! gets a different name, so that no text can end the section that contains it.
@@ -9,13 +10,13 @@ use crate::guidance::{Guide, single_line};
 use waypost_core::progress::{Notice, ProgressView, Status};
 use waypost_core::step::StepContent;
 
-/// Characters that a reader may take for the beginning of a tag.
+/// Characters that a reader may interpret as the beginning of a tag.
 const OPEN: [char; 3] = ['<', '＜', '﹤'];
 
 /// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it. Anything that
 /// resembles the end of a section counts: any letter case, white space, and full-width forms of `<` and `/`.
 fn section_name(name: &str, text: &str) -> String {
-    // The searches for single characters are much faster than the search for any of them.
+    // Three searches for one character each are much faster than one search for any of them.
     if OPEN.iter().all(|open| !text.contains(*open)) {
         return name.to_owned();
     }
@@ -36,7 +37,8 @@ fn section_name(name: &str, text: &str) -> String {
     unique
 }
 
-/// Returns `text` in a section called `name`, or `name-2`, `name-3` … if the text could end it. Empty for empty text.
+/// Returns `text` in a section called `name`, or `name-2`, `name-3` … if the text could end it. Returns an empty string
+/// for empty text.
 #[must_use]
 pub fn section(name: &str, text: &str) -> String {
     if text.is_empty() {
@@ -105,7 +107,7 @@ pub struct ListRow<'a> {
     pub minutes: Option<u32>,
     /// The user's status.
     pub status: Status,
-    /// The user's percentage.
+    /// The user's progress in percent.
     pub percent: u8,
 }
 

@@ -1,4 +1,5 @@
-//! Searching the walkthroughs of a server: any word matches, the best match comes first, and case and accents are ignored.
+//! Searching the walkthroughs of a server: any word matches, the best match comes first, and case and accents are
+//! ignored.
 
 use std::cmp::Reverse;
 
@@ -10,7 +11,7 @@ use icu_normalizer::properties::CanonicalCombiningClassMap;
 pub const MAX_QUERY: usize = 500;
 /// Maximum number of words used from a query.
 const MAX_WORDS: usize = 32;
-/// Shorter words match only whole words: `to` should not match `tool`.
+/// The minimum length of an ASCII word that also matches part of a word: `to` must not match `tool`.
 const MIN_PART: usize = 3;
 
 /// Returns `text` in the form used for comparison: compatibility-decomposed, without accents, case-folded.
@@ -52,7 +53,8 @@ pub struct Document<'a> {
     pub description: &'a str,
     /// The tags.
     pub tags: &'a [String],
-    /// The titles of the steps, one per line, already folded with [`fold`]: there are many and they never change.
+    /// The titles of the steps, one per line. Already folded with [`fold`], because there are many and they never
+    /// change.
     pub folded_steps: &'a str,
 }
 
@@ -61,7 +63,7 @@ fn words_of(folded: &str) -> impl Iterator<Item = &str> {
     folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// Returns how well `word` matches a text: 2 for a whole word, 1 for part of a word, 0 for no match.
+/// Returns the quality of a match of `word` in a text: 2 for a whole word, 1 for part of a word, 0 for no match.
 fn match_quality(word: &str, folded: &str) -> u32 {
     if words_of(folded).any(|other| other == word) {
         return 2;

@@ -11,13 +11,14 @@ const FALLBACK: &str = "walkthrough";
 /// Derives a slug from a title: 1 to 60 characters from `[a-z0-9-]`, truncated between words if possible.
 #[must_use]
 pub fn from_title(title: &str) -> String {
-    // One character can become several letters, so the length of a title is more than enough.
+    // Limits the work. A slug is shorter than a title, so this many characters are enough.
     let prefix: String = invisible::remove(title).chars().take(MAX_TITLE_CHARS).collect();
     let slug = truncate(&slug::slugify(prefix), MAX_WALKTHROUGH_SLUG);
     if slug.is_empty() { FALLBACK.to_owned() } else { slug }
 }
 
-/// Suggests a slug for a server with this name. It is valid but may be reserved or taken, and has room for a number suffix.
+/// Suggests a slug for a server with this name. It is valid but may be reserved or taken, and has room for a number
+/// suffix.
 #[must_use]
 pub fn suggest_server_slug(name: &str) -> String {
     let slug = from_title(name);
@@ -35,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a server could have this slug if it were not reserved.
+    /// Whether the slug is valid for a server, apart from reserved slugs.
     fn is_label(slug: &str) -> bool {
         slug.len() >= 3 && check_organization_slug(slug).is_ok()
     }

@@ -1,5 +1,5 @@
-//! Template steps for each type of walkthrough. They are short and apply to any product. Authors replace the placeholders
-//! `‹fill in: …›`; a walkthrough that still contains one cannot be published.
+//! Template steps for each type of walkthrough. They are short and apply to any product. Authors replace the
+//! placeholders `‹fill in: …›`; a walkthrough that still contains one cannot be published.
 
 use std::sync::LazyLock;
 
@@ -40,9 +40,9 @@ pub fn steps(kind: WalkthroughType) -> Vec<StepContent> {
 /// The start of every placeholder.
 const PLACEHOLDER: &str = "‹fill in: ";
 
-/// Returns the first template placeholder in `text`. Nothing else counts: not `{{mustache}}`, not `<YOUR_API_KEY>`, not a
-/// word in ‹quotation marks›. Older drafts contain the same placeholders without `fill in`; of these, only phrases of at
-/// least three words are recognised, because shorter ones could be quotations.
+/// Returns the first template placeholder in `text`. Nothing else counts: not `{{mustache}}`, not `<YOUR_API_KEY>`, not
+/// a word in ‹quotation marks›. Older drafts contain the same placeholders without `fill in`; of these, only phrases of
+/// at least three words are recognised, because shorter ones could be quotations.
 #[must_use]
 pub fn find_placeholder(text: &str) -> Option<&str> {
     text.match_indices('‹').find_map(|(at, _)| {

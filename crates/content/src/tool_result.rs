@@ -30,7 +30,7 @@ pub struct ResultContext<'a> {
     pub completed_step_id: Option<&'a StepId>,
     /// The notices for the user.
     pub notices: &'a [Notice],
-    /// How the user was identified.
+    /// The identification of the user.
     pub user: &'a UserIdentity,
     /// The tools that instructions refer to.
     pub flow: ToolFlow,

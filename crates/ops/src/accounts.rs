@@ -1,8 +1,8 @@
 //! Sign-in of end users with Waypost accounts: with a code by email or with a password.
 //!
-//! Nothing here reveals whether an email has an account. Codes are sent to every email, the first correct one creates
-//! the account, and an email without an account is rejected like a wrong password, at the same cost of statements and
-//! hashes. Attempts are limited as described in [`crate::sign_in_limits`].
+//! Nothing here reveals whether an email has an account: codes are sent to any email, the first correct code creates
+//! the account, and a password sign-in without an account fails like one with a wrong password, at the same cost in
+//! statements and hashes. Attempts are limited as described in [`crate::sign_in_limits`].
 
 use std::fmt;
 use std::net::IpAddr;
@@ -44,11 +44,11 @@ pub struct Accounts {
 pub struct SignInClient<'a> {
     /// The client's IP address.
     pub address: IpAddr,
-    /// The device cookie ([`crate::devices`]). Empty if there is none.
+    /// The value of the device cookie ([`crate::devices`]). Empty if there is none.
     pub device: &'a str,
 }
 
-/// An email and a password, as entry.
+/// An email and a password, as entered.
 #[derive(Clone, Copy)]
 pub struct PasswordSignIn<'a> {
     /// The email.
@@ -82,12 +82,12 @@ pub struct IssuedCode {
     pub organization: String,
 }
 
-/// A code that a user has entry.
+/// A code that a user has entered.
 #[derive(Clone, Copy)]
 pub struct CodeEntry<'a> {
     /// The ID of the code.
     pub id: &'a str,
-    /// The code, as entry.
+    /// The code, as entered.
     pub code: &'a str,
     /// The new password, if the code is for a reset.
     pub new_password: Option<&'a str>,
@@ -124,8 +124,8 @@ impl fmt::Debug for NewSession {
 }
 
 impl Accounts {
-    /// Creates the accounts on the database of `ops`. Their limits apply to the whole process; codes and device cookies
-    /// depend on `secret`.
+    /// Creates the account operations on the database of `ops`. Their limits are shared by the whole process; codes and
+    /// device cookies depend on `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey) -> Self {
         Self { ops, secret }
@@ -195,10 +195,10 @@ impl Accounts {
         Ok(IssuedCode { id, code, email: email.address, has_account, organization })
     }
 
-    /// Returns the purpose and the recipient of a code of `request` that can still be entry.
+    /// Returns the purpose and the recipient of a code of `request` that can still be entered.
     ///
     /// # Errors
-    /// `invalid_arguments` with `code` if it can no longer be entry.
+    /// `invalid_arguments` with `code` if it can no longer be entered.
     pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<PendingCode> {
         authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
         let id = id.parse().map_err(|_| codes::unusable_code())?;
@@ -397,12 +397,12 @@ impl Accounts {
 struct Admitted {
     account: Option<Account>,
     counted: CountedAttempt,
-    /// Whether the account has reached its daily limit.
+    /// Whether the account has reached its daily limit, which does not apply to known browsers.
     is_limited: bool,
 }
 
 /// Returns the key by which limits and cookies identify an account of an organisation's end users. It contains a space,
-/// which no email of a console user does.
+/// so it never equals the email of a console user.
 fn scope(org: &OrganizationId, email_key: &str) -> String {
     format!("{org} {email_key}")
 }

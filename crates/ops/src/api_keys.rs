@@ -16,7 +16,7 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::invitations;
 
-/// The prefix of every secret, by which scanners can recognise leaked secrets.
+/// The prefix of every secret, so that scanners can recognise leaked secrets.
 const PREFIX: &str = "wpk_";
 /// The number of random bytes in a secret.
 const SECRET_BYTES: usize = 32;
@@ -37,7 +37,7 @@ pub struct CreateApiKey<'a> {
     pub expires_at: Option<Timestamp>,
 }
 
-/// The changes to a key. Absent members keep their value.
+/// The changes to a key. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApiKeyPatch {
     /// The new name.
@@ -91,8 +91,8 @@ pub async fn create(
     Ok((key, secret))
 }
 
-/// Returns the caller with the API key `secret`. Returns `None` if the key is unknown or has expired. Records the use
-/// of the key, at most once a minute.
+/// Returns the caller that the API key `secret` authenticates. Returns `None` if the key is unknown or has expired.
+/// Records the use of the key, at most once a minute.
 ///
 /// # Errors
 /// Any error of the store.
@@ -155,8 +155,8 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
     store::find_by_name(&mut conn, organization, &name::clean(text)).await?.ok_or_else(not_found)
 }
 
-/// Updates name, scope and expiry; the secret remains. An expired key works again if it gets a later expiry. If the key
-/// loses rights or lifetime, so do the keys that were created with it.
+/// Updates the name, scope and expiry of a key. Its secret does not change. An expired key works again if it gets a
+/// later expiry. If the key loses rights or lifetime, so do the keys that were created with it.
 ///
 /// # Errors
 /// As [`create`]; `forbidden` also for an API key that extends its own rights or lifetime; `not_found` if there is no
@@ -201,10 +201,11 @@ pub async fn update(
 }
 
 /// Deletes a key, the keys that were created with it, and their pending invitations. Requests with their secrets are
-/// rejected from now on.
+/// rejected from then on.
 ///
 /// # Errors
-/// As [`update`].
+/// `forbidden` for members below admin, and for a key with a scope above the caller's own role; `not_found` if there is
+/// no such key.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<()> {
     authorize(&cx.caller, Operation::KeyWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -250,8 +251,9 @@ fn is_later(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
 }
 
 fn not_weaker() -> Error {
-    let message = "A key created with an API key can have neither more rights nor a later expiry than that key, and must have \
-                   fewer rights or an earlier expiry. An API key cannot extend itself. Sign in to the console for this.";
+    let message = "A key created with an API key can have neither more rights nor a later expiry than that key, and \
+                   must have fewer rights or an earlier expiry. An API key cannot extend itself. Sign in to the \
+                   console for this.";
     Error::new(Code::Forbidden, message)
 }
 

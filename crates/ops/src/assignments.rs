@@ -15,10 +15,10 @@ use crate::audit::{Entry, record};
 /// The largest absolute value of `display_order`.
 pub const MAX_DISPLAY_ORDER: i64 = 1_000_000_000;
 
-/// The settings of an assignment. An absent field stays unchanged, or gets the default in a new assignment.
+/// The settings of an assignment. A field that is `None` stays unchanged, or gets its default in a new assignment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AssignmentPatch {
-    /// The position on the server, in ascending order. By default after the last assignment.
+    /// The sort key on the server, in ascending order. By default, the assignment is added at the end.
     pub display_order: Option<i64>,
     /// Whether the walkthrough is offered; `true` by default.
     pub enabled: Option<bool>,
@@ -27,7 +27,8 @@ pub struct AssignmentPatch {
 /// Assigns a walkthrough to a server, or updates the existing assignment. Idempotent.
 ///
 /// # Errors
-/// `not_found` if the server or the walkthrough does not exist or the caller cannot access it.
+/// `not_found` if the server does not exist or the caller cannot access it; `walkthrough_not_found` if the organisation
+/// has no such walkthrough; `invalid_arguments` for a `display_order` out of range.
 pub async fn assign(
     cx: &Ctx,
     ops: &Ops,

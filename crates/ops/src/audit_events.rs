@@ -14,17 +14,17 @@ use crate::audit::{Entry, record};
 
 /// The maximum number of events of an export.
 pub const MAX_EXPORT: usize = 100_000;
-/// The number of events that an export reads at a time.
+/// The number of events per batch of an export.
 const AT_ONCE: u32 = 1_000;
 /// The maximum length of a filter value, in characters: that of an email.
 const MAX_TEXT: usize = 254;
 
-/// A filter of events. Absent members match any value.
+/// A filter of events. Fields that are `None` match any value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     /// The prefix of the action, such as `member.`.
     pub action: Option<String>,
-    /// The actor: an ID, the email of a member, the name of an API key, or `operator`.
+    /// The actor: an ID, the email of a member, the name of an API key, `operator`, or `visitor`.
     pub actor: Option<String>,
     /// The ID of the target.
     pub target: Option<String>,
@@ -85,7 +85,7 @@ pub async fn export(
 ) -> Result<AuditExport> {
     authorize(&cx.caller, Operation::AuditRead, organization)?;
     let mut tx = ops.store.begin().await?;
-    // Ends now, so that the export excludes its own event and is the same regardless of its duration.
+    // The period ends now, so that the export excludes its own event and does not depend on its duration.
     let filter = AuditFilter { to: Some(filter.to.map_or(cx.now(), |to| to.min(cx.now()))), ..filter.clone() };
     let filter = resolve(&mut tx, organization, &filter).await?;
     let mut detail = json!({ "format": format });
@@ -103,7 +103,7 @@ pub async fn export(
 }
 
 impl AuditExport {
-    /// Returns the next events, newest first. Empty at the end.
+    /// Returns the next batch of events, newest first. The batch is empty at the end.
     ///
     /// # Errors
     /// `invalid_arguments` beyond [`MAX_EXPORT`] events; any error of the store.

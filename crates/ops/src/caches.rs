@@ -1,7 +1,7 @@
 //! The caches of the operations that hosted servers use, except those of offers ([`crate::offers`]).
 //!
-//! [`crate::hosting::Hosting`] owns one of each. The types are here, and not in the modules that fill them, so that these
-//! modules can use [`crate::hosting`] without being used by it.
+//! [`crate::hosting::Hosting`] owns one of each. The types are defined here, and not in the modules that fill the
+//! caches, so that these modules can depend on [`crate::hosting`] without a cycle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, Sessio
 use waypost_core::version::Version;
 use waypost_store::oauth_grant::AccessToken;
 
-/// How long a positive lookup of an end user is cached.
+/// The time for which a positive lookup of an end user is cached.
 const LOOKUP_LIFETIME: Duration = Duration::from_secs(1);
-/// How long it is remembered that a key has stored progress, after its last use.
+/// The time after the last use of a key for which the cache records that it has stored progress.
 const STORED: Duration = Duration::from_hours(1);
 /// The maximum number of cached keys of end users.
 const MAX_KEYS: u64 = 100_000;
@@ -22,12 +22,12 @@ const MAX_KEYS: u64 = 100_000;
 const MAX_SESSIONS: u64 = 100_000;
 /// The size of the cache of step titles, in bytes.
 const TITLES_BYTES: u64 = 8 * 1024 * 1024;
-/// How long an access token is cached, which limits how long a revoked token works.
+/// The time for which an access token is cached, and therefore the maximum time for which a revoked token works.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(1);
-/// How long it is remembered that a handle has nothing to join.
+/// The time for which the cache records that a handle has nothing to join.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The key that identifies an anonymous user. Any client can make one up.
+/// The key that identifies an anonymous user. Any client can invent one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AnonymousKey {
     /// A tracking ID of an organisation, in its stored form.
@@ -69,7 +69,7 @@ impl Identities {
     }
 }
 
-/// When sessions without a handle were last recorded as used.
+/// The times at which sessions without a handle were last recorded as used.
 #[derive(Debug, Clone)]
 pub(crate) struct RecentSessions(pub(crate) Cache<SessionId, Timestamp>);
 
@@ -104,8 +104,8 @@ impl Default for TokenCache {
 /// were presented with.
 ///
 /// A negative lookup may be cached here, unlike anywhere else: on a server with sign-in, no anonymous progress starts,
-/// so an unknown handle remains unknown. The cache can only miss a change of the server's settings back and forth, and
-/// then the join is only delayed by a minute.
+/// so an unknown handle remains unknown. The exception is a server whose sign-in is disabled and enabled again; a join
+/// is then delayed by at most a minute.
 #[derive(Debug, Clone)]
 pub(crate) struct UnknownAccounts(pub(crate) Cache<(OauthGrantId, String), ()>);
 

@@ -22,9 +22,9 @@ pub struct CallContext {
     pub tool: String,
     /// The arguments as a JSON object, with handles and emails masked.
     pub arguments: String,
-    /// When the request was received, on the monotonic clock.
+    /// The time at which the request was received, on the monotonic clock.
     pub since: Instant,
-    /// When the request was received.
+    /// The time at which the request was received.
     pub at: Timestamp,
     /// The client's description of itself.
     pub client: ClientInfo,
@@ -58,8 +58,8 @@ impl CallContext {
         }
     }
 
-    /// Enqueues the record of a call that changed nothing, and the use of its session. `identity` is `None` if the user is
-    /// unknown.
+    /// Enqueues the record of a call that changed nothing, and the use of its session. `identity` is `None` if the user
+    /// is unknown.
     pub async fn record(
         &self,
         cx: &Ctx,
@@ -101,8 +101,8 @@ pub(crate) fn call_owner(server: &Server, call: &CallContext, identity: Option<&
     CallOwner { end_user_id, session_id, has_handle }
 }
 
-/// Records that a session without a handle was used, unless that was recorded within the last minute. Must be called after
-/// the end user was written: the recorder skips sessions of users who do not exist.
+/// Records that a session without a handle was used, unless that was recorded within the last minute. Must be called
+/// after the end user was written: the recorder skips sessions of users who do not exist.
 pub(crate) async fn record_use(cx: &Ctx, hosting: &Hosting, server: &Server, call: &CallContext, owner: &CallOwner) {
     let (Some(end_user_id), Some(id), false) = (&owner.end_user_id, &owner.session_id, owner.has_handle) else {
         return;
@@ -138,7 +138,7 @@ pub enum CallOutcome<'a> {
     Failed(&'a Error),
 }
 
-/// Why a call was rejected before it reached a tool.
+/// The reason why a call was rejected before it reached a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// A token is missing or invalid (401).

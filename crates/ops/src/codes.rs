@@ -5,7 +5,7 @@ use std::fmt::Display;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Random, Result};
 
-/// The lifetime of a code by email.
+/// The lifetime of an emailed code.
 pub(crate) const LIFETIME_MS: i64 = 10 * 60 * 1_000;
 const DIGITS: usize = 8;
 const COUNT: u64 = 100_000_000;
@@ -14,7 +14,7 @@ const COUNT: u64 = 100_000_000;
 pub(crate) fn generate(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 8];
     random.fill(&mut bytes);
-    // 2^64 is so much larger that the probabilities of codes differ by less than one in 10^11.
+    // 2^64 is so much larger than the number of codes that their probabilities differ by less than one part in 10^11.
     format!("{:0width$}", u64::from_le_bytes(bytes) % COUNT, width = DIGITS)
 }
 
@@ -45,7 +45,8 @@ pub(crate) fn wrong_code(left: i64) -> Error {
 pub(crate) fn unusable_code() -> Error {
     Error::invalid(
         "code",
-        "This code is no longer valid: it was already used, is older than 10 minutes, or was entered incorrectly too often. Request a new code.",
+        "This code is no longer valid: it was already used, is older than 10 minutes, or was entered incorrectly too \
+         often. Request a new code.",
     )
 }
 

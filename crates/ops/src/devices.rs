@@ -14,7 +14,7 @@ const COOKIE: &str = "device cookie";
 const STAMP: &str = "password of a device cookie";
 const NONCE_BYTES: usize = 16;
 const STAMP_BYTES: usize = 16;
-/// The time of issue in milliseconds, the nonce and the stamp.
+/// The length of the signed content: the time of issue in milliseconds, the nonce and the stamp.
 const CONTENT_BYTES: usize = 8 + NONCE_BYTES + STAMP_BYTES;
 
 /// A browser that has signed in before.
@@ -30,8 +30,8 @@ impl Device {
         &self.nonce
     }
 
-    /// Whether the password of the account has not changed since the cookie was issued. `password_hash` is the current
-    /// hash, or `None` if the account has no password.
+    /// Whether the account has the same password as when the cookie was issued. `password_hash` is the current hash, or
+    /// `None` if the account has no password.
     pub(crate) fn is_current(&self, secret: &SecretKey, password_hash: Option<&str>) -> bool {
         self.stamp == stamp(secret, password_hash)
     }
@@ -55,8 +55,8 @@ pub(crate) fn issue(
     BASE64URL_NOPAD.encode(&bytes)
 }
 
-/// Parses the cookie of a browser for `account`. Returns `None` if it is for another account, has expired, or was not
-/// issued by this installation. [`Device::is_current`] checks whether it is still valid.
+/// Parses the cookie of a browser for `account`. Returns `None` if it is malformed, is for another account, has
+/// expired, or was not issued by this installation. [`Device::is_current`] checks whether it is still valid.
 pub(crate) fn read(secret: &SecretKey, account: &str, cookie: &str, now: Timestamp) -> Option<Device> {
     let bytes = BASE64URL_NOPAD.decode(cookie.as_bytes()).ok()?;
     let (content, signature) = bytes.split_at_checked(CONTENT_BYTES)?;

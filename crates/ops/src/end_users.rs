@@ -19,7 +19,7 @@ use crate::{Ops, tickets};
 
 /// The maximum number of characters in a search text.
 pub const MAX_SEARCH: usize = 254;
-/// The columns of an export that hold times. They are written in RFC 3339 format.
+/// The columns of an export that contain times, which are written in RFC 3339 format.
 const TIME_COLUMNS: &[&str] = &[
     "created_at",
     "last_sign_in_at",
@@ -90,10 +90,10 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUse
     store::find(&mut ops.store.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
-/// Returns the attempts of an end user, the most recently changed first.
+/// Returns the attempts of an end user, the most recently active first. Empty if the end user does not exist.
 ///
 /// # Errors
-/// Those of [`get`].
+/// `not_found` if the caller cannot access the organisation.
 pub async fn list_progress(
     cx: &Ctx,
     ops: &Ops,
@@ -104,10 +104,11 @@ pub async fn list_progress(
     Ok(store::list_attempts(&mut ops.store.read().await?, organization, id).await?)
 }
 
-/// Returns the numbers of rows that the deletion of an end user would delete.
+/// Returns the numbers of rows that the deletion of an end user would delete. They are 0 if the end user does not
+/// exist.
 ///
 /// # Errors
-/// Those of [`get`].
+/// `not_found` if the caller cannot access the organisation.
 pub async fn count_data(
     cx: &Ctx,
     ops: &Ops,
@@ -296,7 +297,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
     Ok(())
 }
 
-/// Deletes an end user if `confirmation` is their ID. Used by forms, which must ask for it.
+/// Deletes an end user if `confirmation` is their ID. Used by forms that ask for confirmation.
 ///
 /// # Errors
 /// Those of [`delete`]; `confirmation_required` if `confirmation` is not the ID.

@@ -2,11 +2,11 @@
 //!
 //! 1. At most [`MAX_ACTIVE`] permits are active. A permit is active until it is dropped, even if its request is
 //!    cancelled before that.
-//! 2. Permits are granted to client addresses in turn, so a client with many requests delays only itself. A new client waits
-//!    for at most one permit of each other client address.
-//! 3. At most [`MAX_WAITING_PER_CLIENT`] requests wait per client address, and [`MAX_WAITING`] in total. If the queue is full,
-//!    the newest request of the client address with the most waiting requests is rejected, so a few clients cannot block the
-//!    others.
+//! 2. Permits are granted to client addresses in turn, so a client with many requests delays only itself. A new client
+//!    waits for at most one permit of each other client address.
+//! 3. At most [`MAX_WAITING_PER_CLIENT`] requests wait per client address, and [`MAX_WAITING`] in total. If the queue
+//!    is full, the newest request of the client address with the most waiting requests is rejected, so a few clients
+//!    cannot block the others.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ struct Queue {
     waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
-/// A permit to work. Dropping it passes the permit to the next request.
+/// A permit to work. When it is dropped, the next request gets it.
 #[derive(Debug)]
 pub(crate) struct Permit(Option<PermitQueue>);
 

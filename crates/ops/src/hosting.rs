@@ -110,7 +110,7 @@ impl Hosting {
         Self { ops: self.ops.with_notifier(notifier), ..self }
     }
 
-    /// Sets the client of requests to URLs that users specify.
+    /// Sets the HTTP client for requests to URLs that users specify.
     #[must_use]
     pub fn with_outbound(self, outbound: Outbound) -> Self {
         Self { ops: self.ops.with_outbound(outbound), ..self }
@@ -158,7 +158,7 @@ impl Hosting {
         &self.ops
     }
 
-    /// Returns the cache of what every server offers.
+    /// Returns the cache of the servers' offers.
     #[must_use]
     pub fn offer_cache(&self) -> &OfferCache {
         &self.offer_cache
@@ -181,8 +181,8 @@ impl Hosting {
         Ok(self.ops.store.read().await?)
     }
 
-    /// Returns a published version from the cache or the store. The caller must have checked that the version's walkthrough
-    /// is offered on the server.
+    /// Returns a published version from the cache or the store. The caller must have checked that the version's
+    /// walkthrough is offered on the server.
     pub(crate) async fn version(&self, organization: &OrganizationId, id: &VersionId) -> Result<Arc<Version>> {
         if let Some(version) = self.versions.get(id) {
             return Ok(version);
@@ -193,7 +193,7 @@ impl Hosting {
         Ok(version)
     }
 
-    /// Creates the context of a client's call on a server.
+    /// Creates the context of a client's call to a server.
     #[must_use]
     pub fn context(&self, caller: waypost_core::caller::Caller, random: Arc<dyn Random>, request_id: String) -> Ctx {
         Ctx { caller, clock: Arc::clone(&self.clock), random, request_id }
@@ -207,8 +207,8 @@ pub(crate) async fn load_version(conn: &mut Conn, organization: &OrganizationId,
 }
 
 impl Tasks {
-    /// Stops the jobs and waits until everything that is queued is written. All clones of the [`Hosting`] must be dropped
-    /// before.
+    /// Stops the jobs and waits until everything that is queued is written. All clones of the [`Hosting`] must have
+    /// been dropped.
     pub async fn finish(self) {
         self.jobs.stop().await;
         for task in self.writers.into_iter().chain([self.recorder]) {

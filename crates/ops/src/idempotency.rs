@@ -1,7 +1,8 @@
 //! Idempotency keys: a repeated request with the same key gets the stored response and is not executed again.
 //!
-//! Invariants: of several concurrent requests with the same key, one is executed. A key belongs to one request only.
-//! A response is replayed for 24 hours. A request that failed with a server error may be retried with the same key.
+//! Invariants: of several concurrent requests with the same key, only one is executed. A key belongs to one request
+//! only. A response is replayed for 24 hours. A request that failed with a server error may be retried with the same
+//! key.
 
 use waypost_core::caller::Ctx;
 use waypost_core::seal::SealLocation;
@@ -10,7 +11,7 @@ use waypost_store::idempotency::{self as store, IdempotencyClaim};
 
 use crate::Ops;
 
-/// How long a response is stored, in milliseconds.
+/// The time for which a response is stored, in milliseconds.
 const LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The maximum number of characters in a key.
 pub const MAX_KEY: usize = 255;
@@ -54,8 +55,8 @@ pub async fn begin(cx: &Ctx, ops: &Ops, key: &str, request_hash: &str) -> Result
     }
     let existing = store::find(&mut tx, &claim.actor, key).await?;
     let incomplete = || {
-        let message = "A request with this key is still running or was interrupted. Check whether it succeeded. To send it \
-                       again, use a new key.";
+        let message = "A request with this key is still running or was interrupted. Check whether it succeeded. To \
+                       send it again, use a new key.";
         Error::new(Code::Conflict, message)
     };
     let existing = existing.ok_or_else(incomplete)?;

@@ -68,8 +68,8 @@ pub async fn find_issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
     }
 }
 
-/// Returns the issuer of a provider's identities. Plain OAuth has none, so the origin of the userinfo endpoint
-/// identifies its users.
+/// Returns the issuer of a provider's identities. Plain OAuth has none, so it is derived from the origin of the
+/// userinfo endpoint. Returns `None` if this endpoint is missing or malformed.
 #[must_use]
 pub fn issuer_of(config: &OauthConfig) -> Option<String> {
     if config.kind == ProviderKind::Openid {
@@ -79,9 +79,9 @@ pub fn issuer_of(config: &OauthConfig) -> Option<String> {
     Some(format!("oauth2:{}", url.origin().ascii_serialization()))
 }
 
-/// Signs in with an identity. The first sign-in creates the identity and its end user. With `link_verified_email`, a
-/// new identity is linked to the end user of an identity of another issuer if both have the same verified email;
-/// nothing else links identities.
+/// Signs in the end user of an identity. The first sign-in creates the identity and its end user. With
+/// `link_verified_email`, a new identity is linked to the end user of an identity of another issuer if both have the
+/// same verified email; nothing else links identities.
 ///
 /// # Errors
 /// `not_found` for an organisation other than the caller's; `forbidden` for members; `invalid_arguments` if the issuer

@@ -1,8 +1,9 @@
 //! Identification of end users. On a server with sign-in, only the subject of the token identifies the user. On other
-//! servers, it is the tracking ID of the personal URL, else an explicit handle, else the protocol session.
+//! servers, the user is identified by the tracking ID of the personal URL, an explicit handle, or the protocol session,
+//! in this order.
 //!
-//! A session is an implied handle: the handle is derived from the session's random ID with the installation's secret. A
-//! client that loses its session and passes the handle is therefore the same user, and nothing is stored twice.
+//! A session implies a handle, which is derived from the session's random ID with the installation's secret. A client
+//! that loses its session and passes the handle is therefore recognised as the same user, and nothing is stored twice.
 
 use waypost_content::guidance::{ToolFlow, UserIdentity};
 use waypost_core::caller::Ctx;
@@ -29,6 +30,7 @@ pub const HANDLE_PREFIX: &str = "wph_";
 const HANDLE_BYTES: usize = 16;
 /// The minimum interval at which the use of a session is recorded.
 pub(crate) const USED_EVERY_MS: i64 = 60_000;
+
 /// The credentials of a request, by precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
@@ -38,7 +40,7 @@ pub enum Credentials {
     Tracking(String),
     /// A handle in the arguments.
     Handle(String),
-    /// The handle of a valid session: [`session_handle`].
+    /// The handle of a valid session, from [`session_handle`].
     Session(String),
     /// No credentials.
     Nothing,
@@ -81,7 +83,7 @@ pub struct Identity {
     pub new_session: Option<NewSession>,
 }
 
-/// Returns the key of the credentials. `None` for a token and for no credentials.
+/// Returns the key of anonymous credentials. Returns `None` for a token and for no credentials.
 fn key_of(server: &Server, credentials: &Credentials) -> Option<AnonymousKey> {
     match credentials {
         Credentials::Tracking(id) => Some(AnonymousKey::Tracking(server.organization_id.clone(), id.clone())),
@@ -92,9 +94,9 @@ fn key_of(server: &Server, credentials: &Credentials) -> Option<AnonymousKey> {
     }
 }
 
-/// Returns the key that a rate limit counts for a request with these credentials, and whether this process knows that it has
-/// stored progress. `None` if the credentials are not anonymous. Does not query the database, because it decides whether a
-/// query is allowed.
+/// Returns the key that a rate limit counts for a request with these credentials, and whether this process knows that
+/// it has stored progress. Returns `None` if the credentials are not anonymous. Does not query the database, because it
+/// decides whether a query is allowed.
 #[must_use]
 pub fn anonymous_key(hosting: &Hosting, server: &Server, credentials: &Credentials) -> Option<(AnonymousKey, bool)> {
     let key = key_of(server, credentials)?;
@@ -126,7 +128,7 @@ pub fn session_handle(secret: &SecretKey, session: &[u8]) -> String {
     format_handle(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
 }
 
-/// Returns the hash of the handle, explicit or implied by a session. `None` if there is no handle.
+/// Returns the hash of the handle, explicit or implied by a session. Returns `None` if there is no handle.
 pub(crate) fn handle_hash(credentials: &Credentials) -> Option<String> {
     match credentials {
         Credentials::Handle(handle) | Credentials::Session(handle) => Some(hash(handle)),
@@ -139,11 +141,12 @@ pub(crate) fn sign_in_required() -> Error {
     Error::new(Code::SignInRequired, "Sign in to this server, then call again.")
 }
 
-/// Stores the email that the user claims to have, on a server that asks for one: for a new user together with the user, for an
-/// existing user immediately. A claimed email never identifies, links or authenticates a user.
+/// Stores the email that the user claims to have, on a server that asks for one: for a new user together with the user,
+/// for an existing user immediately. A claimed email never identifies, links or authenticates a user.
 ///
 /// # Errors
-/// `email_required` if `email` is `None` and the user has not claimed one; `unavailable` if the database cannot be reached.
+/// `email_required` if `email` is `None` and the user has not claimed one; `unavailable` if the database cannot be
+/// reached.
 pub(crate) async fn claim_email(
     cx: &Ctx,
     hosting: &Hosting,
@@ -178,8 +181,8 @@ pub(crate) async fn claim_email(
     }
 }
 
-/// Checks that the user of a token still exists: token lookups are cached for a second, and the user may have been deleted in
-/// the meantime.
+/// Checks that the user of a token still exists: token lookups are cached for a second, and the user may have been
+/// deleted in the meantime.
 ///
 /// # Errors
 /// `sign_in_required` if the user does not exist; `unavailable` if the database cannot be reached.
@@ -196,7 +199,8 @@ pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, credential
 /// Identifies the caller. Changes nothing.
 ///
 /// # Errors
-/// `handle_unknown` if the handle is unknown on this server or has expired; `unavailable` if the database cannot be reached.
+/// `handle_unknown` if the handle is unknown on this server or has expired; `unavailable` if the database cannot be
+/// reached.
 pub(crate) async fn resolve(
     cx: &Ctx,
     hosting: &Hosting,
@@ -232,7 +236,8 @@ pub(crate) async fn resolve(
     Ok(Identity { end_user_id, session_id: session_id.flatten(), handle, ..Identity::default() })
 }
 
-/// Returns how the user was identified, for the part of a result about the handle. `identity` is that of `credentials`.
+/// Returns how the user was identified, for the part of a tool result that explains the handle. `identity` is that of
+/// `credentials`.
 #[must_use]
 pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity: &Identity) -> UserIdentity {
     let by_handle = !server.auth_type.has_sign_in() && !matches!(credentials, Credentials::Tracking(_));
@@ -359,8 +364,8 @@ async fn find_by_handle(
     Ok(Some((known.end_user_id, known.session_id)))
 }
 
-/// Returns the end user of a failed call, for its record: the existing user that the handle, session, tracking ID or token
-/// identifies. Creates no user and never fails.
+/// Returns the end user of a failed call, for its record: the first existing user that one of `candidates` identifies.
+/// Creates no user and never fails.
 pub async fn identify_failed_call(
     cx: &Ctx,
     hosting: &Hosting,
@@ -378,8 +383,8 @@ pub async fn identify_failed_call(
     None
 }
 
-/// Deletes expired sessions, a limited number per call so that the writer is blocked only briefly. Returns the number of
-/// deleted sessions.
+/// Deletes expired sessions, a limited number per call so that the writer is blocked only briefly. Returns the number
+/// of deleted sessions.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.

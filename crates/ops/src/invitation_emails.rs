@@ -12,14 +12,15 @@ use crate::public_url::PublicUrl;
 pub struct SentInvitation {
     /// The invitation.
     pub listed: InvitationView,
-    /// The link to hand over, shown once. `None` if this installation sends email: the link then proves the ownership
-    /// of the email, so it is sent to that email only.
+    /// The link for the inviter to pass on, shown once. `None` if this installation sends email: the link then proves
+    /// the ownership of the email, so it is sent to that email only.
     pub link: Option<String>,
     /// Whether an email with the link was enqueued.
     pub mailed: bool,
 }
 
-/// Sends the link of an invitation that was just created or resent. `outbox` is `None` if this installation sends no email.
+/// Sends the link of an invitation that was just created or resent. `outbox` is `None` if this installation sends no
+/// email.
 ///
 /// # Errors
 /// As [`invitations::get`] and [`invitations::mark_emailed`].
@@ -40,7 +41,7 @@ pub async fn send(
     // The invitation is valid even if the email cannot be sent. In that case the inviter can resend it.
     let sent =
         outbox.enqueue(EmailKind::Invitation, organization.id.as_str(), message(&listed, &organization.name, &link));
-    let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to enqueue an invitation")).is_ok();
+    let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to enqueue invitation email")).is_ok();
     Ok(SentInvitation { listed, link: None, mailed })
 }
 

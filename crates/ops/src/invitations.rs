@@ -149,8 +149,8 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
 /// Renews a pending or expired invitation with a new link for 48 hours. The old link stops working.
 ///
 /// # Errors
-/// As [`revoke`]; `conflict` if it was accepted or revoked, the email belongs to a member in the meantime, or too many
-/// invitations are pending.
+/// As [`revoke`]; `conflict` if it was accepted or revoked, the email now belongs to a member, or too many invitations
+/// are pending.
 pub async fn resend(
     cx: &Ctx,
     ops: &Ops,
@@ -188,7 +188,8 @@ pub async fn resend(
 /// accepting it verify the email. The caller must not show the secret.
 ///
 /// # Errors
-/// As [`create`]; `conflict` if the invitation was accepted, revoked or resent in the meantime.
+/// `not_found` for an organisation that the caller cannot access; `forbidden` for members below admin; `conflict` if
+/// the invitation was accepted, revoked or resent in the meantime.
 pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &InvitationWithSecret) -> Result<()> {
     let organization = &invited.organization.id;
     authorize(&cx.caller, Operation::InvitationWrite, organization)?;
@@ -210,7 +211,8 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization
 }
 
 /// Revokes the pending invitations of an actor whose membership ends, whose role changes, or whose key is deleted; with
-/// `only`, those with that role. Takes the lock of [`lock`], after which the actor can no longer invite.
+/// `only`, just those with that role. Takes the same lock as [`lock`], so a concurrent invitation by the actor is
+/// either revoked here or rejected.
 pub(crate) async fn revoke_by_inviter(
     cx: &Ctx,
     tx: &mut Tx,
@@ -257,8 +259,8 @@ async fn check_replaceable(
     };
     authorize_role(&cx.caller, role).map_err(|_| {
         let message = format!(
-            "This email has a pending invitation with the role `{role}`, which is above yours. Ask an `{role}` to revoke that \
-             invitation first."
+            "This email has a pending invitation with the role `{role}`, which is above yours. Ask an `{role}` to \
+             revoke that invitation first."
         );
         Error::new(Code::Forbidden, message).with("field", "email")
     })

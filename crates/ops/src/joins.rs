@@ -57,7 +57,7 @@ pub(crate) async fn join_credentials(
 /// if there is no such user, or if it can no longer be joined.
 ///
 /// # Errors
-/// `sign_in_required` if the subject was deleted; `unavailable`.
+/// `sign_in_required` if the subject was deleted; `unavailable` if the database cannot be reached.
 pub async fn join(
     cx: &Ctx,
     hosting: &Hosting,
@@ -91,12 +91,12 @@ pub async fn join(
     Ok(joined)
 }
 
-/// Returns what `segment` of a personal URL of `server` entitles its holder to claim: the progress of a personal ID,
-/// which is a secret, or of the label of a valid claim link. Returns `None` for everything else: labels can be guessed,
-/// so the result must not reveal whether they exist.
+/// Returns the progress that `segment` of a personal URL of `server` entitles its holder to claim: that of a personal
+/// ID, which is a secret, or that of the label of a valid claim link. Returns `None` for everything else: labels can be
+/// guessed, so the result must not reveal whether they exist.
 ///
 /// # Errors
-/// `not_found` on another server than the caller's; `unavailable` if the database cannot be reached.
+/// `not_found` for a server other than the caller's; `unavailable` if the database cannot be reached.
 pub async fn verify_claim(
     cx: &Ctx,
     hosting: &Hosting,
@@ -120,7 +120,7 @@ pub async fn verify_claim(
     Ok(if is_spent(&mut conn, server, &from, &claim).await? { rejected("spent") } else { Some(claim) })
 }
 
-/// Counts a tracking ID that does not prove a claim.
+/// Counts a tracking ID that does not prove a claim, and returns `None`.
 fn rejected(reason: &'static str) -> Option<ProgressClaim> {
     metrics::counter!("waypost_claims_rejected_total", "reason" => reason).increment(1);
     None
@@ -131,7 +131,7 @@ fn rejected(reason: &'static str) -> Option<ProgressClaim> {
 /// if there is nothing to claim.
 ///
 /// # Errors
-/// `sign_in_required` if the end user was deleted; `unavailable`.
+/// `sign_in_required` if the end user was deleted; `unavailable` if the database cannot be reached.
 pub async fn claim_progress(
     cx: &Ctx,
     hosting: &Hosting,
@@ -316,8 +316,8 @@ impl JoinOperation<'_> {
         Ok(())
     }
 
-    /// Returns a version from the cache or through this transaction: a second connection could be the last one of the
-    /// pool.
+    /// Returns a version from the cache, or reads it in this transaction: a second connection per transaction could
+    /// exhaust the pool.
     async fn version(&self, tx: &mut Tx, id: &VersionId) -> Result<std::sync::Arc<Version>> {
         match self.hosting.versions.get(id) {
             Some(version) => Ok(version),

@@ -1,8 +1,8 @@
 //! The operations: everything that a caller can do, shared by the console, the API, the MCP tools and the command line.
 //!
-//! Every operation takes the context first, authorizes the caller, validates the arguments, and writes its changes and the
-//! audit entry in one transaction. Objects that the caller must not know about are reported as `not_found`. The operations
-//! of end users on hosted servers are in [`progress`]; they use a [`hosting::Hosting`].
+//! Every operation takes the context as its first argument, authorizes the caller, validates the arguments, and writes
+//! its changes and the audit entry in one transaction. Objects that the caller must not know about are reported as
+//! `not_found`. The operations of end users on hosted servers are in [`progress`]; they use a [`hosting::Hosting`].
 
 pub mod accounts;
 pub mod activity;
@@ -80,14 +80,14 @@ pub struct Ops {
     outbound: Option<Outbound>,
     keyring: Option<Keyring>,
     pub(crate) notifier: notifications::Notifications,
-    /// One per process, like the sign-in limits: clones share them.
+    /// Shared by all clones, like the sign-in limits, so that both apply to the whole process.
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
 }
 
 impl Ops {
-    /// Creates operations on `store` without a keyring and without outgoing requests, which is sufficient for everything
-    /// except identity providers, webhooks and stored responses.
+    /// Creates operations on `store` without a keyring or an HTTP client, which is sufficient for everything except
+    /// identity providers, webhooks and stored responses.
     #[must_use]
     pub fn new(store: Db) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Ops {
         }
     }
 
-    /// Sets the client of requests to URLs that users specify.
+    /// Sets the HTTP client for requests to URLs that users specify.
     #[must_use]
     pub fn with_outbound(self, outbound: Outbound) -> Self {
         Self { outbound: Some(outbound), ..self }
@@ -118,7 +118,7 @@ impl Ops {
         Self { notifier: notifications::Notifications::new(notifier), ..self }
     }
 
-    /// Returns the number of passwords that this process has hashed.
+    /// Returns the number of passwords that this process has hashed or verified.
     #[must_use]
     pub fn hashed_passwords(&self) -> u64 {
         self.passwords.hashed()
@@ -133,15 +133,15 @@ impl Ops {
     /// Returns the keys that seal and open stored secrets.
     ///
     /// # Errors
-    /// `internal` if this process has none.
+    /// `internal` if there is no keyring.
     pub fn keyring(&self) -> Result<&Keyring> {
         self.keyring.as_ref().ok_or_else(|| Error::internal("operations without a keyring cannot use secrets"))
     }
 
-    /// Returns the client of requests to URLs that users specify.
+    /// Returns the HTTP client for requests to URLs that users specify.
     ///
     /// # Errors
-    /// `internal` if this process sends no requests.
+    /// `internal` if there is no HTTP client.
     pub fn outbound(&self) -> Result<&Outbound> {
         self.outbound.as_ref().ok_or_else(|| Error::internal("operations without an HTTP client cannot send requests"))
     }

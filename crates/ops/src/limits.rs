@@ -19,10 +19,10 @@ use waypost_core::{Clock, Code, Error, Result};
 
 /// The maximum size of a request body, in bytes, at every URL.
 pub const MAX_BODY: usize = 1024 * 1024;
-/// The maximum number of keys of a limiter. Beyond it, the least recently used key is evicted and starts with a full bucket
-/// if it returns. Clients with that many keys are limited by the limits of servers and accounts.
+/// The maximum number of keys of a limiter. Beyond it, the least recently used key is evicted and starts with a full
+/// bucket when it is used again. Clients with that many keys are still subject to the limits of servers and accounts.
 const MAX_KEYS: u64 = 50_000;
-/// Keys are evicted if they are unused for this long. By then every bucket is full again.
+/// The idle time after which a key is evicted. By then, every bucket is full again.
 const IDLE: Duration = Duration::from_hours(1);
 
 /// A number of requests per unit of time, and a name for the metric of rejected requests.
@@ -33,7 +33,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Returns a rate of `count` requests per second with this burst. Returns `None`, no limit, if `count` is 0.
+    /// Returns a rate of `count` requests per second with this burst. Returns `None` (no limit) if `count` is 0.
     #[must_use]
     pub fn per_second(name: &'static str, count: u32, burst: u32) -> Option<Self> {
         let count = NonZeroU32::new(count)?;
@@ -53,7 +53,7 @@ impl Rate {
         Self { quota: self.quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)), ..self }
     }
 
-    /// Returns a rate of `count` requests per hour, with the same burst. Returns `None`, no limit, if `count` is 0.
+    /// Returns a rate of `count` requests per hour, with the same burst. Returns `None` (no limit) if `count` is 0.
     #[must_use]
     pub fn per_hour(name: &'static str, count: u32) -> Option<Self> {
         Some(Self { name, quota: Quota::per_hour(NonZeroU32::new(count)?) })
@@ -93,7 +93,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter<K> {
     /// Counts a request of `key`. The rate of a key must always be the same.
     ///
     /// # Errors
-    /// The time to wait if the limit is exceeded. The rejection is counted in a metric.
+    /// The time until the next request is allowed, if the limit is exceeded. The rejection is counted in a metric.
     pub fn check(&self, key: K, rate: Rate) -> std::result::Result<(), Duration> {
         let new = || Arc::new(RateLimiter::direct_with_clock(rate.quota, self.clock.clone()));
         self.buckets.get_with(key, new).check().map_err(|not_until| {
@@ -106,7 +106,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limiter<K> {
 /// The default limit of new anonymous users per client address and hour.
 pub const NEW_USERS_PER_ADDRESS: u32 = 300;
 
-/// The limit of new anonymous users per client address.
+/// The limit of new anonymous users per client address and hour.
 #[derive(Clone)]
 pub(crate) struct NewUserLimit {
     limiter: Limiter<IpAddr>,
@@ -136,8 +136,8 @@ impl NewUserLimit {
     }
 }
 
-/// Returns the network that counts as one client: an IPv4 address, or a /64 network of IPv6, because an IPv6 client usually
-/// has the whole network.
+/// Returns the network that counts as one client: an IPv4 address, or a /64 network of IPv6, because an IPv6 client
+/// usually has the whole network.
 #[must_use]
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -146,8 +146,8 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Returns a client's network for storage in rows that anyone can create: a keyed hash, because IP addresses are personal
-/// data.
+/// Returns a client's network for storage in rows that anyone can create: a keyed hash, because IP addresses are
+/// personal data.
 #[must_use]
 pub fn stored_network(secret: &SecretKey, client: IpAddr) -> String {
     let signature = secret.sign("network of a client", network(client).to_string().as_bytes());
@@ -157,8 +157,8 @@ pub fn stored_network(secret: &SecretKey, client: IpAddr) -> String {
 /// The limits of new support tickets, which [`crate::tickets::limits`] enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TicketLimits {
-    /// Tickets per hour from one client IPv4 address or /64 network of IPv6, on all servers together. Users with a token are
-    /// not counted. 0 means no limit.
+    /// Tickets per hour from one client IPv4 address or /64 network of IPv6, on all servers together. Users with a
+    /// token are not counted. 0 means no limit.
     pub per_address: u32,
     /// Tickets per hour on one server. 0 means no limit.
     pub per_server: u32,

@@ -34,7 +34,7 @@ const MAX_WAITING: i64 = 1_000;
 const DIGESTS_AT_ONCE: usize = 100;
 /// The maximum number of emails that are sent at the same time.
 const EMAILS_AT_ONCE: i64 = 4;
-/// How long an email is leased to the process that sends it.
+/// The time for which an email is leased to the process that sends it.
 const LEASE_MS: i64 = 5 * 60_000;
 /// The delay after each failed attempt. If the attempt after the last delay fails, the email is discarded.
 const RETRY_DELAYS_MS: [i64; 7] = [10_000, 60_000, 300_000, 900_000, 3_600_000, 3 * 3_600_000, 6 * 3_600_000];
@@ -46,7 +46,7 @@ pub struct Notification {
     pub kind: NotificationKind,
     /// The recipients' emails. Each recipient gets their own message.
     pub to: Vec<String>,
-    /// The email that replies to the message go to.
+    /// The email address to which recipients can reply.
     pub reply_to: Option<String>,
     /// The organisation of the ticket.
     pub organization: Organization,
@@ -144,7 +144,7 @@ impl Notifications {
         let waiting = email_queue::count(tx, organization).await?;
         let room = usize::try_from(MAX_WAITING - waiting).unwrap_or(0);
         if room < notification.to.len() {
-            tracing::warn!(%organization, "too many emails of an organisation are waiting, dropped some");
+            tracing::warn!(%organization, "dropped emails because too many are waiting");
         }
         let email_text = notifier.compose(notification);
         let (ticket_id, comment_id): (Option<&TicketId>, _) = match &notification.kind {
@@ -178,7 +178,7 @@ impl fmt::Debug for Notifications {
     }
 }
 
-/// Creates the digests that are due at the time of `cx`, and makes one attempt for some of the emails that are due.
+/// Creates the digests that are due at the time of `cx`, and makes one attempt to send some of the emails that are due.
 /// Returns the number of attempts; 0 if nothing is due. Several processes may call it at the same time: each digest and
 /// each email is claimed by one of them.
 ///
@@ -189,7 +189,7 @@ pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     let Some(notifier) = &ops.notifier.0 else { return Ok(0) };
     let now = cx.now();
     for _ in 0..DIGESTS_AT_ONCE {
-        // Reads first, so that SQLite's only writer is used only if something is due.
+        // Reads first, so that SQLite's single writer is used only if something is due.
         if !ticket_digest::is_due(&mut ops.store.read().await?, now).await? || !create_digest(cx, ops, now).await? {
             break;
         }
@@ -262,8 +262,8 @@ async fn create_digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the notification of the owners and admins about the new tickets of a server. `None` if the tickets no longer
-/// exist.
+/// Returns the notification that tells the owners and admins about the new tickets of a server. Returns `None` if the
+/// tickets no longer exist.
 async fn compose_digest(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notification>> {
     let id = &due.organization_id;
     let new = ticket_digest::consume_tickets(tx, due).await?;

@@ -1,4 +1,4 @@
-//! OAuth clients that register at a server (RFC 7591).
+//! OAuth clients that register with a server (RFC 7591).
 
 use serde_json::json;
 use waypost_content::name;
@@ -26,8 +26,8 @@ const MAX_NAME: usize = 200;
 pub const UNUSED_LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
 /// The limits of unused registrations. A class of 300 people behind one address can register three clients each.
 pub const BOUNDS: RowLimits = RowLimits { per_network: 1_000, per_scope: 5_000, share: 100 };
-/// The number of registrations of a server per hour that are recorded in the audit log, from which nothing can be
-/// deleted.
+/// The number of registrations per server and hour that are recorded in the audit log, whose entries only retention
+/// deletes.
 const RECORDED: u32 = 10;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
 
@@ -38,7 +38,7 @@ pub struct ClientRegistration {
     pub client_name: Option<String>,
     /// Its redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// `native` or `web`.
+    /// `native` or `web`. Derived from the redirect URIs if absent.
     pub application_type: Option<String>,
     /// Its authentication method. `client_secret_basic` if absent (RFC 7591, section 2).
     pub token_endpoint_auth_method: Option<String>,
@@ -94,9 +94,9 @@ pub async fn register(
     Ok((client, secret))
 }
 
-/// Records a registration, with IDs and lengths only, because the client is not authenticated and audit events cannot
-/// be deleted. For the same reason, only the first [`RECORDED`] registrations of an hour are recorded; using a client
-/// is always recorded (`grant.create`).
+/// Records a registration, with IDs and lengths only, because the client is not authenticated and only retention
+/// deletes audit events. For the same reason, only the first [`RECORDED`] registrations of an hour are recorded; using
+/// a client is always recorded (`grant.create`).
 async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> waypost_core::Result<()> {
     let before = store::find_nth_newest_unused(tx, &client.server_id, RECORDED + 1).await?;
     if before.is_some_and(|at| cx.now().since(at) < HOUR_MS) {

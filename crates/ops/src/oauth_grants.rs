@@ -24,8 +24,8 @@ use crate::hosting::Hosting;
 use crate::identity::Subject;
 use crate::redirect_uri;
 
-/// The maximum number of grants of an end user at a server. A further grant replaces the oldest one, unless that is
-/// less than an hour old; then it is rejected.
+/// The maximum number of grants of an end user at a server. A further grant replaces the oldest one. If that is less
+/// than an hour old, the further grant is rejected.
 const MAX_GRANTS: u32 = 200;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
 /// The number of generations of refresh tokens for which reuse is detected. Older tokens are unknown.
@@ -34,7 +34,7 @@ const MAX_GENERATIONS: i64 = 1_000;
 const MAX_ACCESS_TOKENS: u32 = 100;
 /// The number of generations between two prunings of a grant.
 const PRUNE_EVERY: i64 = 100;
-/// The maximum length of a token.
+/// The maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 128;
 
 /// An authenticated client of the token endpoint.
@@ -80,7 +80,8 @@ fn invalid_grant(description: &str) -> OauthError {
     OauthError::new(OauthCode::InvalidGrant, description)
 }
 
-/// Returns the scopes that the user has granted to this client before, for this redirect URI.
+/// Returns the scopes that the user has granted to this client before, for this redirect URI. Returns `None` if there
+/// are none.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
@@ -89,7 +90,8 @@ pub async fn find_consent(ops: &Ops, request: &AuthorizationRequest, end_user: &
     find_consent_for(ops, organization, server, &request.client_id, &request.redirect_uri, end_user).await
 }
 
-/// Returns the scopes that the user has granted to the client of a server before, for a redirect URI.
+/// Returns the scopes that the user has granted to the client of a server before, for a redirect URI. Returns `None` if
+/// there are none.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.
@@ -195,8 +197,8 @@ async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUs
     Ok(())
 }
 
-/// Completes a request without a grant, because the user denied access. Recorded only if the end user is known: a
-/// visitor who has not signed in cannot write to the audit log.
+/// Completes a request without a grant, because the user denied access. The denial is recorded only if the end user is
+/// known: a visitor who has not signed in cannot write to the audit log.
 ///
 /// # Errors
 /// `not_found` if the request is no longer pending; `unavailable` if the database cannot be reached.

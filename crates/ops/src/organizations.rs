@@ -14,7 +14,7 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::user_accounts::verification::is_verified;
 
-/// The changes to an organisation. Absent members keep their value.
+/// The changes to an organisation. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrganizationPatch {
     /// The new slug.
@@ -64,11 +64,11 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
     Ok(organization)
 }
 
-/// Lists the organisations that the caller can access, by slug: all for the operator, those with a membership for a
-/// user, the own one for a member.
+/// Lists the organisations that the caller can access, by slug: all organisations for the operator, those with a
+/// membership for a user, and its own one for a member.
 ///
 /// # Errors
-/// `forbidden` for an MCP client.
+/// `forbidden` for an MCP client or a visitor.
 pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
     let mut conn = ops.store.read().await?;
     match &cx.caller {
@@ -109,7 +109,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizatio
     store::find(&mut ops.store.read().await?, id).await?.ok_or_else(not_found)
 }
 
-/// Updates slug and name.
+/// Updates the slug and the name.
 ///
 /// # Errors
 /// As [`get`]; `invalid_arguments`; `conflict` if the slug is taken.
@@ -135,8 +135,8 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
     Ok(new)
 }
 
-/// Deletes an organisation with everything that it owns, except its audit log. Users without another membership who
-/// cannot sign in are deleted, too.
+/// Deletes an organisation with everything that it owns, except its audit log. Unverified users without another
+/// membership are deleted, too.
 ///
 /// # Errors
 /// As [`get`]; `forbidden` for members below owner.
@@ -174,7 +174,7 @@ pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
 /// # Errors
 /// As [`check_slug`].
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
-    /// The maximum number of suffixes to try.
+    /// The maximum number of slugs to try.
     const MAX_SUFFIXES: u32 = 20;
     authorize_user(&cx.caller)?;
     if !name.chars().any(char::is_alphanumeric) {

@@ -1,4 +1,4 @@
-//! The overview of an organisation: its set-up status and current activity.
+//! The overview of an organisation: its setup status and current activity.
 
 use waypost_core::Result;
 use waypost_core::access::{Operation, authorize};
@@ -12,16 +12,17 @@ use crate::Ops;
 /// End users with activity within this time count as active.
 pub const ACTIVE_MS: i64 = 15 * 60 * 1_000;
 
-/// The set-up status and the current activity of an organisation.
+/// The setup status and the current activity of an organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrganizationOverview {
     /// The number of hosted servers.
     pub servers: i64,
-    /// The server to continue with: one that offers a walkthrough, else the first one created.
+    /// The server to continue with: one that offers a walkthrough, or else the first one created. `None` if there are
+    /// no servers.
     pub server: Option<ServerId>,
     /// The number of walkthroughs, including archived ones.
     pub walkthroughs: i64,
-    /// The first walkthrough created.
+    /// The first walkthrough created. `None` if there are no walkthroughs.
     pub walkthrough: Option<WalkthroughId>,
     /// The number of published walkthroughs.
     pub published: i64,
@@ -34,7 +35,7 @@ pub struct OrganizationOverview {
 }
 
 impl OrganizationOverview {
-    /// Whether set-up is complete: a walkthrough is offered and a client has called a tool.
+    /// Whether setup is complete: a walkthrough is offered and a client has called a tool.
     #[must_use]
     pub fn is_set_up(&self) -> bool {
         self.called && self.offered > 0
@@ -62,7 +63,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<O
     })
 }
 
-/// Returns what is deleted together with the organisation.
+/// Returns the numbers of objects that are deleted together with the organisation.
 ///
 /// # Errors
 /// As [`get`]; `forbidden` for members below owner.

@@ -23,7 +23,8 @@ pub(crate) const MAX_CHARS: usize = 128;
 const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// The number of salt bytes (RFC 9106, section 3.1).
 const SALT: usize = 16;
-/// A hash without a password. Verifying against it makes the response time independent of whether the account exists.
+/// A hash that no password matches. Verifying against it makes the response time independent of whether the account
+/// exists.
 const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -42,7 +43,7 @@ pub(crate) struct Passwords {
 }
 
 impl Passwords {
-    /// Returns the number of hashed passwords.
+    /// Returns the number of passwords that were hashed or verified.
     pub(crate) fn hashed(&self) -> u64 {
         self.hashed.load(Ordering::Relaxed)
     }
@@ -103,8 +104,8 @@ impl Passwords {
             .await
     }
 
-    /// Returns those of `hashes` that match `password`. Hashes with the same salt are computed once, so several
-    /// accounts of one email cost as much as one; no hashes cost the same, too.
+    /// Returns those of `hashes` that match `password`. The password is hashed once per salt, so several accounts of
+    /// one email cost as much as one. An empty list also costs as much as one.
     ///
     /// # Errors
     /// `rate_limited` if the queue is full.

@@ -51,7 +51,7 @@ pub struct ServerUrls {
 pub struct ServerResource {
     /// The server's slug, as written in the resource indicator.
     pub slug: String,
-    /// The tracking ID of a personal URL.
+    /// The tracking ID, if the resource is a personal URL.
     pub tracking_id: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl PublicUrl {
         &self.host
     }
 
-    /// Returns the meaning of a request's host. `None` if the host is not served (421).
+    /// Returns the meaning of a request's host. Returns `None` if the host is not served (421).
     #[must_use]
     pub fn classify_host(&self, authority: &str) -> Option<HostKind> {
         let authority: http::uri::Authority = authority.parse().ok()?;
@@ -189,8 +189,8 @@ impl PublicUrl {
         self.server_urls(authority, &HostKind::Main, slug)
     }
 
-    /// Returns the URLs `SLUG.HOST` of a server, for a request to the host `authority`. `None` if HOST is an IP address
-    /// (RFC 3986, section 3.2.2), which has no subdomains.
+    /// Returns the URLs `SLUG.HOST` of a server, for a request to the host `authority`. Returns `None` if HOST is an IP
+    /// address (RFC 3986, section 3.2.2), which has no subdomains.
     #[must_use]
     pub fn host_urls(&self, authority: &str, slug: &str) -> Option<ServerUrls> {
         if !self.is_loopback {
@@ -210,8 +210,8 @@ impl PublicUrl {
         forms.into_iter().flatten().map(|urls| format!("{}/oauth/callback", urls.issuer())).collect()
     }
 
-    /// Returns the server that a resource indicator (RFC 8707) names. `None` if it is not the URL of a server of this
-    /// installation. Scheme and host are case-insensitive, and a trailing slash is ignored.
+    /// Returns the server that a resource indicator (RFC 8707) names. Returns `None` if it is not the URL of a server
+    /// of this installation. Scheme and host are case-insensitive, and a trailing slash is ignored.
     #[must_use]
     pub fn parse_resource(&self, resource: &str) -> Option<ServerResource> {
         let url = Url::parse(resource).ok()?;
@@ -238,7 +238,8 @@ impl PublicUrl {
         Some(ServerResource { slug: slug.to_owned(), tracking_id })
     }
 
-    /// Whether browsers may call the server `slug` from `origin`. `extra` are the server's additional allowed origins.
+    /// Whether browsers may call the server `slug` from `origin`. `extra` contains the server's additional allowed
+    /// origins.
     #[must_use]
     pub fn allows_origin(&self, origin: &str, slug: &str, extra: &[String]) -> bool {
         if extra.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {

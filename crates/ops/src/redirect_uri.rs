@@ -12,7 +12,7 @@ const MAX_LENGTH: usize = 2_048;
 /// Redirect URIs of widely used clients whose scheme has no dot. RFC 8252, section 7.1, forbids such schemes, because
 /// anyone can choose the same one; these are accepted only as whole URIs (docs/sign-in.md).
 const KNOWN: &[&str] = &["cursor://anysphere.cursor-mcp/oauth/callback", "warp://mcp/oauth2callback"];
-/// Prefixes of redirect URIs that end with a name for the server: of Cline in Visual Studio Code.
+/// Prefixes of redirect URIs that end with a name for the server, as used by Cline in Visual Studio Code.
 const KNOWN_PREFIXES: &[&str] = &[
     "vscode://saoudrizwan.claude-dev/mcp-auth/callback/",
     "vscode-insiders://saoudrizwan.claude-dev/mcp-auth/callback/",
@@ -21,7 +21,7 @@ const KNOWN_PREFIXES: &[&str] = &[
 /// Checks that a redirect URI may be registered.
 ///
 /// # Errors
-/// The reason, as a sentence for the developer of the client.
+/// The reason, for the developer of the client.
 pub fn check(uri: &str) -> Result<(), String> {
     if uri.len() > MAX_LENGTH {
         return Err(format!("a redirect URI must have at most {MAX_LENGTH} characters"));
@@ -36,7 +36,7 @@ pub fn check(uri: &str) -> Result<(), String> {
         return Err("a redirect URI must not have a fragment (RFC 6749, section 3.1.2)".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a redirect URI must not contain a user name".to_owned());
+        return Err("a redirect URI must not contain a user name or password".to_owned());
     }
     match url.scheme() {
         "https" | "http" if !is_plain_host(&url) => {
@@ -121,7 +121,8 @@ pub fn matches(registered: &str, requested: &str) -> bool {
     }
 }
 
-/// Returns the form in which a redirect URI is stored with the consent: a loopback URI without its port, others unchanged.
+/// Returns the form in which a redirect URI is stored with the consent: a loopback URI without its port, others
+/// unchanged.
 #[must_use]
 pub fn for_consent(uri: &str) -> String {
     loopback_without_port(uri).unwrap_or_else(|| uri.to_owned())

@@ -25,7 +25,7 @@ const PAUSE_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// The time limit for each log, and for the release of free pages, in a run.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long each log is kept, in milliseconds. `None` keeps it forever.
+/// The retention period of each log, in milliseconds. `None` keeps the log forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RetentionPeriods {
     /// Tool calls.
@@ -95,7 +95,8 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) 
     Ok(deleted)
 }
 
-/// Starts with a different server in each run, so that no server is always among the last if the time limit is reached.
+/// Rotates the list so that runs start with different servers, and no server is always skipped when the time limit is
+/// reached.
 fn rotate(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
     if !servers.is_empty() {
         let first = usize::try_from(now.0).unwrap_or(0) % servers.len();

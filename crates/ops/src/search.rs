@@ -11,8 +11,8 @@ use waypost_store::offer;
 use crate::hosting::Hosting;
 use crate::offers::Offers;
 
-/// Returns the positions in `offers.list()` of the matching walkthroughs, best match first. `None` if the query contains no
-/// word and therefore matches everything. Reads step titles that are not cached, but no content.
+/// Returns the positions in `offers.list()` of the matching walkthroughs, best match first. Returns `None` if the query
+/// contains no word and therefore matches everything. Reads step titles that are not cached, but no content.
 ///
 /// # Errors
 /// `unavailable` if the database cannot be reached.

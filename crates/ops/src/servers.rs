@@ -22,7 +22,7 @@ const MAX_SUGGESTIONS: u32 = 20;
 /// A week in milliseconds.
 const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 
-/// The settings of a server. An absent field stays unchanged, or gets the default in a new server.
+/// The settings of a server. A field that is `None` stays unchanged, or gets its default in a new server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerSettings {
     /// The slug, which is also its host name label.
@@ -31,9 +31,9 @@ pub struct ServerSettings {
     pub name: Option<String>,
     /// The name of the product. By default the name.
     pub product_name: Option<String>,
-    /// How end users are identified.
+    /// The method by which end users are identified.
     pub auth_type: Option<AuthType>,
-    /// When end users are asked to sign in.
+    /// The policy for when end users are asked to sign in.
     pub sign_in: Option<SignInPolicy>,
     /// The identity provider, by name or ID; `none` removes it. With `custom_oauth`, the organisation's only provider
     /// is the default.
@@ -42,7 +42,7 @@ pub struct ServerSettings {
     pub walkthrough_tools_enabled: Option<bool>,
     /// The set of walkthrough tools.
     pub toolset: Option<Toolset>,
-    /// Whether and how support is offered.
+    /// The kind of support that is offered.
     pub support: Option<Support>,
     /// The complete list of additional origins from which browsers may call the server.
     pub allowed_origins: Option<Vec<String>>,
@@ -176,16 +176,16 @@ pub async fn count_contents(
 }
 
 /// Returns the number of end users who are signed in on a server and would have to sign in again after a change of its
-/// sign-in.
+/// sign-in. Returns 0 if the server does not exist.
 ///
 /// # Errors
-/// Those of [`get`].
+/// Those of [`list`].
 pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
     authorize(&cx.caller, Operation::ServerRead, organization)?;
     Ok(store::count_signed_in(&mut ops.store.read().await?, organization, id, cx.now()).await?)
 }
 
-/// Suggests a free slug for a new server with this name.
+/// Suggests a free slug for a new server with this name. If 20 candidates are taken, returns the first of them.
 ///
 /// # Errors
 /// Those of [`create`], except for an invalid name.
@@ -200,7 +200,7 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, na
     Ok(base)
 }
 
-/// Returns the reason why `slug` cannot be the slug of a new server, or of the server `own`. `None` if it can.
+/// Returns the reason why `slug` cannot be the slug of a new server, or of the server `own`. Returns `None` if it can.
 ///
 /// # Errors
 /// Those of [`create`], except for an invalid slug.
@@ -221,7 +221,7 @@ pub async fn find_slug_problem(
     Ok((!is_free).then(|| slug_taken_message(slug)))
 }
 
-/// Returns the server with this slug, former slug that has not been released, or ID.
+/// Returns the server with this slug, unreleased former slug, or ID.
 ///
 /// # Errors
 /// `not_found` if the server does not exist or the caller cannot access it.
@@ -434,6 +434,7 @@ fn conflict_if_slug_taken(error: waypost_store::Error, slug: &str) -> Error {
 
 fn slug_taken_message(slug: &str) -> String {
     format!(
-        "The slug `{slug}` is taken by a server or is a former slug of one. Choose another slug, or release it on that server."
+        "The slug `{slug}` is taken by a server or is a former slug of one. Choose another slug, or release it on that \
+         server."
     )
 }

@@ -1,15 +1,16 @@
 //! Sessions of calls.
 //!
-//! A session is one client's use of one server by one end user. What delimits it depends on how the user is identified:
+//! A session is one client's use of one server by one end user. It is delimited by a key that depends on how the user
+//! is identified:
 //!
-//! | User | Session |
+//! | User | Key |
 //! |---|---|
-//! | anonymous | the handle. The row is written with the first progress; a client that passes the handle continues it |
+//! | anonymous | the handle. The row is written with the first progress; passing the handle continues the session |
 //! | personal URL or token, client with protocol sessions | the `Mcp-Session-Id` |
 //! | personal URL or token, other clients (2026-07-28) | the client's name and version |
 //! | unknown | the `Mcp-Session-Id`, without a row; a client without one has no session |
 //!
-//! A session ends 90 days after its last call. Its ID is derived from what delimits it, so the session of a call is known
+//! A session ends 90 days after its last call. Its ID is derived from the key, so the session of a call is known
 //! without a query. Rows of sessions without a handle are written by the recorder, at most once per minute and session.
 
 use waypost_core::id::{EndUserId, ServerId, SessionId};

@@ -26,13 +26,13 @@ use waypost_core::{Code, Error, Timestamp};
 use crate::devices::Device;
 use crate::limits::network;
 
-/// The failed sign-ins, and the code requests, of an account per day.
+/// The maximum number of failed sign-ins, and of code requests, per account and day.
 pub(crate) const ACCOUNT_LIMIT: i64 = 300;
-/// The part of them that may come from one client address.
+/// The maximum number of these that may come from one client address.
 pub(crate) const SHARE: i64 = 30;
-/// The failed sign-ins, and the code requests, of a browser that has signed in before, per day.
+/// The maximum number of failed sign-ins, and of code requests, per day from a browser that has signed in before.
 pub(crate) const DEVICE_LIMIT: i64 = 30;
-/// The attempts of a client address, as a burst and per minute.
+/// The number of attempts of a client address, as a burst and per minute.
 const PER_ADDRESS: i64 = 3;
 const MINUTE_MS: i64 = 60 * 1_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
@@ -58,11 +58,11 @@ pub(crate) struct Attempt<'a> {
     pub(crate) kind: AttemptKind,
     /// The client's IP address.
     pub(crate) address: IpAddr,
-    /// The account: the key of its email and its scope.
+    /// The key of the account: that of its email, preceded by the organisation for end users.
     pub(crate) account: &'a str,
 }
 
-/// Returns the row in which the attempts of an account are counted.
+/// Returns the ID of the row in which the attempts of an account are counted.
 pub(crate) fn slot(secret: &SecretKey, kind: AttemptKind, account: &str) -> String {
     let prefix = match kind {
         AttemptKind::Password => "p",
@@ -115,7 +115,7 @@ impl CountedAttempt {
         self.device.is_some()
     }
 
-    /// Refunds the attempt, because the sign-in succeeded.
+    /// Refunds the attempt: the sign-in succeeded, or nothing was checked.
     pub(crate) fn refund(self) {
         let Inner { per_address, share, devices, .. } = &*self.limits.0;
         if let Some(device) = self.device {
@@ -163,7 +163,7 @@ impl SignInLimits {
     }
 }
 
-/// Returns the error for too many attempts. `limit` is the label of the metric, `wait` is in milliseconds.
+/// Returns the error for too many attempts. `limit` is the label of the metric; `wait` is in milliseconds.
 fn too_many(kind: AttemptKind, limit: &'static str, wait: i64) -> Error {
     metrics::counter!("waypost_sign_in_rejected_total", "limit" => limit).increment(1);
     let seconds = (wait.max(0) + 999) / 1_000;
@@ -292,7 +292,7 @@ mod tests {
         let limits = SignInLimits::default();
         let from = |account| seconds(limits.count_attempt(attempt(AttemptKind::Code, "192.0.2.1", account), None, NOW));
         assert_eq!([from("a"), from("a"), from("a")], [None; 3]);
-        assert_eq!((from("a"), from("b")), (Some(20), None), "a class behind one address gets its codes");
+        assert_eq!((from("a"), from("b")), (Some(20), None), "other emails from the same address still get codes");
     }
 
     #[test]

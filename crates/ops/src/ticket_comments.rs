@@ -22,7 +22,8 @@ use crate::tickets::{self, TicketDetails, events};
 pub struct NewComment {
     /// The text, in Markdown.
     pub body: String,
-    /// Whether it is an internal note. A reply is emailed to the end user, if their email is known and emails can be sent.
+    /// Whether it is an internal note. A reply is emailed to the end user, if their email is known and emails can be
+    /// sent.
     pub internal: bool,
     /// Whether the ticket is resolved at the same time. The user gets one email about both.
     pub resolve: bool,
@@ -58,8 +59,8 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
 /// Creates a comment. A reply to a pending ticket sets it in progress.
 ///
 /// # Errors
-/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments, or if it is closed and is to be
-/// resolved.
+/// `not_found`; `invalid_arguments` for `body`; `conflict` if the ticket has 500 comments, or if it is closed and is to
+/// be resolved.
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
@@ -116,7 +117,8 @@ async fn update_status(cx: &Ctx, tx: &mut Tx, about: TicketDetails, new: &NewCom
     if ticket == about.ticket { Ok(about) } else { tickets::save(cx, tx, about, ticket).await }
 }
 
-/// Enqueues the email to the user: the reply, which also tells them that the ticket is resolved, or only the latter.
+/// Enqueues the email to the user: the reply, which also says whether it resolves the ticket, or else a notification
+/// that the ticket is resolved.
 async fn notify(
     cx: &Ctx,
     ops: &Ops,
@@ -133,13 +135,13 @@ async fn notify(
         (None, Some(address)) if is_resolved => (NotificationKind::Resolved, address.clone()),
         _ => return Ok(()),
     };
-    let Some(whose) = organization::find(tx, &about.ticket.organization_id).await? else { return Ok(()) };
+    let Some(owner) = organization::find(tx, &about.ticket.organization_id).await? else { return Ok(()) };
     let notification = Notification {
         kind,
         to: vec![to],
-        reply_to: tickets::find_caller_email(cx, tx, &whose.id).await?,
-        product: about.server.clone().unwrap_or_else(|| whose.name.clone()),
-        organization: whose,
+        reply_to: tickets::find_caller_email(cx, tx, &owner.id).await?,
+        product: about.server.clone().unwrap_or_else(|| owner.name.clone()),
+        organization: owner,
         ticket: about.ticket.clone(),
     };
     ops.notifier.enqueue(cx, tx, &notification).await?;
@@ -149,7 +151,7 @@ async fn notify(
 /// Changes the text of a comment and keeps the previous version. The comment is not emailed again.
 ///
 /// # Errors
-/// Those of [`create`]; `forbidden` if the caller is neither the author nor an admin.
+/// `not_found`; `invalid_arguments` for `body`; `forbidden` if the caller is neither the author nor an admin.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -161,7 +163,7 @@ pub async fn update(
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(body)?;
     let mut tx = ops.store.begin().await?;
-    let mut named = own(cx, &mut tx, organization, ticket, id).await?;
+    let mut named = find_editable(cx, &mut tx, organization, ticket, id).await?;
     if named.comment.body != body {
         let (comment_id, edited_by) = (id.clone(), cx.caller.actor().to_owned());
         let before = std::mem::replace(&mut named.comment.body, body);
@@ -192,7 +194,7 @@ pub async fn delete(
 ) -> Result<()> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let mut tx = ops.store.begin().await?;
-    own(cx, &mut tx, organization, ticket, id).await?;
+    find_editable(cx, &mut tx, organization, ticket, id).await?;
     store::delete(&mut tx, organization, id).await?;
     let entry = Entry { action: "ticket.delete_comment", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
     record(cx, &mut tx, organization, entry).await?;
@@ -210,7 +212,8 @@ pub fn can_edit(caller: &Caller, author: &str) -> bool {
     }
 }
 
-async fn own(
+/// Locks the ticket and returns a comment that the caller can edit.
+async fn find_editable(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,

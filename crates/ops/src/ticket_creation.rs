@@ -20,13 +20,13 @@ use crate::progress::{PlayRequest, ensure_signed_in};
 use crate::tickets::limits::{self, LimitCheck};
 use crate::tickets::{TicketEmail, add_email, events, opened_entry};
 
-/// How long a repeated call by an unknown user counts as the same call.
+/// The time within which an identical call by an unknown user counts as a repetition.
 const REPEAT_MS: i64 = 3_600_000;
 
 /// A ticket to create.
 #[derive(Debug, Clone)]
 pub struct NewTicket {
-    /// The title, one line.
+    /// The title, in one line.
     pub title: String,
     /// The problem.
     pub problem: String,
@@ -34,12 +34,13 @@ pub struct NewTicket {
     pub context: Option<String>,
 }
 
-/// Creates a ticket. A call that repeats one whose ticket still needs an email creates no other ticket; if it has an email,
-/// the email is added to the existing ticket.
+/// Creates a ticket. If an earlier identical call created a ticket that still needs an email, no other ticket is
+/// created, and the email of this call, if any, is added to the existing ticket.
 ///
 /// # Errors
-/// `walkthrough_not_found` on a server without support; `invalid_arguments`, `sign_in_required`, `handle_unknown`;
-/// `rate_limited` if a limit of the user, the client address or the server is reached; `unavailable`.
+/// `walkthrough_not_found` on a server without support; `forbidden` for a test from the console; `invalid_arguments`,
+/// `sign_in_required`, `handle_unknown`; `rate_limited` if a limit of the user, the client address or the server is
+/// reached; `unavailable`.
 pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
     check_support(cx, server)?;
@@ -97,8 +98,8 @@ pub(crate) fn check_support(cx: &Ctx, server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// Rejects a ticket beyond the limits before anything is written or locked. A call that repeats another one passes, because it
-/// may not create a ticket.
+/// Rejects a ticket beyond the limits before anything is written or locked. A call that repeats another one passes,
+/// because it might not create a ticket.
 async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicket) -> Result<()> {
     let mut conn = hosting.read().await?;
     let Err(error) = counted.peek(&mut conn).await else { return Ok(()) };
@@ -140,7 +141,8 @@ fn check_length<'a>(field: &str, text: &'a str, limit: usize) -> Result<&'a str>
     }
 }
 
-/// Returns the user's place: the attempt on this server with the latest activity, if there is exactly one.
+/// Returns the user's current step in the most recently active attempt on this server. Returns `None` if there is no
+/// such attempt, or if it is ambiguous.
 async fn find_place(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketOrigin>> {
     let organization = &server.organization_id;
     let open = progress::list_open(&mut hosting.read().await?, organization, end_user, &server.id).await?;
@@ -177,7 +179,7 @@ async fn get_or_create_tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_
     Ok(end_user::find_by_tracking_id(tx, organization, tracking_id).await?.unwrap_or(id))
 }
 
-/// Returns the email to reply to: the email of the call, else the known one.
+/// Returns the email to reply to: the email of the call, or else the user's known one.
 async fn find_email(
     conn: &mut Conn,
     play: &PlayRequest<'_>,

@@ -23,7 +23,7 @@ const MAX_CHARS: usize = 40_000;
 pub struct TicketReply {
     /// The text, in Markdown.
     pub body: String,
-    /// When the team replied.
+    /// The time of the reply.
     pub created_at: Timestamp,
 }
 
@@ -40,12 +40,13 @@ pub struct TicketReplies {
 
 /// Returns the replies to a ticket that the calling end user opened on this server.
 ///
-/// A ticket is returned only if the call identifies the end user who opened it. Tickets of unknown users, of other users
-/// and of other servers cause the same error as IDs that do not exist, so that the tool does not reveal which exist.
+/// A ticket is returned only if the call identifies the end user who opened it. Tickets of unknown users, of other
+/// users and of other servers cause the same error as IDs that do not exist, so that the tool does not reveal which
+/// exist.
 ///
 /// # Errors
-/// `invalid_arguments` if the end user opened no ticket with this ID on this server; `walkthrough_not_found` on a server
-/// without support; `sign_in_required`, `handle_unknown`; `unavailable`.
+/// `invalid_arguments` if the end user opened no ticket with this ID on this server; `walkthrough_not_found` on a
+/// server without support; `sign_in_required`, `handle_unknown`; `unavailable`.
 pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, id: &str) -> Result<TicketReplies> {
     let server = &play.offers.server;
     check_support(cx, server)?;
@@ -62,7 +63,7 @@ pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, i
     let limit = i64::try_from(MAX_REPLIES + 1).unwrap_or(i64::MAX);
     let newest = ticket_comment::list_replies(&mut conn, &server.organization_id, &id, limit).await?;
     drop(conn);
-    let named = newest.len();
+    let found = newest.len();
     let mut replies = Vec::new();
     let mut chars = 0;
     for comment in newest.into_iter().take(MAX_REPLIES) {
@@ -74,14 +75,14 @@ pub async fn list_replies(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, i
         }
         replies.push(TicketReply { body, created_at: comment.created_at });
     }
-    let has_older = replies.len() < named;
+    let has_older = replies.len() < found;
     replies.reverse();
     play.call.record(cx, hosting, server, Some(&identity), CallOutcome::Read).await;
     Ok(TicketReplies { ticket, replies, has_older })
 }
 
 fn not_found() -> Error {
-    let message = "This user has opened no support ticket with this ID on this server. Use the `ticket_id` that get_support \
-                   returned, as the same user.";
+    let message = "This user has opened no support ticket with this ID on this server. Use the `ticket_id` that \
+                   get_support returned, as the same user.";
     Error::invalid("ticket_id", message)
 }

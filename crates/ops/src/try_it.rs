@@ -3,8 +3,8 @@
 //!
 //! The console makes the calls at a personal URL whose tracking ID is `test~USER~EXPIRY~SIGNATURE`, signed with the
 //! installation's key for one server. Only the console can create a signed ID, so an end user cannot be excluded from
-//! the analytics by posing as a test user. The calls belong to an end user with the tracking ID `test~USER` and
-//! `is_test`. Other tracking IDs that begin with `test~` are rejected.
+//! the analytics by posing as a test user. The calls belong to an end user with the tracking ID `test~USER`, who is
+//! marked with `is_test`. Other tracking IDs that begin with `test~` are rejected.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::audit::{Entry, record};
 
 /// The prefix of the tracking IDs of test users. Reserved: organisations cannot use it.
 pub const PREFIX: &str = "test~";
-/// How long a signed tracking ID is valid.
+/// The lifetime of a signed tracking ID.
 pub const LIFETIME_MS: i64 = 12 * 3_600_000;
 const PURPOSE: &str = "try it";
 
@@ -58,7 +58,7 @@ pub fn resolve(keys: &SecretKeys, server: &ServerId, tracking_id: String, now: T
         is_valid.then(|| format!("{PREFIX}{user}"))
     })();
     verified.ok_or_else(|| {
-        let message = "This test link has expired or is not valid. Reload the page \"Try it\" in the console.";
+        let message = "This test link has expired or is not valid. Reload the \"Try it\" page in the console.";
         Error::new(Code::NotFound, message)
     })
 }

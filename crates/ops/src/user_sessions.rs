@@ -22,7 +22,7 @@ pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 const TOUCH_EVERY_MS: i64 = 60 * 1_000;
 /// The number of random bytes in a token: 256 bits.
 const TOKEN_BYTES: usize = 32;
-/// The maximum stored length of a user agent.
+/// The maximum stored length of a user agent, in characters.
 const MAX_USER_AGENT: usize = 200;
 
 /// The browser of a request.

@@ -13,7 +13,7 @@ use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::invitations;
 
-/// Makes the user with this email a member. If the email is not verified, creates an account that is valid for this
+/// Makes the user with this verified email a member. If there is none, creates an account that is valid for this
 /// organisation only, because accounts of the email in other organisations must not affect this one.
 ///
 /// # Errors
@@ -113,8 +113,8 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     Ok(Member { role, ..member })
 }
 
-/// Ends a membership and revokes the member's pending invitations. A user without another membership who cannot sign in
-/// is deleted.
+/// Ends a membership and revokes the member's pending invitations. An unverified user without another membership is
+/// deleted.
 ///
 /// # Errors
 /// As [`update`].

@@ -103,7 +103,7 @@ pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
 pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
     authorize_operator(&cx.caller)?;
     let now = cx.now();
-    // Reads first, so that SQLite's only writer is used only if a delivery is due.
+    // Reads first, so that SQLite's single writer is used only if a delivery is due.
     if limit == 0 || !store::is_due(&mut ops.store.read().await?, now).await? {
         return Ok(Vec::new());
     }
@@ -114,7 +114,7 @@ pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
     Ok(claimed)
 }
 
-/// Makes the attempt that was claimed, and records its result.
+/// Makes the attempt for which a delivery was claimed, and records its result.
 ///
 /// # Errors
 /// `forbidden` unless the caller is the operator; `unavailable` if the database cannot be reached. The attempt is then
@@ -260,8 +260,8 @@ fn describe_error(error: OutboundError) -> String {
     }
 }
 
-/// Returns the signatures with all secrets that are valid at `now`, the current one first. `None` if the current secret
-/// cannot be decrypted.
+/// Returns the signatures with all secrets that are valid at `now`, the current one first. Returns `None` if the
+/// current secret cannot be decrypted.
 fn signatures(keyring: &Keyring, webhook: &Webhook, delivery: &Delivery, now: Timestamp) -> Option<String> {
     let sign = |location, sealed: &str| {
         let secret = keyring.open_text(&location, sealed).ok()?;

@@ -29,7 +29,7 @@ pub struct NewWebhook {
     pub events: Vec<WebhookEvent>,
 }
 
-/// Changes to a webhook. Absent fields stay unchanged.
+/// Changes to a webhook. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebhookPatch {
     /// The URL that receives the deliveries.

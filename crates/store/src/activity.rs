@@ -108,7 +108,7 @@ impl TryFrom<EventRow> for WalkthroughEvent {
 /// A client session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSession {
-    /// The session.
+    /// The ID.
     pub id: SessionId,
     /// The server on which its handle is valid.
     pub server_id: ServerId,
@@ -155,8 +155,8 @@ const IS_TEST: &str = "is_test";
 /// The condition for test rows, by their end user.
 const USER_IS_TEST: &str = "(SELECT end_users.is_test FROM end_users WHERE end_users.id = end_user_id)";
 
-/// Returns the part after FROM that all lists of the log share. `$1` is the value of `column`. Test rows, which match
-/// `is_test`, are listed only if the query names an end user.
+/// Returns the clauses from WHERE to LIMIT that all lists of the log share. `$1` is the value of `column`. Test rows,
+/// which match `is_test`, are listed only if the query names an end user.
 fn conditions(column: &str, query: &ActivityQuery<'_>, is_test: &str) -> String {
     let (beyond, direction) = if query.oldest_first { (">", "ASC") } else { ("<", "DESC") };
     let tests = if query.end_user.is_some() { String::new() } else { format!("AND NOT {is_test}") };

@@ -105,7 +105,7 @@ pub async fn update_detail(
     Ok(rows > 0)
 }
 
-/// A filter for events. Empty strings match any value.
+/// A filter for events. Empty strings and `None` match any value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     /// A prefix of the action, such as `member.`.
@@ -133,7 +133,7 @@ pub async fn list(
     search(conn, organization, &AuditFilter::default(), before, limit).await
 }
 
-/// The same as [`list`], limited to events that match `filter`.
+/// Like [`list`], but returns only events that match `filter`.
 ///
 /// # Errors
 /// The same as for [`list`].
@@ -160,7 +160,8 @@ pub async fn search(
     rows.into_iter().map(AuditEvent::try_from).collect()
 }
 
-/// Returns the emails of users and the names of API keys among `actors`, by ID. Deleted users and keys are omitted.
+/// Returns the email addresses of users and the names of API keys among `actors`, by ID. Deleted users and keys are
+/// omitted.
 ///
 /// # Errors
 /// Returns an error if the database fails.

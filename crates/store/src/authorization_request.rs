@@ -58,7 +58,7 @@ impl From<Row> for AuthorizationRequest {
 /// Identifies a request of a browser.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthorizationRequestKey<'a> {
-    /// The tenant.
+    /// The organisation.
     pub organization: &'a OrganizationId,
     /// The server that the client requests access to.
     pub server: &'a ServerId,
@@ -134,8 +134,8 @@ pub async fn complete(conn: &mut Conn, key: AuthorizationRequestKey<'_>, now: Ti
     Ok(change(conn, SQL, key, now).await? > 0)
 }
 
-/// Protects a request from being evicted by newer ones, because a code was sent for it: its row also keeps the number
-/// of codes sent to the email address.
+/// Exempts a request from eviction by newer ones, because a code was sent for it. Evicting the request would also
+/// delete the code.
 ///
 /// # Errors
 /// Returns an error if the database fails.

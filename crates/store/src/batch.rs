@@ -23,7 +23,7 @@ impl Kind {
     }
 }
 
-/// A column of a batch: its name in the table and in the JSON rows.
+/// A column of a batch: its name, which is the same in the table and in the JSON rows, and its type.
 pub(crate) type Column = (&'static str, Kind);
 
 /// Returns a table expression for the rows of member `name` of the JSON document `$1`.

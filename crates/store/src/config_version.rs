@@ -1,12 +1,12 @@
-//! The configuration version: a number that every change to servers, walkthroughs, assignments or webhooks increments, so
-//! that every process notices changes with one cheap query and evicts what it has cached.
+//! The configuration version: a number that every change to organisations, servers, walkthroughs, assignments or
+//! webhooks increments, so that every process notices changes with one cheap query and evicts what it has cached.
 //!
 //! Invariants:
-//! 1. A change increments the number in its own transaction, and stores the new number for its organisation. The row of the
-//!    number stays locked until that transaction ends. Numbers therefore become visible in the order in which their
+//! 1. A change increments the number in its own transaction, and stores the new number for its organisation. The row of
+//!    the number stays locked until that transaction ends. Numbers therefore become visible in the order in which their
 //!    transactions commit: a reader that sees a number also sees every change up to this number.
-//! 2. `version - recorded_changes` is the number of changes that are not stored for an organisation. If it has increased,
-//!    there were changes that may concern every organisation.
+//! 2. `version - recorded_changes` is the number of changes that are not stored for an organisation. If it has
+//!    increased, there were changes that may concern every organisation.
 //! 3. An organisation's number is kept when the organisation is deleted.
 
 use waypost_core::id::OrganizationId;
@@ -33,8 +33,9 @@ impl ConfigVersion {
 }
 
 impl Conn {
-    /// Records a change to an organisation's servers, walkthroughs, assignments or webhooks in this transaction, so that
-    /// every process notices it. Locks a single row until the transaction ends: changes run one after the other.
+    /// Records a change to an organisation or to its servers, walkthroughs, assignments or webhooks in this
+    /// transaction, so that every process notices it. Locks a single row until the transaction ends: changes run one
+    /// after the other.
     ///
     /// # Errors
     /// Returns an error if the database fails.
@@ -49,8 +50,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Records a change that may concern every organisation. Runs on every schema version, because backups are restored at
-    /// the schema version at which they were written.
+    /// Records a change that may concern every organisation. Runs on every schema version, because backups are restored
+    /// at the schema version at which they were written.
     ///
     /// # Errors
     /// Returns an error if the database fails.

@@ -6,7 +6,7 @@
 //! 1. A recorded call is either a row of `tool_calls` or part of a count, so rows and counts add up to all recorded
 //!    calls.
 //! 2. Per minute, a server gets at most [`ROWS_PER_MINUTE`] rows for unidentified callers, regardless of the number of
-//!    processes and their restarts. A call is only counted when this limit is reached.
+//!    processes and their restarts. A call is counted without a row only if this limit is reached.
 //! 3. Calls by end users and test calls always get a row.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,7 +41,7 @@ impl Minute {
     }
 }
 
-/// The number of calls without a row.
+/// The number of calls without a row to a server, in one minute, with one tool and outcome.
 #[derive(Debug, Serialize)]
 struct Count {
     server_id: ServerId,
@@ -83,8 +83,8 @@ pub async fn record(conn: &mut Conn, calls: Vec<ToolCall>) -> Result<()> {
     Ok(())
 }
 
-/// Returns the number of rows for unidentified callers. Locks the servers until the end of the transaction, so that no
-/// other process adds rows in the meantime. SQLite has a single writer.
+/// Returns the number of rows for unidentified callers in each of `minutes`. On PostgreSQL, locks the servers until the
+/// end of the transaction, so that no other process adds rows in the meantime.
 async fn count_rows(conn: &mut Conn, minutes: &BTreeSet<Minute>) -> Result<HashMap<Minute, i64>> {
     const COLUMNS: &[Column] = &[("server_id", Kind::Text), ("minute", Kind::Integer)];
     // Every process locks in the same order. Foreign key checks of new rows do not wait for this lock.

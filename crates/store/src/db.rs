@@ -1,7 +1,7 @@
-//! One set of queries for both databases.
+//! Database connections: one set of queries for SQLite and PostgreSQL.
 //!
-//! A query is written once, as the body of [`on!`](crate::on), and compiled for both. Placeholders are `$1`, `$2`, which both
-//! databases support. Separate queries exist only where the dialects differ.
+//! A query is written once, as the body of [`on!`](crate::on), and compiled for both databases. Placeholders are `$1`,
+//! `$2`, which both support. Separate queries exist only where the dialects differ.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -18,25 +18,28 @@ use sqlx::{Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transac
 
 use crate::error::{Error, Result};
 
-/// The number of read-only connections to SQLite: more than cores, because a reader may wait for the disk.
+/// The maximum number of read-only connections to SQLite. Several are useful even on one core, because a reader may
+/// wait for the disk.
 const SQLITE_READERS: u32 = 4;
-/// The page caches of SQLite connections (negative values are in KiB). They are small, because several connections hold
-/// the same pages, and the operating system caches the file as well.
+/// The sizes of the page caches of SQLite connections (negative values are in KiB). They are small, because several
+/// connections hold the same pages, and the operating system caches the file as well.
 const WRITER_CACHE: &str = "-4096";
 const READER_CACHE: &str = "-1024";
-/// The size in bytes to which SQLite's write-ahead log is truncated after a checkpoint: it grows while a backup reads.
+/// The size in bytes to which SQLite's write-ahead log is truncated after a checkpoint. The log grows while a backup
+/// reads.
 const LOG_BYTES: &str = "16777216";
 /// The maximum number of connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
-/// How long a call waits for a connection or for another process's write before it fails as `unavailable`.
+/// The time that a call waits for a connection, for another process's write or for PostgreSQL before it fails as
+/// `unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was last used less than this ago is used again without a check, which would take as long as most
+/// A connection that has been idle for less than this is reused without a check, which would take as long as most
 /// statements.
 const MAX_UNCHECKED: Duration = Duration::from_secs(1);
-/// How long the check of a connection may take.
+/// The timeout for the check of a connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// PostgreSQL aborts a transaction that is idle for this long. Otherwise, if the network is interrupted, it would hold
-/// the transaction's locks for two hours.
+/// PostgreSQL terminates a session that is idle in a transaction for this long. Otherwise, if the network is
+/// interrupted, it would hold the transaction's locks for two hours.
 const IDLE_IN_TRANSACTION: &str = "60s";
 
 /// An open database.
@@ -98,10 +101,10 @@ enum Inner {
 #[derive(Debug)]
 pub struct Tx(Conn);
 
-/// The driver's connection for a text that is a transaction of its own.
+/// A connection for SQL that is its own transaction: a single statement, or a text with BEGIN and COMMIT.
 #[derive(Debug)]
 pub(crate) enum Autocommit {
-    /// SQLite's only connection that writes.
+    /// SQLite's only writing connection.
     Sqlite(PoolConnection<Sqlite>),
     /// PostgreSQL.
     Postgres(PoolConnection<Postgres>),
@@ -252,7 +255,7 @@ impl Db {
         })))
     }
 
-    /// Acquires a connection for a text that is a transaction of its own.
+    /// Acquires a connection for SQL that is its own transaction.
     ///
     /// # Errors
     /// The same as for [`Db::read`].

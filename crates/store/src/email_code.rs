@@ -17,7 +17,7 @@ pub const MAX_ATTEMPTS: i64 = 5;
 pub struct NewEmailCode<'a> {
     /// The ID of the code.
     pub id: &'a EmailCodeId,
-    /// The tenant.
+    /// The organisation.
     pub organization: &'a OrganizationId,
     /// The authorization request for which the code was requested.
     pub request: &'a AuthorizationRequestId,
@@ -40,7 +40,7 @@ pub struct NewEmailCode<'a> {
 /// Identifies a code of an authorization request.
 #[derive(Debug, Clone, Copy)]
 pub struct EmailCodeKey<'a> {
-    /// The tenant.
+    /// The organisation.
     pub organization: &'a OrganizationId,
     /// The authorization request.
     pub request: &'a AuthorizationRequestId,
@@ -71,7 +71,7 @@ pub enum CodeCheck {
     Invalid,
 }
 
-/// What a correct code proves.
+/// The values that were stored with a correct code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CodeProof {
     /// The email address as entered.

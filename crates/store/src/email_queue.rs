@@ -28,7 +28,7 @@ pub struct NewEmail<'a> {
     pub body: &'a str,
     /// The same body as HTML.
     pub html: &'a str,
-    /// The address that replies go to.
+    /// The `Reply-To` address, if any.
     pub reply_to: Option<&'a str>,
     /// The time at which it was enqueued, and from which it is due.
     pub created_at: Timestamp,
@@ -51,7 +51,7 @@ pub struct QueuedEmail {
     pub body: String,
     /// The same body as HTML. `None` for emails that were enqueued by an earlier release.
     pub html: Option<String>,
-    /// The address that replies go to.
+    /// The `Reply-To` address, if any.
     pub reply_to: Option<String>,
     /// The number of attempts, including the current one.
     pub attempts: u32,
@@ -130,8 +130,8 @@ pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     Ok(due.is_some())
 }
 
-/// Claims at most `limit` due emails until `until` and counts the attempt. Organisations take turns: the oldest email
-/// of each, then the second oldest of each, and so on.
+/// Claims at most `limit` due emails until `until` and counts an attempt for each. Organisations take turns: the oldest
+/// email of each, then the second oldest of each, and so on.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

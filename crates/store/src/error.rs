@@ -21,7 +21,7 @@ pub enum Error {
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// The database was migrated by a newer version of Waypost.
     #[error(
-        "the database has schema version {found}, this program supports versions up to {known}: use a newer waypost"
+        "the database has schema version {found}, but this program supports versions up to {known}: use a newer waypost"
     )]
     NewerSchema {
         /// The version of the database.
@@ -29,12 +29,12 @@ pub enum Error {
         /// The newest version that this program supports.
         known: i64,
     },
-    /// The database has pending migrations that may not be applied.
-    #[error("the database has schema version {found}, this program needs {known}: run `waypost migrate`")]
+    /// The database has pending migrations.
+    #[error("the database has schema version {found}, but this program requires {known}: run `waypost migrate`")]
     OlderSchema {
         /// The version of the database; 0 if it is empty.
         found: i64,
-        /// The version that this program needs.
+        /// The version that this program requires.
         known: i64,
     },
     /// A row contains an invalid value.
@@ -56,7 +56,7 @@ pub enum Error {
     /// A backup cannot be used.
     #[error("the backup cannot be used: {0}")]
     Backup(String),
-    /// A backup can only be restored into an empty database.
+    /// A backup cannot be restored into this database, because it is not empty.
     #[error("the database is not empty (table {table} has rows): restore into a new one with --database or --data-dir")]
     NotEmpty {
         /// A table that has rows.

@@ -8,13 +8,13 @@ use crate::on;
 
 /// Tables with rows that expire: name and key.
 const TABLES: &[(&str, &str)] = &[
-    // Deletes its codes and sign-ins in progress at a provider as well.
+    // The request's codes and sign-ins in progress at a provider are deleted as well.
     ("authorization_requests", "id"),
     ("email_codes", "id"),
     ("identity_provider_states", "state_hash"),
     ("browser_sessions", "token_hash"),
     ("access_tokens", "token_hash"),
-    // Deletes its codes and refresh tokens as well. Used ones are kept until then, to detect reuse.
+    // The grant's codes and tokens are deleted as well. Used ones are kept until then, to detect reuse.
     ("oauth_grants", "id"),
     ("user_sessions", "id"),
     ("user_codes", "id"),

@@ -107,10 +107,11 @@ pub async fn lease_expiring(
     until: Timestamp,
     limit: i64,
 ) -> Result<Vec<IdentityProviderToken>> {
-    // The condition is repeated because PostgreSQL re-evaluates only the outer one after waiting for another process
-    // that locked the row.
+    // The conditions are repeated because PostgreSQL re-evaluates only the outer ones after waiting for another process
+    // that locked the row. That process may have leased the token, or already refreshed it.
     const SQL: &str = "UPDATE identity_provider_tokens SET leased_until = $3
-        WHERE (leased_until IS NULL OR leased_until <= $1) AND identity_id IN
+        WHERE expires_at <= $2 AND refresh_token IS NOT NULL AND (leased_until IS NULL OR leased_until <= $1)
+            AND identity_id IN
             (SELECT identity_id FROM identity_provider_tokens WHERE expires_at <= $2 AND refresh_token IS NOT NULL
                  AND (leased_until IS NULL OR leased_until <= $1) ORDER BY expires_at LIMIT $4)
         RETURNING identity_id, organization_id, oauth_config_id, access_token, refresh_token, scope, expires_at,

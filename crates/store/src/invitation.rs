@@ -54,7 +54,7 @@ impl TryFrom<Row> for Invitation {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn lock(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",
         Dialect::Postgres => "SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE",

@@ -25,8 +25,7 @@ pub struct OpenInvitation {
     pub invited_by: String,
     /// The time at which it expires.
     pub expires_at: Timestamp,
-    /// Whether its link was only sent by email, which proves that a person with the link receives mail at the email
-    /// address.
+    /// Whether its link was sent only by email, so that possession of the link proves access to the email address.
     pub emailed: bool,
 }
 

@@ -238,7 +238,7 @@ pub async fn lock_end_users(
     one: &EndUserId,
     other: &EndUserId,
 ) -> Result<Vec<EndUserId>> {
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     const SQLITE: &str = "SELECT id FROM end_users WHERE id IN ($1, $2) AND organization_id = $3 ORDER BY id";
     const POSTGRES: &str = "SELECT id FROM end_users WHERE id IN ($1, $2) AND organization_id = $3 ORDER BY id
         FOR NO KEY UPDATE";
@@ -268,7 +268,7 @@ pub async fn lock_open_attempts(
         walkthrough_id: walkthrough.clone(),
     };
     let keys: Vec<_> = walkthroughs.keys().flat_map(|id| [key(from, id), key(to, id)]).collect();
-    // Read again under the lock, to include commits of the writer in the meantime.
+    // Reads the attempts again under the lock, to include what the writer has committed in the meantime.
     let mut open = progress::lock_open(conn, keys.iter()).await?;
     let mut walkthroughs: Vec<_> = walkthroughs.into_keys().collect();
     walkthroughs.sort();
@@ -369,8 +369,8 @@ pub async fn copy_completions(
     Ok(())
 }
 
-/// Returns step and ordinal of the completions that `to` took over from `from`: the same step, completed at the same
-/// time.
+/// Returns the step and ordinal of each completion that `to` took over from `from`: the same step, completed at the
+/// same time.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

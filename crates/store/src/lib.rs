@@ -1,7 +1,7 @@
 //! The store: every query is written once for SQLite and PostgreSQL.
 //!
-//! Functions take the organisation as an argument; [`system`] contains the lookups that do not know it yet. Times and
-//! random values are passed in. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through
+//! Functions take the organisation as an argument; [`system`] contains the lookups that run before it is known. Times
+//! and random values are passed in. Callers read with [`Db::read`], write in a [`db::Tx`], and change progress through
 //! the [`writer::Writer`], which commits many calls at once.
 
 pub mod account;

@@ -1,4 +1,4 @@
-//! Logos of organisations: PNG images, stored in Base64.
+//! Logos of organisations: PNG images, stored as Base64.
 
 use data_encoding::BASE64;
 use waypost_core::Timestamp;

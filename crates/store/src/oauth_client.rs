@@ -45,7 +45,7 @@ impl TryFrom<Row> for OauthClient {
 }
 
 /// Inserts a client that registered from `network`. [`open_rows::evict_excess`](crate::open_rows::evict_excess) limits
-/// their number.
+/// the number of clients.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -10,7 +10,7 @@ use crate::on;
 /// Identifies a consent: end user, client, server and redirect URI.
 #[derive(Debug, Clone, Copy)]
 pub struct ConsentKey<'a> {
-    /// The tenant.
+    /// The organisation.
     pub organization: &'a OrganizationId,
     /// The server.
     pub server: &'a ServerId,

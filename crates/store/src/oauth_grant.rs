@@ -1,4 +1,5 @@
-//! OAuth grants with their codes and tokens. Every consumption of a code and every refresh is one statement.
+//! OAuth grants with their codes and tokens. Consuming a code and rotating a refresh token are each a single atomic
+//! UPDATE.
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OauthConfigId, OauthGrantId, OrganizationId, ServerId};
@@ -156,26 +157,26 @@ pub async fn consume_code(
             AND grant_id IN (SELECT id FROM oauth_grants
                 WHERE server_id = $4 AND organization_id = $5 AND revoked_at IS NULL)
         RETURNING grant_id, redirect_uri, code_challenge";
-    let good: Option<(String, String, String)> = on!(conn, c => sqlx::query_as(CONSUME)
+    let consumed: Option<(String, String, String)> = on!(conn, c => sqlx::query_as(CONSUME)
         .bind(code_hash).bind(client_id).bind(now.0).bind(server.as_str()).bind(organization.as_str())
         .fetch_optional(c).await?);
-    if let Some((id, redirect_uri, code_challenge)) = good {
+    if let Some((id, redirect_uri, code_challenge)) = consumed {
         let found = find(conn, organization, &OauthGrantId::from_store(id)).await?;
         return Ok(match found {
             Some(grant) => CodeOutcome::Valid { grant: Box::new(grant), redirect_uri, code_challenge },
             None => CodeOutcome::Invalid,
         });
     }
-    const AGAIN: &str = "SELECT oauth_grants.id FROM authorization_codes
+    const REUSED: &str = "SELECT oauth_grants.id FROM authorization_codes
         JOIN oauth_grants ON oauth_grants.id = authorization_codes.grant_id
         WHERE authorization_codes.code_hash = $1 AND authorization_codes.consumed_at IS NOT NULL
             AND oauth_grants.server_id = $2 AND oauth_grants.organization_id = $3";
-    let again: Option<String> = on!(conn, c => sqlx::query_scalar(AGAIN)
+    let reused: Option<String> = on!(conn, c => sqlx::query_scalar(REUSED)
         .bind(code_hash).bind(server.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(again.map_or(CodeOutcome::Invalid, |id| CodeOutcome::Reused(OauthGrantId::from_store(id))))
+    Ok(reused.map_or(CodeOutcome::Invalid, |id| CodeOutcome::Reused(OauthGrantId::from_store(id))))
 }
 
-/// Returns a grant that is not revoked.
+/// Returns the grant with this ID, unless it is revoked.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -322,15 +323,16 @@ pub enum RefreshOutcome {
         /// The generation of the new pair.
         generation: i64,
     },
-    /// The token was used before, longer ago than the grace period, so it may have been stolen.
+    /// The token was rotated longer ago than the grace period, or the next one was already used, so it may have been
+    /// stolen.
     Reused(OauthGrantId),
     /// The token does not exist, belongs to another client, or its grant is revoked or expired.
     Invalid,
 }
 
-/// Rotates a refresh token of `client_id` at `server`, in one statement. A token of the newest generation produces the
-/// next generation. A token of the previous generation remains valid for [`GRACE_MS`] after that, as long as the next
-/// one is unused.
+/// Rotates a refresh token of `client_id` at `server` and extends the grant to `expires_at`. A token of the newest
+/// generation produces the next generation. A token of the previous generation remains valid for [`GRACE_MS`] after
+/// that, as long as the next one is unused.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -454,7 +456,7 @@ pub async fn mark_revocation_recorded(
 ) -> Result<bool> {
     const SQL: &str = "UPDATE oauth_grants SET revocation_recorded_at = $2
         WHERE id = $1 AND (revocation_recorded_at IS NULL OR revocation_recorded_at <= $3)";
-    let noted = on!(conn, c => sqlx::query(SQL)
+    let marked = on!(conn, c => sqlx::query(SQL)
         .bind(grant.as_str()).bind(now.0).bind(since.0).execute(c).await?.rows_affected());
-    Ok(noted > 0)
+    Ok(marked > 0)
 }

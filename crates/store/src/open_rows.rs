@@ -95,7 +95,7 @@ pub async fn evict_excess(
         LimitedTable::AuthorizationRequests => REQUESTS,
         LimitedTable::UserSignIns => SIGN_INS,
     };
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     if conn.dialect() == Dialect::Postgres {
         const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 5716093224))";
         let name = format!("{} {scope}", table.as_str());

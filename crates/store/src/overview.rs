@@ -7,18 +7,18 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// The number of objects that are deleted together with an organisation.
+/// The numbers of objects that are deleted together with an organisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct OrganizationContents {
-    /// The hosted servers.
+    /// The number of hosted servers.
     pub servers: i64,
-    /// The walkthroughs.
+    /// The number of walkthroughs, including those in the trash.
     pub walkthroughs: i64,
-    /// The end users.
+    /// The number of end users.
     pub end_users: i64,
-    /// The members.
+    /// The number of memberships.
     pub members: i64,
-    /// The API keys.
+    /// The number of API keys.
     pub api_keys: i64,
 }
 
@@ -39,21 +39,21 @@ pub async fn count_contents(conn: &mut Conn, organization: &OrganizationId) -> R
 /// The onboarding state of an organisation.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct OnboardingState {
-    /// The hosted servers.
+    /// The number of hosted servers.
     pub servers: i64,
-    /// The server that was created first.
+    /// The ID of the server that was created first.
     pub first_server: Option<String>,
-    /// The number of walkthroughs, including archived ones.
+    /// The number of walkthroughs, including archived ones but not those in the trash.
     pub walkthroughs: i64,
-    /// The walkthrough that was created first, archived ones excluded.
+    /// The ID of the oldest walkthrough that is not archived.
     pub first_walkthrough: Option<String>,
     /// The number of published walkthroughs.
     pub published: i64,
     /// The number of enabled assignments of published walkthroughs.
     pub offered: i64,
-    /// The first server with an enabled assignment of a published walkthrough.
+    /// The ID of the server with the oldest enabled assignment of a published walkthrough.
     pub offering_server: Option<String>,
-    /// Whether a client has ever called a tool: 1 or 0.
+    /// 1 if the log contains a tool call other than test calls, otherwise 0.
     pub called: i64,
 }
 

@@ -25,8 +25,8 @@ const BATCH: usize = 512;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The maximum number of attempts for a batch while the database is unavailable.
 const MAX_ATTEMPTS: u32 = 50;
-/// How long a call waits for room in the queue. After that its record is dropped, so that its response is not delayed
-/// further.
+/// The time that a call waits for room in the queue. After that, its record is dropped, so that its response is not
+/// delayed further.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// A batch that takes this long is stuck: its retries end earlier.
 const LATE: Duration = Duration::from_secs(600);
@@ -83,7 +83,7 @@ impl Rejections {
     }
 }
 
-/// The sending side. Cheap to clone. When all are dropped, queued entries are written and the task ends.
+/// The sending side. Cheap to clone. When all clones are dropped, queued entries are written and the task ends.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<RecorderEntry>,
@@ -166,7 +166,8 @@ async fn run(
     }
 }
 
-/// Counts the entries of a batch as lost if writing it panics. It is not retried, because its entries may be the cause.
+/// Counts the entries of a batch as lost if writing it panics. The batch is not retried, because its entries may be the
+/// cause.
 struct LossGuard(u64);
 
 impl Drop for LossGuard {
@@ -195,7 +196,8 @@ async fn write_with_retries(db: &Db, batch: &Batch) {
             Ok(()) => return,
             // An earlier attempt succeeded, but its response was lost.
             Err(error) if attempt > 0 && error.is_unique_violation() => return,
-            // Includes the deletion of an end user between the check and the insert: the retry skips it.
+            // A foreign key is violated if an end user is deleted between the check and the insert. The retry skips
+            // their rows.
             Err(error)
                 if error.is_unavailable()
                     || error.is_conflict_between_transactions()
@@ -218,7 +220,7 @@ async fn write_with_retries(db: &Db, batch: &Batch) {
 async fn write(db: &Db, batch: &Batch) -> Result<()> {
     let mut calls = Vec::new();
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
-    // In the same order in every process, like the counts of rejected calls.
+    // In the same order in every process, like the counts of rejected calls, so that two processes cannot deadlock.
     let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
     for record in &batch.records {
         match record {

@@ -35,7 +35,7 @@ impl RowRef<'_> {
     }
 }
 
-/// Returns a list or an object as stored in a row.
+/// Returns the JSON text of a list or an object, as stored in a row.
 pub(crate) fn to_json(value: impl Into<serde_json::Value>) -> String {
     value.into().to_string()
 }

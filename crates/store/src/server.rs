@@ -85,8 +85,8 @@ async fn check_aliases(conn: &mut Conn, server: &Server) -> Result<()> {
 /// Inserts a server.
 ///
 /// # Errors
-/// Returns a unique violation if the slug is taken, also as a former slug of a server, or another error if the
-/// database fails.
+/// Returns a unique violation if the slug is a current or former slug of a server, or another error if the database
+/// fails.
 pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
     const SQL: &str = "INSERT INTO servers (id, organization_id, slug, name, product_name, auth_type, sign_in,
             walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at, oauth_config_id,
@@ -132,7 +132,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
 /// A search for servers of an organisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServerSearch<'a> {
-    /// A part of the name, the product name or the slug, case-insensitive (on SQLite only for ASCII).
+    /// A part of the name, the product name or the slug, case-insensitive (on SQLite, only for ASCII letters).
     pub text: Option<&'a str>,
     /// Only servers whose slug sorts after this one.
     pub after: Option<&'a str>,
@@ -166,8 +166,8 @@ pub struct ServerUsage {
     pub walkthroughs: i64,
     /// The number of tool calls in the period, at most [`MAX_CALLS`], to bound the cost of counting.
     pub calls: i64,
-    /// The time of the last tool call in the log. Every call that is only counted has a call with a row in the same
-    /// minute.
+    /// The time of the last tool call in the log. This is exact to the minute, because for every call without a row
+    /// there are calls with a row in the same minute.
     pub last_call_at: Option<Timestamp>,
 }
 
@@ -258,7 +258,7 @@ pub async fn count_signed_in(
 /// Changing back to a former slug is not a conflict. Returns `false` if the server does not exist.
 ///
 /// # Errors
-/// Returns a unique violation if the slug is taken, also as a former slug of another server, or another error if the
+/// Returns a unique violation if the slug is a current or former slug of another server, or another error if the
 /// database fails.
 pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
     const ADD_ALIAS: &str = "INSERT INTO server_aliases (slug, organization_id, server_id, created_at)

@@ -18,7 +18,7 @@ pub const LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 /// identified otherwise.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewSession {
-    /// The session.
+    /// The ID.
     pub id: SessionId,
     /// The organisation.
     pub organization_id: OrganizationId,
@@ -57,7 +57,7 @@ pub(crate) const COLUMNS: &[Column] = &[
 /// A session identified by a handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The session.
+    /// The ID.
     pub id: SessionId,
     /// The end user.
     pub end_user_id: EndUserId,
@@ -157,7 +157,8 @@ pub async fn set_joined(
 /// Returns an error if the database fails.
 pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM client_sessions
-        WHERE id IN (SELECT id FROM client_sessions WHERE last_used_at <= $1 ORDER BY last_used_at LIMIT $2)";
+        WHERE last_used_at <= $1
+            AND id IN (SELECT id FROM client_sessions WHERE last_used_at <= $1 ORDER BY last_used_at LIMIT $2)";
     Ok(on!(conn, c => sqlx::query(SQL)
         .bind(now.plus(-LIFETIME_MS).0).bind(limit).execute(c).await?.rows_affected()))
 }

@@ -1,5 +1,6 @@
-//! Counts sign-in attempts per account and day, whether the account exists or not. A slot represents an account. The
-//! caller derives the slot, so that the table contains no email addresses and has a bounded size.
+//! Counts sign-in attempts per account and day, whether the account exists or not. A slot represents all accounts with
+//! the same keyed hash. The caller derives the slot, so that the table contains no email addresses and has a bounded
+//! size.
 
 use waypost_core::Timestamp;
 

@@ -47,8 +47,8 @@ const ID: &[Column] = &[("id", Kind::Text)];
 /// that identify the steps by their IDs.
 pub(crate) fn scope_of_steps(dialect: Dialect) -> &'static str {
     match dialect {
-        // `+` keeps SQLite from choosing the index on these columns, with which it reads every step of the draft and
-        // compares it with the JSON document. It must search by ID.
+        // `+` keeps SQLite from choosing the index on these columns, with which it would read every step of the draft
+        // and compare it with the JSON document. It must search by ID.
         Dialect::Sqlite => "+steps.organization_id = $2 AND +steps.walkthrough_id = $3",
         Dialect::Postgres => "steps.organization_id = $2 AND steps.walkthrough_id = $3",
     }
@@ -106,7 +106,7 @@ pub(crate) struct ContentRow<'a> {
 }
 
 impl ContentRow<'_> {
-    /// Returns the size of the text fields in bytes.
+    /// Returns the size in bytes of the content, the texts for the agent and the metadata, without the titles.
     pub(crate) fn bytes(&self) -> usize {
         let agent = [self.introduction_for_agent, self.context_for_agent, self.operations_for_agent];
         self.content.len() + agent.into_iter().flatten().map(str::len).sum::<usize>() + self.metadata.len()
@@ -217,7 +217,7 @@ pub async fn relink(
     walkthrough: &WalkthroughId,
     links: &[LinkUpdate],
 ) -> Result<()> {
-    // If a step has several links, the last one counts.
+    // If `links` contains several links of a step, the last one applies.
     let mut last: Vec<(&StepId, Option<&StepId>)> = Vec::with_capacity(links.len());
     for link in links {
         let Some(from) = &link.from else { continue };
@@ -331,7 +331,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, walkthrough: &
 /// Returns the links between the steps of a draft, in no particular order. [`waypost_core::chain::order`] sorts them.
 ///
 /// Reads only the index `steps_chain`, so the cost does not depend on the steps' contents. The database joins the links
-/// into one row, because the driver's cost per row would be a multiple of that of reading the index.
+/// into one row, because in the driver a row costs several times as much as reading its index entry.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -367,7 +367,7 @@ pub fn links_sql(dialect: Dialect) -> &'static str {
     }
 }
 
-/// The same as [`list`], with titles but without other content.
+/// Like [`list`], but without any content except the titles.
 ///
 /// # Errors
 /// The same as for [`list`].

@@ -1,4 +1,4 @@
-//! Revisions of draft steps. The content of the draft equals that of the revision that is not superseded.
+//! Revisions of draft steps. A step's content in the draft equals that of its revision that is not superseded.
 
 use std::sync::LazyLock;
 
@@ -149,7 +149,7 @@ pub struct NewRevision<'a> {
     pub operation: StepRevisionOperation,
     /// The actor.
     pub actor: &'a str,
-    /// The restored revision, if any.
+    /// The number of the restored revision, if any.
     pub restored_from: Option<u32>,
     /// The time.
     pub at: Timestamp,
@@ -266,7 +266,7 @@ pub async fn replace(
 }
 
 /// Deletes the oldest revisions of the steps until each step has at most `count` revisions with at most `bytes` in
-/// total. The newest revision is always kept.
+/// total. The newest revision is always kept. Returns the number of deleted revisions.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -68,7 +68,7 @@ pub async fn find_server_by_id(conn: &mut Conn, id: &ServerId) -> Result<Option<
     row.map(Server::try_from).transpose()
 }
 
-/// Returns the API key with this hexadecimal SHA-256 of its secret.
+/// Returns the API key whose secret has this hexadecimal SHA-256.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.
@@ -112,7 +112,7 @@ pub async fn has_account(conn: &mut Conn) -> Result<bool> {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn lock_set_up(conn: &mut Conn) -> Result<()> {
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     if conn.dialect() == Dialect::Postgres {
         const SQL: &str = "SELECT pg_advisory_xact_lock(5716093215)";
         on!(conn, c => sqlx::query(SQL).execute(c).await?.rows_affected());
@@ -151,8 +151,8 @@ pub async fn list_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user:
     Ok(rows.into_iter().map(user::UserCredentials::from).collect())
 }
 
-/// Returns the organisation of which an email address has been a member for the longest time, preferring a verified
-/// account; `None` if there is none.
+/// Returns the organisation of which an account of an email address has been a member for the longest time, preferring
+/// a verified account; `None` if there is none.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -170,7 +170,7 @@ pub async fn find_organization_by_email(conn: &mut Conn, email_key: &str) -> Res
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn lock_and_count_tickets_from_network(tx: &mut Tx, client: &str, since: Timestamp) -> Result<i64> {
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     if tx.dialect() == Dialect::Postgres {
         const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 8316740952))";
         on!(tx, c => sqlx::query(LOCK).bind(client).execute(c).await?.rows_affected());
@@ -193,7 +193,7 @@ pub async fn count_tickets_from_network(conn: &mut Conn, client: &str, since: Ti
 /// # Errors
 /// The same as for [`list_accounts`].
 pub async fn lock_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::UserCredentials>> {
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     if conn.dialect() == Dialect::Postgres {
         const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 5716093216))";
         on!(conn, c => sqlx::query(LOCK).bind(email_key).execute(c).await?.rows_affected());
@@ -230,7 +230,7 @@ pub async fn list_organizations_by_email(conn: &mut Conn, email_key: &str) -> Re
     Ok(rows.into_iter().map(ids).collect())
 }
 
-/// Returns the pending invitation with this hexadecimal SHA-256 of its token.
+/// Returns the pending invitation whose token has this hexadecimal SHA-256.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.

@@ -7,20 +7,21 @@ use waypost_core::ticket::{Priority, Ticket, TicketOrigin, TicketStatus, TicketS
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::RowRef;
+use crate::row::{RowRef, containing};
 
 /// A ticket with the names of the objects that it references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketDetails {
     /// The ticket.
     pub ticket: Ticket,
-    /// The server's name.
+    /// The server's name; `None` if the server was deleted.
     pub server: Option<String>,
-    /// The end user's display name: the name, email address, tracking ID or ID.
+    /// The end user's display name: the first known of name, verified email address, tracking ID, claimed email address
+    /// and ID.
     pub end_user: Option<String>,
-    /// The assignee's name, or the email if there is no name.
+    /// The assignee's name, or the email address if there is no name.
     pub assignee: Option<String>,
-    /// The assignee's email.
+    /// The assignee's email address.
     pub assignee_email: Option<String>,
     /// Whether the walkthrough is in the trash.
     pub is_walkthrough_deleted: bool,
@@ -39,7 +40,7 @@ pub struct TicketFilter {
     pub server: Option<ServerId>,
     /// The walkthrough.
     pub walkthrough: Option<WalkthroughId>,
-    /// A lowercase text contained in the number, title, problem or email address.
+    /// A lowercase text that the number (such as `#12`), title, problem or email address must contain.
     pub text: Option<String>,
 }
 
@@ -79,7 +80,7 @@ macro_rules! filter {
          AND (CAST($3 AS TEXT) IS NULL OR COALESCE(t.assignee_id, '') = $3)
          AND (CAST($4 AS TEXT) IS NULL OR t.server_id = $4)
          AND (CAST($5 AS TEXT) IS NULL OR t.walkthrough_id = $5)
-         AND (CAST($6 AS TEXT) IS NULL OR t.search LIKE $6 ESCAPE '\\')"
+         AND (CAST($6 AS TEXT) IS NULL OR t.search LIKE $6 ESCAPE '!')"
     };
 }
 
@@ -286,16 +287,12 @@ struct FilterValues<'a> {
 
 impl TicketFilter {
     fn values(&self) -> FilterValues<'_> {
-        let escape = |text: &String| {
-            let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-            format!("%{escaped}%")
-        };
         FilterValues {
             priority: self.priority.map(Priority::as_str),
             assignee: self.assignee.as_ref().map(|id| id.as_ref().map_or("", UserId::as_str)),
             server: self.server.as_ref().map(ServerId::as_str),
             walkthrough: self.walkthrough.as_ref().map(WalkthroughId::as_str),
-            pattern: self.text.as_ref().map(escape),
+            pattern: self.text.as_deref().map(containing),
         }
     }
 }
@@ -370,7 +367,8 @@ pub async fn list_for_end_user(
     tickets(rows)
 }
 
-/// Returns the tickets of an opener that need an email address and were opened at or after `since`.
+/// Returns at most 100 tickets of an opener that need an email address and were opened at or after `since`, oldest
+/// first.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.

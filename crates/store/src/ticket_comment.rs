@@ -23,7 +23,7 @@ pub async fn mark_unsent(conn: &mut Conn, organization: &OrganizationId, id: &Ti
 pub struct CommentWithAuthor {
     /// The comment.
     pub comment: TicketComment,
-    /// The name of the user, or the email if there is no name, or the name of the API key; `None` if it was deleted.
+    /// The name or email address of the user, or the name of the API key; `None` if the user or the key was deleted.
     pub author: Option<String>,
 }
 
@@ -166,7 +166,7 @@ pub async fn insert_edit(conn: &mut Conn, organization: &OrganizationId, edit: &
     Ok(())
 }
 
-/// Returns the former bodies of the comments on a ticket, oldest first.
+/// Returns the former bodies of the comments on a ticket, ordered by comment, oldest first.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -69,8 +69,8 @@ pub async fn insert(
     Ok(rows > 0)
 }
 
-/// Restores a walkthrough from the trash with the slug, title and state of `walkthrough`. Returns `false` if it is not in the
-/// trash.
+/// Restores a walkthrough from the trash with the slug, title and state of `walkthrough`. Returns `false` if it is not
+/// in the trash.
 ///
 /// # Errors
 /// Returns a unique violation if slug or title is taken, or another error if the database fails.

@@ -101,8 +101,8 @@ impl From<UserCredentialsRow> for UserCredentials {
 /// Inserts a user. `email_key` is [`waypost_core::email::Email::key`].
 ///
 /// # Errors
-/// Returns a unique violation if this address has an account already: for the user's organisation, or, for a user
-/// without one, for all organisations, or another error if the database fails.
+/// Returns a unique violation if the email address already has an account for the same organisation or, for a user
+/// without an organisation, an account for all organisations. Returns another error if the database fails.
 pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()> {
     const SQL: &str =
         "INSERT INTO users (id, email, email_key, account_key, organization_id, name, verified_at, created_at)
@@ -242,13 +242,13 @@ pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Res
     rows.into_iter().map(Member::try_from).collect()
 }
 
-/// Locks and returns the owners until the end of the transaction. Otherwise two concurrent transactions could each
+/// Returns the owners, locked until the end of the transaction. Otherwise, two concurrent transactions could each
 /// remove one of the last two owners.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn lock_owners(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<UserId>> {
-    // SQLite has a single writer.
+    // SQLite needs no lock, because it has a single writer.
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT user_id FROM memberships WHERE organization_id = $1 AND role = 'owner'",
         Dialect::Postgres => {

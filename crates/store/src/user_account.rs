@@ -50,7 +50,7 @@ pub struct DeletedApiKey {
 }
 
 /// Deletes the API keys that an actor (a user or an API key) created, and recursively those that were created with
-/// these keys.
+/// these keys. Returns the deleted keys.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -69,7 +69,7 @@ pub async fn delete_api_keys(conn: &mut Conn, creator: &str) -> Result<Vec<Delet
     Ok(deleted)
 }
 
-/// Revokes the pending invitations of an actor (a user or an API key). Returns each with its organisation.
+/// Revokes the pending invitations that an actor (a user or an API key) created. Returns each with its organisation.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -11,7 +11,7 @@ use crate::on;
 /// A browser session of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSession {
-    /// The session.
+    /// The ID.
     pub id: UserSessionId,
     /// The signed-in user.
     pub user_id: UserId,
@@ -82,7 +82,7 @@ pub async fn find(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<O
     Ok(row.map(UserSession::from))
 }
 
-/// Returns the active sessions of a user, last used first.
+/// Returns the active sessions of a user, most recently used first.
 ///
 /// # Errors
 /// Returns an error if the database fails.

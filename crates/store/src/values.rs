@@ -25,23 +25,23 @@ pub(crate) trait Values {
     fn bind(&self, query: Binding) -> Binding;
 }
 
-/// A statement in each supported number of rows.
+/// A statement for each supported number of rows.
 pub(crate) struct SizedStatements([String; SIZES]);
 
 impl SizedStatements {
     /// Creates the statements. `text` returns a statement for a table expression with the columns `column1`, `column2`
-    /// …
+    /// and so on, `count` in total.
     pub(crate) fn new(count: usize, text: impl Fn(&str) -> String) -> Self {
         let row = format!("({})", vec!["?"; count].join(", "));
         Self(std::array::from_fn(|power| text(&format!("(VALUES {})", vec![row.as_str(); 1 << power].join(", ")))))
     }
 
-    /// Creates a statement without rows.
+    /// Creates a statement without rows: the same text for every number of rows.
     pub(crate) fn fixed(text: &str) -> Self {
         Self(std::array::from_fn(|_| text.to_owned()))
     }
 
-    /// Creates SQL with several statements each, which take the same number of rows.
+    /// Creates texts of several statements that take the same number of rows.
     pub(crate) fn sequence(parts: &[Self]) -> Self {
         Self(std::array::from_fn(|power| {
             let texts: Vec<_> = parts.iter().map(|part| part.0[power].as_str()).collect();
@@ -49,7 +49,7 @@ impl SizedStatements {
         }))
     }
 
-    /// Returns the shortest text with at least `count` rows, and its number of rows; `None` if there are too many.
+    /// Returns the shortest text for at least `count` rows, and its number of rows; `None` if `count` is too large.
     pub(crate) fn for_rows(&self, count: usize) -> Option<(&str, usize)> {
         let size = count.next_power_of_two();
         self.0.get(size.trailing_zeros() as usize).map(|text| (text.as_str(), size))
@@ -99,7 +99,7 @@ impl SizedStatements {
     }
 }
 
-/// Binds the values of `rows`, and NULL for those that are missing to `size` rows.
+/// Binds the values of `rows`, padded with NULL to `size` rows.
 pub(crate) fn bind_rows<T: Values>(mut query: Binding, rows: &[T], size: usize) -> Binding {
     for row in rows {
         query = row.bind(query);

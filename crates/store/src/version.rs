@@ -177,7 +177,7 @@ pub async fn list(
     rows.into_iter().map(VersionInfo::try_from).collect()
 }
 
-/// Returns the step titles of every version of a walkthrough, in order.
+/// Returns the steps of every version of a walkthrough as version, step and title, ordered by version and position.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -223,7 +223,8 @@ pub async fn find_by_number(
     row.map(VersionInfo::try_from).transpose()
 }
 
-/// Returns the newest version that is not withdrawn, without its steps. It is the `current_version_id` of the walkthrough.
+/// Returns the newest version that is not withdrawn, without its steps. Its ID is the walkthrough's
+/// `current_version_id`.
 ///
 /// # Errors
 /// The same as for [`list`].

@@ -112,8 +112,8 @@ pub async fn insert(conn: &mut Conn, walkthrough: &Walkthrough, title_key: &str)
 
 /// Updates a walkthrough. Returns `false` if the walkthrough does not exist.
 ///
-/// The caller must have read the walkthrough with [`find_for_update`] in the same transaction, so that no concurrent edit is
-/// lost.
+/// The caller must have read the walkthrough with [`find_for_update`] in the same transaction, so that no concurrent
+/// edit is lost.
 ///
 /// # Errors
 /// The same as for [`insert`].
@@ -156,7 +156,7 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &Walkthr
     Ok(rows > 0)
 }
 
-/// Returns the walkthrough with this ID.
+/// Returns the walkthrough with this ID, unless it is in the trash.
 ///
 /// # Errors
 /// Returns an error if the database fails or the row cannot be read.

@@ -25,7 +25,7 @@ pub enum SortValue {
     Time(i64),
 }
 
-/// A search for walkthroughs.
+/// A search for walkthroughs. Empty texts and absent filters match any walkthrough.
 #[derive(Debug, Clone)]
 pub struct WalkthroughSearch<'a> {
     /// The search text folded like titles. Matches if the folded title contains it, or if the slug, description or tags

@@ -99,7 +99,7 @@ pub async fn update(conn: &mut Conn, webhook: &Webhook) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// Sets the time since which deliveries to a webhook fail; `None` if they do not.
+/// Sets the time since which deliveries to a webhook have been failing; `None` if they succeed.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -110,7 +110,7 @@ pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
     Ok(due.is_some())
 }
 
-/// Claims at most `limit` due deliveries, oldest first, and counts the attempt. They can be claimed again from
+/// Claims at most `limit` due deliveries, oldest first, and counts an attempt for each. They can be claimed again from
 /// `claimed_until` on.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::folders;
 use crate::probe;
 use crate::template::{block_on, migrate};
 
@@ -16,7 +17,7 @@ use crate::template::{block_on, migrate};
 const WATCHDOG: &str = r#"
 set -eu
 bin=$1
-dir=$(mktemp -d "${TMPDIR:-/tmp}/waypost-pg.XXXXXX" 2>/dev/null || mktemp -d /tmp/waypost-pg.XXXXXX)
+dir=$(mktemp -d "$2/waypost-pg.XXXXXX" 2>/dev/null || mktemp -d /tmp/waypost-pg.XXXXXX)
 stop() {
     "$bin/pg_ctl" -D "$dir/data" -m fast -w -t 5 stop || "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop || true
     rm -rf "$dir"
@@ -98,6 +99,7 @@ fn start() -> Cluster {
     let mut watchdog = Command::new(&words[0])
         .args(&words[1..])
         .arg(&postgres.bin)
+        .arg(folders::parent())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // The watchdog must react to the end of the test process, not to Ctrl-C.

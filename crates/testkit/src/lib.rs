@@ -12,6 +12,7 @@
 //! need none; [`needs_postgres`] and [`needs_strace`] do the same for single tests.
 
 mod cluster;
+mod folders;
 #[path = "../probe.rs"]
 mod probe;
 mod template;
@@ -70,14 +71,14 @@ fn sqlite_file(folder: &TempDir) -> PathBuf {
     folder.path().join("waypost.db")
 }
 
-/// Creates a temporary folder that is removed when dropped.
+/// Creates a temporary folder that is removed when dropped, in memory if possible.
 ///
 /// # Panics
 /// If the folder cannot be created.
 #[must_use]
 pub fn folder() -> TempDir {
     #[expect(clippy::expect_used, reason = "tests require it")]
-    TempDir::new().expect("a temporary folder can be created")
+    TempDir::new_in(folders::parent()).expect("a temporary folder can be created")
 }
 
 /// Creates two tests for each function, `NAME::sqlite` and `NAME::postgres`.

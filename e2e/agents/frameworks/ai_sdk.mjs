@@ -34,7 +34,7 @@ const provider = {
     },
 };
 
-/** Signs in before the program connects, unless an earlier process did. */
+/** Signs in before the program connects, unless an earlier process has already done so. */
 async function authorize() {
     if (!store.get('tokens') && (await auth(provider, { serverUrl: config.url })) === 'REDIRECT') {
         const [code, state, issuer] = ['code', 'state', 'iss'].map((name) => provider.callback.get(name));

@@ -8,8 +8,8 @@ from crewai.tools.mcp_native_tool import MCPNativeTool
 
 from run_config import HEADERS, MODEL, TURNS, URL
 
-# Version 1.15.30 calls `asyncio.run` while it handles the error that there is no running event loop, and on Python 3.11
-# takes that error for a failure of the connection: every call seems to have failed, although the server answered it.
+# Version 1.15.30 calls `asyncio.run` while it handles the error that no event loop is running, and on Python 3.11
+# mistakes that error for a connection failure: every call seems to have failed, although the server has answered it.
 MCPNativeTool._run = lambda self, **arguments: asyncio.run(self._run_async(**arguments))
 
 

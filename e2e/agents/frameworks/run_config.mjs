@@ -1,4 +1,4 @@
-// The argument of each script, as in run_config.py.
+// The JSON argument of each script, described in run_config.py.
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,10 +7,10 @@ export const config = JSON.parse(process.argv[2]);
 export const headers = config.token ? { Authorization: `Bearer ${config.token}` } : {};
 // Nothing listens on this port: the test returns the URL to which the browser was redirected.
 export const REDIRECT = 'http://127.0.0.1:33419/callback';
-// The plan of the test has fewer turns.
+// More turns than any plan has.
 export const TURNS = 40;
 
-/** Values that the client keeps between its processes. */
+/** The data that the client stores between its processes. */
 export const store = {
     get(name) {
         const file = join(config.state, `${name}.json`);
@@ -19,7 +19,7 @@ export const store = {
     set: (name, value) => writeFileSync(join(config.state, `${name}.json`), JSON.stringify(value ?? null)),
 };
 
-/** Signs in as the test's user; returns the parameters with which the browser was redirected to the client. */
+/** Signs in as the simulated user. Returns the query parameters of the redirect to the client. */
 export async function signIn(url) {
     const response = await fetch(`${config.user}/drive?${new URLSearchParams({ url })}`);
     const text = await response.text();

@@ -1,6 +1,6 @@
-"""The argument of each script, JSON: `url`, the server's URL; `model`, the origin of the scripted model; `token`, a
-preset access token, or null; `user`, the origin of the simulated user who signs in (tests/support/user.rs), or null; `state`, a
-folder for what the client stores between its processes."""
+"""The JSON argument of each script: `url`, the server's URL; `model`, the origin of the scripted model; `token`, a
+preset access token, or null; `user`, the origin of the simulated user who signs in (tests/support/user.rs), or null;
+`state`, a folder for the data that the client stores between its processes."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ MODEL = CONFIG["model"]
 HEADERS = {"Authorization": f"Bearer {CONFIG['token']}"} if CONFIG["token"] else {}
 # Nothing listens on this port: the test returns the URL to which the browser was redirected.
 REDIRECT = "http://127.0.0.1:33419/callback"
-# The plan of the test has fewer turns.
+# More turns than any plan has.
 TURNS = 40
 
 
@@ -45,7 +45,7 @@ class _Store:
 
 
 def oauth():
-    """The SDK's own OAuth client, for `auth` of the frameworks' HTTP clients; `None` without a user to sign in."""
+    """Returns the SDK's own OAuth client, for `auth` of the frameworks' HTTP clients, or `None` if no user signs in."""
     if not CONFIG["user"]:
         return None
     callback = ""

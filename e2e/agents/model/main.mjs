@@ -1,10 +1,10 @@
-// A stand-in for the model of an agent: answers each request with the next call of a plan.
+// The scripted model of an agent: answers each request with the next call of a plan.
 //
 // usage: main.mjs PLAN.json LOG.jsonl
 //
-// Listens on a free port of loopback and prints `listening on http://…`; `held` when it has reached the end of a plan
-// that ends with `hang`; `failed: …` when it cannot follow the plan. Each request is a line of the log: what the model
-// was shown, and what it answered.
+// Listens on a free loopback port. Prints `listening on http://…`, `held` when it reaches the end of a plan that ends
+// with `hang`, and `failed: …` if it cannot follow the plan. Logs each request as one line: the input of the model and
+// its answer.
 
 import { appendFileSync } from 'node:fs';
 import { createServer } from 'node:http';

@@ -3,9 +3,9 @@
 //     { "steps": [{ "tool": "select_walkthrough", "arguments": { "walkthrough_id": "$walkthrough_id" }, "times": 1 }],
 //       "end": "stop" | "hang", "descriptions": { "select_walkthrough": "Starts or …" } }
 //
-// An argument that starts with `$` refers to a value in the tool results that the model was shown; with a final `?` the
-// argument is left out if the model was shown no such value. After the last step the model stops with a text, or never
-// answers, so that the test can kill the agent in the middle of its work.
+// An argument that starts with `$` refers to a value in the tool results that the model was shown. If it ends with `?`,
+// the argument is omitted if the results contain no such value. After the last step, the model stops with a text, or
+// never answers, so that the test can kill the agent in the middle of its work.
 
 import { readFileSync } from 'node:fs';
 import { currentStep, handle } from './seen.mjs';
@@ -43,7 +43,7 @@ export class Plan {
     }
 
     /**
-     * What the model answers to a request with these tools and results: `{ call: { tool, arguments } }`, `{ text }` or
+     * Returns the answer to a request with these tools and results: `{ call: { tool, arguments } }`, `{ text }` or
      * `{ hang: true }`.
      */
     answer({ tools, results }) {
@@ -63,8 +63,8 @@ export class Plan {
     }
 
     /**
-     * Clients prefix tool names, so the tool is found by the end of its name. Some clients shorten names that become too
-     * long; then the description identifies the tool, as for a real model.
+     * Finds a tool by the end of its name, because clients prefix tool names. Some clients shorten long names; in that
+     * case the description identifies the tool, as for a real model.
      */
     findTool(tools, expected) {
         const normalize = (text) => text?.split(/\s+/).join(' ') ?? '';

@@ -1,5 +1,5 @@
 // The protocols that the model speaks. Each has `matches(path)`, `read(body)` and `write(reply, answer, request)`:
-// `read` returns what the model is shown, `{ system, tools: [{ name, description }], results }`.
+// `read` returns the input of the model, `{ system, tools: [{ name, description }], results }`.
 
 import { anthropic } from './anthropic.mjs';
 import { chat } from './chat.mjs';

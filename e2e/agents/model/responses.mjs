@@ -11,7 +11,7 @@ const USAGE = {
     total_tokens: 2,
 };
 
-/** Functions, including those in a namespace, which the model calls by both names. */
+/** Returns the functions, including those in a namespace, which the model calls by namespace and name. */
 function functions(tools, namespace) {
     return tools.flatMap((tool) => {
         if (tool.type === 'namespace') {

@@ -1,6 +1,7 @@
-// Reads a tool result in the form in which the model is shown it. Agents wrap it: in JSON, in a JSON string, after a line of text.
+// Reads tool results in the form in which the model is shown them. Agents wrap a result in JSON or in a JSON string, or
+// put it after a line of text.
 
-/** The objects and strings in a value, including those in strings that are or contain JSON. */
+/** Yields the objects and strings in a value, including those in strings that are or contain JSON. */
 function* parts(value) {
     if (Array.isArray(value)) {
         for (const item of value) {
@@ -18,7 +19,7 @@ function* parts(value) {
     }
 }
 
-/** The JSON in a string: the whole string, or from one of its lines to the end. */
+/** Parses the JSON in a string, which may follow lines of text. Returns `undefined` if there is none. */
 function embedded(text) {
     const starts = [0, ...[...text.matchAll(/\n(?=[[{"])/g)].map(({ index }) => index + 1)];
     for (const start of starts) {
@@ -33,7 +34,7 @@ function embedded(text) {
     return undefined;
 }
 
-/** The structured content of a step result in what the model was shown, `undefined` if it was not shown any. */
+/** Returns the structured content of a step result that the model was shown, or `undefined`. */
 export function structuredStep({ shown }) {
     for (const part of parts(shown)) {
         if (typeof part === 'object' && 'completed_step_id' in part && 'progress' in part) {
@@ -43,7 +44,7 @@ export function structuredStep({ shown }) {
     return undefined;
 }
 
-/** The text block of a step result in what the model was shown, `undefined` if it was not shown any. */
+/** Returns the text block of a step result that the model was shown, or `undefined`. */
 export function textStep({ shown }) {
     for (const part of parts(shown)) {
         if (typeof part === 'string' && /^(Step \d+ of \d+ |All \d+ steps )/m.test(part) && !part.trimStart().startsWith('{')) {
@@ -61,17 +62,17 @@ function last(text, pattern) {
     return [...text.matchAll(pattern)].at(-1)?.[1];
 }
 
-/** The ID of the current step that a result shows the model, `undefined` if it shows none. */
+/** Returns the ID of the current step in a result, or `undefined`. */
 export function currentStep(result) {
     return structuredStep(result)?.step?.id ?? last(result.text, STEP);
 }
 
-/** The progress handle that a result shows the model, `undefined` if it shows none. */
+/** Returns the progress handle in a result, or `undefined`. */
 export function handle({ text }) {
     return last(text, HANDLE);
 }
 
-/** The log entry for a result: its raw text, and the two forms of a step result that it may contain. */
+/** Returns the log entry of a result: its text, and what the model can read from it. `null` for missing values. */
 export function describe(result) {
     return {
         text: result.text,
@@ -82,7 +83,7 @@ export function describe(result) {
     };
 }
 
-/** A result as the protocols pass it on: `shown` is a JSON value, `text` the same as one string. */
+/** Creates a result: `shown` is the JSON value that the model was shown, `text` the same as one string. */
 export function result(shown) {
     return { shown, text: typeof shown === 'string' ? shown : JSON.stringify(shown) };
 }

@@ -1,5 +1,5 @@
 // Plays one walkthrough to the end as a signed-in user, with a client that the caller provides, in two runs: the first
-// is killed in the middle, the second continues at the same step. A connection is
+// is killed in the middle, and the second resumes at the same step. A connection is
 // `{ version, call(name, arguments), close() }`.
 
 import assert from 'node:assert/strict';
@@ -9,10 +9,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
- * The script's only argument, JSON: the server's `url`; `on_connect`, whether connecting requires a sign-in; the `era` to
- * use; `user`, the origin of the simulated user (tests/support/user.rs); `state`, a folder for the client's data; the
- * `run`, `first` or `second`; `document`, the URL of the client's metadata document, or null if the client registers
- * itself.
+ * The script's only argument, as JSON: `url` of the server; `on_connect`, whether connecting requires a sign-in; `era`,
+ * the era to use; `user`, the origin of the simulated user (tests/support/user.rs); `state`, a folder for the client's
+ * data; `run`, `first` or `second`; `document`, the URL of the client's metadata document, or null if the client
+ * registers itself.
  */
 export const config = JSON.parse(process.argv[2]);
 
@@ -22,7 +22,7 @@ setTimeout(() => {
     process.exit(1);
 }, 180_000);
 
-/** Signs in as the simulated user; returns the URL to which the browser is then redirected. */
+/** Signs in as the simulated user. Returns the URL to which the browser is then redirected. */
 export async function signIn(url) {
     const response = await fetch(`${config.user}/drive?${new URLSearchParams({ url })}`);
     const text = await response.text();
@@ -30,13 +30,13 @@ export async function signIn(url) {
     return new URL(text);
 }
 
-/** Environment variables that make clients open `browser.mjs` as the browser. */
+/** Returns the environment variables that make clients open `browser.mjs` as the browser. */
 export function browserEnv() {
     const script = fileURLToPath(new URL('browser.mjs', import.meta.url));
     return { BROWSER: `${process.execPath} ${script}`, SIGN_IN_USER: config.user, PATH: process.env.PATH };
 }
 
-/** A port for the client to listen on, which was free at the first run; the same in both runs. */
+/** Returns a port for the client to listen on: free at the first call, and the same in both runs. */
 export async function port() {
     const file = join(config.state, 'port');
     if (!existsSync(file)) {
@@ -97,7 +97,7 @@ async function second(connect) {
         steps += 1;
         result = await completeStep(connection, id, result.step.id, steps);
     }
-    assert.equal(steps, total, 'the number of steps is that in the list');
+    assert.equal(steps, total, 'the number of steps matches the list');
     const end = await callTool(connection, 'get_walkthrough_status', { walkthrough_id: id });
     assert.equal(end.progress.status, 'completed');
     await connection.close();

@@ -127,9 +127,9 @@ async def second() -> None:
         while result["step"] is not None:
             steps += 1
             result = await complete_step(client, walkthrough["id"], result["step"]["id"], steps)
-        check(steps == walkthrough["step_count"], "the number of steps is that in the list", steps)
+        check(steps == walkthrough["step_count"], "the number of steps matches the list", steps)
         end = await call(client, "get_walkthrough_status", {"walkthrough_id": walkthrough["id"]})
-        check(end["progress"]["status"] == "completed", "it is completed", end)
+        check(end["progress"]["status"] == "completed", "the walkthrough is completed", end)
         outcome = {"protocol_version": client.protocol_version, "resumed": resumed, "steps": steps, "completed": True}
         print(json.dumps(outcome), flush=True)
 

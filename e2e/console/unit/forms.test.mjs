@@ -1,4 +1,4 @@
-// Stored form input after the session has expired.
+// Form input that is stored when a form is submitted, in case the session has expired.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';

@@ -1,8 +1,8 @@
-// One request at a time, retried until it succeeds.
+// The queue, which sends one request at a time and retries it until it succeeds.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Lost, Queue, SignedOut, backOff } from './assets.mjs';
+import { ConnectionLost, Queue, SignedOut, backOff } from './assets.mjs';
 
 /** A timer with a manual clock. */
 class Timer {
@@ -61,7 +61,7 @@ test('a lost request is retried with increasing delays until it succeeds', async
     const attempts = [];
     const done = queue.push(async (nth) => {
         attempts.push(nth);
-        if (nth < 3) throw new Lost();
+        if (nth < 3) throw new ConnectionLost();
         return 'success';
     });
     await settle();

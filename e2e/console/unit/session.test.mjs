@@ -55,7 +55,7 @@ test('typed text is saved with the revision that was read', async () => {
     assert.equal(server.log.filter((line) => line.startsWith('PATCH')).length, 2, 'nothing to save, nothing sent');
 });
 
-test('others at work elsewhere do not hold anybody up', async () => {
+test('concurrent changes of other steps do not prevent saving', async () => {
     const { server, session, own, titles } = await begin();
     server.change(() => { server.step('B').content = 'Theirs'; server.steps.push(server.make({ title: 'D' })); });
     session.edit(own('A'), 'content', 'Mine');
@@ -64,7 +64,7 @@ test('others at work elsewhere do not hold anybody up', async () => {
     assert.deepEqual([titles(), own('B').fields.content.text, session.state], [['A', 'B', 'C', 'D'], 'Theirs', 'saved']);
 });
 
-test('others in the same text: nothing is overwritten until a person decides', async () => {
+test('concurrent changes of the same text: nothing is overwritten until the user resolves the conflict', async () => {
     const { server, session, own } = await begin();
     server.change(() => { server.step('A').content = 'Theirs'; });
     session.edit(own('A'), 'content', 'Mine');
@@ -78,7 +78,7 @@ test('others in the same text: nothing is overwritten until a person decides', a
     assert.deepEqual([server.step('A').content, session.state], ['Both', 'saved']);
 });
 
-test('a request that is lost is sent again; an answer that is lost is no conflict', async () => {
+test('a lost request is retried; a lost response is not a conflict', async () => {
     for (const when of ['before', 'after']) {
         const { server, session, own } = await begin();
         once(server, when, 'PATCH', lost);
@@ -88,7 +88,7 @@ test('a request that is lost is sent again; an answer that is lost is no conflic
     }
 });
 
-test('acts whose answer is lost are done once', async () => {
+test('actions whose response is lost are performed once', async () => {
     const acts = {
         add: [(session) => session.add('ws_1', ''), 'A,New step,B,C'],
         duplicate: [(session) => session.duplicate('ws_2'), 'A,B,B (copy),C'],
@@ -104,7 +104,7 @@ test('acts whose answer is lost are done once', async () => {
     }
 });
 
-test('acts while others are at work', async () => {
+test('actions are merged with concurrent changes', async () => {
     const { server, session, titles } = await begin();
     server.change(() => { server.steps.unshift(server.make({ title: 'X' })); });
     await session.add('ws_1', '');

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Keeper, apply, bytes, characters, compare, edit, isConflict, model, restore } from './assets.mjs';
+import { DraftStore, apply, bytes, characters, compare, edit, isConflict, model, restore } from './assets.mjs';
 
 const side = (parts, kind) => parts.filter((part) => part.kind !== kind).map((part) => part.text).join('');
 
@@ -80,14 +80,14 @@ const whole = (content) => ({
 test('unsaved text survives a reload', () => {
     const storage = new Memory();
     const options = { who: 'a@b.example', walkthrough: 'wt_1', tab: '1' };
-    const keeper = new Keeper(storage, options);
+    const keeper = new DraftStore(storage, options);
     const before = model(whole('old'));
     edit(before.steps[0].fields.content, 'typed');
     keeper.put('ws_1', 1, before.steps[0]);
-    assert.equal(new Keeper(storage, { ...options, who: 'c@d.example' }).all().length, 0, 'other users cannot read it');
-    assert.equal(new Keeper(storage, { ...options, walkthrough: 'wt_2' }).all().length, 0);
+    assert.equal(new DraftStore(storage, { ...options, who: 'c@d.example' }).all().length, 0, 'other users cannot read it');
+    assert.equal(new DraftStore(storage, { ...options, walkthrough: 'wt_2' }).all().length, 0);
 
-    const [kept] = new Keeper(storage, { ...options, tab: '2' }).all();
+    const [kept] = new DraftStore(storage, { ...options, tab: '2' }).all();
     assert.deepEqual([kept.name, kept.revision, kept.title], ['ws_1', 1, 'One']);
     const same = model(whole('old')).steps[0];
     assert.ok(restore(same, kept.fields));
@@ -107,13 +107,13 @@ test('unsaved text survives a reload', () => {
 
 test('full, unavailable, expired or malformed storage is handled', () => {
     const storage = new Memory();
-    const keeper = new Keeper(storage, { who: 'a', walkthrough: 'w', tab: '1', now: () => 1e15 });
+    const keeper = new DraftStore(storage, { who: 'a', walkthrough: 'w', tab: '1', now: () => 1e15 });
     storage.setItem('waypost.text:a:w:s:1', '{');
     storage.setItem('waypost.text:a:w:t:1', JSON.stringify({ at: 0, fields: {} }));
     storage.setItem('other', 'stays');
     assert.deepEqual(keeper.all(), []);
     assert.equal(storage.length, 1);
-    const broken = new Keeper({ get length() { throw new Error('forbidden'); } }, { who: 'a', walkthrough: 'w', tab: '1' });
+    const broken = new DraftStore({ get length() { throw new Error('forbidden'); } }, { who: 'a', walkthrough: 'w', tab: '1' });
     assert.deepEqual(broken.all(), []);
     broken.put('s', 1, model(whole('x')).steps[0]);
 });

@@ -71,7 +71,7 @@ test('changes of other users are not overwritten', () => {
     assert.deepEqual(it.texts, { 's1 content': 'theirs', 's1 title': 'A', 's2 content': 'x' });
 });
 
-test('the list is bounded, per user, for a week, until sign-out', () => {
+test('the list is bounded and per user, and is kept for a week or until sign-out', () => {
     const it = world();
     const undo = it.open();
     for (let n = 0; n < 150; n += 1) it.type(undo, 's1', 'content', `text ${n}`);

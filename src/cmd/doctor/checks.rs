@@ -191,7 +191,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Checks whether mail can be sent. `None` if no server needs mail.
+/// Checks whether mail is configured. `None` if no server needs mail, or the servers cannot be read.
 async fn mail(settings: &Settings, db: &Db) -> Option<Check> {
     let slugs = server_slugs(db, |auth_type| auth_type == AuthType::PlatformOauth).await?;
     let (name, first) = ("mail", slugs.first()?);
@@ -205,7 +205,8 @@ async fn mail(settings: &Settings, db: &Db) -> Option<Check> {
     })
 }
 
-/// Checks whether client metadata documents can be fetched. `None` if no server has users who sign in.
+/// Checks whether client metadata documents can be fetched. `None` if no server has users who sign in, or the check
+/// cannot be run.
 async fn client_documents(settings: &Settings, db: &Db) -> Option<Check> {
     let name = "client documents";
     if server_slugs(db, AuthType::has_sign_in).await?.is_empty() {
@@ -238,7 +239,7 @@ async fn server_slugs(db: &Db, matches: impl Fn(AuthType) -> bool) -> Option<Vec
     Some(slugs)
 }
 
-/// Checks whether all sealed secrets can be decrypted.
+/// Checks whether all sealed secrets can be decrypted. `None` if the schema is outdated or the key is unusable.
 async fn sealed_secrets(settings: &Settings, db: &Db) -> Option<Check> {
     let name = "sealed secrets";
     // An older schema has no sealed secrets, and an unusable key is reported by another check.
@@ -329,7 +330,7 @@ struct ClockComparison {
     after: Timestamp,
 }
 
-/// Checks the clock, and compares it with the database's if that was read.
+/// Checks this machine's clock, and compares it with the database's clock if `seen` is `Some`.
 fn clock(seen: Option<ClockComparison>) -> Check {
     let (name, now) = ("clock", SystemClock.now());
     if now < EARLIEST_TIME {

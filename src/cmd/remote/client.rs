@@ -170,7 +170,7 @@ impl Client {
         serde_json::from_slice(&content).map_err(|_| error::not_an_api_response(&self.origin))
     }
 
-    /// Gets a text that is not JSON.
+    /// Gets a response that is text instead of JSON.
     ///
     /// # Errors
     /// See [`Client::get`].

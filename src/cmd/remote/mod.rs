@@ -28,7 +28,7 @@ pub struct RemoteSession {
     client: Client,
     /// Whether data is printed as JSON.
     json: bool,
-    /// The organisation of the key, as the API shows it.
+    /// The organisation of the key, as returned by the API.
     organization: Value,
 }
 

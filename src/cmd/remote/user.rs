@@ -7,7 +7,7 @@ use super::{RemoteSession, find_item, text};
 use crate::cmd::user::{Command, MEMBERS, confirm_deletion, print_deleted, print_list};
 use crate::cmd::{UsageError, output};
 
-/// The members shown of an invitation, in the same order as those of a member.
+/// The members of an invitation that are shown, in the same order as those of a member.
 const INVITATION_MEMBERS: &[&str] = &["id", "email", "role", "created_at", "expires_at", "link", "mailed"];
 
 /// Runs the command.

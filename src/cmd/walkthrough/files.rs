@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_too_large_or_no_text_is_read_error() {
+    fn oversized_invalid_and_deeply_nested_input_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.md"), [b'#', 0xff]).unwrap();
         insta::assert_snapshot!(read_error(folder.path()), @"DIR/a.md is not valid UTF-8 at byte 1: save it as UTF-8");

@@ -17,7 +17,7 @@ use crate::cmd::{App, UsageError, output};
 /// Arguments of `waypost walkthrough import`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// JSON or Markdown files, or folders.
+    /// JSON, Markdown or CodeTour files, or folders.
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]

@@ -36,7 +36,7 @@ pub enum Command {
     },
     /// Check files without importing them. Requires no database.
     Lint {
-        /// JSON or Markdown files, or folders.
+        /// JSON, Markdown or CodeTour files, or folders.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -105,7 +105,7 @@ pub enum Command {
 pub enum Format {
     /// The JSON envelope, version 1.1.
     Json,
-    /// WalkthroughArg Markdown file.
+    /// One Markdown file.
     Markdown,
 }
 
@@ -160,7 +160,7 @@ pub struct Update {
     /// Slug, used in URLs and as the prompt name.
     #[arg(long)]
     pub(super) slug: Option<String>,
-    /// WalkthroughArg paragraph for a list.
+    /// Description: one paragraph, shown in lists.
     #[arg(long)]
     pub(super) description: Option<String>,
     /// Type of the walkthrough.
@@ -440,11 +440,11 @@ pub(super) const MEMBERS: &[&str] = &[
     "created_at",
     "updated_at",
 ];
-/// The members shown of a deleted walkthrough.
+/// The members of a deleted walkthrough that are shown.
 pub(super) const TRASH_MEMBERS: &[&str] = &["id", "slug", "title", "type", "state", "deleted_at", "purged_at"];
-/// The members shown of a step.
+/// The members of a step that are shown.
 pub(super) const STEP_MEMBERS: &[&str] = &["position", "id", "title", "section_title"];
-/// The members shown of a version, in the order of [`version_to_json`].
+/// The members of a version that are shown, in the order of [`version_to_json`].
 pub(super) const VERSION_MEMBERS: &[&str] =
     &["number", "id", "title", "step_count", "created_at", "withdrawn_at", "withdrawn_reason"];
 

@@ -45,7 +45,7 @@ fn an_unreachable_or_foreign_server_is_reported() {
     assert!(error.starts_with("error: no secure connection to URL (") && error.contains("use http://"), "{error}");
 }
 
-/// A hostile server cannot send control characters to the terminal or an endless list.
+/// A hostile server can neither send control characters to the terminal nor make a command read an endless list.
 #[test]
 fn a_hostile_server_cannot_control_the_terminal() {
     let workspace = Workspace::new();
@@ -162,7 +162,7 @@ fn local_commands_reject_a_remote_url() {
     }
     let file = workspace.write_file("hello.md", HELLO);
     assert_eq!(run(&["walkthrough", "lint", &file]).code, 0);
-    assert_eq!(run(&["org", "list"]).code, 1, "the server is stopped");
+    assert_eq!(run(&["org", "list"]).code, 1, "nothing listens at WAYPOST_URL");
 }
 
 /// Every page is requested with the key and with the unchanged cursor.

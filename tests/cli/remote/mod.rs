@@ -121,13 +121,13 @@ fn org_and_key_commands_work_remotely() {
     server.assert_same(&["org", "list"]);
     server.assert_same(&["org", "show", "acme"]);
     server.assert_change(&["org", "update", "acme", "--name", "Acme"], &["org", "show", "acme"]);
-    // The outputs of creation have the same members as on the database.
+    // `key create` prints the same members as on the database.
     let mut remote = server.run_json(&["key", "create", "--name", "ci", "--org", "acme", "--expires-in-days", "3"]);
     let mut local = server.workspace.run_json(&["key", "create", "--name", "cd", "--expires-in-days", "3"]);
     assert_eq!(member_names(&remote), member_names(&local));
     assert!(remote["key"].take().as_str().unwrap().starts_with("wpk_") && local["key"].take().is_string());
-    for noun in ["ci", "cd"] {
-        server.assert_same(&["key", "show", noun]);
+    for name in ["ci", "cd"] {
+        server.assert_same(&["key", "show", name]);
     }
     server.assert_same(&["key", "show", remote["id"].as_str().unwrap()]);
     server.assert_change(&["key", "update", "ci", "--name", "build", "--scope", "member"], &["key", "show", "build"]);
@@ -153,7 +153,7 @@ fn org_and_key_commands_work_remotely() {
 
 #[test]
 fn logo_commands_work_remotely() {
-    // A picture of one pixel.
+    // A GIF of one pixel.
     const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     let server = RunningServer::new();
     let picture = server.workspace.path("logo.gif");
@@ -175,11 +175,11 @@ fn user_commands_work_remotely() {
     server.assert_same(&["user", "show", "gone@acme.example"]);
     let changed = ["user", "update", "bob@acme.example", "--role", "admin"];
     server.assert_change(&changed, &["user", "show", "bob@acme.example"]);
-    // Removing the last owner fails with the same error.
+    // Demoting the last owner fails with the same error.
     server.assert_same(&["user", "update", "ann@acme.example", "--role", "member"]);
     server.assert_same(&["user", "delete", "bob@acme.example"]);
     insta::assert_snapshot!(server.run_ok(&["user", "delete", "bob@acme.example", "--yes"]), @"Removed bob@acme.example from organisation acme.");
-    // Over the API a user is invited and must accept.
+    // Over the API, `user create` creates an invitation that the user must accept.
     let invited = server.run_json(&["user", "create", "cid@acme.example", "--role", "admin"]);
     assert_eq!(member_names(&invited), ["id", "email", "role", "created_at", "expires_at", "link", "mailed"]);
     assert_eq!((&invited["role"], &invited["mailed"]), (&json!("admin"), &json!(false)));
@@ -293,8 +293,8 @@ fn walkthrough_and_assignment_commands_work_remotely() {
     let file = server.workspace.write_file("hello.md", HELLO);
     server.workspace.run_ok(&["walkthrough", "import", &file, "--publish"]);
     let id = server.workspace.run_json(&["walkthrough", "show", "hello"])["id"].as_str().unwrap().to_owned();
-    for wanted in ["hello", &id, "gone", "wt_000000000000"] {
-        server.assert_same(&["walkthrough", "show", wanted]);
+    for name in ["hello", &id, "gone", "wt_000000000000"] {
+        server.assert_same(&["walkthrough", "show", name]);
     }
     server.assert_same(&["walkthrough", "list"]);
     server.assert_same(&["walkthrough", "list", "--state", "archived"]);
@@ -359,7 +359,7 @@ fn import_publish_and_withdraw_work_remotely() {
     server.assert_same(&["walkthrough", "import", course, "--dry-run"]);
     assert_eq!(server.run_json(&["walkthrough", "import", course])["title"], "A course");
     server.assert_same(&["walkthrough", "import", &format!("{course}/")]);
-    // A folder with a single section and no README that provides a title.
+    // A folder with a single section and without a README, so the folder's name becomes the title.
     let alone = server.workspace.write_file("alone/01-only/01-first.md", "# First\n\ntext");
     let alone = alone.trim_end_matches("/01-only/01-first.md");
     assert_eq!(server.run_json(&["walkthrough", "import", alone])["title"], "Alone");

@@ -1,4 +1,4 @@
-//! No secret is logged (docs/sign-in.md, invariant 9). Users of the built program sign in with every method,
+//! No secret is logged (docs/sign-in.md, invariant 9). A user of the built program signs in with every method,
 //! successfully and unsuccessfully. Then the log is searched for every secret that was sent or issued.
 
 mod traffic;
@@ -17,7 +17,7 @@ use crate::Workspace;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const WALKTHROUGH: &str = "# Hello\n\nWhat it is about.\n\n## One\n\nFirst text.\n\n## Two\n\nSecond text.\n";
-/// A part of a secret with this length also counts as a secret.
+/// The length of the prefix and the suffix of a secret that must not be logged either.
 const PART: usize = 16;
 /// The routes in the log, which contain placeholders instead of values.
 const ROUTES: [&str; 11] = [
@@ -86,7 +86,7 @@ impl ServeProcess {
     }
 }
 
-/// Returns the lines of `log` that contain a secret, its form encoding or a long part of it.
+/// Returns the lines of `log` that contain a secret, its form encoding, or its first or last [`PART`] characters.
 fn find_leaks(log: &str, secrets: &[Secret]) -> Vec<String> {
     let mut found = Vec::new();
     for Secret { kind, value } in secrets {
@@ -109,23 +109,23 @@ async fn assert_no_secrets_logged(level: &str) {
     let file = workspace.write_file("hello.md", WALKTHROUGH);
     workspace.run_ok(&["walkthrough", "import", &file, "--server", "acme-docs", "--publish"]);
     let mut program = ServeProcess::start(&workspace, level).await;
-    let mut visit = Traffic::new(program.port);
-    visit.run_all(&mut program).await;
+    let mut traffic = Traffic::new(program.port);
+    traffic.run_all(&mut program).await;
     let log = program.stop().await;
-    assert_eq!(find_leaks(&log, &visit.secrets), [""; 0]);
+    assert_eq!(find_leaks(&log, &traffic.secrets), [""; 0]);
     // Every request is logged, and the search finds planted values.
     let logged = log.lines().filter(|line| line.contains("\"message\":\"request completed\"")).count();
-    assert_eq!(logged, visit.sent, "{log}");
+    assert_eq!(logged, traffic.sent, "{log}");
     for route in ROUTES {
         assert!(!find_leaks(&log, &[Secret::new("route", route)]).is_empty(), "{route}: {log}");
     }
-    for secret in &visit.secrets {
+    for secret in &traffic.secrets {
         assert!(secret.value.len() >= 8, "{secret:?} is too short to search for");
         let logged = format!("{log}{{\"message\":\"it is {}!\"}}\n", secret.value);
         assert_eq!(find_leaks(&logged, std::slice::from_ref(secret)).len(), 1, "{secret:?}");
     }
     for kind in traffic::SECRET_KINDS {
-        assert!(visit.secrets.iter().any(|secret| secret.kind == kind), "no {kind}");
+        assert!(traffic.secrets.iter().any(|secret| secret.kind == kind), "no {kind}");
     }
 }
 

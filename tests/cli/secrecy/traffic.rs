@@ -106,7 +106,7 @@ struct Tokens {
     refresh: String,
 }
 
-/// The traffic of several users, and the secrets in it.
+/// The traffic of one user in several browsers, and the secrets in it.
 pub struct Traffic {
     http: reqwest::Client,
     port: u16,
@@ -146,7 +146,7 @@ impl Traffic {
         }
     }
 
-    /// Sends all traffic, as several users.
+    /// Sends all traffic, in several browsers.
     pub async fn run_all(&mut self, program: &mut ServeProcess) {
         let client = self.register().await;
         self.new_browser();
@@ -164,7 +164,7 @@ impl Traffic {
         self.visit_public_page(&client).await;
     }
 
-    /// Continues as another user, with a cookie of another program.
+    /// Continues in a new browser, which has only a cookie of another program.
     fn new_browser(&mut self) {
         self.cookies = BTreeMap::from([("planted".to_owned(), COOKIE.to_owned())]);
     }
@@ -237,7 +237,7 @@ impl Traffic {
         client
     }
 
-    /// Opens an authorization request and follows it to its page.
+    /// Starts an authorization request and follows its redirects to the page.
     async fn authorize(&mut self, client: &Client) -> HttpResponse {
         self.authorize_at(client, "/s/acme-docs/mcp").await
     }
@@ -275,7 +275,7 @@ impl Traffic {
         self.authorize_at(client, &format!("/s/acme-docs/t/{id}/mcp")).await;
     }
 
-    /// Opens another page of a new authorization request.
+    /// Starts an authorization request and opens another of its pages.
     async fn open_page(&mut self, client: &Client, name: &str) -> HttpResponse {
         let request = self.authorize(client).await.between("?request=").unwrap();
         self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.assert_status(200)
@@ -287,7 +287,7 @@ impl Traffic {
         self.submit_form(&consent, "consent", &[("decision", "allow")]).await
     }
 
-    /// Returns the authorization code of the callback.
+    /// Records and returns the authorization code of the callback.
     fn take_code(&mut self, callback: &HttpResponse) -> String {
         assert!(
             callback.location.starts_with(CALLBACK),
@@ -345,7 +345,7 @@ impl Traffic {
         self.take_tokens(response)
     }
 
-    /// Signs in with the link in the email. Then the client uses its code twice.
+    /// Signs in with the link in the email. Then the client exchanges its authorization code twice.
     async fn sign_in_with_code(&mut self, program: &mut ServeProcess, client: &Client) {
         let page = self.authorize(client).await;
         let sent = self.submit_form(&page, "sign-in/code", &[("email", EMAIL)]).await.assert_status(303);
@@ -396,7 +396,8 @@ impl Traffic {
         tokens
     }
 
-    /// Rotates twice and reuses the first token, which revokes the grant. The client secret is also sent in the body.
+    /// Rotates the refresh token twice and reuses the first one, which revokes the grant. Also sends the client secret
+    /// in the body.
     async fn refresh(&mut self, client: &Client, first: Tokens) {
         let secret = [("client_id", client.id.as_str()), ("client_secret", client.secret.as_str())];
         let mut token = first.refresh.clone();
@@ -454,7 +455,7 @@ impl Traffic {
         }
     }
 
-    /// Starts the walkthrough, with a handle in addition to the token.
+    /// Starts the walkthrough with a progress handle and, if given, an access token.
     async fn start_walkthrough(&mut self, path: &str, token: Option<&str>) -> HttpResponse {
         let mut request = self.tool_call(path);
         if let Some(token) = token {

@@ -63,7 +63,7 @@ pub struct Setup {
     pub can_mail: bool,
     /// Sign-in providers of the console. Providers on loopback are allowed.
     pub providers: Vec<Provider>,
-    /// Whether client metadata documents are accepted. Tests never connect to the internet.
+    /// The setting `client_documents`. Tests never connect to the internet.
     pub client_documents: ClientDocumentsMode,
     /// The limits for streams.
     pub listen: ListenOptions,
@@ -246,7 +246,7 @@ impl App {
         &self.0.db
     }
 
-    /// The emails that the product has sent.
+    /// Returns the emails that the product has sent.
     pub fn mails(&self) -> &MemoryMailer {
         &self.0.mails
     }
@@ -287,7 +287,8 @@ impl App {
         hosting.offer_cache().poll().await.unwrap();
     }
 
-    /// Sends the emails about tickets that are due, as every process does within a second. Returns the number of attempts.
+    /// Sends the emails about tickets that are due, as every process does within a second. Returns the number of
+    /// attempts.
     pub async fn send_emails(&self) -> usize {
         let ops = self.0.running.lock().unwrap().as_ref().unwrap().hosting.ops().clone();
         let sender = NotificationSender { cx: self.0.cx.clone(), ops };

@@ -154,8 +154,8 @@ fn example_value(document: &Value, schema: &Value, name: &str, ids: &BTreeMap<St
         _ => {}
     }
     if let Some(reference) = schema["$ref"].as_str() {
-        let is_sent = reference.rsplit('/').next().unwrap();
-        return example_value(document, &document["components"]["schemas"][is_sent], name, ids);
+        let schema = reference.rsplit('/').next().unwrap();
+        return example_value(document, &document["components"]["schemas"][schema], name, ids);
     }
     if let Some(values) = schema["enum"].as_array() {
         return values[0].clone();
@@ -200,7 +200,7 @@ fn resolve_path(path: &str, fixture: &Fixture) -> String {
     parts.join("/")
 }
 
-/// Returns the least role that has access, or `user` if no API key has access.
+/// Returns the lowest role that has access, or `user` if no API key has access.
 async fn minimum_role(app: &App, fixture: &Fixture, method: &str, path: &str, body: Option<&Value>) -> String {
     for role in ROLES {
         let response = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
@@ -343,7 +343,7 @@ async fn check_pages(app: &App, table: &mut String) {
         let other = if matches!(route.access, Access::Member(_)) { "404" } else { "-" };
         writeln!(table, "| `{method} {at}` | {least} | {other} |").unwrap();
     }
-    // A cross-site form with the cookies of a signed-in user.
+    // Forms from other sites with the cookies of a signed-in user.
     for site in [Some("cross-site"), Some("same-site"), None] {
         let mut request =
             Request::post("/o/console/settings").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -361,10 +361,10 @@ const HEADER: &str = "\
 # Access rules
 
 The test requests each API operation and each page without credentials, with each role, and as the owner of another
-organisation. \"From\" is the least role with access (`user`: only a signed-in user for their own account, no API key).
+organisation. \"From\" is the lowest role with access (`user`: signed-in users for their own account, no API keys).
 \"Elsewhere\" is the response to the owner of another organisation for the same path. Without credentials every operation
-returns 401, and every page except the public ones redirects to the sign-in. API keys and invitations are requested with
-the role `owner`, which only owners can grant. `cargo test --test it access` fails if a route is missing here. The
+returns 401, and every page except the public ones redirects to the sign-in page. API keys and invitations are requested
+with the role `owner`, which only owners can grant. `cargo test --test it access` fails if a route is missing here. The
 [public pages](public-page.md) of servers are open to anyone with the link.
 
 | Operation | From | Elsewhere |

@@ -215,7 +215,7 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
         .assert_contains("Erase this end user")
         .assert_contains("1 attempt, 5 events");
     member.get_page(&format!("/o/acme/end-users/{ann}")).await.assert_lacks("Erase this end user");
-    // The timeline keeps the titles of that time, even if the step is deleted and the walkthrough renamed.
+    // The timeline shows the titles at the time of each event, even if the step is deleted and the walkthrough renamed.
     let server = Server {
         app: fixture.app.clone(),
         org: fixture.org.clone(),
@@ -249,7 +249,7 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
     let log = "SELECT act || ' ' || detail FROM audit_events WHERE act LIKE 'end_user.%' ORDER BY id";
     let log = fixture.app.query_lines(log).await;
     assert!(log.contains("end_user.export {}") && log.contains("\"events\":5") && !log.contains("ann"), "{log}");
-    // Her calls were erased with her.
+    // Ann's calls were erased too.
     fixture.app.skip_call_check();
     fixture.app.clone().finish().await;
 }
@@ -267,8 +267,8 @@ async fn the_pages_show_the_analytics(app: App) {
     page.assert_contains(&format!("1. <a href=\"{editor}?step=ws_"))
         .assert_contains(">Download</a>")
         .assert_contains("3 started, 1 completed")
-        .assert_contains("3 <small class=\"soft\">100.0 %</small>")
-        .assert_contains("2 <small class=\"soft\">66.7 %</small>")
+        .assert_contains("3 <small class=\"soft\">100.0%</small>")
+        .assert_contains("2 <small class=\"soft\">66.7%</small>")
         .assert_lacks("stopped at step")
         .assert_contains("Start → Download: 2")
         .assert_contains("version 1");
@@ -283,7 +283,7 @@ async fn the_pages_show_the_analytics(app: App) {
     browser.get("/o/acme/analytics/export/other").await.assert_status(404);
     let list = browser.get_page("/o/acme/end-users?status=completed").await;
     list.assert_contains(">ann</a>").assert_lacks(">bob</a>");
-    browser.get_page("/o/acme/end-users?q=nobody").await.assert_contains("No matching users");
+    browser.get_page("/o/acme/end-users?q=nobody").await.assert_contains("No matching end users");
     let id = fixture.get("/end-users?q=cid").await["items"][0]["id"].as_str().unwrap().to_owned();
     let calls = browser.get_page(&format!("/o/acme/end-users/{id}?show=calls")).await;
     calls.assert_contains("select_walkthrough").assert_lacks("badge info\">Event");

@@ -10,8 +10,8 @@ use crate::app::App;
 #[tokio::test]
 async fn bulk_operations_report_failures() {
     let app = App::new().await;
-    let (step_path, other) = (app.org("acme").await, app.org("other").await);
-    let (browser, outsider) = (ConsoleBrowser::owner(&step_path).await, ConsoleBrowser::owner(&other).await);
+    let (org, other) = (app.org("acme").await, app.org("other").await);
+    let (browser, outsider) = (ConsoleBrowser::owner(&org).await, ConsoleBrowser::owner(&other).await);
     let (full, _) = create_walkthrough(&browser, "Full", &["A"]).await;
     let (empty, _) = create_walkthrough(&browser, "Empty", &[]).await;
     let (foreign, _) = create_walkthrough(&outsider, "Foreign", &["A"]).await;
@@ -35,8 +35,8 @@ async fn bulk_operations_report_failures() {
 #[tokio::test]
 async fn bulk_publishing_over_the_api_needs_confirmation() {
     let app = App::new().await;
-    let (step_path, other) = (app.org("acme").await, app.org("other").await);
-    let (browser, outsider) = (ConsoleBrowser::owner(&step_path).await, ConsoleBrowser::owner(&other).await);
+    let (org, other) = (app.org("acme").await, app.org("other").await);
+    let (browser, outsider) = (ConsoleBrowser::owner(&org).await, ConsoleBrowser::owner(&other).await);
     let (first, steps) = create_walkthrough(&browser, "First", &["A"]).await;
     let (second, _) = create_walkthrough(&browser, "Second", &["B"]).await;
     let (empty, _) = create_walkthrough(&browser, "Empty", &[]).await;
@@ -107,7 +107,6 @@ async fn bulk_publishing_on_the_page_shows_the_impact_first() {
     assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
 
     // One walkthrough is edited while the page is open.
-
     let (of_one, of_two) = (format!("revision-{one}"), format!("revision-{two}"));
     let edit = json!({ "content": "later" });
     call(&browser, Method::PATCH, &format!("{first}/steps/{}", steps[0]), edit).await.assert_status(200);

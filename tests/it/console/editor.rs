@@ -110,7 +110,7 @@ async fn the_preview_shows_unsaved_text_without_saving_it(app: App) {
     app.finish().await;
 }
 
-/// The editor polls every few seconds whether another user has changed the draft.
+/// Every few seconds, the editor checks whether another user has changed the draft.
 async fn an_unchanged_draft_returns_304(app: App) {
     let (_, browser, outsider) = set_up(&app).await;
     let (id, _) = create_walkthrough(&browser, "Rockets", &[("One", "Text")]).await;

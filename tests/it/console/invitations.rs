@@ -1,4 +1,4 @@
-//! How invited users create an account or sign in, and join.
+//! Invited users create an account or sign in, and join the organisation.
 
 use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_ops::{invitations, users};
@@ -17,7 +17,7 @@ async fn an_invited_colleague_joins() {
         format!("/invite?token={}", created.secret)
     };
     let path = invite("berta@example.com").await;
-    // A user signed in with another email is told so and returns after signing out.
+    // A user who is signed in with another email is told so, and returns to the invitation after signing out.
     let page = anna.get_page(&path).await;
     page.assert_contains("You are signed in as <strong>anna@example.com</strong>").assert_contains("berta@example.com");
     assert_eq!(hidden_field(&page, "next"), path);
@@ -41,7 +41,7 @@ async fn an_invited_colleague_joins() {
     berta.get_page("/account").await.assert_contains("Berta  Bcc: x").assert_contains("Welcome to acme.");
     ConsoleBrowser::new(&app).get(&path).await.assert_status(404).assert_contains("no longer valid");
     berta.post("/invite", &fields).await.assert_status(404);
-    // Her unverified account is limited to this organisation: another organisation's invitation creates a separate
+    // Berta's unverified account is limited to this organisation: another organisation's invitation creates a separate
     // account.
     berta.get("/organizations/new").await.assert_status(200);
     berta

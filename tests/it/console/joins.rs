@@ -1,4 +1,4 @@
-//! Claimed progress: how admins are informed and how a claim is undone.
+//! Claimed progress: admins are informed of claims and can undo them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ async fn sign_in_and_get_position(server: &Server, subject: &str, url: &str) -> 
 
 /// Returns the claim link that the page shows.
 fn claim_link_on(page: &str) -> String {
-    let at = page.find("http://localhost:8080/s/acme/t/claim~").expect("a link");
+    let at = page.find("http://localhost:8080/s/acme/t/claim~").expect("the page contains a claim link");
     page[at..].split('<').next().unwrap().to_owned()
 }
 
@@ -56,8 +56,8 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     assert_eq!(sign_in_and_get_position(&server, "anna", &link).await, 2);
     let page = admin.get_page("/o/acme/joins").await;
     page.assert_contains("ann").assert_contains("anna@example.com").assert_lacks("claim~");
-    admin.get_page("/o/acme").await.assert_contains("claims of tracking IDs in the last 7 days");
-    member.get_page("/o/acme").await.assert_lacks("claims of tracking IDs");
+    admin.get_page("/o/acme").await.assert_contains("tracking IDs claimed in the last 7 days");
+    member.get_page("/o/acme").await.assert_lacks("tracking IDs claimed");
     admin.get_page("/o/acme/audit?act=join.").await.assert_contains("join.create");
     let action = page.body.split("action=\"").find(|part| part.contains("/undo\"")).unwrap().split('"').next().unwrap();
     member.post(action, &[]).await.assert_status(403);
@@ -65,7 +65,7 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     admin.post(action, &[]).await.assert_redirect("/o/acme/joins");
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.undo'").await, 1, "once");
     admin.get_page("/o/acme/joins").await.assert_contains("Undone").assert_lacks("/undo\"");
-    admin.get_page("/o/acme").await.assert_lacks("claims of tracking IDs");
+    admin.get_page("/o/acme").await.assert_lacks("tracking IDs claimed");
     // The used link no longer claims anything, for any user.
     for subject in ["anna", "bea"] {
         app.advance_clock(1).await;

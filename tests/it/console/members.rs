@@ -78,7 +78,7 @@ async fn roles_are_enforced_and_members_removed(app: App) {
     member.get("/o/acme").await.assert_status(404);
     member.get("/").await.assert_redirect("/organizations/new");
     admin.post(&format!("/o/acme/members/{admin_id}/remove"), &[]).await.assert_redirect("/");
-    assert_eq!(list_members(&owner).await.len(), 2, "the owner and the visitor of the page");
+    assert_eq!(list_members(&owner).await.len(), 2, "the owner and the member who opened the page");
     app.finish().await;
 }
 
@@ -172,7 +172,7 @@ async fn invitations_are_rate_limited(app: App) {
     let org = app.org("acme").await;
     let admin = ConsoleBrowser::member(&org, "admin@example.com", Role::Admin).await;
     let mut accepted = 0;
-    // The limit refills while the requests are sent, so more than 60 can be accepted.
+    // The manual clock does not advance, so the limit does not refill.
     let rejected = loop {
         let body = json!({ "email": format!("x{accepted}@example.com"), "role": "member" });
         let response = admin.api(Method::POST, "/invitations", Some(body)).await;
@@ -181,7 +181,7 @@ async fn invitations_are_rate_limited(app: App) {
         }
         response.assert_status(201);
         accepted += 1;
-        assert!(accepted < 600, "there is no limit per network");
+        assert!(accepted < 600, "invitations are not limited");
     };
     assert!(accepted >= 60, "rejected after only {accepted} requests");
     assert!(!rejected.header("retry-after").is_empty());

@@ -1,5 +1,5 @@
-//! The console and the REST API over HTTP, in the test process. Each module is named after what it tests. A
-//! [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
+//! The console and the REST API over HTTP, in the test process. Each module is named after the feature that it
+//! tests. A [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
 
 mod access;
 mod analytics;
@@ -75,7 +75,7 @@ impl ConsoleResponse {
     /// Asserts that the body does not contain `text`.
     #[track_caller]
     pub fn assert_lacks(&self, text: &str) -> &Self {
-        assert!(!self.body.contains(text), "{text:?} is there:\n{}", self.body);
+        assert!(!self.body.contains(text), "{text:?} is present:\n{}", self.body);
         self
     }
 
@@ -110,19 +110,19 @@ impl ConsoleBrowser {
         Self { app: app.clone(), cookies: Mutex::default(), org: String::new(), client: None }
     }
 
-    /// Creates a member of `org` with this role and signs it in.
+    /// Creates a member of `org` with this role and returns a browser signed in as the member.
     pub async fn member(org: &Org, email: &str, role: Role) -> Self {
         let app = &org.app;
         let member = users::create(app.cx(), &app.ops(), &org.id, email, role).await.unwrap();
         Self::of_user(app, &member.user_id).await
     }
 
-    /// Creates an owner of `org` and signs it in.
+    /// Creates an owner of `org` and returns a browser signed in as the owner.
     pub async fn owner(org: &Org) -> Self {
         Self::member(org, &format!("owner@{}.example", org.id.as_str().replace('_', "-")), Role::Owner).await
     }
 
-    /// Signs a user in and verifies the user's email.
+    /// Verifies a user's email and returns a browser signed in as the user.
     pub async fn of_user(app: &App, user: &UserId) -> Self {
         let mut tx = app.db().begin().await.unwrap();
         waypost_store::user::mark_verified(&mut tx, user, app.cx().now()).await.unwrap();
@@ -134,7 +134,7 @@ impl ConsoleBrowser {
         browser
     }
 
-    /// Uses the client address 198.51.100.`n`.
+    /// Sets the client address to 198.51.100.`n`.
     pub fn with_client_address(self, n: u8) -> Self {
         Self { client: Some([198, 51, 100, n].into()), ..self }
     }
@@ -144,7 +144,7 @@ impl ConsoleBrowser {
         Self { org: slug.to_owned(), ..self }
     }
 
-    /// The slug of the organisation that calls of the API are for.
+    /// Returns the slug of the organisation for API calls.
     pub fn org(&self) -> &str {
         &self.org
     }

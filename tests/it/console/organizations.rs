@@ -83,7 +83,7 @@ async fn roles_are_enforced(app: App) {
     member.api(Method::PATCH, &path, rename()).await.assert_status(403);
     member.get("/o/acme/settings").await.assert_status(403);
     member.get_page("/o/acme").await.assert_lacks("Recent changes").assert_lacks("/o/acme/audit");
-    // The organisation is addressed by ID, independent of the session's organisation.
+    // The organisation is addressed by ID, independently of the session's organisation.
     admin.api(Method::PATCH, &path, rename()).await.assert_status(200);
     admin.api(Method::PATCH, &path, Some(json!({ "created_at": "2020-01-01T00:00:00Z" }))).await.assert_status(422);
     admin.api(Method::DELETE, &path, None).await.assert_status(403);

@@ -1,4 +1,4 @@
-//! What pages show in addition to their main content: navigation, names, labels and the next action.
+//! The parts of pages around their main content: navigation, names, labels and the next action.
 
 use http::Method;
 use serde_json::json;
@@ -12,9 +12,9 @@ use crate::app::App;
 async fn the_sign_in_page_of_an_empty_installation_mentions_the_set_up_link() {
     let app = App::new().await;
     let visitor = ConsoleBrowser::new(&app);
-    visitor.get_page("/login").await.assert_contains("open the set-up link");
+    visitor.get_page("/login").await.assert_contains("open the setup link");
     ConsoleBrowser::owner(&app.org("acme").await).await;
-    visitor.get_page("/login").await.assert_lacks("set-up link");
+    visitor.get_page("/login").await.assert_lacks("setup link");
     app.finish().await;
 }
 

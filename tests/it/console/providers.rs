@@ -273,7 +273,7 @@ async fn invalid_id_tokens_are_rejected() {
     app.finish().await;
 }
 
-/// An account created with a link may not belong to the owner of the email, so its password and sessions are revoked.
+/// An account created with a link might not belong to the owner of the email, so its password and sessions are revoked.
 #[tokio::test]
 async fn the_first_provider_sign_in_revokes_the_earlier_password() {
     const PASSWORD: &str = "quartz-banjo-umbrella-42";

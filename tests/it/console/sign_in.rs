@@ -1,4 +1,4 @@
-//! How users sign in and manage their account.
+//! Sign-in and account management.
 
 use axum::body::Body;
 use http::Request;
@@ -36,7 +36,7 @@ pub(super) fn hidden_field(response: &ConsoleResponse, name: &str) -> String {
     rest.split('"').next().unwrap().to_owned()
 }
 
-/// Creates a member with a password and a verified email, signed in in the returned browser.
+/// Creates a member with a password and a verified email. The returned browser is signed in as the member.
 pub(super) async fn create_verified_member(
     app: &App,
     org: &crate::app::Org,
@@ -164,7 +164,7 @@ async fn cross_site_forms_are_rejected() {
     app.finish().await;
 }
 
-/// Removes from a response what differs by design: the email and the ID of the code.
+/// Returns a response without the parts that differ by design: the email and the ID of the code.
 fn normalize(response: &ConsoleResponse, email: &str) -> (u16, String, String) {
     let location = response.location().split("sent=").next().unwrap().to_owned();
     (response.status.as_u16(), location, response.body.replace(email, "ADDRESS"))
@@ -306,7 +306,7 @@ async fn failed_sign_ins_by_others_do_not_lock_out_a_user() {
     }
     let limited = attacker.post("/login/code", &credentials[..1]).await;
     assert!(!limited.assert_status(429).header("retry-after").is_empty());
-    // For other browsers the general limit per client address applies first.
+    // Reaches the general limit of the client address, which does not apply to a browser that has signed in before.
     for n in 0..130 {
         attacker.post("/login", &[("email", &format!("a{n}@")), ("password", "x")]).await;
     }
@@ -384,7 +384,8 @@ async fn sign_ins_are_rate_limited_per_network() {
     app.finish().await;
 }
 
-/// Anybody can load the page. Whether the installation is set up is read until it is.
+/// Anyone can load the page, so it must not read the database. Only until there is a user, it checks whether the
+/// installation is set up.
 #[tokio::test]
 async fn the_sign_in_page_of_an_installation_with_users_reads_nothing() {
     let app = App::new().await;
@@ -395,7 +396,7 @@ async fn the_sign_in_page_of_an_installation_with_users_reads_nothing() {
         statements
     };
     let first = load().await;
-    assert!(first > 0, "an empty installation may have got its first user since");
+    assert!(first > 0, "an empty installation is checked on every load");
     assert_eq!(load().await, first);
     let org = app.org("acme").await;
     ConsoleBrowser::owner(&org).await;

@@ -43,7 +43,7 @@ async fn sign_in_by_code(app: &App, count: usize) -> ConsoleBrowser {
 }
 
 /// A tenant's admin reads the link, sets a password and creates a key. Later the installation sends email, another
-/// organisation invites the real person, and she signs in.
+/// organisation invites the owner of the email, and that person signs in.
 async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     let app = App::open_at(&url).await;
     let evil = app.org("evil").await;
@@ -70,7 +70,7 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     assert_eq!((&sent["link"], &sent["mailed"]), (&Value::Null, &json!(true)));
     let mails = app.mails().wait_for_count(1).await;
     let token = token(&mails[0].text);
-    // The person signs in with a code, as without the invitation, and accepts.
+    // The owner of the email signs in with a code and accepts the invitation.
     let victim = sign_in_by_code(&app, 2).await;
     victim.get_page("/account").await.assert_contains("Your email is verified.").assert_contains("were revoked");
     victim.get_page(&format!("/invite?token={token}")).await.assert_contains("Accept and join");
@@ -99,8 +99,8 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     app.finish().await;
 }
 
-/// The reverse order: an invitation is open, and another tenant invites the same email. If the installation sends
-/// email, only the owner of the email gets a link.
+/// The invitation of one tenant is pending when another organisation invites the same email. If the installation sends
+/// email, only the owner of the email gets the links.
 async fn with_email_only_the_recipient_gets_the_link(url: String) {
     let app = App::open_with(&url, Setup { can_mail: true, ..Setup::default() }).await;
     let (evil, big) = (app.org("evil").await, app.org("big").await);

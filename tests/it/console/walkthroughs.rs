@@ -63,7 +63,7 @@ async fn a_draft_is_edited_step_by_step() {
     let late = call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), 4, json!({ "content": "mine" })).await;
     let late = late.assert_status(412).json();
     assert_eq!((&late["code"], &late["revision"]), (&json!("precondition_failed"), &json!(5)));
-    assert_eq!(late["current"]["content"], "new", "both versions can be shown");
+    assert_eq!(late["current"]["content"], "new", "the response contains the stored step");
     for (method, path, body) in [
         (Method::PATCH, at.clone(), json!({ "title": "T" })),
         (Method::DELETE, at.clone(), json!({})),
@@ -216,8 +216,8 @@ async fn lists_are_searched_sorted_and_paginated() {
 #[tokio::test]
 async fn ids_of_another_organisation_return_404() {
     let app = App::new().await;
-    let (step_path, other) = (app.org("acme").await, app.org("other").await);
-    let (browser, outsider) = (ConsoleBrowser::owner(&step_path).await, ConsoleBrowser::owner(&other).await);
+    let (org, other) = (app.org("acme").await, app.org("other").await);
+    let (browser, outsider) = (ConsoleBrowser::owner(&org).await, ConsoleBrowser::owner(&other).await);
     let (foreign, steps) = create_walkthrough(&outsider, "Foreign", &["A"]).await;
     call(&outsider, Method::POST, &format!("{foreign}/publish"), json!({})).await.assert_status(200);
     let (mine, my_steps) = create_walkthrough(&browser, "Mine", &["A"]).await;
@@ -269,11 +269,11 @@ async fn ids_of_another_organisation_return_404() {
 async fn import(browser: &ConsoleBrowser, query: &str, files: &[(&str, &[u8])]) -> ConsoleResponse {
     let mut body = Vec::new();
     for (path, bytes) in files {
-        let get_member = format!(
+        let head = format!(
             "--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{path}\"\r\n\
              Content-Type: text/markdown\r\n\r\n"
         );
-        body.extend([get_member.as_bytes(), bytes, b"\r\n"].concat());
+        body.extend([head.as_bytes(), bytes, b"\r\n"].concat());
     }
     body.extend(b"--xx--\r\n");
     let request = Request::post(format!("/api/v1/walkthroughs/import{query}"))

@@ -216,7 +216,7 @@ async fn failed_deliveries_are_retried_and_then_abandoned() {
     assert_eq!(
         owner.api(Method::GET, &format!("/webhooks/{id}"), None).await.json()["enabled"],
         false,
-        "deleted permanently"
+        "status 410 disables the webhook"
     );
     app.finish().await;
 }

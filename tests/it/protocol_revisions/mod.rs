@@ -1,4 +1,4 @@
-//! How each protocol revision handles a request (protocol page, section 1.3), row by row.
+//! Handling of requests in each protocol revision.
 
 mod http_layer;
 
@@ -42,7 +42,7 @@ async fn invalid_bodies_are_rejected() {
     let mut seen = String::new();
     for body in ["", "{", "hello", "\"text\"", "42", "null", "{}", "[1", "\u{feff}{}"] {
         let response = app.post(&server.path(), body).send().await;
-        assert_eq!(response.json().get("id"), None, "the request's ID is not known");
+        assert_eq!(response.json().get("id"), None, "the ID of the request is not known");
         seen.push_str(&summarize(&format!("{body:?}"), &response));
     }
     let bytes = app.post(&server.path(), b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}".to_vec()).send().await;

@@ -338,7 +338,7 @@ async fn the_page_is_small_and_rate_limited() {
     assert!(page.body.len() < 100_000, "{} bytes", page.body.len());
     assert!(page.body.contains("And 6 more"), "{}", page.body);
     let mut rejected = None;
-    // The limit refills by ten requests per second of real time.
+    // The manual clock does not advance, so the limit does not refill.
     for _ in 0..5_000 {
         let page = page_request(&app, "way.example", "/s/nobody").send().await;
         if page.status != 404 {
@@ -409,6 +409,6 @@ async fn the_page_shows_the_logo_of_the_organisation() {
             (200, &"image/png".parse().unwrap())
         );
     }
-    assert_eq!(page_request(&app, "way.example", "/logo.png").send().await.status, 404, "the HOST itself has no page");
+    assert_eq!(page_request(&app, "way.example", "/logo.png").send().await.status, 404, "the main host has no logo");
     app.finish().await;
 }

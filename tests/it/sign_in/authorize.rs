@@ -133,7 +133,7 @@ async fn a_new_client_gets_no_redirects_before_the_user_consents() {
         assert!(page.body.contains(&link) && page.body.contains("state=a+b%26c"), "{link}: {}", page.body);
         assert!(!page.body.contains("http-equiv"), "the page does not redirect automatically");
     }
-    // Only the user who allowed the client has seen the consent page.
+    // After consent, only the user who allowed the client is redirected.
     client.get_code(&browser, &[]).await;
     let response = browser.get(&client.authorize_path(&[("scope", "x")])).await;
     assert_eq!(response.parameter("error").as_deref(), Some("invalid_scope"));

@@ -221,14 +221,14 @@ async fn grants_of_a_user_are_limited(app: App) {
     let (other, _) = EndUserBrowser::signed_in(&server, "bea").await;
     client.get_code(&other, &[]).await;
     let entries = app.count("SELECT count(*) FROM audit_events WHERE act = 'grant.create'").await;
-    assert_eq!(entries, 2, "one of each: the rejected one has no entry");
+    assert_eq!(entries, 2, "one for each user: the rejected request has no entry");
     app.advance_clock(60 * 60 * 1_000).await;
     client.get_code(&browser, &[]).await;
-    assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 201, "200 entries of one client, 1 of the other");
+    assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 201, "200 grants of one user, 1 of the other");
     assert_eq!(
         app.count("SELECT count(*) FROM oauth_grants WHERE id = 'ogr_1'").await,
         1,
-        "the oldest entry was deleted"
+        "only the oldest grant was deleted"
     );
     app.finish().await;
 }

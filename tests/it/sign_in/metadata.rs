@@ -74,7 +74,8 @@ async fn authorization_server_metadata_matches_the_requested_issuer() {
     app.finish().await;
 }
 
-/// RS-3: `resource` is exactly the requested URL, for both forms and for personal URLs. All origins are allowed.
+/// RS-3: `resource` is exactly the URL whose metadata is requested: a path URL, a virtual host URL or a personal URL.
+/// All origins are allowed.
 #[tokio::test]
 async fn each_resource_url_has_its_own_metadata() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;

@@ -17,17 +17,17 @@ waypost_testkit::both!(extended open =>
 
 const CHALLENGE: &str = "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", scope=\"walk\"";
 
-/// RS-5: neither in the same organisation nor in another.
+/// RS-5: neither servers of the same organisation nor those of another accept the token.
 async fn a_token_is_invalid_on_other_servers(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let sibling = server.org.server("acme-two").await;
     super::require_sign_in(&sibling).await;
-    let other_user = create_sign_in_server(&app, "other").await;
+    let foreign = create_sign_in_server(&app, "other").await;
     let client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let tokens = client.get_tokens(&browser).await;
     assert_eq!(start_walkthrough(&server, Some(&tokens.access)).await.status, 200);
-    for other in [&sibling, &other_user] {
+    for other in [&sibling, &foreign] {
         let response = call_tool(other, Some(&tokens.access), "list_walkthroughs", json!({})).await;
         assert_eq!(response.status, 401);
         assert!(response.header(header::WWW_AUTHENTICATE).contains("error=\"invalid_token\""));

@@ -76,7 +76,7 @@ async fn refresh_tokens_rotate(app: App) {
     let other_client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let first = client.get_tokens(&browser).await;
-    assert_eq!(other_client.refresh(&first.refresh).await.error(), invalid_grant(), "the code of another client");
+    assert_eq!(other_client.refresh(&first.refresh).await.error(), invalid_grant(), "the token of another client");
     let second = Tokens::from_response(&client.refresh(&first.refresh).await);
     assert_ne!(first.refresh, second.refresh);
     // A lost response: within ten seconds, and before the successor is used, another pair is issued.
@@ -244,7 +244,7 @@ async fn a_confidential_client_must_authenticate() {
     app.finish().await;
 }
 
-/// Rows are deleted some time after they expire. A client is deleted if it was never used or not for half a year.
+/// Most rows are deleted an hour after they expire. A client is deleted if it was never used, or not for half a year.
 async fn expired_rows_are_deleted(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let (client, _unused) = (OauthClient::register(&server).await, OauthClient::register(&server).await);
@@ -266,15 +266,15 @@ async fn expired_rows_are_deleted(app: App) {
     assert_eq!(
         count_remaining().await,
         "0 0 1 1 1 1 2",
-        "requests after half an hour, access tokens after one hour, and one other"
+        "requests expire after half an hour, access tokens after an hour"
     );
     app.advance_clock(DAY).await;
     assert_eq!(count_remaining().await, "0 0 1 1 1 1 1", "an unused client");
     Tokens::from_response(&client.refresh(&tokens.refresh).await);
     app.advance_clock(31 * DAY).await;
-    assert_eq!(count_remaining().await, "0 0 0 1 1 2 1", "the browser's session");
+    assert_eq!(count_remaining().await, "0 0 0 1 1 2 1", "the browser session");
     app.advance_clock(60 * DAY).await;
-    assert_eq!(count_remaining().await, "0 0 0 0 0 0 1", "a grant with everything issued for it");
+    assert_eq!(count_remaining().await, "0 0 0 0 0 0 1", "the grant with its codes and tokens");
     app.advance_clock(90 * DAY).await;
     assert_eq!(count_remaining().await, "0 0 0 0 0 0 0");
     app.finish().await;
@@ -294,7 +294,7 @@ async fn a_database_outage_returns_temporarily_unavailable() {
     assert_eq!(
         EndUserBrowser::new(&app).get(&client.authorize_path(&[])).await.status,
         503,
-        "an error page, because the client is not known"
+        "an error page, because the client cannot be looked up"
     );
     app.stop().await;
 }

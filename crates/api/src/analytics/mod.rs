@@ -1,4 +1,4 @@
-//! `/analytics`: the metrics of the analytics page, as JSON and CSV. docs/analytics.md defines them.
+//! `/analytics`: the metrics of the analytics page, as JSON and CSV. They are defined in docs/analytics.md.
 
 mod xapi;
 
@@ -16,6 +16,7 @@ use waypost_ops::analytics::usage::{ClientUsageList, ErrorCountList, ToolUsageLi
 use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
 
 use super::extract::{Query, Scope, parse_id};
+use crate::extract::parse_time;
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
 use waypost_http_kit::download;
@@ -70,16 +71,6 @@ struct ReportQuery {
     /// The response format. Defaults to `json`.
     #[param(inline)]
     format: Option<AnalyticsFormat>,
-}
-
-/// Parses a time from a query.
-///
-/// # Errors
-/// `invalid_arguments` if it is not an RFC 3339 time.
-pub(super) fn parse_time(field: &str, text: &str) -> Result<Timestamp> {
-    Timestamp::from_rfc3339(text).ok_or_else(|| {
-        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
-    })
 }
 
 impl ReportQuery {

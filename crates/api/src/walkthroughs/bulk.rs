@@ -24,7 +24,7 @@ use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
 use waypost_content::html;
 
-/// The bulk operation and the preview.
+/// The bulk operation and the preview operation.
 pub(super) fn routes() -> Routes {
     Routes::new().routes(routes!(run_bulk_action)).routes(routes!(show_preview))
 }
@@ -44,7 +44,7 @@ struct WalkthroughBulkRequest {
     #[serde(default)]
     confirm: bool,
     /// The expected revision of each draft by walkthrough ID, for example from `impact`. A walkthrough whose draft has
-    /// another revision fails with 412.
+    /// another revision fails with 412. `assign` ignores them, because it does not change drafts.
     #[serde(default)]
     revisions: HashMap<String, u32>,
 }
@@ -149,7 +149,7 @@ struct StepPreview {
     structured: Option<Value>,
     /// For `html`, the content.
     html: Option<String>,
-    /// The fields whose served text differs from the stored text.
+    /// The fields whose served text differs from the text that the author entered.
     changes: Vec<ServedChange>,
 }
 
@@ -182,7 +182,7 @@ impl From<FieldChange> for ServedChange {
 
 /// Previews steps of the draft.
 ///
-/// Each step is shown as to an end user who has completed all previous steps. Nothing is saved.
+/// Each step is shown as it would be to an end user who has completed all previous steps. Nothing is saved.
 #[utoipa::path(post, path = "/walkthroughs/{id}/preview", tag = "walkthroughs", operation_id = "preview_walkthrough",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`).")),
     request_body = PreviewRequest,

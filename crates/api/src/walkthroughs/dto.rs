@@ -261,7 +261,7 @@ impl From<WalkthroughUpdate> for waypost_ops::walkthroughs::WalkthroughPatch {
     }
 }
 
-/// Changes to a step. Absent members are not changed, null clears a value.
+/// Changes to a step. Absent members are not changed; null clears a value.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepUpdate {

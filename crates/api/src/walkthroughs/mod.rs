@@ -49,7 +49,7 @@ pub(super) fn routes() -> Routes {
         .merge(transfer::routes())
 }
 
-/// Parses an ID. A malformed ID is an unknown `noun`.
+/// Parses the ID of a walkthrough. A malformed ID results in `not_found`.
 fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
     parse_id(text, "walkthrough")
 }
@@ -204,7 +204,7 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<Walkthroug
     responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
 async fn get(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    // Editors ask every few seconds whether there is anything new. The answer usually needs no step.
+    // Editors poll every few seconds. If the draft has not changed, its steps are not loaded.
     if headers.contains_key(header::IF_NONE_MATCH) {
         let walkthrough = walkthroughs::get(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
         if has_revision(&headers, walkthrough.revision) {

@@ -16,7 +16,7 @@ use crate::extract::{Json, Path, Scope, with_etag};
 use crate::problem::{ApiResult, Problems};
 use crate::routes::{Routes, routes};
 
-/// Returns the route of the impact.
+/// The operation on the impact of publishing.
 pub(super) fn routes() -> Routes {
     Routes::new().routes(routes!(get_impact))
 }

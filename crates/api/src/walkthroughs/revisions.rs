@@ -109,7 +109,7 @@ impl From<DeletedStep> for DeletedStepSummary {
     }
 }
 
-/// Parses the number of a revision. A malformed number is an unknown revision.
+/// Parses the number of a revision. A malformed number results in `not_found`.
 fn number(text: &str) -> Result<u32> {
     text.parse().map_err(|_| Error::not_found("revision"))
 }

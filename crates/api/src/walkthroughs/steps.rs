@@ -99,7 +99,7 @@ impl StepCreate {
 }
 
 /// Adds the current step to a `precondition_failed` error, so that a client can show both versions. `current` is null
-/// if the step was deleted, or if the edit was not of an existing step.
+/// if the step was deleted, or if `step` is `None`.
 async fn conflict(
     scope: &Scope,
     web: &Web,
@@ -232,7 +232,7 @@ async fn delete(
     }
 }
 
-/// The new place of a step.
+/// The new position of a step.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StepMove {

@@ -28,7 +28,7 @@ const MAX_PATH: usize = 512;
 /// The maximum depth of nested folders.
 const MAX_DEPTH: usize = 8;
 
-/// Import and export.
+/// The operations that import and export walkthroughs.
 pub(super) fn routes() -> Routes {
     Routes::new().routes(routes!(export_file)).routes(routes!(import_files))
 }
@@ -251,13 +251,13 @@ fn check_path(path: &str) -> Result<String> {
     Ok(path)
 }
 
-/// Parses a single file without a path as a file, and anything else as a folder.
+/// Parses the uploaded files: as a single file if there is one whose name contains no folder, otherwise as a folder.
 fn parse(filename: Option<&str>, files: &[UploadedFile]) -> Result<WalkthroughFile> {
     match files {
         [] => Err(Error::invalid("file", "The form contains no file. Choose a file or a folder.")),
         [(name, bytes)] if !name.contains('/') => transfer::parse(name, text(name, bytes)?),
         _ => {
-            // If every path starts with the same folder, that folder is the one that was chosen.
+            // If every path starts with the same folder, that is the uploaded folder.
             let top = files[0].0.split_once('/').map(|(top, _)| top);
             let top = top.filter(|top| files.iter().all(|(name, _)| name.starts_with(&format!("{top}/"))));
             let below = |name: &'_ str| top.map_or(0, |top| top.len() + 1).min(name.len());

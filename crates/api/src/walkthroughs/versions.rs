@@ -301,7 +301,7 @@ async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> A
     Ok(Json(Page::complete(listed.collect())))
 }
 
-/// Parses the number of a version. A malformed number is an unknown version.
+/// Parses the number of a version. A malformed number results in `not_found`.
 fn number(text: &str) -> Result<u32> {
     text.parse().map_err(|_| Error::not_found("version"))
 }

@@ -19,19 +19,19 @@ use waypost_http_kit::limits::LimitKind;
 /// An OAuth client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its ID: assigned at registration, or the URL of its metadata document.
+    /// The ID: assigned at registration, or the URL of its metadata document.
     pub id: String,
-    /// Its self-reported name, which is not verified.
+    /// The self-reported name, which is not verified.
     pub name: String,
-    /// The host of its metadata document, if it has one.
+    /// The host of the metadata document. `None` for a registered client, and at the token endpoint.
     pub host: Option<String>,
-    /// Its allowed redirect URIs.
+    /// The allowed redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// The time of its registration. `None` if it has a metadata document.
+    /// The time of registration. `None` if the client has a metadata document.
     pub registered_at: Option<Timestamp>,
-    /// Its client authentication method.
+    /// The client authentication method.
     pub auth_method: ClientAuthMethod,
-    /// The SHA-256 hash of its secret, in hexadecimal.
+    /// The SHA-256 hash of the secret, in hexadecimal. `None` for a public client.
     secret_hash: Option<String>,
 }
 
@@ -41,10 +41,10 @@ pub enum ClientError {
     /// The ID is unknown, or its registration has expired.
     #[error("This application is not registered with this server, or its registration has expired.")]
     Unregistered,
-    /// Its metadata document cannot be used.
+    /// The metadata document cannot be used.
     #[error("{}", .0.message())]
     Document(#[from] DocumentError),
-    /// The network of the request has caused too many fetches of documents. Contains the time to wait.
+    /// The network that the request came from has caused too many fetches of documents. Contains the time to wait.
     #[error("Too many metadata documents were requested.")]
     RateLimited(Duration),
     /// The operation failed.
@@ -56,7 +56,7 @@ pub enum ClientError {
 /// has one: codes and tokens are bound to the ID, so the document may be unavailable.
 ///
 /// # Errors
-/// The reason why the client cannot be used.
+/// Returns a [`ClientError`] if the client cannot be used.
 pub async fn get_for_token(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
     if !is_document_url(id) {
         return get(auth, incoming, id).await;
@@ -75,7 +75,7 @@ pub async fn get_for_token(auth: &Auth, incoming: &ServerRequest, id: &str) -> R
 /// Returns the client `id` of a server.
 ///
 /// # Errors
-/// The reason why the client cannot be used.
+/// Returns a [`ClientError`] if the client cannot be used.
 pub async fn get(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, ClientError> {
     if is_document_url(id) {
         let (ops, organization) = (auth.hosting.ops(), &incoming.server().organization_id);

@@ -13,9 +13,9 @@ use crate::page::{self, Layout};
 use crate::pending::{PendingAuthorization, failed};
 use waypost_http_kit::limits::LimitKind;
 
-/// A page that forwards itself, instead of a redirect: browsers apply the `form-action` of a form's page to the
-/// redirects after it (CSP Level 3, 6.4.2), and the hosts to which a provider redirects are unknown. Here, a new
-/// navigation starts.
+/// A page that forwards the browser by a meta refresh instead of an HTTP redirect. Browsers apply the `form-action` of
+/// a form's page to the redirects after its submission (CSP Level 3, 6.4.2), and the hosts to which a provider
+/// redirects are unknown. A meta refresh starts a new navigation.
 #[derive(Template)]
 #[template(path = "provider_redirect.html")]
 struct ProviderRedirectPage<'a> {

@@ -100,7 +100,7 @@ async fn sign_in(
     Ok(session)
 }
 
-/// The user denied access at the provider, which becomes the response to the client.
+/// Handles a user who denied access at the provider: closes the request and redirects to the client with the error.
 async fn denied(
     cx: &Ctx,
     auth: &Auth,

@@ -14,13 +14,13 @@ use waypost_ops::login::KeyCache;
 
 use crate::Auth;
 
-/// The client of identity providers.
+/// The state of sign-in with identity providers: their cached signing keys.
 #[derive(Debug, Clone, Default)]
 pub struct IdentityProviders {
     keys: KeyCache,
 }
 
-/// Returns the two routes.
+/// Returns the routes of the login.
 pub(crate) fn routes() -> Router<Auth> {
     Router::new().route("/upstream", get(begin_login::begin_login)).route("/callback", get(callback::callback))
 }

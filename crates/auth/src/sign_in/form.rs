@@ -67,7 +67,7 @@ impl FromRequest<Auth> for Fields {
 }
 
 impl Fields {
-    /// Checks that the form was sent from a page of this request in this browser, and the rate limit. The rate limit
+    /// Checks the rate limit, and that the form was sent from a page of this request in this browser. The rate limit
     /// does not apply to a form with a code, because each code has its own limit of attempts, or to a browser in which
     /// the end user has signed in before.
     ///
@@ -98,7 +98,7 @@ impl Fields {
 /// An error of an operation, shown as a message above the form.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
-    /// The name of the field that it is about. Empty if it is about none.
+    /// The name of the invalid field. Empty if the problem is not about a field.
     pub(super) field: String,
     /// The message to the user.
     pub(super) message: String,

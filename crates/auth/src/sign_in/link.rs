@@ -26,8 +26,8 @@ struct LinkPage<'a> {
     code: &'a str,
 }
 
-/// The pending request of the browser in which the link is opened. Responds with the page for another browser if there
-/// is none.
+/// The pending request of the browser in which the link is opened. If there is none, responds with a page that asks for
+/// the code instead.
 pub(super) struct SameBrowser(Platform);
 
 impl FromRequestParts<Auth> for SameBrowser {
@@ -54,7 +54,7 @@ fn other_browser_page(incoming: &ServerRequest) -> Response {
     )
 }
 
-/// Shows the button without changing anything.
+/// Shows the page with the button, or the form for a new password. Changes nothing.
 pub(super) async fn show(
     State(auth): State<Auth>,
     SameBrowser(Platform(pending)): SameBrowser,

@@ -76,8 +76,8 @@ async fn signed_in(auth: &Auth, pending: &PendingAuthorization, headers: &Header
     response
 }
 
-/// `POST /oauth/sign-out`: ends the browser's session. The authorization request continues, so that another user can
-/// sign in.
+/// `POST /oauth/sign-out`: ends the browser's session. The authorization request stays pending, so that another user
+/// can sign in.
 async fn sign_out(
     State(auth): State<Auth>,
     pending: PendingAuthorization,
@@ -96,7 +96,7 @@ async fn sign_out(
 }
 
 /// Returns the value of the device cookie, which shows that an end user of the organisation has signed in with this
-/// browser before. Empty if there is none.
+/// browser before. Returns an empty string if there is no cookie.
 fn device_cookie(pending: &PendingAuthorization, headers: &HeaderMap) -> String {
     cookies::read(headers, &cookies::end_user_device(&pending.request.organization_id)).unwrap_or_default()
 }

@@ -53,7 +53,7 @@ impl<'a> View<'a> {
         Safe(self.attributes(field, false))
     }
 
-    /// Returns the same for a field with a hint below it.
+    /// Returns the attributes of [`Self::state`] for a field with a hint below it.
     pub(super) fn state_with_hint(&self, field: &str) -> Safe<String> {
         Safe(self.attributes(field, true))
     }

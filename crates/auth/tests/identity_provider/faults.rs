@@ -132,7 +132,7 @@ async fn a_provider_that_is_down(stage: Stage) {
     assert_failed(&stage.sign_in(&server).await, "not on the public internet");
 }
 
-/// The paused time advances during the request to the provider, and nothing else waits then.
+/// The provider pauses and advances the time while nothing but the request to it is waiting.
 #[tokio::test(flavor = "current_thread")]
 async fn a_provider_that_is_slow() {
     let folder = waypost_testkit::folder();

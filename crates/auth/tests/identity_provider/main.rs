@@ -1,4 +1,4 @@
-//! Tests of sign-in with an organisation's identity provider, which can be made to fail in every way.
+//! Tests of sign-in with an organisation's identity provider, against a configurable provider.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
 

@@ -44,8 +44,8 @@ async fn a_user_signs_in_with_openid(stage: Stage) {
     assert_eq!(stage.who(&again).await.end_user_id, who.end_user_id);
 }
 
-/// RS-6: only the parameters of the client's request that concern the user reach the provider; no value that proves
-/// anything, and no redirect target.
+/// RS-6: only the parameters of the client's request that concern the user reach the provider. The client's state, PKCE
+/// challenge, redirect URI and ID do not.
 async fn rs_6_nothing_of_the_client_goes_to_the_provider(stage: Stage) {
     stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;

@@ -201,7 +201,7 @@ impl Stage {
         self.get(server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await
     }
 
-    /// Returns the session of the cookie that a response has set.
+    /// Returns the session of the cookie that a response has set. Panics if there is none.
     pub async fn who(&self, page: &Page) -> BrowserSession {
         let session = page.session.as_deref().unwrap_or_else(|| panic!("{}: {}", page.status, page.text));
         browser_sessions::find(&self.cx, &self.ops, &self.organization, session).await.unwrap().unwrap()

@@ -25,7 +25,7 @@ pub(super) struct ChartLine {
     pub(super) sum: Option<u64>,
 }
 
-/// A line chart by day.
+/// A line chart with one point per hour or day.
 pub(super) struct LineChart {
     /// The lines of the chart.
     pub(super) lines: Vec<ChartLine>,
@@ -46,7 +46,7 @@ fn round_up(most: u64) -> u64 {
     }
 }
 
-/// Creates the chart of started, completed and active by day.
+/// Creates the chart of started, completed and active. `days` contains one entry per hour or day.
 pub(super) fn lines(days: &[PeriodTotals]) -> LineChart {
     let top = round_up(days.iter().map(|day| day.started.max(day.completed).max(day.active)).max().unwrap_or(0).max(1));
     let line = |label, class, sum, value: fn(&PeriodTotals) -> u64| ChartLine {
@@ -74,7 +74,7 @@ fn path(values: impl Iterator<Item = u64>, count: usize, top: u64) -> String {
         let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { "M" } else { "L" });
     }
     if count == 1 {
-        // A single day is drawn as a horizontal line.
+        // A single point is drawn as a horizontal line.
         let _ = write!(path, "h{WIDTH}");
     }
     path
@@ -128,7 +128,7 @@ const COLUMN_WIDTH: f64 = 96.0;
 const NODE_WIDTH: f64 = 14.0;
 const TOP_Y: f64 = 16.0;
 const FLOW_HEIGHT: f64 = 180.0;
-/// The vertical position where links of attempts that left end.
+/// The vertical position at which links to [`FlowNode::Left`] end.
 const EXIT_Y: f64 = 268.0;
 
 /// Returns the full name of a node.
@@ -167,7 +167,7 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     };
     let mut links = Vec::new();
     let mut flows: Vec<&FlowEdge> = flows.iter().collect();
-    // Links that continue are placed above links that leave, and short links above long ones.
+    // Links to other steps are placed above links to `Left`, and short links above long ones.
     flows.sort_by_key(|flow| (flow.to == FlowNode::Left, layout.column(&flow.to), layout.column(&flow.from)));
     for flow in &flows {
         links.extend(layout.link(flow));
@@ -180,13 +180,14 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
 struct SankeyLayout<'a> {
     columns: &'a [String],
     scale: f64,
-    /// The used height on the right and left side of each column.
+    /// The height used by links on the right side of each column.
     out: HashMap<usize, f64>,
+    /// The height used by links on the left side of each column.
     into: HashMap<usize, f64>,
 }
 
 impl SankeyLayout<'_> {
-    /// Returns the column of a node, or `None` for omitted steps and for attempts that left.
+    /// Returns the column of a node, or `None` for omitted steps and for [`FlowNode::Left`].
     fn column(&self, place: &FlowNode) -> Option<usize> {
         match place {
             FlowNode::Start => Some(0),

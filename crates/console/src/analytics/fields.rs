@@ -6,7 +6,9 @@ use waypost_core::analytics::{DAY_MS, TimeRange};
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::analytics::{self, AnalyticsQuery};
 
-/// Value and label of each range.
+use crate::form::parse_day;
+
+/// The value and label of each range.
 pub(super) const RANGES: [(&str, &str); 6] = [
     ("1", "Last 24 hours"),
     ("7", "Last 7 days"),
@@ -31,7 +33,7 @@ pub(super) struct AnalyticsFilter {
 }
 
 impl AnalyticsFilter {
-    /// Returns the selected range: the named one, else `custom` if days are set, else the last 30 days.
+    /// Returns the selected range: the parameter `range` if set, else `custom` if a day is set, else `30`.
     pub(super) fn range(&self) -> &str {
         match self.range.as_str() {
             "" if !self.from.is_empty() || !self.to.is_empty() => "custom",
@@ -40,12 +42,16 @@ impl AnalyticsFilter {
         }
     }
 
-    pub(super) fn ask(&self, now: Timestamp) -> Result<AnalyticsQuery> {
+    /// Converts the filter to a query. The time zone is UTC.
+    ///
+    /// # Errors
+    /// `invalid_arguments` if the range or a day is invalid. `not_found` if an ID or the version is malformed.
+    pub(super) fn to_query(&self, now: Timestamp) -> Result<AnalyticsQuery> {
         let range = match self.range() {
             "custom" => {
                 // The last day is included.
-                let to = day("to", &self.to)?.map_or(now, |at| at.plus(DAY_MS));
-                let from = day("from", &self.from)?.unwrap_or(to.plus(-30 * DAY_MS));
+                let to = parse_day("to", &self.to)?.map_or(now, |at| at.plus(DAY_MS));
+                let from = parse_day("from", &self.from)?.unwrap_or(to.plus(-30 * DAY_MS));
                 TimeRange { from, to }
             }
             preset if RANGES.iter().any(|(value, _)| *value == preset) => {
@@ -86,16 +92,6 @@ impl AnalyticsFilter {
     }
 }
 
-/// Returns the start of a day in UTC, or `None` for an empty string.
-fn day(field: &str, text: &str) -> Result<Option<Timestamp>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
-    time.map(Some)
-        .ok_or_else(|| Error::invalid(field, "Enter a valid date, such as 2026-01-31, or leave the field empty."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,10 +100,12 @@ mod tests {
     fn a_custom_range_includes_its_last_day() {
         let fields =
             AnalyticsFilter { from: "2026-01-01".into(), to: "2026-01-01".into(), ..AnalyticsFilter::default() };
-        let range = fields.ask(Timestamp(0)).unwrap().range;
+        let range = fields.to_query(Timestamp(0)).unwrap().range;
         assert_eq!(range.to.since(range.from), DAY_MS);
-        assert!(AnalyticsFilter { range: "x".into(), ..AnalyticsFilter::default() }.ask(Timestamp(0)).is_err());
-        assert!(AnalyticsFilter { from: "yesterday".into(), ..AnalyticsFilter::default() }.ask(Timestamp(0)).is_err());
+        assert!(AnalyticsFilter { range: "x".into(), ..AnalyticsFilter::default() }.to_query(Timestamp(0)).is_err());
+        assert!(
+            AnalyticsFilter { from: "yesterday".into(), ..AnalyticsFilter::default() }.to_query(Timestamp(0)).is_err()
+        );
     }
 
     #[test]

@@ -36,12 +36,12 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/analytics/export/{part}", READ, export)
 }
 
-/// A metric with its value in the previous period.
+/// A metric with its values in this period and the previous one.
 struct AnalyticsTile {
     label: &'static str,
     value: String,
     before: String,
-    /// The change, such as `+12 %`. `None` if there is no previous value.
+    /// The change, such as `+12%`. `None` if there is no previous value to compare with.
     change: Option<String>,
 }
 
@@ -56,11 +56,11 @@ struct FunnelRow {
     dropped: u64,
     active: u64,
     median: String,
-    /// The step in the editor.
+    /// The path of the step in the editor.
     href: String,
-    /// The page with the users who stopped at the step.
+    /// The path of the page with the users who stopped at the step.
     stopped_href: String,
-    /// The share of started attempts, from 0 to 100.
+    /// The share of started attempts that completed the step, from 0 to 100.
     width: f64,
 }
 
@@ -131,11 +131,11 @@ struct AnalyticsPage {
     org: CurrentOrganization,
     form_error: FormError,
     fields: AnalyticsFilter,
-    /// Value and label of each option.
+    /// The value and label of each option.
     ranges: Vec<(String, String)>,
     servers: Vec<(String, String)>,
     walkthroughs: Vec<(String, String)>,
-    /// The header of the walkthrough, on its own page.
+    /// The header of the walkthrough. `None` on the page of the organisation.
     header: Option<WalkthroughHeader>,
     /// The path of this page.
     path: String,
@@ -171,14 +171,14 @@ fn micros(microseconds: Option<i64>) -> String {
 }
 
 fn percent(share: Option<f64>) -> String {
-    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0))
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1}%", share * 100.0))
 }
 
 fn change(now: f64, before: f64) -> Option<String> {
     (before > 0.0).then(|| {
         let change = ((now - before) / before * 100.0).round() as i64;
         let sign = if change > 0 { "+" } else { "" };
-        format!("{sign}{change} %").replace('-', "−")
+        format!("{sign}{change}%").replace('-', "−")
     })
 }
 
@@ -207,7 +207,7 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<AnalyticsTile> {
         number("Completed", now.completed, before.completed),
         rate("Completion rate", now.completion_rate(), before.completion_rate()),
         time("Median time to complete", now.median_ms, before.median_ms),
-        time("90th percentile to complete", now.p90_ms, before.p90_ms),
+        time("90th percentile time to complete", now.p90_ms, before.p90_ms),
         rate("Resume rate", now.resume_rate(), before.resume_rate()),
     ]
 }
@@ -261,7 +261,7 @@ async fn show(State(console): State<Console>, member: Member, Query(fields): Que
     render(&console, &member, fields, None).await
 }
 
-/// The tab of a walkthrough.
+/// Renders the analytics tab of a walkthrough.
 async fn show_walkthrough(
     State(console): State<Console>,
     member: Member,
@@ -282,7 +282,7 @@ async fn render(
     let Member { cx, organization_id, org, layout } = member;
     let layout = layout.clone().with_section(if header.is_some() { "walkthroughs" } else { "analytics" });
     let page_error = |error| PageError::from(error).with_layout(layout.clone());
-    let result = match fields.ask(cx.now()) {
+    let result = match fields.to_query(cx.now()) {
         Ok(ask) => analytics::run(cx, console.ops(), organization_id, &ask, PARTS, compute).await,
         Err(error) => Err(error),
     };
@@ -343,7 +343,7 @@ async fn export(
 ) -> PageResult {
     let Member { cx, organization_id, layout, .. } = &member;
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
-    let ask = fields.ask(cx.now()).map_err(page_error)?;
+    let ask = fields.to_query(cx.now()).map_err(page_error)?;
     let file = export_report(cx, console.ops(), organization_id, &ask, &part, fields.format == "json").await;
     let file = file.map_err(page_error)?;
     Ok(download::file(&file.name, file.media_type, file.content))
@@ -364,8 +364,8 @@ mod tests {
 
     #[test]
     fn changes_have_a_sign() {
-        assert_eq!(change(3.0, 2.0).as_deref(), Some("+50 %"));
-        assert_eq!(change(1.0, 2.0).as_deref(), Some("−50 %"));
+        assert_eq!(change(3.0, 2.0).as_deref(), Some("+50%"));
+        assert_eq!(change(1.0, 2.0).as_deref(), Some("−50%"));
         assert_eq!(change(1.0, 0.0), None);
     }
 }

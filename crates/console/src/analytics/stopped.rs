@@ -49,7 +49,7 @@ async fn load(console: &Console, context: &DraftContext, step: &str, fields: &An
     let Member { cx, organization_id, org, .. } = &context.member;
     let missing = || Error::not_found("step");
     let step: StepId = step.parse().map_err(|_| missing())?;
-    let query = fields.ask(cx.now())?;
+    let query = fields.to_query(cx.now())?;
     let find = move |report: &analytics::Report| report.stopped_users(&step);
     let stopped = analytics::run(cx, console.ops(), organization_id, &query, ReportParts::EVENTS, find).await?;
     let (title, users) = stopped.ok_or_else(missing)?;
@@ -57,7 +57,7 @@ async fn load(console: &Console, context: &DraftContext, step: &str, fields: &An
     for id in users.iter().take(MAX_ROWS) {
         match end_users::get(cx, console.ops(), organization_id, id).await {
             Ok(user) => rows.push(EndUserRow::from(user)),
-            // Erased since the log was read.
+            // Erased after the report was loaded.
             Err(error) if error.code == Code::NotFound => {}
             Err(error) => return Err(error),
         }

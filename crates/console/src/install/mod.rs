@@ -30,7 +30,7 @@ pub struct Link {
     pub href: String,
 }
 
-/// A text to paste.
+/// Text to paste.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
     /// Where to paste it: a file, a terminal or a dialog.
@@ -52,7 +52,7 @@ pub struct Client {
     pub needs_internet: bool,
     /// Links that add the server.
     pub links: Vec<Link>,
-    /// Texts to paste.
+    /// Snippets to paste.
     pub snippets: Vec<Snippet>,
 }
 
@@ -330,12 +330,12 @@ fn file(member: &str, name: &str, server: &Value) -> String {
     serde_json::to_string_pretty(&file).unwrap_or_default()
 }
 
-/// Formats a JSON string, which is also a valid TOML 1.0 basic string.
+/// Formats a JSON string. It is also a valid TOML 1.0 basic string, unless `text` contains U+007F.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Whether mcp-remote needs a flag for this URL: without one it accepts http only for the local machine.
+/// Whether mcp-remote needs `--allow-http` for this URL. Without it, http is accepted only for the local machine.
 fn needs_allow_http(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url))
 }

@@ -118,7 +118,7 @@ fn links_have_the_schemes_that_clients_registered() {
     }
 }
 
-/// A shell reads any name as one word, JSON as one key, and a link as one value.
+/// Any name is one word in a shell command, one key in JSON and TOML, and one value in a link.
 #[test]
 fn hostile_names_are_escaped() {
     for name in ["a b", "it's; rm -rf ~", "$(id)", "`id`", "\"quoted\"", "back\\slash", "a&config=x", "ü\n", "'; '"] {

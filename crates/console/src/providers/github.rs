@@ -33,7 +33,7 @@ struct Email {
 }
 
 impl Github {
-    /// Returns GitHub as a provider of logins.
+    /// Returns the settings for a login with GitHub.
     pub(super) fn login_provider(&self, provider: &Provider, redirect_uri: &str) -> LoginProvider {
         LoginProvider {
             kind: ProviderKind::Oauth,
@@ -69,10 +69,10 @@ impl Github {
             .map_err(|_| provider.rejected(&"the access token is not a valid header value"))?;
         let response = send(provider.route(ops)?, request).await.map_err(|error| provider.unavailable(error))?;
         if response.status() != StatusCode::OK {
-            return Err(provider.rejected(&"the endpoint of emails returned an error"));
+            return Err(provider.rejected(&"the emails endpoint returned an error"));
         }
         let emails: Vec<Email> = serde_json::from_slice(response.body())
-            .map_err(|_| provider.rejected(&"the endpoint of emails returned a malformed response"))?;
+            .map_err(|_| provider.rejected(&"the emails endpoint returned a malformed response"))?;
         Ok(emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email))
     }
 }

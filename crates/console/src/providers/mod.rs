@@ -45,10 +45,10 @@ pub enum ProviderKind {
 }
 
 impl Provider {
-    /// Returns the provider as the logins need it, with its current keys.
+    /// Returns the provider's settings for a login, with its current signing keys.
     ///
     /// # Errors
-    /// `unavailable` if the provider does not respond. `forbidden` if its description of itself is not valid.
+    /// `unavailable` if the provider does not respond. `forbidden` if its metadata is invalid.
     pub async fn describe(&self, ops: &Ops, redirect_uri: &str) -> Result<(LoginProvider, SigningKeys<'static>)> {
         match &self.kind {
             ProviderKind::Openid { issuer } => openid::discover(self, issuer, ops, redirect_uri).await,

@@ -1,4 +1,4 @@
-//! OpenID Connect providers, which describe themselves (Discovery 1.0).
+//! OpenID Connect providers, configured from their metadata (OpenID Connect Discovery 1.0).
 
 use openidconnect::core::CoreProviderMetadata;
 use openidconnect::{DiscoveryError, IssuerUrl};

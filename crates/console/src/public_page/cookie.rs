@@ -15,19 +15,19 @@ use waypost_ops::public_url::ServerUrls;
 
 use waypost_http_kit::cookies;
 
-/// One year. Browsers cap the lifetime at 400 days (RFC 6265bis, section 5.5).
+/// The lifetime of the cookie: one year. Browsers cap it at 400 days (RFC 6265bis, section 5.5).
 const SECONDS: i64 = 365 * 24 * 60 * 60;
 
 /// The name and scope of the cookie of one server.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct PersonalCookie {
     name: &'static str,
     path: String,
     secure: bool,
 }
 
-impl Slot {
-    /// Returns the cookie slot for pages at `address`.
+impl PersonalCookie {
+    /// Returns the cookie for pages at `address`.
     pub fn of(address: &ServerUrls) -> Self {
         let secure = address.origin().starts_with("https://");
         let prefix = address.prefix();
@@ -40,7 +40,7 @@ impl Slot {
         Self { name, path, secure }
     }
 
-    /// Returns the slot in which a page at a former address hands the ID over to the page at `current`. Returns `None`
+    /// Returns the cookie in which a page at a former address hands the ID over to the page at `current`. Returns `None`
     /// if the server has its own host: a host cannot set cookies for another host.
     pub fn handover(current: &ServerUrls) -> Option<Self> {
         let Self { name, path, secure } = Self::of(current);
@@ -51,7 +51,8 @@ impl Slot {
         (path != "/").then_some(Self { name, path, secure })
     }
 
-    /// Returns the value. Returns `None` if there is none, or more than one: in that case another page set one of them.
+    /// Returns the value of the cookie. Returns `None` if the request has no such cookie, or more than one: in that
+    /// case, another page set one of them.
     pub fn read(&self, headers: &HeaderMap) -> Option<String> {
         cookies::read(headers, self.name)
     }

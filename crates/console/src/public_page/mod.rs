@@ -47,10 +47,10 @@ impl PageRequest {
     }
 }
 
-/// Counts a request from `client`.
+/// Counts a request from `client` against the rate limit.
 ///
 /// # Errors
-/// The response (429) if there were too many.
+/// Returns the response (429) if there were too many requests.
 pub fn check_rate(console: &Console, client: IpAddr) -> Result<(), Response> {
     let Err(wait) = console.limits.check(LimitKind::PublicPage, client) else { return Ok(()) };
     let seconds = wait.as_secs().max(1);
@@ -72,9 +72,9 @@ pub async fn show(console: &Console, page: &PageRequest, headers: &HeaderMap) ->
         return view::page(console, page, &branding, None);
     }
     let keys = console.hosting.keys();
-    let cookie = cookie::Slot::of(&page.address);
-    let known = |slot: &cookie::Slot| PersonalId::from_cookie(&slot.read(headers)?, keys, &server.id);
-    let handover = cookie::Slot::handover(&page.current);
+    let cookie = cookie::PersonalCookie::of(&page.address);
+    let known = |cookie: &cookie::PersonalCookie| PersonalId::from_cookie(&cookie.read(headers)?, keys, &server.id);
+    let handover = cookie::PersonalCookie::handover(&page.current);
     let handed_over = || known(handover.as_ref()?);
     let id = known(&cookie).or_else(handed_over).unwrap_or_else(|| PersonalId::new(&*console.random));
     let mut response = view::page(console, page, &branding, Some(&id));
@@ -102,7 +102,7 @@ pub fn not_found() -> Response {
     view::notice(StatusCode::NOT_FOUND, "Page not found", message)
 }
 
-/// Returns the response for a page that cannot be rendered.
+/// Logs `error` and returns the response for a page that cannot be rendered.
 #[must_use]
 pub fn failed(error: Error) -> Response {
     status::log(&error);

@@ -75,7 +75,7 @@ struct PageTemplate<'a> {
     /// The MCP URL, personal on a server without OAuth.
     url: String,
     personal: bool,
-    /// The public URL if it is loopback.
+    /// The origin of the installation's public URL if it is a loopback address.
     loopback: Option<String>,
     reachable: bool,
     clients: Vec<Client>,

@@ -98,7 +98,7 @@ fn row(base: &str, page_url: Option<String>, server: Server, usage: ServerUsage)
     }
 }
 
-/// Formats the number of calls. Calls are counted up to a maximum only.
+/// Formats the number of calls. Calls are counted up to [`MAX_CALLS`]; at the maximum, a `+` is appended.
 pub(super) fn format_calls(usage: ServerUsage) -> String {
     let more = if usage.calls >= MAX_CALLS { "+" } else { "" };
     format!("{}{more}", group_digits(usage.calls))

@@ -65,7 +65,8 @@ impl SlugField {
     }
 }
 
-/// Returns the attributes of a slug field. htmx checks while the user types whether the slug is available to the server `own`.
+/// Returns the attributes of a slug field. While the user types, htmx checks whether the slug is available to the
+/// server with the ID `own`, which is empty for a new server.
 pub(super) fn slug_extra(base: &str, own: &str) -> String {
     let own = if own.is_empty() { String::new() } else { format!("?server={own}") };
     format!(
@@ -146,7 +147,7 @@ pub(super) struct SlugQuery {
     name: String,
     slug: String,
     suggested: String,
-    /// The server that the slug is for.
+    /// The ID of the server that the slug is for. Empty for a new server.
     server: String,
 }
 

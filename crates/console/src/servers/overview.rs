@@ -34,11 +34,11 @@ pub(super) struct AgentView {
     /// Whether agents see any walkthrough tools.
     is_ok: bool,
     text: String,
-    /// The next action: label and path.
+    /// The next action: its label, and the path below the server.
     next: Option<(&'static str, &'static str)>,
 }
 
-/// Follows the rules of `tools/list` (docs/mcp.md, "Tools").
+/// Returns what agents currently see, by the rules of `tools/list` (docs/mcp.md, "Tools").
 fn agent_view(server: &Server, offered: usize, assigned: usize) -> AgentView {
     let support = match server.support {
         Support::Off => "",

@@ -67,7 +67,7 @@ impl SettingsForm {
         let lines = self.allowed_origins.lines().map(str::trim).filter(|line| !line.is_empty());
         let auth_type = parse_option::<AuthType>("auth_type", &self.auth_type)?;
         let none = self.oauth_config.is_empty() || self.oauth_config == "none";
-        // If none is selected, the only provider is used automatically.
+        // If no provider is selected, the organisation's only provider is used.
         let oauth_config = match (none, auth_type) {
             (true, Some(AuthType::CustomOauth)) => None,
             (true, _) => Some("none".to_owned()),
@@ -276,7 +276,7 @@ async fn render_delete(
     ))
 }
 
-/// Returns what is deleted with a server, one item per line.
+/// Returns the data that is deleted with a server, one item per line.
 fn deletion_summary(contents: ServerContents) -> Vec<String> {
     let mut lines = Vec::new();
     if contents.attempts > 0 {

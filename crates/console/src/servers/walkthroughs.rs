@@ -84,7 +84,7 @@ pub(super) struct CandidateQuery {
 }
 
 fn rows(listed: Vec<AssignmentView>) -> Vec<AssignmentRow> {
-    let is_last = listed.len();
+    let count = listed.len();
     let row = |(index, view): (usize, AssignmentView)| AssignmentRow {
         id: view.assignment.id.to_string(),
         walkthrough_id: view.assignment.walkthrough_id.to_string(),
@@ -92,7 +92,7 @@ fn rows(listed: Vec<AssignmentView>) -> Vec<AssignmentRow> {
         enabled: view.assignment.enabled,
         state: view.state,
         is_first: index == 0,
-        is_last: index + 1 == is_last,
+        is_last: index + 1 == count,
     };
     listed.into_iter().enumerate().map(row).collect()
 }

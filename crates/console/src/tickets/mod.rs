@@ -25,7 +25,7 @@ use axum::extract::Query;
 
 /// The number of tickets per page.
 const TICKETS: u32 = 50;
-/// Pairs of value and label.
+/// The value and label of each option.
 type Options = Vec<(String, String)>;
 
 /// Returns the routes of these pages.
@@ -173,7 +173,7 @@ struct TicketsPage {
     bulk_statuses: Options,
     bulk_priorities: Options,
     bulk_assignees: Options,
-    /// The servers without support, offered if no server has support.
+    /// Servers without support, at most five. Shown if no server has support.
     without_support: Vec<Server>,
     has_support: bool,
     can_mail: bool,

@@ -29,7 +29,7 @@ struct CommentView {
     body: String,
     /// The previous versions, newest first: the time of the edit and the text as HTML.
     edits: Vec<(String, String)>,
-    /// Whether the viewer can change it.
+    /// Whether the viewer can edit and delete the comment.
     can_change: bool,
 }
 
@@ -46,8 +46,9 @@ struct TicketPage {
     statuses: Options,
     priorities: Options,
     assignees: Options,
-    /// The text and type of a rejected comment.
+    /// The text of a rejected comment.
     draft: String,
+    /// Whether the rejected comment is an internal note.
     draft_internal: bool,
     can_mail: bool,
 }
@@ -176,7 +177,7 @@ pub(super) async fn update(
     let page = find(&console, &member, &id).await?;
     let updated = match fields.change() {
         Ok(mut change) => {
-            // An assignee who is no longer a member is not an option, so an unchanged value is kept.
+            // An unchanged assignee is not sent, because an assignee who is no longer a member would be rejected.
             if fields.assignee == page.assignee() {
                 change.assignee = None;
             }
@@ -225,7 +226,7 @@ pub(super) async fn add_comment(
         Ok(added) => {
             let message = match (internal, added.named.comment.mailed_to.is_some()) {
                 (true, _) => "Note added.",
-                (false, true) => "Reply added. The email is on its way.",
+                (false, true) => "Reply added. It will be sent to the user by email.",
                 (false, false) => "Reply added. No email was sent.",
             };
             Ok(view::redirect_with_flash(&page.path(), message))

@@ -9,7 +9,7 @@ use crate::session::Member;
 use waypost_ops::walkthroughs::bulk::MAX_IDS;
 use waypost_ops::walkthroughs::impact::{self, PublishImpactSummary};
 
-/// Returns the routes of this page.
+/// The confirmation page.
 #[derive(Template)]
 #[template(path = "walkthroughs/bulk_publish.html")]
 pub(super) struct BulkPublishPage {
@@ -22,7 +22,7 @@ pub(super) struct BulkPublishPage {
 /// Creates the page for these walkthroughs.
 ///
 /// # Errors
-/// `invalid_arguments` if there are none or more than 100.
+/// `invalid_arguments` if `ids` is empty or contains more than [`MAX_IDS`] IDs.
 pub(super) async fn confirm(console: &Console, member: &Member, ids: &[String]) -> Result<BulkPublishPage> {
     if ids.is_empty() || ids.len() > MAX_IDS {
         return Err(Error::invalid("ids", format!("Select 1 to {MAX_IDS} walkthroughs to publish.")));

@@ -111,7 +111,7 @@ struct WalkthroughsPage {
     servers: Vec<Server>,
 }
 
-/// The results, replaced by a search.
+/// The results, refreshed by htmx when the filter changes.
 #[derive(Template)]
 #[template(path = "walkthroughs/results.html")]
 struct ResultsFragment {
@@ -169,9 +169,9 @@ async fn show(
 }
 
 fn columns(filter: &WalkthroughQuery, org: &CurrentOrganization) -> Vec<Column> {
-    let present: WalkthroughSort = filter.sort.parse().unwrap_or(WalkthroughSort::Title);
+    let current: WalkthroughSort = filter.sort.parse().unwrap_or(WalkthroughSort::Title);
     let column = |label, sort: WalkthroughSort, first: &'static str| {
-        let (sorted, next) = match (sort == present, filter.order.as_str()) {
+        let (sorted, next) = match (sort == current, filter.order.as_str()) {
             (true, "desc") => ("descending", "asc"),
             (true, _) => ("ascending", "desc"),
             (false, _) => ("none", first),
@@ -232,13 +232,14 @@ struct BulkResultPage {
     failed: Vec<(String, String)>,
 }
 
-/// A walkthrough to be deleted, with what is deleted with it.
+/// A walkthrough to be deleted, with the counts of the data that is deleted with it.
 struct DeletionPreview {
     id: String,
     title: String,
     steps: usize,
     versions: usize,
     servers: usize,
+    /// The number of end users in progress.
     end_users: u64,
 }
 

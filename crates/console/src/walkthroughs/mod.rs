@@ -107,7 +107,7 @@ pub(crate) struct WalkthroughHeader {
 }
 
 impl WalkthroughHeader {
-    /// The current tab.
+    /// Returns the current tab.
     pub(crate) fn tab(&self) -> &'static str {
         self.tab
     }

@@ -31,7 +31,7 @@ pub(super) fn routes() -> Routes {
 /// A finding with a link to the step.
 struct FindingRow {
     step: String,
-    /// The step in the editor. `None` for the walkthrough itself.
+    /// The path of the step in the editor. `None` for a finding about the walkthrough itself.
     href: Option<String>,
     field: String,
     message: String,
@@ -136,7 +136,7 @@ async fn publish_draft(
     match publish::publish(&context.member.cx, console.ops(), target, fields.confirm_bidi == "true").await {
         Ok(published) => {
             let message = match published.created {
-                true => format!("Version {} published. End users who start from now on get it.", published.number),
+                true => format!("Version {} published. End users who start now get this version.", published.number),
                 false => format!("Version {} published. There were no changes.", published.number),
             };
             let Member { cx, organization_id, .. } = &context.member;

@@ -138,7 +138,8 @@ async fn withdraw(
     let version = parse_version(&version).map_err(|error| context.page_error(error))?;
     match publish::withdraw(&context.member.cx, console.ops(), context.target(None), version, &fields.reason).await {
         Ok(_) => {
-            let message = format!("Version {version} withdrawn. End users on it see the reason at their next step.");
+            let message =
+                format!("Version {version} withdrawn. End users on this version see the reason at their next step.");
             Ok(view::redirect_with_flash(&format!("{}/versions", context.path), &message))
         }
         Err(error) => VersionsPage::render_error(&console, &context, error).await,

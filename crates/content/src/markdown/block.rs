@@ -55,9 +55,10 @@ struct Block<'a> {
     /// The start of each line in `html`.
     starts: Vec<usize>,
     strategy: Strategy,
-    /// Ends of potential code spans, by their start.
+    /// The ends of potential code spans, by their start.
     spans: HashMap<usize, usize>,
-    /// Texts that were not found. They do not occur later either, and hostile text repeats such searches.
+    /// Strings that were not found. They do not occur later either, so that hostile text cannot cause repeated
+    /// searches.
     absent: HashSet<String>,
     /// The length of the shortest unclosed fence, of backticks and of tildes.
     unclosed: [usize; 2],
@@ -65,7 +66,7 @@ struct Block<'a> {
     at: usize,
     /// The last character of the current line that is kept.
     last: Option<char>,
-    /// The gap required by the tags since then, and whether one of them was a closing tag.
+    /// The gap required by the tags after that character, and whether one of them was a closing tag.
     gap: (Gap, bool),
     /// Whether the current line is empty so far, after the edits.
     is_line_empty: bool,
@@ -152,7 +153,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Skips a fence, which takes effect once the tags around it are removed, or indentation.
+    /// Skips a fence, which becomes effective once the tags around it are removed. Otherwise skips indentation.
     fn read_line_start(&mut self) {
         let rest = &self.html[self.at..];
         let body = rest.trim_start_matches([' ', '\t']);
@@ -173,7 +174,8 @@ impl<'a> Block<'a> {
         self.at = body_at;
     }
 
-    /// Returns the end of the fence that opens at `at`, before its line feed. Returns `None` if it does not end in the block.
+    /// Returns the end of the fence that opens at `at`, before its line feed. Returns `None` if it does not end in the
+    /// block.
     fn fence_end(&mut self, at: usize) -> Option<usize> {
         let (mark, len) = fence(&self.html[at..])?;
         let kind = usize::from(mark == '~');
@@ -305,7 +307,8 @@ pub(super) fn fence(line: &str) -> Option<(char, usize)> {
     (len >= 3).then_some((mark, len))
 }
 
-/// Returns the potential code spans in `text` if it were Markdown: from each run of backticks to the next of the same length.
+/// Returns the code spans that `text` would contain as Markdown, by their start: from each run of backticks to the next
+/// one of the same length.
 fn spans(text: &str) -> HashMap<usize, usize> {
     let mut spans = HashMap::new();
     let mut next: HashMap<usize, usize> = HashMap::new();

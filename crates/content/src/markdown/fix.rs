@@ -15,8 +15,8 @@ use super::unrendered::Unrendered;
 pub(super) enum Strategy {
     /// Removes offences.
     Remove,
-    /// Removes offences, with a paragraph of one space entity before each HTML block: between `- item` and indented code,
-    /// a comment can be all that keeps the code out of the list.
+    /// Removes offences, with a paragraph of one space entity before each HTML block: between `- item` and indented
+    /// code, a comment may be the only thing that separates the code from the list.
     RemoveSeparated,
     /// Replaces offences with text that neither joins nor opens anything: an escaped tag or a space entity.
     Replace,
@@ -59,7 +59,8 @@ impl Edit {
     }
 }
 
-/// Fixes the offences that `survey` found in `text`. Returns the new text and its survey. `careful` protects code.
+/// Fixes the offences that `survey` found in `text`. Returns the new text and its survey. With `careful`, code is
+/// protected.
 pub(super) fn fix(text: &str, survey: &Survey, careful: bool) -> (String, Survey) {
     let attempt = |strategy| {
         let patched = Patched::new(text, edits(text, survey, strategy));
@@ -81,8 +82,8 @@ pub(super) fn fix(text: &str, survey: &Survey, careful: bool) -> (String, Survey
     (patched.text, after)
 }
 
-/// Returns the edits for all offences. Invisible characters are removed first and separately, because this can reveal tags.
-/// Text that is not rendered is removed last, because other removals can reveal references.
+/// Returns the edits for all offences. Invisible characters are removed first and separately, because this can reveal
+/// tags. Text that is not rendered is removed last, because other removals can reveal references.
 fn edits(text: &str, survey: &Survey, strategy: Strategy) -> Vec<Edit> {
     let mut edits = Vec::new();
     if !strategy.removes() {
@@ -90,7 +91,8 @@ fn edits(text: &str, survey: &Survey, strategy: Strategy) -> Vec<Edit> {
     }
     if !survey.hidden.is_empty() {
         edits.extend(survey.hidden.iter().cloned().map(|range| {
-            // In code, an entity would be shown literally. It is only needed where a line, and possibly a block, would begin.
+            // In code, an entity would be shown literally. It is only needed where a line, and possibly a block, would
+            // begin.
             let line = text[..range.start].rsplit('\n').next().unwrap_or_default();
             let is_inside = survey.is_code(range.start) && !line.trim_matches([' ', '\t', '>']).is_empty();
             let can_remove = strategy.removes() || is_inside;

@@ -107,8 +107,8 @@ impl Gap {
         }
     }
 
-    /// Returns the separator between `before`, the last character in the line, and `after`, the text following the tags.
-    /// Lines are separated like cells where only `one_line` is possible (a heading, a table), or where the text would have
+    /// Returns the separator between `before`, the last character in the line, and `after`, the text following the
+    /// tags. Lines are separated like cells if `one_line` is set (in a heading or a table), or if the text would have
     /// another meaning at the beginning of a line.
     pub(super) fn separator(self, before: Option<char>, after: &str, one_line: bool) -> Separator {
         let Some(before) = before.filter(|before| *before != '\n') else { return Separator::Nothing };
@@ -185,14 +185,14 @@ pub(super) fn line_prefix(text: &str, at: usize) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inline {
     pub(super) range: Range<usize>,
-    /// Whether nothing that is kept precedes it in its line.
+    /// Whether everything before it in its line is removed.
     pub(super) first: bool,
     /// Whether it is in a heading or a table.
     pub(super) one_line: bool,
 }
 
-/// Adds the edits that remove tags; adjacent tags leave a single gap. Returns the tags that must be escaped instead because
-/// their removal would open a fence.
+/// Adds the edits that remove tags; adjacent tags leave a single gap. Returns the tags that must be escaped instead
+/// because their removal would open a fence.
 pub(super) fn edits<'a>(text: &str, mut tags: Vec<&'a Inline>, edits: &mut Vec<Edit>) -> Vec<&'a Inline> {
     let mut escaped = Vec::new();
     tags.sort_by_key(|tag| tag.range.start);
@@ -233,7 +233,7 @@ pub(super) fn replacement(text: &str, range: &Range<usize>) -> &'static str {
     if apart { " " } else { "" }
 }
 
-/// Returns the widest gap of adjacent tags. Two adjacent elements are at least two words.
+/// Returns the widest gap of adjacent tags. Adjacent elements are at least separated like words.
 fn gap_of(text: &str, run: &[&Inline]) -> Gap {
     let mut widest = Gap::None;
     let mut closed = false;

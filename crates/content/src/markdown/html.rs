@@ -1,7 +1,7 @@
 //! HTML as defined by CommonMark: scanning tags, and the list of known elements.
 
-/// The elements of HTML, including obsolete ones. Omits `dir` and `param`, which are no longer used as tags but often as
-/// placeholders.
+/// The elements of HTML, including obsolete ones. Omits `dir` and `param`, which are no longer used as tags but often
+/// as placeholders.
 #[rustfmt::skip]
 const KNOWN: &[&str] = &[
     "a", "abbr", "acronym", "address", "applet", "area", "article", "aside", "audio", "b", "base", "basefont", "bdi",
@@ -124,8 +124,8 @@ fn attribute(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Returns the positions of characters that need a backslash once the tag becomes text. An underscore inside a word has no
-/// meaning, and `<your api_key>` is more readable without a backslash.
+/// Returns the positions of characters that need a backslash once the tag becomes text. An underscore inside a word has
+/// no meaning, and `<your api_key>` is more readable without a backslash.
 pub(super) fn marks(tag: &str) -> impl Iterator<Item = usize> {
     let bytes = tag.as_bytes();
     let in_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);

@@ -7,8 +7,8 @@ const PLAIN: [&str; 8] = ["geo", "magnet", "mailto", "sip", "sms", "tel", "urn",
 /// Number of nested percent encodings to decode.
 const PERCENT_DEPTH: usize = 3;
 
-/// Whether a link destination (with entities decoded) is dangerous. Browsers skip white space and control characters in a
-/// scheme (WHATWG URL, section 4.4). Percent encoding is decoded too, because some clients decode it early.
+/// Whether a link destination (with entities decoded) is dangerous. Browsers skip white space and control characters in
+/// a scheme (WHATWG URL, section 4.4). Percent encoding is decoded too, because some clients decode it early.
 pub(super) fn is_dangerous(destination: &str) -> bool {
     let mut bytes: Vec<u8> = destination.bytes().collect();
     for _ in 0..PERCENT_DEPTH {

@@ -6,9 +6,9 @@
 //!   fields are plain text, so a `<port>` in them is kept.
 //! - [`find_bidi_in_code`] is for lint and publish: such characters make code look different from what it is.
 //!
-//! Two changes apply everywhere, including code: every line ends in one line feed (`\r\n` and a lone `\r` are line endings
-//! in Markdown, and the text must not depend on the system it was written on), and invisible characters are removed
-//! ([`crate::invisible`]).
+//! Two changes apply everywhere, including code: every line ends in one line feed (`\r\n` and a lone `\r` are line
+//! endings in Markdown, and the text must not depend on the system it was written on), and invisible characters are
+//! removed ([`crate::invisible`]).
 
 mod block;
 mod fix;
@@ -27,8 +27,8 @@ use survey::Survey;
 
 use crate::invisible;
 
-/// Rounds in which code is protected: an edit that would turn text into code, or code into text, is replaced by another.
-/// Text that was not written to deceive needs two or three rounds.
+/// The number of rounds in which code is protected: an edit that would turn text into code, or code into text, is
+/// replaced with another edit. Text that was not written to deceive needs two or three rounds.
 const CAREFUL_ROUNDS: usize = 6;
 /// Maximum number of rounds before [`flatten`]. Limited, because each round parses the whole text.
 const ROUNDS: usize = 12;
@@ -36,17 +36,19 @@ const ROUNDS: usize = 12;
 /// Cleans Markdown.
 ///
 /// - Known HTML tags and comments are removed; the text between them is kept. Words stay separate: tags such as `<br>`,
-///   `<p>` and `<li>` become a line break, tags such as `<kbd>`, `<sub>` and `<td>` a space. Scripts, style sheets, frames,
-///   drawings and embedded objects are removed with their content.
-/// - Unknown tags, placeholders such as `<port>`, processing instructions and similar constructs are escaped: every renderer
-///   shows `\<port>` as `<port>`, and it is readable where nothing is rendered.
-/// - A link, image, reference or autolink to a `javascript:`, `vbscript:`, `data:` or `file:` URL is replaced with its text.
-/// - Text that is never rendered is removed: link titles, text after the language of a fenced block, cells beyond the last
-///   column of a table, and unreferenced footnotes and definitions, such as `[//]: # (…)`.
+///   `<p>` and `<li>` become a line break, tags such as `<kbd>`, `<sub>` and `<td>` a space. Scripts, style sheets,
+///   frames, drawings and embedded objects are removed with their content.
+/// - Unknown tags, placeholders such as `<port>`, processing instructions and similar constructs are escaped: every
+///   renderer shows `\<port>` as `<port>`, and it is readable as plain text, too.
+/// - A link, image, reference or autolink to a `javascript:`, `vbscript:`, `data:` or `file:` URL is replaced with its
+///   text.
+/// - Text that is never rendered is removed: link titles, text after the language of a fenced block, cells beyond the
+///   last column of a table, and unreferenced footnotes and definitions, such as `[//]: # (…)`.
 /// - Invisible characters are removed as in [`clean_plain`], including those written as entities.
 ///
-/// Except for invisible characters, code spans and code blocks are preserved byte for byte. A removal can produce a new tag
-/// or link (`<scr<b>ipt>`), so the text is parsed again until nothing is left to change. Takes approximately linear time.
+/// Except for invisible characters, code spans and code blocks are preserved byte for byte. A removal can produce a new
+/// tag or link (`<scr<b>ipt>`), so the text is parsed again until nothing is left to change. Takes approximately linear
+/// time.
 #[must_use]
 pub fn clean_markdown(text: &str) -> Cow<'_, str> {
     let mut text = prepare(text);
@@ -84,16 +86,16 @@ pub fn clean_line(text: &str) -> String {
     line
 }
 
-/// Returns the first bidirectional control character in a code span or code block of the Markdown `text`. Such a character
-/// makes code look different from what is executed.
+/// Returns the first bidirectional control character in a code span or code block of the Markdown `text`. Such a
+/// character makes code look different from what is executed.
 #[must_use]
 pub fn find_bidi_in_code(text: &str) -> Option<char> {
     Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| invisible::is_bidi_control(c))
 }
 
-/// Returns `text` in the form in which it is stored: every line ends in a line feed (`\r\n` and a lone `\r` are line endings
-/// in Markdown, and the text must not depend on the system it was written on), and U+0000 is removed, because PostgreSQL
-/// cannot store it.
+/// Returns `text` in the form in which it is stored: every line ends in a line feed (`\r\n` and a lone `\r` are line
+/// endings in Markdown, and the text must not depend on the system it was written on), and U+0000 is removed, because
+/// PostgreSQL cannot store it.
 #[must_use]
 pub fn normalize_line_endings(text: &str) -> Cow<'_, str> {
     if !text.contains(['\r', '\0']) {
@@ -102,13 +104,13 @@ pub fn normalize_line_endings(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n"))
 }
 
-/// Prepares a text for parsing: like [`normalize_line_endings`], and without a leading byte order mark, which would prevent
-/// a heading or fence in the first line from being recognised.
+/// Prepares a text for parsing: like [`normalize_line_endings`], and without a leading byte order mark, which would
+/// prevent a heading or fence in the first line from being recognised.
 fn prepare(text: &str) -> Cow<'_, str> {
     normalize_line_endings(text.trim_start_matches('\u{FEFF}'))
 }
 
-/// Escapes the characters without which there is no tag, entity, link, definition, fence or table, also in code. The last
+/// Escapes the characters that every tag, entity, link, definition, fence and table requires, also in code. The last
 /// resort for text that was written to defeat the cleaner.
 fn flatten(text: &str) -> String {
     let mut flat = String::with_capacity(text.len());

@@ -37,20 +37,20 @@ pub(super) enum Offence {
 pub(super) struct Survey {
     /// Code spans and code blocks, in order.
     pub code: Vec<Range<usize>>,
-    /// The visible text of their non-blank lines, in order. Not grouped by span and block, because a comment between two
-    /// indented blocks can be all that separates them. Excludes footnotes that are not rendered.
+    /// The visible text of their non-blank lines, in order. Not grouped by span and block, because a comment between
+    /// two indented blocks may be the only thing that separates them. Excludes footnotes that are not rendered.
     pub code_lines: Vec<String>,
     /// HTML blocks, in order.
     pub html: Vec<Range<usize>>,
     /// Invisible characters to remove, in order.
     pub hidden: Vec<Range<usize>>,
-    /// Characters that could form a definition, link or tag once the following text changes: colons and parentheses after a
-    /// closing bracket, and angle brackets.
+    /// Characters that could form a definition, link or tag once the following text changes: colons and parentheses
+    /// after a closing bracket, and angle brackets.
     pub joints: Vec<usize>,
     /// All other offences, unordered.
     pub offences: Vec<Offence>,
-    /// Text that is not rendered, each with its replacement, unordered. Only used if the text has no other offences, because
-    /// HTML can contain references.
+    /// Text that is not rendered, each with its replacement, unordered. Only used if the text has no other offences,
+    /// because HTML can contain references.
     pub unrendered: Vec<(Unrendered, &'static str)>,
 }
 
@@ -127,11 +127,11 @@ struct Reader<'a> {
     depth: usize,
     links: Vec<OpenLink>,
     element: Option<OpenElement>,
-    /// Whether this line of the paragraph contains nothing that is kept so far.
+    /// Whether everything so far in this line of the paragraph is removed.
     first: bool,
     /// Number of open headings and tables.
     one_line: usize,
-    /// The line break and the tags after it, as long as there is nothing else.
+    /// The line break and the tags after it. `None` if the line contains anything else.
     tags: Option<Range<usize>>,
     in_code: bool,
     /// The start of the current code block, and its text so far.
@@ -365,22 +365,22 @@ impl<'a> Reader<'a> {
         self.survey.offences.push(Offence::Tag(Inline { range, first, one_line }));
     }
 
-    /// Handles the end of a line of a paragraph. If the line contained only tags, its line break is removed as well, because
-    /// an empty line would end the paragraph.
+    /// Handles the end of a line of a paragraph. If the line contained only tags, its line break is removed as well,
+    /// because an empty line would end the paragraph.
     fn end_line(&mut self) {
         if let Some(tags) = self.tags.take().filter(|tags| !tags.is_empty()) {
             self.survey.offences.push(Offence::Stretch(tags));
         }
     }
 
-    /// Notes that the line contains something that is kept.
+    /// Records that the line contains something that is kept.
     fn keep(&mut self) {
         self.first = false;
         self.tags = None;
     }
 
-    /// Finds placeholders such as `<api_key>` in text. They are not tags in CommonMark, which does not allow underscores in
-    /// names, but some renderers treat any `<name>` as a tag and drop it.
+    /// Finds placeholders such as `<api_key>` in text. They are not tags in CommonMark, which does not allow
+    /// underscores in names, but some renderers treat any `<name>` as a tag and drop it.
     fn placeholders(&mut self, range: Range<usize>) {
         for (offset, _) in self.text[range.clone()].match_indices('<') {
             let at = range.start + offset;

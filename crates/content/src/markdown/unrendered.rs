@@ -53,7 +53,8 @@ fn title_start(text: &str) -> Option<usize> {
     text[..text.len() - 1].rmatch_indices(open).map(|(at, _)| at).find(|&at| !is_escaped(at))
 }
 
-/// Returns the text after the language in the first line of a fenced block; all of it if it does not begin with a language.
+/// Returns the text after the language in the first line of a fenced block; all of it if it does not begin with a
+/// language.
 pub(super) fn info(text: &str, code: &Range<usize>) -> Option<Unrendered> {
     let first = text[code.clone()].split('\n').next()?;
     let (_, fence) = block::fence(first)?;
@@ -122,8 +123,8 @@ impl Footnotes {
     }
 }
 
-/// The lines of a text, and whether each is rendered. The parser silently skips repeated definitions, so they are found as
-/// the lines that remain.
+/// The lines of a text, and whether each is rendered. The parser silently skips repeated definitions, so they are found
+/// as the lines that remain.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,

@@ -13,8 +13,8 @@ use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState};
 /// A step to write.
 #[derive(Debug, Clone, Copy)]
 pub struct ExportStep<'a> {
-    /// The key by which an import matches the step: the author's key, else the step's ID. On another installation, the ID
-    /// becomes the key; here it matches the step itself.
+    /// The key by which an import matches the step: the author's key, else the step's ID. On another installation, the
+    /// ID becomes the key; on the same installation, it matches the step itself.
     pub key: &'a str,
     /// The content.
     pub content: &'a StepContent,
@@ -73,8 +73,8 @@ where
     with_unknown(known, envelope)
 }
 
-/// Returns the keys to write, without duplicates, which an import would reject. Duplicates are only possible if a key equals
-/// the ID of another step; such a step is then matched by its title.
+/// Returns the keys to write, without duplicates, which an import would reject. Duplicates are only possible if a key
+/// equals the ID of another step; such a step is then matched by its title.
 pub(super) fn keys<'a>(steps: &[ExportStep<'a>]) -> Vec<Option<&'a str>> {
     let mut seen = HashSet::new();
     steps.iter().map(|step| seen.insert(step.key).then_some(step.key)).collect()

@@ -1,9 +1,9 @@
 //! Export to one Markdown file, in the form that [`super::markdown`] reads.
 //!
-//! Steps are written in plain Markdown. Content that would be parsed differently (with headings of level 1 or 2, leading or
-//! trailing blank lines, or an open fence that would swallow the following text) is enclosed in the marks of
-//! [`super::verbatim`]. Every walkthrough can therefore be written, and parsing the text returns the same walkthrough. Line
-//! endings are written as line feeds.
+//! Steps are written in plain Markdown. Content that would be parsed differently (with headings of level 1 or 2,
+//! leading or trailing blank lines, or an open fence that would swallow the following text) is enclosed in the marks of
+//! [`super::verbatim`]. Every walkthrough can therefore be written, and parsing the text returns the same walkthrough.
+//! Line endings are written as line feeds.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -28,8 +28,8 @@ const AGENT_SETTINGS: [&str; 3] = ["introduction_for_agent", "context_for_agent"
 /// Returns the walkthrough with its steps in order as one Markdown text.
 ///
 /// # Errors
-/// `invalid_arguments` naming the field if there is no step, or if a title is empty or has several lines (neither can be
-/// stored).
+/// `invalid_arguments` naming the field if there is no step, or if a title is empty or has several lines (neither can
+/// be stored).
 pub fn export_markdown<'a, S>(fields: &WalkthroughFields, steps: S) -> Result<String>
 where
     S: IntoIterator,
@@ -202,7 +202,7 @@ fn check(text: &str, fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> Result<
         };
         if let Some(field) = field {
             let step = label(index + 1, Some(&content.title));
-            let message = format!("{step}, `{field}`: cannot be written as Markdown without changes. {ADVICE}");
+            let message = format!("{step}, `{field}` cannot be written as Markdown without changes. {ADVICE}");
             return Err(Error::invalid(field, message).with("step", step));
         }
     }
@@ -258,7 +258,7 @@ mod tests {
         for description in ["About.\n\n### More", "", "has\n\n# headings\n", " \n"] {
             let fields = WalkthroughFields { description: description.to_owned(), ..fields() };
             let text = export_markdown(&fields, steps.iter().copied()).unwrap_or_else(|error| panic!("{error}"));
-            let read = parse("a.md", &text).expect("what was checked");
+            let read = parse("a.md", &text).expect("an export is valid");
             assert_eq!(read.steps[2].content.content, "x\ny");
             assert_eq!(read.fields(None, None).expect("it has a title"), fields);
             assert!(read.warnings.is_empty());
@@ -290,7 +290,7 @@ mod tests {
             let steps = [ExportStep { key: "a", content: &step }, ExportStep { key: "b", content: &next }];
             let file = export_markdown(&fields(), steps).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(file.contains("\n<!-- walkthrough-content"), marked, "{file}");
-            let read = parse("a.md", &file).expect("what was checked");
+            let read = parse("a.md", &file).expect("an export is valid");
             assert_eq!(
                 read.steps.into_iter().map(|step| step.content).collect::<Vec<_>>(),
                 [step.clone(), next.clone()]
@@ -302,7 +302,7 @@ mod tests {
     fn a_duplicate_key_is_written_once() {
         let steps = [content("A", "x"), content("B", "x")];
         let steps: Vec<_> = steps.iter().map(|content| ExportStep { key: "same", content }).collect();
-        let file = parse("a.md", &export_markdown(&fields(), steps).expect("fits")).expect("valid input");
+        let file = parse("a.md", &export_markdown(&fields(), steps).expect("it can be exported")).expect("valid input");
         assert_eq!([file.steps[0].identity.key(), file.steps[1].identity.key()], [Some("same"), None]);
         assert!(export_markdown(&fields(), std::iter::empty::<ExportStep<'_>>()).is_err());
     }

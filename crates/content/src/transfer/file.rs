@@ -9,15 +9,15 @@ use waypost_core::{Error, Result};
 
 /// A walkthrough parsed from a file or a folder.
 ///
-/// A field that is `None` is absent from the file: a new walkthrough gets the default, an existing one keeps its value. A
-/// member that is present but empty (or `null` in JSON) clears the field.
+/// A field that is `None` is absent from the file: a new walkthrough gets the default, an existing one keeps its value.
+/// A member that is present but empty (or `null` in JSON) clears the field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WalkthroughFile {
     /// The name of the file or folder, for messages.
     pub name: String,
     /// Title.
     pub title: Option<String>,
-    /// One paragraph for lists.
+    /// Description, one paragraph.
     pub description: Option<String>,
     /// The type.
     pub kind: Option<WalkthroughType>,
@@ -49,17 +49,18 @@ pub struct ImportStep {
 /// The identity by which a step of a file is matched with a step of a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepIdentity {
-    /// The author's own name for the step, or the step's ID in an export.
+    /// The author's key for the step, or the step's ID in an export.
     Key(String),
     /// The path in the folder, without numbers and extension.
     Path(String),
-    /// The title and its occurrence. Determined from the content when the import is planned, because titles are cleaned in
-    /// between.
+    /// The title and its occurrence. Determined from the content when the import is planned, because titles are cleaned
+    /// in between.
     Title,
 }
 
 impl StepIdentity {
-    /// Returns the value for [`waypost_core::step::Step::key`]: the key or the path. Returns `None` for [`Self::Title`].
+    /// Returns the value for [`waypost_core::step::Step::key`]: the key or the path. Returns `None` for
+    /// [`Self::Title`].
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self {
@@ -91,11 +92,11 @@ impl WalkthroughFile {
         SourceRef::file(&self.name)
     }
 
-    /// Returns the fields of the imported walkthrough, in order of precedence: `title` (`--title`), the file, the existing
-    /// fields, the defaults.
+    /// Returns the fields of the imported walkthrough, in order of precedence: `title` (`--title`), the file, the
+    /// existing fields, the defaults.
     ///
     /// # Errors
-    /// `invalid_arguments` if there is no title, or if it is empty or too long.
+    /// `invalid_arguments` if there is no title, or if the title is empty or too long.
     pub fn fields(&self, title: Option<&str>, existing: Option<&WalkthroughFields>) -> Result<WalkthroughFields> {
         let chosen = title.or(self.title.as_deref()).or(existing.map(|fields| fields.title.as_str()));
         let chosen = chosen.ok_or_else(|| self.missing_title())?;
@@ -124,7 +125,7 @@ impl WalkthroughFile {
         )
     }
 
-    /// Rejects more steps than a walkthrough can have.
+    /// Rejects a number of steps that exceeds the maximum.
     pub(super) fn check_count(source: &SourceRef, count: usize) -> Result<()> {
         if count > MAX_STEPS {
             let message = format!("has {count} steps; the maximum is {MAX_STEPS}. Split the walkthrough.");

@@ -1,19 +1,20 @@
 //! A folder: Markdown files `NN-section/NN-step.md` or flat `NN-step.md`, else a Killercoda scenario (`index.json`, see
 //! [`super::scenario`]) or CodeTours (`.tour`, see [`super::tour`]).
 //!
-//! - Files are ordered by the numbers at the start of their names (2 before 10), then those without a number. A README in a
-//!   section comes first.
-//! - The title of a step is its H1 if that is the first heading, else the `title` of its front matter, else the readable
-//!   form of the file name. The content is the text around the H1. Front matter and blocks work as in [`super::markdown`].
-//! - The section is the readable form of the folder name (`01-first-agent` becomes `First agent`), unless the front matter
-//!   sets another.
+//! - Files are ordered by the numbers at the start of their names (2 before 10), then those without a number. A README
+//!   in a section comes first.
+//! - The title of a step is its H1 if that is the first heading, else the `title` of its front matter, else the
+//!   readable form of the file name. The content is the text around the H1. Front matter and blocks work as in
+//!   [`super::markdown`].
+//! - The section is the readable form of the folder name (`01-first-agent` becomes `First agent`), unless the front
+//!   matter sets another.
 //! - A step is identified by its path without numbers and extension, unless the front matter has a `key`.
-//! - The folder's own `README.md` is not a step: its H1 is the title, its text the description, and its front matter that of
-//!   the walkthrough.
-//! - A folder whose name begins with a dot contains steps if its files are numbered, as in `.github/steps/1-create.md`. Such
-//!   a folder name, and `steps` below it, do not become sections.
-//! - Files that are not Markdown, hidden files and licences are skipped silently. Empty files, repository housekeeping files
-//!   and other files in dot folders are skipped with a warning.
+//! - The `README.md` at the top level is not a step: its H1 is the title of the walkthrough, its text the description,
+//!   and its front matter applies to the walkthrough.
+//! - A folder whose name begins with a dot contains steps if its files are numbered, as in `.github/steps/1-create.md`.
+//!   Such a folder name, and `steps` below it, do not become sections.
+//! - Files that are not Markdown, hidden files and licences are skipped silently. Empty files, repository housekeeping
+//!   files and other files in dot folders are skipped with a warning.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -163,12 +164,12 @@ impl Page<'_> {
         self.parts.len() == 1 && HOUSEKEEPING.iter().any(|name| self.stem().eq_ignore_ascii_case(name))
     }
 
-    /// Returns the folders that contain it.
+    /// Returns the names of the folders that contain the file.
     fn folders(&self) -> &[String] {
         &self.parts[..self.parts.len() - 1]
     }
 
-    /// Whether one of its folders is hidden (its name begins with a dot).
+    /// Whether the file is in a hidden folder, whose name begins with a dot.
     fn is_hidden(&self) -> bool {
         self.folders().iter().any(|folder| folder.starts_with('.'))
     }
@@ -232,7 +233,7 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<Impor
     if step.identity == StepIdentity::Title {
         let identity = page.identity();
         if let Some(problem) = key_problem(&identity) {
-            return Err(step.source.reject("path", format!("{identity:?} {problem}")));
+            return Err(step.source.reject("path", format!("is {identity:?}, which {problem}")));
         }
         step.identity = StepIdentity::Path(identity);
     }

@@ -77,7 +77,7 @@ pub(super) fn parse_fields(source: &SourceRef, map: Map<String, Value>) -> Resul
     source.check_text("description", description.as_deref().unwrap_or_default())?;
     let kind = match text(&mut members, &["type"])? {
         Some(kind) => {
-            Some(kind.parse().map_err(|expected| source.reject("type", format!("{expected}, not {kind:?}.")))?)
+            Some(kind.parse().map_err(|expected| source.reject("type", format!("is {kind:?}: {expected}.")))?)
         }
         None => None,
     };
@@ -195,7 +195,7 @@ mod tests {
             assert_eq!(error.details["field"], "front matter");
             assert!(error.message.lines().count() == 1, "{error}");
         }
-        assert!(read(&SourceRef::file("a.md"), "front matter", "# only a comment\n", 2).expect("nothing").is_empty());
+        assert!(read(&SourceRef::file("a.md"), "front matter", "# only a comment\n", 2).expect("empty").is_empty());
     }
 
     #[test]

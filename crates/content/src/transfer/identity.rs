@@ -1,5 +1,5 @@
-//! Matching of imported walkthroughs and steps with existing ones: comparison of titles, keys of steps, and paths without
-//! their numbers.
+//! Matching of imported walkthroughs and steps with existing ones: comparison of titles, keys of steps, and paths
+//! without their numbers.
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::{ComposingNormalizer, DecomposingNormalizer};
@@ -31,8 +31,8 @@ pub(super) fn compose(text: &str) -> String {
     ComposingNormalizer::new_nfc().normalize(text).into_owned()
 }
 
-/// Returns the problem with a key, or `None` if it is valid. A key is an opaque single line of 1 to 256 characters without
-/// leading or trailing spaces.
+/// Returns the problem with a key, or `None` if it is valid. A key is an opaque single line of 1 to 256 characters
+/// without leading or trailing spaces.
 #[must_use]
 pub fn key_problem(key: &str) -> Option<String> {
     if key.is_empty() {
@@ -54,8 +54,8 @@ pub(super) struct Numbered<'a> {
     pub(super) name: &'a str,
 }
 
-/// Splits off the numeric prefix: digits (in groups separated by dots), a separator, and a remainder. `3d-print` and `2024`
-/// have no prefix.
+/// Splits off the numeric prefix: digits (in groups separated by dots), a separator, and a remainder. `3d-print` and
+/// `2024` have no prefix.
 pub(super) fn numbered(text: &str) -> Numbered<'_> {
     let mut numbers = Vec::new();
     let mut rest = text;
@@ -81,7 +81,8 @@ pub(super) fn numbered(text: &str) -> Numbered<'_> {
 }
 
 impl Numbered<'_> {
-    /// Returns the sort key: numbered before unnumbered, 2 before 10, then by name with numbers in it compared by value.
+    /// Returns the sort key: numbered before unnumbered, 2 before 10, then by name with numbers in it compared by
+    /// value.
     pub(super) fn sort_key(&self) -> impl Ord + use<> {
         let numbers: Vec<_> = self.numbers.iter().map(|digits| (digits.len(), (*digits).to_owned())).collect();
         (numbers.is_empty(), numbers, natural(self.name), self.name.to_owned())
@@ -93,8 +94,8 @@ impl Numbered<'_> {
     }
 }
 
-/// Splits a name into text and numbers for natural sorting (`step2` before `step10`). Each piece is preceded by the length
-/// of the number, or 0 for text.
+/// Splits a name into text and numbers for natural sorting (`step2` before `step10`). Each piece is preceded by the
+/// length of the number, or 0 for text.
 fn natural(name: &str) -> Vec<(usize, String)> {
     let mut pieces: Vec<(usize, String)> = Vec::new();
     let mut digits = None;

@@ -1,8 +1,9 @@
 //! JSON: the envelope in version 1.0 or 1.1, or a bare array of steps.
 //!
 //! Known members are validated; rejections name the file, the step and the field. Unknown members are kept (see
-//! [`super::unknown_members`]). Some members are known in addition to those of the specification: the `metadata` of a step if
-//! it is an object (otherwise it is kept as an unknown member), and `key` also in 1.0. `status` and `exportedAt` are ignored.
+//! [`super::unknown_members`]). Some members are known in addition to those of the specification: the `metadata` of a
+//! step if it is an object (otherwise it is kept as an unknown member), and `key` also in 1.0. `status` and
+//! `exportedAt` are ignored.
 
 use serde_json::{Map, Value};
 
@@ -98,7 +99,7 @@ fn read_version(envelope: &mut Members) -> Result<Version> {
     match envelope.text("version")?.as_deref() {
         Some("1.0") => Ok(Version::V1_0),
         Some("1.1") => Ok(Version::V1_1),
-        Some(other) => Err(envelope.source.reject("version", format!("{other:?} is not a supported version. {HINT}"))),
+        Some(other) => Err(envelope.source.reject("version", format!("is {other:?}, which is not supported. {HINT}"))),
         None => Err(envelope.source.reject("version", format!("is missing. {HINT}"))),
     }
 }
@@ -123,7 +124,7 @@ fn read_walkthrough(
     };
     if let Some(kind) = walkthrough.text("type")? {
         let kind =
-            kind.parse().map_err(|expected| walkthrough.source.reject("type", format!("{expected}, not {kind:?}.")))?;
+            kind.parse().map_err(|expected| walkthrough.source.reject("type", format!("is {kind:?}: {expected}.")))?;
         file.kind = Some(kind);
     }
     walkthrough.take_raw("status");
@@ -142,7 +143,7 @@ fn read_walkthrough(
     Ok((own, walkthrough.rest()?))
 }
 
-/// Parses a number of minutes, which must fit a signed 32-bit column.
+/// Parses a number of minutes, which must fit into a signed 32-bit column.
 pub(super) fn minutes(walkthrough: &Members, name: &str, value: &Value) -> Result<u32> {
     let fits = whole(value).and_then(|number| i32::try_from(number).ok()).and_then(|number| u32::try_from(number).ok());
     fits.ok_or_else(|| {
@@ -239,7 +240,9 @@ fn read_content(mut fields: Members) -> Result<(StepContent, Map<String, Value>)
     match fields.text("version")?.as_deref() {
         Some("v1") => {}
         Some(other) => {
-            return Err(fields.source.reject("version", format!("{other:?} is not supported. Write \"v1\".")));
+            return Err(fields
+                .source
+                .reject("version", format!("is {other:?}, which is not supported. Write \"v1\".")));
         }
         None => return Err(fields.source.reject("version", "is missing. Write \"v1\".")),
     }

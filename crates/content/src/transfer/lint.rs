@@ -68,7 +68,7 @@ impl fmt::Display for Finding {
             write!(f, "{step}: ")?;
         }
         if let Some(field) = self.field {
-            write!(f, "`{field}`: ")?;
+            write!(f, "`{field}` ")?;
         }
         f.write_str(&self.message)
     }
@@ -161,7 +161,7 @@ impl StepLinter<'_> {
     fn lengths(&mut self, step: &StepContent, served: &StepContent) {
         let problems = length_problems(step).into_iter().zip(length_problems(served)).zip(FIELDS);
         for ((typed, served), field) in problems {
-            if let Some(problem) = typed.or_else(|| served.map(|problem| format!("as served, {problem}"))) {
+            if let Some(problem) = typed.or_else(|| served.map(|problem| format!("as served {problem}"))) {
                 self.push(Severity::Error, field, problem);
             }
         }
@@ -313,7 +313,7 @@ mod tests {
         let message = lint(kind, &[agent])[0].to_string();
         assert!(
             message
-                .contains("step 1 \"A\": `context_for_agent`: still contains the template placeholder ‹fill in: what›"),
+                .contains("step 1 \"A\": `context_for_agent` still contains the template placeholder ‹fill in: what›"),
             "{message}"
         );
     }
@@ -337,7 +337,7 @@ mod tests {
         let told: Vec<_> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
-            ["notice: step 1 \"A\": `content`: changes when it is served: \"fast<br>slow\" → \"fast  ⏎slow\"."]
+            ["notice: step 1 \"A\": `content` changes when it is served: \"fast<br>slow\" → \"fast  ⏎slow\"."]
         );
         assert_eq!(fields(kind, &[step("A", "<!-- nothing to read -->")]), [(Error, "content"), (Notice, "content")]);
         // With a backslash for each of them, the text is too long.
@@ -371,13 +371,13 @@ mod tests {
         assert_eq!(
             told,
             [
-                "warning: step 1 \"A\": `content`: has 1 invisible character (U+202E), which agents can read but users cannot \
+                "warning: step 1 \"A\": `content` has 1 invisible character (U+202E), which agents can read but users cannot \
                  see. They are removed when served; delete them.",
-                "warning: step 1 \"A\": `context_for_agent`: has 6 invisible characters (U+E0061, U+E0062, U+E0063, U+E0064, \
+                "warning: step 1 \"A\": `context_for_agent` has 6 invisible characters (U+E0061, U+E0062, U+E0063, U+E0064, \
                  U+E0065 …), which agents can read but users cannot see. They are removed when served; delete them.",
-                "notice: step 1 \"A\": `content`: changes when it is served: \"`a\\u{202e}`\\r\" → \"`a`\"; \
+                "notice: step 1 \"A\": `content` changes when it is served: \"`a\\u{202e}`\\r\" → \"`a`\"; \
                  \"[x]: # (hidden)\" → \"\".",
-                "notice: step 1 \"A\": `context_for_agent`: changes when it is served: \
+                "notice: step 1 \"A\": `context_for_agent` changes when it is served: \
                  \"\\u{e0061}\\u{e0062}\\u{e0063}\\u{e0064}\\u{e0065}\\u{e0066}\" → \"\".",
             ]
         );
@@ -385,7 +385,7 @@ mod tests {
         let fields: Vec<_> = findings.iter().map(|finding| finding.field.unwrap_or_default()).collect();
         assert_eq!(fields, ["title", "tags"]);
         assert!(
-            findings[0].to_string().starts_with("warning: `title`: has 1 invisible character (U+200B)"),
+            findings[0].to_string().starts_with("warning: `title` has 1 invisible character (U+200B)"),
             "{}",
             findings[0]
         );

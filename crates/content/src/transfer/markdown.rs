@@ -9,12 +9,12 @@
 //!
 //! All text up to the first H2 is the description.
 //!
-//! ## First step                 every H2 is a step; what follows it is the content, as it is written
+//! ## First step                 every H2 is a step; the text after it is the content, unchanged
 //!
 //! Do this.
 //!
 //! ```agent-context              blocks for the agent: agent-introduction, agent-context,
-//! The user has no account yet.  agent-operations; they are extracted out of the content
+//! The user has no account yet.  agent-operations; they are extracted from the content
 //! ```
 //!
 //! ## Second step
@@ -86,7 +86,9 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
             && let Some(other) = file.steps.iter().find(|other| other.identity.key() == Some(key))
         {
             let other = other.source.step_label().unwrap_or_default();
-            return Err(step.source.reject("key", format!("{key:?} is also the key of {other}. Keys must be unique.")));
+            return Err(step
+                .source
+                .reject("key", format!("is {key:?}, which is also the key of {other}. Keys must be unique.")));
         }
         file.steps.push(step);
     }
@@ -114,7 +116,7 @@ pub(super) fn apply_fields(
             && title.trim() != heading
         {
             file.warnings.push(format!(
-                "{}: `title`: the front matter has {title:?}, the heading {heading:?}. The heading is used.",
+                "{}: `title` is {title:?} in the front matter, but {heading:?} in the heading. The heading is used.",
                 source.file_name()
             ));
             fields.metadata.insert("title".to_owned(), title.as_str().into());

@@ -1,7 +1,7 @@
 //! Import and export of walkthroughs as files.
 //!
-//! The parsers are [`json`], [`markdown`], `tour` (CodeTour) and [`folder`], which also uses `scenario` (Killercoda); all of
-//! them return a [`file::WalkthroughFile`]. [`plan`] compares it with the existing draft; [`export`] and
+//! The parsers are [`json`], [`markdown`], `tour` (CodeTour) and [`folder`], which also uses `scenario` (Killercoda);
+//! all of them return a [`file::WalkthroughFile`]. [`plan`] compares it with the existing draft; [`export`] and
 //! [`export_markdown`] write files. Texts are kept as typed; they are cleaned when they are served ([`crate::clean`]).
 
 use waypost_core::Result;
@@ -39,8 +39,8 @@ pub fn parse(name: &str, text: &str) -> Result<file::WalkthroughFile> {
     }
 }
 
-/// Whether a file can be part of a walkthrough, based on its path in the folder: Markdown, a CodeTour, or the index of a
-/// Killercoda scenario. Other files need not be loaded.
+/// Whether a file can be part of a walkthrough, based on its path in the folder: Markdown, a CodeTour, or the index of
+/// a Killercoda scenario. Other files need not be loaded.
 #[must_use]
 pub fn is_source(path: &str) -> bool {
     folder::is_markdown(path) || tour::is_tour(path) || scenario::is_index_name(path)

@@ -1,4 +1,5 @@
-//! The order of the steps in a JSON file: by the chain of `nextStepReference`, else by `displayOrder`, else by array order.
+//! The order of the steps in a JSON file: by the chain of `nextStepReference`, else by `displayOrder`, else by array
+//! order.
 
 use std::collections::HashMap;
 
@@ -36,8 +37,8 @@ const ORDER: &str = "displayOrder";
 pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
     let keys = index_keys(hints)?;
     let displayed = by_display_order(hints)?;
-    // If no step has a next step, there is no chain. Members can be absent or null, because some exporters write null for
-    // absent values.
+    // If no step has a next step, there is no chain. Members can be absent or null, because some exporters write null
+    // for absent values.
     if hints.iter().all(|hint| matches!(hint.next, Next::Absent | Next::End)) {
         if let Some(order) = displayed {
             return Ok((order, None));
@@ -63,7 +64,8 @@ fn index_keys(hints: &[Hint]) -> Result<HashMap<&str, usize>> {
     for (index, hint) in hints.iter().enumerate() {
         let Some(key) = hint.key.as_deref() else { continue };
         if let Some(earlier) = keys.insert(key, index) {
-            let message = format!("{key:?} is also the key of {}. Keys must be unique.", name(hints, earlier));
+            let message =
+                format!("is {key:?}, which is also the key of {}. Keys must be unique.", name(hints, earlier));
             return Err(hint.source.reject("key", message));
         }
     }
@@ -78,7 +80,8 @@ fn by_display_order(hints: &[Hint]) -> Result<Option<Vec<usize>>> {
     numbered.sort_unstable();
     if let Some(pair) = numbered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let (number, earlier, later) = (pair[0].0, pair[0].1, pair[1].1);
-        let message = format!("{number} is also the number of {}. Numbers must be unique.", name(hints, earlier));
+        let message =
+            format!("is {number}, which is also the number of {}. Numbers must be unique.", name(hints, earlier));
         return Err(hints[later].source.reject(ORDER, message));
     }
     let complete = !hints.is_empty() && numbered.len() == hints.len();
@@ -109,7 +112,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
         }
         [first, second, ..] => {
             let message = format!(
-                "no step refers to this step or to {}, but only one step can be the first. Connect them, or omit `{NEXT}` \
+                "of no step refers to this step or to {}, but only one step can be the first. Connect them, or omit `{NEXT}` \
                  from every step.",
                 name(hints, first)
             );
@@ -122,7 +125,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
         order.iter().for_each(|&at| reached[at] = true);
         let lost = reached.iter().position(|reached| !reached).unwrap_or_default();
         let message = format!(
-            "this step cannot be reached from {}, because it is part of a cycle. Connect it to the chain.",
+            "never leads from {} to this step, which is part of a cycle. Connect it to the chain.",
             name(hints, first)
         );
         return Err(hints[lost].source.reject(NEXT, message));

@@ -1,5 +1,5 @@
-//! Finds the headings, fences and HTML blocks of a Markdown text at the top level. A heading in a fence, a quote or a list
-//! is part of the surrounding text.
+//! Finds the headings, fences and HTML blocks of a Markdown text at the top level. A heading in a fence, a quote or a
+//! list is part of the surrounding text.
 
 use std::ops::Range;
 

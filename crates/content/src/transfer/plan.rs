@@ -3,9 +3,11 @@
 //! A step of the file matches an existing step by the first of these rules that applies:
 //! 1. Its key or path equals the key of the existing step.
 //! 2. Its key equals the ID of the existing step (an exported step without a key has its ID as key).
-//! 3. It has neither key nor path, and its title and occurrence are equal among the steps not matched so far.
-//! 4. It has a new key or path, and its title and occurrence equal those of an existing step without a key. So when an author
-//!    starts to use keys, the steps (and the progress of end users) are kept, and the existing steps get the keys.
+//! 3. It has neither key nor path, and its title and occurrence equal those of the existing step, among the steps not
+//!    matched so far.
+//! 4. It has a new key or path, and its title and occurrence equal those of an existing step without a key. If an
+//!    author adds keys to a file later, the steps and the progress of end users are therefore kept, and the existing
+//!    steps get the keys.
 //!
 //! An existing key is never removed if the file omits it.
 
@@ -30,7 +32,7 @@ pub struct ImportPlan {
     pub fields_changed: Vec<&'static str>,
     /// Number of existing steps.
     pub existing: usize,
-    /// Number of existing steps that the file contains.
+    /// Number of existing steps that match a step of the file.
     pub matched: usize,
 }
 
@@ -65,8 +67,8 @@ pub enum StepChange {
     Added,
 }
 
-/// Compares the `steps` of a file, as they would be stored, with the draft: its fields and its steps in chain order.
-/// `existing` is `None` for a new walkthrough.
+/// Compares a file with the draft. `fields` and `steps` are those of the file, as they would be stored. `existing`
+/// contains the draft's fields and its steps in chain order; `None` for a new walkthrough.
 #[must_use]
 pub fn plan(
     existing: Option<(&WalkthroughFields, &[Step])>,
@@ -130,8 +132,8 @@ fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
     matches
 }
 
-/// Returns which steps were moved: all except the longest subsequence that keeps its order, so that moving one step to the
-/// front counts as one move.
+/// Returns whether each step was moved. The steps of the longest subsequence that keeps its order were not, so that
+/// moving one step to the front counts as one move.
 pub(crate) fn find_moved(found: &[Option<usize>]) -> Vec<bool> {
     // Patience sorting: for each length, the subsequence of that length with the smallest last position.
     let mut ends: Vec<usize> = Vec::new();
@@ -202,8 +204,8 @@ impl ImportPlan {
             && self.steps.iter().all(|step| step.change == StepChange::Unchanged)
     }
 
-    /// Whether the file contains fewer than half of the existing steps, so that it is probably a different walkthrough and
-    /// `--replace` is required.
+    /// Whether fewer than half of the existing steps match a step of the file. The file is then probably a different
+    /// walkthrough, and `--replace` is required.
     #[must_use]
     pub fn needs_replace(&self) -> bool {
         self.matched * 2 < self.existing

@@ -25,7 +25,7 @@ fn draft(names: &[&str]) -> Vec<Step> {
     let step = |(index, name): (usize, &&str)| {
         let (key, content) = named(name);
         let next_step_id = (index + 1 < names.len()).then(|| id(index + 1));
-        Step { id: id(index), ordinal: u32::try_from(index).expect("few"), key, next_step_id, content }
+        Step { id: id(index), ordinal: u32::try_from(index).expect("few steps"), key, next_step_id, content }
     };
     names.iter().enumerate().map(step).collect()
 }

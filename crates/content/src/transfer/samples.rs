@@ -15,7 +15,7 @@ fn sources(root: &Path) -> Vec<(String, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of the fixtures") {
-            let path = entry.expect("an entry of it").path();
+            let path = entry.expect("a folder entry").path();
             let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8").to_owned();
             if path.is_dir() {
                 folders.extend((!is_ignored_folder(&name)).then_some(path));
@@ -40,7 +40,7 @@ fn walkthroughs(roots: &[PathBuf]) -> Vec<WalkthroughFile> {
     for root in roots {
         files.push(read_folder(root));
         for (path, text) in sources(root) {
-            // An index is not valid without its folder, and not every file in a folder is a walkthrough of its own.
+            // An index is invalid without its folder, and not every file in a folder is a walkthrough.
             files.extend(parse(&path, &text).ok());
         }
     }
@@ -97,7 +97,7 @@ fn fixtures_survive_export_and_import() {
     let keys: Vec<_> = (0..steps.len()).map(|at| format!("k{at}")).collect();
     let steps: Vec<_> = keys.iter().zip(&steps).map(|(key, step)| ExportStep { key, content: &step.content }).collect();
     let fields = files[0].fields(Some("Long"), None).expect("it has a title");
-    let read = markdown::parse("a.md", &export_markdown(&fields, steps.iter().copied()).expect("it fits"))
+    let read = markdown::parse("a.md", &export_markdown(&fields, steps.iter().copied()).expect("it can be exported"))
         .expect("a valid file");
     assert!(read.steps.iter().map(|step| &step.content).eq(steps.iter().map(|step| step.content)));
 }

@@ -1,11 +1,11 @@
 //! Killercoda: a scenario is a folder with an `index.json` that lists the Markdown files of its steps.
 //!
-//! - `title` and `description` are those of the walkthrough; `details.intro`, `details.steps` and `details.finish` are the
-//!   steps, each with a `title` (else the H1 of its text) and a `text`, the path of a Markdown file.
+//! - `title` and `description` become those of the walkthrough. `details.intro`, `details.steps` and `details.finish`
+//!   become the steps, each with a `title` (else the H1 of its text) and a `text`, the path of a Markdown file.
 //! - A step is identified by the path of its text without numbers and extension.
 //! - Code annotations (`{{exec}}`, `{{copy}}`) are removed, which leaves plain Markdown.
-//! - Scripts (`foreground`, `background`, `verify`) are not run. Their names and all other members are kept in the metadata,
-//!   under `killercoda`, and a warning lists the scripts.
+//! - Scripts (`foreground`, `background`, `verify`) are not run. Their names and all other members are kept in the
+//!   metadata, under `killercoda`, and a warning lists the scripts.
 //! - A folder with several scenarios is one walkthrough: each is a section, in the order of the folder names.
 
 use std::collections::{BTreeSet, HashMap};
@@ -199,7 +199,7 @@ fn identified(mut step: ImportStep, path: &str, rest: Map<String, Value>) -> Res
         let path = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
         let identity = path.split('/').map(|part| numbered(part).name).collect::<Vec<_>>().join("/");
         if let Some(problem) = key_problem(&identity) {
-            return Err(step.source.reject("path", format!("{identity:?} {problem}")));
+            return Err(step.source.reject("path", format!("is {identity:?}, which {problem}")));
         }
         step.identity = StepIdentity::Path(identity);
     }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use waypost_core::Error;
 use waypost_core::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS};
 
-/// Maximum nesting of objects and arrays in metadata. The store parses metadata with a limit of 128 levels, so this limit
-/// must be well below that.
+/// Maximum nesting of objects and arrays in metadata. The store parses metadata with a limit of 128 levels, so this
+/// limit must be well below it.
 const MAX_DEPTH: usize = 64;
 
 /// A reference to an imported file or one of its steps.
@@ -63,19 +63,20 @@ impl SourceRef {
         self.step.as_ref().map(|step| step.location.as_str())
     }
 
-    /// Creates the rejection of `field` at this location. `problem` states what is wrong and what to do.
+    /// Creates the rejection of `field` at this location. `problem` is the predicate of a sentence that begins with the field,
+    /// and states what to do: `is missing. Write a title.`
     #[must_use]
     pub fn reject(&self, field: &str, problem: impl fmt::Display) -> Error {
         let field = format!("{}{field}", self.prefix);
         let error = match &self.step {
             Some(step) if self.file.ends_with(&step.location) => {
-                Error::invalid(&field, format!("{}: {}, `{field}`: {problem}", self.file, step.label))
+                Error::invalid(&field, format!("{}: {}, `{field}` {problem}", self.file, step.label))
             }
             Some(step) => Error::invalid(
                 &field,
-                format!("{}: {} ({}), `{field}`: {problem}", self.file, step.label, step.location),
+                format!("{}: {} ({}), `{field}` {problem}", self.file, step.label, step.location),
             ),
-            None => Error::invalid(&field, format!("{}: `{field}`: {problem}", self.file)),
+            None => Error::invalid(&field, format!("{}: `{field}` {problem}", self.file)),
         };
         let error = error.with("file", self.file.as_str());
         match &self.step {
@@ -256,7 +257,7 @@ mod tests {
     fn a_rejection_names_file_step_and_field() {
         let source = SourceRef::file("a.json").step(3, Some("Install"), "steps[2]").within("contentFields.");
         let error = source.reject("contentForUser", "is missing.");
-        assert_eq!(error.message, "a.json: step 3 \"Install\" (steps[2]), `contentFields.contentForUser`: is missing.");
+        assert_eq!(error.message, "a.json: step 3 \"Install\" (steps[2]), `contentFields.contentForUser` is missing.");
         assert_eq!(error.details["file"], "a.json");
         assert_eq!(error.details["step"], "step 3 \"Install\"");
         assert_eq!(error.details["location"], "steps[2]");

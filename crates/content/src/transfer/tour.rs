@@ -1,9 +1,9 @@
 //! CodeTour: a `.tour` file is a walkthrough through source code (<https://aka.ms/codetour-schema>).
 //!
-//! - The title of a step is its `title`, else `markerTitle`, else the heading at the start of its description, else the name
-//!   of the file it refers to. The description is the content; `>> command` lines become code.
-//! - The location of the step (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and its editor commands
-//!   are added to the context for the agent, which can open the location.
+//! - The title of a step is its `title`, else `markerTitle`, else the heading at the start of its description, else the
+//!   name of the file it refers to. The description is the content; `>> command` lines become code.
+//! - The location of the step (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and its editor
+//!   commands are added to the context for the agent, which can open the location.
 //! - All members except title and description are kept in the metadata, under `codetour`.
 //! - A folder with several tours is one walkthrough: each tour is a section, in the order of the file names.
 
@@ -161,8 +161,8 @@ fn leading_heading(text: &str) -> (Option<String>, String) {
     }
 }
 
-/// Converts CodeTour's `>> npm install`, a command that runs on click, to a code block. Other renderers would show it as a
-/// quotation.
+/// Converts CodeTour's `>> npm install`, a command that runs on click, to a code block. Other renderers would show it
+/// as a quotation.
 fn commands_as_code(text: &str) -> String {
     let mut fence: Option<&str> = None;
     let mut result = String::with_capacity(text.len());

@@ -4,8 +4,9 @@
 //! `walkthrough` in the metadata of a walkthrough, `step` and `contentFields` in that of a step. All other members of
 //! `metadata` are the author's own and are written to the file's `metadata` unchanged.
 //!
-//! If an author's own member has the reserved name, it is kept in an additional slot, `own`, if it could be mistaken for
-//! ours or conflicts with it; otherwise it is unchanged. Reading and writing are therefore inverses of each other.
+//! An author's own member with the reserved name is kept in an additional slot, `own`, if it conflicts with the
+//! reserved member or could be mistaken for it; otherwise it is unchanged. Reading and writing are therefore inverses
+//! of each other.
 
 use serde_json::{Map, Value};
 

@@ -27,7 +27,7 @@ use crate::Ops;
 pub const MAX_DAYS: i64 = 3_660;
 /// The maximum offset of the start of a day from UTC, in milliseconds.
 pub const MAX_OFFSET_MS: i64 = 14 * 3_600_000;
-/// Limits the number of reports that are computed at the same time: one takes about 100 bytes of memory per event.
+/// Limits the number of reports that are computed at the same time: a report takes about 100 bytes of memory per event.
 static REPORT_SLOTS: Semaphore = Semaphore::const_new(2);
 
 /// The range and the filters of a report.
@@ -117,7 +117,7 @@ pub enum FlowNode {
     Start,
     /// A step, with its title.
     Step(StepId, String),
-    /// The completion.
+    /// The completion of the walkthrough.
     End,
     /// No further step was completed before the end of the range. The attempt may still be active.
     Left,
@@ -211,7 +211,7 @@ impl Report {
         Filter { version: Some(self.log.names.lookup(version.id.as_str())), ..self.filter }
     }
 
-    /// Returns the funnel of the version. `None` if no walkthrough is selected or it has no versions.
+    /// Returns the funnel of the selected version. Returns `None` if no walkthrough is selected or it has no versions.
     #[must_use]
     pub fn funnel(&self) -> Option<VersionFunnel> {
         let version = self.selected_version()?;
@@ -248,7 +248,7 @@ impl Report {
         Some((version.steps[position].1.clone(), users.into_iter().filter_map(id).collect()))
     }
 
-    /// Returns the flow of attempts between the steps of the version in the funnel.
+    /// Returns the flow of attempts between the steps of the funnel's version. Empty if there is no funnel.
     #[must_use]
     pub fn flows(&self) -> Vec<FlowEdge> {
         let Some(version) = self.selected_version() else { return Vec::new() };
@@ -270,7 +270,7 @@ impl Report {
     }
 }
 
-/// Reads the log that `query` selects and runs `compute` on it in a thread for blocking work.
+/// Reads the log that `query` selects and runs `compute` on it in a blocking thread.
 ///
 /// # Errors
 /// `not_found` if the caller cannot access the organisation, or if the server, walkthrough or version does not exist;
@@ -394,7 +394,7 @@ pub async fn pack_settled(db: &Db, clock: &dyn Clock) -> Result<()> {
                 Err(error) if error.is_foreign_key_violation() || error.is_conflict_between_transactions() => break,
                 Err(error) => return Err(error.into()),
             }
-            // Lets calls that wait for SQLite's only writer go first.
+            // Lets calls that wait for SQLite's single writer go first.
             tokio::task::yield_now().await;
         }
     }

@@ -1,4 +1,4 @@
-//! The reports of analytics as they are returned by the API and exported from the console, as JSON or as tables.
+//! The analytics reports that the API returns and the console exports, as JSON or as tables.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -203,16 +203,18 @@ struct FunnelStep {
     reached: u64,
     /// The number of attempts that completed the step.
     completed: u64,
-    /// The number of attempts that reached the step, completed neither it nor any later step, and had no event in the last
-    /// 24 hours before the end of the range.
+    /// The number of attempts that reached the step, completed neither it nor any later step, and had no event in the
+    /// last 24 hours before the end of the range.
     dropped_off: u64,
-    /// The number of attempts at the step, as in `dropped_off`, that had an event in these 24 hours.
+    /// The number of attempts that reached the step, completed neither it nor any later step, and had an event in the
+    /// last 24 hours before the end of the range.
     active: u64,
     /// The median time on the step of the attempts that completed it, measured from their previous activity.
     median_time_ms: Option<i64>,
 }
 
-/// The funnel of one version. If there are no attempts, `version` is null and there are no steps.
+/// The funnel of one version. If no walkthrough is selected or it has no versions, `version` is null and there are no
+/// steps.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AnalyticsFunnel {
     /// The number of the version.
@@ -300,7 +302,7 @@ struct StepDuration {
 /// The time spent on each step of a version.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StepDurationList {
-    /// The number of the version. Null if there are no attempts.
+    /// The number of the version. Null if no walkthrough is selected or it has no versions.
     version: Option<u32>,
     items: Vec<StepDuration>,
 }

@@ -1,5 +1,5 @@
 //! Logins of end users with the organisation's identity provider: the state during a login, and the provider's tokens
-//! afterwards. None of it ever reaches a client.
+//! afterwards. Neither is ever sent to a client.
 
 mod refresh;
 
@@ -59,11 +59,11 @@ pub struct LoginCallback {
     pub secrets: LoginSecrets,
 }
 
-/// Starts the login of an authorization request with the provider of its server. Requires the user's consent: no client can
-/// cause a login with the provider without it.
+/// Starts the login of an authorization request with the provider of its server. Requires the user's consent: no client
+/// can cause a login with the provider without it.
 ///
 /// # Errors
-/// `forbidden` before consent; `not_found` if the server has no provider (any more); any error of the store.
+/// `forbidden` before consent; `not_found` if the server has no provider; any error of the store.
 pub async fn begin_login(cx: &Ctx, ops: &Ops, login: LoginRequest<'_>) -> Result<PendingLogin> {
     let LoginRequest { server, request, redirect_uri } = login;
     let organization = &server.organization_id;
@@ -114,7 +114,7 @@ pub async fn finish_login(cx: &Ctx, ops: &Ops, server: &Server, state: &str, bro
     tx.commit().await?;
     let state_row = state_row.ok_or_else(authorizations::not_found)?;
     let request = authorizations::get(cx, ops, server, state_row.request_id.as_str(), browser).await?;
-    // The server may use another provider in the meantime.
+    // The server may have been switched to another provider in the meantime.
     if server.oauth_config_id.as_ref() != Some(&state_row.oauth_config_id) {
         return Err(no_provider());
     }

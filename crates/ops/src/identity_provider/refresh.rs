@@ -17,7 +17,7 @@ use crate::{Ops, oauth_configs};
 pub const JOB: &str = "provider-tokens";
 /// Tokens that expire within this time are refreshed.
 const AHEAD_MS: i64 = 5 * 60 * 1_000;
-/// The lease of a token. It is longer than the timeout of the provider, and also the pause before the next attempt.
+/// The lease of a token, which is longer than the timeout of a request. It is also the pause before the next attempt.
 const LEASE_MS: i64 = 60 * 1_000;
 /// The maximum number of tokens per run.
 const AT_ONCE: i64 = 10;
@@ -44,7 +44,8 @@ enum Failure {
 /// token is refreshed by only one of them.
 ///
 /// # Errors
-/// Any error of the store before the first request. Failures of a provider are only logged.
+/// `forbidden` unless the caller is the operator; any error of the store before the first request. Failures of a
+/// provider are only logged.
 pub async fn refresh_due_tokens(cx: &Ctx, ops: &Ops) -> Result<RefreshSummary> {
     waypost_core::access::authorize_operator(&cx.caller)?;
     let now = cx.now();
@@ -90,7 +91,7 @@ async fn refresh_one(cx: &Ctx, ops: &Ops, token: &IdentityProviderToken) -> bool
     false
 }
 
-/// Stores the `new` tokens, or deletes the refresh token. Returns false if a sign-in has stored other tokens in the
+/// Stores the `new` tokens, or deletes the refresh token. Returns `false` if a sign-in has stored other tokens in the
 /// meantime.
 async fn write(ops: &Ops, token: &IdentityProviderToken, new: Option<&IdentityProviderToken>) -> Result<bool> {
     let mut tx = ops.store.begin().await?;
@@ -133,7 +134,8 @@ async fn request_tokens(
     Ok(seal_tokens(cx, keyring, &config, &token.identity_id, &tokens))
 }
 
-/// Contains only the kind of an error: a provider's text may repeat what was sent.
+/// Returns the failure for an error. It contains only the kind of the error, because a provider's text may repeat what
+/// was sent.
 fn failure(error: CoreRequestTokenError<waypost_outbound::Error>) -> Failure {
     match error {
         CoreRequestTokenError::ServerResponse(response) => match response.error() {

@@ -37,7 +37,7 @@ pub(crate) fn oidc_client(provider: &LoginProvider) -> Result<OidcClient> {
     };
     Ok(client
         .set_auth_type(auth_type)
-        // The provider contains all scopes, including `openid` where it applies.
+        // `provider.scopes` contains all scopes, including `openid` where it applies.
         .disable_openid_scope()
         .set_auth_uri(AuthUrl::new(provider.authorization_endpoint.clone()).map_err(Error::internal)?)
         .set_token_uri(TokenUrl::new(provider.token_endpoint.clone()).map_err(Error::internal)?))

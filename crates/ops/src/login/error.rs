@@ -5,7 +5,7 @@ use waypost_content::name;
 /// The maximum number of characters of a provider's text that are shown.
 const MAX_SHOWN: usize = 200;
 
-/// The reason of a failed login. The messages are shown to the user and logged; none contains a code or a token.
+/// The reason for a failed login. The messages are shown to the user and logged; none contains a code or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// The provider did not respond.

@@ -14,8 +14,8 @@ use super::{LoginProvider, LoginVerification, SigningKeys};
 /// The tolerated clock skew of providers.
 const SKEW_MS: i64 = 60 * 1_000;
 
-/// Only algorithms with a public key. A shared secret would let everyone who knows it sign, and `none` would let anyone
-/// sign.
+/// The accepted algorithms, all with public keys. With a shared secret, everyone who knows it could sign tokens; with
+/// `none`, anyone could.
 const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
@@ -83,7 +83,7 @@ fn is_key_error(error: &ClaimsVerificationError) -> bool {
     matches!(error, ClaimsVerificationError::SignatureVerification(NoMatchingKey | CryptoError(_)))
 }
 
-/// Returns a description of the error that contains nothing of the token.
+/// Returns a description of the error that does not contain any part of the token.
 fn describe(error: &ClaimsVerificationError) -> String {
     use SignatureVerificationError::{CryptoError, DisallowedAlg, NoMatchingKey};
     match error {

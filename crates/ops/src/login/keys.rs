@@ -12,6 +12,7 @@ use waypost_outbound::{Limits, Route};
 
 use super::error::LoginError;
 
+/// The limits of a request for keys.
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 /// The lifetime of cached keys.
 const FRESH_MS: i64 = 60 * 60 * 1_000;
@@ -49,7 +50,8 @@ pub(super) enum Freshness {
 }
 
 impl KeyCache {
-    /// Returns the keys at `uri` of the provider `id`. Returns `None` for [`Freshness::Newer`] if newer keys were fetched a moment ago.
+    /// Returns the keys at `uri` of the provider `id`. Returns `None` for [`Freshness::Newer`] if the last refetch for
+    /// an unknown key, successful or not, was less than [`PAUSE_MS`] ago.
     ///
     /// # Errors
     /// If the provider does not return its keys.
@@ -90,7 +92,7 @@ async fn fetch(route: &Route, uri: &str) -> Result<CoreJsonWebKeySet, LoginError
     let url = Url::parse(uri).map_err(|_| invalid("have no valid URL"))?;
     let response = route.get(&url, LIMITS).await?;
     if response.status != http::StatusCode::OK {
-        return Err(invalid(&format!("were requested, and the response has the status {}", response.status)));
+        return Err(invalid(&format!("could not be fetched: the response has the status {}", response.status)));
     }
     serde_json::from_slice(&response.body).map_err(|_| invalid("cannot be parsed"))
 }

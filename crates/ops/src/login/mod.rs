@@ -1,9 +1,9 @@
-//! Logins of end users and console users with an identity provider: OpenID Connect (Core 1.0) or plain OAuth (RFC 6749),
-//! always with PKCE (RFC 7636).
+//! Logins of end users and console users with an identity provider: OpenID Connect (Core 1.0) or plain OAuth (RFC
+//! 6749), always with PKCE (RFC 7636).
 //!
 //! [`begin_login`] creates the state and the URL to which the browser is redirected; [`finish_login`] turns the
 //! provider's response into verified claims. In between, the caller stores the state with [`LoginSecrets`], binds it to
-//! the browser, and lets it work once.
+//! the browser, and accepts it only once.
 
 mod claims;
 mod client;
@@ -55,7 +55,7 @@ pub struct LoginProvider {
     pub client_id: String,
     /// Waypost's client secret at the provider.
     pub client_secret: Option<SecretText>,
-    /// How Waypost authenticates at the token endpoint.
+    /// The method by which Waypost authenticates at the token endpoint.
     pub token_auth_method: TokenAuthMethod,
     /// The requested scopes, including `openid` where it applies.
     pub scopes: Vec<String>,
@@ -90,7 +90,8 @@ impl LoginProvider {
     }
 }
 
-/// The parameters of the request to the provider, in addition to the scopes. Only OpenID Connect has them.
+/// The parameters of the request to the provider, in addition to the scopes. They are sent only to OpenID Connect
+/// providers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoginOptions<'a> {
     /// The email or name of the user, if known.
@@ -130,7 +131,7 @@ pub struct AuthorizationResponse {
     pub error: Option<String>,
 }
 
-/// Where the keys of ID tokens come from.
+/// The source of the keys that verify ID tokens.
 #[derive(Debug, Clone)]
 pub enum SigningKeys<'a> {
     /// A cache of the keys at `jwks_uri`, under an ID of the provider.
@@ -139,14 +140,14 @@ pub enum SigningKeys<'a> {
     Fetched(CoreJsonWebKeySet),
 }
 
-/// The response to a login, and how it is verified.
+/// The response to a login, with the data needed to verify it.
 #[derive(Debug, Clone)]
 pub struct LoginVerification<'a> {
     /// The provider.
     pub provider: &'a LoginProvider,
     /// The route of requests to the provider.
     pub route: &'a Route,
-    /// The keys of ID tokens.
+    /// The keys that verify ID tokens.
     pub keys: SigningKeys<'a>,
     /// The stored secrets of the login.
     pub secrets: &'a LoginSecrets,
@@ -236,7 +237,7 @@ pub fn begin_login(provider: &LoginProvider, options: LoginOptions<'_>, random: 
 }
 
 /// Finishes a login whose state was valid: checks the issuer of the response, exchanges the code (RFC 6749, 4.1.3), and
-/// verifies the ID token (OpenID Connect Core, 3.1.3.7) or, with plain OAuth, asks the userinfo endpoint.
+/// verifies the ID token (OpenID Connect Core, 3.1.3.7) or, with plain OAuth, queries the userinfo endpoint.
 ///
 /// # Errors
 /// If the provider is unreachable, rejects the code, or returns data that cannot be trusted.

@@ -1,4 +1,5 @@
-//! Logos of organisations. They are decoded and re-encoded, so that browsers only get images that were created here.
+//! Logos of organisations. They are decoded and re-encoded, so that browsers receive only images that Waypost has
+//! created.
 
 mod picture;
 mod resize;
@@ -34,7 +35,7 @@ const MAX_DECODED: usize = 2 * MAX_PIXELS as usize * 8;
 /// The maximum number of uploads that wait to be decoded. Each holds its file of up to [`MAX_BYTES`].
 const MAX_WAITING: usize = 32;
 
-/// One image is decoded at a time in the whole process, so that the memory is bounded.
+/// One image is decoded at a time in the whole process, so that memory use is bounded.
 static TURN: LazyLock<Turn> = LazyLock::new(Turn::new);
 
 /// The branding of an organisation's pages.
@@ -78,7 +79,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     Ok(())
 }
 
-/// Returns the logo of an organisation, a PNG, for visitors of its pages.
+/// Returns the logo of an organisation as a PNG, for visitors of its pages. Returns `None` if it has none.
 ///
 /// # Errors
 /// `not_found` for an organisation other than the caller's; `unavailable` if the database cannot be reached.
@@ -87,7 +88,7 @@ pub async fn find_public(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Op
     Ok(store::find(&mut ops.store.read().await?, org).await?)
 }
 
-/// Returns the logo of an organisation, a PNG, for its members.
+/// Returns the logo of an organisation as a PNG, for its members. Returns `None` if it has none.
 ///
 /// # Errors
 /// `not_found` for an organisation that the caller cannot access; `unavailable` if the database cannot be reached.
@@ -105,7 +106,7 @@ pub async fn find_updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Resul
     Ok(store::find_updated_at(&mut ops.store.read().await?, org).await?)
 }
 
-/// The branding of an organisation's pages.
+/// Returns the branding of an organisation's pages.
 ///
 /// # Errors
 /// As [`find_public`].
@@ -133,7 +134,7 @@ impl Turn {
         self.wait(move || recode(&file).inspect_err(|_| count("not_accepted"))).await
     }
 
-    /// Waits for a turn, then runs `work`, which takes memory, on a blocking thread.
+    /// Waits for a turn, then runs the memory-intensive `work` on a blocking thread.
     async fn wait<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let Ok(_place) = self.waiting.try_acquire() else {
             count("queue_full");

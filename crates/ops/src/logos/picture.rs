@@ -1,5 +1,5 @@
-//! Decoding of the accepted image formats, and encoding as PNG. The crate `image` does the same with colour management, which
-//! takes longer to compile than all decoders.
+//! Decoding of the accepted image formats, and encoding as PNG. The crate `image` is not used, because its colour
+//! management takes longer to compile than all decoders together.
 
 use std::io::Cursor;
 
@@ -19,7 +19,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Returns the format to which the first bytes of `file` belong, regardless of its name.
+    /// Returns the format that the first bytes of `file` identify.
     pub(super) fn detect(file: &[u8]) -> Option<Self> {
         match file {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         if width == 0 || height == 0 { Err(Damaged) } else { Ok(Dimensions { width, height }) }
     }
 
-    /// Decodes the image; of an animation, its first frame.
+    /// Decodes the image, or the first frame of an animation.
     ///
     /// # Errors
     /// [`Damaged`] if the file is incomplete or invalid, or if decoding takes too much memory.
@@ -159,7 +159,7 @@ fn decode_png(mut reader: png::Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, Damaged
         ColorType::GrayscaleAlpha => {
             Ok(pixels.chunks_exact(2).flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]]).collect())
         }
-        // Not with the transformation `ALPHA`.
+        // Impossible with the transformation `ALPHA`.
         ColorType::Rgb | ColorType::Grayscale | ColorType::Indexed => Err(Damaged),
     }
 }
@@ -191,7 +191,7 @@ impl Picture {
     /// Returns the image as a PNG file.
     ///
     /// # Errors
-    /// An error of the encoder, which writes to memory, so that there is none in practice.
+    /// None in practice, because the encoder writes to memory.
     pub(super) fn to_png(&self) -> Result<Vec<u8>, png::EncodingError> {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, self.dimensions.width, self.dimensions.height);

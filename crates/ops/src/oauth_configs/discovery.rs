@@ -213,8 +213,8 @@ fn evaluate(
     let public = |name: &String| ["RS", "PS", "ES", "Ed"].iter().any(|start| name.starts_with(start));
     if kind == ProviderKind::Openid && !algorithms.iter().flatten().any(public) {
         return Err(ProviderFinding::error(format!(
-            "According to its metadata at {address}, the provider does not sign ID tokens with a public key (`{}`), so they \
-             cannot be verified.",
+            "According to its metadata at {address}, the provider does not sign ID tokens with a public key (`{}`), so \
+             they cannot be verified.",
             sanitize(&algorithms.unwrap_or_default().join(", "))
         )));
     }
@@ -268,7 +268,7 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     urls
 }
 
-/// Returns the first document that exists.
+/// Returns the first metadata document that exists, with its URL.
 async fn first(route: &Route, issuer: &Url) -> Result<(String, Metadata), ProviderFinding> {
     let mut tried = Vec::new();
     for url in well_known(issuer) {

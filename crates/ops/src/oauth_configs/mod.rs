@@ -23,7 +23,7 @@ pub use discovery::{FindingLevel, ProviderFinding};
 use discovery::{Provider, ProviderInput, examine};
 pub use settings::OauthConfigSettings;
 
-/// Returns the place of the client secret of a provider.
+/// Returns the location to which a provider's client secret is sealed.
 pub(crate) fn place(id: &OauthConfigId) -> SealLocation<'_> {
     SealLocation { table: "oauth_configs", column: "client_secret", row: id.as_str() }
 }
@@ -198,7 +198,8 @@ pub async fn check(cx: &Ctx, ops: &Ops, config: &OauthConfig) -> Result<Vec<Prov
     let Some(provider) = provider else { return Ok(findings) };
     let saved = Provider::saved(config);
     if (Provider { auth_methods: None, scopes: None, ..provider.clone() }) != saved {
-        let message = "The provider's metadata has changed. Run `waypost oauth-config update` with its issuer to apply the change.";
+        let message = "The provider's metadata has changed. Run `waypost oauth-config update` with its issuer to \
+                       apply the change.";
         findings.push(ProviderFinding::new(FindingLevel::Error, message));
     }
     findings.extend(check_auth_method(config, &provider));

@@ -20,11 +20,11 @@ pub struct OauthConfigSettings {
     pub issuer: Option<String>,
     /// The URL of the provider's metadata, as an alternative to the issuer.
     pub metadata_url: Option<String>,
-    /// For providers without metadata.
+    /// The authorization endpoint, for providers without metadata.
     pub authorization_endpoint: Option<String>,
-    /// For providers without metadata.
+    /// The token endpoint, for providers without metadata.
     pub token_endpoint: Option<String>,
-    /// For providers whose metadata does not contain it.
+    /// The userinfo endpoint, for providers whose metadata does not contain it.
     pub userinfo_endpoint: Option<String>,
     /// Waypost's client ID at the provider.
     pub client_id: Option<String>,
@@ -80,7 +80,7 @@ impl OauthConfigSettings {
         Ok(())
     }
 
-    /// Whether settings other than the name and the linking are specified. Only these concern the provider.
+    /// Whether settings other than the name and the linking are specified. Only those concern the provider.
     pub(super) fn concerns_provider(&self) -> bool {
         let own = Self { name: self.name.clone(), link_verified_email: self.link_verified_email, ..Self::default() };
         *self != own

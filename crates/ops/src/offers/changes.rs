@@ -37,6 +37,7 @@ struct Detected {
     newest: i64,
     /// The number of the last change that may concern every organisation.
     everything: i64,
+    /// The number of changes that are not recorded for a single organisation.
     unrecorded: i64,
     organizations: HashMap<OrganizationId, i64>,
 }
@@ -57,7 +58,7 @@ impl Detected {
     fn apply(&mut self, poll: Poll) -> Affected {
         let numbers = poll.changed.iter().map(|(_, number)| *number);
         let newest = numbers.chain([poll.version.version]).fold(self.newest, i64::max);
-        // Every change up to the number before is known.
+        // If the number has not increased, every change is already known.
         let is_unknown = !poll.is_complete && newest > self.newest;
         self.newest = newest;
         let unrecorded = poll.version.unrecorded_changes();
@@ -116,7 +117,7 @@ impl Changes {
         }
     }
 
-    /// Returns a signal of every later change of an organisation.
+    /// Returns a receiver that is notified of every later change of an organisation.
     pub(super) fn subscribe(&self, organization: &OrganizationId) -> watch::Receiver<i64> {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         signals.retain(|_, signal| signal.receiver_count() > 0);
@@ -147,13 +148,13 @@ mod tests {
         changes.apply(poll(5, &[]));
         assert!(
             changes.is_current(&org(1), 5) && !changes.is_current(&org(1), 4),
-            "nothing is older than the first poll"
+            "values from before the first poll are outdated"
         );
         changes.apply(poll(7, &[(1, 6), (2, 7)]));
         assert_eq!(changes.newest(), 7);
         assert!(!changes.is_current(&org(1), 5) && changes.is_current(&org(1), 6));
         assert!(!changes.is_current(&org(2), 6) && changes.is_current(&org(2), 7));
-        assert!(changes.is_current(&org(3), 5), "did not change");
+        assert!(changes.is_current(&org(3), 5), "organisation 3 did not change");
     }
 
     #[test]

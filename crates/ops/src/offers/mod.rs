@@ -1,8 +1,9 @@
 //! The walkthroughs that each server currently offers, cached in memory for at most a second.
 //!
-//! Every process polls one number, which every change to a server, a walkthrough, an assignment or a webhook increments in its
-//! own transaction. If it has increased, the poll lists the organisations that changed; what was read of them before is not
-//! used again. If polls have failed for a second, the cache is bypassed and every request reads from the database.
+//! Every process polls one number, which every change to a server, a walkthrough, an assignment or a webhook increments
+//! in its own transaction. If it has increased, the poll lists the organisations that changed; cached data of these
+//! organisations is not used again. If polls have failed for a second, the cache is bypassed and every request reads
+//! from the database.
 
 mod changes;
 
@@ -25,13 +26,13 @@ use waypost_store::{Db, system, webhook};
 
 use changes::{Changes, Poll};
 
-/// How often the number is polled.
+/// The interval between polls of the number.
 const POLL: Duration = Duration::from_millis(200);
 /// The time limit of a poll, somewhat longer than that of a database query.
 const POLL_LIMIT: Duration = Duration::from_secs(10);
 /// The longest pause after failed polls.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
-/// After polls have failed for this long, the process reports that it is not ready.
+/// The time of failing polls after which the process reports that it is not ready.
 const POLL_LATE: Duration = Duration::from_secs(30);
 /// The maximum age of the last successful poll, in milliseconds.
 const MAX_AGE_MS: i64 = 1_000;
@@ -41,7 +42,7 @@ const REFRESHES: usize = 4;
 const SERVERS: u64 = 10_000;
 /// The maximum number of changed organisations that a poll lists. If there are more, everything is evicted.
 const LISTED: u32 = 1_000;
-/// How long the result of a database read is shared with requests that have not found it in the cache.
+/// The time for which the result of a database read is shared with requests that did not find it in the cache.
 const SHARED: Duration = Duration::from_secs(1);
 
 /// A server and the walkthroughs that it offers.
@@ -77,7 +78,7 @@ impl Offers {
         if self.server.walkthrough_tools_enabled { &self.list } else { &[] }
     }
 
-    /// Returns a copy without the walkthroughs, for long-running work that must not keep the snapshot in memory.
+    /// Returns a copy with only the server, for long-running work that must not keep the snapshot in memory.
     #[must_use]
     pub fn without_list(&self) -> Self {
         Self::new(self.server.clone(), Vec::new(), Vec::new())
@@ -116,8 +117,8 @@ struct Shared {
     refreshes: Semaphore,
     /// By slug.
     cache: moka::sync::Cache<String, Cached>,
-    /// Reads of the database by slug and the number under which they began, so that concurrent requests share one query,
-    /// but no request receives what was read before a change that had been detected when the request began.
+    /// Reads of the database by slug and the number under which they began, so that concurrent requests share one
+    /// query, but no request receives data from before a change that had been detected when the request began.
     reads: moka::future::Cache<(String, i64), Arc<Offers>>,
 }
 
@@ -128,7 +129,7 @@ struct Cached {
     number: i64,
 }
 
-/// A cache of what every server offers.
+/// A cache of the servers' offers.
 #[derive(Clone)]
 pub struct OfferCache(Arc<Shared>);
 
@@ -181,8 +182,8 @@ impl OfferCache {
         Ok(())
     }
 
-    /// Returns a signal of every later change to a server, walkthrough, assignment or webhook of `organization` that a poll
-    /// detects. Waiting for it needs no query; [`Self::refresh`] then returns the new state.
+    /// Returns a receiver that is notified of every later change to a server, walkthrough, assignment or webhook of
+    /// `organization` that a poll detects. Waiting for it needs no query; [`Self::refresh`] then returns the new state.
     #[must_use]
     pub fn changes(&self, organization: &OrganizationId) -> watch::Receiver<i64> {
         self.0.changes.subscribe(organization)
@@ -209,7 +210,7 @@ impl OfferCache {
         self.get(slug).await
     }
 
-    /// Returns the server with this slug or former slug, and what it offers. Reads the database if the slug is not cached.
+    /// Returns the server with this slug or former slug, and its offers. Reads the database if the slug is not cached.
     ///
     /// # Errors
     /// `not_found` if there is no such server; `unavailable` if the database cannot be reached.
@@ -221,7 +222,7 @@ impl OfferCache {
         if let Some(offers) = self.find_cached(slug) {
             return Ok(offers);
         }
-        // Boxed, because most calls don't get here, and the future of each call would include this one.
+        // Boxed, because most calls do not get here, but their futures would otherwise include this one.
         Box::pin(self.load_and_cache(slug)).await
     }
 

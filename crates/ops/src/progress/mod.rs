@@ -1,4 +1,4 @@
-//! Operations of end users on hosted servers: they play walkthroughs.
+//! Operations of end users on hosted servers: playing walkthroughs and reading their progress.
 
 mod write;
 
@@ -27,7 +27,7 @@ use write::ProgressWrite;
 
 /// A call of an end user.
 pub struct PlayRequest<'a> {
-    /// The server and what it offers.
+    /// The server and its offers.
     pub offers: &'a Arc<Offers>,
     /// The credentials of the request.
     pub credentials: Credentials,
@@ -44,20 +44,20 @@ pub struct StepResult {
     pub offer: Offer,
     /// The user's progress.
     pub progress: ProgressView,
-    /// The step that this call completed.
+    /// The step that this call completed. `None` if it completed none.
     pub completed_step_id: Option<StepId>,
     /// Notices for the user.
     pub notices: Vec<Notice>,
-    /// How the user was identified, with the handle of an anonymous user.
+    /// The identification of the user, with the handle of an anonymous user.
     pub user: UserIdentity,
 }
 
 /// The result of [`list`].
 #[derive(Debug)]
 pub struct ListResult<'a> {
-    /// What the server offers, in display order.
+    /// The offered walkthroughs, in display order.
     pub rows: Vec<OfferProgress<'a>>,
-    /// How the user was identified.
+    /// The identification of the user.
     pub user: UserIdentity,
 }
 
@@ -68,7 +68,7 @@ pub struct OfferProgress<'a> {
     pub offer: &'a Offer,
     /// The user's status.
     pub status: Status,
-    /// The user's percentage.
+    /// The percentage of completed steps.
     pub percent: u8,
 }
 
@@ -76,7 +76,7 @@ pub struct OfferProgress<'a> {
 ///
 /// # Errors
 /// `walkthrough_not_found`, `confirmation_required`, `handle_unknown`, `sign_in_required`, `email_required`,
-/// `unavailable`.
+/// `rate_limited`, `unavailable`.
 pub async fn select(
     cx: &Ctx,
     hosting: &Hosting,
@@ -92,7 +92,7 @@ pub async fn select(
 ///
 /// # Errors
 /// `walkthrough_not_found`, `no_active_walkthrough`, `ambiguous_walkthrough`, `step_mismatch`, `handle_unknown`,
-/// `unavailable`.
+/// `sign_in_required`, `unavailable`.
 pub async fn advance(
     cx: &Ctx,
     hosting: &Hosting,
@@ -112,7 +112,8 @@ pub async fn advance(
 /// Completes any step, and starts the walkthrough if necessary.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `step_not_found`, `handle_unknown`, `sign_in_required`, `email_required`, `unavailable`.
+/// `walkthrough_not_found`, `step_not_found`, `handle_unknown`, `sign_in_required`, `email_required`, `rate_limited`,
+/// `unavailable`.
 pub async fn complete_step(
     cx: &Ctx,
     hosting: &Hosting,
@@ -127,7 +128,7 @@ pub async fn complete_step(
 /// Ends the current attempt. Its history is kept.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `no_progress`, `handle_unknown`, `unavailable`.
+/// `walkthrough_not_found`, `no_progress`, `handle_unknown`, `sign_in_required`, `unavailable`.
 pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, walkthrough: &str) -> Result<StepResult> {
     let offer = get_offer(cx, hosting, play, walkthrough).await?;
     ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Ignore, |view| view.reset()).await
@@ -165,12 +166,12 @@ pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, wal
     Ok(StepResult { offer: offer.clone(), progress, completed_step_id: None, notices, user })
 }
 
-/// Lists the offered walkthroughs with the user's status in each. Changes nothing and creates no user. Reads no steps: the
-/// status is computed from sets of ordinals. On a server with sign-in, a user who is not signed in sees every walkthrough as
-/// not started.
+/// Lists the offered walkthroughs with the user's status in each. Changes nothing and creates no user. Reads no steps:
+/// the status is computed from sets of ordinals. On a server with sign-in, a user who is not signed in sees every
+/// walkthrough as not started.
 ///
 /// # Errors
-/// `handle_unknown`, `unavailable`.
+/// `handle_unknown`; `sign_in_required` if the user of the token was deleted; `unavailable`.
 pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>) -> Result<ListResult<'a>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
@@ -213,6 +214,7 @@ pub async fn get_latest_version(
     Ok((offer.clone(), hosting.version(&server.organization_id, &offer.version_id).await?))
 }
 
+/// The treatment of an unknown user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnknownUser {
     /// An unknown user is created.
@@ -230,7 +232,8 @@ async fn get_offer<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>, walk
     Ok(offer)
 }
 
-/// On a server with sign-in, checks that the user is signed in, and joins the progress from before the sign-in to the user.
+/// On a server with sign-in, checks that the user is signed in, and joins the progress from before the sign-in to the
+/// user.
 pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>) -> Result<()> {
     match &play.credentials {
         Credentials::Subject(subject, beside) => {
@@ -241,8 +244,8 @@ pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayReq
     }
 }
 
-/// Returns the walkthrough of a call that names none: the one whose pinned version has the step, else the only one in
-/// progress. Reads no content.
+/// Returns the walkthrough of a call that does not specify one: the walkthrough in progress whose pinned version
+/// contains the step, or else the only walkthrough in progress. Reads no content.
 async fn infer_offer<'a>(
     cx: &Ctx,
     hosting: &Hosting,

@@ -22,7 +22,8 @@ use crate::hosting::Hosting;
 use crate::identity::{self, Credentials, Identity};
 use crate::webhooks::{Event, deliveries};
 
-/// How many times a call is attempted if its user is created, changed or deleted concurrently.
+/// The maximum number of attempts of a call. A call is repeated if a version must be loaded first, or if its user is
+/// created or deleted concurrently.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// A write to the progress in one offered walkthrough.
@@ -34,7 +35,7 @@ pub(super) struct ProgressWrite<'a> {
 }
 
 impl ProgressWrite<'_> {
-    /// Sends the operation through the writer until it is decided.
+    /// Sends the operation to the writer, repeatedly if necessary, until it is decided.
     pub(super) async fn write(
         &self,
         unknown_user: UnknownUser,
@@ -90,7 +91,7 @@ impl ProgressWrite<'_> {
                 Ok(Decision::NeedVersion(id)) => {
                     hosting.version(&server.organization_id, &id).await?;
                 }
-                // Another call created the same user first, or the user was deleted: try again.
+                // Another call created the same user first, or the user was deleted. Try again.
                 Err(error) if error.is_unique_violation() || error.is_foreign_key_violation() => {
                     identity::check_subject(hosting, server, &play.credentials).await?;
                     identity::forget(hosting, server, &play.credentials);
@@ -101,8 +102,8 @@ impl ProgressWrite<'_> {
         Err(Error::new(Code::Unavailable, "Too many concurrent calls are changing the same progress. Try again."))
     }
 
-    /// Creates the call for the writer. It contains everything that the decision needs, so that the writer needs no further
-    /// query.
+    /// Creates the call for the writer. It contains everything that the decision needs, so that the writer needs no
+    /// further query.
     fn writer_call(
         &self,
         latest: &Arc<Version>,
@@ -147,8 +148,8 @@ impl ProgressWrite<'_> {
         }
     }
 
-    /// Returns a function that enqueues webhook deliveries if the walkthrough is completed. `None` if no webhook receives the
-    /// event, or for a test.
+    /// Returns a function that creates the webhook deliveries if the walkthrough is completed. Returns `None` if no
+    /// webhook receives the event, or for a test.
     fn deliveries(&self, end_user_id: &EndUserId) -> Option<DeliveriesFn> {
         let offers = Arc::clone(self.play.offers);
         if offers.completion_receivers.is_empty() || self.play.call.is_test {

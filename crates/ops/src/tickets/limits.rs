@@ -1,5 +1,5 @@
-//! Limits on new tickets per client address, per server and per user. They count the stored tickets, so they apply across
-//! all processes and survive restarts.
+//! Limits on new tickets per client address, per server and per user. They count the stored tickets, so they apply
+//! across all processes and survive restarts.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ pub use crate::limits::TicketLimits;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// The limits of a new ticket, and what it is counted against.
+/// The limits of a new ticket, and the data that they are checked against.
 pub(crate) struct LimitCheck<'a> {
     pub server: &'a Server,
     /// The hash of the client's network, from [`hash_network`]. `None` if a token identifies the user.
@@ -36,7 +36,8 @@ pub(crate) fn hash_network(secret: &SecretKey, address: IpAddr) -> String {
 }
 
 impl LimitCheck<'_> {
-    /// Checks the limits without a transaction, so that a flood of tickets does not block the writer.
+    /// Checks the limits per client address and server without a transaction, so that a flood of tickets does not block
+    /// the writer.
     pub(crate) async fn peek(&self, conn: &mut Conn) -> Result<()> {
         if let Some(client) = self.client {
             let count = system::count_tickets_from_network(conn, client, self.now.plus(-HOUR_MS)).await?;
@@ -45,8 +46,8 @@ impl LimitCheck<'_> {
         self.server_limit(conn).await
     }
 
-    /// Checks the limits of the ticket that `tx` is about to insert. Must be called with the lock of the organisation's ticket
-    /// numbers held.
+    /// Checks the limits of the ticket that `tx` is about to insert. Must be called with the lock of the organisation's
+    /// ticket numbers held.
     pub(crate) async fn check(&self, tx: &mut Tx, end_user: Option<&EndUserId>) -> Result<()> {
         if let Some(client) = self.client {
             let count = system::lock_and_count_tickets_from_network(tx, client, self.now.plus(-HOUR_MS)).await?;
@@ -59,8 +60,8 @@ impl LimitCheck<'_> {
         };
         let since = self.now.plus(-DAY_MS);
         if store::count_for_opener(tx, &self.server.organization_id, opener, since).await? >= limit {
-            let message = "The daily limit of support tickets is reached. The team has the earlier tickets. Tell the user to \
-                           try again tomorrow.";
+            let message = "The daily limit of support tickets is reached. The team has received the earlier tickets. \
+                           Tell the user to try again tomorrow.";
             return Err(limit_reached(reason, message));
         }
         Ok(())
@@ -68,8 +69,9 @@ impl LimitCheck<'_> {
 
     fn address_limit(&self, count: i64) -> Result<()> {
         if is_reached(count, self.limits.per_address) {
-            let message = "Too many support tickets were created from this network within an hour. The team has the earlier \
-                           tickets. Tell the user to try again in an hour, or to contact the team in another way.";
+            let message = "Too many support tickets were created from this network within an hour. The team has \
+                           received the earlier tickets. Tell the user to try again in an hour, or to contact the \
+                           team in another way.";
             return Err(limit_reached("address", message));
         }
         Ok(())
@@ -79,8 +81,8 @@ impl LimitCheck<'_> {
         let (organization, id) = (&self.server.organization_id, &self.server.id);
         let count = store::count_for_server(conn, organization, id, self.now.plus(-HOUR_MS)).await?;
         if is_reached(count, self.limits.per_server) {
-            let message = "Too many support tickets were created on this server within an hour. Tell the user to try again in \
-                           an hour, or to contact the team in another way.";
+            let message = "Too many support tickets were created on this server within an hour. Tell the user to try \
+                           again in an hour, or to contact the team in another way.";
             return Err(limit_reached("server", message));
         }
         Ok(())

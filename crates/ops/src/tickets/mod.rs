@@ -45,7 +45,7 @@ pub struct TicketPage {
     pub next_cursor: Option<String>,
 }
 
-/// Changes to a ticket. Absent fields stay unchanged.
+/// Changes to a ticket. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TicketPatch {
     /// The status.
@@ -82,7 +82,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: Tick
     authorize(&cx.caller, Operation::TicketRead, organization)?;
     let limit = list.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("`limit` must be from 1 to {MAX_PAGE}.")));
+        return Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_PAGE}.")));
     }
     let cursor = list.cursor.as_deref().map(str::parse::<TicketId>).transpose();
     let before = cursor.map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Start again without it."))?;
@@ -250,7 +250,8 @@ async fn build_notifications(
     Ok(all)
 }
 
-/// Returns the verified email of the calling member, to which end users can reply. `None` for API keys and the operator.
+/// Returns the verified email of the calling member, to which end users can reply. Returns `None` for unverified
+/// members, API keys and the operator.
 pub(crate) async fn find_caller_email(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<Option<String>> {
     let Ok(id) = cx.caller.actor().parse::<UserId>() else { return Ok(None) };
     let member = user::find_member(tx, organization, &id).await?;
@@ -271,7 +272,7 @@ pub async fn update_many(
 ) -> Result<Vec<BulkResult>> {
     authorize(&cx.caller, Operation::TicketWrite, organization)?;
     if !(1..=MAX_BULK).contains(&ids.len()) {
-        return Err(Error::invalid("ids", format!("`ids` names 1 to {MAX_BULK} tickets.")));
+        return Err(Error::invalid("ids", format!("`ids` must contain 1 to {MAX_BULK} ticket IDs.")));
     }
     let mut results = Vec::with_capacity(ids.len());
     for id in ids {
@@ -290,7 +291,7 @@ pub(crate) struct TicketEmail {
     pub(crate) verified: bool,
 }
 
-/// Adds an email that has become known to the end user's open tickets that lack one.
+/// Adds a new email of an end user to their tickets that lack one.
 pub(crate) async fn add_email_to_open_tickets(
     cx: &Ctx,
     tx: &mut Tx,

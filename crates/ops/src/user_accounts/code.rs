@@ -1,4 +1,4 @@
-//! Codes by email to sign in, to create an account, or to set a new password. Each code is bound to the browser that
+//! Emailed codes to sign in, to create an account, or to set a new password. Each code is bound to the browser that
 //! requested it.
 
 use std::fmt;
@@ -29,13 +29,13 @@ pub(super) const CLOSED: &str = "Sign-up is closed on this installation.";
 /// A request for a code.
 #[derive(Clone, Copy)]
 pub struct UserCodeRequest<'a> {
-    /// The entry email.
+    /// The entered email.
     pub email: &'a str,
     /// The purpose of the code.
     pub purpose: CodePurpose,
     /// The password to set once the code verifies the email.
     pub password: Option<&'a str>,
-    /// The cookie of the browser. The code can only be entry there.
+    /// The cookie of the browser. The code can only be entered there.
     pub cookie: &'a str,
 }
 
@@ -62,16 +62,16 @@ impl fmt::Debug for IssuedUserCode {
     }
 }
 
-/// A code that a user has entry.
+/// A code that a user has entered.
 #[derive(Clone, Copy)]
 pub struct UserCodeEntry<'a> {
     /// The ID of the code.
     pub id: &'a str,
-    /// The code, as entry.
+    /// The code, as entered.
     pub code: &'a str,
     /// The cookie of the browser.
     pub cookie: &'a str,
-    /// The name of a new user.
+    /// The name of the new user. Used only for a sign-up.
     pub name: &'a str,
     /// The new password, if the code is for a reset.
     pub new_password: &'a str,
@@ -136,7 +136,7 @@ impl UserAccounts {
     /// Checks that anyone may sign up.
     ///
     /// # Errors
-    /// `forbidden` if not.
+    /// `forbidden` if sign-up is not open.
     pub fn check_sign_up_open(&self) -> Result<()> {
         let message = match self.sign_up {
             SignUpPolicy::Open => return Ok(()),
@@ -146,10 +146,10 @@ impl UserAccounts {
         Err(Error::new(Code::Forbidden, message))
     }
 
-    /// Returns the purpose and the recipient of a code that can be entry in the browser with `cookie`.
+    /// Returns the purpose and the recipient of a code that can be entered in the browser with `cookie`.
     ///
     /// # Errors
-    /// `invalid_arguments` with `code` if it can no longer be entry, or not in this browser.
+    /// `invalid_arguments` with `code` if it can no longer be entered, or not in this browser.
     pub async fn get_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<PendingCode> {
         let id = id.parse().map_err(|_| codes::unusable_code())?;
         let key = UserCodeKey { id: &id, browser_hash: &hash(cookie) };
@@ -245,13 +245,13 @@ impl UserAccounts {
         Ok(())
     }
 
-    /// Counts a wrong code as a failed sign-in of the client address. Returns false if the limit was already reached.
+    /// Counts a wrong code as a failed sign-in of the client address. Returns `false` if the limit was already reached.
     fn count_failure(&self, cx: &Ctx, account: &str, browser: Browser<'_>) -> bool {
         let attempt = Attempt { kind: AttemptKind::Password, address: browser.address, account };
         self.ops.sign_in_limits.count_attempt(attempt, None, cx.now()).is_ok()
     }
 
-    /// Returns the account of the verified email. Returns `None` if there is none and this code must not create one.
+    /// Returns the account of the verified email. Returns `None` if there is none and this code cannot create one.
     async fn verify_proof(
         &self,
         cx: &Ctx,

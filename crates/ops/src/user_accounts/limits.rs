@@ -18,7 +18,7 @@ pub(super) struct Admitted {
     pub(super) accounts: Vec<UserCredentials>,
     /// The counted attempt.
     pub(super) counted: CountedAttempt,
-    /// Whether the account has reached its daily limit.
+    /// Whether the account has reached its daily limit, which does not apply to known browsers.
     pub(super) is_limited: bool,
 }
 

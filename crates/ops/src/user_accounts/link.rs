@@ -1,6 +1,6 @@
-//! Account links: the operator creates them so that a user can set name and password, either for the first time, or
-//! because the user can no longer sign in and no email can be sent. They do not verify the email, because the operator
-//! can read them.
+//! Account links: the operator creates them so that a user can set their name and password, either for the first time,
+//! or because the user can no longer sign in and no email can be sent. They do not verify the email, because the
+//! operator can read them.
 
 use std::fmt;
 
@@ -109,7 +109,7 @@ impl UserAccounts {
         store::find(&mut conn, &id).await?.ok_or_else(not_usable)
     }
 
-    /// Sets name and password of the user of a link, ends the user's sessions, and signs the user in.
+    /// Sets the name and password of the user of a link, ends the user's sessions, and signs the user in.
     ///
     /// # Errors
     /// As [`Self::get_account_link_user`]; `invalid_arguments` with `name` or `password`, in which case the link can

@@ -1,9 +1,9 @@
-//! Sign-in of console users: with a password, a code by email, an identity provider, or a link.
+//! Sign-in of console users: with a password, an emailed code, an identity provider, or a link.
 //!
-//! Nothing here reveals whether an email has an account: codes can be requested for every email, an email without an
-//! account is rejected like a wrong password, and both cost the same statements and hashes. Attempts are limited as
-//! described in [`crate::sign_in_limits`]. An account that was created only with a link that another person could read
-//! is unverified and valid for one organisation ([`verification`]).
+//! Nothing here reveals whether an email has an account: codes can be requested for any email, and a password sign-in
+//! without an account fails like one with a wrong password, at the same cost in statements and hashes. Attempts are
+//! limited as described in [`crate::sign_in_limits`]. An account that was created only with a link that another person
+//! could read is unverified and valid for one organisation ([`verification`]).
 
 mod code;
 mod invitation;
@@ -59,7 +59,7 @@ pub struct NewUserSession {
     pub token: String,
     /// The value of the device cookie ([`crate::devices`]).
     pub device: String,
-    /// Whether this sign-in verified the email and revoked what its accounts had created before.
+    /// Whether this sign-in verified the email and revoked a password, session, API key or provider link from before.
     pub revoked: bool,
 }
 
@@ -77,14 +77,14 @@ impl fmt::Debug for NewUserSession {
 }
 
 impl UserAccounts {
-    /// Creates the accounts on the database of `ops`. Their limits apply to the whole process; codes and device cookies
-    /// depend on `secret`.
+    /// Creates the account operations on the database of `ops`. Their limits are shared by the whole process; codes and
+    /// device cookies depend on `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUpPolicy) -> Self {
         Self { ops, secret, sign_up, is_set_up: Arc::default() }
     }
 
-    /// Returns who may sign up.
+    /// Returns the sign-up policy.
     #[must_use]
     pub fn sign_up(&self) -> SignUpPolicy {
         self.sign_up
@@ -112,7 +112,7 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, user: &User, hash: &str, keep: Opti
     Ok(ended)
 }
 
-/// Creates an unverified user, which is valid only for `organization` if there is one.
+/// Creates an unverified user, whose account is valid only for `organization` if that is given.
 async fn new_user(
     cx: &Ctx,
     tx: &mut Tx,
@@ -140,7 +140,8 @@ async fn new_user(
     }
 }
 
-/// Records an audit event in every organisation of which the user is a member, because a user belongs to none.
+/// Records an audit event in every organisation of which the user is a member, because every audit event belongs to one
+/// organisation, but a user does not.
 async fn record_for_user(cx: &Ctx, tx: &mut Tx, user: &User, action: &'static str, detail: Value) -> Result<()> {
     for membership in user_session::list_memberships(tx, &user.id).await? {
         let entry = Entry { action, target: user.id.as_str(), detail: detail.clone() };

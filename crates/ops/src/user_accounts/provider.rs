@@ -24,10 +24,11 @@ use crate::user_sessions::Browser;
 
 /// The time that a user has to sign in with the provider.
 const LIFETIME_MS: i64 = 15 * 60 * 1_000;
-/// The limits of pending logins: an office behind one address, and the users of a large installation.
+/// The limits of pending logins: sufficient for an office behind one address, and for the users of a large
+/// installation.
 const BOUNDS: RowLimits = RowLimits { per_network: 300, per_scope: 5_000, share: 100 };
 
-/// A login of a console user.
+/// A request to start a login of a console user.
 #[derive(Debug, Clone, Copy)]
 pub struct UserLoginRequest<'a> {
     /// The provider's name in URLs.
@@ -65,8 +66,8 @@ pub struct ProviderIdentity {
 }
 
 impl UserAccounts {
-    /// Starts a login and returns the URL to which the browser is redirected. If [`BOUNDS`] is reached, replaces an older
-    /// login.
+    /// Starts a login and returns the URL to which the browser is redirected. If [`BOUNDS`] is reached, replaces an
+    /// older login.
     ///
     /// # Errors
     /// `internal` if the provider's URLs are not valid; any error of the store.
@@ -116,7 +117,8 @@ impl UserAccounts {
     /// user if anyone may sign up.
     ///
     /// # Errors
-    /// `forbidden` if the provider has not verified an email, or if no user has it and no account may be created.
+    /// `forbidden` if the provider has not verified an email, or if no user has it and no account may be created;
+    /// `conflict` if another sign-in with the same identity is in progress.
     pub async fn sign_in_with_provider(
         &self,
         cx: &Ctx,

@@ -1,4 +1,4 @@
-//! The set-up link, which `serve` prints until the first sign-in. It creates the first owner.
+//! The setup link, which `serve` prints until the first sign-in. It creates the first owner.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ use crate::audit::{Entry, record};
 use crate::passwords::ChosenPassword;
 use crate::user_sessions::Browser;
 
-/// The purpose of the signature that is the token of an installation.
+/// The purpose of the signature that serves as the token of the setup link.
 const PURPOSE: &str = "console.set_up";
 
 /// The details of the first owner.
@@ -33,7 +33,7 @@ pub struct NewOwner<'a> {
     pub password: &'a str,
 }
 
-/// Returns the token of the set-up link. Returns `None` after the first sign-in. The token needs no table, because it
+/// Returns the token of the setup link. Returns `None` after the first sign-in. The token needs no table, because it
 /// is derived from the installation's key, and works once, because its use is the first sign-in.
 ///
 /// # Errors
@@ -133,6 +133,6 @@ async fn own_organizations_without_owner(cx: &Ctx, tx: &mut Tx, user: &User) -> 
 
 fn not_usable() -> Error {
     let message =
-        "This set-up link is not valid: it belongs to another installation, or the installation is already set up.";
+        "This setup link is not valid: it belongs to another installation, or the installation is already set up.";
     Error::new(Code::NotFound, message)
 }

@@ -13,8 +13,8 @@ use crate::audit::{Entry, event};
 use crate::user_sessions::Browser;
 
 /// The number of failed sign-ins to an account within an hour that are recorded individually. Of the following ones,
-/// the 100th, the 1,000th and so on are recorded with the count: audit events cannot be deleted, so no one may fill the
-/// log without signing in.
+/// the 100th, the 1,000th and so on are recorded with the count: only retention deletes audit events, and no one may
+/// fill the log without signing in.
 const RECORDED: i64 = 10;
 
 /// The browser that someone signs in with, and the method.

@@ -1,7 +1,7 @@
 //! Verification of emails, and its effect on accounts that others may have created for the same email.
 //!
-//! Only three things verify an email: a code sent to it by email, an invitation link that was sent to it by email and
-//! shown to no one, and an identity provider that has verified it. The set-up link is exempt (docs/security.md).
+//! Only the following verify an email: a code sent to it by email, an invitation link that was sent to it by email and
+//! shown to no one, and an identity provider that has verified it. The setup link is exempt (docs/security.md).
 
 use serde_json::json;
 use waypost_core::Result;
@@ -65,8 +65,8 @@ async fn set_missing_name(tx: &mut Tx, user: User, name: Option<String>) -> Resu
     Ok(User { name: Some(name), ..user })
 }
 
-/// Revokes what an unverified account created, on behalf of `owner`, who has just verified the email. Returns whether
-/// anything was revoked.
+/// Revokes everything that an unverified account created, on behalf of `owner`, who has just verified the email.
+/// Returns whether a password, session, API key or provider link was revoked.
 async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<bool> {
     let cx = cx.with_caller(Caller::User { user_id: owner.id.clone() });
     let RevocationCounts { passwords, sessions, identities } =

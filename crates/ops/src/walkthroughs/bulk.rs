@@ -10,7 +10,7 @@ use super::{EditTarget, publish};
 use crate::Ops;
 use crate::assignments::{self, AssignmentPatch};
 
-/// The maximum number of walkthroughs of an action.
+/// The maximum number of walkthroughs per action.
 pub const MAX_IDS: usize = 100;
 
 /// A bulk action. `assign` assigns the walkthroughs to `server_id`; `delete` moves them to the trash.
@@ -69,8 +69,8 @@ pub fn check_count<T>(ids: &[T]) -> Result<()> {
     Ok(())
 }
 
-/// Applies `action` to each of `ids`. An ID with a revision fails if the draft has another revision. One result does not
-/// depend on another.
+/// Applies `action` to each of `ids`. Except for `assign`, an ID with a revision fails if the draft has another
+/// revision. The results are independent of each other.
 ///
 /// # Errors
 /// As [`check_count`].

@@ -1,6 +1,7 @@
-//! Edits of the steps of a draft. An edit reads the content of its own step only, and of the others their links, in one
-//! statement that reads nothing but an index; it writes only the step and its neighbours. So its cost depends neither on
-//! the number of the other steps nor on their size.
+//! Edits of the steps of a draft. An edit reads the content of its own step only. Of the other steps, it reads only the
+//! links (and, for a copy, the titles), in one statement that is answered from an index, and it writes only its
+//! neighbours. The number of statements therefore does not depend on the number of steps, and the cost does not depend
+//! on the size of the other steps.
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Operation, authorize};
@@ -29,7 +30,7 @@ pub struct NewStep {
     pub position: StepPosition,
 }
 
-/// Changes to single fields of a step. Absent fields stay unchanged; `Some(None)` clears a field.
+/// Changes to single fields of a step. Fields that are `None` stay unchanged; `Some(None)` clears a field.
 #[derive(Debug, Clone, Default)]
 pub struct StepPatch {
     /// The key.
@@ -188,7 +189,8 @@ pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &St
     insert_step(cx, tx, chain, Insertion { id: copy_id, ordinal, new, action: "step.duplicate", origin }).await
 }
 
-/// Returns a title for a copy that none of `steps` has: an import identifies steps without keys by their titles.
+/// Returns a title for a copy that differs from the titles of all `steps`, because an import identifies steps without
+/// keys by their titles.
 fn make_copy_title(title: &str, steps: &[Step]) -> String {
     let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
     let numbers = 1..=MAX_STEPS + 1;
@@ -330,7 +332,8 @@ pub(super) async fn find_position(tx: &mut Tx, walkthrough: &Walkthrough, id: &S
     Ok(chain::index_of(&list_ids(tx, walkthrough).await?, id)? + 1)
 }
 
-/// Writes the links between steps. The link to the first step is set in `walkthrough`, which the caller writes at the end.
+/// Writes the links between steps. The link to the first step is set in `walkthrough`, which the caller writes at the
+/// end.
 async fn relink(tx: &mut Tx, walkthrough: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
     step::relink(tx, &walkthrough.organization_id, &walkthrough.id, links).await?;
     if let Some(first) = links.iter().rev().find(|link| link.from.is_none()) {
@@ -359,7 +362,7 @@ pub(super) struct PositionedStep {
 }
 
 impl PositionedStep {
-    /// Returns the result of an edit after which `walkthrough` is the stored one.
+    /// Returns the result of an edit. `walkthrough` is the stored state after the edit.
     pub(super) fn of(self, walkthrough: &Walkthrough) -> StepEdit {
         StepEdit { revision: walkthrough.revision, step: self.step, position: self.position, kind: walkthrough.kind }
     }

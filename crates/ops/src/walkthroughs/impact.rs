@@ -12,7 +12,7 @@ use waypost_core::{Code, Error, Result};
 use super::versions::{self, PublishImpact};
 use crate::Ops;
 
-/// Formats `one step`, `2 steps`.
+/// Formats a number of steps: `one step`, `2 steps`.
 fn steps(count: u32) -> String {
     if count == 1 { "one step".to_owned() } else { format!("{count} steps") }
 }
@@ -107,13 +107,12 @@ pub struct PublishImpactSummary {
     pub revision: Option<u32>,
     /// Sentences about what would change and whom it would affect.
     pub sentences: Vec<String>,
-    /// Why the walkthrough cannot be published. Null if it can.
+    /// The reason why the walkthrough cannot be published. Null if it can.
     pub problem: Option<String>,
 }
 
 impl PublishImpactSummary {
-    /// Returns the impact of publishing the walkthrough with the ID `text`. If it does not exist, that is the
-    /// `problem`.
+    /// Returns the impact of publishing the walkthrough with the ID `text`. If it does not exist, `problem` says so.
     ///
     /// # Errors
     /// `forbidden`; `conflict` if the chain of steps is broken.

@@ -40,7 +40,7 @@ pub struct ImportOptions {
     pub server: Option<String>,
     /// Publishes the draft afterwards.
     pub publish: bool,
-    /// Publishes even if code contains bidirectional control characters. It is served without them.
+    /// Publishes even if code contains bidirectional control characters. The code is served without them.
     pub confirm_bidi: bool,
     /// Accepts a file that matches less than half of the existing steps.
     pub replace: bool,
@@ -183,7 +183,7 @@ fn check_steps(file: &WalkthroughFile) -> Result<(Vec<ImportStep>, Vec<String>)>
                 continue;
             }
             let label = step.source.step_label().map_or_else(|| format!("step {number}"), str::to_owned);
-            warnings.push(format!("{}: {label}, `{}`: {change}", file.name, change.field));
+            warnings.push(format!("{}: {label}, `{}` {change}", file.name, change.field));
         }
         steps.push(ImportStep { content, ..step.clone() });
     }
@@ -260,14 +260,15 @@ async fn run(
 
 fn replace_required(plan: &ImportPlan) -> Error {
     let message = format!(
-        "The file has only {} of the {} steps that the walkthrough has, so it is probably another one. Pass --replace to \
-         import it all the same, or give it another title.",
+        "The file has only {} of the {} steps that the walkthrough has, so it is probably another one. Pass --replace \
+         to import it anyway, or give it another title.",
         plan.matched, plan.existing
     );
     Error::new(Code::ConfirmationRequired, message).with("matched", plan.matched).with("existing", plan.existing)
 }
 
-/// Locks and returns the draft to update, found by the ID of the options or else by the title. `None` if there is none.
+/// Locks and returns the draft to update, found by the ID in `options` or else by the title. Returns `None` if there is
+/// none.
 async fn find_draft(
     tx: &mut Tx,
     organization: &OrganizationId,

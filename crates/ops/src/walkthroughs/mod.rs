@@ -1,8 +1,8 @@
 //! Authoring of walkthroughs. This module edits walkthroughs without their steps; [`draft`] edits steps, [`publish`]
 //! versions and states, and [`import`] and [`export`] handle files.
 //!
-//! Every edit runs in one transaction that locks the walkthrough first, so that edits of a walkthrough run one after the
-//! other. An edit increments `revision` if it changes anything; otherwise it writes nothing.
+//! Every edit runs in one transaction that locks the walkthrough first, so that edits of a walkthrough run one after
+//! the other. An edit increments `revision` if it changes anything; otherwise it writes nothing.
 
 pub mod bulk;
 pub mod draft;
@@ -65,7 +65,7 @@ pub struct NewWalkthrough {
     pub slug: Option<String>,
 }
 
-/// Changes to the fields of a walkthrough. Absent fields stay unchanged.
+/// Changes to the fields of a walkthrough. Fields that are `None` stay unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct WalkthroughPatch {
     /// The title. A new title does not change the slug.
@@ -156,7 +156,8 @@ pub async fn duplicate(
     Ok(copy)
 }
 
-/// Returns `title` followed by `word` in brackets, numbered so that no other walkthrough has the same title.
+/// Returns `title` followed by `word` in parentheses, numbered if necessary so that no other walkthrough has the same
+/// title.
 async fn find_free_title(tx: &mut Tx, organization: &OrganizationId, title: &str, word: &str) -> Result<String> {
     let short: String = title.chars().take(MAX_TITLE_CHARS - word.len() - 8).collect();
     for number in 1..=999 {
@@ -169,7 +170,7 @@ async fn find_free_title(tx: &mut Tx, organization: &OrganizationId, title: &str
         .with("field", "title"))
 }
 
-/// Inserts the steps of a new walkthrough. `contents` are their keys and contents, in order.
+/// Inserts the steps of a new walkthrough. `contents` contains their keys and contents, in order.
 async fn insert_steps(
     cx: &Ctx,
     tx: &mut Tx,
@@ -295,7 +296,8 @@ async fn lock_walkthrough(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthr
     match target.revision {
         Some(seen) if seen != walkthrough.revision => {
             let message = format!(
-                "The walkthrough has changed: it is at revision {}, your copy is at revision {seen}. Reload it and try again.",
+                "The walkthrough has changed: it is at revision {}, your copy is at revision {seen}. Reload it and try \
+                 again.",
                 walkthrough.revision
             );
             Err(Error::new(Code::PreconditionFailed, message).with("revision", walkthrough.revision))
@@ -304,13 +306,13 @@ async fn lock_walkthrough(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthr
     }
 }
 
-/// Writes a walkthrough after an edit of the draft.
+/// Increments the revision of a walkthrough after an edit of the draft, and writes the walkthrough.
 async fn save_edit(cx: &Ctx, tx: &mut Tx, walkthrough: &mut Walkthrough) -> Result<()> {
     walkthrough.revision += 1;
     save(cx, tx, walkthrough).await
 }
 
-/// Writes a walkthrough whose draft has not changed.
+/// Writes a walkthrough without incrementing its revision.
 async fn save(cx: &Ctx, tx: &mut Tx, walkthrough: &mut Walkthrough) -> Result<()> {
     walkthrough.updated_at = cx.now();
     walkthrough::update(tx, walkthrough, &title_key(&walkthrough.title)).await?;
@@ -449,8 +451,8 @@ fn check_slug(slug: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "`slug` must have 1 to {MAX_WALKTHROUGH_SLUG} characters, contain only lowercase letters from a to z, digits and \
-         `-`, and begin and end with a letter or a digit."
+        "`slug` must have 1 to {MAX_WALKTHROUGH_SLUG} characters, contain only lowercase letters from a to z, digits \
+         and `-`, and begin and end with a letter or a digit."
     );
     Err(Error::invalid("slug", message))
 }

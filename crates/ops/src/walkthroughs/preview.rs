@@ -25,9 +25,10 @@ use crate::Ops;
 /// The point of the walkthrough to preview.
 #[derive(Debug, Clone)]
 pub enum PreviewPoint {
-    /// When the user reaches this step, with all previous steps completed. A content replaces the step's saved content.
+    /// The point at which the user reaches this step, with all previous steps completed. If content is given, it
+    /// replaces the step's saved content.
     Step(StepId, Option<Box<StepContent>>),
-    /// When this number of steps is completed, in order. Limited to the number of steps.
+    /// The point at which this number of steps is completed, in order. Limited to the number of steps.
     After(usize),
 }
 

@@ -142,8 +142,8 @@ fn check_publishable(walkthrough: &Walkthrough, steps: &[Step], confirm_bidi: bo
     match bidi {
         Some((step, number, character)) if !confirm_bidi => {
             let message = format!(
-                "It cannot be published: step {number} {:?}, `content`: the code holds U+{:04X}, which makes it look other \
-                 than it is. Remove it, or confirm to publish: the code is served without it.",
+                "It cannot be published: step {number} {:?}, `content` has U+{:04X} in its code, which makes the code \
+                 look different from what it is. Remove it, or confirm to publish: the code is served without it.",
                 step.content.title,
                 u32::from(character)
             );

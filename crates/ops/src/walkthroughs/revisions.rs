@@ -106,13 +106,14 @@ pub(super) async fn update(
     append(tx, walkthrough, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
 }
 
-/// Returns the steps of the ordered chain that fulfil a condition, each with the step before it, for [`delete`].
+/// Returns the steps of the ordered chain that meet a condition, each with the ID of the step before it, for
+/// [`delete`].
 pub(super) fn select(chain: &[Step], condition: impl Fn(&Step) -> bool) -> Vec<(&Step, Option<&StepId>)> {
     let before = std::iter::once(None).chain(chain.iter().map(|step| Some(&step.id)));
     chain.iter().zip(before).filter(|(step, _)| condition(step)).collect()
 }
 
-/// Deletes steps from the draft. Each is accompanied by the step before it. `None` if it was the first.
+/// Deletes steps from the draft. Each step comes with the ID of the step before it, or `None` if it is the first.
 pub(super) async fn delete(
     cx: &Ctx,
     tx: &mut Tx,

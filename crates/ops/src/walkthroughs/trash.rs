@@ -13,7 +13,7 @@ use waypost_store::{audit, trash, walkthrough};
 use super::{EditTarget, find_free_slug, find_free_title, lock_names, lock_walkthrough, not_found, record_operation};
 use crate::Ops;
 
-/// How long a deleted walkthrough is kept.
+/// The time for which a deleted walkthrough is kept.
 pub const KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A deleted walkthrough.
@@ -21,13 +21,13 @@ pub const KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 pub struct TrashedWalkthrough {
     /// The walkthrough before the deletion.
     pub walkthrough: Walkthrough,
-    /// When it was deleted.
+    /// The time of the deletion.
     pub deleted_at: Timestamp,
     /// The ID of the user or key that deleted it, or `operator`.
     pub deleted_by: String,
     /// The user's email or the key's name. `None` if unknown.
     pub deleted_by_name: Option<String>,
-    /// When it will be deleted permanently.
+    /// The time after which it is deleted permanently.
     pub purged_at: Timestamp,
 }
 
@@ -49,7 +49,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
 /// Returns the deleted walkthroughs of an organisation, the latest deletion first.
 ///
 /// # Errors
-/// `not_found` for an unknown organisation.
+/// `not_found` if the caller cannot access the organisation.
 pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<TrashedWalkthrough>> {
     authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.store.snapshot().await?;
@@ -106,7 +106,7 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
     authorize(&cx.caller, Operation::WalkthroughPurge, organization)?;
     let mut tx = ops.store.begin().await?;
     let trashed = trash::find_for_update(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    // Must come before the row is locked: an assignment holds this lock while it waits for the row.
+    // Must come before the deletion: a concurrent assignment holds this lock while it waits for the row.
     tx.bump_config_version(organization).await?;
     walkthrough::delete(&mut tx, organization, id).await?;
     record_operation(
@@ -121,7 +121,7 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
     Ok(())
 }
 
-/// Deletes walkthroughs permanently that have been in the trash for 30 days, a limited number per call. Returns the
+/// Permanently deletes walkthroughs that have been in the trash for 30 days, a limited number per call. Returns the
 /// number of deleted walkthroughs.
 ///
 /// # Errors

@@ -93,7 +93,8 @@ fn check_line(field: &str, text: &str, reject: FieldError<'_>) -> Result<String>
     let line = normalize_line_endings(text).trim().replace('\n', " ");
     let count = line.chars().count();
     if count > MAX_TITLE_CHARS {
-        return Err(reject(field, &format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it.")));
+        let problem = format!("has {count} characters, but can have at most {MAX_TITLE_CHARS}. Shorten it.");
+        return Err(reject(field, &problem));
     }
     Ok(line)
 }
@@ -102,7 +103,8 @@ fn check_line(field: &str, text: &str, reject: FieldError<'_>) -> Result<String>
 fn check_text(field: &str, input: &str, served_size: impl Fn(&str) -> usize, reject: FieldError<'_>) -> Result<String> {
     let input = normalize_line_endings(input);
     if input.len() > MAX_FIELD_BYTES {
-        return Err(reject(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", input.len())));
+        let problem = format!("has {} bytes, but can have at most {MAX_FIELD_BYTES}. Shorten it.", input.len());
+        return Err(reject(field, &problem));
     }
     let size = served_size(&input);
     if size > MAX_FIELD_BYTES {
@@ -118,7 +120,7 @@ fn check_metadata(metadata: &serde_json::Map<String, serde_json::Value>, reject:
     }
     let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
     if size > MAX_FIELD_BYTES {
-        return Err(reject("metadata", &format!("has {size} bytes as JSON, {MAX_FIELD_BYTES} at most.")));
+        return Err(reject("metadata", &format!("has {size} bytes as JSON, but can have at most {MAX_FIELD_BYTES}.")));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Tests of concurrent authors and users: moving, adding, deleting and renaming steps, publishing and withdrawing never
-//! lose a completion, and every user can finish.
+//! Tests that interleave edits by authors with calls by users: moving, adding, deleting and renaming steps, publishing
+//! and withdrawing never lose a completion, and every user can finish.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ struct Simulation<'a> {
     writer: Writer,
     id: WalkthroughId,
     users: Vec<SimulatedUser>,
-    /// Each version as it was published.
+    /// Each version as it was published, with its formatted text.
     versions: HashMap<VersionId, (Arc<Version>, String)>,
 }
 
@@ -239,7 +239,7 @@ impl<'a> Simulation<'a> {
         self.writer.call(call).await.unwrap()
     }
 
-    /// Asserts what must be true after any event.
+    /// Asserts the invariants that hold after every event.
     async fn assert_invariants(&self) {
         for (id, (_, frozen)) in &self.versions {
             assert_eq!(&format_version(&self.load_version(id).await), frozen, "a version never changes");

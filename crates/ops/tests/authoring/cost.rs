@@ -1,5 +1,5 @@
-//! The cost of edits does not depend on the other steps: every edit sends as many statements in a draft of 500 steps as
-//! in one of four, and succeeds although the rows of the other steps cannot be read.
+//! Tests that the cost of edits does not depend on the other steps: every edit sends as many statements in a draft of
+//! 500 steps as in one of four, and succeeds although the rows of the other steps cannot be read.
 
 use waypost_content::transfer::markdown;
 use waypost_core::Code;
@@ -37,7 +37,7 @@ async fn create_unreadable(fixture: &Fixture, count: usize, readable: &[usize]) 
     (id, steps)
 }
 
-/// Carries out every kind of edit in a draft of `count` steps. Returns the statements of each, by name.
+/// Performs every kind of edit in a draft of `count` steps. Returns the number of statements of each, by name.
 async fn count_per_edit(fixture: &Fixture, count: usize) -> Vec<(&'static str, usize)> {
     let (cx, ops) = (&fixture.cx, &fixture.ops);
     let middle = count / 2;
@@ -48,7 +48,7 @@ async fn count_per_edit(fixture: &Fixture, count: usize) -> Vec<(&'static str, u
     let check = |edit: StepEdit, position: usize| assert_eq!(edit.position, position);
     let mut costs = Vec::new();
 
-    // The first edit of a step also stores its history, so the second one is what a user's typing costs.
+    // The first edit of a step also creates its history, so the second edit is counted.
     patch_step(cx, ops, fixture.target(&id), step, patch()).await.unwrap();
     let typed = StepPatch { content: Some("Typed on.".to_owned()), ..StepPatch::default() };
     let (edit, cost) = count_statements(patch_step(cx, ops, fixture.target(&id), step, typed)).await;
@@ -70,7 +70,7 @@ async fn count_per_edit(fixture: &Fixture, count: usize) -> Vec<(&'static str, u
     let shown = shown.unwrap();
     assert_eq!((shown.step.unwrap().content, shown.total), (typed, count));
     costs.push(("preview", cost));
-    // At most 500 steps fit.
+    // Must come before the insertions, because a walkthrough can have at most 500 steps.
     let (deletion, cost) = count_statements(delete_step(cx, ops, fixture.target(&id), last)).await;
     check(deletion.unwrap().deleted, count);
     costs.push(("delete", cost));
@@ -97,8 +97,8 @@ async fn edits_cost_the_same_in_short_and_in_long_drafts(fixture: Fixture) {
     assert!(cost("change a field") <= 14 && cost("insert") <= 14 && cost("move") <= 14, "{long:?}");
 }
 
-/// The order of the steps is read from an index alone: on SQLite, the plan of the statement says so. PostgreSQL decides
-/// by the table's size, and stores long strings outside the row in any case.
+/// The order of the steps is read from an index alone, as SQLite's query plan shows. PostgreSQL chooses the plan by the
+/// table's size, and stores long strings outside the row in any case.
 async fn the_order_is_read_from_an_index(fixture: Fixture) {
     let (_, steps) = fixture.create_with_steps("T", &["A", "B"]).await;
     assert_eq!(steps.len(), 2);

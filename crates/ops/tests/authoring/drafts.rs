@@ -1,4 +1,4 @@
-//! Steps of drafts: edits, limits, revisions, and a comparison with a plain list.
+//! Tests of the steps of drafts: edits, limits, revisions, and a comparison with a plain list.
 
 use std::collections::HashSet;
 
@@ -150,19 +150,19 @@ fn any_edits() -> impl Strategy<Value = Vec<Edit>> {
 async fn random_edits_match_a_list(fixture: Fixture) {
     let mut runner = TestRunner::new(Config { cases: 5, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
-    let result = runner.run(&any_edits(), |any_edits| {
-        tokio::task::block_in_place(|| handle.block_on(assert_matches_list(&fixture, &any_edits)));
+    let result = runner.run(&any_edits(), |edits| {
+        tokio::task::block_in_place(|| handle.block_on(assert_matches_list(&fixture, &edits)));
         Ok(())
     });
     result.unwrap();
 }
 
-async fn assert_matches_list(fixture: &Fixture, any_edits: &[Edit]) {
+async fn assert_matches_list(fixture: &Fixture, edits: &[Edit]) {
     let id = fixture.create(&format!("T {}", waypost_core::id::StepId::new(&*fixture.cx.random))).await.id;
     let mut list: Vec<(StepId, String)> = Vec::new();
     let mut ordinals = HashSet::new();
     let mut revision = 1;
-    for (n, edit) in any_edits.iter().enumerate() {
+    for (n, edit) in edits.iter().enumerate() {
         let target = fixture.target_at(&id, revision);
         let position = |index: usize| match index {
             0..3 => StepPosition::First,

@@ -1,6 +1,6 @@
 //! Tests of the operations for authors, on both databases.
 
-#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+#![expect(clippy::disallowed_methods, reason = "the tests spawn tasks")]
 
 mod authors_and_users;
 mod cost;

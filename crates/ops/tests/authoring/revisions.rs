@@ -63,8 +63,8 @@ struct ExpectedRevision {
     restored_from: Option<u32>,
 }
 
-/// The model. For each step: its ID, whether it is in the draft, and its revisions. For each step and user: the time of
-/// the last edit. Also the number of expected audit entries.
+/// The expected state. For each step: its ID, whether it is in the draft, and its revisions. For each step and user:
+/// the time of the last edit. Also the number of audit entries.
 #[derive(Default)]
 struct Model {
     steps: Vec<(StepId, bool, Vec<ExpectedRevision>)>,
@@ -310,7 +310,7 @@ async fn restored_steps_return_to_their_position(fixture: Fixture) {
     }
     let deleted = revisions::list_deleted(&fixture.cx, &fixture.ops, &fixture.org, &id).await.unwrap();
     let titles: Vec<_> = deleted.iter().map(|step| step.revision.info.title.as_str()).collect();
-    assert_eq!(titles, ["A", "B", "C"], "the last deleted step is first");
+    assert_eq!(titles, ["A", "B", "C"], "the most recently deleted step is first");
     for step in &deleted {
         revisions::restore(&fixture.cx, &fixture.ops, target, &step.id, step.revision.info.number).await.unwrap();
     }

@@ -149,7 +149,7 @@ async fn texts_are_stored_unchanged_and_served_cleaned(fixture: Fixture) {
     let text = "# G\u{202e}uide\n\n## O\u{200b}ne\n\n<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.\n";
     let report = import_ok(&fixture, text, ImportOptions { publish: true, ..ImportOptions::default() }).await;
     assert_eq!(report.title, "G\u{202e}uide");
-    let expected = "guide.md: step 1 \"O\\u{200b}ne\", `content`: changes when it is served: ";
+    let expected = "guide.md: step 1 \"O\\u{200b}ne\", `content` changes when it is served: ";
     assert!(report.warnings.iter().any(|warning| warning.starts_with(expected)), "{:?}", report.warnings);
     let id = report.id.unwrap();
     let draft = fixture.get_draft(&id).await;

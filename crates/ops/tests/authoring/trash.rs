@@ -23,7 +23,7 @@ async fn deleted_walkthroughs_are_hidden_and_can_be_restored(fixture: Fixture) {
 
     let version = fixture.config_version().await;
     delete(cx, ops, fixture.target(&id)).await.unwrap();
-    assert!(fixture.config_version().await > version, "servers are notified");
+    assert!(fixture.config_version().await > version, "servers reload their offers");
     assert_eq!(get_draft(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(get_draft_by_slug(cx, ops, org, "strasse").await.unwrap_err().code, Code::NotFound);
     assert_eq!(list(cx, ops, org, WalkthroughListQuery::default()).await.unwrap().items, []);

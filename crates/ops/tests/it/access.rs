@@ -1,4 +1,5 @@
-//! Tests of permissions: each operation by each kind of caller, in the caller's organisation and in another one.
+//! Tests of permissions for existing objects: operations by each kind of caller, in the caller's organisation and in
+//! another one. `access_matrix` covers every operation.
 
 use waypost_core::analytics::TimeRange;
 use waypost_core::caller::{Caller, Ctx};
@@ -19,7 +20,7 @@ use waypost_store::audit;
 
 use crate::fixture::{Fixture, Tenant, plain_key, set_up};
 
-/// Runs every operation on `t`, destructive operations last, and returns the result of each.
+/// Runs the tested operations on `t`, destructive operations last, and returns the result of each.
 async fn run_all_operations(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static str, String)> {
     let (org, server) = (&t.organization.id, &t.server.id);
     let new_name = Some(format!("{new}-renamed"));
@@ -247,15 +248,16 @@ async fn foreign_ids_are_not_found(fixture: Fixture) {
         // Only the caller's own test user, in the caller's own organisation.
         "try_it::reset",
     ];
-    // These search by name, and both organisations have the same names.
+    // These search by name, and both organisations use the same names. `servers::list` has no argument of the other
+    // organisation.
     let by_name = ["api_keys::resolve", "end_users::resolve", "servers::list"];
     for (operation, result) in run_all_operations(&cx, &fixture.ops, &mixed, "mixed").await {
         if !allowed.iter().chain(&by_name).any(|prefix| operation.starts_with(prefix)) {
             assert_eq!(result, "not_found", "{operation}");
         }
     }
-    let foreign = fixture.cx.clone();
-    assert_eq!(servers::list(&foreign, &fixture.ops, &mixed.server.organization_id).await.unwrap().len(), 1);
+    let operator = &fixture.cx;
+    assert_eq!(servers::list(operator, &fixture.ops, &mixed.server.organization_id).await.unwrap().len(), 1);
 }
 
 async fn list_event_ids(fixture: &Fixture, tenant: &Tenant) -> Vec<AuditEventId> {

@@ -215,7 +215,7 @@ async fn a_client_address_has_three_failures_and_then_three_per_minute(test: Acc
     assert_eq!(checked, 3, "concurrent failures count, too");
 }
 
-async fn attempts_of_others_lock_no_one_out(test: AccountTest) {
+async fn attempts_of_others_do_not_lock_out_known_browsers(test: AccountTest) {
     let anna = test.sign_up("anna@example.com", FINE).await;
     let berta = test.sign_up("berta@example.com", FINE).await;
     let request = test.create_request(&test.one).await;
@@ -305,7 +305,7 @@ async fn codes_are_stored_as_keyed_hashes(test: AccountTest) {
 
 waypost_testkit::both!(set_up_accounts =>
     a_code_works_once_in_its_own_request,
-    attempts_of_others_lock_no_one_out,
+    attempts_of_others_do_not_lock_out_known_browsers,
     concurrent_first_codes_create_one_account,
 );
 waypost_testkit::both!(extended set_up_accounts =>

@@ -56,7 +56,7 @@ pub async fn hosted(url: &str) -> Hosted {
     Hosted { ops, cx, clock, hosting, org, server, walkthrough }
 }
 
-/// Starts a hosting with empty caches.
+/// Starts a `Hosting` with empty caches.
 pub fn start(db: Db, clock: Arc<dyn Clock>) -> Hosting {
     let keys = SecretKey::new([7; 32]).into();
     let random = Arc::new(SystemRandom);
@@ -83,7 +83,7 @@ async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -
 }
 
 impl Hosted {
-    /// Starts another hosting on the same database, with empty caches.
+    /// Starts another `Hosting` on the same database, with empty caches.
     pub fn restart(&self) -> Hosting {
         start(self.ops.store().clone(), self.clock.clone())
     }
@@ -122,7 +122,7 @@ impl Hosted {
         tx.commit().await.unwrap();
     }
 
-    /// Returns the strings that a query returns.
+    /// Returns the rows of a query with one text column.
     pub async fn query_texts(&self, sql: String) -> Vec<String> {
         let mut conn = self.ops.store().read().await.unwrap();
         on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())

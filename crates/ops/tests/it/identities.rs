@@ -67,7 +67,7 @@ async fn only_verified_emails_are_linked_and_only_if_enabled(test: AccountTest) 
     // An email is not linked if only unverified identities and identities of the same issuer have it.
     let berta = sign_in(&test, one, &claims("https://a", "2", "berta@example.com", false), true).await;
     let one_berta = sign_in(&test, one, &claims("https://d", "1", "berta@example.com", true), true).await;
-    assert_ne!(one_berta.end_user_id, berta.end_user_id, "the other side is not verified");
+    assert_ne!(one_berta.end_user_id, berta.end_user_id, "the email of the other identity is not verified");
     let two_berta = sign_in(&test, one, &claims("https://d", "2", "berta@example.com", true), true).await;
     assert_ne!(two_berta.end_user_id, one_berta.end_user_id, "the issuer has assigned the email to another subject");
     assert_eq!(test.count_events("end_user.link").await, 2);

@@ -33,7 +33,7 @@ async fn an_email_has_one_pending_invitation(fixture: Fixture) {
     assert_eq!(
         (open(InvitationState::Pending), open(InvitationState::Revoked)),
         (2, 2),
-        "including that of the tenant"
+        "including the invitation of the tenant"
     );
     assert!(listed.iter().all(|view| view.invitation.invited_by == "operator"));
     assert_rejected(invite("Member@acme.de").await, Code::Conflict, "is already a member");
@@ -57,7 +57,7 @@ async fn at_most_two_hundred_invitations_are_pending(fixture: Fixture) {
     }
     let one_more = || invitations::create(&cx, ops, org, "more@x.de", Role::Member);
     assert_rejected(one_more().await, Code::Conflict, "200 invitations are pending");
-    invitations::create(&cx, ops, org, "x1@x.de", Role::Admin).await.expect("replaces one");
+    invitations::create(&cx, ops, org, "x1@x.de", Role::Admin).await.expect("it replaces a pending invitation");
     invitations::resend(&cx, ops, org, &t.invitation).await.expect("it is already pending");
     invitations::revoke(&cx, ops, org, &t.invitation).await.unwrap();
     one_more().await.unwrap();

@@ -71,7 +71,7 @@ async fn a_handle_with_a_token_is_joined_once(h: Hosted) {
     assert_eq!((first.progress.completed(), first.user.handle()), (3, None), "the next step, and no handle");
     assert_eq!(h.count_completed(&with_token(&anna)).await, 3);
     let started = h.select(&with_handle(&bert, &handle)).await.unwrap();
-    assert_eq!(started.progress.completed(), 0, "it gives no access to other users");
+    assert_eq!(started.progress.completed(), 0, "the handle gives no access to other users");
     h.advance(&with_handle(&anna, &handle)).await.unwrap();
     assert_eq!(h.count_completed(&with_handle(&anna, &handle)).await, 4);
     assert_eq!(
@@ -80,7 +80,7 @@ async fn a_handle_with_a_token_is_joined_once(h: Hosted) {
     );
     h.set_auth_type(AuthType::None).await;
     let error = h.select(&Credentials::Handle(handle)).await.unwrap_err();
-    assert_eq!(error.code, Code::HandleUnknown, "it is not valid afterwards");
+    assert_eq!(error.code, Code::HandleUnknown, "the handle is no longer valid");
 }
 
 async fn the_progress_of_both_users_is_merged(h: Hosted) {
@@ -211,13 +211,13 @@ async fn an_undo_restores_both_users(h: Hosted) {
     assert_eq!((&one.unwrap(), &two.unwrap()), (&undone, &undone), "another undo changes nothing");
     assert_eq!((h.history(&anna.end_user_id).await, h.history(&from).await), before);
     assert_eq!(h.count_events("join.undo").await, 1);
-    // Anna's client continues to present the handle, but another user may be its owner.
+    // Anna's client continues to present the handle, but another user may own it.
     let later = Subject { grant_id: waypost_core::id::OauthGrantId::from_store("ogr_later".into()), ..anna };
     assert_eq!(h.count_completed(&with_handle(&later, &handle)).await, 1);
     assert_eq!(h.count_completed(&with_handle(&h.create_user("bert").await, &handle)).await, 4);
 }
 
-/// For random progress of both users.
+/// An undo also restores random progress of both users.
 async fn an_undo_restores_random_progress(h: Hosted) {
     let (steps, random) = (h.steps().await, SeededRandom::new(11));
     for case in 0..10 {

@@ -1,4 +1,4 @@
-//! `list_walkthroughs` computes progress without reading any step.
+//! Tests that `list_walkthroughs` computes progress without reading any step.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;

@@ -1,6 +1,6 @@
 //! Tests of the operations on both databases.
 
-#![expect(clippy::disallowed_methods, reason = "the tests start servers and clients")]
+#![expect(clippy::disallowed_methods, reason = "the tests spawn tasks")]
 
 mod access;
 mod access_matrix;

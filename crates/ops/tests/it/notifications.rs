@@ -37,7 +37,7 @@ impl Notifier for PanickingNotifier {
     }
 }
 
-/// The other emails are sent, and the email is discarded after its last attempt.
+/// The other emails are sent, and the email that causes the panic is discarded after its last attempt.
 async fn a_panic_counts_as_a_failed_attempt(fixture: Fixture) {
     let acme = fixture.create_tenant("acme").await.organization.id;
     let mut tx = fixture.ops.store().begin().await.unwrap();

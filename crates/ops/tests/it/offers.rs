@@ -1,4 +1,4 @@
-//! What is cached of servers is evicted by changes of their own organisation only, in every process.
+//! Tests that cached servers are evicted only by changes of their own organisation, in every process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,7 +44,7 @@ async fn open(url: &str) -> World {
 }
 
 impl World {
-    /// Starts the cache of another process. It has polled once, so it caches.
+    /// Starts the cache of another process. Polls once, because the cache is not used before the first poll.
     async fn start_cache(&self) -> OfferCache {
         let cache = OfferCache::start(self.ops.store().clone(), self.clock.clone(), &self.jobs);
         cache.poll().await.unwrap();
@@ -141,7 +141,7 @@ async fn a_slug_that_moves_to_another_server_is_served_by_its_new_server(world: 
     for (slug, server) in [("server-a", &b.server), ("server-b", &b.server), ("moved-a", &a.server)] {
         assert_eq!(cache.get(slug).await.unwrap().server.id, *server, "{slug}");
     }
-    // Both steps between two polls.
+    // Both changes happen between two polls.
     servers::release_slug(cx, ops, &b.organization, &b.server, "server-b").await.unwrap();
     world.change(a, slug("server-b")).await;
     cache.poll().await.unwrap();

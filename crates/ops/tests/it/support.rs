@@ -76,7 +76,7 @@ async fn members_can_only_access_tickets_of_their_organisation(fixture: Fixture)
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
 }
 
-/// Returns operations that can send requests and seal secrets.
+/// Returns `ops` with outbound requests and sealing enabled.
 fn complete(ops: &Ops, keyring: Keyring) -> Ops {
     ops.clone().with_outbound(Outbound::new(Policy::default()).unwrap()).with_keyring(keyring)
 }

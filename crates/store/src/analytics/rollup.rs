@@ -12,15 +12,15 @@ use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
-/// The number of rows packed in one transaction, which blocks other writers on SQLite.
+/// The number of events, and of calls, that are packed in one transaction, which blocks other writers on SQLite.
 const BATCH: i64 = 4_000;
-/// With this many rows, a segment is created before an hour has passed.
+/// If there are more rows than this, they are packed before they are an hour old.
 const ENOUGH: i64 = 2_000;
-/// After this time, any number of rows is packed.
+/// Rows that are older than this are packed regardless of their number.
 const OLD_MS: i64 = 3_600_000;
 /// One day.
 const DAY_MS: i64 = 24 * 3_600_000;
-/// Newer rows are not packed, because an earlier call may not have been written yet.
+/// Rows that are newer than this are not packed, because an earlier row may not have been written yet.
 const SETTLED_MS: i64 = 120_000;
 
 /// A server that has rows to pack.
@@ -62,7 +62,7 @@ pub async fn list_due(conn: &mut Conn, now: Timestamp) -> Result<Vec<DueServer>>
         .collect())
 }
 
-/// Packs some rows of a server. Returns whether there are more. `conn` must be a transaction.
+/// Packs one batch of a server's rows. Returns whether more rows are left. `conn` must be a transaction.
 ///
 /// # Errors
 /// Returns a foreign key violation if the server is deleted in the meantime, or another error if the database fails.
@@ -196,7 +196,7 @@ pub(crate) async fn erase_end_user(conn: &mut Conn, organization: &OrganizationI
         WHERE end_users.id = $1 AND end_users.organization_id = $2
             AND analytics_segments.to_at >= end_users.created_at - $3";
     if conn.dialect() == Dialect::Postgres {
-        // Prevents concurrent packing and retention. SQLite has a single writer.
+        // Prevents concurrent packing and retention. SQLite needs no lock, because it has a single writer.
         let _: Vec<String> = on!(conn, c => sqlx::query_scalar(LOCK).bind(organization.as_str()).fetch_all(c).await?);
     }
     for (sql, old, is_events) in [(EVENTS, OLD_EVENTS, true), (CALLS, OLD_CALLS, false)] {

@@ -1,4 +1,5 @@
-//! Backup and restore. Both databases share one format. A backup is read from one snapshot and does not block writers.
+//! Backup and restore. SQLite and PostgreSQL share one format. A backup is read from one snapshot and does not block
+//! writers.
 //!
 //! A backup consists of JSON lines: a header, one line per row, and a trailer with the number of rows per table and the
 //! SHA-256 of all bytes before it. A truncated or modified file is rejected completely. Rows are streamed in both
@@ -118,7 +119,8 @@ fn write_error(error: serde_json::Error) -> Error {
 /// the backup's schema version; the caller migrates it to the newest version afterwards.
 ///
 /// # Errors
-/// Returns an error if the file is damaged or from a newer version of Waypost, or if the database is not empty.
+/// Returns an error if the file is damaged or from a newer version of Waypost, or if the database fails or is not
+/// empty.
 pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<BackupSummary> {
     // The file is read twice, so that a damaged one is rejected before anything is changed.
     let (header, trailer, last_line) = verify(&mut Lines::new(input))?;
@@ -138,14 +140,14 @@ pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<Ba
     }
     restore.flush(&mut tx).await?;
     if trailer.rows.iter().any(|(table, count)| restore.counts.get(table).copied().unwrap_or(0) != *count) {
-        return Err(Error::Backup("the number of rows does not match its trailer".to_owned()));
+        return Err(Error::Backup("the number of rows does not match the trailer".to_owned()));
     }
     tx.bump_config_version_for_all().await?;
     tx.commit().await?;
     Ok(BackupSummary { schema_version: header.schema_version, created_at: header.created_at, rows: trailer.rows })
 }
 
-/// Checks that the file is complete and unmodified. Also returns the number of its last line.
+/// Checks that the file is complete and unmodified. Returns its header, its trailer and the number of its last line.
 fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
     let line = input.next()?.unwrap_or_default();
     let header: Header =
@@ -153,7 +155,7 @@ fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
     if header.waypost_backup != FORMAT_VERSION {
         let format = header.waypost_backup;
         return Err(Error::Backup(format!(
-            "it has format version {format}, this program supports {FORMAT_VERSION}: use a newer waypost"
+            "it has format version {format}, but this program supports version {FORMAT_VERSION}: use a newer waypost"
         )));
     }
     let (mut last_line, mut hash_before_last) = (line, input.hash.clone());
@@ -177,7 +179,7 @@ async fn prepare(db: &Db, version: i64) -> Result<()> {
     let (actual, supported) = (migrate::current_version(db).await?, migrate::known_version(db.dialect()));
     if version > supported || version < 1 {
         return Err(Error::Backup(format!(
-            "it has schema version {version}, this program supports versions up to {supported}: use a newer waypost"
+            "it has schema version {version}, but this program supports versions up to {supported}: use a newer waypost"
         )));
     }
     if actual == 0 {
@@ -185,7 +187,7 @@ async fn prepare(db: &Db, version: i64) -> Result<()> {
     }
     if actual != version {
         return Err(Error::Backup(format!(
-            "it has schema version {version} and the database {actual}: restore into a database that does not exist yet"
+            "it has schema version {version}, but the database has version {actual}: restore into a new database"
         )));
     }
     Ok(())

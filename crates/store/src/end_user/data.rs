@@ -191,20 +191,20 @@ pub async fn export(
     Ok(parts)
 }
 
-/// The number of objects that are deleted with an end user.
+/// The numbers of objects that are deleted with an end user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EndUserDataCounts {
-    /// The attempts.
+    /// The number of attempts.
     pub attempts: i64,
-    /// The events.
+    /// The number of events.
     pub events: i64,
-    /// The recorded calls.
+    /// The number of recorded calls.
     pub calls: i64,
-    /// The client sessions.
+    /// The number of client sessions.
     pub sessions: i64,
-    /// The OAuth grants.
+    /// The number of OAuth grants.
     pub oauth_grants: i64,
-    /// The support tickets.
+    /// The number of support tickets.
     pub tickets: i64,
 }
 

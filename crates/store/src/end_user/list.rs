@@ -7,6 +7,7 @@ use waypost_core::progress::Status;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
+use crate::row::containing;
 
 /// An end user with progress counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,12 +116,12 @@ pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: EndUserSearch<'_>) -> Result<Vec<EndUser>> {
-    // Only ASCII letters are case-insensitive, which is all that SQLite supports.
+    // SQLite ignores case only for ASCII letters. `LOWER` of the pattern keeps other letters comparable on PostgreSQL.
     const SQL: &str = select!(
         "AND id < $2 AND ($9 OR NOT is_test)
            AND (CAST($3 AS TEXT) IS NULL OR id = $3
-                OR LOWER(name) LIKE $4 ESCAPE '\\' OR LOWER(email) LIKE $4 ESCAPE '\\'
-                OR LOWER(claimed_email) LIKE $4 ESCAPE '\\' OR LOWER(tracking_id) LIKE $4 ESCAPE '\\')
+                OR LOWER(name) LIKE LOWER($4) ESCAPE '!' OR LOWER(email) LIKE LOWER($4) ESCAPE '!'
+                OR LOWER(claimed_email) LIKE LOWER($4) ESCAPE '!' OR LOWER(tracking_id) LIKE LOWER($4) ESCAPE '!')
            AND ((CAST($5 AS TEXT) IS NULL AND CAST($6 AS TEXT) IS NULL AND CAST($7 AS TEXT) IS NULL)
                 OR EXISTS (SELECT 1 FROM progress WHERE progress.end_user_id = end_users.id
                     AND (CAST($5 AS TEXT) IS NULL OR progress.server_id = $5)
@@ -131,10 +132,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: EndUse
     );
     // Every ID begins with `eu_`, which sorts before this value in any collation.
     let after = search.after.map_or("zz", EndUserId::as_str);
-    let pattern = search.text.map(|text| {
-        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        format!("%{}%", escaped.to_ascii_lowercase())
-    });
+    let pattern = search.text.map(containing);
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(after).bind(search.text).bind(pattern)
         .bind(search.server.map(ServerId::as_str)).bind(search.walkthrough.map(WalkthroughId::as_str))

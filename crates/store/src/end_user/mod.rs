@@ -1,4 +1,5 @@
-//! End users. The writer creates anonymous end users; a sign-in creates all others.
+//! End users. The writer creates an end user with their first progress. Sign-ins and support tickets also create end
+//! users.
 
 mod data;
 mod list;

@@ -42,7 +42,7 @@ pub struct ProgressKey {
 /// An end user who is created with their first progress.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewEndUser {
-    /// The end user.
+    /// The ID.
     pub id: EndUserId,
     /// The organisation.
     pub organization_id: OrganizationId,
@@ -344,10 +344,10 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
     };
     // Attempts are closed before others are opened, so that the unique index on open attempts holds after every
     // statement.
-    count += json_rows(conn, &json.end_users, "end_users", &batch.end_users).await?;
-    count += json_rows(conn, &json.sessions, "sessions", &batch.sessions).await?;
-    count += json_rows(conn, &json.close, "closed", &batch.closed).await?;
-    count += json_rows(conn, &json.open, "opened", &batch.opened).await?;
+    count += execute_json(conn, &json.end_users, "end_users", &batch.end_users).await?;
+    count += execute_json(conn, &json.sessions, "sessions", &batch.sessions).await?;
+    count += execute_json(conn, &json.close, "closed", &batch.closed).await?;
+    count += execute_json(conn, &json.open, "opened", &batch.opened).await?;
     match conn.raw() {
         Raw::Sqlite(c) => {
             let statements = statements::sqlite();
@@ -362,7 +362,7 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
             count += 1;
         }
     }
-    count += json_rows(conn, &json.deliveries, "deliveries", &batch.deliveries).await?;
+    count += execute_json(conn, &json.deliveries, "deliveries", &batch.deliveries).await?;
     for (from, to) in &batch.copies {
         const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
             SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";
@@ -372,7 +372,7 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
 }
 
 /// Runs a statement with the rows as one JSON document. Returns the number of statements: 0 if there are no rows.
-async fn json_rows<T: Serialize>(conn: &mut Conn, sql: &'static str, name: &'static str, rows: &[T]) -> Result<u64> {
+async fn execute_json<T: Serialize>(conn: &mut Conn, sql: &'static str, name: &'static str, rows: &[T]) -> Result<u64> {
     if rows.is_empty() {
         return Ok(0);
     }

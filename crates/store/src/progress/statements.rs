@@ -43,9 +43,9 @@ pub(super) struct PostgresStatements {
     pub(super) unread: String,
 }
 
-/// The message of the error by which the SQLite transaction reports that an attempt has another state: that of `abs()` of
-/// the smallest integer (<https://www.sqlite.org/lang_corefunc.html#abs>). Outside triggers, SQLite has no statement that
-/// fails under a condition.
+/// The error message with which the SQLite transaction reports that an attempt no longer has the remembered state:
+/// `abs()` of the smallest integer fails with it (<https://www.sqlite.org/lang_corefunc.html#abs>). Outside triggers,
+/// SQLite has no statement that fails on a condition.
 pub(super) const OUTDATED: &str = "integer overflow";
 
 /// The columns of an attempt.
@@ -145,11 +145,11 @@ impl JsonStatements {
     }
 }
 
-/// Returns the assignments of the new values of [`IN_PLACE`], and the condition that an attempt has the remembered state.
-/// `column` returns the name of a column of `IN_PLACE` in the statement.
+/// Returns the assignments of the new values of [`IN_PLACE`], and the condition that an attempt has the remembered
+/// state. `column` returns the name of a column in the statement from its position in `IN_PLACE`.
 fn in_place_clauses(column: impl Fn(usize) -> String) -> (String, String) {
     let of = |name: &str| column(IN_PLACE.iter().position(|(column, _)| *column == name).unwrap_or_default());
-    // No column of an index: SQLite would write the entries again, even with the same values.
+    // Indexed columns are not assigned: SQLite would rewrite their index entries, even with the same values.
     let assigned = ["status", "completed_steps", "completed_at", "last_activity_at"];
     let assignments = assigned.map(|name| format!("{name} = {}", of(name)));
     let seen = ["completed_steps", "started_at", "last_activity_at"];
@@ -199,8 +199,8 @@ fn postgres_unread(can_open: bool) -> String {
     } else {
         String::new()
     };
-    // The attempts are locked in the order of the rows, and the rest does nothing unless all of them have the remembered
-    // state, which they keep, because they are locked.
+    // The attempts are locked in the order of the rows. Nothing is written unless all of them have the remembered
+    // state, which cannot change while they are locked.
     format!(
         "WITH source AS MATERIALIZED (SELECT * FROM {}),
             locked AS MATERIALIZED (SELECT found.id FROM source, LATERAL

@@ -1,13 +1,14 @@
-//! Changes of attempts without reading them first.
+//! Writes changes to attempts without reading the attempts first.
 //!
-//! The caller has decided the changes of open attempts on states that it remembers. They are written if every attempt still has its
-//! remembered state, and otherwise nothing is written (compare-and-swap). The whole state is compared and not a revision
-//! number, because then every other change of a row is detected, regardless of its origin: joins, a restore, and
-//! processes of an earlier version during an upgrade, which would not increment a number. Rows that had the remembered
-//! state before, changed and have it again are no problem, because a decision depends on nothing but the state.
+//! The caller has decided the changes to open attempts on states that it remembers. The changes are written if every
+//! attempt still has its remembered state; otherwise nothing is written (compare-and-swap). The whole state is compared
+//! instead of a revision number, so that every other change to a row is detected, regardless of its origin: joins, a
+//! restore, and processes of an earlier version during an upgrade, which would not increment a number. A row that has
+//! changed and then returned to the remembered state is no problem, because a decision depends on nothing but the
+//! state.
 //!
-//! The first attempt of a new end user is written with the end user, so it needs no condition. Only on PostgreSQL, where a
-//! transaction would need six more round trips.
+//! The first attempt of a new end user is written with the end user, so it needs no condition. This is done only on
+//! PostgreSQL, where a transaction would need six more round trips.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,14 +26,14 @@ use crate::db::{Autocommit, Db};
 use crate::error::Result;
 use crate::values::{Binding, Values, bind_rows};
 
-/// BEGIN, four writes, the check and COMMIT.
+/// The number of statements of the SQLite transaction: BEGIN, four writes, the check and COMMIT.
 const SQLITE_STATEMENTS: u64 = 7;
 
 /// Changes of open attempts in place, and first attempts of new end users, with the rows that accompany them.
 #[derive(Default)]
 pub(crate) struct UnreadBatch {
     changes: Vec<Change>,
-    /// The positions in `changes`.
+    /// The position of each attempt in `changes`.
     positions: HashMap<ProgressKey, usize>,
     opened: Vec<(ProgressKey, Arc<Attempt>)>,
     rows: Batch,
@@ -57,7 +58,7 @@ struct ChangeRow<'a> {
 }
 
 impl Change {
-    /// Whether the remembered state can be compared by the statements: completed and closed attempts do not change.
+    /// Whether the statements can compare the remembered state: they match only open attempts in progress.
     fn is_comparable(&self) -> bool {
         self.seen.state == AttemptState::InProgress && self.seen.closed_at.is_none()
     }
@@ -98,7 +99,7 @@ impl Values for ChangeRow<'_> {
 }
 
 impl UnreadBatch {
-    /// Adds a change from the state `seen`. Several changes of an attempt follow each other.
+    /// Adds a change from the state `seen` to `after`. A further change to the same attempt replaces `after`.
     pub(crate) fn add_change(&mut self, key: &ProgressKey, seen: &Arc<Attempt>, after: Arc<Attempt>) {
         match self.positions.entry(key.clone()) {
             Entry::Occupied(position) => self.changes[*position.get()].after = after,
@@ -126,19 +127,19 @@ impl UnreadBatch {
         positions.into_iter().map(move |(key, position)| (key, Arc::clone(&changes[position].after))).chain(opened)
     }
 
-    /// Returns the number of rows of the largest table.
+    /// Returns the number of rows for the table that gets the most.
     fn len(&self) -> usize {
         let Batch { completions, events, tool_calls, .. } = &self.rows;
         self.changes.len().max(completions.len()).max(events.len()).max(tool_calls.len())
     }
 }
 
-/// Writes a batch in a transaction of its own, if all attempts still have the states from which they change. Returns the
-/// number of statements, or `None` if an attempt has another state; nothing is written in that case.
+/// Writes a batch in its own transaction if all attempts still have their remembered states. Returns the number of
+/// statements, or `None` if an attempt has another state; nothing is written in that case.
 ///
 /// # Errors
-/// Returns an error if the database fails or rejects a row. Nothing is written in that case either, unless the connection
-/// is lost during the commit ([`crate::Error::is_unavailable`]).
+/// Returns an error if the database fails or rejects a row. Nothing is written in that case either, unless the
+/// connection is lost during the commit ([`crate::Error::is_unavailable`]).
 pub(crate) async fn write_unread(db: &Db, kept: &mut KeptConnection, batch: &UnreadBatch) -> Result<Option<u64>> {
     if !batch.changes.iter().all(Change::is_comparable) {
         return Ok(None);
@@ -160,8 +161,8 @@ pub(crate) async fn write_unread(db: &Db, kept: &mut KeptConnection, batch: &Unr
     }
 }
 
-/// A connection to PostgreSQL that a task of the writer uses again for its next group, because the pool checks each
-/// connection that is returned, with two round trips. Dropped if a statement fails. SQLite's connection is not kept: there is only one.
+/// A PostgreSQL connection that a writer task reuses for its next group, because the pool checks each returned
+/// connection with two round trips. It is dropped if a statement fails. SQLite's only writing connection is not kept.
 #[derive(Debug, Default)]
 pub(crate) struct KeptConnection(Option<PoolConnection<Postgres>>);
 
@@ -177,8 +178,8 @@ impl KeptConnection {
     }
 }
 
-/// Runs the whole transaction as one text: each statement that is sent separately costs two context switches, because the
-/// driver runs SQLite on a thread of its own.
+/// Runs the whole transaction as one text: each separately sent statement costs two context switches, because the
+/// driver runs SQLite on its own thread.
 async fn write_sqlite(
     conn: PoolConnection<Sqlite>,
     changes: &[ChangeRow<'_>],
@@ -193,7 +194,7 @@ async fn write_sqlite(
     query = bind_rows(query, tool_calls, size);
     let mut conn = TransactionText { conn, is_finished: false };
     let result = query.execute(&mut *conn.conn).await;
-    // The statement that fails leaves the transaction open.
+    // A failed statement leaves the transaction open.
     conn.is_finished = result.is_ok() || sqlx::raw_sql("ROLLBACK").execute(&mut *conn.conn).await.is_ok();
     match result {
         Ok(_) => Ok(Some(SQLITE_STATEMENTS)),
@@ -202,8 +203,8 @@ async fn write_sqlite(
     }
 }
 
-/// A connection that runs a text with BEGIN and COMMIT, of which the driver does not know that it is a transaction. Unless it
-/// is finished, the connection is closed when this is dropped, so that no one else continues the transaction.
+/// A connection that runs a text with BEGIN and COMMIT, which the driver does not recognise as a transaction. If this
+/// is dropped before the transaction has ended, the connection is closed, so that the next user does not continue it.
 struct TransactionText {
     conn: PoolConnection<Sqlite>,
     is_finished: bool,

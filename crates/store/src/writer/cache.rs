@@ -1,9 +1,9 @@
 //! The open attempts that the writer wrote or read last.
 //!
-//! An entry may be out of date: another process, a join or a deletion may have changed the row since. It is therefore
-//! only ever a guess, which the database checks: a change that was decided on an entry is written only if the row still
-//! equals the entry (`progress::unread`). An outdated entry costs a second attempt, never an update. For the
-//! same reason nothing has to invalidate entries, and a call that changes nothing is not answered from one.
+//! An entry may be out of date: another process, a join or a deletion may have changed the row since. The database
+//! therefore checks it: a change that was decided on an entry is written only if the row still equals the entry
+//! (`progress::unread`). An outdated entry costs a retry, but never loses an update. For the same reason, entries need
+//! no invalidation. A call that changes nothing is not answered from an entry, because no write would check it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::progress::ProgressKey;
 /// The maximum number of cached attempts: about 4 MB.
 const MAX_ATTEMPTS: usize = 4_096;
 
-/// A bounded cache of open attempts; the least recently used is evicted. Clones share the entries.
+/// A bounded cache of open attempts. The least recently used entry is evicted. Clones share the entries.
 #[derive(Clone)]
 pub(super) struct AttemptCache(Arc<Mutex<LruCache<ProgressKey, Arc<Attempt>>>>);
 

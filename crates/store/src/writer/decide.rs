@@ -1,4 +1,4 @@
-//! What the calls of a group change. Pure: everything here works in memory.
+//! Decides what the calls of a group change. All functions work in memory and do no I/O.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,8 +68,8 @@ impl Decided {
         is_in_place.then_some(changed)
     }
 
-    /// Returns the attempt that the call opens, if this is the first of an end user whom the call creates, and the call
-    /// changes nothing else.
+    /// Returns the attempt that the call opens if it closes no attempt, copies no completions and has no deliveries.
+    /// The call must create its end user.
     fn first_attempt(&self) -> Option<&Attempt> {
         let ProgressChange { close: None, upsert: Some(opened), copy_completions_from: None, .. } =
             &self.changed()?.change
@@ -101,9 +101,9 @@ impl Decided {
 pub(super) struct DecidedGroup {
     /// The decisions, in the order of the calls.
     pub(super) decisions: Vec<Decision>,
-    /// What to write.
+    /// The rows to write.
     pub(super) batch: Batch,
-    /// The open attempts afterwards.
+    /// The open attempts after the calls.
     pub(super) open: HashMap<ProgressKey, Attempt>,
 }
 
@@ -156,15 +156,15 @@ pub(super) struct DecidedUnread {
     pub(super) after: Arc<Attempt>,
 }
 
-/// What is known about an attempt before it is read.
+/// The knowledge about an attempt that has not been read.
 enum Known {
-    /// Its state.
+    /// The attempt is open in this state.
     Open(Arc<Attempt>),
-    /// It does not exist, because the call creates its end user.
+    /// The attempt does not exist, because the call creates its end user.
     Absent,
-    /// A call of the group opens it.
+    /// A call of the group opens the attempt.
     Opened,
-    /// Nothing, or a call of the group has to read it.
+    /// Nothing is known, or a call of the group has to read the attempt.
     Nothing,
 }
 
@@ -178,14 +178,14 @@ impl Known {
     }
 }
 
-/// Applies calls to cached attempts and, if `can_open`, to those of new end users. Returns a decision for each call that
-/// changes its attempt in place or opens the first one, if all other calls on the same attempt do as well.
+/// Applies calls to cached attempts and, if `can_open`, to those of new end users. Returns a decision for each call
+/// that changes its attempt in place or opens the first one, if all other calls on the same attempt do so as well.
 pub(super) fn decide_unread<'c>(
     calls: impl Iterator<Item = &'c ProgressCall> + Clone,
     cached: Vec<Option<Arc<Attempt>>>,
     can_open: bool,
 ) -> Vec<Option<DecidedUnread>> {
-    // What is known about each attempt after the calls so far.
+    // The knowledge about each attempt after the calls so far.
     let mut known: HashMap<&ProgressKey, Known> = HashMap::with_capacity(cached.len());
     let decided: Vec<_> = calls
         .clone()
@@ -211,7 +211,7 @@ pub(super) fn decide_unread<'c>(
     calls.zip(decided).map(|(call, decided)| decided.filter(|_| is_unread(call))).collect()
 }
 
-/// Adds completion, events and copies of completions of one call to `batch`.
+/// Adds the completion, the events and the copied completions of one call to `batch`.
 fn add_details(
     call: &ProgressCall,
     outcome: &Outcome,

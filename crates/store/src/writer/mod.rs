@@ -41,10 +41,10 @@ use crate::tool_call::ToolCall;
 const GROUP: usize = 256;
 /// The capacity of the queue. If it is full, senders wait.
 const QUEUE: usize = 4_096;
-/// The writer's tasks. On PostgreSQL two groups run concurrently, each on its own connection. On SQLite, a second task
-/// made the groups half as large, and each group writes the same pages of the indexes again.
+/// The writer's tasks. On PostgreSQL, two groups run concurrently, each on its own connection. SQLite uses only the
+/// first task: a second one would halve the size of the groups, and each group writes the same index pages again.
 const WORKERS: [&str; 2] = ["writer", "writer-2"];
-/// How long a task of the writer keeps its connection to PostgreSQL without a call.
+/// The time that a writer task keeps its PostgreSQL connection without a call.
 const KEPT: Duration = Duration::from_secs(1);
 /// A group that runs for this long is stuck: database timeouts are much shorter.
 const LATE: Duration = Duration::from_secs(60);
@@ -62,14 +62,14 @@ pub enum Decision {
     Rejected(CoreError),
 }
 
-/// The pure function from the open attempt to a decision. It may be called more than once.
+/// A pure function that decides a call from the open attempt, if any. It may be called more than once.
 pub type DecideFn = Box<dyn Fn(Option<&Attempt>) -> Decision + Send + Sync>;
 /// Creates the record of a call from its outcome.
 pub type RecordFn = Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>;
 /// Creates the webhook deliveries from the outcome of a call.
 pub type DeliveriesFn = Box<dyn Fn(&Outcome) -> Vec<NewDelivery> + Send + Sync>;
 
-/// A call on one progress.
+/// A call on an end user's progress in one walkthrough.
 pub struct ProgressCall {
     /// The progress to change.
     pub key: ProgressKey,
@@ -193,7 +193,7 @@ impl Worker {
     }
 
     async fn process(&self, kept: &mut KeptConnection, group: Vec<Queued>) {
-        // Skips calls whose caller no longer waits: it may have retried in the meantime.
+        // Skips calls whose caller no longer waits: the caller may have retried in the meantime.
         let pending: Vec<_> = group.into_iter().filter(|queued| !queued.reply.is_closed()).collect();
         let left = self.process_unread(kept, pending).await;
         if left.is_empty() {
@@ -218,8 +218,8 @@ impl Worker {
         }
     }
 
-    /// Commits the calls that can be decided without reading their attempts, and replies to them. Returns the calls that
-    /// are left for a transaction.
+    /// Commits the calls that can be decided without reading their attempts, and replies to them. Returns the calls
+    /// that are left for a transaction.
     async fn process_unread(&self, kept: &mut KeptConnection, group: Vec<Queued>) -> Vec<Queued> {
         let cached = self.cache.get_all(group.iter().map(|queued| &queued.call.key));
         let can_open = self.db.dialect() == Dialect::Postgres;
@@ -252,7 +252,7 @@ impl Worker {
             Err(error) if error.is_unavailable() => {
                 fail_all(unread.into_iter().chain(left.drain(..)).map(|queued| queued.reply), error);
             }
-            // An attempt has changed in the meantime, or the database rejects a call.
+            // An attempt has changed in the meantime, or the database has rejected a row.
             Ok(None) | Err(_) => {
                 metrics::counter!("waypost_writer_groups_outdated_total").increment(1);
                 left.extend(unread);

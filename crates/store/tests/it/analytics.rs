@@ -23,7 +23,7 @@ use crate::world::{NOW, World};
 
 const ALL: TimeRange = TimeRange { from: Timestamp(0), to: Timestamp(i64::MAX) };
 
-/// A test user of the console. Their activity is in the log and is not counted.
+/// A test user of the console. Their activity is in the log but is not counted.
 const TESTER: &str = "eu_p4";
 
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// A row of the log: time, end user, and the row as a text.
+/// A row of the log: time, end user, and the row as text.
 type Row = (Timestamp, String, String);
 
 struct Stage {
@@ -254,7 +254,7 @@ async fn check_sequences(stage: &Stage, sequences: &[Vec<Operation>]) -> Timesta
                 Operation::Erase { user } => stage.erase(&format!("eu_p{user}")).await,
                 Operation::Retain { log, age } => stage.retain(*log, now.plus(-age)).await,
             }
-            // Time advances after packing: nothing is written into the packed past.
+            // Time advances after packing, because no row may be written before the end of the segments.
             if let Operation::Pack { later } = operation {
                 now = now.plus(*later);
             }
@@ -283,7 +283,7 @@ async fn segments_and_log_agree(stage: Stage) {
     });
     result.unwrap();
     let mut now = ended_at.get();
-    // Rows for the checks below, because the sequences may have erased most users.
+    // Adds rows for the checks below, because the sequences may have erased most users.
     for n in 0..24 {
         stage.play(&format!("eu_p{}", n % 4), now, None, n < 4).await;
     }

@@ -86,7 +86,7 @@ async fn a_damaged_file_changes_nothing(db: Db) {
         (&text.replacen("\"owner\"", "\"admin\"", 1), "its checksum does not match"),
         (&format!("{text}{text}"), "its checksum does not match"),
         (&text.replacen("\"waypost_backup\":1", "\"waypost_backup\":2", 1), "use a newer waypost"),
-        (&newer, "it has schema version 99, this program supports versions up to"),
+        (&newer, "it has schema version 99, but this program supports versions up to"),
     ] {
         let error = read(&target, damaged.as_bytes()).await.unwrap_err().to_string();
         assert!(error.starts_with("the backup cannot be used") && error.contains(expected), "{expected}: {error}");
@@ -100,7 +100,7 @@ fn sha256(text: &str) -> String {
     data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(text))
 }
 
-/// A writer that continues only after other transactions have committed.
+/// An output that continues only after other transactions have committed.
 struct WaitingOutput {
     bytes: Vec<u8>,
     commits: mpsc::Receiver<()>,
@@ -155,7 +155,7 @@ async fn a_backup_is_a_snapshot_during_writes(db: Db) {
     read(&copy, &output.bytes).await.unwrap();
 }
 
-/// The tables of sign-in with an identity provider have other names since schema 32.
+/// The tables of sign-in with an identity provider were renamed in schema 32.
 async fn a_backup_from_before_a_table_was_renamed_is_restored(url: String) {
     let old = Db::open(&url).await.unwrap();
     migrate_to(&old, 31).await.unwrap();

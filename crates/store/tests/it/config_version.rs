@@ -34,7 +34,8 @@ async fn changes_are_listed_since_a_version(db: Db) {
     assert_eq!(conn.list_changed_organizations(version, 9).await.unwrap(), []);
 }
 
-/// Otherwise, a poll could see the later number first, and never list the organisation of the earlier one.
+/// If the later change did not wait, a poll could see its number first and never list the organisation of the earlier
+/// change.
 async fn a_change_waits_for_the_transaction_of_an_earlier_one(db: Db) {
     let first = db.read().await.unwrap().config_version().await.unwrap().version;
     let mut earlier = db.begin().await.unwrap();
@@ -43,7 +44,8 @@ async fn a_change_waits_for_the_transaction_of_an_earlier_one(db: Db) {
         let db = db.clone();
         async move { bump(&db, &org(2)).await }
     });
-    // While the earlier transaction is open, polls see neither change. Enough of them for the later one to overtake it.
+    // While the earlier transaction is open, polls see neither change. There are enough polls for the later transaction
+    // to overtake the earlier one if it did not wait.
     for _ in 0..200 {
         assert_eq!(db.read().await.unwrap().config_version().await.unwrap().version, first);
         assert!(!later.is_finished());

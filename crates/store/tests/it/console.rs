@@ -1,4 +1,4 @@
-//! Console sessions of users, and idempotency idempotency_keys.
+//! Sessions of console users, and idempotency keys.
 
 use waypost_core::id::{UserId, UserSessionId};
 use waypost_core::organization::Role;
@@ -41,7 +41,7 @@ async fn sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     user_session::insert(&mut tx, &mine, "a").await.unwrap();
     user_session::insert(&mut tx, &other, "b").await.unwrap();
     assert_eq!(user_session::find(&mut tx, "a", NOW).await.unwrap(), Some(mine.clone()));
-    assert_eq!(user_session::find(&mut tx, "a", NOW.plus(1_000)).await.unwrap(), None, "ended");
+    assert_eq!(user_session::find(&mut tx, "a", NOW.plus(1_000)).await.unwrap(), None, "expired");
     assert_eq!(user_session::find(&mut tx, "c", NOW).await.unwrap(), None);
     assert_eq!(user_session::list(&mut tx, &one.user, NOW).await.unwrap(), [other.clone(), mine.clone()]);
     let touched = UserSession {

@@ -8,8 +8,8 @@ use crate::open;
 use crate::schema::{self, rows};
 use crate::world::{World, execute};
 
-/// Returns the columns that contain `id`, except those of the audit log and of the organisations' last changes, which outlive
-/// their organisation.
+/// Returns the columns that contain `id`, except those of the audit log and of the organisations' last changes, which
+/// outlive their organisation.
 async fn find_references(conn: &mut Conn, id: &str) -> BTreeSet<String> {
     let mut references = BTreeSet::new();
     for (name, table) in schema::read(conn).await {
@@ -25,7 +25,7 @@ async fn find_references(conn: &mut Conn, id: &str) -> BTreeSet<String> {
     references
 }
 
-/// Returns all rows of a world as strings, by table.
+/// Returns all rows that contain `mark` as strings, by table.
 async fn contents(conn: &mut Conn, mark: &str) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
     for (name, table) in schema::read(conn).await {
@@ -160,7 +160,7 @@ async fn an_organisation_is_deleted(worlds: Worlds) {
     let mut tx = db.begin().await.unwrap();
     assert!(organization::delete(&mut tx, &one.organization).await.unwrap());
     assert!(user::delete_without_membership(&mut tx, &one.user).await.unwrap());
-    assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap(), "a member of the other one");
+    assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap(), "a member of the other organisation");
     tx.commit().await.unwrap();
     let mut conn = db.read().await.unwrap();
     let ids = [one.organization.as_str(), one.user.as_str(), one.server.as_str(), one.walkthrough.as_str()];

@@ -207,7 +207,7 @@ async fn slugs_are_unique_among_current_and_former_slugs(TwoWorlds { db, one, ..
     }
 }
 
-/// A server changes its slug while others try to use it: it is never both a current and a former slug.
+/// A server changes its slug while others try to use the old one: a slug is never both current and former.
 async fn slugs_stay_unique_under_concurrency(TwoWorlds { db, one, two }: TwoWorlds) {
     let mut tasks = Vec::new();
     for n in 0..8 {

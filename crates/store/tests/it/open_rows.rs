@@ -130,8 +130,7 @@ async fn limits_hold_for_concurrent_inserts(url: String) {
     assert_eq!(after.values().sum::<i64>(), LIMITS.per_scope, "{after:?}");
 }
 
-/// Requests are not evicted if a code was sent for them or they are completed: their rows keep the number of codes sent
-/// to an email address.
+/// Requests are not evicted if a code was sent for them or they are completed.
 async fn requests_with_a_code_are_kept(url: String) {
     let (db, world) = world(&url).await;
     let table = LimitedTable::AuthorizationRequests;

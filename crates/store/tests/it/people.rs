@@ -143,4 +143,32 @@ async fn logos(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(logo::find(&mut tx, &two.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
 }
 
-waypost_testkit::both!(two_worlds => identities, accounts, codes, browser_sessions, logos);
+async fn end_users_are_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+    let (org, id) = (&one.organization, EndUserId::from_store("eu_new".into()));
+    end_user::insert_tracked(&mut tx, org, &id, "50%_off!", NOW).await.unwrap();
+    let profile = end_user::Profile {
+        name: Some("Änne Çelik".to_owned()),
+        email: Some("Aenne@b.example".to_owned()),
+        ..end_user::Profile::default()
+    };
+    end_user::update_profile(&mut tx, org, &id, &profile).await.unwrap();
+    // `_`, `%` and the escape character are ordinary characters.
+    for (text, is_found) in [
+        ("eu_new", true),
+        ("eu_ne", false),
+        ("Änne Ç", true),
+        ("ELIK", true),
+        ("aenne@B", true),
+        ("50%_off!", true),
+        ("0%O", false),
+        ("5__off", false),
+        ("_OFF!", true),
+    ] {
+        let search = end_user::EndUserSearch { text: Some(text), limit: 10, ..end_user::EndUserSearch::default() };
+        let found = end_user::list(&mut tx, org, search).await.unwrap();
+        assert_eq!(found.iter().any(|user| user.id == id), is_found, "{text}");
+        assert!(!end_user::list(&mut tx, &two.organization, search).await.unwrap().iter().any(|user| user.id == id));
+    }
+}
+
+waypost_testkit::both!(two_worlds => end_users_are_searched, identities, accounts, codes, browser_sessions, logos);

@@ -368,7 +368,7 @@ async fn the_migration_computes_the_step_sets(db: Db) {
     assert_eq!(filled, stored);
 }
 
-/// Invalid values in a row return `Error::Corrupt`.
+/// Invalid values in a row are reported as `Error::Corrupt`.
 async fn invalid_values_are_reported(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
     let id = &walkthrough.id;

@@ -40,7 +40,8 @@ pub async fn execute(conn: &mut Conn, sql: String) {
     on!(conn, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
 }
 
-/// Returns SQL that inserts a row into each sign-in table, for `org_N`, `srv_N` and `eu_N`.
+/// Returns SQL that inserts rows into the tables for sign-in, the console, analytics, tickets, webhooks and the history
+/// of drafts, for `org_N`, `srv_N`, `eu_N`, `usr_N` and `wt_N`.
 pub fn sign_in_rows(n: u32) -> String {
     let number = n.to_string();
     let placeholders = [
@@ -223,8 +224,8 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Like [`World::seed`], and also inserts an end user with a session, progress, an event, calls, rejections, a
-    /// sign-in and an audit event.
+    /// Like [`World::seed`], and also inserts an end user with a session, progress, an event, calls, rejections and an
+    /// audit event, and the rows of [`sign_in_rows`].
     pub async fn seed_with_activity(&self, db: &Db) {
         self.seed(db).await;
         let mut tx = db.begin().await.unwrap();

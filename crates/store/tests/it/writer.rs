@@ -257,7 +257,7 @@ async fn attempts_are_ordered(stage: Stage) {
     );
 }
 
-/// Without a database, every call returns an error that says so.
+/// After the database is closed, every call returns the error `unavailable`.
 async fn a_closed_database_is_reported_as_unavailable(stage: Stage) {
     stage.db.close().await;
     let calls = (0..5).map(|n| stage.writer.call(call(&stage.world, stage.key(n), begin_or_advance(&stage.world))));

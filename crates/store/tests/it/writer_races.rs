@@ -1,4 +1,5 @@
-//! The writer with cached attempts, when other processes change the same attempts (src/writer/mod.rs, second invariant).
+//! The writer with cached attempts, while other processes change the same attempts (src/writer/mod.rs, second
+//! invariant).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ async fn processes(url: &str) -> Processes {
     Processes { stage, writers }
 }
 
-/// What is done to one of the attempts.
+/// An action on one of the attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     /// The call of a user.
@@ -70,7 +71,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The calls of a test, in order: the process, the user and the act.
+/// Returns the actions of a test in order, each with its process and user.
 fn acts(runner: &mut TestRunner) -> Vec<(usize, usize, Act)> {
     let strategy = prop::collection::vec((0..PROCESSES, 0..2_usize, act()), 60..120);
     strategy.new_tree(runner).unwrap().current()
@@ -108,7 +109,7 @@ impl Processes {
         tx.commit().await.unwrap();
     }
 
-    /// Runs an operation in a process. Returns what the decision was.
+    /// Runs an operation in a process. Returns the decision.
     async fn call(&self, process: usize, key: &ProgressKey, operation: Operation, now: Timestamp) -> Decision {
         let offered = self.stage.world.version_offer();
         let decide: DecideFn = Box::new(move |attempt| {
@@ -138,8 +139,8 @@ impl Processes {
     }
 }
 
-/// In any sequence of calls in several processes and of changes past the writers, every call takes effect on the state
-/// that its attempt has, as if there were no caches.
+/// For any sequence of calls in several processes and of changes that bypass the writers, every call takes effect on
+/// the current state of its attempt, as if there were no caches.
 async fn a_call_is_decided_on_the_current_state(processes: Processes) {
     processes.stage.end_users(2).await;
     let mut runner = TestRunner::new(Config::default());
@@ -194,8 +195,8 @@ async fn a_call_is_decided_on_the_current_state(processes: Processes) {
     }
 }
 
-/// Concurrent advances of the same attempts in several processes: each completes the next step, and none is lost or counted
-/// twice.
+/// Several processes advance the same attempts concurrently: each call completes the next step, and none is lost or
+/// counted twice.
 async fn no_advance_is_lost_between_processes(processes: Processes) {
     const CALLS: usize = 24;
     const KEYS: usize = 2;
@@ -240,7 +241,7 @@ async fn no_advance_is_lost_between_processes(processes: Processes) {
     }
 }
 
-/// Several processes create the same user at the same time, while others of their calls advance another one: one creates
+/// Several processes create the same user at the same time, while other calls advance another user: one call creates
 /// the user, with the first attempt and its records; the others change nothing, and no advance is lost.
 async fn one_call_creates_a_user(processes: Processes) {
     const ROUNDS: usize = 4;

@@ -162,7 +162,7 @@ async fn call_all(db: &Db, one: &World) {
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
-    // Of another organisation, because deleting the many rows of this one would take long.
+    // Deletes objects of another organisation, because deleting the many rows of the first one would take long.
     let (two, org) = (World::new(2), &World::new(2).organization);
     end_user::delete(&mut tx, org, &two.end_user).await.unwrap();
     api_key::delete(&mut tx, org, &two.key).await.unwrap();

@@ -13,7 +13,7 @@ use crate::cmd::remote::{RemoteSession, server, text};
 use crate::cmd::walkthrough::files::{self, SourceContent, SourceFile};
 use crate::cmd::walkthrough::import::{Args, Outcome};
 
-/// The members shown of an import.
+/// The members of an import result that are shown.
 const MEMBERS: &[&str] = &[
     "id",
     "slug",

@@ -22,12 +22,12 @@ use waypost_outbound::{Error, Limits, Route};
 
 /// The hosts of the metadata documents of widely used clients: Claude, Codex and ChatGPT, and Visual Studio Code.
 pub const HOSTS: &[&str] = &["https://claude.ai/", "https://chatgpt.com/", "https://vscode.dev/"];
-/// The limits of a request to one of them.
+/// The limits of a request to one of the [`HOSTS`].
 const LIMITS: Limits = Limits { max_bytes: 1_024, timeout: Duration::from_secs(3), redirects: 0 };
 /// The time for which documents are not advertised after a failed check, in milliseconds.
 const HOLD: i64 = 10 * 60 * 1_000;
 /// The minimum time between two checks that are triggered by failed fetches, in milliseconds: attackers must not be
-/// able to make this server query the hosts permanently.
+/// able to make this server query the hosts continuously.
 const PAUSE: i64 = 60 * 1_000;
 /// The time for which a successful fetch proves that documents can be fetched, in milliseconds.
 const RECENT: i64 = 60 * 60 * 1_000;
@@ -145,15 +145,15 @@ struct Inner {
 
 #[derive(Default)]
 struct Known {
-    /// `None` until it is known.
+    /// Whether documents can be fetched. `None` if unknown.
     reachable: Option<bool>,
     checked_at: Option<Timestamp>,
     fetched_at: Option<Timestamp>,
 }
 
 impl Availability {
-    /// Creates the state for `mode`. With `allows_private`, documents may be in private networks: they are advertised until a
-    /// fetch and the check after it have failed.
+    /// Creates the state for `mode`. With `allows_private`, documents may be in private networks: they are advertised
+    /// until a fetch and the check after it have failed.
     #[must_use]
     pub fn new(
         mode: ClientDocumentsMode,
@@ -227,7 +227,7 @@ impl Availability {
         }
     }
 
-    /// Whether a failed fetch does not trigger a check.
+    /// Whether the state is recent enough that a failed fetch does not trigger a check.
     fn is_settled(&self) -> bool {
         let now = self.0.clock.now();
         let known = self.known();

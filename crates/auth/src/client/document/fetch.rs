@@ -20,14 +20,14 @@ const LIMITS: Limits = Limits { max_bytes: 5 * 1024, timeout: Duration::from_sec
 const AT_ONCE: usize = 64;
 /// The maximum number of cached documents.
 const MAX_CACHED: u64 = 1_000;
-/// The lifetime of a cached document without caching headers.
+/// The lifetime of a cached document without caching headers, in seconds.
 const DEFAULT_SECONDS: i64 = 5 * 60;
-/// The maximum lifetime of a cached document.
+/// The maximum lifetime of a cached document, in seconds.
 const MAX_SECONDS: i64 = 24 * 60 * 60;
 
-/// The cache of documents by URL. Cheap to clone; clones share the cache.
+/// The cache of documents by route scope and URL. Cheap to clone; clones share the cache.
 ///
-/// Each URL has one slot, which contains the running fetch, for which concurrent callers wait, and then its result. A
+/// Each key has one slot, which holds the running fetch, for which concurrent callers wait, and then its result. A
 /// result that must not be cached is returned only to the callers that waited for it.
 #[derive(Clone)]
 pub struct ClientDocuments {
@@ -106,8 +106,8 @@ impl ClientDocuments {
             count("busy");
             return Fetched { result: Err(DocumentError::Busy), fresh_until: None };
         };
-        let answer = match route.get(url, self.limits).await {
-            Ok(answer) => answer,
+        let response = match route.get(url, self.limits).await {
+            Ok(response) => response,
             Err(error) => {
                 count("unreachable");
                 if matches!(error, Error::Unreachable { .. } | Error::Timeout { .. }) {
@@ -116,12 +116,12 @@ impl ClientDocuments {
                 return Fetched { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None };
             }
         };
-        let result = read(client_id, &answer).map(Arc::new);
+        let result = read(client_id, &response).map(Arc::new);
         count(if result.is_ok() { "ok" } else { "invalid" });
         if result.is_ok() {
             self.availability.succeeded();
         }
-        let seconds = if result.is_ok() { lifetime(&answer.headers) } else { 0 };
+        let seconds = if result.is_ok() { lifetime(&response.headers) } else { 0 };
         let fresh_until = (seconds > 0).then(|| self.clock.now().plus(seconds * 1000));
         Fetched { result, fresh_until }
     }
@@ -131,14 +131,14 @@ fn count(result: &'static str) {
     metrics::counter!("waypost_client_documents_total", "result" => result).increment(1);
 }
 
-fn read(client_id: &str, answer: &OutboundResponse) -> Result<ClientDocument, DocumentError> {
-    if answer.status != StatusCode::OK {
-        return Err(DocumentError::Status(answer.status.as_u16()));
+fn read(client_id: &str, response: &OutboundResponse) -> Result<ClientDocument, DocumentError> {
+    if response.status != StatusCode::OK {
+        return Err(DocumentError::Status(response.status.as_u16()));
     }
-    if !is_json(&answer.headers) {
+    if !is_json(&response.headers) {
         return Err(DocumentError::ContentType);
     }
-    ClientDocument::parse(client_id, &answer.body)
+    ClientDocument::parse(client_id, &response.body)
 }
 
 /// Whether the content type is `application/json` or a type with the suffix `+json` (RFC 6839, section 3.1).
@@ -157,7 +157,7 @@ pub(super) fn lifetime(headers: &HeaderMap) -> i64 {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         match name.trim().to_ascii_lowercase().as_str() {
             "no-store" | "no-cache" => return 0,
-            // A malformed value counts as stale; of several values, the shortest applies.
+            // A malformed value counts as 0; of several values, the smallest applies.
             "max-age" => {
                 let value = value.trim().trim_matches('"').parse::<u64>().unwrap_or(0).min(MAX_SECONDS.unsigned_abs());
                 seconds = Some(seconds.map_or(value, |before: u64| before.min(value)));

@@ -31,7 +31,7 @@ pub struct ClientDocument {
     /// The client's self-reported name: cleaned, 1 to 200 characters. Not verified, so it is never shown without the
     /// host.
     pub client_name: String,
-    /// The client's home page, if it has one that starts with https://.
+    /// The client's home page. `None` if it has none, or if the URL does not start with https://.
     pub client_uri: Option<String>,
     /// The redirect URIs; at least one.
     pub redirect_uris: Vec<String>,
@@ -105,11 +105,11 @@ pub fn is_document_url(client_id: &str) -> bool {
     check_url(client_id).is_ok()
 }
 
-/// Parses `client_id` as the URL of a document: https, with a path, without fragment, user, password and dot segments
-/// (section 3). A query is discouraged by the draft, but allowed here.
+/// Parses `client_id` as the URL of a document: https, with a path, and without a fragment, user, password or dot
+/// segments (section 3). A query is discouraged by the draft, but allowed here.
 ///
 /// # Errors
-/// [`DocumentError::Url`].
+/// [`DocumentError::Url`] if it is not such a URL.
 pub fn check_url(client_id: &str) -> Result<Url, DocumentError> {
     let invalid = |reason| Err(DocumentError::Url { reason });
     if client_id.len() > MAX_URL {
@@ -164,7 +164,8 @@ impl ClientDocument {
     }
 }
 
-/// A public document cannot contain a shared secret (section 4.1).
+/// Checks that the client uses no client authentication. A public document cannot contain a shared secret (section
+/// 4.1).
 fn check_authentication(members: &Map<String, Value>) -> Result<(), DocumentError> {
     if members.contains_key("client_secret") || members.contains_key("client_secret_expires_at") {
         return Err(invalid("It contains a client secret, but the document is public."));
@@ -178,7 +179,8 @@ fn check_authentication(members: &Map<String, Value>) -> Result<(), DocumentErro
     }
 }
 
-/// Checks that the list `field` contains `required`. If the member is absent, the default of RFC 7591 contains it.
+/// Checks that the list `field` contains `required`. An absent member is valid, because its default in RFC 7591
+/// contains `required`.
 fn includes(members: &Map<String, Value>, field: &'static str, required: &str) -> Result<(), DocumentError> {
     match members.get(field) {
         None => Ok(()),

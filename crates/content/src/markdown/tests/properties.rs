@@ -283,8 +283,8 @@ proptest! {
 }
 
 proptest! {
-    // The seed is fixed, because roughly one in some hundred thousand cases can only be made safe at the cost of code. When
-    // changing the cleaner, run more cases with other seeds.
+    // The seed is fixed, because in roughly one of several hundred thousand cases, the text can be made safe only by
+    // changing code. When changing the cleaner, run more cases with other seeds.
     #![proptest_config(ProptestConfig {
         cases: 5_000, rng_seed: RngSeed::Fixed(20), failure_persistence: None, ..ProptestConfig::default()
     })]

@@ -1,8 +1,10 @@
-//! The access matrix of all operations: each is called by each kind of caller, in the caller's organisation and in another.
+//! The access matrix of all operations: each is called by each kind of caller, in the caller's organisation and in
+//! another.
 //!
-//! The list of operations is read from the sources, so a new operation fails `every_operation_has_a_row` until it has a row
-//! in `rows.rs` or `content.rs`, or an exception here with its reason. The rows need no valid arguments: an operation must
-//! refuse a caller before it looks at anything else. `access.rs` checks the same with objects that exist.
+//! The list of operations is read from the sources, so a new operation fails `every_operation_has_a_row` until it has a
+//! row in `rows.rs` or `content.rs`, or an exception here with its reason. The rows need no valid arguments: an
+//! operation must refuse a caller before it checks its arguments. `access.rs` checks some of the operations with
+//! existing objects.
 
 /// Calls operations: each line is an access, a path and the arguments.
 macro_rules! rows {
@@ -62,7 +64,7 @@ impl Access {
         allowed.contains(&caller)
     }
 
-    /// Whether the operation belongs to no organisation: a caller without access is told so.
+    /// Whether the operation belongs to no organisation, so that a caller without access receives `forbidden`.
     fn is_global(self) -> bool {
         matches!(self, Self::Operator | Self::User)
     }
@@ -79,23 +81,23 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("idempotency::release", "keys belong to the caller: the caller's own actor is part of the key"),
     ("identity::identify_failed_call", "determines whom to record for a rejected call; returns no error"),
     ("oauth_clients::find", "anyone may use a registered client; its secret is checked separately"),
-    ("oauth_grants::exchange_code", "the code in the arguments authorizes"),
-    ("oauth_grants::refresh_tokens", "the refresh token in the arguments authorizes"),
-    ("oauth_grants::revoke_token", "the token in the arguments authorizes"),
-    ("organizations::create", "callers of two kinds: see `organisations_are_created_and_listed`"),
-    ("organizations::list", "each caller sees its own: see `organisations_are_created_and_listed`"),
-    ("user_accounts::UserAccounts::accept_and_sign_up", "the invitation's token in the arguments authorizes"),
+    ("oauth_grants::exchange_code", "authorized by the code in the arguments"),
+    ("oauth_grants::refresh_tokens", "authorized by the refresh token in the arguments"),
+    ("oauth_grants::revoke_token", "authorized by the token in the arguments"),
+    ("organizations::create", "two kinds of callers may: see `organisations_are_created_and_listed`"),
+    ("organizations::list", "the result depends on the caller: see `organisations_are_created_and_listed`"),
+    ("user_accounts::UserAccounts::accept_and_sign_up", "authorized by the invitation's token in the arguments"),
     ("user_accounts::UserAccounts::begin_login", "signs in: the caller is a visitor"),
     ("user_accounts::UserAccounts::create_code", "signs in: the caller is a visitor"),
     ("user_accounts::UserAccounts::finish_login", "signs in: the caller is a visitor"),
-    ("user_accounts::UserAccounts::get_account_link_user", "the link's token in the arguments authorizes"),
+    ("user_accounts::UserAccounts::get_account_link_user", "authorized by the link's token in the arguments"),
     ("user_accounts::UserAccounts::get_code", "only the browser whose cookie is an argument finds its code"),
-    ("user_accounts::UserAccounts::get_invitation", "the invitation's token in the arguments authorizes"),
-    ("user_accounts::UserAccounts::set_up", "the set-up token in the arguments authorizes"),
+    ("user_accounts::UserAccounts::get_invitation", "authorized by the invitation's token in the arguments"),
+    ("user_accounts::UserAccounts::set_up", "authorized by the setup token in the arguments"),
     ("user_accounts::UserAccounts::sign_in_with_code", "signs in: the caller is a visitor"),
     ("user_accounts::UserAccounts::sign_in_with_password", "signs in: the caller is a visitor"),
     ("user_accounts::UserAccounts::sign_in_with_provider", "signs in: the caller is a visitor"),
-    ("user_accounts::UserAccounts::use_account_link", "the link's token in the arguments authorizes"),
+    ("user_accounts::UserAccounts::use_account_link", "authorized by the link's token in the arguments"),
     ("user_sessions::create", "the last step of a sign-in"),
     ("user_sessions::find", "determines the caller: the argument is the session's token"),
     ("user_sessions::touch", "records the use of a session that `find` has returned"),
@@ -134,7 +136,7 @@ fn assert_refused(row: &Row, code: Code, caller: &str) {
     assert!(is_refused, "{caller} {}: {:?} instead of `{}`", row.name, row.error, code.as_str());
 }
 
-/// A caller without the required role receives `forbidden`; one that may not know the organisation, `not_found`.
+/// A caller without the required role receives `forbidden`; a caller without access to the organisation, `not_found`.
 async fn operations_refuse_all_other_callers(fixture: Fixture) {
     let names: Vec<&str> =
         callers(&fixture, &fixture.create_tenant("names").await).iter().map(|(name, _)| *name).collect();
@@ -168,7 +170,7 @@ async fn operations_hide_other_organisations(fixture: Fixture) {
     assert_eq!(list_event_ids(&fixture, &other).await, before, "nothing was changed");
 }
 
-/// On another server of its organisation, a client plays nothing.
+/// A client cannot play walkthroughs of another server, even in its own organisation.
 async fn clients_play_only_on_their_own_server(fixture: Fixture) {
     let tenant = fixture.create_tenant("home").await;
     let organization_id = tenant.organization.id.clone();
@@ -183,7 +185,8 @@ async fn clients_play_only_on_their_own_server(fixture: Fixture) {
     }
 }
 
-/// The operator and signed-in users create organisations. Every caller lists only its own.
+/// The operator and users with a verified email can create organisations. The operator lists all organisations, other
+/// callers only their own.
 async fn organisations_are_created_and_listed(fixture: Fixture) {
     let (home, _other) = (fixture.create_tenant("home").await, fixture.create_tenant("other").await);
     for (name, cx) in callers(&fixture, &home) {

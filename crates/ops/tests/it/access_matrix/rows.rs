@@ -1,5 +1,5 @@
-//! The rows of the access matrix: one call of each operation, with the callers that may perform it. `content.rs` has those
-//! of walkthroughs.
+//! The rows of the access matrix: one call of each operation, with the callers that may perform it. `content.rs`
+//! contains the rows of walkthroughs.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -68,7 +68,7 @@ pub struct Call<'a> {
     pub hosting: &'a Hosting,
     /// The organisation that is accessed.
     pub tenant: &'a Tenant,
-    /// A new name.
+    /// A prefix for new names.
     pub new: &'a str,
 }
 

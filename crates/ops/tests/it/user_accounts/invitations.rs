@@ -87,8 +87,9 @@ async fn a_user_signs_in_and_accepts(test: UserTest) {
     assert_eq!(member.role, Role::Owner);
 }
 
-/// A reader of a link that was shown can create an account for the organisation that showed it, whether or not the
-/// email has a verified account; the link does not reveal it. Its effects end when the owner of the email signs in.
+/// If an invitation link is shown instead of emailed, anyone who reads it can create an account for the inviting
+/// organisation, whether or not the email has a verified account, and does not learn whether it has. The sessions and
+/// the password of that account end when the owner of the email signs in with a code.
 async fn a_shown_link_does_not_reveal_whether_an_account_exists(test: UserTest) {
     let anna = test.create_verified_member("anna@example.com", Role::Member, FINE).await;
     let other = organizations::create(&test.operator_context(), &test.fixture.ops, "other", None).await.unwrap().id;
@@ -112,7 +113,7 @@ async fn a_shown_link_does_not_reveal_whether_an_account_exists(test: UserTest) 
     assert_eq!(again.user.id, anna.user.id);
     assert!(!test.is_active(&sessions[0].0).await, "the owner of the email has signed in");
     assert_rejected(test.sign_in_with_password("anna@example.com", OTHER).await, "password", "is wrong");
-    // The reader of the email is asked to sign in, because no one else can have the link.
+    // An emailed link asks its reader to sign in, because only the owner of the email can have the link.
     let (operator, third) = (test.operator_context(), create_third_organization(&test).await);
     let created =
         invitations::create(&operator, &test.fixture.ops, &third, "anna@example.com", Role::Owner).await.unwrap();

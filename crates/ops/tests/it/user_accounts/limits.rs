@@ -25,7 +25,7 @@ fn known(session: &NewUserSession) -> Browser<'_> {
     Browser { device: &session.device, ..DEVICE }
 }
 
-/// Sets the number of attempts of this day for each account with attempts.
+/// Sets the number of attempts for each account with attempts.
 async fn exhaust_accounts(test: &UserTest, attempts: i64) {
     let mut tx = test.fixture.ops.store().begin().await.unwrap();
     let sql = "UPDATE sign_in_attempts SET attempts = $1";
@@ -168,7 +168,7 @@ async fn a_browser_that_has_signed_in_before_is_never_rejected(test: UserTest) {
     test.clock.advance(90 * DAY);
     assert!(
         !test.accounts.is_known_browser(&test.visitor_context(), "anna@example.com", &changed.device),
-        "it expires"
+        "the cookie expires"
     );
 }
 

@@ -49,7 +49,7 @@ async fn the_last_owner_cannot_leave(test: UserTest) {
     assert_eq!(left.len(), 1);
     let former = if a.is_ok() { &cx } else { &bertas };
     assert_eq!(leave_organization(former, ops, &test.org).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(user_sessions::get_user(former, ops).await.unwrap().name.as_deref(), Some("Anna"), "they stay a user");
+    assert_eq!(user_sessions::get_user(former, ops).await.unwrap().name.as_deref(), Some("Anna"), "still a user");
     let other = organizations::create(&test.operator_context(), ops, "other", None).await.unwrap();
     assert_eq!(leave_organization(&cx, ops, &other.id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(leave_organization(&test.operator_context(), ops, &test.org).await.unwrap_err().code, Code::Forbidden);

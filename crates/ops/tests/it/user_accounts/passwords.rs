@@ -1,4 +1,4 @@
-//! Tests of passwords, the set-up of an installation, and account links.
+//! Tests of passwords, the setup of an installation, and account links.
 
 use waypost_core::Code;
 use waypost_core::organization::Role;
@@ -95,7 +95,7 @@ async fn a_link_sets_name_and_password_once(test: UserTest) {
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
     let session = a.or(b).unwrap();
     assert_eq!(session.user.display_name(), "Anna");
-    assert!(create_first_account_link(&operator, ops, &test.org, &id).await.unwrap().is_none(), "they can sign in");
+    assert!(create_first_account_link(&operator, ops, &test.org, &id).await.unwrap().is_none(), "the user can sign in");
     // A user with a password can set a new one with a link, which ends the old password and its sessions.
     let link = create_account_link(&operator, ops, &test.org, &id).await.unwrap();
     test.clock.advance(48 * 60 * MINUTE);

@@ -84,7 +84,7 @@ impl Simulation<'_> {
         });
     }
 
-    /// Whether the owner of the email has not signed in yet, so that the attacker can prepare.
+    /// Whether the owner does not verify the email yet, so that the attacker can prepare.
     fn is_early(&self) -> bool {
         self.steps.len() <= STEPS / 2
     }
@@ -188,7 +188,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// From now on, everything that the attacker prepared is revoked.
+    /// Records that the owner has verified the email, which revokes everything that the attacker prepared.
     fn record_verification(&mut self) {
         self.verifications += 1;
         self.accepted.retain(|(person, _)| *person == Person::Owner);
@@ -238,10 +238,9 @@ impl Simulation<'_> {
         }
     }
 
-    /// No session can access an organisation unless the email was verified for it by email or by a provider, or the
-    /// same person has accepted an invitation of that organisation. Whenever the owner verifies the email, everything
-    /// of others ends; after that, others can only get what an organisation shows them itself: a new account for that
-    /// organisation.
+    /// Asserts that no session can access an organisation unless its person has verified the email, or has used a link
+    /// of that organisation. Each verification by the owner ends the sessions and keys of the attacker, who can then
+    /// only create a new account with a link that an organisation shows, for that organisation.
     async fn check(&self) {
         for person_session in &self.sessions {
             let Some(slugs) = self.test.list_accessible_slugs(&person_session.token).await else { continue };
@@ -294,7 +293,7 @@ async fn no_session_can_access_more_than_it_should(test: UserTest) {
             steps: vec![format!("seed {seed}")],
         };
         for _ in 0..STEPS {
-            // Beyond the limits of codes and wrong passwords.
+            // Long enough for the limits of codes and wrong passwords to reset.
             test.clock.advance(61 * MINUTE);
             simulation.step().await;
             simulation.check().await;

@@ -54,7 +54,7 @@ async fn a_shown_link_is_valid_for_one_organisation(test: UserTest) {
     let session = accept(&test, &shown.secret, MALLORY).await.unwrap();
     assert_eq!((session.user.verified_at, session.user.organization_id.as_ref()), (None, Some(&evil)));
     assert_eq!(test.list_accessible_slugs(&session.token).await.unwrap(), ["evil"]);
-    // It can neither join nor create another organisation, nor be used for one.
+    // The account can neither join nor create another organisation.
     let cx = test.user_context(&session.user.id);
     let at_big = invite(&test, &big, Role::Owner).await;
     let error = test.accounts.accept_invitation(&cx, &at_big.secret).await.unwrap_err();
@@ -89,11 +89,11 @@ async fn a_password_of_several_accounts_selects_the_requested_organisation(test:
     let salts = "SELECT substr(password_hash, 1, 52) FROM users WHERE email = 'victim@big.example'";
     let mut conn = test.fixture.ops.store().read().await.unwrap();
     let salts: Vec<String> = waypost_store::on!(&mut conn, c => sqlx::query_scalar(salts).fetch_all(c).await.unwrap());
-    assert_eq!((salts.len(), &salts[0]), (2, &salts[1]), "one salt, so that both cost as much as one");
+    assert_eq!((salts.len(), &salts[0]), (2, &salts[1]), "one salt, so that both are checked at the cost of one");
 }
 
-/// Objects that the reader of a shown link of `evil` has created: a session, a key, a key that was created with it, and
-/// an invitation.
+/// Objects that an attacker has created with a link that `evil` showed: a session, a key, a key that was created with
+/// that key, and an invitation.
 struct Prepared {
     session: NewUserSession,
     keys: Vec<String>,
@@ -141,7 +141,7 @@ async fn a_code_by_email_revokes_earlier_accounts(test: UserTest) {
     assert!(test.is_active(&vera).await);
     let big = create_organization(&test, "big").await;
     let token = invite_by_email(&test, &big, Role::Owner).await;
-    assert_eq!(code(accept(&test, &token, MALLORY).await), Code::Conflict, "the account must sign in");
+    assert_eq!(code(accept(&test, &token, MALLORY).await), Code::Conflict, "the owner of the account must sign in");
     test.accounts.accept_invitation(&test.user_context(&vera.user.id), &token).await.unwrap();
     assert_eq!(test.list_accessible_slugs(&vera.token).await.unwrap(), ["big", "evil"]);
     assert_eq!(test.list_accessible_slugs(&prepared.session.token).await, None);
@@ -202,7 +202,7 @@ async fn several_unverified_accounts_become_one(test: UserTest) {
     let issued = test.request_code(VICTIM, CodePurpose::SignUp, Some(OTHER)).await.unwrap();
     let vera = test.enter_code(issued.id.as_str(), &issued.code).await.unwrap();
     assert_everything_is_revoked(&test, &prepared).await;
-    assert_eq!(test.list_accessible_slugs(&own.token).await, None, "its creator is unknown");
+    assert_eq!(test.list_accessible_slugs(&own.token).await, None, "the creator of the account is unknown");
     assert_eq!(test.list_accessible_slugs(&vera.token).await.unwrap(), ["big", "evil"]);
     test.sign_in_with_password(VICTIM, OTHER).await.unwrap();
     let role = users::resolve(&test.operator_context(), &test.fixture.ops, &big, VICTIM).await.unwrap().role;

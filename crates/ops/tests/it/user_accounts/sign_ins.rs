@@ -79,7 +79,7 @@ async fn failed_sign_ins_do_not_flood_the_log(test: UserTest) {
     assert_eq!(counts().await.len(), 12);
 }
 
-/// An unusable code is recorded for the account that it was sent to; an unknown code for none.
+/// An unusable code is recorded for the account that it was sent to. An unknown code is not recorded.
 async fn unusable_codes_are_recorded(test: UserTest) {
     test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
     let issued = test.request_code("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
@@ -101,13 +101,13 @@ async fn unusable_codes_are_recorded(test: UserTest) {
     test.clock.advance(10 * MINUTE);
     test.enter_code(issued.id.as_str(), &issued.code).await.unwrap_err();
     assert_eq!(failed().await, ["code"]);
-    // One client address cannot fill the log with them.
+    // One client address cannot fill the log with unusable codes.
     let issued = test.request_code("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
     test.clock.advance(10 * MINUTE);
     for _ in 0..10 {
         test.enter_code(issued.id.as_str(), &issued.code).await.unwrap_err();
     }
-    assert_eq!(failed().await.len(), 4, "three at once");
+    assert_eq!(failed().await.len(), 4, "at most three at once are recorded");
 }
 
 /// A failed sign-in with a provider is recorded for the linked account, or for the verified email of the identity.
@@ -131,7 +131,7 @@ async fn failed_sign_ins_with_a_provider_are_recorded(test: UserTest) {
         let failed = entries.into_iter().filter(|event| event.act == "user.sign_in_failed");
         failed.map(|event| (event.target, event.detail["by"].clone())).collect::<Vec<_>>()
     };
-    assert!(failed().await.is_empty(), "they belong to no account");
+    assert!(failed().await.is_empty(), "the identities belong to no account");
     let mut tx = test.fixture.ops.store().begin().await.unwrap();
     let unverify = "UPDATE users SET verified_at = NULL WHERE id = $1";
     waypost_store::on!(&mut tx, c => sqlx::query(unverify).bind(anna.as_str()).execute(c).await.unwrap().rows_affected());
