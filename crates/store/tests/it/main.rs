@@ -20,6 +20,7 @@ mod parity;
 mod people;
 mod recorder;
 mod retention;
+mod row_locks;
 mod schema;
 mod support;
 mod tenants;
