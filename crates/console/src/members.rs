@@ -42,7 +42,7 @@ pub(super) fn routes() -> Routes {
 pub(super) fn roles(own: Role) -> Vec<(&'static str, &'static str)> {
     let all = [
         (Role::Member, "Member: reads and writes content"),
-        (Role::Admin, "Admin: everything except managing owners"),
+        (Role::Admin, "Admin: everything except managing owners and deleting the organisation"),
         (Role::Owner, "Owner: everything"),
     ];
     all.into_iter().filter(|(role, _)| own.covers(*role)).map(|(role, text)| (role.as_str(), text)).collect()

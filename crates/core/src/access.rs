@@ -120,7 +120,8 @@ impl Operation {
 /// Authorizes `caller` to perform `operation` in `organization`.
 ///
 /// # Errors
-/// `not_found` in any organisation but the caller's own; `forbidden` if the caller's role is too low.
+/// `not_found` if the caller does not belong to `organization`; `forbidden` if the caller does but may not perform
+/// `operation`. The operator may perform every operation.
 pub fn authorize(caller: &Caller, operation: Operation, organization: &OrganizationId) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
@@ -169,10 +170,12 @@ pub fn authorize_user(caller: &Caller) -> Result<&UserId> {
     }
 }
 
-/// Authorizes `caller` to grant `role` to a user or a key, or to revoke it, in addition to [`authorize`].
+/// Authorizes `caller` to grant `role` to a user or an API key, or to revoke it. Must be called in addition to
+/// [`authorize`].
 ///
 /// # Errors
-/// `forbidden` if the role is higher than the caller's own.
+/// `forbidden` if the role is higher than the caller's own, and for MCP clients; `not_found` for callers outside any
+/// organisation.
 pub fn authorize_role(caller: &Caller, role: Role) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
@@ -188,7 +191,8 @@ pub fn authorize_role(caller: &Caller, role: Role) -> Result<()> {
 /// Authorizes `caller` to play walkthroughs on `server` of `organization`.
 ///
 /// # Errors
-/// `not_found` on any other server; `forbidden` for members.
+/// `not_found` if the caller does not belong to `organization`, or is a client of another server; `forbidden` for
+/// members.
 pub fn authorize_play(caller: &Caller, organization: &OrganizationId, server: &ServerId) -> Result<()> {
     authorize(caller, Operation::WalkthroughPlay, organization)?;
     match caller {
@@ -278,7 +282,8 @@ ticket.open            operator client
         callers().iter().map(|(name, caller)| (*name, code(caller))).collect()
     }
 
-    /// Members and clients may know that their organisation exists; users without it and visitors may not.
+    /// Members and clients may know that their organisation exists; users outside any organisation and visitors may
+    /// not.
     #[test]
     fn refused_callers_learn_only_what_they_may_know() {
         for operation in Operation::ALL {

@@ -35,8 +35,9 @@ pub struct AuthorizationRequest {
     pub scope: String,
     /// The requested resource (RFC 8707), one of the server's URLs. Personal IDs in it are masked.
     pub resource: String,
-    /// The progress that this request can claim, if its resource is a personal URL with a generated ID, or a claim link that
-    /// was valid when the request was made. `None` for a label without a valid signature.
+    /// The progress that this request can claim, if its resource is a personal URL with a generated ID, or a claim link
+    /// that was valid when the request was made. `None` for any other resource, such as a label without a valid
+    /// signature.
     pub claim: Option<ProgressClaim>,
     /// The PKCE challenge, S256 (RFC 7636, section 4.3).
     pub code_challenge: String,

@@ -6,7 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::StepId;
 use crate::step::Step;
 
-/// Where to put a step.
+/// The position at which a step is inserted, or to which it is moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepPosition {
     /// Before all others.
@@ -26,7 +26,7 @@ pub struct LinkUpdate {
     pub to: Option<StepId>,
 }
 
-/// A step and the step after it: all that an edit of the chain reads of the other steps.
+/// A step and the step after it: the only data that an edit of the chain needs of the other steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The step.
@@ -43,7 +43,7 @@ pub trait Node {
     /// Returns the next step; `None` for the last one.
     fn next(&self) -> Option<&StepId>;
 
-    /// Returns the step in words, for errors.
+    /// Describes the step for error messages.
     fn describe(&self) -> String {
         format!("step {}", self.id())
     }
@@ -81,8 +81,8 @@ fn chain_error(node: &impl Node, problem: &str) -> Error {
 /// Returns the steps in chain order, each exactly once.
 ///
 /// # Errors
-/// `conflict`, naming the step at which the chain is broken (it points to a missing step), cyclic, forked (two steps
-/// point to the same step) or not connected to the start.
+/// `conflict` if the chain is broken (`first` or a step points to a missing step), cyclic, forked (two steps point to
+/// the same step) or not connected to the start. The error names the step.
 pub fn order<N: Node>(first: Option<&StepId>, steps: Vec<N>) -> Result<Vec<N>> {
     let by_id: HashMap<&StepId, usize> = steps.iter().enumerate().map(|(at, step)| (step.id(), at)).collect();
     let mut is_pointed_at = vec![false; steps.len()];
@@ -106,8 +106,8 @@ pub fn order<N: Node>(first: Option<&StepId>, steps: Vec<N>) -> Result<Vec<N>> {
                 format!("The chain of steps begins at {id}, which does not exist."),
             ));
         };
-        // No step points to the first step and no step has two predecessors, so the traversal cannot revisit a step. The
-        // check is cheap and guarantees termination even if the checks above are wrong.
+        // No step points to the first step and no step has two predecessors, so the traversal cannot revisit a step.
+        // The check is cheap and guarantees termination even if the checks above are wrong.
         if std::mem::replace(&mut seen[at], true) {
             return Err(chain_error(&steps[at], "is cyclic"));
         }
@@ -314,8 +314,8 @@ mod tests {
     }
 
     proptest! {
-        /// Random insertions, moves and removals have the same effect on the chain as on a plain list and update at most
-        /// three pointers.
+        /// Random insertions, moves and removals have the same effect on the chain as on a plain list and update at
+        /// most three pointers.
         #[test]
         fn behaves_like_a_list(operations in prop::collection::vec((0_u8..3, 0_usize..30, 0_usize..30), 0..60)) {
             let mut list: Vec<StepId> = Vec::new();

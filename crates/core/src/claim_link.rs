@@ -1,9 +1,10 @@
-//! Claim links: personal URLs that an organisation signs, so that one end user can claim the progress recorded under a label.
+//! Claim links: personal URLs that an organisation signs, so that one end user can claim the progress recorded under a
+//! label.
 //!
-//! A label (a tracking ID chosen by the organisation) is not a secret and can be guessed. On a server where users sign in,
-//! a label alone therefore cannot claim progress; `claim~LABEL~ISSUED~EXPIRES~SIGNATURE` in its place can. The signature
-//! covers the organisation, the server, the label and both times. Everywhere else, the segment identifies the same user
-//! as the label alone.
+//! A label (a tracking ID chosen by the organisation) is not a secret and can be guessed. On a server where users sign
+//! in, a label alone therefore cannot claim progress; `claim~LABEL~ISSUED~EXPIRES~SIGNATURE` in its place can. The
+//! signature covers the organisation, the server, the label and both times. Everywhere else, the segment identifies the
+//! same user as the label alone.
 
 use data_encoding::BASE64URL_NOPAD;
 

@@ -97,7 +97,7 @@ impl ManualClock {
         Self(AtomicI64::new(start.0))
     }
 
-    /// Advances the clock.
+    /// Advances the clock by `milliseconds`.
     pub fn advance(&self, milliseconds: i64) {
         self.0.fetch_add(milliseconds, Ordering::SeqCst);
     }

@@ -12,13 +12,13 @@ const MAX_LOCAL: usize = 64;
 pub struct Email {
     /// The address as entered, trimmed.
     pub address: String,
-    /// The address in lowercase. In practice no provider distinguishes `A@x` from `a@x`, but users forget which case they
-    /// entered.
+    /// The address in lowercase. In practice no provider distinguishes `A@x` from `a@x`, but users forget which case
+    /// they entered.
     pub key: String,
 }
 
-/// Parses an email address. Rejects only addresses that no mail system would deliver; whether an address exists can only be
-/// verified by sending an email.
+/// Parses an email address. Rejects malformed addresses, and rare valid forms: quoted local parts, IP address literals
+/// and host names without a dot other than `localhost`. Only sending an email can verify that an address exists.
 ///
 /// # Errors
 /// `invalid_arguments` naming `email` if it is not an email address.
@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<Email> {
     }
 }
 
-/// Returns the lookup key of a text without validating it. Looking up an invalid address finds nothing.
+/// Returns the lookup key of a text without validating it. A lookup with the key of an invalid address finds nothing.
 #[must_use]
 pub fn key(text: &str) -> String {
     text.trim().to_lowercase()

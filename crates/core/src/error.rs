@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A stable error code that clients can compare with.
+/// A stable error code that clients can match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 
 pub enum Code {
@@ -21,7 +21,7 @@ pub enum Code {
     NoActiveWalkthrough,
     /// Several walkthroughs are in progress; `details.candidates` lists them.
     AmbiguousWalkthrough,
-    /// The step is not the current one; `details.current_step_id` names that.
+    /// The given step is not the current one; `details.current_step_id` is the ID of the current step.
     StepMismatch,
     /// The pinned version has no such step.
     StepNotFound,
@@ -87,7 +87,8 @@ impl fmt::Display for Code {
 
 /// The error of an operation.
 ///
-/// `Display` is the message for the user; it never contains SQL, a path or a stack trace. The cause is the error's `source`.
+/// `Display` is the message for the user; it never contains SQL, a path or a stack trace. The cause is the error's
+/// `source`.
 #[derive(Debug)]
 pub struct Error {
     /// The error code.
@@ -122,7 +123,7 @@ impl Error {
             .caused_by(cause)
     }
 
-    /// Adds a member to the response.
+    /// Adds a member to [`Self::details`].
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());

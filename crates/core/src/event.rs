@@ -17,7 +17,7 @@ names! {
         Moved = "moved",
         /// The user was moved because their version was withdrawn.
         MovedFromWithdrawn = "moved_from_withdrawn",
-        /// The attempt was replaced with a new one.
+        /// An attempt was started that replaced the previous one.
         Restarted = "restarted",
         /// Anonymous progress was joined to that of the signed-in user.
         Joined = "joined",

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use crate::clock::Timestamp;
 use crate::random::Random;
 
-/// Crockford's alphabet, which omits `i`, `l`, `o` and `u` so that identifiers can be read aloud without mistakes.
+/// Crockford's alphabet, which omits `u` and the letters that resemble digits: `i`, `l` and `o`.
 static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = Specification::new();
     specification.symbols.push_str("0123456789abcdefghjkmnpqrstvwxyz");

@@ -1,7 +1,8 @@
 //! The predicted impact of moving attempts in progress to another version.
 //!
-//! Publishing moves no one: users stay on their version until they ask for the newest one, or their version is withdrawn.
-//! [`crate::progress`] performs the move; this module predicts its result, and a property test verifies that both agree.
+//! Publishing does not move users: they stay on their version until they ask for the newest one, or their version is
+//! withdrawn. [`crate::progress`] performs the move; this module predicts its result, and a property test verifies that
+//! both agree.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,7 +21,7 @@ pub struct VersionMove {
 pub struct AttemptImpact {
     /// Completed steps of the old version that the new one does not have.
     pub lost: u32,
-    /// Uncompleted steps of the new version before the user's position, which they have to go back for.
+    /// Uncompleted steps of the new version before the user's position, which the user has to go back to.
     pub repeat: u32,
     /// Whether no step of the new version is left, so that moving completes the walkthrough.
     pub completes: bool,
@@ -69,7 +70,7 @@ pub struct MoveImpact {
     pub lose_nothing: u64,
     /// Number of users by the number of completed steps that they lose.
     pub lose: BTreeMap<u32, u64>,
-    /// Number of users by the number of steps that they have to go back for.
+    /// Number of users by the number of steps that they have to go back to.
     pub repeat: BTreeMap<u32, u64>,
     /// Number of users for whom moving completes the walkthrough.
     pub complete: u64,

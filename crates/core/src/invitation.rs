@@ -5,7 +5,7 @@ use crate::id::{InvitationId, OrganizationId};
 use crate::organization::Role;
 use crate::walkthrough::names;
 
-/// An invitation is valid for 48 hours.
+/// Lifetime of an invitation: 48 hours, in milliseconds.
 pub const LIFETIME_MS: i64 = 48 * 60 * 60 * 1_000;
 /// Maximum number of pending invitations per organisation.
 pub const MAX_PENDING: i64 = 200;

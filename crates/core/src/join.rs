@@ -8,13 +8,13 @@ use crate::progress::join::JoinRecord;
 use crate::walkthrough::names;
 
 names! {
-    /// How the anonymous end user was identified.
+    /// The credential that identified the anonymous end user.
     JoinKind {
-        /// By a handle in the arguments sent by the signed-in user's own client.
+        /// A handle in the arguments sent by the signed-in user's own client.
         Handle = "handle",
-        /// By the session of that client.
+        /// The session of that client.
         Session = "session",
-        /// By the tracking ID of a personal URL that the user claimed.
+        /// The tracking ID of a personal URL that the user claimed.
         Tracking = "tracking",
     }
 }
@@ -32,7 +32,7 @@ pub struct Join {
     pub from_end_user_id: EndUserId,
     /// The signed-in user.
     pub to_end_user_id: EndUserId,
-    /// How the anonymous end user was identified.
+    /// The credential that identified the anonymous end user.
     pub kind: JoinKind,
     /// When the progress was joined.
     pub created_at: Timestamp,

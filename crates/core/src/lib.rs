@@ -1,5 +1,5 @@
-//! The rules of Waypost, free of I/O: identifiers, time, callers, access, errors, models, secrets, and progress. Every
-//! function is pure; the clock and the random number generator are passed in.
+//! The domain logic of Waypost, without I/O: identifiers, time, callers, access, errors, models, secrets, and progress.
+//! The clock and the random number generator are passed in.
 
 pub mod access;
 pub mod account;

@@ -15,13 +15,13 @@ names! {
 }
 
 names! {
-    /// How a client authenticates at the token endpoint (RFC 7591, section 2).
+    /// The method by which a client authenticates at the token endpoint (RFC 7591, section 2).
     ClientAuthMethod {
         /// No authentication: a public client.
         None = "none",
         /// HTTP Basic (RFC 6749, section 2.3.1).
         Basic = "client_secret_basic",
-        /// ID and secret in the form.
+        /// ID and secret in the request body.
         Post = "client_secret_post",
     }
 }
@@ -29,7 +29,7 @@ names! {
 /// A registered client of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OauthClient {
-    /// The server that it is registered with.
+    /// The server that the client is registered with.
     pub server_id: ServerId,
     /// The ID issued at registration.
     pub client_id: String,
@@ -39,15 +39,15 @@ pub struct OauthClient {
     pub name: String,
     /// The allowed redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// The type.
+    /// The client's type.
     pub application_type: ApplicationType,
-    /// How the client authenticates.
+    /// The method by which the client authenticates.
     pub auth_method: ClientAuthMethod,
     /// SHA-256 of the secret in hexadecimal; `None` for a public client.
     pub secret_hash: Option<String>,
     /// When the client was registered.
     pub created_at: Timestamp,
-    /// When the client last got a grant or a token; the time of registration until then.
+    /// When the client last received a grant or a token; initially the time of registration.
     pub last_used_at: Timestamp,
     /// When the client was first authorized; `None` until then.
     pub used_at: Option<Timestamp>,

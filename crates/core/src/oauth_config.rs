@@ -15,7 +15,8 @@ names! {
 }
 
 names! {
-    /// How Waypost authenticates at the token endpoint (RFC 6749, section 2.3.1; OpenID Connect Core, section 9).
+    /// The method by which Waypost authenticates at the token endpoint (RFC 6749, section 2.3.1; OpenID Connect Core,
+    /// section 9).
     TokenAuthMethod {
         /// HTTP Basic.
         ClientSecretBasic = "client_secret_basic",
@@ -49,15 +50,15 @@ pub struct OauthConfig {
     pub jwks_uri: Option<String>,
     /// Waypost's client ID at the provider.
     pub client_id: String,
-    /// Waypost's client secret at the provider, sealed to the row.
+    /// Waypost's client secret at the provider, sealed for its row; `None` for a public client.
     pub client_secret: Option<String>,
-    /// How Waypost authenticates at the token endpoint.
+    /// The method by which Waypost authenticates at the token endpoint.
     pub token_auth_method: TokenAuthMethod,
     /// The requested scopes.
     pub scopes: Vec<String>,
     /// The claim that permanently identifies a user.
     pub subject_claim: String,
-    /// Whether its users are linked to users of other providers with the same verified email.
+    /// Whether the provider's users are linked to users of other providers with the same verified email.
     pub link_verified_email: bool,
     /// When it was created.
     pub created_at: Timestamp,
@@ -66,8 +67,8 @@ pub struct OauthConfig {
 }
 
 impl OauthConfig {
-    /// Whether its users may be linked by verified email. Always false for plain OAuth, whose userinfo does not prove
-    /// ownership of an email.
+    /// Whether the provider's users may be linked by verified email. Always false for plain OAuth, whose userinfo does
+    /// not prove ownership of an email.
     #[must_use]
     pub fn can_link_by_email(&self) -> bool {
         self.link_verified_email && self.kind == ProviderKind::Openid

@@ -49,7 +49,7 @@ names! {
 pub struct OauthError {
     /// The error code.
     pub code: OauthCode,
-    /// A description in printable ASCII without quotes and backslashes (RFC 6749, section 5.2).
+    /// A description in printable ASCII without double quotes and backslashes (RFC 6749, section 5.2).
     pub description: String,
     /// The cause, for the log.
     #[source]
@@ -57,7 +57,7 @@ pub struct OauthError {
 }
 
 impl OauthError {
-    /// Creates an error with a description. Characters that are not allowed are replaced.
+    /// Creates an error with a description. Replaces characters that are not allowed.
     #[must_use]
     pub fn new(code: OauthCode, description: impl Into<String>) -> Self {
         let sanitize = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };

@@ -18,12 +18,12 @@ pub struct Organization {
 }
 
 names! {
-    /// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners. `member`: reads
-    /// and writes content.
+    /// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners and
+    /// deleting the organisation. `member`: reads and writes content.
     Role {
         /// Everything.
         Owner = "owner",
-        /// Everything except managing owners.
+        /// Everything except managing owners and deleting the organisation.
         Admin = "admin",
         /// Reads and writes content.
         Member = "member",
@@ -52,12 +52,14 @@ pub struct User {
     pub email: String,
     /// The display name, if the user has chosen one.
     pub name: Option<String>,
-    /// When the email was verified, by a code, by a link sent to it, or by an identity provider. `None` if it never was.
+    /// When the email was verified, by a code, by a link sent to it, or by an identity provider. `None` if it never
+    /// was.
     pub verified_at: Option<Timestamp>,
     /// The only organisation for which an unverified account is valid. `None` for verified accounts, and for unverified
-    /// accounts created before accounts were separated: these are valid for the organisations that they had at that time.
+    /// accounts created before accounts were separated: these are valid for the organisations that they had at that
+    /// time.
     pub organization_id: Option<OrganizationId>,
-    /// When the user first became a member of an organisation.
+    /// When the user was created.
     pub created_at: Timestamp,
 }
 
@@ -70,13 +72,13 @@ impl User {
 }
 
 names! {
-    /// Who may create an account.
+    /// The policy for creating accounts.
     SignUpPolicy {
-        /// Invited users.
+        /// Only invited users can create an account.
         Invite = "invite",
-        /// Anyone with a verified email.
+        /// Anyone with a verified email can create an account.
         Open = "open",
-        /// No one, not even invited users.
+        /// No one can create an account, not even invited users.
         Closed = "closed",
     }
 }
@@ -88,7 +90,7 @@ pub struct Member {
     pub user_id: UserId,
     /// The email as entered.
     pub email: String,
-    /// The full name, if the user has entered one.
+    /// The display name, if the user has chosen one.
     pub name: Option<String>,
     /// The user's role in this organisation.
     pub role: Role,

@@ -1,8 +1,8 @@
 //! Personal IDs: the tracking IDs that the public page generates, one per visitor.
 //!
 //! A tracking ID chosen by an organisation is a label. A personal ID is a bearer secret that gives access to the user's
-//! progress, so it is never stored or shown. Everything behind the router uses its [`stored_form`], a hash that cannot
-//! appear in a URL as a tracking ID because it contains a `:`.
+//! progress, so it is never stored or logged, and only shown to its user. Everything behind the router uses its
+//! [`stored_form`], a hash that cannot appear in a URL as a tracking ID because it contains a `:`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -54,8 +54,8 @@ impl PersonalId {
         &self.0
     }
 
-    /// Returns the value of the cookie that remembers this ID for one server. It contains a signature, so a forged value
-    /// or a value issued for another server is ignored.
+    /// Returns the value of the cookie that remembers this ID for one server. It contains a signature, so a forged
+    /// value or a value issued for another server is ignored.
     #[must_use]
     pub fn to_cookie(&self, keys: &SecretKeys, server: &ServerId) -> String {
         let signature = keys.current.sign(PURPOSE, self.signed(server).as_bytes());

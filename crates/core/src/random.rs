@@ -10,7 +10,8 @@ pub trait Random: Send + Sync + 'static {
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The operating system's cryptographically secure generator.
+/// The operating system's cryptographically secure generator. [`Random::fill`] panics if the system provides no random
+/// bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemRandom;
 

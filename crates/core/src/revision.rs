@@ -7,7 +7,7 @@ use crate::walkthrough::names;
 
 /// Edits by the same actor within this time of the first one share a revision.
 pub const COLLAPSE_MS: i64 = 10 * 60 * 1_000;
-/// How long a revision is kept after it was superseded.
+/// Retention of a superseded revision: 90 days, in milliseconds.
 pub const RETENTION_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 /// Maximum number of revisions of a step. The oldest are deleted first.
 pub const MAX_REVISIONS: u32 = 1_000;
@@ -36,7 +36,7 @@ names! {
 /// A revision of a step, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionInfo {
-    /// Counts from 1 within the step.
+    /// The number of the revision, counted from 1 within the step.
     pub number: u32,
     /// The operation that created the revision.
     pub operation: StepRevisionOperation,
@@ -67,8 +67,8 @@ pub struct StepRevision {
     pub content: StepContent,
 }
 
-/// Whether an edit by `actor` at `now` updates the revision `last` instead of creating a new one: both are edits by the
-/// same actor, and `last` was created less than [`COLLAPSE_MS`] ago.
+/// Whether an edit by `actor` at `now` updates the revision `last` instead of creating a new one: `last` is current and
+/// was created less than [`COLLAPSE_MS`] ago, and both are edits by the same actor.
 #[must_use]
 pub fn can_collapse(last: &RevisionInfo, operation: StepRevisionOperation, actor: &str, now: Timestamp) -> bool {
     last.is_current

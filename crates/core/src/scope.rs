@@ -26,7 +26,8 @@ impl Scope {
     }
 }
 
-/// A non-empty set of requested or granted scopes. `Display` writes the format of RFC 6749: sorted and separated by spaces.
+/// A non-empty set of requested or granted scopes. `Display` writes the format of RFC 6749: sorted and separated by
+/// spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scopes(u8);
 
@@ -42,7 +43,7 @@ impl Scopes {
     /// Parses scopes separated by spaces. An empty text means the default scope.
     ///
     /// # Errors
-    /// Returns the first scope that does not exist.
+    /// [`UnknownScope`] with the first scope that does not exist.
     pub fn parse(text: &str) -> Result<Self, UnknownScope> {
         let mut bits = 0;
         for name in text.split(' ').filter(|name| !name.is_empty()) {

@@ -1,4 +1,5 @@
-//! Encryption of third-party secrets at rest with AES-256-GCM (NIST SP 800-38D). Each secret is bound to its storage location.
+//! Encryption of third-party secrets at rest with AES-256-GCM (NIST SP 800-38D). Each secret is bound to its storage
+//! location.
 //!
 //! A sealed text is `v1.KEY.BASE64URL(nonce ciphertext tag)`. The key's ID, table, column and row are authenticated as
 //! associated data: a text that was modified or moved to another location cannot be opened.
@@ -51,7 +52,7 @@ pub struct SealLocation<'a> {
     pub row: &'a str,
 }
 
-/// An error in opening a sealed text.
+/// The reason why a sealed text cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// Not a sealed text of a supported version.
@@ -123,7 +124,7 @@ impl Keyring {
             .current
             .aead()
             .encrypt(&Nonce::from(nonce), payload)
-            .expect("a secret that is no longer than AES-GCM allows");
+            .expect("the secret is shorter than the limit of AES-GCM");
         let sealed = BASE64URL_NOPAD.encode(&[&nonce[..], &ciphertext].concat());
         format!("{VERSION}.{}.{sealed}", self.current.id)
     }

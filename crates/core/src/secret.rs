@@ -25,8 +25,8 @@ impl SecretKey {
         Some(Self(bytes.try_into().ok()?))
     }
 
-    /// Returns the HMAC-SHA256 of `message` under this key (RFC 2104), with domain separation by `purpose`: a signature for
-    /// one purpose is invalid for any other.
+    /// Returns the HMAC-SHA256 of `message` under this key (RFC 2104), with domain separation by `purpose`: a signature
+    /// for one purpose is invalid for any other.
     #[must_use]
     pub fn sign(&self, purpose: &str, message: &[u8]) -> [u8; 32] {
         self.mac(purpose, message).finalize().into_bytes().into()
@@ -55,8 +55,8 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// The installation's secret keys. The current key signs and encrypts; values from the previous key remain valid while it
-/// is configured.
+/// The installation's secret keys. The current key signs and encrypts; values from the previous key remain valid while
+/// it is configured.
 #[derive(Debug, Clone)]
 pub struct SecretKeys {
     /// The current key.
@@ -66,7 +66,7 @@ pub struct SecretKeys {
 }
 
 impl SecretKeys {
-    /// Returns the key that created `signature` for `message`. Returns `None` if neither did.
+    /// Returns the key that created `signature` for `message`. Returns `None` if neither key did.
     #[must_use]
     pub fn find_signing_key(&self, purpose: &str, message: &[u8], signature: &[u8]) -> Option<&SecretKey> {
         let mut keys = [Some(&self.current), self.previous.as_ref()].into_iter().flatten();

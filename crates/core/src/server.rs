@@ -5,7 +5,7 @@ use crate::id::{OauthConfigId, OrganizationId, ServerId};
 use crate::walkthrough::names;
 
 names! {
-    /// How end users of a server are identified.
+    /// The method by which end users of a server are identified.
     AuthType {
         /// No sign-in: by handle, tracking ID or session.
         None = "none",
@@ -27,9 +27,9 @@ impl AuthType {
 }
 
 names! {
-    /// When a server asks users to sign in.
+    /// The policy that determines when a server asks users to sign in.
     SignInPolicy {
-        /// When a call needs a user. Clients that are known to fail then are asked when they connect.
+        /// When a call needs a user. Clients that are known to fail in this case are asked when they connect.
         Auto = "auto",
         /// On the first call that needs an identity.
         WhenNeeded = "when_needed",
@@ -73,9 +73,9 @@ pub struct Server {
     pub name: String,
     /// The name of the product that the walkthroughs are about.
     pub product_name: String,
-    /// How end users are identified.
+    /// The method by which end users are identified.
     pub auth_type: AuthType,
-    /// When users are asked to sign in.
+    /// The policy that determines when users are asked to sign in.
     pub sign_in: SignInPolicy,
     /// The identity provider for `custom_oauth`.
     pub oauth_config_id: Option<OauthConfigId>,

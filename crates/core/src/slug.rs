@@ -1,10 +1,11 @@
-//! Slugs: names in URLs of walkthroughs, servers and organisations.
+//! Slugs: the names of walkthroughs, servers and organisations in URLs.
 
 use crate::{Error, Result};
 
 /// Maximum length of a walkthrough's slug.
 pub const MAX_WALKTHROUGH_SLUG: usize = 60;
-/// Maximum length of the slug of a server or an organisation. Shorter than the 63 characters of a DNS label, to leave room.
+/// Maximum length of the slug of a server or an organisation. Shorter than a DNS label, which has at most
+/// 63 characters.
 pub const MAX_LABEL: usize = 40;
 
 /// Maximum length of a tracking ID.
@@ -18,9 +19,9 @@ pub fn is_tracking_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
 }
 
-/// Slugs that no server can have. A server's slug is a host name below the public host, and people and programs expect
-/// these names to belong to the operator, or Waypost uses or may use them itself. Names that a team might reasonably
-/// choose (`demo`, `test`, `staging`) are not reserved.
+/// Slugs that no server can have. A server's slug is a host name below the public host. These names are reserved
+/// because people and programs expect them to belong to the operator, or because Waypost uses or may use them itself.
+/// Names that a team might reasonably choose (`demo`, `test`, `staging`) are not reserved.
 pub const RESERVED: &[&str] = &[
     // Waypost's own parts.
     "admin",
@@ -60,7 +61,8 @@ pub const RESERVED: &[&str] = &[
     "webhook",
     "webhooks",
     "well-known",
-    // Conventional or standard names of services and mailboxes (RFC 2142), and names that clients look up automatically.
+    // Conventional or standard names of services and mailboxes (RFC 2142), and names that clients look up
+    // automatically.
     "abuse",
     "autoconfig",
     "autodiscover",
@@ -130,7 +132,7 @@ pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     }
 }
 
-/// Truncates a slug to at most `length` characters, between words unless there is only one.
+/// Truncates a slug to at most `length` characters, at the end of a word if possible.
 #[must_use]
 pub fn truncate(slug: &str, length: usize) -> String {
     if slug.len() <= length {
@@ -154,8 +156,8 @@ pub fn check_server_slug(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks the slug of an organisation: like a server's, but with at least 2 characters and without reserved names, because
-/// it is not a host name.
+/// Checks the slug of an organisation: like a server's, but with at least 2 characters and without reserved names,
+/// because it is not a host name.
 ///
 /// # Errors
 /// `invalid_arguments` for the field `slug`.

@@ -185,7 +185,7 @@ impl Ticket {
         Ok(())
     }
 
-    /// Sets the status after a reply by the team: a ticket that was waiting for the team is in progress.
+    /// Updates the status after a reply by the team: a ticket that was waiting for the team is now in progress.
     pub fn mark_answered(&mut self) {
         if self.status == TicketStatus::Pending {
             self.status = TicketStatus::InProgress;

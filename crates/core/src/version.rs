@@ -14,7 +14,7 @@ pub struct VersionInfo {
     pub id: VersionId,
     /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Counts from 1; never reused.
+    /// The version number, counted from 1 and never reused.
     pub number: u32,
     /// The walkthrough's fields at the time of publishing.
     pub fields: WalkthroughFields,
@@ -22,7 +22,7 @@ pub struct VersionInfo {
     pub step_count: u32,
     /// When it was published.
     pub created_at: Timestamp,
-    /// Set if the author withdrew the version.
+    /// The withdrawal; `None` if the version was not withdrawn.
     pub withdrawal: Option<Withdrawal>,
 }
 
@@ -42,11 +42,11 @@ pub struct VersionStep {
     pub id: StepId,
     /// The step's bit in a [`crate::progress::StepSet`], the same in every version.
     pub ordinal: u32,
-    /// The author's part.
+    /// The content.
     pub content: StepContent,
 }
 
-/// A published version with its steps in order, as their author typed them. They are cleaned before they are served.
+/// A published version with its steps in order, as their author wrote them. They are cleaned before they are served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredVersion {
     /// The version's ID.

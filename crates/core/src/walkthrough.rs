@@ -128,7 +128,7 @@ pub struct Walkthrough {
     pub organization_id: OrganizationId,
     /// Title, unique in the organisation.
     pub title: String,
-    /// Name in URLs and of the prompt. Unique in the organisation; stable when the title changes.
+    /// The name in URLs, and the name of the prompt. Unique in the organisation; stable when the title changes.
     pub slug: String,
     /// One paragraph for lists.
     pub description: String,

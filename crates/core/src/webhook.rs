@@ -1,4 +1,5 @@
-//! Outgoing webhooks: events, signatures (Standard Webhooks, <https://www.standardwebhooks.com>), and the retry schedule.
+//! Outgoing webhooks: events, signatures (Standard Webhooks, <https://www.standardwebhooks.com>), and the retry
+//! schedule.
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,16 +20,16 @@ const SECRET_BYTES: usize = 32;
 pub const MAX_WEBHOOKS: usize = 20;
 /// Maximum length of a URL in characters.
 pub const MAX_URL: usize = 2_000;
-/// How long the previous secret signs alongside the new one after a rotation.
+/// The time for which the previous secret signs alongside the new one after a rotation, in milliseconds.
 pub const ROTATION_MS: i64 = 24 * HOUR;
 /// A webhook whose deliveries have failed for this long is disabled.
 pub const MAX_FAILING_MS: i64 = 5 * 24 * HOUR;
-/// Lease of a delivery attempt; longer than the attempt can take.
+/// Lease of a delivery attempt, in milliseconds. Longer than any attempt can take.
 pub const LEASE_MS: i64 = MINUTE;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
-/// The delay after each failed attempt. After the last one there are no more attempts.
+/// The delays after failed attempts, in milliseconds. A delivery has one attempt more than there are delays.
 const RETRY_DELAYS: [i64; 6] = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 8 * HOUR, 24 * HOUR];
 
 names! {
@@ -88,7 +89,7 @@ pub struct Webhook {
     pub description: String,
     /// The signing secret, sealed.
     pub secret: String,
-    /// The previous signing secret, sealed, while it still signs as well.
+    /// The previous signing secret, sealed, while it still signs alongside the new one.
     pub previous_secret: Option<String>,
     /// When the previous secret expires.
     pub previous_until: Option<Timestamp>,
@@ -148,13 +149,13 @@ pub struct Delivery {
     pub next_attempt_at: Option<Timestamp>,
     /// When the last attempt was made.
     pub last_attempt_at: Option<Timestamp>,
-    /// The status of the last response.
+    /// The HTTP status of the last response.
     pub response_status: Option<u32>,
     /// The beginning of the body of the last response.
     pub response_body: Option<String>,
-    /// Why the last attempt failed.
+    /// The reason why the last attempt failed.
     pub error: Option<String>,
-    /// How long the last attempt took.
+    /// The duration of the last attempt.
     pub duration_ms: Option<i64>,
     /// When the event occurred.
     pub created_at: Timestamp,
@@ -170,8 +171,8 @@ pub fn new_secret(random: &dyn Random) -> SecretText {
     SecretText::new(format!("{SECRET_PREFIX}{}", BASE64.encode(&bytes)))
 }
 
-/// Signs a delivery: `v1,` followed by the base 64 of HMAC-SHA256 over `id.seconds.body`. Returns `None` if the secret is
-/// malformed.
+/// Signs a delivery: `v1,` followed by the base 64 of HMAC-SHA256 over `id.seconds.body`. Returns `None` if the secret
+/// is malformed.
 #[must_use]
 pub fn sign(secret: &SecretText, id: &str, seconds: i64, body: &[u8]) -> Option<String> {
     let key = BASE64.decode(secret.expose().strip_prefix(SECRET_PREFIX)?.as_bytes()).ok()?;
@@ -181,21 +182,22 @@ pub fn sign(secret: &SecretText, id: &str, seconds: i64, body: &[u8]) -> Option<
     Some(format!("v1,{}", BASE64.encode(&mac.finalize().into_bytes())))
 }
 
-/// Returns when to retry after `attempts` attempts of which the last failed at `now`. Returns `None` if it was the last.
+/// Returns the time of the next attempt after `attempts` attempts, of which the last failed at `now`. Returns `None` if
+/// there are no more attempts.
 #[must_use]
 pub fn next_attempt(attempts: u32, now: Timestamp) -> Option<Timestamp> {
     let failed = usize::try_from(attempts).ok()?.checked_sub(1)?;
     RETRY_DELAYS.get(failed).map(|pause| now.plus(*pause))
 }
 
-/// Returns the body of a delivery: `{type, timestamp, data, text}`. `text` is human-readable, so that chat programs such as
-/// Slack can display the message directly.
+/// Returns the body of a delivery: `{type, timestamp, data, text}`. `text` is human-readable, so that chat programs
+/// such as Slack can display the message directly.
 #[must_use]
 pub fn payload(event: WebhookEvent, now: Timestamp, text: &str, data: &Value) -> String {
     json!({ "type": event.as_str(), "timestamp": now.rfc3339(), "text": escape(text), "data": data }).to_string()
 }
 
-/// Escapes the characters that start links, mentions and markup in chat programs.
+/// Escapes the characters that start links and mentions in chat programs.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

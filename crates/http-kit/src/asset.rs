@@ -1,5 +1,5 @@
-//! Style sheets and scripts that are compiled into the binary. Browsers cache them for a year, because their URLs contain
-//! a hash of the content.
+//! Style sheets and scripts that are compiled into the binary. Browsers cache them for a year, because their URLs
+//! contain a hash of the content.
 //!
 //! In the source, a script imports another one as `./name.js`. The served script contains the full URL instead: a
 //! module loaded from two URLs would run twice, and register its listeners twice.
@@ -25,8 +25,8 @@ pub const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// The name, media type and content of a file.
 pub type AssetFile = (&'static str, &'static str, &'static [u8]);
 
-/// A set of files that are served below one path. They are compressed if the browser accepts it: they are the same for
-/// every user, so their length reveals nothing.
+/// A set of files that are served below one path. They are compressed if the browser accepts it: the files are the same
+/// for every user, so their length reveals nothing.
 pub struct Assets {
     files: Vec<ServedFile>,
 }
@@ -37,7 +37,7 @@ struct ServedFile {
     /// The URL path with the version.
     path: String,
     plain: Bytes,
-    // Compressed by the first request that accepts the coding, so that later requests cost nothing.
+    // Compressed for the first request that accepts the coding, and reused for later requests.
     brotli: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
 }
@@ -68,14 +68,14 @@ impl Assets {
         Self { files: files.iter().zip(&paths).map(serve).collect() }
     }
 
-    /// Returns the URL path of the file `name`, or an empty string if there is no such file. All paths change if any file
-    /// changes, because scripts import each other.
+    /// Returns the URL path of the file `name`, or an empty string if there is no such file. All paths change if any
+    /// file changes, because scripts import each other.
     #[must_use]
     pub fn path(&self, name: &str) -> &str {
         self.find(name).map_or("", |file| &file.path)
     }
 
-    /// Returns the content of the file `name` as it is served.
+    /// Returns the content of the file `name` as it is served. Returns `None` if there is no such file.
     #[must_use]
     pub fn content(&self, name: &str) -> Option<Bytes> {
         self.find(name).map(|file| file.plain.clone())
@@ -127,7 +127,7 @@ fn version(files: &[AssetFile]) -> String {
 }
 
 fn brotli(plain: &[u8]) -> Bytes {
-    // Level 9 of 11: the last two are ten times slower, for two percent.
+    // Quality 9 of 11: the two higher levels are ten times slower and save only two percent more.
     let (quality, window) = (9, 22);
     let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4_096, quality, window);
     // See `gzip`.

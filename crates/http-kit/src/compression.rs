@@ -1,18 +1,19 @@
-//! Compression of responses that are created for each request. [`crate::asset`] compresses files, once.
+//! Compression of responses that are created for each request. [`crate::asset`] compresses files once.
 //!
-//! # What is never compressed
+//! # Responses that are compressed
 //!
 //! The length of a compressed response depends on whether its parts are similar. If a response contains a secret next
 //! to text that another party chooses, that party can guess the secret by observing lengths (BREACH, CVE-2013-3587).
-//! So a response is compressed only if it contains no secret, and nothing is compressed unless its route says so
-//! ([`Compressible`]):
+//! So a response is compressed only if it contains no secret, and only if its route marks it as
+//! [`Compressible`]:
 //!
-//! - Only responses to GET (and HEAD). Newly created secrets (API keys, secrets of webhooks, claim links, invitations) are
-//!   returned once, in the response to the POST that creates them.
+//! - Only responses to GET (and HEAD). Newly created secrets (API keys, secrets of webhooks, claim links, invitations)
+//!   are returned once, in the response to the POST that creates them.
 //! - Only the API and pages for members of an organisation. The pages of visitors (sign-in, codes, invitations, OAuth,
-//!   the public page of a server with its personal URL) contain tokens, and would be work that anybody can cause.
+//!   the public page of a server with its personal URL) contain tokens, and anyone could cause the work of compressing
+//!   them.
 //! - Not the pages of members that contain a personal URL or another credential.
-//! - No response to a request that another site has caused, according to `Sec-Fetch-Site`: that site could choose text
+//! - Not responses to requests that another site has caused, according to `Sec-Fetch-Site`: that site could choose text
 //!   in the query, and repeat the request as often as it needs.
 //!
 //! MCP endpoints are not compressed either: their responses are small, and speed matters more there.
@@ -31,7 +32,7 @@ use tower_http::compression::predicate::SizeAbove;
 #[derive(Debug, Clone, Copy)]
 pub struct Compressible;
 
-/// Smaller bodies fit into one packet in any case.
+/// Minimum size of a compressed body in bytes. Smaller bodies fit into one packet in any case.
 const MIN_BYTES: u64 = 1_024;
 
 /// A content coding (RFC 9110, section 8.4.1).
@@ -77,22 +78,21 @@ impl Coding {
     }
 
     /// Returns the entity tag of this coding of a representation. A strong tag identifies one sequence of bytes (RFC
-    /// 9110, section 8.8.1), so the compressed response needs another one than the plain one. `None` if `tag` is weak.
+    /// 9110, section 8.8.1), so the compressed response needs its own tag. `None` if `tag` is weak.
     fn entity_tag(self, tag: &HeaderValue) -> Option<HeaderValue> {
         let opaque = tag.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?;
         HeaderValue::from_str(&format!("\"{opaque}-{}\"", self.as_str())).ok()
     }
 }
 
-/// Returns the opaque part of an entity tag without the coding that [`compress`] has added: the tags of all codings of a
-/// resource identify the same state of it.
+/// Returns the opaque part of an entity tag without the coding that [`compress`] has added: the tags of all codings of
+/// a resource identify the same state of it.
 #[must_use]
 pub fn without_coding(opaque: &str) -> &str {
     Coding::ALL.iter().find_map(|coding| opaque.strip_suffix(coding.as_str())?.strip_suffix('-')).unwrap_or(opaque)
 }
 
-/// Middleware that compresses responses marked as [`Compressible`]. It must be outside of the middleware that marks
-/// them.
+/// Middleware that compresses responses marked as [`Compressible`]. It must wrap the middleware that marks them.
 pub async fn compress(mut request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if !is_read || is_caused_by_another_site(request.headers()) {
@@ -100,7 +100,7 @@ pub async fn compress(mut request: Request, next: Next) -> Response {
     }
     let coding = Coding::negotiate(request.headers());
     let cached: Vec<_> = request.headers().get_all(header::IF_NONE_MATCH).iter().cloned().collect();
-    // A response to HEAD has the headers of that to GET; the server omits the body.
+    // A response to HEAD has the same headers as the response to GET; the server omits the body.
     *request.method_mut() = Method::GET;
     let mut response = next.run(request).await;
     if response.extensions_mut().remove::<Compressible>().is_none() {
@@ -121,9 +121,9 @@ pub async fn compress(mut request: Request, next: Next) -> Response {
     encode(response, coding).await
 }
 
-/// Compresses a response. The layer of `tower_http` is applied to the finished response, with the negotiated coding only:
-/// around the handlers, it would replace the status of a request that was processed with 406 if the client accepted no
-/// coding.
+/// Compresses a response. The layer of `tower_http` is applied to the finished response, with the negotiated coding
+/// only. If it wrapped the handlers, a request from a client that accepts no coding would be processed, but answered
+/// with 406.
 async fn encode(response: Response, coding: Coding) -> Response {
     // The service takes the response as the body of a request.
     let mut request = http::Request::new(response);
@@ -131,19 +131,19 @@ async fn encode(response: Response, coding: Coding) -> Response {
     let respond = service_fn(|request: http::Request<Response>| {
         std::future::ready(Ok::<_, std::convert::Infallible>(request.into_body()))
     });
-    // The fastest level: text becomes a quarter as long, and the others are several times slower.
+    // The fastest level: it reduces text to about a quarter, and the other levels are several times slower.
     let service = Compression::new(respond).quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(0));
     let Ok(response) = service.oneshot(request).await;
     response.map(Body::new)
 }
 
-/// Whether another site has caused the request (Fetch Metadata, section 2.3). Clients that are not browsers send no such
-/// header, and browsers do not send it to origins without TLS, where lengths are the smaller problem.
+/// Whether another site has caused the request (Fetch Metadata, section 2.3). Clients that are not browsers send no
+/// such header, and browsers do not send it to origins without TLS, whose content an observer can read anyway.
 fn is_caused_by_another_site(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site")
 }
 
-/// Whether the response is a text of a known length that is long enough. Streams have no length, and images and fonts
+/// Whether the response is text of a known length that is long enough. Streams have no length, and images and fonts
 /// are compressed already.
 fn is_worth_compressing(response: &Response) -> bool {
     let headers = response.headers();

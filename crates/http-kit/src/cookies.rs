@@ -19,11 +19,11 @@ pub const END_USER_BROWSER: &str = "__Host-wp_flow";
 pub const FLASH: &str = "__Host-wp_flash";
 /// The lifetime of a session in seconds: 30 days.
 const SESSION_SECONDS: i64 = 30 * 24 * 60 * 60;
-/// Values longer than this were not set by Waypost.
+/// Maximum length of a value in bytes. Longer values were not set by Waypost.
 const MAX_VALUE: usize = 2_048;
 
-/// Returns the value of the cookie `name`. Returns `None` if it is missing, or if it occurs more than once and may be
-/// forged.
+/// Returns the value of the cookie `name`. Returns `None` if it is missing, empty or too long, or if it occurs more
+/// than once and may be forged.
 #[must_use]
 pub fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
@@ -65,7 +65,7 @@ pub fn set_session(headers: &mut HeaderMap, name: impl Into<String>, value: &str
     append(headers, cookie);
 }
 
-/// Sets the device cookie `name`.
+/// Sets the device cookie `name` for [`waypost_ops::devices::LIFETIME_MS`].
 pub fn set_device(headers: &mut HeaderMap, name: impl Into<String>, value: &str) {
     let mut cookie = Cookie::new(name.into(), value.to_owned());
     cookie.set_max_age(cookie::time::Duration::milliseconds(waypost_ops::devices::LIFETIME_MS));
@@ -77,13 +77,13 @@ pub fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     append(headers, Cookie::new(name, value.to_owned()));
 }
 
-/// Sets [`FLASH`], the message for the next page, cut to 400 characters.
+/// Sets [`FLASH`], the message for the next page, truncated to 400 characters.
 pub fn set_flash(headers: &mut HeaderMap, message: &str) {
     let message: String = message.chars().take(400).collect();
     set(headers, FLASH, &BASE64URL_NOPAD.encode(message.as_bytes()));
 }
 
-/// Returns the message in [`FLASH`].
+/// Returns the message in [`FLASH`], or `None` if there is no valid message.
 #[must_use]
 pub fn flash(headers: &HeaderMap) -> Option<String> {
     String::from_utf8(BASE64URL_NOPAD.decode(read(headers, FLASH)?.as_bytes()).ok()?).ok()

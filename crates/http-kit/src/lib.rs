@@ -1,4 +1,5 @@
-//! What the HTTP crates share: cookies, rate limits, headers, assets, statuses of errors, and the facts about a request.
+//! Code shared by the HTTP crates: assets, compression, cookies, headers, rate limits, statuses of errors, and facts
+//! about a request.
 
 pub mod asset;
 pub mod compression;

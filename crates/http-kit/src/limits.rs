@@ -42,9 +42,9 @@ pub enum LimitKind {
 }
 
 impl LimitKind {
-    /// Returns the requests per minute. The burst is the same, except for registrations, where it is larger: a class of 300
-    /// behind one address starts within the same minute. Guessing is also limited per account and per code. Every kind
-    /// has a limit.
+    /// Returns the rate. The burst equals the number of requests per minute, except for client registrations, where it
+    /// is larger: a class of 300 users behind one address starts within the same minute. Guessing is also limited per
+    /// account and per code.
     fn rate(self) -> Rate {
         match self {
             Self::SignIn => Rate::per_minute("sign_in", 120),
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(limits.check(LimitKind::EndUserMail, other), Ok(()));
     }
 
-    /// A class registers at the same time; after that, one address can register 1,200 clients per hour.
+    /// The clients of a class register at the same time. After that, one address can register 1,200 clients per hour.
     #[test]
     fn a_class_behind_one_address_can_register() {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));

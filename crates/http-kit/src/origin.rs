@@ -12,8 +12,8 @@ use url::Url;
 
 use crate::request_info::RequestInfo;
 
-/// Whether a request with these headers comes from a page of the host in `info`. A request with neither header does
-/// not: every current browser sends at least one of them.
+/// Whether a request with these headers comes from a page of the host in `info`. Returns false if neither header is
+/// present: every current browser sends at least one of them with a form.
 #[must_use]
 pub fn is_same_origin(headers: &HeaderMap, info: &RequestInfo) -> bool {
     let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());

@@ -24,7 +24,7 @@ impl RequestInfo {
     /// Reads the request info from the request's extensions.
     ///
     /// # Errors
-    /// `internal` if it is missing: without the client's address no limit can be applied.
+    /// `internal` if it is missing: without the client's address, no rate limit can be applied.
     pub fn from_parts(parts: &Parts) -> Result<Self, Error> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Error::internal("the request has no client address"))
     }

@@ -27,7 +27,7 @@ pub fn of(code: Code) -> StatusCode {
     }
 }
 
-/// Returns the number of seconds to wait before a retry. `None` if the error does not say.
+/// Returns the number of seconds to wait before a retry. `None` if the error does not specify it.
 #[must_use]
 pub fn retry_after(error: &Error) -> Option<u64> {
     error.details.get("retry_after_seconds").and_then(Value::as_u64)

@@ -37,7 +37,7 @@ impl Web {
         Self(Arc::new(state))
     }
 
-    /// Returns what operations run on.
+    /// Returns the resources that operations use.
     #[must_use]
     pub fn ops(&self) -> &Ops {
         self.hosting.ops()
@@ -52,7 +52,7 @@ impl Web {
     /// Counts a request that creates or resends an invitation, and the email that it sends, if any.
     ///
     /// # Errors
-    /// `rate_limited`.
+    /// `rate_limited` if there were too many requests from the client's network.
     pub fn check_invitation_limits(&self, info: &RequestInfo) -> Result<()> {
         let mail = self.mail.as_ref().map(|_| LimitKind::Mail);
         [Some(LimitKind::Invitation), mail].into_iter().flatten().try_for_each(|kind| {

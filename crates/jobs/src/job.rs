@@ -12,7 +12,7 @@ use crate::{Leases, Result};
 
 /// Pause after the first failure. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Grace period of a running job after it was told to stop.
+/// Time for which a run may continue after the job was told to stop.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 /// The name, interval and limits of a periodic job or of a worker.

@@ -112,8 +112,8 @@ impl Jobs {
         }
     }
 
-    /// Stops every periodic job and waits until all of them have ended. A current run may take another half second and is
-    /// then dropped. Workers are not affected: they end with their queues.
+    /// Stops every periodic job and waits until all of them have ended. A current run may take another half second and
+    /// is then dropped. Workers are not affected: they end with their queues.
     pub async fn stop(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();
@@ -130,7 +130,8 @@ impl Drop for Inner {
     }
 }
 
-/// Runs a part of a job in a separate task. Returns `None` if it panics; the panic is logged and counted under `name`.
+/// Runs a part of a job and catches its panics. Returns `None` if it panics; the panic is logged and counted under
+/// `name`.
 pub async fn catch<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
     job::catch(work).await.inspect_err(|message| state::count_panic(name, message)).ok()
 }

@@ -31,8 +31,8 @@ pub struct JobStatus {
     pub panics: u64,
     /// Whether this process runs the job. `false` if another process holds its lease.
     pub is_active: bool,
-    /// For a periodic job, the time since the last success, or since the start if there was none. For a worker, the time
-    /// it has spent on its current item.
+    /// For a periodic job, the time since the last success, or since the start if there was none. For a worker, the
+    /// time it has spent on its current item.
     pub age: Duration,
     /// Whether `age` has reached the job's `late_after`.
     pub is_late: bool,

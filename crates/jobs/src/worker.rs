@@ -32,10 +32,10 @@ impl Drop for ItemGuard<'_> {
 
 impl Jobs {
     /// Starts a worker. `work` is called immediately, and again after a pause if it panics. The task ends when `work`
-    /// returns, which it does when its queue is closed and empty. [`Jobs::stop`] does not end it.
+    /// returns. `work` must return when its queue is closed and empty, because [`Jobs::stop`] does not end the task.
     ///
-    /// `job.late_after` is the maximum time for one item and `job.interval` the minimum pause after a panic. `job.limit`
-    /// does not apply.
+    /// `job.late_after` is the maximum time for one item and `job.interval` the minimum pause after a panic.
+    /// `job.limit` does not apply.
     pub fn start_worker<F, W>(&self, job: Job, mut work: F) -> JoinHandle<()>
     where
         F: FnMut(WorkerHandle) -> W + Send + 'static,

@@ -1,4 +1,5 @@
-//! Only one of several processes runs a job with a lease. Time is paused, so the tests do not actually wait.
+//! Checks that only one of several processes runs a job with a lease. Time is paused, so the tests do not actually
+//! wait.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use waypost_jobs::{Job, Jobs, LEASE, LeaseResult, Leases};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The shared leases: job, then owner and expiry.
+/// The shared leases: owner and expiry by job.
 type Table = Arc<Mutex<HashMap<&'static str, (&'static str, Instant)>>>;
 
 /// The leases as seen by one process.

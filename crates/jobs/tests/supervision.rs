@@ -1,4 +1,5 @@
-//! Jobs run at their interval and are retried after failures. Time is paused, so the tests do not actually wait.
+//! Checks that jobs run at their interval and are retried after failures. Time is paused, so the tests do not actually
+//! wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Prints emails to the terminal, to try things out. Not through the log, because logs are stored and emails contain
-//! codes.
+//! Prints emails to the terminal, to try out Waypost without a mail server. Does not use the log, because logs are
+//! stored and emails contain codes.
 
 use std::io::Write;
 

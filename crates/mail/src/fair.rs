@@ -7,8 +7,8 @@
 //!    once.
 //! 3. A share never holds more than `per_share` items, and all shares together never more than `total`. Items that were
 //!    taken and are neither finished nor put back count as well, so that an item that is put back always has room.
-//! 4. A share without items is rejected only if no share has more than one item: if the queue is full, the newest item
-//!    of the longest line is evicted.
+//! 4. A share without items is rejected only if no share with waiting items has more than one item: if the queue is
+//!    full, the newest waiting item of the longest of these lines is evicted.
 //! 5. At most `at_once` items of a share are taken at the same time, so that one share cannot occupy every worker.
 
 use std::collections::{HashMap, VecDeque};
@@ -78,8 +78,8 @@ impl<T> FairQueue<T> {
     /// Adds an item. Returns the item that was evicted for it, if the queue was full.
     ///
     /// # Errors
-    /// [`QueueFull`] if the share has reached its maximum, or if the queue is full and no other share has at least two
-    /// items more.
+    /// [`QueueFull`] if the share has reached its maximum, or if the queue is full and no other share with waiting
+    /// items has at least two items more.
     pub(crate) fn push(&mut self, share: &str, item: T) -> Result<Option<T>, QueueFull> {
         let own = self.lines.get(share).map_or(0, Line::len);
         if own >= self.bounds.per_share {
@@ -145,7 +145,7 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
-    /// Evicts the newest item of the longest line for a share that has `own` items.
+    /// Evicts the newest item of the longest line with waiting items, to make room for a share that has `own` items.
     fn evict(&mut self, own: usize) -> Result<T, QueueFull> {
         let waiting = self.lines.iter().filter(|(_, line)| !line.waiting.is_empty());
         // The name decides between lines of equal length, so that the result does not depend on the order of the map.

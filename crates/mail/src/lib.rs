@@ -102,7 +102,7 @@ pub trait Mailer: Send + Sync + 'static {
     /// Attempts to send an email once.
     ///
     /// # Errors
-    /// If the email was not accepted.
+    /// Any [`Error`] if the email was not accepted.
     fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a>;
 }
 
@@ -146,8 +146,8 @@ impl fmt::Display for Sender {
 const MAX_NAME: usize = 60;
 
 /// Returns the name of an organisation or a server for a subject: in quotation marks, on one line, with at most 60
-/// characters. Names are chosen by their organisation: without the quotation marks, a name could read as a statement of
-/// this installation.
+/// characters. Names are chosen by their organisation: without the quotation marks, a name could read like a message
+/// from this installation.
 #[must_use]
 pub fn quote_name(name: &str) -> String {
     let visible = |c: char| match c {
@@ -163,10 +163,10 @@ pub fn quote_name(name: &str) -> String {
     }
 }
 
-/// Creates the mailer for a setting.
+/// Creates the mailer for `url`. Does not connect yet.
 ///
 /// # Errors
-/// If the TLS configuration for `smtps://` or `smtp://` is not valid. Does not connect yet.
+/// [`Error::Tls`] if the TLS configuration for `smtps://` or `smtp://` is not valid.
 pub fn create_mailer(url: &MailUrl, from: &Sender) -> Result<Arc<dyn Mailer>, Error> {
     match url {
         MailUrl::Console => Ok(Arc::new(ConsoleMailer)),

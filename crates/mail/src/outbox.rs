@@ -4,8 +4,8 @@
 //! emails. Each queue is shared fairly between organisations ([`crate::fair`]).
 //!
 //! Invariants:
-//! - An accepted email is sent, dropped after its last attempt, or counted by [`Outbox::finish`]. A panic counts as a
-//!   failed attempt and affects no other email.
+//! - An accepted email is sent, dropped after its last attempt, evicted from a full queue, or counted by
+//!   [`Outbox::finish`]. A panic counts as a failed attempt and affects no other email.
 //! - The workers are supervised ([`waypost_jobs`]): a worker that panics is restarted, and a worker that hangs is
 //!   reported as late.
 
@@ -113,7 +113,7 @@ impl Outbox {
         Self::start_in(&Jobs::default(), mailer)
     }
 
-    /// Starts the workers as part of `jobs`. They end as those of [`Outbox::start`].
+    /// Starts the workers as part of `jobs`. They end like those of [`Outbox::start`].
     #[must_use]
     pub fn start_in(jobs: &Jobs, mailer: Arc<dyn Mailer>) -> Self {
         Self::start_with(jobs, mailer, PAUSES)
@@ -139,7 +139,8 @@ impl Outbox {
     /// Enqueues an email. `share` is the ID of the organisation that the email counts for, or empty for none.
     ///
     /// # Errors
-    /// [`QueueFull`] if the organisation has reached its share of the queue, or after [`Outbox::finish`].
+    /// [`QueueFull`] if the organisation has reached its share of the queue, if the queue is full and no email is
+    /// evicted for this one, or after [`Outbox::finish`].
     pub fn enqueue(&self, kind: EmailKind, share: &str, mail: EmailMessage) -> Result<(), QueueFull> {
         let Some(queue) = self.0.queues.iter().find(|queue| queue.kind == kind) else { return Err(QueueFull) };
         let pushed = if *self.0.closed.borrow() {
@@ -166,13 +167,13 @@ impl Outbox {
     /// Sends an email that is stored elsewhere until it is sent: one attempt, without the queues.
     ///
     /// # Errors
-    /// If the mail server does not accept it.
+    /// Any [`Error`] if the mail server does not accept the email.
     pub async fn deliver(&self, mail: &EmailMessage) -> Result<(), Error> {
         self.0.mailer.send(mail).await
     }
 
-    /// Stops accepting emails and sends the waiting ones for at most `patience`. Returns the number of lost emails: 0
-    /// if everything was sent.
+    /// Stops accepting emails and sends the waiting ones for at most `patience`. Returns the number of emails that are
+    /// still in the queues and therefore lost.
     pub async fn finish(&self, patience: Duration) -> usize {
         self.0.closed.send_replace(true);
         let workers = std::mem::take(&mut *self.0.workers.lock().unwrap_or_else(PoisonError::into_inner));
@@ -189,7 +190,7 @@ impl Outbox {
         self.waiting()
     }
 
-    /// The number of emails that are waiting or being sent.
+    /// Returns the number of emails that are waiting or being sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.queues.iter().map(|queue| queue.fair().len()).sum()

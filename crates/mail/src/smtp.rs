@@ -1,4 +1,4 @@
-//! Sends through a mail server (RFC 5321, RFC 6409).
+//! Sends emails through a mail server (RFC 5321, RFC 6409).
 //!
 //! Each email has its own connection, which is closed if sending is cancelled. A connection that was abandoned during
 //! an email must not be reused: the next email would mistake the responses to this one for its own.
@@ -30,7 +30,7 @@ impl SmtpMailer {
     /// Creates a mailer for the server at `url`. Connects when it sends an email.
     ///
     /// # Errors
-    /// If the TLS configuration for the host is not valid.
+    /// [`Error::Tls`] if the TLS configuration for the host is not valid.
     pub fn new(url: &SmtpUrl, from: Sender) -> Result<Self, Error> {
         let parameters = || TlsParameters::new(url.host().to_owned()).map_err(|_| Error::Tls);
         let tls = match url.security() {

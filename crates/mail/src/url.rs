@@ -27,7 +27,7 @@ pub(crate) enum Security {
     Off,
 }
 
-/// The URL of a mail server, with user and password.
+/// The URL of a mail server, which may contain a user and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpUrl {
     url: Url,
@@ -50,7 +50,7 @@ impl SmtpUrl {
         self.url.port().unwrap_or(if self.security == Security::Wrapped { 465 } else { 587 })
     }
 
-    /// Returns the decoded user and password.
+    /// Returns the decoded user and password. Returns `None` if the URL has none.
     pub(crate) fn credentials(&self) -> Option<(String, String)> {
         let decoded = |text: &str| {
             // The only available decoder is that of forms, in which a plus sign means a space.

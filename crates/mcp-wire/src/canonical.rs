@@ -28,7 +28,7 @@ impl Digest {
     /// Returns the digest of `value`.
     ///
     /// # Errors
-    /// See [`to_vec`].
+    /// The errors of [`to_vec`].
     pub fn of(value: &impl Serialize) -> Result<Self, CanonicalError> {
         Ok(Self(Sha256::digest(to_vec(value)?).into()))
     }
@@ -50,8 +50,8 @@ impl fmt::Debug for Digest {
 /// ECMAScript.
 ///
 /// # Errors
-/// [`CanonicalError::IntegerRange`] if the value contains an integer beyond ±(2^53−1); [`CanonicalError::Serialize`] if it
-/// cannot be serialised.
+/// [`CanonicalError::IntegerRange`] if the value contains an integer beyond ±(2^53−1); [`CanonicalError::Serialize`] if
+/// it cannot be serialised.
 pub fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, CanonicalError> {
     let value = serde_json::to_value(value)?;
     if has_inexact_integer(&value) {

@@ -10,8 +10,8 @@ use crate::request_id::RequestId;
 
 /// The maximum number of messages in a batch.
 pub const MAX_BATCH: usize = 50;
-/// The maximum number of arrays and objects inside each other in a message, which is also the limit of `serde_json`: every
-/// accepted message can be parsed completely.
+/// The maximum nesting depth of arrays and objects in a message. `serde_json` has the same limit, so every accepted
+/// message can be parsed completely.
 pub const MAX_DEPTH: usize = 127;
 
 /// A message: the members that every message has are parsed, the others are kept as the text that was received.
@@ -74,7 +74,7 @@ impl<'a> Envelope<'a> {
             Err(error) if error.is_data() => return Err(not_a_message()),
             Err(error) => return Err(parse_error(&error)),
         };
-        // Members that are not read are not checked above.
+        // Members that are not read have not been checked for valid UTF-8.
         let text = std::str::from_utf8(bytes).map_err(|error| parse_error(&error))?;
         let id = match members.id {
             Some(raw) if raw.get() == "null" && members.method.is_none() => None,

@@ -8,8 +8,8 @@ use crate::revision::{META_PROTOCOL_VERSION, MODERN};
 /// [`VERSION_HEADER`](crate::revision::VERSION_HEADER), `is_modern` is whether `_meta` declares a revision.
 ///
 /// # Errors
-/// `METHOD_NOT_FOUND` for a modern `initialize`; `INVALID_PARAMS` if only the header declares the modern revision. The ID is
-/// not set.
+/// `METHOD_NOT_FOUND` for a modern `initialize`; `INVALID_PARAMS` if only the header declares the modern revision. The
+/// ID is not set.
 pub fn check_header(header: Option<&str>, method: &str, is_modern: bool) -> Result<(), JsonRpcError> {
     if is_modern && method == "initialize" {
         return Err(JsonRpcError::new(METHOD_NOT_FOUND, methods::not_found(method, true), None));

@@ -36,8 +36,8 @@ impl JsonRpcError {
         Self { code, message: message.into(), id }
     }
 
-    /// Returns the error response. Without an ID, such as for a parse error, `id` is omitted (protocol revision 2025-11-25
-    /// and later).
+    /// Returns the error response. Without an ID, such as for a parse error, `id` is omitted (protocol revision
+    /// 2025-11-25 and later).
     #[must_use]
     pub fn to_json(&self) -> Value {
         let error = json!({ "code": self.code, "message": self.message });

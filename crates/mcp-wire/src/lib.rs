@@ -1,7 +1,7 @@
-//! MCP messages as they are on the wire, without I/O: what servers and clients of this project have in common.
+//! MCP messages as sent on the wire, without I/O. Shared by the servers and clients of this project.
 //!
-//! An [`Envelope`] reads the members of a JSON-RPC message that decide where it goes, and keeps everything else as the raw
-//! text that was received.
+//! An [`Envelope`] reads the members of a JSON-RPC message that are needed to route it, and keeps everything else as
+//! the raw text that was received.
 
 pub mod canonical;
 mod envelope;

@@ -7,7 +7,7 @@ const MAX_NAME: usize = 64;
 
 /// The revisions that define a method.
 #[derive(Debug, Clone, Copy)]
-enum Since {
+enum DefinedIn {
     /// All revisions with a handshake, and 2026-07-28.
     Always,
     /// The revisions with a handshake.
@@ -23,37 +23,37 @@ enum Since {
 }
 
 /// All requests of the protocol.
-const METHODS: &[(&str, Since)] = &[
-    ("initialize", Since::Handshake),
-    ("ping", Since::Handshake),
-    ("logging/setLevel", Since::Handshake),
-    ("resources/subscribe", Since::Handshake),
-    ("resources/unsubscribe", Since::Handshake),
-    ("server/discover", Since::Stateless),
-    ("subscriptions/listen", Since::Stateless),
-    ("tools/list", Since::Always),
-    ("tools/call", Since::Always),
-    ("prompts/list", Since::Always),
-    ("prompts/get", Since::Always),
-    ("resources/list", Since::Always),
-    ("resources/templates/list", Since::Always),
-    ("resources/read", Since::Always),
-    ("completion/complete", Since::Always),
-    ("tasks/list", Since::Tasks),
-    ("tasks/result", Since::Tasks),
-    ("tasks/get", Since::TasksExtension),
-    ("tasks/cancel", Since::TasksExtension),
-    ("tasks/update", Since::Stateless),
-    ("sampling/createMessage", Since::ByServers),
-    ("roots/list", Since::ByServers),
-    ("elicitation/create", Since::ByServers),
+const METHODS: &[(&str, DefinedIn)] = &[
+    ("initialize", DefinedIn::Handshake),
+    ("ping", DefinedIn::Handshake),
+    ("logging/setLevel", DefinedIn::Handshake),
+    ("resources/subscribe", DefinedIn::Handshake),
+    ("resources/unsubscribe", DefinedIn::Handshake),
+    ("server/discover", DefinedIn::Stateless),
+    ("subscriptions/listen", DefinedIn::Stateless),
+    ("tools/list", DefinedIn::Always),
+    ("tools/call", DefinedIn::Always),
+    ("prompts/list", DefinedIn::Always),
+    ("prompts/get", DefinedIn::Always),
+    ("resources/list", DefinedIn::Always),
+    ("resources/templates/list", DefinedIn::Always),
+    ("resources/read", DefinedIn::Always),
+    ("completion/complete", DefinedIn::Always),
+    ("tasks/list", DefinedIn::Tasks),
+    ("tasks/result", DefinedIn::Tasks),
+    ("tasks/get", DefinedIn::TasksExtension),
+    ("tasks/cancel", DefinedIn::TasksExtension),
+    ("tasks/update", DefinedIn::Stateless),
+    ("sampling/createMessage", DefinedIn::ByServers),
+    ("roots/list", DefinedIn::ByServers),
+    ("elicitation/create", DefinedIn::ByServers),
 ];
 
 /// Whether a request for `method` can fail with `-32601`, because not every revision defines it.
 #[must_use]
 pub fn may_be_missing(method: &str, is_modern: bool) -> bool {
     match METHODS.iter().find(|(known, _)| *known == method) {
-        Some((_, Since::Always)) => false,
+        Some((_, DefinedIn::Always)) => false,
         Some(("initialize" | "ping", _)) => is_modern,
         _ => true,
     }
@@ -65,7 +65,7 @@ pub fn may_be_missing(method: &str, is_modern: bool) -> bool {
 pub fn not_found(method: &str, is_modern: bool) -> String {
     let name: String = method.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
     let handshake = LEGACY.join(", ");
-    let known = METHODS.iter().find(|(known, _)| *known == method).map(|(_, since)| *since);
+    let known = METHODS.iter().find(|(known, _)| *known == method).map(|(_, defined_in)| *defined_in);
     let (revisions, is_in_era) = match known {
         None => {
             return format!(
@@ -73,16 +73,16 @@ pub fn not_found(method: &str, is_modern: bool) -> String {
                 LEGACY.first().copied().unwrap_or_default()
             );
         }
-        Some(Since::ByServers) => {
+        Some(DefinedIn::ByServers) => {
             return format!(
                 "Method not found: {name}. In the revisions that define it ({handshake}), servers send it to clients."
             );
         }
-        Some(Since::Always) => (format!("{handshake}, {MODERN}"), true),
-        Some(Since::Handshake) => (handshake, !is_modern),
-        Some(Since::Stateless) => (MODERN.to_owned(), is_modern),
-        Some(Since::Tasks) => ("2025-11-25".to_owned(), !is_modern),
-        Some(Since::TasksExtension) => (format!("2025-11-25, {MODERN}"), true),
+        Some(DefinedIn::Always) => (format!("{handshake}, {MODERN}"), true),
+        Some(DefinedIn::Handshake) => (handshake, !is_modern),
+        Some(DefinedIn::Stateless) => (MODERN.to_owned(), is_modern),
+        Some(DefinedIn::Tasks) => ("2025-11-25".to_owned(), !is_modern),
+        Some(DefinedIn::TasksExtension) => (format!("2025-11-25, {MODERN}"), true),
     };
     let why = match (is_in_era, is_modern) {
         (true, _) => "this server does not offer it".to_owned(),

@@ -1,4 +1,4 @@
-//! The parameters of a request that decide where it goes.
+//! The parameters of a request that are needed to route it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -6,14 +6,15 @@ use serde_json::value::RawValue;
 use crate::envelope::{Envelope, present, string};
 use crate::error::{INVALID_PARAMS, JsonRpcError};
 
-/// The members of `params` that decide where a request goes. Members of another type count as missing.
+/// The members of `params` that are needed to route a request. Members of another type count as missing.
 #[derive(Debug, Clone, Default)]
 pub struct RoutingParams<'a> {
     /// Whether `_meta` declares a protocol version, as 2026-07-28 requires ("Per-request metadata").
     pub is_modern: bool,
     /// `protocolVersion` of `initialize`.
     pub requested_version: Option<String>,
-    /// The name and version in `clientInfo` of `initialize`, or in `clientInfo` of `_meta`.
+    /// The name and version in `clientInfo` of `initialize`, or in `clientInfo` of `_meta`. The version is empty if
+    /// missing.
     pub client: Option<(String, String)>,
     /// `name` or `uri`: the tool, prompt or resource.
     pub name: Option<String>,
@@ -55,7 +56,7 @@ struct Client<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the parameters that decide where the request goes.
+    /// Reads the parameters that are needed to route the request.
     ///
     /// # Errors
     /// `INVALID_PARAMS` if `params` is not an object, or repeats a member that is read here.

@@ -1,7 +1,7 @@
 //! The revisions of the protocol, and the names of headers and `_meta` members that declare them.
 //!
-//! The revisions before 2026-07-28 begin with a handshake (`initialize`) and are called legacy; 2026-07-28, called modern,
-//! has none: every request declares its revision.
+//! The revisions before 2026-07-28 begin with a handshake (`initialize`) and are called legacy; 2026-07-28, called
+//! modern, has none: every request declares its revision.
 
 /// The revisions with a handshake, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -28,15 +28,16 @@ pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 /// The `_meta` member with the client's capabilities.
 pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
-/// Returns the revision for a handshake that requests `requested`: that one if it has a handshake, else the newest
-/// ("Lifecycle").
+/// Returns the revision for a handshake that requests `requested`: the same if it is a known revision with a handshake,
+/// otherwise the newest of these ("Lifecycle").
 #[must_use]
 pub fn negotiate(requested: &str) -> &'static str {
     LEGACY.iter().copied().find(|known| *known == requested).unwrap_or(NEWEST_LEGACY)
 }
 
-/// Returns `value` in the form that [`NAME_HEADER`] requires: unchanged if it is visible ASCII, else Base64 in
-/// `=?base64?…?=`.
+/// Returns `value` in the form that [`NAME_HEADER`] requires: as Base64 in `=?base64?…?=`
+/// if it is empty, begins with this marker, has leading or trailing spaces or is not printable ASCII; otherwise
+/// unchanged.
 #[must_use]
 pub fn header_value(value: &str) -> String {
     let is_plain = !value.is_empty()

@@ -2,8 +2,8 @@
 //! everything that the server needs.
 //!
 //! The format is `BASE64URL(payload) . BASE64URL(HMAC-SHA256)`, both without padding: visible ASCII, as "Session
-//! Management" of Streamable HTTP requires. The payload contains the server, the time, 128 random bits and the negotiated
-//! revision.
+//! Management" of Streamable HTTP requires. The payload contains the server, the time, 128 random bits, the negotiated
+//! revision and, if known, the end user and the client.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use waypost_core::id::{EndUserId, ServerId};
 use waypost_core::secret::{SecretKey, SecretKeys, hash};
 use waypost_core::{Random, Timestamp};
 
-/// The lifetime of a session: 30 days.
+/// The lifetime of a session: 30 days, in milliseconds.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 const PURPOSE: &str = "mcp session";
 /// The maximum length of a session ID. Longer ones are rejected unread.
@@ -24,10 +24,10 @@ const PRINCIPAL: usize = 16;
 /// The content of a session ID.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// The only server on which it is valid.
+    /// The only server on which the session is valid.
     #[serde(rename = "s")]
     pub server_id: ServerId,
-    /// When it was issued.
+    /// When the session was issued.
     #[serde(rename = "t")]
     pub issued_at: Timestamp,
     /// 128 random bits in hexadecimal.
@@ -36,7 +36,7 @@ pub struct Session {
     /// The negotiated revision.
     #[serde(rename = "v")]
     pub protocol_version: String,
-    /// The end user that it is bound to, if `initialize` had a token: see [`principal`].
+    /// The end user that the session is bound to, if `initialize` had a token: see [`principal`].
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     /// The client's name and version, for the records of its calls.
@@ -77,8 +77,9 @@ impl Session {
         Self { principal: end_user.map(principal), ..self }
     }
 
-    /// Whether `end_user` can use this session: any user can use a session that is bound to none (MCP, "Security Best
-    /// Practices", session hijacking). A session never identifies a signed-in user; this only keeps two users apart.
+    /// Whether `end_user` can use this session. Any user can use a session that is not bound to a user (MCP, "Security
+    /// Best Practices", session hijacking). A session never identifies a signed-in user; this check only keeps users
+    /// apart.
     #[must_use]
     pub fn is_valid_for(&self, end_user: &EndUserId) -> bool {
         self.principal.as_ref().is_none_or(|own| *own == principal(end_user))
@@ -92,8 +93,8 @@ impl Session {
         format!("{}.{}", BASE64URL_NOPAD.encode(&payload), BASE64URL_NOPAD.encode(&signature))
     }
 
-    /// Reads a session ID. Returns `None` if its signature is invalid, it belongs to another server, was issued in the
-    /// future or is older than 30 days.
+    /// Reads a session ID. Returns `None` if its signature is invalid, it belongs to another server, was issued more
+    /// than a minute in the future or is older than 30 days.
     #[must_use]
     pub fn open<'k>(id: &str, keys: &'k SecretKeys, server_id: &ServerId, now: Timestamp) -> Option<OpenedSession<'k>> {
         if id.len() > MAX_LENGTH {

@@ -10,9 +10,9 @@ use waypost_ops::identity::Subject;
 use crate::message::Message;
 use crate::{resources, tools};
 
-/// The JSON-RPC code of a request that needs a token, outside the reserved ranges.
+/// The JSON-RPC code of the error for a request that lacks a valid token, outside the reserved ranges.
 const UNAUTHORIZED: i64 = -31_401;
-/// The JSON-RPC code of a request whose token has insufficient scope.
+/// The JSON-RPC code of the error for a request whose token has insufficient scope.
 const FORBIDDEN: i64 = -31_403;
 
 /// The router's validation result for the token of a request. The endpoint decides whether a token is needed.
@@ -60,9 +60,9 @@ impl Bearer {
         }
     }
 
-    /// Checks whether a request for `uri` with these messages has the token that it needs. `on_connect` is whether this
-    /// client must sign in for every request. Must be called before any protocol check, so that a request with an invalid
-    /// token reveals nothing.
+    /// Checks whether a request for `uri` with these messages has the token that it needs. `on_connect` is whether
+    /// every request of this client needs a token. Must be called before any protocol check, so that a request with an
+    /// invalid token reveals nothing.
     pub(crate) fn authorize<'m>(
         &self,
         on_connect: bool,
@@ -97,7 +97,7 @@ impl Bearer {
     }
 }
 
-/// Returns the scope that this message needs, or `None` if it needs no token.
+/// Returns the scope that this message requires, or `None` if it requires no token.
 fn required_scope(message: &Message) -> Option<Scope> {
     let name = message.name.as_deref()?;
     match message.method.as_deref()? {

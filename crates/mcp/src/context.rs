@@ -14,7 +14,7 @@ use waypost_ops::try_it;
 
 use crate::listen::Listener;
 
-/// The maximum length of a handle, in bytes.
+/// The maximum length of a handle in bytes.
 const MAX_HANDLE: usize = 128;
 
 /// The server and the caller of one request.
@@ -47,10 +47,10 @@ pub struct HandlerContext {
 }
 
 impl HandlerContext {
-    /// Returns the credentials of the request, by precedence (contract, section 4).
+    /// Returns the credentials of the request, by precedence (docs/mcp.md, "User identity").
     ///
     /// # Errors
-    /// `invalid_arguments` if the handle is longer than any handle.
+    /// `invalid_arguments` if the handle is longer than [`MAX_HANDLE`].
     pub(crate) fn credentials(&self, handle: Option<&str>) -> Result<Credentials> {
         if self.offers.server.auth_type.has_sign_in() {
             return Ok(self.signed_in(handle));
@@ -68,8 +68,8 @@ impl HandlerContext {
         }
     }
 
-    /// Returns the subject of the token with the handle or session sent alongside, by a client that started before its user
-    /// signed in. An unknown handle is ignored there.
+    /// Returns the subject of the token, together with the handle or session that the client also sends if it started
+    /// before its user signed in. A handle that is longer than [`MAX_HANDLE`] is ignored.
     fn signed_in(&self, handle: Option<&str>) -> Credentials {
         let Some(subject) = self.subject.clone() else { return Credentials::Nothing };
         let beside = match (handle, &self.session) {

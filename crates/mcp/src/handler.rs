@@ -20,7 +20,8 @@ use waypost_ops::hosting::with_timeout;
 use crate::context::HandlerContext;
 use crate::{prompts, resources, tools};
 
-/// How long clients may cache lists. Lists change when an author publishes; one that is a minute old does no harm.
+/// The time for which clients may cache lists, in milliseconds. Lists change when an author publishes; a list that is a
+/// minute old does no harm.
 const LIST_TTL_MS: u64 = 60_000;
 /// The methods that this server supports. Other custom requests are unknown methods.
 const METHODS: &[&str] = &[
@@ -57,8 +58,8 @@ impl Handler {
         implementation
     }
 
-    /// Returns `_meta` with the server's identity, which every result should have (2026-07-28, "Per-request metadata"). `None`
-    /// for earlier revisions.
+    /// Returns `_meta` with the server's identity, which every result should have (2026-07-28, "Per-request metadata").
+    /// `None` for earlier revisions.
     fn meta(&self) -> Option<MetaObject> {
         if !self.context.is_modern {
             return None;
@@ -68,7 +69,8 @@ impl Handler {
         Some(meta)
     }
 
-    /// Returns how long a list may be cached. `None` for revisions with a handshake.
+    /// Returns the time in milliseconds for which lists may be cached, and the scope of the cache. `None` for revisions
+    /// with a handshake.
     fn list_caching(&self) -> (Option<u64>, Option<CacheScope>) {
         if self.context.is_modern { (Some(LIST_TTL_MS), Some(CacheScope::Public)) } else { (None, None) }
     }

@@ -1,8 +1,8 @@
 //! Clients that fail if they are asked to sign in during a session.
 //!
 //! A server with `sign_in = auto` asks these clients when they connect, and every other client when a call needs a
-//! user. [`KNOWN_CLIENTS`] is the only list; the table in `docs/sign-in.md` is written from it. A row is added or changed
-//! only after a run of the client itself.
+//! user. [`KNOWN_CLIENTS`] is the only list; the table in `docs/sign-in.md` is generated from it. Add or change a row
+//! only after testing the client itself.
 
 use waypost_core::server::SignInPolicy;
 
@@ -17,7 +17,7 @@ pub struct KnownClient {
     pub fixed_in: Option<&'static str>,
     /// The versions that were tested.
     pub measured: &'static str,
-    /// What happens if a call in the middle of a session returns 401.
+    /// The effect of a 401 response to a call in the middle of a session.
     pub reason: &'static str,
 }
 
@@ -84,7 +84,7 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
     },
 ];
 
-/// Whether a server asks this client to sign in when it connects; `sender` is `None` if the client is unknown.
+/// Whether a server asks this client to sign in when it connects; `client` is `None` if the client is unknown.
 #[must_use]
 pub fn is_asked_on_connect(sign_in: SignInPolicy, client: Option<ConnectingClient<'_>>) -> bool {
     match sign_in {
@@ -95,7 +95,7 @@ pub fn is_asked_on_connect(sign_in: SignInPolicy, client: Option<ConnectingClien
 }
 
 impl KnownClient {
-    /// Whether `sender` is this client in a version that fails.
+    /// Whether `client` is this client in a version that fails.
     fn matches(&self, client: ConnectingClient<'_>) -> bool {
         let version = match self.name {
             NamePattern::Exact(name) => (client.name == name).then_some(client.version),
@@ -121,8 +121,8 @@ fn version_via<'a>(name: &'a str, proxy: &str) -> Option<&'a str> {
     rest.strip_suffix(')')?.strip_prefix(proxy)?.strip_prefix(' ')
 }
 
-/// Compares the numbers of two versions. Parts that are not numbers count as 0, so a version that cannot be parsed counts
-/// as old.
+/// Compares the numbers of two versions. Parts that are not numbers count as 0, so a version that cannot be parsed
+/// counts as old.
 fn is_before(version: &str, other: &str) -> bool {
     parse_version(version) < parse_version(other)
 }

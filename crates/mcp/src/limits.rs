@@ -1,11 +1,11 @@
 //! Rate limits of MCP calls: per caller, per client address and per server.
 //!
-//! How calls are counted (docs/security.md, "Rate limits of MCP calls"):
+//! Rules for counting calls (docs/security.md, "Rate limits of MCP calls"):
 //!
-//! 1. An end user proven by a token counts only against their own bucket.
+//! 1. A call with a token counts against the bucket of its end user, not against the client address.
 //! 2. All other identities are only claimed, so they also count against the client address. Identities that have stored
-//!    progress share the wide bucket of their address; all other calls share the narrow one, which has the limit of a single
-//!    caller.
+//!    progress share the wide bucket of their address; all other calls share the narrow one, which has the limit of a
+//!    single caller.
 //! 3. Every call counts against the server.
 
 use std::net::IpAddr;
@@ -20,12 +20,13 @@ use waypost_ops::limits::{Limiter, Rate, network};
 /// The limits of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitOptions {
-    /// Calls per second of one caller, and of all callers without stored progress at one client address. 0 means no limit.
+    /// Calls per second of one caller, and of all callers without stored progress at one client address. 0 means no
+    /// limit.
     pub per_caller: u32,
     /// The burst of one caller.
     pub burst: u32,
-    /// The limit of all anonymous users with stored progress at one client address, as a multiple of `per_caller`; at least
-    /// 1.
+    /// The limit of all anonymous users with stored progress at one client address, as a multiple of `per_caller`; at
+    /// least 1.
     pub per_address: u32,
     /// Calls per second to one server, by all callers; 0 means no limit.
     pub per_server: u32,
@@ -45,7 +46,7 @@ impl LimitOptions {
 /// The identity that a call is counted against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallerKey {
-    /// An end user proven by a token.
+    /// An end user identified by a token.
     EndUser(EndUserId),
     /// An anonymous user who has stored progress, at a client address.
     Known(AnonymousKey, IpAddr),
@@ -94,7 +95,7 @@ impl Limits {
     /// Counts a call.
     ///
     /// # Errors
-    /// The time to wait if a limit is exceeded.
+    /// Returns the time to wait if a limit is exceeded.
     pub fn check(&self, caller: &CallerKey, server: &ServerId) -> Result<(), Duration> {
         match caller {
             CallerKey::EndUser(id) => self.one(Bucket::EndUser(id.clone()), self.caller)?,

@@ -1,9 +1,9 @@
 //! `subscriptions/listen` (2026-07-28, "Subscriptions"): streams that notify clients when a list changes.
 //!
-//! A stream waits for changes of its server's organisation ([`OfferCache::changes`](waypost_ops::offers::OfferCache::changes)) and
-//! compares digests of the server's lists, so listeners need no queries of their own: the snapshot of a server is loaded once
-//! after a change, and its digests are computed once. The handler of a stream keeps digests, not the snapshot that it
-//! started with.
+//! A stream waits for changes of its server's organisation
+//! ([`OfferCache::changes`](waypost_ops::offers::OfferCache::changes)) and compares digests of the server's lists, so
+//! listeners need no queries of their own: the snapshot of a server is loaded once after a change, and its digests are
+//! computed once. The handler of a stream keeps digests, not the snapshot that it started with.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -28,9 +28,9 @@ use crate::{prompts, resources, tools};
 
 /// The method that opens a stream.
 pub(crate) const METHOD: &str = "subscriptions/listen";
-/// How long a stream waits after a change before it compares, so that several changes in a row become one notification.
+/// The delay between a change and the comparison, so that several changes in a row cause one notification.
 const SETTLE: Duration = Duration::from_millis(300);
-/// The maximum number of resources that one stream can subscribe to. The rest is ignored.
+/// The maximum number of resources that one stream can subscribe to. Further ones are ignored.
 const MAX_RESOURCES: usize = 100;
 
 /// Limits of the streams of this process, and how often their tokens are checked.
@@ -42,7 +42,7 @@ pub struct ListenOptions {
     pub per_server: usize,
     /// Streams per client IPv4 address or /64 network of IPv6; 0 means no limit.
     pub per_address: usize,
-    /// How often the token of a stream is checked, and a failed comparison is retried.
+    /// The interval at which the token of a stream is checked, and a failed comparison is retried.
     pub check: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Listeners {
     /// Counts a stream until the returned slot is dropped.
     ///
     /// # Errors
-    /// The limit that is reached.
+    /// Returns the limit that was reached.
     pub(crate) fn open(&self, server: &ServerId, address: IpAddr) -> Result<Slot, StreamLimit> {
         let address = network(address);
         let ListenOptions { total, per_server, per_address, .. } = self.0.options;
@@ -146,7 +146,7 @@ fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 /// A stream that is about to open, with the data that its handler needs in addition to the [`HandlerContext`].
 pub(crate) struct Listener {
     slot: Slot,
-    /// What the server offers when the stream opens. Taken once the stream is open.
+    /// The server's offers when the stream is requested. Taken once the stream is open.
     first: Mutex<Option<Arc<Offers>>>,
     /// The hash of the request's token, on a server with sign-in.
     token_hash: Option<String>,
@@ -161,8 +161,8 @@ impl Listener {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the subset of `requested` that is honoured: all lists, and the outlines of offered walkthroughs. The resource
-    /// of a step depends on the user, so its changes cannot be announced.
+    /// Returns the subset of `requested` that is honoured: all lists, and the outlines of offered walkthroughs. The
+    /// resource of a step depends on the user, so its changes cannot be announced.
     pub(crate) fn accepted(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
         let first = self.first()?;
         let mut accepted = requested.clone();
@@ -174,8 +174,8 @@ impl Listener {
         Some(accepted)
     }
 
-    /// Serves the stream until the client disconnects, the program stops, or the client has to reconnect because the server
-    /// was deleted, its access rules changed or the token is no longer valid.
+    /// Serves the stream until the client disconnects, the program stops, or the client has to reconnect because the
+    /// server was deleted, its access rules changed or the token is no longer valid.
     pub(crate) async fn run(&self, context: &HandlerContext, subscription: &SubscriptionContext) {
         let offer_cache = context.hosting.offer_cache();
         // Subscribe before the first comparison, so that no change in between is lost.

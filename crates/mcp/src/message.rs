@@ -77,7 +77,7 @@ fn message(envelope: &Envelope<'_>) -> Result<Message, JsonRpcError> {
         requested_version,
         client,
         name,
-        // An empty handle is an absent one (contract, section 4).
+        // An empty handle counts as absent (docs/mcp.md, "Tools").
         handle: handle.flatten().filter(|handle| !handle.is_empty()),
     })
 }

@@ -16,7 +16,7 @@ use crate::route::{Guard, Route};
 
 /// Timeout for establishing a connection, within the timeout of the request.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Time for which an idle connection is kept: long enough for discovery, keys and token requests in a row.
+/// Time for which an idle connection is kept: long enough for discovery, key and token requests in a row.
 const IDLE: Duration = Duration::from_secs(15);
 /// Identifies Waypost in the logs of the servers it calls.
 const USER_AGENT: &str = concat!("Waypost/", env!("CARGO_PKG_VERSION"));
@@ -35,7 +35,7 @@ impl Outbound {
     /// Creates an `Outbound` that enforces `policy`.
     ///
     /// # Errors
-    /// [`Error::Setup`] if the additional root certificates cannot be parsed.
+    /// [`Error::Setup`] if the additional root certificates cannot be parsed or the HTTP client cannot be created.
     pub fn new(policy: Policy) -> Result<Self, Error> {
         Self::with_lookup(policy, Arc::new(SystemLookup))
     }
@@ -52,8 +52,8 @@ impl Outbound {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Returns the route for requests with `purpose`. `organization` contains the ID and the slug of the organisation whose
-    /// user supplied the URL; it is empty for URLs supplied by the operator.
+    /// Returns the route for requests with `purpose`. `organization` contains the ID and the slug of the organisation
+    /// whose user supplied the URL; it is empty for URLs supplied by the operator.
     ///
     /// # Errors
     /// [`Error::Setup`] if the HTTP client cannot be created.
@@ -61,13 +61,14 @@ impl Outbound {
         self.0.route_to(self.0.policy.networks(purpose, organization))
     }
 
-    /// Whether any entry allows networks for `purpose`.
+    /// Whether any entry of `outbound_allow` is for `purpose`.
     #[must_use]
     pub fn allows_any(&self, purpose: Purpose) -> bool {
         self.0.policy.allow.iter().any(|allowance| allowance.purpose == purpose)
     }
 
-    /// Whether any entry for `purpose` is limited to an organisation. If not, [`Self::route`] needs no organisation.
+    /// Whether any entry of `outbound_allow` for `purpose` is limited to an organisation. If not, [`Self::route`] needs
+    /// no organisation.
     #[must_use]
     pub fn is_limited_to_organizations(&self, purpose: Purpose) -> bool {
         self.0.policy.allow.iter().any(|allowance| allowance.purpose == purpose && allowance.organization.is_some())
@@ -112,9 +113,9 @@ impl Inner {
 }
 
 impl Route {
-    /// Returns a route without checks of addresses, which also permits `http://` and credentials in URLs, for a command-line
-    /// program whose own user chose `url`. Must never be used for URLs supplied by others. Uses the system's proxy, except to
-    /// loopback addresses.
+    /// Returns a route without checks of addresses, which also permits `http://` and credentials in URLs, for a
+    /// command-line program whose own user chose `url`. Must never be used for URLs supplied by others. Uses the
+    /// system's proxy, except to loopback addresses.
     ///
     /// # Errors
     /// [`Error::Setup`] if the HTTP client cannot be created.
@@ -138,8 +139,9 @@ fn setup(error: reqwest::Error) -> Error {
     Error::Setup { reason: innermost(&error) }
 }
 
-/// Returns a builder of clients **without** protection against requests to private networks, only for URLs that the operator
-/// or the user of the command line chose. Selects ring as the TLS provider of the process, unless one is already selected.
+/// Returns a builder of clients **without** protection against requests to private networks. Must only be used for URLs
+/// that the operator or the user of the command line chose. Selects ring as the TLS provider of the process, unless one
+/// is already selected.
 #[expect(clippy::disallowed_methods, reason = "sets the TLS provider, without which no client can be built")]
 pub fn unguarded_client() -> ClientBuilder {
     // An error means that a provider is already selected.

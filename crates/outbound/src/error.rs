@@ -38,8 +38,8 @@ pub enum Error {
         host: String,
         /// The kind of failure.
         failure: Failure,
-        /// The innermost cause, such as `Connection refused`. Not part of the message: a user who may only enter URLs must not
-        /// learn it.
+        /// The innermost cause, such as `Connection refused`. Not part of the message: a user who may only enter URLs
+        /// must not learn it.
         cause: Option<String>,
     },
     /// The request timed out.
@@ -56,7 +56,7 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The response is a redirect that is not followed.
+    /// The response is a redirect that cannot be followed.
     #[error("`{host}` redirects {reason}.")]
     Redirect {
         /// The host that sent the redirect.
@@ -97,7 +97,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The reason why the resolver returns no address. The HTTP client passes it on as the cause of a failed connection.
+/// The reason why the addresses of a host are rejected. If the resolver returns it, the HTTP client passes it on as the
+/// cause of a failed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
     #[error("the name resolves to an address that is not public")]

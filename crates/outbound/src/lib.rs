@@ -7,7 +7,7 @@
 //! are followed one by one, and every hop is checked like the first request. A response is read completely, or as a
 //! stream of chunks ([`Route::open`]).
 //!
-//! [`Route::unguarded`] is the exception, for command-line programs that connect to a URL which their own user typed.
+//! [`Route::unguarded`] is the exception, for command-line programs that connect to a URL entered by their own user.
 
 mod address;
 mod client;

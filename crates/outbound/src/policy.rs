@@ -9,16 +9,16 @@ use ipnet::IpNet;
 /// The networks that requests may reach in addition to the public internet, and the certificates they trust.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// Allowed networks that are not public, such as loopback in the demo and in tests, or an intranet. Plain `http://` is
-    /// permitted only to private addresses in these networks.
+    /// Allowed networks that are not public, such as loopback in the demo and in tests, or an intranet. Plain `http://`
+    /// is permitted only to private addresses in these networks.
     pub allow: Vec<Allowance>,
     /// PEM root certificates that are trusted in addition to the system's.
     pub extra_roots_pem: Option<Vec<u8>>,
 }
 
 impl Policy {
-    /// Returns the networks that requests with `purpose` may reach, sorted and without duplicates. `organization` contains
-    /// the ID and the slug of the organisation; it is empty for requests of the installation itself.
+    /// Returns the networks that requests with `purpose` may reach, sorted and without duplicates. `organization`
+    /// contains the ID and the slug of the organisation; it is empty for requests of the installation itself.
     #[must_use]
     pub fn networks(&self, purpose: Purpose, organization: &[&str]) -> Vec<IpNet> {
         let applies = |allowance: &&Allowance| {

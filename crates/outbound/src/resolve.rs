@@ -33,9 +33,9 @@ impl Lookup for SystemLookup {
 /// The scheme for which addresses are checked. The resolver does not see the URL, so there is one resolver per scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// Permitted to public and to allowed addresses.
+    /// Permitted to public addresses and to allowed addresses.
     Https,
-    /// Permitted to allowed addresses that are not public.
+    /// Permitted only to allowed addresses that are not public.
     Http,
 }
 

@@ -53,8 +53,9 @@ impl Route {
     ///
     /// # Errors
     /// [`Error::InvalidUrl`] if it is not an http(s) URL or contains credentials; [`Error::HttpNotAllowed`] if it is
-    /// `http://` and not to an allowed network; [`Error::AddressNotAllowed`] if the host is an IP address that is neither
-    /// public nor allowed. A route without a guard rejects only other schemes.
+    /// `http://` to a public IP address, or to a host name while no network is allowed; [`Error::AddressNotAllowed`] if
+    /// the host is an IP address that is neither public nor allowed. A route without a guard rejects only other
+    /// schemes.
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
         let scheme = scheme(url)?;
         let Guard::Networks(allow) = &self.guard else { return Ok(()) };
@@ -82,9 +83,9 @@ impl Route {
         self.send_with_timeout(request, limits).await
     }
 
-    /// Sends `request`, whose URI must be an absolute URL. Redirects are followed as in [`Self::get`], but only for GET and
-    /// HEAD and only with the `Accept` header of the request, because other headers may contain credentials for the first
-    /// host. For other methods, a redirect is returned as a response.
+    /// Sends `request`, whose URI must be an absolute URL. Redirects are followed as in [`Self::get`], but only for GET
+    /// and HEAD and only with the `Accept` header of the request, because other headers may contain credentials for the
+    /// first host. For other methods, a redirect is returned as a response.
     ///
     /// # Errors
     /// Any [`Error`]. A 4xx or 5xx status is not an error.
@@ -183,7 +184,7 @@ pub struct OutboundRequest {
     pub url: Url,
     /// The headers. `Host` is taken from the URL.
     pub headers: HeaderMap,
-    /// The body. Empty for none.
+    /// The body; empty if there is none.
     pub body: Vec<u8>,
 }
 
@@ -199,7 +200,7 @@ pub(crate) fn host_of(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
 }
 
-/// Whether the status is a redirect to another URL for the same request (RFC 9110, section 15.4); 300 and 304 are not.
+/// Whether the status is a redirect to the URL in `Location` (RFC 9110, section 15.4). 300 and 304 are not.
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }

@@ -14,7 +14,7 @@ use crate::route::{OutboundRequest, Route, host_of};
 pub struct StreamLimits {
     /// Maximum size of the response body in bytes.
     pub max_bytes: usize,
-    /// Maximum time between two chunks of the body.
+    /// Maximum time to wait for a chunk of the body.
     pub idle: Duration,
     /// Timeout for the whole request: name resolution, connection and the complete body.
     pub timeout: Duration,
@@ -35,9 +35,9 @@ pub struct StreamResponse {
 }
 
 impl Route {
-    /// Sends `request` and returns its response as soon as the headers are complete. The URL and its addresses are checked
-    /// as in [`Route::send`]. Redirects are returned as responses: a caller that follows one sends another request, which is
-    /// checked as well.
+    /// Sends `request` and returns its response as soon as the headers are complete. The URL and its addresses are
+    /// checked as in [`Route::send`]. Redirects are returned as responses: a caller that follows one sends another
+    /// request, which is checked as well.
     ///
     /// # Errors
     /// Any [`Error`]. A 3xx, 4xx or 5xx status is not an error.
@@ -57,10 +57,10 @@ impl Route {
 }
 
 impl StreamResponse {
-    /// Returns the next part of the body as it arrived, or `None` at its end.
+    /// Returns the next chunk of the body as it arrived, or `None` at the end of the body.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if the body exceeds its limit; [`Error::Timeout`] if no part arrives in time;
+    /// [`Error::TooLarge`] if the body exceeds its limit; [`Error::Timeout`] if no chunk arrives in time;
     /// [`Error::Unreachable`] if the connection breaks.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());

@@ -14,8 +14,8 @@ use crate::{
     error::{PlayError, truncate},
 };
 
-/// The timeouts of a call, and the maximum size of a response, so that a faulty server cannot fill the memory. The largest
-/// result of Waypost, the status of a walkthrough of 500 steps with titles of 200 characters, is smaller.
+/// The timeouts of a call, and the maximum size of a response, so that a faulty server cannot fill the memory. The
+/// largest result of Waypost, the status of a walkthrough of 500 steps with titles of 200 characters, is smaller.
 const LIMITS: StreamLimits =
     StreamLimits { max_bytes: 4 * 1024 * 1024, idle: Duration::from_secs(60), timeout: Duration::from_secs(60) };
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,7 +80,7 @@ impl Client {
         Ok(Self { upstream, url: display_url })
     }
 
-    /// Returns the URL for messages, without credentials and query.
+    /// Returns the URL for messages, without credentials, query and fragment.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -147,7 +147,7 @@ impl Client {
         PlayError::InvalidResponse { url: self.url.clone(), tool, reason }
     }
 
-    /// Closes the connection. Does not wait long for a server that does not respond.
+    /// Closes the connection. Waits at most [`CLOSE_TIMEOUT`] for the server.
     pub(crate) async fn close(self) {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.upstream.close()).await;
     }

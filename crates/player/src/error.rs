@@ -1,11 +1,11 @@
-//! Errors of the player. Every message says what to do.
+//! Errors of the player. Messages say what happened and, where possible, what to do.
 
 use waypost_outbound::Error as TransportError;
 use waypost_upstream::Error as UpstreamError;
 
 use crate::clean::clean_line;
 
-/// The reason why a walkthrough could not be played. The message is one line and says what to do.
+/// The reason why a walkthrough could not be played. The message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
     /// The connection failed.

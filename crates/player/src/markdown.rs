@@ -260,8 +260,8 @@ impl Renderer {
         self.prefixes.iter().skip(deeper)
     }
 
-    /// Writes the collected inline text as a block. Does not request a blank line after it, because the items of a tight
-    /// list have none; paragraphs request one themselves.
+    /// Writes the collected inline text as a block. Does not request a blank line after it, because the items of a
+    /// tight list have none; paragraphs request one themselves.
     fn flush(&mut self) {
         let spans = std::mem::take(&mut self.spans);
         if spans.iter().all(|span| span.text.trim().is_empty()) {

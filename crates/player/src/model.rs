@@ -1,4 +1,4 @@
-//! The results of the walkthrough tools. Only the members that the player needs; all others are ignored.
+//! The results of the walkthrough tools, with only the members that the player needs. All others are ignored.
 
 use serde::{Deserialize, Serialize};
 

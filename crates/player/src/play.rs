@@ -37,7 +37,7 @@ pub struct PlayOptions {
     pub url: Url,
     /// ID or slug of the walkthrough; by default, the first one that is not completed.
     pub walkthrough: Option<String>,
-    /// Plays without prompting.
+    /// Whether to play without prompting.
     pub yes: bool,
     /// Email of the user, for servers that require one.
     pub email: Option<String>,
@@ -102,7 +102,7 @@ pub async fn play(options: &PlayOptions, terminal: Terminal<'_>) -> Result<Repor
         client = Client::connect(&options.url) => client?,
         () = terminal.interrupt.notified() => return Ok(report(Outcome::Stopped, url, None)),
     };
-    // The fragment is never sent to the server, so it does not identify another handle.
+    // The fragment is never sent to the server, so URLs that differ only in their fragment share a handle.
     let mut server_url = options.url.clone();
     server_url.set_fragment(None);
     let file = HandleFile::new(options.state_folder.as_deref(), server_url.as_str());
@@ -387,7 +387,7 @@ impl Player<'_, '_> {
         Ok(())
     }
 
-    /// Shows whether the progress is saved.
+    /// Tells the user whether their progress is saved.
     fn stop(&mut self) -> Result<Outcome, PlayError> {
         self.screen.line("")?;
         let is_personal = self.options.url.path().contains("/t/");

@@ -140,7 +140,7 @@ impl<'t> Screen<'t> {
         Ok(())
     }
 
-    /// Writes the end of a walkthrough: what was completed, and how long it took if known.
+    /// Writes the end of a walkthrough: its progress and title, and the time that it took if known.
     pub(crate) fn completed(&mut self, title: &str, progress: &Progress) -> io::Result<()> {
         self.line("")?;
         self.progress(&format!("{} of {} completed", progress.completed, plural(progress.total, "step")), progress)?;
@@ -166,7 +166,7 @@ impl<'t> Screen<'t> {
     }
 }
 
-/// Returns `1 step`, `2 steps`.
+/// Returns the count and the noun, such as `1 step` or `2 steps`.
 pub(crate) fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Returns the folder for this user: in `$XDG_STATE_HOME/waypost`, `~/.local/state/waypost`, or the equivalent of the
-/// operating system. `None` if the user has no home folder.
+/// Returns the folder for the handles of this user: `walk` in `$XDG_STATE_HOME/waypost`, `~/.local/state/waypost`, or
+/// the equivalent of the operating system. `None` if the user has no home folder.
 pub fn default_folder() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "waypost")?;
     Some(folders.state_dir().unwrap_or_else(|| folders.data_local_dir()).join("walk"))
@@ -30,7 +30,7 @@ struct Record {
 }
 
 impl HandleFile {
-    /// Creates a `HandleFile`. Without a folder, nothing can be stored.
+    /// Returns the file for `url` in `folder`. Without a folder, nothing can be stored.
     pub(crate) fn new(folder: Option<&Path>, url: &str) -> Self {
         let digest = Sha256::digest(url.as_bytes());
         let name = format!("{}.json", data_encoding::HEXLOWER.encode(&digest[..16]));
@@ -44,7 +44,8 @@ impl HandleFile {
         (record.url == self.url && !record.progress_handle.is_empty()).then_some(record.progress_handle)
     }
 
-    /// Stores the handle. Writes a temporary file and renames it, so that a crash leaves either the old or the new handle.
+    /// Stores the handle. Writes a temporary file and renames it, so that a crash leaves either the old or the new
+    /// handle.
     pub(crate) fn save(&self, handle: &str) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no home folder found"));

@@ -11,9 +11,10 @@ use crate::folders;
 use crate::probe;
 use crate::template::{block_on, migrate};
 
-/// Creates and starts a cluster, prints the path of its socket, and waits for the end of its standard input, which the
-/// kernel closes when the test process ends for any reason. Uses a linguistic collation if available, so that queries
-/// that rely on SQLite's byte order fail. Everything runs as the launcher's user, so that a single `rm` is sufficient.
+/// A shell script that creates and starts a cluster, prints the path of its folder, and waits for the end of its
+/// standard input, which the kernel closes when the test process ends for any reason. Uses a linguistic collation if
+/// available, so that queries that rely on SQLite's byte order fail. Everything runs as the launcher's user, so that a
+/// single `rm` is sufficient.
 const WATCHDOG: &str = r#"
 set -eu
 bin=$1

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! This creates the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL, the
-//! second one is ignored, with the reason. This crate's build script detects PostgreSQL, so that the crates that are tested
-//! need none; [`needs_postgres`] and [`needs_strace`] do the same for single tests.
+//! second one is ignored, with the reason. This crate's build script detects PostgreSQL, so that the crates under test
+//! need no build script; [`needs_postgres`] and [`needs_strace`] do the same for single tests.
 
 mod cluster;
 mod folders;
@@ -87,8 +87,8 @@ pub fn folder() -> TempDir {
 /// tests. The database has every migration applied; with `empty open => …`, it has no tables.
 ///
 /// With `extended open => …`, the test on PostgreSQL is ignored unless the test program is called with `--ignored` or
-/// `--include-ignored`, as in CI. This is for tests above the store: the store's own tests always run on both databases, and the layers
-/// above it have no SQL.
+/// `--include-ignored`, as in CI. This is for tests above the store: the store's own tests always run on both
+/// databases, and the layers above it have no SQL.
 #[macro_export]
 macro_rules! both {
     (empty $open:ident => $($test:ident),+ $(,)?) => {

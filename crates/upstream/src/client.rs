@@ -18,9 +18,9 @@ use waypost_outbound::{Route, StreamLimits};
 use crate::error::Error;
 use crate::transport::{Reply, ServerRequest, Transport};
 
-/// How long the first request waits: a legacy server may not respond to it at all.
+/// Timeout of the first request: a legacy server may not respond to it at all.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The error codes with which only a modern server rejects a request: a header that does not match, and a missing
+/// The error codes that only a modern server returns: a header that does not match, and a missing
 /// capability (2026-07-28, "Errors").
 const MODERN_ERRORS: [i64; 2] = [-32_020, -32_021];
 
@@ -78,7 +78,8 @@ struct Message<'a> {
 }
 
 impl Client {
-    /// Connects to a server: with 2026-07-28 if it supports that, else with the handshake of older revisions.
+    /// Connects to a server: with 2026-07-28 if the server supports it, otherwise with the handshake of older
+    /// revisions.
     ///
     /// # Errors
     /// Any [`Error`] of the last attempt.
@@ -108,7 +109,8 @@ impl Client {
     /// Ends the session, if there is one.
     ///
     /// # Errors
-    /// [`Error::Transport`] if the server cannot be reached. The server may refuse to end a session, which is not an error.
+    /// [`Error::Transport`] if the server cannot be reached. The server may refuse to end a session, which is not an
+    /// error.
     pub async fn close(self) -> Result<(), Error> {
         match &self.era {
             Era::Legacy { session: Some(_), .. } => self.transport.delete(self.headers(), self.limits).await,
@@ -176,8 +178,8 @@ impl Client {
         self.transport.send(self.headers(), body, self.limits).await
     }
 
-    /// Answers a request of a legacy server, which may wait for it: this client declares no capabilities, so only `ping` has
-    /// a result.
+    /// Answers a request of a legacy server, which may wait for the answer. This client declares no capabilities, so
+    /// only `ping` has a result.
     async fn answer(&self, request: ServerRequest) {
         let id = request.id;
         let response = match request.method.as_str() {

@@ -9,12 +9,13 @@ pub enum Error {
     /// The server cannot be reached, or its response exceeds a limit.
     #[error(transparent)]
     Transport(#[from] waypost_outbound::Error),
-    /// The server returned an HTTP error without a JSON-RPC error, or one that a client cannot handle (401, 403, 429).
+    /// The server returned an HTTP status other than 2xx. A JSON-RPC error in a 4xx response is returned as
+    /// [`Error::Rpc`] instead, except for 401, 403 and 429.
     #[error("HTTP {status}")]
     Status {
         /// The status.
         status: StatusCode,
-        /// The seconds in `Retry-After`.
+        /// The seconds in `Retry-After`; `None` if it is missing or a date.
         retry_after: Option<u32>,
     },
     /// The response is neither JSON nor a stream of events.

@@ -1,8 +1,8 @@
-//! An MCP client for servers of other parties, over Streamable HTTP.
+//! An MCP client for third-party servers, over Streamable HTTP.
 //!
 //! [`Client::connect`] prefers 2026-07-28 and falls back to the `initialize` handshake of older revisions. Results are
-//! returned as the text that was received, so nothing that this client does not know is lost. The caller chooses the
-//! [`Route`](waypost_outbound::Route), and with it the addresses that may be reached.
+//! returned as the text that was received, so members that this client does not know are preserved. The caller chooses
+//! the [`Route`](waypost_outbound::Route), and with it the addresses that may be reached.
 
 mod client;
 mod error;

@@ -83,8 +83,8 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a POST request. Only redirects to the same host that keep the method are followed: any other would turn the call
-    /// into a GET, or send the message to another host or without encryption.
+    /// Sends a POST request. Only redirects to the same host that keep the method are followed: any other would turn
+    /// the call into a GET, or send the message to another host or without encryption.
     async fn post(&self, mut headers: HeaderMap, body: Vec<u8>, limits: StreamLimits) -> Result<StreamResponse, Error> {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -109,7 +109,7 @@ fn redirect_target(url: &Url, response: &StreamResponse) -> Option<Url> {
     (target.host() == url.host() && !is_downgrade).then_some(target)
 }
 
-/// Reads a body of at most `max_bytes`; the rest of a longer one is not read.
+/// Reads a body. Stops at the first chunk that exceeds `max_bytes`.
 async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     while body.len() <= max_bytes
@@ -120,8 +120,8 @@ async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Vec<u8>
     Ok(body)
 }
 
-/// Returns the error of a response with a status that is not 2xx. The JSON-RPC error in its body counts more than the
-/// status, except for statuses that say what to do.
+/// Returns the error of a response with a status that is not 2xx. A JSON-RPC error in the body of a 4xx response takes
+/// precedence over the status, except for 401, 403 and 429, which say what to do.
 async fn http_error(mut response: StreamResponse, headers: &HeaderMap) -> Error {
     let status = response.status;
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -167,7 +167,7 @@ fn parse(bytes: &[u8]) -> Result<Envelope<'_>, Error> {
 /// Returns the result of a response to the request `id`.
 fn result_of(message: &Envelope<'_>, id: &RequestId) -> Result<Box<RawValue>, Error> {
     if let Some(error) = message.error {
-        // Its ID is missing if the server could not read the request.
+        // The ID of an error is missing if the server could not read the request, so it is not checked.
         return Err(error_object(error).map_or(Error::InvalidResponse("the error is malformed"), Error::Rpc));
     }
     if message.id.as_ref() != Some(id) {

@@ -1,4 +1,4 @@
-//! The client against servers of both eras, and against faulty ones.
+//! Tests the client against servers of both eras, and against faulty servers.
 
 #![expect(clippy::disallowed_methods, reason = "the tests start servers and reach them on loopback addresses")]
 

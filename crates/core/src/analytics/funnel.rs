@@ -25,18 +25,19 @@ pub struct FunnelStep {
     pub reached: u64,
     /// Attempts that completed the step.
     pub completed: u64,
-    /// Attempts that reached the step, completed neither it nor any later step, and are no longer active.
+    /// Attempts that stopped at the step: they completed every step before it, but neither it nor any later step, nor
+    /// the walkthrough, and are no longer active.
     pub dropped: u64,
-    /// Attempts at the step, as above, that are still active.
+    /// Attempts that are at the step in the same sense, but are still active.
     pub active: u64,
-    /// The median time to complete the step.
+    /// The median time to complete the step; `None` if there is no such time.
     pub median_ms: Option<i64>,
     /// The 90th percentile of that time.
     pub p90_ms: Option<i64>,
 }
 
-/// Numbers the attempts that started in `range` and match `filter`. Returns the numbers, indexed by the attempt's number in
-/// the name table ([`NONE`] for others), and their count.
+/// Numbers the attempts that started in `range` and match `filter`. Returns the numbers, indexed by the attempt's
+/// number in the name table ([`NONE`] for others), and their count.
 pub(super) fn cohort(log: &Log, range: TimeRange, filter: Filter) -> (Vec<u32>, usize) {
     let mut numbers = vec![NONE; log.names.len()];
     let mut count = 0;
@@ -54,11 +55,11 @@ pub(super) fn cohort(log: &Log, range: TimeRange, filter: Filter) -> (Vec<u32>, 
 /// The attempts of a cohort, with the steps that they completed.
 struct Progress {
     attempts: Vec<CohortAttempt>,
-    /// The number of words per attempt in `done`.
+    /// The number of 64-bit words per attempt in `done`.
     words: usize,
-    /// A bit set of positions for each attempt.
+    /// For each attempt, a bit set of the positions of its completed steps.
     done: Vec<u64>,
-    /// The times to complete each step.
+    /// For each position, the times to complete the step, in milliseconds.
     times: Vec<Vec<i64>>,
 }
 
@@ -117,9 +118,9 @@ impl Progress {
         self.done[attempt * self.words + index / 64] & (1 << (index % 64)) != 0
     }
 
-    /// Returns the position at which an attempt stands: it has completed all steps before, but neither this step, nor any
-    /// later one, nor the walkthrough. `None` if there is no such step.
-    fn stand(&self, attempt: usize) -> Option<usize> {
+    /// Returns the position of the step that an attempt is at: it has completed all steps before this one, but neither
+    /// this step, nor any later one, nor the walkthrough. Returns `None` if there is no such step.
+    fn current_position(&self, attempt: usize) -> Option<usize> {
         let steps = self.times.len();
         let first = (0..steps).find(|&at| !self.is_done(attempt, at))?;
         let moved_on = self.attempts[attempt].is_completed || (first..steps).any(|at| self.is_done(attempt, at));
@@ -127,8 +128,8 @@ impl Progress {
     }
 }
 
-/// Computes the funnel of the version in `filter`, whose steps are `steps`. Attempts with an event since `active_since` are
-/// active: they have not stopped.
+/// Computes the funnel of the version in `filter`, whose steps are `steps`. Attempts with an event since `active_since`
+/// that were not reset count as active, not as dropped.
 #[must_use]
 pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32], active_since: Timestamp) -> Funnel {
     let mut progress = Progress::read(log, range, filter, steps);
@@ -141,7 +142,7 @@ pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32], active
             row.reached += u64::from(is_done || all_before);
             all_before &= is_done;
         }
-        if let Some(at) = progress.stand(number) {
+        if let Some(at) = progress.current_position(number) {
             let is_active = attempt.is_active(active_since);
             rows[at].active += u64::from(is_active);
             rows[at].dropped += u64::from(!is_active);
@@ -171,7 +172,7 @@ pub fn list_stopped_users(
 ) -> Vec<u32> {
     let progress = Progress::read(log, range, filter, steps);
     let stopped = |(number, attempt): &(usize, &CohortAttempt)| {
-        progress.stand(*number) == Some(position) && !attempt.is_active(active_since)
+        progress.current_position(*number) == Some(position) && !attempt.is_active(active_since)
     };
     let mut found: Vec<&CohortAttempt> =
         progress.attempts.iter().enumerate().filter(stopped).map(|(_, attempt)| attempt).collect();

@@ -1,8 +1,8 @@
 //! Analytics computed from the log of events and tool calls. docs/analytics.md defines the metrics.
 //!
-//! All metrics are computed from individual log records, so they are exact for any range, to the millisecond. [`segment`]
-//! packs records without loss and so compactly that a million of them are read in a fraction of a second. All functions
-//! are pure.
+//! All metrics are computed from individual log records, so they are exact for any range, to the millisecond.
+//! [`segment`] packs records without loss and so compactly that a million of them are read in a fraction of a second.
+//! All functions are pure.
 
 mod flow;
 mod funnel;
@@ -25,7 +25,7 @@ use crate::clock::Timestamp;
 pub const DAY_MS: i64 = 86_400_000;
 /// Milliseconds per hour.
 pub const HOUR_MS: i64 = 3_600_000;
-/// How long an attempt counts as active after its last event, in milliseconds.
+/// The time for which an attempt counts as active after its last event, in milliseconds.
 pub const STILL_ACTIVE_MS: i64 = DAY_MS;
 
 /// A time range: `from` inclusive, `to` exclusive.
@@ -54,9 +54,9 @@ impl TimeRange {
 /// A filter for events in addition to the range, by numbers in the name table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The version of an event.
+    /// The version of the events; `None` for all versions.
     pub version: Option<u32>,
-    /// The client of an event.
+    /// The client of the events; `None` for all clients.
     pub client: Option<u32>,
 }
 
@@ -69,7 +69,8 @@ impl Filter {
     }
 }
 
-/// Returns a percentile of `values` by the nearest-rank method. Returns `None` if there are no values. Reorders `values`.
+/// Returns a percentile of `values` by the nearest-rank method. Returns `None` if there are no values. Reorders
+/// `values`.
 #[must_use]
 pub fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
     let rank = (values.len() * percent).div_ceil(100).max(1);

@@ -26,13 +26,15 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// Returns the share of attempts started in the range that were completed before its end.
+    /// Returns the share of attempts started in the range that were completed before its end. Returns `None` if no
+    /// attempt was started.
     #[must_use]
     pub fn completion_rate(&self) -> Option<f64> {
         share(self.started_and_completed, self.started)
     }
 
-    /// Returns the share of attempts started in the range that were resumed before its end.
+    /// Returns the share of attempts started in the range that were resumed before its end. Returns `None` if no
+    /// attempt was started.
     #[must_use]
     pub fn resume_rate(&self) -> Option<f64> {
         share(self.started_and_resumed, self.started)
@@ -101,8 +103,8 @@ pub struct PeriodTotals {
     pub active: u64,
 }
 
-/// Returns the totals of each period of `period_ms` milliseconds that overlaps the range; only events in the range count.
-/// Periods begin `offset_ms` before those of UTC.
+/// Returns the totals of each period of `period_ms` milliseconds that overlaps the range; only events in the range
+/// count. Periods begin `offset_ms` before those of UTC.
 #[must_use]
 pub fn timeline(log: &Log, range: TimeRange, filter: Filter, period_ms: i64, offset_ms: i64) -> Vec<PeriodTotals> {
     let period_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(period_ms);
@@ -151,7 +153,8 @@ pub struct ClientRow {
     pub calls: u64,
 }
 
-/// Returns the clients of a range, those with the most end users first. `counted` are calls in the range with unknown client.
+/// Returns the clients of a range, those with the most end users first. `counted` are calls in the range from unknown
+/// clients.
 #[must_use]
 pub fn clients(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ClientRow> {
     let mut rows: HashMap<u32, ClientRow> = HashMap::new();

@@ -1,4 +1,5 @@
-//! Segments: log records packed into one text, as a dictionary followed by delta-encoded records of a few bytes each.
+//! Segments: log records packed into one text, as a dictionary followed by records of a few bytes each, whose times are
+//! delta-encoded.
 //!
 //! The format is: the format version; the number of strings; each string, prefixed by its length; the number of
 //! records; the records. Numbers are encoded as LEB128, signed numbers with zigzag encoding. The result is base 64,
@@ -52,7 +53,7 @@ pub fn pack_calls(names: &NameTable, calls: &[CallRecord]) -> String {
 /// Adds the events of a segment to `log`, if `is_included` returns true for their time.
 ///
 /// # Errors
-/// If the text was not created by [`pack_events`].
+/// [`SegmentError`] if the text was not created by [`pack_events`]. `log` may then contain some of its events.
 pub fn unpack_events(text: &str, log: &mut Log, is_included: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
     let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| SegmentError)?;
     let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
@@ -80,7 +81,7 @@ pub fn unpack_events(text: &str, log: &mut Log, is_included: impl Fn(Timestamp) 
 /// Adds the calls of a segment to `log`, if `is_included` returns true for their time.
 ///
 /// # Errors
-/// If the text was not created by [`pack_calls`].
+/// [`SegmentError`] if the text was not created by [`pack_calls`]. `log` may then contain some of its calls.
 pub fn unpack_calls(text: &str, log: &mut Log, is_included: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
     let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| SegmentError)?;
     let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;

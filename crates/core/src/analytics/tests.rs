@@ -21,10 +21,10 @@ struct PlainEvent {
     took: Option<i64>,
 }
 
-/// User, version, start time, and the actions of an attempt.
+/// The user, version, start time, and actions (pause, action, client) of an attempt.
 type AttemptPlan = (u8, u8, i64, Vec<(i64, u8, u8)>);
 
-/// Generates an attempt: the pause before each action, and the action.
+/// Generates the plan of an attempt.
 fn attempt() -> impl Strategy<Value = AttemptPlan> {
     (0..6_u8, 0..3_u8, 0..40_i64, prop::collection::vec((0..30_i64, 0..8_u8, 0..3_u8), 0..12))
 }
@@ -179,7 +179,7 @@ impl<'a> Naive<'a> {
         own.clone().any(|event| event.at >= active_since) && own.all(|event| event.kind != EventKind::Reset)
     }
 
-    /// The users who stopped at the step at position `at`.
+    /// Returns the users who stopped at the step at position `index`.
     fn stopped(&self, steps: &[&str], index: usize, active_since: i64) -> BTreeSet<String> {
         let has =
             |attempt: &str, step: &str| self.steps_of(attempt).iter().any(|event| event.step.as_deref() == Some(step));
@@ -323,7 +323,7 @@ proptest! {
         }
     }
 
-    /// Packed records are read back from any number of segments, alongside other names.
+    /// Packed events are read back from two segments into a log that already contains another name.
     #[test]
     fn segments_round_trip(attempts in prop::collection::vec(attempt(), 0..25), at in 0..200_usize) {
         let all = play(attempts);

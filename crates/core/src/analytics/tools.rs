@@ -44,7 +44,7 @@ pub struct CallCount {
 const OK: &str = "ok";
 
 /// Returns the tools of a range, most used first. Only the client of `filter` applies, because calls have no version.
-/// `counted` are calls in the range without a duration and a client.
+/// `counted` are calls in the range without a duration or a client.
 #[must_use]
 pub fn tools(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ToolRow> {
     let ok = log.names.lookup(OK);

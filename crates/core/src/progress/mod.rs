@@ -6,8 +6,8 @@
 //! 2. Only steps of the pinned version count.
 //! 3. Sending the same `next` twice with the same `current_step_id` advances once.
 //! 4. A user stays on the version they started with and moves only on request, or when that version is withdrawn.
-//! 5. Moving keeps every completed step: steps are identified by an ordinal that is assigned once per walkthrough, so one
-//!    [`StepSet`] is valid for every version, and a step that is removed and added again is still completed.
+//! 5. Moving keeps every completed step: steps are identified by an ordinal that is assigned once per walkthrough, so
+//!    one [`StepSet`] is valid for every version, and a step that is removed and added again is still completed.
 //! 6. Completion is final: a completed attempt never changes; continuing opens a new attempt.
 //!
 //! Everything here is pure. The store reads the attempt inside its write transaction, calls one of the functions of
@@ -145,7 +145,7 @@ impl ProgressView {
         percent(self.completed(), self.version.step_count())
     }
 
-    /// Returns when the attempt was completed.
+    /// Returns the time at which the attempt was completed. Returns `None` if it is not completed.
     #[must_use]
     pub fn completed_at(&self) -> Option<Timestamp> {
         match self.attempt.as_ref()?.state {

@@ -63,8 +63,8 @@ impl ProgressContext<'_> {
     /// Starts or resumes the walkthrough.
     ///
     /// # Errors
-    /// `confirmation_required` if this would replace an attempt with a completed step without confirmation. This includes
-    /// completed attempts, because the walkthrough would no longer be shown as completed.
+    /// `confirmation_required` if this would replace an attempt with a completed step without confirmation. This
+    /// includes completed attempts, because the walkthrough would no longer be shown as completed.
     pub fn select(&self, options: SelectOptions) -> Result<Outcome> {
         let Some((attempt, version)) = self.attempt else {
             return Ok(self.open(EventKind::Started, Notice::Started));
@@ -93,7 +93,8 @@ impl ProgressContext<'_> {
         Ok(Outcome { change, progress, completed_step_id: None, notices })
     }
 
-    /// Moves the attempt to the newest version. For a completed attempt, opens a new one that keeps its completed steps.
+    /// Moves the attempt to the newest version. For a completed attempt, opens a new one that keeps its completed
+    /// steps.
     ///
     /// # Errors
     /// `no_active_walkthrough` if the walkthrough has not been started.
@@ -119,8 +120,8 @@ impl ProgressContext<'_> {
     /// Completes the current step if `current_step_id` is absent or names it.
     ///
     /// # Errors
-    /// `no_active_walkthrough` if the walkthrough has not been started; `step_mismatch` if `current_step_id` names a step
-    /// that is neither current nor completed.
+    /// `no_active_walkthrough` if the walkthrough has not been started; `step_mismatch` if `current_step_id` names a
+    /// step that is neither current nor completed.
     pub fn advance(&self, current_step_id: Option<&StepId>) -> Result<Outcome> {
         let Some((attempt, version)) = self.attempt else {
             return Err(Error::new(
@@ -277,8 +278,8 @@ impl ProgressContext<'_> {
         outcome
     }
 
-    /// Moves the attempt if it is in progress and pinned to a withdrawn version. The move completes no step, because the
-    /// user has not seen the steps of the new version.
+    /// Moves the attempt if it is in progress and pinned to a withdrawn version. The move completes no step, because
+    /// the user has not seen the steps of the new version.
     fn move_from_withdrawn(&self) -> Option<Outcome> {
         let (attempt, version) = self.attempt?;
         let reason = self.offered.withdrawal.clone()?;

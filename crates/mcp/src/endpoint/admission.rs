@@ -21,13 +21,13 @@ use crate::listen::{Listener, StreamLimit};
 use crate::message::{Message, RequestBody};
 use crate::transport::json_rpc_error_response;
 
-/// The JSON-RPC code of a request that exceeds a limit, outside the reserved ranges.
+/// The JSON-RPC code of the error for a request that exceeds a limit, outside the reserved ranges.
 const LIMIT_REACHED: i64 = -31_029;
 /// The `Retry-After` of a rejected stream, in seconds.
 const RETRY_STREAM_S: u64 = 60;
 
 impl<F: HandlerFactory> Endpoint<F> {
-    /// Rejects a request that needs a token and has no sufficient one.
+    /// Rejects a request whose token is missing, invalid or insufficient.
     pub(super) fn authorize(
         &self,
         parts: &Parts,
@@ -69,7 +69,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         let id = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok());
         let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now));
         let Some((name, version)) = session.and_then(|opened| opened.session.client) else { return false };
-        // The session does not contain whether its first request had the header. A probe without it was asked then.
+        // The session does not record whether its first request had the header. A probe without it was asked then.
         let client = ConnectingClient { name: &name, version: &version, method_header: true };
         known_clients::is_asked_on_connect(sign_in, Some(client))
     }
@@ -101,8 +101,8 @@ impl<F: HandlerFactory> Endpoint<F> {
         counted.err().unwrap_or_else(|| json_rpc_error_response(status, error))
     }
 
-    /// Returns the rate-limit key of a call. On servers with sign-in, only a token identifies a user; on others, a session
-    /// identifies one once it has stored progress.
+    /// Returns the rate-limit key of a call. On servers with sign-in, only a token identifies a user; on others, a
+    /// session identifies one once it has stored progress.
     pub(super) fn caller_key(
         &self,
         message: &Message,

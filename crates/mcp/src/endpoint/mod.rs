@@ -1,8 +1,8 @@
 //! The MCP endpoint of hosted servers, for every protocol revision.
 //!
-//! It handles what rmcp does not: bodies that are not JSON-RPC, batches of 2025-03-26, signed sessions for the revisions with
-//! a handshake, incomplete `Accept` headers, rate limits and access tokens. Every error response has a JSON-RPC body, because
-//! clients use it to tell the kinds of revisions apart.
+//! It handles what rmcp does not: bodies that are not JSON-RPC, batches of 2025-03-26, signed sessions for the
+//! revisions with a handshake, incomplete `Accept` headers, rate limits and access tokens. Every error response has a
+//! JSON-RPC body, because clients use it to tell the kinds of revisions apart.
 
 mod admission;
 
@@ -65,10 +65,10 @@ impl HandlerFactory for ProductHandlers {
     }
 }
 
-/// Where the sessions of the revisions with a handshake are kept.
+/// The storage of sessions, for the revisions with a handshake.
 #[derive(Clone)]
 pub enum SessionMode {
-    /// Nowhere: the signed session ID contains the session.
+    /// No storage: the signed session ID contains the session.
     Signed,
     /// In this process's memory, which the fixtures of the conformance suite need to send requests to clients.
     InMemory(Arc<LocalSessionManager>),
@@ -234,8 +234,8 @@ impl<F: HandlerFactory> Endpoint<F> {
         response
     }
 
-    /// Handles the messages of a batch one by one. Only 2025-03-26 supports batches; it is also the revision of a request
-    /// without a version header.
+    /// Handles the messages of a batch one by one. Only 2025-03-26 supports batches; it is also the revision of a
+    /// request without a version header.
     async fn handle_batch(
         &self,
         parts: &http::request::Parts,
@@ -382,8 +382,8 @@ fn check_revision(headers: &HeaderMap, message: &Message) -> Result<(), JsonRpcE
     era::check_header(header, method, message.is_modern).map_err(|error| JsonRpcError { id: Some(id.clone()), ..error })
 }
 
-/// Returns the handle that a session implies. It is derived with the key that signed the session, so it survives a rotation
-/// of the key.
+/// Returns the handle of a session. It is derived with the key that signed the session, so it survives a rotation of
+/// the key.
 fn handle_of(opened: &OpenedSession<'_>) -> String {
     session_handle(opened.key, opened.session.random.as_bytes())
 }
@@ -402,8 +402,8 @@ fn client_of(headers: &HeaderMap, message: &Message, session: Option<&OpenedSess
     ClientInfo { name: name.map(short), version: client_version.map(short), protocol_version: version.map(short) }
 }
 
-/// Adds both media types that rmcp requires to the `Accept` header of clients that accept anything, only JSON or nothing in
-/// particular. They receive JSON.
+/// Sets the `Accept` header to both media types that rmcp requires, if the client accepts JSON or sends no such header.
+/// The response is JSON.
 fn normalize_accept(headers: &mut HeaderMap) {
     let accepts_json = match headers.get(header::ACCEPT).map(HeaderValue::to_str) {
         None => true,

@@ -9,17 +9,17 @@ const MAX_RECORDED: usize = 200;
 /// The maximum number of characters of an argument name that is echoed.
 const MAX_NAME: usize = 64;
 
-/// Removes known arguments that are `null` or `""`, which clients with strict schemas send for absent arguments. A required
-/// argument that is removed counts as missing.
+/// Removes known arguments that are `null` or `""`, which clients with strict schemas send for absent arguments. A
+/// required argument that is removed counts as missing.
 pub(super) fn drop_absent(arguments: &mut JsonObject, schema: &JsonObject) {
     let Some(known) = schema.get("properties").and_then(Value::as_object) else { return };
     let is_absent = |value: &Value| value.is_null() || value.as_str() == Some("");
     arguments.retain(|name, value| !(known.contains_key(name) && is_absent(value)));
 }
 
-/// Validates `arguments` against the tool's schema, whose keywords are those of [`super::schema`]: `properties` with `type`,
-/// `enum`, `minLength` and `maxLength`, and `required`; other members are not allowed. `confirm` is never required, so that
-/// the error without it is `confirmation_required`.
+/// Validates `arguments` against the tool's schema, whose keywords are those of [`super::schema`]: `properties` with
+/// `type`, `enum`, `minLength` and `maxLength`, and `required`; other members are not allowed. `confirm` is never
+/// required, so that the error without it is `confirmation_required`.
 ///
 /// # Errors
 /// `invalid_arguments`, which names the field and the violated rule.
@@ -29,7 +29,7 @@ pub(super) fn check(schema: &JsonObject, arguments: &JsonObject) -> Result<()> {
         let violated = match known.and_then(|known| known.get(name)) {
             // The store cannot hold NUL, and no valid argument contains it.
             _ if value.as_str().is_some_and(|text| text.contains('\0')) => {
-                Some(": control characters are not allowed".to_owned())
+                Some(" must not contain NUL characters".to_owned())
             }
             Some(property) => violated_rule(property, value).map(|rule| format!(" {rule}")),
             None => Some(" is not an argument of this tool".to_owned()),

@@ -1,5 +1,5 @@
-//! The email that some servers ask for: with a form if the client supports forms (2026-07-28, "Multi Round-Trip Requests"
-//! and "Elicitation"), else with an argument.
+//! The email that some servers ask for: with a form if the client supports forms (2026-07-28, "Multi Round-Trip
+//! Requests" and "Elicitation"), else with an argument.
 
 use rmcp::model::{InputRequiredResult, InputResponses, JsonObject};
 use serde_json::json;
@@ -15,7 +15,8 @@ const EMAIL: &str = "email";
 /// Reads the email from the argument or from the user's response to the form.
 ///
 /// # Errors
-/// `invalid_arguments` if the argument is not a valid email; `email_required` if the user's response has none.
+/// `invalid_arguments` if the argument is not a valid email; `email_required` if the user declined the form or entered
+/// no valid email.
 pub(super) fn read(arguments: &JsonObject, responses: Option<&InputResponses>) -> Result<Option<Email>> {
     if let Some(email) = text(arguments, EMAIL) {
         return email::parse(email).map(Some);

@@ -130,7 +130,8 @@ fn entry(
     ToolEntry { name, toolset, variants: Audience::ALL.map(variant).into(), needs }
 }
 
-/// Returns the description of a tool, with the rule about handles if a handle identifies the user.
+/// Returns the description of a tool, with the rule about handles if a handle identifies the user (except for
+/// `get_support`).
 fn describe(name: ToolName, description: &str, audience: Audience) -> String {
     match name {
         _ if !audience.by_handle => description.to_owned(),
@@ -230,9 +231,9 @@ pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: Cal
     }
 }
 
-/// Checks whether the tool is enabled and its arguments are valid. Returns the email of the call, if the server asks for
-/// one. A disabled tool fails with `walkthrough_not_found`, because clients cache lists and settings change (contract,
-/// section 4).
+/// Checks whether the tool is enabled and its arguments are valid. Returns the email of the call, if it has one that
+/// the tool uses. A disabled tool fails with `walkthrough_not_found`, because clients cache lists and settings change
+/// (docs/mcp.md, "Tools").
 fn check(
     context: &HandlerContext,
     entry: &ToolEntry,
@@ -260,7 +261,7 @@ fn check(
     }
 }
 
-/// Returns the public code of an error (contract, section 4).
+/// Returns the public code of an error (docs/mcp.md, "Tools").
 fn public_code(code: Code) -> &'static str {
     match code {
         // Errors without a public code: the client can only retry.

@@ -1,6 +1,6 @@
-//! JSON Schemas of the tools' arguments and results (JSON Schema 2020-12, root `type: object`, valid in every revision).
-//! Every member of a result is typed. Nothing is required at the root, because some SDKs validate error results against
-//! the same schema.
+//! JSON Schemas of the tools' arguments and results (JSON Schema 2020-12, root `type: object`, valid in every
+//! revision). Every member of a result is typed. Nothing is required at the root, because some SDKs validate error
+//! results against the same schema.
 
 use serde_json::{Value, json};
 use waypost_content::search::MAX_QUERY;
@@ -88,7 +88,7 @@ fn steps() -> Value {
     })) })
 }
 
-/// A step result (contract, section 4).
+/// A result that contains a step.
 pub(super) fn step_result() -> Value {
     walkthrough_result(json!({
         "walkthrough": walkthrough(), "progress": progress(), "step": step(), "completed_step_id": nullable("string"),
@@ -140,8 +140,8 @@ pub(super) fn email() -> Value {
     json!({ "type": "string", "format": "email", "maxLength": MAX_EMAIL, "description": "The user's email address" })
 }
 
-/// Returns `arguments` as they are listed for an audience. `is_start` is whether the tool can start a walkthrough, for which
-/// a `collect_email` server asks for an email.
+/// Returns `arguments` as they are listed for an audience. `is_start` is whether the tool can start a walkthrough, for
+/// which a `collect_email` server asks for an email.
 pub(super) fn for_audience(mut arguments: Value, audience: Audience, is_start: bool) -> Value {
     if is_start && audience.asks_email {
         arguments["properties"]["email"] = email();

@@ -18,7 +18,8 @@ use crate::context::HandlerContext;
 /// Creates a ticket, or returns the replies to one.
 ///
 /// # Errors
-/// Those of [`create`] and [`list_replies`].
+/// `invalid_arguments` if an argument is missing or cannot be combined with `ticket_id`; those of [`create`] and
+/// [`list_replies`].
 pub(super) async fn call(
     context: &HandlerContext,
     arguments: &JsonObject,
@@ -47,7 +48,7 @@ pub(super) async fn call(
     Ok(ToolResult { structured, text })
 }
 
-/// Returns what the agent does after creating a ticket.
+/// Returns the message to the agent after a ticket was created.
 fn message(ticket: &Ticket, is_by_handle: bool) -> String {
     let next = match ticket.status {
         TicketStatus::NeedsEmail => {
@@ -70,7 +71,8 @@ fn message(ticket: &Ticket, is_by_handle: bool) -> String {
     format!("Support ticket #{} is open. {next}{later}", ticket.number)
 }
 
-/// Returns the result with the replies. Each reply is in its own section of the text, which the reply cannot end.
+/// Returns the result with the replies. Each reply is in its own section of the text, which the reply itself cannot
+/// end.
 fn render_replies(replies: &TicketReplies) -> ToolResult {
     let TicketReplies { ticket, replies, has_older } = replies;
     let status = ticket.status.label().to_lowercase();

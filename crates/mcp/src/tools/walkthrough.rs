@@ -20,9 +20,9 @@ use waypost_ops::search;
 use super::{ToolName, required, text};
 use crate::context::HandlerContext;
 
-/// The number of walkthroughs on a page.
+/// The maximum number of walkthroughs on a page.
 const PAGE_SIZE: usize = 200;
-/// The number of characters of a step ID that are read.
+/// The maximum number of characters of a step ID. The rest is ignored.
 const MAX_STEP_ID: usize = 64;
 
 /// Calls the tool `name`.
@@ -110,12 +110,12 @@ fn played(result: &StepResult, flow: ToolFlow) -> ResultContext<'_> {
     }
 }
 
-/// The step result of contract, section 4.
+/// Returns the result of a tool that shows a step.
 fn step(result: &StepResult, flow: ToolFlow) -> ToolResult {
     tool_result::step_result(&played(result, flow))
 }
 
-/// Adds the members that every walkthrough result has.
+/// Adds the members that every result of a walkthrough tool has.
 fn with_message(mut structured: Value, user: &UserIdentity, message: String) -> Value {
     structured["progress_handle"] = user.handle().into();
     structured["message"] = message.into();
@@ -170,8 +170,8 @@ fn reset(result: &StepResult, flow: ToolFlow) -> ToolResult {
     ToolResult { structured: with_message(structured, &result.user, message.clone()), text: message }
 }
 
-/// Returns the details of a walkthrough. The steps are those of the user's version; the description is that of the latest
-/// version.
+/// Returns the details of a walkthrough. The steps are those of the user's version; the description is that of the
+/// latest version.
 fn details(result: &StepResult, flow: ToolFlow) -> ToolResult {
     let (offer, progress, played) = (&result.offer, &result.progress, played(result, flow));
     let message = played.guide().status_message(progress, &result.notices);
@@ -222,7 +222,7 @@ impl<'a> Page<'a> {
     /// Reads the page from the arguments of a call.
     ///
     /// # Errors
-    /// `invalid_arguments` for an invalid cursor; `unavailable`.
+    /// `invalid_arguments` for an invalid cursor; `unavailable` if the search fails.
     async fn read(context: &HandlerContext, arguments: &'a JsonObject) -> Result<Self> {
         let (offers, query) = (&context.offers, text(arguments, "query"));
         let ranked = match query {

@@ -1,4 +1,5 @@
-//! When a token is required, the challenges, and the user that it identifies: RS-1 to RS-8 of docs/sign-in.md.
+//! Checks when a token is required, the challenges, and the user that a token identifies: RS-1 to RS-8 of
+//! docs/sign-in.md.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

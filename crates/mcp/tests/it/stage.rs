@@ -49,7 +49,7 @@ pub async fn stage(url: &str) -> Stage {
     limited(url, LimitOptions::OFF).await
 }
 
-/// Same as [`stage`], with rate limits.
+/// Like [`stage`], with rate limits.
 pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
@@ -165,7 +165,7 @@ impl Stage {
         self.set(ServerSettings { sign_in: Some(sign_in), ..ServerSettings::default() }).await;
     }
 
-    /// Creates a user and returns a token of theirs.
+    /// Creates a user and returns a valid token of this user.
     pub async fn token(&self, name: &str, scopes: Scopes) -> Bearer {
         let end_user_id = EndUserId::from_store(format!("eu_{name}"));
         let sql = format!(

@@ -63,7 +63,7 @@ waypost_testkit::needs_postgres! {
         };
         let mut tx = db.begin().await.unwrap();
         let leased = identity_provider_token::lease_expiring(&mut tx, NOW, NOW, NOW.plus(MINUTE), 10).await.unwrap();
-        assert_eq!(leased, [token.clone()]);
+        assert_eq!(leased, std::slice::from_ref(&token));
         assert!(identity_provider_token::complete_refresh(&mut tx, &token, &refreshed).await.unwrap());
         let (late, ()) = tokio::join!(lease(db.clone()), async {
             wait_for_blocked_statement(&db).await;

@@ -1,10 +1,10 @@
 //! Joining anonymous progress to that of a signed-in user, and undoing a join. All functions are pure.
 //!
-//! Invariants (each has a property test below):
+//! Invariants (each has a property test in `tests.rs`):
 //!
 //! 1. Steps that were completed in either attempt are completed afterwards, and count if the pinned version has them.
-//! 2. The newer of the two pinned versions wins, unless that would reopen a completed attempt: it stays completed, on the
-//!    version on which it was completed.
+//! 2. The newer of the two pinned versions wins, unless that would reopen a completed attempt: it stays completed, on
+//!    the version on which it was completed.
 //! 3. An attempt is completed if and only if every step of its version is.
 //! 4. Undoing a join immediately restores both attempts. Undoing it later removes only the steps that were added by the
 //!    anonymous attempt, and nothing that the user did.
@@ -143,7 +143,8 @@ fn merge(from: PinnedAttempt<'_>, to: PinnedAttempt<'_>, now: Timestamp) -> Atte
 /// Undoes a join in `current`, the user's current attempt: the joined attempt or one that replaced it. `inherited` are
 /// the steps that it still has from the anonymous attempt; of these, only the steps added by the join are removed.
 ///
-/// The version is restored only if the user has done nothing since the join; otherwise they stay on the current version.
+/// The version is restored only if the user has done nothing since the join; otherwise they stay on the current
+/// version.
 #[must_use]
 pub fn undo(record: &JoinRecord, current: PinnedAttempt<'_>, inherited: &StepSet, now: Timestamp) -> Attempt {
     let attempt = current.attempt;
