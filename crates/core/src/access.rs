@@ -69,6 +69,26 @@ names! {
         WebhookRead = "webhook.read",
         /// Create, change and delete webhooks, and resend deliveries.
         WebhookWrite = "webhook.write",
+        /// View toolboxes.
+        ToolboxRead = "toolbox.read",
+        /// Create, revoke and delete toolboxes.
+        ToolboxWrite = "toolbox.write",
+        /// View the catalogue of tool servers.
+        CatalogRead = "catalog.read",
+        /// Import and delete catalogue entries.
+        CatalogWrite = "catalog.write",
+        /// View instances, their deployments, tools and statistics.
+        InstanceRead = "instance.read",
+        /// Read the logs of instances.
+        InstanceLogRead = "instance.log_read",
+        /// Deploy, change, start, stop and remove instances.
+        InstanceWrite = "instance.write",
+        /// Call the tools of an instance.
+        InstanceCall = "instance.call",
+        /// View the names of secrets and their use.
+        ToolSecretRead = "tool_secret.read",
+        /// Create, rotate and delete secrets.
+        ToolSecretWrite = "tool_secret.write",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user on the pages of a server.
@@ -101,7 +121,14 @@ impl Operation {
             | Self::ClaimLinkCreate
             | Self::WalkthroughPurge
             | Self::WebhookRead
-            | Self::WebhookWrite => Some(Role::Admin),
+            | Self::WebhookWrite
+            | Self::ToolboxWrite
+            | Self::CatalogWrite
+            | Self::InstanceLogRead
+            | Self::InstanceWrite
+            | Self::InstanceCall
+            | Self::ToolSecretRead
+            | Self::ToolSecretWrite => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
@@ -112,7 +139,10 @@ impl Operation {
             | Self::AnalyticsRead
             | Self::EndUserRead
             | Self::TicketRead
-            | Self::TicketWrite => Some(Role::Member),
+            | Self::TicketWrite
+            | Self::ToolboxRead
+            | Self::CatalogRead
+            | Self::InstanceRead => Some(Role::Member),
         }
     }
 }
@@ -269,6 +299,16 @@ ticket.read            operator owner admin member
 ticket.write           operator owner admin member
 webhook.read           operator owner admin
 webhook.write          operator owner admin
+toolbox.read           operator owner admin member
+toolbox.write          operator owner admin
+catalog.read           operator owner admin member
+catalog.write          operator owner admin
+instance.read          operator owner admin member
+instance.log_read      operator owner admin
+instance.write         operator owner admin
+instance.call          operator owner admin
+tool_secret.read       operator owner admin
+tool_secret.write      operator owner admin
 walkthrough.play       operator client
 end_user.sign_in       operator client
 ticket.open            operator client

@@ -176,6 +176,20 @@ id!(/// A webhook.
     WebhookId, "whk_", random);
 id!(/// A delivery to a webhook.
     WebhookDeliveryId, "whd_", ordered);
+id!(/// A toolbox: a machine that runs tool servers.
+    ToolboxId, "tbx_", random);
+id!(/// A catalogue entry: a tool server that can be deployed.
+    CatalogEntryId, "cat_", random);
+id!(/// A version of a catalogue entry.
+    CatalogVersionId, "ctv_", random);
+id!(/// An instance: a deployed catalogue version.
+    InstanceId, "ins_", random);
+id!(/// A deployment of an instance.
+    DeploymentId, "dep_", ordered);
+id!(/// A secret of tool servers.
+    ToolSecretId, "sec_", random);
+id!(/// An event of an instance on its toolbox.
+    InstanceEventId, "iev_", ordered);
 
 #[cfg(test)]
 mod tests {

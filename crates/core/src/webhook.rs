@@ -47,6 +47,14 @@ names! {
         WalkthroughPublished = "walkthrough.published",
         /// A signed-in end user claimed progress recorded under a tracking ID.
         ProgressClaimed = "progress.claimed",
+        /// An instance became unhealthy.
+        InstanceUnhealthy = "instance.unhealthy",
+        /// An instance failed, or crashes repeatedly.
+        InstanceFailed = "instance.failed",
+        /// Three heartbeats of a toolbox are missing.
+        ToolboxUnresponsive = "toolbox.unresponsive",
+        /// A deployment has ended successfully.
+        DeploymentComplete = "deployment.complete",
         /// A test event, which every webhook can receive.
         Test = "webhook.test",
     }
@@ -54,13 +62,17 @@ names! {
 
 impl WebhookEvent {
     /// The events that a webhook can subscribe to.
-    pub const SUBSCRIBABLE: [Self; 6] = [
+    pub const SUBSCRIBABLE: [Self; 10] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
         Self::WalkthroughCompleted,
         Self::WalkthroughPublished,
         Self::ProgressClaimed,
+        Self::InstanceUnhealthy,
+        Self::InstanceFailed,
+        Self::ToolboxUnresponsive,
+        Self::DeploymentComplete,
     ];
 }
 

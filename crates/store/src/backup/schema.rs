@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::on;
 
 /// Tables that are not backed up: the migrations (the header has the schema version), the configuration version and the
-/// last changes of the organisations (they only increase), and leases (they belong to processes).
-const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'organization_changes', 'job_leases')";
+/// last changes of the organisations (they only increase), and leases and links (they belong to processes).
+const EXCLUDED: &str = "('_sqlx_migrations', 'config_version', 'organization_changes', 'job_leases', 'toolbox_links')";
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]

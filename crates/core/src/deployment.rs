@@ -1,0 +1,51 @@
+//! Deployments: the course of bringing one generation of an instance into operation.
+
+use serde_json::{Map, Value};
+use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
+
+use crate::clock::Timestamp;
+use crate::id::{CatalogVersionId, DeploymentId, InstanceId, OrganizationId, ToolSecretId};
+use crate::walkthrough::names;
+
+names! {
+    /// The state of a deployment.
+    DeploymentState {
+        /// In progress.
+        Running = "running",
+        /// The new container is healthy.
+        Complete = "complete",
+        /// Failed, and no earlier container serves calls.
+        Failed = "failed",
+        /// Failed, and the previous container serves calls.
+        RolledBack = "rolled_back",
+    }
+}
+
+/// A deployment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployment {
+    /// The ID.
+    pub id: DeploymentId,
+    /// The organisation that owns the instance.
+    pub organization_id: OrganizationId,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The generation of the instance.
+    pub generation: u64,
+    /// The version to deploy.
+    pub catalog_version_id: CatalogVersionId,
+    /// The configuration to deploy.
+    pub config: Map<String, Value>,
+    /// The secrets by the names that the version declares.
+    pub secrets: Vec<(String, ToolSecretId)>,
+    /// The state.
+    pub state: DeploymentState,
+    /// The current step; the last one that was reached if the deployment failed.
+    pub step: DeploymentStep,
+    /// Why the deployment failed.
+    pub error: Option<DeploymentError>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended, after cleaning up.
+    pub ended_at: Option<Timestamp>,
+}

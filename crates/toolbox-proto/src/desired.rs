@@ -1,0 +1,104 @@
+//! The desired state of a toolbox: what should run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::entry::{Destination, ResourceClass, SecretDelivery, Sharing, Transport, Volume};
+
+/// Everything that should run on a toolbox. It is always complete: an instance that is missing is to be removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredState {
+    /// A number that increases with every change. The daemon ignores a state with a lower number than it has seen.
+    pub revision: u64,
+    /// The instances, in any order.
+    pub instances: Vec<DesiredInstance>,
+}
+
+/// An instance that should exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredInstance {
+    /// The ID (`ins_…`).
+    pub id: String,
+    /// The slug, for names that people read.
+    pub slug: String,
+    /// A number that increases with every change of the specification: a new generation is a new deployment.
+    pub generation: u64,
+    /// The deployment (`dep_…`) of this generation.
+    pub deployment_id: String,
+    /// Whether the server should run.
+    pub run: bool,
+    /// A number that increases with every requested restart. The daemon restarts the containers once for each increase.
+    #[serde(default)]
+    pub restarts: u64,
+    /// What to run.
+    pub spec: InstanceSpec,
+}
+
+/// How to run an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// The image, always by digest: `host/name@sha256:…`.
+    pub image: String,
+    /// The transport of the server.
+    pub transport: Transport,
+    /// Replaces the image's entry point.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// The arguments of the entry point, after substitution of `${config.NAME}`; `None` keeps those of the image.
+    #[serde(default)]
+    pub args: Option<Vec<String>>,
+    /// The port of a server that is reached over HTTP.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The path of a server that is reached over HTTP, such as `/mcp`.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// The environment variables that the configuration sets. They contain no secrets.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// The secrets. Their values are requested when a container starts.
+    #[serde(default)]
+    pub secrets: Vec<SecretMount>,
+    /// Whether the registry requires credentials, which are requested when the image is pulled.
+    #[serde(default)]
+    pub registry_credentials: bool,
+    /// The resource class.
+    pub resources: ResourceClass,
+    /// The destinations that the server may connect to.
+    #[serde(default)]
+    pub egress: Vec<Destination>,
+    /// Whether rejected destinations are recorded, so that an allowlist can be proposed. They are still rejected.
+    #[serde(default)]
+    pub learn_egress: bool,
+    /// The volumes.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    /// Who shares a container.
+    pub sharing: Sharing,
+    /// Whether the container starts only when it is first called.
+    #[serde(default)]
+    pub lazy: bool,
+    /// Stops a container after this time without a call, in seconds.
+    #[serde(default)]
+    pub idle_seconds: Option<u64>,
+    /// Replaces a container after this time, in seconds.
+    #[serde(default)]
+    pub max_lifetime_seconds: Option<u64>,
+    /// Members of later versions of the protocol.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A secret of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretMount {
+    /// The name of the file or of the environment variable.
+    pub name: String,
+    /// How the server receives it.
+    #[serde(rename = "as")]
+    pub delivery: SecretDelivery,
+    /// A number that increases when the secret's value changes. A change restarts the container.
+    pub version: u64,
+}

@@ -1,0 +1,92 @@
+//! The requests of the control plane to the daemon, on HTTP/2 inside the WebSocket. `ID` is the ID of an instance.
+//!
+//! | Request | Body | Response |
+//! |---|---|---|
+//! | `POST /v1/control` | [`ControlMessage`](crate::message::ControlMessage), one per line, open | [`DaemonMessage`](crate::message::DaemonMessage), one per line, open |
+//! | `POST /v1/instances/ID/mcp` | one JSON-RPC message, at most [`MAX_MESSAGE_BYTES`] | 200: JSON-RPC messages, one per line, the last one is the response; 202 without a body for a notification |
+//! | `GET /v1/instances/ID/logs?tail=N&follow=true` | | [`LogLine`], one per line |
+//! | `GET /v1/instances/ID/stats` | | [`StatsSample`], one per line, oldest first |
+//!
+//! Cancelling a request (`RST_STREAM`) cancels the call. An error is a status with [`CallError`] as its body: 404 for an
+//! unknown instance, 409 if the instance is not to run, 413, 429 if too many calls are waiting, 502 if the server did not
+//! answer with MCP, 503 if it cannot be started, 504 for a timeout.
+
+use serde::{Deserialize, Serialize};
+
+/// The path of the control stream.
+pub const CONTROL: &str = "/v1/control";
+/// The header with the key of the container that a call uses, for instances with sharing `per_agent` and `per_session`.
+/// Absent for shared instances.
+pub const CONTAINER_KEY_HEADER: &str = "waypost-container-key";
+/// The header with the time in milliseconds after which a call fails.
+pub const TIMEOUT_HEADER: &str = "waypost-timeout-ms";
+/// The maximum size of a message to or from a server in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Returns the path of calls to an instance.
+#[must_use]
+pub fn mcp_path(instance_id: &str) -> String {
+    format!("/v1/instances/{instance_id}/mcp")
+}
+
+/// Returns the path of the log of an instance.
+#[must_use]
+pub fn logs_path(instance_id: &str, tail: u64, follow: bool) -> String {
+    format!("/v1/instances/{instance_id}/logs?tail={tail}&follow={follow}")
+}
+
+/// Returns the path of the statistics of an instance.
+#[must_use]
+pub fn stats_path(instance_id: &str) -> String {
+    format!("/v1/instances/{instance_id}/stats")
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallError {
+    /// The message for the caller.
+    pub message: String,
+}
+
+/// A line of the log of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogLine {
+    /// The time in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// Where the line comes from.
+    pub stream: LogStream,
+    /// The text, with secrets masked, at most 16 KiB.
+    pub text: String,
+}
+
+/// The source of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// Standard output, except MCP messages.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The daemon.
+    Toolbox,
+}
+
+/// The use of resources by an instance at one time, summed over its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StatsSample {
+    /// The time in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// The CPU time since the previous sample, in percent of one CPU.
+    pub cpu_percent: f64,
+    /// The memory in bytes.
+    pub memory_bytes: u64,
+    /// The bytes received from the network since the containers started.
+    pub network_received_bytes: u64,
+    /// The bytes sent to the network since the containers started.
+    pub network_sent_bytes: u64,
+    /// The number of processes.
+    pub pids: u64,
+}

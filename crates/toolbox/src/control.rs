@@ -1,0 +1,19 @@
+//! What the daemon needs from the control plane.
+
+use std::pin::Pin;
+
+use waypost_toolbox_proto::message::{InstanceSecrets, ToolboxEvent};
+
+/// The connection to the control plane, as the supervisor sees it. The link implements it; tests replace it.
+pub trait Control: Send + Sync + 'static {
+    /// Reports an event. It is stored on disk and sent as soon as the link is up, in order.
+    fn report(&self, event: ToolboxEvent);
+
+    /// Requests the secrets of an instance. Waits while the link is down, for at most as long as the caller waits.
+    /// Returns `None` if the control plane does not know the instance, or if the value of a secret is missing.
+    fn secrets(
+        &self,
+        instance_id: &str,
+        generation: u64,
+    ) -> Pin<Box<dyn Future<Output = Option<InstanceSecrets>> + Send + '_>>;
+}

@@ -1,0 +1,208 @@
+//! The container engine: what the supervisor can do with containers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::AsyncWrite;
+use waypost_toolbox_proto::desired::InstanceSpec;
+use waypost_toolbox_proto::message::{Capacity, Engine as EngineInfo, RegistryCredentials};
+use waypost_toolbox_proto::{ErrorCode, ResourceClass};
+
+/// A container engine. The daemon uses Docker; the property tests of the supervisor use one in memory.
+///
+/// All methods are idempotent: creating something that exists and removing something that does not exist succeed. Only
+/// containers, networks, volumes and secret files of this toolbox are listed or touched.
+pub trait Engine: Send + Sync + 'static {
+    /// Returns the version of the engine and the resources of the machine.
+    fn info(&self) -> impl Future<Output = Result<MachineInfo, EngineError>> + Send;
+
+    /// Returns all containers of this toolbox, from their labels.
+    fn containers(&self) -> impl Future<Output = Result<Vec<ObservedContainer>, EngineError>> + Send;
+
+    /// Returns the instances of which a container, network, volume or secret file exists.
+    fn instances(&self) -> impl Future<Output = Result<Vec<String>, EngineError>> + Send;
+
+    /// Checks that an image can run on this machine, and pulls it if it is not present.
+    fn pull(
+        &self,
+        image: &str,
+        credentials: Option<&RegistryCredentials>,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Creates the network and the volumes of an instance.
+    fn prepare(&self, request: &ContainerRequest) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Writes the secret files of a container, creates it and starts it. Standard input and output of a stdio server
+    /// are attached before the start, so nothing is lost. If this fails, nothing of the container is left.
+    fn start(
+        &self,
+        request: &ContainerRequest,
+        secrets: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<StartedContainer, EngineError>> + Send;
+
+    /// Attaches to standard input and output of a running container.
+    fn attach(&self, container: &str) -> impl Future<Output = Result<Attached, EngineError>> + Send;
+
+    /// Stops a container: SIGTERM, and SIGKILL after `grace`.
+    fn stop(&self, container: &str, grace: Duration) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Removes a container and its secret files. A running one is killed.
+    fn remove(&self, container: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Removes everything of an instance: containers, networks, volumes (if `volumes`), and secret files.
+    fn remove_instance(&self, instance_id: &str, volumes: bool)
+    -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Returns the use of resources by a container.
+    fn usage(&self, container: &str) -> impl Future<Output = Result<Usage, EngineError>> + Send;
+
+    /// Returns the standard error of a container that is not attached (HTTP servers), from now on.
+    fn logs(&self, container: &str) -> impl Future<Output = Result<Output, EngineError>> + Send;
+
+    /// Returns the exits of containers from now on. The stream ends when the engine stops; the caller then waits for
+    /// the engine and compares states.
+    fn exits(&self) -> impl Future<Output = Result<Exits, EngineError>> + Send;
+
+    /// Removes images that no container uses, oldest first, until at least `bytes` of disk space are free.
+    fn remove_unused_images(&self, bytes: u64) -> impl Future<Output = Result<(), EngineError>> + Send;
+}
+
+/// The engine and the resources of the machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MachineInfo {
+    /// The engine.
+    pub engine: EngineInfo,
+    /// The resources.
+    pub capacity: Capacity,
+}
+
+/// What a container is for. Its name, labels and everything else follow from this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRequest {
+    /// The ID of the instance.
+    pub instance_id: String,
+    /// The slug of the instance, which is part of the names that people see.
+    pub slug: String,
+    /// The generation of the instance.
+    pub generation: u64,
+    /// The agent or session that the container is for; `None` for the shared container.
+    pub key: Option<String>,
+    /// Digest of everything that requires a new container if it changes, including the versions of secrets. It is a
+    /// label, so that the state can be rebuilt from labels.
+    pub digest: String,
+    /// What to run.
+    pub spec: InstanceSpec,
+}
+
+/// A container of this toolbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedContainer {
+    /// The ID of the container.
+    pub id: String,
+    /// The ID of the instance.
+    pub instance_id: String,
+    /// The generation of the instance.
+    pub generation: u64,
+    /// The agent or session that the container is for.
+    pub key: Option<String>,
+    /// The digest from its request.
+    pub digest: String,
+    /// The resource class.
+    pub resources: ResourceClass,
+    /// Whether the container runs.
+    pub running: bool,
+    /// When it was started, in milliseconds since the Unix epoch; `None` if it never was.
+    pub started_at: Option<i64>,
+    /// The exit code, if it has exited.
+    pub exit_code: Option<i64>,
+    /// Whether it exceeded its memory limit.
+    pub out_of_memory: bool,
+    /// The process ID of its first process in the namespace of the host while it runs. Its network namespace is
+    /// `/proc/PID/ns/net`.
+    pub pid: Option<u32>,
+}
+
+/// A container that was started.
+pub struct StartedContainer {
+    /// The container.
+    pub container: ObservedContainer,
+    /// Standard input and output of a stdio server; `None` for HTTP servers.
+    pub attached: Option<Attached>,
+}
+
+/// Standard input and output of a container.
+pub struct Attached {
+    /// Standard input.
+    pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    /// Standard output and standard error.
+    pub output: Output,
+}
+
+/// Output of a container. The stream ends when the container exits.
+pub type Output = Pin<Box<dyn Stream<Item = Result<OutputChunk, EngineError>> + Send>>;
+
+/// A piece of output, not necessarily a whole line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputChunk {
+    /// Standard output.
+    Stdout(bytes::Bytes),
+    /// Standard error.
+    Stderr(bytes::Bytes),
+}
+
+/// Exits of containers.
+pub type Exits = Pin<Box<dyn Stream<Item = ContainerExit> + Send>>;
+
+/// The exit of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerExit {
+    /// The ID of the container.
+    pub container: String,
+    /// The ID of the instance.
+    pub instance_id: String,
+    /// The exit code.
+    pub exit_code: i64,
+}
+
+/// The use of resources by a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// The CPU time since the start in nanoseconds.
+    pub cpu_nanoseconds: u64,
+    /// The memory in bytes, without the page cache.
+    pub memory_bytes: u64,
+    /// The bytes received from the network since the start.
+    pub network_received_bytes: u64,
+    /// The bytes sent to the network since the start.
+    pub network_sent_bytes: u64,
+    /// The number of processes.
+    pub pids: u64,
+}
+
+/// Why an operation of the engine failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct EngineError {
+    /// The code that a deployment reports.
+    pub code: ErrorCode,
+    /// What happened, in one sentence, without secrets.
+    pub cause: String,
+    /// What to do, in one sentence.
+    pub next_action: String,
+}
+
+/// The folders and networks of the engine.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The ID of this toolbox.
+    pub toolbox_id: String,
+    /// The address of the engine, such as `unix:///var/run/docker.sock`.
+    pub docker_host: Option<String>,
+    /// The folder for secret files: a tmpfs that the engine sees at the same path.
+    pub secrets_dir: PathBuf,
+    /// The network of which each instance gets a part (/28).
+    pub network_pool: ipnet::Ipv4Net,
+}
