@@ -1,0 +1,315 @@
+//! The MCP server in the images of the toolbox tests: one static program that uses only the standard library, so that an
+//! image needs no other file. `rustc -C target-feature=+crt-static` compiles it.
+//!
+//! `server stdio` speaks MCP on standard input and output, `server http PORT` over Streamable HTTP. Other first arguments
+//! are servers with a fault: `silent`, `exit`, `noise`, `flood`, `slow-start`.
+//!
+//! The JSON reader finds members by their names, which is sufficient for the messages of the tests.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("stdio") => stdio(),
+        Some("http") => http(arguments.get(1).map_or("8080", String::as_str)),
+        // Speaks no MCP and never answers.
+        Some("silent") => wait(),
+        // Exits at once.
+        Some("exit") => {
+            eprintln!("the configuration file is missing");
+            std::process::exit(3);
+        }
+        // Writes lines that are not MCP, and then speaks it.
+        Some("noise") => {
+            println!("Starting…\n{{\"level\":\"info\"}}\n");
+            stdio();
+        }
+        // Floods standard output without a line break.
+        Some("flood") => {
+            let block = [b'x'; 65_536];
+            while std::io::stdout().write_all(&block).is_ok() {}
+        }
+        // Is ready after five seconds.
+        Some("slow-start") => {
+            std::thread::sleep(Duration::from_secs(5));
+            stdio();
+        }
+        other => panic!("unknown mode {other:?}"),
+    }
+}
+
+fn wait() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Serves one client on standard input and output.
+fn stdio() {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        if let Some(response) = respond(&line) {
+            let mut out = std::io::stdout().lock();
+            if writeln!(out, "{response}").and_then(|()| out.flush()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Serves Streamable HTTP with JSON responses on all interfaces.
+fn http(port: &str) {
+    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).expect("the port is free");
+    for stream in listener.incoming().flatten() {
+        std::thread::spawn(move || serve_connection(stream));
+    }
+}
+
+fn serve_connection(stream: TcpStream) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut writer = stream;
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first).ok()? == 0 {
+            return None;
+        }
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            let line = line.trim().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let body = String::from_utf8(body).ok()?;
+        let response = if first.starts_with("POST ") { respond(&body) } else { Some(String::new()) };
+        let text = match response {
+            None => "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            Some(body) if body.is_empty() => "HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            Some(body) => {
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+            }
+        };
+        writer.write_all(text.as_bytes()).ok()?;
+    }
+}
+
+/// Answers a message; `None` for notifications and responses.
+fn respond(message: &str) -> Option<String> {
+    let id = raw_member(message, "id")?;
+    let method = member(message, "method")?;
+    let result = match method.as_str() {
+        "initialize" => {
+            let version = member(message, "protocolVersion").unwrap_or_else(|| "2025-06-18".to_owned());
+            format!(
+                r#"{{"protocolVersion":{},"capabilities":{{"tools":{{}}}},"serverInfo":{{"name":"test","version":"1"}}}}"#,
+                quoted(&version)
+            )
+        }
+        "ping" => "{}".to_owned(),
+        "tools/list" => format!(r#"{{"tools":[{}]}}"#, TOOLS.map(describe).join(",")),
+        "tools/call" => {
+            let name = member(message, "name").unwrap_or_default();
+            let arguments = |name: &str| member(message, name).unwrap_or_default();
+            match call(&name, arguments) {
+                Ok(text) => format!(r#"{{"content":[{{"type":"text","text":{}}}],"isError":false}}"#, quoted(&text)),
+                Err(text) => format!(r#"{{"content":[{{"type":"text","text":{}}}],"isError":true}}"#, quoted(&text)),
+            }
+        }
+        _ => {
+            return Some(format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#
+            ));
+        }
+    };
+    Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+}
+
+/// The tools: name and the name of the only argument.
+const TOOLS: [(&str, &str); 10] = [
+    ("echo", "text"),
+    ("environment", "variable"),
+    ("read", "path"),
+    ("write", "path"),
+    ("connect", "address"),
+    ("fork", "count"),
+    ("allocate", "mebibytes"),
+    ("exit", "code"),
+    ("hang", "seconds"),
+    ("escape", "attempt"),
+];
+
+fn describe((name, argument): (&str, &str)) -> String {
+    format!(
+        r#"{{"name":"{name}","description":"The test tool {name}.","inputSchema":{{"type":"object","properties":{{"{argument}":{{"type":"string"}}}}}}}}"#
+    )
+}
+
+fn call(name: &str, argument: impl Fn(&str) -> String) -> Result<String, String> {
+    match name {
+        "echo" => Ok(argument("text")),
+        "environment" => std::env::var(argument("variable")).map_err(|error| error.to_string()),
+        "read" => std::fs::read_to_string(argument("path")).map_err(|error| error.to_string()),
+        "write" => std::fs::write(argument("path"), "written")
+            .map(|()| "written".to_owned())
+            .map_err(|error| error.to_string()),
+        "connect" => connect(&argument("address")).map_err(|error| error.to_string()),
+        "fork" => Ok(fork(argument("count").parse().unwrap_or(1))),
+        "allocate" => {
+            let size = argument("mebibytes").parse::<usize>().unwrap_or(1) * 1024 * 1024;
+            let memory = vec![1_u8; size];
+            Ok(memory.iter().step_by(4096).map(|byte| usize::from(*byte)).sum::<usize>().to_string())
+        }
+        "exit" => std::process::exit(argument("code").parse().unwrap_or(1)),
+        "hang" => {
+            std::thread::sleep(Duration::from_secs(argument("seconds").parse().unwrap_or(60)));
+            Ok("awake".to_owned())
+        }
+        "escape" => escape(&argument("attempt")),
+        other => Err(format!("unknown tool {other}")),
+    }
+}
+
+/// Connects to `host:port`, and returns the first line that the other side sends.
+fn connect(address: &str) -> std::io::Result<String> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+                let mut line = String::new();
+                BufReader::new(stream).read_line(&mut line)?;
+                return Ok(line.trim().to_owned());
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Starts processes until the limit, and returns how many could be started.
+fn fork(count: usize) -> String {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut children = Vec::new();
+    while children.len() < count {
+        match std::process::Command::new(&program).arg("silent").spawn() {
+            Ok(child) => children.push(child),
+            Err(_) => break,
+        }
+    }
+    let started = children.len();
+    for mut child in children {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    started.to_string()
+}
+
+mod system {
+    use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
+
+    unsafe extern "C" {
+        pub fn mount(
+            source: *const c_char,
+            target: *const c_char,
+            kind: *const c_char,
+            flags: c_ulong,
+            data: *const c_void,
+        ) -> c_int;
+        pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+        pub fn ptrace(request: c_int, pid: c_int, address: *mut c_void, data: *mut c_void) -> c_long;
+        pub fn setuid(uid: u32) -> c_int;
+        pub fn unshare(flags: c_int) -> c_int;
+        pub fn mknod(path: *const c_char, mode: u32, device: u64) -> c_int;
+    }
+}
+
+/// Tries to leave the container. `Err` means that the attempt was rejected.
+fn escape(attempt: &str) -> Result<String, String> {
+    // SAFETY: the arguments are constants of the types that the C library expects.
+    let result = unsafe {
+        match attempt {
+            "mount" => system::mount(c"none".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()),
+            "raw-socket" => system::socket(2, 3, 1),
+            "packet-socket" => system::socket(17, 3, 768),
+            "ptrace" => i32::try_from(system::ptrace(16, 1, std::ptr::null_mut(), std::ptr::null_mut())).unwrap_or(-1),
+            "root" => system::setuid(0),
+            "namespace" => system::unshare(0x1000_0000),
+            "device" => system::mknod(c"/tmp/device".as_ptr(), 0o060_600, 0x0801),
+            other => return Err(format!("unknown attempt {other}")),
+        }
+    };
+    if result < 0 { Err(std::io::Error::last_os_error().to_string()) } else { Ok(format!("{attempt} succeeded")) }
+}
+
+/// Returns the text of the first member with this name, for strings and numbers.
+fn member(message: &str, name: &str) -> Option<String> {
+    let raw = raw_member(message, name)?;
+    match raw.strip_prefix('"') {
+        Some(rest) => Some(unescaped(rest.strip_suffix('"')?)),
+        None => Some(raw),
+    }
+}
+
+/// Returns the JSON of the first member with this name that is a string or a number.
+fn raw_member(message: &str, name: &str) -> Option<String> {
+    let rest = message.split_once(&format!("\"{name}\""))?.1.trim_start().strip_prefix(':')?.trim_start();
+    let end = if rest.starts_with('"') {
+        let mut escaped = false;
+        1 + rest[1..].find(|letter| {
+            let is_end = letter == '"' && !escaped;
+            escaped = letter == '\\' && !escaped;
+            is_end
+        })? + 1
+    } else {
+        rest.find([',', '}', ']', ' ']).unwrap_or(rest.len())
+    };
+    Some(rest[..end].to_owned())
+}
+
+fn unescaped(text: &str) -> String {
+    let mut letters = text.chars();
+    let mut result = String::new();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            result.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('n') => result.push('\n'),
+            Some('t') => result.push('\t'),
+            Some('u') => {
+                let code: String = letters.by_ref().take(4).collect();
+                result.extend(u32::from_str_radix(&code, 16).ok().and_then(char::from_u32));
+            }
+            Some(other) => result.push(other),
+            None => {}
+        }
+    }
+    result
+}
+
+fn quoted(text: &str) -> String {
+    let mut result = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => result.extend(['\\', letter]),
+            control if control < ' ' => result.push_str(&format!("\\u{:04x}", u32::from(control))),
+            other => result.push(other),
+        }
+    }
+    result.push('"');
+    result
+}
