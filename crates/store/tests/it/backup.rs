@@ -12,8 +12,8 @@ use waypost_store::migrate::{current_version, known_version, migrate, migrate_to
 use waypost_store::{Db, Dialect, Error, on};
 use waypost_testkit::TempDir;
 
+use crate::fixture::sign_in_rows;
 use crate::open;
-use crate::world::sign_in_rows;
 
 /// Inserts a row into every table, with difficult values: quotes, control characters, non-ASCII characters, strings
 /// that look like numbers, the largest integer, both booleans, nulls, a chain of steps, and a cycle of references.
