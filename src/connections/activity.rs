@@ -75,9 +75,9 @@ struct State {
     is_http2: bool,
     /// Number of requests with a complete head and an incomplete response.
     exchanges: usize,
-    /// Number of these that wait for more of their request body.
+    /// Number of exchanges that wait for more of their request body.
     receiving: usize,
-    /// Number of these with response data that the client has not accepted.
+    /// Number of exchanges with response data that the client has not accepted.
     sending: usize,
     /// Whether the socket currently accepts no more bytes.
     is_write_blocked: bool,

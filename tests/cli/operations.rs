@@ -73,7 +73,7 @@ async fn a_newer_database_is_rejected() {
     simulate_newer_schema(&workspace).await;
     let newest = newest_schema();
     let expected = format!(
-        "error: the database has schema version 999, but this program supports versions up to {newest}: use a newer waypost"
+        "error: the database has schema version 999, but this program supports versions up to {newest}: use a newer version of Waypost"
     );
     assert_eq!(workspace.run_err(1, &["org", "list"]).trim_end(), expected);
 }
@@ -90,7 +90,7 @@ async fn a_command_waits_for_a_running_migration() {
     lock.unlock().unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("use a newer waypost"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("use a newer version of Waypost"));
 }
 
 #[test]

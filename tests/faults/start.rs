@@ -70,7 +70,7 @@ async fn assert_newer_schema_is_rejected(installation: Installation) {
     for arguments in [SERVE, &["migrate"]] {
         assert_start_fails(
             &run_command(waypost_command(&installation, arguments)).await,
-            &["schema version 9000", "use a newer waypost"],
+            &["schema version 9000", "use a newer version of Waypost"],
         );
     }
 }

@@ -162,7 +162,7 @@ struct OauthConfigSettings {
     /// The client authentication method at the token endpoint. Defaults to the method in the provider's metadata.
     #[schema(schema_with = schema::token_auth_method)]
     token_auth_method: Option<TokenAuthMethod>,
-    /// The claim that identifies a user permanently. Defaults to `sub` for OpenID Connect, else to `id`.
+    /// The claim that identifies a user permanently. Defaults to `sub` for OpenID Connect, otherwise to `id`.
     #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$", nullable = false)]
     subject_claim: Option<String>,
     /// Whether end users are linked to those of other providers with the same verified email. Defaults to false.

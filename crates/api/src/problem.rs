@@ -21,7 +21,7 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened and what to do, in English.
+    /// A description of the problem and how to resolve it, in English.
     pub detail: String,
     /// The error code. Codes are stable.
     #[schema(value_type = String, example = "not_found")]

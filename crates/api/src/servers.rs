@@ -381,7 +381,7 @@ struct SlugAvailability {
     slug: String,
     /// Whether the slug is available.
     available: bool,
-    /// Why the slug is not available. Null if it is.
+    /// The reason why the slug is not available. Null if it is available.
     reason: Option<String>,
 }
 

@@ -230,7 +230,7 @@ struct TicketBulkResult {
     id: String,
     /// The updated ticket. Null if the update failed.
     ticket: Option<Ticket>,
-    /// Why the update failed. Null if it succeeded.
+    /// The reason why the update failed. Null if it succeeded.
     error: Option<TicketBulkError>,
 }
 

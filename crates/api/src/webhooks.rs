@@ -143,7 +143,7 @@ struct WebhookDelivery {
     response_status: Option<u32>,
     /// The first 1,000 characters of the last response.
     response_body: Option<String>,
-    /// Why the last attempt failed.
+    /// The reason why the last attempt failed.
     error: Option<String>,
     /// The duration of the last attempt in milliseconds.
     duration_ms: Option<i64>,

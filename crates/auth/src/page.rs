@@ -93,9 +93,9 @@ pub fn too_many(incoming: &ServerRequest, wait: Duration) -> Response {
 pub struct ErrorPage<'a> {
     /// A short title.
     pub title: &'a str,
-    /// What happened.
+    /// A description of the problem.
     pub message: &'a str,
-    /// What to do.
+    /// Advice on what to do next.
     pub advice: &'a str,
 }
 

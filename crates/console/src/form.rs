@@ -1,4 +1,4 @@
-//! The form extractor of the pages.
+//! The form extractor of the console's pages.
 
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};

@@ -1,4 +1,4 @@
-//! `/invite`: accepting an invitation.
+//! `/invite`: accepts an invitation.
 
 use askama::Template;
 use axum::extract::{Query, State};

@@ -1,4 +1,4 @@
-//! `/link`: setting name and password with a link created by the operator.
+//! `/link`: sets a user's name and password with a link created by the operator.
 
 use askama::Template;
 use axum::extract::{Query, State};

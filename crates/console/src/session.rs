@@ -33,7 +33,7 @@ pub struct CurrentUser {
 }
 
 impl CurrentUser {
-    /// Returns the membership of the organisation that the user last worked in, else the first one. Returns `None` if
+    /// Returns the membership of the organisation that the user last worked in, otherwise the first one. Returns `None` if
     /// the user is not a member of any organisation.
     pub fn current_membership(&self) -> Option<&Membership> {
         let last = self

@@ -79,7 +79,7 @@ pub async fn clear_flash(request: Request, next: Next) -> Response {
     response
 }
 
-/// Returns `next` if it is a path of this site, else `/`. Prevents redirects to other sites.
+/// Returns `next` if it is a path of this site, otherwise `/`. Prevents redirects to other sites.
 #[must_use]
 pub fn local_path(next: &str) -> &str {
     let is_local = next.starts_with('/')

@@ -90,7 +90,7 @@ pub fn ranges(text: &str) -> Vec<Range<usize>> {
     if !text.bytes().any(can_start_invisible) {
         return ranges;
     }
-    let mut before = Preceding::default();
+    let mut before = KeptText::default();
     let mut ahead = Lookahead { text, visible: Lookup::default(), letter: Lookup::default() };
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
@@ -126,14 +126,14 @@ pub fn ranges(text: &str) -> Vec<Range<usize>> {
 
 /// The text kept so far.
 #[derive(Default)]
-struct Preceding {
+struct KeptText {
     /// The last character.
     last: Option<char>,
     /// Whether the last letter is written from right to left.
     right_to_left: bool,
 }
 
-impl Preceding {
+impl KeptText {
     fn update(&mut self, kept: &str) {
         self.last = kept.chars().next_back();
         if let Some(direction) = self.last.and_then(direction) {

@@ -1,8 +1,8 @@
 //! Renders steps and lists as the text block of a result, for clients that do not pass structured content to their
 //! model.
 //!
-//! A section of author's text is enclosed in `<name>` and `</name>`. If the text itself contains `</name>`, the section
-//! gets a different name, so that no text can end the section that contains it.
+//! Each section of the author's text is enclosed in `<name>` and `</name>`. If the text itself contains `</name>`, the
+//! section gets a different name, so that no text can end the section that contains it.
 
 use std::fmt::Write;
 
@@ -294,7 +294,7 @@ Show <content> and stop. Only when the user says it is done, call next_walkthrou
     }
 
     proptest! {
-        /// No author's text can end its own section.
+        /// No text can end its own section.
         #[test]
         fn no_text_ends_its_section(parts in prop::collection::vec(
             prop_oneof![

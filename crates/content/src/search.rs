@@ -1,4 +1,4 @@
-//! Searching the walkthroughs of a server: any word matches, the best match comes first, and case and accents are
+//! Searches the walkthroughs of a server: any word matches, the best match comes first, and case and accents are
 //! ignored.
 
 use std::cmp::Reverse;

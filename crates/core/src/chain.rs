@@ -1,4 +1,4 @@
-//! The linked list of a draft's steps. Each step points to the next, so an edit only affects its neighbours.
+//! The linked list of a draft's steps. Each step points to the next, so an edit affects only the neighbouring steps.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub struct LinkUpdate {
     pub to: Option<StepId>,
 }
 
-/// A step and the step after it: the only data that an edit of the chain needs of the other steps.
+/// A step and the step after it: the only data about the other steps that an edit of the chain needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The step.

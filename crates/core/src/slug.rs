@@ -116,7 +116,7 @@ pub const RESERVED: &[&str] = &[
     "undefined",
 ];
 
-/// Returns `base` if it is not taken, else the first of `base-2`, `base-3` … that is not, truncated to fit.
+/// Returns `base` if it is not taken, otherwise the first of `base-2`, `base-3` … that is not, truncated to fit.
 pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(base) {
         return base.to_owned();

@@ -125,7 +125,7 @@ impl Entry {
         metrics::counter!("waypost_job_failures_total", "job" => self.job.name).increment(1);
     }
 
-    /// Records that a worker starts to process an item, or waits for the next one.
+    /// Records that a worker has started processing an item, or waits for the next one.
     pub(crate) fn set_busy(&self, is_busy: bool) {
         let mut state = self.state();
         state.since = is_busy.then(Instant::now);

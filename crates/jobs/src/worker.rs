@@ -12,11 +12,11 @@ use crate::{Job, Jobs, job};
 #[derive(Clone)]
 pub struct WorkerHandle(Arc<Entry>);
 
-/// Marks the worker as processing an item until it is dropped.
+/// Marks the worker as processing an item until the guard is dropped.
 pub struct ItemGuard<'a>(&'a Entry);
 
 impl WorkerHandle {
-    /// Reports that the worker starts to process an item.
+    /// Reports that the worker has started processing an item.
     #[must_use]
     pub fn begin_item(&self) -> ItemGuard<'_> {
         self.0.set_busy(true);

@@ -92,7 +92,7 @@ struct Attempt {
 }
 
 /// An email that a worker has taken. When dropped, the email leaves the queue or is put back.
-struct Taken<'a> {
+struct Delivery<'a> {
     queue: &'a Queue,
     share: String,
     attempt: Attempt,
@@ -227,7 +227,7 @@ impl Queue {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Delivery<'_> {
     fn drop(&mut self) {
         let result = match self.result.take() {
             Some(result) => result,
@@ -251,7 +251,7 @@ async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Rec
         };
         if let Some((share, attempt)) = next {
             let _busy = handle.begin_item();
-            let mut taken = Taken { queue: &queue, share, attempt, result: None };
+            let mut taken = Delivery { queue: &queue, share, attempt, result: None };
             taken.result = Some(mailer.send(&taken.attempt.mail).await);
             continue;
         }
@@ -291,21 +291,21 @@ mod tests {
     }
 
     /// Fails a number of times, then stores emails.
-    struct Failing {
+    struct FailingMailer {
         error: Error,
         left: AtomicUsize,
         tried: AtomicUsize,
         taken: MemoryMailer,
     }
 
-    impl Failing {
+    impl FailingMailer {
         fn new(error: Error, times: usize) -> Arc<Self> {
             let (left, tried) = (AtomicUsize::new(times), AtomicUsize::new(0));
             Arc::new(Self { error, left, tried, taken: MemoryMailer::default() })
         }
     }
 
-    impl Mailer for Failing {
+    impl Mailer for FailingMailer {
         fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
             self.tried.fetch_add(1, Ordering::SeqCst);
             if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
@@ -325,7 +325,7 @@ mod tests {
             (Error::Deferred("451".into()), 3, 3, 0),
             (Error::Rejected("550".into()), 1, 1, 0),
         ] {
-            let failing = Failing::new(error, failures);
+            let failing = FailingMailer::new(error, failures);
             let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), AT_ONCE);
             outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
             assert_eq!(outbox.finish(LONG).await, 0);
@@ -356,7 +356,7 @@ mod tests {
     /// An email that waits for its next attempt is tried once more at the end, without the delay.
     #[tokio::test]
     async fn finishing_does_not_wait_for_a_delay() {
-        let failing = Failing::new(Error::Unreachable, 1);
+        let failing = FailingMailer::new(Error::Unreachable, 1);
         let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), [LONG; 2]);
         outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
         assert_eq!((outbox.finish(LONG).await, failing.taken.sent().len()), (0, 1));
@@ -394,9 +394,9 @@ mod tests {
     }
 
     /// Panics for the subject `panic` and stores all other emails.
-    struct Panicking(MemoryMailer);
+    struct PanickingMailer(MemoryMailer);
 
-    impl Mailer for Panicking {
+    impl Mailer for PanickingMailer {
         fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
             Box::pin(async move {
                 // As during a conversation with a mail server.
@@ -413,7 +413,7 @@ mod tests {
         let metrics = recorder.handle();
         let _recording = metrics::set_default_local_recorder(&recorder);
         let (jobs, memory) = (Jobs::default(), MemoryMailer::default());
-        let outbox = Outbox::start_in(&jobs, Arc::new(Panicking(memory.clone())));
+        let outbox = Outbox::start_in(&jobs, Arc::new(PanickingMailer(memory.clone())));
         for n in 0..20 {
             let subject = if n % 2 == 0 { "panic" } else { "Code" };
             outbox

@@ -40,9 +40,9 @@ pub struct HandlerContext {
     pub address: IpAddr,
     /// The stream that the request opens. `Some` only for `subscriptions/listen`.
     pub(crate) listener: Option<Arc<Listener>>,
-    /// When the request was received, on the monotonic clock.
+    /// The time at which the request was received, on the monotonic clock.
     pub since: Instant,
-    /// When the request was received.
+    /// The time at which the request was received.
     pub at: Timestamp,
 }
 
@@ -59,9 +59,10 @@ impl HandlerContext {
             return Ok(Credentials::Tracking(tracking_id.clone()));
         }
         match (handle, &self.session) {
-            (Some(handle), _) if handle.len() > MAX_HANDLE => {
-                Err(Error::invalid("progress_handle", "`progress_handle` is not a handle of this server."))
-            }
+            (Some(handle), _) if handle.len() > MAX_HANDLE => Err(Error::invalid(
+                "progress_handle",
+                "`progress_handle` is not a handle of this server. Pass the handle from an earlier result, or omit it.",
+            )),
             (Some(handle), _) => Ok(Credentials::Handle(handle.to_owned())),
             (None, Some(session)) => Ok(Credentials::Session(session.clone())),
             (None, None) => Ok(Credentials::Nothing),
@@ -72,16 +73,16 @@ impl HandlerContext {
     /// before its user signed in. A handle that is longer than [`MAX_HANDLE`] is ignored.
     fn signed_in(&self, handle: Option<&str>) -> Credentials {
         let Some(subject) = self.subject.clone() else { return Credentials::Nothing };
-        let beside = match (handle, &self.session) {
+        let other = match (handle, &self.session) {
             (Some(handle), _) if handle.len() <= MAX_HANDLE => Credentials::Handle(handle.to_owned()),
             (_, Some(session)) => Credentials::Session(session.clone()),
             _ => Credentials::Nothing,
         };
-        Credentials::Subject(subject, Box::new(beside))
+        Credentials::Subject(subject, Box::new(other))
     }
 
     /// Whether a handle or a session identifies the user: there is neither sign-in nor a personal URL.
-    pub(crate) fn is_by_handle(&self) -> bool {
+    pub(crate) fn is_identified_by_handle(&self) -> bool {
         !self.offers.server.auth_type.has_sign_in() && self.tracking_id.is_none()
     }
 

@@ -29,7 +29,7 @@ pub enum NamePattern {
     /// The name of another client with the suffix ` (via PROXY VERSION)`. The version is the one in the suffix.
     Via(&'static str),
     /// The complete name of a probe that does not send its version. Versions that send `Mcp-Method` with `initialize`
-    /// are new enough.
+    /// do not fail.
     Probe(&'static str),
 }
 
@@ -137,7 +137,7 @@ fn parse_version(version: &str) -> [u32; 3] {
 #[must_use]
 pub fn markdown_table() -> String {
     let mut table = String::from(
-        "| Client | `clientInfo.name` | Versions | Measured with | Asked during a session |\n|---|---|---|---|---|\n",
+        "| Client | `clientInfo.name` | Versions | Tested versions | Effect of a sign-in request during a session |\n|---|---|---|---|---|\n",
     );
     for client in KNOWN_CLIENTS {
         let name = match client.name {
@@ -183,7 +183,7 @@ mod tests {
         {
             assert!(!is_asked(other, "0.1.0", false), "{other}");
         }
-        assert!(!is_asked_on_connect(SignInPolicy::Auto, None), "a client that does not name itself");
+        assert!(!is_asked_on_connect(SignInPolicy::Auto, None), "a client that sends no name");
     }
 
     #[test]

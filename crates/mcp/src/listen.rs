@@ -58,12 +58,12 @@ pub struct Listeners(Arc<Shared>);
 
 struct Shared {
     options: ListenOptions,
-    open: Mutex<Open>,
+    open: Mutex<StreamCounts>,
     stop: CancellationToken,
 }
 
 #[derive(Default)]
-struct Open {
+struct StreamCounts {
     total: usize,
     servers: HashMap<ServerId, usize>,
     addresses: HashMap<IpAddr, usize>,

@@ -31,7 +31,7 @@ fn description(offer: &Offer) -> String {
 #[must_use]
 pub(crate) fn get(context: &HandlerContext, slug: &str) -> Option<GetPromptResult> {
     let offer = context.offers.list().iter().find(|offer| offer.slug == slug)?;
-    let text = instruction(offer, context.offers.server.toolset.into(), context.is_by_handle());
+    let text = instruction(offer, context.offers.server.toolset.into(), context.is_identified_by_handle());
     Some(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).with_description(description(offer)))
 }
 

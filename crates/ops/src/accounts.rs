@@ -279,7 +279,7 @@ impl Accounts {
     /// account.
     ///
     /// # Errors
-    /// `invalid_arguments` with `email` if it is malformed, and with `password` if one of the two is wrong;
+    /// `invalid_arguments` with `email` if it is malformed, and with `password` if the email or password is incorrect;
     /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
     /// `unavailable` if the database cannot be reached.
     pub async fn sign_in_with_password(
@@ -291,7 +291,7 @@ impl Accounts {
     ) -> Result<NewSession> {
         authorize(&cx.caller, Operation::EndUserSignIn, org)?;
         let email = email::parse(credentials.email)?;
-        let Admitted { account, counted, is_limited } =
+        let Admission { account, counted, is_limited } =
             self.admit(cx, org, &email.key, AttemptKind::Password, client).await?;
         let mut is_correct = false;
         if !is_limited {
@@ -330,7 +330,7 @@ impl Accounts {
         email_key: &str,
         kind: AttemptKind,
         client: SignInClient<'_>,
-    ) -> Result<Admitted> {
+    ) -> Result<Admission> {
         let scope = scope(org, email_key);
         let attempt = Attempt { kind, address: client.address, account: &scope };
         let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
@@ -348,7 +348,7 @@ impl Accounts {
             None => begin(claimed.filter(is_current).as_ref())?,
         };
         let is_limited = attempts >= ACCOUNT_LIMIT && !counted.is_from_device();
-        Ok(Admitted { account, counted, is_limited })
+        Ok(Admission { account, counted, is_limited })
     }
 
     /// Creates a session for an account whose owner has just authenticated.
@@ -394,7 +394,7 @@ impl Accounts {
 }
 
 /// A counted attempt with the account of its email.
-struct Admitted {
+struct Admission {
     account: Option<Account>,
     counted: CountedAttempt,
     /// Whether the account has reached its daily limit, which does not apply to known browsers.

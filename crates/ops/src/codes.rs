@@ -35,9 +35,9 @@ pub(crate) fn hash(secret: &SecretKey, id: &impl Display, code: &str) -> String 
 
 pub(crate) fn wrong_code(left: i64) -> Error {
     let message = match left {
-        0 => "This code is wrong, and this was the last attempt. Request a new code.".to_owned(),
-        1 => "This code is wrong. You have one more attempt.".to_owned(),
-        _ => format!("This code is wrong. You have {left} more attempts."),
+        0 => "This code is incorrect, and this was the last attempt. Request a new code.".to_owned(),
+        1 => "This code is incorrect. You have one more attempt.".to_owned(),
+        _ => format!("This code is incorrect. You have {left} more attempts."),
     };
     Error::invalid("code", message)
 }

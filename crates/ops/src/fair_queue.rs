@@ -148,21 +148,21 @@ mod tests {
 
     use super::*;
 
-    type Waiting = Pin<Box<dyn Future<Output = Result<Permit>>>>;
+    type PendingPermit = Pin<Box<dyn Future<Output = Result<Permit>>>>;
 
     fn client(n: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, n])
     }
 
     /// Starts waiting for a permit.
-    fn begin(queue: &PermitQueue, n: u8) -> Waiting {
+    fn begin(queue: &PermitQueue, n: u8) -> PendingPermit {
         let queue = queue.clone();
-        let mut waiting: Waiting = Box::pin(async move { queue.acquire(client(n)).await });
+        let mut waiting: PendingPermit = Box::pin(async move { queue.acquire(client(n)).await });
         assert!(poll(&mut waiting).is_none());
         waiting
     }
 
-    fn poll(waiting: &mut Waiting) -> Option<Result<Permit>> {
+    fn poll(waiting: &mut PendingPermit) -> Option<Result<Permit>> {
         match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => Some(result),
             Poll::Pending => None,
@@ -171,7 +171,7 @@ mod tests {
 
     fn is_rejected(queue: &PermitQueue, n: u8) -> bool {
         let queue = queue.clone();
-        let mut waiting: Waiting = Box::pin(async move { queue.acquire(client(n)).await });
+        let mut waiting: PendingPermit = Box::pin(async move { queue.acquire(client(n)).await });
         match poll(&mut waiting) {
             Some(Err(error)) => {
                 assert_eq!((error.code, &error.details["retry_after_seconds"]), (Code::RateLimited, &2.into()));

@@ -202,23 +202,28 @@ mod tests {
 
     use super::*;
 
-    const FINE: &str = "quartz-banjo-umbrella-42";
+    const PASSWORD: &str = "quartz-banjo-umbrella-42";
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[tokio::test]
     async fn a_password_is_verified_against_its_hash() {
         let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
-        let hash =
-            passwords.hash(&random, CLIENT, ChosenPassword { field: "password", password: FINE }, &[]).await.unwrap();
+        let hash = passwords
+            .hash(&random, CLIENT, ChosenPassword { field: "password", password: PASSWORD }, &[])
+            .await
+            .unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(
             hash,
-            passwords.hash(&random, CLIENT, ChosenPassword { field: "password", password: FINE }, &[]).await.unwrap(),
+            passwords
+                .hash(&random, CLIENT, ChosenPassword { field: "password", password: PASSWORD }, &[])
+                .await
+                .unwrap(),
             "each has its own salt"
         );
-        assert!(passwords.verify(CLIENT, FINE, Some(&hash)).await.unwrap());
+        assert!(passwords.verify(CLIENT, PASSWORD, Some(&hash)).await.unwrap());
         assert!(!passwords.verify(CLIENT, "quartz-banjo-umbrella-43", Some(&hash)).await.unwrap());
-        assert!(!passwords.verify(CLIENT, FINE, None).await.unwrap());
+        assert!(!passwords.verify(CLIENT, PASSWORD, None).await.unwrap());
         assert!(!passwords.verify(CLIENT, &"a".repeat(129), Some(&hash)).await.unwrap());
         let dummy = PasswordHash::new(DUMMY_HASH).unwrap();
         assert!(dummy.hash.is_some() && dummy.salt.is_some(), "an unknown account costs the same work");

@@ -1,4 +1,4 @@
-//! Search in the walkthroughs that a server offers.
+//! Searches the walkthroughs that a server offers.
 
 use std::sync::Arc;
 

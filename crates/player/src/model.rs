@@ -32,7 +32,7 @@ impl WalkthroughEntry {
         self.status.as_deref() == Some(COMPLETED)
     }
 
-    /// Returns the name to show to users: the slug if there is one, else the ID.
+    /// Returns the name to show to users: the slug if there is one, otherwise the ID.
     pub(crate) fn name(&self) -> &str {
         self.slug.as_deref().unwrap_or(&self.id)
     }

@@ -21,7 +21,7 @@ pub enum Error {
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// The database was migrated by a newer version of Waypost.
     #[error(
-        "the database has schema version {found}, but this program supports versions up to {known}: use a newer waypost"
+        "the database has schema version {found}, but this program supports versions up to {known}: use a newer version of Waypost"
     )]
     NewerSchema {
         /// The version of the database.

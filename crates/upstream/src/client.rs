@@ -121,20 +121,20 @@ impl Client {
     /// Whether the server supports 2026-07-28. `false` if it supports discovery, but only older revisions.
     async fn discover(&self) -> Result<bool, Error> {
         #[derive(Deserialize)]
-        struct Discovered {
+        struct DiscoverResult {
             #[serde(rename = "supportedVersions")]
             supported_versions: Vec<String>,
         }
         let limits = StreamLimits { timeout: self.limits.timeout.min(DISCOVER_TIMEOUT), ..self.limits };
         let reply = self.call("server/discover", Map::new(), limits).await?;
-        let discovered: Discovered = serde_json::from_str(reply.result.get())
+        let discovered: DiscoverResult = serde_json::from_str(reply.result.get())
             .map_err(|_| Error::InvalidResponse("the result of server/discover is malformed"))?;
         Ok(discovered.supported_versions.iter().any(|version| version == MODERN))
     }
 
     async fn initialize(&mut self) -> Result<Era, Error> {
         #[derive(Deserialize)]
-        struct Initialized {
+        struct InitializeResult {
             #[serde(rename = "protocolVersion")]
             protocol_version: String,
         }
@@ -146,7 +146,7 @@ impl Client {
         ];
         let params = params.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
         let Reply { headers, result } = self.call("initialize", params, self.limits).await?;
-        let initialized: Initialized = serde_json::from_str(result.get())
+        let initialized: InitializeResult = serde_json::from_str(result.get())
             .map_err(|_| Error::InvalidResponse("the result of initialize is malformed"))?;
         let revision = LEGACY.iter().copied().find(|known| *known == initialized.protocol_version);
         let revision = HeaderValue::from_static(revision.ok_or(Error::UnsupportedRevision)?);

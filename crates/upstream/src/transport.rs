@@ -121,7 +121,7 @@ async fn read(response: &mut StreamResponse, max_bytes: usize) -> Result<Vec<u8>
 }
 
 /// Returns the error of a response with a status that is not 2xx. A JSON-RPC error in the body of a 4xx response takes
-/// precedence over the status, except for 401, 403 and 429, which say what to do.
+/// precedence over the status, except for 401, 403 and 429, which determine what the caller does next.
 async fn http_error(mut response: StreamResponse, headers: &HeaderMap) -> Error {
     let status = response.status;
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());

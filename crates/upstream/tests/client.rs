@@ -20,14 +20,14 @@ const EVENTS: [(&str, &str); 1] = [("content-type", "text/event-stream")];
 
 /// A request as the server received it.
 #[derive(Debug, Clone)]
-struct Received {
+struct ReceivedRequest {
     method: Method,
     path: String,
     headers: HeaderMap,
     body: Value,
 }
 
-impl Received {
+impl ReceivedRequest {
     fn rpc_method(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
@@ -40,16 +40,16 @@ impl Received {
 /// A server whose responses are a function of the request.
 struct Server {
     url: Url,
-    log: Arc<Mutex<Vec<Received>>>,
+    log: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl Server {
-    async fn start(respond: impl Fn(&Received) -> Response + Clone + Send + Sync + 'static) -> Self {
-        let log: Arc<Mutex<Vec<Received>>> = Arc::default();
+    async fn start(respond: impl Fn(&ReceivedRequest) -> Response + Clone + Send + Sync + 'static) -> Self {
+        let log: Arc<Mutex<Vec<ReceivedRequest>>> = Arc::default();
         let received = log.clone();
         let router = axum::Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
             let body = serde_json::from_slice(&body).unwrap_or_default();
-            let request = Received { method, path: uri.path().to_owned(), headers, body };
+            let request = ReceivedRequest { method, path: uri.path().to_owned(), headers, body };
             received.lock().unwrap().push(request.clone());
             let response = respond(&request);
             async move { response }
@@ -60,7 +60,7 @@ impl Server {
         Self { url, log }
     }
 
-    fn received(&self) -> Vec<Received> {
+    fn received(&self) -> Vec<ReceivedRequest> {
         self.log.lock().unwrap().clone()
     }
 
@@ -76,11 +76,11 @@ impl Server {
 }
 
 /// Returns a response with `result`, which is inserted as it is.
-fn result(request: &Received, result: &str) -> String {
+fn result(request: &ReceivedRequest, result: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.body["id"])
 }
 
-fn discovered(request: &Received, versions: &[&str]) -> Response {
+fn discovered(request: &ReceivedRequest, versions: &[&str]) -> Response {
     (JSON, result(request, &json!({ "supportedVersions": versions }).to_string())).into_response()
 }
 
@@ -89,7 +89,7 @@ fn rpc_error(status: StatusCode, code: i64) -> Response {
 }
 
 /// A modern server that responds to everything else with `respond`.
-async fn modern(respond: impl Fn(&Received) -> Response + Clone + Send + Sync + 'static) -> (Server, Client) {
+async fn modern(respond: impl Fn(&ReceivedRequest) -> Response + Clone + Send + Sync + 'static) -> (Server, Client) {
     let server = Server::start(move |request| match request.rpc_method() {
         "server/discover" => discovered(request, &["2026-07-28"]),
         _ => respond(request),
@@ -123,7 +123,7 @@ async fn a_modern_request_declares_itself_and_its_result_is_not_rewritten() {
 
 #[tokio::test]
 async fn a_server_without_the_modern_revision_gets_a_handshake() {
-    let refusals: [fn(&Received) -> Response; 6] = [
+    let refusals: [fn(&ReceivedRequest) -> Response; 6] = [
         |_| rpc_error(StatusCode::NOT_FOUND, -32_601),
         |_| rpc_error(StatusCode::BAD_REQUEST, -32_022),
         |_| StatusCode::NOT_FOUND.into_response(),

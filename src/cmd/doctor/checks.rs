@@ -270,7 +270,7 @@ async fn schema(db: &Db) -> Check {
         Ok(found) => Check::fail(
             name,
             format!("version {found}, this program supports up to {known}"),
-            "use a newer version of waypost",
+            "use a newer version of Waypost",
         ),
         Err(error) => Check::fail(name, error.to_string(), "check `database_url`"),
     }

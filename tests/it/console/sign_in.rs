@@ -101,7 +101,7 @@ async fn the_first_owner_can_set_up_once(app: App) {
     let wrong = browser.post("/login", &[("email", "anna@example.com"), ("password", "quartz")]).await;
     wrong
         .assert_status(422)
-        .assert_contains("or the password is wrong")
+        .assert_contains("or password is incorrect")
         .assert_contains("anna@example.com")
         .assert_lacks("quartz");
     let fields = [("email", "anna@example.com"), ("password", PASSWORD), ("next", "/o/acme")];
@@ -338,7 +338,7 @@ async fn users_manage_their_own_account() {
     browser.get_page("/account").await.assert_contains("Sign out other sessions");
     let wrong =
         browser.post("/account/password", &[("password", OTHER_PASSWORD), ("new_password", OTHER_PASSWORD)]).await;
-    wrong.assert_status(422).assert_contains("The current password is wrong.");
+    wrong.assert_status(422).assert_contains("The current password is incorrect.");
     let fields = [("password", PASSWORD), ("new_password", OTHER_PASSWORD)];
     browser.post("/account/password", &fields).await.assert_redirect("/account");
     browser.get_page("/account").await.assert_contains("1 other browser was signed out");
@@ -384,7 +384,7 @@ async fn sign_ins_are_rate_limited_per_network() {
     app.finish().await;
 }
 
-/// Anyone can load the page, so it must not read the database. Only until there is a user, it checks whether the
+/// Anyone can load the page, so it must not read the database. Until there is a user, it checks whether the
 /// installation is set up.
 #[tokio::test]
 async fn the_sign_in_page_of_an_installation_with_users_reads_nothing() {

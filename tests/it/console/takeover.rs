@@ -85,7 +85,7 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     let attacker = attacker.for_org("big");
     attacker.api(Method::POST, "/api-keys", new_key("taken")).await.assert_status(401);
     let fields = [("email", VICTIM), ("password", PASSWORD), ("next", "/o/big")];
-    attacker.post("/login", &fields).await.assert_status(422).assert_contains("or the password is wrong");
+    attacker.post("/login", &fields).await.assert_status(422).assert_contains("or password is incorrect");
     attacker.api(Method::POST, "/api-keys", new_key("taken")).await.assert_status(401);
     assert_eq!(call(&app, &key).await, 401);
     assert_eq!(app.count("SELECT count(*) FROM api_keys").await, 0);

@@ -55,8 +55,8 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
 }
 
 /// The target of a change, with the revision that the change is based on.
-fn target<'a>(scope: &'a Scope, walkthrough_id: &'a WalkthroughId, seen: IfMatch) -> EditTarget<'a> {
-    EditTarget { organization_id: &scope.organization_id, walkthrough_id, revision: seen.0 }
+fn target<'a>(scope: &'a Scope, walkthrough_id: &'a WalkthroughId, if_match: IfMatch) -> EditTarget<'a> {
+    EditTarget { organization_id: &scope.organization_id, walkthrough_id, revision: if_match.0 }
 }
 
 /// Returns a 201 response with the location and the revision of the created resource.
@@ -237,11 +237,11 @@ async fn update(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(change): Json<WalkthroughUpdate>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    match walkthroughs::update(&scope.cx, web.ops(), target(&scope, &id, seen), change.into()).await {
+    match walkthroughs::update(&scope.cx, web.ops(), target(&scope, &id, if_match), change.into()).await {
         Ok(changed) => {
             let body = details(&scope.cx, &web, &scope.organization_id, changed).await?;
             Ok(with_etag(body.summary.revision, Json(body)))
@@ -257,9 +257,14 @@ async fn update(
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 204), Problems))]
-async fn delete(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<StatusCode> {
+async fn delete(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+) -> ApiResult<StatusCode> {
     let id = walkthrough_id(&id)?;
-    match walkthroughs::delete(&scope.cx, web.ops(), target(&scope, &id, seen)).await {
+    match walkthroughs::delete(&scope.cx, web.ops(), target(&scope, &id, if_match)).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }
@@ -299,9 +304,14 @@ async fn duplicate(
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = WalkthroughDetails), Problems))]
-async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
+async fn archive(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    let changed = publish::archive(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
+    let changed = publish::archive(&scope.cx, web.ops(), target(&scope, &id, if_match)).await;
     state_response(&scope, &web, &id, changed).await
 }
 
@@ -311,9 +321,14 @@ async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, s
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = WalkthroughDetails), Problems))]
-async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
+async fn unarchive(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    let changed = publish::unarchive(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
+    let changed = publish::unarchive(&scope.cx, web.ops(), target(&scope, &id, if_match)).await;
     state_response(&scope, &web, &id, changed).await
 }
 
@@ -325,9 +340,14 @@ async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>,
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
         ("If-Match" = Option<String>, Header, description = "The `ETag` of the walkthrough.")),
     responses((status = 200, body = WalkthroughDetails), Problems))]
-async fn unpublish(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
+async fn unpublish(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    let changed = publish::unpublish(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
+    let changed = publish::unpublish(&scope.cx, web.ops(), target(&scope, &id, if_match)).await;
     state_response(&scope, &web, &id, changed).await
 }
 

@@ -156,8 +156,8 @@ async fn get(
 
 /// Restores a step to a revision.
 ///
-/// The restored content becomes a new revision. A deleted step is restored with the same ID, so end users who had
-/// completed it have still completed it.
+/// The restored content becomes a new revision. A deleted step is restored with the same ID, so it remains
+/// completed for end users who had completed it.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/revisions/{number}/restore", tag = "steps",
     operation_id = "restore_step_revision",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
@@ -169,10 +169,10 @@ async fn restore(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step, revision)): Path<(String, String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
 ) -> ApiResult<Response> {
     let (id, step, number) = (walkthrough_id(&id)?, step_id(&step)?, number(&revision)?);
-    let edited = revisions::restore(&scope.cx, web.ops(), target(&scope, &id, seen), &step, number).await;
+    let edited = revisions::restore(&scope.cx, web.ops(), target(&scope, &id, if_match), &step, number).await;
     edit_response(&scope, &web, &id, &step, edited).await
 }
 

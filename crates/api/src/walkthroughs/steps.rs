@@ -144,11 +144,11 @@ async fn create(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(new): Json<StepCreate>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_new_step()?).await {
+    match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, if_match), new.into_new_step()?).await {
         Ok(edited) => Ok(created_response(&id, edited)),
         Err(error) => Err(conflict(&scope, &web, &id, None, error).await),
     }
@@ -200,11 +200,11 @@ async fn update(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(change): Json<StepUpdate>,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, change.into()).await;
+    let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, if_match), &step, change.into()).await;
     edit_response(&scope, &web, &id, &step, edited).await
 }
 
@@ -220,10 +220,10 @@ async fn delete(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
+    match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, if_match), &step).await {
         Ok(deletion) => {
             let body = StepDeleteResult::from(deletion);
             Ok(with_etag(body.revision, Json(body)))
@@ -251,11 +251,11 @@ async fn move_to(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(to): Json<StepMove>,
 ) -> ApiResult<Response> {
     let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, position(Some(to.after))?);
-    let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
+    let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, if_match), &step, &to).await;
     edit_response(&scope, &web, &id, &step, edited).await
 }
 
@@ -270,10 +270,10 @@ async fn duplicate(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    match draft::duplicate_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
+    match draft::duplicate_step(&scope.cx, web.ops(), target(&scope, &id, if_match), &step).await {
         Ok(edited) => Ok(created_response(&id, edited)),
         Err(error) => Err(conflict(&scope, &web, &id, Some(&step), error).await),
     }
@@ -318,7 +318,7 @@ struct StepSnapshot {
 
 /// Restores a deleted step with the same ID.
 ///
-/// End users who had completed the step have still completed it.
+/// The step remains completed for end users who had completed it.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/restore", tag = "steps",
     operation_id = "restore_step",
     params(("id" = String, Path, description = "The ID of the walkthrough (`wt_…`)."),
@@ -329,7 +329,7 @@ async fn restore(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(StepRestore { step: snapshot, after }): Json<StepRestore>,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
@@ -344,7 +344,7 @@ async fn restore(
         metadata: snapshot.metadata,
         after,
     };
-    match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_new_step()?).await {
+    match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, if_match), &step, new.into_new_step()?).await {
         Ok(edited) => Ok(created_response(&id, edited)),
         Err(error) => Err(conflict(&scope, &web, &id, Some(&step), error).await),
     }

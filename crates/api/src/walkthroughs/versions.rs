@@ -132,11 +132,11 @@ async fn publish_draft(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(options): Json<PublishOptions>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), options.confirm_bidi).await {
+    match publish::publish(&scope.cx, web.ops(), target(&scope, &id, if_match), options.confirm_bidi).await {
         Ok(published) => {
             let walkthrough = walkthroughs::get(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
             let revision = walkthrough.revision;
@@ -165,7 +165,7 @@ struct LintFinding {
     step_id: Option<String>,
     /// The name of the field. Null if the finding is not about a field.
     field: Option<&'static str>,
-    /// What was found and how to fix it.
+    /// A description of the finding and how to fix it.
     message: String,
 }
 
@@ -375,10 +375,10 @@ async fn restore(
     State(web): State<Web>,
     scope: Scope,
     Path((id, version)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
 ) -> ApiResult<Response> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
-    match versions::restore(&scope.cx, web.ops(), target(&scope, &id, seen), version).await {
+    match versions::restore(&scope.cx, web.ops(), target(&scope, &id, if_match), version).await {
         Ok(_) => full_response(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }
@@ -411,11 +411,11 @@ async fn withdraw(
     State(web): State<Web>,
     scope: Scope,
     Path((id, version)): Path<(String, String)>,
-    seen: IfMatch,
+    if_match: IfMatch,
     Json(withdrawal): Json<VersionWithdrawal>,
 ) -> ApiResult<Response> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
-    match publish::withdraw(&scope.cx, web.ops(), target(&scope, &id, seen), version, &withdrawal.reason).await {
+    match publish::withdraw(&scope.cx, web.ops(), target(&scope, &id, if_match), version, &withdrawal.reason).await {
         Ok(_) => full_response(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }

@@ -94,7 +94,7 @@ pub(super) async fn sign_in(
     let open = auth.accounts().get_code(&pending.cx, &pending.request, &fields.sent).await;
     let Ok(open) = open else { return first_page_with_error(auth, pending, &fields.email, &error).await };
     let retry_page = if open.purpose == CodePurpose::SignUp { "sign-up" } else { "sign-in" };
-    match View::new(pending, &open.email, "code").with(&error) {
+    match View::new(pending, &open.email, "code").with_error(&error) {
         Ok(view) => {
             let sent = fields.sent.as_str();
             view::render(auth, pending, view, |layout, view| CodePage { layout, view, sent, retry_page }).await
@@ -110,7 +110,7 @@ pub(super) async fn first_page_with_error(
     email: &str,
     error: &waypost_core::Error,
 ) -> Response {
-    match View::new(pending, email, "email").with(error) {
+    match View::new(pending, email, "email").with_error(error) {
         Ok(view) => super::first_page(auth, pending, view).await,
         Err(page) => page,
     }

@@ -45,7 +45,7 @@ pub(super) async fn post(
     let credentials = PasswordSignIn { email: &fields.email, password };
     match auth.accounts().sign_in_with_password(&pending.cx, org, credentials, client).await {
         Ok(session) => super::signed_in(&auth, &pending, &headers, &session).await,
-        Err(error) => match view.with(&error) {
+        Err(error) => match view.with_error(&error) {
             Ok(view) => page(&auth, &pending, view).await,
             Err(page) => page,
         },

@@ -92,7 +92,7 @@ pub(super) async fn post(
     let Ok(open) = open else { return forgotten_page_with_error(&auth, &pending, &fields.email, &error).await };
     // A correct code stays in its field.
     let kept_code = if error.details.get("field").is_some_and(|field| field == "code") { "" } else { code };
-    match View::new(&pending, &open.email, "code").with(&error) {
+    match View::new(&pending, &open.email, "code").with_error(&error) {
         Ok(view) => page(&auth, &pending, view, &fields.sent, kept_code).await,
         Err(page) => page,
     }
@@ -119,7 +119,7 @@ async fn forgotten_page_with_error(
     email: &str,
     error: &waypost_core::Error,
 ) -> Response {
-    match View::new(pending, email, "email").with(error) {
+    match View::new(pending, email, "email").with_error(error) {
         Ok(view) => forgotten_page(auth, pending, view).await,
         Err(page) => page,
     }

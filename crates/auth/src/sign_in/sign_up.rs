@@ -48,7 +48,7 @@ pub(super) async fn post(
         Ok(response) | Err(SendError::Page(response)) => return response,
         Err(SendError::Problem(error)) => error,
     };
-    match View::new(&pending, &fields.email, "email").with(&error) {
+    match View::new(&pending, &fields.email, "email").with_error(&error) {
         Ok(view) => view::render(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await,
         Err(page) => page,
     }

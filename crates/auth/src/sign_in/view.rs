@@ -24,27 +24,27 @@ pub(super) struct View<'a> {
     /// The problem to show.
     pub(super) problem: Option<Problem>,
     /// The field that has the focus.
-    first: &'static str,
+    focus: &'static str,
 }
 
 impl<'a> View<'a> {
-    /// Creates a view without a problem, with the focus on the field `first`.
-    pub(super) fn new(pending: &'a PendingAuthorization, email: &str, first: &'static str) -> Self {
+    /// Creates a view without a problem, with the focus on the field `focus`.
+    pub(super) fn new(pending: &'a PendingAuthorization, email: &str, focus: &'static str) -> Self {
         let (csrf, client_name) = (pending.csrf.as_str(), pending.request.client_name.as_str());
-        Self { pending, csrf, client_name, email: email.to_owned(), problem: None, first }
+        Self { pending, csrf, client_name, email: email.to_owned(), problem: None, focus }
     }
 
     /// Adds the problem for `error`.
     ///
     /// # Errors
     /// The error page, if the user cannot correct the error.
-    pub(super) fn with(mut self, error: &Error) -> Result<Self, Response> {
+    pub(super) fn with_error(mut self, error: &Error) -> Result<Self, Response> {
         self.problem = Some(Problem::from_error(error).ok_or_else(|| pending::failed(&self.pending.incoming, error))?);
         Ok(self)
     }
 
     /// Returns the URL path of another page of the same request.
-    pub(super) fn to(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.pending.path(name)
     }
 
@@ -58,20 +58,21 @@ impl<'a> View<'a> {
         Safe(self.attributes(field, true))
     }
 
-    fn attributes(&self, field: &str, hint: bool) -> String {
-        let wrong = self.problem.as_ref().is_some_and(|problem| problem.field == field);
-        let first = self.problem.as_ref().map(|problem| problem.field.as_str()).filter(|field| !field.is_empty());
+    fn attributes(&self, field: &str, has_hint: bool) -> String {
+        let is_invalid = self.problem.as_ref().is_some_and(|problem| problem.field == field);
+        let problem_field =
+            self.problem.as_ref().map(|problem| problem.field.as_str()).filter(|field| !field.is_empty());
         let mut attributes = String::new();
-        if wrong {
+        if is_invalid {
             attributes.push_str(" aria-invalid=\"true\"");
         }
-        match (wrong, hint) {
+        match (is_invalid, has_hint) {
             (true, true) => attributes.push_str(" aria-describedby=\"problem hint\""),
             (true, false) => attributes.push_str(" aria-describedby=\"problem\""),
             (false, true) => attributes.push_str(" aria-describedby=\"hint\""),
             (false, false) => {}
         }
-        if first.unwrap_or(self.first) == field {
+        if problem_field.unwrap_or(self.focus) == field {
             attributes.push_str(" autofocus");
         }
         attributes

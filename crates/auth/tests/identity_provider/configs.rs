@@ -10,14 +10,17 @@ use waypost_core::{Code, Error};
 use waypost_ops::oauth_configs::{self, FindingLevel, OauthConfigSettings, ProviderFinding};
 use waypost_ops::{organizations, servers};
 
-use crate::stage::{CLIENT_SECRET, Stage, stage};
+use crate::fixture::{CLIENT_SECRET, Fixture, fixture};
 
-async fn create(stage: &Stage, settings: &OauthConfigSettings) -> Result<(OauthConfig, Vec<ProviderFinding>), Error> {
-    oauth_configs::create(&stage.cx, &stage.ops, &stage.organization, settings).await
+async fn create(
+    fixture: &Fixture,
+    settings: &OauthConfigSettings,
+) -> Result<(OauthConfig, Vec<ProviderFinding>), Error> {
+    oauth_configs::create(&fixture.cx, &fixture.ops, &fixture.organization, settings).await
 }
 
-async fn update(stage: &Stage, old: &OauthConfig, settings: &OauthConfigSettings) -> Result<OauthConfig, Error> {
-    oauth_configs::update(&stage.cx, &stage.ops, old, settings).await.map(|(config, _)| config)
+async fn update(fixture: &Fixture, old: &OauthConfig, settings: &OauthConfigSettings) -> Result<OauthConfig, Error> {
+    oauth_configs::update(&fixture.cx, &fixture.ops, old, settings).await.map(|(config, _)| config)
 }
 
 #[track_caller]
@@ -35,28 +38,28 @@ fn warnings(findings: &[ProviderFinding]) -> Vec<&str> {
         .collect()
 }
 
-async fn the_metadata_determines_the_settings(stage: Stage) {
-    let (config, findings) = create(&stage, &stage.settings()).await.unwrap();
+async fn the_metadata_determines_the_settings(fixture: Fixture) {
+    let (config, findings) = create(&fixture, &fixture.settings()).await.unwrap();
     assert_eq!(config.kind, ProviderKind::Openid);
-    assert_eq!(config.issuer, stage.provider.issuer);
-    assert_eq!(config.jwks_uri, Some(format!("{}/keys", stage.provider.issuer)));
+    assert_eq!(config.issuer, fixture.provider.issuer);
+    assert_eq!(config.jwks_uri, Some(format!("{}/keys", fixture.provider.issuer)));
     assert_eq!((config.subject_claim.as_str(), config.link_verified_email), ("sub", false));
     assert_eq!(config.token_auth_method, TokenAuthMethod::ClientSecretBasic);
     assert!(findings.iter().all(|finding| finding.level == FindingLevel::Ok), "{findings:?}");
-    let url = format!("{}/.well-known/openid-configuration", stage.provider.issuer);
+    let url = format!("{}/.well-known/openid-configuration", fixture.provider.issuer);
     let by_url =
-        OauthConfigSettings { name: Some("B".into()), issuer: None, metadata_url: Some(url), ..stage.settings() };
-    assert_eq!(create(&stage, &by_url).await.unwrap().0.issuer, stage.provider.issuer);
+        OauthConfigSettings { name: Some("B".into()), issuer: None, metadata_url: Some(url), ..fixture.settings() };
+    assert_eq!(create(&fixture, &by_url).await.unwrap().0.issuer, fixture.provider.issuer);
     for text in ["Acme ID", config.id.as_str()] {
-        let found = oauth_configs::resolve(&stage.cx, &stage.ops, &stage.organization, text).await.unwrap();
+        let found = oauth_configs::resolve(&fixture.cx, &fixture.ops, &fixture.organization, text).await.unwrap();
         assert_eq!(found, config);
     }
-    assert_eq!(oauth_configs::list(&stage.cx, &stage.ops, &stage.organization).await.unwrap().len(), 2);
-    assert_rejected(create(&stage, &stage.settings()).await, Code::Conflict, "`Acme ID` already exists");
+    assert_eq!(oauth_configs::list(&fixture.cx, &fixture.ops, &fixture.organization).await.unwrap().len(), 2);
+    assert_rejected(create(&fixture, &fixture.settings()).await, Code::Conflict, "`Acme ID` already exists");
 }
 
-async fn an_invalid_provider_is_not_saved(stage: Stage) {
-    let issuer = stage.provider.issuer.clone();
+async fn an_invalid_provider_is_not_saved(fixture: Fixture) {
+    let issuer = fixture.provider.issuer.clone();
     for (metadata, words) in [
         (json!({"issuer": "https://evil.example"}), "states the issuer `https://evil.example`"),
         (json!({"issuer": format!("{issuer}/")}), "was entered"),
@@ -72,78 +75,82 @@ async fn an_invalid_provider_is_not_saved(stage: Stage) {
         (json!({"id_token_signing_alg_values_supported": ["HS256", "none"]}), "with a public key (`HS256, none`)"),
         (json!({"jwks_uri": null, "userinfo_endpoint": null}), "contains no userinfo endpoint"),
     ] {
-        stage.provider.set().metadata = metadata;
-        assert_rejected(create(&stage, &stage.settings()).await, Code::InvalidArguments, words);
+        fixture.provider.set().metadata = metadata;
+        assert_rejected(create(&fixture, &fixture.settings()).await, Code::InvalidArguments, words);
     }
-    stage.provider.set().metadata = json!({});
-    stage.provider.set().published = Vec::new();
-    assert_rejected(create(&stage, &stage.settings()).await, Code::InvalidArguments, "no public key");
-    let at = |issuer: &str| OauthConfigSettings { issuer: Some(issuer.into()), ..stage.settings() };
-    assert_rejected(create(&stage, &at("http://127.0.0.1:9")).await, Code::InvalidArguments, "did not respond");
-    assert_rejected(create(&stage, &at("https://169.254.169.254")).await, Code::InvalidArguments, "outbound_allow");
+    fixture.provider.set().metadata = json!({});
+    fixture.provider.set().published = Vec::new();
+    assert_rejected(create(&fixture, &fixture.settings()).await, Code::InvalidArguments, "no public key");
+    let at = |issuer: &str| OauthConfigSettings { issuer: Some(issuer.into()), ..fixture.settings() };
+    assert_rejected(create(&fixture, &at("http://127.0.0.1:9")).await, Code::InvalidArguments, "did not respond");
+    assert_rejected(create(&fixture, &at("https://169.254.169.254")).await, Code::InvalidArguments, "outbound_allow");
     assert_rejected(
-        create(&stage, &at(&format!("{issuer}/realm"))).await,
+        create(&fixture, &at(&format!("{issuer}/realm"))).await,
         Code::InvalidArguments,
         "No metadata of the provider",
     );
-    assert_rejected(create(&stage, &at("nonsense")).await, Code::InvalidArguments, "not a valid URL");
-    assert_eq!(stage.count("SELECT count(*) FROM oauth_configs").await, 0);
+    assert_rejected(create(&fixture, &at("nonsense")).await, Code::InvalidArguments, "not a valid URL");
+    assert_eq!(fixture.count("SELECT count(*) FROM oauth_configs").await, 0);
 }
 
 /// OpenID Connect Discovery, 4.3: metadata is valid only at the URL of its issuer.
-async fn a_metadata_url_belongs_to_its_issuer(stage: Stage) {
-    let url = format!("{}/.well-known/openid-configuration", stage.provider.issuer);
-    stage.provider.set().metadata = json!({"issuer": "https://accounts.example"});
-    let settings = OauthConfigSettings { issuer: None, metadata_url: Some(url), ..stage.settings() };
+async fn a_metadata_url_belongs_to_its_issuer(fixture: Fixture) {
+    let url = format!("{}/.well-known/openid-configuration", fixture.provider.issuer);
+    fixture.provider.set().metadata = json!({"issuer": "https://accounts.example"});
+    let settings = OauthConfigSettings { issuer: None, metadata_url: Some(url), ..fixture.settings() };
     assert_rejected(
-        create(&stage, &settings).await,
+        create(&fixture, &settings).await,
         Code::InvalidArguments,
         "states the issuer `https://accounts.example`",
     );
 }
 
-async fn unusual_metadata_causes_a_warning(stage: Stage) {
-    stage.provider.set().metadata = json!({
+async fn unusual_metadata_causes_a_warning(fixture: Fixture) {
+    fixture.provider.set().metadata = json!({
         "code_challenge_methods_supported": null,
         "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
         "scopes_supported": ["openid", "email"],
     });
-    let (config, findings) = create(&stage, &stage.settings()).await.unwrap();
+    let (config, findings) = create(&fixture, &fixture.settings()).await.unwrap();
     assert_eq!(config.token_auth_method, TokenAuthMethod::ClientSecretPost);
     assert_eq!(config.scopes, ["openid", "email"]);
     let [warning] = warnings(&findings)[..] else { panic!("{findings:?}") };
     assert!(warning.contains("PKCE with S256; Waypost sends it anyway"), "{warning}");
     let basic = Some(TokenAuthMethod::ClientSecretBasic);
-    let settings = OauthConfigSettings { name: Some("B".into()), token_auth_method: basic, ..stage.settings() };
-    let (_, findings) = create(&stage, &settings).await.unwrap();
+    let settings = OauthConfigSettings { name: Some("B".into()), token_auth_method: basic, ..fixture.settings() };
+    let (_, findings) = create(&fixture, &settings).await.unwrap();
     assert!(warnings(&findings)[1].contains("but not `client_secret_basic`"), "{findings:?}");
 }
 
-async fn endpoints_can_be_entered(stage: Stage) {
-    let (config, _) = create(&stage, &stage.plain()).await.unwrap();
+async fn endpoints_can_be_entered(fixture: Fixture) {
+    let (config, _) = create(&fixture, &fixture.plain()).await.unwrap();
     assert_eq!((config.kind, config.issuer.as_str(), config.subject_claim.as_str()), (ProviderKind::Oauth, "", "id"));
     assert!(config.scopes.is_empty() && config.jwks_uri.is_none());
-    let both = OauthConfigSettings { issuer: Some(stage.provider.issuer.clone()), ..stage.plain() };
-    assert_rejected(create(&stage, &both).await, Code::InvalidArguments, "or by its endpoints");
-    let less = OauthConfigSettings { name: Some("B".into()), userinfo_endpoint: None, ..stage.plain() };
-    assert_rejected(create(&stage, &less).await, Code::InvalidArguments, "authorization, token and userinfo endpoints");
+    let both = OauthConfigSettings { issuer: Some(fixture.provider.issuer.clone()), ..fixture.plain() };
+    assert_rejected(create(&fixture, &both).await, Code::InvalidArguments, "or by its endpoints");
+    let less = OauthConfigSettings { name: Some("B".into()), userinfo_endpoint: None, ..fixture.plain() };
+    assert_rejected(
+        create(&fixture, &less).await,
+        Code::InvalidArguments,
+        "authorization, token and userinfo endpoints",
+    );
     // Metadata of plain OAuth, which does not define a userinfo endpoint.
-    stage.provider.set().metadata = json!({"jwks_uri": null, "userinfo_endpoint": null,
+    fixture.provider.set().metadata = json!({"jwks_uri": null, "userinfo_endpoint": null,
         "id_token_signing_alg_values_supported": null});
     let half = OauthConfigSettings {
         name: Some("B".into()),
-        userinfo_endpoint: stage.plain().userinfo_endpoint,
+        userinfo_endpoint: fixture.plain().userinfo_endpoint,
         subject_claim: Some("sub".into()),
         scopes: Some(vec!["read:user".into()]),
-        ..stage.settings()
+        ..fixture.settings()
     };
-    let (half, _) = create(&stage, &half).await.unwrap();
-    assert_eq!((half.kind, half.issuer.as_str()), (ProviderKind::Oauth, stage.provider.issuer.as_str()));
+    let (half, _) = create(&fixture, &half).await.unwrap();
+    assert_eq!((half.kind, half.issuer.as_str()), (ProviderKind::Oauth, fixture.provider.issuer.as_str()));
     assert_eq!((half.subject_claim.as_str(), half.scopes), ("sub", vec!["read:user".to_owned()]));
 }
 
-async fn values_are_validated(stage: Stage) {
-    let good = stage.settings();
+async fn values_are_validated(fixture: Fixture) {
+    let good = fixture.settings();
     for (settings, field) in [
         (OauthConfigSettings { client_id: None, ..good.clone() }, "client_id"),
         (OauthConfigSettings { client_id: Some("ü".into()), ..good.clone() }, "client_id"),
@@ -162,35 +169,35 @@ async fn values_are_validated(stage: Stage) {
             "client_secret",
         ),
     ] {
-        let error = create(&stage, &settings).await.unwrap_err();
+        let error = create(&fixture, &settings).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &field.into()), "{error}");
     }
 }
 
-async fn changes_are_checked_too(stage: Stage) {
-    let (config, _) = create(&stage, &stage.settings()).await.unwrap();
+async fn changes_are_checked_too(fixture: Fixture) {
+    let (config, _) = create(&fixture, &fixture.settings()).await.unwrap();
     // Changing the name needs no request to the provider.
-    stage.provider.set().metadata = json!({"issuer": "https://evil.example"});
+    fixture.provider.set().metadata = json!({"issuer": "https://evil.example"});
     let own = OauthConfigSettings {
         name: Some("New".into()),
         link_verified_email: Some(true),
         ..OauthConfigSettings::default()
     };
-    let config = update(&stage, &config, &own).await.unwrap();
+    let config = update(&fixture, &config, &own).await.unwrap();
     assert!(config.name == "New" && config.can_link_by_email());
     let scopes = OauthConfigSettings { scopes: Some(vec!["profile".into()]), ..OauthConfigSettings::default() };
-    assert_rejected(update(&stage, &config, &scopes).await, Code::InvalidArguments, "evil.example");
-    stage.provider.set().metadata = json!({});
-    let changed = update(&stage, &config, &scopes).await.unwrap();
+    assert_rejected(update(&fixture, &config, &scopes).await, Code::InvalidArguments, "evil.example");
+    fixture.provider.set().metadata = json!({});
+    let changed = update(&fixture, &config, &scopes).await.unwrap();
     assert_eq!(changed.scopes, ["openid", "profile"]);
     assert_eq!(changed.client_secret, config.client_secret, "absent settings are unchanged");
-    assert_rejected(update(&stage, &config, &own_name("Other")).await, Code::Conflict, "in the meantime");
+    assert_rejected(update(&fixture, &config, &own_name("Other")).await, Code::Conflict, "in the meantime");
     // The saved secret is sent only to the host that it was entered for.
     let other = crate::provider::Provider::start().await;
     let elsewhere = OauthConfigSettings { issuer: Some(other.issuer.clone()), ..OauthConfigSettings::default() };
-    assert_rejected(update(&stage, &changed, &elsewhere).await, Code::InvalidArguments, "client secret again");
+    assert_rejected(update(&fixture, &changed, &elsewhere).await, Code::InvalidArguments, "client secret again");
     let with_secret = OauthConfigSettings { client_secret: Some(SecretText::new("new")), ..elsewhere };
-    let moved = update(&stage, &changed, &with_secret).await.unwrap();
+    let moved = update(&fixture, &changed, &with_secret).await.unwrap();
     assert_eq!(moved.issuer, other.issuer);
 }
 
@@ -198,56 +205,56 @@ fn own_name(name: &str) -> OauthConfigSettings {
     OauthConfigSettings { name: Some(name.into()), ..OauthConfigSettings::default() }
 }
 
-async fn a_check_reports_changed_metadata(stage: Stage) {
-    let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    let check = async || oauth_configs::check(&stage.cx, &stage.ops, &config).await.unwrap();
+async fn a_check_reports_changed_metadata(fixture: Fixture) {
+    let (config, _) = create(&fixture, &fixture.settings()).await.unwrap();
+    let check = async || oauth_configs::check(&fixture.cx, &fixture.ops, &config).await.unwrap();
     assert!(check().await.iter().all(|finding| finding.level == FindingLevel::Ok));
-    let moved = format!("{}/authorize?v=2", stage.provider.issuer);
-    stage.provider.set().metadata = json!({"authorization_endpoint": moved});
+    let moved = format!("{}/authorize?v=2", fixture.provider.issuer);
+    fixture.provider.set().metadata = json!({"authorization_endpoint": moved});
     let errors = |findings: Vec<ProviderFinding>| {
         let errors = findings.into_iter().filter(|finding| finding.level == FindingLevel::Error);
         errors.map(|finding| finding.message).collect::<Vec<_>>().join(" ")
     };
     assert!(errors(check().await).contains("has changed"));
-    stage.provider.set().metadata = json!({"token_endpoint": "http://127.0.0.1:9/t"});
+    fixture.provider.set().metadata = json!({"token_endpoint": "http://127.0.0.1:9/t"});
     assert!(errors(check().await).contains("did not respond"));
 }
 
-async fn a_provider_in_use_cannot_be_deleted(stage: Stage) {
+async fn a_provider_in_use_cannot_be_deleted(fixture: Fixture) {
     let custom = || servers::ServerSettings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
     let make = async |slug: &str, settings: servers::ServerSettings| {
-        servers::create(&stage.cx, &stage.ops, &stage.organization, slug, &settings).await
+        servers::create(&fixture.cx, &fixture.ops, &fixture.organization, slug, &settings).await
     };
     assert_rejected(make("acme-docs", custom()).await, Code::InvalidArguments, "waypost oauth-config create");
-    let (one, _) = create(&stage, &stage.settings()).await.unwrap();
+    let (one, _) = create(&fixture, &fixture.settings()).await.unwrap();
     let docs = make("acme-docs", custom()).await.unwrap();
     assert_eq!(docs.oauth_config_id, Some(one.id.clone()), "the only provider is used");
-    let settings = OauthConfigSettings { name: Some("Two".into()), ..stage.settings() };
-    let (two, _) = create(&stage, &settings).await.unwrap();
+    let settings = OauthConfigSettings { name: Some("Two".into()), ..fixture.settings() };
+    let (two, _) = create(&fixture, &settings).await.unwrap();
     assert_rejected(make("acme-more", custom()).await, Code::InvalidArguments, "choose one of `Acme ID`, `Two`");
     let named = |name: &str| servers::ServerSettings { oauth_config: Some(name.into()), ..custom() };
     assert_rejected(make("acme-more", named("Three")).await, Code::InvalidArguments, "no identity provider `Three`");
     assert_rejected(make("acme-more", named("none")).await, Code::InvalidArguments, "choose one of");
     make("acme-more", named("Two")).await.unwrap();
-    let delete = async |id| oauth_configs::delete(&stage.cx, &stage.ops, &stage.organization, id).await;
+    let delete = async |id| oauth_configs::delete(&fixture.cx, &fixture.ops, &fixture.organization, id).await;
     assert_rejected(delete(&one.id).await, Code::Conflict, "`acme-docs`. Change them first");
     let change = servers::ServerSettings { oauth_config: Some(two.id.to_string()), ..Default::default() };
-    let docs = servers::update(&stage.cx, &stage.ops, &stage.organization, &docs.id, &change).await.unwrap();
+    let docs = servers::update(&fixture.cx, &fixture.ops, &fixture.organization, &docs.id, &change).await.unwrap();
     assert_eq!(docs.oauth_config_id, Some(two.id.clone()));
     delete(&one.id).await.unwrap();
     assert_rejected(delete(&one.id).await, Code::NotFound, "identity provider");
-    let using = oauth_configs::list_servers(&stage.cx, &stage.ops, &stage.organization, &two.id).await.unwrap();
+    let using = oauth_configs::list_servers(&fixture.cx, &fixture.ops, &fixture.organization, &two.id).await.unwrap();
     assert_eq!(using, ["acme-docs", "acme-more"]);
 }
 
-async fn providers_are_scoped_to_their_organisation(stage: Stage) {
-    let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    let other = organizations::create(&stage.cx, &stage.ops, "other", None).await.unwrap().id;
+async fn providers_are_scoped_to_their_organisation(fixture: Fixture) {
+    let (config, _) = create(&fixture, &fixture.settings()).await.unwrap();
+    let other = organizations::create(&fixture.cx, &fixture.ops, "other", None).await.unwrap().id;
     let by = |organization_id, role| {
-        stage.cx.with_caller(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
+        fixture.cx.with_caller(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
     };
-    let (foreign, member) = (by(other.clone(), Role::Owner), by(stage.organization.clone(), Role::Member));
-    let Stage { ops, organization, .. } = &stage;
+    let (foreign, member) = (by(other.clone(), Role::Owner), by(fixture.organization.clone(), Role::Member));
+    let Fixture { ops, organization, .. } = &fixture;
     assert_rejected(
         oauth_configs::resolve(&foreign, ops, organization, "Acme ID").await,
         Code::NotFound,
@@ -275,26 +282,26 @@ async fn providers_are_scoped_to_their_organisation(stage: Stage) {
     // A server of another organisation cannot use it, even for the operator.
     let settings = servers::ServerSettings { oauth_config: Some(config.id.to_string()), ..Default::default() };
     assert_rejected(
-        servers::create(&stage.cx, ops, &other, "other", &settings).await,
+        servers::create(&fixture.cx, ops, &other, "other", &settings).await,
         Code::InvalidArguments,
         "no identity",
     );
 }
 
-async fn the_audit_log_contains_no_secret(stage: Stage) {
-    let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    update(&stage, &config, &own_name("New")).await.unwrap();
-    oauth_configs::delete(&stage.cx, &stage.ops, &stage.organization, &config.id).await.unwrap();
+async fn the_audit_log_contains_no_secret(fixture: Fixture) {
+    let (config, _) = create(&fixture, &fixture.settings()).await.unwrap();
+    update(&fixture, &config, &own_name("New")).await.unwrap();
+    oauth_configs::delete(&fixture.cx, &fixture.ops, &fixture.organization, &config.id).await.unwrap();
     let sql = "SELECT count(*) FROM audit_events WHERE act LIKE 'oauth_config.%'";
-    assert_eq!(stage.count(sql).await, 3);
+    assert_eq!(fixture.count(sql).await, 3);
     let sql = "SELECT detail FROM audit_events WHERE act = 'oauth_config.create'";
-    let detail = stage.text(sql).await;
+    let detail = fixture.text(sql).await;
     assert!(detail.contains("\"has_client_secret\":true"), "{detail}");
     assert!(!detail.contains(CLIENT_SECRET) && !detail.contains("v1."), "{detail}");
-    assert!(!format!("{:?}", stage.settings()).contains(CLIENT_SECRET));
+    assert!(!format!("{:?}", fixture.settings()).contains(CLIENT_SECRET));
 }
 
-waypost_testkit::both!(extended stage =>
+waypost_testkit::both!(extended fixture =>
     the_metadata_determines_the_settings,
     an_invalid_provider_is_not_saved,
     a_metadata_url_belongs_to_its_issuer,

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use waypost_core::server::Server;
 
-use crate::stage::{BROWSER, NOW, Page, Stage, parameter, stage};
+use crate::fixture::{BROWSER, Fixture, NOW, Page, fixture, parameter};
 
 /// Asserts that the login failed and that the page shows the reason and the next steps.
 #[track_caller]
@@ -18,13 +18,13 @@ fn assert_failed(page: &Page, reason: &str) {
     }
 }
 
-async fn ready(stage: &Stage) -> Server {
-    stage.configure(&stage.settings()).await;
-    stage.server("acme-docs").await
+async fn ready(fixture: &Fixture) -> Server {
+    fixture.configure(&fixture.settings()).await;
+    fixture.server("acme-docs").await
 }
 
-async fn the_claims_of_the_token_are_validated(stage: Stage) {
-    let server = ready(&stage).await;
+async fn the_claims_of_the_token_are_validated(fixture: Fixture) {
+    let server = ready(&fixture).await;
     let seconds = NOW.0 / 1_000;
     for (claims, reason) in [
         (json!({"nonce": "another"}), "another sign-in"),
@@ -37,76 +37,76 @@ async fn the_claims_of_the_token_are_validated(stage: Stage) {
         (json!({"sub": null}), "returned no tokens"),
         (json!({"sub": ""}), "does not identify a user"),
     ] {
-        stage.provider.set().claims = claims.clone();
-        let page = stage.sign_in(&server).await;
+        fixture.provider.set().claims = claims.clone();
+        let page = fixture.sign_in(&server).await;
         assert_failed(&page, reason);
     }
-    assert_eq!(stage.count("SELECT count(*) FROM identities").await, 0);
-    assert_eq!(stage.count("SELECT count(*) FROM identity_provider_tokens").await, 0);
+    assert_eq!(fixture.count("SELECT count(*) FROM identities").await, 0);
+    assert_eq!(fixture.count("SELECT count(*) FROM identity_provider_tokens").await, 0);
     // A small clock skew is tolerated.
-    stage.provider.set().claims = json!({"exp": seconds - 30, "azp": "waypost"});
-    stage.who(&stage.sign_in(&server).await).await;
+    fixture.provider.set().claims = json!({"exp": seconds - 30, "azp": "waypost"});
+    fixture.who(&fixture.sign_in(&server).await).await;
 }
 
-async fn the_signature_of_the_token_is_validated(stage: Stage) {
-    let server = ready(&stage).await;
+async fn the_signature_of_the_token_is_validated(fixture: Fixture) {
+    let server = ready(&fixture).await;
     for header in [json!({"alg": "none"}), json!({"alg": "HS256"}), json!({"alg": "HS256", "kid": "key-1"})] {
-        stage.provider.set().header = Some(header.clone());
-        let page = stage.sign_in(&server).await;
+        fixture.provider.set().header = Some(header.clone());
+        let page = fixture.sign_in(&server).await;
         assert_eq!((page.status, page.session), (StatusCode::BAD_GATEWAY, None), "{header}");
     }
     // Signed with another key than the one it specifies.
-    stage.later(11_000);
-    stage.provider.set().header = Some(json!({"alg": "EdDSA", "kid": "key-1"}));
-    stage.provider.set().key = 9;
-    assert_failed(&stage.sign_in(&server).await, "signature of its token is invalid");
+    fixture.later(11_000);
+    fixture.provider.set().header = Some(json!({"alg": "EdDSA", "kid": "key-1"}));
+    fixture.provider.set().key = 9;
+    assert_failed(&fixture.sign_in(&server).await, "signature of its token is invalid");
     // Without an ID token, the login fails, even though there is a userinfo endpoint.
-    stage.provider.set().id_token = false;
-    assert_failed(&stage.sign_in(&server).await, "no ID token");
-    assert_eq!(stage.count("SELECT count(*) FROM identities").await, 0);
+    fixture.provider.set().id_token = false;
+    assert_failed(&fixture.sign_in(&server).await, "no ID token");
+    assert_eq!(fixture.count("SELECT count(*) FROM identities").await, 0);
 }
 
-async fn an_unknown_key_causes_a_refetch_but_not_too_often(stage: Stage) {
-    let server = ready(&stage).await;
-    let before = stage.provider.request_count("keys");
-    stage.who(&stage.sign_in(&server).await).await;
-    stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(stage.provider.request_count("keys"), before + 1, "keys are cached");
+async fn an_unknown_key_causes_a_refetch_but_not_too_often(fixture: Fixture) {
+    let server = ready(&fixture).await;
+    let before = fixture.provider.request_count("keys");
+    fixture.who(&fixture.sign_in(&server).await).await;
+    fixture.who(&fixture.sign_in(&server).await).await;
+    assert_eq!(fixture.provider.request_count("keys"), before + 1, "keys are cached");
     {
-        let mut provider = stage.provider.set();
+        let mut provider = fixture.provider.set();
         (provider.key, provider.published) = (2, vec![1, 2]);
     }
-    stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(stage.provider.request_count("keys"), before + 2, "an unknown key causes a refetch");
+    fixture.who(&fixture.sign_in(&server).await).await;
+    assert_eq!(fixture.provider.request_count("keys"), before + 2, "an unknown key causes a refetch");
     {
-        let mut provider = stage.provider.set();
+        let mut provider = fixture.provider.set();
         (provider.key, provider.published) = (3, vec![1, 2, 3]);
     }
-    assert_failed(&stage.sign_in(&server).await, "a key that it does not publish");
-    assert_eq!(stage.provider.request_count("keys"), before + 2, "keys were refetched a moment ago");
-    stage.later(10_000);
-    stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(stage.provider.request_count("keys"), before + 3);
-    stage.later(60 * 60 * 1_000);
-    stage.provider.set().key = 1;
-    stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(stage.provider.request_count("keys"), before + 4, "an hour later they are fetched again");
+    assert_failed(&fixture.sign_in(&server).await, "a key that it does not publish");
+    assert_eq!(fixture.provider.request_count("keys"), before + 2, "keys were refetched a moment ago");
+    fixture.later(10_000);
+    fixture.who(&fixture.sign_in(&server).await).await;
+    assert_eq!(fixture.provider.request_count("keys"), before + 3);
+    fixture.later(60 * 60 * 1_000);
+    fixture.provider.set().key = 1;
+    fixture.who(&fixture.sign_in(&server).await).await;
+    assert_eq!(fixture.provider.request_count("keys"), before + 4, "an hour later they are fetched again");
 }
 
-async fn userinfo_of_another_user_is_rejected(stage: Stage) {
-    let server = ready(&stage).await;
-    stage.provider.set().claims = json!({"name": null});
-    stage.provider.set().userinfo["sub"] = "bert".into();
-    assert_failed(&stage.sign_in(&server).await, "another user than its token");
-    stage.provider.set().userinfo["sub"] = "anna".into();
-    let who = stage.who(&stage.sign_in(&server).await).await;
+async fn userinfo_of_another_user_is_rejected(fixture: Fixture) {
+    let server = ready(&fixture).await;
+    fixture.provider.set().claims = json!({"name": null});
+    fixture.provider.set().userinfo["sub"] = "bert".into();
+    assert_failed(&fixture.sign_in(&server).await, "another user than its token");
+    fixture.provider.set().userinfo["sub"] = "anna".into();
+    let who = fixture.who(&fixture.sign_in(&server).await).await;
     assert_eq!(who.name.as_deref(), Some("Anna"), "from userinfo");
-    stage.provider.set().userinfo = Value::Null;
-    assert_failed(&stage.sign_in(&server).await, "no JSON object");
+    fixture.provider.set().userinfo = Value::Null;
+    assert_failed(&fixture.sign_in(&server).await, "no JSON object");
 }
 
-async fn a_provider_that_rejects_or_returns_invalid_data(stage: Stage) {
-    let server = ready(&stage).await;
+async fn a_provider_that_rejects_or_returns_invalid_data(fixture: Fixture) {
+    let server = ready(&fixture).await;
     for (status, response, reason) in [
         (StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"}), "invalid_grant"),
         (StatusCode::UNAUTHORIZED, json!({"error": "invalid_client", "error_description": "geheim"}), "invalid_client"),
@@ -115,40 +115,40 @@ async fn a_provider_that_rejects_or_returns_invalid_data(stage: Stage) {
         (StatusCode::FOUND, json!({}), "returned no tokens"),
         (StatusCode::INTERNAL_SERVER_ERROR, json!("upstream-access"), "returned no tokens"),
     ] {
-        stage.provider.set().token = Some((status, response));
-        assert_failed(&stage.sign_in(&server).await, reason);
+        fixture.provider.set().token = Some((status, response));
+        assert_failed(&fixture.sign_in(&server).await, reason);
     }
 }
 
-async fn a_provider_that_is_down(stage: Stage) {
-    let server = ready(&stage).await;
+async fn a_provider_that_is_down(fixture: Fixture) {
+    let server = ready(&fixture).await;
     // Nothing listens on port 9 of the loopback interface.
-    stage.execute("UPDATE oauth_configs SET token_endpoint = 'http://127.0.0.1:9/token'").await;
-    let page = stage.sign_in(&server).await;
+    fixture.execute("UPDATE oauth_configs SET token_endpoint = 'http://127.0.0.1:9/token'").await;
+    let page = fixture.sign_in(&server).await;
     assert_failed(&page, "Acme ID did not respond");
     assert_failed(&page, "cannot be reached");
     // A link-local address in the database: no connection is attempted.
-    stage.execute("UPDATE oauth_configs SET token_endpoint = 'https://169.254.169.254/token'").await;
-    assert_failed(&stage.sign_in(&server).await, "not on the public internet");
+    fixture.execute("UPDATE oauth_configs SET token_endpoint = 'https://169.254.169.254/token'").await;
+    assert_failed(&fixture.sign_in(&server).await, "not on the public internet");
 }
 
 /// The provider pauses and advances the time while nothing but the request to it is waiting.
 #[tokio::test(flavor = "current_thread")]
 async fn a_provider_that_is_slow() {
     let folder = waypost_testkit::folder();
-    let stage = stage(&waypost_testkit::sqlite_url(&folder)).await;
-    let server = ready(&stage).await;
-    stage.provider.set().hangs = true;
-    assert_failed(&stage.sign_in(&server).await, "did not respond in time");
+    let fixture = fixture(&waypost_testkit::sqlite_url(&folder)).await;
+    let server = ready(&fixture).await;
+    fixture.provider.set().hangs = true;
+    assert_failed(&fixture.sign_in(&server).await, "did not respond in time");
 }
 
-async fn an_error_instead_of_a_code_fails_the_login(stage: Stage) {
-    let server = ready(&stage).await;
+async fn an_error_instead_of_a_code_fails_the_login(fixture: Fixture) {
+    let server = ready(&fixture).await;
     let back = async |query: &str| {
-        let request = stage.request(&server, true).await;
-        let target = stage.begin_login(&server, &request).await;
+        let request = fixture.request(&server, true).await;
+        let target = fixture.begin_login(&server, &request).await;
         let path = format!("callback?{query}&state={}", parameter(&target, "state"));
-        (stage.get(&server, &path, BROWSER).await, request)
+        (fixture.get(&server, &path, BROWSER).await, request)
     };
     // RFC 6749, 4.1.2.1: the user denied access. Waypost forwards this to the client with its own state and issuer.
     let (page, request) = back("error=access_denied&error_description=%3Cb%3E").await;
@@ -159,7 +159,7 @@ async fn an_error_instead_of_a_code_fails_the_login(stage: Stage) {
              &iss=http%3A%2F%2Flocalhost%3A8080%2Fs%2Facme-docs"
         )
     );
-    let over = stage.get(&server, &format!("upstream?request={}", request.id), BROWSER).await;
+    let over = fixture.get(&server, &format!("upstream?request={}", request.id), BROWSER).await;
     assert_eq!(over.status, StatusCode::BAD_REQUEST, "the request is closed");
     let (page, _) = back("error=%3Cscript%3E").await;
     assert_failed(&page, "rejected the sign-in");
@@ -168,32 +168,32 @@ async fn an_error_instead_of_a_code_fails_the_login(stage: Stage) {
     assert_failed(&back("foo=bar").await.0, "no code");
     // RFC 9207: a response of another provider.
     assert_failed(&back("code=x&iss=https%3A%2F%2Fevil.example").await.0, "a different identity provider");
-    assert_eq!(stage.provider.request_count("token"), 1, "with the empty code only");
-    let request = stage.request(&server, true).await;
-    let target = stage.begin_login(&server, &request).await;
-    let code = stage.provider.approve(&target);
-    let query = format!("callback?code={code}&iss={}&state={}", stage.provider.issuer, parameter(&target, "state"));
-    stage.who(&stage.get(&server, &query, BROWSER).await).await;
+    assert_eq!(fixture.provider.request_count("token"), 1, "with the empty code only");
+    let request = fixture.request(&server, true).await;
+    let target = fixture.begin_login(&server, &request).await;
+    let code = fixture.provider.approve(&target);
+    let query = format!("callback?code={code}&iss={}&state={}", fixture.provider.issuer, parameter(&target, "state"));
+    fixture.who(&fixture.get(&server, &query, BROWSER).await).await;
 }
 
-async fn a_login_fails_if_the_provider_was_replaced_meanwhile(stage: Stage) {
-    let server = ready(&stage).await;
-    let request = stage.request(&server, true).await;
-    let target = stage.begin_login(&server, &request).await;
-    let code = stage.provider.approve(&target);
-    let other = waypost_ops::oauth_configs::OauthConfigSettings { name: Some("Other".into()), ..stage.settings() };
-    stage.configure(&other).await;
+async fn a_login_fails_if_the_provider_was_replaced_meanwhile(fixture: Fixture) {
+    let server = ready(&fixture).await;
+    let request = fixture.request(&server, true).await;
+    let target = fixture.begin_login(&server, &request).await;
+    let code = fixture.provider.approve(&target);
+    let other = waypost_ops::oauth_configs::OauthConfigSettings { name: Some("Other".into()), ..fixture.settings() };
+    fixture.configure(&other).await;
     let settings = waypost_ops::servers::ServerSettings { oauth_config: Some("Other".into()), ..Default::default() };
-    let changed = waypost_ops::servers::update(&stage.cx, &stage.ops, &stage.organization, &server.id, &settings);
+    let changed = waypost_ops::servers::update(&fixture.cx, &fixture.ops, &fixture.organization, &server.id, &settings);
     changed.await.unwrap();
-    stage.poll().await;
+    fixture.poll().await;
     let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
-    assert_eq!(stage.get(&server, &path, BROWSER).await.status, StatusCode::BAD_REQUEST);
-    assert_eq!(stage.provider.request_count("token"), 0);
+    assert_eq!(fixture.get(&server, &path, BROWSER).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(fixture.provider.request_count("token"), 0);
 }
 
-waypost_testkit::both!(stage => a_login_fails_if_the_provider_was_replaced_meanwhile);
-waypost_testkit::both!(extended stage =>
+waypost_testkit::both!(fixture => a_login_fails_if_the_provider_was_replaced_meanwhile);
+waypost_testkit::both!(extended fixture =>
     the_claims_of_the_token_are_validated,
     the_signature_of_the_token_is_validated,
     an_unknown_key_causes_a_refetch_but_not_too_often,

@@ -4,7 +4,7 @@
 
 mod configs;
 mod faults;
+mod fixture;
 mod provider;
 mod sign_in;
-mod stage;
 mod tokens;

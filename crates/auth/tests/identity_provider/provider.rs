@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use waypost_core::Timestamp;
 
-use crate::stage::NOW;
+use crate::fixture::NOW;
 
 /// The state and the behaviour of the provider.
 pub struct Behaviour {

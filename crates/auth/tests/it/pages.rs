@@ -9,13 +9,13 @@ use waypost_ops::logos;
 use crate::harness::{Browser, MINUTE, Pages, TestResponse};
 
 const ANNA: &str = "anna@example.com";
-const FINE: &str = "quartz-banjo-umbrella-42";
-const OTHER: &str = "walnut.tractor.opera.19";
+const PASSWORD: &str = "quartz-banjo-umbrella-42";
+const OTHER_PASSWORD: &str = "walnut.tractor.opera.19";
 const BAD: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 /// Signs up with a password. The code arrives in the `count`-th email.
 async fn sign_up(pages: &Pages, browser: &mut Browser<'_>, email: &str, count: usize) {
-    let response = browser.post("sign-up", &[("email", email), ("password", FINE)]).await;
+    let response = browser.post("sign-up", &[("email", email), ("password", PASSWORD)]).await;
     let (sent, (code, _)) = (browser.sent(&response), pages.code(count).await);
     let response = browser.post("sign-in/code", &[("sent", &sent), ("code", &code)]).await;
     assert_eq!(response.location(), browser.path("authorize/continue"));
@@ -97,7 +97,7 @@ async fn a_user_signs_in_with_a_password_after_signing_up() {
     assert!(!page.body.contains("short"), "the password is not shown again");
     let page = browser.post("sign-up", &[("email", ANNA), ("password", "anna@example.com")]).await;
     page.shows(BAD, &["easy to guess"]);
-    browser.post("sign-up", &[("email", "anna"), ("password", FINE)]).await.shows(BAD, &["Enter a valid email"]);
+    browser.post("sign-up", &[("email", "anna"), ("password", PASSWORD)]).await.shows(BAD, &["Enter a valid email"]);
     sign_up(&pages, &mut browser, ANNA, 1).await;
     let mut other = pages.browser(&server).await;
     // With only the email, the page asks for the password.
@@ -107,10 +107,10 @@ async fn a_user_signs_in_with_a_password_after_signing_up() {
         &["value=\"anna@example.com\"", "autocomplete=\"current-password\"", "Forgot your password?"],
     );
     assert!(!page.body.contains("role=\"alert\""));
-    let page = other.post("sign-in/password", &[("email", ANNA), ("password", OTHER)]).await;
-    page.shows(BAD, &["or the password is wrong"]);
-    assert!(!page.body.contains(OTHER));
-    let response = other.post("sign-in/password", &[("email", " ANNA@example.com"), ("password", FINE)]).await;
+    let page = other.post("sign-in/password", &[("email", ANNA), ("password", OTHER_PASSWORD)]).await;
+    page.shows(BAD, &["or password is incorrect"]);
+    assert!(!page.body.contains(OTHER_PASSWORD));
+    let response = other.post("sign-in/password", &[("email", " ANNA@example.com"), ("password", PASSWORD)]).await;
     assert_eq!(response.location(), other.path("authorize/continue"));
     assert_eq!(other.signed_in_as().await.as_deref(), Some(ANNA));
 }
@@ -129,17 +129,18 @@ async fn a_user_resets_the_password() {
     page.shows(StatusCode::OK, &["name=\"new_password\"", ANNA]);
     let page = browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", "short")]).await;
     page.shows(BAD, &["at least 12", &format!("value=\"{code}\"")]);
-    let fields = [("sent", sent.as_str()), ("code", wrong(&code)), ("new_password", OTHER)];
+    let fields = [("sent", sent.as_str()), ("code", wrong(&code)), ("new_password", OTHER_PASSWORD)];
     browser.post("sign-in/reset", &fields).await.shows(BAD, &["4 more attempts"]);
     // The link opens the same form with the code filled in.
     let link = mail.text.lines().find_map(|line| line.strip_prefix("http://localhost:8080")).unwrap();
     browser.get(link).await.shows(StatusCode::OK, &["name=\"new_password\"", &format!("value=\"{code}\"")]);
-    let response = browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", OTHER)]).await;
+    let response =
+        browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", OTHER_PASSWORD)]).await;
     assert_eq!(response.location(), browser.path("authorize/continue"));
     assert_eq!(browser.signed_in_as().await.as_deref(), Some(ANNA));
     assert_eq!(old.signed_in_as().await, None, "the other browser is signed out");
-    let fields = [("email", ANNA), ("password", FINE)];
-    old.post("sign-in/password", &fields).await.shows(BAD, &["or the password is wrong"]);
+    let fields = [("email", ANNA), ("password", PASSWORD)];
+    old.post("sign-in/password", &fields).await.shows(BAD, &["or password is incorrect"]);
 }
 
 /// Returns the content of a response without the values that differ between requests.
@@ -166,7 +167,7 @@ async fn known_and_unknown_emails_get_the_same_responses() {
         let (mut browser, mut shown_pages) = (pages.browser(&server).await, Vec::new());
         for (count, (name, fields)) in [
             ("sign-in/code", vec![("email", email)]),
-            ("sign-up", vec![("email", email), ("password", OTHER)]),
+            ("sign-up", vec![("email", email), ("password", OTHER_PASSWORD)]),
             ("sign-in/forgotten", vec![("email", email)]),
         ]
         .into_iter()
@@ -180,13 +181,13 @@ async fn known_and_unknown_emails_get_the_same_responses() {
             let (code, mail) = pages.code(sent_before + count + 1).await;
             assert_eq!(mail.to, email, "both get an email");
             let enter = if name == "sign-in/forgotten" { "sign-in/reset" } else { "sign-in/code" };
-            let fields = [("sent", sent.as_str()), ("code", wrong(&code)), ("new_password", OTHER)];
+            let fields = [("sent", sent.as_str()), ("code", wrong(&code)), ("new_password", OTHER_PASSWORD)];
             let page = browser.post(enter, &fields).await;
             shown_pages.push(shown(&browser, &page, email));
         }
         pages.clock.advance(MINUTE);
         for _ in 0..7 {
-            let page = browser.post("sign-in/password", &[("email", email), ("password", OTHER)]).await;
+            let page = browser.post("sign-in/password", &[("email", email), ("password", OTHER_PASSWORD)]).await;
             shown_pages.push(shown(&browser, &page, email));
         }
         responses.push(shown_pages);
@@ -246,7 +247,7 @@ async fn forms_require_the_csrf_token_of_their_own_page() {
     let (mut browser, mut other) = (pages.browser(&server).await, pages.browser(&server).await);
     other.get("sign-in").await;
     let foreign = other.csrf.clone();
-    let fields = [("email", ANNA), ("password", FINE), ("code", "12345678"), ("sent", "ecd_000000000000")];
+    let fields = [("email", ANNA), ("password", PASSWORD), ("code", "12345678"), ("sent", "ecd_000000000000")];
     for name in [
         "sign-in/code",
         "sign-in/link",
@@ -275,18 +276,18 @@ async fn wrong_passwords_are_limited_and_the_page_shows_the_wait_time() {
     let server = pages.server("acme", AuthType::PlatformOauth).await;
     let (mut known, mut browser) = (pages.browser(&server).await, pages.browser(&server).await);
     sign_up(&pages, &mut known, ANNA, 1).await;
-    let (right, bad) = ([("email", ANNA), ("password", FINE)], [("email", ANNA), ("password", OTHER)]);
+    let (right, bad) = ([("email", ANNA), ("password", PASSWORD)], [("email", ANNA), ("password", OTHER_PASSWORD)]);
     for _ in 0..3 {
-        browser.post("sign-in/password", &bad).await.shows(BAD, &["or the password is wrong"]);
+        browser.post("sign-in/password", &bad).await.shows(BAD, &["or password is incorrect"]);
     }
     let page = browser.post("sign-in/password", &right).await;
     page.shows(StatusCode::TOO_MANY_REQUESTS, &["in 20 seconds, or sign in with a code", "role=\"alert\""]);
     assert_eq!(page.headers[header::RETRY_AFTER], "20");
     // The browser in which Anna has signed in before is not rejected, although it has the same client address.
-    known.post("sign-in/password", &bad).await.shows(BAD, &["or the password is wrong"]);
+    known.post("sign-in/password", &bad).await.shows(BAD, &["or password is incorrect"]);
     known.post("sign-in/password", &right).await.location();
     pages.clock.advance(MINUTE / 3);
-    browser.post("sign-in/password", &bad).await.shows(BAD, &["or the password is wrong"]);
+    browser.post("sign-in/password", &bad).await.shows(BAD, &["or password is incorrect"]);
     browser.post("sign-in/password", &right).await.shows(StatusCode::TOO_MANY_REQUESTS, &["in 20 seconds"]);
     pages.clock.advance(MINUTE / 3);
     browser.post("sign-in/password", &right).await.location();
@@ -321,7 +322,7 @@ async fn signing_out_deletes_the_session() {
     sign_up(&pages, &mut browser, ANNA, 1).await;
     let first = browser.session().unwrap().clone();
     // Another sign-in replaces the session.
-    browser.post("sign-in/password", &[("email", ANNA), ("password", FINE)]).await.location();
+    browser.post("sign-in/password", &[("email", ANNA), ("password", PASSWORD)]).await.location();
     let second = browser.session().unwrap().clone();
     let name = format!("__Host-wp_eu_{}", server.organization_id);
     browser.cookies.insert(name.clone(), first);
@@ -347,7 +348,7 @@ async fn without_email_only_passwords_are_offered() {
         browser.get(name).await.shows(StatusCode::SERVICE_UNAVAILABLE, &["Email is unavailable"]);
     }
     for name in ["sign-in/code", "sign-up", "sign-in/forgotten"] {
-        let response = browser.post(name, &[("email", ANNA), ("password", FINE)]).await;
+        let response = browser.post(name, &[("email", ANNA), ("password", PASSWORD)]).await;
         response.shows(StatusCode::SERVICE_UNAVAILABLE, &["Email is unavailable"]);
     }
 }
@@ -392,7 +393,7 @@ async fn servers_with_other_auth_types_have_no_sign_in_pages() {
         let response = browser.get(name).await;
         assert_eq!(response.status, StatusCode::BAD_REQUEST, "{name}: a self-created account does not grant access");
     }
-    let response = browser.post("sign-in/password", &[("email", ANNA), ("password", FINE)]).await;
+    let response = browser.post("sign-in/password", &[("email", ANNA), ("password", PASSWORD)]).await;
     assert_eq!(response.status, StatusCode::BAD_REQUEST);
     pages.set_auth_type(server, AuthType::None).await;
     for name in names {

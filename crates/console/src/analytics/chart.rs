@@ -121,7 +121,7 @@ pub(super) struct Sankey {
     /// The links.
     pub(super) links: Vec<SankeyLink>,
     /// Whether steps are omitted.
-    pub(super) is_cut: bool,
+    pub(super) is_truncated: bool,
 }
 
 const COLUMN_WIDTH: f64 = 96.0;
@@ -157,7 +157,7 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
             }
         }
     }
-    let is_cut = columns.len() > MAX_STEPS;
+    let is_truncated = columns.len() > MAX_STEPS;
     columns.truncate(MAX_STEPS);
     let mut layout = SankeyLayout {
         columns: &columns,
@@ -174,7 +174,7 @@ pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     }
     let nodes = layout.nodes(&flows);
     let width = (columns.len() + 2) as f64 * COLUMN_WIDTH;
-    Some(Sankey { width, height: EXIT_Y + 40.0, nodes, links, is_cut })
+    Some(Sankey { width, height: EXIT_Y + 40.0, nodes, links, is_truncated })
 }
 
 struct SankeyLayout<'a> {
@@ -296,7 +296,7 @@ mod tests {
             flow(step(2), FlowNode::End, 2),
         ];
         let chart = sankey(&flows, &["ws_1".to_owned(), "ws_2".to_owned()]).unwrap();
-        assert_eq!((chart.links.len(), chart.nodes.len(), chart.is_cut), (4, 4, false));
+        assert_eq!((chart.links.len(), chart.nodes.len(), chart.is_truncated), (4, 4, false));
         assert_eq!(chart.nodes[1].title, "Step <1>: 3");
         assert!(sankey(&[], &[]).is_none());
     }

@@ -33,7 +33,7 @@ pub(super) struct AnalyticsFilter {
 }
 
 impl AnalyticsFilter {
-    /// Returns the selected range: the parameter `range` if set, else `custom` if a day is set, else `30`.
+    /// Returns the selected range: the parameter `range` if set, otherwise `custom` if a day is set, otherwise `30`.
     pub(super) fn range(&self) -> &str {
         match self.range.as_str() {
             "" if !self.from.is_empty() || !self.to.is_empty() => "custom",

@@ -33,7 +33,7 @@ pub struct Link {
 /// Text to paste.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
-    /// Where to paste it: a file, a terminal or a dialog.
+    /// The place to paste it: a file, a terminal or a dialog.
     pub place: &'static str,
     /// The text.
     pub text: String,
@@ -350,7 +350,7 @@ fn is_local(url: &Url) -> bool {
 }
 
 /// Formats a word for a POSIX shell (XCU, section 2.2.2): in single quotes if it has a character that is special to a
-/// shell, else unchanged.
+/// shell, otherwise unchanged.
 fn shell(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {

@@ -180,12 +180,12 @@ struct TicketsPage {
 }
 
 impl TicketsPage {
-    fn status_badge(&self, named: &TicketDetails) -> &'static str {
-        status_badge(named.ticket.status)
+    fn status_badge(&self, details: &TicketDetails) -> &'static str {
+        status_badge(details.ticket.status)
     }
 
-    fn priority_badge(&self, named: &TicketDetails) -> &'static str {
-        priority_badge(named.ticket.priority)
+    fn priority_badge(&self, details: &TicketDetails) -> &'static str {
+        priority_badge(details.ticket.priority)
     }
 }
 

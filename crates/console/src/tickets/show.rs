@@ -39,7 +39,7 @@ struct TicketPage {
     layout: Layout,
     org: CurrentOrganization,
     form_error: FormError,
-    named: TicketDetails,
+    details: TicketDetails,
     problem: String,
     context: Option<String>,
     comments: Vec<CommentView>,
@@ -55,7 +55,7 @@ struct TicketPage {
 
 impl TicketPage {
     fn ticket(&self) -> &Ticket {
-        &self.named.ticket
+        &self.details.ticket
     }
 
     fn path(&self) -> String {
@@ -88,10 +88,10 @@ async fn find(console: &Console, member: &Member, id: &str) -> Result<TicketPage
 async fn load(console: &Console, member: &Member, id: &str) -> Result<TicketPage, Error> {
     let Member { cx, organization_id, org, layout } = member;
     let (id, ops): (TicketId, _) = (parse_id(id, "ticket")?, console.ops());
-    let named = tickets::get(cx, ops, organization_id, &id).await?;
+    let details = tickets::get(cx, ops, organization_id, &id).await?;
     let comments = ticket_comments::list(cx, ops, organization_id, &id).await?;
     let mut members = member_options(&tickets::list_assignees(cx, ops, organization_id).await?);
-    if let (Some(id), Some(name)) = (&named.ticket.assignee_id, &named.assignee)
+    if let (Some(id), Some(name)) = (&details.ticket.assignee_id, &details.assignee)
         && !members.iter().any(|(own, _)| own == id.as_str())
     {
         members.push((id.to_string(), format!("{name} (no longer a member)")));
@@ -100,16 +100,16 @@ async fn load(console: &Console, member: &Member, id: &str) -> Result<TicketPage
         layout: layout.clone().with_section("tickets"),
         org: org.clone(),
         form_error: FormError::default(),
-        problem: html::render(&named.ticket.problem),
-        context: named.ticket.context.as_deref().map(html::render),
+        problem: html::render(&details.ticket.problem),
+        context: details.ticket.context.as_deref().map(html::render),
         comments: comments.into_iter().map(|comment| comment_view(member, comment)).collect(),
-        statuses: statuses().into_iter().filter(|(value, _)| can_change_status(&named.ticket, value)).collect(),
+        statuses: statuses().into_iter().filter(|(value, _)| can_change_status(&details.ticket, value)).collect(),
         priorities: priorities(),
         assignees: prepend_option("none", "Unassigned", members),
         draft: String::new(),
         draft_internal: false,
         can_mail: tickets::can_send_email(ops),
-        named,
+        details,
     })
 }
 

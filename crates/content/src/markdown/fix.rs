@@ -8,7 +8,7 @@ use super::block;
 use super::gap;
 use super::html;
 use super::survey::{Offence, Survey};
-use super::unrendered::Unrendered;
+use super::unrendered::UnrenderedText;
 
 /// A strategy for fixing offences. If a strategy would turn text into code, or code into text, the next one is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Edit {
 /// protected.
 pub(super) fn fix(text: &str, survey: &Survey, careful: bool) -> (String, Survey) {
     let attempt = |strategy| {
-        let patched = Patched::new(text, edits(text, survey, strategy));
+        let patched = PatchedText::new(text, edits(text, survey, strategy));
         let after = Survey::of(&patched.text);
         (patched, after)
     };
@@ -99,7 +99,7 @@ fn edits(text: &str, survey: &Survey, strategy: Strategy) -> Vec<Edit> {
             Edit { range, with: if can_remove { "" } else { SPACE_ENTITY }.into() }
         }));
     } else if survey.offences.is_empty() {
-        edits.extend(survey.unrendered.iter().map(|(Unrendered { range, is_block }, with)| {
+        edits.extend(survey.unrendered.iter().map(|(UnrenderedText { range, is_block }, with)| {
             let with = if *is_block && !strategy.removes() { SPACE_ENTITY } else { *with };
             Edit { range: range.clone(), with: with.into() }
         }));
@@ -169,13 +169,13 @@ fn label_len(definition: &str) -> usize {
 }
 
 /// A changed text, with the positions of the parts kept from the old text.
-struct Patched {
+struct PatchedText {
     text: String,
     /// Kept ranges of the old text, each with its position in the new one.
     kept: Vec<(Range<usize>, usize)>,
 }
 
-impl Patched {
+impl PatchedText {
     /// Applies `edits`, which must be sorted. Of overlapping edits, the first one applies.
     fn new(old: &str, edits: Vec<Edit>) -> Self {
         let mut patched = Self { text: String::with_capacity(old.len() + edits.len()), kept: Vec::new() };

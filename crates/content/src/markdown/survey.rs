@@ -8,7 +8,7 @@ use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEn
 use super::gap::Inline;
 use super::html::{self, Verdict};
 use super::link;
-use super::unrendered::{self, Footnotes, Lines, Unrendered};
+use super::unrendered::{self, Footnotes, Lines, UnrenderedText};
 use crate::invisible;
 
 /// A construct that must be removed or escaped.
@@ -51,7 +51,7 @@ pub(super) struct Survey {
     pub offences: Vec<Offence>,
     /// Text that is not rendered, each with its replacement, unordered. Only used if the text has no other offences,
     /// because HTML can contain references.
-    pub unrendered: Vec<(Unrendered, &'static str)>,
+    pub unrendered: Vec<(UnrenderedText, &'static str)>,
 }
 
 impl Survey {
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn unrendered(&mut self, found: Option<Unrendered>) {
+    fn unrendered(&mut self, found: Option<UnrenderedText>) {
         self.survey.unrendered.extend(found.map(|found| (found, "")));
     }
 
@@ -316,12 +316,12 @@ impl<'a> Reader<'a> {
         survey.hidden.sort_by_key(|range| range.start);
         let content_end = |range: &Range<usize>| range.start + self.text[range.clone()].trim_end().len();
         let blocks =
-            footnotes.iter().map(|range| Unrendered { range: range.start..content_end(range), is_block: true });
+            footnotes.iter().map(|range| UnrenderedText { range: range.start..content_end(range), is_block: true });
         survey.unrendered.extend(blocks.map(|block| (block, "")));
         for Definition { span, is_used, has_title } in definitions {
             self.lines.mark(&span);
             if !is_used {
-                survey.unrendered.push((Unrendered { range: span, is_block: true }, ""));
+                survey.unrendered.push((UnrenderedText { range: span, is_block: true }, ""));
             } else if has_title {
                 survey.unrendered.extend(unrendered::definition_title(self.text, &span));
             }

@@ -13,33 +13,33 @@ const MAX_LANGUAGE: usize = 32;
 
 /// Text that is not rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unrendered {
+pub(super) struct UnrenderedText {
     pub range: Range<usize>,
     /// Whether it occupies whole lines.
     pub is_block: bool,
 }
 
-impl Unrendered {
+impl UnrenderedText {
     fn within_line(range: Range<usize>) -> Self {
         Self { range, is_block: false }
     }
 }
 
 /// Returns the title of an inline link or image, with the preceding blanks.
-pub(super) fn link_title(text: &str, link: &Range<usize>) -> Option<Unrendered> {
+pub(super) fn link_title(text: &str, link: &Range<usize>) -> Option<UnrenderedText> {
     let inside = text[link.clone()].strip_suffix(')')?.trim_end();
     let start = title_start(inside)?;
     let blanks = inside[..start].len() - inside[..start].trim_end_matches([' ', '\t']).len();
-    Some(Unrendered::within_line(link.start + start - blanks..link.start + inside.len()))
+    Some(UnrenderedText::within_line(link.start + start - blanks..link.start + inside.len()))
 }
 
 /// Returns the title of a definition, and its replacement: a title in the next line would otherwise take effect.
-pub(super) fn definition_title(text: &str, span: &Range<usize>) -> Option<(Unrendered, &'static str)> {
+pub(super) fn definition_title(text: &str, span: &Range<usize>) -> Option<(UnrenderedText, &'static str)> {
     let definition = text[span.clone()].trim_end();
     let start = title_start(definition)?;
     let next = text[span.start + definition.len()..].trim_start_matches([' ', '\t', '\n', '>']);
     let with = if next.starts_with(['"', '\'', '(']) { "\"\"" } else { "" };
-    Some((Unrendered::within_line(span.start + start..span.start + definition.len()), with))
+    Some((UnrenderedText::within_line(span.start + start..span.start + definition.len()), with))
 }
 
 /// Returns the start of the title at the end of `text`.
@@ -55,7 +55,7 @@ fn title_start(text: &str) -> Option<usize> {
 
 /// Returns the text after the language in the first line of a fenced block; all of it if it does not begin with a
 /// language.
-pub(super) fn info(text: &str, code: &Range<usize>) -> Option<Unrendered> {
+pub(super) fn info(text: &str, code: &Range<usize>) -> Option<UnrenderedText> {
     let first = text[code.clone()].split('\n').next()?;
     let (_, fence) = block::fence(first)?;
     let info = &first[fence..];
@@ -65,15 +65,15 @@ pub(super) fn info(text: &str, code: &Range<usize>) -> Option<Unrendered> {
         && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '+' | '-' | '_' | '.' | '#'));
     let kept = if is_language { blanks + word.len() } else { 0 };
     let hidden = !info[kept..].trim().is_empty();
-    hidden.then(|| Unrendered::within_line(code.start + fence + kept..code.start + first.len()))
+    hidden.then(|| UnrenderedText::within_line(code.start + fence + kept..code.start + first.len()))
 }
 
 /// Returns the cells of a row beyond the last column. `last_cell` is the end of the cell in the last column.
-pub(super) fn cells(text: &str, row: &Range<usize>, last_cell: usize) -> Option<Unrendered> {
+pub(super) fn cells(text: &str, row: &Range<usize>, last_cell: usize) -> Option<UnrenderedText> {
     let rest = text[last_cell..row.end].split('\n').next()?;
     let cells = rest.strip_prefix('|')?;
     let hidden = !cells.trim_matches(['|', ' ', '\t']).is_empty();
-    hidden.then(|| Unrendered::within_line(last_cell + 1..last_cell + rest.len()))
+    hidden.then(|| UnrenderedText::within_line(last_cell + 1..last_cell + rest.len()))
 }
 
 /// The footnotes of a text and the references to them.
@@ -163,13 +163,13 @@ impl<'a> Lines<'a> {
     }
 
     /// Returns the text of the lines that are not rendered, without the markers of quotes, lists and footnotes.
-    pub(super) fn unrendered(&self) -> Vec<Unrendered> {
+    pub(super) fn unrendered(&self) -> Vec<UnrenderedText> {
         let ends = self.starts.iter().skip(1).map(|next| next - 1).chain([self.text.len()]);
         let lines = self.starts.iter().zip(ends).zip(&self.is_rendered).filter(|(_, shown)| !**shown);
         lines
             .filter_map(|((&start, end), _)| {
                 let body = without_markers(&self.text[start..end]);
-                (!body.is_empty()).then(|| Unrendered { range: end - body.len()..end, is_block: true })
+                (!body.is_empty()).then(|| UnrenderedText { range: end - body.len()..end, is_block: true })
             })
             .collect()
     }

@@ -50,7 +50,7 @@ where
 }
 
 /// A step to write: its key, unless another step has the same one, and its content.
-type Keyed<'a> = (Option<&'a str>, &'a StepContent);
+type KeyedStep<'a> = (Option<&'a str>, &'a StepContent);
 
 fn with_line_feeds(content: &StepContent) -> StepContent {
     let agent = |text: &Option<String>| text.as_deref().map(|text| normalize_line_endings(text).into_owned());
@@ -63,7 +63,7 @@ fn with_line_feeds(content: &StepContent) -> StepContent {
     }
 }
 
-fn write(fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> String {
+fn write(fields: &WalkthroughFields, steps: &[KeyedStep<'_>]) -> String {
     let in_text = can_follow_heading(&fields.description);
     let mut text = format!("---\ntype: {}\ntags: {}\n", fields.kind, yaml(fields.tags.clone()));
     if let Some(minutes) = fields.estimated_duration_minutes {
@@ -102,7 +102,7 @@ fn yaml(value: impl Into<Value>) -> String {
 }
 
 /// Formats a step, with its content between marks if `marked`.
-fn write_step((key, content): Keyed<'_>, marked: bool) -> String {
+fn write_step((key, content): KeyedStep<'_>, marked: bool) -> String {
     let mut settings = Vec::new();
     let mut setting = |name: &str, value: Value| settings.push(format!("{name}: {}", yaml(value)));
     if let Some(key) = key {
@@ -157,7 +157,7 @@ fn can_follow_heading(text: &str) -> bool {
 }
 
 /// Whether a step without marks is parsed unchanged and does not affect the following step.
-fn is_unambiguous(plain: &str, (key, content): Keyed<'_>) -> bool {
+fn is_unambiguous(plain: &str, (key, content): KeyedStep<'_>) -> bool {
     if verbatim::has_mark(&content.content) {
         return false;
     }
@@ -189,7 +189,7 @@ fn escape(title: &str) -> Cow<'_, str> {
 }
 
 /// Parses the written text and compares it with the walkthrough, so that an incorrect file is never exported.
-fn check(text: &str, fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> Result<()> {
+fn check(text: &str, fields: &WalkthroughFields, steps: &[KeyedStep<'_>]) -> Result<()> {
     let read = parse("export.md", text).map_err(|error| {
         let field = error.details.get("field").and_then(Value::as_str).unwrap_or("steps").to_owned();
         Error::invalid(&field, format!("This walkthrough cannot be written as Markdown: {error} {ADVICE}"))

@@ -21,7 +21,7 @@ pub struct WalkthroughFile {
     pub description: Option<String>,
     /// The type.
     pub kind: Option<WalkthroughType>,
-    /// The type of a new walkthrough if the file has none: course for folders, else quickstart.
+    /// The type of a new walkthrough if the file has none: course for folders, otherwise quickstart.
     pub default_kind: WalkthroughType,
     /// Estimated duration in minutes; `Some(None)` clears it.
     pub estimated_duration_minutes: Option<Option<u32>>,

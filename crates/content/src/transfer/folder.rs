@@ -1,10 +1,10 @@
-//! A folder: Markdown files `NN-section/NN-step.md` or flat `NN-step.md`, else a Killercoda scenario (`index.json`, see
-//! [`super::scenario`]) or CodeTours (`.tour`, see [`super::tour`]).
+//! A folder: Markdown files `NN-section/NN-step.md` or flat `NN-step.md`, otherwise a Killercoda scenario
+//! (`index.json`, see [`super::scenario`]) or CodeTours (`.tour`, see [`super::tour`]).
 //!
 //! - Files are ordered by the numbers at the start of their names (2 before 10), then those without a number. A README
 //!   in a section comes first.
-//! - The title of a step is its H1 if that is the first heading, else the `title` of its front matter, else the
-//!   readable form of the file name. The content is the text around the H1. Front matter and blocks work as in
+//! - The title of a step is its H1 if that is the first heading, otherwise the `title` of its front matter, otherwise
+//!   the readable form of the file name. The content is the text around the H1. Front matter and blocks work as in
 //!   [`super::markdown`].
 //! - The section is the readable form of the folder name (`01-first-agent` becomes `First agent`), unless the front
 //!   matter sets another.
@@ -22,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Map;
 
 use super::file::{ImportStep, StepIdentity, WalkthroughFile};
-use super::identity::{compose, key_problem, numbered, readable};
+use super::identity::{compose, key_problem, readable, split_number};
 use super::markdown::{Chapter, FRONT_MATTER, apply_fields, outline_outside, step};
 use super::outline::{Piece, paragraphs, trim_blank};
 use super::source::SourceRef;
@@ -112,7 +112,7 @@ pub(super) fn apply_readme(file: &mut WalkthroughFile, sources: &[FolderFile<'_>
 
 pub(super) fn folder_title(name: &str) -> Option<String> {
     let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?;
-    let title = numbered(last).readable();
+    let title = split_number(last).readable();
     title.chars().any(char::is_alphanumeric).then_some(title)
 }
 
@@ -148,7 +148,7 @@ fn page<'a>(path: &str, text: &'a str) -> Option<Page<'a>> {
 /// Returns the sort key of a path: numbers sort by value, and a README sorts first in its folder.
 fn path_key(path: &str) -> Vec<impl Ord + use<>> {
     let path = path.strip_suffix(".md").unwrap_or(path);
-    path.split('/').map(|part| (!part.eq_ignore_ascii_case("readme"), numbered(part).sort_key())).collect()
+    path.split('/').map(|part| (!part.eq_ignore_ascii_case("readme"), split_number(part).sort_key())).collect()
 }
 
 impl Page<'_> {
@@ -175,11 +175,11 @@ impl Page<'_> {
     }
 
     fn is_numbered(&self) -> bool {
-        !numbered(self.stem()).numbers.is_empty()
+        !split_number(self.stem()).numbers.is_empty()
     }
 
     fn identity(&self) -> String {
-        self.parts.iter().map(|part| numbered(part).name).collect::<Vec<_>>().join("/")
+        self.parts.iter().map(|part| split_number(part).name).collect::<Vec<_>>().join("/")
     }
 
     /// Returns the readable form of the folder names. Returns `None` at the top level.
@@ -187,7 +187,7 @@ impl Page<'_> {
         let is_hidden = self.is_hidden();
         let is_excluded = |part: &str| part.starts_with('.') || (is_hidden && part.eq_ignore_ascii_case("steps"));
         let sections = self.folders().iter().filter(|part| !is_excluded(part));
-        let names: Vec<_> = sections.map(|part| numbered(part).readable()).collect();
+        let names: Vec<_> = sections.map(|part| split_number(part).readable()).collect();
         (!names.is_empty()).then(|| names.join(" / "))
     }
 }
@@ -226,7 +226,7 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<Impor
     let yaml = split.yaml.map(|yaml| front_matter::read(&unnamed, FRONT_MATTER, yaml, 2)).transpose()?;
     let yaml = yaml.unwrap_or_else(Map::new);
     let yaml_title = yaml.get("title").and_then(serde_json::Value::as_str).map(|title| title.trim().to_owned());
-    let title = heading.or(yaml_title).unwrap_or_else(|| readable(numbered(page.stem()).name));
+    let title = heading.or(yaml_title).unwrap_or_else(|| readable(split_number(page.stem()).name));
     let source = whole.step(number, Some(&title), &page.path);
     let chapter = Chapter { title, section: page.section(), line: split.first_line, body };
     let mut step = step(source, yaml, chapter)?;

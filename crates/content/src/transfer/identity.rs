@@ -1,5 +1,4 @@
-//! Matching of imported walkthroughs and steps with existing ones: comparison of titles, keys of steps, and paths
-//! without their numbers.
+//! Matches imported walkthroughs and steps with existing ones by their titles, keys, and paths without numbers.
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::{ComposingNormalizer, DecomposingNormalizer};
@@ -47,7 +46,7 @@ pub fn key_problem(key: &str) -> Option<String> {
 
 /// A file or folder name split into its parts: `02-install` has the number 2 and the name `install`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Numbered<'a> {
+pub(super) struct NumberedName<'a> {
     /// The leading numbers (`1.10-x` has two), without leading zeros.
     pub(super) numbers: Vec<&'a str>,
     /// The name without the numbers; the whole name if nothing else would remain.
@@ -56,7 +55,7 @@ pub(super) struct Numbered<'a> {
 
 /// Splits off the numeric prefix: digits (in groups separated by dots), a separator, and a remainder. `3d-print` and
 /// `2024` have no prefix.
-pub(super) fn numbered(text: &str) -> Numbered<'_> {
+pub(super) fn split_number(text: &str) -> NumberedName<'_> {
     let mut numbers = Vec::new();
     let mut rest = text;
     loop {
@@ -74,15 +73,15 @@ pub(super) fn numbered(text: &str) -> Numbered<'_> {
     }
     let name = rest.trim_start_matches(['-', '_', '.', ' ', ')']);
     if numbers.is_empty() || name.is_empty() {
-        Numbered { numbers: Vec::new(), name: text }
+        NumberedName { numbers: Vec::new(), name: text }
     } else {
-        Numbered { numbers, name }
+        NumberedName { numbers, name }
     }
 }
 
-impl Numbered<'_> {
-    /// Returns the sort key: numbered before unnumbered, 2 before 10, then by name with numbers in it compared by
-    /// value.
+impl NumberedName<'_> {
+    /// Returns the sort key: names with a number come first, 2 before 10; then by name, with the numbers in it
+    /// compared by value.
     pub(super) fn sort_key(&self) -> impl Ord + use<> {
         let numbers: Vec<_> = self.numbers.iter().map(|digits| (digits.len(), (*digits).to_owned())).collect();
         (numbers.is_empty(), numbers, natural(self.name), self.name.to_owned())
@@ -115,7 +114,7 @@ fn natural(name: &str) -> Vec<(usize, String)> {
     pieces
 }
 
-/// Returns the readable form of a file name: spaces instead of dashes, and a leading capital.
+/// Returns the readable form of a file name: spaces instead of dashes and underscores, and a capital first letter.
 pub(super) fn readable(name: &str) -> String {
     let words: Vec<_> =
         name.split(|c: char| c == '-' || c == '_' || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
@@ -160,14 +159,14 @@ mod tests {
             ("x-review", &[], "x-review"),
         ];
         for (text, numbers, name) in table {
-            assert_eq!(numbered(text), Numbered { numbers: numbers.to_vec(), name }, "{text}");
+            assert_eq!(split_number(text), NumberedName { numbers: numbers.to_vec(), name }, "{text}");
         }
     }
 
     #[test]
     fn names_are_sorted_by_number() {
         let mut names = ["x-review", "step10", "step2", "10-b", "2-a", "1.10-d", "1.9-e", "appendix", "02-b", "00-z"];
-        names.sort_by_key(|name| numbered(name).sort_key());
+        names.sort_by_key(|name| split_number(name).sort_key());
         assert_eq!(
             names,
             ["00-z", "1.9-e", "1.10-d", "2-a", "02-b", "10-b", "appendix", "step2", "step10", "x-review"]
@@ -198,7 +197,7 @@ mod tests {
 
         #[test]
         fn splitting_never_panics(name in "[0-9.\\-_ )a-zé]{0,12}") {
-            let parts = numbered(&name);
+            let parts = split_number(&name);
             prop_assert!(name.ends_with(parts.name));
             let _ = (parts.sort_key(), parts.readable());
         }

@@ -235,14 +235,14 @@ fn agent_fields(content: &mut StepContent) -> [&mut Option<String>; 3] {
 }
 
 /// A text and the blocks extracted from it.
-struct Extracted {
+struct BodyParts {
     content: String,
     settings: Option<String>,
     agent: [Option<String>; 3],
 }
 
-fn extract(source: &SourceRef, body: &str) -> Result<Extracted> {
-    let mut extracted = Extracted { content: String::new(), settings: None, agent: Default::default() };
+fn extract(source: &SourceRef, body: &str) -> Result<BodyParts> {
+    let mut extracted = BodyParts { content: String::new(), settings: None, agent: Default::default() };
     let blocks = verbatim::find(body);
     let mut done = 0;
     for piece in outline(&verbatim::mask(body, &blocks)) {

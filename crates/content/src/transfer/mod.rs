@@ -24,7 +24,7 @@ mod tour;
 pub mod unknown_members;
 mod verbatim;
 
-/// Parses one file: Markdown, JSON or CodeTour, determined by the file extension, else by the text.
+/// Parses one file: Markdown, JSON or CodeTour, determined by the file extension, otherwise by the text.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.

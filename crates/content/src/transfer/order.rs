@@ -1,5 +1,5 @@
-//! The order of the steps in a JSON file: by the chain of `nextStepReference`, else by `displayOrder`, else by array
-//! order.
+//! The order of the steps in a JSON file: by the chain of `nextStepReference`, otherwise by `displayOrder`, otherwise by
+//! array order.
 
 use std::collections::HashMap;
 
@@ -102,8 +102,8 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
             return Err(hints[index].source.reject(NEXT, message));
         }
     }
-    let heads: Vec<_> = (0..hints.len()).filter(|&at| before[at].is_none()).collect();
-    let first = match heads[..] {
+    let first_steps: Vec<_> = (0..hints.len()).filter(|&at| before[at].is_none()).collect();
+    let first = match first_steps[..] {
         [first] => first,
         [] => {
             return Err(hints[0]
@@ -123,12 +123,12 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     if order.len() < hints.len() {
         let mut reached = vec![false; hints.len()];
         order.iter().for_each(|&at| reached[at] = true);
-        let lost = reached.iter().position(|reached| !reached).unwrap_or_default();
+        let unreached = reached.iter().position(|reached| !reached).unwrap_or_default();
         let message = format!(
             "never leads from {} to this step, which is part of a cycle. Connect it to the chain.",
             name(hints, first)
         );
-        return Err(hints[lost].source.reject(NEXT, message));
+        return Err(hints[unreached].source.reject(NEXT, message));
     }
     Ok(order)
 }
@@ -200,9 +200,9 @@ mod tests {
         let row = |next: Next| (None, next, None);
         let table: Vec<(&str, Vec<Row<'_>>, &str, &str)> = vec![
             ("fork", vec![row(Index(2)), row(Index(2)), row(End)], NEXT, "step 2"),
-            ("circle", vec![row(Index(1)), row(Index(0))], NEXT, "step 1"),
+            ("cycle", vec![row(Index(1)), row(Index(0))], NEXT, "step 1"),
             ("self", vec![row(Index(0))], NEXT, "step 1"),
-            ("heads", vec![row(Index(2)), row(End), row(End)], NEXT, "step 2"),
+            ("two first steps", vec![row(Index(2)), row(End), row(End)], NEXT, "step 2"),
             ("unreached", vec![row(End), row(Index(2)), row(Index(1))], NEXT, "step 2"),
             ("far", vec![row(Index(2)), row(End)], NEXT, "step 1"),
             ("negative", vec![row(Index(-1)), row(End)], NEXT, "step 1"),

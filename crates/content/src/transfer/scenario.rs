@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::file::{ImportStep, StepIdentity, WalkthroughFile};
 use super::folder::{FolderFile, apply_readme, check_identities, folder_title, heading_and_text};
 use super::front_matter;
-use super::identity::{fold_title, key_problem, numbered};
+use super::identity::{fold_title, key_problem, split_number};
 use super::markdown::{Chapter, FRONT_MATTER, step};
 use super::source::{Members, SourceRef, check_depth, noun};
 use crate::markdown::normalize_line_endings;
@@ -197,7 +197,7 @@ fn identified(mut step: ImportStep, path: &str, rest: Map<String, Value>) -> Res
     check_depth(&step.source, &step.content.metadata)?;
     if step.identity == StepIdentity::Title {
         let path = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
-        let identity = path.split('/').map(|part| numbered(part).name).collect::<Vec<_>>().join("/");
+        let identity = path.split('/').map(|part| split_number(part).name).collect::<Vec<_>>().join("/");
         if let Some(problem) = key_problem(&identity) {
             return Err(step.source.reject("path", format!("is {identity:?}, which {problem}")));
         }

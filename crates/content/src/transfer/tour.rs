@@ -1,7 +1,7 @@
 //! CodeTour: a `.tour` file is a walkthrough through source code (<https://aka.ms/codetour-schema>).
 //!
-//! - The title of a step is its `title`, else `markerTitle`, else the heading at the start of its description, else the
-//!   name of the file it refers to. The description is the content; `>> command` lines become code.
+//! - The title of a step is its `title`, otherwise `markerTitle`, otherwise the heading at the start of its description,
+//!   otherwise the name of the file it refers to. The description is the content; `>> command` lines become code.
 //! - The location of the step (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and its editor
 //!   commands are added to the context for the agent, which can open the location.
 //! - All members except title and description are kept in the metadata, under `codetour`.

@@ -148,7 +148,7 @@ impl<'a> Packer<'a> {
         self.previous = at.0;
     }
 
-    /// Writes 0 for [`NONE`], else the number in this segment, counted from 1.
+    /// Writes 0 for [`NONE`], otherwise the number in this segment, counted from 1.
     fn name(&mut self, number: u32) {
         let Some(text) = self.names.text(number) else { return self.put(0) };
         let number = *self.numbers.entry(number).or_insert_with(|| {

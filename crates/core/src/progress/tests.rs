@@ -81,7 +81,7 @@ pub(super) fn version(number: u32, ordinals: &[u32]) -> Arc<Version> {
     }))
 }
 
-struct World {
+struct Simulation {
     versions: Vec<Arc<Version>>,
     withdrawn: BTreeMap<u32, String>,
     attempt: Option<Attempt>,
@@ -92,7 +92,7 @@ struct World {
     last_next: Option<StepId>,
 }
 
-impl World {
+impl Simulation {
     fn offered(&self) -> Option<VersionOffer> {
         let latest = self.versions.iter().rev().find(|version| !self.withdrawn.contains_key(&version.number))?;
         let pinned = self.pinned();
@@ -292,7 +292,7 @@ proptest! {
 
     #[test]
     fn invariants_hold_for_any_sequence_of_actions(actions in actions()) {
-        let mut world = World {
+        let mut simulation = Simulation {
             versions: Vec::new(),
             withdrawn: BTreeMap::new(),
             attempt: None,
@@ -302,16 +302,16 @@ proptest! {
             last_next: None,
         };
         for action in &actions {
-            world.run(action);
-            world.check_summary();
+            simulation.run(action);
+            simulation.check_summary();
         }
         // As long as a version is offered, every user can complete it.
-        if let Some(offered) = world.offered() {
-            world.run(&RESUME);
+        if let Some(offered) = simulation.offered() {
+            simulation.run(&RESUME);
             for _ in 0..offered.latest.step_count().max(12) {
-                world.run(&Action::Next);
+                simulation.run(&Action::Next);
             }
-            let completed = matches!(world.attempt.unwrap().state, AttemptState::Completed { .. });
+            let completed = matches!(simulation.attempt.unwrap().state, AttemptState::Completed { .. });
             prop_assert!(completed);
         }
     }
@@ -328,8 +328,8 @@ proptest! {
     }
 }
 
-fn world_with(versions: &[&[u32]]) -> World {
-    let mut world = World {
+fn world_with(versions: &[&[u32]]) -> Simulation {
+    let mut simulation = Simulation {
         versions: Vec::new(),
         withdrawn: BTreeMap::new(),
         attempt: None,
@@ -338,28 +338,28 @@ fn world_with(versions: &[&[u32]]) -> World {
         random: SeededRandom::new(7),
         last_next: None,
     };
-    world.run(&Action::Publish(versions[0].to_vec()));
-    world.run(&RESUME);
+    simulation.run(&Action::Publish(versions[0].to_vec()));
+    simulation.run(&RESUME);
     for ordinals in &versions[1..] {
-        world.run(&Action::Publish(ordinals.to_vec()));
+        simulation.run(&Action::Publish(ordinals.to_vec()));
     }
-    world
+    simulation
 }
 
 #[test]
 fn a_move_keeps_completed_steps_that_exist_or_are_added_again() {
-    let mut world = world_with(&[&[0, 1, 2]]);
-    world.run(&Action::Next);
-    world.run(&Action::Next);
-    world.run(&Action::Publish(vec![3, 1]));
-    world.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
-    let offered = world.offered().unwrap();
-    let (progress, _) = world.call(&offered, |view| view.read());
+    let mut simulation = world_with(&[&[0, 1, 2]]);
+    simulation.run(&Action::Next);
+    simulation.run(&Action::Next);
+    simulation.run(&Action::Publish(vec![3, 1]));
+    simulation.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
+    let offered = simulation.offered().unwrap();
+    let (progress, _) = simulation.call(&offered, |view| view.read());
     assert_eq!((progress.completed(), progress.current()), (1, Some(0)));
-    world.run(&Action::Publish(vec![0, 1, 3]));
-    world.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
-    let offered = world.offered().unwrap();
-    let (progress, _) = world.call(&offered, |view| view.read());
+    simulation.run(&Action::Publish(vec![0, 1, 3]));
+    simulation.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
+    let offered = simulation.offered().unwrap();
+    let (progress, _) = simulation.call(&offered, |view| view.read());
     assert_eq!(
         (progress.completed(), progress.current()),
         (2, Some(2)),
@@ -369,16 +369,16 @@ fn a_move_keeps_completed_steps_that_exist_or_are_added_again() {
 
 #[test]
 fn a_completed_attempt_moves_into_a_new_one() {
-    let mut world = world_with(&[&[0, 1]]);
-    world.run(&Action::Next);
-    world.run(&Action::Next);
-    let first = world.attempt.clone().unwrap();
+    let mut simulation = world_with(&[&[0, 1]]);
+    simulation.run(&Action::Next);
+    simulation.run(&Action::Next);
+    let first = simulation.attempt.clone().unwrap();
     assert!(matches!(first.state, AttemptState::Completed { .. }));
-    world.run(&Action::Publish(vec![0, 1, 2]));
-    world.run(&RESUME);
-    assert_eq!(world.attempt, Some(first.clone()), "completion is final");
-    world.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
-    let second = world.attempt.clone().unwrap();
+    simulation.run(&Action::Publish(vec![0, 1, 2]));
+    simulation.run(&RESUME);
+    assert_eq!(simulation.attempt, Some(first.clone()), "completion is final");
+    simulation.run(&Action::Select { resume: true, to_latest: true, confirmed: false });
+    let second = simulation.attempt.clone().unwrap();
     assert_ne!(second.id, first.id);
     assert_eq!(second.state, AttemptState::InProgress);
     assert_eq!(second.completed, first.completed);
@@ -386,26 +386,26 @@ fn a_completed_attempt_moves_into_a_new_one() {
 
 #[test]
 fn replacing_progress_requires_confirmation_and_is_reported() {
-    let mut world = world_with(&[&[0, 1, 2, 3, 4]]);
+    let mut simulation = world_with(&[&[0, 1, 2, 3, 4]]);
     let replace = SelectOptions { resume: false, ..SelectOptions::default() };
-    let offered = world.offered().unwrap();
-    let fresh = world.call(&offered, |view| view.select(replace)).unwrap();
+    let offered = simulation.offered().unwrap();
+    let fresh = simulation.call(&offered, |view| view.select(replace)).unwrap();
     assert_eq!(
         fresh.notices,
         [Notice::Replaced { percent: 0, completed: 0, total: 5 }],
         "no confirmation without progress"
     );
     for _ in 0..3 {
-        world.run(&Action::Next);
+        simulation.run(&Action::Next);
     }
-    let error = world.call(&offered, |view| view.select(replace)).unwrap_err();
+    let error = simulation.call(&offered, |view| view.select(replace)).unwrap_err();
     assert_eq!(error.code, Code::ConfirmationRequired);
     assert!(error.message.contains("60% (3 of 5 steps)"), "{error}");
-    let replaced = world.call(&offered, |view| view.select(SelectOptions { confirmed: true, ..replace })).unwrap();
+    let replaced = simulation.call(&offered, |view| view.select(SelectOptions { confirmed: true, ..replace })).unwrap();
     assert_eq!(replaced.notices, [Notice::Replaced { percent: 60, completed: 3, total: 5 }]);
     for _ in 0..2 {
-        world.run(&Action::Next);
+        simulation.run(&Action::Next);
     }
-    let error = world.call(&offered, |view| view.select(replace)).unwrap_err();
+    let error = simulation.call(&offered, |view| view.select(replace)).unwrap_err();
     assert_eq!(error.code, Code::ConfirmationRequired, "a completed attempt has progress too");
 }

@@ -65,7 +65,7 @@ impl Audience {
 
     fn of(context: &HandlerContext) -> Self {
         let auth_type = context.offers.server.auth_type;
-        Self { by_handle: context.is_by_handle(), asks_email: auth_type == AuthType::CollectEmail }
+        Self { by_handle: context.is_identified_by_handle(), asks_email: auth_type == AuthType::CollectEmail }
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn call(
         context: text(arguments, "context").map(str::to_owned),
     };
     let ticket = create(&context.cx, &context.hosting, &play, new).await?;
-    let text = message(&ticket, context.is_by_handle());
+    let text = message(&ticket, context.is_identified_by_handle());
     let structured = json!({ "ticket_id": ticket.id, "status": ticket.status.as_str(), "message": text });
     Ok(ToolResult { structured, text })
 }

@@ -9,9 +9,9 @@ use waypost_mcp::bearer::Bearer;
 use waypost_mcp::limits::LimitOptions;
 use waypost_ops::servers::ServerSettings;
 
-use crate::stage::{CHALLENGE, Stage, TestRequest, WALKTHROUGH, challenge, limited, stage};
+use crate::fixture::{CHALLENGE, Fixture, TestRequest, WALKTHROUGH, challenge, fixture, limited};
 
-waypost_testkit::both!(stage =>
+waypost_testkit::both!(fixture =>
     rs1_an_invalid_token_is_401_before_any_other_check,
     rs1_a_missing_token_is_401_where_one_is_required,
     rs1_on_connect_everything_needs_a_token,
@@ -56,13 +56,13 @@ fn anything() -> Vec<TestRequest> {
     all
 }
 
-async fn rs1_an_invalid_token_is_401_before_any_other_check(stage: Stage) {
+async fn rs1_an_invalid_token_is_401_before_any_other_check(fixture: Fixture) {
     for sign_in in [SignInPolicy::WhenNeeded, SignInPolicy::OnConnect] {
-        stage.sign_in(sign_in).await;
+        fixture.sign_in(sign_in).await;
         for request in anything() {
             let (shown, has_id) =
                 (request.body.chars().take(99).collect::<String>(), request.body.contains("\"id\":7"));
-            let response = stage.send(&Bearer::Invalid(challenge()), request).await;
+            let response = fixture.send(&Bearer::Invalid(challenge()), request).await;
             assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{shown}");
             assert_eq!(response.challenge(), Some(format!("{CHALLENGE}, error=\"invalid_token\"").as_str()));
             assert_eq!(response.body["error"]["code"], -31_401);
@@ -72,7 +72,7 @@ async fn rs1_an_invalid_token_is_401_before_any_other_check(stage: Stage) {
     }
 }
 
-async fn rs1_a_missing_token_is_401_where_one_is_required(stage: Stage) {
+async fn rs1_a_missing_token_is_401_where_one_is_required(fixture: Fixture) {
     let step = |id: &str| json!({ "uri": format!("walkthrough://wt_any/steps/{id}") });
     let needed = [
         TestRequest::tool("select_walkthrough", tour()),
@@ -91,7 +91,7 @@ async fn rs1_a_missing_token_is_401_where_one_is_required(stage: Stage) {
     ];
     for request in needed {
         let shown = request.body.clone();
-        let response = stage.send(&missing(), request).await;
+        let response = fixture.send(&missing(), request).await;
         assert_eq!((response.status, response.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)), "{shown}");
         assert_eq!((&response.body["id"], &response.body["error"]["code"]), (&json!(7), &json!(-31_401)), "{shown}");
     }
@@ -118,26 +118,26 @@ async fn rs1_a_missing_token_is_401_where_one_is_required(stage: Stage) {
     ];
     for (request, status) in anonymous {
         let shown = request.body.clone();
-        let response = stage.send(&missing(), request).await;
+        let response = fixture.send(&missing(), request).await;
         assert_eq!((response.status.as_u16(), response.challenge()), (status, None), "{shown}: {response:?}");
     }
-    let listed = stage.send(&missing(), TestRequest::tool("list_walkthroughs", json!({}))).await;
+    let listed = fixture.send(&missing(), TestRequest::tool("list_walkthroughs", json!({}))).await;
     assert_eq!(listed.structured()["walkthroughs"][0]["status"], "not_started");
-    let unknown = stage.send(&missing(), TestRequest::tool("unknown", json!({}))).await;
+    let unknown = fixture.send(&missing(), TestRequest::tool("unknown", json!({}))).await;
     assert_eq!((unknown.challenge(), &unknown.body["error"]["code"]), (None, &json!(-32_602)));
 }
 
-async fn rs1_on_connect_everything_needs_a_token(stage: Stage) {
-    stage.sign_in(SignInPolicy::OnConnect).await;
+async fn rs1_on_connect_everything_needs_a_token(fixture: Fixture) {
+    fixture.sign_in(SignInPolicy::OnConnect).await;
     for request in anything() {
         let shown: String = request.body.chars().take(99).collect();
-        let response = stage.send(&missing(), request).await;
+        let response = fixture.send(&missing(), request).await;
         assert_eq!((response.status, response.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)), "{shown}");
     }
-    let anna = stage.token("anna", Scopes::default()).await;
-    let listed = stage.send(&anna, TestRequest::modern("tools/list", json!({}))).await;
+    let anna = fixture.token("anna", Scopes::default()).await;
+    let listed = fixture.send(&anna, TestRequest::modern("tools/list", json!({}))).await;
     assert_eq!(listed.status, StatusCode::OK);
-    let refused = stage.send(&anna, TestRequest { method: Method::GET, ..TestRequest::post("") }).await;
+    let refused = fixture.send(&anna, TestRequest { method: Method::GET, ..TestRequest::post("") }).await;
     assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
@@ -149,8 +149,8 @@ fn initialize(name: &str, version: &str) -> TestRequest {
     )
 }
 
-async fn auto_asks_clients_that_would_fail_later_on_connect(stage: Stage) {
-    stage.sign_in(SignInPolicy::Auto).await;
+async fn auto_asks_clients_that_would_fail_later_on_connect(fixture: Fixture) {
+    fixture.sign_in(SignInPolicy::Auto).await;
     let modern = |name: &str| {
         let mut request = TestRequest::modern("tools/list", json!({}));
         let mut body: Value = serde_json::from_str(&request.body).unwrap();
@@ -165,187 +165,187 @@ async fn auto_asks_clients_that_would_fail_later_on_connect(stage: Stage) {
         ("mcp-remote-fallback-test", "0.0.0"),
         ("claude-ai (via mcp-remote 0.1.37)", "0.1.0"),
     ] {
-        let response = stage.send(&missing(), initialize(name, version)).await;
+        let response = fixture.send(&missing(), initialize(name, version)).await;
         assert_eq!((response.status, response.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)), "{name}");
     }
-    assert_eq!(stage.send(&missing(), modern("opencode")).await.status, StatusCode::UNAUTHORIZED);
-    let anna = stage.token("anna", Scopes::default()).await;
-    assert_eq!(stage.send(&anna, initialize("opencode", "1.18.33")).await.status, StatusCode::OK);
-    assert_eq!(stage.send(&anna, modern("opencode")).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&missing(), modern("opencode")).await.status, StatusCode::UNAUTHORIZED);
+    let anna = fixture.token("anna", Scopes::default()).await;
+    assert_eq!(fixture.send(&anna, initialize("opencode", "1.18.33")).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&anna, modern("opencode")).await.status, StatusCode::OK);
 
     // All other clients are asked when needed.
     let newer = initialize("mcp-remote-fallback-test", "0.0.0").header("mcp-method", "initialize");
-    assert_eq!(stage.send(&missing(), newer).await.status, StatusCode::OK, "mcp-remote 0.15.1");
+    assert_eq!(fixture.send(&missing(), newer).await.status, StatusCode::OK, "mcp-remote 0.15.1");
     for name in ["claude-code", "claude-ai (via mcp-remote 0.15.1)", "Visual Studio Code", ""] {
-        assert_eq!(stage.send(&missing(), initialize(name, "1")).await.status, StatusCode::OK, "{name}");
-        assert_eq!(stage.send(&missing(), modern(name)).await.status, StatusCode::OK, "{name}");
+        assert_eq!(fixture.send(&missing(), initialize(name, "1")).await.status, StatusCode::OK, "{name}");
+        assert_eq!(fixture.send(&missing(), modern(name)).await.status, StatusCode::OK, "{name}");
     }
-    assert_eq!(stage.send(&missing(), TestRequest::modern("tools/list", json!({}))).await.status, StatusCode::OK);
-    let needed = stage.send(&missing(), TestRequest::tool("select_walkthrough", tour())).await;
+    assert_eq!(fixture.send(&missing(), TestRequest::modern("tools/list", json!({}))).await.status, StatusCode::OK);
+    let needed = fixture.send(&missing(), TestRequest::tool("select_walkthrough", tour())).await;
     assert_eq!((needed.status, needed.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)));
 }
 
-async fn auto_asks_the_same_client_in_its_session(stage: Stage) {
-    stage.sign_in(SignInPolicy::WhenNeeded).await;
+async fn auto_asks_the_same_client_in_its_session(fixture: Fixture) {
+    fixture.sign_in(SignInPolicy::WhenNeeded).await;
     let session = |name: &'static str| {
-        let stage = &stage;
+        let fixture = &fixture;
         async move {
-            let response = stage.send(&missing(), initialize(name, "0.169.0")).await;
+            let response = fixture.send(&missing(), initialize(name, "0.169.0")).await;
             response.headers["mcp-session-id"].to_str().unwrap().to_owned()
         }
     };
     let (codex, other) = (session("codex-mcp-client").await, session("claude-code").await);
     let probe = session("mcp-remote-fallback-test").await;
-    stage.sign_in(SignInPolicy::Auto).await;
+    fixture.sign_in(SignInPolicy::Auto).await;
     let list = |session: &str| TestRequest::legacy("tools/list", json!({})).header("mcp-session-id", session);
     let listen =
         |session: &str| TestRequest { method: Method::GET, ..TestRequest::post("").header("mcp-session-id", session) };
-    let response = stage.send(&missing(), listen(&probe)).await;
+    let response = fixture.send(&missing(), listen(&probe)).await;
     assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED, "a newer mcp-remote has passed as well");
     for request in [list(&codex), listen(&codex)] {
-        assert_eq!(stage.send(&missing(), request).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(fixture.send(&missing(), request).await.status, StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(stage.send(&missing(), list(&other)).await.status, StatusCode::OK);
-    assert_eq!(stage.send(&missing(), listen(&other)).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(fixture.send(&missing(), list(&other)).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&missing(), listen(&other)).await.status, StatusCode::METHOD_NOT_ALLOWED);
     let forged = format!("{codex}A");
-    assert_eq!(stage.send(&missing(), list(&forged)).await.status, StatusCode::NOT_FOUND);
-    let anna = stage.token("anna", Scopes::default()).await;
-    assert_eq!(stage.send(&anna, list(&codex)).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&missing(), list(&forged)).await.status, StatusCode::NOT_FOUND);
+    let anna = fixture.token("anna", Scopes::default()).await;
+    assert_eq!(fixture.send(&anna, list(&codex)).await.status, StatusCode::OK);
 }
 
-async fn rs1_a_batch_needs_a_token_when_one_of_its_calls_does(stage: Stage) {
+async fn rs1_a_batch_needs_a_token_when_one_of_its_calls_does(fixture: Fixture) {
     let call = |id: u32, name: &str| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": name, "arguments": tour() } });
     let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
     let mixed = json!([list, call(2, "select_walkthrough")]).to_string();
-    let response = stage.send(&missing(), TestRequest::post(mixed.clone())).await;
+    let response = fixture.send(&missing(), TestRequest::post(mixed.clone())).await;
     assert_eq!((response.status, response.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)));
     assert!(response.body.is_object(), "one response for the whole batch: {response:?}");
-    let harmless = stage.send(&missing(), TestRequest::post(json!([list]).to_string())).await;
+    let harmless = fixture.send(&missing(), TestRequest::post(json!([list]).to_string())).await;
     assert_eq!((harmless.status, harmless.body.as_array().map(Vec::len)), (StatusCode::OK, Some(1)));
-    let anna = stage.token("anna", Scopes::default()).await;
-    let response = stage.send(&anna, TestRequest::post(mixed)).await;
+    let anna = fixture.token("anna", Scopes::default()).await;
+    let response = fixture.send(&anna, TestRequest::post(mixed)).await;
     assert_eq!(response.body[1]["result"]["structuredContent"]["step"]["position"], 1, "{response:?}");
 }
 
-async fn rs4_a_token_in_the_url_is_rejected(stage: Stage) {
-    let anna = stage.token("anna", Scopes::default()).await;
+async fn rs4_a_token_in_the_url_is_rejected(fixture: Fixture) {
+    let anna = fixture.token("anna", Scopes::default()).await;
     for bearer in [missing(), Bearer::Invalid(challenge()), anna.clone()] {
         for uri in ["/mcp?access_token=abc", "/mcp?a=b&access_token=abc", "/mcp?access_token"] {
             let response =
-                stage.send(&bearer, TestRequest { uri, ..TestRequest::modern("tools/list", json!({})) }).await;
+                fixture.send(&bearer, TestRequest { uri, ..TestRequest::modern("tools/list", json!({})) }).await;
             assert_eq!(response.status, StatusCode::UNAUTHORIZED);
             assert_eq!(response.challenge(), Some(format!("{CHALLENGE}, error=\"invalid_request\"").as_str()));
         }
     }
     let harmless = TestRequest { uri: "/mcp?token=abc", ..TestRequest::modern("tools/list", json!({})) };
-    assert_eq!(stage.send(&anna, harmless).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&anna, harmless).await.status, StatusCode::OK);
 }
 
-async fn rs7_a_missing_scope_is_403(stage: Stage) {
-    let reader = stage.token("reader", Scopes::from(Scope::WalkRead)).await;
+async fn rs7_a_missing_scope_is_403(fixture: Fixture) {
+    let reader = fixture.token("reader", Scopes::from(Scope::WalkRead)).await;
     for tool in ["select_walkthrough", "next_walkthrough_step", "reset_walkthrough_progress", "complete_step"] {
-        let response = stage.send(&reader, TestRequest::tool(tool, tour())).await;
+        let response = fixture.send(&reader, TestRequest::tool(tool, tour())).await;
         assert_eq!(response.status, StatusCode::FORBIDDEN, "{tool}");
         assert_eq!(response.challenge(), Some(format!("{CHALLENGE}, error=\"insufficient_scope\"").as_str()));
         assert_eq!((&response.body["id"], &response.body["error"]["code"]), (&json!(7), &json!(-31_403)));
     }
     for tool in ["get_walkthrough_status", "get_walkthrough_details", "get_current_step", "get_walkthrough_steps"] {
-        let response = stage.send(&reader, TestRequest::tool(tool, tour())).await;
+        let response = fixture.send(&reader, TestRequest::tool(tool, tour())).await;
         assert!(response.structured().get("error").is_none(), "{tool}: {response:?}");
     }
-    let all = stage.token("all", Scopes::default()).await;
-    let read = stage.send(&all, TestRequest::tool("get_walkthrough_status", tour())).await;
+    let all = fixture.token("all", Scopes::default()).await;
+    let read = fixture.send(&all, TestRequest::tool("get_walkthrough_status", tour())).await;
     assert_eq!(read.structured()["progress"]["status"], "not_started", "walk includes walk:read");
 }
 
-async fn session_of(stage: &Stage, bearer: &Bearer) -> String {
+async fn session_of(fixture: &Fixture, bearer: &Bearer) -> String {
     let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {},
         "clientInfo": { "name": "t", "version": "1" } });
-    let response = stage.send(bearer, TestRequest::legacy("initialize", params)).await;
+    let response = fixture.send(bearer, TestRequest::legacy("initialize", params)).await;
     response.headers["mcp-session-id"].to_str().unwrap().to_owned()
 }
 
-async fn rs8_a_session_is_valid_for_its_user_only(stage: Stage) {
-    let (anna, bert) = (stage.token("anna", Scopes::default()).await, stage.token("bert", Scopes::default()).await);
-    let anna_session = session_of(&stage, &anna).await;
+async fn rs8_a_session_is_valid_for_its_user_only(fixture: Fixture) {
+    let (anna, bert) = (fixture.token("anna", Scopes::default()).await, fixture.token("bert", Scopes::default()).await);
+    let anna_session = session_of(&fixture, &anna).await;
     let list = |session: &str| TestRequest::legacy("tools/list", json!({})).header("mcp-session-id", session);
-    assert_eq!(stage.send(&anna, list(&anna_session)).await.status, StatusCode::OK);
-    assert_eq!(stage.send(&bert, list(&anna_session)).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(fixture.send(&anna, list(&anna_session)).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&bert, list(&anna_session)).await.status, StatusCode::NOT_FOUND);
     let batch = TestRequest::post(r#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"}]"#);
-    assert_eq!(stage.send(&bert, batch.header("mcp-session-id", &anna_session)).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(fixture.send(&bert, batch.header("mcp-session-id", &anna_session)).await.status, StatusCode::NOT_FOUND);
     // Without a token, the session allows only what needs no token.
     let call = TestRequest::legacy("tools/call", json!({ "name": "get_walkthrough_status", "arguments": tour() }));
     assert_eq!(
-        stage.send(&missing(), call.header("mcp-session-id", &anna_session)).await.status,
+        fixture.send(&missing(), call.header("mcp-session-id", &anna_session)).await.status,
         StatusCode::UNAUTHORIZED
     );
-    let unbound_session = session_of(&stage, &missing()).await;
+    let unbound_session = session_of(&fixture, &missing()).await;
     for token in [&anna, &bert] {
         assert_eq!(
-            stage.send(token, list(&unbound_session)).await.status,
+            fixture.send(token, list(&unbound_session)).await.status,
             StatusCode::OK,
             "connected before signing in"
         );
     }
 }
 
-async fn rs8_only_the_token_identifies_the_user(stage: Stage) {
-    let (anna, bert) = (stage.token("anna", Scopes::default()).await, stage.token("bert", Scopes::default()).await);
-    let begun = stage.send(&anna, TestRequest::tool("select_walkthrough", tour())).await;
+async fn rs8_only_the_token_identifies_the_user(fixture: Fixture) {
+    let (anna, bert) = (fixture.token("anna", Scopes::default()).await, fixture.token("bert", Scopes::default()).await);
+    let begun = fixture.send(&anna, TestRequest::tool("select_walkthrough", tour())).await;
     assert_eq!(
         (&begun.structured()["step"]["position"], &begun.structured()["progress_handle"]),
         (&json!(1), &json!(null))
     );
     assert!(!begun.body["result"]["content"][0]["text"].as_str().unwrap().contains("wph_"));
-    let next = stage.send(&anna, TestRequest::tool("next_walkthrough_step", json!({}))).await;
+    let next = fixture.send(&anna, TestRequest::tool("next_walkthrough_step", json!({}))).await;
     assert_eq!(next.structured()["step"]["position"], 2);
     // The token alone identifies the user, regardless of the client, personal URL or handle.
     let elsewhere = TestRequest { tracking_id: Some("bert"), ..TestRequest::tool("get_walkthrough_status", tour()) };
-    assert_eq!(stage.send(&anna, elsewhere).await.structured()["progress"]["completed"], 1);
+    assert_eq!(fixture.send(&anna, elsewhere).await.structured()["progress"]["completed"], 1);
     let shown = json!({ "walkthrough_id": WALKTHROUGH, "progress_handle": "wph_of_somebody" });
     assert_eq!(
-        stage.send(&anna, TestRequest::tool("get_walkthrough_status", shown)).await.structured()["progress"]["completed"],
+        fixture.send(&anna, TestRequest::tool("get_walkthrough_status", shown)).await.structured()["progress"]["completed"],
         1
     );
     let other = TestRequest { tracking_id: Some("anna"), ..TestRequest::tool("get_walkthrough_status", tour()) };
-    assert_eq!(stage.send(&bert, other).await.structured()["progress"]["status"], "not_started");
-    let listed = stage.send(&anna, TestRequest::tool("list_walkthroughs", json!({}))).await;
+    assert_eq!(fixture.send(&bert, other).await.structured()["progress"]["status"], "not_started");
+    let listed = fixture.send(&anna, TestRequest::tool("list_walkthroughs", json!({}))).await;
     assert_eq!(listed.structured()["walkthroughs"][0]["progress_percent"], 33);
     let id = listed.structured()["walkthroughs"][0]["id"].as_str().unwrap().to_owned();
     let step = begun.structured()["step"]["id"].as_str().unwrap();
     let uri = json!({ "uri": format!("walkthrough://{id}/steps/{step}") });
-    let read = stage.send(&anna, TestRequest::modern("resources/read", uri.clone())).await;
+    let read = fixture.send(&anna, TestRequest::modern("resources/read", uri.clone())).await;
     assert_eq!(read.body["result"]["cacheScope"], "private", "{read:?}");
-    assert!(stage.send(&bert, TestRequest::modern("resources/read", uri)).await.body["error"].is_object());
+    assert!(fixture.send(&bert, TestRequest::modern("resources/read", uri)).await.body["error"].is_object());
 }
 
-async fn progress_from_before_sign_in_is_joined(stage: Stage) {
-    stage.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
-    let session = session_of(&stage, &Bearer::NotRequired).await;
+async fn progress_from_before_sign_in_is_joined(fixture: Fixture) {
+    fixture.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
+    let session = session_of(&fixture, &Bearer::NotRequired).await;
     let with_session = |name: &str, arguments: Value| {
         TestRequest::legacy("tools/call", json!({ "name": name, "arguments": arguments }))
             .header("mcp-session-id", &session)
     };
-    stage.send(&Bearer::NotRequired, with_session("select_walkthrough", tour())).await;
-    stage.send(&Bearer::NotRequired, with_session("next_walkthrough_step", json!({}))).await;
-    stage.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
-    let refused = stage.send(&missing(), with_session("next_walkthrough_step", json!({}))).await;
+    fixture.send(&Bearer::NotRequired, with_session("select_walkthrough", tour())).await;
+    fixture.send(&Bearer::NotRequired, with_session("next_walkthrough_step", json!({}))).await;
+    fixture.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
+    let refused = fixture.send(&missing(), with_session("next_walkthrough_step", json!({}))).await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "a session no longer identifies a user");
-    let (anna, bert) = (stage.token("anna", Scopes::default()).await, stage.token("bert", Scopes::default()).await);
+    let (anna, bert) = (fixture.token("anna", Scopes::default()).await, fixture.token("bert", Scopes::default()).await);
     // The client signs in and repeats the call.
-    let joined = stage.send(&anna, with_session("next_walkthrough_step", json!({}))).await;
+    let joined = fixture.send(&anna, with_session("next_walkthrough_step", json!({}))).await;
     assert_eq!(joined.structured()["step"]["position"], 3, "{joined:?}");
-    let other = stage.send(&bert, with_session("get_walkthrough_status", tour())).await;
+    let other = fixture.send(&bert, with_session("get_walkthrough_status", tour())).await;
     assert_eq!(other.structured()["progress"]["status"], "not_started");
 }
 
-async fn rejections_are_recorded(stage: Stage) {
-    let reader = stage.token("reader", Scopes::from(Scope::WalkRead)).await;
+async fn rejections_are_recorded(fixture: Fixture) {
+    let reader = fixture.token("reader", Scopes::from(Scope::WalkRead)).await;
     for bearer in [missing(), Bearer::Invalid(challenge()), reader] {
-        stage.send(&bearer, TestRequest::tool("select_walkthrough", tour())).await;
+        fixture.send(&bearer, TestRequest::tool("select_walkthrough", tour())).await;
     }
-    stage.send(&missing(), TestRequest::modern("tools/list", json!({}))).await;
-    assert_eq!(stage.rejections().await, [("insufficient_scope".to_owned(), 1), ("unauthorized".to_owned(), 2)]);
+    fixture.send(&missing(), TestRequest::modern("tools/list", json!({}))).await;
+    assert_eq!(fixture.rejections().await, [("insufficient_scope".to_owned(), 1), ("unauthorized".to_owned(), 2)]);
 }
 
 /// RS-11: requests with a token count against the user; rejected requests count against the IP address.
@@ -353,23 +353,23 @@ async fn rejections_are_recorded(stage: Stage) {
 async fn rs11_a_signed_in_user_has_a_limit_of_their_own() {
     let folder = waypost_testkit::folder();
     let limits = LimitOptions { per_caller: 1, burst: 3, ..LimitOptions::OFF };
-    let stage = limited(&waypost_testkit::sqlite_url(&folder), limits).await;
-    let (anna, bert) = (stage.token("anna", Scopes::default()).await, stage.token("bert", Scopes::default()).await);
+    let fixture = limited(&waypost_testkit::sqlite_url(&folder), limits).await;
+    let (anna, bert) = (fixture.token("anna", Scopes::default()).await, fixture.token("bert", Scopes::default()).await);
     let anything = |tracking_id| TestRequest { tracking_id, ..TestRequest::tool("get_walkthrough_status", tour()) };
     // The bucket refills by one per second. Requests without a pause empty it anyway.
     let mut statuses = Vec::new();
     while statuses.last() != Some(&429) && statuses.len() < 50 {
         let tracking_id = ["a", "b", "c"][statuses.len() % 3];
-        statuses.push(stage.send(&anna, anything(Some(tracking_id))).await.status.as_u16());
+        statuses.push(fixture.send(&anna, anything(Some(tracking_id))).await.status.as_u16());
     }
     assert!(
         statuses.len() > 3 && statuses.ends_with(&[200, 429]),
         "a personal URL does not change the user: {statuses:?}"
     );
-    assert_eq!(stage.send(&bert, anything(Some("a"))).await.status, StatusCode::OK);
+    assert_eq!(fixture.send(&bert, anything(Some("a"))).await.status, StatusCode::OK);
     statuses.clear();
     while statuses.last() != Some(&429) && statuses.len() < 50 {
-        statuses.push(stage.send(&Bearer::Invalid(challenge()), anything(None)).await.status.as_u16());
+        statuses.push(fixture.send(&Bearer::Invalid(challenge()), anything(None)).await.status.as_u16());
     }
     assert!(statuses.len() > 3 && statuses.ends_with(&[401, 429]), "{statuses:?}");
 }

@@ -35,7 +35,7 @@ const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
 /// If the token is not valid, or the keys cannot be fetched.
 pub(super) async fn verify(login: &LoginVerification<'_>, token: &CoreIdToken) -> Result<Value, LoginError> {
     let LoginVerification { provider, route, keys, secrets, now, .. } = login;
-    let expected = Expected { provider, nonce: Nonce::new(secrets.nonce.clone()), now: *now };
+    let expected = ExpectedToken { provider, nonce: Nonce::new(secrets.nonce.clone()), now: *now };
     let outcome = match keys {
         SigningKeys::Fetched(keys) => expected.check(token, keys),
         SigningKeys::Cached(cache, id) => {
@@ -55,13 +55,13 @@ pub(super) async fn verify(login: &LoginVerification<'_>, token: &CoreIdToken) -
     claims(token, provider)
 }
 
-struct Expected<'a> {
+struct ExpectedToken<'a> {
     provider: &'a LoginProvider,
     nonce: Nonce,
     now: Timestamp,
 }
 
-impl Expected<'_> {
+impl ExpectedToken<'_> {
     fn check(&self, token: &CoreIdToken, keys: &CoreJsonWebKeySet) -> Result<(), ClaimsVerificationError> {
         let issuer = IssuerUrl::new(self.provider.issuer.clone());
         let issuer = issuer.map_err(|error| ClaimsVerificationError::Other(error.to_string()))?;

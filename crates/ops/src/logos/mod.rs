@@ -36,7 +36,7 @@ const MAX_DECODED: usize = 2 * MAX_PIXELS as usize * 8;
 const MAX_WAITING: usize = 32;
 
 /// One image is decoded at a time in the whole process, so that memory use is bounded.
-static TURN: LazyLock<Turn> = LazyLock::new(Turn::new);
+static DECODE_QUEUE: LazyLock<DecodeQueue> = LazyLock::new(DecodeQueue::new);
 
 /// The branding of an organisation's pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Branding {
 /// file is not an accepted image; `rate_limited` if too many uploads are waiting.
 pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Result<()> {
     authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
-    let png = TURN.recode(file).await?;
+    let png = DECODE_QUEUE.recode(file).await?;
     let mut tx = ops.store.begin().await?;
     organization::find(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     store::set(&mut tx, org, &png, cx.now()).await?;
@@ -118,12 +118,12 @@ pub async fn get_branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<B
 }
 
 /// The queue of uploads to decode.
-struct Turn {
+struct DecodeQueue {
     decoding: Arc<Semaphore>,
     waiting: Semaphore,
 }
 
-impl Turn {
+impl DecodeQueue {
     fn new() -> Self {
         Self { decoding: Arc::new(Semaphore::new(1)), waiting: Semaphore::new(MAX_WAITING) }
     }

@@ -33,7 +33,7 @@ impl Format {
 
 /// The file cannot be decoded: it is damaged, or decoding it takes more memory than permitted.
 #[derive(Debug)]
-pub(super) struct Damaged;
+pub(super) struct DamagedPicture;
 
 /// Width and height in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +68,8 @@ impl<'a> Reader<'a> {
     /// Reads the header of `file`. Decoders that allocate more than the pixels fail above `max_memory` bytes.
     ///
     /// # Errors
-    /// [`Damaged`] if the header is invalid.
-    pub(super) fn open(file: &'a [u8], format: Format, max_memory: usize) -> Result<Self, Damaged> {
+    /// [`DamagedPicture`] if the header is invalid.
+    pub(super) fn open(file: &'a [u8], format: Format, max_memory: usize) -> Result<Self, DamagedPicture> {
         let cursor = Cursor::new(file);
         Ok(match format {
             Format::Png => {
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
                 decoder.set_transformations(Transformations::normalize_to_color8() | Transformations::ALPHA);
                 decoder.set_ignore_text_chunk(true);
                 decoder.set_ignore_iccp_chunk(true);
-                Self::Png(Box::new(decoder.read_info().map_err(|_| Damaged)?))
+                Self::Png(Box::new(decoder.read_info().map_err(|_| DamagedPicture)?))
             }
             Format::Jpeg => {
                 // The caller checks the dimensions before it decodes.
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
                     .set_max_height(usize::from(u16::MAX))
                     .jpeg_set_out_colorspace(ColorSpace::RGB);
                 let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(file), options);
-                decoder.decode_headers().map_err(|_| Damaged)?;
+                decoder.decode_headers().map_err(|_| DamagedPicture)?;
                 if decoder.input_colorspace() == Some(ColorSpace::Luma) {
                     let options = decoder.options().jpeg_set_out_colorspace(ColorSpace::Luma);
                     decoder.set_options(options);
@@ -97,12 +97,12 @@ impl<'a> Reader<'a> {
             Format::Gif => {
                 let mut options = gif::DecodeOptions::new();
                 options.set_color_output(ColorOutput::RGBA);
-                let limit = std::num::NonZeroU64::new(max_memory as u64).ok_or(Damaged)?;
+                let limit = std::num::NonZeroU64::new(max_memory as u64).ok_or(DamagedPicture)?;
                 options.set_memory_limit(MemoryLimit::Bytes(limit));
-                Self::Gif(Box::new(options.read_info(cursor).map_err(|_| Damaged)?))
+                Self::Gif(Box::new(options.read_info(cursor).map_err(|_| DamagedPicture)?))
             }
             Format::WebP => {
-                let mut decoder = image_webp::WebPDecoder::new(cursor).map_err(|_| Damaged)?;
+                let mut decoder = image_webp::WebPDecoder::new(cursor).map_err(|_| DamagedPicture)?;
                 decoder.set_memory_limit(max_memory);
                 Self::WebP(Box::new(decoder))
             }
@@ -112,47 +112,51 @@ impl<'a> Reader<'a> {
     /// Returns the dimensions that the header states.
     ///
     /// # Errors
-    /// [`Damaged`] if one of them is 0.
-    pub(super) fn dimensions(&self) -> Result<Dimensions, Damaged> {
+    /// [`DamagedPicture`] if one of them is 0.
+    pub(super) fn dimensions(&self) -> Result<Dimensions, DamagedPicture> {
         let (width, height) = match self {
             Self::Png(reader) => reader.info().size(),
             Self::Jpeg(decoder) => {
-                let (width, height) = decoder.dimensions().ok_or(Damaged)?;
-                (u32::try_from(width).map_err(|_| Damaged)?, u32::try_from(height).map_err(|_| Damaged)?)
+                let (width, height) = decoder.dimensions().ok_or(DamagedPicture)?;
+                (u32::try_from(width).map_err(|_| DamagedPicture)?, u32::try_from(height).map_err(|_| DamagedPicture)?)
             }
             Self::Gif(decoder) => (decoder.width().into(), decoder.height().into()),
             Self::WebP(decoder) => decoder.dimensions(),
         };
-        if width == 0 || height == 0 { Err(Damaged) } else { Ok(Dimensions { width, height }) }
+        if width == 0 || height == 0 { Err(DamagedPicture) } else { Ok(Dimensions { width, height }) }
     }
 
     /// Decodes the image, or the first frame of an animation.
     ///
     /// # Errors
-    /// [`Damaged`] if the file is incomplete or invalid, or if decoding takes too much memory.
-    pub(super) fn decode(self) -> Result<Picture, Damaged> {
+    /// [`DamagedPicture`] if the file is incomplete or invalid, or if decoding takes too much memory.
+    pub(super) fn decode(self) -> Result<Picture, DamagedPicture> {
         let dimensions = self.dimensions()?;
         let rgba = match self {
             Self::Png(reader) => decode_png(*reader)?,
             Self::Jpeg(mut decoder) => {
-                let pixels = decoder.decode().map_err(|_| Damaged)?;
+                let pixels = decoder.decode().map_err(|_| DamagedPicture)?;
                 let is_gray = decoder.output_colorspace() == Some(ColorSpace::Luma);
                 if is_gray { gray_to_rgba(&pixels) } else { rgb_to_rgba(&pixels) }
             }
             Self::Gif(decoder) => decode_gif(*decoder, dimensions)?,
             Self::WebP(mut decoder) => {
-                let mut pixels = vec![0; decoder.output_buffer_size().ok_or(Damaged)?];
-                decoder.read_image(&mut pixels).map_err(|_| Damaged)?;
+                let mut pixels = vec![0; decoder.output_buffer_size().ok_or(DamagedPicture)?];
+                decoder.read_image(&mut pixels).map_err(|_| DamagedPicture)?;
                 if decoder.has_alpha() { pixels } else { rgb_to_rgba(&pixels) }
             }
         };
-        if rgba.len() as u64 == 4 * dimensions.pixels() { Ok(Picture { dimensions, rgba }) } else { Err(Damaged) }
+        if rgba.len() as u64 == 4 * dimensions.pixels() {
+            Ok(Picture { dimensions, rgba })
+        } else {
+            Err(DamagedPicture)
+        }
     }
 }
 
-fn decode_png(mut reader: png::Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, Damaged> {
-    let mut pixels = vec![0; reader.output_buffer_size().ok_or(Damaged)?];
-    let frame = reader.next_frame(&mut pixels).map_err(|_| Damaged)?;
+fn decode_png(mut reader: png::Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, DamagedPicture> {
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or(DamagedPicture)?];
+    let frame = reader.next_frame(&mut pixels).map_err(|_| DamagedPicture)?;
     pixels.truncate(frame.buffer_size());
     match frame.color_type {
         ColorType::Rgba => Ok(pixels),
@@ -160,15 +164,15 @@ fn decode_png(mut reader: png::Reader<Cursor<&[u8]>>) -> Result<Vec<u8>, Damaged
             Ok(pixels.chunks_exact(2).flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]]).collect())
         }
         // Impossible with the transformation `ALPHA`.
-        ColorType::Rgb | ColorType::Grayscale | ColorType::Indexed => Err(Damaged),
+        ColorType::Rgb | ColorType::Grayscale | ColorType::Indexed => Err(DamagedPicture),
     }
 }
 
 /// Decodes the first frame and draws it on a transparent background, because it may cover only a part of the image.
-fn decode_gif(mut decoder: gif::Decoder<Cursor<&[u8]>>, dimensions: Dimensions) -> Result<Vec<u8>, Damaged> {
+fn decode_gif(mut decoder: gif::Decoder<Cursor<&[u8]>>, dimensions: Dimensions) -> Result<Vec<u8>, DamagedPicture> {
     let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
-    let frame = decoder.read_next_frame().map_err(|_| Damaged)?.ok_or(Damaged)?;
-    let mut rgba = vec![0; usize::try_from(4 * dimensions.pixels()).map_err(|_| Damaged)?];
+    let frame = decoder.read_next_frame().map_err(|_| DamagedPicture)?.ok_or(DamagedPicture)?;
+    let mut rgba = vec![0; usize::try_from(4 * dimensions.pixels()).map_err(|_| DamagedPicture)?];
     let left = usize::from(frame.left).min(width);
     let visible = usize::from(frame.width).min(width - left);
     let rows = frame.buffer.chunks_exact((4 * usize::from(frame.width)).max(1));

@@ -23,9 +23,9 @@ fn images_become_small_pngs() {
     }
     let small = recode(&picture(20, 10, ImageFormat::Png)).unwrap();
     assert_eq!(image::load_from_memory(&small).unwrap().width(), 20, "small images are not enlarged");
-    let mut tail = picture(8, 8, ImageFormat::Png);
-    tail.extend_from_slice(b"<script>alert(1)</script>");
-    let png = recode(&tail).unwrap();
+    let mut file = picture(8, 8, ImageFormat::Png);
+    file.extend_from_slice(b"<script>alert(1)</script>");
+    let png = recode(&file).unwrap();
     assert!(!png.windows(7).any(|window| window == b"<script"), "only the image is kept");
 }
 
@@ -47,38 +47,38 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[tokio::test]
 async fn one_image_is_decoded_at_a_time_after_its_header_is_checked() {
-    let turn = Turn::new();
+    let queue = DecodeQueue::new();
     let picture = picture(64, 64, ImageFormat::Png);
-    let held = turn.decoding.acquire().await.unwrap();
-    let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(turn.recode(picture.clone()))).collect();
+    let held = queue.decoding.acquire().await.unwrap();
+    let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(queue.recode(picture.clone()))).collect();
     for upload in &mut waiting {
         assert!(futures::poll!(upload).is_pending());
     }
     // Neither of these uploads waits: one is too large, and the queue has no room for the other.
-    let error = turn.recode(png_with_dimensions(4_096, 4_096)).await.unwrap_err();
+    let error = queue.recode(png_with_dimensions(4_096, 4_096)).await.unwrap_err();
     assert!(error.message.contains("4 megapixels"), "{error}");
-    assert_eq!(turn.recode(picture.clone()).await.unwrap_err().code, Code::RateLimited);
+    assert_eq!(queue.recode(picture.clone()).await.unwrap_err().code, Code::RateLimited);
     drop(held);
     for upload in waiting {
         upload.await.unwrap();
     }
-    turn.recode(picture).await.unwrap();
+    queue.recode(picture).await.unwrap();
 }
 
 #[test]
 fn a_cancelled_upload_keeps_its_turn_until_it_is_decoded() {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.max_blocking_threads(1).build().unwrap().block_on(async {
-        let turn = Turn::new();
+        let queue = DecodeQueue::new();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || released.recv());
-        let mut upload = Box::pin(turn.recode(picture(64, 64, ImageFormat::Png)));
+        let mut upload = Box::pin(queue.recode(picture(64, 64, ImageFormat::Png)));
         assert!(futures::poll!(&mut upload).is_pending());
         drop(upload);
-        assert!(turn.decoding.try_acquire().is_err(), "it waits for a thread");
+        assert!(queue.decoding.try_acquire().is_err(), "it waits for a thread");
         release.send(()).unwrap();
         busy.await.unwrap().unwrap();
-        drop(turn.decoding.acquire().await.unwrap());
+        drop(queue.decoding.acquire().await.unwrap());
     });
 }
 
@@ -86,22 +86,22 @@ fn a_cancelled_upload_keeps_its_turn_until_it_is_decoded() {
 #[tokio::test]
 async fn a_turn_lasts_until_the_work_is_done() {
     for is_cancelled in [false, true] {
-        let turn = Turn::new();
+        let queue = DecodeQueue::new();
         let (begin, begun) = tokio::sync::oneshot::channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
-        let mut upload = Box::pin(turn.wait(move || {
+        let mut upload = Box::pin(queue.wait(move || {
             begin.send(()).unwrap();
             released.recv().map_err(Error::internal)
         }));
         assert!(futures::poll!(&mut upload).is_pending());
         begun.await.unwrap();
         let upload = (!is_cancelled).then_some(upload);
-        assert!(turn.decoding.try_acquire().is_err(), "while it is being decoded");
+        assert!(queue.decoding.try_acquire().is_err(), "while it is being decoded");
         release.send(()).unwrap();
         if let Some(upload) = upload {
             upload.await.unwrap();
         }
-        drop(turn.decoding.acquire().await.unwrap());
+        drop(queue.decoding.acquire().await.unwrap());
     }
 }
 

@@ -27,13 +27,13 @@ pub(super) struct Poll {
 /// The changes that polls have detected.
 #[derive(Default)]
 pub(super) struct Changes {
-    detected: RwLock<Detected>,
+    detected: RwLock<DetectedChanges>,
     /// Contains the organisations of open streams.
     signals: Mutex<HashMap<OrganizationId, watch::Sender<i64>>>,
 }
 
 #[derive(Default)]
-struct Detected {
+struct DetectedChanges {
     newest: i64,
     /// The number of the last change that may concern every organisation.
     everything: i64,
@@ -44,18 +44,18 @@ struct Detected {
 
 /// The organisations that a poll found changed.
 #[derive(Debug, PartialEq, Eq)]
-enum Affected {
+enum AffectedOrganizations {
     All,
     Some(Vec<OrganizationId>),
 }
 
-impl Detected {
+impl DetectedChanges {
     fn last_change(&self, organization: &OrganizationId) -> i64 {
         self.organizations.get(organization).map_or(self.everything, |number| self.everything.max(*number))
     }
 
     /// Applies a poll. Polls can overlap, so an older one may come later: numbers never decrease.
-    fn apply(&mut self, poll: Poll) -> Affected {
+    fn apply(&mut self, poll: Poll) -> AffectedOrganizations {
         let numbers = poll.changed.iter().map(|(_, number)| *number);
         let newest = numbers.chain([poll.version.version]).fold(self.newest, i64::max);
         // If the number has not increased, every change is already known.
@@ -76,18 +76,18 @@ impl Detected {
         if self.organizations.len() > ORGANIZATIONS {
             return self.affect_all();
         }
-        Affected::Some(affected)
+        AffectedOrganizations::Some(affected)
     }
 
-    fn affect_all(&mut self) -> Affected {
+    fn affect_all(&mut self) -> AffectedOrganizations {
         self.everything = self.newest;
         self.organizations.clear();
-        Affected::All
+        AffectedOrganizations::All
     }
 }
 
 impl Changes {
-    fn detected(&self) -> RwLockReadGuard<'_, Detected> {
+    fn detected(&self) -> RwLockReadGuard<'_, DetectedChanges> {
         self.detected.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,8 +109,10 @@ impl Changes {
         };
         let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         let affected: Vec<_> = match &affected {
-            Affected::All => signals.values().collect(),
-            Affected::Some(organizations) => organizations.iter().filter_map(|id| signals.get(id)).collect(),
+            AffectedOrganizations::All => signals.values().collect(),
+            AffectedOrganizations::Some(organizations) => {
+                organizations.iter().filter_map(|id| signals.get(id)).collect()
+            }
         };
         for signal in affected {
             signal.send_replace(newest);

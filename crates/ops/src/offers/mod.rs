@@ -116,14 +116,14 @@ struct Shared {
     changes: Changes,
     refreshes: Semaphore,
     /// By slug.
-    cache: moka::sync::Cache<String, Cached>,
+    cache: moka::sync::Cache<String, CachedOffers>,
     /// Reads of the database by slug and the number under which they began, so that concurrent requests share one
     /// query, but no request receives data from before a change that had been detected when the request began.
     reads: moka::future::Cache<(String, i64), Arc<Offers>>,
 }
 
 #[derive(Clone)]
-struct Cached {
+struct CachedOffers {
     offers: Arc<Offers>,
     /// The last detected change when the read began.
     number: i64,
@@ -231,7 +231,7 @@ impl OfferCache {
         let number = self.0.changes.newest();
         let read = async {
             let offers = self.load(slug).await?;
-            self.0.cache.insert(slug.to_owned(), Cached { offers: Arc::clone(&offers), number });
+            self.0.cache.insert(slug.to_owned(), CachedOffers { offers: Arc::clone(&offers), number });
             Ok(offers)
         };
         self.0

@@ -11,24 +11,24 @@ use waypost_store::ticket::TicketDetails;
 use crate::webhooks::{self, Event};
 
 /// Enqueues `ticket.created`.
-pub(crate) async fn created(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
-    let ticket = &named.ticket;
-    let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
+pub(crate) async fn created(cx: &Ctx, tx: &mut Tx, details: &TicketDetails) -> Result<()> {
+    let ticket = &details.ticket;
+    let of = details.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
     let text = format!("New ticket #{}{of}: {}", ticket.number, ticket.title);
-    enqueue_event(cx, tx, WebhookEvent::TicketCreated, ticket, &text, json!({ "ticket": data(named) })).await
+    enqueue_event(cx, tx, WebhookEvent::TicketCreated, ticket, &text, json!({ "ticket": data(details) })).await
 }
 
 /// Enqueues `ticket.updated`.
-pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &TicketDetails) -> Result<()> {
-    let ticket = &named.ticket;
+pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, details: &TicketDetails) -> Result<()> {
+    let ticket = &details.ticket;
     let (status, priority) = (ticket.status.label().to_lowercase(), ticket.priority.label().to_lowercase());
     let text = format!("Ticket #{} is {status}, priority {priority}: {}", ticket.number, ticket.title);
-    enqueue_event(cx, tx, WebhookEvent::TicketUpdated, ticket, &text, json!({ "ticket": data(named) })).await
+    enqueue_event(cx, tx, WebhookEvent::TicketUpdated, ticket, &text, json!({ "ticket": data(details) })).await
 }
 
 /// Enqueues `ticket.commented`.
-pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &TicketDetails, comment: &TicketComment) -> Result<()> {
-    let ticket = &named.ticket;
+pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, details: &TicketDetails, comment: &TicketComment) -> Result<()> {
+    let ticket = &details.ticket;
     let kind = if comment.internal { "Note on" } else { "Reply to" };
     let text = format!("{kind} ticket #{}: {}", ticket.number, ticket.title);
     let comment = json!({
@@ -38,7 +38,7 @@ pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &TicketDetails, comm
         "body": comment.body,
         "created_at": comment.created_at.rfc3339(),
     });
-    let data = json!({ "ticket": data(named), "comment": comment });
+    let data = json!({ "ticket": data(details), "comment": comment });
     enqueue_event(cx, tx, WebhookEvent::TicketCommented, ticket, &text, data).await
 }
 
@@ -54,8 +54,8 @@ async fn enqueue_event(
     webhooks::enqueue(cx, tx, &ticket.organization_id, &event).await
 }
 
-fn data(named: &TicketDetails) -> Value {
-    let ticket = &named.ticket;
+fn data(details: &TicketDetails) -> Value {
+    let ticket = &details.ticket;
     let walkthrough = ticket.origin.as_ref().map(|place| {
         let step =
             place.step.as_ref().map(|step| json!({ "id": step.id, "title": step.title, "position": step.position }));
@@ -71,7 +71,7 @@ fn data(named: &TicketDetails) -> Value {
         "status": ticket.status.as_str(),
         "priority": ticket.priority.as_str(),
         "assignee_id": ticket.assignee_id,
-        "server": ticket.server_id.as_ref().map(|id| json!({ "id": id, "name": named.server })),
+        "server": ticket.server_id.as_ref().map(|id| json!({ "id": id, "name": details.server })),
         "end_user_id": ticket.end_user_id,
         "walkthrough": walkthrough,
         "created_at": ticket.created_at.rfc3339(),

@@ -13,7 +13,7 @@ use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt,
 use crate::user_sessions::Browser;
 
 /// A counted attempt with the accounts of its email.
-pub(super) struct Admitted {
+pub(super) struct Admission {
     /// The accounts.
     pub(super) accounts: Vec<UserCredentials>,
     /// The counted attempt.
@@ -44,7 +44,7 @@ impl UserAccounts {
         email_key: &str,
         kind: AttemptKind,
         browser: Browser<'_>,
-    ) -> Result<Admitted> {
+    ) -> Result<Admission> {
         let attempt = Attempt { kind, address: browser.address, account: email_key };
         let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
         let claimed = self.claimed(cx, email_key, browser.device);
@@ -61,7 +61,7 @@ impl UserAccounts {
             None => begin(claimed.filter(is_current).as_ref())?,
         };
         let is_limited = attempts >= ACCOUNT_LIMIT && !counted.is_from_device();
-        Ok(Admitted { accounts, counted, is_limited })
+        Ok(Admission { accounts, counted, is_limited })
     }
 
     /// Counts an attempt at the account of an email for this day, whether or not the account exists.
@@ -80,6 +80,6 @@ impl UserAccounts {
 }
 
 /// Rejects an attempt at an account that has reached its daily limit.
-pub(super) fn check_account(admitted: &Admitted, kind: AttemptKind) -> Result<(), Error> {
+pub(super) fn check_account(admitted: &Admission, kind: AttemptKind) -> Result<(), Error> {
     if admitted.is_limited { Err(account_limit_error(kind)) } else { Ok(()) }
 }

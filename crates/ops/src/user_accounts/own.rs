@@ -105,7 +105,7 @@ impl UserAccounts {
                 let mut tx = self.ops.store.begin().await?;
                 self.count(cx, &mut tx, AttemptKind::Password, &email_key).await?;
                 tx.commit().await?;
-                return Err(Error::invalid("password", "The current password is wrong."));
+                return Err(Error::invalid("password", "The current password is incorrect. Try again."));
             }
             admitted.counted.refund();
         }

@@ -8,7 +8,7 @@ use waypost_core::{Error, Result};
 use waypost_store::user::UserCredentials;
 use waypost_store::{Tx, system, user as store, user_session};
 
-use super::limits::{Admitted, check_account};
+use super::limits::{Admission, check_account};
 use super::sign_ins::{self, SignInOrigin};
 use super::{NewUserSession, UserAccounts};
 use crate::passwords::ChosenPassword;
@@ -28,11 +28,11 @@ pub struct UserPasswordSignIn<'a> {
 }
 
 impl UserAccounts {
-    /// Signs in with a password, to the verified account of the email or to an unverified one, which is valid for one
-    /// organisation. A failure costs the same statements and hashes regardless of which accounts the email has.
+    /// Signs in to the verified account of the email, or to an unverified one, which is valid for one organisation. A
+    /// failure takes the same statements and hashes regardless of which accounts the email has.
     ///
     /// # Errors
-    /// `invalid_arguments` with `email` if it is malformed, and with `password` if one of the two is wrong;
+    /// `invalid_arguments` with `email` if it is malformed, and with `password` if the email or password is incorrect;
     /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
     /// `unavailable` if the database cannot be reached.
     pub async fn sign_in_with_password(
@@ -47,11 +47,11 @@ impl UserAccounts {
             self.record_wrong_password(cx, &email.key, browser).await?;
             return Err(limited);
         }
-        let Admitted { accounts, counted, .. } = admitted;
+        let Admission { accounts, counted, .. } = admitted;
         let hashes = accounts.iter().filter_map(|account| account.password_hash.clone()).collect();
         let matching_hashes =
             match self.ops.passwords.find_matching(browser.address, credentials.password, hashes).await {
-                Ok(right) => right,
+                Ok(hashes) => hashes,
                 Err(error) => {
                     // Nothing was verified.
                     counted.refund();
@@ -69,8 +69,8 @@ impl UserAccounts {
         let mut tx = self.ops.store.begin().await?;
         let account =
             select_account(&mut tx, &matching_accounts, credentials.organization).await?.ok_or_else(wrong_password)?;
-        let now = store::find_credentials(&mut tx, &account.user.id).await?;
-        if now.is_none_or(|now| now.password_hash != account.password_hash) {
+        let current = store::find_credentials(&mut tx, &account.user.id).await?;
+        if current.is_none_or(|current| current.password_hash != account.password_hash) {
             // The password was changed in the meantime.
             return Err(wrong_password());
         }
@@ -110,7 +110,7 @@ impl UserAccounts {
 }
 
 pub(crate) fn wrong_password() -> Error {
-    Error::invalid("password", "The email or the password is wrong.")
+    Error::invalid("password", "The email or password is incorrect. Check both and try again.")
 }
 
 /// Selects the account to sign in to among those that match the password, the verified one first.

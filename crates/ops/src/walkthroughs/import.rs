@@ -267,8 +267,8 @@ fn replace_required(plan: &ImportPlan) -> Error {
     Error::new(Code::ConfirmationRequired, message).with("matched", plan.matched).with("existing", plan.existing)
 }
 
-/// Locks and returns the draft to update, found by the ID in `options` or else by the title. Returns `None` if there is
-/// none.
+/// Locks and returns the draft to update, found by the ID in `options`, otherwise by the title. Returns `None` if
+/// there is none.
 async fn find_draft(
     tx: &mut Tx,
     organization: &OrganizationId,

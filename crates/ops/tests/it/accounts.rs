@@ -8,8 +8,8 @@ use waypost_store::db::count_statements;
 
 use crate::account_test::{AccountTest, CLIENT, MINUTE, at, set_up_accounts};
 
-const FINE: &str = "quartz-banjo-umbrella-42";
-const OTHER: &str = "walnut.tractor.opera.19";
+const PASSWORD: &str = "quartz-banjo-umbrella-42";
+const OTHER_PASSWORD: &str = "walnut.tractor.opera.19";
 
 #[track_caller]
 fn assert_rejected(result: Result<NewSession>, field: &str, words: &str) {
@@ -92,7 +92,8 @@ async fn a_code_has_five_attempts_and_ten_minutes(test: AccountTest) {
 
 async fn a_password_is_set_when_the_code_verifies_the_email(test: AccountTest) {
     let request = test.create_request(&test.one).await;
-    let request_code = CodeRequest { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(FINE) };
+    let request_code =
+        CodeRequest { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(PASSWORD) };
     let error = test.request_code(&request, CodeRequest { password: Some("short"), ..request_code }).await.unwrap_err();
     assert_eq!(error.details["field"], "password");
     let error = test
@@ -102,27 +103,31 @@ async fn a_password_is_set_when_the_code_verifies_the_email(test: AccountTest) {
     assert!(error.message.contains("easy to guess"), "{error}");
     let issued = test.request_code(&request, request_code).await.unwrap();
     assert!(!issued.has_account);
-    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "or the password is wrong");
+    assert_rejected(
+        test.sign_in_with_password("anna@example.com", PASSWORD).await,
+        "password",
+        "or password is incorrect",
+    );
     let session = test.enter_code(&request, issued.id.as_str(), &issued.code).await.unwrap();
-    let again = test.sign_in_with_password(" ANNA@example.com", FINE).await.unwrap();
+    let again = test.sign_in_with_password(" ANNA@example.com", PASSWORD).await.unwrap();
     assert_eq!(again.signed_in, session.signed_in);
     assert_rejected(
-        test.sign_in_with_password("anna@example.com", OTHER).await,
+        test.sign_in_with_password("anna@example.com", OTHER_PASSWORD).await,
         "password",
-        "or the password is wrong",
+        "or password is incorrect",
     );
-    assert_rejected(test.sign_in_with_password("anna", FINE).await, "email", "");
+    assert_rejected(test.sign_in_with_password("anna", PASSWORD).await, "email", "");
     let cx = test.client_context(&test.two);
-    let credentials = PasswordSignIn { email: "anna@example.com", password: FINE };
+    let credentials = PasswordSignIn { email: "anna@example.com", password: PASSWORD };
     let in_other_organization =
         test.accounts.sign_in_with_password(&cx, &test.two.organization.id, credentials, CLIENT).await;
-    assert_rejected(in_other_organization, "password", "or the password is wrong");
+    assert_rejected(in_other_organization, "password", "or password is incorrect");
     assert_eq!(test.count_events("account.password").await, 1);
 }
 
 async fn a_new_password_ends_sessions_and_grants(test: AccountTest) {
     let (cx, ops, org) = (test.client_context(&test.one), &test.fixture.ops, &test.one.organization.id);
-    let old = test.sign_up("anna@example.com", FINE).await;
+    let old = test.sign_up("anna@example.com", PASSWORD).await;
     let grant = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope,
             resource, generation, created_at, expires_at)
         VALUES ('ogr_1', $1, $2, $3, 'client', 'Client', 'walk', 'https://way.example/mcp', 1, 1, 9999999999999)";
@@ -146,7 +151,7 @@ async fn a_new_password_ends_sessions_and_grants(test: AccountTest) {
         "new_password",
         "easy to guess",
     );
-    let fine = CodeEntry { new_password: Some(OTHER), ..entry };
+    let fine = CodeEntry { new_password: Some(OTHER_PASSWORD), ..entry };
     let new = test.accounts.sign_in_with_code(&cx, &request, fine, CLIENT.address).await.unwrap();
     assert_eq!(new.signed_in, old.signed_in);
     assert_eq!(browser_sessions::find(&cx, ops, org, &old.token).await.unwrap(), None);
@@ -157,14 +162,18 @@ async fn a_new_password_ends_sessions_and_grants(test: AccountTest) {
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(revoked).fetch_one(c).await.unwrap());
     assert_eq!(reason.as_deref(), Some("new_password"));
     drop(conn);
-    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "or the password is wrong");
-    test.sign_in_with_password("anna@example.com", OTHER).await.unwrap();
+    assert_rejected(
+        test.sign_in_with_password("anna@example.com", PASSWORD).await,
+        "password",
+        "or password is incorrect",
+    );
+    test.sign_in_with_password("anna@example.com", OTHER_PASSWORD).await.unwrap();
     // Another sign-up with the email of an account is equivalent to a forgotten password.
-    assert_eq!(test.sign_up("anna@example.com", FINE).await.signed_in, old.signed_in);
-    test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
+    assert_eq!(test.sign_up("anna@example.com", PASSWORD).await.signed_in, old.signed_in);
+    test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
 }
 
-const WRONG: &str = "wrong password 123";
+const WRONG_PASSWORD: &str = "wrong password 123";
 
 fn seconds(error: &Error) -> i64 {
     assert_eq!(error.code, Code::RateLimited, "{error}");
@@ -175,7 +184,7 @@ fn seconds(error: &Error) -> i64 {
 async fn exhaust_client_address(test: &AccountTest, client: SignInClient<'_>, email: &str) -> Vec<String> {
     let mut responses = Vec::new();
     for _ in 0..5 {
-        let error = test.sign_in_with_password_from(client, email, WRONG).await.unwrap_err();
+        let error = test.sign_in_with_password_from(client, email, WRONG_PASSWORD).await.unwrap_err();
         responses.push(format!("{} {} {:?}", error.code, error.message, error.details));
     }
     responses
@@ -191,11 +200,11 @@ async fn exhaust_accounts(test: &AccountTest, slots: &str) {
 }
 
 async fn a_client_address_has_three_failures_and_then_three_per_minute(test: AccountTest) {
-    test.sign_up("anna@example.com", FINE).await;
+    test.sign_up("anna@example.com", PASSWORD).await;
     test.sign_in_with_code("coded@example.com").await;
     let responses = exhaust_client_address(&test, at(1), "anna@example.com").await;
     assert!(
-        responses[2].contains("or the password is wrong") && responses[3].contains("Too many failed sign-ins"),
+        responses[2].contains("or password is incorrect") && responses[3].contains("Too many failed sign-ins"),
         "{responses:#?}"
     );
     assert_eq!(responses, exhaust_client_address(&test, at(2), "nobody@example.com").await);
@@ -204,32 +213,36 @@ async fn a_client_address_has_three_failures_and_then_three_per_minute(test: Acc
         exhaust_client_address(&test, at(3), "coded@example.com").await,
         "an account without a password"
     );
-    assert_eq!(seconds(&test.sign_in_with_password_from(at(1), "anna@example.com", FINE).await.unwrap_err()), 20);
-    test.sign_in_with_password_from(at(4), "anna@example.com", FINE).await.expect("the account is not locked");
+    assert_eq!(seconds(&test.sign_in_with_password_from(at(1), "anna@example.com", PASSWORD).await.unwrap_err()), 20);
+    test.sign_in_with_password_from(at(4), "anna@example.com", PASSWORD).await.expect("the account is not locked");
     test.clock.advance(20_000);
-    test.sign_in_with_password_from(at(1), "anna@example.com", FINE).await.unwrap();
+    test.sign_in_with_password_from(at(1), "anna@example.com", PASSWORD).await.unwrap();
     assert_eq!(test.count_events("account.lock").await, 0);
-    let attempts = (0..12).map(|_| test.sign_in_with_password("anna@example.com", WRONG));
+    let attempts = (0..12).map(|_| test.sign_in_with_password("anna@example.com", WRONG_PASSWORD));
     let results = futures::future::join_all(attempts).await;
     let checked = results.iter().filter(|result| result.as_ref().unwrap_err().code == Code::InvalidArguments).count();
     assert_eq!(checked, 3, "concurrent failures count, too");
 }
 
 async fn attempts_of_others_do_not_lock_out_known_browsers(test: AccountTest) {
-    let anna = test.sign_up("anna@example.com", FINE).await;
-    let berta = test.sign_up("berta@example.com", FINE).await;
+    let anna = test.sign_up("anna@example.com", PASSWORD).await;
+    let berta = test.sign_up("berta@example.com", PASSWORD).await;
     let request = test.create_request(&test.one).await;
     let issued = test.request_sign_in_code(&request, "anna@example.com").await;
     exhaust_client_address(&test, CLIENT, "anna@example.com").await;
     test.request_code_from(at(1), "anna@example.com").await.unwrap();
     exhaust_accounts(&test, "%").await;
     for client in [CLIENT, at(5_000), SignInClient { device: &berta.device, ..CLIENT }] {
-        seconds(&test.sign_in_with_password_from(client, "anna@example.com", FINE).await.unwrap_err());
+        seconds(&test.sign_in_with_password_from(client, "anna@example.com", PASSWORD).await.unwrap_err());
         seconds(&test.request_code_from(client, "anna@example.com").await.unwrap_err());
     }
     let known = SignInClient { device: &anna.device, ..CLIENT };
-    assert_rejected(test.sign_in_with_password_from(known, "anna@example.com", WRONG).await, "password", "is wrong");
-    test.sign_in_with_password_from(known, "anna@example.com", FINE).await.unwrap();
+    assert_rejected(
+        test.sign_in_with_password_from(known, "anna@example.com", WRONG_PASSWORD).await,
+        "password",
+        "is incorrect",
+    );
+    test.sign_in_with_password_from(known, "anna@example.com", PASSWORD).await.unwrap();
     test.request_code_from(known, "anna@example.com").await.unwrap();
     test.enter_code(&request, issued.id.as_str(), &issued.code).await.expect("a correct code is never rejected");
     // A new password invalidates the cookie.
@@ -237,39 +250,40 @@ async fn attempts_of_others_do_not_lock_out_known_browsers(test: AccountTest) {
     let request_code = CodeRequest { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
     let issued =
         test.accounts.create_code(&test.client_context(&test.one), &request, request_code, known).await.unwrap();
-    let entry = CodeEntry { id: issued.id.as_str(), code: &issued.code, new_password: Some(OTHER) };
+    let entry = CodeEntry { id: issued.id.as_str(), code: &issued.code, new_password: Some(OTHER_PASSWORD) };
     let new = test
         .accounts
         .sign_in_with_code(&test.client_context(&test.one), &request, entry, CLIENT.address)
         .await
         .unwrap();
-    seconds(&test.sign_in_with_password_from(known, "anna@example.com", OTHER).await.unwrap_err());
+    seconds(&test.sign_in_with_password_from(known, "anna@example.com", OTHER_PASSWORD).await.unwrap_err());
     let known = SignInClient { device: &new.device, ..CLIENT };
-    test.sign_in_with_password_from(known, "anna@example.com", OTHER).await.unwrap();
+    test.sign_in_with_password_from(known, "anna@example.com", OTHER_PASSWORD).await.unwrap();
 }
 
 async fn known_and_unknown_emails_cost_the_same(test: AccountTest) {
-    test.sign_up("anna@example.com", FINE).await;
+    test.sign_up("anna@example.com", PASSWORD).await;
     test.sign_in_with_code("coded@example.com").await;
     let mut costs = Vec::new();
     for (n, email) in [(1_000, "anna@example.com"), (2_000, "coded@example.com"), (3_000, "nobody@example.com")] {
         test.clock.advance(MINUTE);
         let hashed = test.fixture.ops.hashed_passwords();
-        let mut cost = vec![count_statements(test.sign_in_with_password_from(at(n), email, WRONG)).await.1];
+        let mut cost = vec![count_statements(test.sign_in_with_password_from(at(n), email, WRONG_PASSWORD)).await.1];
         let request = test.create_request(&test.one).await;
         for purpose in [CodePurpose::SignIn, CodePurpose::Reset, CodePurpose::SignUp] {
-            let password = (purpose == CodePurpose::SignUp).then_some(FINE);
+            let password = (purpose == CodePurpose::SignUp).then_some(PASSWORD);
             let (issued, statements) =
                 count_statements(test.request_code(&request, CodeRequest { email, purpose, password })).await;
             let issued = issued.unwrap();
             let wrong = if issued.code == "00000000" { "00000001" } else { "00000000" };
-            let entry = CodeEntry { id: issued.id.as_str(), code: wrong, new_password: Some(OTHER) };
+            let entry = CodeEntry { id: issued.id.as_str(), code: wrong, new_password: Some(OTHER_PASSWORD) };
             let cx = test.client_context(&test.one);
             let enter = test.accounts.sign_in_with_code(&cx, &request, entry, CLIENT.address);
             cost.extend([statements, count_statements(enter).await.1]);
         }
         exhaust_accounts(&test, "p%").await;
-        let (limited, statements) = count_statements(test.sign_in_with_password_from(at(n + 500), email, WRONG)).await;
+        let (limited, statements) =
+            count_statements(test.sign_in_with_password_from(at(n + 500), email, WRONG_PASSWORD)).await;
         seconds(&limited.unwrap_err());
         cost.push(statements);
         costs.push((cost, test.fixture.ops.hashed_passwords() - hashed));
@@ -277,7 +291,7 @@ async fn known_and_unknown_emails_cost_the_same(test: AccountTest) {
     assert_eq!(costs[0], costs[1]);
     assert_eq!(costs[0], costs[2]);
     exhaust_client_address(&test, CLIENT, "anna@example.com").await;
-    let rejected = count_statements(test.sign_in_with_password("anna@example.com", WRONG)).await;
+    let rejected = count_statements(test.sign_in_with_password("anna@example.com", WRONG_PASSWORD)).await;
     assert_eq!((seconds(&rejected.0.unwrap_err()), rejected.1), (20, 0));
 }
 

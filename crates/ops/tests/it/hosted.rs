@@ -31,7 +31,7 @@ const START: Timestamp = Timestamp(1_795_000_000_000);
 /// The IP address of all clients.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
-pub struct Hosted {
+pub struct HostedTest {
     pub ops: Ops,
     pub cx: Ctx,
     pub clock: Arc<ManualClock>,
@@ -42,7 +42,7 @@ pub struct Hosted {
 }
 
 /// Creates a hosted server that does not require sign-in.
-pub async fn hosted(url: &str) -> Hosted {
+pub async fn hosted(url: &str) -> HostedTest {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let clock = Arc::new(ManualClock::new(START));
@@ -53,7 +53,7 @@ pub async fn hosted(url: &str) -> Hosted {
     let server = servers::create(&cx, &ops, &org, "guide", &ServerSettings::default()).await.unwrap().id;
     let titles: Vec<_> = (0..STEPS).map(|index| format!("Step {index}")).collect();
     let walkthrough = publish(&cx, &ops, &org, &titles).await;
-    Hosted { ops, cx, clock, hosting, org, server, walkthrough }
+    HostedTest { ops, cx, clock, hosting, org, server, walkthrough }
 }
 
 /// Starts a `Hosting` with empty caches.
@@ -82,7 +82,7 @@ async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -
     import::import(cx, ops, org, file, options).await.unwrap().id.unwrap()
 }
 
-impl Hosted {
+impl HostedTest {
     /// Starts another `Hosting` on the same database, with empty caches.
     pub fn restart(&self) -> Hosting {
         start(self.ops.store().clone(), self.clock.clone())

@@ -13,9 +13,9 @@ use waypost_ops::identity::{Credentials, Subject};
 use waypost_ops::{claim_links, end_users, joins};
 use waypost_store::progress::{self as store, ProgressKey};
 
-use crate::hosted::{Hosted, STEPS, hosted, with_handle, with_token};
+use crate::hosted::{HostedTest, STEPS, hosted, with_handle, with_token};
 
-impl Hosted {
+impl HostedTest {
     /// Creates an anonymous user who has completed this many steps. Returns their handle.
     async fn create_anonymous_user(&self, steps: u32) -> String {
         let handle = self.select(&Credentials::Nothing).await.unwrap().user.handle().unwrap().to_owned();
@@ -63,7 +63,7 @@ impl Hosted {
     }
 }
 
-async fn a_handle_with_a_token_is_joined_once(h: Hosted) {
+async fn a_handle_with_a_token_is_joined_once(h: HostedTest) {
     let handle = h.create_anonymous_user(3).await;
     h.set_auth_type(AuthType::PlatformOauth).await;
     let (anna, bert) = (h.create_user("anna").await, h.create_user("bert").await);
@@ -83,7 +83,7 @@ async fn a_handle_with_a_token_is_joined_once(h: Hosted) {
     assert_eq!(error.code, Code::HandleUnknown, "the handle is no longer valid");
 }
 
-async fn the_progress_of_both_users_is_merged(h: Hosted) {
+async fn the_progress_of_both_users_is_merged(h: HostedTest) {
     let steps = h.steps().await;
     let handle = h.create_anonymous_user(0).await;
     let anonymous = Credentials::Handle(handle.clone());
@@ -102,7 +102,7 @@ async fn the_progress_of_both_users_is_merged(h: Hosted) {
     assert_eq!(last.status(), Status::Completed);
 }
 
-async fn unknown_and_read_only_credentials_are_ignored(h: Hosted) {
+async fn unknown_and_read_only_credentials_are_ignored(h: HostedTest) {
     let handle = h.create_anonymous_user(2).await;
     h.set_auth_type(AuthType::PlatformOauth).await;
     let anna = h.create_user("anna").await;
@@ -117,7 +117,7 @@ async fn unknown_and_read_only_credentials_are_ignored(h: Hosted) {
     assert_eq!(h.count_completed(&with_handle(&anna, &handle)).await, 2);
 }
 
-async fn only_a_token_identifies_users_on_a_server_with_sign_in(h: Hosted) {
+async fn only_a_token_identifies_users_on_a_server_with_sign_in(h: HostedTest) {
     let handle = h.create_anonymous_user(2).await;
     h.set_auth_type(AuthType::PlatformOauth).await;
     let shown = [Credentials::Nothing, Credentials::Handle(handle), Credentials::Tracking("anna".into())];
@@ -131,7 +131,7 @@ async fn only_a_token_identifies_users_on_a_server_with_sign_in(h: Hosted) {
     assert_eq!(h.query_texts("SELECT id FROM end_users".into()).await.len(), 1, "no end user was created");
 }
 
-async fn a_deleted_user_must_sign_in_again(h: Hosted) {
+async fn a_deleted_user_must_sign_in_again(h: HostedTest) {
     h.set_auth_type(AuthType::PlatformOauth).await;
     let anna = h.create_user("anna").await;
     h.select(&with_token(&anna)).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_deleted_user_must_sign_in_again(h: Hosted) {
     assert_eq!(h.complete(&handle, &h.steps().await[0]).await.unwrap_err().code, Code::SignInRequired);
 }
 
-async fn only_one_of_two_concurrent_joins_succeeds(h: Hosted) {
+async fn only_one_of_two_concurrent_joins_succeeds(h: HostedTest) {
     for round in 0..6 {
         h.set_auth_type(AuthType::None).await;
         let handle = h.create_anonymous_user(3).await;
@@ -156,7 +156,7 @@ async fn only_one_of_two_concurrent_joins_succeeds(h: Hosted) {
     assert_eq!(h.count_events("join.create").await, 6);
 }
 
-async fn no_progress_is_lost_during_a_join(h: Hosted) {
+async fn no_progress_is_lost_during_a_join(h: HostedTest) {
     let steps = h.steps().await;
     for round in 0..6 {
         h.set_auth_type(AuthType::None).await;
@@ -191,7 +191,7 @@ async fn no_progress_is_lost_during_a_join(h: Hosted) {
     }
 }
 
-async fn an_undo_restores_both_users(h: Hosted) {
+async fn an_undo_restores_both_users(h: HostedTest) {
     let (steps, handle) = (h.steps().await, h.create_anonymous_user(4).await);
     let from = h.find_end_user(&handle).await;
     h.set_auth_type(AuthType::PlatformOauth).await;
@@ -218,7 +218,7 @@ async fn an_undo_restores_both_users(h: Hosted) {
 }
 
 /// An undo also restores random progress of both users.
-async fn an_undo_restores_random_progress(h: Hosted) {
+async fn an_undo_restores_random_progress(h: HostedTest) {
     let (steps, random) = (h.steps().await, SeededRandom::new(11));
     for case in 0..10 {
         let mut masks = [0_u8; 2];
@@ -255,7 +255,7 @@ async fn an_undo_restores_random_progress(h: Hosted) {
     }
 }
 
-async fn deleting_a_user_deletes_the_joined_users(h: Hosted) {
+async fn deleting_a_user_deletes_the_joined_users(h: HostedTest) {
     let handle = h.create_anonymous_user(1).await;
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
@@ -270,7 +270,7 @@ async fn deleting_a_user_deletes_the_joined_users(h: Hosted) {
     assert_eq!(remaining, ["customer-7"], "the tracking ID of the organisation remains");
 }
 
-async fn a_late_undo_keeps_newer_progress(h: Hosted) {
+async fn a_late_undo_keeps_newer_progress(h: HostedTest) {
     let (steps, handle) = (h.steps().await, h.create_anonymous_user(3).await);
     h.set_auth_type(AuthType::PlatformOauth).await;
     let anna = h.create_user("anna").await;
@@ -284,7 +284,7 @@ async fn a_late_undo_keeps_newer_progress(h: Hosted) {
     assert_eq!(h.count_completed(&Credentials::Handle(handle)).await, 3, "the handle is valid again");
 }
 
-async fn a_joined_session_starts_with_new_progress(h: Hosted) {
+async fn a_joined_session_starts_with_new_progress(h: HostedTest) {
     let session = Credentials::Session("wph_of_a_session".into());
     let handle = h.select(&session).await.unwrap().user.handle().unwrap().to_owned();
     h.advance(&session).await.unwrap();
@@ -298,7 +298,7 @@ async fn a_joined_session_starts_with_new_progress(h: Hosted) {
     assert_eq!(h.count_completed(&Credentials::Handle(fresh.user.handle().unwrap().to_owned())).await, 0);
 }
 
-async fn a_tracking_id_is_claimed_once(h: Hosted) {
+async fn a_tracking_id_is_claimed_once(h: HostedTest) {
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.advance(&tracked).await.unwrap();
@@ -329,12 +329,12 @@ fn signed(label: &str, issued_at: Timestamp) -> ProgressClaim {
 }
 
 /// Creates a claim link for a label. Returns its URL segment.
-async fn create_link(h: &Hosted, label: &str) -> String {
+async fn create_link(h: &HostedTest, label: &str) -> String {
     let key = h.hosting.secret();
     claim_links::create(&h.cx, &h.ops, key, &h.org, &h.server, label, 60_000).await.unwrap().1.segment()
 }
 
-async fn a_label_can_only_be_claimed_with_a_signed_link(h: Hosted) {
+async fn a_label_can_only_be_claimed_with_a_signed_link(h: HostedTest) {
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.set_auth_type(AuthType::PlatformOauth).await;
@@ -372,7 +372,7 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(h: Hosted) {
     );
 }
 
-async fn links_require_a_label_and_a_limited_lifetime(h: Hosted) {
+async fn links_require_a_label_and_a_limited_lifetime(h: HostedTest) {
     h.set_auth_type(AuthType::PlatformOauth).await;
     let personal = PersonalId::new(&SeededRandom::new(3));
     for (label, lifetime, field) in [
@@ -391,7 +391,7 @@ async fn links_require_a_label_and_a_limited_lifetime(h: Hosted) {
 }
 
 /// A leaked link: after the claim is undone, earlier links no longer work, but a new one does.
-async fn undoing_a_claim_invalidates_earlier_links(h: Hosted) {
+async fn undoing_a_claim_invalidates_earlier_links(h: HostedTest) {
     let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.advance(&tracked).await.unwrap();

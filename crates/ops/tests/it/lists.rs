@@ -9,7 +9,7 @@ use waypost_ops::identity::Credentials;
 use waypost_ops::progress::{self, PlayRequest};
 use waypost_ops::walkthroughs::{EditTarget, publish};
 
-use crate::hosted::{Hosted, call, hosted};
+use crate::hosted::{HostedTest, call, hosted};
 
 waypost_testkit::both!(extended hosted => a_list_matches_the_status_after_any_history, a_list_reads_no_step);
 
@@ -47,7 +47,7 @@ fn user(number: usize) -> Credentials {
     Credentials::Tracking(format!("user-{number}"))
 }
 
-impl Hosted {
+impl HostedTest {
     /// Applies an event. Rejected operations, such as withdrawing a withdrawn version, are part of the history.
     async fn apply(&self, event: &Event) {
         let offers = self.offers().await;
@@ -86,7 +86,7 @@ impl Hosted {
     }
 }
 
-async fn a_list_matches_the_status_after_any_history(hosted: Hosted) {
+async fn a_list_matches_the_status_after_any_history(hosted: HostedTest) {
     // The same histories in every run.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -111,7 +111,7 @@ async fn a_list_matches_the_status_after_any_history(hosted: Hosted) {
     assert_eq!(seen.len(), 3, "the histories contain every status: {seen:?}");
 }
 
-async fn a_list_reads_no_step(hosted: Hosted) {
+async fn a_list_reads_no_step(hosted: HostedTest) {
     hosted.select(&user(0)).await.unwrap();
     hosted.advance(&user(0)).await.unwrap();
     hosted.publish(&["Step 0", "Step 1"]).await;

@@ -18,7 +18,7 @@ struct Tenant {
     server: ServerId,
 }
 
-struct World {
+struct Fixture {
     ops: Ops,
     cx: Ctx,
     clock: Arc<ManualClock>,
@@ -27,7 +27,7 @@ struct World {
     b: Tenant,
 }
 
-async fn open(url: &str) -> World {
+async fn open(url: &str) -> Fixture {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let clock = Arc::new(ManualClock::new(waypost_core::Timestamp(1_795_000_000_000)));
@@ -40,10 +40,10 @@ async fn open(url: &str) -> World {
         tenants.push(Tenant { organization, server });
     }
     let (b, a) = (tenants.pop().unwrap(), tenants.pop().unwrap());
-    World { ops, cx, clock, jobs: Jobs::default(), a, b }
+    Fixture { ops, cx, clock, jobs: Jobs::default(), a, b }
 }
 
-impl World {
+impl Fixture {
     /// Starts the cache of another process. Polls once, because the cache is not used before the first poll.
     async fn start_cache(&self) -> OfferCache {
         let cache = OfferCache::start(self.ops.store().clone(), self.clock.clone(), &self.jobs);
@@ -66,12 +66,12 @@ async fn poll(cache: &OfferCache) -> [Arc<Offers>; 2] {
     [cache.get("server-a").await.unwrap(), cache.get("server-b").await.unwrap()]
 }
 
-async fn a_change_evicts_only_its_organisation_in_every_process(world: World) {
-    let caches = [world.start_cache().await, world.start_cache().await];
+async fn a_change_evicts_only_its_organisation_in_every_process(fixture: Fixture) {
+    let caches = [fixture.start_cache().await, fixture.start_cache().await];
     for cache in &caches {
         let [a, b] = poll(cache).await;
-        let signals = [cache.changes(&world.a.organization), cache.changes(&world.b.organization)];
-        world.rename(&world.a, "Renamed").await;
+        let signals = [cache.changes(&fixture.a.organization), cache.changes(&fixture.b.organization)];
+        fixture.rename(&fixture.a, "Renamed").await;
         let [new_a, new_b] = poll(cache).await;
         assert!(!Arc::ptr_eq(&a, &new_a));
         assert_eq!(new_a.server.name, "Renamed");
@@ -80,15 +80,15 @@ async fn a_change_evicts_only_its_organisation_in_every_process(world: World) {
         assert!(cache.has_loaded("server-a") && cache.has_loaded("server-b"));
         let [same_a, same_b] = poll(cache).await;
         assert!(Arc::ptr_eq(&new_a, &same_a) && Arc::ptr_eq(&new_b, &same_b), "nothing has changed");
-        world.rename(&world.a, "Back").await;
+        fixture.rename(&fixture.a, "Back").await;
     }
 }
 
-async fn a_change_of_unknown_organisations_evicts_everything(world: World) {
-    let cache = world.start_cache().await;
+async fn a_change_of_unknown_organisations_evicts_everything(fixture: Fixture) {
+    let cache = fixture.start_cache().await;
     let [a, b] = poll(&cache).await;
-    let signals = [cache.changes(&world.a.organization), cache.changes(&world.b.organization)];
-    let mut tx = world.ops.store().begin().await.unwrap();
+    let signals = [cache.changes(&fixture.a.organization), cache.changes(&fixture.b.organization)];
+    let mut tx = fixture.ops.store().begin().await.unwrap();
     tx.bump_config_version_for_all().await.unwrap();
     tx.commit().await.unwrap();
     let [new_a, new_b] = poll(&cache).await;
@@ -96,21 +96,21 @@ async fn a_change_of_unknown_organisations_evicts_everything(world: World) {
     assert_eq!(signals.map(|signal| signal.has_changed().unwrap()), [true, true]);
 }
 
-async fn a_transaction_that_is_rolled_back_evicts_nothing(world: World) {
-    let cache = world.start_cache().await;
+async fn a_transaction_that_is_rolled_back_evicts_nothing(fixture: Fixture) {
+    let cache = fixture.start_cache().await;
     let [a, b] = poll(&cache).await;
-    let mut tx = world.ops.store().begin().await.unwrap();
-    tx.bump_config_version(&world.a.organization).await.unwrap();
+    let mut tx = fixture.ops.store().begin().await.unwrap();
+    tx.bump_config_version(&fixture.a.organization).await.unwrap();
     drop(tx);
     let [same_a, same_b] = poll(&cache).await;
     assert!(Arc::ptr_eq(&a, &same_a) && Arc::ptr_eq(&b, &same_b));
 }
 
-async fn a_deleted_organisation_is_evicted(world: World) {
-    let cache = world.start_cache().await;
+async fn a_deleted_organisation_is_evicted(fixture: Fixture) {
+    let cache = fixture.start_cache().await;
     let [_, b] = poll(&cache).await;
-    let mut signal = cache.changes(&world.a.organization);
-    organizations::delete(&world.cx, &world.ops, &world.a.organization).await.unwrap();
+    let mut signal = cache.changes(&fixture.a.organization);
+    organizations::delete(&fixture.cx, &fixture.ops, &fixture.a.organization).await.unwrap();
     cache.poll().await.unwrap();
     assert!(signal.has_changed().unwrap());
     assert_eq!(cache.get("server-a").await.unwrap_err().code, Code::NotFound);
@@ -119,62 +119,62 @@ async fn a_deleted_organisation_is_evicted(world: World) {
     signal.mark_unchanged();
     // Another organisation may take the slug.
     let slug = ServerSettings { slug: Some("server-a".to_owned()), ..ServerSettings::default() };
-    world.change(&world.b, slug).await;
+    fixture.change(&fixture.b, slug).await;
     cache.poll().await.unwrap();
-    assert_eq!(cache.get("server-a").await.unwrap().server.id, world.b.server);
+    assert_eq!(cache.get("server-a").await.unwrap().server.id, fixture.b.server);
     assert!(!signal.has_changed().unwrap());
 }
 
-async fn a_slug_that_moves_to_another_server_is_served_by_its_new_server(world: World) {
-    let World { ops, cx, a, b, .. } = &world;
-    let cache = world.start_cache().await;
+async fn a_slug_that_moves_to_another_server_is_served_by_its_new_server(fixture: Fixture) {
+    let Fixture { ops, cx, a, b, .. } = &fixture;
+    let cache = fixture.start_cache().await;
     poll(&cache).await;
     let slug = |slug: &str| ServerSettings { slug: Some(slug.to_owned()), ..ServerSettings::default() };
-    world.change(a, slug("moved-a")).await;
+    fixture.change(a, slug("moved-a")).await;
     cache.poll().await.unwrap();
     assert_eq!(cache.get("server-a").await.unwrap().server.slug, "moved-a", "the former slug still works");
     servers::release_slug(cx, ops, &a.organization, &a.server, "server-a").await.unwrap();
     cache.poll().await.unwrap();
     assert_eq!(cache.get("server-a").await.unwrap_err().code, Code::NotFound);
-    world.change(b, slug("server-a")).await;
+    fixture.change(b, slug("server-a")).await;
     cache.poll().await.unwrap();
     for (slug, server) in [("server-a", &b.server), ("server-b", &b.server), ("moved-a", &a.server)] {
         assert_eq!(cache.get(slug).await.unwrap().server.id, *server, "{slug}");
     }
     // Both changes happen between two polls.
     servers::release_slug(cx, ops, &b.organization, &b.server, "server-b").await.unwrap();
-    world.change(a, slug("server-b")).await;
+    fixture.change(a, slug("server-b")).await;
     cache.poll().await.unwrap();
     assert_eq!(cache.get("server-b").await.unwrap().server.id, a.server);
 }
 
-async fn servers_are_read_from_the_database_after_a_second_without_a_poll(world: World) {
-    let cache = world.start_cache().await;
+async fn servers_are_read_from_the_database_after_a_second_without_a_poll(fixture: Fixture) {
+    let cache = fixture.start_cache().await;
     poll(&cache).await;
-    world.jobs.stop().await;
-    world.rename(&world.a, "Renamed").await;
-    world.clock.advance(1_001);
+    fixture.jobs.stop().await;
+    fixture.rename(&fixture.a, "Renamed").await;
+    fixture.clock.advance(1_001);
     assert_eq!(cache.get("server-a").await.unwrap().server.name, "Renamed");
 }
 
 /// Concurrent changes of two organisations, polled by two processes: after a poll, everything that was committed before
 /// the poll began is visible.
-async fn concurrent_changes_are_never_missed(world: World) {
+async fn concurrent_changes_are_never_missed(fixture: Fixture) {
     const CHANGES: u32 = 60;
-    let world = Arc::new(world);
+    let fixture = Arc::new(fixture);
     let committed = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
     let mut tasks = Vec::new();
     for at in 0..2 {
-        let (world, committed) = (Arc::clone(&world), Arc::clone(&committed));
+        let (fixture, committed) = (Arc::clone(&fixture), Arc::clone(&committed));
         tasks.push(tokio::spawn(async move {
             for number in 1..=CHANGES {
-                world.rename([&world.a, &world.b][at], &format!("{number}")).await;
+                fixture.rename([&fixture.a, &fixture.b][at], &format!("{number}")).await;
                 committed[at].store(number, Ordering::SeqCst);
             }
         }));
     }
     for _ in 0..2 {
-        let (cache, committed) = (world.start_cache().await, Arc::clone(&committed));
+        let (cache, committed) = (fixture.start_cache().await, Arc::clone(&committed));
         tasks.push(tokio::spawn(async move {
             while committed.iter().any(|number| number.load(Ordering::SeqCst) < CHANGES) {
                 assert_up_to_date(&cache, &committed).await;

@@ -9,18 +9,18 @@ use waypost_ops::retention::{DeletedRows, RetentionPeriods, delete_old};
 use waypost_store::tool_call::{self, ToolCall};
 use waypost_store::{audit, counted_call, on, space};
 
-use crate::hosted::{Hosted, hosted};
+use crate::hosted::{HostedTest, hosted};
 
 const DAY: i64 = 86_400_000;
 const CALLS: i64 = 1_234;
 
-async fn count(hosted: &Hosted, sql: &'static str) -> i64 {
+async fn count(hosted: &HostedTest, sql: &'static str) -> i64 {
     let mut conn = hosted.ops.store().read().await.unwrap();
     on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
 }
 
 /// Inserts calls, a call count and an audit event with the current time, and packs them a day later.
-async fn insert_rows(hosted: &Hosted) {
+async fn insert_rows(hosted: &HostedTest) {
     let (db, now) = (hosted.ops.store(), hosted.clock.now());
     let call = |n: i64| ToolCall {
         id: ToolCallId::new(now, &SystemRandom),
@@ -62,7 +62,7 @@ async fn insert_rows(hosted: &Hosted) {
 }
 
 /// Nothing is deleted before the end of a period or without a period. Users can continue meanwhile.
-async fn old_rows_are_deleted_while_users_continue(hosted: Hosted) {
+async fn old_rows_are_deleted_while_users_continue(hosted: HostedTest) {
     insert_rows(&hosted).await;
     let db = hosted.ops.store().clone();
     let one_year = RetentionPeriods {
@@ -92,7 +92,7 @@ async fn old_rows_are_deleted_while_users_continue(hosted: Hosted) {
 }
 
 /// Retention releases free pages of a SQLite file, except a reserve for new rows, even without any period.
-async fn free_space_is_released(hosted: Hosted) {
+async fn free_space_is_released(hosted: HostedTest) {
     let db = hosted.ops.store().clone();
     if space::count_pages(&db).await.unwrap().is_none() {
         return;

@@ -33,7 +33,7 @@ pub struct LogQuery<'a> {
     pub range: TimeRange,
 }
 
-/// The result of a query, still packed. Unpacking uses the CPU, so it should not run on an async worker thread.
+/// The result of a query, still packed. Unpacking is CPU-bound, so it should not run on an async worker thread.
 #[derive(Debug, Default)]
 pub struct PackedLog {
     event_segments: Vec<String>,
@@ -50,10 +50,10 @@ impl PackedLog {
     pub fn unpack(self, range: TimeRange) -> Result<Log> {
         let mut log = Log::default();
         for text in self.event_segments {
-            segment::unpack_events(&text, &mut log, |at| range.contains(at)).map_err(damaged)?;
+            segment::unpack_events(&text, &mut log, |at| range.contains(at)).map_err(corrupt_segment)?;
         }
         for text in self.call_segments {
-            segment::unpack_calls(&text, &mut log, |at| range.contains(at)).map_err(damaged)?;
+            segment::unpack_calls(&text, &mut log, |at| range.contains(at)).map_err(corrupt_segment)?;
         }
         rows::add_events(&mut log, self.events)?;
         rows::add_calls(&mut log, self.calls);
@@ -61,7 +61,7 @@ impl PackedLog {
     }
 }
 
-fn damaged(error: segment::SegmentError) -> Error {
+fn corrupt_segment(error: segment::SegmentError) -> Error {
     Error::Corrupt { table: "analytics_segments", id: String::new(), why: error.to_string() }
 }
 
@@ -72,7 +72,7 @@ struct SegmentEnd {
     calls_until: i64,
 }
 
-async fn segment_ends(conn: &mut Conn, query: LogQuery<'_>) -> Result<Vec<SegmentEnd>> {
+async fn list_segment_ends(conn: &mut Conn, query: LogQuery<'_>) -> Result<Vec<SegmentEnd>> {
     const SQL: &str = "SELECT servers.id, COALESCE(analytics_rollups.events_until, 0),
             COALESCE(analytics_rollups.calls_until, 0)
         FROM servers LEFT JOIN analytics_rollups ON analytics_rollups.server_id = servers.id
@@ -94,7 +94,7 @@ pub async fn read_events(conn: &mut Conn, query: LogQuery<'_>, packed: &mut Pack
         WHERE server_id = $1 AND kind = 'events' AND from_at < $2 AND to_at >= $3
           AND (CAST($4 AS TEXT) IS NULL OR walkthrough_id = $4) ORDER BY from_at, first_id";
     let (from, to) = (query.range.from.0, query.range.to.0);
-    for end in segment_ends(conn, query).await? {
+    for end in list_segment_ends(conn, query).await? {
         let segments: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
             .bind(&end.server_id).bind(to).bind(from).bind(query.walkthrough.map(WalkthroughId::as_str))
             .fetch_all(c).await?);
@@ -114,7 +114,7 @@ pub async fn read_calls(conn: &mut Conn, query: LogQuery<'_>, packed: &mut Packe
     const SQL: &str = "SELECT data FROM analytics_segments
         WHERE server_id = $1 AND kind = 'calls' AND from_at < $2 AND to_at >= $3 ORDER BY from_at, first_id";
     let (from, to) = (query.range.from.0, query.range.to.0);
-    for end in segment_ends(conn, query).await? {
+    for end in list_segment_ends(conn, query).await? {
         let segments: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
             .bind(&end.server_id).bind(to).bind(from).fetch_all(c).await?);
         packed.call_segments.extend(segments);

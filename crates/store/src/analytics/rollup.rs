@@ -6,7 +6,7 @@ use waypost_core::Timestamp;
 use waypost_core::analytics::{Log, segment};
 use waypost_core::id::{EndUserId, OrganizationId, ServerId};
 
-use super::damaged;
+use super::corrupt_segment;
 use super::rows::{self, CallRow, EventRow};
 use crate::db::{Conn, Dialect};
 use crate::error::Result;
@@ -219,13 +219,13 @@ async fn erase_from_segment(conn: &mut Conn, id: &str, end_user: &EndUserId, is_
     let data: String = on!(conn, c => sqlx::query_scalar(READ).bind(id).fetch_one(c).await?);
     let mut log = Log::default();
     let (data, before, count) = if is_events {
-        segment::unpack_events(&data, &mut log, |_| true).map_err(damaged)?;
+        segment::unpack_events(&data, &mut log, |_| true).map_err(corrupt_segment)?;
         let before = log.events.len();
         let user = log.names.lookup(end_user.as_str());
         log.events.retain(|event| event.user != user);
         (segment::pack_events(&log.names, &log.events), before, log.events.len())
     } else {
-        segment::unpack_calls(&data, &mut log, |_| true).map_err(damaged)?;
+        segment::unpack_calls(&data, &mut log, |_| true).map_err(corrupt_segment)?;
         let before = log.calls.len();
         let user = log.names.lookup(end_user.as_str());
         log.calls.retain(|call| call.user != user);

@@ -155,7 +155,7 @@ fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
     if header.waypost_backup != FORMAT_VERSION {
         let format = header.waypost_backup;
         return Err(Error::Backup(format!(
-            "it has format version {format}, but this program supports version {FORMAT_VERSION}: use a newer waypost"
+            "it has format version {format}, but this program supports version {FORMAT_VERSION}: use a newer version of Waypost"
         )));
     }
     let (mut last_line, mut hash_before_last) = (line, input.hash.clone());
@@ -179,7 +179,7 @@ async fn prepare(db: &Db, version: i64) -> Result<()> {
     let (actual, supported) = (migrate::current_version(db).await?, migrate::known_version(db.dialect()));
     if version > supported || version < 1 {
         return Err(Error::Backup(format!(
-            "it has schema version {version}, but this program supports versions up to {supported}: use a newer waypost"
+            "it has schema version {version}, but this program supports versions up to {supported}: use a newer version of Waypost"
         )));
     }
     if actual == 0 {

@@ -15,13 +15,13 @@ use crate::progress::{Batch, EventDetails, ProgressKey};
 use crate::tool_call::ToolCall;
 
 /// A decision with the rows that accompany it.
-pub(super) struct Decided {
+pub(super) struct DecidedCall {
     pub(super) decision: Decision,
     record: Option<ToolCall>,
     deliveries: Vec<NewDelivery>,
 }
 
-impl Decided {
+impl DecidedCall {
     /// Applies a call to an attempt. The record and the deliveries are created only if the call changes something.
     pub(super) fn new(call: &ProgressCall, attempt: Option<&Attempt>) -> Self {
         // A panic in one call's functions must not stop the writer.
@@ -117,7 +117,7 @@ impl DecidedGroup {
         let mut decisions = Vec::with_capacity(calls.len());
         for call in calls {
             let before = open.get(&call.key);
-            let decided = Decided::new(call, before);
+            let decided = DecidedCall::new(call, before);
             let change = decided.changed().map(|outcome| (outcome.change.close.clone(), outcome.change.upsert.clone()));
             if let Some((close, upsert)) = &change {
                 let is_new = |put: &Attempt| before.is_none_or(|old| old.id != put.id);
@@ -148,16 +148,16 @@ impl DecidedGroup {
 
 /// A decision on an attempt that was not read: a cached attempt that is changed in place, or the first attempt of a new
 /// end user.
-pub(super) struct DecidedUnread {
-    pub(super) decided: Decided,
+pub(super) struct UnreadDecision {
+    pub(super) decided: DecidedCall,
     /// The state on which the call was decided; `None` if it opens the attempt.
     pub(super) before: Option<Arc<Attempt>>,
     /// The new state.
     pub(super) after: Arc<Attempt>,
 }
 
-/// The knowledge about an attempt that has not been read.
-enum Known {
+/// The known state of an attempt that has not been read.
+enum KnownAttempt {
     /// The attempt is open in this state.
     Open(Arc<Attempt>),
     /// The attempt does not exist, because the call creates its end user.
@@ -165,15 +165,15 @@ enum Known {
     /// A call of the group opens the attempt.
     Opened,
     /// Nothing is known, or a call of the group has to read the attempt.
-    Nothing,
+    Unknown,
 }
 
-impl Known {
+impl KnownAttempt {
     fn new(call: &ProgressCall, cached: Option<Arc<Attempt>>, can_open: bool) -> Self {
         match (cached, &call.new_end_user) {
             (Some(attempt), _) => Self::Open(attempt),
             (None, Some(user)) if can_open && user.id == call.key.end_user_id => Self::Absent,
-            (None, _) => Self::Nothing,
+            (None, _) => Self::Unknown,
         }
     }
 }
@@ -184,30 +184,31 @@ pub(super) fn decide_unread<'c>(
     calls: impl Iterator<Item = &'c ProgressCall> + Clone,
     cached: Vec<Option<Arc<Attempt>>>,
     can_open: bool,
-) -> Vec<Option<DecidedUnread>> {
+) -> Vec<Option<UnreadDecision>> {
     // The knowledge about each attempt after the calls so far.
-    let mut known: HashMap<&ProgressKey, Known> = HashMap::with_capacity(cached.len());
+    let mut known: HashMap<&ProgressKey, KnownAttempt> = HashMap::with_capacity(cached.len());
     let decided: Vec<_> = calls
         .clone()
         .zip(cached)
         .map(|(call, cached)| {
-            let known = known.entry(&call.key).or_insert_with(|| Known::new(call, cached, can_open));
-            let before = match std::mem::replace(known, Known::Nothing) {
-                Known::Open(before) => Some(before),
-                Known::Absent => None,
-                Known::Opened | Known::Nothing => return None,
+            let known = known.entry(&call.key).or_insert_with(|| KnownAttempt::new(call, cached, can_open));
+            let before = match std::mem::replace(known, KnownAttempt::Unknown) {
+                KnownAttempt::Open(before) => Some(before),
+                KnownAttempt::Absent => None,
+                KnownAttempt::Opened | KnownAttempt::Unknown => return None,
             };
-            let decided = Decided::new(call, before.as_deref());
+            let decided = DecidedCall::new(call, before.as_deref());
             let after = match &before {
                 Some(before) => decided.change_in_place(call, before),
                 None => decided.first_attempt(),
             };
             let after = Arc::new(after?.clone());
-            *known = if before.is_some() { Known::Open(Arc::clone(&after)) } else { Known::Opened };
-            Some(DecidedUnread { decided, before, after })
+            *known = if before.is_some() { KnownAttempt::Open(Arc::clone(&after)) } else { KnownAttempt::Opened };
+            Some(UnreadDecision { decided, before, after })
         })
         .collect();
-    let is_unread = |call: &ProgressCall| matches!(known.get(&call.key), Some(Known::Open(_) | Known::Opened));
+    let is_unread =
+        |call: &ProgressCall| matches!(known.get(&call.key), Some(KnownAttempt::Open(_) | KnownAttempt::Opened));
     calls.zip(decided).map(|(call, decided)| decided.filter(|_| is_unread(call))).collect()
 }
 

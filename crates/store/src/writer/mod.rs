@@ -30,7 +30,7 @@ use waypost_core::{Error as CoreError, Random, Timestamp};
 use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use self::cache::AttemptCache;
-use self::decide::{DecidedGroup, DecidedUnread, decide_unread};
+use self::decide::{DecidedGroup, UnreadDecision, decide_unread};
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
 use crate::progress::{self, KeptConnection, NewEndUser, ProgressKey, UnreadBatch};
@@ -91,7 +91,7 @@ pub struct ProgressCall {
 
 type Reply = oneshot::Sender<Result<Decision>>;
 
-struct Queued {
+struct QueuedCall {
     call: ProgressCall,
     reply: Reply,
 }
@@ -99,7 +99,7 @@ struct Queued {
 /// The sending side. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<Queued>,
+    queue: mpsc::Sender<QueuedCall>,
 }
 
 impl Writer {
@@ -133,7 +133,7 @@ impl Writer {
     /// database is unavailable ([`Error::is_unavailable`]): the response to a successful commit may have been lost.
     pub async fn call(&self, call: ProgressCall) -> Result<Decision> {
         let (reply, result) = oneshot::channel();
-        self.queue.send(Queued { call, reply }).await.map_err(|_| Error::WriterStopped)?;
+        self.queue.send(QueuedCall { call, reply }).await.map_err(|_| Error::WriterStopped)?;
         metrics::gauge!("waypost_writer_queue_depth").set(self.depth() as f64);
         result.await.map_err(|_| Error::WriterStopped)?
     }
@@ -169,7 +169,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, calls: Arc<Mutex<mpsc::Receiver<Queued>>>, handle: WorkerHandle) {
+    async fn run(self, calls: Arc<Mutex<mpsc::Receiver<QueuedCall>>>, handle: WorkerHandle) {
         let mut kept = KeptConnection::default();
         loop {
             let mut group = Vec::with_capacity(GROUP);
@@ -192,7 +192,7 @@ impl Worker {
         }
     }
 
-    async fn process(&self, kept: &mut KeptConnection, group: Vec<Queued>) {
+    async fn process(&self, kept: &mut KeptConnection, group: Vec<QueuedCall>) {
         // Skips calls whose caller no longer waits: the caller may have retried in the meantime.
         let pending: Vec<_> = group.into_iter().filter(|queued| !queued.reply.is_closed()).collect();
         let left = self.process_unread(kept, pending).await;
@@ -220,14 +220,14 @@ impl Worker {
 
     /// Commits the calls that can be decided without reading their attempts, and replies to them. Returns the calls
     /// that are left for a transaction.
-    async fn process_unread(&self, kept: &mut KeptConnection, group: Vec<Queued>) -> Vec<Queued> {
+    async fn process_unread(&self, kept: &mut KeptConnection, group: Vec<QueuedCall>) -> Vec<QueuedCall> {
         let cached = self.cache.get_all(group.iter().map(|queued| &queued.call.key));
         let can_open = self.db.dialect() == Dialect::Postgres;
         let decided = decide_unread(group.iter().map(|queued| &queued.call), cached, can_open);
         let (mut unread, mut left) = (Vec::with_capacity(group.len()), Vec::new());
         let (mut decisions, mut batch) = (Vec::with_capacity(group.len()), UnreadBatch::default());
         for (queued, decided) in group.into_iter().zip(decided) {
-            let Some(DecidedUnread { decided, before, after }) = decided else {
+            let Some(UnreadDecision { decided, before, after }) = decided else {
                 left.push(queued);
                 continue;
             };

@@ -18,8 +18,8 @@ use waypost_store::tool_call::ToolCall;
 use waypost_store::writer::{Decision, ProgressCall, Writer};
 use waypost_store::{Db, end_user};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
 const ALL: TimeRange = TimeRange { from: Timestamp(0), to: Timestamp(i64::MAX) };
 
@@ -57,7 +57,7 @@ type Row = (Timestamp, String, String);
 
 struct Stage {
     db: Db,
-    world: World,
+    fixture: Fixture,
     writer: Writer,
     /// The events and calls that retention has deleted from the log.
     deleted: Mutex<[Vec<Row>; 2]>,
@@ -65,20 +65,20 @@ struct Stage {
 
 async fn stage(url: &str) -> Stage {
     let db = open(url).await;
-    let world = World::new(1);
-    world.seed(&db).await;
-    World::new(2).seed_with_activity(&db).await;
+    let fixture = Fixture::new(1);
+    fixture.seed(&db).await;
+    Fixture::new(2).seed_with_activity(&db).await;
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
-    Stage { db, world, writer, deleted: Mutex::default() }
+    Stage { db, fixture, writer, deleted: Mutex::default() }
 }
 
 impl Stage {
     async fn play(&self, user: &str, now: Timestamp, client: Option<String>, restart: bool) {
         let id = EndUserId::from_store(user.to_owned());
         let mut conn = self.db.read().await.unwrap();
-        let is_new = !end_user::exists(&mut conn, &self.world.organization, &id).await.unwrap();
+        let is_new = !end_user::exists(&mut conn, &self.fixture.organization, &id).await.unwrap();
         drop(conn);
-        let organization_id = self.world.organization.clone();
+        let organization_id = self.fixture.organization.clone();
         let is_test = user == TESTER;
         let (tracking_id, claimed_email) = (None, None);
         let new = NewEndUser { id: id.clone(), organization_id, tracking_id, claimed_email, is_test, created_at: now };
@@ -88,9 +88,9 @@ impl Stage {
             client_name: client.clone(),
             is_test,
             created_at: now,
-            ..self.world.tool_call("")
+            ..self.fixture.tool_call("")
         };
-        let offered = self.world.version_offer();
+        let offered = self.fixture.version_offer();
         let decide = move |attempt: Option<&waypost_core::progress::Attempt>| {
             let view = ProgressContext {
                 attempt: attempt.map(|progress| (progress, &offered.latest)),
@@ -105,7 +105,7 @@ impl Stage {
             }))
         };
         let call = ProgressCall {
-            key: self.world.progress_key(&id),
+            key: self.fixture.progress_key(&id),
             new_end_user: is_new.then_some(new),
             new_session: None,
             client_name: client,
@@ -128,9 +128,9 @@ impl Stage {
 
     async fn read(&self, range: TimeRange) -> Log {
         let query = LogQuery {
-            organization: &self.world.organization,
-            server: Some(&self.world.server),
-            walkthrough: Some(&self.world.walkthrough),
+            organization: &self.fixture.organization,
+            server: Some(&self.fixture.server),
+            walkthrough: Some(&self.fixture.walkthrough),
             range,
         };
         let mut packed = PackedLog::default();
@@ -143,10 +143,10 @@ impl Stage {
     /// Returns the events and the calls in the log.
     async fn stored(&self) -> [Vec<Row>; 2] {
         let query = ActivityQuery {
-            organization: &self.world.organization,
+            organization: &self.fixture.organization,
             server: None,
             end_user: None,
-            walkthrough: Some(&self.world.walkthrough),
+            walkthrough: Some(&self.fixture.walkthrough),
             range: ALL,
             after: None,
             oldest_first: true,
@@ -175,7 +175,7 @@ impl Stage {
         let old = self.stored().await;
         loop {
             let mut tx = self.db.begin().await.unwrap();
-            let rows = retention::delete_log(&mut tx, log, &self.world.server, before, 3).await.unwrap();
+            let rows = retention::delete_log(&mut tx, log, &self.fixture.server, before, 3).await.unwrap();
             tx.commit().await.unwrap();
             if rows < 3 {
                 break;
@@ -199,7 +199,7 @@ impl Stage {
     async fn erase(&self, user: &str) {
         let id = EndUserId::from_store(user.to_owned());
         let mut tx = self.db.begin().await.unwrap();
-        end_user::delete(&mut tx, &self.world.organization, &id).await.unwrap();
+        end_user::delete(&mut tx, &self.fixture.organization, &id).await.unwrap();
         tx.commit().await.unwrap();
         for deleted in self.deleted.lock().unwrap().iter_mut() {
             deleted.retain(|(_, end_user, _)| end_user != user);
@@ -304,7 +304,7 @@ async fn segments_and_log_agree(stage: Stage) {
     let mut conn = stage.db.read().await.unwrap();
     let tester = EndUserId::from_store(TESTER.to_owned());
     let query = ActivityQuery {
-        organization: &stage.world.organization,
+        organization: &stage.fixture.organization,
         server: None,
         end_user: Some(&tester),
         walkthrough: None,
@@ -400,10 +400,10 @@ async fn lists_are_paginated(stage: Stage) {
     }
     let mut conn = stage.db.read().await.unwrap();
     let user = EndUserId::from_store("eu_p1".to_owned());
-    for (server, end_user) in [(None, None), (Some(&stage.world.server), None), (None, Some(&user))] {
+    for (server, end_user) in [(None, None), (Some(&stage.fixture.server), None), (None, Some(&user))] {
         for oldest_first in [true, false] {
             let mut query = ActivityQuery {
-                organization: &stage.world.organization,
+                organization: &stage.fixture.organization,
                 server,
                 end_user,
                 walkthrough: None,
@@ -429,9 +429,9 @@ async fn lists_are_paginated(stage: Stage) {
                 || pair[0].created_at == pair[1].created_at));
         }
     }
-    let other = World::new(2);
+    let other = Fixture::new(2);
     let query = ActivityQuery {
-        organization: &stage.world.organization,
+        organization: &stage.fixture.organization,
         server: Some(&other.server),
         end_user: None,
         walkthrough: None,

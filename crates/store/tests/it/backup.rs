@@ -12,8 +12,8 @@ use waypost_store::migrate::{current_version, known_version, migrate, migrate_to
 use waypost_store::{Db, Dialect, Error, on};
 use waypost_testkit::TempDir;
 
+use crate::fixture::sign_in_rows;
 use crate::open;
-use crate::world::sign_in_rows;
 
 /// Inserts a row into every table, with difficult values: quotes, control characters, non-ASCII characters, strings
 /// that look like numbers, the largest integer, both booleans, nulls, a chain of steps, and a cycle of references.
@@ -85,7 +85,7 @@ async fn a_damaged_file_changes_nothing(db: Db) {
         (whole_lines, "truncated"),
         (&text.replacen("\"owner\"", "\"admin\"", 1), "its checksum does not match"),
         (&format!("{text}{text}"), "its checksum does not match"),
-        (&text.replacen("\"waypost_backup\":1", "\"waypost_backup\":2", 1), "use a newer waypost"),
+        (&text.replacen("\"waypost_backup\":1", "\"waypost_backup\":2", 1), "use a newer version of Waypost"),
         (&newer, "it has schema version 99, but this program supports versions up to"),
     ] {
         let error = read(&target, damaged.as_bytes()).await.unwrap_err().to_string();

@@ -6,21 +6,21 @@ use waypost_store::idempotency::{self, IdempotencyClaim, IdempotencyRecord};
 use waypost_store::user_session::{self, UserSession};
 use waypost_store::{Db, Tx, migrate};
 
-use crate::world::{NOW, World};
+use crate::fixture::{Fixture, NOW};
 
-struct TwoWorlds {
+struct TwoFixtures {
     tx: Tx,
-    one: World,
-    two: World,
+    one: Fixture,
+    two: Fixture,
 }
 
-async fn two_worlds(url: &str) -> TwoWorlds {
+async fn two_fixtures(url: &str) -> TwoFixtures {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed(&db).await;
     two.seed(&db).await;
-    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
+    TwoFixtures { tx: db.begin().await.unwrap(), one, two }
 }
 
 fn session(user: &UserId, n: i64) -> UserSession {
@@ -36,7 +36,7 @@ fn session(user: &UserId, n: i64) -> UserSession {
     }
 }
 
-async fn sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn sessions(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let (mine, other) = (session(&one.user, 1), session(&one.user, 2));
     user_session::insert(&mut tx, &mine, "a").await.unwrap();
     user_session::insert(&mut tx, &other, "b").await.unwrap();
@@ -58,7 +58,7 @@ async fn sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(user_session::list(&mut tx, &one.user, NOW).await.unwrap(), []);
 }
 
-async fn memberships(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn memberships(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     waypost_store::user::add_member(&mut tx, &two.organization, &one.user, Role::Member, NOW).await.unwrap();
     let memberships = user_session::list_memberships(&mut tx, &one.user).await.unwrap();
     let memberships: Vec<_> =
@@ -66,7 +66,7 @@ async fn memberships(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(memberships, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
 }
 
-async fn idempotency_keys(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
+async fn idempotency_keys(TwoFixtures { mut tx, one, .. }: TwoFixtures) {
     let claim = IdempotencyClaim {
         actor: "usr_x".to_owned(),
         key: "once".to_owned(),
@@ -98,4 +98,4 @@ async fn idempotency_keys(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
     assert!(idempotency::claim(&mut tx, &later).await.unwrap(), "the old one has expired");
 }
 
-waypost_testkit::both!(two_worlds => sessions, memberships, idempotency_keys);
+waypost_testkit::both!(two_fixtures => sessions, memberships, idempotency_keys);

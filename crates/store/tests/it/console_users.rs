@@ -8,26 +8,26 @@ use waypost_store::user_code::{self, NewUserCode, NewUserLink, UserCodeKey};
 use waypost_store::user_session::{self, UserSession};
 use waypost_store::{Db, Tx, expired, invitation_accept, on, sign_in_attempt, system, user};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
 const MINUTE: i64 = 60_000;
 
-struct TwoWorlds {
+struct TwoFixtures {
     tx: Tx,
-    one: World,
-    two: World,
+    one: Fixture,
+    two: Fixture,
 }
 
-async fn two_worlds(url: &str) -> TwoWorlds {
+async fn two_fixtures(url: &str) -> TwoFixtures {
     let db: Db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
-    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
+    TwoFixtures { tx: db.begin().await.unwrap(), one, two }
 }
 
-async fn credentials(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn credentials(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let tx = &mut tx;
     assert!(!system::has_account(tx).await.unwrap());
     system::lock_set_up(tx).await.unwrap();
@@ -45,7 +45,7 @@ async fn credentials(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(user::find(tx, &two.user).await.unwrap(), Some(two.user()));
 }
 
-async fn attempts_are_counted_within_a_day(TwoWorlds { mut tx, .. }: TwoWorlds) {
+async fn attempts_are_counted_within_a_day(TwoFixtures { mut tx, .. }: TwoFixtures) {
     let tx = &mut tx;
     const DAY: i64 = 24 * 60 * MINUTE;
     assert_eq!(sign_in_attempt::count(tx, "p1", NOW).await.unwrap(), 0);
@@ -61,7 +61,7 @@ async fn attempts_are_counted_within_a_day(TwoWorlds { mut tx, .. }: TwoWorlds) 
     assert_eq!(sign_in_attempt::count(tx, "p2", NOW).await.unwrap(), 0, "the expired row is deleted");
 }
 
-async fn organizations_without_owner(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn organizations_without_owner(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     assert_eq!(system::list_organizations_without_owner(&mut tx).await.unwrap(), []);
     user::set_role(&mut tx, &one.organization, &one.user, Role::Admin).await.unwrap();
     user::remove_member(&mut tx, &two.organization, &two.user).await.unwrap();
@@ -83,7 +83,7 @@ fn code<'a>(id: &'a UserCodeId, browser_hash: &'a str) -> NewUserCode<'a> {
     }
 }
 
-async fn codes(TwoWorlds { mut tx, .. }: TwoWorlds) {
+async fn codes(TwoFixtures { mut tx, .. }: TwoFixtures) {
     let tx = &mut tx;
     let id = UserCodeId::from_store("uco_new".into());
     user_code::insert(tx, &code(&id, "mine")).await.unwrap();
@@ -109,7 +109,7 @@ async fn codes(TwoWorlds { mut tx, .. }: TwoWorlds) {
     assert_eq!(user_code::find_email_key(tx, &UserCodeId::from_store("uco_none".into())).await.unwrap(), None);
 }
 
-async fn links(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn links(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let tx = &mut tx;
     let ids: Vec<_> = (0..3).map(|n| UserCodeId::from_store(format!("uco_link{n}"))).collect();
     let link = |n: usize, token_hash: &'static str| NewUserLink {
@@ -136,7 +136,7 @@ async fn links(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap(), None, "once");
 }
 
-async fn sessions_are_deleted_by_token(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
+async fn sessions_are_deleted_by_token(TwoFixtures { mut tx, one, .. }: TwoFixtures) {
     let session = UserSession {
         id: UserSessionId::from_store("uss_new".into()),
         user_id: one.user.clone(),
@@ -154,7 +154,7 @@ async fn sessions_are_deleted_by_token(TwoWorlds { mut tx, one, .. }: TwoWorlds)
     assert_eq!(user_session::find(&mut tx, "hash", NOW).await.unwrap(), None);
 }
 
-async fn invitations_are_accepted_once(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn invitations_are_accepted_once(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let open = "UPDATE invitations SET revoked_at = NULL, expires_at = 1790000060000";
     on!(&mut tx, c => sqlx::query(open).execute(c).await.unwrap().rows_affected());
     let invitation = system::find_invitation(&mut tx, "token-1", NOW).await.unwrap().unwrap();
@@ -170,7 +170,7 @@ async fn invitations_are_accepted_once(TwoWorlds { mut tx, one, two }: TwoWorlds
     assert_eq!(system::find_invitation(&mut tx, "token-1", NOW).await.unwrap(), None);
 }
 
-waypost_testkit::both!(two_worlds =>
+waypost_testkit::both!(two_fixtures =>
     credentials,
     attempts_are_counted_within_a_day,
     organizations_without_owner,

@@ -16,9 +16,9 @@ use waypost_store::retention::{self, CallCounts};
 use waypost_store::tool_call::ToolCall;
 use waypost_store::{Db, server};
 
+use crate::fixture::{Fixture, NOW, execute};
 use crate::open;
 use crate::schema::rows;
-use crate::world::{NOW, World, execute};
 
 const ALL: TimeRange = TimeRange { from: Timestamp(0), to: Timestamp(i64::MAX) };
 const MINUTE: i64 = 60_000;
@@ -51,15 +51,15 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn call(server: u8, at: Timestamp, kind: u8, caller: Caller) -> ToolCall {
-    let world = World::new(server.into());
+    let fixture = Fixture::new(server.into());
     ToolCall {
         id: ToolCallId::new(at, &SystemRandom),
-        end_user_id: (caller == Caller::EndUser).then(|| world.end_user.clone()),
+        end_user_id: (caller == Caller::EndUser).then(|| fixture.end_user.clone()),
         is_test: caller == Caller::Test,
         tool: ["list_walkthroughs", "get_support"][usize::from(kind % 2)].to_owned(),
         outcome: ["ok", "rate_limited"][usize::from(kind / 2)].to_owned(),
         created_at: at,
-        ..world.tool_call("")
+        ..fixture.tool_call("")
     }
 }
 
@@ -136,7 +136,7 @@ async fn rows_and_counts_add_up(db: Db) {
         "SELECT server_id, CAST(minute AS TEXT), tool, outcome, CAST(count AS TEXT) FROM counted_calls";
     const OTHERS: &str = "SELECT CAST(count(*) AS TEXT) FROM tool_calls WHERE end_user_id IS NOT NULL OR is_test";
     for n in [1, 2] {
-        World::new(n).seed_with_activity(&db).await;
+        Fixture::new(n).seed_with_activity(&db).await;
     }
     let mut processes = Processes { db: db.clone(), running: [None, None] };
     let mut runner = TestRunner::new(Config::default());
@@ -175,7 +175,7 @@ async fn sums_agree(db: &Db, counts: &Totals) {
     let begin = NOW.0.div_euclid(MINUTE) * MINUTE;
     let mut conn = db.read().await.unwrap();
     for n in [1, 2] {
-        let World { organization, server, .. } = World::new(n);
+        let Fixture { organization, server, .. } = Fixture::new(n);
         let of_server = |(names, _): &(&[String; 4], &i64)| names[0] == server.as_str();
         let counted: i64 = counts.iter().filter(of_server).map(|(_, count)| count).sum();
         let read = async |conn: &mut _, range| {
@@ -209,7 +209,7 @@ async fn flood(db: &Db, at: Timestamp, calls: i64) {
 /// Counts are deleted by age and with their server.
 async fn counts_are_deleted(db: Db) {
     const COUNTED: &str = "SELECT CAST(COALESCE(sum(count), 0) AS TEXT) FROM counted_calls";
-    let one = World::new(1);
+    let one = Fixture::new(1);
     one.seed(&db).await;
     for minute in 0..3 {
         flood(&db, NOW.plus(minute * MINUTE), ROWS_PER_MINUTE + 10 + minute).await;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use waypost_store::{Conn, Db, Dialect, end_user, organization, server, user, walkthrough};
 
+use crate::fixture::{Fixture, execute};
 use crate::open;
 use crate::schema::{self, rows};
-use crate::world::{World, execute};
 
 /// Returns the columns that contain `id`, except those of the audit log and of the organisations' last changes, which
 /// outlive their organisation.
@@ -39,7 +39,7 @@ async fn contents(conn: &mut Conn, mark: &str) -> BTreeMap<String, Vec<String>> 
         let mut lines: Vec<String> = rows::<1>(conn, sql).await.into_iter().filter_map(|[line]| line).collect();
         lines.retain(|line| line.contains(mark));
         lines.sort();
-        assert!(!lines.is_empty(), "the world has no rows in {name}");
+        assert!(!lines.is_empty(), "the fixture has no rows in {name}");
         all.insert(name, lines);
     }
     all
@@ -55,14 +55,14 @@ async fn check_foreign_keys(conn: &mut Conn) {
 
 struct Worlds {
     db: Db,
-    one: World,
-    two: World,
+    one: Fixture,
+    two: Fixture,
     before: BTreeMap<String, Vec<String>>,
 }
 
-async fn worlds(url: &str) -> Worlds {
+async fn fixtures(url: &str) -> Worlds {
     let db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
     let before = contents(&mut db.read().await.unwrap(), "_2").await;
@@ -77,19 +77,19 @@ impl Worlds {
     }
 }
 
-async fn a_server_is_deleted(worlds: Worlds) {
-    let Worlds { db, one, two, .. } = &worlds;
+async fn a_server_is_deleted(fixtures: Worlds) {
+    let Worlds { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(!server::delete(&mut tx, &one.organization, &two.server).await.unwrap(), "another organisation's");
     assert!(server::delete(&mut tx, &one.organization, &one.server).await.unwrap());
     assert!(!server::delete(&mut tx, &one.organization, &one.server).await.unwrap(), "already deleted");
     tx.commit().await.unwrap();
     assert_eq!(find_references(&mut db.read().await.unwrap(), one.server.as_str()).await, BTreeSet::new());
-    worlds.assert_other_is_unchanged().await;
+    fixtures.assert_other_is_unchanged().await;
 }
 
-async fn an_end_user_is_deleted(worlds: Worlds) {
-    let Worlds { db, one, two, .. } = &worlds;
+async fn an_end_user_is_deleted(fixtures: Worlds) {
+    let Worlds { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(!end_user::delete(&mut tx, &one.organization, &two.end_user).await.unwrap(), "another organisation's");
     assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
@@ -108,11 +108,11 @@ async fn an_end_user_is_deleted(worlds: Worlds) {
         }
     }
     drop(conn);
-    worlds.assert_other_is_unchanged().await;
+    fixtures.assert_other_is_unchanged().await;
 }
 
-async fn a_walkthrough_is_deleted(worlds: Worlds) {
-    let Worlds { db, one, two, .. } = &worlds;
+async fn a_walkthrough_is_deleted(fixtures: Worlds) {
+    let Worlds { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(
         !walkthrough::delete(&mut tx, &one.organization, &two.walkthrough).await.unwrap(),
@@ -125,12 +125,12 @@ async fn a_walkthrough_is_deleted(worlds: Worlds) {
         assert_eq!(find_references(&mut conn, id).await, BTreeSet::new());
     }
     drop(conn);
-    worlds.assert_other_is_unchanged().await;
+    fixtures.assert_other_is_unchanged().await;
 }
 
 /// A step is deleted from the draft; versions and progress keep it.
-async fn a_step_is_deleted(worlds: Worlds) {
-    let Worlds { db, one, .. } = &worlds;
+async fn a_step_is_deleted(fixtures: Worlds) {
+    let Worlds { db, one, .. } = &fixtures;
     let (first, second) = (one.step(0), one.step(1));
     let mut tx = db.begin().await.unwrap();
     // The row is deleted first: the chain is checked at commit, so the order of the statements does not matter.
@@ -143,20 +143,20 @@ async fn a_step_is_deleted(worlds: Worlds) {
     let kept = ["step_completions.step_id", "version_steps.step_id", "walkthrough_events.step_id"];
     let columns = find_references(&mut db.read().await.unwrap(), first.as_str()).await;
     assert_eq!(columns, kept.map(str::to_owned).into());
-    worlds.assert_other_is_unchanged().await;
+    fixtures.assert_other_is_unchanged().await;
 }
 
-async fn a_step_that_is_linked_cannot_be_deleted(worlds: Worlds) {
-    let Worlds { db, one, .. } = &worlds;
+async fn a_step_that_is_linked_cannot_be_deleted(fixtures: Worlds) {
+    let Worlds { db, one, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     execute(&mut tx, format!("DELETE FROM steps WHERE id = '{}'", one.step(3))).await;
     assert!(tx.commit().await.unwrap_err().is_foreign_key_violation());
     assert!(!find_references(&mut db.read().await.unwrap(), one.step(3).as_str()).await.is_empty());
-    worlds.assert_other_is_unchanged().await;
+    fixtures.assert_other_is_unchanged().await;
 }
 
-async fn an_organisation_is_deleted(worlds: Worlds) {
-    let Worlds { db, one, two, .. } = &worlds;
+async fn an_organisation_is_deleted(fixtures: Worlds) {
+    let Worlds { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(organization::delete(&mut tx, &one.organization).await.unwrap());
     assert!(user::delete_without_membership(&mut tx, &one.user).await.unwrap());
@@ -170,10 +170,10 @@ async fn an_organisation_is_deleted(worlds: Worlds) {
     let log = format!("SELECT id FROM audit_events WHERE organization_id = '{}'", one.organization);
     assert_eq!(rows::<1>(&mut conn, log).await.len(), 1, "the audit log is kept");
     drop(conn);
-    worlds.assert_other_is_unchanged().await;
+    fixtures.assert_other_is_unchanged().await;
 }
 
-waypost_testkit::both!(worlds =>
+waypost_testkit::both!(fixtures =>
     a_server_is_deleted,
     an_end_user_is_deleted,
     a_walkthrough_is_deleted,

@@ -6,12 +6,12 @@ use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
 use waypost_store::ticket_digest::{self, DueDigest};
 use waypost_store::{Db, end_user, on, system, ticket, ticket_comment};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
-async fn worlds(url: &str) -> (Db, World, World) {
+async fn fixtures(url: &str) -> (Db, Fixture, Fixture) {
     let db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
     let mut tx = db.begin().await.unwrap();
@@ -22,20 +22,20 @@ async fn worlds(url: &str) -> (Db, World, World) {
     (db, one, two)
 }
 
-fn first(world: &World) -> TicketId {
-    TicketId::from_store(world.organization.as_str().replace("org_", "tkt_"))
+fn first(fixture: &Fixture) -> TicketId {
+    TicketId::from_store(fixture.organization.as_str().replace("org_", "tkt_"))
 }
 
-async fn new_ticket(db: &Db, world: &World, id: &str) -> TicketId {
+async fn new_ticket(db: &Db, fixture: &Fixture, id: &str) -> TicketId {
     let mut tx = db.begin().await.unwrap();
-    let org = &world.organization;
-    let named = ticket::find(&mut tx, org, &first(world)).await.unwrap().unwrap();
+    let org = &fixture.organization;
+    let named = ticket::find(&mut tx, org, &first(fixture)).await.unwrap().unwrap();
     let number = ticket::next_number(&mut tx, org).await.unwrap();
     let id = TicketId::from_store(id.to_owned());
     let new = waypost_core::ticket::Ticket { id: id.clone(), number, created_at: NOW, ..named.ticket };
     ticket::insert(&mut tx, &new).await.unwrap();
     ticket::set_client_network(&mut tx, org, &id, "network").await.unwrap();
-    ticket_digest::schedule(&mut tx, org, &world.server, &id, NOW, 60).await.unwrap();
+    ticket_digest::schedule(&mut tx, org, &fixture.server, &id, NOW, 60).await.unwrap();
     tx.commit().await.unwrap();
     id
 }
@@ -49,7 +49,7 @@ async fn digest(db: &Db, now: Timestamp) -> Option<(DueDigest, Vec<TicketId>)> {
     Some((due, tickets))
 }
 
-async fn a_digest_is_claimed_once_and_then_paused((db, one, two): (Db, World, World)) {
+async fn a_digest_is_claimed_once_and_then_paused((db, one, two): (Db, Fixture, Fixture)) {
     let is_due = async |at| ticket_digest::is_due(&mut db.read().await.unwrap(), at).await.unwrap();
     assert!(!is_due(NOW).await);
     let ids = [new_ticket(&db, &one, "tkt_a").await, new_ticket(&db, &one, "tkt_b").await];
@@ -74,7 +74,7 @@ async fn a_digest_is_claimed_once_and_then_paused((db, one, two): (Db, World, Wo
     assert_eq!(digest(&db, NOW.plus(90)).await.unwrap().1, [next]);
 }
 
-async fn tickets_are_counted((db, one, two): (Db, World, World)) {
+async fn tickets_are_counted((db, one, two): (Db, Fixture, Fixture)) {
     new_ticket(&db, &one, "tkt_a").await;
     new_ticket(&db, &two, "tkt_b").await;
     let mut tx = db.begin().await.unwrap();
@@ -94,11 +94,11 @@ async fn tickets_are_counted((db, one, two): (Db, World, World)) {
     assert!(!ticket::is_duplicate(&mut tx, org, &one.server, title, problem, NOW.plus(1)).await.unwrap());
 }
 
-async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCommentId>) {
+async fn enqueue(db: &Db, fixture: &Fixture, id: &str, comment_id: Option<&TicketCommentId>) {
     let email = NewEmail {
         id: &EmailId::from_store(id.to_owned()),
-        organization_id: &world.organization,
-        ticket_id: Some(&first(world)),
+        organization_id: &fixture.organization,
+        ticket_id: Some(&first(fixture)),
         comment_id,
         recipient: "a@b.de",
         subject: "Hi",
@@ -124,7 +124,7 @@ fn ids(mut emails: Vec<QueuedEmail>) -> Vec<String> {
     emails.into_iter().map(|email| email.id.to_string()).collect()
 }
 
-async fn organisations_take_turns((db, one, two): (Db, World, World)) {
+async fn organisations_take_turns((db, one, two): (Db, Fixture, Fixture)) {
     for n in 0..5 {
         enqueue(&db, &one, &format!("eml_a{n}"), None).await;
     }
@@ -143,7 +143,7 @@ async fn organisations_take_turns((db, one, two): (Db, World, World)) {
     assert_eq!(claim(&db, NOW.plus(60), 9).await.len(), 6, "claims expire");
 }
 
-async fn only_the_newest_attempt_can_finish((db, one, _): (Db, World, World)) {
+async fn only_the_newest_attempt_can_finish((db, one, _): (Db, Fixture, Fixture)) {
     let comment = TicketCommentId::from_store("tkc_1".to_owned());
     enqueue(&db, &one, "eml_a", Some(&comment)).await;
     enqueue(&db, &one, "eml_b", None).await;
@@ -165,6 +165,6 @@ async fn only_the_newest_attempt_can_finish((db, one, _): (Db, World, World)) {
 }
 
 waypost_testkit::both!(
-    worlds => a_digest_is_claimed_once_and_then_paused, tickets_are_counted, organisations_take_turns,
+    fixtures => a_digest_is_claimed_once_and_then_paused, tickets_are_counted, organisations_take_turns,
     only_the_newest_attempt_can_finish
 );

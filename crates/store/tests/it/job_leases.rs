@@ -2,8 +2,8 @@
 
 use waypost_store::{Db, job_lease};
 
+use crate::fixture::NOW;
 use crate::open;
-use crate::world::NOW;
 
 async fn acquire(db: &Db, name: &str, owner: &str, after_s: i64) -> bool {
     let mut tx = db.begin().await.unwrap();

@@ -12,6 +12,7 @@ mod console_users;
 mod counted_calls;
 mod deletion;
 mod emails;
+mod fixture;
 mod job_leases;
 mod migrate;
 mod nouns;
@@ -26,7 +27,6 @@ mod support;
 mod tenants;
 mod user_accounts;
 mod walkthrough;
-mod world;
 mod writer;
 mod writer_races;
 

@@ -45,7 +45,7 @@ async fn a_newer_database_is_rejected(db: Db) {
     for result in [migrate(&db).await.map(|_| ()), check(&db).await] {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::NewerSchema { found, known: k } if found == known + 1 && k == known), "{error}");
-        assert!(error.to_string().contains("use a newer waypost"), "{error}");
+        assert!(error.to_string().contains("use a newer version of Waypost"), "{error}");
     }
 }
 

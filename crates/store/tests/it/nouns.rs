@@ -13,24 +13,24 @@ use waypost_store::{
     Db, activity, api_key, assignment, audit, end_user, organization, progress, server, system, tool_call, user,
 };
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
-struct TwoWorlds {
+struct TwoFixtures {
     db: Db,
-    one: World,
-    two: World,
+    one: Fixture,
+    two: Fixture,
 }
 
-async fn two_worlds(url: &str) -> TwoWorlds {
+async fn two_fixtures(url: &str) -> TwoFixtures {
     let db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
-    TwoWorlds { db, one, two }
+    TwoFixtures { db, one, two }
 }
 
-async fn organizations(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn organizations(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
     let config = tx.config_version().await.unwrap().version;
     assert_eq!(organization::find(&mut tx, &one.organization).await.unwrap(), Some(one.organization()));
@@ -49,7 +49,7 @@ async fn organizations(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(organization::update(&mut tx, &twin, NOW).await.unwrap_err().is_unique_violation());
 }
 
-async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn users(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
     let owner = Member {
         user_id: one.user.clone(),
@@ -86,7 +86,7 @@ async fn users(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
-async fn api_keys(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn api_keys(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     let key = system::find_api_key(&mut tx, "hash-1").await.unwrap().unwrap();
@@ -115,11 +115,11 @@ async fn api_keys(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(api_key::insert(&mut tx, &twin, "hash-4", "operator").await.unwrap_err().is_unique_violation());
 }
 
-async fn servers(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn servers(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
-    for world in [&one, &two] {
-        // Removes the identity provider of the world's server.
-        assert!(server::update(&mut tx, &world.server()).await.unwrap());
+    for fixture in [&one, &two] {
+        // Removes the identity provider of the fixture's server.
+        assert!(server::update(&mut tx, &fixture.server()).await.unwrap());
     }
     let (org, config) = (&one.organization, tx.config_version().await.unwrap().version);
     assert_eq!(server::find(&mut tx, org, &one.server).await.unwrap(), Some(one.server()));
@@ -148,7 +148,7 @@ async fn servers(TwoWorlds { db, one, two }: TwoWorlds) {
     tx.commit().await.unwrap();
 }
 
-async fn servers_are_searched_and_counted(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn servers_are_searched_and_counted(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     for (n, name) in [(1, "100% Ready"), (2, "A_B"), (3, "Plain")] {
@@ -193,7 +193,7 @@ async fn servers_are_searched_and_counted(TwoWorlds { db, one, two }: TwoWorlds)
     );
 }
 
-async fn slugs_are_unique_among_current_and_former_slugs(TwoWorlds { db, one, .. }: TwoWorlds) {
+async fn slugs_are_unique_among_current_and_former_slugs(TwoFixtures { db, one, .. }: TwoFixtures) {
     let id = ServerId::from_store("srv_9".into());
     for slug in ["server-2", "former-2", "former-1"] {
         let mut tx = db.begin().await.unwrap();
@@ -208,7 +208,7 @@ async fn slugs_are_unique_among_current_and_former_slugs(TwoWorlds { db, one, ..
 }
 
 /// A server changes its slug while others try to use the old one: a slug is never both current and former.
-async fn slugs_stay_unique_under_concurrency(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn slugs_stay_unique_under_concurrency(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tasks = Vec::new();
     for n in 0..8 {
         let db = db.clone();
@@ -235,7 +235,7 @@ async fn slugs_stay_unique_under_concurrency(TwoWorlds { db, one, two }: TwoWorl
     );
 }
 
-async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn assignments(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
     let (org, config) = (&one.organization, tx.config_version().await.unwrap().version);
     let assignment = assignment::find_by_walkthrough(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
@@ -287,7 +287,7 @@ async fn assignments(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(twice.unwrap_err().is_unique_violation());
 }
 
-async fn audit_events(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn audit_events(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut tx = db.begin().await.unwrap();
     for at in 2..6 {
         audit::insert(&mut tx, &one.audit_event(at)).await.unwrap();
@@ -301,7 +301,7 @@ async fn audit_events(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!(audit::list(&mut tx, &two.organization, None, 10).await.unwrap(), [two.audit_event(1)]);
 }
 
-async fn end_users(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn end_users(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut conn = db.read().await.unwrap();
     let (org, unknown) = (&one.organization, EndUserId::from_store("eu_9".into()));
     assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "tracked").await.unwrap(), Some(one.end_user.clone()));
@@ -311,7 +311,7 @@ async fn end_users(TwoWorlds { db, one, two }: TwoWorlds) {
     assert!(!end_user::exists(&mut conn, org, &unknown).await.unwrap());
 }
 
-async fn attempts_and_calls(TwoWorlds { db, one, two }: TwoWorlds) {
+async fn attempts_and_calls(TwoFixtures { db, one, two }: TwoFixtures) {
     let mut conn = db.read().await.unwrap();
     let org = &one.organization;
     let open = progress::list_open(&mut conn, org, &one.end_user, &one.server).await.unwrap();
@@ -352,12 +352,12 @@ async fn attempts_and_calls(TwoWorlds { db, one, two }: TwoWorlds) {
     assert_eq!(tool_call::list(&mut conn, org, &two.server, 10).await.unwrap().len(), 0);
 }
 
-async fn sessions_without_a_handle(TwoWorlds { db, one, two }: TwoWorlds) {
-    let session = |id: &str, world: &World, at: i64| NewSession {
+async fn sessions_without_a_handle(TwoFixtures { db, one, two }: TwoFixtures) {
+    let session = |id: &str, fixture: &Fixture, at: i64| NewSession {
         id: SessionId::from_store(format!("ses_{id}")),
-        organization_id: world.organization.clone(),
-        server_id: world.server.clone(),
-        end_user_id: world.end_user.clone(),
+        organization_id: fixture.organization.clone(),
+        server_id: fixture.server.clone(),
+        end_user_id: fixture.end_user.clone(),
         handle_hash: None,
         client_name: Some("client".to_owned()),
         client_version: None,
@@ -370,11 +370,11 @@ async fn sessions_without_a_handle(TwoWorlds { db, one, two }: TwoWorlds) {
     session::upsert(&mut tx, &[session("a", &one, 1), gone, session("b", &two, 2)]).await.unwrap();
     session::upsert(&mut tx, &[session("a", &one, 9), session("b", &two, 1)]).await.unwrap();
     let range = TimeRange { from: NOW.plus(1), to: NOW.plus(10) };
-    for (world, expected) in [(&one, ("ses_a", 1, 9)), (&two, ("ses_b", 2, 2))] {
+    for (fixture, expected) in [(&one, ("ses_a", 1, 9)), (&two, ("ses_b", 2, 2))] {
         let query = activity::ActivityQuery {
-            organization: &world.organization,
+            organization: &fixture.organization,
             server: None,
-            end_user: Some(&world.end_user),
+            end_user: Some(&fixture.end_user),
             walkthrough: None,
             range,
             after: None,
@@ -390,7 +390,7 @@ async fn sessions_without_a_handle(TwoWorlds { db, one, two }: TwoWorlds) {
     }
 }
 
-waypost_testkit::both!(two_worlds =>
+waypost_testkit::both!(two_fixtures =>
     sessions_without_a_handle,
     organizations,
     users,

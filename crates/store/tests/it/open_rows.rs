@@ -9,19 +9,19 @@ use waypost_store::open_rows::{LimitedTable, RowLimits, evict_excess};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Conn, Db, authorization_request, oauth_client, on};
 
+use crate::fixture::{Fixture, NOW, execute};
 use crate::open;
-use crate::world::{NOW, World, execute};
 
 const LIMITS: RowLimits = RowLimits { per_network: 5, per_scope: 11, share: 3 };
 const NETWORKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-async fn world(url: &str) -> (Db, World) {
-    let (db, world) = (open(url).await, World::new(1));
-    world.seed_with_activity(&db).await;
-    (db, world)
+async fn fixture(url: &str) -> (Db, Fixture) {
+    let (db, fixture) = (open(url).await, Fixture::new(1));
+    fixture.seed_with_activity(&db).await;
+    (db, fixture)
 }
 
-/// Returns the number of limited rows per network, without the rows of the world.
+/// Returns the number of limited rows per network, without the rows of the fixture.
 async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
     let sql = match table {
         LimitedTable::OauthClients => {
@@ -38,16 +38,16 @@ async fn rows(conn: &mut Conn, table: LimitedTable) -> BTreeMap<String, i64> {
     rows.into_iter().collect()
 }
 
-async fn insert(db: &Db, world: &World, table: LimitedTable, (n, network): (i64, &str)) {
+async fn insert(db: &Db, fixture: &Fixture, table: LimitedTable, (n, network): (i64, &str)) {
     let mut tx = db.begin().await.unwrap();
-    let scope = if table == LimitedTable::UserSignIns { "github" } else { world.server.as_str() };
+    let scope = if table == LimitedTable::UserSignIns { "github" } else { fixture.server.as_str() };
     evict_excess(&mut tx, table, scope, network, LIMITS).await.unwrap();
     match table {
         LimitedTable::OauthClients => {
             let client = OauthClient {
-                server_id: world.server.clone(),
+                server_id: fixture.server.clone(),
                 client_id: format!("new-{n}"),
-                organization_id: world.organization.clone(),
+                organization_id: fixture.organization.clone(),
                 name: "Client".to_owned(),
                 redirect_uris: Vec::new(),
                 application_type: ApplicationType::Native,
@@ -87,7 +87,7 @@ async fn insert(db: &Db, world: &World, table: LimitedTable, (n, network): (i64,
 /// For any sequence of inserts: the limits hold, the new row exists, a network that has reached its share evicts only
 /// its own rows, and rows without a limit are kept.
 async fn limits_hold_and_a_flood_evicts_only_its_own_rows(url: String) {
-    let (db, world) = world(&url).await;
+    let (db, fixture) = fixture(&url).await;
     let random = SeededRandom::new(7);
     for table in [LimitedTable::OauthClients, LimitedTable::AuthorizationRequests, LimitedTable::UserSignIns] {
         for n in 0..150_i64 {
@@ -97,7 +97,7 @@ async fn limits_hold_and_a_flood_evicts_only_its_own_rows(url: String) {
             let among = if n < 60 && byte[0] < 240 { 2 } else { NETWORKS.len() };
             let network = NETWORKS[usize::from(byte[0]) % among];
             let before = rows(&mut db.read().await.unwrap(), table).await;
-            insert(&db, &world, table, (n, network)).await;
+            insert(&db, &fixture, table, (n, network)).await;
             let after = rows(&mut db.read().await.unwrap(), table).await;
             let own = |rows: &BTreeMap<String, i64>| rows.get(network).copied().unwrap_or(0);
             assert!(after.values().all(|count| *count <= LIMITS.per_network), "{n}: {after:?}");
@@ -123,8 +123,8 @@ async fn limits_hold_and_a_flood_evicts_only_its_own_rows(url: String) {
 
 /// The limits hold for concurrent inserts.
 async fn limits_hold_for_concurrent_inserts(url: String) {
-    let (db, world) = world(&url).await;
-    let inserts = (0..40).map(|n| insert(&db, &world, LimitedTable::OauthClients, (n, NETWORKS[n as usize % 4])));
+    let (db, fixture) = fixture(&url).await;
+    let inserts = (0..40).map(|n| insert(&db, &fixture, LimitedTable::OauthClients, (n, NETWORKS[n as usize % 4])));
     futures::future::join_all(inserts).await;
     let after = rows(&mut db.read().await.unwrap(), LimitedTable::OauthClients).await;
     assert_eq!(after.values().sum::<i64>(), LIMITS.per_scope, "{after:?}");
@@ -132,16 +132,16 @@ async fn limits_hold_for_concurrent_inserts(url: String) {
 
 /// Requests are not evicted if a code was sent for them or they are completed.
 async fn requests_with_a_code_are_kept(url: String) {
-    let (db, world) = world(&url).await;
+    let (db, fixture) = fixture(&url).await;
     let table = LimitedTable::AuthorizationRequests;
     for n in 0..3 {
-        insert(&db, &world, table, (n, "a")).await;
+        insert(&db, &fixture, table, (n, "a")).await;
     }
     let mut tx = db.begin().await.unwrap();
     let id = waypost_core::id::AuthorizationRequestId::from_store("new-0".to_owned());
     let code = waypost_store::email_code::NewEmailCode {
         id: &waypost_core::id::EmailCodeId::from_store("ecd_new".to_owned()),
-        organization: &world.organization,
+        organization: &fixture.organization,
         request: &id,
         email: "new@b.example",
         email_key: "new@b.example",
@@ -154,15 +154,15 @@ async fn requests_with_a_code_are_kept(url: String) {
     waypost_store::email_code::insert(&mut tx, &code).await.unwrap();
     let id = waypost_core::id::AuthorizationRequestId::from_store("new-1".to_owned());
     let key = authorization_request::AuthorizationRequestKey {
-        organization: &world.organization,
-        server: &world.server,
+        organization: &fixture.organization,
+        server: &fixture.server,
         id: &id,
         browser_hash: "b",
     };
     assert!(authorization_request::complete(&mut tx, key, Timestamp(0)).await.unwrap());
     tx.commit().await.unwrap();
     for n in 3..30 {
-        insert(&db, &world, table, (n, "a")).await;
+        insert(&db, &fixture, table, (n, "a")).await;
     }
     let mut conn = db.read().await.unwrap();
     const KEPT: &str = "SELECT id FROM authorization_requests WHERE id LIKE 'new-%' AND network IS NULL ORDER BY id";

@@ -8,26 +8,26 @@ use waypost_store::email_code::{CodeCheck, EmailCodeKey, NewEmailCode, PendingCo
 use waypost_store::identity::Identity;
 use waypost_store::{Db, Tx, account, browser_session, email_code, end_user, identity, logo};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
 const MINUTE: i64 = 60_000;
 
-struct TwoWorlds {
+struct TwoFixtures {
     tx: Tx,
-    one: World,
-    two: World,
+    one: Fixture,
+    two: Fixture,
 }
 
-async fn two_worlds(url: &str) -> TwoWorlds {
+async fn two_fixtures(url: &str) -> TwoFixtures {
     let db: Db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
-    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
+    TwoFixtures { tx: db.begin().await.unwrap(), one, two }
 }
 
-async fn identities(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn identities(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let org = &one.organization;
     let identity = identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap().unwrap();
     assert_eq!(
@@ -55,7 +55,7 @@ async fn identities(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(end_user::find_profile(&mut tx, &two.organization, &new).await.unwrap(), None);
 }
 
-async fn accounts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn accounts(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let org = &one.organization;
     let account = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
     assert_eq!((account.id.as_str(), account.password_hash.as_deref()), ("acc_1", Some("argon")));
@@ -69,7 +69,7 @@ async fn accounts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(kept.password_hash.as_deref(), Some("argon"));
 }
 
-async fn codes(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn codes(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let (org, request) = (&one.organization, AuthorizationRequestId::from_store("arq_1".into()));
     let (id, other) = (EmailCodeId::from_store("ecd_a".into()), EmailCodeId::from_store("ecd_b".into()));
     let code = |id, created_at: Timestamp| NewEmailCode {
@@ -110,7 +110,7 @@ async fn codes(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(email_code::verify(&mut tx, key, "right", NOW).await.unwrap() == CodeCheck::Invalid, "the code is used");
 }
 
-async fn browser_sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn browser_sessions(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let (org, identity) = (&one.organization, IdentityId::from_store("idn_1".into()));
     let session = NewBrowserSession {
         token_hash: "hash",
@@ -132,7 +132,7 @@ async fn browser_sessions(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(browser_session::delete(&mut tx, org, "hash").await.unwrap(), None);
 }
 
-async fn logos(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn logos(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     assert_eq!(logo::find(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
     logo::set(&mut tx, &one.organization, b"other", NOW).await.unwrap();
     assert_eq!(logo::find(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"other".as_slice()));
@@ -143,7 +143,7 @@ async fn logos(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(logo::find(&mut tx, &two.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
 }
 
-async fn end_users_are_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn end_users_are_searched(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let (org, id) = (&one.organization, EndUserId::from_store("eu_new".into()));
     end_user::insert_tracked(&mut tx, org, &id, "50%_off!", NOW).await.unwrap();
     let profile = end_user::Profile {
@@ -171,4 +171,4 @@ async fn end_users_are_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     }
 }
 
-waypost_testkit::both!(two_worlds => end_users_are_searched, identities, accounts, codes, browser_sessions, logos);
+waypost_testkit::both!(two_fixtures => end_users_are_searched, identities, accounts, codes, browser_sessions, logos);

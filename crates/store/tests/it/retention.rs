@@ -9,20 +9,20 @@ use waypost_store::retention::{self, CallCounts, ServerLog};
 use waypost_store::tool_call::{self, RejectionCount, ToolCall};
 use waypost_store::{Db, analytics, audit, migrate, space};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
 const DAY: i64 = 86_400_000;
 /// The size in bytes of a call with 200 bytes of arguments, in the log and packed, as documented in docs/operations.md.
-const DOCUMENTED: (i64, i64) = (1_000, 60);
+const DOCUMENTED_BYTES: (i64, i64) = (1_000, 60);
 
 /// Inserts `count` calls to a server, one per second starting at `from`.
-async fn add_calls(db: &Db, world: &World, from: Timestamp, count: i64) {
+async fn add_calls(db: &Db, fixture: &Fixture, from: Timestamp, count: i64) {
     let call = |n: i64| {
         let at = from.plus(n * 1_000);
         let arguments = "x".repeat(200);
         let id = ToolCallId::new(at, &SystemRandom);
-        ToolCall { id, created_at: at, arguments, end_user_id: None, ..world.tool_call("") }
+        ToolCall { id, created_at: at, arguments, end_user_id: None, ..fixture.tool_call("") }
     };
     let calls: Vec<_> = (0..count).map(call).collect();
     for calls in calls.chunks(500) {
@@ -40,22 +40,22 @@ async fn pack(db: &Db, now: Timestamp) {
     }
 }
 
-async fn delete_calls(db: &Db, world: &World, before: Timestamp, limit: i64) -> u64 {
+async fn delete_calls(db: &Db, fixture: &Fixture, before: Timestamp, limit: i64) -> u64 {
     let mut tx = db.begin().await.unwrap();
-    let rows = retention::delete_log(&mut tx, ServerLog::Calls, &world.server, before, limit).await.unwrap();
+    let rows = retention::delete_log(&mut tx, ServerLog::Calls, &fixture.server, before, limit).await.unwrap();
     tx.commit().await.unwrap();
     rows
 }
 
-async fn calls(db: &Db, world: &World) -> Vec<Timestamp> {
+async fn calls(db: &Db, fixture: &Fixture) -> Vec<Timestamp> {
     let mut conn = db.read().await.unwrap();
-    let calls = tool_call::list(&mut conn, &world.organization, &world.server, 1_000_000).await.unwrap();
+    let calls = tool_call::list(&mut conn, &fixture.organization, &fixture.server, 1_000_000).await.unwrap();
     calls.into_iter().map(|call| call.created_at).collect()
 }
 
 /// Only packed rows of the given server are deleted, oldest first and up to the limit.
 async fn packed_rows_are_deleted_in_batches(db: Db) {
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed(&db).await;
     two.seed(&db).await;
     add_calls(&db, &one, NOW, 20).await;
@@ -83,7 +83,7 @@ async fn packed_rows_are_deleted_in_batches(db: Db) {
 
 /// Audit events and counts of rejected calls are deleted by age.
 async fn audit_events_and_rejections_are_deleted_by_age(db: Db) {
-    let one = World::new(1);
+    let one = Fixture::new(1);
     one.seed(&db).await;
     let mut tx = db.begin().await.unwrap();
     let minute = NOW.0 / 60_000;
@@ -103,8 +103,11 @@ async fn audit_events_and_rejections_are_deleted_by_age(db: Db) {
     let before = NOW.plus(-2 * DAY);
     assert_eq!(retention::delete_audit(&mut tx, before, 1).await.unwrap(), 1);
     assert_eq!(retention::delete_audit(&mut tx, before, 9).await.unwrap(), 1);
-    let left = audit::list(&mut tx, &one.organization, None, 100).await.unwrap();
-    assert!(left.iter().filter(|entry| entry.created_at <= NOW).all(|entry| entry.created_at >= before), "{left:?}");
+    let remaining = audit::list(&mut tx, &one.organization, None, 100).await.unwrap();
+    assert!(
+        remaining.iter().filter(|entry| entry.created_at <= NOW).all(|entry| entry.created_at >= before),
+        "{remaining:?}"
+    );
     let before = Timestamp((minute - 1) * 60_000);
     let first = Timestamp((minute - 4) * 60_000);
     assert_eq!(retention::list_servers_with_old_counts(&mut tx, CallCounts::Rejected, first).await.unwrap(), []);
@@ -122,20 +125,20 @@ async fn a_call_has_the_documented_size() {
     const CALLS: i64 = 20_000;
     let folder = waypost_testkit::folder();
     let db = open(&waypost_testkit::sqlite_url(&folder)).await;
-    let world = World::new(1);
-    world.seed(&db).await;
+    let fixture = Fixture::new(1);
+    fixture.seed(&db).await;
     let bytes = async || {
         let pages = space::count_pages(&db).await.unwrap().unwrap();
         (pages.all - pages.free) * 4_096 / CALLS
     };
     let empty = bytes().await;
-    add_calls(&db, &world, NOW, CALLS).await;
+    add_calls(&db, &fixture, NOW, CALLS).await;
     let logged = bytes().await - empty;
     pack(&db, NOW.plus(DAY)).await;
-    while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
+    while delete_calls(&db, &fixture, NOW.plus(DAY), 500).await > 0 {}
     let packed = bytes().await - empty;
     println!("a call takes {logged} bytes in the log and {packed} bytes packed");
-    assert!(logged < DOCUMENTED.0 && packed < DOCUMENTED.1, "{logged} {packed}");
+    assert!(logged < DOCUMENTED_BYTES.0 && packed < DOCUMENTED_BYTES.1, "{logged} {packed}");
 }
 
 /// A SQLite file shrinks when rows are deleted and free pages are released.
@@ -144,13 +147,13 @@ async fn the_file_shrinks() {
     let folder = waypost_testkit::folder();
     let url = waypost_testkit::sqlite_url(&folder);
     let db = open(&url).await;
-    let world = World::new(1);
-    world.seed(&db).await;
-    add_calls(&db, &world, NOW, 20_000).await;
+    let fixture = Fixture::new(1);
+    fixture.seed(&db).await;
+    add_calls(&db, &fixture, NOW, 20_000).await;
     let before = space::count_pages(&db).await.unwrap().unwrap();
     assert!(before.is_incremental, "new files support it");
     pack(&db, NOW.plus(DAY)).await;
-    while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
+    while delete_calls(&db, &fixture, NOW.plus(DAY), 500).await > 0 {}
     let full = space::count_pages(&db).await.unwrap().unwrap();
     assert!(full.free > before.all / 2, "{full:?}");
     space::release_pages(&db, 10).await.unwrap();
@@ -175,12 +178,12 @@ async fn an_old_file_is_compacted_once() {
     drop(old);
     let db = Db::open(&url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
-    let world = World::new(1);
-    world.seed(&db).await;
-    add_calls(&db, &world, NOW, 2_000).await;
+    let fixture = Fixture::new(1);
+    fixture.seed(&db).await;
+    add_calls(&db, &fixture, NOW, 2_000).await;
     pack(&db, NOW.plus(DAY)).await;
-    while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
-    add_calls(&db, &world, NOW.plus(DAY), 3).await;
+    while delete_calls(&db, &fixture, NOW.plus(DAY), 500).await > 0 {}
+    add_calls(&db, &fixture, NOW.plus(DAY), 3).await;
     space::release_pages(&db, 1_000).await.unwrap();
     let pages = space::count_pages(&db).await.unwrap().unwrap();
     assert!(!pages.is_incremental && pages.free > 10, "{pages:?}");
@@ -189,7 +192,7 @@ async fn an_old_file_is_compacted_once() {
     let db = open(&url).await;
     let after = space::count_pages(&db).await.unwrap().unwrap();
     assert!(after.is_incremental && after.free == 0 && after.all < pages.all, "{after:?}");
-    assert_eq!(calls(&db, &world).await.len(), 3);
+    assert_eq!(calls(&db, &fixture).await.len(), 3);
 }
 
 waypost_testkit::both!(open => packed_rows_are_deleted_in_batches, audit_events_and_rejections_are_deleted_by_age);

@@ -5,16 +5,16 @@ use waypost_core::id::{IdentityId, OauthConfigId};
 use waypost_store::identity_provider_token::{self, IdentityProviderToken};
 use waypost_store::{Db, on, session};
 
+use crate::fixture::{Fixture, NOW, execute};
 use crate::open;
-use crate::world::{NOW, World, execute};
 
 const MINUTE: i64 = 60_000;
 const YEAR: i64 = 365 * 24 * 60 * MINUTE;
 
-async fn world(url: &str) -> (Db, World) {
-    let (db, world) = (open(url).await, World::new(1));
-    world.seed_with_activity(&db).await;
-    (db, world)
+async fn fixture(url: &str) -> (Db, Fixture) {
+    let (db, fixture) = (open(url).await, Fixture::new(1));
+    fixture.seed_with_activity(&db).await;
+    (db, fixture)
 }
 
 /// Waits until a statement in this database waits for a lock.
@@ -36,10 +36,10 @@ async fn wait_for_blocked_statement(db: &Db) {
 waypost_testkit::needs_postgres! {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_refreshed_token_is_not_leased_again() {
-        let (db, world) = world(&waypost_testkit::postgres_url()).await;
+        let (db, fixture) = fixture(&waypost_testkit::postgres_url()).await;
         let token = IdentityProviderToken {
             identity_id: IdentityId::from_store("idn_1".into()),
-            organization_id: world.organization.clone(),
+            organization_id: fixture.organization.clone(),
             oauth_config_id: OauthConfigId::from_store("oac_1".into()),
             access_token: "first".to_owned(),
             refresh_token: Some("first".to_owned()),
@@ -74,7 +74,7 @@ waypost_testkit::needs_postgres! {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_session_that_is_being_used_is_not_deleted() {
-        let (db, _) = world(&waypost_testkit::postgres_url()).await;
+        let (db, _) = fixture(&waypost_testkit::postgres_url()).await;
         let now = NOW.plus(YEAR);
         let mut tx = db.begin().await.unwrap();
         execute(&mut tx, format!("UPDATE client_sessions SET last_used_at = {}", now.0)).await;

@@ -9,27 +9,27 @@ use waypost_core::webhook::{Delivery, DeliveryStatus, NewDelivery, Webhook, Webh
 use waypost_store::ticket::{Opener, TicketFilter};
 use waypost_store::{Conn, Db, end_user, on, ticket, ticket_comment, webhook, webhook_delivery};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
-async fn worlds(url: &str) -> (Db, World, World) {
+async fn fixtures(url: &str) -> (Db, Fixture, Fixture) {
     let db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
     (db, one, two)
 }
 
-fn new_ticket(world: &World, number: u32) -> Ticket {
-    let step = TicketStep { id: world.step(3).to_string(), title: "Step".to_owned(), position: 4 };
+fn new_ticket(fixture: &Fixture, number: u32) -> Ticket {
+    let step = TicketStep { id: fixture.step(3).to_string(), title: "Step".to_owned(), position: 4 };
     Ticket {
         id: TicketId::from_store(format!("tkt_x{number:04}")),
-        organization_id: world.organization.clone(),
+        organization_id: fixture.organization.clone(),
         number,
-        server_id: Some(world.server.clone()),
-        end_user_id: Some(world.end_user.clone()),
+        server_id: Some(fixture.server.clone()),
+        end_user_id: Some(fixture.end_user.clone()),
         origin: Some(TicketOrigin {
-            walkthrough_id: Some(world.walkthrough.clone()),
+            walkthrough_id: Some(fixture.walkthrough.clone()),
             title: "W".to_owned(),
             version: 1,
             step: Some(step),
@@ -41,7 +41,7 @@ fn new_ticket(world: &World, number: u32) -> Ticket {
         email_verified: false,
         status: TicketStatus::Pending,
         priority: Priority::High,
-        assignee_id: Some(world.user.clone()),
+        assignee_id: Some(fixture.user.clone()),
         revision: 1,
         created_at: NOW,
         updated_at: NOW,
@@ -49,7 +49,7 @@ fn new_ticket(world: &World, number: u32) -> Ticket {
     }
 }
 
-async fn a_ticket_is_stored((db, one, two): (Db, World, World)) {
+async fn a_ticket_is_stored((db, one, two): (Db, Fixture, Fixture)) {
     let mut tx = db.begin().await.unwrap();
     let (org, other) = (&one.organization, &two.organization);
     let number = ticket::next_number(&mut tx, org).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_ticket_is_stored((db, one, two): (Db, World, World)) {
     tx.commit().await.unwrap();
 }
 
-async fn tickets_are_found((db, one, two): (Db, World, World)) {
+async fn tickets_are_found((db, one, two): (Db, Fixture, Fixture)) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     for number in 10..15 {
@@ -130,7 +130,7 @@ async fn tickets_are_found((db, one, two): (Db, World, World)) {
     );
 }
 
-async fn comments_keep_their_edit_history((db, one, two): (Db, World, World)) {
+async fn comments_keep_their_edit_history((db, one, two): (Db, Fixture, Fixture)) {
     let mut tx = db.begin().await.unwrap();
     let (org, id) = (&one.organization, TicketId::from_store("tkt_1".to_owned()));
     let mut comment = TicketComment {
@@ -165,10 +165,10 @@ async fn comments_keep_their_edit_history((db, one, two): (Db, World, World)) {
     assert!(ticket_comment::delete(&mut tx, org, &comment.id).await.unwrap());
 }
 
-fn new_delivery(world: &World, id: &str) -> NewDelivery {
+fn new_delivery(fixture: &Fixture, id: &str) -> NewDelivery {
     NewDelivery {
         id: WebhookDeliveryId::from_store(id.to_owned()),
-        organization_id: world.organization.clone(),
+        organization_id: fixture.organization.clone(),
         webhook_id: WebhookId::from_store("whk_1".to_owned()),
         end_user_id: None,
         event: WebhookEvent::TicketUpdated,
@@ -178,7 +178,7 @@ fn new_delivery(world: &World, id: &str) -> NewDelivery {
     }
 }
 
-async fn webhooks_are_stored((db, one, two): (Db, World, World)) {
+async fn webhooks_are_stored((db, one, two): (Db, Fixture, Fixture)) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     let mut new = Webhook {
@@ -221,7 +221,7 @@ async fn webhooks_are_stored((db, one, two): (Db, World, World)) {
     tx.commit().await.unwrap();
 }
 
-async fn a_delivery_is_claimed_once((db, one, _): (Db, World, World)) {
+async fn a_delivery_is_claimed_once((db, one, _): (Db, Fixture, Fixture)) {
     let mut tx = db.begin().await.unwrap();
     let org = &one.organization;
     on!(&mut tx, c => sqlx::query("DELETE FROM webhook_deliveries").execute(c).await.unwrap().rows_affected());
@@ -269,7 +269,7 @@ async fn a_delivery_is_claimed_once((db, one, _): (Db, World, World)) {
     assert_eq!(webhook_delivery::delete_old(&mut tx, Timestamp(NOW.0 + 1), 2).await.unwrap(), 2);
 }
 
-async fn a_deleted_assignee_is_removed_from_tickets((db, one, _): (Db, World, World)) {
+async fn a_deleted_assignee_is_removed_from_tickets((db, one, _): (Db, Fixture, Fixture)) {
     let mut tx = db.begin().await.unwrap();
     let sql = "DELETE FROM users WHERE id = 'usr_1'";
     on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
@@ -279,6 +279,6 @@ async fn a_deleted_assignee_is_removed_from_tickets((db, one, _): (Db, World, Wo
 }
 
 waypost_testkit::both!(
-    worlds => a_ticket_is_stored, tickets_are_found, comments_keep_their_edit_history, webhooks_are_stored,
+    fixtures => a_ticket_is_stored, tickets_are_found, comments_keep_their_edit_history, webhooks_are_stored,
     a_delivery_is_claimed_once, a_deleted_assignee_is_removed_from_tickets
 );

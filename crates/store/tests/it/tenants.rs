@@ -8,24 +8,24 @@ use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::audit::{self, AuditFilter};
 use waypost_store::{Db, Tx, invitation, overview, user};
 
+use crate::fixture::{Fixture, NOW, execute};
 use crate::open;
-use crate::world::{NOW, World, execute};
 
-struct TwoWorlds {
+struct TwoFixtures {
     tx: Tx,
-    one: World,
-    two: World,
+    one: Fixture,
+    two: Fixture,
 }
 
-async fn two_worlds(url: &str) -> TwoWorlds {
+async fn two_fixtures(url: &str) -> TwoFixtures {
     let db: Db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
-    TwoWorlds { tx: db.begin().await.unwrap(), one, two }
+    TwoFixtures { tx: db.begin().await.unwrap(), one, two }
 }
 
-async fn invitations(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn invitations(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let org = &one.organization;
     let new = |n: u32| Invitation {
         id: InvitationId::from_store(format!("inv_x{n}")),
@@ -40,7 +40,7 @@ async fn invitations(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     };
     assert!(invitation::lock(&mut tx, org).await.unwrap());
     assert!(!invitation::lock(&mut tx, &waypost_core::id::OrganizationId::from_store("org_9".into())).await.unwrap());
-    assert_eq!(invitation::count_pending(&mut tx, org, NOW).await.unwrap(), 0, "the world's invitation is revoked");
+    assert_eq!(invitation::count_pending(&mut tx, org, NOW).await.unwrap(), 0, "the fixture's invitation is revoked");
     for n in 1..4 {
         invitation::insert(&mut tx, &new(n), "b@x.de", &format!("hash-{n}")).await.unwrap();
     }
@@ -69,7 +69,7 @@ async fn invitations(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert_eq!(invitation.revoked_at, Some(NOW.plus(2)));
 }
 
-async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn the_audit_log_is_searched(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let org = &one.organization;
     let entry = |at: Timestamp, actor: &str, act: &str| AuditEvent {
         id: AuditEventId::new(at, &SystemRandom),
@@ -87,7 +87,7 @@ async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     for entry in &entries {
         audit::insert(&mut tx, entry).await.unwrap();
     }
-    // The event of the world sorts after all times.
+    // The event of the fixture sorts after all times.
     let all = AuditFilter { to: Some(NOW.plus(9)), ..AuditFilter::default() };
     let from = |at: i64| AuditFilter { from: Some(NOW.plus(at)), ..all.clone() };
     let to = |at: i64| AuditFilter { to: Some(NOW.plus(at)), ..AuditFilter::default() };
@@ -116,7 +116,7 @@ async fn the_audit_log_is_searched(TwoWorlds { mut tx, one, two }: TwoWorlds) {
     assert!(audit::find_actor_names(&mut tx, org, &[]).await.unwrap().is_empty());
 }
 
-async fn counts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
+async fn counts(TwoFixtures { mut tx, one, two }: TwoFixtures) {
     let org = &one.organization;
     let contents = overview::count_contents(&mut tx, org).await.unwrap();
     let expected =
@@ -148,7 +148,7 @@ async fn counts(TwoWorlds { mut tx, one, two }: TwoWorlds) {
 }
 
 /// A verified account is kept when its last membership ends.
-async fn accounts_outlive_memberships(TwoWorlds { mut tx, one, .. }: TwoWorlds) {
+async fn accounts_outlive_memberships(TwoFixtures { mut tx, one, .. }: TwoFixtures) {
     user::mark_verified(&mut tx, &one.user, NOW).await.unwrap();
     assert!(user::remove_member(&mut tx, &one.organization, &one.user).await.unwrap());
     assert!(!user::delete_without_membership(&mut tx, &one.user).await.unwrap());
@@ -156,4 +156,4 @@ async fn accounts_outlive_memberships(TwoWorlds { mut tx, one, .. }: TwoWorlds) 
     assert!(!user::delete_without_membership(&mut tx, &UserId::from_store("usr_9".into())).await.unwrap());
 }
 
-waypost_testkit::both!(two_worlds => invitations, the_audit_log_is_searched, counts, accounts_outlive_memberships);
+waypost_testkit::both!(two_fixtures => invitations, the_audit_log_is_searched, counts, accounts_outlive_memberships);

@@ -8,12 +8,12 @@ use waypost_store::user_account::{self, RevocationCounts};
 use waypost_store::user_code::{self, NewUserLink};
 use waypost_store::{Db, Tx, api_key, db::Dialect, invitation, on, system, user, user_identity, user_session};
 
+use crate::fixture::{Fixture, NOW};
 use crate::open;
-use crate::world::{NOW, World};
 
-async fn two_worlds(url: &str) -> (Tx, World, World) {
+async fn two_fixtures(url: &str) -> (Tx, Fixture, Fixture) {
     let db: Db = open(url).await;
-    let (one, two) = (World::new(1), World::new(2));
+    let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
     (db.begin().await.unwrap(), one, two)
@@ -36,7 +36,7 @@ async fn ids(tx: &mut Tx) -> Vec<String> {
     system::list_accounts(tx, KEY).await.unwrap().into_iter().map(|account| account.user.id.to_string()).collect()
 }
 
-async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut tx, one, two): (Tx, World, World)) {
+async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut tx, one, two): (Tx, Fixture, Fixture)) {
     let tx = &mut tx;
     for (id, organization) in
         [("usr_b", Some(&two.organization)), ("usr_a", Some(&one.organization)), ("usr_all", None)]
@@ -57,7 +57,7 @@ async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut t
     assert_eq!(system::lock_accounts(tx, KEY).await.unwrap().len(), 2);
 }
 
-async fn emails_count_for_the_organisation_of_the_recipient((mut tx, one, two): (Tx, World, World)) {
+async fn emails_count_for_the_organisation_of_the_recipient((mut tx, one, two): (Tx, Fixture, Fixture)) {
     let tx = &mut tx;
     for (id, organization) in [("usr_b", Some(&two.organization)), ("usr_all", None)] {
         user::insert(tx, &account(id, organization), KEY).await.unwrap();
@@ -77,7 +77,7 @@ async fn emails_count_for_the_organisation_of_the_recipient((mut tx, one, two): 
 
 async fn a_second_account_for_the_same_organisation_is_rejected(url: String) {
     let db = open(&url).await;
-    let one = World::new(1);
+    let one = Fixture::new(1);
     one.seed(&db).await;
     for organization in [Some(&one.organization), None] {
         let mut tx = db.begin().await.unwrap();
@@ -87,7 +87,7 @@ async fn a_second_account_for_the_same_organisation_is_rejected(url: String) {
     }
 }
 
-async fn all_credentials_are_revoked((mut tx, one, two): (Tx, World, World)) {
+async fn all_credentials_are_revoked((mut tx, one, two): (Tx, Fixture, Fixture)) {
     let tx = &mut tx;
     let a = account("usr_a", None);
     user::insert(tx, &a, KEY).await.unwrap();
@@ -140,7 +140,7 @@ async fn all_credentials_are_revoked((mut tx, one, two): (Tx, World, World)) {
     assert_eq!(user::find(tx, &a.id).await.unwrap(), None);
 }
 
-async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, World, World)) {
+async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, Fixture, Fixture)) {
     const HOUR: i64 = 60 * 60 * 1_000;
     let mut counts = Vec::new();
     for at in [0, 1, HOUR - 1, HOUR, HOUR + 1, 3 * HOUR] {
@@ -153,7 +153,7 @@ async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, World, W
     assert_eq!(system::list_organizations_by_email(&mut tx, "nobody@x.de").await.unwrap(), []);
 }
 
-async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, World, World)) {
+async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, Fixture, Fixture)) {
     let tx = &mut tx;
     let open = "UPDATE invitations SET revoked_at = NULL, expires_at = 1790000060000";
     on!(tx, c => sqlx::query(open).execute(c).await.unwrap().rows_affected());
@@ -267,7 +267,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
 }
 
 waypost_testkit::both!(
-    two_worlds => an_address_has_one_account_for_each_organisation_and_one_for_all, all_credentials_are_revoked,
+    two_fixtures => an_address_has_one_account_for_each_organisation_and_one_for_all, all_credentials_are_revoked,
     failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed,
     emails_count_for_the_organisation_of_the_recipient
 );

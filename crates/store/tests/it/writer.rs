@@ -12,26 +12,26 @@ use waypost_store::progress::{self, NewEndUser, ProgressKey};
 use waypost_store::writer::{DecideFn, Decision, ProgressCall, Writer};
 use waypost_store::{Db, Error};
 
+use crate::fixture::{Fixture, NOW, STEPS};
 use crate::open;
-use crate::world::{NOW, STEPS, World};
 
 pub(crate) struct Stage {
     pub(crate) db: Db,
-    pub(crate) world: World,
+    pub(crate) fixture: Fixture,
     pub(crate) writer: Writer,
 }
 
 pub(crate) async fn stage(url: &str) -> Stage {
     let db = open(url).await;
-    let world = World::new(1);
-    world.seed(&db).await;
+    let fixture = Fixture::new(1);
+    fixture.seed(&db).await;
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
-    Stage { db, world, writer }
+    Stage { db, fixture, writer }
 }
 
 /// Starts the walkthrough if it is not started, otherwise completes the current step.
-pub(crate) fn begin_or_advance(world: &World) -> DecideFn {
-    let offered = world.version_offer();
+pub(crate) fn begin_or_advance(fixture: &Fixture) -> DecideFn {
+    let offered = fixture.version_offer();
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     Box::new(move |attempt: Option<&Attempt>| {
         let view = ProgressContext {
@@ -47,7 +47,7 @@ pub(crate) fn begin_or_advance(world: &World) -> DecideFn {
     })
 }
 
-pub(crate) fn call(world: &World, key: ProgressKey, decide: DecideFn) -> ProgressCall {
+pub(crate) fn call(fixture: &Fixture, key: ProgressKey, decide: DecideFn) -> ProgressCall {
     let new_end_user = NewEndUser {
         id: key.end_user_id.clone(),
         organization_id: key.organization_id.clone(),
@@ -56,7 +56,7 @@ pub(crate) fn call(world: &World, key: ProgressKey, decide: DecideFn) -> Progres
         is_test: false,
         created_at: NOW,
     };
-    let record = world.tool_call("");
+    let record = fixture.tool_call("");
     let random = SystemRandom;
     let tool_call = move |_: &Outcome| waypost_store::tool_call::ToolCall {
         id: waypost_core::id::ToolCallId::new(NOW, &random),
@@ -77,7 +77,7 @@ pub(crate) fn call(world: &World, key: ProgressKey, decide: DecideFn) -> Progres
 
 impl Stage {
     pub(crate) fn key(&self, n: usize) -> ProgressKey {
-        self.world.progress_key(&EndUserId::from_store(format!("eu_w{n}")))
+        self.fixture.progress_key(&EndUserId::from_store(format!("eu_w{n}")))
     }
 
     /// Inserts the end users of the first `count` keys, so that calls do not have to create them.
@@ -89,7 +89,7 @@ impl Stage {
                 "INSERT INTO end_users (id, organization_id, created_at) VALUES ('{}', '{}', 1)",
                 key.end_user_id, key.organization_id
             );
-            crate::world::execute(&mut tx, sql).await;
+            crate::fixture::execute(&mut tx, sql).await;
         }
         tx.commit().await.unwrap();
     }
@@ -100,7 +100,7 @@ impl Stage {
         let history = progress::list_attempts(&mut conn, key).await.unwrap();
         let [attempt] = history.as_slice() else { panic!("one attempt, not {}", history.len()) };
         let rows = progress::list_completions(&mut conn, &key.organization_id, &attempt.id).await.unwrap();
-        let ordinals: HashMap<_, _> = (0..STEPS).map(|index| (self.world.step(index), index)).collect();
+        let ordinals: HashMap<_, _> = (0..STEPS).map(|index| (self.fixture.step(index), index)).collect();
         let rows: StepSet = rows.into_iter().map(|(step, _)| ordinals[&step]).collect();
         assert_eq!(rows, attempt.completed);
         rows.len()
@@ -124,7 +124,7 @@ async fn no_advance_is_lost(stage: Stage) {
                 let at = (task + n) % KEYS;
                 let call = ProgressCall {
                     new_end_user: None,
-                    ..call(&stage.world, stage.key(at), begin_or_advance(&stage.world))
+                    ..call(&stage.fixture, stage.key(at), begin_or_advance(&stage.fixture))
                 };
                 let Decision::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("rejected") };
                 seen.push((at, outcome.completed_step_id, outcome.progress.completed()));
@@ -145,7 +145,7 @@ async fn no_advance_is_lost(stage: Stage) {
         let mut expected: Vec<_> = (0..seen.len())
             .map(|n| {
                 let done = n.min(STEPS as usize);
-                (done, (n == done && n > 0).then(|| stage.world.step(u32::try_from(n).unwrap() - 1)))
+                (done, (n == done && n > 0).then(|| stage.fixture.step(u32::try_from(n).unwrap() - 1)))
             })
             .collect();
         expected.sort();
@@ -163,7 +163,7 @@ async fn calls_of_different_users_are_independent(stage: Stage) {
         let stage = Arc::clone(&stage);
         tasks.push(tokio::spawn(async move {
             for n in 0..5 {
-                let mut call = call(&stage.world, stage.key(task), begin_or_advance(&stage.world));
+                let mut call = call(&stage.fixture, stage.key(task), begin_or_advance(&stage.fixture));
                 if n > 0 {
                     call.new_end_user = None;
                 }
@@ -188,13 +188,13 @@ async fn a_failing_call_does_not_affect_others(stage: Stage) {
         let decide: DecideFn = match n % 10 {
             3 => {
                 key.walkthrough_id = WalkthroughId::from_store("wt_gone".into());
-                begin_or_advance(&stage.world)
+                begin_or_advance(&stage.fixture)
             }
             5 => Box::new(|_| Decision::Rejected(CoreError::new(Code::NoProgress, "no"))),
             7 => Box::new(|_| panic!("a fault")),
-            _ => begin_or_advance(&stage.world),
+            _ => begin_or_advance(&stage.fixture),
         };
-        let mut call = call(&stage.world, key, decide);
+        let mut call = call(&stage.fixture, key, decide);
         if n % 10 == 9 {
             call.tool_call = Some(Box::new(|_| panic!("a fault in the record")));
         }
@@ -212,7 +212,7 @@ async fn a_failing_call_does_not_affect_others(stage: Stage) {
     let mut conn = stage.db.read().await.unwrap();
     for n in [3, 5, 7, 9] {
         let end_user = stage.key(n).end_user_id;
-        let exists = waypost_store::end_user::exists(&mut conn, &stage.world.organization, &end_user);
+        let exists = waypost_store::end_user::exists(&mut conn, &stage.fixture.organization, &end_user);
         assert!(!exists.await.unwrap(), "{n}: a call without effect creates no end user");
     }
 }
@@ -223,7 +223,7 @@ async fn attempts_are_ordered(stage: Stage) {
     let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
     let mut calls = Vec::new();
     for n in 0..12 {
-        let (offered, random) = (stage.world.version_offer(), Arc::clone(&random));
+        let (offered, random) = (stage.fixture.version_offer(), Arc::clone(&random));
         let decide: DecideFn = Box::new(move |attempt| {
             let attempt = attempt.map(|progress| (progress, &offered.latest));
             let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &*random };
@@ -234,7 +234,7 @@ async fn attempts_are_ordered(stage: Stage) {
             };
             outcome.map_or_else(Decision::Rejected, |outcome| Decision::Done(Box::new(outcome)))
         });
-        calls.push(ProgressCall { new_end_user: None, ..call(&stage.world, stage.key(0), decide) });
+        calls.push(ProgressCall { new_end_user: None, ..call(&stage.fixture, stage.key(0), decide) });
     }
     // The queue keeps the order, but two workers may process two groups, so each call waits for the previous one.
     for call in calls {
@@ -245,11 +245,11 @@ async fn attempts_are_ordered(stage: Stage) {
     assert_eq!(history.len(), 3);
     for attempt in history {
         assert_eq!((attempt.completed.len(), attempt.closed_at), (2, Some(NOW)));
-        let rows = progress::list_completions(&mut conn, &stage.world.organization, &attempt.id).await.unwrap();
+        let rows = progress::list_completions(&mut conn, &stage.fixture.organization, &attempt.id).await.unwrap();
         assert_eq!(rows.len(), 2);
     }
     assert_eq!(
-        waypost_store::tool_call::list(&mut conn, &stage.world.organization, &stage.world.server, 99)
+        waypost_store::tool_call::list(&mut conn, &stage.fixture.organization, &stage.fixture.server, 99)
             .await
             .unwrap()
             .len(),
@@ -260,7 +260,7 @@ async fn attempts_are_ordered(stage: Stage) {
 /// After the database is closed, every call returns the error `unavailable`.
 async fn a_closed_database_is_reported_as_unavailable(stage: Stage) {
     stage.db.close().await;
-    let calls = (0..5).map(|n| stage.writer.call(call(&stage.world, stage.key(n), begin_or_advance(&stage.world))));
+    let calls = (0..5).map(|n| stage.writer.call(call(&stage.fixture, stage.key(n), begin_or_advance(&stage.fixture))));
     for result in futures::future::join_all(calls).await {
         let error = result.unwrap_err();
         assert!(error.is_unavailable(), "{error}");

@@ -13,8 +13,8 @@ use waypost_core::{Error as CoreError, SystemRandom, Timestamp};
 use waypost_store::progress::{self, ProgressKey};
 use waypost_store::writer::{DecideFn, Decision, ProgressCall, Writer};
 
+use crate::fixture::{NOW, STEPS, execute};
 use crate::open;
-use crate::world::{NOW, STEPS, execute};
 use crate::writer::{Stage, begin_or_advance, call, stage};
 
 /// The number of processes, each with a writer and therefore a cache of its own.
@@ -111,12 +111,12 @@ impl Processes {
 
     /// Runs an operation in a process. Returns the decision.
     async fn call(&self, process: usize, key: &ProgressKey, operation: Operation, now: Timestamp) -> Decision {
-        let offered = self.stage.world.version_offer();
+        let offered = self.stage.fixture.version_offer();
         let decide: DecideFn = Box::new(move |attempt| {
             apply(&offered, operation, attempt, now)
                 .map_or_else(Decision::Rejected, |outcome| Decision::Done(Box::new(outcome)))
         });
-        let call = ProgressCall { new_end_user: None, now, ..call(&self.stage.world, key.clone(), decide) };
+        let call = ProgressCall { new_end_user: None, now, ..call(&self.stage.fixture, key.clone(), decide) };
         self.writers[process].call(call).await.unwrap()
     }
 
@@ -128,7 +128,7 @@ impl Processes {
         if completed.len() == STEPS as usize {
             return;
         }
-        let (id, step) = (&attempt.id, self.stage.world.step(ordinal));
+        let (id, step) = (&attempt.id, self.stage.fixture.step(ordinal));
         self.execute(format!("UPDATE progress SET completed_steps = '{}' WHERE id = '{id}'", completed.to_hex())).await;
         self.execute(format!(
             "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
@@ -151,7 +151,7 @@ async fn a_call_is_decided_on_the_current_state(processes: Processes) {
         let context = format!("{n}: {act:?} in process {process} on {before:?}");
         match act {
             Act::Call(operation) => {
-                let expected = apply(&processes.stage.world.version_offer(), operation, before.as_ref(), now);
+                let expected = apply(&processes.stage.fixture.version_offer(), operation, before.as_ref(), now);
                 let decision = processes.call(process, &key, operation, now).await;
                 let after = processes.find(&key).await;
                 match (expected, decision) {
@@ -189,7 +189,7 @@ async fn a_call_is_decided_on_the_current_state(processes: Processes) {
             let rows = progress::list_completions(&mut conn, &key.organization_id, &attempt.id).await.unwrap();
             let completed: BTreeSet<_> = (0..STEPS).filter(|ordinal| attempt.completed.contains(*ordinal)).collect();
             let expected: BTreeSet<_> =
-                completed.into_iter().map(|ordinal| processes.stage.world.step(ordinal)).collect();
+                completed.into_iter().map(|ordinal| processes.stage.fixture.step(ordinal)).collect();
             assert_eq!(rows.into_iter().map(|(step, _)| step).collect::<BTreeSet<_>>(), expected);
         }
     }
@@ -210,8 +210,8 @@ async fn no_advance_is_lost_between_processes(processes: Processes) {
                 for n in 0..CALLS / 2 {
                     let at = (task + n) % KEYS;
                     let key = processes.stage.key(at);
-                    let decide = begin_or_advance(&processes.stage.world);
-                    let call = ProgressCall { new_end_user: None, ..call(&processes.stage.world, key, decide) };
+                    let decide = begin_or_advance(&processes.stage.fixture);
+                    let call = ProgressCall { new_end_user: None, ..call(&processes.stage.fixture, key, decide) };
                     let Decision::Done(outcome) = processes.writers[task % PROCESSES].call(call).await.unwrap() else {
                         panic!("rejected")
                     };
@@ -232,7 +232,7 @@ async fn no_advance_is_lost_between_processes(processes: Processes) {
         let mut expected: Vec<_> = (0..seen.len())
             .map(|n| {
                 let done = n.min(STEPS as usize);
-                (done, (n == done && n > 0).then(|| processes.stage.world.step(u32::try_from(n).unwrap() - 1)))
+                (done, (n == done && n > 0).then(|| processes.stage.fixture.step(u32::try_from(n).unwrap() - 1)))
             })
             .collect();
         expected.sort();
@@ -248,17 +248,18 @@ async fn one_call_creates_a_user(processes: Processes) {
     const CALLS: usize = PROCESSES * 4;
     processes.stage.end_users(1).await;
     let (processes, other) = (&processes, &processes.stage.key(0));
-    let world = &processes.stage.world;
+    let fixture = &processes.stage.fixture;
     for round in 0..ROUNDS {
         let calls = (0..CALLS).map(|n| async move {
             let writer = &processes.writers[n % PROCESSES];
             if n >= PROCESSES * 2 {
-                let call = ProgressCall { new_end_user: None, ..call(world, other.clone(), begin_or_advance(world)) };
+                let call =
+                    ProgressCall { new_end_user: None, ..call(fixture, other.clone(), begin_or_advance(fixture)) };
                 assert!(matches!(writer.call(call).await, Ok(Decision::Done(_))));
                 return None;
             }
             let key = processes.stage.key(1 + round * CALLS + n);
-            let mut call = call(world, key.clone(), begin_or_advance(world));
+            let mut call = call(fixture, key.clone(), begin_or_advance(fixture));
             call.new_end_user.as_mut().unwrap().tracking_id = Some(format!("user-{round}"));
             Some((key, writer.call(call).await))
         });
@@ -266,7 +267,7 @@ async fn one_call_creates_a_user(processes: Processes) {
         for (key, result) in futures::future::join_all(calls).await.into_iter().flatten() {
             let mut conn = processes.stage.db.read().await.unwrap();
             let exists =
-                waypost_store::end_user::exists(&mut conn, &world.organization, &key.end_user_id).await.unwrap();
+                waypost_store::end_user::exists(&mut conn, &fixture.organization, &key.end_user_id).await.unwrap();
             let attempts = progress::list_attempts(&mut conn, &key).await.unwrap().len();
             match result {
                 Ok(Decision::Done(_)) => {
@@ -285,7 +286,7 @@ async fn one_call_creates_a_user(processes: Processes) {
     let advances = ROUNDS * (CALLS - PROCESSES * 2);
     assert_eq!(processes.stage.completed(other).await, (advances - 1).min(STEPS as usize));
     let mut conn = processes.stage.db.read().await.unwrap();
-    let calls = waypost_store::tool_call::list(&mut conn, &world.organization, &world.server, 99).await.unwrap();
+    let calls = waypost_store::tool_call::list(&mut conn, &fixture.organization, &fixture.server, 99).await.unwrap();
     assert_eq!(calls.len(), ROUNDS + (advances - 1).min(STEPS as usize) + 1);
 }
 

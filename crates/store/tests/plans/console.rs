@@ -20,9 +20,9 @@ use waypost_store::{
     ticket_comment, user, user_code, user_session, version, webhook, webhook_delivery,
 };
 
-use crate::world::{NOW, World};
+use crate::fixture::{Fixture, NOW};
 
-pub(super) async fn users(tx: &mut Tx, one: &World) {
+pub(super) async fn users(tx: &mut Tx, one: &Fixture) {
     user::find(tx, &one.user).await.unwrap();
     user_session::find(tx, "hash", NOW).await.unwrap();
     user_session::list_memberships(tx, &one.user).await.unwrap();
@@ -46,7 +46,7 @@ pub(super) async fn users(tx: &mut Tx, one: &World) {
 }
 
 /// Invitations.
-pub(super) async fn invite(tx: &mut Tx, one: &World) {
+pub(super) async fn invite(tx: &mut Tx, one: &Fixture) {
     let (org, id) = (&one.organization, InvitationId::from_store("inv_new".to_owned()));
     let new = Invitation {
         id: id.clone(),
@@ -72,7 +72,7 @@ pub(super) async fn invite(tx: &mut Tx, one: &World) {
 }
 
 /// Logs, end users and analytics.
-pub(super) async fn read_logs(tx: &mut Tx, one: &World) {
+pub(super) async fn read_logs(tx: &mut Tx, one: &Fixture) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
     let range = TimeRange { from: Timestamp(0), to: NOW.plus(1) };
     let query = activity::ActivityQuery {
@@ -116,7 +116,7 @@ pub(super) async fn read_logs(tx: &mut Tx, one: &World) {
 }
 
 /// Sign-in of console users.
-pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
+pub(super) async fn console_sign_in(tx: &mut Tx, one: &Fixture) {
     let (org, id) = (&one.organization, &one.user);
     system::has_account(tx).await.unwrap();
     system::list_organizations_without_owner(tx).await.unwrap();
@@ -188,7 +188,7 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
 }
 
 /// Tickets and comments.
-pub(super) async fn use_tickets(tx: &mut Tx, one: &World) {
+pub(super) async fn use_tickets(tx: &mut Tx, one: &Fixture) {
     let (org, id) = (&one.organization, TicketId::from_store("tkt_1".to_owned()));
     let named = ticket::find(tx, org, &id).await.unwrap().unwrap();
     ticket::find_for_update(tx, org, &id).await.unwrap();
@@ -223,7 +223,7 @@ pub(super) async fn use_tickets(tx: &mut Tx, one: &World) {
 }
 
 /// Limits of tickets, digests, and emails.
-async fn notify(tx: &mut Tx, one: &World) {
+async fn notify(tx: &mut Tx, one: &Fixture) {
     let (org, server, id) = (&one.organization, &one.server, TicketId::from_store("tkt_other".to_owned()));
     ticket::set_client_network(tx, org, &id, "network").await.unwrap();
     ticket::is_duplicate(tx, org, server, "T", "P", NOW).await.unwrap();
@@ -255,9 +255,9 @@ async fn notify(tx: &mut Tx, one: &World) {
     }
 }
 
-/// A delivery to the webhook of a world.
+/// A delivery to the webhook of a fixture.
 pub(super) fn delivery(id: &str) -> NewDelivery {
-    let one = World::new(1);
+    let one = Fixture::new(1);
     NewDelivery {
         id: WebhookDeliveryId::from_store(id.to_owned()),
         organization_id: one.organization,
@@ -271,7 +271,7 @@ pub(super) fn delivery(id: &str) -> NewDelivery {
 }
 
 /// Webhooks and their deliveries.
-pub(super) async fn use_webhooks(tx: &mut Tx, one: &World) {
+pub(super) async fn use_webhooks(tx: &mut Tx, one: &Fixture) {
     let org = &one.organization;
     let webhook = webhook::list(tx, org).await.unwrap().remove(0);
     let id = webhook.id.clone();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use waypost_store::{Db, Dialect, on};
 
-use crate::world::{NOW, World, execute};
+use crate::fixture::{Fixture, NOW, execute};
 
 /// Statements that may scan whole tables: tables with one row, or queries that need all rows.
 const WHOLE: &[&str] = &[
@@ -37,9 +37,9 @@ const WHOLE_TABLE: &[(&str, &str)] = &[
 
 /// Inserts many rows and, on PostgreSQL, updates the statistics, so that the planner expects large tables. SQLite
 /// expects many rows without statistics.
-pub(crate) async fn insert_many_rows(db: &Db, one: &World) {
+pub(crate) async fn insert_many_rows(db: &Db, one: &Fixture) {
     const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)";
-    let World { organization, server, walkthrough, version, .. } = one;
+    let Fixture { organization, server, walkthrough, version, .. } = one;
     let now = NOW.0;
     let mut tx = db.begin().await.unwrap();
     let sql = format!(

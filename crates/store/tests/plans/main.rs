@@ -3,9 +3,9 @@
 //! The statements are captured from the driver's log while the store's functions run. This is a separate test binary,
 //! because there is one log per process.
 
-#[path = "../it/world.rs"]
+#[path = "../it/fixture.rs"]
 #[allow(dead_code, reason = "shared with the other tests, which use more of it")]
-mod world;
+mod fixture;
 
 mod console;
 mod explain;
@@ -40,10 +40,10 @@ use waypost_store::{
 
 use crate::console::{console_sign_in, invite, read_logs, use_tickets, use_webhooks, users};
 use crate::explain::{insert_many_rows, scans};
+use crate::fixture::{Fixture, NOW};
 use crate::listener::{Listener, statements_log};
 use crate::play::play;
 use crate::sign_in::{authorize, join_progress, sign_in};
-use crate::world::{NOW, World};
 
 /// Opens a database and locks the log: both databases share it, so their tests run one after the other.
 async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
@@ -57,7 +57,7 @@ async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
 }
 
 /// Calls every function of the store that a request can reach. New functions must be added here.
-async fn call_all(db: &Db, one: &World) {
+async fn call_all(db: &Db, one: &Fixture) {
     let org = &one.organization;
     let mut tx = db.begin().await.unwrap();
     tx.config_version().await.unwrap();
@@ -163,7 +163,7 @@ async fn call_all(db: &Db, one: &World) {
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
     // Deletes objects of another organisation, because deleting the many rows of the first one would take long.
-    let (two, org) = (World::new(2), &World::new(2).organization);
+    let (two, org) = (Fixture::new(2), &Fixture::new(2).organization);
     end_user::delete(&mut tx, org, &two.end_user).await.unwrap();
     api_key::delete(&mut tx, org, &two.key).await.unwrap();
     server::delete(&mut tx, org, &two.server).await.unwrap();
@@ -175,7 +175,7 @@ async fn call_all(db: &Db, one: &World) {
 }
 
 /// Lists of walkthroughs.
-async fn list(tx: &mut Tx, one: &World) {
+async fn list(tx: &mut Tx, one: &Fixture) {
     let (org, id) = (&one.organization, &one.walkthrough);
     for sort in WalkthroughSort::ALL {
         for (descending, further) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -203,7 +203,7 @@ async fn list(tx: &mut Tx, one: &World) {
 }
 
 /// Operations on drafts and versions.
-async fn write(tx: &mut Tx, one: &World) {
+async fn write(tx: &mut Tx, one: &Fixture) {
     let (org, id) = (&one.organization, &one.walkthrough);
     assert!(walkthrough::lock_names(tx, org).await.unwrap());
     walkthrough::find(tx, org, id).await.unwrap();
@@ -259,7 +259,7 @@ async fn write(tx: &mut Tx, one: &World) {
 }
 
 /// The trash.
-async fn use_trash(tx: &mut Tx, one: &World) {
+async fn use_trash(tx: &mut Tx, one: &Fixture) {
     let (org, id) = (&one.organization, &one.walkthrough);
     let head = walkthrough::find(tx, org, id).await.unwrap().unwrap();
     assert!(trash::insert(tx, org, id, NOW, "operator").await.unwrap());
@@ -270,7 +270,7 @@ async fn use_trash(tx: &mut Tx, one: &World) {
 }
 
 /// The history of a draft.
-async fn revise(tx: &mut Tx, one: &World) {
+async fn revise(tx: &mut Tx, one: &Fixture) {
     let scope = DraftScope { organization_id: &one.organization, walkthrough_id: &one.walkthrough };
     let id = StepId::from_store("ws_revised".to_owned());
     let step = Step { id: id.clone(), ordinal: 2_000, key: None, next_step_id: None, content: StepContent::default() };
@@ -299,9 +299,9 @@ async fn revise(tx: &mut Tx, one: &World) {
 
 async fn no_statement_reads_a_whole_table((db, _turn): (Db, MutexGuard<'static, ()>)) {
     for n in 2..12 {
-        World::new(n).seed_with_activity(&db).await;
+        Fixture::new(n).seed_with_activity(&db).await;
     }
-    let one = World::new(1);
+    let one = Fixture::new(1);
     one.seed_with_activity(&db).await;
     insert_many_rows(&db, &one).await;
     statements_log().lock().unwrap().clear();

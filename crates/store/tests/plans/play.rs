@@ -8,10 +8,10 @@ use waypost_store::Db;
 use waypost_store::writer::{Decision, ProgressCall, Writer};
 
 use crate::console::delivery;
-use crate::world::{NOW, World};
+use crate::fixture::{Fixture, NOW};
 
 /// Runs the writer's statements for an advance and for a new attempt.
-pub(crate) async fn play(db: &Db, one: &World) {
+pub(crate) async fn play(db: &Db, one: &Fixture) {
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
     for select in [false, true] {
         let (offered, record) = (one.version_offer(), one.tool_call(if select { "tc_a" } else { "tc_b" }));

@@ -19,10 +19,10 @@ use waypost_store::{
     oauth_client, oauth_consent, oauth_grant, open_rows, session,
 };
 
-use crate::world::{NOW, World};
+use crate::fixture::{Fixture, NOW};
 
 /// Sign-in of end users.
-pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
+pub(crate) async fn sign_in(tx: &mut Tx, one: &Fixture) {
     let (org, user) = (&one.organization, &one.end_user);
     let identity = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
     identity::find_linkable(tx, org, "https://other", "z@b.example").await.unwrap();
@@ -72,7 +72,7 @@ pub(crate) async fn sign_in(tx: &mut Tx, one: &World) {
 }
 
 /// Authorization of OAuth clients.
-pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
+pub(crate) async fn authorize(tx: &mut Tx, one: &Fixture) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
     let id = AuthorizationRequestId::from_store("arq_1".to_owned());
     let key =
@@ -139,7 +139,7 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
 }
 
 /// Joins and undoing them.
-pub(crate) async fn join_progress(tx: &mut Tx, one: &World) {
+pub(crate) async fn join_progress(tx: &mut Tx, one: &Fixture) {
     let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
     session::is_joined(tx, org, "handle-1").await.unwrap();
     session::set_joined(tx, org, &one.server, user, Some(NOW)).await.unwrap();

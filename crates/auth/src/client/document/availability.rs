@@ -120,9 +120,9 @@ impl ReachabilityCheck for HostCheck {
 }
 
 /// A [`ReachabilityCheck`] for [`ClientDocumentsMode::On`], which sends no requests.
-pub(super) struct Unchecked;
+pub(super) struct NoCheck;
 
-impl ReachabilityCheck for Unchecked {
+impl ReachabilityCheck for NoCheck {
     fn is_any_reachable(&self) -> CheckFuture<'_> {
         Box::pin(async { true })
     }
@@ -138,13 +138,14 @@ struct Inner {
     allows_private: bool,
     check: Arc<dyn ReachabilityCheck>,
     clock: Arc<dyn Clock>,
-    known: Mutex<Known>,
+    known: Mutex<LastCheck>,
     /// Held during a check; concurrent callers wait for it.
     checking: tokio::sync::Mutex<()>,
 }
 
+/// The results of the last check and the last fetch.
 #[derive(Default)]
-struct Known {
+struct LastCheck {
     /// Whether documents can be fetched. `None` if unknown.
     reachable: Option<bool>,
     checked_at: Option<Timestamp>,
@@ -208,7 +209,7 @@ impl Availability {
         });
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, LastCheck> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -256,7 +257,7 @@ impl Availability {
 }
 
 /// Stores whether documents can be fetched, and logs a change.
-fn record(known: &mut Known, reachable: bool) {
+fn record(known: &mut LastCheck, reachable: bool) {
     if known.reachable.replace(reachable) == Some(reachable) {
         return;
     }

@@ -11,7 +11,7 @@ use url::Url;
 use waypost_core::{Clock, Timestamp};
 use waypost_outbound::{Error, Limits, Outbound, OutboundResponse, Route, RouteScope};
 
-use super::availability::{Availability, ClientDocumentsMode, Unchecked};
+use super::availability::{Availability, ClientDocumentsMode, NoCheck};
 use super::{ClientDocument, DocumentError, check_url};
 
 /// The limits of a fetch: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
@@ -36,10 +36,11 @@ pub struct ClientDocuments {
     pub(super) limits: Limits,
     pub(super) permits: Arc<Semaphore>,
     availability: Availability,
-    slots: Cache<(RouteScope, String), Arc<OnceCell<Fetched>>>,
+    slots: Cache<(RouteScope, String), Arc<OnceCell<FetchOutcome>>>,
 }
 
-struct Fetched {
+/// The result of a fetch.
+struct FetchOutcome {
     result: Result<Arc<ClientDocument>, DocumentError>,
     /// `None` if the result must not be cached.
     fresh_until: Option<Timestamp>,
@@ -50,7 +51,7 @@ impl ClientDocuments {
     /// advertised.
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
-        let availability = Availability::new(ClientDocumentsMode::On, false, Arc::new(Unchecked), clock.clone());
+        let availability = Availability::new(ClientDocumentsMode::On, false, Arc::new(NoCheck), clock.clone());
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         Self { outbound, clock, limits: LIMITS, permits, availability, slots: Cache::new(MAX_CACHED) }
     }
@@ -83,7 +84,7 @@ impl ClientDocuments {
             return Err(DocumentError::Off);
         }
         let now = self.clock.now();
-        let is_stale = |slot: &Arc<OnceCell<Fetched>>| {
+        let is_stale = |slot: &Arc<OnceCell<FetchOutcome>>| {
             slot.get().is_some_and(|fetched| fetched.fresh_until.is_none_or(|until| until <= now))
         };
         // Documents that an organisation may fetch from its own network are not shared with other organisations.
@@ -96,15 +97,15 @@ impl ClientDocuments {
     #[must_use]
     pub fn is_cached(&self, route: &Route, url: &str) -> bool {
         let now = self.clock.now();
-        let is_fresh = |fetched: &Fetched| fetched.fresh_until.is_some_and(|until| until > now);
+        let is_fresh = |fetched: &FetchOutcome| fetched.fresh_until.is_some_and(|until| until > now);
         let slot = self.slots.get(&(route.scope(), url.to_owned()));
         slot.is_some_and(|slot| slot.get().is_none_or(is_fresh))
     }
 
-    async fn fetch(&self, route: &Route, client_id: &str, url: &Url) -> Fetched {
+    async fn fetch(&self, route: &Route, client_id: &str, url: &Url) -> FetchOutcome {
         let Ok(_permit) = self.permits.try_acquire() else {
             count("busy");
-            return Fetched { result: Err(DocumentError::Busy), fresh_until: None };
+            return FetchOutcome { result: Err(DocumentError::Busy), fresh_until: None };
         };
         let response = match route.get(url, self.limits).await {
             Ok(response) => response,
@@ -113,7 +114,7 @@ impl ClientDocuments {
                 if matches!(error, Error::Unreachable { .. } | Error::Timeout { .. }) {
                     self.availability.failed();
                 }
-                return Fetched { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None };
+                return FetchOutcome { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None };
             }
         };
         let result = read(client_id, &response).map(Arc::new);
@@ -123,7 +124,7 @@ impl ClientDocuments {
         }
         let seconds = if result.is_ok() { lifetime(&response.headers) } else { 0 };
         let fresh_until = (seconds > 0).then(|| self.clock.now().plus(seconds * 1000));
-        Fetched { result, fresh_until }
+        FetchOutcome { result, fresh_until }
     }
 }
 

@@ -5,7 +5,7 @@ use waypost_core::account::CodePurpose;
 use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_ops::user_accounts::{UserCodeEntry, UserCodeRequest};
 
-use super::{DEVICE, FINE, MINUTE, OTHER, UserTest, assert_rejected, set_up};
+use super::{DEVICE, MINUTE, OTHER_PASSWORD, PASSWORD, UserTest, assert_rejected, set_up};
 
 async fn a_code_signs_in_once_in_its_own_browser(test: UserTest) {
     let id = test.create_member("anna@example.com", Role::Owner).await;
@@ -26,7 +26,7 @@ async fn a_code_signs_in_once_in_its_own_browser(test: UserTest) {
     assert_eq!(session.user.id, id);
     assert!(session.user.verified_at.is_some(), "the code verified the email");
     assert_rejected(test.enter_code(issued.id.as_str(), &issued.code).await, "code", "no longer valid");
-    assert_rejected(test.sign_in_with_password("anna@example.com", OTHER).await, "password", "is wrong");
+    assert_rejected(test.sign_in_with_password("anna@example.com", OTHER_PASSWORD).await, "password", "is incorrect");
     let two = test.request_code("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
     let (a, b) = tokio::join!(test.enter_code(two.id.as_str(), &two.code), test.enter_code(two.id.as_str(), &two.code));
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
@@ -69,7 +69,7 @@ async fn a_code_creates_an_account_if_sign_up_is_open(test: UserTest) {
     let request = UserCodeRequest {
         email: "b@example.com",
         purpose: CodePurpose::SignUp,
-        password: Some(FINE),
+        password: Some(PASSWORD),
         cookie: "browser",
     };
     assert_eq!(
@@ -91,15 +91,15 @@ async fn a_code_creates_an_account_if_sign_up_is_open(test: UserTest) {
         "easy to guess",
     );
     let issued = test.accounts.create_code(&test.visitor_context(), request, DEVICE).await.unwrap();
-    assert_rejected(test.sign_in_with_password("b@example.com", FINE).await, "password", "is wrong");
+    assert_rejected(test.sign_in_with_password("b@example.com", PASSWORD).await, "password", "is incorrect");
     let nameless =
         UserCodeEntry { id: issued.id.as_str(), code: &issued.code, cookie: "browser", name: " ", new_password: "" };
     assert_rejected(test.accounts.sign_in_with_code(&test.visitor_context(), nameless, DEVICE).await, "name", "");
     let session = test.enter_code(issued.id.as_str(), &issued.code).await.unwrap();
     assert_eq!(session.user.name.as_deref(), Some("Berta"));
-    test.sign_in_with_password("b@example.com", FINE).await.unwrap();
+    test.sign_in_with_password("b@example.com", PASSWORD).await.unwrap();
     // Another sign-up is equivalent to a forgotten password; the name is kept.
-    let issued = test.request_code("B@example.com", CodePurpose::SignUp, Some(OTHER)).await.unwrap();
+    let issued = test.request_code("B@example.com", CodePurpose::SignUp, Some(OTHER_PASSWORD)).await.unwrap();
     assert!(issued.has_user);
     let named = UserCodeEntry {
         id: issued.id.as_str(),
@@ -115,13 +115,13 @@ async fn a_code_creates_an_account_if_sign_up_is_open(test: UserTest) {
 
 async fn the_sign_up_setting_applies_when_the_code_is_entered(test: UserTest) {
     let test = test.with_policy(SignUpPolicy::Open);
-    let issued = test.request_code("b@example.com", CodePurpose::SignUp, Some(FINE)).await.unwrap();
+    let issued = test.request_code("b@example.com", CodePurpose::SignUp, Some(PASSWORD)).await.unwrap();
     let test = test.with_policy(SignUpPolicy::Invite);
     assert_rejected(test.enter_code(issued.id.as_str(), &issued.code).await, "code", "no longer valid");
 }
 
 async fn a_code_sets_a_new_password(test: UserTest) {
-    let old = test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
+    let old = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
     let issued = test.request_code("anna@example.com", CodePurpose::Reset, None).await.unwrap();
     let weak = UserCodeEntry {
         id: issued.id.as_str(),
@@ -137,8 +137,8 @@ async fn a_code_sets_a_new_password(test: UserTest) {
     );
     let new = test.enter_code(issued.id.as_str(), &issued.code).await.unwrap();
     assert!(test.is_active(&new).await && !test.is_active(&old).await);
-    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "is wrong");
-    test.sign_in_with_password("anna@example.com", OTHER).await.unwrap();
+    assert_rejected(test.sign_in_with_password("anna@example.com", PASSWORD).await, "password", "is incorrect");
+    test.sign_in_with_password("anna@example.com", OTHER_PASSWORD).await.unwrap();
     assert_eq!(test.count_events("user.password").await, 2);
 }
 

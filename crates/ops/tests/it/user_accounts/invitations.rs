@@ -7,9 +7,9 @@ use waypost_ops::user_accounts::AccountDetails;
 use waypost_ops::{invitations, organizations, users};
 use waypost_store::db::count_statements;
 
-use super::{DEVICE, FINE, MINUTE, OTHER, UserTest, assert_rejected, set_up};
+use super::{DEVICE, MINUTE, OTHER_PASSWORD, PASSWORD, UserTest, assert_rejected, set_up};
 
-const BERTA: AccountDetails<'_> = AccountDetails { name: "Berta", password: OTHER };
+const BERTA: AccountDetails<'_> = AccountDetails { name: "Berta", password: OTHER_PASSWORD };
 
 async fn invite(test: &UserTest, email: &str, role: Role) -> String {
     invitations::create(&test.operator_context(), &test.fixture.ops, &test.org, email, role).await.unwrap().secret
@@ -23,7 +23,7 @@ async fn assert_not_found(test: &UserTest, token: &str) {
 }
 
 async fn a_visitor_accepts_once(test: UserTest) {
-    let owner = test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
+    let owner = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
     let cx = test.fixture.member_context(&test.org, Role::Owner);
     let cx = match cx.caller.clone() {
         waypost_core::caller::Caller::Member { organization_id, role, .. } => {
@@ -59,19 +59,19 @@ async fn a_visitor_accepts_once(test: UserTest) {
     assert_eq!((member.role, &member.user_id), (Role::Admin, &session.user.id));
     assert_not_found(&test, token).await;
     assert_eq!(test.count_events("invitation.accept").await, 1);
-    test.sign_in_with_password("berta@example.com", OTHER).await.unwrap();
+    test.sign_in_with_password("berta@example.com", OTHER_PASSWORD).await.unwrap();
 }
 
 async fn a_user_signs_in_and_accepts(test: UserTest) {
-    let anna = test.create_verified_member("anna@example.com", Role::Member, FINE).await;
+    let anna = test.create_verified_member("anna@example.com", Role::Member, PASSWORD).await;
     let other =
         waypost_ops::organizations::create(&test.operator_context(), &test.fixture.ops, "other", None).await.unwrap();
     let created =
         invitations::create(&test.operator_context(), &test.fixture.ops, &other.id, "ANNA@example.com", Role::Owner)
             .await;
     let token = created.unwrap().secret;
-    test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
-    let berta = test.create_verified_member("berta@example.com", Role::Member, FINE).await;
+    test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
+    let berta = test.create_verified_member("berta@example.com", Role::Member, PASSWORD).await;
     let error = test.accounts.accept_invitation(&test.user_context(&berta.user.id), &token).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden, "bound to the email");
     assert_eq!(
@@ -91,7 +91,7 @@ async fn a_user_signs_in_and_accepts(test: UserTest) {
 /// organisation, whether or not the email has a verified account, and does not learn whether it has. The sessions and
 /// the password of that account end when the owner of the email signs in with a code.
 async fn a_shown_link_does_not_reveal_whether_an_account_exists(test: UserTest) {
-    let anna = test.create_verified_member("anna@example.com", Role::Member, FINE).await;
+    let anna = test.create_verified_member("anna@example.com", Role::Member, PASSWORD).await;
     let other = organizations::create(&test.operator_context(), &test.fixture.ops, "other", None).await.unwrap().id;
     let mut sessions = Vec::new();
     for email in ["anna@example.com", "nobody@example.com"] {
@@ -108,11 +108,11 @@ async fn a_shown_link_does_not_reveal_whether_an_account_exists(test: UserTest) 
     assert_eq!(sessions[0].1, sessions[1].1, "both cost the same");
     assert_ne!(sessions[0].0.user.id, anna.user.id);
     assert!(test.is_active(&anna).await);
-    test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
+    test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
     let again = test.sign_in_with_code("anna@example.com").await;
     assert_eq!(again.user.id, anna.user.id);
     assert!(!test.is_active(&sessions[0].0).await, "the owner of the email has signed in");
-    assert_rejected(test.sign_in_with_password("anna@example.com", OTHER).await, "password", "is wrong");
+    assert_rejected(test.sign_in_with_password("anna@example.com", OTHER_PASSWORD).await, "password", "is incorrect");
     // An emailed link asks its reader to sign in, because only the owner of the email can have the link.
     let (operator, third) = (test.operator_context(), create_third_organization(&test).await);
     let created =

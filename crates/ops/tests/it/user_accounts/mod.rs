@@ -29,8 +29,8 @@ use waypost_store::audit;
 
 use crate::fixture::{self, Fixture};
 
-pub const FINE: &str = "quartz-banjo-umbrella-42";
-pub const OTHER: &str = "walnut.tractor.opera.19";
+pub const PASSWORD: &str = "quartz-banjo-umbrella-42";
+pub const OTHER_PASSWORD: &str = "walnut.tractor.opera.19";
 pub const MINUTE: i64 = 60_000;
 pub const DEVICE: Browser<'_> =
     Browser { user_agent: "Test\r\nSet-Cookie: x", address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
@@ -166,7 +166,7 @@ impl UserTest {
     }
 
     pub async fn enter_code(&self, id: &str, code: &str) -> Result<NewUserSession> {
-        let entry = UserCodeEntry { id, code, cookie: "browser", name: "Berta", new_password: OTHER };
+        let entry = UserCodeEntry { id, code, cookie: "browser", name: "Berta", new_password: OTHER_PASSWORD };
         self.accounts.sign_in_with_code(&self.visitor_context(), entry, DEVICE).await
     }
 
@@ -182,7 +182,7 @@ impl UserTest {
         events.reverse();
         for event in &events {
             let text = format!("{event:?}");
-            assert!(!text.contains(FINE) && !text.contains(OTHER) && !text.contains("argon"), "{text}");
+            assert!(!text.contains(PASSWORD) && !text.contains(OTHER_PASSWORD) && !text.contains("argon"), "{text}");
         }
         events.into_iter().map(|event| (event.act, event.actor)).collect()
     }

@@ -6,47 +6,51 @@ use waypost_core::organization::Role;
 use waypost_ops::user_accounts::{leave_organization, set_name};
 use waypost_ops::{organizations, user_sessions, users};
 
-use super::{DEVICE, FINE, MINUTE, OTHER, UserTest, assert_rejected, set_up};
+use super::{DEVICE, MINUTE, OTHER_PASSWORD, PASSWORD, UserTest, assert_rejected, set_up};
 
 async fn a_new_password_ends_all_other_sessions(test: UserTest) {
-    let one = test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
-    let two = test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
+    let one = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
+    let two = test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
     let cx = test.user_context(&one.user.id);
     let keep = user_sessions::find(&cx, &test.fixture.ops, &two.token).await.unwrap().unwrap().id;
     let change =
         async |old, new| test.accounts.change_password(&cx, old, new, &keep, DEVICE).await.map(|change| change.ended);
-    assert_rejected(change(OTHER, OTHER).await, "password", "current password is wrong");
-    assert_rejected(change("", OTHER).await, "password", "current password is wrong");
-    assert_rejected(change(FINE, "anna@example.com").await, "new_password", "easy to guess");
+    assert_rejected(change(OTHER_PASSWORD, OTHER_PASSWORD).await, "password", "current password is incorrect");
+    assert_rejected(change("", OTHER_PASSWORD).await, "password", "current password is incorrect");
+    assert_rejected(change(PASSWORD, "anna@example.com").await, "new_password", "easy to guess");
     assert!(test.is_active(&one).await);
-    assert_eq!(change(FINE, OTHER).await.unwrap(), 1);
+    assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.unwrap(), 1);
     assert!(!test.is_active(&one).await && test.is_active(&two).await);
-    test.sign_in_with_password("anna@example.com", OTHER).await.unwrap();
+    test.sign_in_with_password("anna@example.com", OTHER_PASSWORD).await.unwrap();
     // An open session does not bypass the limits.
     test.clock.advance(MINUTE);
     for _ in 0..3 {
-        assert_rejected(change(FINE, FINE).await, "password", "current password is wrong");
+        assert_rejected(change(PASSWORD, PASSWORD).await, "password", "current password is incorrect");
     }
-    assert_eq!(change(OTHER, FINE).await.unwrap_err().code, Code::RateLimited);
+    assert_eq!(change(OTHER_PASSWORD, PASSWORD).await.unwrap_err().code, Code::RateLimited);
     test.clock.advance(MINUTE / 3);
-    change(OTHER, FINE).await.unwrap();
+    change(OTHER_PASSWORD, PASSWORD).await.unwrap();
     for caller in [Caller::Visitor, Caller::Operator] {
-        let error = test.accounts.change_password(&test.context(caller), FINE, OTHER, &keep, DEVICE).await.unwrap_err();
+        let error = test
+            .accounts
+            .change_password(&test.context(caller), PASSWORD, OTHER_PASSWORD, &keep, DEVICE)
+            .await
+            .unwrap_err();
         assert_eq!(error.code, Code::Forbidden);
     }
 }
 
 async fn the_last_owner_cannot_leave(test: UserTest) {
-    let (ops, anna) = (&test.fixture.ops, test.create_verified_member("anna@example.com", Role::Owner, FINE).await);
+    let (ops, anna) = (&test.fixture.ops, test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await);
     let cx = test.user_context(&anna.user.id);
     let error = leave_organization(&cx, ops, &test.org).await.unwrap_err();
     assert!(error.code == Code::Conflict && error.message.contains("last owner"), "{error}");
-    let berta = test.create_verified_member("berta@example.com", Role::Owner, FINE).await;
+    let berta = test.create_verified_member("berta@example.com", Role::Owner, PASSWORD).await;
     let bertas = test.user_context(&berta.user.id);
     let (a, b) = tokio::join!(leave_organization(&cx, ops, &test.org), leave_organization(&bertas, ops, &test.org));
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "one of the last two owners stays: {a:?} {b:?}");
-    let left = users::list(&test.operator_context(), ops, &test.org).await.unwrap();
-    assert_eq!(left.len(), 1);
+    let members = users::list(&test.operator_context(), ops, &test.org).await.unwrap();
+    assert_eq!(members.len(), 1);
     let former = if a.is_ok() { &cx } else { &bertas };
     assert_eq!(leave_organization(former, ops, &test.org).await.unwrap_err().code, Code::NotFound);
     assert_eq!(user_sessions::get_user(former, ops).await.unwrap().name.as_deref(), Some("Anna"), "still a user");
@@ -56,7 +60,7 @@ async fn the_last_owner_cannot_leave(test: UserTest) {
 }
 
 async fn names_are_cleaned(test: UserTest) {
-    let anna = test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
+    let anna = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
     let cx = test.user_context(&anna.user.id);
     set_name(&cx, &test.fixture.ops, " Anna\r\nBcc: x@y.de\u{202e} ").await.unwrap();
     let name = user_sessions::get_user(&cx, &test.fixture.ops).await.unwrap().name;

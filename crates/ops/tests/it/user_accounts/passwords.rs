@@ -8,9 +8,9 @@ use waypost_ops::user_accounts::{
 };
 use waypost_ops::{organizations, users};
 
-use super::{DEVICE, FINE, MINUTE, OTHER, UserTest, assert_rejected, set_up};
+use super::{DEVICE, MINUTE, OTHER_PASSWORD, PASSWORD, UserTest, assert_rejected, set_up};
 
-const ANNA: NewOwner<'_> = NewOwner { email: "anna@example.com", name: "Anna", password: FINE };
+const ANNA: NewOwner<'_> = NewOwner { email: "anna@example.com", name: "Anna", password: PASSWORD };
 
 async fn find_set_up_token(test: &UserTest) -> Option<String> {
     set_up_token(&test.fixture.ops, &SecretKey::new([7; 32])).await.unwrap()
@@ -48,7 +48,7 @@ async fn the_set_up_makes_the_user_the_owner_of_organisations_without_one(test: 
         .set_up(&test.visitor_context(), &token, NewOwner { email: "b@example.com", ..ANNA }, DEVICE)
         .await;
     assert_eq!(again.unwrap_err().code, Code::NotFound);
-    test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
+    test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
 }
 
 async fn only_one_of_two_concurrent_set_ups_succeeds(test: UserTest) {
@@ -64,11 +64,15 @@ async fn only_one_of_two_concurrent_set_ups_succeeds(test: UserTest) {
 async fn a_link_sets_name_and_password_once(test: UserTest) {
     let (ops, operator) = (&test.fixture.ops, test.operator_context());
     let id = test.create_member("anna@example.com", Role::Owner).await;
-    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "or the password is wrong");
+    assert_rejected(
+        test.sign_in_with_password("anna@example.com", PASSWORD).await,
+        "password",
+        "or password is incorrect",
+    );
     let older = create_first_account_link(&operator, ops, &test.org, &id).await.unwrap().unwrap();
     let link = create_first_account_link(&operator, ops, &test.org, &id).await.unwrap().unwrap();
     assert!(!format!("{link:?}").contains(&link.token));
-    let account_details = AccountDetails { name: "Anna", password: FINE };
+    let account_details = AccountDetails { name: "Anna", password: PASSWORD };
     let assert_not_found =
         |result: waypost_core::Result<_>| assert_eq!(result.err().map(|error| error.code), Some(Code::NotFound));
     assert_not_found(
@@ -102,10 +106,14 @@ async fn a_link_sets_name_and_password_once(test: UserTest) {
     assert_not_found(test.accounts.get_account_link_user(&test.visitor_context(), &link.token).await.map(drop));
     let link = create_account_link(&operator, ops, &test.org, &id).await.unwrap();
     test.clock.advance(48 * 60 * MINUTE - 1);
-    let other = AccountDetails { password: OTHER, ..account_details };
+    let other = AccountDetails { password: OTHER_PASSWORD, ..account_details };
     let new = test.accounts.use_account_link(&test.visitor_context(), &link.token, other, DEVICE).await.unwrap();
     assert!(test.is_active(&new).await && !test.is_active(&session).await);
-    assert_rejected(test.sign_in_with_password("anna@example.com", FINE).await, "password", "or the password is wrong");
+    assert_rejected(
+        test.sign_in_with_password("anna@example.com", PASSWORD).await,
+        "password",
+        "or password is incorrect",
+    );
     // Only the operator creates links: they give access to every organisation of the user.
     for caller in [test.user_context(&id), test.fixture.member_context(&test.org, Role::Owner), test.visitor_context()]
     {
@@ -117,8 +125,8 @@ async fn a_link_sets_name_and_password_once(test: UserTest) {
 }
 
 async fn every_sign_in_creates_a_session(test: UserTest) {
-    let first = test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
-    let second = test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
+    let first = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
+    let second = test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
     assert_ne!(first.token, second.token);
     assert!(test.is_active(&first).await && test.is_active(&second).await);
     assert!(!format!("{first:?}").contains(&first.token));

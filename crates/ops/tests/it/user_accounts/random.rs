@@ -14,7 +14,7 @@ use waypost_ops::invitations::{self, InvitationWithSecret};
 use waypost_ops::user_accounts::{AccountDetails, NewUserSession, ProviderIdentity, create_account_link};
 use waypost_ops::{organizations, user_sessions, users};
 
-use super::{DEVICE, FINE, MINUTE, OTHER, UserTest, set_up};
+use super::{DEVICE, MINUTE, OTHER_PASSWORD, PASSWORD, UserTest, set_up};
 
 const VICTIM: &str = "victim@big.example";
 const STEPS: usize = 60;
@@ -69,8 +69,8 @@ impl Simulation<'_> {
 
     fn account_details(person: Person) -> AccountDetails<'static> {
         match person {
-            Person::Owner => AccountDetails { name: "Vera", password: OTHER },
-            Person::Attacker => AccountDetails { name: "Mallory", password: FINE },
+            Person::Owner => AccountDetails { name: "Vera", password: OTHER_PASSWORD },
+            Person::Attacker => AccountDetails { name: "Mallory", password: PASSWORD },
         }
     }
 

@@ -13,11 +13,11 @@ use waypost_ops::user_accounts::{
 };
 use waypost_ops::{organizations, users};
 
-use super::{DEVICE, FINE, OTHER, UserTest, set_up};
+use super::{DEVICE, OTHER_PASSWORD, PASSWORD, UserTest, set_up};
 
 const VICTIM: &str = "victim@big.example";
-const MALLORY: AccountDetails<'_> = AccountDetails { name: "Mallory", password: FINE };
-const VERA: AccountDetails<'_> = AccountDetails { name: "Vera", password: OTHER };
+const MALLORY: AccountDetails<'_> = AccountDetails { name: "Mallory", password: PASSWORD };
+const VERA: AccountDetails<'_> = AccountDetails { name: "Vera", password: OTHER_PASSWORD };
 
 async fn create_organization(test: &UserTest, slug: &str) -> OrganizationId {
     organizations::create(&test.operator_context(), &test.fixture.ops, slug, None).await.unwrap().id
@@ -66,14 +66,14 @@ async fn a_shown_link_is_valid_for_one_organisation(test: UserTest) {
     assert_ne!(other.user.id, session.user.id);
     assert_eq!(test.list_accessible_slugs(&other.token).await.unwrap(), ["big"]);
     assert_eq!(test.list_accessible_slugs(&session.token).await.unwrap(), ["evil"]);
-    let by_password = test.sign_in_with_password(VICTIM, FINE).await.unwrap();
+    let by_password = test.sign_in_with_password(VICTIM, PASSWORD).await.unwrap();
     assert_eq!(test.list_accessible_slugs(&by_password.token).await.unwrap(), ["evil"]);
-    let by_password = test.sign_in_with_password(VICTIM, OTHER).await.unwrap();
+    let by_password = test.sign_in_with_password(VICTIM, OTHER_PASSWORD).await.unwrap();
     assert_eq!(test.list_accessible_slugs(&by_password.token).await.unwrap(), ["big"]);
     // An unverified account is deleted with its organisation.
     organizations::delete(&test.operator_context(), &test.fixture.ops, &evil).await.unwrap();
     assert_eq!(test.list_accessible_slugs(&session.token).await, None);
-    assert_eq!(code(test.sign_in_with_password(VICTIM, FINE).await), Code::InvalidArguments);
+    assert_eq!(code(test.sign_in_with_password(VICTIM, PASSWORD).await), Code::InvalidArguments);
 }
 
 async fn a_password_of_several_accounts_selects_the_requested_organisation(test: UserTest) {
@@ -83,7 +83,7 @@ async fn a_password_of_several_accounts_selects_the_requested_organisation(test:
         accept(&test, &shown.secret, VERA).await.unwrap();
     }
     for (requested, expected) in [("big", "big"), ("evil", "evil"), ("", "big"), ("nowhere", "big")] {
-        let session = test.sign_in_to_organization(VICTIM, OTHER, requested).await.unwrap();
+        let session = test.sign_in_to_organization(VICTIM, OTHER_PASSWORD, requested).await.unwrap();
         assert_eq!(test.list_accessible_slugs(&session.token).await.unwrap(), [expected], "{requested}");
     }
     let salts = "SELECT substr(password_hash, 1, 52) FROM users WHERE email = 'victim@big.example'";
@@ -94,13 +94,13 @@ async fn a_password_of_several_accounts_selects_the_requested_organisation(test:
 
 /// Objects that an attacker has created with a link that `evil` showed: a session, a key, a key that was created with
 /// that key, and an invitation.
-struct Prepared {
+struct PreparedAttack {
     session: NewUserSession,
     keys: Vec<String>,
     invitation: String,
 }
 
-async fn prepare(test: &UserTest, evil: &OrganizationId) -> Prepared {
+async fn prepare(test: &UserTest, evil: &OrganizationId) -> PreparedAttack {
     let shown = invite(test, evil, Role::Owner).await;
     let session = accept(test, &shown.secret, MALLORY).await.unwrap();
     let member =
@@ -112,12 +112,16 @@ async fn prepare(test: &UserTest, evil: &OrganizationId) -> Prepared {
     let (_, two) = api_keys::create(&member(first.id.to_string()), ops, evil, new("two", Role::Admin)).await.unwrap();
     let cx = member(first.id.to_string());
     let invited = invitations::create(&cx, ops, evil, "friend@evil.example", Role::Owner).await.unwrap();
-    Prepared { session, keys: vec![one, two], invitation: invited.secret }
+    PreparedAttack { session, keys: vec![one, two], invitation: invited.secret }
 }
 
-async fn assert_everything_is_revoked(test: &UserTest, prepared: &Prepared) {
+async fn assert_everything_is_revoked(test: &UserTest, prepared: &PreparedAttack) {
     assert_eq!(test.list_accessible_slugs(&prepared.session.token).await, None, "the session has ended");
-    assert_eq!(code(test.sign_in_with_password(VICTIM, FINE).await), Code::InvalidArguments, "the password is removed");
+    assert_eq!(
+        code(test.sign_in_with_password(VICTIM, PASSWORD).await),
+        Code::InvalidArguments,
+        "the password is removed"
+    );
     for key in &prepared.keys {
         assert_eq!(api_keys::authenticate(&test.visitor_context(), &test.fixture.ops, key).await.unwrap(), None);
     }
@@ -156,7 +160,7 @@ async fn an_emailed_invitation_revokes_earlier_accounts(test: UserTest) {
     assert_everything_is_revoked(&test, &prepared).await;
     assert_eq!(test.list_accessible_slugs(&vera.token).await.unwrap(), ["big", "evil"]);
     assert_eq!(vera.user.name.as_deref(), Some("Vera"));
-    test.sign_in_with_password(VICTIM, OTHER).await.unwrap();
+    test.sign_in_with_password(VICTIM, OTHER_PASSWORD).await.unwrap();
     // A new link that is shown no longer verifies the email.
     let small = create_organization(&test, "small").await;
     let invited = invite(&test, &small, Role::Member).await;
@@ -199,12 +203,12 @@ async fn several_unverified_accounts_become_one(test: UserTest) {
     let at_big = invite(&test, &big, Role::Admin).await;
     let own = accept(&test, &at_big.secret, VERA).await.unwrap();
     let test = test.with_policy(SignUpPolicy::Open);
-    let issued = test.request_code(VICTIM, CodePurpose::SignUp, Some(OTHER)).await.unwrap();
+    let issued = test.request_code(VICTIM, CodePurpose::SignUp, Some(OTHER_PASSWORD)).await.unwrap();
     let vera = test.enter_code(issued.id.as_str(), &issued.code).await.unwrap();
     assert_everything_is_revoked(&test, &prepared).await;
     assert_eq!(test.list_accessible_slugs(&own.token).await, None, "the creator of the account is unknown");
     assert_eq!(test.list_accessible_slugs(&vera.token).await.unwrap(), ["big", "evil"]);
-    test.sign_in_with_password(VICTIM, OTHER).await.unwrap();
+    test.sign_in_with_password(VICTIM, OTHER_PASSWORD).await.unwrap();
     let role = users::resolve(&test.operator_context(), &test.fixture.ops, &big, VICTIM).await.unwrap().role;
     assert_eq!(role, Role::Admin);
     let mut conn = test.fixture.ops.store().read().await.unwrap();

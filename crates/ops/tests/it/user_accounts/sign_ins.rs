@@ -9,7 +9,7 @@ use waypost_ops::user_accounts::ProviderIdentity;
 use waypost_ops::{organizations, users};
 use waypost_store::audit::{self, AuditFilter};
 
-use super::{DEVICE, FINE, MINUTE, UserTest, at, set_up};
+use super::{DEVICE, MINUTE, PASSWORD, UserTest, at, set_up};
 
 async fn list_sign_ins(test: &UserTest, organization: &OrganizationId) -> Vec<AuditEvent> {
     let filter = AuditFilter { act: "user.sign_in".to_owned(), ..AuditFilter::default() };
@@ -20,13 +20,13 @@ async fn list_sign_ins(test: &UserTest, organization: &OrganizationId) -> Vec<Au
 }
 
 async fn every_sign_in_is_recorded_in_each_organisation(test: UserTest) {
-    let anna = test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
+    let anna = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
     let other = organizations::create(&test.operator_context(), &test.fixture.ops, "other", None).await.unwrap().id;
     users::create(&test.operator_context(), &test.fixture.ops, &other, "anna@example.com", Role::Member).await.unwrap();
     let unrelated =
         organizations::create(&test.operator_context(), &test.fixture.ops, "unrelated", None).await.unwrap().id;
     test.clock.advance(1);
-    test.sign_in_with_password("anna@example.com", FINE).await.unwrap();
+    test.sign_in_with_password("anna@example.com", PASSWORD).await.unwrap();
     test.clock.advance(1);
     test.sign_in_with_password("anna@example.com", "wrong password 123").await.unwrap_err();
     test.clock.advance(1);
@@ -35,7 +35,7 @@ async fn every_sign_in_is_recorded_in_each_organisation(test: UserTest) {
     test.enter_code(issued.id.as_str(), wrong).await.unwrap_err();
     test.clock.advance(1);
     test.enter_code(issued.id.as_str(), &issued.code).await.unwrap();
-    test.sign_in_with_password("nobody@example.com", FINE).await.unwrap_err();
+    test.sign_in_with_password("nobody@example.com", PASSWORD).await.unwrap_err();
     let id = anna.user.id.as_str();
     let events: Vec<_> =
         list_sign_ins(&test, &other).await.into_iter().map(|event| (event.act, event.actor, event.target)).collect();
@@ -61,7 +61,7 @@ async fn every_sign_in_is_recorded_in_each_organisation(test: UserTest) {
 
 /// Audit events cannot be deleted, so no one may fill the log without signing in.
 async fn failed_sign_ins_do_not_flood_the_log(test: UserTest) {
-    test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
+    test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
     for n in 0..130 {
         test.sign_in_with_password_from(at(n), "anna@example.com", "wrong password 123").await.unwrap_err();
     }
@@ -81,7 +81,7 @@ async fn failed_sign_ins_do_not_flood_the_log(test: UserTest) {
 
 /// An unusable code is recorded for the account that it was sent to. An unknown code is not recorded.
 async fn unusable_codes_are_recorded(test: UserTest) {
-    test.create_verified_member("anna@example.com", Role::Owner, FINE).await;
+    test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await;
     let issued = test.request_code("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
     test.enter_code("uco_000000000000000000000000", &issued.code).await.unwrap_err();
     test.enter_code("nonsense", &issued.code).await.unwrap_err();
@@ -112,7 +112,7 @@ async fn unusable_codes_are_recorded(test: UserTest) {
 
 /// A failed sign-in with a provider is recorded for the linked account, or for the verified email of the identity.
 async fn failed_sign_ins_with_a_provider_are_recorded(test: UserTest) {
-    let anna = test.create_verified_member("anna@example.com", Role::Owner, FINE).await.user.id;
+    let anna = test.create_verified_member("anna@example.com", Role::Owner, PASSWORD).await.user.id;
     let identity = |subject: &str, email: Option<&str>| ProviderIdentity {
         issuer: "https://id.example".to_owned(),
         subject: subject.to_owned(),

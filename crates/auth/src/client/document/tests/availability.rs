@@ -87,7 +87,7 @@ async fn on_and_off_send_no_checks() {
 #[tokio::test]
 async fn off_rejects_documents_without_fetching_them() {
     let server = Server::start().await;
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     let (documents, clock) = server.documents();
     get(&documents, &server.url("/a")).await.unwrap();
     let off = Availability::new(ClientDocumentsMode::Off, true, FakeCheck::new(true), clock);
@@ -99,7 +99,7 @@ async fn off_rejects_documents_without_fetching_them() {
         "This server does not accept client metadata documents. The application must register with this server instead. Start the sign-in again."
     );
     assert!(matches!(get(&documents, &server.url("/a")).await, Err(DocumentError::Off)), "cached, but rejected");
-    assert_eq!(server.seen(), ["/a"]);
+    assert_eq!(server.requested_paths(), ["/a"]);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn responses_of_a_reachable_host_do_not_trigger_a_check() {
     let (documents, clock) = server.documents();
     let availability = Availability::new(ClientDocumentsMode::Auto, true, check.clone(), clock);
     let documents = documents.with_availability(availability);
-    server.answers(|_| Some(super::server::answer("404 Not Found", JSON, "{}")));
+    server.respond_with(|_| Some(super::server::response("404 Not Found", JSON, "{}")));
     assert!(matches!(get(&documents, &server.url("/a")).await, Err(DocumentError::Status(404))));
     assert!(matches!(get(&documents, "https://127.0.0.1/").await, Err(DocumentError::Url { .. })));
     assert!(documents.is_advertised().await);
@@ -168,7 +168,7 @@ async fn responses_of_a_reachable_host_do_not_trigger_a_check() {
 #[tokio::test]
 async fn private_networks_are_advertised_until_a_fetch_fails() {
     let server = Server::start().await;
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     let check = FakeCheck::new(false);
     let (documents, clock) = server.documents();
     let availability = Availability::new(ClientDocumentsMode::Auto, true, check.clone(), clock.clone());
@@ -223,7 +223,7 @@ async fn concurrent_callers_wait_for_one_check() {
 #[tokio::test]
 async fn the_check_uses_the_same_rules_as_fetches() {
     let server = Server::start().await;
-    server.answers(|_| Some(super::server::answer("403 Forbidden", JSON, "")));
+    server.respond_with(|_| Some(super::server::response("403 Forbidden", JSON, "")));
     // Nothing listens on port 1. A name that does not exist would take as long as the resolver of this machine needs.
     let nowhere = || "https://127.0.0.1:1/".to_owned();
     let urls = || vec![nowhere(), server.url("/")];

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::super::fetch::lifetime;
 use super::get;
-use super::server::{JSON, Server, answer};
+use super::server::{JSON, Server, response};
 
 #[test]
 fn as_7_headers_determine_the_lifetime_of_a_document() {
@@ -42,27 +42,27 @@ fn as_7_headers_determine_the_lifetime_of_a_document() {
 async fn as_7_a_document_is_cached_for_its_lifetime() {
     let server = Server::start().await;
     let (documents, clock) = server.documents();
-    server.serves_documents("Content-Type: application/json\r\nCache-Control: max-age=60\r\n");
+    server.serve_documents("Content-Type: application/json\r\nCache-Control: max-age=60\r\n");
     let url = server.url("/a");
     let first = get(&documents, &url).await.unwrap();
     clock.advance(59_999);
     // Even if the server is unavailable.
-    server.answers(|_| Some(answer("503 Down", "", "")));
+    server.respond_with(|_| Some(response("503 Down", "", "")));
     assert_eq!(get(&documents, &url).await.unwrap(), first);
-    assert_eq!(server.seen().len(), 1);
+    assert_eq!(server.requested_paths().len(), 1);
     clock.advance(1);
     assert!(get(&documents, &url).await.is_err());
-    assert_eq!(server.seen().len(), 2);
+    assert_eq!(server.requested_paths().len(), 2);
 }
 
 #[tokio::test]
 async fn as_7_a_document_with_no_store_is_fetched_each_time() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
-    server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n");
+    server.serve_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n");
     for times in 1..=3 {
         get(&documents, &server.url("/a")).await.unwrap();
-        assert_eq!(server.seen().len(), times);
+        assert_eq!(server.requested_paths().len(), times);
     }
 }
 
@@ -73,14 +73,14 @@ async fn as_7_errors_are_not_cached() {
     let url = server.url("/a");
     let other_document = server.document("/b").to_string();
     for reply in
-        [answer("404 Not Found", "Cache-Control: max-age=600\r\n", ""), answer("200 OK", JSON, &other_document)]
+        [response("404 Not Found", "Cache-Control: max-age=600\r\n", ""), response("200 OK", JSON, &other_document)]
     {
-        server.answers(move |_| Some(reply.clone()));
+        server.respond_with(move |_| Some(reply.clone()));
         assert!(get(&documents, &url).await.is_err());
     }
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     assert!(get(&documents, &url).await.is_ok());
-    assert_eq!(server.seen().len(), 3);
+    assert_eq!(server.requested_paths().len(), 3);
 }
 
 #[tokio::test]
@@ -89,15 +89,15 @@ async fn concurrent_callers_share_one_fetch() {
     let (documents, _) = server.documents();
     for (path, is_valid) in [("/good", true), ("/bad", false)] {
         match is_valid {
-            true => server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n"),
-            false => server.answers(|_| Some(answer("500 Broken", "", ""))),
+            true => server.serve_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n"),
+            false => server.respond_with(|_| Some(response("500 Broken", "", ""))),
         }
-        let before = server.seen().len();
+        let before = server.requested_paths().len();
         let url = server.url(path);
         // In one task, so that all three requests start before the first response can be read.
         let (a, b, c) = tokio::join!(get(&documents, &url), get(&documents, &url), get(&documents, &url));
         assert_eq!([a.is_ok(), b.is_ok(), c.is_ok()], [is_valid; 3]);
-        assert_eq!(server.seen().len(), before + 1);
+        assert_eq!(server.requested_paths().len(), before + 1);
     }
 }
 
@@ -112,11 +112,11 @@ async fn a_cancelled_caller_does_not_cancel_the_fetch_of_others() {
         let (documents, url) = (documents.clone(), url.clone());
         async move { get(&documents, &url).await }
     });
-    while server.seen().is_empty() {
+    while server.requested_paths().is_empty() {
         tokio::task::yield_now().await;
     }
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     let ((), result) = tokio::join!(async { cancelled.abort() }, fetch());
     assert!(result.is_ok());
-    assert_eq!(server.seen().len(), 2);
+    assert_eq!(server.requested_paths().len(), 2);
 }

@@ -6,16 +6,16 @@ use waypost_outbound::{Error, Outbound, Policy};
 
 use super::super::{ClientDocuments, DocumentError};
 use super::get;
-use super::server::{JSON, Server, answer};
+use super::server::{JSON, Server, response};
 
 #[tokio::test]
 async fn as_7_fetches_the_document_of_a_client() {
     let server = Server::start().await;
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     let (documents, _) = server.documents();
     let document = get(&documents, &server.url("/client.json?v=1")).await.unwrap();
     assert_eq!((&document.client_id, &*document.client_name), (&server.url("/client.json?v=1"), "Client"));
-    assert_eq!(server.seen(), ["/client.json?v=1"]);
+    assert_eq!(server.requested_paths(), ["/client.json?v=1"]);
 }
 
 #[tokio::test]
@@ -25,12 +25,12 @@ async fn as_7_only_status_200_is_a_document() {
     let body = server.document("/a").to_string();
     for status in ["201 Created", "301 Moved", "302 Found", "307 Again", "404 Not Found", "410 Gone", "503 Down"] {
         let (location, body) = (format!("{JSON}Location: {target}\r\n"), body.clone());
-        server.answers(move |_| Some(answer(status, &location, &body)));
+        server.respond_with(move |_| Some(response(status, &location, &body)));
         let error = get(&server.documents().0, &server.url("/a")).await.unwrap_err();
         let DocumentError::Status(code) = error else { panic!("{status}: {error}") };
         assert!(status.starts_with(&code.to_string()), "{status}: {code}");
     }
-    assert_eq!(server.seen(), ["/a"; 7], "no redirect is followed");
+    assert_eq!(server.requested_paths(), ["/a"; 7], "no redirect is followed");
 }
 
 #[tokio::test]
@@ -49,13 +49,13 @@ async fn as_7_only_json_is_a_document() {
     ] {
         let body = server.document("/a").to_string();
         let headers = format!("Content-Type: {content_type}\r\nCache-Control: no-store\r\n");
-        server.answers(move |_| Some(answer("200 OK", &headers, &body)));
+        server.respond_with(move |_| Some(response("200 OK", &headers, &body)));
         match get(&documents, &server.url("/a")).await {
             Ok(_) => assert!(is_json, "{content_type}"),
             Err(error) => assert!(!is_json && matches!(error, DocumentError::ContentType), "{content_type}: {error}"),
         }
     }
-    server.answers(|_| Some(answer("200 OK", JSON, "<!doctype html><title>Sign in</title>")));
+    server.respond_with(|_| Some(response("200 OK", JSON, "<!doctype html><title>Sign in</title>")));
     let error = get(&documents, &server.url("/html")).await.unwrap_err();
     assert!(matches!(error, DocumentError::Json), "{error}");
 }
@@ -64,7 +64,7 @@ async fn as_7_only_json_is_a_document() {
 async fn as_7_a_document_with_another_id_is_rejected() {
     let server = Server::start().await;
     let other_document = server.document("/other").to_string();
-    server.answers(move |_| Some(answer("200 OK", JSON, &other_document)));
+    server.respond_with(move |_| Some(response("200 OK", JSON, &other_document)));
     let error = get(&server.documents().0, &server.url("/a")).await.unwrap_err();
     assert!(matches!(error, DocumentError::WrongId), "{error}");
 }
@@ -78,7 +78,8 @@ async fn as_7_large_documents_are_rejected() {
         format!("{body}{}", " ".repeat(length - body.len()))
     };
     let (largest, larger) = (padded("/largest", 5 * 1024), padded("/larger", 5 * 1024 + 1));
-    server.answers(move |path| Some(answer("200 OK", JSON, if path == "/largest" { &largest } else { &larger })));
+    server
+        .respond_with(move |path| Some(response("200 OK", JSON, if path == "/largest" { &largest } else { &larger })));
     assert!(get(&documents, &server.url("/largest")).await.is_ok());
     let error = get(&documents, &server.url("/larger")).await.unwrap_err();
     let DocumentError::Fetch(cause) = &error else { panic!("{error}") };
@@ -98,7 +99,7 @@ async fn as_7_a_server_that_does_not_respond_times_out() {
 #[tokio::test]
 async fn documents_in_private_networks_are_not_fetched() {
     let server = Server::start().await;
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     let (_, clock) = server.documents();
     let documents = ClientDocuments::new(Outbound::new(Policy::default()).unwrap(), clock);
     for url in [server.url("/a"), server.url("/a").replace("127.0.0.1", "localhost")] {
@@ -106,7 +107,7 @@ async fn documents_in_private_networks_are_not_fetched() {
         let DocumentError::Fetch(cause) = &error else { panic!("{error}") };
         assert!(matches!(**cause, Error::AddressNotAllowed { .. }), "{url}: {error}");
     }
-    assert_eq!(server.seen(), Vec::<String>::new());
+    assert_eq!(server.requested_paths(), Vec::<String>::new());
 }
 
 /// Plain http is not fetched, even from networks where it would be allowed.
@@ -116,7 +117,7 @@ async fn ids_without_https_are_not_fetched() {
     let (documents, _) = server.documents();
     let error = get(&documents, &server.url("/a").replace("https:", "http:")).await.unwrap_err();
     assert!(matches!(error, DocumentError::Url { .. }), "{error}");
-    assert_eq!(server.seen(), Vec::<String>::new());
+    assert_eq!(server.requested_paths(), Vec::<String>::new());
 }
 
 /// A client that specifies URLs does not learn which of them exist in private networks: unresolved names, rejected
@@ -127,11 +128,11 @@ async fn private_networks_are_not_revealed() {
     let server = Server::start().await;
     let (private, clock) = server.documents();
     let public = ClientDocuments::new(Outbound::new(Policy::default()).unwrap(), clock);
-    server.answers(|path| match path {
-        "/status" => Some(answer("404 Not Found", JSON, "{}")),
-        "/html" => Some(answer("200 OK", "Content-Type: text/html\r\n", "<p>")),
-        "/text" => Some(answer("200 OK", JSON, "text")),
-        _ => Some(answer("200 OK", JSON, "{}")),
+    server.respond_with(|path| match path {
+        "/status" => Some(response("404 Not Found", JSON, "{}")),
+        "/html" => Some(response("200 OK", "Content-Type: text/html\r\n", "<p>")),
+        "/text" => Some(response("200 OK", JSON, "text")),
+        _ => Some(response("200 OK", JSON, "{}")),
     });
     let closed = format!("https://127.0.0.1:{}/a", closed_port());
     let mut reasons = std::collections::BTreeSet::new();
@@ -158,7 +159,7 @@ async fn private_networks_are_not_revealed() {
 #[tokio::test]
 async fn concurrent_fetches_are_bounded() {
     let server = Server::start().await;
-    server.serves_documents(JSON);
+    server.serve_documents(JSON);
     let (mut documents, _) = server.documents();
     assert_eq!(documents.permits.available_permits(), 64);
     get(&documents, &server.url("/a")).await.unwrap();

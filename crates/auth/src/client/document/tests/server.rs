@@ -17,16 +17,16 @@ use super::super::ClientDocuments;
 
 type Respond = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-struct Shared {
+struct State {
     respond: Mutex<Respond>,
-    seen: Mutex<Vec<String>>,
+    requested_paths: Mutex<Vec<String>>,
     root: Vec<u8>,
     port: u16,
 }
 
 /// A server with a configurable response for each path.
 #[derive(Clone)]
-pub struct Server(Arc<Shared>);
+pub struct Server(Arc<State>);
 
 impl Server {
     pub async fn start() -> Self {
@@ -38,9 +38,9 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (respond, seen): (Respond, _) = (Box::new(|_| None), Mutex::default());
+        let (respond, requested_paths): (Respond, _) = (Box::new(|_| None), Mutex::default());
         let root = certificate.pem().into_bytes();
-        let server = Self(Arc::new(Shared { respond: Mutex::new(respond), seen, root, port }));
+        let server = Self(Arc::new(State { respond: Mutex::new(respond), requested_paths, root, port }));
         let accepting = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -51,14 +51,14 @@ impl Server {
     }
 
     /// Sets the function that returns the response for a path. With `None`, the server does not respond.
-    pub fn answers(&self, respond: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
+    pub fn respond_with(&self, respond: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
         *self.0.respond.lock().unwrap() = Box::new(respond);
     }
 
     /// Responds to every path with a valid document of that URL and these headers.
-    pub fn serves_documents(&self, headers: &'static str) {
+    pub fn serve_documents(&self, headers: &'static str) {
         let server = self.clone();
-        self.answers(move |path| Some(answer("200 OK", headers, &server.document(path).to_string())));
+        self.respond_with(move |path| Some(response("200 OK", headers, &server.document(path).to_string())));
     }
 
     async fn talk(self, acceptor: TlsAcceptor, stream: TcpStream) {
@@ -73,7 +73,7 @@ impl Server {
         let request = String::from_utf8(bytes).unwrap();
         let path = request.split(' ').nth(1).unwrap().to_owned();
         let reply = (self.0.respond.lock().unwrap())(&path);
-        self.0.seen.lock().unwrap().push(path);
+        self.0.requested_paths.lock().unwrap().push(path);
         match reply {
             // A client may disconnect early, which is not an error.
             Some(reply) => drop(stream.write_all(reply.as_bytes()).await),
@@ -87,8 +87,8 @@ impl Server {
     }
 
     /// Returns the requested paths.
-    pub fn seen(&self) -> Vec<String> {
-        self.0.seen.lock().unwrap().clone()
+    pub fn requested_paths(&self) -> Vec<String> {
+        self.0.requested_paths.lock().unwrap().clone()
     }
 
     pub fn document(&self, path: &str) -> Value {
@@ -110,7 +110,7 @@ impl Server {
 
 pub const JSON: &str = "Content-Type: application/json\r\n";
 
-pub fn answer(status: &str, headers: &str, body: &str) -> String {
+pub fn response(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
 }

@@ -41,7 +41,7 @@ pub const BROWSER: &str = "browser-of-anna";
 pub const CLIENT_SECRET: &str = "geheim & co";
 const AUTHORITY: &str = "localhost:8080";
 
-pub struct Stage {
+pub struct Fixture {
     pub provider: Provider,
     pub ops: Ops,
     pub cx: Ctx,
@@ -59,7 +59,7 @@ pub struct Page {
     pub text: String,
 }
 
-pub async fn stage(url: &str) -> Stage {
+pub async fn fixture(url: &str) -> Fixture {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let clock = Arc::new(ManualClock::new(NOW));
@@ -87,10 +87,10 @@ pub async fn stage(url: &str) -> Stage {
     let ops = hosting.ops().clone();
     let organization = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::page_routes()).with_state(auth);
-    Stage { provider: Provider::start().await, ops, cx, organization, clock, hosting, router }
+    Fixture { provider: Provider::start().await, ops, cx, organization, clock, hosting, router }
 }
 
-impl Stage {
+impl Fixture {
     /// Returns the settings of the provider.
     pub fn settings(&self) -> OauthConfigSettings {
         OauthConfigSettings {

@@ -34,7 +34,7 @@ pub const CHALLENGE: &str =
     r#"Bearer resource_metadata="https://guide.example.com/.well-known/oauth-protected-resource/mcp", scope="walk""#;
 pub const WALKTHROUGH: &str = "tour";
 
-pub struct Stage {
+pub struct Fixture {
     pub cx: Ctx,
     pub ops: Ops,
     pub hosting: Hosting,
@@ -45,12 +45,12 @@ pub struct Stage {
 }
 
 /// A server with `platform_oauth` and all tools, which asks for sign-in when needed.
-pub async fn stage(url: &str) -> Stage {
+pub async fn fixture(url: &str) -> Fixture {
     limited(url, LimitOptions::OFF).await
 }
 
-/// Like [`stage`], with rate limits.
-pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
+/// Like [`fixture`], with rate limits.
+pub async fn limited(url: &str, limits: LimitOptions) -> Fixture {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
     let clock = Arc::new(ManualClock::new(Timestamp(1_795_000_000_000)));
@@ -84,7 +84,7 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     let file = transfer::parse("tour.json", &document.to_string()).unwrap();
     let options = ImportOptions { publish: true, server: Some("guide".into()), ..ImportOptions::default() };
     import::import(&cx, &ops, &org, file, options).await.unwrap();
-    Stage { cx, ops, hosting, endpoint, org, server, tasks }
+    Fixture { cx, ops, hosting, endpoint, org, server, tasks }
 }
 
 /// The endpoint's response.
@@ -156,7 +156,7 @@ pub fn challenge() -> Challenge {
     Challenge { resource_metadata: METADATA.to_owned() }
 }
 
-impl Stage {
+impl Fixture {
     pub async fn set(&self, settings: ServerSettings) {
         servers::update(&self.cx, &self.ops, &self.org, &self.server, &settings).await.unwrap();
     }

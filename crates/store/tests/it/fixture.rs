@@ -16,13 +16,13 @@ use waypost_store::progress::ProgressKey;
 use waypost_store::tool_call::{RejectionCount, ToolCall};
 use waypost_store::{Conn, Db, api_key, assignment, audit, on, organization, server, tool_call, user};
 
-/// The creation time of everything in a world.
+/// The creation time of everything in a fixture.
 pub const NOW: Timestamp = Timestamp(1_790_000_000_000);
-/// The number of steps of a world's walkthrough.
+/// The number of steps of a fixture's walkthrough.
 pub const STEPS: u32 = 40;
 
-/// The IDs of an organisation's objects. `n` distinguishes the worlds of a database.
-pub struct World {
+/// The IDs of an organisation's objects. `n` distinguishes the fixtures of a database.
+pub struct Fixture {
     n: u32,
     pub organization: OrganizationId,
     pub user: UserId,
@@ -52,7 +52,7 @@ pub fn sign_in_rows(n: u32) -> String {
     placeholders.iter().fold(template, |sql, text| sql.replace(text, &text.replace('N', &number)))
 }
 
-impl World {
+impl Fixture {
     pub fn new(n: u32) -> Self {
         Self {
             n,
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// Returns the offer of the world's version, as passed to the writer.
+    /// Returns the offer of the fixture's version, as passed to the writer.
     pub fn version_offer(&self) -> VersionOffer {
         let steps = (0..STEPS).map(|index| VersionStep {
             id: self.step(index),
@@ -224,7 +224,7 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Like [`World::seed`], and also inserts an end user with a session, progress, an event, calls, rejections and an
+    /// Like [`Fixture::seed`], and also inserts an end user with a session, progress, an event, calls, rejections and an
     /// audit event, and the rows of [`sign_in_rows`].
     pub async fn seed_with_activity(&self, db: &Db) {
         self.seed(db).await;
@@ -265,7 +265,7 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Returns the attempt that [`World::seed_with_activity`] inserts.
+    /// Returns the attempt that [`Fixture::seed_with_activity`] inserts.
     pub fn attempt(&self) -> Attempt {
         Attempt {
             id: self.progress.clone(),
