@@ -84,7 +84,7 @@ async fn send_desired(
             }
             Ok(None) => return "the toolbox is revoked".to_owned(),
             Err(error) => {
-                tracing::warn!(%toolbox, %error, "failed to read the desired state of a toolbox");
+                tracing::warn!(%toolbox, %error, cause = cause(&error), "failed to read the desired state of a toolbox");
                 tokio::time::sleep(pause).await;
                 pause = (2 * pause).min(RETRY.1);
             }
@@ -129,7 +129,9 @@ async fn store(message: DaemonMessage, toolbox: &ToolboxId, directory: &dyn Dire
     loop {
         match directory.receive(toolbox, message.clone()).await {
             Ok(answer) => return answer,
-            Err(error) => tracing::warn!(%toolbox, %error, "failed to store a message of a toolbox"),
+            Err(error) => {
+                tracing::warn!(%toolbox, %error, cause = cause(&error), "failed to store a message of a toolbox");
+            }
         }
         if matches!(message, DaemonMessage::Heartbeat(_)) {
             return None;
@@ -137,4 +139,8 @@ async fn store(message: DaemonMessage, toolbox: &ToolboxId, directory: &dyn Dire
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(RETRY.1);
     }
+}
+
+fn cause(error: &waypost_core::Error) -> Option<String> {
+    std::error::Error::source(error).map(ToString::to_string)
 }

@@ -19,7 +19,7 @@ async fn a_link_is_open_until_the_daemon_closes_it() {
     let (mut daemon, accepted) = control.link().await;
     daemon.receive().await;
     assert!(control.links.is_connected(&toolbox));
-    assert_eq!(control.links.toolboxes(), [toolbox.clone()]);
+    assert_eq!(control.links.toolboxes(), std::slice::from_ref(&toolbox));
     drop(daemon);
     assert_eq!(accepted.await.unwrap().unwrap().unwrap(), toolbox);
     assert!(!control.links.is_connected(&toolbox));

@@ -118,3 +118,13 @@ async fn an_invalid_message_closes_the_link() {
     daemon.writer.send_line("{\"type\":\"shell\"}\n".into()).await.unwrap();
     accepted.await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_message_that_is_too_long_closes_the_link() {
+    let control = Control::new();
+    let (mut daemon, accepted) = control.link().await;
+    daemon.receive().await;
+    // The link may be closed before the rest is sent.
+    let _ = daemon.writer.send_line(vec![b' '; 5 * 1024 * 1024].into()).await;
+    accepted.await.unwrap().unwrap().unwrap();
+}
