@@ -86,6 +86,13 @@ impl Links {
         }
     }
 
+    /// Closes all links, because the process stops. The daemons reconnect.
+    pub fn close_all(&self) {
+        let links = std::mem::take(&mut *self.open());
+        links.values().for_each(|link| link.closed.cancel());
+        self.count();
+    }
+
     /// Tells the daemon to replace its key. It reconnects with the new one.
     ///
     /// # Errors

@@ -62,6 +62,17 @@ async fn closing_ends_the_link_and_its_requests() {
 }
 
 #[tokio::test]
+async fn all_links_are_closed_when_the_process_stops() {
+    let control = Control::new();
+    let (mut daemon, accepted) = control.link().await;
+    daemon.receive().await;
+    control.links.close_all();
+    daemon.ended().await;
+    accepted.await.unwrap().unwrap().unwrap();
+    assert!(control.links.toolboxes().is_empty());
+}
+
+#[tokio::test]
 async fn a_revocation_closes_the_link() {
     let control = Control::new();
     let (mut daemon, accepted) = control.link().await;
