@@ -1,7 +1,20 @@
 //! The control plane's end of the links to toolboxes.
 //!
-//! A daemon opens a WebSocket; after the handshake, the control plane sends HTTP/2 requests through it. [`Directory`] is
-//! what the link needs from the store.
+//! A daemon opens a WebSocket; after the handshake, the control plane sends HTTP/2 requests through it. [`Links`] holds
+//! the open links of this process, and [`Directory`] is what the link needs from the store.
+//!
+//! Invariants (tests/it):
+//! 1. A link opens only after [`Directory::authenticate`] has accepted the daemon's signature of this connection's nonce.
+//! 2. A toolbox has at most one link. The newest one wins: the previous one is closed.
+//! 3. Without a link, a request fails at once.
+//! 4. Messages of a toolbox are passed on in order, one at a time. If one cannot be stored, the later ones wait.
+//! 5. A closed link, and a request that is dropped, cancel the calls on the daemon.
+
+mod accept;
+mod control;
+mod links;
+mod request;
+mod verify;
 
 use std::pin::Pin;
 
@@ -10,12 +23,19 @@ use waypost_toolbox_proto::desired::DesiredState;
 use waypost_toolbox_proto::handshake::{Challenge, Hello, Rejection};
 use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 
+pub use accept::AcceptError;
+pub use links::Links;
+pub use request::LinkError;
+pub use verify::{is_public_key, verify};
+pub use waypost_link_io::{Body, BodyError};
+
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the link needs to know of toolboxes, and where their messages go. The operations implement it; tests replace it.
 pub trait Directory: Send + Sync + 'static {
-    /// Verifies the signature of a daemon, and stores its version and, if it presents one, its next public key.
+    /// Verifies the signature of a daemon (see [`verify`]), and stores its version and, if it presents one, its next
+    /// public key, which replaces the current one.
     fn authenticate<'a>(
         &'a self,
         challenge: &'a Challenge,
@@ -27,7 +47,15 @@ pub trait Directory: Send + Sync + 'static {
     -> BoxFuture<'a, waypost_core::Result<Option<DesiredState>>>;
 
     /// Stores a message of a toolbox, and returns the answer. An event is acknowledged only after it has been stored.
-    /// The message concerns this toolbox's own instances; anything about others is ignored and logged.
+    /// The message concerns this toolbox's own instances; anything about others is ignored and logged. An ignored event
+    /// must be acknowledged as well, and an ignored request for secrets answered with `None`.
+    ///
+    /// An event whose number is not higher than that of the last stored one has already been stored, and is acknowledged
+    /// again, with the number of the last stored one.
+    ///
+    /// The link does not know which instances a toolbox has, and passes on everything that the daemon sends. After an
+    /// error, it passes the same message on again until it is stored, and keeps the later ones waiting. Only heartbeats
+    /// are not repeated.
     fn receive<'a>(
         &'a self,
         toolbox: &'a ToolboxId,

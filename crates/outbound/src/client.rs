@@ -124,6 +124,17 @@ impl Route {
         let client = builder.build().map_err(setup)?;
         Ok(Self { https: client.clone(), http: client, guard: Guard::Off })
     }
+
+    /// Returns a route like [`Self::unguarded`] that also accepts certificates issued by the certificate authorities in
+    /// `pem`.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if `pem` contains no valid certificate, or the HTTP client cannot be created.
+    pub fn unguarded_with_roots(url: &Url, pem: &[u8]) -> Result<Self, Error> {
+        let builder = if is_loopback(url) { common().no_proxy() } else { common() };
+        let client = builder.tls_certs_merge(roots(pem)?).build().map_err(setup)?;
+        Ok(Self { https: client.clone(), http: client, guard: Guard::Off })
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -97,8 +97,10 @@ impl std::fmt::Debug for ControlMessage {
 pub enum DaemonMessage {
     /// The state of the machine. Heartbeats are not stored on the daemon's disk.
     Heartbeat(Heartbeat),
-    /// An event. Events are numbered without gaps, stored on the daemon's disk until they are acknowledged, and sent in
-    /// order. An event can arrive twice; the control plane ignores numbers that it has already stored.
+    /// An event. Events have increasing numbers, are stored on the daemon's disk until they are acknowledged, and are sent
+    /// in order. An event can arrive twice; the control plane ignores numbers that are not higher than the last one that
+    /// it has stored, and acknowledges the last one. There can be gaps, after restarts of the daemon and where a full
+    /// queue dropped superseded events.
     Event {
         /// The number, which starts at 1 when a machine joins.
         sequence: u64,

@@ -189,3 +189,13 @@ fn routes_share_connections_only_if_their_allowed_networks_are_equal() {
     assert_ne!(scope(Purpose::Webhooks, &["acme"]), scope(Purpose::Webhooks, &["other"]));
     assert_eq!(scope(Purpose::Webhooks, &["other"]), scope(Purpose::Tools, &[]));
 }
+
+#[tokio::test]
+async fn an_unguarded_route_accepts_additional_roots() {
+    let (server, root) = Server::start_tls(&["localhost"], |_| response("200 OK", "", "secure")).await;
+    let url = url::Url::parse(&format!("https://localhost:{}/", server.port())).unwrap();
+    let route = Route::unguarded_with_roots(&url, &root).unwrap();
+    assert_eq!(route.get(&url, LIMITS).await.unwrap().body, "secure");
+    assert!(Route::unguarded(&url).unwrap().get(&url, LIMITS).await.is_err());
+    assert!(matches!(Route::unguarded_with_roots(&url, b"not PEM"), Err(Error::Setup { .. })));
+}

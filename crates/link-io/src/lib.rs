@@ -1,0 +1,13 @@
+//! The link to toolboxes, as far as both ends share it.
+//!
+//! A [`Socket`] is a WebSocket that first carries the handshake in text frames ([`Socket::send`], [`Socket::receive`]),
+//! and then the bytes of HTTP/2 in binary frames. [`http2`] has the settings of HTTP/2, [`Body`] reads bodies, and
+//! [`lines`] transfers JSON messages, one per line.
+
+mod body;
+pub mod http2;
+pub mod lines;
+mod socket;
+
+pub use body::{Body, BodyError, send};
+pub use socket::{Socket, SocketError, config};

@@ -1,0 +1,149 @@
+//! The open links of this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use waypost_core::id::ToolboxId;
+
+use crate::request::LinkError;
+
+/// The maximum number of handshakes at a time. Each takes at most
+/// [`HANDSHAKE_SECONDS`](waypost_toolbox_proto::handshake::HANDSHAKE_SECONDS).
+const MAX_HANDSHAKES: usize = 256;
+
+/// The open links of this process. Cheap to clone; clones share the same links.
+#[derive(Clone)]
+pub struct Links(Arc<Inner>);
+
+struct Inner {
+    open: Mutex<HashMap<ToolboxId, Arc<Link>>>,
+    handshakes: Semaphore,
+}
+
+/// An open link.
+pub(crate) struct Link {
+    /// Sends requests to the daemon.
+    pub(crate) client: SendRequest<Bytes>,
+    /// Cancelled when the link is to be closed.
+    pub(crate) closed: CancellationToken,
+    /// Notified when the desired state may have changed.
+    pub(crate) desired: Notify,
+    /// Notified when the daemon is to replace its key.
+    pub(crate) rotate_key: Notify,
+}
+
+/// Removes a link from the open links when it is dropped.
+pub(crate) struct Registration<'a> {
+    links: &'a Links,
+    toolbox: ToolboxId,
+    pub(crate) link: Arc<Link>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Links {
+    /// Creates a registry without links.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Inner { open: Mutex::default(), handshakes: Semaphore::new(MAX_HANDSHAKES) }))
+    }
+
+    /// Whether this process holds a link to `toolbox`.
+    #[must_use]
+    pub fn is_connected(&self, toolbox: &ToolboxId) -> bool {
+        self.open().contains_key(toolbox)
+    }
+
+    /// Returns the toolboxes to which this process holds a link.
+    #[must_use]
+    pub fn toolboxes(&self) -> Vec<ToolboxId> {
+        self.open().keys().cloned().collect()
+    }
+
+    /// Sends the desired state to `toolbox` again. Must be called after every change, and after a revocation. Does
+    /// nothing without a link.
+    pub fn notify_desired(&self, toolbox: &ToolboxId) {
+        if let Some(link) = self.open().get(toolbox) {
+            link.desired.notify_one();
+        }
+    }
+
+    /// Closes the link to `toolbox`, for example because the toolbox is revoked. Calls in progress fail. The daemon can
+    /// reconnect only if [`Directory::authenticate`](crate::Directory::authenticate) accepts it.
+    pub fn close(&self, toolbox: &ToolboxId) {
+        let link = self.open().remove(toolbox);
+        if let Some(link) = link {
+            link.closed.cancel();
+            self.count();
+        }
+    }
+
+    /// Closes all links, because the process stops. The daemons reconnect.
+    pub fn close_all(&self) {
+        let links = std::mem::take(&mut *self.open());
+        links.values().for_each(|link| link.closed.cancel());
+        self.count();
+    }
+
+    /// Tells the daemon to replace its key. It reconnects with the new one.
+    ///
+    /// # Errors
+    /// [`LinkError::Offline`].
+    pub fn rotate_key(&self, toolbox: &ToolboxId) -> Result<(), LinkError> {
+        self.find(toolbox).ok_or(LinkError::Offline)?.rotate_key.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, toolbox: &ToolboxId) -> Option<Arc<Link>> {
+        self.open().get(toolbox).cloned()
+    }
+
+    pub(crate) fn handshakes(&self) -> &Semaphore {
+        &self.0.handshakes
+    }
+
+    /// Adds a link, and closes the previous link of the toolbox.
+    pub(crate) fn register(&self, toolbox: ToolboxId, client: SendRequest<Bytes>) -> Registration<'_> {
+        let link = Arc::new(Link {
+            client,
+            closed: CancellationToken::new(),
+            desired: Notify::new(),
+            rotate_key: Notify::new(),
+        });
+        let previous = self.open().insert(toolbox.clone(), Arc::clone(&link));
+        if let Some(previous) = previous {
+            tracing::info!(%toolbox, "closed a link because the toolbox opened a newer one");
+            previous.closed.cancel();
+        }
+        self.count();
+        Registration { links: self, toolbox, link }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<ToolboxId, Arc<Link>>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn count(&self) {
+        metrics::gauge!("waypost_toolbox_links").set(self.open().len() as f64);
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        let mut open = self.links.open();
+        if open.get(&self.toolbox).is_some_and(|current| Arc::ptr_eq(current, &self.link)) {
+            open.remove(&self.toolbox);
+        }
+        drop(open);
+        self.links.count();
+    }
+}
