@@ -5,4 +5,6 @@
 //! and reach the outside only through `egress`.
 
 pub mod control;
+pub mod egress;
 pub mod engine;
+pub mod tasks;
