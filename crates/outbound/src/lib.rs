@@ -25,6 +25,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
+pub use address::is_public;
 pub use client::{Outbound, unguarded_client};
 pub use error::{Error, Failure};
 pub use policy::{Allowance, Policy, Purpose};

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod egress;
 pub mod engine;
 pub mod files;
 pub mod identity;

@@ -1,0 +1,183 @@
+//! The way out of a container: only to the destinations that its entry names.
+//!
+//! A container's network has no route to the outside. The daemon opens sockets inside the container's network namespace
+//! and connects them to the allowed destinations from the namespace of the host:
+//!
+//! - a DNS server on `127.0.0.1:53`, to which the engine's resolver forwards. It knows only the allowed names, and gives
+//!   each of them an address of its own in `127.64.0.0/16` ([`dns`]);
+//! - a relay on every allowed port of these addresses, for clients that know no proxy ([`relay`]);
+//! - an HTTP proxy on `127.0.0.1:3128` that supports CONNECT (RFC 9110, section 9.3.6), for clients that use
+//!   `HTTPS_PROXY`, and for destinations that are IP addresses ([`proxy`]).
+//!
+//! The name of a destination is resolved by the host for every connection, and every address is checked
+//! ([`policy`]). In learning mode, rejected destinations are recorded ([`learning`]); they are rejected all the same.
+
+mod dns;
+mod learning;
+mod policy;
+mod proxy;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use waypost_toolbox_proto::Destination;
+
+pub use policy::{EgressPolicy, own_addresses};
+
+use self::learning::Rejections;
+
+/// The address of the proxy inside a container.
+pub const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// The address of the DNS server inside a container.
+pub const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
+/// The maximum number of destinations of one container.
+pub const MAX_DESTINATIONS: usize = 100;
+
+/// The maximum number of open connections of one container.
+const MAX_CONNECTIONS: usize = 256;
+/// The timeout for resolving a name and connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens sockets inside the network namespace of a container.
+pub trait Sockets: Send + Sync + 'static {
+    /// Listens for TCP connections.
+    ///
+    /// # Errors
+    /// Returns an error if the namespace is gone or the address is in use.
+    fn listen(&self, address: SocketAddr) -> io::Result<std::net::TcpListener>;
+
+    /// Opens a UDP socket.
+    ///
+    /// # Errors
+    /// The same as for [`Self::listen`].
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket>;
+}
+
+/// What a container may reach.
+#[derive(Debug, Clone)]
+pub struct EgressRules {
+    /// The allowed destinations; at most [`MAX_DESTINATIONS`] are used.
+    pub destinations: Vec<Destination>,
+    /// Whether rejected destinations are recorded.
+    pub learn: bool,
+}
+
+/// The open way out of one container. It is closed, with all its connections, when this is dropped.
+pub struct Egress {
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+/// What all connections of a container share.
+struct Shared {
+    /// The allowed ports by host.
+    hosts: BTreeMap<String, Vec<u16>>,
+    /// The address of each allowed name inside the container.
+    addresses: BTreeMap<String, Ipv4Addr>,
+    policy: EgressPolicy,
+    connections: Semaphore,
+    rejections: Option<Rejections>,
+}
+
+impl Egress {
+    /// Opens the sockets of a container and serves them until this is dropped. The sockets exist when this returns, so
+    /// the container can be started afterwards.
+    ///
+    /// # Errors
+    /// Returns an error if a socket cannot be opened.
+    pub fn start(sockets: &dyn Sockets, rules: &EgressRules, policy: EgressPolicy) -> io::Result<Self> {
+        let mut hosts: BTreeMap<String, Vec<u16>> = BTreeMap::new();
+        for Destination { host, port } in rules.destinations.iter().take(MAX_DESTINATIONS) {
+            hosts.entry(host.clone()).or_default().push(*port);
+        }
+        let names = hosts.keys().filter(|host| host.parse::<IpAddr>().is_err());
+        let addresses = names.zip(0..).map(|(name, index)| (name.clone(), address(index))).collect();
+        let rejections = rules.learn.then(Rejections::default);
+        let connections = Semaphore::new(MAX_CONNECTIONS);
+        let shared = Arc::new(Shared { hosts, addresses, policy, connections, rejections });
+        let stop = CancellationToken::new();
+        dns::start(udp(sockets.bind_udp(DNS)?)?, tcp(sockets.listen(DNS)?)?, &shared, &stop);
+        proxy::start(tcp(sockets.listen(PROXY)?)?, &shared, &stop);
+        for (name, address) in &shared.addresses {
+            for port in shared.hosts.get(name).into_iter().flatten() {
+                // The DNS server and the proxy are on another address, so every port is free.
+                let listener = tcp(sockets.listen(SocketAddr::from((*address, *port)))?)?;
+                let destination = Destination { host: name.clone(), port: *port };
+                relay::start(listener, destination, &shared, &stop);
+            }
+        }
+        if let Some(rejections) = &shared.rejections {
+            for port in learning::PORTS {
+                let listener = tcp(sockets.listen(SocketAddr::from((learning::SINK, port)))?)?;
+                rejections.start(listener, port, &stop);
+            }
+        }
+        Ok(Self { shared, _stop: stop.drop_guard() })
+    }
+
+    /// Returns the destinations, as `host:port`, that were rejected for the first time since the last call. Always
+    /// empty without learning mode.
+    #[must_use]
+    pub fn take_rejected(&self) -> Vec<String> {
+        self.shared.rejections.as_ref().map(Rejections::take).unwrap_or_default()
+    }
+}
+
+/// Returns the address of the name with this index.
+fn address(index: u8) -> Ipv4Addr {
+    // Ends with 1 to 100, because some programs treat 0 and 255 as network and broadcast addresses.
+    Ipv4Addr::new(127, 64, 0, index.saturating_add(1))
+}
+
+fn tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn udp(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+impl Shared {
+    /// Whether the container may connect to this destination.
+    fn allows(&self, destination: &Destination) -> bool {
+        self.hosts.get(&destination.host).is_some_and(|ports| ports.contains(&destination.port))
+    }
+
+    /// Records a destination that is not allowed, in learning mode.
+    fn record_rejection(&self, destination: &Destination) {
+        if let Some(rejections) = &self.rejections {
+            rejections.record(destination);
+        }
+    }
+
+    /// Connects to an allowed destination from the host's namespace: resolves the name, checks every address, and tries
+    /// the permitted ones in order.
+    async fn connect(&self, destination: &Destination) -> io::Result<TcpStream> {
+        let connect = async {
+            let addresses = tokio::net::lookup_host((destination.host.as_str(), destination.port)).await?;
+            let mut last = io::Error::new(io::ErrorKind::PermissionDenied, "no permitted address");
+            for address in addresses.filter(|address| self.policy.permits(address.ip())) {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => {
+                        stream.set_nodelay(true)?;
+                        return Ok(stream);
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
