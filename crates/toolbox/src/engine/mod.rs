@@ -76,7 +76,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Returns the use of resources by a container.
     fn usage(&self, container: &str) -> impl Future<Output = Result<Usage, EngineError>> + Send;
 
-    /// Returns the output of a container that is not attached (HTTP servers), from now on.
+    /// Returns the output of a container that is not attached (HTTP servers). The first time after [`Engine::start`], it
+    /// begins with the start of the container; later, when the stream is first polled.
     fn logs(&self, container: &str) -> impl Future<Output = Result<Output, EngineError>> + Send;
 
     /// Returns the exits of containers from now on. The stream ends when the engine stops; the caller then waits for

@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use waypost_toolbox_proto::{ErrorCode, SecretDelivery, Transport};
 
 use super::super::{ContainerRequest, EngineError, NetworkNamespace, ObservedContainer, StartedContainer, Usage};
-use super::config::{Placement, container_config};
+use super::config::{Placement, check_specification, container_config};
 use super::machine::REQUEST_SECONDS;
 use super::{DockerEngine, errors, labels, secrets, volumes};
 
@@ -134,7 +134,10 @@ impl DockerEngine {
         let id = created.map_err(|error| self.error("create the container", &error))?.id;
         let attached = match transport {
             Transport::Stdio => Some(self.attach_to(&id).await?),
-            Transport::StreamableHttp | Transport::Sse => None,
+            Transport::StreamableHttp | Transport::Sse => {
+                self.unread_logs().insert(id.clone());
+                None
+            }
         };
         let started = self.docker().start_container(&id, None::<StartContainerOptions>).await;
         started.map_err(|error| self.error("start the container", &error))?;
@@ -176,6 +179,7 @@ impl DockerEngine {
     }
 
     async fn remove_by_id(&self, container: &str) -> Result<(), EngineError> {
+        self.unread_logs().remove(container);
         let options = RemoveContainerOptions { force: true, v: true, link: false };
         match self.docker().remove_container(container, Some(options)).await {
             Ok(()) => Ok(()),
@@ -247,9 +251,10 @@ impl DockerEngine {
     }
 }
 
-/// Checks what becomes part of names and paths.
+/// Checks a request before anything is created for it.
 pub(super) fn check_request(request: &ContainerRequest) -> Result<(), EngineError> {
     check_instance_id(&request.instance_id)?;
+    check_specification(&request.spec)?;
     let is_slug = (1..=24).contains(&request.slug.len())
         && request.slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let is_short = request.key.iter().chain([&request.digest]).all(|text| text.len() <= 256);

@@ -1,5 +1,6 @@
 //! Images: always by digest, pulled if they are not present, removed when the disk runs low.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use bollard::query_parameters::{
 use data_encoding::BASE64URL;
 use futures::{StreamExt, TryStreamExt};
 use http::HeaderValue;
+use tokio::time::Instant;
 use waypost_toolbox_proto::ErrorCode;
 use waypost_toolbox_proto::message::RegistryCredentials;
 
@@ -29,6 +31,8 @@ const PULL_STALL: Duration = Duration::from_secs(120);
 const PULL_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The maximum size of `/etc/passwd` and `/etc/group` of an image.
 const MAX_FILE: usize = 1024 * 1024;
+/// The time for which an image is not removed after it was needed.
+const PROTECTION: Duration = Duration::from_secs(10 * 60);
 /// The maximum number of images that are remembered.
 const MAX_IMAGES: usize = 10_000;
 
@@ -37,6 +41,8 @@ const MAX_IMAGES: usize = 10_000;
 pub struct PulledImages {
     file: PathBuf,
     images: Mutex<Vec<String>>,
+    /// When images were last needed for a deployment, whose container may not exist yet.
+    needed: Mutex<HashMap<String, Instant>>,
 }
 
 impl PulledImages {
@@ -50,7 +56,19 @@ impl PulledImages {
             }),
             Err(_) => Vec::new(),
         };
-        Self { file, images: Mutex::new(images) }
+        Self { file, images: Mutex::new(images), needed: Mutex::default() }
+    }
+
+    /// Protects an image from removal until its container has been created.
+    fn protect(&self, image: &str) {
+        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        needed.retain(|_, since| since.elapsed() < PROTECTION);
+        needed.insert(image.to_owned(), Instant::now());
+    }
+
+    fn is_protected(&self, image: &str) -> bool {
+        let needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        needed.get(image).is_some_and(|since| since.elapsed() < PROTECTION)
     }
 
     /// Adds an image, or makes it the one that was used last.
@@ -105,21 +123,27 @@ impl DockerEngine {
         credentials: Option<&RegistryCredentials>,
     ) -> Result<(), EngineError> {
         check_image(image)?;
+        self.inner.images.protect(image);
         if let Some(present) = self.inspect_image(image).await? {
             self.check_platform(image, &present)?;
             self.inner.images.touch(image);
             return Ok(());
         }
         // Remembered before the pull: a crash afterwards must not keep the image forever.
+        let known = self.inner.images.list().contains(&image.to_owned());
         self.inner.images.add(image);
         let pulled = match tokio::time::timeout(PULL_LIMIT, self.run_pull(image, credentials)).await {
             Ok(result) => result,
             Err(_) => Err(stalled(image)),
         };
         if let Err(error) = pulled {
-            self.inner.images.forget(image);
+            // Another pull of the same image may be running, or may have added it.
+            if !known {
+                self.inner.images.forget(image);
+            }
             return Err(error);
         }
+        self.inner.images.protect(image);
         let present = self.inspect_image(image).await?.ok_or_else(|| not_present(image))?;
         self.check_platform(image, &present)
     }
@@ -272,7 +296,7 @@ impl DockerEngine {
             if self.disk_free().is_none_or(|free| free >= bytes) {
                 return Ok(());
             }
-            if used.contains(&image) {
+            if used.contains(&image) || self.inner.images.is_protected(&image) {
                 continue;
             }
             // Without `force`, the engine keeps an image that any container uses.

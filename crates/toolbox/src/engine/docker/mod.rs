@@ -17,8 +17,8 @@ mod streams;
 mod user;
 mod volumes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -52,6 +52,8 @@ struct Inner {
     /// The users of images by the IDs of the images.
     users: Mutex<HashMap<String, User>>,
     network_creation: tokio::sync::Mutex<()>,
+    /// The containers that this daemon has started and whose log nobody has read yet.
+    unread_logs: Mutex<HashSet<String>>,
 }
 
 /// Checks whether the daemon can run on this machine. Returns a sentence that says what is missing, followed by one that
@@ -83,6 +85,7 @@ impl DockerEngine {
             images,
             users: Mutex::default(),
             network_creation: tokio::sync::Mutex::default(),
+            unread_logs: Mutex::default(),
         };
         let engine = Self { inner: Arc::new(inner) };
         engine.remove_leftovers().await?;
@@ -91,6 +94,10 @@ impl DockerEngine {
 
     fn docker(&self) -> &Docker {
         &self.inner.docker
+    }
+
+    fn unread_logs(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.inner.unread_logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn toolbox_id(&self) -> &str {
@@ -138,7 +145,6 @@ impl Engine for DockerEngine {
 
     async fn prepare(&self, request: &ContainerRequest) -> Result<(), EngineError> {
         containers::check_request(request)?;
-        config::check_specification(&request.spec)?;
         self.ensure_network(&request.instance_id).await?;
         self.ensure_volumes(request).await?;
         Ok(())

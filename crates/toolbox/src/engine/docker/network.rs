@@ -1,6 +1,7 @@
 //! One network for each instance: an internal bridge with a small subnet.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, UdpSocket};
 
 use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptions;
@@ -46,7 +47,20 @@ fn subnets(network: &Network) -> Vec<Ipv4Net> {
     configs.filter_map(|config| config.subnet.as_ref()?.parse().ok()).collect()
 }
 
-fn create_request(toolbox_id: &str, instance_id: &str, subnet: Ipv4Net) -> NetworkCreateRequest {
+/// Whether the machine itself has an address in a network. Containers would reach the machine's services at it.
+fn has_local_address(network: Ipv4Net) -> bool {
+    let is_local = |address: Ipv4Addr| UdpSocket::bind((address, 0)).is_ok();
+    // With `net.ipv4.ip_nonlocal_bind`, binding says nothing. This reserved address is never local.
+    !is_local(Ipv4Addr::new(240, 0, 0, 1)) && network.hosts().any(is_local)
+}
+
+/// Returns the request for a network. Containers of one instance cannot reach each other if `separate`.
+fn create_request(toolbox_id: &str, instance_id: &str, subnet: Ipv4Net, separate: bool) -> NetworkCreateRequest {
+    // Without an address of the host on the bridge, containers do not reach the host's services through it.
+    let mut options = HashMap::from([("com.docker.network.bridge.inhibit_ipv4".to_owned(), "true".to_owned())]);
+    if separate {
+        options.insert("com.docker.network.bridge.enable_icc".into(), "false".into());
+    }
     NetworkCreateRequest {
         name: network_name(instance_id),
         driver: Some("bridge".into()),
@@ -59,8 +73,7 @@ fn create_request(toolbox_id: &str, instance_id: &str, subnet: Ipv4Net) -> Netwo
             config: Some(vec![IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() }]),
             options: None,
         }),
-        // Without an address of the host on the bridge, containers do not reach the host's services through it.
-        options: Some(HashMap::from([("com.docker.network.bridge.inhibit_ipv4".into(), "true".into())])),
+        options: Some(options),
         labels: Some(labels::of_instance(toolbox_id, instance_id)),
         ..NetworkCreateRequest::default()
     }
@@ -91,11 +104,11 @@ impl DockerEngine {
         self.check_network_name(&name).await?;
         let used: Vec<Ipv4Net> = networks.iter().flat_map(subnets).collect();
         let pool = self.inner.options.network_pool;
-        let free = candidates(pool, instance_id).filter(|subnet| used.iter().all(|other| !overlaps(*subnet, *other)));
-        for subnet in free.take(MAX_ATTEMPTS) {
-            let request = create_request(self.toolbox_id(), instance_id, subnet);
-            match self.docker().create_network(request).await {
-                Ok(_) => return Ok(name),
+        let is_free =
+            |subnet: &Ipv4Net| used.iter().all(|other| !overlaps(*subnet, *other)) && !has_local_address(*subnet);
+        for subnet in candidates(pool, instance_id).filter(is_free).take(MAX_ATTEMPTS) {
+            match self.create_network(instance_id, subnet).await {
+                Ok(()) => return Ok(name),
                 Err(error) if errors::message(&error).is_some_and(|message| message.contains("overlap")) => {}
                 Err(error) => return Err(self.error("create the network", &error)),
             }
@@ -107,7 +120,25 @@ impl DockerEngine {
         ))
     }
 
-    /// Fails if somebody else's network has this name: the container could be connected to it instead.
+    async fn create_network(&self, instance_id: &str, subnet: Ipv4Net) -> Result<(), bollard::errors::Error> {
+        let request = create_request(self.toolbox_id(), instance_id, subnet, true);
+        let error = match self.docker().create_network(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if !errors::message(&error).is_some_and(|message| message.contains("inter-container")) {
+            return Err(error);
+        }
+        // The kernel lacks the module `br_netfilter`.
+        tracing::warn!(
+            instance = instance_id,
+            "containers of one instance can reach each other: br_netfilter is missing"
+        );
+        let request = create_request(self.toolbox_id(), instance_id, subnet, false);
+        self.docker().create_network(request).await.map(|_| ())
+    }
+
+    /// Fails if a network of others has this name: the container could be connected to it instead.
     async fn check_network_name(&self, name: &str) -> Result<(), EngineError> {
         let filters = HashMap::from([("name".to_owned(), vec![format!("^{name}$")])]);
         let networks = self.docker().list_networks(Some(ListNetworksOptions { filters: Some(filters) })).await;
@@ -159,6 +190,12 @@ mod tests {
             let half: Ipv4Net = "10.213.0.0/17".parse().unwrap();
             prop_assert!(candidates(pool, &id).take(4).any(|subnet| !overlaps(subnet, half)));
         }
+    }
+
+    #[test]
+    fn addresses_of_the_machine_are_found() {
+        assert!(has_local_address("127.0.0.0/28".parse().unwrap()));
+        assert!(!has_local_address("240.0.0.0/28".parse().unwrap()));
     }
 
     #[test]

@@ -28,9 +28,13 @@ impl DockerEngine {
         Ok(Attached { stdin: attached.input, output: self.output(attached.output) })
     }
 
+    /// Returns the output of a container from its log: from the start the first time after this daemon has started it,
+    /// later from the first poll on.
     pub(super) fn follow_logs(&self, container: &str) -> Output {
+        let is_first = self.unread_logs().remove(container);
+        let tail = if is_first { "all" } else { "0" };
         let options =
-            LogsOptions { follow: true, stdout: true, stderr: true, tail: "0".into(), ..LogsOptions::default() };
+            LogsOptions { follow: true, stdout: true, stderr: true, tail: tail.into(), ..LogsOptions::default() };
         self.output(self.docker().logs(container, Some(options)))
     }
 
