@@ -66,6 +66,9 @@ fn filter(settings: &Settings, profile: LogProfile) -> Targets {
         .with_target("hyper", at_most(LevelFilter::INFO))
         .with_target("h2", at_most(LevelFilter::INFO))
         .with_targets(settings.log_level.targets.iter().map(|(target, level)| (target.clone(), *level)))
+        // Logs the bodies of requests to the container engine at `debug`, which contain secrets. So it is last: it applies
+        // also if the setting names it.
+        .with_target("bollard", at_most(LevelFilter::INFO))
 }
 
 /// The metrics of this process.

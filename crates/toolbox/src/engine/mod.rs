@@ -1,5 +1,8 @@
 //! The container engine: what the supervisor can do with containers.
 
+pub mod docker;
+pub mod netns;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -10,6 +13,8 @@ use tokio::io::AsyncWrite;
 use waypost_toolbox_proto::desired::InstanceSpec;
 use waypost_toolbox_proto::message::{Capacity, Engine as EngineInfo, RegistryCredentials};
 use waypost_toolbox_proto::{ErrorCode, ResourceClass};
+
+pub use netns::NetworkNamespace;
 
 /// A container engine. The daemon uses Docker; the property tests of the supervisor use one in memory.
 ///
@@ -36,14 +41,19 @@ pub trait Engine: Send + Sync + 'static {
     fn prepare(&self, request: &ContainerRequest) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Writes the secret files of a container, creates it and starts it. Standard input and output of a stdio server
-    /// are attached before the start, so nothing is lost. If this fails, nothing of the container is left.
+    /// are attached before the start, so nothing is lost. If this fails, nothing of the container is left. A process
+    /// that exits at once is not a failure of this method: the container is returned with `running` set to `false`.
+    ///
+    /// The future must not be dropped before it is complete: the container could be left running, without its output
+    /// attached.
     fn start(
         &self,
         request: &ContainerRequest,
         secrets: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<StartedContainer, EngineError>> + Send;
 
-    /// Attaches to standard input and output of a running container.
+    /// Attaches to standard input and output of a running container. Dropping them does not close the container's
+    /// standard input.
     fn attach(&self, container: &str) -> impl Future<Output = Result<Attached, EngineError>> + Send;
 
     /// Stops a container: SIGTERM, and SIGKILL after `grace`.
@@ -56,10 +66,18 @@ pub trait Engine: Send + Sync + 'static {
     fn remove_instance(&self, instance_id: &str, volumes: bool)
     -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Returns the network namespace of a running container. It stays valid for as long as it is held, also if the
+    /// container exits.
+    fn network_namespace(&self, container: &str) -> impl Future<Output = Result<NetworkNamespace, EngineError>> + Send {
+        let cause = format!("Container {container} has no network namespace");
+        std::future::ready(Err(EngineError::new(ErrorCode::EngineUnavailable, cause, "Restart the instance.")))
+    }
+
     /// Returns the use of resources by a container.
     fn usage(&self, container: &str) -> impl Future<Output = Result<Usage, EngineError>> + Send;
 
-    /// Returns the standard error of a container that is not attached (HTTP servers), from now on.
+    /// Returns the output of a container that is not attached (HTTP servers). The first time after [`Engine::start`], it
+    /// begins with the start of the container; later, when the stream is first polled.
     fn logs(&self, container: &str) -> impl Future<Output = Result<Output, EngineError>> + Send;
 
     /// Returns the exits of containers from now on. The stream ends when the engine stops; the caller then waits for
@@ -88,7 +106,8 @@ pub struct ContainerRequest {
     pub slug: String,
     /// The generation of the instance.
     pub generation: u64,
-    /// The agent or session that the container is for; `None` for the shared container.
+    /// The agent or session that the container is for; `None` for the shared container. It becomes a label as it is, so
+    /// it must not be a secret: the ID of a session must be hashed.
     pub key: Option<String>,
     /// Digest of everything that requires a new container if it changes, including the versions of secrets. It is a
     /// label, so that the state can be rebuilt from labels.
@@ -194,6 +213,13 @@ pub struct EngineError {
     pub next_action: String,
 }
 
+impl EngineError {
+    /// Creates an error.
+    pub fn new(code: ErrorCode, cause: impl Into<String>, next_action: impl Into<String>) -> Self {
+        Self { code, cause: cause.into(), next_action: next_action.into() }
+    }
+}
+
 /// The folders and networks of the engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -201,6 +227,8 @@ pub struct EngineOptions {
     pub toolbox_id: String,
     /// The address of the engine, such as `unix:///var/run/docker.sock`.
     pub docker_host: Option<String>,
+    /// The folder for files that must survive a restart.
+    pub data_dir: PathBuf,
     /// The folder for secret files: a tmpfs that the engine sees at the same path.
     pub secrets_dir: PathBuf,
     /// The network of which each instance gets a part (/28).
