@@ -1,8 +1,12 @@
 //! The toolbox daemon: runs MCP tool servers in hardened containers on one machine.
 //!
 //! The daemon keeps one outbound connection to the control plane (`link`), compares what should run with what runs
-//! (`supervisor`), and uses a container engine ([`engine`]). The servers in the containers are reached through `bridge`,
-//! and reach the outside only through `egress`.
+//! ([`reconcile`], [`supervisor`]), and uses a container engine ([`engine`]). The servers in the containers are reached
+//! through `bridge`, and reach the outside only through `egress`.
 
+pub mod clock;
 pub mod control;
 pub mod engine;
+pub mod reconcile;
+pub mod supervisor;
+pub mod tasks;

@@ -1,0 +1,2 @@
+//! The supervisor.
+pub mod servers;
