@@ -27,7 +27,7 @@ use waypost_mcp_wire::canonical;
 use waypost_toolbox_proto::desired::{DesiredInstance, InstanceSpec};
 use waypost_toolbox_proto::{InstanceState, ResourceClass, Sharing};
 
-pub use attempts::Attempts;
+pub use attempts::{Attempts, HEALTHY};
 pub use memory::{Deployment, Memory, Serving, Target, Verdict};
 
 /// The agent or session that a container is for; `None` for a shared container.

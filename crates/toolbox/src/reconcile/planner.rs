@@ -222,9 +222,14 @@ impl<'a> Planner<'a> {
             Sharing::Shared => [&None].into(),
             _ => {
                 let existing = self.s.containers.iter().filter(|container| serving.owns(container));
-                existing.map(|container| &container.key).chain(self.s.demand).collect()
+                let demand = self.s.demand.iter().filter(|key| key.is_some());
+                existing.map(|container| &container.key).chain(demand).collect()
             }
         };
+        // The sharing has changed since these calls began.
+        let is_shared = serving.spec.sharing == Sharing::Shared;
+        let outdated = self.s.demand.iter().filter(|key| key.is_none() != is_shared);
+        self.plan.refused.extend(outdated.map(|key| (key.clone(), Refusal::Deploying)));
         let is_check = |key: &Key| key.as_deref() == Some(CHECK_KEY);
         for key in keys.into_iter().filter(|key| !is_check(key)) {
             self.maintain_key(serving, key);
