@@ -1,0 +1,175 @@
+//! Crashes of a container, and when it may start again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The number of crashes within [`WINDOW`] that makes a crash loop.
+pub const CRASHES: usize = 3;
+/// The period in which crashes are counted.
+pub const WINDOW: Duration = Duration::from_secs(300);
+/// The first delay in a crash loop, which doubles with every crash.
+pub const MIN_DELAY: Duration = Duration::from_secs(5);
+/// The longest delay.
+pub const MAX_DELAY: Duration = Duration::from_secs(300);
+/// The time for which a server must be healthy before its crashes are forgotten.
+pub const HEALTHY: Duration = Duration::from_secs(300);
+
+/// The failed attempts to keep one container running. All times are since the start of the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attempts {
+    recent: VecDeque<Duration>,
+    /// The number of crashes since the crash loop began; 0 outside of one.
+    loops: u32,
+    next_start: Duration,
+    message: String,
+}
+
+impl Attempts {
+    /// Records that a container exited unexpectedly. It may start again at once, except in a crash loop.
+    pub fn crashed(&mut self, now: Duration, message: impl Into<String>) {
+        self.record(now, message.into());
+    }
+
+    /// Records that a container could not be started, or did not become ready. It may start again after at least
+    /// [`MIN_DELAY`], because the cause is probably still present.
+    pub fn failed(&mut self, now: Duration, message: impl Into<String>) {
+        self.record(now, message.into());
+        self.next_start = self.next_start.max(now + MIN_DELAY);
+    }
+
+    fn record(&mut self, now: Duration, message: String) {
+        self.forget_old(now);
+        self.recent.push_back(now);
+        if self.recent.len() > CRASHES {
+            self.recent.pop_front();
+        }
+        if self.loops > 0 || self.recent.len() >= CRASHES {
+            self.loops = self.loops.saturating_add(1);
+        }
+        let doublings = self.loops.saturating_sub(1).min(16);
+        let delay = if self.loops == 0 { Duration::ZERO } else { MIN_DELAY * 2_u32.pow(doublings) };
+        self.next_start = now + delay.min(MAX_DELAY);
+        self.message = message;
+    }
+
+    /// Forgets the crashes of a server that has been healthy since `since` for [`HEALTHY`].
+    pub fn healthy(&mut self, since: Duration, now: Duration) {
+        if now >= since + HEALTHY {
+            *self = Self::default();
+        }
+        self.forget_old(now);
+    }
+
+    fn forget_old(&mut self, now: Duration) {
+        while self.loops == 0 && self.recent.front().is_some_and(|at| now >= *at + WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Whether the server crashes repeatedly.
+    #[must_use]
+    pub fn is_crash_loop(&self) -> bool {
+        self.loops > 0
+    }
+
+    /// Whether nothing went wrong recently.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.recent.is_empty()
+    }
+
+    /// Whether these attempts can be forgotten because the last one is long ago.
+    #[must_use]
+    pub fn is_stale(&self, now: Duration) -> bool {
+        now >= self.next_start + MAX_DELAY * 2
+    }
+
+    /// Returns the time from which on the container may start.
+    #[must_use]
+    pub fn next_start(&self) -> Duration {
+        self.next_start
+    }
+
+    /// Returns the cause of the last crash or failure.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn delays_double_from_the_third_crash_on() {
+        let mut attempts = Attempts::default();
+        let mut now = secs(1_000);
+        let mut delays = Vec::new();
+        for _ in 0..10 {
+            attempts.crashed(now, "exited");
+            delays.push((attempts.next_start() - now).as_secs());
+            now = attempts.next_start() + secs(1);
+        }
+        assert_eq!(delays, [0, 0, 5, 10, 20, 40, 80, 160, 300, 300]);
+        assert!(attempts.is_crash_loop());
+    }
+
+    #[test]
+    fn crashes_that_are_far_apart_are_no_crash_loop() {
+        let mut attempts = Attempts::default();
+        for hour in 1..20 {
+            attempts.crashed(secs(hour * 151), "exited");
+            assert!(!attempts.is_crash_loop(), "{hour}");
+        }
+        attempts.crashed(secs(19 * 151 + 1), "exited");
+        assert!(attempts.is_crash_loop());
+    }
+
+    #[test]
+    fn five_healthy_minutes_end_a_crash_loop() {
+        let mut attempts = Attempts::default();
+        for second in 0..3 {
+            attempts.crashed(secs(second), "exited");
+        }
+        attempts.healthy(secs(10), secs(309));
+        assert!(attempts.is_crash_loop());
+        attempts.healthy(secs(10), secs(310));
+        assert!(!attempts.is_crash_loop() && attempts.is_empty());
+        attempts.crashed(secs(311), "exited");
+        assert_eq!(attempts.next_start(), secs(311));
+    }
+
+    #[test]
+    fn a_failed_start_is_never_repeated_at_once() {
+        let mut attempts = Attempts::default();
+        attempts.failed(secs(1), "no image");
+        assert_eq!(attempts.next_start(), secs(6));
+        assert_eq!(attempts.message(), "no image");
+    }
+
+    proptest! {
+        /// A crash loop begins exactly when three attempts fail within five minutes, and delays stay within the limits.
+        #[test]
+        fn a_crash_loop_begins_with_three_crashes_in_five_minutes(gaps in prop::collection::vec(0_u64..400, 1..20)) {
+            let mut attempts = Attempts::default();
+            let mut times: Vec<u64> = Vec::new();
+            let mut expected = false;
+            for gap in gaps {
+                let now = times.last().copied().unwrap_or_default() + gap;
+                times.push(now);
+                attempts.crashed(secs(now), "exited");
+                expected |= times.len() >= 3 && now - times[times.len() - 3] < 300;
+                prop_assert_eq!(attempts.is_crash_loop(), expected);
+                let delay = attempts.next_start() - secs(now);
+                prop_assert!(delay <= MAX_DELAY && (delay >= MIN_DELAY) == expected);
+            }
+        }
+    }
+}

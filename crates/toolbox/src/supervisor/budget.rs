@@ -1,0 +1,93 @@
+//! The budget of the toolbox.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use waypost_toolbox_proto::ResourceClass;
+use waypost_toolbox_proto::message::Capacity;
+
+use crate::reconcile::Resources;
+
+/// The resources that containers may use, and those that are in use. Every container holds a [`Reservation`] from before
+/// its start until after its end.
+#[derive(Debug, Default)]
+pub struct Budget(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    total: Resources,
+    used: Resources,
+}
+
+impl Budget {
+    /// Sets the resources from the capacity of the machine. `reserve` is kept for the machine itself.
+    pub fn set_capacity(&self, capacity: &Capacity, reserve: Resources) {
+        // The number of CPUs is small, so the conversion is exact.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited to 0 to 1,000,000")]
+        let millicpus = (capacity.cpus * 1_000.0).clamp(0.0, 1e9) as u64;
+        self.state().total = Resources {
+            memory_bytes: capacity.memory_bytes.saturating_sub(reserve.memory_bytes),
+            millicpus: millicpus.saturating_sub(reserve.millicpus),
+        };
+    }
+
+    /// Returns what is left.
+    #[must_use]
+    pub fn free(&self) -> Resources {
+        let state = self.state();
+        Resources {
+            memory_bytes: state.total.memory_bytes.saturating_sub(state.used.memory_bytes),
+            millicpus: state.total.millicpus.saturating_sub(state.used.millicpus),
+        }
+    }
+
+    /// Returns what is in use.
+    #[must_use]
+    pub fn used(&self) -> Resources {
+        self.state().used
+    }
+
+    /// Reserves the resources of a container that is about to start. Returns `None` if there are not enough.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, class: ResourceClass) -> Option<Reservation> {
+        let resources = Resources::of(class);
+        let mut state = self.state();
+        let free = state.total.checked_sub(state.used)?;
+        free.checked_sub(resources)?;
+        state.add(resources);
+        Some(Reservation { budget: Arc::clone(self), resources })
+    }
+
+    /// Reserves the resources of a container that already runs, even if the budget is exceeded.
+    #[must_use]
+    pub fn adopt(self: &Arc<Self>, class: ResourceClass) -> Reservation {
+        let resources = Resources::of(class);
+        self.state().add(resources);
+        Reservation { budget: Arc::clone(self), resources }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, resources: Resources) {
+        self.used.memory_bytes += resources.memory_bytes;
+        self.used.millicpus += resources.millicpus;
+    }
+}
+
+/// The reserved resources of a container. They are released when this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Budget>,
+    resources: Resources,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.budget.state();
+        state.used.memory_bytes = state.used.memory_bytes.saturating_sub(self.resources.memory_bytes);
+        state.used.millicpus = state.used.millicpus.saturating_sub(self.resources.millicpus);
+    }
+}

@@ -1,0 +1,314 @@
+//! The supervisor: makes the containers of a toolbox what is desired, and keeps them so.
+//!
+//! A manager task ([`Supervisor::run`]) follows the desired state and the exits of containers, and starts one task per
+//! instance. The task of an instance is the only owner of its containers. It calls
+//! [`reconcile`](crate::reconcile::reconcile), performs the acts and reports what has changed. Acts that take time run
+//! concurrently inside the task, so a slow pull or a server that hangs delays nothing else.
+
+mod budget;
+mod files;
+mod health;
+mod instance;
+mod manager;
+mod output;
+mod routes;
+pub mod servers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+use waypost_toolbox_proto::http::LogStream;
+use waypost_toolbox_proto::message::InstanceReport;
+use waypost_toolbox_proto::{InstanceSpec, Sharing};
+
+use self::budget::Budget;
+use self::manager::Handle;
+use self::routes::GuardedMessages;
+use self::servers::{BoxFuture, CallFailure, Messages, Servers};
+use crate::clock::WallClock;
+use crate::control::Control;
+use crate::engine::{Engine, MachineInfo, ObservedContainer, Usage};
+use crate::reconcile::{CHECK_KEY, Key, KeyLimits, Resources};
+
+/// The time within which a new server must complete the handshake and list its tools.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time that a server has to exit after SIGTERM.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// The time that running calls have before their container is replaced.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The interval between probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+/// The time after which a probe has failed.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval between samples of the use of resources.
+const USAGE_INTERVAL: Duration = Duration::from_secs(30);
+/// The time for which a deployment waits for an engine that cannot be reached.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time for which a start waits for the secrets.
+const SECRETS_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause before an operation of the engine is repeated that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The maximum length of a container's key in bytes.
+const MAX_KEY: usize = 128;
+
+/// What else happens with containers: the way out, statistics and logs. Tests replace it.
+pub trait Sink: Send + Sync + 'static {
+    /// Opens the way out of a container (egress), after it was started or when the daemon finds it running. Returns an
+    /// error in one sentence if this fails.
+    fn opened<'a>(
+        &'a self,
+        container: &'a ObservedContainer,
+        spec: &'a InstanceSpec,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Closes the way out of a container, which no longer runs. Also called for containers that were never opened.
+    fn closed(&self, instance_id: &str, container_id: &str);
+
+    /// Stores a sample of the use of resources by a container.
+    fn usage(&self, instance_id: &str, container_id: &str, usage: Usage);
+
+    /// Stores a line of the log, in which secrets are masked.
+    fn log(&self, instance_id: &str, container_id: Option<&str>, stream: LogStream, text: &str);
+
+    /// Closes the files of an instance. Its folder is deleted next.
+    fn removed(&self, instance_id: &str);
+}
+
+/// The settings of the supervisor.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The resources of the machine that containers may not use.
+    pub reserve: Resources,
+    /// The limits of instances with one container per key.
+    pub key_limits: KeyLimits,
+    /// The maximum number of running calls per instance.
+    pub running_calls: usize,
+    /// The maximum number of waiting calls per instance.
+    pub waiting_calls: usize,
+    /// The free disk space in bytes below which unused images are removed before an image is pulled.
+    pub min_disk_free_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            reserve: Resources { memory_bytes: 256 * 1024 * 1024, millicpus: 0 },
+            key_limits: KeyLimits { containers: 20, idle: Duration::from_secs(600) },
+            running_calls: 64,
+            waiting_calls: 256,
+            min_disk_free_bytes: 2 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// What the supervisor works with.
+pub struct Parts<E, S> {
+    /// The container engine.
+    pub engine: Arc<E>,
+    /// Connects to the servers.
+    pub servers: Arc<S>,
+    /// The control plane.
+    pub control: Arc<dyn Control>,
+    /// Egress, statistics and logs.
+    pub sink: Arc<dyn Sink>,
+    /// The data folder of the daemon.
+    pub data_dir: PathBuf,
+    /// The clock.
+    pub clock: WallClock,
+    /// Returns a random number from 0 to 1, which spreads probes and attempts to reach the engine.
+    pub jitter: fn() -> f64,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// The supervisor. Cheap to clone; clones share the same state.
+pub struct Supervisor<E, S>(Arc<Shared<E, S>>);
+
+impl<E, S> Clone for Supervisor<E, S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// What all tasks share.
+struct Shared<E, S> {
+    parts: Parts<E, S>,
+    budget: Arc<Budget>,
+    handles: Mutex<HashMap<String, Handle>>,
+    machine: Mutex<Option<MachineInfo>>,
+    start: Instant,
+}
+
+impl<E, S> Shared<E, S> {
+    /// Returns the time since the start of the daemon.
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Returns a pause that grows with the attempts, from half a second to five seconds, with jitter.
+    fn pause(&self, attempt: u32) -> Duration {
+        let base = Duration::from_millis(500) * 2_u32.pow(attempt.min(4));
+        base.min(RETRY_PAUSE).mul_f64(0.75 + (self.parts.jitter)().clamp(0.0, 1.0) / 2.0)
+    }
+
+    fn handles(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_machine(&self, machine: Option<MachineInfo>) {
+        if let Some(machine) = &machine {
+            self.budget.set_capacity(&machine.capacity, self.parts.settings.reserve);
+        }
+        *self.machine.lock().unwrap_or_else(PoisonError::into_inner) = machine;
+    }
+}
+
+/// A call that waits for a container.
+struct Need {
+    key: Key,
+    answer: oneshot::Sender<Result<(), CallFailure>>,
+}
+
+impl<E: Engine, S: Servers> Supervisor<E, S> {
+    /// Creates a supervisor. Nothing happens until [`Self::run`] is called.
+    #[must_use]
+    pub fn new(parts: Parts<E, S>) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            budget: Arc::default(),
+            handles: Mutex::default(),
+            machine: Mutex::default(),
+            start: Instant::now(),
+        }))
+    }
+
+    /// Returns the observed state of every instance, for heartbeats.
+    #[must_use]
+    pub fn reports(&self) -> Vec<InstanceReport> {
+        let handles = self.0.handles();
+        let mut reports: Vec<_> = handles.values().filter_map(Handle::report).collect();
+        reports.sort_by(|one, other| one.id.cmp(&other.id));
+        reports
+    }
+
+    /// Returns the engine and the resources of the machine, for heartbeats; `None` while the engine cannot be reached.
+    #[must_use]
+    pub fn machine(&self) -> Option<MachineInfo> {
+        self.0.machine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the resources that containers use.
+    #[must_use]
+    pub fn allocated(&self) -> Resources {
+        self.0.budget.used()
+    }
+
+    /// Sends a message to the server of an instance, and returns the messages that answer it. Starts a container first
+    /// if the instance is stopped until its next call. `key` selects the container of an instance with one container per
+    /// agent or session; shared instances ignore it. Dropping the stream cancels the call.
+    ///
+    /// # Errors
+    /// Fails with one of the statuses that [`waypost_toolbox_proto::http`] documents.
+    pub async fn call(
+        &self,
+        instance_id: &str,
+        key: Option<&str>,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Messages, CallFailure> {
+        let entry = self.0.handles().get(instance_id).map(|handle| (Arc::clone(&handle.calls), handle.needs.clone()));
+        let Some((calls, needs)) = entry else {
+            return Err(CallFailure::new(404, "The toolbox does not have this instance."));
+        };
+        let deadline = Instant::now() + timeout;
+        let key = calls.key(key)?;
+        let call = async {
+            let permit = calls.enter().await?;
+            let (session, guard) = loop {
+                if let Some(route) = calls.routes.begin(&key) {
+                    break route;
+                }
+                wait_for_container(&needs, key.clone()).await?;
+            };
+            let messages = session.call(message, deadline.duration_since(Instant::now())).await?;
+            Ok(Box::pin(GuardedMessages { messages, _guard: guard, _permit: permit }) as Messages)
+        };
+        let result = tokio::time::timeout_at(deadline, call).await;
+        result.unwrap_or_else(|_| Err(CallFailure::new(504, "The server did not answer in time.")))
+    }
+}
+
+async fn wait_for_container(needs: &mpsc::Sender<Need>, key: Key) -> Result<(), CallFailure> {
+    let unavailable = || CallFailure::new(503, "The instance is not available at the moment. Try again.");
+    let (answer, answered) = oneshot::channel();
+    needs.send(Need { key, answer }).await.map_err(|_| unavailable())?;
+    answered.await.map_err(|_| unavailable())?
+}
+
+/// The calls of an instance.
+struct Calls {
+    routes: routes::Routes,
+    running: Arc<tokio::sync::Semaphore>,
+    waiting: AtomicUsize,
+    max_waiting: usize,
+    sharing: Mutex<Sharing>,
+}
+
+impl Calls {
+    fn new(settings: &Settings) -> Arc<Self> {
+        Arc::new(Self {
+            routes: routes::Routes::default(),
+            running: Arc::new(tokio::sync::Semaphore::new(settings.running_calls)),
+            waiting: AtomicUsize::new(0),
+            max_waiting: settings.waiting_calls,
+            sharing: Mutex::new(Sharing::Shared),
+        })
+    }
+
+    /// Returns the key of the container that a call uses.
+    fn key(&self, key: Option<&str>) -> Result<Key, CallFailure> {
+        if *self.sharing.lock().unwrap_or_else(PoisonError::into_inner) == Sharing::Shared {
+            return Ok(None);
+        }
+        let is_valid = |key: &&str| (1..=MAX_KEY).contains(&key.len()) && key.is_ascii() && *key != CHECK_KEY;
+        match key.filter(is_valid) {
+            Some(key) => Ok(Some(key.to_owned())),
+            None => Err(CallFailure::new(
+                409,
+                "The instance has one container per agent or session, and the call names none.",
+            )),
+        }
+    }
+
+    fn set_sharing(&self, sharing: Sharing) {
+        *self.sharing.lock().unwrap_or_else(PoisonError::into_inner) = sharing;
+    }
+
+    /// Waits until fewer calls run than are allowed. Fails if too many calls wait.
+    async fn enter(self: &Arc<Self>) -> Result<OwnedSemaphorePermit, CallFailure> {
+        let running = Arc::clone(&self.running);
+        if let Ok(permit) = Arc::clone(&running).try_acquire_owned() {
+            return Ok(permit);
+        }
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.max_waiting {
+            return Err(CallFailure::new(429, "Too many calls to this instance are waiting. Try again later."));
+        }
+        running.acquire_owned().await.map_err(|_| CallFailure::new(503, "The toolbox is stopping."))
+    }
+}

@@ -1,0 +1,145 @@
+//! The output of a container: lines, with secrets masked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt;
+use waypost_toolbox_proto::http::LogStream;
+
+use super::Sink;
+use super::servers::LogSink;
+use crate::engine::{Output, OutputChunk};
+
+/// The maximum length of a line in bytes.
+const MAX_LINE: usize = 16 * 1024;
+/// The number of lines of standard error that the error of a deployment can quote.
+const TAIL: usize = 10;
+/// The number of lines that wait for the secrets.
+const MAX_WITHHELD: usize = 200;
+/// Shorter secrets are not masked: too much else would be.
+const MIN_SECRET: usize = 4;
+
+/// The log of a container. Secrets are masked before a line goes anywhere.
+pub(super) struct ContainerLog {
+    instance_id: String,
+    sink: Arc<dyn Sink>,
+    state: Mutex<State>,
+}
+
+struct State {
+    container_id: String,
+    /// The secrets; `None` while they are unknown, because the daemon was restarted. Lines are withheld meanwhile.
+    masks: Option<Vec<String>>,
+    withheld: VecDeque<(LogStream, String)>,
+    tail: VecDeque<String>,
+}
+
+impl ContainerLog {
+    /// Creates the log of a container.
+    pub(super) fn new(instance_id: &str, container_id: &str, sink: Arc<dyn Sink>) -> Arc<Self> {
+        let container_id = container_id.to_owned();
+        let state = State { container_id, masks: None, withheld: VecDeque::new(), tail: VecDeque::new() };
+        Arc::new(Self { instance_id: instance_id.to_owned(), sink, state: Mutex::new(state) })
+    }
+
+    /// Sets the ID of the container, which is known only after its start.
+    pub(super) fn set_container(&self, container_id: &str) {
+        container_id.clone_into(&mut self.lock().container_id);
+    }
+
+    /// Sets the secrets, and writes the lines that were withheld.
+    pub(super) fn set_masks<'a>(&self, values: impl Iterator<Item = &'a String>) {
+        let mut masks: Vec<String> = values
+            .flat_map(|value| value.lines().map(str::trim).chain([value.as_str()]))
+            .filter(|value| value.len() >= MIN_SECRET)
+            .map(str::to_owned)
+            .collect();
+        // The longest first: one secret can contain another.
+        masks.sort_by_key(|mask| std::cmp::Reverse(mask.len()));
+        masks.dedup();
+        let withheld = {
+            let mut state = self.lock();
+            state.masks = Some(masks);
+            std::mem::take(&mut state.withheld)
+        };
+        for (stream, text) in withheld {
+            self.line(stream, &text);
+        }
+    }
+
+    /// Returns the secrets, as far as they are known.
+    pub(super) fn masks(&self) -> Vec<String> {
+        self.lock().masks.clone().unwrap_or_default()
+    }
+
+    /// Returns the text with secrets masked.
+    pub(super) fn mask(&self, text: &str) -> String {
+        self.lock().mask(text).unwrap_or_default()
+    }
+
+    /// Returns the last lines of standard error.
+    pub(super) fn tail(&self) -> Vec<String> {
+        self.lock().tail.iter().cloned().collect()
+    }
+
+    /// Copies output of the engine into this log until it ends.
+    pub(super) async fn copy(&self, mut output: Output) {
+        let mut buffers = [Vec::new(), Vec::new()];
+        while let Some(Ok(chunk)) = output.next().await {
+            match chunk {
+                OutputChunk::Stdout(bytes) => self.split(LogStream::Stdout, &bytes, &mut buffers[0]),
+                OutputChunk::Stderr(bytes) => self.split(LogStream::Stderr, &bytes, &mut buffers[1]),
+            }
+        }
+    }
+
+    fn split(&self, stream: LogStream, bytes: &[u8], buffer: &mut Vec<u8>) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let is_end = part.ends_with(b"\n");
+            // A secret that begins before the limit must be complete, so that it is recognised.
+            let room = (MAX_LINE + 4 * 1024).saturating_sub(buffer.len());
+            buffer.extend_from_slice(&part[..part.len().min(room)]);
+            if is_end {
+                self.line(stream, String::from_utf8_lossy(buffer).trim_end());
+                buffer.clear();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn mask(&self, text: &str) -> Option<String> {
+        let masks = self.masks.as_ref()?;
+        Some(masks.iter().fold(text.to_owned(), |text, mask| text.replace(mask.as_str(), "***")))
+    }
+}
+
+impl LogSink for ContainerLog {
+    fn line(&self, stream: LogStream, text: &str) {
+        // Masked before it is cut: a part of a secret would not be recognised.
+        let (container_id, text) = {
+            let mut state = self.lock();
+            let Some(mut text) = state.mask(text) else {
+                if state.withheld.len() == MAX_WITHHELD {
+                    state.withheld.pop_front();
+                }
+                state.withheld.push_back((stream, text.to_owned()));
+                return;
+            };
+            let end = (0..=MAX_LINE.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or_default());
+            if stream == LogStream::Stderr {
+                if state.tail.len() == TAIL {
+                    state.tail.pop_front();
+                }
+                state.tail.push_back(text.chars().take(500).collect());
+            }
+            (state.container_id.clone(), text)
+        };
+        self.sink.log(&self.instance_id, Some(&container_id), stream, &text);
+    }
+}

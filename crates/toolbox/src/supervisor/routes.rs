@@ -1,0 +1,118 @@
+//! The open sessions of an instance, and the calls that use them.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+
+use super::servers::{CallFailure, Messages, ServerSession};
+use crate::reconcile::Key;
+
+/// The sessions by key. A call begins under the same lock under which an idle container is closed, so no call reaches a
+/// container that is about to be stopped because it is idle.
+#[derive(Default)]
+pub(super) struct Routes(Mutex<BTreeMap<Key, Route>>);
+
+/// The session of a container.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) container: String,
+    pub(super) session: Arc<dyn ServerSession>,
+    pub(super) usage: Arc<Usage>,
+}
+
+impl Routes {
+    /// Begins a call. Returns `None` if there is no session.
+    pub(super) fn begin(&self, key: &Key) -> Option<(Arc<dyn ServerSession>, CallGuard)> {
+        let routes = self.lock();
+        let route = routes.get(key)?;
+        Some((Arc::clone(&route.session), route.usage.begin()))
+    }
+
+    /// Replaces all sessions.
+    pub(super) fn replace(&self, routes: BTreeMap<Key, Route>) {
+        *self.lock() = routes;
+    }
+
+    /// Closes the session of a container if no call uses it, and returns whether none does.
+    pub(super) fn close_if_idle(&self, container: &str, usage: &Usage) -> bool {
+        let mut routes = self.lock();
+        let is_idle = usage.calls() == 0;
+        if is_idle {
+            routes.retain(|_, route| route.container != container);
+        }
+        is_idle
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Route>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The calls of a container.
+pub(super) struct Usage {
+    calls: watch::Sender<usize>,
+    last_used: Mutex<Instant>,
+}
+
+impl Usage {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { calls: watch::Sender::new(0), last_used: Mutex::new(Instant::now()) })
+    }
+
+    fn begin(self: &Arc<Self>) -> CallGuard {
+        self.calls.send_modify(|calls| *calls += 1);
+        self.touch();
+        CallGuard(Arc::clone(self))
+    }
+
+    fn touch(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Returns the number of running calls.
+    pub(super) fn calls(&self) -> usize {
+        *self.calls.borrow()
+    }
+
+    /// Returns the time of the last call.
+    pub(super) fn last_used(&self) -> Instant {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no call runs.
+    pub(super) async fn idle(&self) {
+        // The sender is in `self`, so this cannot fail.
+        _ = self.calls.subscribe().wait_for(|calls| *calls == 0).await;
+    }
+}
+
+/// A running call.
+pub(super) struct CallGuard(Arc<Usage>);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.calls.send_modify(|calls| *calls -= 1);
+    }
+}
+
+/// The messages of a call, which counts as running until this is dropped.
+pub(super) struct GuardedMessages {
+    pub(super) messages: Messages,
+    pub(super) _guard: CallGuard,
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+impl Stream for GuardedMessages {
+    type Item = Result<Bytes, CallFailure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.messages.as_mut().poll_next(cx)
+    }
+}
