@@ -4,5 +4,10 @@
 //! (`supervisor`), and uses a container engine ([`engine`]). The servers in the containers are reached through `bridge`,
 //! and reach the outside only through `egress`.
 
+pub mod clock;
 pub mod control;
 pub mod engine;
+pub mod files;
+pub mod logs;
+pub mod stats;
+pub mod tasks;
