@@ -4,6 +4,7 @@
 //! (`supervisor`), and uses a container engine ([`engine`]). The servers in the containers are reached through `bridge`,
 //! and reach the outside only through `egress`.
 
+pub mod bridge;
 pub mod clock;
 pub mod control;
 pub mod engine;
