@@ -21,10 +21,14 @@ pub struct Envelope<'a> {
     pub text: &'a str,
     /// The ID. `None` for a notification, or for an error response to a request whose ID could not be read.
     pub id: Option<RequestId>,
+    /// The ID as received, including null.
+    pub raw_id: Option<&'a RawValue>,
     /// The method. `None` for a response.
     pub method: Option<Cow<'a, str>>,
     /// The parameters. `None` if they are missing or null.
     pub params: Option<&'a RawValue>,
+    /// The parameters as received, including null.
+    pub(crate) raw_params: Option<&'a RawValue>,
     /// The result of a successful response.
     pub result: Option<&'a RawValue>,
     /// The error of an error response.
@@ -40,7 +44,7 @@ struct Members<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     method: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     params: Option<&'a RawValue>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
@@ -93,8 +97,9 @@ impl<'a> Envelope<'a> {
             None if members.result.is_some() || members.error.is_some() => None,
             None => return Err(invalid("`method` is missing.")),
         };
-        let Members { params, result, error, .. } = members;
-        Ok(Self { text, id, method, params, result, error })
+        let Members { id: raw_id, params: raw_params, result, error, .. } = members;
+        let params = raw_params.filter(|params| params.get() != "null");
+        Ok(Self { text, id, raw_id, method, params, raw_params, result, error })
     }
 }
 

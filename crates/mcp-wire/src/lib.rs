@@ -9,9 +9,11 @@ pub mod era;
 mod error;
 pub mod methods;
 mod params;
+pub mod relay;
 mod request_id;
 pub mod revision;
 mod session;
+pub mod sse;
 
 pub use envelope::{Body, Envelope, MAX_BATCH, MAX_DEPTH};
 pub use error::{

@@ -6,7 +6,6 @@
 
 mod client;
 mod error;
-mod sse;
 mod transport;
 
 pub use client::{Client, ConnectOptions, Identity};

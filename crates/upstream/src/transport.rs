@@ -4,11 +4,11 @@ use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::value::RawValue;
 use url::Url;
+use waypost_mcp_wire::sse::EventParser;
 use waypost_mcp_wire::{Envelope, ErrorObject, RequestId};
 use waypost_outbound::{OutboundRequest, Route, StreamLimits, StreamResponse};
 
 use crate::error::Error;
-use crate::sse::EventParser;
 
 /// The maximum number of redirects of one request.
 const MAX_REDIRECTS: usize = 3;
@@ -142,12 +142,12 @@ async fn read_events(
 ) -> Result<Box<RawValue>, Error> {
     let mut parser = EventParser::new();
     while let Some(chunk) = response.chunk().await? {
-        for data in parser.push(&chunk) {
+        for event in parser.push(&chunk) {
             // An event without data only announces an event ID (2025-11-25).
-            if data.is_empty() {
+            if event.data.is_empty() {
                 continue;
             }
-            let message = parse(data.as_bytes())?;
+            let message = parse(event.data.as_bytes())?;
             match (&message.method, &message.id) {
                 (Some(method), Some(id)) => {
                     on_request(ServerRequest { id: id.clone(), method: method.to_string() }).await;

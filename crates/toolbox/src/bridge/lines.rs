@@ -1,0 +1,157 @@
+//! Lines of a stream, limited in size.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The size of buffers that are kept, and by which larger ones grow.
+const STEP: usize = 64 * 1024;
+
+/// The memory for messages that wait to be processed, shared by all servers of the daemon.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes / 1024)))
+    }
+
+    /// Takes a part of the memory, in units of 1 KiB. Returns `None` if there is not enough.
+    pub(super) fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(1024).max(1)).ok()?;
+        self.0.clone().try_acquire_many_owned(units).ok()
+    }
+
+    /// Returns a message that occupies memory until its last copy is dropped; `None` if there is not enough.
+    pub(super) fn hold(&self, message: Vec<u8>) -> Option<Bytes> {
+        struct Held(Vec<u8>, #[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let permit = self.take(message.len())?;
+        Some(Bytes::from_owner(Held(message, permit)))
+    }
+}
+
+/// Splits a stream into lines.
+pub(super) struct LineReader {
+    budget: Budget,
+    max: usize,
+    line: Vec<u8>,
+    /// The memory beyond [`STEP`].
+    permits: Vec<OwnedSemaphorePermit>,
+    is_discarding: bool,
+}
+
+/// A line without its line feed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    Complete(&'a [u8]),
+    /// A line that is longer than the maximum, or for which there is not enough memory. Reported when the limit is
+    /// reached; the rest of the line is discarded.
+    TooLong,
+}
+
+impl LineReader {
+    pub(super) fn new(max: usize, budget: Budget) -> Self {
+        Self { budget, max, line: Vec::new(), permits: Vec::new(), is_discarding: false }
+    }
+
+    /// Adds a chunk, and passes each line that it completes to `receive`.
+    pub(super) fn push(&mut self, mut chunk: &[u8], mut receive: impl FnMut(Line<'_>)) {
+        while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
+            let (part, rest) = (&chunk[..end], &chunk[end + 1..]);
+            chunk = rest;
+            if std::mem::take(&mut self.is_discarding) {
+                continue;
+            }
+            if self.line.is_empty() && part.len() <= self.max {
+                receive(Line::Complete(part));
+            } else if self.extend(part) {
+                receive(Line::Complete(&self.line));
+            } else {
+                receive(Line::TooLong);
+            }
+            self.reset();
+        }
+        if !self.is_discarding && !self.extend(chunk) {
+            receive(Line::TooLong);
+            self.reset();
+            self.is_discarding = true;
+        }
+    }
+
+    /// Passes the incomplete last line to `receive`, if there is one.
+    pub(super) fn finish(&mut self, receive: impl FnOnce(Line<'_>)) {
+        if !self.line.is_empty() {
+            receive(Line::Complete(&self.line));
+            self.reset();
+        }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) -> bool {
+        let length = self.line.len() + bytes.len();
+        if length > self.max {
+            return false;
+        }
+        while length > STEP * (self.permits.len() + 1) {
+            let Some(permit) = self.budget.take(STEP) else { return false };
+            self.permits.push(permit);
+        }
+        self.line.extend_from_slice(bytes);
+        true
+    }
+
+    fn reset(&mut self) {
+        self.line.clear();
+        self.line.shrink_to(STEP);
+        self.permits.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(reader: &mut LineReader, chunk: &[u8]) -> Vec<Option<Vec<u8>>> {
+        let mut lines = Vec::new();
+        reader.push(chunk, |line| {
+            lines.push(match line {
+                Line::Complete(line) => Some(line.to_vec()),
+                Line::TooLong => None,
+            });
+        });
+        lines
+    }
+
+    #[test]
+    fn memory_is_limited() {
+        let budget = Budget::new(3 * STEP);
+        let mut first = LineReader::new(usize::MAX, budget.clone());
+        let mut second = LineReader::new(usize::MAX, budget.clone());
+        assert_eq!(read(&mut first, &vec![b'a'; 4 * STEP]), []);
+        assert_eq!(read(&mut second, &vec![b'a'; STEP + 1]), [None], "the first reader holds everything");
+        assert_eq!(read(&mut first, b"\nb\n").len(), 2);
+        assert_eq!(read(&mut second, b"rest\nc\n"), [Some(b"c".to_vec())]);
+        let held = budget.hold(vec![0; 3 * STEP]).unwrap();
+        assert!(budget.hold(vec![0]).is_none());
+        drop(held);
+        assert!(budget.hold(vec![0]).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_do_not_matter(lines in prop::collection::vec("[a-z]{0,12}", 0..8), size in 1_usize..20) {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let mut reader = LineReader::new(8, Budget::new(1024));
+            let read: Vec<_> = text.as_bytes().chunks(size).flat_map(|chunk| read(&mut reader, chunk)).collect();
+            let expected: Vec<_> = lines.into_iter().map(|line| (line.len() <= 8).then(|| line.into_bytes())).collect();
+            prop_assert_eq!(read, expected);
+        }
+    }
+}

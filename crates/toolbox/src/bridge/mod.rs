@@ -1,0 +1,240 @@
+//! Sessions with the MCP servers in containers.
+//!
+//! A [`Session`] relays JSON-RPC messages as they are, except for IDs ([`Session::call`]). Rules:
+//!
+//! 1. Every call ends with exactly one outcome: its response or a failure. Responses are matched by ID; late, repeated
+//!    and unknown ones are counted and dropped.
+//! 2. No request ID is used twice on a container, even if the daemon is killed, and `initialize` is not repeated on a
+//!    running container: both are stored on disk before they matter.
+//! 3. A call receives messages of its own only: progress notifications have its token, and `subscriptions/listen` its
+//!    ID. A log message of a stdio or SSE server does not say to which call it belongs, and is written to the log.
+//! 4. Calls, messages, lines and the memory for all of them are limited. A server that writes too much is read more
+//!    slowly; one that does not read makes only its own callers wait.
+//! 5. Requests of the server are answered by the daemon: `ping` with a result, all others with "method not found".
+
+pub mod connect;
+mod handshake;
+mod http;
+mod interface;
+mod lines;
+mod mux;
+mod session;
+mod sse;
+mod state;
+mod stdio;
+mod streamable;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use waypost_toolbox_proto::Transport as TransportKind;
+use waypost_toolbox_proto::http::LogStream;
+
+use self::connect::{Connector, NamespaceConnector};
+use self::handshake::{First, negotiate};
+use self::http::HttpClient;
+use self::interface::Failure;
+pub use self::interface::{CallFailure, ConnectContext, ConnectError, LogSink, Messages, Target};
+use self::lines::Budget;
+pub use self::mux::Counters;
+use self::mux::Mux;
+use self::session::{Link, Transport, announce, describe};
+pub use self::session::{MAX_CALLS, PROBE_TIMEOUT, Session};
+use self::sse::Sse;
+use self::state::{SessionFile, blocking, session_path};
+use self::stdio::Stdio;
+use self::streamable::Streamable;
+use self::wire::Negotiated;
+use crate::clock::WallClock;
+use crate::files;
+
+/// The memory for messages of all servers.
+const MESSAGE_MEMORY: usize = 128 * 1024 * 1024;
+/// The limits of the delay between attempts to reach a server that is starting.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The time after which a server that writes only text that is not JSON-RPC counts as one that does not speak MCP.
+const NOISE_PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of the first request on a session that is continued.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
+/// The file that exists if servers of the instance must be sent `initialize` first.
+const INITIALIZE_FIRST: &str = "initialize-first";
+
+/// Connects to the servers of this machine.
+#[derive(Clone)]
+pub struct Bridge {
+    clock: WallClock,
+    connector: Arc<dyn Connector>,
+    budget: Budget,
+}
+
+impl Bridge {
+    /// Creates a bridge that reaches HTTP servers in their network namespaces.
+    #[must_use]
+    pub fn new(clock: WallClock) -> Self {
+        Self::with_connector(clock, Arc::new(NamespaceConnector))
+    }
+
+    /// Creates a bridge that reaches HTTP servers with `connector`.
+    #[must_use]
+    pub fn with_connector(clock: WallClock, connector: Arc<dyn Connector>) -> Self {
+        Self { clock, connector, budget: Budget::new(MESSAGE_MEMORY) }
+    }
+
+    /// Connects to a server: continues the saved session of the container, or completes the handshake and saves the
+    /// session. Waits until the server accepts connections and answers; the caller limits the time.
+    ///
+    /// # Errors
+    /// A [`ConnectError`]. Its text contains no secrets.
+    pub async fn connect(&self, target: Target, context: ConnectContext) -> Result<Arc<Session>, ConnectError> {
+        let masks = context.masks.clone();
+        self.open(target, context).await.map_err(|error| match error {
+            ConnectError::NotMcp(cause) => ConnectError::NotMcp(describe(&masks, &cause)),
+            ConnectError::Closed(cause) => ConnectError::Closed(describe(&masks, &cause)),
+            ConnectError::Restart(cause) => ConnectError::Restart(describe(&masks, &cause)),
+        })
+    }
+
+    /// Removes the saved session of a container that no longer exists.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub fn forget(folder: &Path, container_id: &str) -> std::io::Result<()> {
+        match std::fs::remove_file(session_path(folder, container_id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(&self, target: Target, context: ConnectContext) -> Result<Arc<Session>, ConnectError> {
+        let path = session_path(&context.folder, &context.container_id);
+        let (file, saved) = SessionFile::open(path, (self.clock)()).await?;
+        let counters: Arc<Counters> = Arc::default();
+        let link = Link { transport: self.transport(target, &context, &counters)?, file };
+        let negotiated = match (&link.transport, saved) {
+            // The stream was the session.
+            (Transport::Sse(_), _) | (_, None) => self.handshake(&link, &context, &counters).await?,
+            (_, Some(saved)) => {
+                let session = Session::new(link, saved.clone(), counters, context);
+                return resume(session, saved).await;
+            }
+        };
+        let negotiated = announce(&link, negotiated).await?;
+        Ok(Arc::new(Session::new(link, negotiated, counters, context)))
+    }
+
+    fn transport(
+        &self,
+        target: Target,
+        context: &ConnectContext,
+        counters: &Arc<Counters>,
+    ) -> Result<Transport, Failure> {
+        let (budget, counters, log) = (self.budget.clone(), counters.clone(), context.log.clone());
+        Ok(match target {
+            Target::Stdio(attached) => Transport::Stdio(Stdio::start(attached, Mux::new(budget, counters, log))),
+            Target::Http { namespace, port, path, transport } => {
+                let client = HttpClient::new(self.connector.clone(), namespace, port)?;
+                if transport == TransportKind::Sse {
+                    Transport::Sse(Sse { client, path, budget, counters, log, stream: Mutex::default() })
+                } else {
+                    Transport::Streamable(Streamable { client, path, budget, counters })
+                }
+            }
+        })
+    }
+
+    async fn handshake(
+        &self,
+        link: &Link,
+        context: &ConnectContext,
+        counters: &Counters,
+    ) -> Result<Negotiated, ConnectError> {
+        match &link.transport {
+            Transport::Stdio(_) => stdio_handshake(link, context, counters).await,
+            transport => {
+                let mut delay = RETRY_DELAYS.0;
+                loop {
+                    let attempt = match transport {
+                        Transport::Sse(sse) => match sse.connect().await {
+                            Ok(()) => negotiate(link, First::OnlyInitialize).await,
+                            Err(failure) => Err(failure),
+                        },
+                        _ => negotiate(link, First::Discover).await,
+                    };
+                    match attempt {
+                        // The server is starting.
+                        Err(
+                            Failure::Refused(_) | Failure::Closed(_) | Failure::Status(500..) | Failure::SessionLost,
+                        ) => {
+                            tokio::time::sleep(delay).await;
+                            delay = (delay * 2).min(RETRY_DELAYS.1);
+                        }
+                        result => return Ok(result?),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Negotiates with a stdio server.
+async fn stdio_handshake(
+    link: &Link,
+    context: &ConnectContext,
+    counters: &Counters,
+) -> Result<Negotiated, ConnectError> {
+    let hint = context.folder.join(INITIALIZE_FIRST);
+    let known = hint.clone();
+    let is_known = blocking(move || Ok(known.exists())).await?;
+    let first = if is_known { First::Initialize } else { First::Discover };
+    let noise = async {
+        loop {
+            tokio::time::sleep(NOISE_PATIENCE).await;
+            if counters.noise_lines.load(Ordering::Relaxed) > 0 {
+                return;
+            }
+        }
+    };
+    let result = tokio::select! {
+        result = negotiate(link, first) => result,
+        () = noise => Err(Failure::NotMcp("it writes text that is not JSON-RPC, and does not answer".to_owned())),
+    };
+    match result {
+        // Servers of some older libraries exit if the first request is not `initialize`.
+        Err(Failure::Closed(cause)) if first == First::Discover => {
+            blocking(move || files::replace(&hint, b"")).await?;
+            Err(ConnectError::Restart(format!("{cause} when it was asked for its revisions with `server/discover`")))
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Continues a saved session.
+async fn resume(session: Session, saved: Negotiated) -> Result<Arc<Session>, ConnectError> {
+    if let Err(failure) = session.announce_again(saved).await {
+        return Err(failure.into());
+    }
+    // A daemon that was killed while it wrote a large message has left a part of it: the server cannot read the next
+    // line, so that must not be a call. Whether the server answers is checked by the next probes.
+    if session.is_stdio() && tokio::time::timeout(RESUME_TIMEOUT, session.probe()).await.is_err() {
+        session.log(LogStream::Toolbox, "the server does not answer after the daemon was restarted");
+    }
+    Ok(Arc::new(session))
+}
+
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotMcp(cause) => Self::NotMcp(format!("The server does not speak MCP: {cause}.")),
+            Failure::Status(status) => Self::NotMcp(format!(
+                "The server does not speak MCP at this path: it answered with HTTP status {status}."
+            )),
+            Failure::Closed(cause) => Self::Closed(cause),
+            failure => Self::Closed(CallFailure::from(failure).message),
+        }
+    }
+}

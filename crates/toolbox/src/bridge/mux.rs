@@ -1,0 +1,287 @@
+//! The calls that wait for a response on a connection that they share.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use waypost_mcp_wire::relay::{self, Original};
+use waypost_mcp_wire::{Body, Envelope, JsonRpcError, METHOD_NOT_FOUND};
+use waypost_toolbox_proto::http::LogStream;
+
+use super::interface::{Failure, LogSink};
+use super::lines::Budget;
+
+/// The number of notifications of one call that wait for its caller. Further ones are dropped.
+const MAX_NOTIFICATIONS: usize = 64;
+
+/// Counts what was dropped on a connection.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Responses to no waiting call: late, repeated, or with an unknown ID.
+    pub unmatched_responses: AtomicU64,
+    /// Notifications that belong to no call, or to one whose caller is too slow.
+    pub dropped_notifications: AtomicU64,
+    /// Lines that are not JSON-RPC messages.
+    pub noise_lines: AtomicU64,
+    /// Messages that were too long.
+    pub oversized_messages: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The calls that wait on one connection.
+pub(super) struct Mux {
+    /// `None` once the connection is closed.
+    pending: Mutex<Option<HashMap<u64, Pending>>>,
+    closed: CancellationToken,
+    cause: Mutex<String>,
+    pub(super) budget: Budget,
+    pub(super) counters: Arc<Counters>,
+    pub(super) log: Arc<dyn LogSink>,
+}
+
+struct Pending {
+    is_sent: bool,
+    original: Original,
+    notifications: mpsc::Sender<Bytes>,
+    response: oneshot::Sender<Result<Bytes, Failure>>,
+}
+
+/// What a message of the server was.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    /// Whether all of it was passed to calls.
+    pub(super) is_delivered: bool,
+    /// The answers to requests of the server.
+    pub(super) answers: Vec<Vec<u8>>,
+}
+
+impl Mux {
+    pub(super) fn new(budget: Budget, counters: Arc<Counters>, log: Arc<dyn LogSink>) -> Arc<Self> {
+        let (pending, closed, cause) = (Mutex::new(Some(HashMap::new())), CancellationToken::new(), Mutex::default());
+        Arc::new(Self { pending, closed, cause, budget, counters, log })
+    }
+
+    /// Registers a call, which ends with exactly one response or failure.
+    pub(super) fn register(self: &Arc<Self>, call: NewCall) -> Result<MuxCall, Failure> {
+        let NewCall { id, original, deadline, slot, cancel } = call;
+        let (notifications, notification_receiver) = mpsc::channel(MAX_NOTIFICATIONS);
+        let (response, response_receiver) = oneshot::channel();
+        let mut pending = self.pending();
+        let Some(calls) = pending.as_mut() else { return Err(self.closed_failure()) };
+        match calls.entry(id) {
+            Entry::Occupied(_) => return Err(Failure::Storage(format!("ID {id} is in use"))),
+            Entry::Vacant(entry) => entry.insert(Pending { is_sent: false, original, notifications, response }),
+        };
+        drop(pending);
+        let guard = Guard { mux: self.clone(), id, cancel };
+        let deadline = Box::pin(tokio::time::sleep_until(deadline));
+        let (notifications, response) = (notification_receiver, response_receiver);
+        Ok(MuxCall { notifications, response, deadline, guard: Some(guard), outcome: None, is_done: false, slot })
+    }
+
+    /// Marks a call as sent. Returns `false` if it is no longer waiting, so that it need not be sent.
+    pub(super) fn mark_sent(&self, id: u64) -> bool {
+        let mut pending = self.pending();
+        pending.as_mut().and_then(|calls| calls.get_mut(&id)).map(|call| call.is_sent = true).is_some()
+    }
+
+    /// Fails all waiting calls.
+    pub(super) fn fail_all(&self, failure: &Failure) {
+        let calls = self.pending().as_mut().map(std::mem::take);
+        for call in calls.into_iter().flatten().map(|(_, call)| call) {
+            let _ = call.response.send(Err(failure.clone()));
+        }
+    }
+
+    /// Closes the connection, and fails all waiting calls.
+    pub(super) fn close(&self, cause: &str) {
+        let calls = self.pending().take();
+        if let Some(calls) = calls {
+            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause.to_owned();
+            for call in calls.into_values() {
+                let _ = call.response.send(Err(Failure::Closed(cause.to_owned())));
+            }
+        }
+        self.closed.cancel();
+    }
+
+    /// Waits until the connection is closed.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Processes a message of the server. Returns `None` if it is not JSON-RPC.
+    pub(super) fn receive(&self, message: &[u8]) -> Option<Incoming> {
+        if !matches!(message.trim_ascii_start().first(), Some(b'{' | b'[')) {
+            return None;
+        }
+        let mut incoming = Incoming { is_delivered: true, answers: Vec::new() };
+        match Body::parse(message).ok()? {
+            Body::Single(envelope) => self.receive_one(&envelope, &mut incoming),
+            Body::Batch(batch) => batch.iter().for_each(|envelope| self.receive_one(envelope, &mut incoming)),
+        }
+        Some(incoming)
+    }
+
+    fn receive_one(&self, envelope: &Envelope<'_>, incoming: &mut Incoming) {
+        match (&envelope.method, &envelope.id) {
+            (Some(_), Some(_)) => {
+                incoming.is_delivered = false;
+                incoming.answers.extend(answer(envelope));
+            }
+            (Some(_), None) => incoming.is_delivered &= self.deliver_notification(envelope),
+            (None, _) => incoming.is_delivered &= self.deliver_response(envelope),
+        }
+    }
+
+    fn deliver_response(&self, envelope: &Envelope<'_>) -> bool {
+        let found = relay::response_id(envelope)
+            .and_then(|id| self.pending().as_mut().and_then(|calls| calls.remove(&id)).map(|call| (id, call)));
+        let Some((id, call)) = found else {
+            Counters::add(&self.counters.unmatched_responses);
+            return false;
+        };
+        let response = relay::restore_response(envelope, id, &call.original);
+        let _ = call.response.send(self.budget.hold(response).ok_or(Failure::Busy));
+        true
+    }
+
+    fn deliver_notification(&self, envelope: &Envelope<'_>) -> bool {
+        if envelope.method.as_deref() == Some("notifications/message") {
+            // It does not say to which call it belongs. Passing it to a caller could show data of another one.
+            let text = envelope.params.map_or("", |params| params.get());
+            let end = text.floor_char_boundary(crate::logs::MAX_TEXT_BYTES);
+            self.log.line(LogStream::Stdout, &text[..end]);
+            return false;
+        }
+        let is_delivered = relay::notification_target(envelope).is_some_and(|target| {
+            let pending = self.pending();
+            let Some(call) = pending.as_ref().and_then(|calls| calls.get(&target.id())) else { return false };
+            let message = relay::restore_notification(envelope, target, &call.original);
+            message
+                .and_then(|message| self.budget.hold(message))
+                .is_some_and(|m| call.notifications.try_send(m).is_ok())
+        });
+        if !is_delivered {
+            Counters::add(&self.counters.dropped_notifications);
+        }
+        is_delivered
+    }
+
+    /// Removes a call. Returns whether the server may be working on it.
+    fn remove(&self, id: u64) -> bool {
+        self.pending().as_mut().and_then(|calls| calls.remove(&id)).is_some_and(|call| call.is_sent)
+    }
+
+    fn closed_failure(&self) -> Failure {
+        Failure::Closed(self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Option<HashMap<u64, Pending>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the answer to a request of the server, without a line feed. The daemon declares no capabilities, so only `ping` has a result.
+pub(super) fn answer(request: &Envelope<'_>) -> Option<Vec<u8>> {
+    let id = request.id.clone()?;
+    let response = match request.method.as_deref()? {
+        "ping" => json!({ "jsonrpc": "2.0", "id": id, "result": {} }),
+        _ => JsonRpcError::new(METHOD_NOT_FOUND, "Method not found.", Some(id)).to_json(),
+    };
+    Some(response.to_string().into_bytes())
+}
+
+/// Tells the server that a call is cancelled. Must not block.
+pub(super) type Cancel = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// A call to register.
+pub(super) struct NewCall {
+    pub(super) id: u64,
+    pub(super) original: Original,
+    pub(super) deadline: Instant,
+    /// Held until the call ends.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+    /// `None` if the server is not told.
+    pub(super) cancel: Option<Cancel>,
+}
+
+/// The messages of one call. Dropping it cancels the call.
+pub(super) struct MuxCall {
+    notifications: mpsc::Receiver<Bytes>,
+    response: oneshot::Receiver<Result<Bytes, Failure>>,
+    deadline: Pin<Box<Sleep>>,
+    guard: Option<Guard>,
+    outcome: Option<Result<Bytes, Failure>>,
+    is_done: bool,
+    #[expect(dead_code, reason = "held until it is dropped")]
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+/// Removes a call from the table, and cancels it if it has no response yet.
+struct Guard {
+    mux: Arc<Mux>,
+    id: u64,
+    cancel: Option<Cancel>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.mux.remove(self.id)
+            && let Some(cancel) = &self.cancel
+        {
+            cancel(self.id);
+        }
+    }
+}
+
+impl MuxCall {
+    fn poll_outcome(&mut self, context: &mut Context<'_>) {
+        if self.outcome.is_some() {
+        } else if let Poll::Ready(response) = Pin::new(&mut self.response).poll(context) {
+            self.outcome = Some(response.unwrap_or_else(|_| Err(Failure::Closed("the call was dropped".to_owned()))));
+        } else if self.deadline.as_mut().poll(context).is_ready() {
+            self.guard = None;
+            self.outcome = Some(Err(Failure::Timeout));
+        }
+    }
+}
+
+impl Stream for MuxCall {
+    type Item = Result<Bytes, Failure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_done {
+            return Poll::Ready(None);
+        }
+        self.poll_outcome(context);
+        // Notifications that arrived before the response come first.
+        if self.outcome.is_none() {
+            return self.notifications.poll_recv(context).map(|notification| notification.map(Ok));
+        }
+        if let Ok(notification) = self.notifications.try_recv() {
+            return Poll::Ready(Some(Ok(notification)));
+        }
+        self.is_done = true;
+        self.guard = None;
+        Poll::Ready(self.outcome.take())
+    }
+}

@@ -1,0 +1,389 @@
+//! The session with a server.
+
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use waypost_mcp_wire::relay::relay_request;
+use waypost_mcp_wire::{Envelope, INVALID_REQUEST, JsonRpcError};
+use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
+
+use super::handshake::{First, negotiate};
+use super::interface::{CallFailure, ConnectContext, Failure, Messages};
+use super::mux::Counters;
+use super::sse::Sse;
+use super::state::SessionFile;
+use super::stdio::Stdio;
+use super::streamable::Streamable;
+use super::wire::{Negotiated, Request, Wire, request_meta};
+use crate::logs::mask_text;
+
+/// The number of calls that wait for one container.
+pub const MAX_CALLS: usize = 256;
+/// The number of own requests, such as probes, that wait for one container.
+const MAX_OWN_CALLS: usize = 8;
+/// The maximum time of a call.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The timeout of a probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of each page of a list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The limits of a list of tools.
+const MAX_PAGES: usize = 100;
+const MAX_TOOLS: usize = 10_000;
+/// The maximum length of a text of the server in an error.
+const MAX_CAUSE_BYTES: usize = 300;
+
+pub(super) type RawMessages = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
+
+/// How messages are exchanged.
+pub(super) enum Transport {
+    Stdio(Stdio),
+    Streamable(Streamable),
+    Sse(Sse),
+}
+
+impl Transport {
+    /// Sends a request. Returns its messages, and the session ID that the response sets.
+    pub(super) async fn open(&self, request: Request, wire: &Wire) -> Result<(RawMessages, Option<String>), Failure> {
+        match self {
+            Self::Stdio(stdio) => Ok((stdio.open(request).await?.boxed(), None)),
+            Self::Sse(sse) => Ok((sse.open(request, wire).await?.boxed(), None)),
+            Self::Streamable(streamable) => {
+                let (messages, session) = streamable.open(request, wire).await?;
+                Ok((messages.boxed(), session))
+            }
+        }
+    }
+
+    async fn notify(&self, text: Vec<u8>, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
+        match self {
+            Self::Stdio(stdio) => stdio.notify(text, deadline).await,
+            Self::Streamable(streamable) => streamable.notify(text, wire, deadline).await,
+            Self::Sse(sse) => sse.notify(text, wire, deadline).await,
+        }
+    }
+}
+
+/// A transport and the source of its request IDs.
+pub(super) struct Link {
+    pub(super) transport: Transport,
+    pub(super) file: SessionFile,
+}
+
+/// An open session with a server. The connection is closed when the session is dropped.
+pub struct Session {
+    link: Link,
+    negotiated: RwLock<Arc<Negotiated>>,
+    /// Held while a lost session is replaced.
+    renewing: tokio::sync::Mutex<()>,
+    calls: Arc<Semaphore>,
+    own_calls: Arc<Semaphore>,
+    counters: Arc<Counters>,
+    context: ConnectContext,
+}
+
+impl Session {
+    pub(super) fn new(link: Link, negotiated: Negotiated, counters: Arc<Counters>, context: ConnectContext) -> Self {
+        Self {
+            link,
+            negotiated: RwLock::new(Arc::new(negotiated)),
+            renewing: tokio::sync::Mutex::default(),
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            own_calls: Arc::new(Semaphore::new(MAX_OWN_CALLS)),
+            counters,
+            context,
+        }
+    }
+
+    /// Sends a message of the control plane and returns the messages that answer it. The last one is the response; there
+    /// is none for a notification. Dropping the stream cancels the call.
+    ///
+    /// Only the ID, the progress token and, for a modern server, missing members of `_meta` are changed. `initialize` is
+    /// answered from the handshake of this session, because it must not be repeated; `notifications/initialized` and
+    /// `notifications/cancelled`, whose request ID means nothing to the server, are not sent.
+    ///
+    /// # Errors
+    /// A [`CallFailure`], also as the last item of the stream. An invalid message is answered with a JSON-RPC error.
+    pub async fn call(&self, message: Bytes, timeout: Duration) -> Result<Messages, CallFailure> {
+        let messages = match self.calls.clone().try_acquire_owned() {
+            Ok(slot) => self.relay(message, timeout, slot).await?,
+            Err(_) => return Err(Failure::Busy.into()),
+        };
+        Ok(messages.map(|message| message.map_err(CallFailure::from)).boxed())
+    }
+
+    /// Checks that the server answers, with `ping` (legacy) or `server/discover` (modern), and returns the duration.
+    ///
+    /// # Errors
+    /// A sentence that says why it does not, without secrets.
+    pub async fn probe(&self) -> Result<Duration, String> {
+        let started = Instant::now();
+        let method = if self.wire().is_modern() { "server/discover" } else { "ping" };
+        self.request(method, json!({}), PROBE_TIMEOUT).await?;
+        Ok(started.elapsed())
+    }
+
+    /// Lists the tools, and returns their number.
+    ///
+    /// # Errors
+    /// A sentence that says why they cannot be listed, without secrets.
+    pub async fn list_tools(&self) -> Result<usize, String> {
+        self.tools().await.map(|tools| tools.len())
+    }
+
+    /// Lists the tools, and returns their definitions as received.
+    ///
+    /// # Errors
+    /// A sentence that says why they cannot be listed, without secrets.
+    pub async fn tools(&self) -> Result<Vec<Box<RawValue>>, String> {
+        #[derive(Deserialize)]
+        struct Page {
+            tools: Vec<Box<RawValue>>,
+            #[serde(default, rename = "nextCursor")]
+            next_cursor: Option<String>,
+        }
+        let (mut tools, mut bytes, mut cursor) = (Vec::new(), 0, None::<String>);
+        for _ in 0..MAX_PAGES {
+            let params = cursor.as_ref().map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
+            let result = self.request("tools/list", params, LIST_TIMEOUT).await?;
+            let page: Page = serde_json::from_str(result.get())
+                .map_err(|_| "The result of `tools/list` is not a list of tools.".to_owned())?;
+            bytes += result.get().len();
+            tools.extend(page.tools);
+            if tools.len() > MAX_TOOLS || bytes > MAX_MESSAGE_BYTES {
+                return Err(format!("The server has more than {MAX_TOOLS} tools, or their definitions are too large."));
+            }
+            match page.next_cursor.filter(|next| cursor.as_ref() != Some(next)) {
+                Some(next) => cursor = Some(next),
+                None => return Ok(tools),
+            }
+        }
+        Err(format!("The list of tools has more than {MAX_PAGES} pages."))
+    }
+
+    /// Waits until the connection is closed by the server. Only the connection of a stdio server can be: the others are
+    /// opened as needed.
+    pub async fn closed(&self) {
+        match &self.link.transport {
+            Transport::Stdio(stdio) => stdio.mux().closed().await,
+            Transport::Streamable(_) | Transport::Sse(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns the revision of the protocol.
+    #[must_use]
+    pub fn revision(&self) -> String {
+        self.negotiated().revision.clone()
+    }
+
+    /// Returns the result of `initialize` or `server/discover`, as received: the server's name, capabilities and
+    /// instructions.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.negotiated().result.clone()
+    }
+
+    /// Returns the numbers of messages that were dropped.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    async fn relay(
+        &self,
+        message: Bytes,
+        timeout: Duration,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<RawMessages, Failure> {
+        if message.len() > MAX_MESSAGE_BYTES {
+            return Err(Failure::TooLarge);
+        }
+        let deadline = Instant::now() + timeout.min(MAX_TIMEOUT);
+        let envelope = match Envelope::parse(&message) {
+            Ok(envelope) => envelope,
+            Err(error) => return Ok(reply(&error)),
+        };
+        match (envelope.method.as_deref(), &envelope.id) {
+            (None, id) => {
+                let text = "Invalid Request: this server sends no requests to clients, so it accepts no responses.";
+                Ok(reply(&JsonRpcError::new(INVALID_REQUEST, text, id.clone())))
+            }
+            (Some("notifications/initialized" | "notifications/cancelled"), None) => Ok(stream::empty().boxed()),
+            (Some(_), None) => {
+                self.notify(message.to_vec(), deadline).await?;
+                Ok(stream::empty().boxed())
+            }
+            (Some("initialize"), Some(_)) if !self.wire().is_modern() => {
+                let id = envelope.raw_id.map_or("null", RawValue::get);
+                let result = &self.negotiated().result;
+                let mut text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into_bytes();
+                waypost_mcp_wire::relay::make_single_line(&mut text);
+                Ok(stream::iter([Ok(text.into())]).boxed())
+            }
+            (Some(_), Some(_)) => self.send(&envelope, deadline, slot).await,
+        }
+    }
+
+    /// Sends a request. If the server has ended the session, a new one is started once.
+    async fn send(
+        &self,
+        envelope: &Envelope<'_>,
+        deadline: Instant,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<RawMessages, Failure> {
+        let mut slot = Some(slot);
+        let mut is_renewed = false;
+        loop {
+            let negotiated = self.negotiated();
+            let wire = negotiated.wire();
+            let id = self.link.file.next_id().await?;
+            let meta = wire.is_modern().then(request_meta);
+            let relayed = match relay_request(envelope, id, meta.as_ref()) {
+                Ok(relayed) => relayed,
+                Err(error) => return Ok(reply(&error)),
+            };
+            let name = if wire.is_modern() { name(envelope) } else { None };
+            let request = Request {
+                id,
+                text: relayed.text,
+                original: relayed.original,
+                method: envelope.method.as_deref().unwrap_or_default().to_owned(),
+                name,
+                deadline,
+                slot: slot.take(),
+                is_cancellable: true,
+            };
+            match self.link.transport.open(request, &wire).await {
+                Ok((messages, _)) => return Ok(messages),
+                Err(Failure::SessionLost) if !is_renewed => {
+                    is_renewed = true;
+                    let renewed = tokio::time::timeout_at(deadline, self.renew(&negotiated)).await;
+                    renewed.map_err(|_| Failure::Timeout)??;
+                    slot = Some(self.calls.clone().try_acquire_owned().map_err(|_| Failure::Busy)?);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn notify(&self, mut text: Vec<u8>, deadline: Instant) -> Result<(), Failure> {
+        waypost_mcp_wire::relay::make_single_line(&mut text);
+        let negotiated = self.negotiated();
+        match self.link.transport.notify(text.clone(), &negotiated.wire(), deadline).await {
+            Err(Failure::SessionLost) => {
+                let renewed = tokio::time::timeout_at(deadline, self.renew(&negotiated)).await;
+                renewed.map_err(|_| Failure::Timeout)??;
+                self.link.transport.notify(text, &self.wire(), deadline).await
+            }
+            result => result,
+        }
+    }
+
+    /// Replaces the session `lost`, unless another call has already done so.
+    async fn renew(&self, lost: &Arc<Negotiated>) -> Result<(), Failure> {
+        let _renewing = self.renewing.lock().await;
+        if !Arc::ptr_eq(&self.negotiated(), lost) {
+            return Ok(());
+        }
+        self.context.log.line(LogStream::Toolbox, "the server ended the session; starting a new one");
+        if let Transport::Sse(sse) = &self.link.transport {
+            sse.connect().await?;
+        }
+        let negotiated = negotiate(&self.link, First::OnlyInitialize).await?;
+        let negotiated = announce(&self.link, negotiated).await?;
+        *self.negotiated.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(negotiated);
+        Ok(())
+    }
+
+    /// Tells the server again that the handshake is complete, if the daemon was killed before that was certain.
+    pub(super) async fn announce_again(&self, saved: Negotiated) -> Result<(), Failure> {
+        if !saved.is_announced {
+            let negotiated = announce(&self.link, saved).await?;
+            *self.negotiated.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(negotiated);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_stdio(&self) -> bool {
+        matches!(self.link.transport, Transport::Stdio(_))
+    }
+
+    pub(super) fn log(&self, stream: LogStream, text: &str) {
+        self.context.log.line(stream, text);
+    }
+
+    /// Sends a request of the daemon itself, and returns the result.
+    async fn request(&self, method: &str, params: Value, timeout: Duration) -> Result<Box<RawValue>, String> {
+        let describe = |failure: Failure| self.describe(&CallFailure::from(failure).message);
+        let slot = self.own_calls.clone().try_acquire_owned().map_err(|_| describe(Failure::Busy))?;
+        let message = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params }).to_string();
+        let exchange = async {
+            let mut messages = self.relay(message.into(), timeout, slot).await?;
+            let mut last = Bytes::new();
+            while let Some(message) = messages.next().await {
+                last = message?;
+            }
+            Ok(last)
+        };
+        let response = exchange.await.map_err(describe)?;
+        let envelope = Envelope::parse(&response).map_err(|error| self.describe(&error.message))?;
+        match (envelope.result, envelope.error) {
+            (Some(result), _) => Ok(result.to_owned()),
+            (None, error) => {
+                let error = error.map_or("", |error| error.get());
+                Err(self.describe(&format!("The server answered `{method}` with an error: {error}")))
+            }
+        }
+    }
+
+    /// Returns a text that can contain text of the server, without secrets and not too long.
+    fn describe(&self, text: &str) -> String {
+        describe(&self.context.masks, text)
+    }
+
+    fn negotiated(&self) -> Arc<Negotiated> {
+        self.negotiated.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn wire(&self) -> Wire {
+        self.negotiated().wire()
+    }
+}
+
+/// Saves a new session, and tells a legacy server that the handshake is complete. It is saved first, so that a daemon that
+/// is killed in between does not repeat `initialize`, but only the notification.
+pub(super) async fn announce(link: &Link, mut negotiated: Negotiated) -> Result<Negotiated, Failure> {
+    link.file.save(&negotiated).await?;
+    if !negotiated.is_announced {
+        let text = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }).to_string().into_bytes();
+        link.transport.notify(text, &negotiated.wire(), Instant::now() + LIST_TIMEOUT).boxed().await?;
+        negotiated.is_announced = true;
+        link.file.save(&negotiated).await?;
+    }
+    Ok(negotiated)
+}
+
+/// Masks secrets in a text, and shortens it.
+pub(super) fn describe(masks: &[String], text: &str) -> String {
+    let mut text = mask_text(masks, text);
+    text.truncate(text.floor_char_boundary(MAX_CAUSE_BYTES));
+    text
+}
+
+/// Returns the tool, prompt or resource of a request ("Standard Request Headers" of 2026-07-28).
+fn name(envelope: &Envelope<'_>) -> Option<String> {
+    let has_name = matches!(envelope.method.as_deref(), Some("tools/call" | "prompts/get" | "resources/read"));
+    if has_name { envelope.routing_params().ok()?.name } else { None }
+}
+
+fn reply(error: &JsonRpcError) -> RawMessages {
+    stream::iter([Ok(error.to_json().to_string().into())]).boxed()
+}

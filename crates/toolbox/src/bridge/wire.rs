@@ -1,0 +1,82 @@
+//! Requests as they are sent to a server.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use waypost_mcp_wire::relay::{Original, RequestMeta};
+use waypost_mcp_wire::revision::MODERN;
+
+/// What was negotiated with a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Negotiated {
+    /// The revision.
+    pub(super) revision: String,
+    /// The result of `initialize` (legacy) or `server/discover` (modern), as received.
+    pub(super) result: String,
+    /// The ID of the HTTP session (legacy).
+    pub(super) session: Option<String>,
+    /// Whether `notifications/initialized` was sent (legacy).
+    pub(super) is_announced: bool,
+}
+
+impl Negotiated {
+    pub(super) fn wire(&self) -> Wire {
+        Wire { revision: Some(self.revision.clone()), session: self.session.clone() }
+    }
+}
+
+/// The values of the headers that belong to a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wire {
+    /// The revision; `None` during the legacy handshake.
+    pub(super) revision: Option<String>,
+    /// The ID of the session.
+    pub(super) session: Option<String>,
+}
+
+impl Wire {
+    pub(super) fn modern() -> Self {
+        Self { revision: Some(MODERN.to_owned()), session: None }
+    }
+
+    pub(super) fn is_modern(&self) -> bool {
+        self.revision.as_deref() == Some(MODERN)
+    }
+}
+
+/// A request to send.
+pub(super) struct Request {
+    pub(super) id: u64,
+    /// The message in one line, with `id` as its ID.
+    pub(super) text: Vec<u8>,
+    pub(super) original: Original,
+    pub(super) method: String,
+    /// The tool, prompt or resource.
+    pub(super) name: Option<String>,
+    pub(super) deadline: Instant,
+    /// Held until the call ends.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+    /// Whether the server is told if the call is dropped. Must be `false` for `initialize`.
+    pub(super) is_cancellable: bool,
+}
+
+/// Returns the name and version with which the daemon introduces itself.
+pub(super) fn client_info() -> serde_json::Value {
+    json!({ "name": "waypost-toolbox", "version": env!("CARGO_PKG_VERSION") })
+}
+
+/// Returns the members of `_meta` that a modern request must have.
+pub(super) fn request_meta() -> RequestMeta {
+    RequestMeta {
+        protocol_version: format!("\"{MODERN}\""),
+        client_info: client_info().to_string(),
+        client_capabilities: "{}".to_owned(),
+    }
+}
+
+/// Returns the notification that cancels request `id`.
+pub(super) fn cancelled(id: u64) -> Vec<u8> {
+    let params = json!({ "requestId": id, "reason": "The caller no longer waits." });
+    json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params }).to_string().into_bytes()
+}

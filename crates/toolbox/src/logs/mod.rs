@@ -1,0 +1,283 @@
+//! The logs of instances: a ring of files on disk for each instance, limited in size and age.
+//!
+//! A line is one JSON object ([`LogLine`]) in a file. Lines are written with one system call for each chunk of output, so
+//! a daemon that is killed loses no line, and without waiting for the disk. After a power failure, the end of the log may
+//! be missing; an incomplete line is skipped. The rate of lines is limited for each instance.
+
+mod mask;
+mod segments;
+mod text;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use waypost_toolbox_proto::http::{LogLine, LogStream};
+
+pub(crate) use self::mask::mask_text;
+use self::segments::Segments;
+pub use self::text::{LogWriter, MAX_TEXT_BYTES};
+use crate::clock::WallClock;
+
+/// The maximum number of lines that [`InstanceLog::tail`] returns.
+pub const MAX_TAIL: usize = 100_000;
+/// The maximum number of bytes of lines that [`InstanceLog::tail`] returns.
+const MAX_TAIL_BYTES: usize = 8 * 1024 * 1024;
+/// The number of lines that wait for a slow reader, after which it misses lines.
+const FOLLOW_BUFFER: usize = 256;
+/// The interval between searches for segments that are too old.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The limits of a log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// The maximum size of all files in bytes.
+    pub max_bytes: u64,
+    /// The age after which lines are removed.
+    pub max_age: Duration,
+    /// The number of lines per second in the long term. Ten times as many can be written at once.
+    pub lines_per_second: u32,
+    /// The number of bytes of text per second in the long term. Ten times as many can be written at once.
+    pub bytes_per_second: u32,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            max_bytes: 50 * 1024 * 1024,
+            max_age: Duration::from_secs(7 * 24 * 60 * 60),
+            lines_per_second: 500,
+            bytes_per_second: 256 * 1024,
+        }
+    }
+}
+
+/// The log of one instance, to which all its containers and the daemon write.
+pub struct InstanceLog {
+    clock: WallClock,
+    options: LogOptions,
+    state: Mutex<State>,
+    followers: broadcast::Sender<LogLine>,
+}
+
+struct State {
+    segments: Segments,
+    lines: Bucket,
+    bytes: Bucket,
+    /// The number of lines that were dropped because of the rate limit since the last one that was written.
+    dropped: u64,
+    /// The number of lines that could not be written since the last one that was written.
+    failed: u64,
+    expired_at: Instant,
+}
+
+impl InstanceLog {
+    /// Opens the log in `folder`, which is created if it is missing.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub fn open(folder: &Path, options: LogOptions, clock: WallClock) -> io::Result<Arc<Self>> {
+        let max_age = i64::try_from(options.max_age.as_millis()).unwrap_or(i64::MAX);
+        let mut segments = Segments::open(folder, options.max_bytes, max_age)?;
+        segments.expire(clock())?;
+        let state = State {
+            segments,
+            lines: Bucket::new(options.lines_per_second),
+            bytes: Bucket::new(options.bytes_per_second),
+            dropped: 0,
+            failed: 0,
+            expired_at: Instant::now(),
+        };
+        let followers = broadcast::Sender::new(FOLLOW_BUFFER);
+        Ok(Arc::new(Self { clock, options, state: Mutex::new(state), followers }))
+    }
+
+    /// Returns a writer for the output of a container. Each of `secrets` with at least four bytes is masked.
+    #[must_use]
+    pub fn writer(self: &Arc<Self>, stream: LogStream, secrets: &[String]) -> LogWriter {
+        LogWriter::new(self.clone(), stream, secrets)
+    }
+
+    /// Returns a log for one container, which masks each of `secrets` with at least four bytes.
+    #[must_use]
+    pub fn container(self: &Arc<Self>, secrets: &[String]) -> ContainerLog {
+        let writer = |stream| Mutex::new(self.writer(stream, secrets));
+        ContainerLog {
+            stdout: writer(LogStream::Stdout),
+            stderr: writer(LogStream::Stderr),
+            toolbox: writer(LogStream::Toolbox),
+        }
+    }
+
+    /// Appends a line of the daemon. The text must not contain secrets or text that was received from a server.
+    pub fn note(&self, text: &str) {
+        let text = if text.len() > MAX_TEXT_BYTES { text::cut(text.to_owned()) } else { text.to_owned() };
+        self.append_all(LogStream::Toolbox, vec![text]);
+    }
+
+    /// Returns the last `count` lines, oldest first: at most [`MAX_TAIL`], and fewer if they are very long.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub async fn tail(&self, count: usize) -> io::Result<Vec<LogLine>> {
+        let parts = self.state().segments.parts();
+        self.read(parts, count).await
+    }
+
+    /// Returns the last `count` lines, and all lines after them as they are written. A reader that is too slow misses
+    /// lines, and receives a line that says so.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub async fn follow(&self, count: usize) -> io::Result<(Vec<LogLine>, impl Stream<Item = LogLine> + Send + use<>)> {
+        let (parts, receiver) = {
+            let state = self.state();
+            // Lines are written and sent with the lock held, so every line is in exactly one of the two.
+            (state.segments.parts(), self.followers.subscribe())
+        };
+        let clock = self.clock;
+        let next = async move |mut receiver: broadcast::Receiver<LogLine>| match receiver.recv().await {
+            Ok(line) => Some((line, receiver)),
+            Err(broadcast::error::RecvError::Lagged(count)) => {
+                let text = format!("{count} lines are missing here because the reader is too slow");
+                Some((LogLine { at: clock(), stream: LogStream::Toolbox, text }, receiver))
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        };
+        let lines = futures::stream::unfold((receiver, Arc::new(next)), async |(receiver, next)| {
+            next(receiver).await.map(|(line, receiver)| (line, (receiver, next.clone())))
+        });
+        Ok((self.read(parts, count).await?, lines))
+    }
+
+    async fn read(&self, parts: Vec<segments::Part>, count: usize) -> io::Result<Vec<LogLine>> {
+        let max_age = i64::try_from(self.options.max_age.as_millis()).unwrap_or(i64::MAX);
+        let not_before = (self.clock)().saturating_sub(max_age);
+        let read = move || segments::tail(&parts, count.min(MAX_TAIL), MAX_TAIL_BYTES, not_before);
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+
+    fn append_all(&self, stream: LogStream, texts: Vec<String>) {
+        if texts.is_empty() {
+            return;
+        }
+        let at = (self.clock)();
+        let mut state = self.state();
+        let mut lines = Vec::new();
+        for text in texts {
+            // The daemon's own lines are few, and explain the others.
+            if stream != LogStream::Toolbox && !state.admit(text.len()) {
+                state.dropped += 1;
+                continue;
+            }
+            lines.extend(state.missing().map(|text| LogLine { at, stream: LogStream::Toolbox, text }));
+            lines.push(LogLine { at, stream, text });
+        }
+        let serialised: Vec<Vec<u8>> = lines.iter().filter_map(serialise).collect();
+        let mut result = state.segments.append(&serialised, at);
+        if state.expired_at.elapsed() >= EXPIRE_INTERVAL {
+            state.expired_at = Instant::now();
+            result = result.and(state.segments.expire(at));
+        }
+        if let Err(error) = result {
+            if state.failed == 0 {
+                tracing::warn!(%error, "failed to write the log of an instance");
+            }
+            state.failed += lines.len() as u64;
+        }
+        for line in lines {
+            // Fails if nobody follows the log.
+            let _ = self.followers.send(line);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The log of one container, which masks the secrets of the container.
+pub struct ContainerLog {
+    stdout: Mutex<LogWriter>,
+    stderr: Mutex<LogWriter>,
+    toolbox: Mutex<LogWriter>,
+}
+
+impl ContainerLog {
+    /// Appends a line without its line feed. A longer line than [`MAX_TEXT_BYTES`] is cut.
+    pub fn line(&self, stream: LogStream, text: &str) {
+        let writer = match stream {
+            LogStream::Stdout => &self.stdout,
+            LogStream::Stderr => &self.stderr,
+            LogStream::Toolbox => &self.toolbox,
+        };
+        writer.lock().unwrap_or_else(PoisonError::into_inner).line(text);
+    }
+}
+
+impl State {
+    /// Whether a line is within the rate limit.
+    fn admit(&mut self, bytes: usize) -> bool {
+        let now = Instant::now();
+        self.lines.has(1, now) && self.bytes.has(bytes, now) && {
+            self.lines.take(1);
+            self.bytes.take(bytes);
+            true
+        }
+    }
+
+    /// Returns a line about the lines that are missing, if there are any.
+    fn missing(&mut self) -> Option<String> {
+        let (dropped, failed) = (std::mem::take(&mut self.dropped), std::mem::take(&mut self.failed));
+        match (dropped, failed) {
+            (0, 0) => None,
+            (_, 0) => Some(format!("{dropped} lines are missing here because the server writes too fast")),
+            (0, _) => Some(format!("{failed} lines are missing here because the disk could not be written")),
+            _ => Some(format!("{} lines are missing here because of their rate or the disk", dropped + failed)),
+        }
+    }
+}
+
+fn serialise(line: &LogLine) -> Option<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line).ok()?;
+    bytes.push(b'\n');
+    Some(bytes)
+}
+
+/// A token bucket that holds the tokens of ten seconds.
+pub(crate) struct Bucket {
+    rate: f64,
+    tokens: f64,
+    updated: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn new(rate: u32) -> Self {
+        Self { rate: f64::from(rate), tokens: f64::from(rate) * 10.0, updated: Instant::now() }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an approximation is sufficient")]
+    fn has(&mut self, tokens: usize, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.updated).as_secs_f64();
+        self.updated = now;
+        self.tokens = (self.tokens + elapsed * self.rate).min(self.rate * 10.0);
+        self.tokens >= tokens as f64
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an approximation is sufficient")]
+    pub(crate) fn take(&mut self, tokens: usize) {
+        self.tokens -= tokens as f64;
+    }
+
+    /// Returns the time after which the bucket is no longer overdrawn.
+    pub(crate) fn delay(&mut self, now: Instant) -> Option<Duration> {
+        (!self.has(0, now)).then(|| Duration::from_secs_f64(-self.tokens / self.rate))
+    }
+}
+
+#[cfg(test)]
+mod tests;
