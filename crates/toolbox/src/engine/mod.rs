@@ -73,7 +73,7 @@ pub trait Engine: Send + Sync + 'static {
         std::future::ready(Err(EngineError::new(ErrorCode::EngineUnavailable, cause, "Restart the instance.")))
     }
 
-    /// Returns the use of resources by a container.
+    /// Returns the use of resources by a container. Docker 20.10 takes up to a second for it.
     fn usage(&self, container: &str) -> impl Future<Output = Result<Usage, EngineError>> + Send;
 
     /// Returns the output of a container that is not attached (HTTP servers). The first time after [`Engine::start`], it

@@ -97,10 +97,11 @@ fn check_engine(version: &SystemVersion, info: &SystemInfo) -> Result<(), Engine
             "Use Docker Engine in its default mode.",
         ));
     }
-    if !has("seccomp") {
+    let is_unconfined = options.iter().any(|option| option.split(',').any(|part| part == "profile=unconfined"));
+    if !has("seccomp") || is_unconfined {
         return Err(unavailable(
-            "The container engine does not support seccomp",
-            "Use a kernel and an engine with seccomp, which all current distributions have.",
+            "The container engine does not filter system calls with seccomp",
+            "Remove `seccomp-profile` from /etc/docker/daemon.json, and use a kernel with seccomp.",
         ));
     }
     Ok(())
@@ -188,7 +189,9 @@ mod tests {
             info.security_options.get_or_insert_default().push(option.into());
             assert!(check_engine(&version, &info).unwrap_err().cause.contains("user IDs"));
         }
-        let (version, _) = engine("28.0.0");
+        let (version, mut info) = engine("28.0.0");
+        info.security_options = Some(vec!["name=seccomp,profile=unconfined".into()]);
+        assert!(check_engine(&version, &info).unwrap_err().cause.contains("seccomp"));
         assert!(check_engine(&version, &SystemInfo::default()).unwrap_err().cause.contains("seccomp"));
     }
 

@@ -1,6 +1,6 @@
 //! The Docker Engine.
 //!
-//! [`config`] is the isolation list. Everything else creates what a container needs, and finds it again by [`labels`].
+//! `config` is the isolation list. Everything else creates what a container needs, and finds it again by `labels`.
 //!
 //! The client library logs the bodies of requests and responses, which contain secrets, at the level `debug`. The log
 //! filter of the program must limit the target `bollard` to `info`.
