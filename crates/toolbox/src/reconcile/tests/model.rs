@@ -169,6 +169,15 @@ impl World {
                 let is_ready = |c: &Container| c.phase == Phase::Ready && deployment.owns(c, &desired.spec);
                 assert!(!desired.run || self.containers.iter().any(is_ready), "completed without a ready container");
             }
+            Act::Start { key, deploy: false } => {
+                let is_idle = self.flights.iter().any(|act| match act {
+                    Act::Remove { container, how: Removal::Idle } => {
+                        self.containers.iter().any(|c| c.id == *container && c.key == *key)
+                    }
+                    _ => false,
+                });
+                assert!(!is_idle || self.demand.contains(key), "an idle container was replaced");
+            }
             Act::Remove { container, how } => {
                 let removed = self.get(container).clone();
                 assert!(!removed.is_removing, "removed twice");
@@ -218,7 +227,7 @@ impl World {
                     (false, Memory { serving: Some(s), .. }) => (s.generation, s.digest.clone()),
                     _ => panic!("nothing to start"),
                 };
-                if key.is_none() {
+                if key.is_none() && !deploy {
                     self.memory.set_asleep(false);
                 }
                 let id = format!("c{}", self.next_id);
@@ -245,8 +254,12 @@ impl World {
                 container.phase = Phase::Checking;
                 self.flights.push(act);
             }
-            Act::Remove { container, .. } => {
-                self.get(container).is_removing = true;
+            Act::Remove { container, how } => {
+                let container = self.get(container);
+                container.is_removing = true;
+                if *how == Removal::Idle && container.key.is_none() {
+                    self.memory.set_asleep(true);
+                }
                 self.flights.push(act);
             }
             Act::Finish | Act::RemoveInstance => self.flights.push(act),
@@ -276,15 +289,11 @@ impl World {
                     self.attempts.entry(key).or_default().failed(self.now, "It failed.");
                 }
             }
-            Act::Remove { container: id, how } => {
+            Act::Remove { container: id, .. } => {
                 let Some(container) = self.containers.iter_mut().find(|container| container.id == id) else { return };
                 if success {
-                    let key = container.key.clone();
                     self.containers.retain(|container| container.id != id);
                     self.flights.retain(|act| !matches!(act, Act::Check { container, .. } if *container == id));
-                    if how == Removal::Idle && key.is_none() {
-                        self.memory.set_asleep(true);
-                    }
                 } else {
                     container.is_removing = false;
                 }

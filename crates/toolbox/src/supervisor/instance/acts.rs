@@ -10,7 +10,7 @@ use waypost_toolbox_proto::message::ToolboxEvent;
 use waypost_toolbox_proto::{DeploymentStep, InstanceState, Sharing};
 
 use super::super::servers::{CallFailure, Servers};
-use super::super::{RETRY_PAUSE, STOP_GRACE};
+use super::super::{ENGINE_TIMEOUT, RETRY_PAUSE, STOP_GRACE};
 use super::errors::{engine_unavailable, no_capacity};
 use super::work::{Done, Steps};
 use super::{Exclusive, Instance};
@@ -113,7 +113,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                 return false;
             }
             Act::Remove { container, how } => {
-                self.remove(&container, how);
+                self.remove(&container, how).await;
                 return false;
             }
             Act::Finish => return self.clean().await,
@@ -250,7 +250,11 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let Some(desired) = self.desired.clone() else { return };
         let target = self.memory.target(&desired, &digest(&desired.spec));
         let Target::Deploy(deployment) = target else { return };
-        let deadline = since + super::super::ENGINE_TIMEOUT;
+        if self.awaited.as_ref().is_none_or(|(id, _)| *id != deployment.id) {
+            self.awaited = Some((deployment.id.clone(), Instant::now()));
+        }
+        let awaited = self.awaited.as_ref().map_or(since, |(_, since)| *since);
+        let deadline = since.max(awaited) + ENGINE_TIMEOUT;
         if Instant::now() < deadline {
             return self.wake_at(deadline);
         }

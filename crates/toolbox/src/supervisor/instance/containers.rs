@@ -52,7 +52,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             }
             return true;
         };
-        if key.is_none() && self.memory.set_asleep(false) {
+        if key.is_none() && !deploy && self.memory.set_asleep(false) {
             self.save().await;
         }
         let request = ContainerRequest {
@@ -209,7 +209,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     }
 
     /// Begins the removal of a container.
-    pub(super) fn remove(&mut self, id: &str, how: Removal) {
+    pub(super) async fn remove(&mut self, id: &str, how: Removal) {
         let calls = Arc::clone(&self.channels.calls);
         let Some(unit) = self.unit(id) else { return };
         if how == Removal::Idle && !calls.routes.close_if_idle(id, &unit.usage) {
@@ -217,6 +217,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             return;
         }
         unit.is_removing = true;
+        let is_shared = unit.key.is_none();
         if unit.phase == Phase::Starting {
             return unit.cancel.cancel();
         }
@@ -224,6 +225,9 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let stop = unit.is_running() && (how != Removal::Discard || unit.has_volumes);
         unit.disconnect();
         self.sync_routes();
+        if how == Removal::Idle && is_shared && self.memory.set_asleep(true) {
+            self.save().await;
+        }
         let (shared, id) = (Arc::clone(&self.shared), id.to_owned());
         let folder = self.folder.clone();
         self.work(async move {
@@ -245,7 +249,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
                     sleep(RETRY_PAUSE).await;
                 }
             }
-            Done::Removed { id, how, result }
+            Done::Removed { id, result }
         });
     }
 

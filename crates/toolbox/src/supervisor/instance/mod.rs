@@ -82,6 +82,8 @@ pub(super) struct Instance<E, S> {
     needs_observe: bool,
     /// Since when the engine cannot be reached.
     lost_since: Option<Instant>,
+    /// The deployment that waits for the engine, and since when.
+    awaited: Option<(String, Instant)>,
     /// Whether the engine had nothing of this instance when it was asked; `None` if it was never asked.
     is_fresh: Option<bool>,
     /// Whether the running deployment may have created something.
@@ -121,6 +123,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
             exclusive: None,
             needs_observe: found.is_none(),
             lost_since: None,
+            awaited: None,
             is_fresh: None,
             // A deployment that a previous process began may have created something.
             touched: Arc::new(AtomicBool::new(true)),

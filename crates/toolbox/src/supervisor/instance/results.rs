@@ -15,7 +15,7 @@ use super::unit::End;
 use super::work::{Done, Failure};
 use super::{Exclusive, Instance, MAX_EARLY_EXITS};
 use crate::engine::{ContainerExit, Engine, EngineError, StartedContainer};
-use crate::reconcile::{Phase, Removal};
+use crate::reconcile::Phase;
 
 /// The time within which the engine must tell how a container ended.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         match done {
             Done::Started { id, deploy, result } => self.started(&id, deploy, result).await,
             Done::Checked { id, deploy, result } => self.checked(&id, deploy, result).await,
-            Done::Removed { id, how, result } => self.removed(&id, how, result).await,
+            Done::Removed { id, result } => self.removed(&id, result),
             Done::Connected { id, session } => self.connected(&id, session),
             Done::Closed { id, session } => self.closed(&id, &session),
             Done::Probed { id, result } => self.probed(&id, result),
@@ -162,15 +162,12 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         self.shared.parts.control.report(ToolboxEvent::Crashed { instance_id, exit_code, out_of_memory });
     }
 
-    async fn removed(&mut self, id: &str, how: Removal, result: Result<(), EngineError>) {
+    fn removed(&mut self, id: &str, result: Result<(), EngineError>) {
         let Some(index) = self.units.iter().position(|unit| unit.id == id) else { return };
         match result {
             Ok(()) => {
-                let unit = self.units.swap_remove(index);
+                self.units.swap_remove(index);
                 self.shared.parts.sink.closed(&self.id, id);
-                if how == Removal::Idle && unit.key.is_none() && self.memory.set_asleep(true) {
-                    self.save().await;
-                }
             }
             Err(error) => {
                 self.units[index].is_removing = false;

@@ -9,7 +9,6 @@ use waypost_toolbox_proto::{DeploymentError, DeploymentStep};
 use super::super::Shared;
 use super::super::servers::ServerSession;
 use crate::engine::{EngineError, ObservedContainer, StartedContainer};
-use crate::reconcile::Removal;
 
 /// The result of a work.
 pub(super) enum Done {
@@ -18,7 +17,7 @@ pub(super) enum Done {
     /// The check of a container has ended.
     Checked { id: String, deploy: bool, result: Result<Arc<dyn ServerSession>, Failure> },
     /// A container has been removed.
-    Removed { id: String, how: Removal, result: Result<(), EngineError> },
+    Removed { id: String, result: Result<(), EngineError> },
     /// The connection to a running container is open again.
     Connected { id: String, session: Arc<dyn ServerSession> },
     /// The session was closed by the other side.

@@ -1,0 +1,293 @@
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use waypost_toolbox_proto::message::DeploymentOutcome;
+use waypost_toolbox_proto::{ErrorCode, InstanceSpec, InstanceState, Sharing};
+
+use super::engine::Behaviour;
+use super::fakes::{Daemon, spec, with_volume};
+use crate::reconcile::Resources;
+
+async fn running(spec: InstanceSpec) -> Daemon {
+    let daemon = Daemon::new();
+    daemon.add("ins_1", spec);
+    daemon.outcome("dep_ins_1_1").await;
+    daemon
+}
+
+/// Whether exactly one container exists and serves calls.
+async fn is_whole(daemon: &Daemon, image: &str) {
+    daemon.until_state("ins_1", InstanceState::Running).await;
+    daemon.until("one container", |daemon| daemon.engine.state().containers.len() == 1).await;
+    let container = daemon.call("ins_1", None).await.unwrap();
+    let state = daemon.engine.state();
+    assert_eq!(state.containers[&container].image, image);
+    drop(state);
+    assert_eq!(daemon.supervisor.allocated(), Resources::of(waypost_toolbox_proto::ResourceClass::Light));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_daemon_keeps_everything() {
+    for memory in [true, false] {
+        let mut daemon = running(spec("good")).await;
+        daemon.stop().await;
+        if !memory {
+            std::fs::remove_dir_all(daemon.dir.path().join("instances")).unwrap();
+        }
+        daemon.start();
+        is_whole(&daemon, "good").await;
+        assert_eq!(daemon.engine.running(), ["con1"]);
+        let outcomes = daemon.outcomes("dep_ins_1_1");
+        assert!(outcomes.iter().all(|outcome| *outcome == DeploymentOutcome::Complete));
+        assert_eq!(outcomes.len(), if memory { 1 } else { 2 });
+        assert_eq!(daemon.sink.open.lock().unwrap()["con1"], 2, "the way out is opened again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_per_key_survive_a_restart_of_the_daemon() {
+    for memory in [true, false] {
+        let mut daemon = running(InstanceSpec { sharing: Sharing::PerAgent, ..spec("good") }).await;
+        let containers =
+            [daemon.call("ins_1", Some("a")).await.unwrap(), daemon.call("ins_1", Some("b")).await.unwrap()];
+        daemon.stop().await;
+        if !memory {
+            std::fs::remove_dir_all(daemon.dir.path().join("instances")).unwrap();
+        }
+        daemon.start();
+        daemon.until_state("ins_1", InstanceState::Running).await;
+        daemon.until("cleaned up", |daemon| daemon.engine.running().len() == 2).await;
+        for (key, container) in ["a", "b"].into_iter().zip(containers) {
+            assert_eq!(daemon.call("ins_1", Some(key)).await.unwrap(), container);
+        }
+    }
+}
+
+/// Kills the daemon at every point of a deployment, and starts it again.
+#[tokio::test(start_paused = true)]
+async fn a_deployment_continues_after_a_kill_at_any_point() {
+    for volumes in [false, true] {
+        let make = |image: &str| if volumes { with_volume(image) } else { spec(image) };
+        let mut kills = 0;
+        for after in 1.. {
+            let mut daemon = Daemon::new();
+            daemon.until("connected", |daemon| daemon.supervisor.machine().is_some()).await;
+            let points = daemon.engine.state().points;
+            daemon.engine.state().kill_after = Some(points + after);
+            daemon.add("ins_1", make("good"));
+            let killed = {
+                let deadline = Duration::from_secs(100);
+                let done = daemon.outcome("dep_ins_1_1");
+                tokio::select! {
+                    () = daemon.engine.killed.notified() => true,
+                    _ = timeout(deadline, done) => false,
+                }
+            };
+            daemon.stop().await;
+            kills += usize::from(killed);
+            daemon.start();
+            is_whole(&daemon, "good").await;
+            daemon.until("reported", |daemon| !daemon.outcomes("dep_ins_1_1").is_empty()).await;
+            assert!(daemon.outcomes("dep_ins_1_1").iter().all(|outcome| *outcome == DeploymentOutcome::Complete));
+            // Nothing is left after the removal.
+            daemon.remove("ins_1");
+            daemon.until("removed", |daemon| daemon.supervisor.reports().is_empty()).await;
+            assert!(daemon.engine.is_empty());
+            if !killed {
+                break;
+            }
+        }
+        assert!(kills >= 8, "{kills}");
+    }
+}
+
+/// Kills the daemon at every point of an upgrade that fails or succeeds, and starts it again.
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_continues_after_a_kill_at_any_point() {
+    for (volumes, behaviour) in [
+        (false, Behaviour::Healthy),
+        (false, Behaviour::NotMcp),
+        (false, Behaviour::Exits),
+        (true, Behaviour::Healthy),
+        (true, Behaviour::NotMcp),
+        (true, Behaviour::Exits),
+    ] {
+        let make = |image: &str| if volumes { with_volume(image) } else { spec(image) };
+        let mut kills = 0;
+        for after in 1.. {
+            let mut daemon = running(make("old")).await;
+            daemon.behave("new", behaviour);
+            let points = daemon.engine.state().points;
+            daemon.engine.state().kill_after = Some(points + after);
+            daemon.upgrade("ins_1", make("new"));
+            let killed = tokio::select! {
+                () = daemon.engine.killed.notified() => true,
+                _ = daemon.outcome("dep_ins_1_2") => false,
+            };
+            daemon.stop().await;
+            kills += usize::from(killed);
+            daemon.start();
+            let outcome = daemon.outcome("dep_ins_1_2").await;
+            let image = if behaviour == Behaviour::Healthy { "new" } else { "old" };
+            is_whole(&daemon, image).await;
+            let is_expected = match outcome {
+                DeploymentOutcome::Complete => behaviour == Behaviour::Healthy,
+                DeploymentOutcome::RolledBack { .. } => behaviour != Behaviour::Healthy,
+                DeploymentOutcome::Failed { .. } => false,
+            };
+            assert!(is_expected, "{outcome:?} {volumes} {behaviour:?} {after}");
+            if !volumes && behaviour != Behaviour::Healthy {
+                assert_eq!(daemon.engine.running(), ["con1"], "the old container was never stopped");
+            }
+            if !killed {
+                break;
+            }
+        }
+        assert!(kills >= 8, "{kills}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_continues_after_a_kill_at_any_point() {
+    for after in 1.. {
+        let mut daemon = running(with_volume("good")).await;
+        let points = daemon.engine.state().points;
+        daemon.engine.state().kill_after = Some(points + after);
+        daemon.remove("ins_1");
+        let killed = tokio::select! {
+            () = daemon.engine.killed.notified() => true,
+            () = daemon.until("removed", |daemon| daemon.supervisor.reports().is_empty()) => false,
+        };
+        daemon.stop().await;
+        daemon.start();
+        daemon.until("removed", |daemon| daemon.engine.is_empty()).await;
+        daemon.until("no folder", |daemon| !daemon.dir.path().join("instances/ins_1").exists()).await;
+        if !killed {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_restarts_with_its_containers_is_attached_again() {
+    let daemon = running(spec("good")).await;
+    daemon.engine.go_down(false);
+    daemon.until("noticed", |daemon| daemon.supervisor.machine().is_none()).await;
+    sleep(Duration::from_secs(30)).await;
+    daemon.engine.come_up();
+    daemon.until("connected", |daemon| daemon.supervisor.machine().is_some()).await;
+    is_whole(&daemon, "good").await;
+    assert_eq!((daemon.engine.running(), daemon.crashes()), (vec!["con1".to_owned()], 0));
+    assert_eq!(daemon.states("ins_1"), [InstanceState::Deploying, InstanceState::Running]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_that_ended_with_the_engine_are_started_again() {
+    for volumes in [false, true] {
+        let daemon = running(if volumes { with_volume("good") } else { spec("good") }).await;
+        for _ in 0..4 {
+            daemon.engine.go_down(true);
+            sleep(Duration::from_secs(20)).await;
+            daemon.engine.come_up();
+            daemon.until("running", |daemon| daemon.engine.running().len() == 1).await;
+            is_whole(&daemon, "good").await;
+        }
+        assert_eq!(daemon.crashes(), 0, "the server has not crashed");
+        assert!(!daemon.states("ins_1").contains(&InstanceState::CrashLoop));
+    }
+}
+
+/// The engine restarts at every point of an upgrade.
+#[tokio::test(start_paused = true)]
+async fn a_deployment_survives_a_restart_of_the_engine() {
+    for (kills, delay) in [false, true].into_iter().flat_map(|kills| (0..20).map(move |step| (kills, step * 7))) {
+        let daemon = running(spec("old")).await;
+        daemon.upgrade("ins_1", spec("new"));
+        sleep(Duration::from_millis(delay)).await;
+        daemon.engine.go_down(kills);
+        sleep(Duration::from_secs(10)).await;
+        daemon.engine.come_up();
+        let outcome = daemon.outcome("dep_ins_1_2").await;
+        assert_eq!(outcome, DeploymentOutcome::Complete, "{kills} {delay}");
+        is_whole(&daemon, "new").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_engine_a_deployment_fails_after_a_minute() {
+    let daemon = Daemon::new();
+    daemon.engine.go_down(false);
+    daemon.add("ins_1", spec("good"));
+    let DeploymentOutcome::Failed { error } = daemon.outcome("dep_ins_1_1").await else { panic!("it cannot succeed") };
+    assert_eq!(error.code, ErrorCode::EngineUnavailable);
+    assert_eq!(daemon.state("ins_1"), Some(InstanceState::Failed));
+    daemon.engine.come_up();
+    daemon.upgrade("ins_1", spec("good"));
+    assert_eq!(daemon.outcome("dep_ins_1_2").await, DeploymentOutcome::Complete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_touched_before_the_desired_state_is_known() {
+    let mut daemon = running(spec("good")).await;
+    daemon.stop().await;
+    daemon.desired = tokio::sync::watch::Sender::new(waypost_toolbox_proto::DesiredState::default());
+    daemon.start();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(daemon.engine.running(), ["con1"]);
+    // A container that exits meanwhile is noticed later.
+    daemon.engine.crash("con1", 1, false);
+    sleep(Duration::from_secs(10)).await;
+    daemon.add("ins_1", spec("good"));
+    is_whole(&daemon, "good").await;
+    assert_eq!(daemon.engine.running(), ["con2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outdated_desired_state_is_ignored() {
+    let daemon = running(spec("good")).await;
+    daemon.desired.send_modify(|state| {
+        state.revision = 0;
+        state.instances.clear();
+    });
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(daemon.engine.running(), ["con1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_are_not_desired_are_removed_at_the_start() {
+    let mut daemon = running(with_volume("good")).await;
+    daemon.stop().await;
+    daemon.desired.send_modify(|state| {
+        state.revision += 1;
+        state.instances.clear();
+    });
+    daemon.start();
+    daemon.until("removed", |daemon| daemon.engine.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_withheld_until_the_secrets_are_known() {
+    use waypost_toolbox_proto::SecretDelivery;
+    use waypost_toolbox_proto::desired::SecretMount;
+    use waypost_toolbox_proto::message::InstanceSecrets;
+
+    let secret = SecretMount { name: "TOKEN".into(), delivery: SecretDelivery::File, version: 1 };
+    let daemon = Daemon::new();
+    let values = [("TOKEN".to_owned(), "hunter2-hunter2".to_owned())].into();
+    *daemon.control.secrets.lock().unwrap() = Some(InstanceSecrets { values, registry: None });
+    daemon.add("ins_1", InstanceSpec { secrets: vec![secret], ..spec("good") });
+    daemon.outcome("dep_ins_1_1").await;
+    let mut daemon = daemon;
+    daemon.stop().await;
+    let before = daemon.sink.lines.lock().unwrap().len();
+    *daemon.control.is_offline.lock().unwrap() = true;
+    daemon.start();
+    assert!(daemon.until("served", |daemon| daemon.state("ins_1") == Some(InstanceState::Running)).await == ());
+    assert_eq!(daemon.call("ins_1", None).await.unwrap(), "con1");
+    assert_eq!(daemon.sink.lines.lock().unwrap().len(), before, "not written unmasked");
+    daemon.stop().await;
+    *daemon.control.is_offline.lock().unwrap() = false;
+    daemon.start();
+    daemon.until("written", |daemon| daemon.sink.lines.lock().unwrap().len() > before).await;
+    assert!(!daemon.sink.lines.lock().unwrap().iter().any(|line| line.contains("hunter2")));
+}
