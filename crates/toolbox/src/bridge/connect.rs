@@ -67,3 +67,32 @@ async fn tcp_connect(namespace: &Path, address: SocketAddr, timeout: Duration) -
     let stream = receiver.await.map_err(io::Error::other)??;
     tokio::net::TcpStream::from_std(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_is_reached_inside_a_namespace() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let namespace = Path::new("/proc/self/ns/net");
+        let connected = NamespaceConnector.connect(namespace, port).await;
+        match connected {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                eprintln!("skipped: changing the network namespace needs CAP_SYS_ADMIN");
+            }
+            connected => {
+                let (mut client, (mut server, _)) = (connected.unwrap(), listener.accept().await.unwrap());
+                client.write_all(b"x").await.unwrap();
+                assert_eq!(server.read_u8().await.unwrap(), b'x');
+                drop(listener);
+                let refused = NamespaceConnector.connect(namespace, port).await.err().unwrap();
+                assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            }
+        }
+        assert!(NamespaceConnector.connect(Path::new("/proc/0/ns/net"), port).await.is_err());
+    }
+}

@@ -14,7 +14,7 @@ use waypost_mcp_wire::{Envelope, ErrorObject};
 
 use super::interface::Failure;
 use super::session::Link;
-use super::wire::{Negotiated, Request, Wire, client_info, request_meta};
+use super::wire::{Negotiated, Request, Wire, as_line, client_info, request_meta};
 
 /// The time after which `initialize` is sent although `server/discover` is not answered: some servers do not answer
 /// unknown methods, others are still starting.
@@ -53,8 +53,9 @@ pub(super) async fn negotiate(link: &Link, first: First) -> Result<Negotiated, F
             let mut discovery = std::pin::pin!(discover(link));
             match tokio::time::timeout(DISCOVER_PATIENCE, &mut discovery).await {
                 Ok(Ok(Some(negotiated))) => return Ok(negotiated),
-                Ok(Ok(None) | Err(Failure::NotMcp(_) | Failure::Status(400..=499))) => return initialize(link).await,
-                Ok(Err(failure)) => return Err(failure),
+                Ok(Err(failure @ (Failure::Refused(_) | Failure::Storage(_)))) => return Err(failure),
+                // Whatever a legacy server does with an unknown request, it may still accept `initialize`.
+                Ok(_) => return initialize(link).await,
                 Err(_) => {}
             }
             // Whichever succeeds first. A server that answers in order and supports both answers `server/discover` first.
@@ -127,10 +128,11 @@ async fn ask(link: &Link, method: &str, params: Value, wire: &Wire) -> Result<An
     let relayed = relay_request(&envelope, id, meta.as_ref()).map_err(|error| broken(&error.message))?;
     let request = Request {
         id,
-        text: relayed.text,
+        text: as_line(relayed.text).into(),
         original: relayed.original,
         method: method.to_owned(),
         name: None,
+        headers: Vec::new(),
         deadline: Instant::now() + REQUEST_TIMEOUT,
         slot: None,
         is_cancellable: false,

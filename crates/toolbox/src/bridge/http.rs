@@ -14,7 +14,6 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use waypost_mcp_wire::revision::{METHOD_HEADER, NAME_HEADER, SESSION_HEADER, VERSION_HEADER, header_value};
-use waypost_toolbox_proto::http::MAX_MESSAGE_BYTES;
 
 use super::connect::Connector;
 use super::interface::Failure;
@@ -181,16 +180,13 @@ pub(super) struct Post<'a> {
     pub(super) wire: &'a Wire,
     /// The method and name of a request; `None` for other messages.
     pub(super) target: Option<(&'a str, Option<&'a str>)>,
-    pub(super) text: Vec<u8>,
+    pub(super) text: Bytes,
 }
 
 impl Post<'_> {
     /// Returns a POST request with the headers of Streamable HTTP.
     pub(super) fn into_request(self) -> Result<Request<Full<Bytes>>, Failure> {
-        if self.text.len() > MAX_MESSAGE_BYTES {
-            return Err(Failure::TooLarge);
-        }
-        let mut request = request(Method::POST, self.path, self.wire, Full::new(self.text.into()))?;
+        let mut request = request(Method::POST, self.path, self.wire, Full::new(self.text))?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

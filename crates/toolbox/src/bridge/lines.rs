@@ -8,24 +8,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The size of buffers that are kept, and by which larger ones grow.
 const STEP: usize = 64 * 1024;
 
-/// The memory for messages that wait to be processed, shared by all servers of the daemon.
+/// The memory for messages that wait to be processed: a part for each connection, so that a server cannot occupy the
+/// memory of the others, and a limit for all connections of the daemon.
 #[derive(Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    own: Arc<Semaphore>,
+    shared: Arc<Semaphore>,
+}
+
+/// A part of the memory, which is released when it is dropped.
+pub(super) type Memory = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / 1024)))
+        let semaphore = Arc::new(Semaphore::new(bytes / 1024));
+        Self { own: semaphore.clone(), shared: semaphore }
+    }
+
+    /// Returns the budget of one connection, which is limited to `bytes`.
+    pub(super) fn connection(&self, bytes: usize) -> Self {
+        Self { own: Arc::new(Semaphore::new(bytes / 1024)), shared: self.shared.clone() }
     }
 
     /// Takes a part of the memory, in units of 1 KiB. Returns `None` if there is not enough.
-    pub(super) fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn take(&self, bytes: usize) -> Option<Memory> {
         let units = u32::try_from(bytes.div_ceil(1024).max(1)).ok()?;
-        self.0.clone().try_acquire_many_owned(units).ok()
+        let take = |semaphore: &Arc<Semaphore>| semaphore.clone().try_acquire_many_owned(units).ok();
+        Some((take(&self.own)?, take(&self.shared)?))
     }
 
     /// Returns a message that occupies memory until its last copy is dropped; `None` if there is not enough.
     pub(super) fn hold(&self, message: Vec<u8>) -> Option<Bytes> {
-        struct Held(Vec<u8>, #[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
+        struct Held(Vec<u8>, #[expect(dead_code, reason = "held until it is dropped")] Memory);
         impl AsRef<[u8]> for Held {
             fn as_ref(&self) -> &[u8] {
                 &self.0
@@ -42,7 +56,7 @@ pub(super) struct LineReader {
     max: usize,
     line: Vec<u8>,
     /// The memory beyond [`STEP`].
-    permits: Vec<OwnedSemaphorePermit>,
+    permits: Vec<Memory>,
     is_discarding: bool,
 }
 
@@ -131,7 +145,7 @@ mod tests {
 
     #[test]
     fn memory_is_limited() {
-        let budget = Budget::new(3 * STEP);
+        let budget = Budget::new(100 * STEP).connection(3 * STEP);
         let mut first = LineReader::new(usize::MAX, budget.clone());
         let mut second = LineReader::new(usize::MAX, budget.clone());
         assert_eq!(read(&mut first, &vec![b'a'; 4 * STEP]), []);
@@ -142,6 +156,11 @@ mod tests {
         assert!(budget.hold(vec![0]).is_none());
         drop(held);
         assert!(budget.hold(vec![0]).is_some());
+        let shared = Budget::new(2 * STEP);
+        let held = shared.connection(9 * STEP).hold(vec![0; 2 * STEP]).unwrap();
+        assert!(shared.connection(9 * STEP).hold(vec![0]).is_none(), "the limit of all connections");
+        drop(held);
+        assert!(shared.connection(9 * STEP).hold(vec![0]).is_some());
     }
 
     proptest! {

@@ -18,6 +18,7 @@ mod http;
 mod interface;
 mod lines;
 mod mux;
+mod params;
 mod session;
 mod sse;
 mod state;
@@ -54,7 +55,9 @@ use crate::clock::WallClock;
 use crate::files;
 
 /// The memory for messages of all servers.
-const MESSAGE_MEMORY: usize = 128 * 1024 * 1024;
+const MESSAGE_MEMORY: usize = 256 * 1024 * 1024;
+/// The memory for messages of one connection: a few of the largest.
+const CONNECTION_MEMORY: usize = 64 * 1024 * 1024;
 /// The limits of the delay between attempts to reach a server that is starting.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The time after which a server that writes only text that is not JSON-RPC counts as one that does not speak MCP.
@@ -114,7 +117,8 @@ impl Bridge {
         let path = session_path(&context.folder, &context.container_id);
         let (file, saved) = SessionFile::open(path, (self.clock)()).await?;
         let counters: Arc<Counters> = Arc::default();
-        let link = Link { transport: self.transport(target, &context, &counters)?, file };
+        let budget = self.budget.connection(CONNECTION_MEMORY);
+        let link = Link { transport: self.transport(target, &context, &counters, &budget)?, file, budget };
         let negotiated = match (&link.transport, saved) {
             // The stream was the session.
             (Transport::Sse(_), _) | (_, None) => self.handshake(&link, &context, &counters).await?,
@@ -132,8 +136,9 @@ impl Bridge {
         target: Target,
         context: &ConnectContext,
         counters: &Arc<Counters>,
+        budget: &Budget,
     ) -> Result<Transport, Failure> {
-        let (budget, counters, log) = (self.budget.clone(), counters.clone(), context.log.clone());
+        let (budget, counters, log) = (budget.clone(), counters.clone(), context.log.clone());
         Ok(match target {
             Target::Stdio(attached) => Transport::Stdio(Stdio::start(attached, Mux::new(budget, counters, log))),
             Target::Http { namespace, port, path, transport } => {

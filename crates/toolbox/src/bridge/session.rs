@@ -1,11 +1,13 @@
 //! The session with a server.
 
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, stream};
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -17,12 +19,14 @@ use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
 use super::handshake::{First, negotiate};
 use super::interface::{CallFailure, ConnectContext, Failure, Messages};
+use super::lines::Budget;
 use super::mux::Counters;
+use super::params::ParamHeaders;
 use super::sse::Sse;
 use super::state::SessionFile;
 use super::stdio::Stdio;
 use super::streamable::Streamable;
-use super::wire::{Negotiated, Request, Wire, request_meta};
+use super::wire::{Negotiated, Request, Wire, as_line, request_meta};
 use crate::logs::mask_text;
 
 /// The number of calls that wait for one container.
@@ -38,6 +42,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limits of a list of tools.
 const MAX_PAGES: usize = 100;
 const MAX_TOOLS: usize = 10_000;
+/// The time after which the tools are listed again to find the headers of calls.
+const PARAMS_AGE: Duration = Duration::from_secs(5 * 60);
 /// The maximum length of a text of the server in an error.
 const MAX_CAUSE_BYTES: usize = 300;
 
@@ -63,7 +69,7 @@ impl Transport {
         }
     }
 
-    async fn notify(&self, text: Vec<u8>, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
+    async fn notify(&self, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
         match self {
             Self::Stdio(stdio) => stdio.notify(text, deadline).await,
             Self::Streamable(streamable) => streamable.notify(text, wire, deadline).await,
@@ -76,6 +82,7 @@ impl Transport {
 pub(super) struct Link {
     pub(super) transport: Transport,
     pub(super) file: SessionFile,
+    pub(super) budget: Budget,
 }
 
 /// An open session with a server. The connection is closed when the session is dropped.
@@ -88,6 +95,8 @@ pub struct Session {
     own_calls: Arc<Semaphore>,
     counters: Arc<Counters>,
     context: ConnectContext,
+    /// The headers of tools, and when they were read.
+    params: Mutex<Option<(Instant, Arc<ParamHeaders>)>>,
 }
 
 impl Session {
@@ -100,6 +109,7 @@ impl Session {
             own_calls: Arc::new(Semaphore::new(MAX_OWN_CALLS)),
             counters,
             context,
+            params: Mutex::default(),
         }
     }
 
@@ -163,7 +173,11 @@ impl Session {
             }
             match page.next_cursor.filter(|next| cursor.as_ref() != Some(next)) {
                 Some(next) => cursor = Some(next),
-                None => return Ok(tools),
+                None => {
+                    let headers = Arc::new(ParamHeaders::read(&tools));
+                    *self.params.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), headers));
+                    return Ok(tools);
+                }
             }
         }
         Err(format!("The list of tools has more than {MAX_PAGES} pages."))
@@ -251,12 +265,14 @@ impl Session {
                 Err(error) => return Ok(reply(&error)),
             };
             let name = if wire.is_modern() { name(envelope) } else { None };
+            let headers = if wire.is_modern() { self.param_headers(envelope).await } else { Vec::new() };
             let request = Request {
                 id,
-                text: relayed.text,
+                text: self.hold(relayed.text)?,
                 original: relayed.original,
                 method: envelope.method.as_deref().unwrap_or_default().to_owned(),
                 name,
+                headers,
                 deadline,
                 slot: slot.take(),
                 is_cancellable: true,
@@ -274,8 +290,26 @@ impl Session {
         }
     }
 
+    /// Returns the headers that repeat arguments of a call of a modern HTTP server. Lists the tools if necessary.
+    fn param_headers<'a>(&'a self, envelope: &'a Envelope<'a>) -> BoxFuture<'a, Vec<(HeaderName, HeaderValue)>> {
+        let is_call = envelope.method.as_deref() == Some("tools/call");
+        if !is_call || !matches!(self.link.transport, Transport::Streamable(_)) {
+            return std::future::ready(Vec::new()).boxed();
+        }
+        let known = || self.params.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move {
+            if known().is_none_or(|(read_at, _)| read_at.elapsed() > PARAMS_AGE) {
+                // If this fails, the call shows whether the server needs the headers.
+                let _ = self.tools().await;
+            }
+            known().map_or_else(Vec::new, |(_, headers)| headers.of_call(envelope))
+        }
+        .boxed()
+    }
+
     async fn notify(&self, mut text: Vec<u8>, deadline: Instant) -> Result<(), Failure> {
         waypost_mcp_wire::relay::make_single_line(&mut text);
+        let text = self.hold(text)?;
         let negotiated = self.negotiated();
         match self.link.transport.notify(text.clone(), &negotiated.wire(), deadline).await {
             Err(Failure::SessionLost) => {
@@ -285,6 +319,11 @@ impl Session {
             }
             result => result,
         }
+    }
+
+    /// Returns a message as a line that counts towards the memory of the connection.
+    fn hold(&self, text: Vec<u8>) -> Result<Bytes, Failure> {
+        self.link.budget.hold(as_line(text)).ok_or(Failure::Busy)
     }
 
     /// Replaces the session `lost`, unless another call has already done so.
@@ -363,7 +402,8 @@ impl Session {
 pub(super) async fn announce(link: &Link, mut negotiated: Negotiated) -> Result<Negotiated, Failure> {
     link.file.save(&negotiated).await?;
     if !negotiated.is_announced {
-        let text = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }).to_string().into_bytes();
+        let text = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let text = as_line(text.to_string().into_bytes()).into();
         link.transport.notify(text, &negotiated.wire(), Instant::now() + LIST_TIMEOUT).boxed().await?;
         negotiated.is_announced = true;
         link.file.save(&negotiated).await?;

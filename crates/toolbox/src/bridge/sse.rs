@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -91,12 +92,12 @@ impl Sse {
     }
 
     /// Sends a notification.
-    pub(super) async fn notify(&self, text: Vec<u8>, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn notify(&self, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
         let stream = self.stream()?;
         self.post(&stream, text, wire, deadline).await
     }
 
-    async fn post(&self, stream: &Stream, text: Vec<u8>, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
+    async fn post(&self, stream: &Stream, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
         let request = Post { path: &stream.endpoint, wire, target: None, text }.into_request()?;
         let send = async {
             let mut exchange = self.client.send(request).await?;
@@ -116,7 +117,7 @@ impl Sse {
     fn cancel(&self, stream: &Stream, wire: &Wire) -> Cancel {
         let (client, endpoint, wire) = (self.client.clone(), stream.endpoint.clone(), wire.clone());
         Arc::new(move |id| {
-            let post = Post { path: &endpoint, wire: &wire, target: None, text: cancelled(id) };
+            let post = Post { path: &endpoint, wire: &wire, target: None, text: cancelled(id).into() };
             if let Ok(request) = post.into_request() {
                 client.send_detached(request);
             }
@@ -179,7 +180,7 @@ impl Reader {
             return self.mux.log.line(LogStream::Stdout, &text);
         };
         for answer in incoming.answers {
-            let post = Post { path: &self.endpoint, wire: &Wire::default(), target: None, text: answer };
+            let post = Post { path: &self.endpoint, wire: &Wire::default(), target: None, text: answer.into() };
             if let Ok(request) = post.into_request() {
                 self.client.send_detached(request);
             }

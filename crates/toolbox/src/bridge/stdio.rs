@@ -9,12 +9,13 @@ use futures::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
 use super::interface::Failure;
 use super::lines::{Line, LineReader};
 use super::mux::{Cancel, Counters, Incoming, Mux, MuxCall, NewCall};
-use super::wire::{Request, cancelled};
+use super::wire::{Request, as_line, cancelled};
 use crate::engine::{Attached, Output, OutputChunk};
 use crate::logs::Bucket;
 use crate::tasks;
@@ -31,6 +32,9 @@ const IDLE_BYTES_PER_SECOND: u32 = 1024 * 1024;
 /// The cost of a line in addition to its bytes.
 const LINE_COST: usize = 64;
 
+/// Why a connection ends if its session is dropped.
+const UNUSED: &str = "the connection is no longer used";
+
 /// A message that waits to be written.
 enum Outgoing {
     /// A request, which is written only if its call is still waiting.
@@ -44,6 +48,8 @@ pub(super) struct Stdio {
     mux: Arc<Mux>,
     outgoing: mpsc::Sender<Outgoing>,
     cancel: Cancel,
+    /// Ends the owner, even while the server does not read.
+    _stop: DropGuard,
 }
 
 impl Stdio {
@@ -54,11 +60,12 @@ impl Stdio {
         let cancels = control.clone();
         let cancel: Cancel = Arc::new(move |id| {
             // If the queue is full, the server does not read, and so cannot cancel anything either.
-            let _ = cancels.try_send(as_line(cancelled(id)));
+            let _ = cancels.try_send(as_line(cancelled(id)).into());
         });
-        let owner = Owner { mux: mux.clone(), answers: control };
+        let stop = CancellationToken::new();
+        let owner = Owner { mux: mux.clone(), answers: control, stop: stop.clone() };
         tasks::spawn("stdio", owner.run(attached, outgoing_receiver, control_receiver));
-        Self { mux, outgoing, cancel }
+        Self { mux, outgoing, cancel, _stop: stop.drop_guard() }
     }
 
     /// Sends a request. Waits while the server does not read.
@@ -66,14 +73,14 @@ impl Stdio {
         let Request { id, text, original, deadline, slot, is_cancellable, .. } = request;
         let cancel = is_cancellable.then(|| self.cancel.clone());
         let call = self.mux.register(NewCall { id, original, deadline, slot, cancel })?;
-        self.enqueue(Outgoing::Request(id, as_line(text)), deadline).await?;
+        self.enqueue(Outgoing::Request(id, text), deadline).await?;
         Ok(call)
     }
 
-    /// Sends a notification, and waits until it is written.
-    pub(super) async fn notify(&self, text: Vec<u8>, deadline: Instant) -> Result<(), Failure> {
+    /// Sends a notification, which is a line, and waits until it is written.
+    pub(super) async fn notify(&self, text: Bytes, deadline: Instant) -> Result<(), Failure> {
         let (written, receiver) = oneshot::channel();
-        self.enqueue(Outgoing::Message(as_line(text), written), deadline).await?;
+        self.enqueue(Outgoing::Message(text, written), deadline).await?;
         let result = tokio::time::timeout_at(deadline, receiver).await.map_err(|_| Failure::Timeout)?;
         result.map_err(|_| closed())
     }
@@ -92,16 +99,11 @@ fn closed() -> Failure {
     Failure::Closed("the server exited".to_owned())
 }
 
-/// Returns a message as a line.
-fn as_line(mut text: Vec<u8>) -> Bytes {
-    text.push(b'\n');
-    text.into()
-}
-
 /// Reads and writes until either fails.
 struct Owner {
     mux: Arc<Mux>,
     answers: mpsc::Sender<Bytes>,
+    stop: CancellationToken,
 }
 
 impl Owner {
@@ -112,6 +114,7 @@ impl Owner {
         let cause = tokio::select! {
             cause = self.read(output) => cause,
             Err(error) = write(stdin, &self.mux, outgoing, control) => error,
+            () = self.stop.cancelled() => UNUSED.to_owned(),
         };
         close.0.close(&cause);
     }
@@ -156,7 +159,7 @@ impl Owner {
             Some(Incoming { is_delivered: true, .. }) => 0,
             Some(Incoming { answers, .. }) => {
                 for answer in answers {
-                    let _ = self.answers.try_send(as_line(answer));
+                    let _ = self.answers.try_send(as_line(answer).into());
                 }
                 text.len() + LINE_COST
             }
@@ -203,7 +206,7 @@ async fn write(
                 Some(Outgoing::Request(id, _)) if !mux.mark_sent(id) => continue,
                 Some(Outgoing::Request(_, text)) => (text, None),
                 Some(Outgoing::Message(text, written)) => (text, Some(written)),
-                None => return Err("the connection is no longer used".to_owned()),
+                None => return Err(UNUSED.to_owned()),
             },
         };
         let result = async {

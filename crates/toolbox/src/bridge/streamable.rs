@@ -47,8 +47,10 @@ impl Streamable {
         request: Request,
         wire: &Wire,
     ) -> Result<(impl Stream<Item = Result<Bytes, Failure>> + Send + use<>, Option<String>), Failure> {
-        let Request { id, text, original, method, name, deadline, slot, is_cancellable } = request;
+        let Request { id, text, original, method, name, headers, deadline, slot, is_cancellable } = request;
         let post = Post { path: &self.path, wire, target: Some((&method, name.as_deref())), text };
+        let mut message = post.into_request()?;
+        message.headers_mut().extend(headers);
         let mut call = Call {
             id,
             original,
@@ -63,7 +65,7 @@ impl Streamable {
             is_done: false,
             _slot: slot,
         };
-        let sent = tokio::time::timeout_at(deadline, self.client.send(post.into_request()?)).await;
+        let sent = tokio::time::timeout_at(deadline, self.client.send(message)).await;
         let mut exchange = match sent {
             Ok(Ok(exchange)) => exchange,
             Ok(Err(failure)) => {
@@ -87,7 +89,7 @@ impl Streamable {
     }
 
     /// Sends a notification.
-    pub(super) async fn notify(&self, text: Vec<u8>, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn notify(&self, text: Bytes, wire: &Wire, deadline: Instant) -> Result<(), Failure> {
         let post = Post { path: &self.path, wire, target: None, text }.into_request()?;
         let send = async {
             let mut exchange = self.client.send(post).await?;
@@ -290,7 +292,7 @@ impl Call {
     }
 
     fn post_detached(&self, text: Vec<u8>) {
-        let post = Post { path: &self.path, wire: &self.wire, target: None, text };
+        let post = Post { path: &self.path, wire: &self.wire, target: None, text: text.into() };
         if let Ok(request) = post.into_request() {
             self.client.send_detached(request);
         }

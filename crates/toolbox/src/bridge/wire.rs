@@ -1,5 +1,7 @@
 //! Requests as they are sent to a server.
 
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
@@ -48,12 +50,14 @@ impl Wire {
 /// A request to send.
 pub(super) struct Request {
     pub(super) id: u64,
-    /// The message in one line, with `id` as its ID.
-    pub(super) text: Vec<u8>,
+    /// The message as a line, with `id` as its ID.
+    pub(super) text: Bytes,
     pub(super) original: Original,
     pub(super) method: String,
     /// The tool, prompt or resource.
     pub(super) name: Option<String>,
+    /// Further headers.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) deadline: Instant,
     /// Held until the call ends.
     pub(super) slot: Option<OwnedSemaphorePermit>,
@@ -73,6 +77,12 @@ pub(super) fn request_meta() -> RequestMeta {
         client_info: client_info().to_string(),
         client_capabilities: "{}".to_owned(),
     }
+}
+
+/// Returns a message in one line as a complete line. The line feed does no harm in a body.
+pub(super) fn as_line(mut text: Vec<u8>) -> Vec<u8> {
+    text.push(b'\n');
+    text
 }
 
 /// Returns the notification that cancels request `id`.

@@ -178,6 +178,11 @@ fn legacy_response(request: &Received, session: &str) -> Response<Body> {
 async fn a_modern_server_receives_headers_that_match_the_body() {
     let container = Container::new(ready(|request| match modern(&request.body) {
         Some(answer) if request.rpc() == "tools/call" => events(&[answer]),
+        Some(_) if request.rpc() == "tools/list" => {
+            let properties = json!({ "text": { "type": "string", "x-mcp-header": "Text" } });
+            let tool = json!({ "name": "echo", "inputSchema": { "type": "object", "properties": properties } });
+            json_response(&result(&request.body, json!({ "tools": [tool] })))
+        }
         Some(answer) if answer["error"].is_object() => full(404, "application/json", answer.to_string()),
         answer => answer.map_or_else(accepted, |answer| json_response(&answer)),
     }));
@@ -196,7 +201,8 @@ async fn a_modern_server_receives_headers_that_match_the_body() {
     assert_eq!(request.header("host"), Some("127.0.0.1:8080"));
     assert_eq!(request.header("mcp-protocol-version"), Some(MODERN));
     assert_eq!((request.header("mcp-method"), request.header("mcp-name")), (Some("tools/call"), Some("echo")));
-    assert_eq!(request.header("mcp-session-id"), None);
+    assert_eq!((request.header("mcp-session-id"), request.header("mcp-param-text")), (None, Some("hi")));
+    assert_eq!(container.methods().iter().filter(|method| *method == "tools/list").count(), 1);
     // A JSON-RPC error with an HTTP status is the response.
     let unknown = response(&session, r#"{"jsonrpc":"2.0","id":"u","method":"no/such"}"#).await;
     assert_eq!((&unknown["id"], &unknown["error"]["code"]), (&json!("u"), &json!(-32_601)));

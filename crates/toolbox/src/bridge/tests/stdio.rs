@@ -284,6 +284,23 @@ async fn a_server_that_does_not_read_makes_only_its_callers_wait() {
 }
 
 #[tokio::test]
+async fn a_dropped_session_ends_even_if_the_server_does_not_read() {
+    let fixture = Fixture::new();
+    let (attached, mut fake) = server_with(1024);
+    let (session, ()) = tokio::join!(fixture.connect(attached), fake.initialize());
+    let session = session.unwrap();
+    let messages = session.call(call(1, &"x".repeat(5_000)), TIMEOUT).await.unwrap();
+    tokio::task::yield_now().await;
+    drop(session);
+    let outcome: Vec<_> = messages.collect().await;
+    assert_eq!(outcome.len(), 1);
+    assert!(outcome[0].is_err());
+    fake.output.closed().await;
+    assert!(fake.read_line().await.is_some(), "a part of the message");
+    assert_eq!(fake.read_line().await, None);
+}
+
+#[tokio::test]
 async fn the_end_of_the_output_fails_waiting_calls_and_closes_the_session() {
     let fixture = Fixture::new();
     let (attached, mut fake) = server();
@@ -335,6 +352,30 @@ async fn a_line_that_is_too_long_fails_waiting_calls_only() {
     assert_eq!(session.counters().oversized_messages.load(Ordering::Relaxed), 1);
     let too_large = "z".repeat(waypost_toolbox_proto::http::MAX_MESSAGE_BYTES);
     assert_eq!(status(&session, call(3, &too_large), TIMEOUT).await, 413);
+}
+
+#[tokio::test]
+async fn the_memory_for_responses_that_are_not_read_is_limited() {
+    let fixture = Fixture::new();
+    let text = "x".repeat(15 * 1024 * 1024);
+    let session = fixture
+        .serve(move |request| match request["method"].as_str() {
+            Some("tools/call") => vec![result(request, json!(text))],
+            _ => legacy(request).into_iter().collect(),
+        })
+        .await;
+    let mut calls = Vec::new();
+    for number in 0..5 {
+        calls.push(session.call(call(number, ""), TIMEOUT).await.unwrap());
+    }
+    session.probe().await.unwrap();
+    let mut outcomes = Vec::new();
+    for messages in &mut calls {
+        outcomes.push(messages.next().await.unwrap().map_or_else(|failure| failure.status, |_| 200));
+    }
+    assert_eq!(outcomes.iter().filter(|status| **status == 429).count(), 1, "{outcomes:?}");
+    drop(calls);
+    assert_eq!(response(&session, call(6, "")).await["id"], 6);
 }
 
 #[tokio::test(start_paused = true)]
