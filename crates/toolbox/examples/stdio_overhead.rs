@@ -9,8 +9,9 @@ use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
-use waypost_toolbox::bridge::{Bridge, ConnectContext, LogSink, Target};
+use waypost_toolbox::bridge::Bridge;
 use waypost_toolbox::engine::{Attached, OutputChunk};
+use waypost_toolbox::supervisor::servers::{ConnectContext, LogSink, Target};
 use waypost_toolbox_proto::http::LogStream;
 
 const CALLS: usize = 20_000;

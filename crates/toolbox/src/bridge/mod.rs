@@ -40,7 +40,6 @@ use self::connect::{Connector, NamespaceConnector};
 use self::handshake::{First, negotiate};
 use self::http::HttpClient;
 use self::interface::Failure;
-pub use self::interface::{CallFailure, ConnectContext, ConnectError, LogSink, Messages, Target};
 use self::lines::Budget;
 pub use self::mux::Counters;
 use self::mux::Mux;
@@ -53,6 +52,7 @@ use self::streamable::Streamable;
 use self::wire::Negotiated;
 use crate::clock::WallClock;
 use crate::files;
+use crate::supervisor::servers::{CallFailure, ConnectContext, ConnectError, Target};
 
 /// The memory for messages of all servers.
 const MESSAGE_MEMORY: usize = 256 * 1024 * 1024;

@@ -17,8 +17,9 @@ use waypost_mcp_wire::relay::{self, Original};
 use waypost_mcp_wire::{Body, Envelope, JsonRpcError, METHOD_NOT_FOUND};
 use waypost_toolbox_proto::http::LogStream;
 
-use super::interface::{Failure, LogSink};
+use super::interface::Failure;
 use super::lines::Budget;
+use crate::supervisor::servers::LogSink;
 
 /// The number of notifications of one call that wait for its caller. Further ones are dropped.
 const MAX_NOTIFICATIONS: usize = 64;

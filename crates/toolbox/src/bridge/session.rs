@@ -18,7 +18,7 @@ use waypost_mcp_wire::{Envelope, INVALID_REQUEST, JsonRpcError};
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
 use super::handshake::{First, negotiate};
-use super::interface::{CallFailure, ConnectContext, Failure, Messages};
+use super::interface::Failure;
 use super::lines::Budget;
 use super::mux::Counters;
 use super::params::ParamHeaders;
@@ -28,6 +28,7 @@ use super::stdio::Stdio;
 use super::streamable::Streamable;
 use super::wire::{Negotiated, Request, Wire, as_line, request_meta};
 use crate::logs::mask_text;
+use crate::supervisor::servers::{CallFailure, ConnectContext, Messages};
 
 /// The number of calls that wait for one container.
 pub const MAX_CALLS: usize = 256;

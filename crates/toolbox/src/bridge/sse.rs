@@ -11,10 +11,11 @@ use waypost_mcp_wire::sse::EventParser;
 use waypost_toolbox_proto::http::{LogStream, MAX_MESSAGE_BYTES};
 
 use super::http::{Exchange, HttpClient, Post, get_events};
-use super::interface::{Failure, LogSink};
+use super::interface::Failure;
 use super::lines::Budget;
 use super::mux::{Cancel, Counters, Mux, MuxCall, NewCall};
 use super::wire::{Request, Wire, cancelled};
+use crate::supervisor::servers::LogSink;
 use crate::tasks;
 
 /// The maximum size of the body of the response to a message in bytes.

@@ -23,6 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use waypost_toolbox_proto::Destination;
 pub use policy::{EgressPolicy, own_addresses};
 
 use self::learning::Rejections;
+use crate::engine::NetworkNamespace;
 
 /// The address of the proxy inside a container.
 pub const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
@@ -47,19 +49,27 @@ const MAX_CONNECTIONS: usize = 256;
 /// The timeout for resolving a name and connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens sockets inside the network namespace of a container.
-pub trait Sockets: Send + Sync + 'static {
+/// A socket that is being opened.
+pub type Opening<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
+
+/// Opens sockets inside the network namespace of a container. An error means that the namespace is gone, or that the
+/// address is in use.
+pub trait Sockets: Send + Sync {
     /// Listens for TCP connections.
-    ///
-    /// # Errors
-    /// Returns an error if the namespace is gone or the address is in use.
-    fn listen(&self, address: SocketAddr) -> io::Result<std::net::TcpListener>;
+    fn listen(&self, address: SocketAddr) -> Opening<'_, TcpListener>;
 
     /// Opens a UDP socket.
-    ///
-    /// # Errors
-    /// The same as for [`Self::listen`].
-    fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket>;
+    fn bind_udp(&self, address: SocketAddr) -> Opening<'_, UdpSocket>;
+}
+
+impl Sockets for NetworkNamespace {
+    fn listen(&self, address: SocketAddr) -> Opening<'_, TcpListener> {
+        Box::pin(self.tcp_listen(address))
+    }
+
+    fn bind_udp(&self, address: SocketAddr) -> Opening<'_, UdpSocket> {
+        Box::pin(self.udp_bind(address))
+    }
 }
 
 /// What a container may reach.
@@ -89,12 +99,11 @@ struct Shared {
 }
 
 impl Egress {
-    /// Opens the sockets of a container and serves them until this is dropped. The sockets exist when this returns, so
-    /// the container can be started afterwards.
+    /// Opens the sockets of a container and serves them until this is dropped.
     ///
     /// # Errors
     /// Returns an error if a socket cannot be opened.
-    pub fn start(sockets: &dyn Sockets, rules: &EgressRules, policy: EgressPolicy) -> io::Result<Self> {
+    pub async fn start(sockets: &dyn Sockets, rules: &EgressRules, policy: EgressPolicy) -> io::Result<Self> {
         let mut hosts: BTreeMap<String, Vec<u16>> = BTreeMap::new();
         for Destination { host, port } in rules.destinations.iter().take(MAX_DESTINATIONS) {
             hosts.entry(host.clone()).or_default().push(*port);
@@ -105,19 +114,19 @@ impl Egress {
         let connections = Semaphore::new(MAX_CONNECTIONS);
         let shared = Arc::new(Shared { hosts, addresses, policy, connections, rejections });
         let stop = CancellationToken::new();
-        dns::start(udp(sockets.bind_udp(DNS)?)?, tcp(sockets.listen(DNS)?)?, &shared, &stop);
-        proxy::start(tcp(sockets.listen(PROXY)?)?, &shared, &stop);
+        dns::start(sockets.bind_udp(DNS).await?, sockets.listen(DNS).await?, &shared, &stop);
+        proxy::start(sockets.listen(PROXY).await?, &shared, &stop);
         for (name, address) in &shared.addresses {
             for port in shared.hosts.get(name).into_iter().flatten() {
                 // The DNS server and the proxy are on another address, so every port is free.
-                let listener = tcp(sockets.listen(SocketAddr::from((*address, *port)))?)?;
+                let listener = sockets.listen(SocketAddr::from((*address, *port))).await?;
                 let destination = Destination { host: name.clone(), port: *port };
                 relay::start(listener, destination, &shared, &stop);
             }
         }
         if let Some(rejections) = &shared.rejections {
             for port in learning::PORTS {
-                let listener = tcp(sockets.listen(SocketAddr::from((learning::SINK, port)))?)?;
+                let listener = sockets.listen(SocketAddr::from((learning::SINK, port))).await?;
                 rejections.start(listener, port, &stop);
             }
         }
@@ -136,16 +145,6 @@ impl Egress {
 fn address(index: u8) -> Ipv4Addr {
     // Ends with 1 to 100, because some programs treat 0 and 255 as network and broadcast addresses.
     Ipv4Addr::new(127, 64, 0, index.saturating_add(1))
-}
-
-fn tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
-fn udp(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
-    socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket)
 }
 
 impl Shared {

@@ -22,16 +22,20 @@ impl FreePorts {
 }
 
 impl Sockets for FreePorts {
-    fn listen(&self, address: SocketAddr) -> io::Result<std::net::TcpListener> {
-        let listener = std::net::TcpListener::bind((address.ip(), 0))?;
-        self.0.lock().unwrap().insert(("tcp", address), listener.local_addr()?);
-        Ok(listener)
+    fn listen(&self, address: SocketAddr) -> Opening<'_, TcpListener> {
+        Box::pin(async move {
+            let listener = TcpListener::bind((address.ip(), 0)).await?;
+            self.0.lock().unwrap().insert(("tcp", address), listener.local_addr()?);
+            Ok(listener)
+        })
     }
 
-    fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-        let socket = std::net::UdpSocket::bind((address.ip(), 0))?;
-        self.0.lock().unwrap().insert(("udp", address), socket.local_addr()?);
-        Ok(socket)
+    fn bind_udp(&self, address: SocketAddr) -> Opening<'_, UdpSocket> {
+        Box::pin(async move {
+            let socket = UdpSocket::bind((address.ip(), 0)).await?;
+            self.0.lock().unwrap().insert(("udp", address), socket.local_addr()?);
+            Ok(socket)
+        })
     }
 }
 
@@ -69,7 +73,7 @@ async fn request(proxy: SocketAddr, text: &str) -> String {
 async fn only_allowed_names_exist() {
     let sockets = FreePorts::default();
     let rules = rules(&["api.example.com:443", "db.example:5432", "api.example.com:8443", "192.0.2.1:443"], false);
-    let _egress = Egress::start(&sockets, &rules, EgressPolicy::default()).unwrap();
+    let _egress = Egress::start(&sockets, &rules, EgressPolicy::default()).await.unwrap();
     let dns = sockets.udp(DNS);
     assert_eq!(resolve(dns, "api.example.com").await, (0, vec![Ipv4Addr::new(127, 64, 0, 1)]));
     assert_eq!(resolve(dns, "API.example.COM").await, (0, vec![Ipv4Addr::new(127, 64, 0, 1)]));
@@ -83,7 +87,7 @@ async fn only_allowed_names_exist() {
 async fn the_proxy_connects_only_to_allowed_destinations() {
     let sockets = FreePorts::default();
     let rules = rules(&["localhost:443", "127.0.0.1:80"], false);
-    let egress = Egress::start(&sockets, &rules, EgressPolicy::default()).unwrap();
+    let egress = Egress::start(&sockets, &rules, EgressPolicy::default()).await.unwrap();
     let proxy = sockets.tcp(PROXY);
     for (text, expected) in [
         ("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n", "HTTP/1.1 403 Forbidden"),
@@ -102,7 +106,7 @@ async fn the_proxy_connects_only_to_allowed_destinations() {
 #[tokio::test]
 async fn learning_mode_records_what_is_rejected() {
     let sockets = FreePorts::default();
-    let egress = Egress::start(&sockets, &rules(&["db.example:5432"], true), EgressPolicy::default()).unwrap();
+    let egress = Egress::start(&sockets, &rules(&["db.example:5432"], true), EgressPolicy::default()).await.unwrap();
     let text = "CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n";
     assert_eq!(request(sockets.tcp(PROXY), text).await, "HTTP/1.1 403 Forbidden");
     assert_eq!(resolve(sockets.udp(DNS), "smtp.example.com").await, (0, vec![learning::SINK]));
@@ -117,7 +121,7 @@ async fn learning_mode_records_what_is_rejected() {
 #[tokio::test]
 async fn sockets_are_closed_when_the_way_out_is_dropped() {
     let sockets = FreePorts::default();
-    let egress = Egress::start(&sockets, &rules(&["db.example:5432"], false), EgressPolicy::default()).unwrap();
+    let egress = Egress::start(&sockets, &rules(&["db.example:5432"], false), EgressPolicy::default()).await.unwrap();
     let relay = sockets.tcp(SocketAddr::from(([127, 64, 0, 1], 5432)));
     let mut open = TcpStream::connect(sockets.tcp(PROXY)).await.unwrap();
     TcpStream::connect(relay).await.unwrap();

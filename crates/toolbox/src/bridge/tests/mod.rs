@@ -19,6 +19,7 @@ use waypost_toolbox_proto::http::LogStream;
 
 use super::*;
 use crate::engine::{Attached, EngineError, OutputChunk};
+use crate::supervisor::servers::{LogSink, Messages};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -171,7 +171,8 @@ impl Connection {
         };
         shared.parts.servers.connect(target, context).await.map_err(|error| match error {
             ConnectError::NotMcp(cause) => OpenError::NotMcp(cause),
-            ConnectError::Closed(cause) => OpenError::Closed(cause),
+            // The process has exited; the next container of the instance is asked with `initialize` first.
+            ConnectError::Closed(cause) | ConnectError::Restart(cause) => OpenError::Closed(cause),
         })
     }
 }

@@ -1,0 +1,180 @@
+//! Requests of the control plane: calls of tools, logs and statistics (see [`waypost_toolbox_proto::http`]).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use serde::Serialize;
+use waypost_link_io::{Body, BodyError};
+use waypost_mcp_wire::Envelope;
+use waypost_toolbox_proto::http::{CONTAINER_KEY_HEADER, MAX_MESSAGE_BYTES, TIMEOUT_HEADER};
+
+use super::storage::Storage;
+use crate::engine::Engine;
+use crate::link::requests::{BoxFuture, Requests, ResponseBody, error_response};
+use crate::supervisor::Supervisor;
+use crate::supervisor::servers::{CallFailure, Servers};
+
+/// The timeout of a call that names none, and the longest one that a call can name.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+/// The number of lines of a log that are returned by default.
+const DEFAULT_TAIL: usize = 200;
+
+/// Answers requests about the instances of this toolbox.
+pub(super) struct InstanceRequests<E, S> {
+    supervisor: Supervisor<E, S>,
+    storage: Arc<Storage>,
+}
+
+impl<E: Engine, S: Servers> InstanceRequests<E, S> {
+    pub(super) fn new(supervisor: Supervisor<E, S>, storage: Arc<Storage>) -> Self {
+        Self { supervisor, storage }
+    }
+
+    async fn respond(&self, request: Parts, body: Body) -> Response<ResponseBody> {
+        let path: Vec<&str> = request.uri.path().split('/').collect();
+        let ["", "v1", "instances", id, resource] = path[..] else { return not_found() };
+        match (&request.method, resource) {
+            (&Method::POST, "mcp") => self.call(id, &request.headers, body).await,
+            // The folder of an unknown instance must not be created.
+            _ if !self.has(id) => not_found(),
+            (&Method::GET, "logs") => {
+                let (tail, follow) = log_query(request.uri.query().unwrap_or_default());
+                self.logs(id, tail, follow).await.unwrap_or_else(|error| storage_error(&error))
+            }
+            (&Method::GET, "stats") => self.stats(id).await.unwrap_or_else(|error| storage_error(&error)),
+            _ => not_found(),
+        }
+    }
+
+    fn has(&self, instance_id: &str) -> bool {
+        self.supervisor.reports().iter().any(|report| report.id == instance_id)
+    }
+
+    async fn call(&self, instance_id: &str, headers: &HeaderMap, body: Body) -> Response<ResponseBody> {
+        let message = match body.read_to_end(MAX_MESSAGE_BYTES).await {
+            Ok(message) => message,
+            Err(BodyError::TooLarge) => {
+                return error_response(StatusCode::PAYLOAD_TOO_LARGE, "The message is too large.");
+            }
+            Err(BodyError::Interrupted) => {
+                return error_response(StatusCode::BAD_REQUEST, "The message is incomplete.");
+            }
+        };
+        let Ok(envelope) = Envelope::parse(&message) else {
+            return error_response(StatusCode::BAD_REQUEST, "The message is not a JSON-RPC message.");
+        };
+        let is_notification = envelope.id.is_none();
+        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let timeout = header(TIMEOUT_HEADER).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        let timeout = timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT);
+        let key = header(CONTAINER_KEY_HEADER);
+        match self.supervisor.call(instance_id, key, message, timeout).await {
+            Ok(_) if is_notification => {
+                let mut response = Response::new(ResponseBody::Complete(Bytes::new()));
+                *response.status_mut() = StatusCode::ACCEPTED;
+                response
+            }
+            Ok(mut messages) => match messages.next().await {
+                // The status says whether there is an answer at all, so the first message is awaited.
+                Some(Ok(first)) => {
+                    let messages = futures::stream::once(async { Ok(first) }).chain(messages);
+                    lines(messages.map_ok(to_line).map_err(|_: CallFailure| BodyError::Interrupted))
+                }
+                Some(Err(failure)) => call_error(&failure),
+                None => error_response(StatusCode::BAD_GATEWAY, "The server did not answer."),
+            },
+            Err(failure) => call_error(&failure),
+        }
+    }
+
+    async fn logs(&self, instance_id: &str, tail: usize, follow: bool) -> io::Result<Response<ResponseBody>> {
+        let log = self.storage.log(instance_id)?;
+        if !follow {
+            let stored = futures::stream::iter(log.tail(tail).await?);
+            return Ok(lines(stored.map(|line| serialise(&line))));
+        }
+        let (stored, new) = log.follow(tail).await?;
+        Ok(lines(futures::stream::iter(stored).chain(new).map(|line| serialise(&line))))
+    }
+
+    async fn stats(&self, instance_id: &str) -> io::Result<Response<ResponseBody>> {
+        let samples = self.storage.stats(instance_id)?.read((self.storage.clock())(), true).await?;
+        Ok(lines(futures::stream::iter(samples).map(|sample| serialise(&sample))))
+    }
+}
+
+impl<E: Engine, S: Servers> Requests for InstanceRequests<E, S> {
+    fn handle(&self, request: Parts, body: Body) -> BoxFuture<'_, Response<ResponseBody>> {
+        Box::pin(self.respond(request, body))
+    }
+}
+
+/// Returns the number of lines and whether to follow from `tail=N&follow=true`.
+fn log_query(query: &str) -> (usize, bool) {
+    let value = |name: &str| query.split('&').filter_map(|part| part.split_once('=')).find(|(key, _)| *key == name);
+    let tail = value("tail").and_then(|(_, text)| text.parse().ok()).unwrap_or(DEFAULT_TAIL);
+    (tail, value("follow").is_some_and(|(_, text)| text == "true"))
+}
+
+/// Returns a message as one line. Line breaks can only be between the tokens of a JSON text: inside strings, they are
+/// escaped (RFC 8259, section 7).
+fn to_line(message: Bytes) -> Bytes {
+    let mut line = BytesMut::with_capacity(message.len() + 1);
+    if message.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        line.extend(message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    } else {
+        line.extend_from_slice(&message);
+    }
+    line.put_u8(b'\n');
+    line.freeze()
+}
+
+fn serialise(item: &impl Serialize) -> Result<Bytes, BodyError> {
+    let mut line = serde_json::to_vec(item).map_err(|_| BodyError::Interrupted)?;
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+fn lines(stream: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::stream(stream));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+fn call_error(failure: &CallFailure) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    error_response(status, &failure.message)
+}
+
+fn not_found() -> Response<ResponseBody> {
+    error_response(StatusCode::NOT_FOUND, "The toolbox does not have this instance.")
+}
+
+fn storage_error(error: &io::Error) -> Response<ResponseBody> {
+    tracing::warn!(%error, "failed to read the files of an instance");
+    error_response(StatusCode::SERVICE_UNAVAILABLE, "The files of the instance cannot be read.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(to_line(Bytes::from_static(b"{\n  \"id\": 1\r\n}")), "{   \"id\": 1  }\n");
+        assert_eq!(to_line(Bytes::from_static(b"{\"id\":1}")), "{\"id\":1}\n");
+    }
+
+    #[test]
+    fn the_query_of_logs_has_defaults() {
+        assert_eq!(log_query("tail=5&follow=true"), (5, true));
+        assert_eq!(log_query("follow=false"), (DEFAULT_TAIL, false));
+        assert_eq!(log_query("tail=x"), (DEFAULT_TAIL, false));
+    }
+}

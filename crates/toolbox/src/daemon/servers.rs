@@ -1,0 +1,36 @@
+//! The bridge as the supervisor uses it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::bridge::{Bridge, Session};
+use crate::supervisor::servers::{
+    BoxFuture, CallFailure, ConnectContext, ConnectError, Messages, ServerSession, Servers, Target,
+};
+
+impl Servers for Bridge {
+    async fn connect(&self, target: Target, context: ConnectContext) -> Result<Arc<dyn ServerSession>, ConnectError> {
+        let session: Arc<Session> = Self::connect(self, target, context).await?;
+        Ok(session)
+    }
+}
+
+impl ServerSession for Session {
+    fn probe(&self) -> BoxFuture<'_, Result<Duration, String>> {
+        Box::pin(Self::probe(self))
+    }
+
+    fn list_tools(&self) -> BoxFuture<'_, Result<usize, String>> {
+        Box::pin(Self::list_tools(self))
+    }
+
+    fn call(&self, message: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Messages, CallFailure>> {
+        Box::pin(Self::call(self, message, timeout))
+    }
+
+    fn closed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Self::closed(self))
+    }
+}
