@@ -11,7 +11,7 @@ mod oauth_config;
 mod org;
 mod output;
 mod remote;
-mod secret;
+mod secret_key;
 mod serve;
 mod server;
 mod session;
@@ -117,7 +117,7 @@ enum Command {
     Doctor,
     /// Manage the secret key of this installation.
     #[command(subcommand)]
-    Secret(secret::Command),
+    SecretKey(secret_key::Command),
     /// Back up the database to a file, while it is in use.
     Backup(backup::BackupArgs),
     /// Restore a backup into a new database.
@@ -204,7 +204,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::OauthConfig(command) => {
             return Session::run(&app, async |session| oauth_config::run(&app, session, command).await).await;
         }
-        Command::Secret(command) => return secret::run(&app, command).await,
+        Command::SecretKey(command) => return secret_key::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
         Command::Audit(command) => Session::run(&app, async |session| audit::run(session, command).await).await?,
         Command::Join(command) => Session::run(&app, async |session| join::run(&app, session, command).await).await?,

@@ -88,7 +88,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "secret_key_previous",
         flag: None,
         default: "SQLite: `data_dir` + `/secret.key.previous`, if it exists; PostgreSQL: none",
-        help: "A second key, used only for decryption and verification: the previous key, or the next one while replicas are restarted one by one (see `waypost secret rotate`).",
+        help: "A second key, used only for decryption and verification: the previous key, or the next one while replicas are restarted one by one (see `waypost secret-key rotate`).",
         set: |settings, text| text.parse().map(|key| settings.secret_key_previous = Some(key)),
     },
     Setting {

@@ -48,7 +48,7 @@ pub mod public_url;
 pub mod redirect_uri;
 pub mod retention;
 pub mod search;
-pub mod secrets;
+pub mod secret_key;
 pub mod servers;
 pub mod sessions;
 mod sign_in_limits;

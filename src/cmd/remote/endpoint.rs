@@ -51,7 +51,7 @@ fn command_scope(command: &Command) -> CommandScope {
         Command::Audit(_) => CommandScope::Local("audit"),
         Command::Migrate(_) => CommandScope::Local("migrate"),
         Command::Doctor => CommandScope::Local("doctor"),
-        Command::Secret(_) => CommandScope::Local("secret"),
+        Command::SecretKey(_) => CommandScope::Local("secret-key"),
         Command::Backup(_) => CommandScope::Local("backup"),
         Command::Restore(_) => CommandScope::Local("restore"),
     }

@@ -44,7 +44,7 @@ use waypost_ops::webhooks::{NewWebhook, WebhookPatch};
 use waypost_ops::{
     Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions,
     claim_links, end_users, identities, identity_provider, invitation_emails, invitations, joins, logos, notifications,
-    oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers,
+    oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search, secret_key, servers,
     ticket_comments, ticket_creation, ticket_replies, tickets, try_it, user_accounts, user_sessions, users,
     walkthroughs, webhook_deliveries, webhooks,
 };
@@ -265,7 +265,7 @@ async fn operator(call: Call<'_>) -> Vec<Row> {
     };
     rows! {
         Operator notifications::send_due(cx, ops);
-        Operator secrets::reseal(cx, ops, &keyring);
+        Operator secret_key::reseal(cx, ops, &keyring);
         Operator identity_provider::refresh_due_tokens(cx, ops);
         Operator webhook_deliveries::claim(cx, ops, 1);
         Operator webhook_deliveries::attempt(cx, ops, delivery);

@@ -1,4 +1,4 @@
-//! `waypost secret`: the secret key of this installation.
+//! `waypost secret-key`: the secret key of this installation.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use serde_json::json;
 use waypost_core::SystemRandom;
 use waypost_core::caller::Ctx;
 use waypost_ops::Ops;
-use waypost_ops::secrets::{self, ResealSummary};
+use waypost_ops::secret_key::{self, ResealSummary};
 
 use super::{App, UsageError, output};
 use crate::config::Settings;
 use crate::storage;
 
-/// Subcommands of `waypost secret`.
+/// Subcommands of `waypost secret-key`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Replace the secret key and re-encrypt all secrets. The previous key remains valid for decryption and verification.
@@ -53,13 +53,13 @@ async fn rotate(settings: &Settings, ops: &Ops) -> anyhow::Result<RotationResult
     let cx = Ctx::operator();
     let keys = storage::keys(settings, &SystemRandom)?;
     // First complete an interrupted rotation, because the previous key is about to be discarded.
-    let resealed = secrets::reseal(&cx, ops, &keys.keyring()).await?;
+    let resealed = secret_key::reseal(&cx, ops, &keys.keyring()).await?;
     if settings.secret_key.is_some() || resealed.resealed > 0 {
         return Ok(RotationResult { new_key: false, resealed });
     }
     replace_key_files(settings)?;
     let keys = storage::keys(settings, &SystemRandom)?;
-    Ok(RotationResult { new_key: true, resealed: secrets::reseal(&cx, ops, &keys.keyring()).await? })
+    Ok(RotationResult { new_key: true, resealed: secret_key::reseal(&cx, ops, &keys.keyring()).await? })
 }
 
 /// Replaces the key files. The order ensures that the two files can decrypt everything at any time: after the first step
