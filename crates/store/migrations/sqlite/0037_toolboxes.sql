@@ -104,6 +104,7 @@ CREATE TABLE instance_secrets (
     PRIMARY KEY (instance_id, name)
 ) STRICT;
 CREATE INDEX instance_secrets_secret ON instance_secrets (secret_id, instance_id);
+CREATE INDEX instance_secrets_organization ON instance_secrets (organization_id);
 
 CREATE TABLE deployments (
     id                 TEXT    NOT NULL PRIMARY KEY,
@@ -121,6 +122,8 @@ CREATE TABLE deployments (
     UNIQUE (instance_id, generation)
 ) STRICT;
 CREATE INDEX deployments_running ON deployments (started_at) WHERE state = 'running';
+CREATE INDEX deployments_catalog_version ON deployments (catalog_version_id);
+CREATE INDEX deployments_organization ON deployments (organization_id);
 
 -- What happened to an instance on its toolbox: changes of its state, crashes.
 CREATE TABLE instance_events (
@@ -132,3 +135,4 @@ CREATE TABLE instance_events (
     created_at      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX instance_events_instance ON instance_events (instance_id, id);
+CREATE INDEX instance_events_organization ON instance_events (organization_id);
