@@ -98,7 +98,11 @@ async fn a_secret_in_use_cannot_be_deleted(fixture: Fixture) {
     let registry = tool_secrets::create(cx, ops, org, "REGISTRY", &value("u:p")).await.unwrap();
     fixture.create_instance(org, "REGISTRY").await;
     fixture
-        .execute(format!("INSERT INTO instance_secrets VALUES ('ins_acme', 'API_KEY', '{org}', '{}')", token.id))
+        .execute(format!(
+            "INSERT INTO instance_secrets (instance_id, name, organization_id, secret_id, version, attempted_version)
+             VALUES ('ins_acme', 'API_KEY', '{org}', '{}', 1, 0)",
+            token.id
+        ))
         .await;
     let token = tool_secrets::get(cx, ops, org, &token.id).await.unwrap();
     let slugs: Vec<_> = token.used_by.iter().map(|user| (user.instance_id.as_str(), user.slug.as_str())).collect();

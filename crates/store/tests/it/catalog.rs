@@ -148,7 +148,9 @@ async fn a_used_entry_cannot_be_deleted(TwoWorlds { mut tx, one, two }: TwoWorld
     let earlier = add(&mut tx, entry(org, "earlier"), &["1"]).await;
     assert_eq!(catalog_entry::list_instance_slugs(&mut tx, org, &earlier.id).await.unwrap(), [""; 0]);
     let sql = format!(
-        "INSERT INTO deployments VALUES ('dep_x', '{org}', 'ins_1', 9, '{}', '{{}}', '[]', 'failed', 'pulling', NULL, 1, 2)",
+        "INSERT INTO deployments (id, organization_id, instance_id, generation, catalog_version_id, config, secrets,
+             learn_egress, state, step, started_at)
+         VALUES ('dep_x', '{org}', 'ins_1', 9, '{}', '{{}}', '[]', FALSE, 'failed', 'pulling', 1)",
         earlier.versions[0].id
     );
     execute(&mut tx, sql).await;
