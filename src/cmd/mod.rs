@@ -3,6 +3,7 @@
 mod assignment;
 mod audit;
 mod backup;
+mod catalog;
 mod doctor;
 mod join;
 mod key;
@@ -11,6 +12,7 @@ mod oauth_config;
 mod org;
 mod output;
 mod remote;
+mod secret;
 mod secret_key;
 mod serve;
 mod server;
@@ -111,6 +113,12 @@ enum Command {
     /// Assign walkthroughs to servers.
     #[command(subcommand)]
     Assignment(assignment::Command),
+    /// Manage the catalogue of tool servers.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
+    /// Manage the secrets of tool servers.
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -210,6 +218,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Join(command) => Session::run(&app, async |session| join::run(&app, session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;
+        }
+        Command::Catalog(command) => {
+            Session::run(&app, async |session| catalog::run(&app, session, command).await).await?;
+        }
+        Command::Secret(command) => {
+            Session::run(&app, async |session| secret::run(&app, session, command).await).await?
         }
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,

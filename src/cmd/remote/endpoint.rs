@@ -45,7 +45,9 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::OauthConfig(_)
         | Command::Key(_)
         | Command::Join(_)
-        | Command::Assignment(_) => CommandScope::Data,
+        | Command::Assignment(_)
+        | Command::Catalog(_)
+        | Command::Secret(_) => CommandScope::Data,
         Command::Serve(_) => CommandScope::None("serve"),
         Command::Walk(_) => CommandScope::None("walk"),
         Command::Audit(_) => CommandScope::Local("audit"),
