@@ -116,7 +116,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "outbound_ca_file",
         flag: None,
         default: "none",
-        help: "PEM file with root certificates that outgoing requests and commands with `--url` trust in addition to the system's.",
+        help: "PEM file with root certificates that outgoing requests, such as those to identity providers and image registries, and commands with `--url` trust in addition to the system's.",
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
     },
     Setting {

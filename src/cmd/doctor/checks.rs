@@ -254,7 +254,7 @@ async fn sealed_secrets(settings: &Settings, db: &Db) -> Option<Check> {
         Ok(count) => Check::fail(
             name,
             format!("{count} are encrypted with a key that is neither the current nor the previous one"),
-            "set that key as `secret_key_previous`, or enter the client secrets again (`waypost oauth-config update`)",
+            "set that key as `secret_key_previous`, or enter the secrets again (`waypost oauth-config update`, `waypost secret rotate`)",
         ),
         Err(error) => Check::fail(name, error.to_string(), "check `database_url`"),
     })

@@ -118,10 +118,11 @@ impl Registry<'_> {
         };
         let may_accept_http = matches!(
             error,
-            OutboundError::Unreachable {
-                failure: Failure::Connection | Failure::Tls(_) | Failure::IncompleteResponse,
-                ..
-            }
+            OutboundError::Timeout { .. }
+                | OutboundError::Unreachable {
+                    failure: Failure::Connection | Failure::Tls(_) | Failure::IncompleteResponse,
+                    ..
+                }
         );
         let http = self.manifest_url("http")?;
         if may_accept_http && self.route.check_url(&http).is_ok() {

@@ -47,9 +47,13 @@ impl Registry {
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, answer) = (log.clone(), answer.clone());
                 tokio::spawn(async move {
+                    // A TLS handshake (RFC 8446, section 5.1) ends the connection.
+                    let mut first = [0];
+                    if stream.peek(&mut first).await.is_err() || first[0] == 22 {
+                        return;
+                    }
                     let mut stream = BufReader::new(stream);
                     let mut head = Vec::new();
-                    // A TLS handshake is not a line of text, and ends the connection.
                     while let Some(line) = read_line(&mut stream).await.filter(|line| !line.is_empty()) {
                         head.push(line);
                     }
