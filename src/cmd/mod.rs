@@ -3,6 +3,7 @@
 mod assignment;
 mod audit;
 mod backup;
+mod catalog;
 mod doctor;
 mod join;
 mod key;
@@ -12,6 +13,7 @@ mod org;
 mod output;
 mod remote;
 mod secret;
+mod secret_key;
 mod serve;
 mod server;
 mod session;
@@ -111,13 +113,19 @@ enum Command {
     /// Assign walkthroughs to servers.
     #[command(subcommand)]
     Assignment(assignment::Command),
+    /// Manage the catalogue of tool servers.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
+    /// Manage the secrets of tool servers.
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
     Doctor,
     /// Manage the secret key of this installation.
     #[command(subcommand)]
-    Secret(secret::Command),
+    SecretKey(secret_key::Command),
     /// Back up the database to a file, while it is in use.
     Backup(backup::BackupArgs),
     /// Restore a backup into a new database.
@@ -204,12 +212,18 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::OauthConfig(command) => {
             return Session::run(&app, async |session| oauth_config::run(&app, session, command).await).await;
         }
-        Command::Secret(command) => return secret::run(&app, command).await,
+        Command::SecretKey(command) => return secret_key::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
         Command::Audit(command) => Session::run(&app, async |session| audit::run(session, command).await).await?,
         Command::Join(command) => Session::run(&app, async |session| join::run(&app, session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;
+        }
+        Command::Catalog(command) => {
+            Session::run(&app, async |session| catalog::run(&app, session, command).await).await?;
+        }
+        Command::Secret(command) => {
+            Session::run(&app, async |session| secret::run(&app, session, command).await).await?
         }
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,

@@ -8,19 +8,15 @@ use anyhow::Context;
 use clap::ArgAction;
 use serde_json::{Value, json};
 use url::Host;
-use waypost_core::SystemRandom;
 use waypost_core::id::OrganizationId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
-use waypost_ops::Ops;
 use waypost_ops::oauth_configs::{self, FindingLevel, OauthConfigSettings, ProviderFinding};
 use waypost_ops::public_url::{HostKind, PublicUrl};
-use waypost_outbound::Outbound;
 
 use super::session::{Session, not_found_message, one_of};
 use super::user::Org;
 use super::{App, output};
-use crate::{outbound, storage};
 
 /// Maximum size of a secret file in bytes.
 const MAX_SECRET_BYTES: u64 = 4 * 1024;
@@ -165,7 +161,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let organization = session.organization(org.org.as_deref()).await?.id;
             let settings = flags.settings(Some(name))?;
             let (created, findings) =
-                oauth_configs::create(cx, &provider_ops(app, session)?, &organization, &settings).await?;
+                oauth_configs::create(cx, &session.connected_ops(app)?, &organization, &settings).await?;
             show(app, session, &created, &findings).await?;
         }
         Command::List { org } => {
@@ -180,7 +176,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let current = find(session, &org, &provider).await?;
             let settings = flags.settings(name)?;
             let (updated, findings) =
-                oauth_configs::update(cx, &provider_ops(app, session)?, &current, &settings).await?;
+                oauth_configs::update(cx, &session.connected_ops(app)?, &current, &settings).await?;
             show(app, session, &updated, &findings).await?;
         }
         Command::Delete { provider, org, yes } => {
@@ -191,18 +187,11 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Check { provider, org } => {
             let config = find(session, &org, &provider).await?;
-            let findings = oauth_configs::check(cx, &provider_ops(app, session)?, &config).await?;
+            let findings = oauth_configs::check(cx, &session.connected_ops(app)?, &config).await?;
             return print_check(*json, findings.iter().map(finding_to_json).collect());
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns operations that can send requests to providers and seal their secrets.
-fn provider_ops(app: &App, session: &Session) -> anyhow::Result<Ops> {
-    let outbound = Outbound::new(outbound::policy(&app.settings, false)?)?;
-    let keyring = storage::keys(&app.settings, &SystemRandom)?.keyring();
-    Ok(session.ops.clone().with_outbound(outbound).with_keyring(keyring))
 }
 
 async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthConfig> {

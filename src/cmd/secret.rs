@@ -1,94 +1,213 @@
-//! `waypost secret`: the secret key of this installation.
+//! `waypost secret`: secrets of tool servers.
 
-use std::process::ExitCode;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 
-use serde_json::json;
-use waypost_core::SystemRandom;
-use waypost_core::caller::Ctx;
-use waypost_ops::Ops;
-use waypost_ops::secrets::{self, ResealSummary};
+use anyhow::Context;
+use serde_json::{Value, json};
+use waypost_core::Timestamp;
+use waypost_core::id::OrganizationId;
+use waypost_core::seal::SecretText;
+use waypost_core::tool_secret::{MAX_VALUE, ToolSecret};
+use waypost_ops::tool_secrets;
 
+use super::session::{Session, not_found_message};
+use super::user::Org;
 use super::{App, UsageError, output};
-use crate::config::Settings;
-use crate::storage;
+
+/// The number of secrets that are read at a time.
+const PAGE_SIZE: u32 = 200;
 
 /// Subcommands of `waypost secret`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Replace the secret key and re-encrypt all secrets. The previous key remains valid for decryption and verification.
-    ///
-    /// If the key is stored in a file, a new key is generated and the previous one is kept as secret.key.previous. If the
-    /// key is set by a setting, first set the new key as WAYPOST_SECRET_KEY and the previous one as
-    /// WAYPOST_SECRET_KEY_PREVIOUS. An interrupted rotation is completed by the next one.
-    Rotate,
+    /// Create a secret. Its value is encrypted and cannot be read back.
+    Create {
+        /// Name, unique in the organisation: letters, digits, `_` and `-`.
+        name: String,
+        #[command(flatten)]
+        value: ValueSource,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// List the secrets of an organisation and the instances that use them, without values.
+    List {
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Show a secret and the instances that use it, without its value.
+    Show {
+        /// Name or ID of the secret.
+        secret: String,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Replace the value of a secret.
+    Rotate {
+        /// Name or ID of the secret.
+        secret: String,
+        #[command(flatten)]
+        value: ValueSource,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Delete a secret that no instance and no catalogue entry uses.
+    Delete {
+        /// Name or ID of the secret.
+        secret: String,
+        #[command(flatten)]
+        org: Org,
+        /// Do not ask for confirmation.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
-/// The result of a rotation.
-struct RotationResult {
-    /// Whether a new key was generated.
-    new_key: bool,
-    resealed: ResealSummary,
+/// Where a value is read from. It is never an argument: a command line is visible to other users of the machine and is
+/// kept in the shell's history.
+#[derive(Debug, clap::Args)]
+pub struct ValueSource {
+    /// File with the value; `-` reads standard input, which is the default. One line break at the end is removed.
+    #[arg(long, value_name = "FILE")]
+    value_file: Option<PathBuf>,
+    /// `-` reads the value from standard input.
+    #[arg(value_name = "-", value_parser = standard_input, conflicts_with = "value_file")]
+    standard_input: Option<()>,
+}
+
+fn standard_input(text: &str) -> Result<(), &'static str> {
+    match text {
+        "-" => Ok(()),
+        _ => Err("pass the value with --value-file or on standard input: other users of the machine can see arguments"),
+    }
+}
+
+impl ValueSource {
+    /// Reads the value. Removes one line break at its end, which editors and `echo` add.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not UTF-8 or is too large, or standard input is a terminal.
+    pub(super) fn read(&self) -> anyhow::Result<SecretText> {
+        let file = self.value_file.as_deref().filter(|path| *path != Path::new("-"));
+        let mut bytes = Vec::new();
+        // One byte and a line break more than the maximum are enough to recognise a value that is too large.
+        let maximum = (MAX_VALUE + 3) as u64;
+        let shown = match file {
+            Some(path) => {
+                let opened = std::fs::File::open(path);
+                let read = opened.and_then(|file| file.take(maximum).read_to_end(&mut bytes));
+                read.with_context(|| format!("cannot read the value from {}", path.display()))?;
+                path.display().to_string()
+            }
+            None if self.standard_input.is_none() && self.value_file.is_none() && std::io::stdin().is_terminal() => {
+                let message = "pass the value with --value-file FILE, or pipe it to standard input";
+                return Err(UsageError(message.to_owned()).into());
+            }
+            None => {
+                let read = std::io::stdin().take(maximum).read_to_end(&mut bytes);
+                read.context("cannot read the value from standard input")?;
+                "standard input".to_owned()
+            }
+        };
+        let mut text = String::from_utf8(bytes).map_err(|_| {
+            anyhow::anyhow!("the value from {shown} is not UTF-8: encode binary data, for example in base 64")
+        })?;
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(SecretText::new(text))
+    }
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// If the key cannot be replaced. All secrets can still be decrypted in that case.
-pub async fn run(app: &App, command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Rotate = command;
-    let settings = &app.settings;
-    // On SQLite, `serve` must not run meanwhile, because it would not know the new key.
-    let _lock = storage::serve_lock(settings)?;
-    if settings.secret_key.is_some() && settings.secret_key_previous.is_none() {
-        let message = "the secret key is set by a setting: set the new key as WAYPOST_SECRET_KEY and the previous one as WAYPOST_SECRET_KEY_PREVIOUS, then run the command again";
-        return Err(UsageError(message.to_owned()).into());
-    }
-    let db = app.open().await?.db;
-    let result = rotate(settings, &Ops::new(db.clone())).await;
-    db.close().await;
-    print_result(app, &result?)
-}
-
-async fn rotate(settings: &Settings, ops: &Ops) -> anyhow::Result<RotationResult> {
-    let cx = Ctx::operator();
-    let keys = storage::keys(settings, &SystemRandom)?;
-    // First complete an interrupted rotation, because the previous key is about to be discarded.
-    let resealed = secrets::reseal(&cx, ops, &keys.keyring()).await?;
-    if settings.secret_key.is_some() || resealed.resealed > 0 {
-        return Ok(RotationResult { new_key: false, resealed });
-    }
-    replace_key_files(settings)?;
-    let keys = storage::keys(settings, &SystemRandom)?;
-    Ok(RotationResult { new_key: true, resealed: secrets::reseal(&cx, ops, &keys.keyring()).await? })
-}
-
-/// Replaces the key files. The order ensures that the two files can decrypt everything at any time: after the first step
-/// they contain the same key; after the second, everything is encrypted with the previous key.
-fn replace_key_files(settings: &Settings) -> anyhow::Result<()> {
-    let current = storage::secret_key(settings, &SystemRandom)?;
-    storage::replace_key_file(&storage::previous_secret_file(settings), &current)?;
-    storage::replace_key_file(&storage::secret_file(settings), &storage::generate_key(&SystemRandom))
-}
-
-fn print_result(app: &App, result: &RotationResult) -> anyhow::Result<ExitCode> {
-    let ResealSummary { resealed, unreadable } = result.resealed;
-    if app.json {
-        output::json(&json!({"new_key": result.new_key, "resealed": resealed, "unreadable": unreadable}))?;
-    } else {
-        let key = match (result.new_key, &app.settings.secret_key) {
-            (true, _) => {
-                let previous = storage::previous_secret_file(&app.settings);
-                format!("Generated a new key. The previous key is kept in {}.\n", previous.display())
+/// If the operation is rejected.
+pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
+    let Session { cx, ops, json, .. } = session;
+    let (Command::Create { org, .. }
+    | Command::List { org }
+    | Command::Show { org, .. }
+    | Command::Rotate { org, .. }
+    | Command::Delete { org, .. }) = &command;
+    let organization = session.organization(org.org.as_deref()).await?.id;
+    match command {
+        Command::Create { name, value, .. } => {
+            let (ops, value) = (session.connected_ops(app)?, value.read()?);
+            let created = tool_secrets::create(cx, &ops, &organization, &name, &value).await?;
+            print(*json, to_json(&created))
+        }
+        Command::List { .. } => {
+            let (mut items, mut cursor) = (Vec::new(), None::<String>);
+            loop {
+                let page = tool_secrets::list(cx, ops, &organization, PAGE_SIZE, cursor.as_deref()).await?;
+                items.extend(page.items.iter().map(to_json));
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    return print_list(*json, items);
+                }
             }
-            (false, Some(_)) => String::new(),
-            (false, None) => "Completed an interrupted rotation. No new key was generated.\n".to_owned(),
-        };
-        output::text(&format!("{key}Re-encrypted {resealed} secrets.\n"))?;
-        if unreadable > 0 {
-            output::text(&format!(
-                "{unreadable} secrets cannot be decrypted with either key: run `waypost doctor` for advice.\n"
-            ))?;
+        }
+        Command::Show { secret, .. } => print(*json, to_json(&find(session, &organization, &secret).await?)),
+        Command::Rotate { secret, value, .. } => {
+            let secret = find(session, &organization, &secret).await?;
+            let (ops, value) = (session.connected_ops(app)?, value.read()?);
+            let rotated = tool_secrets::rotate(cx, &ops, &organization, &secret.id, &value).await?;
+            print(*json, to_json(&rotated))
+        }
+        Command::Delete { secret, yes, .. } => {
+            let secret = find(session, &organization, &secret).await?;
+            confirm_deletion(yes, &secret.name)?;
+            tool_secrets::delete(cx, ops, &organization, &secret.id).await?;
+            print_deleted(*json, secret.id.as_str(), &secret.name)
         }
     }
-    Ok(if unreadable > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<ToolSecret> {
+    let secret = tool_secrets::resolve(&session.cx, &session.ops, organization, text).await;
+    secret.map_err(|error| not_found_message(error, "secret", text, "secret"))
+}
+
+/// Prints a secret. Text output shows the slugs of the instances.
+pub(super) fn print(json: bool, secret: Value) -> anyhow::Result<()> {
+    output::object(json, &if json { secret } else { with_slugs(secret) })
+}
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    let items = if json { items } else { items.into_iter().map(with_slugs).collect() };
+    output::list(json, &["name", "version", "used_by", "id", "created_at", "rotated_at"], items)
+}
+
+fn with_slugs(mut secret: Value) -> Value {
+    for user in secret["used_by"].as_array_mut().into_iter().flatten() {
+        *user = user["slug"].take();
+    }
+    secret
+}
+
+pub(super) fn confirm_deletion(yes: bool, name: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Delete the secret {}?", output::clean(name)))
+}
+
+pub(super) fn print_deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted the secret {}.", output::clean(name)))
+}
+
+/// The members of the output, in the order of [`to_json`].
+pub(super) const MEMBERS: &[&str] = &["id", "name", "version", "used_by", "created_at", "rotated_at"];
+
+fn to_json(secret: &ToolSecret) -> Value {
+    let users = secret.used_by.iter().map(|user| json!({ "id": user.instance_id, "slug": user.slug }));
+    json!({
+        "id": secret.id,
+        "name": secret.name,
+        "version": secret.version,
+        "used_by": users.collect::<Vec<_>>(),
+        "created_at": secret.created_at.rfc3339(),
+        "rotated_at": secret.rotated_at.map(Timestamp::rfc3339),
+    })
 }

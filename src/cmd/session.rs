@@ -2,14 +2,17 @@
 
 use anyhow::bail;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use waypost_core::SystemRandom;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Organization;
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::{Ops, organizations};
+use waypost_outbound::Outbound;
 use waypost_store::Db;
 
 use super::{App, UsageError};
+use crate::{outbound, storage};
 
 /// The session of a command that works on the database.
 pub struct Session {
@@ -37,6 +40,16 @@ impl Session {
         // Checkpoints the write-ahead log of SQLite.
         session.db.close().await;
         outcome
+    }
+
+    /// Returns operations that can send requests to URLs that users specify, and seal and open secrets.
+    ///
+    /// # Errors
+    /// If the settings for requests are invalid, or the secret key cannot be read.
+    pub fn connected_ops(&self, app: &App) -> anyhow::Result<Ops> {
+        let outbound = Outbound::new(outbound::policy(&app.settings, false)?)?;
+        let keyring = storage::keys(&app.settings, &SystemRandom)?.keyring();
+        Ok(self.ops.clone().with_outbound(outbound).with_keyring(keyring))
     }
 
     /// Returns the organisation given by `--org`; without it, the only organisation.

@@ -88,7 +88,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "secret_key_previous",
         flag: None,
         default: "SQLite: `data_dir` + `/secret.key.previous`, if it exists; PostgreSQL: none",
-        help: "A second key, used only for decryption and verification: the previous key, or the next one while replicas are restarted one by one (see `waypost secret rotate`).",
+        help: "A second key, used only for decryption and verification: the previous key, or the next one while replicas are restarted one by one (see `waypost secret-key rotate`).",
         set: |settings, text| text.parse().map(|key| settings.secret_key_previous = Some(key)),
     },
     Setting {
@@ -116,7 +116,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "outbound_ca_file",
         flag: None,
         default: "none",
-        help: "PEM file with root certificates that outgoing requests and commands with `--url` trust in addition to the system's.",
+        help: "PEM file with root certificates that outgoing requests, such as those to identity providers and image registries, and commands with `--url` trust in addition to the system's.",
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
     },
     Setting {

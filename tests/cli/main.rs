@@ -10,6 +10,7 @@ mod providers;
 mod remote;
 mod samples;
 mod secrecy;
+mod tool_servers;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -106,7 +107,8 @@ fn redact(text: &str, folder: &Path) -> String {
 }
 
 fn redact_word(word: &str) -> String {
-    const PREFIXES: [&str; 9] = ["org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_"];
+    const PREFIXES: [&str; 12] =
+        ["org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_", "cat_", "ctv_", "sec_"];
     let is_time = word.len() >= 20 && word.starts_with("20") && word.trim_end_matches('.').ends_with('Z');
     let end = if word.ends_with('.') { "." } else { "" };
     let prefix = PREFIXES.iter().find(|prefix| word.starts_with(**prefix) && word.len() >= prefix.len() + 16);

@@ -117,7 +117,7 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     let workspace = Workspace::new();
     workspace.create_provider();
     let first = workspace.key("secret.key");
-    let rotated = workspace.run_json(&["secret", "rotate"]);
+    let rotated = workspace.run_json(&["secret-key", "rotate"]);
     assert_eq!(rotated, json!({"new_key": true, "resealed": 1, "unreadable": 0}));
     let second = workspace.key("secret.key");
     assert!(first != second && workspace.key("secret.key.previous") == first);
@@ -126,7 +126,7 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     std::fs::remove_file(workspace.path("waypost-data/secret.key.previous")).unwrap();
     assert!(workspace.doctor().0);
     assert_eq!(workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]).code, 0);
-    insta::assert_snapshot!(workspace.run_ok(&["secret", "rotate"]), @"
+    insta::assert_snapshot!(workspace.run_ok(&["secret-key", "rotate"]), @"
     Generated a new key. The previous key is kept in ./waypost-data/secret.key.previous.
     Re-encrypted 1 secrets.
     ");
@@ -149,7 +149,7 @@ fn an_interrupted_rotation_is_completed() {
     // After the first step, the key is in both files.
     workspace.set_key("secret.key.previous", &first);
     assert!(workspace.doctor().0);
-    assert_eq!(workspace.run_json(&["secret", "rotate"])["new_key"], true);
+    assert_eq!(workspace.run_json(&["secret-key", "rotate"])["new_key"], true);
     // After the second step, nothing is sealed with the new key yet.
     let second = workspace.key("secret.key");
     let third = "ab".repeat(32);
@@ -157,7 +157,7 @@ fn an_interrupted_rotation_is_completed() {
     workspace.set_key("secret.key", &third);
     assert!(workspace.doctor().0);
     assert_eq!(workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]).code, 0);
-    let finished = workspace.run_json(&["secret", "rotate"]);
+    let finished = workspace.run_json(&["secret-key", "rotate"]);
     assert_eq!(finished, json!({"new_key": false, "resealed": 1, "unreadable": 0}));
     assert_eq!((workspace.key("secret.key"), workspace.key("secret.key.previous")), (third, second));
 }
@@ -168,7 +168,7 @@ fn configured_keys_are_rotated_by_the_operator() {
     workspace.create_provider();
     let (former, new) = (workspace.key("secret.key").trim().to_owned(), "cd".repeat(32));
     let rotate = |environment: &[(&str, &str)]| {
-        let mut command = workspace.command(&["secret", "rotate", "--json"]);
+        let mut command = workspace.command(&["secret-key", "rotate", "--json"]);
         workspace.to_result(command.envs(environment.iter().copied()).output().unwrap())
     };
     let alone = rotate(&[("WAYPOST_SECRET_KEY", &new)]);

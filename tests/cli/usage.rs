@@ -6,7 +6,22 @@ use crate::Workspace;
 fn version_and_help_succeed() {
     let workspace = Workspace::new();
     assert_eq!(workspace.run_ok(&["--version"]), format!("waypost {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["serve", "walk", "walkthrough", "org", "user", "server", "key", "assignment", "migrate", "doctor"] {
+    let commands = [
+        "serve",
+        "walk",
+        "walkthrough",
+        "org",
+        "user",
+        "server",
+        "key",
+        "assignment",
+        "catalog",
+        "secret",
+        "secret-key",
+        "migrate",
+        "doctor",
+    ];
+    for command in commands {
         assert!(workspace.run_ok(&[command, "--help"]).contains("Usage: waypost"), "{command}");
     }
     assert!(!workspace.path("waypost-data").exists(), "help must not create any files");

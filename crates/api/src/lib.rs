@@ -7,6 +7,7 @@ mod api_keys;
 mod assignments;
 mod audit_events;
 mod authenticate;
+mod catalog;
 mod end_users;
 pub mod extract;
 mod idempotency;
@@ -19,6 +20,7 @@ pub mod page;
 pub mod problem;
 mod routes;
 mod schema;
+mod secrets;
 mod servers;
 mod ticket_comments;
 mod tickets;
@@ -61,12 +63,14 @@ use crate::routes::Routes;
         (name = "api-keys", description = "Keys for this API."),
         (name = "assignments", description = "Walkthroughs assigned to servers."),
         (name = "audit-events", description = "The audit log: who did what, and when."),
+        (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
         (name = "invitations", description = "Invitations to join the organisation."),
         (name = "members", description = "The users of the organisation."),
         (name = "oauth-configs", description = "Identity providers that end users sign in with."),
         (name = "organizations", description = "Organisations and their logos."),
+        (name = "secrets", description = "Secrets of tool servers, which can be written but never read back."),
         (name = "servers", description = "Hosted MCP servers and their slugs."),
         (name = "sessions", description = "Client sessions of end users."),
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
@@ -91,12 +95,14 @@ fn operations() -> Routes {
         api_keys::routes,
         assignments::routes,
         audit_events::routes,
+        catalog::routes,
         end_users::routes,
         invitations::routes,
         joins::routes,
         members::routes,
         oauth_configs::routes,
         organizations::routes,
+        secrets::routes,
         servers::routes,
         ticket_comments::routes,
         tickets::routes,

@@ -137,6 +137,8 @@ pub fn failed(incoming: &ServerRequest, error: &Error) -> Response {
         | Code::NoProgress
         | Code::Conflict
         | Code::PreconditionFailed
+        | Code::ImageNotFound
+        | Code::ImageDenied
         | Code::InvalidArguments
         | Code::NotFound
         | Code::Forbidden

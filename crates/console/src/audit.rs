@@ -29,6 +29,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "account.",
     "assignment.",
     "audit.",
+    "catalog.",
     "claim_link.",
     "client.",
     "end_user.",
@@ -43,6 +44,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "ticket.",
     "ticket_comment.",
     "token.",
+    "tool_secret.",
     "walkthrough.",
     "webhook.",
 ];

@@ -171,6 +171,8 @@ impl FormError {
             | Code::Conflict
             | Code::RateLimited
             | Code::PreconditionFailed
+            | Code::ImageNotFound
+            | Code::ImageDenied
             | Code::WalkthroughEmpty
             | Code::ConfirmationRequired => {
                 let field = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default().to_owned();

@@ -2,11 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use waypost_toolbox_proto::entry::{Destination, ResourceClass, SecretSpec, Sharing, Transport, Volume};
+pub use waypost_toolbox_proto::entry::{
+    Destination, ResourceClass, SecretDelivery, SecretSpec, Sharing, Transport, Volume,
+};
 
 use crate::clock::Timestamp;
 use crate::id::{CatalogEntryId, CatalogVersionId, OrganizationId};
 use crate::walkthrough::names;
+
+/// The maximum number of entries of an organisation.
+pub const MAX_ENTRIES: usize = 500;
+/// The maximum number of versions of an entry.
+pub const MAX_VERSIONS: usize = 200;
 
 names! {
     /// The state of a catalogue entry.
@@ -78,6 +85,9 @@ pub struct CatalogVersion {
 pub struct VersionDefinition {
     /// Where the server comes from.
     pub source: Source,
+    /// The tag of the image that was resolved to the digest in `source`. `None` if the import contained the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_tag: Option<String>,
     /// The transport.
     pub transport: Transport,
     /// Replaces the image's entry point.
@@ -171,4 +181,44 @@ pub struct RemoteSource {
     /// The headers to send. Values can name secrets.
     #[serde(default)]
     pub headers: Map<String, Value>,
+}
+
+/// Returns the name of the environment variable that a top-level member of an instance's configuration sets: in upper
+/// case, with `_` for every character outside `[A-Z0-9_]`.
+#[must_use]
+pub fn environment_name(member: &str) -> String {
+    let to_name = |letter: char| match letter.to_ascii_uppercase() {
+        upper if upper.is_ascii_uppercase() || upper.is_ascii_digit() => upper,
+        _ => '_',
+    };
+    member.chars().map(to_name).collect()
+}
+
+/// Whether an environment variable is set by the daemon, or changes how programs are started, so that neither a
+/// configuration nor a secret can set it.
+#[must_use]
+pub fn is_reserved_environment_name(name: &str) -> bool {
+    const RESERVED: [&str; 7] = ["PATH", "HOME", "HOSTNAME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
+    let upper = name.to_ascii_uppercase();
+    RESERVED.contains(&upper.as_str()) || upper.starts_with("LD_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_become_environment_variables() {
+        for (member, name) in
+            [("apiKey", "APIKEY"), ("api-key", "API_KEY"), ("API_KEY", "API_KEY"), ("a.b c9", "A_B_C9"), ("ü", "_")]
+        {
+            assert_eq!(environment_name(member), name);
+        }
+        for name in ["PATH", "path", "LD_PRELOAD", "http_proxy", "No_Proxy", "HOME", "HOSTNAME"] {
+            assert!(is_reserved_environment_name(name), "{name}");
+        }
+        for name in ["PATHS", "LD", "OLD_PATH", "PROXY", ""] {
+            assert!(!is_reserved_environment_name(name), "{name}");
+        }
+    }
 }

@@ -45,6 +45,10 @@ pub enum Code {
     Conflict,
     /// The object has changed in the meantime.
     PreconditionFailed,
+    /// The registry has no such image.
+    ImageNotFound,
+    /// The registry denied access to the image.
+    ImageDenied,
     /// The caller is not allowed to perform the operation.
     Forbidden,
     /// An internal error.
@@ -73,6 +77,8 @@ impl Code {
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::PreconditionFailed => "precondition_failed",
+            Self::ImageNotFound => "image_not_found",
+            Self::ImageDenied => "image_denied",
             Self::Forbidden => "forbidden",
             Self::Internal => "internal",
         }

@@ -83,6 +83,8 @@ impl From<Error> for OauthError {
             | Code::SignInRequired
             | Code::NoProgress
             | Code::PreconditionFailed
+            | Code::ImageNotFound
+            | Code::ImageDenied
             | Code::NotFound
             | Code::Forbidden
             | Code::Internal => OauthCode::ServerError,

@@ -8,7 +8,7 @@ use waypost_core::{Code, Error};
 #[must_use]
 pub fn of(code: Code) -> StatusCode {
     match code {
-        Code::InvalidArguments => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::InvalidArguments | Code::ImageNotFound | Code::ImageDenied => StatusCode::UNPROCESSABLE_ENTITY,
         Code::NotFound | Code::WalkthroughNotFound | Code::StepNotFound | Code::HandleUnknown => StatusCode::NOT_FOUND,
         Code::Conflict
         | Code::WalkthroughEmpty

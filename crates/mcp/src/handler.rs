@@ -123,6 +123,8 @@ fn protocol_error(context: &HandlerContext, error: &Error) -> ErrorData {
         | Code::NoProgress
         | Code::Conflict
         | Code::PreconditionFailed
+        | Code::ImageNotFound
+        | Code::ImageDenied
         | Code::RateLimited
         | Code::Unavailable
         | Code::NotFound

@@ -16,6 +16,7 @@ pub mod authorizations;
 pub mod browser_sessions;
 mod caches;
 pub mod call_records;
+pub mod catalog;
 mod checks;
 pub mod claim_links;
 mod codes;
@@ -48,7 +49,7 @@ pub mod public_url;
 pub mod redirect_uri;
 pub mod retention;
 pub mod search;
-pub mod secrets;
+pub mod secret_key;
 pub mod servers;
 pub mod sessions;
 mod sign_in_limits;
@@ -57,6 +58,7 @@ pub mod ticket_comments;
 pub mod ticket_creation;
 pub mod ticket_replies;
 pub mod tickets;
+pub mod tool_secrets;
 pub mod try_it;
 pub mod user_accounts;
 pub mod user_sessions;
@@ -87,7 +89,7 @@ pub struct Ops {
 
 impl Ops {
     /// Creates operations on `store` without a keyring or an HTTP client, which is sufficient for everything except
-    /// identity providers, webhooks and stored responses.
+    /// identity providers, webhooks, stored responses, secrets of tool servers and imports of images by tag.
     #[must_use]
     pub fn new(store: Db) -> Self {
         Self {

@@ -5,9 +5,9 @@ use waypost_core::id::{InvitationId, OrganizationId};
 use waypost_core::invitation::Invitation;
 use waypost_core::organization::Role;
 
-use crate::db::{Conn, Dialect};
+use crate::db::Conn;
 use crate::error::{Error, Result};
-use crate::on;
+use crate::{on, organization};
 
 #[derive(sqlx_macros::FromRow)]
 pub(crate) struct Row {
@@ -54,14 +54,7 @@ impl TryFrom<Row> for Invitation {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn lock(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
-    // SQLite needs no lock, because it has a single writer.
-    let sql = match conn.dialect() {
-        Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",
-        Dialect::Postgres => "SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE",
-    };
-    let found: Option<String> =
-        on!(conn, c => sqlx::query_scalar(sql).bind(organization.as_str()).fetch_optional(c).await?);
-    Ok(found.is_some())
+    organization::lock(conn, organization).await
 }
 
 /// Inserts an invitation. `email_key` is [`waypost_core::email::Email::key`], and `token_hash` the hexadecimal SHA-256

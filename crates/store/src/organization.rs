@@ -4,7 +4,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Organization;
 
-use crate::db::Conn;
+use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
 
@@ -47,6 +47,21 @@ pub async fn find(conn: &mut Conn, id: &OrganizationId) -> Result<Option<Organiz
     const SQL: &str = "SELECT id, slug, name, created_at FROM organizations WHERE id = $1";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
     Ok(row.map(Organization::from))
+}
+
+/// Locks an organisation until the transaction ends, so that limits on the number of its objects are exact. Returns
+/// `false` if it does not exist.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn lock(conn: &mut Conn, id: &OrganizationId) -> Result<bool> {
+    // SQLite needs no lock, because it has a single writer.
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",
+        Dialect::Postgres => "SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE",
+    };
+    let found: Option<String> = on!(conn, c => sqlx::query_scalar(sql).bind(id.as_str()).fetch_optional(c).await?);
+    Ok(found.is_some())
 }
 
 /// Updates slug and name. Returns `false` if the organisation does not exist.

@@ -10,7 +10,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
 use waypost_core::{Clock, SystemClock, Timestamp};
-use waypost_ops::{Ops, organizations, secrets, servers};
+use waypost_ops::{Ops, organizations, secret_key, servers};
 use waypost_outbound::{Outbound, Purpose, unguarded_client};
 use waypost_store::health::{self, Health};
 use waypost_store::{Db, migrate};
@@ -249,12 +249,12 @@ async fn sealed_secrets(settings: &Settings, db: &Db) -> Option<Check> {
     let keys = storage::existing_keys(settings).ok()?;
     // Without a key, a placeholder is used that decrypts nothing.
     let keys = keys.unwrap_or_else(|| SecretKey::new([0; 32]).into());
-    Some(match secrets::count_unreadable(&Ops::new(db.clone()), &keys.keyring()).await {
+    Some(match secret_key::count_unreadable(&Ops::new(db.clone()), &keys.keyring()).await {
         Ok(0) => Check::ok(name, "all can be decrypted"),
         Ok(count) => Check::fail(
             name,
             format!("{count} are encrypted with a key that is neither the current nor the previous one"),
-            "set that key as `secret_key_previous`, or enter the client secrets again (`waypost oauth-config update`)",
+            "set that key as `secret_key_previous`, or enter the secrets again (`waypost oauth-config update`, `waypost secret rotate`)",
         ),
         Err(error) => Check::fail(name, error.to_string(), "check `database_url`"),
     })

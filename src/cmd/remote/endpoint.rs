@@ -45,13 +45,15 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::OauthConfig(_)
         | Command::Key(_)
         | Command::Join(_)
-        | Command::Assignment(_) => CommandScope::Data,
+        | Command::Assignment(_)
+        | Command::Catalog(_)
+        | Command::Secret(_) => CommandScope::Data,
         Command::Serve(_) => CommandScope::None("serve"),
         Command::Walk(_) => CommandScope::None("walk"),
         Command::Audit(_) => CommandScope::Local("audit"),
         Command::Migrate(_) => CommandScope::Local("migrate"),
         Command::Doctor => CommandScope::Local("doctor"),
-        Command::Secret(_) => CommandScope::Local("secret"),
+        Command::SecretKey(_) => CommandScope::Local("secret-key"),
         Command::Backup(_) => CommandScope::Local("backup"),
         Command::Restore(_) => CommandScope::Local("restore"),
     }

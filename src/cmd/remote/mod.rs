@@ -2,6 +2,7 @@
 //! the same as for commands on the database.
 
 mod assignment;
+mod catalog;
 mod client;
 mod endpoint;
 mod error;
@@ -9,6 +10,7 @@ mod join;
 mod key;
 mod oauth_config;
 mod org;
+mod secret;
 mod server;
 mod user;
 mod walkthrough;
@@ -46,6 +48,8 @@ pub async fn run(app: &App, endpoint: ApiEndpoint, command: Command) -> anyhow::
         Command::Join(command) => join::run(&remote, command).await?,
         Command::Assignment(command) => assignment::run(&remote, command).await?,
         Command::Walkthrough(command) => walkthrough::run(&remote, command).await?,
+        Command::Catalog(command) => catalog::run(&remote, command).await?,
+        Command::Secret(command) => secret::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,
         _ => bail!("this command does not support --url"),
     }

@@ -127,7 +127,7 @@ fn conflicting_flags_are_rejected() {
         &["doctor"],
         &["backup", "x"],
         &["restore", "x"],
-        &["secret", "rotate"],
+        &["secret-key", "rotate"],
         &["serve"],
         &["walk", "http://127.0.0.1:1/s/x/mcp"],
         &["walkthrough", "lint", "x.md"],

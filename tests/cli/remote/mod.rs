@@ -82,7 +82,7 @@ impl RunningServer {
     }
 
     #[track_caller]
-    fn run_err(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn run_err(&self, code: i32, arguments: &[&str]) -> String {
         let result = self.run(arguments);
         assert_eq!(result.code, code, "{arguments:?}: {}{}", result.out, result.err);
         result.err
@@ -90,7 +90,7 @@ impl RunningServer {
 
     /// Asserts that a command has the same output remotely and locally, as text and as JSON.
     #[track_caller]
-    fn assert_same(&self, arguments: &[&str]) {
+    pub(crate) fn assert_same(&self, arguments: &[&str]) {
         for words in [arguments.to_vec(), [arguments, &["--json"]].concat()] {
             let remote = self.command(&words).output().unwrap();
             let local = self.workspace.command(&words).output().unwrap();
@@ -103,7 +103,7 @@ impl RunningServer {
 
     /// Asserts that the output of a remote change equals what `show` prints locally afterwards.
     #[track_caller]
-    fn assert_change(&self, arguments: &[&str], show: &[&str]) -> Value {
+    pub(crate) fn assert_change(&self, arguments: &[&str], show: &[&str]) -> Value {
         let output = self.run_json(arguments);
         assert_eq!(output, self.workspace.run_json(show), "{arguments:?}");
         output

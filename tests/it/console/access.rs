@@ -119,6 +119,10 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
             'waypost', NULL, 'none', 'openid', 'sub', FALSE, 1, 1 FROM organizations WHERE slug = 'ours'";
     app.execute(PROVIDER).await;
     keep("oauth-configs", &json!("oac_0123456789abcdef"));
+    keep("secrets", &create(app, owner, "/secrets", json!({ "name": "TOKEN", "value": "hunter2" })).await["id"]);
+    let entry = json!({ "slug": "search-tool", "name": "Search", "version": "1", "transport": "stdio",
+        "source": { "image": format!("registry.example/search@sha256:{}", "ab".repeat(32)) } });
+    keep("catalog", &create(app, owner, "/catalog/import", entry).await["id"]);
     let receiver = json!({ "url": "https://hook.example/x", "events": ["ticket.created"] });
     let receiver = create(app, owner, "/webhooks", receiver).await;
     keep("webhooks", &receiver["id"]);

@@ -19,6 +19,7 @@ mod sign_in;
 mod takeover;
 mod ticket_flood;
 mod tickets;
+mod tool_servers;
 mod try_it;
 mod walkthroughs;
 mod webhooks;

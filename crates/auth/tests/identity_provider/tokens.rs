@@ -9,7 +9,7 @@ use waypost_core::seal::SealLocation;
 use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::server::Server;
 use waypost_ops::identity_provider::{RefreshSummary, refresh_due_tokens};
-use waypost_ops::secrets::{self, ResealSummary};
+use waypost_ops::secret_key::{self, ResealSummary};
 use waypost_store::identity_provider_token;
 
 use crate::fixture::{Fixture, fixture};
@@ -120,18 +120,18 @@ async fn everything_is_resealed(mut fixture: Fixture) {
     let key = |byte| SecretKey::new([byte; 32]);
     let keys = SecretKeys { current: key(8), previous: Some(key(7)) };
     let Fixture { cx, ops, .. } = &fixture;
-    assert_eq!(secrets::count_unreadable(ops, &keys.keyring()).await.unwrap(), 0);
-    assert_eq!(secrets::count_unreadable(ops, &SecretKeys::from(key(8)).keyring()).await.unwrap(), 4);
+    assert_eq!(secret_key::count_unreadable(ops, &keys.keyring()).await.unwrap(), 0);
+    assert_eq!(secret_key::count_unreadable(ops, &SecretKeys::from(key(8)).keyring()).await.unwrap(), 4);
     // With the wrong keys, nothing changes.
     let wrong = SecretKeys { current: key(8), previous: Some(key(9)) };
-    let done = secrets::reseal(cx, ops, &wrong.keyring()).await.unwrap();
+    let done = secret_key::reseal(cx, ops, &wrong.keyring()).await.unwrap();
     assert_eq!(done, ResealSummary { resealed: 0, unreadable: 4 });
     // The secret, two tokens and a verifier.
-    let done = secrets::reseal(cx, ops, &keys.keyring()).await.unwrap();
+    let done = secret_key::reseal(cx, ops, &keys.keyring()).await.unwrap();
     assert_eq!(done, ResealSummary { resealed: 4, unreadable: 0 });
-    assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), ResealSummary::default());
+    assert_eq!(secret_key::reseal(cx, ops, &keys.keyring()).await.unwrap(), ResealSummary::default());
     let new = SecretKeys::from(key(8)).keyring();
-    assert_eq!(secrets::count_unreadable(ops, &new).await.unwrap(), 0);
+    assert_eq!(secret_key::count_unreadable(ops, &new).await.unwrap(), 0);
     fixture.ops = fixture.ops.clone().with_keyring(new);
     assert_eq!(kept(&fixture).await, ("upstream-access".to_owned(), Some("upstream-refresh".to_owned())));
     let member = Caller::Member {
@@ -140,7 +140,7 @@ async fn everything_is_resealed(mut fixture: Fixture) {
         actor: "usr_caller".to_owned(),
     };
     let member = fixture.cx.with_caller(member);
-    let error = secrets::reseal(&member, &fixture.ops, fixture.ops.keyring().unwrap()).await.unwrap_err();
+    let error = secret_key::reseal(&member, &fixture.ops, fixture.ops.keyring().unwrap()).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
     let error = refresh_due_tokens(&member, &fixture.ops).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);

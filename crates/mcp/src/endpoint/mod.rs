@@ -485,6 +485,8 @@ pub fn error_response(error: &Error) -> Response {
         | Code::NoProgress
         | Code::Conflict
         | Code::PreconditionFailed
+        | Code::ImageNotFound
+        | Code::ImageDenied
         | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let code = if status.is_server_error() { INTERNAL_ERROR } else { INVALID_REQUEST };

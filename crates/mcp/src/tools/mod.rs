@@ -265,7 +265,13 @@ fn check(
 fn public_code(code: Code) -> &'static str {
     match code {
         // Errors without a public code: the client can only retry.
-        Code::Internal | Code::Conflict | Code::Forbidden | Code::NotFound | Code::PreconditionFailed => "unavailable",
+        Code::Internal
+        | Code::Conflict
+        | Code::Forbidden
+        | Code::NotFound
+        | Code::PreconditionFailed
+        | Code::ImageNotFound
+        | Code::ImageDenied => "unavailable",
         Code::InvalidArguments
         | Code::WalkthroughNotFound
         | Code::WalkthroughEmpty

@@ -63,6 +63,34 @@ impl Fixture {
         self.context(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
     }
 
+    /// Runs SQL statements.
+    pub async fn execute(&self, sql: String) {
+        let mut tx = self.ops.store().begin().await.unwrap();
+        on!(&mut tx, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
+        tx.commit().await.unwrap();
+    }
+
+    /// Creates the instance `search` (`ins_acme`) of the catalogue entry `entry`, whose registry requires a secret.
+    pub async fn create_instance(&self, organization: &OrganizationId, registry_secret: &str) {
+        let definition = format!(
+            r#"{{"source":{{"image":"r.example/x@sha256:0"}},"transport":"stdio","registry_secret":"{registry_secret}"}}"#
+        );
+        self.execute(format!(
+            "INSERT INTO toolboxes (id, organization_id, name, desired_revision, last_event, created_at, updated_at)
+             VALUES ('tbx_acme', '{organization}', 'rack', 0, 0, 1, 1);
+             INSERT INTO catalog_entries (id, organization_id, slug, name, description, categories, state, created_at,
+                 updated_at) VALUES ('cat_acme', '{organization}', 'entry', 'E', '', '[]', 'published', 1, 1);
+             INSERT INTO catalog_versions (id, organization_id, catalog_entry_id, version, definition, created_at)
+             VALUES ('ctv_acme', '{organization}', 'cat_acme', '1', '{definition}', 1);
+             INSERT INTO instances (id, organization_id, slug, slug_skeleton, name, catalog_version_id, toolbox_id,
+                 desired, state, generation, observed_generation, restarts, is_removing, config, learn_egress,
+                 rejected_egress, created_at, updated_at)
+             VALUES ('ins_acme', '{organization}', 'search', 'search', 'S', 'ctv_acme', 'tbx_acme', 'running', 'running',
+                 1, 1, 0, FALSE, '{{}}', FALSE, '[]', 1, 1)"
+        ))
+        .await;
+    }
+
     /// Creates an organisation with one object of each kind.
     pub async fn create_tenant(&self, name: &str) -> Tenant {
         let Self { cx, ops } = self;

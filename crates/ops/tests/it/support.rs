@@ -11,7 +11,7 @@ use waypost_ops::Ops;
 use waypost_ops::ticket_comments::{self, NewComment};
 use waypost_ops::tickets::{self, TicketFilter, TicketListQuery, TicketPatch};
 use waypost_ops::webhooks::{self, NewWebhook};
-use waypost_ops::{secrets, webhook_deliveries};
+use waypost_ops::{secret_key, webhook_deliveries};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::on;
 
@@ -129,6 +129,6 @@ async fn secrets_are_resealed_with_a_new_key(fixture: Fixture) {
     let (webhook, _) = webhooks::create(cx, ops, org, &new_webhook).await.unwrap();
     webhooks::rotate_secret(cx, ops, org, &webhook.id).await.unwrap();
     let keyring = Keyring::new(&new_key, Some(&old_key));
-    assert_eq!(secrets::reseal(cx, ops, &keyring).await.unwrap().resealed, 2, "the current and the previous secret");
+    assert_eq!(secret_key::reseal(cx, ops, &keyring).await.unwrap().resealed, 2, "the current and the previous secret");
     assert!(keyring.is_current(&webhooks::get(cx, ops, org, &webhook.id).await.unwrap().secret));
 }

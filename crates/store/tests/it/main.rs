@@ -4,6 +4,7 @@
 
 mod analytics;
 mod backup;
+mod catalog;
 mod claims;
 mod config_version;
 mod connections;
@@ -25,6 +26,7 @@ mod row_locks;
 mod schema;
 mod support;
 mod tenants;
+mod tool_secrets;
 mod user_accounts;
 mod walkthrough;
 mod writer;

@@ -12,6 +12,7 @@ mod explain;
 mod listener;
 mod play;
 mod sign_in;
+mod tool_servers;
 
 use std::sync::OnceLock;
 
@@ -44,6 +45,7 @@ use crate::fixture::{Fixture, NOW};
 use crate::listener::{Listener, statements_log};
 use crate::play::play;
 use crate::sign_in::{authorize, join_progress, sign_in};
+use crate::tool_servers::{use_catalog, use_secrets};
 
 /// Opens a database and locks the log: both databases share it, so their tests run one after the other.
 async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
@@ -159,6 +161,8 @@ async fn call_all(db: &Db, one: &Fixture) {
     authorize(&mut tx, one).await;
     use_tickets(&mut tx, one).await;
     use_webhooks(&mut tx, one).await;
+    use_catalog(&mut tx, one).await;
+    use_secrets(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();

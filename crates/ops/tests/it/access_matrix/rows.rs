@@ -8,8 +8,8 @@ use waypost_core::analytics::TimeRange;
 use waypost_core::authorization::ProgressClaim;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{
-    AssignmentId, IdentityId, OauthConfigId, OauthGrantId, StepId, TicketCommentId, TicketId, UserSessionId,
-    WebhookDeliveryId, WebhookId,
+    AssignmentId, CatalogEntryId, IdentityId, OauthConfigId, OauthGrantId, StepId, TicketCommentId, TicketId,
+    ToolSecretId, UserSessionId, WebhookDeliveryId, WebhookId,
 };
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
 use waypost_core::organization::{Role, SignUpPolicy};
@@ -42,16 +42,17 @@ use waypost_ops::tickets::{TicketFilter, TicketListQuery, TicketPatch};
 use waypost_ops::user_sessions::Browser;
 use waypost_ops::webhooks::{NewWebhook, WebhookPatch};
 use waypost_ops::{
-    Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions,
+    Ops, accounts, activity, analytics, api_keys, assignments, audit_events, audit_export, browser_sessions, catalog,
     claim_links, end_users, identities, identity_provider, invitation_emails, invitations, joins, logos, notifications,
-    oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search, secrets, servers,
-    ticket_comments, ticket_creation, ticket_replies, tickets, try_it, user_accounts, user_sessions, users,
-    walkthroughs, webhook_deliveries, webhooks,
+    oauth_clients, oauth_configs, oauth_grants, organizations, overview, progress, search, secret_key, servers,
+    ticket_comments, ticket_creation, ticket_replies, tickets, tool_secrets, try_it, user_accounts, user_sessions,
+    users, walkthroughs, webhook_deliveries, webhooks,
 };
 
 use super::Access;
 use super::content::{drafts, target, versions, walkthroughs};
 use crate::account_test::authorization_request;
+use crate::catalog::entry_file;
 use crate::fixture::{Tenant, plain_key};
 use crate::hosted;
 
@@ -96,6 +97,7 @@ pub async fn call_all(call: Call<'_>) -> Vec<Row> {
     rows.extend(organization(call).await);
     rows.extend(reports(call).await);
     rows.extend(webhooks(call).await);
+    rows.extend(tool_servers(call).await);
     rows.extend(support(call).await);
     rows.extend(drafts(call).await);
     rows.extend(walkthroughs(call).await);
@@ -265,7 +267,7 @@ async fn operator(call: Call<'_>) -> Vec<Row> {
     };
     rows! {
         Operator notifications::send_due(cx, ops);
-        Operator secrets::reseal(cx, ops, &keyring);
+        Operator secret_key::reseal(cx, ops, &keyring);
         Operator identity_provider::refresh_due_tokens(cx, ops);
         Operator webhook_deliveries::claim(cx, ops, 1);
         Operator webhook_deliveries::attempt(cx, ops, delivery);
@@ -383,6 +385,26 @@ async fn webhooks(call: Call<'_>) -> Vec<Row> {
         Admin webhook_deliveries::list(cx, ops, org, id, None, None);
         Admin webhook_deliveries::get(cx, ops, org, delivery);
         Admin webhook_deliveries::replay(cx, ops, org, delivery);
+    }
+}
+
+async fn tool_servers(call: Call<'_>) -> Vec<Row> {
+    let Call { cx, ops, tenant: t, .. } = call;
+    let org = &t.organization.id;
+    let (entry, secret) = (&CatalogEntryId::from_store("cat_0".into()), &ToolSecretId::from_store("sec_0".into()));
+    let (file, value) = (&entry_file("search", "1", ""), &SecretText::new("value"));
+    rows! {
+        Admin catalog::import(cx, ops, org, file);
+        Member catalog::list(cx, ops, org, 1, None);
+        Member catalog::get(cx, ops, org, entry);
+        Member catalog::resolve(cx, ops, org, "search");
+        Admin catalog::delete(cx, ops, org, entry);
+        Admin tool_secrets::create(cx, ops, org, "TOKEN", value);
+        Admin tool_secrets::list(cx, ops, org, 1, None);
+        Admin tool_secrets::get(cx, ops, org, secret);
+        Admin tool_secrets::resolve(cx, ops, org, "TOKEN");
+        Admin tool_secrets::rotate(cx, ops, org, secret, value);
+        Admin tool_secrets::delete(cx, ops, org, secret);
     }
 }
 

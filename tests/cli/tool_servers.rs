@@ -1,0 +1,248 @@
+//! The catalogue and the secrets of tool servers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::remote::RunningServer;
+use crate::{CommandResult, Workspace};
+
+const VALUE: &str = "hunter2-planted-value";
+
+/// Returns a file with an image by digest.
+fn entry(version: &str, rest: &str) -> String {
+    format!(
+        "slug: search\nname: Search\nversion: '{version}'\ntransport: stdio\n\
+         source: {{image: 'registry.example/search@sha256:{}'}}\n{rest}",
+        "ab".repeat(32)
+    )
+}
+
+/// Starts a registry without authentication, in which every tag has the same digest. It runs until the test process
+/// exits.
+fn start_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // A TLS handshake (RFC 8446, section 5.1) ends the connection.
+            let mut first = [0];
+            if stream.peek(&mut first).is_err() || first[0] == 22 {
+                continue;
+            }
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let is_found = lines.next().is_some_and(|line| line.contains("/search/manifests/"));
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let status = if is_found { "200 OK" } else { "404 Not Found" };
+            let digest = format!("sha256:{}", "cd".repeat(32));
+            let head = format!("HTTP/1.1 {status}\r\nDocker-Content-Digest: {digest}\r\nConnection: close");
+            let _ = write!(stream, "{head}\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    host
+}
+
+impl Workspace {
+    /// Runs a command with a value on standard input.
+    fn run_with_input(&self, arguments: &[&str], input: &str) -> CommandResult {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        self.to_result(child.wait_with_output().unwrap())
+    }
+
+    /// Returns everything in the data directory.
+    fn read_data(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.path("waypost-data")).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn secrets_are_written_but_never_shown() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let file = workspace.write_file("token", &format!("{VALUE}\n"));
+    insta::assert_snapshot!(workspace.run_ok(&["secret", "create", "TOKEN", "--org", "acme", "--value-file", &file]), @"
+    id:          sec_…
+    name:        TOKEN
+    version:     1
+    used by:     -
+    created at:  TIME
+    rotated at:  -
+    ");
+    for arguments in [
+        &["secret", "create", "PIPED"][..],
+        &["secret", "create", "DASH", "-"],
+        &["secret", "create", "FILE", "--value-file", "-"],
+    ] {
+        let result = workspace.run_with_input(arguments, VALUE);
+        assert_eq!((result.code, result.err.as_str()), (0, ""), "{arguments:?}");
+        assert!(!result.out.contains(VALUE));
+    }
+    let rotated = workspace.run_with_input(&["secret", "rotate", "TOKEN", "--json"], "other\r\n\n");
+    let rotated: Value = serde_json::from_str(&rotated.out).unwrap();
+    assert_eq!((&rotated["version"], &rotated["used_by"]), (&json!(2), &json!([])));
+    assert!(rotated["rotated_at"].is_string() && rotated.get("value").is_none());
+    let listed = workspace.run_json(&["secret", "list"]);
+    let names: Vec<_> =
+        listed["items"].as_array().unwrap().iter().map(|secret| secret["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["DASH", "FILE", "PIPED", "TOKEN"]);
+    let shown = workspace.run_json(&["secret", "show", "TOKEN"]);
+    assert_eq!((&shown["version"], shown.get("value")), (&json!(2), None));
+    assert!(!contains(&workspace.read_data(), VALUE), "values are stored encrypted");
+    // They are sealed with the new key.
+    assert_eq!(workspace.run_json(&["secret-key", "rotate"]), json!({"new_key": true, "resealed": 4, "unreadable": 0}));
+    insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "TOKEN", "--value-file", &file]), @"error: A secret named `TOKEN` already exists. Rotate it, or choose another name.");
+    insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "a b", "--value-file", &file]), @"error: `name` must have 1 to 64 characters from A to Z, a to z, 0 to 9, `_` and `-`, such as `GITHUB_TOKEN`.");
+    insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "EMPTY"]), @"error: `value` is empty. Enter the secret.");
+    insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "GONE", "--value-file", "gone"]), @"error: cannot read the value from gone (No such file or directory)");
+    let large = workspace.write_file("large", &"x".repeat(65_537));
+    insta::assert_snapshot!(workspace.run_err(1, &["secret", "create", "LARGE", "--value-file", &large]), @"error: `value` has 65537 bytes; the maximum is 65536.");
+    let largest = workspace.write_file("largest", &("x".repeat(65_536) + "\r\n"));
+    workspace.run_ok(&["secret", "create", "LARGEST", "--value-file", &largest]);
+    let argument = workspace.run_err(2, &["secret", "create", "ARGUMENT", VALUE]);
+    assert!(argument.contains("pass the value with --value-file or on standard input"), "{argument}");
+    insta::assert_snapshot!(workspace.run_ok(&["secret", "delete", "PIPED", "--yes"]), @"Deleted the secret PIPED.");
+    insta::assert_snapshot!(workspace.run_err(1, &["secret", "delete", "PIPED", "--yes"]), @"error: there is no secret `PIPED`: run `waypost secret list` to see all");
+    let audit = workspace.run_ok(&["audit", "list", "--act", "tool_secret.", "--json"]);
+    assert!(audit.contains("tool_secret.rotate") && !audit.contains(VALUE), "{audit}");
+}
+
+#[test]
+fn entries_are_imported_from_files() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let first = workspace.write_file("search.yaml", &entry("1.0", ""));
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "import", &first, "--org", "acme"]), @"Created search (cat_…) from DIR/search.yaml: version 1.0");
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "import", &first]), @"No changes in search (cat_…) from DIR/search.yaml: version 1.0");
+    let second = workspace
+        .write_file("search-2.yaml", &entry("2.0", "description: Finds pages.\negress: ['api.example.com:443']\n"));
+    let imported = workspace.run_json(&["catalog", "import", &first, &second]);
+    let changes: Vec<_> =
+        imported["items"].as_array().unwrap().iter().map(|item| item["change"].as_str().unwrap()).collect();
+    assert_eq!(changes, ["unchanged", "version_added"]);
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "list"]), @"
+    SLUG    NAME    VERSION  DEPLOYMENTS  STATE      ID
+    search  Search  2.0      0            published  cat_…
+    ");
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "show", "search"]), @"
+    id:                 cat_…
+    slug:               search
+    name:               Search
+    description:        Finds pages.
+    categories:         -
+    license:            -
+    documentation url:  -
+    state:              published
+    deployments:        0
+    created at:         TIME
+    updated at:         TIME
+
+    VERSION  TRANSPORT  RESOURCES  IMAGE                                                                                            ID
+    2.0      stdio      medium     registry.example/search@sha256:abababababababababababababababababababababababababababababababab  ctv_…
+    1.0      stdio      medium     registry.example/search@sha256:abababababababababababababababababababababababababababababababab  ctv_…
+    ");
+    let shown = workspace.run_json(&["catalog", "show", "search"]);
+    assert_eq!(shown["versions"][0]["egress"], json!(["api.example.com:443"]));
+    assert_eq!(workspace.run_json(&["catalog", "show", shown["id"].as_str().unwrap()]), shown);
+    let changed = workspace.write_file("search.yaml", &entry("1.0", "resources: heavy\n"));
+    insta::assert_snapshot!(workspace.run_err(1, &["catalog", "import", &changed]), @"error: DIR/search.yaml: version `1.0` of `search` exists with other content (`resources`). Versions cannot be changed. Set `version` to a new one.");
+    let invalid = workspace.write_file("invalid.yaml", &entry("3.0", "privileged: true\n"));
+    insta::assert_snapshot!(workspace.run_err(1, &["catalog", "import", &second, &invalid]), @"error: DIR/invalid.yaml: `privileged` cannot be set: all containers are isolated in the same way. Remove it.");
+    let package = workspace.write_file(
+        "package.json",
+        &json!({ "slug": "p", "name": "P", "version": "1", "transport": "stdio",
+        "source": { "package": { "registry": "npm", "name": "x", "version": "1" } } })
+        .to_string(),
+    );
+    insta::assert_snapshot!(workspace.run_err(1, &["catalog", "import", &package]), @"error: DIR/package.json: `source` is of the kind `package`, which is not supported yet. Build an image from the package, and use `source.image`.");
+    let missing = workspace.run(&["catalog", "import", &changed, &second]);
+    assert_eq!(missing.code, 1);
+    insta::assert_snapshot!(missing.out, @"No changes in search (cat_…) from DIR/search-2.yaml: version 2.0");
+    insta::assert_snapshot!(missing.err, @"
+    error: DIR/search.yaml: version `1.0` of `search` exists with other content (`resources`). Versions cannot be changed. Set `version` to a new one.
+    error: 1 of 2 files were not imported
+    ");
+    insta::assert_snapshot!(workspace.run_err(1, &["catalog", "import", "gone.yaml"]), @"error: cannot read gone.yaml (No such file or directory)");
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "delete", "search", "--yes"]), @"Deleted the catalogue entry search.");
+    insta::assert_snapshot!(workspace.run_ok(&["catalog", "list"]), @"No entries.");
+    insta::assert_snapshot!(workspace.run_err(1, &["catalog", "show", "search"]), @"error: there is no catalogue entry `search`: run `waypost catalog list` to see all");
+}
+
+#[test]
+fn tags_are_resolved_by_the_registry() {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    let host = start_registry();
+    let write = |name: &str, image: &str| {
+        workspace.write_file(
+            name,
+            &format!("slug: {name}\nname: A\nversion: '1'\ntransport: stdio\nsource: {{image: '{image}'}}\n"),
+        )
+    };
+    let file = write("tagged", &format!("{host}/search:3"));
+    let run = |file: &str| {
+        let mut command = workspace.command(&["catalog", "import", file]);
+        workspace.to_result(command.env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=tools").output().unwrap())
+    };
+    let denied = workspace.run_err(1, &["catalog", "import", &file]);
+    assert!(denied.contains("`source.image`") && denied.contains("is not on the public internet"), "{denied}");
+    let result = run(&file);
+    assert_eq!((result.code, result.err.as_str()), (0, ""), "{}", result.out);
+    let shown = workspace.run_json(&["catalog", "show", "tagged"]);
+    let version = &shown["versions"][0];
+    assert_eq!(version["source"], json!({ "image": format!("{host}/search@sha256:{}", "cd".repeat(32)) }));
+    assert_eq!(version["image_tag"], "3");
+    let missing = run(&write("missing", &format!("{host}/other:3")));
+    assert!(missing.code == 1 && missing.err.contains("The registry has no image `127.0.0.1:"), "{}", missing.err);
+}
+
+#[test]
+fn catalog_and_secret_commands_work_remotely() {
+    let server = RunningServer::new();
+    let file = server.workspace.write_file(
+        "search.yaml",
+        &entry("1.0", "secrets: [{name: TOKEN, as: env}]\nregistry_secret: TOKEN\nlazy: true\n"),
+    );
+    let missing = server.run_err(1, &["catalog", "import", &file]);
+    insta::assert_snapshot!(missing, @"error: DIR/search.yaml: `registry_secret` names the secret `TOKEN`, which does not exist. Create it with the value `USERNAME:PASSWORD`: `waypost secret create TOKEN`.");
+    let value = server.workspace.write_file("token", &format!("ann:{VALUE}"));
+    let created = server.run_json(&["secret", "create", "TOKEN", "--value-file", &value]);
+    assert_eq!(created, server.workspace.run_json(&["secret", "show", "TOKEN"]));
+    server.assert_same(&["secret", "list"]);
+    server.assert_same(&["secret", "show", created["id"].as_str().unwrap()]);
+    server.assert_change(&["secret", "rotate", "TOKEN", "--value-file", &value], &["secret", "show", "TOKEN"]);
+    let imported = server.run_json(&["catalog", "import", &file]);
+    assert_eq!((&imported["change"], &imported["file"]), (&json!("created"), &json!(file)));
+    insta::assert_snapshot!(server.run_ok(&["catalog", "import", &file]), @"No changes in search (cat_…) from DIR/search.yaml: version 1.0");
+    for arguments in [
+        &["catalog", "list"][..],
+        &["catalog", "show", "search"],
+        &["catalog", "show", "gone"],
+        &["secret", "show", "gone"],
+    ] {
+        server.assert_same(arguments);
+    }
+    server.assert_same(&["catalog", "show", imported["id"].as_str().unwrap()]);
+    let used = "These catalogue entries use it as `registry_secret`: `search`. Change or delete them first.";
+    for result in [
+        server.run_err(1, &["secret", "delete", "TOKEN", "--yes"]),
+        server.workspace.run_err(1, &["secret", "delete", "TOKEN", "--yes"]),
+    ] {
+        assert_eq!(result, format!("error: {used}\n"));
+    }
+    let changed = server.workspace.write_file("changed.yaml", &entry("1.0", ""));
+    server.assert_same(&["catalog", "import", &changed]);
+    insta::assert_snapshot!(server.run_ok(&["catalog", "delete", "search", "--yes"]), @"Deleted the catalogue entry search.");
+    insta::assert_snapshot!(server.run_ok(&["secret", "delete", "TOKEN", "--yes"]), @"Deleted the secret TOKEN.");
+    let log = std::fs::read_to_string(server.workspace.path("serve.log")).unwrap();
+    assert!(!log.contains(VALUE), "{log}");
+}
