@@ -53,23 +53,23 @@ async fn check_foreign_keys(conn: &mut Conn) {
     }
 }
 
-struct Worlds {
+struct Fixtures {
     db: Db,
     one: Fixture,
     two: Fixture,
     before: BTreeMap<String, Vec<String>>,
 }
 
-async fn fixtures(url: &str) -> Worlds {
+async fn fixtures(url: &str) -> Fixtures {
     let db = open(url).await;
     let (one, two) = (Fixture::new(1), Fixture::new(2));
     one.seed_with_activity(&db).await;
     two.seed_with_activity(&db).await;
     let before = contents(&mut db.read().await.unwrap(), "_2").await;
-    Worlds { db, one, two, before }
+    Fixtures { db, one, two, before }
 }
 
-impl Worlds {
+impl Fixtures {
     async fn assert_other_is_unchanged(&self) {
         let mut conn = self.db.read().await.unwrap();
         assert_eq!(contents(&mut conn, "_2").await, self.before);
@@ -77,8 +77,8 @@ impl Worlds {
     }
 }
 
-async fn a_server_is_deleted(fixtures: Worlds) {
-    let Worlds { db, one, two, .. } = &fixtures;
+async fn a_server_is_deleted(fixtures: Fixtures) {
+    let Fixtures { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(!server::delete(&mut tx, &one.organization, &two.server).await.unwrap(), "another organisation's");
     assert!(server::delete(&mut tx, &one.organization, &one.server).await.unwrap());
@@ -88,8 +88,8 @@ async fn a_server_is_deleted(fixtures: Worlds) {
     fixtures.assert_other_is_unchanged().await;
 }
 
-async fn an_end_user_is_deleted(fixtures: Worlds) {
-    let Worlds { db, one, two, .. } = &fixtures;
+async fn an_end_user_is_deleted(fixtures: Fixtures) {
+    let Fixtures { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(!end_user::delete(&mut tx, &one.organization, &two.end_user).await.unwrap(), "another organisation's");
     assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
@@ -111,8 +111,8 @@ async fn an_end_user_is_deleted(fixtures: Worlds) {
     fixtures.assert_other_is_unchanged().await;
 }
 
-async fn a_walkthrough_is_deleted(fixtures: Worlds) {
-    let Worlds { db, one, two, .. } = &fixtures;
+async fn a_walkthrough_is_deleted(fixtures: Fixtures) {
+    let Fixtures { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(
         !walkthrough::delete(&mut tx, &one.organization, &two.walkthrough).await.unwrap(),
@@ -129,8 +129,8 @@ async fn a_walkthrough_is_deleted(fixtures: Worlds) {
 }
 
 /// A step is deleted from the draft; versions and progress keep it.
-async fn a_step_is_deleted(fixtures: Worlds) {
-    let Worlds { db, one, .. } = &fixtures;
+async fn a_step_is_deleted(fixtures: Fixtures) {
+    let Fixtures { db, one, .. } = &fixtures;
     let (first, second) = (one.step(0), one.step(1));
     let mut tx = db.begin().await.unwrap();
     // The row is deleted first: the chain is checked at commit, so the order of the statements does not matter.
@@ -146,8 +146,8 @@ async fn a_step_is_deleted(fixtures: Worlds) {
     fixtures.assert_other_is_unchanged().await;
 }
 
-async fn a_step_that_is_linked_cannot_be_deleted(fixtures: Worlds) {
-    let Worlds { db, one, .. } = &fixtures;
+async fn a_step_that_is_linked_cannot_be_deleted(fixtures: Fixtures) {
+    let Fixtures { db, one, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     execute(&mut tx, format!("DELETE FROM steps WHERE id = '{}'", one.step(3))).await;
     assert!(tx.commit().await.unwrap_err().is_foreign_key_violation());
@@ -155,8 +155,8 @@ async fn a_step_that_is_linked_cannot_be_deleted(fixtures: Worlds) {
     fixtures.assert_other_is_unchanged().await;
 }
 
-async fn an_organisation_is_deleted(fixtures: Worlds) {
-    let Worlds { db, one, two, .. } = &fixtures;
+async fn an_organisation_is_deleted(fixtures: Fixtures) {
+    let Fixtures { db, one, two, .. } = &fixtures;
     let mut tx = db.begin().await.unwrap();
     assert!(organization::delete(&mut tx, &one.organization).await.unwrap());
     assert!(user::delete_without_membership(&mut tx, &one.user).await.unwrap());
