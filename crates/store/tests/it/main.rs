@@ -22,6 +22,7 @@ mod recorder;
 mod retention;
 mod row_locks;
 mod schema;
+mod sqlite;
 mod support;
 mod tenants;
 mod user_accounts;
