@@ -74,6 +74,7 @@ pub struct Version {
     pub title: String,
     steps: Vec<VersionStep>,
     index: HashMap<StepId, usize>,
+    ordinals: Vec<u32>,
 }
 
 impl Version {
@@ -82,13 +83,21 @@ impl Version {
     pub fn from_clean(version: StoredVersion) -> Self {
         let StoredVersion { id, walkthrough_id, number, title, steps } = version;
         let index = steps.iter().enumerate().map(|(index, step)| (step.id.clone(), index)).collect();
-        Self { id, walkthrough_id, number, title, steps, index }
+        let ordinals = steps.iter().map(|step| step.ordinal).collect();
+        Self { id, walkthrough_id, number, title, steps, index, ordinals }
     }
 
     /// Returns the steps in order.
     #[must_use]
     pub fn steps(&self) -> &[VersionStep] {
         &self.steps
+    }
+
+    /// Returns the ordinals of the steps in order. Reading them is faster than reading [`Version::steps`], which are
+    /// large.
+    #[must_use]
+    pub fn ordinals(&self) -> &[u32] {
+        &self.ordinals
     }
 
     /// Returns the number of steps.

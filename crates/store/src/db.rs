@@ -11,23 +11,29 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
 
 use crate::error::{Error, Result};
+use crate::sqlite::{Pragmas, SqliteWriter, Turn};
 
 /// The maximum number of read-only connections to SQLite. Several are useful even on one core, because a reader may
 /// wait for the disk.
 const SQLITE_READERS: u32 = 4;
-/// The sizes of the page caches of SQLite connections (negative values are in KiB). They are small, because several
-/// connections hold the same pages, and the operating system caches the file as well.
-const WRITER_CACHE: &str = "-4096";
+/// The settings of SQLite connections that write, and of which readers change some.
+const SQLITE_PRAGMAS: Pragmas = &[
+    ("journal_mode", "wal"),
+    // An acknowledged step survives a power cut: the log is synced before the commit returns.
+    ("synchronous", "full"),
+    ("foreign_keys", "on"),
+    ("temp_store", "memory"),
+    // The size in bytes to which the write-ahead log is truncated after a checkpoint. It grows while a backup reads.
+    ("journal_size_limit", "16777216"),
+    // The size of the page cache (negative values are in KiB). It is small, because several connections hold the same
+    // pages, and the operating system caches the file as well.
+    ("cache_size", "-4096"),
+];
 const READER_CACHE: &str = "-1024";
-/// The size in bytes to which SQLite's write-ahead log is truncated after a checkpoint. The log grows while a backup
-/// reads.
-const LOG_BYTES: &str = "16777216";
 /// The maximum number of connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// The time that a call waits for a connection, for another process's write or for PostgreSQL before it fails as
@@ -45,12 +51,12 @@ const IDLE_IN_TRANSACTION: &str = "60s";
 /// An open database.
 #[derive(Debug, Clone)]
 pub enum Db {
-    /// SQLite: read-only connections and one writer, so that writes queue in memory and not on the file lock.
+    /// SQLite: read-only connections, and a writer, in which writes queue instead of waiting for the file's lock.
     Sqlite {
         /// Read-only connections.
         read: SqlitePool,
-        /// The single connection that writes.
-        write: SqlitePool,
+        /// The connections that write.
+        write: SqliteWriter,
     },
     /// PostgreSQL.
     Postgres(PgPool),
@@ -92,7 +98,9 @@ pub struct Conn(Inner);
 #[derive(Debug)]
 enum Inner {
     SqliteRead(PoolConnection<Sqlite>),
-    SqliteWrite(Transaction<'static, Sqlite>),
+    SqliteSnapshot(Transaction<'static, Sqlite>),
+    // The transaction is dropped before the turn ends.
+    SqliteWrite(Transaction<'static, Sqlite>, Turn),
     PostgresRead(PoolConnection<Postgres>),
     PostgresWrite(Transaction<'static, Postgres>),
 }
@@ -100,15 +108,6 @@ enum Inner {
 /// A transaction. It is rolled back if it is dropped without [`Tx::commit`].
 #[derive(Debug)]
 pub struct Tx(Conn);
-
-/// A connection for SQL that is its own transaction: a single statement, or a text with BEGIN and COMMIT.
-#[derive(Debug)]
-pub(crate) enum Autocommit {
-    /// SQLite's only writing connection.
-    Sqlite(PoolConnection<Sqlite>),
-    /// PostgreSQL.
-    Postgres(PoolConnection<Postgres>),
-}
 
 /// The driver's connection.
 #[derive(Debug)]
@@ -150,15 +149,9 @@ impl Db {
     async fn open_sqlite(url: &str) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // An acknowledged step survives a power cut: the log is synced before the commit returns.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
             .busy_timeout(TIMEOUT)
-            .pragma("temp_store", "memory")
-            .pragma("journal_size_limit", LOG_BYTES)
-            .pragma("cache_size", WRITER_CACHE)
             .statement_cache_capacity(200);
+        let options = SQLITE_PRAGMAS.iter().fold(options, |options, (name, value)| options.pragma(*name, *value));
         let write = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(TIMEOUT)
@@ -170,6 +163,7 @@ impl Db {
             // readers don't.
             .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
             .await?;
+        let write = SqliteWriter::new(write, options.get_filename(), SQLITE_PRAGMAS, TIMEOUT);
         let read = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
             .acquire_timeout(TIMEOUT)
@@ -242,29 +236,19 @@ impl Db {
         }))
     }
 
-    /// Begins a transaction for writing. On SQLite there is one at a time. It acquires the file's write lock
-    /// immediately, because acquiring it later can fail after work has been done.
+    /// Begins a transaction for writing. On SQLite there is one at a time.
     ///
     /// # Errors
     /// The same as for [`Db::read`].
     pub async fn begin(&self) -> Result<Tx> {
         count_statement();
         Ok(Tx(Conn(match self {
-            Self::Sqlite { write, .. } => Inner::SqliteWrite(Box::pin(write.begin_with("BEGIN IMMEDIATE")).await?),
+            Self::Sqlite { write, .. } => {
+                let (turn, tx) = write.begin().await?;
+                Inner::SqliteWrite(tx, turn)
+            }
             Self::Postgres(pool) => Inner::PostgresWrite(Box::pin(pool.begin()).await?),
         })))
-    }
-
-    /// Acquires a connection for SQL that is its own transaction.
-    ///
-    /// # Errors
-    /// The same as for [`Db::read`].
-    pub(crate) async fn autocommit(&self) -> Result<Autocommit> {
-        count_statement();
-        Ok(match self {
-            Self::Sqlite { write, .. } => Autocommit::Sqlite(Box::pin(write.acquire()).await?),
-            Self::Postgres(pool) => Autocommit::Postgres(Box::pin(pool.acquire()).await?),
-        })
     }
 
     /// Begins a read-only transaction that sees one consistent state of the database.
@@ -273,7 +257,7 @@ impl Db {
     /// The same as for [`Db::read`].
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(Tx(Conn(match self {
-            Self::Sqlite { read, .. } => Inner::SqliteWrite(Box::pin(read.begin()).await?),
+            Self::Sqlite { read, .. } => Inner::SqliteSnapshot(Box::pin(read.begin()).await?),
             Self::Postgres(pool) => {
                 let begin = Box::pin(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
                 Inner::PostgresWrite(begin.await?)
@@ -330,7 +314,7 @@ impl Conn {
         count_statement();
         match &mut self.0 {
             Inner::SqliteRead(conn) => Raw::Sqlite(conn),
-            Inner::SqliteWrite(tx) => Raw::Sqlite(tx),
+            Inner::SqliteSnapshot(tx) | Inner::SqliteWrite(tx, _) => Raw::Sqlite(tx),
             Inner::PostgresRead(conn) => Raw::Postgres(conn),
             Inner::PostgresWrite(tx) => Raw::Postgres(tx),
         }
@@ -340,7 +324,7 @@ impl Conn {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match &self.0 {
-            Inner::SqliteRead(_) | Inner::SqliteWrite(_) => Dialect::Sqlite,
+            Inner::SqliteRead(_) | Inner::SqliteSnapshot(_) | Inner::SqliteWrite(..) => Dialect::Sqlite,
             Inner::PostgresRead(_) | Inner::PostgresWrite(_) => Dialect::Postgres,
         }
     }
@@ -354,7 +338,11 @@ impl Tx {
     pub async fn commit(self) -> Result<()> {
         count_statement();
         match self.0.0 {
-            Inner::SqliteWrite(tx) => tx.commit().await?,
+            Inner::SqliteSnapshot(tx) => tx.commit().await?,
+            Inner::SqliteWrite(tx, turn) => {
+                tx.commit().await?;
+                drop(turn);
+            }
             Inner::PostgresWrite(tx) => tx.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
         }

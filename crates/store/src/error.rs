@@ -1,5 +1,6 @@
 //! Errors of the store, and the messages that users see.
 
+use rusqlite::ffi;
 use waypost_core::{Code, Error as CoreError};
 
 /// The result of a store function.
@@ -16,6 +17,9 @@ pub enum Error {
     /// The database rejected a statement or is unavailable.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// SQLite rejected a statement of the writer's thread or is unavailable.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
     /// The migrations could not be applied.
     #[error("failed to migrate the database: {0}")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -90,6 +94,7 @@ impl Error {
     pub fn code(&self) -> Option<String> {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.code().map(std::borrow::Cow::into_owned),
+            Self::Sqlite(error) => error.sqlite_error().map(|error| error.extended_code.to_string()),
             Self::Group(error) => error.code(),
             _ => None,
         }
@@ -100,6 +105,9 @@ impl Error {
     pub fn is_unique_violation(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.is_unique_violation(),
+            Self::Sqlite(error) => error.sqlite_error().is_some_and(|error| {
+                matches!(error.extended_code, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+            }),
             Self::Taken { .. } => true,
             _ => false,
         }
@@ -108,7 +116,13 @@ impl Error {
     /// Whether a row refers to a row that does not exist.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.is_foreign_key_violation(),
+            Self::Sqlite(error) => {
+                error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_CONSTRAINT_FOREIGNKEY)
+            }
+            _ => false,
+        }
     }
 
     /// Whether the database aborted this transaction because of a deadlock or a serialization conflict (SQLSTATE 40001,
@@ -124,6 +138,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Group(error) => error.is_unavailable(),
+            Self::Sqlite(_) => self.code().is_some_and(|code| is_unavailable_code(&code)),
             Self::WriterStopped | Self::Timeout => true,
             Self::Database(error) => match error {
                 sqlx::Error::Io(_)

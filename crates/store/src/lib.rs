@@ -54,6 +54,7 @@ pub mod server;
 pub mod session;
 pub mod sign_in_attempt;
 pub mod space;
+pub mod sqlite;
 pub mod step;
 pub mod step_revision;
 pub mod system;

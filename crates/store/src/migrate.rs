@@ -60,7 +60,7 @@ pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
     if found < known {
         match db {
             Db::Sqlite { write, .. } => {
-                let mut tx = write.begin_with("BEGIN IMMEDIATE").await?;
+                let (_turn, mut tx) = write.begin().await?;
                 SQLITE.run_direct(None, &mut *tx, false).await.map_err(Error::Migrate)?;
                 tx.commit().await?;
             }
@@ -76,7 +76,10 @@ pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
 /// Returns an error if a migration fails or there is no migration with this version.
 pub async fn migrate_to(db: &Db, version: i64) -> Result<()> {
     match db {
-        Db::Sqlite { write, .. } => SQLITE.run_to(version, write).await.map_err(Error::Migrate),
+        Db::Sqlite { write, .. } => {
+            let (_turn, mut conn) = write.acquire().await?;
+            SQLITE.run_to(version, &mut *conn).await.map_err(Error::Migrate)
+        }
         Db::Postgres(pool) => POSTGRES.run_to(version, pool).await.map_err(Error::Migrate),
     }
 }

@@ -37,7 +37,7 @@ pub async fn count_pages(db: &Db) -> Result<Option<PageCounts>> {
 /// Returns an error if the database fails.
 pub async fn release_pages(db: &Db, count: u32) -> Result<()> {
     let Db::Sqlite { write, .. } = db else { return Ok(()) };
-    let mut tx = write.begin_with("BEGIN IMMEDIATE").await?;
+    let (_turn, mut tx) = write.begin().await?;
     // Each step of the statement frees a page, so it must be run to completion.
     let sql = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({count})"));
     sqlx::query(sql).fetch_all(&mut *tx).await?;
@@ -54,7 +54,7 @@ pub async fn release_pages(db: &Db, count: u32) -> Result<()> {
 /// Returns an error if the database fails, for example because the disk is full or another process uses the database.
 pub async fn compact(db: &Db) -> Result<()> {
     let Db::Sqlite { write, .. } = db else { return Ok(()) };
-    let mut conn = write.acquire().await?;
+    let (_turn, mut conn) = write.acquire().await?;
     // The copy must be a file and not in memory. The auto_vacuum mode takes effect with VACUUM.
     for sql in ["PRAGMA temp_store = file", "PRAGMA auto_vacuum = INCREMENTAL", "VACUUM"] {
         sqlx::query(sql).execute(&mut *conn).await?;

@@ -9,7 +9,6 @@ use crate::batch::{self, Column, Kind};
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
-use crate::values::{Binding, Values};
 
 /// One minute, in milliseconds. Calls are counted per minute.
 pub(crate) const MINUTE_MS: i64 = 60_000;
@@ -212,28 +211,5 @@ impl From<Row> for ToolCall {
             session_id: row.session_id.map(SessionId::from_store),
             is_test: row.is_test,
         }
-    }
-}
-
-/// Binds values in the order of [`COLUMNS`].
-impl Values for ToolCall {
-    const COUNT: usize = 14;
-
-    fn bind(&self, query: Binding) -> Binding {
-        query
-            .bind(self.id.to_string())
-            .bind(self.organization_id.to_string())
-            .bind(self.server_id.to_string())
-            .bind(self.end_user_id.as_ref().map(ToString::to_string))
-            .bind(self.tool.clone())
-            .bind(self.arguments.clone())
-            .bind(self.outcome.clone())
-            .bind(self.duration_us)
-            .bind(self.client_name.clone())
-            .bind(self.protocol_version.clone())
-            .bind(self.request_id.clone())
-            .bind(self.created_at.0)
-            .bind(self.session_id.as_ref().map(ToString::to_string))
-            .bind(self.is_test)
     }
 }

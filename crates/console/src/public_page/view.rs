@@ -119,7 +119,8 @@ pub(super) fn page(console: &Console, request: &PageRequest, branding: &Branding
         loopback: console.public_url.is_loopback().then(|| console.public_url.origin()),
         reachable: install::is_reachable_from_internet(&url),
         clients: install::end_user_clients(Target { name: &server.slug, url: &url }),
-        walkthroughs: (!hidden).then(|| offers.iter().take(MAX_LISTED).map(WalkthroughItem::new).collect()),
+        walkthroughs: (!hidden)
+            .then(|| offers.iter().take(MAX_LISTED).map(|offer| WalkthroughItem::new(offer)).collect()),
         more: offers.len().saturating_sub(MAX_LISTED),
         url,
     };

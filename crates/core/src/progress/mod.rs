@@ -124,19 +124,22 @@ impl ProgressView {
     #[must_use]
     pub fn is_completed(&self, index: usize) -> bool {
         let Some(attempt) = &self.attempt else { return false };
-        self.version.steps().get(index).is_some_and(|step| attempt.completed.contains(step.ordinal))
+        self.version.ordinals().get(index).is_some_and(|ordinal| attempt.completed.contains(*ordinal))
     }
 
     /// Returns the index of the first step that is not completed. Returns `None` if all steps are completed.
     #[must_use]
     pub fn current(&self) -> Option<usize> {
-        (0..self.version.step_count()).find(|&index| !self.is_completed(index))
+        let is_completed =
+            |ordinal: &u32| self.attempt.as_ref().is_some_and(|attempt| attempt.completed.contains(*ordinal));
+        self.version.ordinals().iter().position(|ordinal| !is_completed(ordinal))
     }
 
     /// Returns the number of completed steps of the version.
     #[must_use]
     pub fn completed(&self) -> usize {
-        (0..self.version.step_count()).filter(|&index| self.is_completed(index)).count()
+        let Some(attempt) = &self.attempt else { return 0 };
+        self.version.ordinals().iter().filter(|ordinal| attempt.completed.contains(**ordinal)).count()
     }
 
     /// Returns floor(100 · completed / total); 0 for a version without steps.

@@ -52,7 +52,7 @@ pub struct Offers {
     pub server: Server,
     /// The webhooks that receive `walkthrough.completed` events.
     pub(crate) completion_receivers: Vec<WebhookId>,
-    list: Vec<Offer>,
+    list: Vec<Arc<Offer>>,
     by_id: HashMap<WalkthroughId, usize>,
     digests: OnceLock<[[u8; 32]; 3]>,
 }
@@ -68,13 +68,14 @@ impl Offers {
         }
         server.name = name::clean(&server.name);
         server.product_name = name::clean(&server.product_name);
+        let list: Vec<_> = list.into_iter().map(Arc::new).collect();
         let by_id = list.iter().enumerate().map(|(index, offer)| (offer.walkthrough_id.clone(), index)).collect();
         Self { server, completion_receivers, list, by_id, digests: OnceLock::new() }
     }
 
     /// Returns the offered walkthroughs in display order. Empty while the server's walkthrough tools are disabled.
     #[must_use]
-    pub fn list(&self) -> &[Offer] {
+    pub fn list(&self) -> &[Arc<Offer>] {
         if self.server.walkthrough_tools_enabled { &self.list } else { &[] }
     }
 
@@ -94,7 +95,7 @@ impl Offers {
     ///
     /// # Errors
     /// `walkthrough_not_found` if the server does not offer it.
-    pub fn get(&self, id_or_slug: &str) -> Result<&Offer> {
+    pub fn get(&self, id_or_slug: &str) -> Result<&Arc<Offer>> {
         let by_id = WalkthroughId::from_store(id_or_slug.to_owned());
         let found = match self.by_id.get(&by_id) {
             Some(&at) => self.list().get(at),

@@ -41,7 +41,7 @@ pub struct PlayRequest<'a> {
 #[derive(Debug)]
 pub struct StepResult {
     /// The walkthrough.
-    pub offer: Offer,
+    pub offer: Arc<Offer>,
     /// The user's progress.
     pub progress: ProgressView,
     /// The step that this call completed. `None` if it completed none.
@@ -163,7 +163,7 @@ pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, wal
     let (progress, notices) = view_progress(cx, hosting, server, offer, open.as_ref()).await?;
     play.call.record(cx, hosting, server, Some(&identity), CallOutcome::Read).await;
     let user = identity::describe_user(server, &play.credentials, &identity);
-    Ok(StepResult { offer: offer.clone(), progress, completed_step_id: None, notices, user })
+    Ok(StepResult { offer: Arc::clone(offer), progress, completed_step_id: None, notices, user })
 }
 
 /// Lists the offered walkthroughs with the user's status in each. Changes nothing and creates no user. Reads no steps:
@@ -207,11 +207,11 @@ pub async fn get_latest_version(
     hosting: &Hosting,
     offers: &Offers,
     walkthrough: &str,
-) -> Result<(Offer, Arc<Version>)> {
+) -> Result<(Arc<Offer>, Arc<Version>)> {
     let server = &offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let offer = offers.get(walkthrough)?;
-    Ok((offer.clone(), hosting.version(&server.organization_id, &offer.version_id).await?))
+    Ok((Arc::clone(offer), hosting.version(&server.organization_id, &offer.version_id).await?))
 }
 
 /// The treatment of an unknown user.
@@ -224,7 +224,12 @@ enum UnknownUser {
 }
 
 /// Returns the offered walkthrough, after authorizing the caller.
-async fn get_offer<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>, walkthrough: &str) -> Result<&'a Offer> {
+async fn get_offer<'a>(
+    cx: &Ctx,
+    hosting: &Hosting,
+    play: &PlayRequest<'a>,
+    walkthrough: &str,
+) -> Result<&'a Arc<Offer>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let offer = play.offers.get(walkthrough)?;
@@ -251,7 +256,7 @@ async fn infer_offer<'a>(
     hosting: &Hosting,
     play: &PlayRequest<'a>,
     step: Option<&StepId>,
-) -> Result<&'a Offer> {
+) -> Result<&'a Arc<Offer>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     ensure_signed_in(cx, hosting, play).await?;
@@ -267,8 +272,9 @@ async fn infer_offer<'a>(
             return Ok(offer);
         }
     }
-    let in_progress = |offer: &&Offer| open.get(&offer.walkthrough_id).is_some_and(|open| !open.summary.is_completed);
-    let active: Vec<&Offer> = play.offers.list().iter().filter(in_progress).collect();
+    let in_progress =
+        |offer: &&Arc<Offer>| open.get(&offer.walkthrough_id).is_some_and(|open| !open.summary.is_completed);
+    let active: Vec<&Arc<Offer>> = play.offers.list().iter().filter(in_progress).collect();
     match active.as_slice() {
         [offer] => Ok(offer),
         [] if identity::describe_user(server, &play.credentials, &identity) == UserIdentity::Unknown => {
@@ -335,9 +341,9 @@ async fn view_progress(
     Ok(view.read())
 }
 
-fn step_result(offer: &Offer, outcome: Outcome, user: UserIdentity) -> StepResult {
+fn step_result(offer: &Arc<Offer>, outcome: Outcome, user: UserIdentity) -> StepResult {
     StepResult {
-        offer: offer.clone(),
+        offer: Arc::clone(offer),
         progress: outcome.progress,
         completed_step_id: outcome.completed_step_id,
         notices: outcome.notices,

@@ -31,7 +31,7 @@ pub(super) struct ProgressWrite<'a> {
     pub(super) cx: &'a Ctx,
     pub(super) hosting: &'a Hosting,
     pub(super) play: &'a PlayRequest<'a>,
-    pub(super) offer: &'a Offer,
+    pub(super) offer: &'a Arc<Offer>,
 }
 
 impl ProgressWrite<'_> {
@@ -115,7 +115,7 @@ impl ProgressWrite<'_> {
         let key = key(server, self.offer, end_user_id);
         let now = self.cx.now();
         let (versions, random) = (self.hosting.versions.clone(), Arc::clone(&self.cx.random));
-        let (latest, withdrawn) = (Arc::clone(latest), self.offer.withdrawn.clone());
+        let (latest, offer) = (Arc::clone(latest), Arc::clone(self.offer));
         let decide = move |attempt: Option<&Attempt>| {
             let pinned = match attempt {
                 Some(attempt) if attempt.version_id == latest.id => Some(Arc::clone(&latest)),
@@ -125,7 +125,7 @@ impl ProgressWrite<'_> {
                 },
                 None => None,
             };
-            let withdrawal = attempt.and_then(|attempt| withdrawn.get(&attempt.version_id).cloned());
+            let withdrawal = attempt.and_then(|attempt| offer.withdrawn.get(&attempt.version_id).cloned());
             let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
             let view =
                 ProgressContext { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
@@ -159,7 +159,7 @@ impl ProgressWrite<'_> {
             Credentials::Tracking(tracking_id) => Some(tracking_id.clone()),
             _ => None,
         };
-        let (cx, offer, end_user_id) = (self.cx.clone(), self.offer.clone(), end_user_id.clone());
+        let (cx, offer, end_user_id) = (self.cx.clone(), Arc::clone(self.offer), end_user_id.clone());
         Some(Box::new(move |outcome| {
             let attempt = outcome.change.upsert.as_ref().or(outcome.change.close.as_ref());
             let completed = outcome.change.events.iter().any(|(kind, _)| *kind == EventKind::Completed);

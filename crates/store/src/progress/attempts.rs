@@ -14,18 +14,18 @@ use crate::on;
 
 #[derive(FromRow)]
 pub(super) struct AttemptRow {
-    id: String,
+    pub(super) id: String,
     pub(super) end_user_id: String,
     pub(super) server_id: String,
     pub(super) walkthrough_id: String,
-    version_id: String,
-    status: String,
-    completed_steps: String,
-    started_at: i64,
-    completed_at: Option<i64>,
-    last_activity_at: i64,
-    closed_at: Option<i64>,
-    metadata: String,
+    pub(super) version_id: String,
+    pub(super) status: String,
+    pub(super) completed_steps: String,
+    pub(super) started_at: i64,
+    pub(super) completed_at: Option<i64>,
+    pub(super) last_activity_at: i64,
+    pub(super) closed_at: Option<i64>,
+    pub(super) metadata: String,
 }
 
 impl TryFrom<AttemptRow> for Attempt {

@@ -1,13 +1,14 @@
 //! Attempts with their completions and events: batched writes and reads.
 
 mod attempts;
+pub(crate) mod sqlite;
 mod statements;
 mod unread;
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
-use sqlx::FromRow;
+use sqlx::PgConnection;
 use waypost_core::Timestamp;
 use waypost_core::event::EventKind;
 use waypost_core::id::{EndUserId, EventId, OrganizationId, ProgressId, ServerId, StepId, VersionId, WalkthroughId};
@@ -19,12 +20,10 @@ pub use self::attempts::{
     OpenAttempt, find_open, find_open_with_step, list_attempts, list_completions, list_open, summarize_open,
 };
 pub(crate) use self::unread::{KeptConnection, UnreadBatch, write_unread};
-use crate::db::{Conn, Dialect, Raw};
+use crate::db::{Conn, Raw};
 use crate::error::{Error, Result};
-use crate::on;
 use crate::session::NewSession;
 use crate::tool_call::ToolCall;
-use crate::values::{Binding, Values};
 
 /// Identifies an end user's progress in a walkthrough on a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -111,70 +110,12 @@ pub(crate) struct EventDetails {
     pub(crate) took_ms: Option<i64>,
 }
 
-/// The bound values of a key.
+/// A key in a JSON document.
 #[derive(Serialize)]
 struct Key<'a> {
     end_user_id: &'a str,
     server_id: &'a str,
     walkthrough_id: &'a str,
-}
-
-impl Values for Key<'_> {
-    const COUNT: usize = 3;
-
-    fn bind(&self, query: Binding) -> Binding {
-        query.bind(self.end_user_id.to_owned()).bind(self.server_id.to_owned()).bind(self.walkthrough_id.to_owned())
-    }
-}
-
-/// Binds values in the order of `statements::PROGRESS_CHANGES`.
-impl Values for ProgressRow {
-    const COUNT: usize = 6;
-
-    fn bind(&self, query: Binding) -> Binding {
-        query
-            .bind(self.id.to_string())
-            .bind(self.version_id.to_string())
-            .bind(self.status)
-            .bind(self.completed_steps.clone())
-            .bind(self.completed_at.map(|at| at.0))
-            .bind(self.last_activity_at.0)
-    }
-}
-
-/// Binds values in the order of `statements::COMPLETION`.
-impl Values for CompletionRow {
-    const COUNT: usize = 4;
-
-    fn bind(&self, query: Binding) -> Binding {
-        query
-            .bind(self.progress_id.to_string())
-            .bind(self.step_id.to_string())
-            .bind(self.version_id.to_string())
-            .bind(self.completed_at.0)
-    }
-}
-
-/// Binds values in the order of `statements::EVENT`.
-impl Values for EventRow {
-    const COUNT: usize = 13;
-
-    fn bind(&self, query: Binding) -> Binding {
-        query
-            .bind(self.id.to_string())
-            .bind(self.organization_id.to_string())
-            .bind(self.server_id.to_string())
-            .bind(self.walkthrough_id.to_string())
-            .bind(self.end_user_id.to_string())
-            .bind(self.progress_id.to_string())
-            .bind(self.version_id.to_string())
-            .bind(self.step_id.as_ref().map(ToString::to_string))
-            .bind(self.kind)
-            .bind(self.created_at.0)
-            .bind(self.client_name.clone())
-            .bind(self.elapsed_ms)
-            .bind(self.took_ms)
-    }
 }
 
 /// Everything that a group of calls writes.
@@ -290,13 +231,39 @@ impl Batch {
     }
 }
 
-/// Returns the open attempts of all `keys` with one query. On PostgreSQL, locks their rows until the end of the
-/// transaction.
+/// Returns the open attempts of all `keys`. On PostgreSQL, locks their rows until the end of the transaction.
 ///
 /// # Errors
 /// Returns an error if the database fails or a row cannot be read.
 pub(crate) async fn lock_open<'k>(
     conn: &mut Conn,
+    keys: impl Iterator<Item = &'k ProgressKey>,
+) -> Result<HashMap<ProgressKey, Attempt>> {
+    match conn.raw() {
+        Raw::Sqlite(c) => {
+            let mut found = HashMap::new();
+            for key in keys {
+                let query = sqlx::query_as(statements::sqlite().find.as_str())
+                    .bind(key.end_user_id.as_str())
+                    .bind(key.server_id.as_str())
+                    .bind(key.walkthrough_id.as_str());
+                let row: Option<AttemptRow> = query.fetch_optional(&mut *c).await?;
+                if let Some(row) = row {
+                    found.insert(key.clone(), row.try_into()?);
+                }
+            }
+            Ok(found)
+        }
+        Raw::Postgres(c) => lock_open_postgres(c, keys).await,
+    }
+}
+
+/// Returns the open attempts of all `keys` with one query, and locks their rows until the end of the transaction.
+///
+/// # Errors
+/// The same as for [`lock_open`].
+pub(crate) async fn lock_open_postgres<'k>(
+    conn: &mut PgConnection,
     keys: impl Iterator<Item = &'k ProgressKey>,
 ) -> Result<HashMap<ProgressKey, Attempt>> {
     // Rows are locked in this sorted order.
@@ -307,21 +274,9 @@ pub(crate) async fn lock_open<'k>(
         .keys()
         .map(|&(end_user_id, server_id, walkthrough_id)| Key { end_user_id, server_id, walkthrough_id })
         .collect();
-    let rows: Vec<AttemptRow> = match conn.raw() {
-        Raw::Sqlite(c) => {
-            let mut rows = Vec::with_capacity(keys.len());
-            for query in statements::sqlite().find.queries(&keys).collect::<Vec<_>>() {
-                for row in query.fetch_all(&mut *c).await? {
-                    rows.push(AttemptRow::from_row(&row)?);
-                }
-            }
-            rows
-        }
-        Raw::Postgres(c) => {
-            let batch = serde_json::json!({ "keys": keys }).to_string();
-            sqlx::query_as(statements::postgres().find.as_str()).bind(batch).fetch_all(c).await?
-        }
-    };
+    let document = serde_json::json!({ "keys": keys }).to_string();
+    let rows: Vec<AttemptRow> =
+        sqlx::query_as(statements::postgres().find.as_str()).bind(document).fetch_all(conn).await?;
     let mut found = HashMap::with_capacity(rows.len());
     for row in rows {
         let parts = (row.end_user_id.as_str(), row.server_id.as_str(), row.walkthrough_id.as_str());
@@ -332,52 +287,39 @@ pub(crate) async fn lock_open<'k>(
     Ok(found)
 }
 
-/// Writes a batch. Returns the number of statements.
+/// Writes a batch on PostgreSQL. Returns the number of statements.
 ///
 /// # Errors
 /// Returns an error if the database fails. The transaction must then be dropped.
-pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
-    let mut count = batch.copies.len() as u64;
-    let json = match conn.dialect() {
-        Dialect::Sqlite => &statements::sqlite().json,
-        Dialect::Postgres => &statements::postgres().json,
-    };
+pub(crate) async fn write_postgres(conn: &mut PgConnection, batch: &Batch) -> Result<u64> {
+    let statements = statements::postgres();
     // Attempts are closed before others are opened, so that the unique index on open attempts holds after every
     // statement.
-    count += execute_json(conn, &json.end_users, "end_users", &batch.end_users).await?;
-    count += execute_json(conn, &json.sessions, "sessions", &batch.sessions).await?;
-    count += execute_json(conn, &json.close, "closed", &batch.closed).await?;
-    count += execute_json(conn, &json.open, "opened", &batch.opened).await?;
-    match conn.raw() {
-        Raw::Sqlite(c) => {
-            let statements = statements::sqlite();
-            count += statements.progress.run(c, &batch.updated).await?;
-            count += statements.completions.run(c, &batch.completions).await?;
-            count += statements.events.run(c, &batch.events).await?;
-            count += statements.tool_calls.run(c, &batch.tool_calls).await?;
-        }
-        Raw::Postgres(c) => {
-            let document = serde_json::to_string(batch).map_err(unserializable)?;
-            sqlx::query(statements::postgres().advance.as_str()).bind(document).execute(c).await?;
-            count += 1;
-        }
-    }
-    count += execute_json(conn, &json.deliveries, "deliveries", &batch.deliveries).await?;
+    let mut count = execute_json(conn, &statements.end_users, "end_users", &batch.end_users).await?;
+    count += execute_json(conn, &statements.sessions, "sessions", &batch.sessions).await?;
+    count += execute_json(conn, &statements.close, "closed", &batch.closed).await?;
+    count += execute_json(conn, &statements.open, "opened", &batch.opened).await?;
+    let document = serde_json::to_string(batch).map_err(unserializable)?;
+    sqlx::query(statements.advance.as_str()).bind(document).execute(&mut *conn).await?;
+    count += execute_json(conn, &statements.deliveries, "deliveries", &batch.deliveries).await?;
     for (from, to) in &batch.copies {
-        const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
-            SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";
-        on!(conn, c => sqlx::query(COPY).bind(to.as_str()).bind(from.as_str()).execute(c).await?.rows_affected());
+        sqlx::query(statements::COPY).bind(to.as_str()).bind(from.as_str()).execute(&mut *conn).await?;
     }
-    Ok(count)
+    Ok(count + 1 + batch.copies.len() as u64)
 }
 
 /// Runs a statement with the rows as one JSON document. Returns the number of statements: 0 if there are no rows.
-async fn execute_json<T: Serialize>(conn: &mut Conn, sql: &'static str, name: &'static str, rows: &[T]) -> Result<u64> {
+async fn execute_json<T: Serialize>(
+    conn: &mut PgConnection,
+    sql: &'static str,
+    name: &'static str,
+    rows: &[T],
+) -> Result<u64> {
     if rows.is_empty() {
         return Ok(0);
     }
     let document = serde_json::to_string(&HashMap::from([(name, rows)])).map_err(unserializable)?;
-    on!(conn, c => sqlx::query(sql).bind(document).execute(c).await?.rows_affected());
+    sqlx::query(sql).bind(document).execute(conn).await?;
     Ok(1)
 }
 

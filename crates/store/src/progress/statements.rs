@@ -4,37 +4,39 @@ use std::sync::LazyLock;
 
 use crate::batch::{self, Column, Kind};
 use crate::db::Dialect;
-use crate::values::SizedStatements;
+use crate::session::{self, NewSession};
+use crate::tool_call::{self, ToolCall};
+use crate::values::{insert, update};
 use crate::webhook_delivery;
-use crate::{session, tool_call};
 
-/// The less frequent statements, which take their rows from a JSON document on both databases.
-pub(super) struct JsonStatements {
+use super::sqlite::FinalState;
+use super::{CompletionRow, EventRow, NewEndUser, ProgressRow};
+
+/// The statements for SQLite. All of them except the last bind the values of one row or key.
+pub(super) struct SqliteStatements {
+    pub(super) find: String,
+    /// Changes an attempt if it has the remembered state.
+    pub(super) in_place: String,
+    pub(super) update: String,
+    pub(super) end_users: String,
+    pub(super) sessions: String,
+    pub(super) open: String,
+    pub(super) completions: String,
+    pub(super) events: String,
+    pub(super) tool_calls: String,
+    /// Takes its rows from a JSON document.
+    pub(super) deliveries: String,
+}
+
+/// The statements for PostgreSQL, with rows from a JSON document.
+pub(super) struct PostgresStatements {
+    pub(super) find: String,
     pub(super) end_users: String,
     pub(super) sessions: String,
     pub(super) close: String,
     pub(super) open: String,
     pub(super) deliveries: String,
-}
-
-/// The statements that every advance needs on SQLite, with bound values.
-pub(super) struct SqliteStatements {
-    pub(super) json: JsonStatements,
-    pub(super) find: SizedStatements,
-    pub(super) progress: SizedStatements,
-    pub(super) completions: SizedStatements,
-    pub(super) events: SizedStatements,
-    pub(super) tool_calls: SizedStatements,
-    /// The transaction of [`super::unread`]. Its values are the changes, their number, completions, events and tool
-    /// calls.
-    pub(super) in_place: SizedStatements,
-}
-
-/// The statements that every advance needs on PostgreSQL, with rows from a JSON document. The four writes are one
-/// statement, because a round trip costs more than a longer text.
-pub(super) struct PostgresStatements {
-    pub(super) json: JsonStatements,
-    pub(super) find: String,
+    /// The four writes of an advance. They are one statement, because a round trip costs more than a longer text.
     pub(super) advance: String,
     /// A statement of [`super::unread`]. Its values are the changes, completions, events and tool calls, each as a JSON
     /// document, and the number of changes. Returns whether they were written.
@@ -43,10 +45,9 @@ pub(super) struct PostgresStatements {
     pub(super) unread: String,
 }
 
-/// The error message with which the SQLite transaction reports that an attempt no longer has the remembered state:
-/// `abs()` of the smallest integer fails with it (<https://www.sqlite.org/lang_corefunc.html#abs>). Outside triggers,
-/// SQLite has no statement that fails on a condition.
-pub(super) const OUTDATED: &str = "integer overflow";
+/// Copies the completions of the attempt `$2` to the attempt `$1`.
+pub(super) const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
+    SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";
 
 /// The columns of an attempt.
 pub(super) const ATTEMPT: &str = "progress.id, progress.end_user_id, progress.server_id, progress.walkthrough_id,
@@ -54,7 +55,7 @@ pub(super) const ATTEMPT: &str = "progress.id, progress.end_user_id, progress.se
     progress.last_activity_at, progress.closed_at, progress.metadata";
 
 const KEY: &[Column] = &[("end_user_id", Kind::Text), ("server_id", Kind::Text), ("walkthrough_id", Kind::Text)];
-const END_USER: &[Column] = &[
+pub(super) const END_USER: &[Column] = &[
     ("id", Kind::Text),
     ("organization_id", Kind::Text),
     ("tracking_id", Kind::Text),
@@ -62,7 +63,7 @@ const END_USER: &[Column] = &[
     ("is_test", Kind::Boolean),
     ("created_at", Kind::Integer),
 ];
-const PROGRESS: &[Column] = &[
+pub(super) const PROGRESS: &[Column] = &[
     ("id", Kind::Text),
     ("organization_id", Kind::Text),
     ("end_user_id", Kind::Text),
@@ -86,7 +87,7 @@ const PROGRESS_CHANGES: &[Column] = &[
     ("last_activity_at", Kind::Integer),
 ];
 /// The new values of an attempt, and the state that it must have.
-const IN_PLACE: &[Column] = &[
+pub(super) const IN_PLACE: &[Column] = &[
     ("id", Kind::Text),
     ("status", Kind::Text),
     ("completed_steps", Kind::Text),
@@ -97,7 +98,7 @@ const IN_PLACE: &[Column] = &[
     ("seen_started_at", Kind::Integer),
     ("seen_last_activity_at", Kind::Integer),
 ];
-const PROGRESS_END: &[Column] = &[
+pub(super) const PROGRESS_END: &[Column] = &[
     ("id", Kind::Text),
     // An attempt may have moved to another version earlier in the same group.
     ("version_id", Kind::Text),
@@ -107,13 +108,13 @@ const PROGRESS_END: &[Column] = &[
     ("last_activity_at", Kind::Integer),
     ("closed_at", Kind::Integer),
 ];
-const COMPLETION: &[Column] = &[
+pub(super) const COMPLETION: &[Column] = &[
     ("progress_id", Kind::Text),
     ("step_id", Kind::Text),
     ("version_id", Kind::Text),
     ("completed_at", Kind::Integer),
 ];
-const EVENT: &[Column] = &[
+pub(super) const EVENT: &[Column] = &[
     ("id", Kind::Text),
     ("organization_id", Kind::Text),
     ("server_id", Kind::Text),
@@ -131,18 +132,6 @@ const EVENT: &[Column] = &[
 
 fn names(columns: &[Column]) -> Vec<&'static str> {
     columns.iter().map(|(name, _)| *name).collect()
-}
-
-impl JsonStatements {
-    fn new(dialect: Dialect) -> Self {
-        Self {
-            end_users: batch::insert(dialect, "end_users", "end_users", END_USER),
-            sessions: batch::insert(dialect, "client_sessions", "sessions", session::COLUMNS),
-            close: batch::update(dialect, "progress", "closed", PROGRESS_END),
-            open: batch::insert(dialect, "progress", "opened", PROGRESS),
-            deliveries: webhook_delivery::insert_statement(dialect),
-        }
-    }
 }
 
 /// Returns the assignments of the new values of [`IN_PLACE`], and the condition that an attempt has the remembered
@@ -164,21 +153,9 @@ fn in_place_clauses(column: impl Fn(usize) -> String) -> (String, String) {
     (assignments.join(", "), condition)
 }
 
-fn sqlite_in_place() -> SizedStatements {
-    let (assignments, condition) = in_place_clauses(|position| format!("source.column{}", position + 1));
-    let changes = SizedStatements::new(IN_PLACE.len(), |values| {
-        format!("UPDATE progress SET {assignments} FROM {values} AS source WHERE {condition}")
-    });
-    let parts = [
-        SizedStatements::fixed("BEGIN IMMEDIATE"),
-        changes,
-        SizedStatements::fixed("SELECT abs(iif(changes() = ?, 0, -9223372036854775807 - 1))"),
-        SizedStatements::insert("step_completions", &names(COMPLETION)),
-        SizedStatements::insert("walkthrough_events", &names(EVENT)),
-        SizedStatements::insert("tool_calls", &names(tool_call::COLUMNS)),
-        SizedStatements::fixed("COMMIT"),
-    ];
-    SizedStatements::sequence(&parts)
+fn sqlite_in_place() -> String {
+    let (assignments, condition) = in_place_clauses(|position| format!("?{}", position + 1));
+    format!("UPDATE progress SET {assignments} WHERE {condition}")
 }
 
 /// Returns the statement of [`super::unread`], with the inserts of new end users and their attempts if `can_open`.
@@ -220,20 +197,19 @@ fn postgres_unread(can_open: bool) -> String {
 /// Returns the statements for SQLite.
 pub(super) fn sqlite() -> &'static SqliteStatements {
     static STATEMENTS: LazyLock<SqliteStatements> = LazyLock::new(|| SqliteStatements {
-        json: JsonStatements::new(Dialect::Sqlite),
-        // CROSS JOIN keeps SQLite from scanning the whole table and looking up each row among the keys.
-        find: SizedStatements::new(KEY.len(), |values| {
-            format!(
-                "SELECT {ATTEMPT} FROM {values} AS batch CROSS JOIN progress
-                 WHERE progress.end_user_id = batch.column1 AND progress.server_id = batch.column2
-                   AND progress.walkthrough_id = batch.column3 AND progress.closed_at IS NULL"
-            )
-        }),
-        progress: SizedStatements::update("progress", &names(PROGRESS_CHANGES)),
-        completions: SizedStatements::insert("step_completions", &names(COMPLETION)),
-        events: SizedStatements::insert("walkthrough_events", &names(EVENT)),
-        tool_calls: SizedStatements::insert("tool_calls", &names(tool_call::COLUMNS)),
+        find: format!(
+            "SELECT {ATTEMPT} FROM progress
+             WHERE end_user_id = $1 AND server_id = $2 AND walkthrough_id = $3 AND closed_at IS NULL"
+        ),
         in_place: sqlite_in_place(),
+        update: update::<FinalState<'_>>("progress"),
+        end_users: insert::<NewEndUser>("end_users"),
+        sessions: insert::<NewSession>("client_sessions"),
+        open: insert::<ProgressRow>("progress"),
+        completions: insert::<CompletionRow>("step_completions"),
+        events: insert::<EventRow>("walkthrough_events"),
+        tool_calls: insert::<ToolCall>("tool_calls"),
+        deliveries: webhook_delivery::insert_statement(Dialect::Sqlite),
     });
     &STATEMENTS
 }
@@ -260,8 +236,12 @@ pub(super) fn postgres() -> &'static PostgresStatements {
             batch::insert(dialect, "tool_calls", "tool_calls", tool_call::COLUMNS),
         );
         PostgresStatements {
-            json: JsonStatements::new(dialect),
             find,
+            end_users: batch::insert(dialect, "end_users", "end_users", END_USER),
+            sessions: batch::insert(dialect, "client_sessions", "sessions", session::COLUMNS),
+            close: batch::update(dialect, "progress", "closed", PROGRESS_END),
+            open: batch::insert(dialect, "progress", "opened", PROGRESS),
+            deliveries: webhook_delivery::insert_statement(dialect),
             advance,
             in_place: postgres_unread(false),
             unread: postgres_unread(true),

@@ -16,18 +16,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Postgres, Sqlite};
+use sqlx::{PgConnection, Postgres};
 use waypost_core::Timestamp;
 use waypost_core::id::{ProgressId, VersionId};
 use waypost_core::progress::{Attempt, AttemptState};
 
-use super::{Batch, ProgressKey, statements, unserializable};
-use crate::db::{Autocommit, Db};
+use super::{Batch, ProgressKey, sqlite, statements, unserializable};
+use crate::db::Db;
 use crate::error::Result;
-use crate::values::{Binding, Values, bind_rows};
-
-/// The number of statements of the SQLite transaction: BEGIN, four writes, the check and COMMIT.
-const SQLITE_STATEMENTS: u64 = 7;
 
 /// Changes of open attempts in place, and first attempts of new end users, with the rows that accompany them.
 #[derive(Default)]
@@ -45,16 +41,16 @@ struct Change {
 }
 
 #[derive(Serialize)]
-struct ChangeRow<'a> {
-    id: &'a ProgressId,
-    status: &'static str,
-    completed_steps: String,
-    completed_at: Option<Timestamp>,
-    last_activity_at: Timestamp,
-    version_id: &'a VersionId,
-    seen_completed_steps: String,
-    seen_started_at: Timestamp,
-    seen_last_activity_at: Timestamp,
+pub(super) struct ChangeRow<'a> {
+    pub(super) id: &'a ProgressId,
+    pub(super) status: &'static str,
+    pub(super) completed_steps: String,
+    pub(super) completed_at: Option<Timestamp>,
+    pub(super) last_activity_at: Timestamp,
+    pub(super) version_id: &'a VersionId,
+    pub(super) seen_completed_steps: String,
+    pub(super) seen_started_at: Timestamp,
+    pub(super) seen_last_activity_at: Timestamp,
 }
 
 impl Change {
@@ -77,24 +73,6 @@ impl Change {
             seen_started_at: seen.started_at,
             seen_last_activity_at: seen.last_activity_at,
         }
-    }
-}
-
-/// Binds values in the order of `statements::IN_PLACE`.
-impl Values for ChangeRow<'_> {
-    const COUNT: usize = 9;
-
-    fn bind(&self, query: Binding) -> Binding {
-        query
-            .bind(self.id.to_string())
-            .bind(self.status)
-            .bind(self.completed_steps.clone())
-            .bind(self.completed_at.map(|at| at.0))
-            .bind(self.last_activity_at.0)
-            .bind(self.version_id.to_string())
-            .bind(self.seen_completed_steps.clone())
-            .bind(self.seen_started_at.0)
-            .bind(self.seen_last_activity_at.0)
     }
 }
 
@@ -127,42 +105,53 @@ impl UnreadBatch {
         positions.into_iter().map(move |(key, position)| (key, Arc::clone(&changes[position].after))).chain(opened)
     }
 
-    /// Returns the number of rows for the table that gets the most.
-    fn len(&self) -> usize {
-        let Batch { completions, events, tool_calls, .. } = &self.rows;
-        self.changes.len().max(completions.len()).max(events.len()).max(tool_calls.len())
+    /// Returns the rows that accompany the changes.
+    pub(super) fn rows(&self) -> &Batch {
+        &self.rows
+    }
+
+    /// Returns the changes as rows.
+    pub(super) fn change_rows(&self) -> impl Iterator<Item = ChangeRow<'_>> {
+        self.changes.iter().map(Change::row)
     }
 }
 
-/// Writes a batch in its own transaction if all attempts still have their remembered states. Returns the number of
-/// statements, or `None` if an attempt has another state; nothing is written in that case.
+/// Writes a batch in its own transaction if all attempts still have their remembered states. Returns the batch and the
+/// number of statements, or `None` if an attempt has another state; nothing is written in that case.
 ///
 /// # Errors
 /// Returns an error if the database fails or rejects a row. Nothing is written in that case either, unless the
 /// connection is lost during the commit ([`crate::Error::is_unavailable`]).
-pub(crate) async fn write_unread(db: &Db, kept: &mut KeptConnection, batch: &UnreadBatch) -> Result<Option<u64>> {
+pub(crate) async fn write_unread(
+    db: &Db,
+    kept: &mut KeptConnection,
+    batch: UnreadBatch,
+) -> Result<Option<(UnreadBatch, u64)>> {
     if !batch.changes.iter().all(Change::is_comparable) {
         return Ok(None);
     }
-    // Rows are locked in this order.
-    let mut changes: Vec<_> = batch.changes.iter().map(Change::row).collect();
-    changes.sort_unstable_by_key(|change| change.id);
-    let conn = match kept.0.take() {
-        Some(conn) => Autocommit::Postgres(conn),
-        None => db.autocommit().await?,
-    };
-    match conn {
-        Autocommit::Sqlite(conn) => write_sqlite(conn, &changes, batch).await,
-        Autocommit::Postgres(mut conn) => {
-            let written = write_postgres(&mut conn, &changes, batch).await?;
+    match db {
+        Db::Sqlite { write, .. } => {
+            let work = |conn: &mut _| {
+                let written = sqlite::write_unread(conn, &batch)?;
+                Ok(written.map(|statements| (batch, statements)))
+            };
+            write.run(work).await
+        }
+        Db::Postgres(pool) => {
+            let mut conn = match kept.0.take() {
+                Some(conn) => conn,
+                None => Box::pin(pool.acquire()).await?,
+            };
+            let written = write_postgres(&mut conn, &batch).await?;
             kept.0 = Some(conn);
-            Ok(written)
+            Ok(written.then_some((batch, 1)))
         }
     }
 }
 
 /// A PostgreSQL connection that a writer task reuses for its next group, because the pool checks each returned
-/// connection with two round trips. It is dropped if a statement fails. SQLite's only writing connection is not kept.
+/// connection with two round trips. It is dropped if a statement fails.
 #[derive(Debug, Default)]
 pub(crate) struct KeptConnection(Option<PoolConnection<Postgres>>);
 
@@ -178,56 +167,16 @@ impl KeptConnection {
     }
 }
 
-/// Runs the whole transaction as one text: each separately sent statement costs two context switches, because the
-/// driver runs SQLite on its own thread.
-async fn write_sqlite(
-    conn: PoolConnection<Sqlite>,
-    changes: &[ChangeRow<'_>],
-    batch: &UnreadBatch,
-) -> Result<Option<u64>> {
-    let Some((text, size)) = statements::sqlite().in_place.for_rows(batch.len()) else { return Ok(None) };
-    let Batch { completions, events, tool_calls, .. } = &batch.rows;
-    let mut query = bind_rows(sqlx::query(text), changes, size);
-    query = query.bind(i64::try_from(changes.len()).unwrap_or(i64::MAX));
-    query = bind_rows(query, completions, size);
-    query = bind_rows(query, events, size);
-    query = bind_rows(query, tool_calls, size);
-    let mut conn = TransactionText { conn, is_finished: false };
-    let result = query.execute(&mut *conn.conn).await;
-    // A failed statement leaves the transaction open.
-    conn.is_finished = result.is_ok() || sqlx::raw_sql("ROLLBACK").execute(&mut *conn.conn).await.is_ok();
-    match result {
-        Ok(_) => Ok(Some(SQLITE_STATEMENTS)),
-        Err(sqlx::Error::Database(error)) if error.message() == statements::OUTDATED => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A connection that runs a text with BEGIN and COMMIT, which the driver does not recognise as a transaction. If this
-/// is dropped before the transaction has ended, the connection is closed, so that the next user does not continue it.
-struct TransactionText {
-    conn: PoolConnection<Sqlite>,
-    is_finished: bool,
-}
-
-impl Drop for TransactionText {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            self.conn.close_on_drop();
-        }
-    }
-}
-
-async fn write_postgres(
-    conn: &mut PgConnection,
-    changes: &[ChangeRow<'_>],
-    batch: &UnreadBatch,
-) -> Result<Option<u64>> {
+/// Returns whether the batch was written.
+async fn write_postgres(conn: &mut PgConnection, batch: &UnreadBatch) -> Result<bool> {
+    // Rows are locked in this order.
+    let mut changes: Vec<_> = batch.change_rows().collect();
+    changes.sort_unstable_by_key(|change| change.id);
     let Batch { end_users, sessions, opened, completions, events, tool_calls, .. } = &batch.rows;
     let statements = statements::postgres();
     let text = if opened.is_empty() { &statements.in_place } else { &statements.unread };
     let mut query = sqlx::query_scalar(text.as_str())
-        .bind(to_json(changes)?)
+        .bind(to_json(&changes)?)
         .bind(to_json(completions)?)
         .bind(to_json(events)?)
         .bind(to_json(tool_calls)?)
@@ -235,8 +184,7 @@ async fn write_postgres(
     if !opened.is_empty() {
         query = query.bind(to_json(end_users)?).bind(to_json(sessions)?).bind(to_json(opened)?);
     }
-    let is_written: bool = query.fetch_one(conn).await?;
-    Ok(is_written.then_some(1))
+    Ok(query.fetch_one(conn).await?)
 }
 
 fn to_json<T: Serialize>(rows: &[T]) -> Result<String> {

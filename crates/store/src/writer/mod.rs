@@ -7,8 +7,11 @@
 //!    ([`cache`]) and written in one step, on the condition that the cached states are still those of the rows
 //!    ([`crate::progress::write_unread`]). If one is not, nothing is written, and the calls join the second part. On
 //!    PostgreSQL, this part includes calls that create their end user, who cannot have an attempt yet.
-//! 2. All others: a transaction locks and reads the attempts with one query, the pure functions are applied in order in
-//!    memory ([`decide`]), and one multi-row statement per table is written.
+//! 2. All others: a transaction locks and reads the attempts, the pure functions are applied in order in memory
+//!    ([`decide`]), and the rows are written.
+//!
+//! On PostgreSQL, each part has one query for all attempts and at most one statement per table. On SQLite, each part is
+//! one job of a thread ([`crate::sqlite`]), with a statement per row.
 //!
 //! Invariants (`tests/it/writer.rs` and `tests/it/writer_races.rs`):
 //! - A result is returned only after its commit has succeeded.
@@ -19,9 +22,13 @@
 mod cache;
 mod decide;
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::{Connection, TransactionBehavior};
+use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use waypost_core::id::VersionId;
 use waypost_core::progress::{Attempt, Outcome};
@@ -200,7 +207,8 @@ impl Worker {
             return;
         }
         let (calls, replies): (Vec<_>, Vec<_>) = left.into_iter().map(|queued| (queued.call, queued.reply)).unzip();
-        match self.commit(&calls).await {
+        let calls = Arc::new(calls);
+        match self.commit(&calls, 0..calls.len()).await {
             Ok(decisions) => {
                 for (reply, decision) in replies.into_iter().zip(decisions) {
                     // Fails if the caller no longer waits. The call has taken effect anyway.
@@ -241,8 +249,8 @@ impl Worker {
         if unread.is_empty() {
             return left;
         }
-        match self.db.with_timeout(progress::write_unread(&self.db, kept, &batch)).await {
-            Ok(Some(statements)) => {
+        match self.db.with_timeout(progress::write_unread(&self.db, kept, batch)).await {
+            Ok(Some((batch, statements))) => {
                 self.cache.replace_all(batch.into_attempts().map(|(key, attempt)| (key, Some(attempt))));
                 count_group(unread.len(), statements);
                 for (queued, decision) in unread.into_iter().zip(decisions) {
@@ -262,10 +270,10 @@ impl Worker {
     }
 
     /// Retries the calls of a failed group one by one.
-    async fn process_one_by_one(&self, calls: &[ProgressCall], replies: Vec<Reply>) {
+    async fn process_one_by_one(&self, calls: &Arc<Vec<ProgressCall>>, replies: Vec<Reply>) {
         let mut replies = replies.into_iter();
-        for (call, reply) in calls.iter().zip(replies.by_ref()) {
-            match self.commit_alone(call).await {
+        for (position, reply) in (0..calls.len()).zip(replies.by_ref()) {
+            match self.commit_alone(calls, position).await {
                 Err(error) if error.is_unavailable() => {
                     let error = Arc::new(error);
                     let _ = reply.send(Err(Error::Group(Arc::clone(&error))));
@@ -280,10 +288,10 @@ impl Worker {
 
     /// Runs a single call. Retries it if it conflicts with another transaction, including one that opened the same
     /// attempt first, which the retry then finds.
-    async fn commit_alone(&self, call: &ProgressCall) -> Result<Decision> {
+    async fn commit_alone(&self, calls: &Arc<Vec<ProgressCall>>, position: usize) -> Result<Decision> {
         let mut attempts = 1;
         loop {
-            match self.commit(std::slice::from_ref(call)).await {
+            match self.commit(calls, position..position + 1).await {
                 Ok(mut decisions) => return decisions.pop().ok_or(Error::WriterStopped),
                 Err(error)
                     if (error.is_conflict_between_transactions() || error.is_unique_violation())
@@ -296,27 +304,61 @@ impl Worker {
         }
     }
 
-    /// Runs a group in one transaction.
-    async fn commit(&self, calls: &[ProgressCall]) -> Result<Vec<Decision>> {
-        self.db.with_timeout(self.run_transaction(calls)).await
-    }
-
-    async fn run_transaction(&self, calls: &[ProgressCall]) -> Result<Vec<Decision>> {
-        let mut tx = self.db.begin().await?;
-        let open = progress::lock_open(&mut tx, calls.iter().map(|call| &call.key)).await?;
-        let DecidedGroup { decisions, batch, open } = DecidedGroup::new(calls, open, &*self.random);
-        // BEGIN, the SELECT and COMMIT, in addition to the statements of the batch.
-        let mut statements = 3;
-        if batch.is_empty() {
-            drop(tx);
-        } else {
-            statements += progress::write(&mut tx, &batch).await?;
-            tx.commit().await?;
-        }
+    /// Runs a part of `calls` in one transaction.
+    async fn commit(&self, calls: &Arc<Vec<ProgressCall>>, range: Range<usize>) -> Result<Vec<Decision>> {
+        let Committed { decisions, open, statements } = match &self.db {
+            Db::Sqlite { write, .. } => {
+                let (calls, range) = (Arc::clone(calls), range.clone());
+                let random = Arc::clone(&self.random);
+                write.run(move |conn| commit_sqlite(conn, &calls[range], &*random)).await?
+            }
+            Db::Postgres(pool) => {
+                let commit = commit_postgres(pool, &calls[range.clone()], &*self.random);
+                self.db.with_timeout(commit).await?
+            }
+        };
+        let calls = &calls[range];
         let absent = calls.iter().map(|call| &call.key).filter(|key| !open.contains_key(key));
         self.cache.replace_all(absent.map(|key| (key.clone(), None)));
         self.cache.replace_all(open.into_iter().map(|(key, attempt)| (key, Some(Arc::new(attempt)))));
         count_group(calls.len(), statements);
         Ok(decisions)
     }
+}
+
+/// The results of a transaction.
+struct Committed {
+    /// The decisions, in the order of the calls.
+    decisions: Vec<Decision>,
+    /// The open attempts after the calls.
+    open: HashMap<ProgressKey, Attempt>,
+    statements: u64,
+}
+
+/// Runs the transaction of a group on SQLite.
+fn commit_sqlite(conn: &mut Connection, calls: &[ProgressCall], random: &dyn Random) -> Result<Committed> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let open = progress::sqlite::find_open(&tx, calls.iter().map(|call| &call.key))?;
+    let DecidedGroup { decisions, batch, open } = DecidedGroup::new(calls, open, random);
+    // BEGIN, a SELECT per call and COMMIT, in addition to the statements of the batch.
+    let mut statements = calls.len() as u64 + 2;
+    if !batch.is_empty() {
+        statements += progress::sqlite::write(&tx, &batch)?;
+        tx.commit()?;
+    }
+    Ok(Committed { decisions, open, statements })
+}
+
+/// Runs the transaction of a group on PostgreSQL.
+async fn commit_postgres(pool: &PgPool, calls: &[ProgressCall], random: &dyn Random) -> Result<Committed> {
+    let mut tx = Box::pin(pool.begin()).await?;
+    let open = progress::lock_open_postgres(&mut tx, calls.iter().map(|call| &call.key)).await?;
+    let DecidedGroup { decisions, batch, open } = DecidedGroup::new(calls, open, random);
+    // BEGIN, the SELECT and COMMIT, in addition to the statements of the batch.
+    let mut statements = 3;
+    if !batch.is_empty() {
+        statements += progress::write_postgres(&mut tx, &batch).await?;
+        tx.commit().await?;
+    }
+    Ok(Committed { decisions, open, statements })
 }

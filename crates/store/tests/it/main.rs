@@ -24,6 +24,7 @@ mod recorder;
 mod retention;
 mod row_locks;
 mod schema;
+mod sqlite;
 mod support;
 mod tenants;
 mod tool_secrets;

@@ -1,4 +1,4 @@
-//! Captures the statements of the driver from its log.
+//! Captures the statements from the logs of the driver and of the writer's thread.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ pub(crate) fn statements_log() -> &'static Mutex<BTreeSet<String>> {
     LOG.get_or_init(Mutex::default)
 }
 
-/// Records every statement that the driver logs.
+/// Records every statement that is logged.
 pub(crate) struct Listener;
 
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl tracing::field::Visit for Fields {
     fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
         match field.name() {
             "summary" => value.clone_into(&mut self.summary),
-            "db.statement" => value.clone_into(&mut self.statement),
+            "db.statement" | "statement" => value.clone_into(&mut self.statement),
             _ => {}
         }
     }
@@ -34,7 +34,7 @@ impl tracing::field::Visit for Fields {
 
 impl<S: tracing::Subscriber> Layer<S> for Listener {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "sqlx::query" {
+        if matches!(event.metadata().target(), "sqlx::query" | "waypost_store::sqlite") {
             let mut fields = Fields::default();
             event.record(&mut fields);
             let text = if fields.statement.is_empty() { fields.summary } else { fields.statement };

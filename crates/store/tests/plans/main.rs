@@ -1,6 +1,6 @@
 //! No query of the store scans a whole table, according to the query plans of the databases.
 //!
-//! The statements are captured from the driver's log while the store's functions run. This is a separate test binary,
+//! The statements are captured from the log while the store's functions run. This is a separate test binary,
 //! because there is one log per process.
 
 #[path = "../it/fixture.rs"]
