@@ -53,6 +53,18 @@ browser:
 faults:
     cargo test -p waypost --features slow-tests --test faults
 
+# Test toolboxes with a real Docker Engine: that of DOCKER_HOST, by default /var/run/docker.sock
+toolbox:
+    cargo test -p waypost --features slow-tests --test toolbox
+
+# Start a Docker Engine for tests beside others and print its DOCKER_HOST; `eval "$(just docker)"` sets it
+docker:
+    @.ci/docker start
+
+# Stop the engine that `just docker` started, and remove its data
+docker-stop:
+    @.ci/docker stop
+
 # Benchmark Waypost against its references and print the table in benches/README.md
 bench *ARGS:
     cargo build --profile dist -p waypost -p waypost-bench

@@ -1,4 +1,4 @@
-//! Detects PostgreSQL and `strace`, which some tests need.
+//! Detects PostgreSQL, `strace` and a Docker Engine, which some tests need.
 
 #[path = "probe.rs"]
 mod probe;

@@ -1,4 +1,5 @@
-//! Detects optional test dependencies: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients, a browser.
+//! Detects optional test dependencies: PostgreSQL, `strace`, a Docker Engine, the MCP conformance suite, real MCP clients,
+//! a browser.
 //!
 //! Included with `#[path]` by build scripts and by the crate itself, so that the tests use the same detection as the
 //! build scripts.
@@ -25,6 +26,56 @@ pub fn find_postgres() -> Option<Postgres> {
 /// Whether `strace` is installed and permitted to trace.
 pub fn has_strace() -> bool {
     succeeds(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))
+}
+
+/// Returns the socket of the Docker Engine for tests: that of `DOCKER_HOST`, by default `/var/run/docker.sock`. `None` if
+/// `DOCKER_HOST` is not a Unix socket.
+pub fn docker_socket() -> Option<PathBuf> {
+    match std::env::var("DOCKER_HOST") {
+        Ok(host) if !host.is_empty() => host.strip_prefix("unix://").map(PathBuf::from),
+        _ => Some(PathBuf::from("/var/run/docker.sock")),
+    }
+}
+
+/// Whether the tests with a Docker Engine can run, as the value of the cfg `docker`.
+fn docker_state() -> &'static str {
+    if !is_enabled("docker") || !docker_socket().is_some_and(|socket| docker_answers(&socket)) {
+        "missing"
+    } else if !is_root() {
+        "without_root"
+    } else if !in_path("docker-registry") {
+        "without_registry"
+    } else {
+        "ready"
+    }
+}
+
+/// Whether this process can start engines of its own with `.ci/docker`.
+fn can_start_docker() -> bool {
+    let programs = ["dockerd", "containerd", "docker-registry", "python3"];
+    is_enabled("dockerd") && is_root() && programs.into_iter().all(in_path)
+}
+
+/// Whether a Docker Engine answers on the socket.
+#[cfg(unix)]
+fn docker_answers(socket: &Path) -> bool {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    let ping = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        std::io::Result::Ok(status.ends_with(b" 200"))
+    };
+    ping().unwrap_or(false)
+}
+
+#[cfg(not(unix))]
+fn docker_answers(_: &Path) -> bool {
+    false
 }
 
 /// The installed MCP conformance suite, with a suitable Node.js.
@@ -152,11 +203,16 @@ pub fn emit_node() {
     }
 }
 
-/// For build scripts: sets `have_postgres` and `have_strace`, and declares when to run again.
+/// For build scripts: sets `have_postgres`, `have_strace`, `docker` and `have_dockerd`, and declares when to run
+/// again.
 #[allow(dead_code, reason = "for build scripts, not for the crate itself")]
 pub fn emit() {
     println!("cargo::rustc-check-cfg=cfg(have_postgres)");
     println!("cargo::rustc-check-cfg=cfg(have_strace)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(docker, values(\"ready\", \"missing\", \"without_root\", \"without_registry\"))"
+    );
+    println!("cargo::rustc-check-cfg=cfg(have_dockerd)");
     println!("cargo::rerun-if-env-changed=PATH");
     println!("cargo::rerun-if-env-changed=WAYPOST_TEST_WITHOUT");
     let mut missing = false;
@@ -171,6 +227,7 @@ pub fn emit() {
     } else {
         missing = true;
     }
+    missing |= emit_docker();
     // A later installation changes a folder in PATH. Watching a nonexistent path would also work, but would rebuild the
     // crate on every command.
     if missing {
@@ -178,6 +235,24 @@ pub fn emit() {
             println!("cargo::rerun-if-changed={}", folder.display());
         }
     }
+}
+
+/// Sets `docker` and `have_dockerd`. Returns whether a program that is installed later could change the result.
+fn emit_docker() -> bool {
+    println!("cargo::rerun-if-env-changed=DOCKER_HOST");
+    // An engine creates its socket when it starts. A socket that does not exist yet is only watched if `DOCKER_HOST`
+    // names it, because Cargo rebuilds the crate on every command until it exists.
+    let is_named = std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty());
+    if let Some(socket) = docker_socket().filter(|socket| is_named || socket.exists()) {
+        println!("cargo::rerun-if-changed={}", socket.display());
+    }
+    let state = docker_state();
+    println!("cargo::rustc-cfg=docker=\"{state}\"");
+    let can_start = can_start_docker();
+    if can_start {
+        println!("cargo::rustc-cfg=have_dockerd");
+    }
+    state == "without_registry" || !can_start
 }
 
 /// Whether the tests that need `tool` are enabled. `WAYPOST_TEST_WITHOUT=postgres,strace` disables them.
@@ -188,6 +263,14 @@ fn is_enabled(tool: &str) -> bool {
 fn path_folders() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).filter(|folder| folder.is_dir()).collect()
+}
+
+fn in_path(program: &str) -> bool {
+    path_folders().iter().any(|folder| folder.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    succeeds(Command::new("sh").args(["-c", "[ \"$(id -u)\" = 0 ]"]))
 }
 
 fn bin_folders() -> Vec<PathBuf> {
@@ -213,7 +296,7 @@ fn has_programs(bin: &Path) -> bool {
 
 /// Returns an empty prefix for ordinary users; for root, the first working command that switches to another user.
 fn launcher() -> Option<Vec<String>> {
-    if !succeeds(Command::new("sh").args(["-c", "[ \"$(id -u)\" = 0 ]"])) {
+    if !is_root() {
         return Some(Vec::new());
     }
     let prefixes = ["postgres", "nobody"].into_iter().flat_map(|user| {

@@ -9,7 +9,8 @@
 //!
 //! This creates the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL, the
 //! second one is ignored, with the reason. This crate's build script detects PostgreSQL, so that the crates under test
-//! need no build script; [`needs_postgres`] and [`needs_strace`] do the same for single tests.
+//! need no build script; [`needs_postgres`], [`needs_strace`], [`needs_docker`] and [`needs_dockerd`] do the same for single
+//! tests.
 
 mod cluster;
 mod folders;
@@ -19,7 +20,7 @@ mod template;
 
 use std::path::PathBuf;
 
-pub use probe::{Browser, Conformance, browser, conformance, samples_folder};
+pub use probe::{Browser, Conformance, browser, conformance, docker_socket, samples_folder};
 pub use tempfile::TempDir;
 
 /// Creates a database with every migration applied and returns its URL. The first call starts a PostgreSQL cluster for
@@ -158,4 +159,46 @@ macro_rules! needs_strace {
 #[macro_export]
 macro_rules! needs_strace {
     ($($test:item)+) => { $(#[ignore = "needs strace"] $test)+ };
+}
+
+/// Declares tests that need a Docker Engine, Debian's `docker-registry` and root. They are ignored without these.
+#[cfg(docker = "ready")]
+#[macro_export]
+macro_rules! needs_docker {
+    ($($test:item)+) => { $($test)+ };
+}
+
+/// Declares tests that need a Docker Engine, Debian's `docker-registry` and root. They are ignored without these.
+#[cfg(docker = "missing")]
+#[macro_export]
+macro_rules! needs_docker {
+    ($($test:item)+) => { $(#[ignore = "needs Docker"] $test)+ };
+}
+
+/// Declares tests that need a Docker Engine, Debian's `docker-registry` and root. They are ignored without these.
+#[cfg(docker = "without_root")]
+#[macro_export]
+macro_rules! needs_docker {
+    ($($test:item)+) => { $(#[ignore = "needs Docker and root"] $test)+ };
+}
+
+/// Declares tests that need a Docker Engine, Debian's `docker-registry` and root. They are ignored without these.
+#[cfg(docker = "without_registry")]
+#[macro_export]
+macro_rules! needs_docker {
+    ($($test:item)+) => { $(#[ignore = "needs Docker and docker-registry"] $test)+ };
+}
+
+/// Declares tests that start a Docker Engine of their own and kill it. They are ignored if it cannot be started.
+#[cfg(have_dockerd)]
+#[macro_export]
+macro_rules! needs_dockerd {
+    ($($test:item)+) => { $($test)+ };
+}
+
+/// Declares tests that start a Docker Engine of their own and kill it. They are ignored if it cannot be started.
+#[cfg(not(have_dockerd))]
+#[macro_export]
+macro_rules! needs_dockerd {
+    ($($test:item)+) => { $(#[ignore = "needs root and dockerd"] $test)+ };
 }

@@ -1,0 +1,25 @@
+//! Toolboxes with a real Docker Engine and a real registry: the built program runs as a child process, and servers run
+//! in containers from images that the tests push.
+//!
+//! Tests that need an engine are declared with `waypost_testkit::needs_docker!`, those that kill one with
+//! `needs_dockerd!`. The engine is shared with other programs: tests only touch what they created, and remove it. No
+//! test sleeps; each wait for an event has a timeout.
+
+#![expect(clippy::disallowed_methods, reason = "the tests start clients and threads of their own")]
+
+mod attach;
+mod engine;
+mod harness;
+mod image;
+mod leak;
+mod netns;
+mod own_engine;
+mod registry;
+mod server_program;
+mod tar;
+#[allow(dead_code, reason = "the tests of the commands `toolbox join` and `toolbox run` use the rest")]
+mod waypost;
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;

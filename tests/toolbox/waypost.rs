@@ -1,0 +1,191 @@
+//! The control plane and the toolbox daemon as child processes.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use http::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use waypost_outbound::unguarded_client;
+use waypost_testkit::TempDir;
+
+use crate::engine::Engine;
+use crate::support::TIMEOUT;
+use crate::support::installation::{Installation, ServeProcess};
+
+/// An installation on SQLite with the organisation `acme` and a running `waypost serve`.
+pub struct Waypost {
+    installation: Installation,
+    serve: Option<ServeProcess>,
+    /// The origin, such as `http://127.0.0.1:40001`, also after a restart.
+    pub origin: String,
+    key: String,
+    client: reqwest::Client,
+}
+
+impl Waypost {
+    /// Creates an installation and starts it.
+    pub async fn start() -> Self {
+        let mut installation = Installation::new().await;
+        let created = installation.run(&["key", "create", "--org", "acme", "--name", "tests", "--json"]).await;
+        let created: Value = serde_json::from_str(&created).expect("the command prints JSON");
+        let key = created["key"].as_str().expect("a key").to_owned();
+        let serve = installation.serve().await;
+        let origin = serve.origin.clone();
+        let client = unguarded_client().no_proxy().timeout(TIMEOUT).build().expect("a valid client");
+        Self { installation, serve: Some(serve), origin, key, client }
+    }
+
+    /// Sends a request to the API as an administrator of `acme`. `path` begins after `/api/v1`.
+    pub async fn api(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let request = self.client.request(method, format!("{}/api/v1{path}", self.origin)).bearer_auth(&self.key);
+        let request = if body.is_null() { request } else { request.json(body) };
+        let response = request.send().await.expect("the server responds");
+        let status = response.status();
+        let text = response.text().await.expect("the response is complete");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Runs a command that must succeed, alongside the server, and returns its output.
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        self.installation.run(arguments).await
+    }
+
+    /// Kills the server with SIGKILL.
+    pub async fn kill(&mut self) {
+        self.serve.take().expect("the server runs").kill().await;
+    }
+
+    /// Starts the server again, at the same address.
+    pub async fn start_again(&mut self) {
+        self.serve = Some(self.installation.serve().await);
+    }
+}
+
+/// A toolbox: a daemon with its own folders, which has joined and may be running. Killed on drop.
+pub struct Toolbox {
+    /// The ID, `tbx_…`.
+    pub id: String,
+    data: TempDir,
+    /// In memory, as the daemon requires it.
+    secrets: TempDir,
+    child: Option<Child>,
+}
+
+impl Toolbox {
+    /// Creates a toolbox in the organisation `acme` and joins it.
+    pub async fn join(waypost: &Waypost, name: &str) -> Self {
+        let created = waypost.run(&["toolbox", "create", name, "--org", "acme", "--json"]).await;
+        let created: Value = serde_json::from_str(&created).expect("the command prints JSON");
+        let text = |name: &str| created[name].as_str().unwrap_or_else(|| panic!("no {name} in {created}")).to_owned();
+        let data = waypost_testkit::folder();
+        let secrets = TempDir::new_in("/dev/shm").expect("a folder in memory can be created");
+        let toolbox = Self { id: text("id"), data, secrets, child: None };
+        let mut command = toolbox.command("join");
+        command.args(["--url", &waypost.origin, "--token-file", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let mut input = child.stdin.take().expect("stdin is piped");
+        input.write_all(text("token").as_bytes()).await.expect("the program reads the token");
+        drop(input);
+        let output = timeout(TIMEOUT, child.wait_with_output()).await.expect("the command ends in time");
+        let output = output.expect("the command can be waited for");
+        assert!(output.status.success(), "toolbox join: {}", String::from_utf8_lossy(&output.stderr));
+        toolbox
+    }
+
+    /// Starts the daemon with an engine, and waits until its link is up.
+    pub async fn run(&mut self, engine: &Engine) {
+        self.run_with(engine, &[]).await;
+    }
+
+    /// Like [`Self::run`], with more arguments.
+    pub async fn run_with(&mut self, engine: &Engine, arguments: &[&str]) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file());
+        let mut command = self.command("run");
+        command.args(["--docker-host", &engine.host(), "--secrets-dir"]).arg(self.secrets.path()).args(arguments);
+        let mut child = command.stderr(log.expect("the file is written")).spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let expected = format!("online {}", self.id);
+        let online = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line == expected {
+                    return true;
+                }
+            }
+            false
+        };
+        let online = timeout(TIMEOUT, online).await.expect("the daemon connects in time");
+        self.child = Some(child);
+        assert!(online, "the daemon ended");
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    }
+
+    /// Returns the folder for secrets.
+    pub fn secrets(&self) -> &Path {
+        self.secrets.path()
+    }
+
+    /// Returns the daemon's data folder.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Returns the process ID of the daemon.
+    pub fn pid(&self) -> Pid {
+        let id = self.child.as_ref().and_then(Child::id).expect("the daemon runs");
+        Pid::from_raw(id.cast_signed()).expect("a positive number")
+    }
+
+    /// Kills the daemon with SIGKILL. Its containers continue to run.
+    pub async fn kill(&mut self) {
+        kill_process(self.pid(), Signal::KILL).expect("the daemon runs");
+        assert_eq!(self.exit().await.code(), None, "the daemon is terminated by the signal");
+    }
+
+    /// Sends SIGTERM and checks that the daemon exits with 0.
+    pub async fn stop(&mut self) {
+        kill_process(self.pid(), Signal::TERM).expect("the daemon runs");
+        assert_eq!(self.exit().await.code(), Some(0), "the daemon ends");
+    }
+
+    /// Waits until the daemon exits.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the daemon was started");
+        timeout(TIMEOUT, child.wait()).await.expect("the daemon ends in time").expect("it can be waited for")
+    }
+
+    /// Returns the log of all daemons of this toolbox.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.data.path().with_extension("log")
+    }
+
+    /// Returns the command `waypost toolbox ACTION`, without inherited settings.
+    fn command(&self, action: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
+            command.env_remove(name);
+        }
+        command.args(["toolbox", action, "--data-dir"]).arg(self.data.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+}
+
+/// Prints the end of the log if the test fails.
+impl Drop for Toolbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.lines().count().saturating_sub(30);
+            eprintln!("The daemon's log:\n{}", log.lines().skip(from).collect::<Vec<_>>().join("\n"));
+        }
+        let _ = std::fs::remove_file(self.log_file());
+    }
+}
