@@ -282,7 +282,7 @@ async fn the_log_is_withheld_until_the_secrets_are_known() {
     let before = daemon.sink.lines.lock().unwrap().len();
     *daemon.control.is_offline.lock().unwrap() = true;
     daemon.start();
-    assert!(daemon.until("served", |daemon| daemon.state("ins_1") == Some(InstanceState::Running)).await == ());
+    daemon.until("served", |daemon| daemon.state("ins_1") == Some(InstanceState::Running)).await;
     assert_eq!(daemon.call("ins_1", None).await.unwrap(), "con1");
     assert_eq!(daemon.sink.lines.lock().unwrap().len(), before, "not written unmasked");
     daemon.stop().await;
