@@ -56,6 +56,7 @@ faults:
 # Test toolboxes with a real Docker Engine: that of DOCKER_HOST, by default /var/run/docker.sock
 toolbox:
     cargo test -p waypost --features slow-tests --test toolbox
+    cargo test -p waypost-toolbox --features slow-tests --test docker
 
 # Start a Docker Engine for tests beside others and print its DOCKER_HOST; `eval "$(just docker)"` sets it
 docker:

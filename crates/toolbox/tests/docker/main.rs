@@ -1,4 +1,4 @@
-//! Tests with a real Docker Engine, at `WAYPOST_TEST_DOCKER_HOST` or the platform's socket. They also need
+//! Tests with a real Docker Engine, at `DOCKER_HOST` or the platform's socket. They also need
 //! `docker-registry`, so that images are pulled by digest.
 
 mod containers;

@@ -34,9 +34,9 @@ use waypost_toolbox_proto::{InstanceSpec, ResourceClass, SecretDelivery, Sharing
 pub const CREDENTIALS: (&str, &str) = ("user", "~~~???>>>pw");
 const HTPASSWD: &str = "user:$2b$04$geTHixW4LNx7MTf36Si.YeFaNLEUh9ki0d8UPafrr1Z7/09dZ4inC\n";
 
-/// The address of the engine for the tests.
+/// The address of the engine for the tests: `DOCKER_HOST`, or the platform's socket.
 pub fn docker_host() -> String {
-    std::env::var("WAYPOST_TEST_DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
 }
 
 /// Returns why the tests cannot run here; `None` if they can.
