@@ -1,22 +1,23 @@
 -- Toolboxes, the catalogue, instances with their deployments, and secrets of tool servers.
 CREATE TABLE toolboxes (
-    id               TEXT    NOT NULL PRIMARY KEY,
-    organization_id  TEXT    NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
-    name             TEXT    NOT NULL,
-    join_token_hash  TEXT    UNIQUE,
-    join_expires_at  BIGINT,
-    public_key       TEXT,
-    joined_at        BIGINT,
-    revoked_at       BIGINT,
-    version          TEXT,
-    engine           TEXT,
-    capacity         TEXT,
-    last_seen_at     BIGINT,
-    unresponsive_at  BIGINT,
-    desired_revision BIGINT  NOT NULL,
-    last_event       BIGINT  NOT NULL,
-    created_at       BIGINT  NOT NULL,
-    updated_at       BIGINT  NOT NULL,
+    id                        TEXT    NOT NULL PRIMARY KEY,
+    organization_id           TEXT    NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    name                      TEXT    NOT NULL,
+    join_token_hash           TEXT    UNIQUE,
+    join_expires_at           BIGINT,
+    public_key                TEXT,
+    key_rotation_requested_at BIGINT,
+    joined_at                 BIGINT,
+    revoked_at                BIGINT,
+    version                   TEXT,
+    engine                    TEXT,
+    capacity                  TEXT,
+    last_seen_at              BIGINT,
+    unresponsive_at           BIGINT,
+    desired_revision          BIGINT  NOT NULL,
+    last_event                BIGINT  NOT NULL,
+    created_at                BIGINT  NOT NULL,
+    updated_at                BIGINT  NOT NULL,
     UNIQUE (organization_id, name)
 );
 -- For the search for missing heartbeats.
@@ -96,14 +97,19 @@ CREATE TABLE instances (
 CREATE INDEX instances_toolbox ON instances (toolbox_id, id);
 CREATE INDEX instances_catalog_version ON instances (catalog_version_id);
 
+-- version is that of the secret's value that the instance uses or is to use; attempted_version is the highest one to which
+-- a rotation has tried to move the instance.
 CREATE TABLE instance_secrets (
-    instance_id     TEXT NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
-    name            TEXT NOT NULL,
-    organization_id TEXT NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
-    secret_id       TEXT NOT NULL REFERENCES tool_secrets (id),
+    instance_id       TEXT    NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
+    name              TEXT    NOT NULL,
+    organization_id   TEXT    NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    secret_id         TEXT    NOT NULL REFERENCES tool_secrets (id),
+    version           BIGINT  NOT NULL,
+    attempted_version BIGINT  NOT NULL,
     PRIMARY KEY (instance_id, name)
 );
 CREATE INDEX instance_secrets_secret ON instance_secrets (secret_id, instance_id);
+CREATE INDEX instance_secrets_organization ON instance_secrets (organization_id);
 
 CREATE TABLE deployments (
     id                 TEXT    NOT NULL PRIMARY KEY,
@@ -113,6 +119,7 @@ CREATE TABLE deployments (
     catalog_version_id TEXT    NOT NULL REFERENCES catalog_versions (id),
     config             TEXT    NOT NULL,
     secrets            TEXT    NOT NULL,
+    learn_egress       BOOLEAN NOT NULL,
     state              TEXT    NOT NULL,
     step               TEXT    NOT NULL,
     error              TEXT,
@@ -121,6 +128,8 @@ CREATE TABLE deployments (
     UNIQUE (instance_id, generation)
 );
 CREATE INDEX deployments_running ON deployments (started_at) WHERE state = 'running';
+CREATE INDEX deployments_catalog_version ON deployments (catalog_version_id);
+CREATE INDEX deployments_organization ON deployments (organization_id);
 
 -- What happened to an instance on its toolbox: changes of its state, crashes.
 CREATE TABLE instance_events (
@@ -132,3 +141,4 @@ CREATE TABLE instance_events (
     created_at      BIGINT  NOT NULL
 );
 CREATE INDEX instance_events_instance ON instance_events (instance_id, id);
+CREATE INDEX instance_events_organization ON instance_events (organization_id);

@@ -24,6 +24,7 @@ mod row_locks;
 mod schema;
 mod support;
 mod tenants;
+mod toolboxes;
 mod user_accounts;
 mod walkthrough;
 mod world;

@@ -109,7 +109,7 @@ async fn postgres(conn: &mut Conn) -> BTreeMap<String, Table> {
         if primary.as_deref() == Some("true") {
             table.primary_key = list(&columns);
         } else {
-            let partial = partial.as_deref().map(condition);
+            let partial = partial.as_deref().map(|text| condition(text).replace("::text", ""));
             table.indexes.insert((list(&columns), unique.as_deref() == Some("true"), partial));
         }
     }

@@ -51,3 +51,21 @@ INSERT INTO step_revisions VALUES
     ('ws_removed-N', 1, 'org_N', 'wt_N', 'baseline', '', NULL, NULL, 39, 9, 1, 1, 2, NULL, 'Title', NULL, 'text', NULL, NULL, NULL, '{}'),
     ('ws_removed-N', 2, 'org_N', 'wt_N', 'delete', 'usr_N', NULL, NULL, 39, 9, 2, 2, 2, 'k', 'Title', 'Part', 'text', 'a', 'b', 'c', '{}');
 INSERT INTO editing_sessions VALUES ('ws_removed-N usr_N', 'org_N', 'wt_N', 'aud_N', 2, 40);
+INSERT INTO toolboxes VALUES
+    ('tbx_N', 'org_N', 'rack', NULL, NULL, 'public-key', 6, 5, NULL, '0.1.0',
+     '{"version":"20.10","runtime":"1.1","os":"linux","architecture":"amd64"}',
+     '{"cpus":2.5,"memory_bytes":4,"disk_free_bytes":5}', 6, NULL, 7, 8, 5, 6);
+INSERT INTO toolbox_links VALUES ('tbx_N', 'replica', 'https://10.0.0.1:8443', 1, 9);
+INSERT INTO catalog_entries VALUES
+    ('cat_N', 'org_N', 'search', 'Search', 'Finds things', '["web"]', 'MIT', NULL, 'published', 5, 6);
+INSERT INTO catalog_versions VALUES
+    ('ctv_N', 'org_N', 'cat_N', '1.0.0',
+     '{"source":{"image":"registry.example/search@sha256:0"},"transport":"stdio","registry_secret":"REGISTRY"}', 5);
+INSERT INTO tool_secrets VALUES ('sec_N', 'org_N', 'TOKEN', 'sealed', 2, 5, 6);
+INSERT INTO instances VALUES
+    ('ins_N', 'org_N', 'search', 'search', 'Search', 'ctv_N', 'tbx_N', 'running', 'running', 1, 1, 0, FALSE, NULL, '{}',
+     FALSE, '[]', 5, 6);
+INSERT INTO instance_secrets VALUES ('ins_N', 'API_KEY', 'org_N', 'sec_N', 1, 0);
+INSERT INTO deployments VALUES
+    ('dep_N', 'org_N', 'ins_N', 1, 'ctv_N', '{}', '[]', FALSE, 'complete', 'complete', NULL, 5, 6);
+INSERT INTO instance_events VALUES ('iev_N', 'org_N', 'ins_N', 'state', 'running', 6);

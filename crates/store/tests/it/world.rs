@@ -40,13 +40,14 @@ pub async fn execute(conn: &mut Conn, sql: String) {
     on!(conn, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
 }
 
-/// Returns SQL that inserts rows into the tables for sign-in, the console, analytics, tickets, webhooks and the history
-/// of drafts, for `org_N`, `srv_N`, `eu_N`, `usr_N` and `wt_N`.
+/// Returns SQL that inserts rows into the tables for sign-in, the console, analytics, tickets, webhooks, tool servers and
+/// the history of drafts, for `org_N`, `srv_N`, `eu_N`, `usr_N` and `wt_N`.
 pub fn sign_in_rows(n: u32) -> String {
     let number = n.to_string();
     let placeholders = [
         "org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "usr_N", "uss_N",
-        "uco_N", "state_N", "inv_N", "seg_N", "wt_N", "tkt_N", "tkc_N", "eml_N", "whk_N", "whd_N", "-N'",
+        "uco_N", "state_N", "inv_N", "seg_N", "wt_N", "tkt_N", "tkc_N", "eml_N", "whk_N", "whd_N", "tbx_N", "cat_N",
+        "ctv_N", "sec_N", "ins_N", "dep_N", "iev_N", "-N'",
     ];
     let template = include_str!("signed_in.sql").to_owned();
     placeholders.iter().fold(template, |sql, text| sql.replace(text, &text.replace('N', &number)))
