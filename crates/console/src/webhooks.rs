@@ -52,6 +52,10 @@ fn label(event: WebhookEvent) -> &'static str {
         WebhookEvent::WalkthroughCompleted => "Walkthrough completed",
         WebhookEvent::WalkthroughPublished => "Walkthrough published",
         WebhookEvent::ProgressClaimed => "Progress claimed",
+        WebhookEvent::InstanceUnhealthy => "Instance unhealthy",
+        WebhookEvent::InstanceFailed => "Instance failed",
+        WebhookEvent::ToolboxUnresponsive => "Toolbox unresponsive",
+        WebhookEvent::DeploymentComplete => "Deployment complete",
         WebhookEvent::Test => "Test",
     }
 }
