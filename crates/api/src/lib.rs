@@ -7,9 +7,11 @@ mod api_keys;
 mod assignments;
 mod audit_events;
 mod authenticate;
+mod deployments;
 mod end_users;
 pub mod extract;
 mod idempotency;
+mod instances;
 mod invitations;
 mod joins;
 mod members;
@@ -22,6 +24,7 @@ mod schema;
 mod servers;
 mod ticket_comments;
 mod tickets;
+mod toolboxes;
 mod walkthroughs;
 mod webhooks;
 
@@ -63,6 +66,7 @@ use crate::routes::Routes;
         (name = "audit-events", description = "The audit log: who did what, and when."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
+        (name = "instances", description = "Tool servers that run on toolboxes, and their deployments."),
         (name = "invitations", description = "Invitations to join the organisation."),
         (name = "members", description = "The users of the organisation."),
         (name = "oauth-configs", description = "Identity providers that end users sign in with."),
@@ -71,6 +75,7 @@ use crate::routes::Routes;
         (name = "sessions", description = "Client sessions of end users."),
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
         (name = "tickets", description = "Support tickets and comments."),
+        (name = "toolboxes", description = "Machines that run tool servers."),
         (name = "tool-calls", description = "The log of tool calls."),
         (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
         (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
@@ -91,7 +96,9 @@ fn operations() -> Routes {
         api_keys::routes,
         assignments::routes,
         audit_events::routes,
+        deployments::routes,
         end_users::routes,
+        instances::routes,
         invitations::routes,
         joins::routes,
         members::routes,
@@ -100,6 +107,7 @@ fn operations() -> Routes {
         servers::routes,
         ticket_comments::routes,
         tickets::routes,
+        toolboxes::routes,
         walkthroughs::routes,
         webhooks::routes,
     ];

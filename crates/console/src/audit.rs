@@ -33,6 +33,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "client.",
     "end_user.",
     "grant.",
+    "instance.",
     "invitation.",
     "join.",
     "key.",
@@ -43,6 +44,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "ticket.",
     "ticket_comment.",
     "token.",
+    "toolbox.",
     "walkthrough.",
     "webhook.",
 ];
