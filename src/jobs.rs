@@ -13,7 +13,7 @@ use waypost_ops::identity_provider;
 use waypost_ops::job_leases::JobLeases;
 use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::walkthroughs::{revisions, trash};
-use waypost_ops::{Ops, analytics, authorizations, identity, notifications};
+use waypost_ops::{Ops, analytics, authorizations, deployments, identity, instances, notifications, toolboxes};
 
 use crate::notifications::NotificationSender;
 use crate::telemetry::Metrics;
@@ -66,6 +66,15 @@ pub fn start(jobs: &Jobs, context: JobContext) {
     let periods = context.retention;
     leased.start("retention", move |ops| async move {
         retention::delete_old(ops.store(), &SystemClock, &periods).await?;
+        Ok(())
+    });
+    leased.start("toolboxes", |ops| async move {
+        toolboxes::report_unresponsive(&Ctx::operator(), &ops).await?;
+        deployments::end_offline(&Ctx::operator(), &ops).await?;
+        Ok(())
+    });
+    leased.start("secret-rotations", |ops| async move {
+        instances::advance_rotations(&Ctx::operator(), &ops).await?;
         Ok(())
     });
     leased.start(identity_provider::JOB, |ops| async move {

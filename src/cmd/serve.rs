@@ -193,7 +193,8 @@ fn start_services(
     let mut hosting = hosting
         .with_outbound(outbound.clone())
         .with_new_users_per_address(settings.new_users_per_address)
-        .with_ticket_limits(ticket_limits);
+        .with_ticket_limits(ticket_limits)
+        .with_instance_limit(settings.instance_limit);
     let outbox = mail::start(settings, &public_url, demo, hosting.jobs())?;
     if let Some(outbox) = &outbox {
         hosting = hosting.with_notifier(Arc::new(MailNotifier::new(outbox.clone(), public_url.clone())));

@@ -181,6 +181,8 @@ pub struct Settings {
     pub ticket_limit_per_address: u32,
     /// Support tickets per hour per server; 0 for no limit.
     pub ticket_limit_per_server: u32,
+    /// Instances of tool servers per organisation.
+    pub instance_limit: u32,
     /// `subscriptions/listen` streams in this process; 0 for no limit.
     pub listen_limit: u32,
     /// Streams per hosted server; 0 for no limit.
@@ -251,6 +253,7 @@ impl Default for Settings {
             new_users_per_address: waypost_ops::limits::NEW_USERS_PER_ADDRESS,
             ticket_limit_per_address: 30,
             ticket_limit_per_server: 100,
+            instance_limit: waypost_ops::INSTANCE_LIMIT,
             listen_limit: 2_000,
             listen_limit_per_server: 1_000,
             listen_limit_per_address: 100,

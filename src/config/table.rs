@@ -246,6 +246,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::number(text).map(|number| settings.ticket_limit_per_server = number),
     },
     Setting {
+        name: "instance_limit",
+        flag: None,
+        default: "`5`",
+        help: "Instances of tool servers per organisation; `0` allows none.",
+        set: |settings, text| value::number(text).map(|number| settings.instance_limit = number),
+    },
+    Setting {
         name: "listen_limit",
         flag: None,
         default: "`2000`",

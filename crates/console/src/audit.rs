@@ -34,6 +34,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "client.",
     "end_user.",
     "grant.",
+    "instance.",
     "invitation.",
     "join.",
     "key.",
@@ -45,6 +46,7 @@ const ACTION_PREFIXES: &[&str] = &[
     "ticket_comment.",
     "token.",
     "tool_secret.",
+    "toolbox.",
     "walkthrough.",
     "webhook.",
 ];

@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
 
 use crate::clock::Timestamp;
-use crate::id::{CatalogVersionId, DeploymentId, InstanceId, OrganizationId, ToolSecretId};
+use crate::id::{CatalogVersionId, DeploymentId, InstanceId, OrganizationId};
+use crate::instance::SecretUse;
 use crate::walkthrough::names;
 
 names! {
@@ -36,8 +37,10 @@ pub struct Deployment {
     pub catalog_version_id: CatalogVersionId,
     /// The configuration to deploy.
     pub config: Map<String, Value>,
-    /// The secrets by the names that the version declares.
-    pub secrets: Vec<(String, ToolSecretId)>,
+    /// The secrets to deploy, ordered by name.
+    pub secrets: Vec<SecretUse>,
+    /// Whether rejected destinations are recorded.
+    pub learn_egress: bool,
     /// The state.
     pub state: DeploymentState,
     /// The current step; the last one that was reached if the deployment failed.

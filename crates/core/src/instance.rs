@@ -1,10 +1,11 @@
 //! Instances: catalogue versions that are deployed on a toolbox.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use waypost_toolbox_proto::instance::{Health, InstanceState};
 
 use crate::clock::Timestamp;
-use crate::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
+use crate::id::{CatalogVersionId, InstanceEventId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
 use crate::walkthrough::names;
 
 /// The maximum length of an instance's slug: the public names of its tools contain it.
@@ -18,6 +19,17 @@ names! {
         /// The server should not run.
         Stopped = "stopped",
     }
+}
+
+/// A secret of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretUse {
+    /// The name that the version declares.
+    pub name: String,
+    /// The secret.
+    pub secret_id: ToolSecretId,
+    /// The number of the value that the instance uses, or is to use.
+    pub version: u64,
 }
 
 /// An instance.
@@ -51,8 +63,8 @@ pub struct Instance {
     pub health: Option<Health>,
     /// The configuration, which satisfies the version's schema.
     pub config: Map<String, Value>,
-    /// The secrets by the names that the version declares.
-    pub secrets: Vec<(String, ToolSecretId)>,
+    /// The secrets, ordered by name.
+    pub secrets: Vec<SecretUse>,
     /// Whether rejected destinations are recorded.
     pub learn_egress: bool,
     /// The rejected destinations, as `host:port`, in the order in which they were first seen.
@@ -61,4 +73,31 @@ pub struct Instance {
     pub created_at: Timestamp,
     /// When it was last changed by a user.
     pub updated_at: Timestamp,
+}
+
+names! {
+    /// The kind of an event of an instance.
+    InstanceEventKind {
+        /// The state has changed.
+        State = "state",
+        /// A container has exited unexpectedly.
+        Crashed = "crashed",
+    }
+}
+
+/// An event of an instance on its toolbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceEvent {
+    /// The ID.
+    pub id: InstanceEventId,
+    /// The organisation that owns the instance.
+    pub organization_id: OrganizationId,
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// The kind.
+    pub kind: InstanceEventKind,
+    /// The new state, or the cause of the crash, for people.
+    pub message: String,
+    /// The time by the toolbox's clock, but not later than the time at which the event was stored.
+    pub created_at: Timestamp,
 }

@@ -42,6 +42,8 @@ pub struct Toolbox {
     pub join_expires_at: Option<Timestamp>,
     /// The Ed25519 public key of the daemon, in base64url without padding; `None` until a machine has joined.
     pub public_key: Option<String>,
+    /// When a new key was requested; `None` after the daemon has presented one.
+    pub key_rotation_requested_at: Option<Timestamp>,
     /// When a machine joined.
     pub joined_at: Option<Timestamp>,
     /// When the toolbox was revoked.

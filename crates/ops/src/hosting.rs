@@ -122,6 +122,12 @@ impl Hosting {
         Self { new_users: self.new_users.with_count(count), ..self }
     }
 
+    /// Sets the maximum number of instances of an organisation.
+    #[must_use]
+    pub fn with_instance_limit(self, count: u32) -> Self {
+        Self { ops: self.ops.with_instance_limit(count), ..self }
+    }
+
     /// Sets the limits of support tickets.
     #[must_use]
     pub fn with_ticket_limits(self, ticket_limits: TicketLimits) -> Self {

@@ -20,6 +20,7 @@ pub mod catalog;
 mod checks;
 pub mod claim_links;
 mod codes;
+pub mod deployments;
 pub mod devices;
 pub mod end_users;
 mod fair_queue;
@@ -28,6 +29,7 @@ pub mod idempotency;
 pub mod identities;
 pub mod identity;
 pub mod identity_provider;
+pub mod instances;
 pub mod invitation_emails;
 pub mod invitations;
 pub mod job_leases;
@@ -59,6 +61,8 @@ pub mod ticket_creation;
 pub mod ticket_replies;
 pub mod tickets;
 pub mod tool_secrets;
+pub mod toolbox_directory;
+pub mod toolboxes;
 pub mod try_it;
 pub mod user_accounts;
 pub mod user_sessions;
@@ -85,7 +89,11 @@ pub struct Ops {
     /// Shared by all clones, like the sign-in limits, so that both apply to the whole process.
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
+    pub(crate) instance_limit: u32,
 }
+
+/// The default of the maximum number of instances of an organisation.
+pub const INSTANCE_LIMIT: u32 = 5;
 
 impl Ops {
     /// Creates operations on `store` without a keyring or an HTTP client, which is sufficient for everything except
@@ -99,6 +107,7 @@ impl Ops {
             notifier: notifications::Notifications::default(),
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
+            instance_limit: INSTANCE_LIMIT,
         }
     }
 
@@ -118,6 +127,12 @@ impl Ops {
     #[must_use]
     pub fn with_notifier(self, notifier: Arc<dyn notifications::Notifier>) -> Self {
         Self { notifier: notifications::Notifications::new(notifier), ..self }
+    }
+
+    /// Sets the maximum number of instances of an organisation.
+    #[must_use]
+    pub fn with_instance_limit(self, instance_limit: u32) -> Self {
+        Self { instance_limit, ..self }
     }
 
     /// Returns the number of passwords that this process has hashed or verified.

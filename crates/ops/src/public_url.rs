@@ -238,6 +238,27 @@ impl PublicUrl {
         Some(ServerResource { slug: slug.to_owned(), tracking_id })
     }
 
+    /// Whether `origin` is the origin of this installation. On a loopback host, every name and port of this host is.
+    #[must_use]
+    pub fn is_main_origin(&self, origin: &str) -> bool {
+        let Ok(origin) = Url::parse(origin) else { return false };
+        let is_plain = origin.path() == "/" && origin.query().is_none() && origin.fragment().is_none();
+        if !is_plain || !origin.username().is_empty() || origin.password().is_some() {
+            return false;
+        }
+        let host = match origin.host() {
+            Some(Host::Domain(domain)) => normalize_host(domain),
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            None => return false,
+        };
+        let same_scheme = origin.scheme() == self.url.scheme();
+        if self.is_loopback {
+            return same_scheme && is_loopback_host(&host);
+        }
+        same_scheme && host == self.host && origin.port_or_known_default() == self.url.port_or_known_default()
+    }
+
     /// Whether browsers may call the server `slug` from `origin`. `extra` contains the server's additional allowed
     /// origins.
     #[must_use]
@@ -340,6 +361,37 @@ mod tests {
             ("http://evil.example", false),
         ] {
             assert_eq!(local.allows_origin(origin, "acme", &[]), allowed, "{origin}");
+        }
+    }
+
+    #[test]
+    fn only_the_own_origin_is_the_main_one() {
+        let url = public("https://way.example");
+        for (origin, expected) in [
+            ("https://way.example", true),
+            ("HTTPS://WAY.example:443/", true),
+            ("https://acme.way.example", false),
+            ("http://way.example", false),
+            ("https://way.example:8443", false),
+            ("https://way.example/s/acme", false),
+            ("https://user@way.example", false),
+            ("https://way.example?q", false),
+            ("https://way.example.evil.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(url.is_main_origin(origin), expected, "{origin}");
+        }
+        let local = public("http://localhost:8080");
+        for (origin, expected) in [
+            ("http://localhost:8080", true),
+            ("http://127.0.0.1:9999", true),
+            ("http://[::1]:1", true),
+            ("https://localhost:8080", false),
+            ("http://demo.localhost:8080", false),
+            ("http://evil.example", false),
+        ] {
+            assert_eq!(local.is_main_origin(origin), expected, "{origin}");
         }
     }
 

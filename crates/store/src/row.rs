@@ -24,6 +24,11 @@ impl RowRef<'_> {
         u32::try_from(value).map_err(|error| self.corrupt(column, error))
     }
 
+    /// Converts a number that must not be negative.
+    pub(crate) fn to_u64(self, column: &str, value: i64) -> Result<u64> {
+        u64::try_from(value).map_err(|error| self.corrupt(column, error))
+    }
+
     /// Parses the name of an enum variant.
     pub(crate) fn parse<T: std::str::FromStr<Err = String>>(self, column: &str, text: &str) -> Result<T> {
         text.parse().map_err(|error| self.corrupt(column, error))

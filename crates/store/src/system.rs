@@ -3,15 +3,17 @@
 //! Callers must check what the requester may access in the returned organisation.
 
 use waypost_core::Timestamp;
-use waypost_core::id::{OrganizationId, ServerId, UserId};
+use waypost_core::id::{OrganizationId, ServerId, ToolboxId, UserId};
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
+use waypost_core::toolbox::Toolbox;
 
 use crate::db::{Conn, Dialect, Tx};
 use crate::error::Result;
 use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
-use crate::{api_key, organization, server, user};
+use crate::row::to_json;
+use crate::{api_key, organization, server, toolbox, user};
 
 /// Returns the organisation with this slug.
 ///
@@ -244,4 +246,40 @@ pub async fn find_invitation(conn: &mut Conn, token_hash: &str, now: Timestamp) 
     let row: Option<invitation_accept::Row> =
         on!(conn, c => sqlx::query_as(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?);
     row.map(OpenInvitation::try_from).transpose()
+}
+
+/// Returns the toolbox with this ID.
+///
+/// # Errors
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_toolbox(conn: &mut Conn, id: &ToolboxId) -> Result<Option<Toolbox>> {
+    const SQL: &str = concat!("SELECT ", toolbox::columns!(), " FROM toolboxes WHERE id = $1");
+    let row: Option<toolbox::Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    row.map(Toolbox::try_from).transpose()
+}
+
+/// Returns the toolbox whose join token has this hash.
+///
+/// # Errors
+/// Returns an error if the database fails or the row cannot be read.
+pub async fn find_toolbox_by_token(conn: &mut Conn, token_hash: &str) -> Result<Option<Toolbox>> {
+    const SQL: &str = concat!("SELECT ", toolbox::columns!(), " FROM toolboxes WHERE join_token_hash = $1");
+    let row: Option<toolbox::Row> = on!(conn, c => sqlx::query_as(SQL).bind(token_hash).fetch_optional(c).await?);
+    row.map(Toolbox::try_from).transpose()
+}
+
+/// Returns the numbers of the desired states of toolboxes that are not revoked.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub async fn list_toolbox_revisions(conn: &mut Conn, ids: &[&ToolboxId]) -> Result<Vec<(ToolboxId, i64)>> {
+    let listed = match conn.dialect() {
+        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
+        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
+    };
+    let sql = format!("SELECT id, desired_revision FROM toolboxes WHERE id {listed} AND revoked_at IS NULL");
+    let list = to_json(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>());
+    let rows: Vec<(String, i64)> =
+        on!(conn, c => sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(list).fetch_all(c).await?);
+    Ok(rows.into_iter().map(|(id, revision)| (ToolboxId::from_store(id), revision)).collect())
 }

@@ -9,6 +9,7 @@ mod fixture;
 
 mod console;
 mod explain;
+mod instances;
 mod listener;
 mod play;
 mod sign_in;
@@ -42,6 +43,7 @@ use waypost_store::{
 use crate::console::{console_sign_in, invite, read_logs, use_tickets, use_webhooks, users};
 use crate::explain::{insert_many_rows, scans};
 use crate::fixture::{Fixture, NOW};
+use crate::instances::{use_instances, use_toolboxes};
 use crate::listener::{Listener, statements_log};
 use crate::play::play;
 use crate::sign_in::{authorize, join_progress, sign_in};
@@ -163,6 +165,8 @@ async fn call_all(db: &Db, one: &Fixture) {
     use_webhooks(&mut tx, one).await;
     use_catalog(&mut tx, one).await;
     use_secrets(&mut tx, one).await;
+    use_instances(&mut tx, one).await;
+    use_toolboxes(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();

@@ -1,0 +1,190 @@
+//! Creation and placement of instances.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use waypost_content::name;
+use waypost_core::access::{Operation, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId, ToolboxId};
+use waypost_core::instance::{DesiredRun, Instance};
+use waypost_core::toolbox::{MAX_TOOLBOXES, Toolbox};
+use waypost_core::{Code, Error, Result};
+use waypost_store::{Tx, instance as store, toolbox};
+use waypost_toolbox_proto::entry::ResourceClass;
+use waypost_toolbox_proto::instance::InstanceState;
+
+use super::placement::{Candidate, choose};
+use super::{InstanceView, record_operation, slug, spec};
+use crate::Ops;
+use crate::deployments;
+use crate::toolboxes::{Allocation, list_allocations};
+
+/// An instance to create.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewInstance {
+    /// The slug.
+    pub slug: String,
+    /// The name. By default, that of the catalogue entry.
+    pub name: Option<String>,
+    /// The version to deploy.
+    pub catalog_version_id: CatalogVersionId,
+    /// The toolbox. By default, the online toolbox with the most free memory.
+    pub toolbox_id: Option<ToolboxId>,
+    /// The configuration.
+    pub config: Map<String, Value>,
+    /// The secrets by the names that the version declares.
+    pub secrets: BTreeMap<String, ToolSecretId>,
+    /// Whether rejected destinations are recorded.
+    pub learn_egress: bool,
+}
+
+/// Creates an instance and begins its first deployment. Returns at once, with the state `deploying`.
+///
+/// # Errors
+/// `not_found` if the caller cannot access the organisation; `forbidden` for members below admin; `invalid_arguments`
+/// naming the field; `conflict` if the slug is taken or looks like another one, the organisation has the maximum number
+/// of instances, or no toolbox has room (`reason` is `no_capacity`, and `toolboxes` has the reason for each one).
+pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: &NewInstance) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    slug::check(&new.slug)?;
+    let name = new.name.as_deref().map(|text| name::check("name", text)).transpose()?;
+    let mut tx = ops.store.begin().await?;
+    // Limit, slug and placement are checked under this lock.
+    if !toolbox::lock_organization(&mut tx, organization).await? {
+        return Err(Error::not_found("organisation"));
+    }
+    check_limit(&mut tx, ops, organization).await?;
+    let skeleton = slug::to_skeleton(&new.slug);
+    check_slug(&mut tx, organization, &new.slug, &skeleton).await?;
+    let source = spec::find_source(&mut tx, organization, &new.catalog_version_id).await?;
+    let definition = &source.version.definition;
+    spec::check_config(definition, &new.config)?;
+    let secrets = spec::find_secrets(&mut tx, organization, definition, &new.secrets).await?;
+    let now = cx.now();
+    let instance = Instance {
+        id: InstanceId::new(&*cx.random),
+        organization_id: organization.clone(),
+        slug: new.slug.clone(),
+        name: name.unwrap_or(source.entry_name),
+        catalog_version_id: source.version.id.clone(),
+        toolbox_id: place(cx, &mut tx, organization, new.toolbox_id.as_ref(), definition.resources).await?,
+        desired: DesiredRun::Running,
+        state: InstanceState::Deploying,
+        generation: 1,
+        observed_generation: 0,
+        restarts: 0,
+        is_removing: false,
+        health: None,
+        config: new.config.clone(),
+        secrets,
+        learn_egress: new.learn_egress,
+        rejected_egress: Vec::new(),
+        created_at: now,
+        updated_at: now,
+    };
+    store::insert(&mut tx, &instance, &skeleton).await?;
+    toolbox::increment_revision(&mut tx, organization, &instance.toolbox_id).await?;
+    let deployment = deployments::begin(cx, &mut tx, &instance).await?;
+    record_operation(cx, &mut tx, &instance, "instance.create").await?;
+    tx.commit().await?;
+    Ok(InstanceView { instance, deployment: Some(deployment) })
+}
+
+async fn check_limit(tx: &mut Tx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
+    let limit = ops.instance_limit;
+    if store::count(tx, organization).await? < i64::from(limit) {
+        return Ok(());
+    }
+    let message = format!("An organisation can have at most {limit} instances. Delete one first.");
+    Err(Error::new(Code::Conflict, message).with("reason", "instance_limit").with("limit", limit))
+}
+
+async fn check_slug(tx: &mut Tx, organization: &OrganizationId, slug: &str, skeleton: &str) -> Result<()> {
+    let Some(taken) = store::find_slug_by_skeleton(tx, organization, skeleton).await? else { return Ok(()) };
+    let message = if taken == slug {
+        format!("An instance with the slug `{slug}` already exists. Choose another slug.")
+    } else {
+        format!("The slug `{slug}` looks like `{taken}`, the slug of another instance. Choose another slug.")
+    };
+    Err(Error::new(Code::Conflict, message).with("field", "slug"))
+}
+
+/// Returns the toolbox for a new instance, and locks it.
+async fn place(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    requested: Option<&ToolboxId>,
+    class: ResourceClass,
+) -> Result<ToolboxId> {
+    let id = match requested {
+        Some(id) => id.clone(),
+        None => {
+            let all = toolbox::list(tx, organization, None, i64::try_from(MAX_TOOLBOXES).unwrap_or(i64::MAX)).await?;
+            let allocations = list_allocations(tx, organization, None).await?;
+            let candidate = |toolbox| candidate(cx, toolbox, |id| allocations.get(id).copied().unwrap_or_default());
+            let candidates: Vec<_> = all.into_iter().map(candidate).collect();
+            choose(&candidates, class).map_err(|problems| no_capacity(&problems))?.id.clone()
+        }
+    };
+    let unknown = || Error::invalid("toolbox_id", "There is no such toolbox.");
+    let toolbox = toolbox::lock(tx, organization, &id).await?.ok_or_else(unknown)?;
+    if toolbox.revoked_at.is_some() {
+        return Err(Error::new(Code::Conflict, format!("The toolbox `{}` is revoked.", toolbox.name)));
+    }
+    check_capacity(cx, tx, toolbox, None, class).await?;
+    Ok(id)
+}
+
+/// Checks that an instance of `class` fits on a toolbox. If it is there already, `current` is its present class.
+///
+/// # Errors
+/// `conflict` if it does not fit.
+pub(super) async fn check_capacity(
+    cx: &Ctx,
+    tx: &mut Tx,
+    toolbox: Toolbox,
+    current: Option<ResourceClass>,
+    class: ResourceClass,
+) -> Result<()> {
+    let allocations = list_allocations(tx, &toolbox.organization_id, Some(&toolbox.id)).await?;
+    let allocated = |id: &ToolboxId| {
+        let mut allocated = allocations.get(id).copied().unwrap_or_default();
+        if let Some(current) = current {
+            allocated.memory_bytes = allocated.memory_bytes.saturating_sub(current.memory_bytes());
+            allocated.millicpus = allocated.millicpus.saturating_sub(current.millicpus());
+        }
+        allocated
+    };
+    let candidate = candidate(cx, toolbox, allocated);
+    match candidate.find_shortage(class) {
+        Some(shortage) => Err(no_capacity(&[(&candidate, shortage)])),
+        None => Ok(()),
+    }
+}
+
+fn candidate(cx: &Ctx, toolbox: Toolbox, allocated: impl Fn(&ToolboxId) -> Allocation) -> Candidate {
+    Candidate {
+        state: toolbox.state(cx.now()),
+        has_engine: toolbox.engine.is_some(),
+        capacity: toolbox.capacity,
+        allocated: allocated(&toolbox.id),
+        id: toolbox.id,
+        name: toolbox.name,
+    }
+}
+
+fn no_capacity(problems: &[(&Candidate, String)]) -> Error {
+    let reasons: Vec<_> = problems.iter().map(|(found, reason)| format!("`{}`: {reason}", found.name)).collect();
+    let message = if reasons.is_empty() {
+        "The organisation has no toolbox. Create one, and let a machine join.".to_owned()
+    } else {
+        format!("No toolbox has room for this instance. {}. Add a toolbox, or remove an instance.", reasons.join("; "))
+    };
+    let toolboxes: Vec<_> = problems
+        .iter()
+        .map(|(found, reason)| json!({ "id": found.id, "name": found.name, "reason": reason }))
+        .collect();
+    Error::new(Code::Conflict, message).with("reason", "no_capacity").with("toolboxes", toolboxes)
+}

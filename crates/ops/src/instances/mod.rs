@@ -1,0 +1,208 @@
+//! Instances: catalogue versions that are deployed on a toolbox.
+//!
+//! An operation writes what should run, increments the number of the toolbox's desired state, and returns at once. The
+//! daemon converges, and its reports change the observed state (`toolbox_directory`). Locks are acquired in this order:
+//! organisation, toolbox.
+
+pub mod config;
+mod create;
+mod desired;
+mod placement;
+mod removal;
+mod rotation;
+mod run;
+mod slug;
+mod spec;
+mod update;
+
+use serde_json::{Value, json};
+use waypost_core::access::{Operation, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::deployment::Deployment;
+use waypost_core::id::{InstanceEventId, InstanceId, OrganizationId, ToolboxId};
+use waypost_core::instance::{Instance, InstanceEvent};
+use waypost_core::{Code, Error, Result};
+use waypost_store::{Tx, deployment, instance as store, instance_event, toolbox};
+use waypost_toolbox_proto::instance::InstanceState;
+
+pub use self::create::{NewInstance, create};
+pub(crate) use self::desired::load as load_desired_state;
+pub use self::removal::delete;
+pub use self::rotation::advance_rotations;
+pub(crate) use self::rotation::continue_after as continue_rotations;
+pub use self::run::{restart, start, stop};
+pub use self::update::{InstancePatch, update};
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::deployments;
+
+/// The maximum length of a list in which an instance is searched by name.
+const MAX_NAMESAKES: i64 = 1_000;
+
+/// An instance with the deployment of its current generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceView {
+    /// The instance.
+    pub instance: Instance,
+    /// The deployment of its current generation.
+    pub deployment: Option<Deployment>,
+}
+
+/// Returns at most `limit` instances, ordered by slug. With `after`, returns only those with a later slug.
+///
+/// # Errors
+/// `not_found` if the caller cannot access the organisation.
+pub async fn list(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<InstanceView>> {
+    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    let instances = store::list(&mut conn, organization, after, i64::from(limit)).await?;
+    let ids: Vec<_> = instances.iter().map(|instance| &instance.id).collect();
+    let mut deployments = deployment::list_current(&mut conn, organization, &ids).await?;
+    let view = |instance: Instance| {
+        let at = deployments.iter().position(|deployment| deployment.instance_id == instance.id);
+        InstanceView { deployment: at.map(|at| deployments.swap_remove(at)), instance }
+    };
+    Ok(instances.into_iter().map(view).collect())
+}
+
+/// Returns the instances of a toolbox, ordered by ID.
+///
+/// # Errors
+/// Those of [`list`]; `not_found` if the toolbox does not exist.
+pub async fn list_by_toolbox(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    toolbox: &ToolboxId,
+) -> Result<Vec<Instance>> {
+    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    if toolbox::find(&mut conn, organization, toolbox).await?.is_none() {
+        return Err(Error::not_found("toolbox"));
+    }
+    Ok(store::list_by_toolbox(&mut conn, organization, toolbox).await?)
+}
+
+/// Returns an instance.
+///
+/// # Errors
+/// Those of [`list`]; `not_found` if the instance does not exist.
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    let instance = store::find(&mut conn, organization, id).await?.ok_or_else(not_found)?;
+    let deployment = deployment::list_current(&mut conn, organization, &[id]).await?.pop();
+    Ok(InstanceView { instance, deployment })
+}
+
+/// Returns the instance with the ID, the slug or the name `text`.
+///
+/// # Errors
+/// Those of [`get`]; `conflict` if several instances have this name.
+pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    let by_id = match text.parse::<InstanceId>() {
+        Ok(id) => store::find(&mut conn, organization, &id).await?,
+        Err(_) => None,
+    };
+    let found = match by_id {
+        Some(instance) => Some(instance),
+        None => store::find_by_slug(&mut conn, organization, text).await?,
+    };
+    let instance = match found {
+        Some(instance) => instance,
+        None => {
+            let mut named = store::list(&mut conn, organization, None, MAX_NAMESAKES).await?;
+            named.retain(|instance| instance.name == text);
+            let instance = named.pop().ok_or_else(not_found)?;
+            if !named.is_empty() {
+                let message = format!("Several instances are named `{text}`. Use the slug or the ID.");
+                return Err(Error::new(Code::Conflict, message));
+            }
+            instance
+        }
+    };
+    let deployment = deployment::list_current(&mut conn, organization, &[&instance.id]).await?.pop();
+    Ok(InstanceView { instance, deployment })
+}
+
+/// Returns at most `limit` events of an instance, newest first. With `before`, returns only older ones.
+///
+/// # Errors
+/// Those of [`get`].
+pub async fn list_events(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+    before: Option<&InstanceEventId>,
+    limit: u32,
+) -> Result<Vec<InstanceEvent>> {
+    authorize(&cx.caller, Operation::InstanceRead, organization)?;
+    let mut conn = ops.store.read().await?;
+    if store::find(&mut conn, organization, id).await?.is_none() {
+        return Err(not_found());
+    }
+    Ok(instance_event::list(&mut conn, organization, id, before, i64::from(limit)).await?)
+}
+
+/// Returns an instance for a change, with its toolbox locked.
+///
+/// # Errors
+/// `not_found` if the instance does not exist; `conflict` if it is being removed.
+async fn lock(tx: &mut Tx, organization: &OrganizationId, id: &InstanceId) -> Result<Instance> {
+    let toolbox_id = store::find(tx, organization, id).await?.ok_or_else(not_found)?.toolbox_id;
+    toolbox::lock(tx, organization, &toolbox_id).await?;
+    // It may have been changed or deleted while this transaction waited for the lock.
+    let instance = store::find(tx, organization, id).await?.ok_or_else(not_found)?;
+    if instance.is_removing {
+        return Err(Error::new(Code::Conflict, "The instance is being removed."));
+    }
+    Ok(instance)
+}
+
+/// Begins the deployment of a new generation of an instance, whose toolbox must be locked.
+async fn deploy(cx: &Ctx, tx: &mut Tx, instance: &mut Instance) -> Result<Deployment> {
+    // The secrets are requested when the container starts, so a new container always gets the current values.
+    rotation::refresh_secrets(tx, instance).await?;
+    instance.generation += 1;
+    // An instance that an earlier container serves keeps its state.
+    if instance.observed_generation == 0 || instance.state == InstanceState::Failed {
+        instance.state = InstanceState::Deploying;
+    }
+    store::update(tx, instance).await?;
+    store::replace_secrets(tx, instance).await?;
+    toolbox::increment_revision(tx, &instance.organization_id, &instance.toolbox_id).await?;
+    deployments::begin(cx, tx, instance).await
+}
+
+async fn record_operation(cx: &Ctx, tx: &mut Tx, instance: &Instance, action: &'static str) -> Result<()> {
+    let detail = audit_detail(instance);
+    record(cx, tx, &instance.organization_id, Entry { action, target: instance.id.as_str(), detail }).await
+}
+
+/// Returns the details for the audit log: IDs and names only. A configuration may be large, and is stored with its
+/// deployment.
+fn audit_detail(instance: &Instance) -> Value {
+    let secrets: Vec<_> =
+        instance.secrets.iter().map(|secret| json!({ secret.name.as_str(): secret.secret_id })).collect();
+    json!({
+        "slug": instance.slug,
+        "name": instance.name,
+        "catalog_version_id": instance.catalog_version_id,
+        "toolbox_id": instance.toolbox_id,
+        "generation": instance.generation,
+        "secrets": secrets,
+    })
+}
+
+fn not_found() -> Error {
+    Error::not_found("instance")
+}

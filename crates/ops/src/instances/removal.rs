@@ -1,0 +1,43 @@
+//! Removal of instances.
+
+use waypost_core::access::{Operation, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::toolbox::ToolboxState;
+use waypost_core::{Error, Result};
+use waypost_store::{instance as store, toolbox};
+use waypost_toolbox_proto::instance::InstanceState;
+
+use super::{not_found, record_operation};
+use crate::Ops;
+use crate::deployments;
+
+/// Removes an instance. Its row is deleted when the toolbox has removed all its containers, networks, volumes and files,
+/// or at once if there is no machine or the toolbox is revoked. Succeeds if the instance is already being removed.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin.
+pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<()> {
+    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    let toolbox_id = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?.toolbox_id;
+    let toolbox = toolbox::lock(&mut tx, organization, &toolbox_id).await?;
+    let toolbox = toolbox.ok_or_else(|| Error::internal("the toolbox of an instance does not exist"))?;
+    let mut instance = store::find(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let has_machine = !matches!(toolbox.state(cx.now()), ToolboxState::Pending | ToolboxState::Revoked);
+    if instance.is_removing && has_machine {
+        return Ok(());
+    }
+    if has_machine {
+        deployments::interrupt(cx, &mut tx, &instance, instance.generation, "The instance is being removed.").await?;
+        (instance.is_removing, instance.state, instance.updated_at) = (true, InstanceState::Removing, cx.now());
+        store::update(&mut tx, &instance).await?;
+        toolbox::increment_revision(&mut tx, organization, &toolbox_id).await?;
+    } else {
+        store::delete(&mut tx, organization, id).await?;
+        toolbox::increment_revision(&mut tx, organization, &toolbox_id).await?;
+    }
+    record_operation(cx, &mut tx, &instance, "instance.delete").await?;
+    tx.commit().await?;
+    Ok(())
+}

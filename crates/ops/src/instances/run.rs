@@ -1,0 +1,86 @@
+//! Start, stop and restart of instances. All of them are idempotent, except that every restart is performed.
+
+use waypost_core::access::{Operation, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::deployment::Deployment;
+use waypost_core::id::{InstanceId, OrganizationId};
+use waypost_core::instance::{DesiredRun, Instance};
+use waypost_core::{Error, Result};
+use waypost_store::{Tx, deployment, instance as store, toolbox};
+use waypost_toolbox_proto::instance::InstanceState;
+
+use super::{InstanceView, deploy, lock, record_operation, rotation};
+use crate::Ops;
+
+/// Starts a stopped instance. If a secret has been rotated while it was stopped, this is a new deployment.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
+/// `conflict` if it is being removed.
+pub async fn start(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    let mut instance = lock(&mut tx, organization, id).await?;
+    if instance.desired == DesiredRun::Running {
+        return with_deployment(&mut tx, instance).await;
+    }
+    (instance.desired, instance.updated_at) = (DesiredRun::Running, cx.now());
+    let deployment = match rotation::refresh_secrets(&mut tx, &mut instance).await? {
+        true => Some(deploy(cx, &mut tx, &mut instance).await?),
+        false => write(&mut tx, &instance).await?,
+    };
+    record_operation(cx, &mut tx, &instance, "instance.start").await?;
+    tx.commit().await?;
+    Ok(InstanceView { instance, deployment })
+}
+
+/// Stops an instance.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn stop(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    let mut instance = lock(&mut tx, organization, id).await?;
+    if instance.desired == DesiredRun::Stopped {
+        return with_deployment(&mut tx, instance).await;
+    }
+    (instance.desired, instance.updated_at) = (DesiredRun::Stopped, cx.now());
+    let deployment = write(&mut tx, &instance).await?;
+    record_operation(cx, &mut tx, &instance, "instance.stop").await?;
+    tx.commit().await?;
+    Ok(InstanceView { instance, deployment })
+}
+
+/// Restarts an instance, and starts it if it is stopped. If its deployment failed, this is a new deployment.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn restart(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InstanceId) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    let mut tx = ops.store.begin().await?;
+    let mut instance = lock(&mut tx, organization, id).await?;
+    (instance.desired, instance.updated_at) = (DesiredRun::Running, cx.now());
+    instance.restarts += 1;
+    // The running container has read its secrets. A restart would use the current values in any case.
+    let is_outdated = rotation::refresh_secrets(&mut tx, &mut instance).await?;
+    let deployment = match is_outdated || instance.state == InstanceState::Failed {
+        true => Some(deploy(cx, &mut tx, &mut instance).await?),
+        false => write(&mut tx, &instance).await?,
+    };
+    record_operation(cx, &mut tx, &instance, "instance.restart").await?;
+    tx.commit().await?;
+    Ok(InstanceView { instance, deployment })
+}
+
+/// Writes an instance without a new generation. Returns its current deployment.
+async fn write(tx: &mut Tx, instance: &Instance) -> Result<Option<Deployment>> {
+    store::update(tx, instance).await?;
+    toolbox::increment_revision(tx, &instance.organization_id, &instance.toolbox_id).await?;
+    Ok(deployment::list_current(tx, &instance.organization_id, &[&instance.id]).await?.pop())
+}
+
+async fn with_deployment(tx: &mut Tx, instance: Instance) -> Result<InstanceView> {
+    let deployment = deployment::list_current(tx, &instance.organization_id, &[&instance.id]).await?.pop();
+    Ok::<_, Error>(InstanceView { instance, deployment })
+}

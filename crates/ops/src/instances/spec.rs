@@ -1,0 +1,117 @@
+//! Validation of what an instance is to run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+use waypost_core::catalog::{CatalogEntryState, Source, VersionDefinition};
+use waypost_core::id::{CatalogVersionId, OrganizationId, ToolSecretId};
+use waypost_core::instance::SecretUse;
+use waypost_core::{Code, Error, Result};
+use waypost_store::Tx;
+use waypost_store::instance_source::{self as store, InstanceSource};
+use waypost_toolbox_proto::entry::SecretDelivery;
+
+use super::config;
+
+/// Returns a version that can be deployed on a toolbox.
+///
+/// # Errors
+/// `invalid_arguments` for `catalog_version_id` if there is no such version or it is not a container image; `conflict` if
+/// the state of its entry does not allow deployments.
+pub(super) async fn find_source(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    id: &CatalogVersionId,
+) -> Result<InstanceSource> {
+    let invalid = |message: &str| Error::invalid("catalog_version_id", message);
+    let source = store::find(tx, organization, id).await?.ok_or_else(|| invalid("There is no such version."))?;
+    match &source.version.definition.source {
+        Source::Image(_) => {}
+        Source::Package(_) => {
+            return Err(invalid("Versions with a source of the kind `package` cannot be deployed yet."));
+        }
+        Source::Remote(_) => return Err(invalid("A version with a remote source needs no toolbox.")),
+    }
+    match source.entry_state {
+        CatalogEntryState::Published | CatalogEntryState::Deprecated => Ok(source),
+        state => {
+            let message = format!("The catalogue entry `{}` is {state}, so it cannot be deployed.", source.entry_slug);
+            Err(Error::new(Code::Conflict, message))
+        }
+    }
+}
+
+/// Validates a configuration.
+///
+/// # Errors
+/// `invalid_arguments` for `config`.
+pub(super) fn check_config(definition: &VersionDefinition, values: &Map<String, Value>) -> Result<()> {
+    // The catalogue's validation against `definition.config_schema` (JSON Schema 2020-12) belongs here. It is built with
+    // the catalogue; until then, any object is accepted.
+    let environment = config::environment(values)?;
+    if let Some(args) = &definition.args {
+        config::arguments(args, values)?;
+    }
+    let is_variable =
+        |name: &str| definition.secrets.iter().any(|secret| is_variable(secret.delivery) && secret.name == name);
+    if let Some(name) = environment.keys().find(|name| is_variable(name)) {
+        let message = format!("`config` sets the environment variable `{name}`, which belongs to a secret.");
+        return Err(Error::invalid("config", message));
+    }
+    Ok(())
+}
+
+fn is_variable(delivery: SecretDelivery) -> bool {
+    delivery == SecretDelivery::Env
+}
+
+/// Returns the uses of secrets with the current versions of their values.
+///
+/// # Errors
+/// `invalid_arguments` for `secrets` if the version does not declare a name, requires another one, or a secret does not
+/// exist.
+pub(super) async fn find_secrets(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    definition: &VersionDefinition,
+    secrets: &BTreeMap<String, ToolSecretId>,
+) -> Result<Vec<SecretUse>> {
+    let declared: BTreeSet<&str> = definition.secrets.iter().map(|secret| secret.name.as_str()).collect();
+    let invalid = |message: String| Error::invalid("secrets", message);
+    if let Some(name) = secrets.keys().find(|name| !declared.contains(name.as_str())) {
+        return Err(invalid(format!("This version has no secret named `{name}`.")));
+    }
+    let missing = definition.secrets.iter().find(|secret| secret.required && !secrets.contains_key(&secret.name));
+    if let Some(missing) = missing {
+        let message = format!("This version requires the secret `{}`. Create it, and assign it here.", missing.name);
+        return Err(invalid(message).with("reason", "secret_missing"));
+    }
+    let ids: Vec<_> = secrets.values().collect();
+    let found = store::list_secrets(tx, organization, &ids).await?;
+    let mut uses = Vec::with_capacity(secrets.len());
+    for (name, id) in secrets {
+        let secret = found.iter().find(|secret| secret.id == id.as_str());
+        let secret = secret.ok_or_else(|| {
+            invalid(format!("There is no secret `{id}`, which is assigned to `{name}`."))
+                .with("reason", "secret_missing")
+        })?;
+        let version = u64::try_from(secret.version).map_err(Error::internal)?;
+        uses.push(SecretUse { name: name.clone(), secret_id: id.clone(), version });
+    }
+    check_registry_secret(tx, organization, definition).await?;
+    Ok(uses)
+}
+
+async fn check_registry_secret(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    definition: &VersionDefinition,
+) -> Result<()> {
+    let Some(name) = &definition.registry_secret else { return Ok(()) };
+    if store::find_secret_by_name(tx, organization, name).await?.is_some() {
+        return Ok(());
+    }
+    let message =
+        format!("This version needs the secret `{name}` with the credentials of its registry. Create it first.");
+    Err(Error::invalid("secrets", message).with("reason", "secret_missing"))
+}

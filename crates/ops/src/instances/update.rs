@@ -1,0 +1,129 @@
+//! Changes of instances.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use waypost_content::name;
+use waypost_core::access::{Operation, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{CatalogVersionId, InstanceId, OrganizationId, ToolSecretId};
+use waypost_core::instance::Instance;
+use waypost_core::{Error, Result};
+use waypost_store::instance_source::{self, InstanceSource};
+use waypost_store::{Tx, deployment, instance as store, toolbox};
+
+use super::create::check_capacity;
+use super::{InstanceView, deploy, lock, record_operation, spec};
+use crate::Ops;
+
+/// Changes to an instance. Fields that are `None` stay unchanged.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InstancePatch {
+    /// The name.
+    pub name: Option<String>,
+    /// The version, of the same catalogue entry.
+    pub catalog_version_id: Option<CatalogVersionId>,
+    /// The complete configuration.
+    pub config: Option<Map<String, Value>>,
+    /// All secrets by the names that the version declares.
+    pub secrets: Option<BTreeMap<String, ToolSecretId>>,
+    /// Whether rejected destinations are recorded.
+    pub learn_egress: Option<bool>,
+}
+
+/// Changes an instance. Any change except that of the name begins the deployment of a new generation: the old container
+/// serves calls until the new one is healthy.
+///
+/// # Errors
+/// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
+/// `invalid_arguments` naming the field; `conflict` if the instance is being removed, or the toolbox has no room for the
+/// version's resource class.
+pub async fn update(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InstanceId,
+    patch: &InstancePatch,
+) -> Result<InstanceView> {
+    authorize(&cx.caller, Operation::InstanceWrite, organization)?;
+    let name = patch.name.as_deref().map(|text| name::check("name", text)).transpose()?;
+    let mut tx = ops.store.begin().await?;
+    // The capacity of the toolbox is checked under this lock.
+    toolbox::lock_organization(&mut tx, organization).await?;
+    let before = lock(&mut tx, organization, id).await?;
+    let mut instance = before.clone();
+    instance.name = name.unwrap_or(instance.name);
+    instance.learn_egress = patch.learn_egress.unwrap_or(instance.learn_egress);
+    apply_source(cx, &mut tx, &mut instance, patch).await?;
+    if instance == before {
+        let deployment = deployment::list_current(&mut tx, organization, &[id]).await?.pop();
+        return Ok(InstanceView { instance, deployment });
+    }
+    instance.updated_at = cx.now();
+    let renamed = Instance { name: instance.name.clone(), updated_at: instance.updated_at, ..before };
+    let deployment = if instance == renamed {
+        store::update(&mut tx, &instance).await?;
+        deployment::list_current(&mut tx, organization, &[id]).await?.pop()
+    } else {
+        Some(deploy(cx, &mut tx, &mut instance).await?)
+    };
+    record_operation(cx, &mut tx, &instance, "instance.update").await?;
+    tx.commit().await?;
+    Ok(InstanceView { instance, deployment })
+}
+
+/// Applies the changes of version, configuration and secrets. A change of one of them is validated together with the
+/// others.
+async fn apply_source(cx: &Ctx, tx: &mut Tx, instance: &mut Instance, patch: &InstancePatch) -> Result<()> {
+    if patch.catalog_version_id.is_none() && patch.config.is_none() && patch.secrets.is_none() {
+        return Ok(());
+    }
+    let organization = instance.organization_id.clone();
+    let current = instance_source::find(tx, &organization, &instance.catalog_version_id).await?;
+    let current = current.ok_or_else(|| Error::internal("the version of an instance does not exist"))?;
+    let changed = patch.catalog_version_id.as_ref().filter(|id| **id != instance.catalog_version_id);
+    let source = match changed {
+        Some(id) => {
+            let source = find_upgrade(cx, tx, instance, &current, id).await?;
+            instance.catalog_version_id = id.clone();
+            source
+        }
+        None => current,
+    };
+    if let Some(config) = &patch.config {
+        instance.config = config.clone();
+    }
+    let definition = &source.version.definition;
+    spec::check_config(definition, &instance.config)?;
+    let old: BTreeMap<_, _> =
+        instance.secrets.iter().map(|secret| (secret.name.clone(), secret.secret_id.clone())).collect();
+    let secrets = patch.secrets.as_ref().unwrap_or(&old);
+    let uses = spec::find_secrets(tx, &organization, definition, secrets).await?;
+    // A rotated value is not a change by the user.
+    if *secrets != old {
+        instance.secrets = uses;
+    }
+    Ok(())
+}
+
+async fn find_upgrade(
+    cx: &Ctx,
+    tx: &mut Tx,
+    instance: &Instance,
+    current: &InstanceSource,
+    id: &CatalogVersionId,
+) -> Result<InstanceSource> {
+    let organization = &instance.organization_id;
+    let source = spec::find_source(tx, organization, id).await?;
+    if source.version.catalog_entry_id != current.version.catalog_entry_id {
+        let message = "This version belongs to another catalogue entry. Create a new instance for it.";
+        return Err(Error::invalid("catalog_version_id", message));
+    }
+    let (old, new) = (current.version.definition.resources, source.version.definition.resources);
+    if old != new
+        && let Some(toolbox) = toolbox::find(tx, organization, &instance.toolbox_id).await?
+    {
+        check_capacity(cx, tx, toolbox, Some(old), new).await?;
+    }
+    Ok(source)
+}

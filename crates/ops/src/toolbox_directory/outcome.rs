@@ -1,0 +1,126 @@
+//! The course and the outcome of deployments, as reported by daemons.
+
+use waypost_core::Result;
+use waypost_core::caller::Ctx;
+use waypost_core::deployment::{Deployment, DeploymentState};
+use waypost_core::id::DeploymentId;
+use waypost_core::instance::{DesiredRun, Instance, SecretUse};
+use waypost_store::{Tx, deployment as store, instance, instance_source, toolbox};
+use waypost_toolbox_proto::deployment::{DeploymentError, DeploymentStep};
+use waypost_toolbox_proto::instance::InstanceState;
+use waypost_toolbox_proto::message::DeploymentOutcome;
+
+use crate::deployments::{is_final, notify};
+
+async fn find(tx: &mut Tx, own: &Instance, id: &str) -> Result<Option<Deployment>> {
+    match id.parse::<DeploymentId>() {
+        Ok(id) => Ok(store::find(tx, &own.organization_id, &own.id, &id).await?),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Stores the step that a running deployment has reached.
+///
+/// # Errors
+/// Any error of the store.
+pub(super) async fn apply_step(tx: &mut Tx, own: &Instance, id: &str, step: DeploymentStep) -> Result<()> {
+    let found = find(tx, own, id).await?;
+    let Some(mut deployment) = found.filter(|found| found.state == DeploymentState::Running) else { return Ok(()) };
+    deployment.step = step;
+    Ok(store::update(tx, &deployment).await?)
+}
+
+/// Stores the end of a deployment. A successful end is always believed: the daemon has seen that the server is healthy.
+///
+/// # Errors
+/// Any error of the store.
+pub(super) async fn apply_end(
+    cx: &Ctx,
+    tx: &mut Tx,
+    own: &mut Instance,
+    id: &str,
+    outcome: &DeploymentOutcome,
+) -> Result<()> {
+    let Some(mut deployment) = find(tx, own, id).await? else { return Ok(()) };
+    let is_current = deployment.generation == own.generation && !own.is_removing;
+    match outcome {
+        DeploymentOutcome::Complete if deployment.state == DeploymentState::Complete => Ok(()),
+        DeploymentOutcome::Complete => {
+            end(cx, tx, &mut deployment, DeploymentState::Complete, None).await?;
+            complete(cx, tx, own, &deployment, is_current).await
+        }
+        DeploymentOutcome::Failed { .. } | DeploymentOutcome::RolledBack { .. } if is_final(&deployment) => Ok(()),
+        DeploymentOutcome::Failed { error } => {
+            end(cx, tx, &mut deployment, DeploymentState::Failed, Some(error)).await?;
+            if is_current { fail(cx, tx, own, error).await } else { Ok(()) }
+        }
+        DeploymentOutcome::RolledBack { error } => {
+            end(cx, tx, &mut deployment, DeploymentState::RolledBack, Some(error)).await?;
+            if is_current { restore(tx, own).await } else { Ok(()) }
+        }
+    }
+}
+
+async fn end(
+    cx: &Ctx,
+    tx: &mut Tx,
+    deployment: &mut Deployment,
+    state: DeploymentState,
+    error: Option<&DeploymentError>,
+) -> Result<()> {
+    deployment.state = state;
+    if state == DeploymentState::Complete {
+        deployment.step = DeploymentStep::Complete;
+    }
+    deployment.error = error.map(|error| DeploymentError {
+        cause: notify::clean(&error.cause),
+        next_action: notify::clean(&error.next_action),
+        ..error.clone()
+    });
+    deployment.ended_at = Some(cx.now());
+    Ok(store::update(tx, deployment).await?)
+}
+
+async fn complete(cx: &Ctx, tx: &mut Tx, own: &mut Instance, deployment: &Deployment, is_current: bool) -> Result<()> {
+    own.observed_generation = own.observed_generation.max(deployment.generation);
+    let is_waiting = matches!(own.state, InstanceState::Deploying | InstanceState::Failed);
+    let is_started = is_current && is_waiting && own.desired == DesiredRun::Running;
+    if is_started {
+        own.state = InstanceState::Running;
+    }
+    instance::update(tx, own).await?;
+    if is_started {
+        notify::state_changed(cx, tx, own, None).await?;
+    }
+    notify::deployment_complete(cx, tx, own, deployment).await
+}
+
+async fn fail(cx: &Ctx, tx: &mut Tx, own: &mut Instance, error: &DeploymentError) -> Result<()> {
+    if own.state == InstanceState::Failed {
+        return Ok(());
+    }
+    own.state = InstanceState::Failed;
+    instance::update(tx, own).await?;
+    notify::state_changed(cx, tx, own, Some(&error.cause)).await
+}
+
+/// Restores the version, configuration and secrets of the generation that serves calls. The generation itself stays: the
+/// daemon has settled it, and does not deploy it again.
+async fn restore(tx: &mut Tx, own: &mut Instance) -> Result<()> {
+    let served = store::find_by_generation(tx, &own.organization_id, &own.id, own.observed_generation).await?;
+    let Some(served) = served else {
+        tracing::warn!(instance = %own.id, "an instance was rolled back to an unknown generation");
+        return Ok(());
+    };
+    own.catalog_version_id = served.catalog_version_id;
+    own.config = served.config;
+    // A secret that the user has replaced may have been deleted in the meantime.
+    let ids: Vec<_> = served.secrets.iter().map(|used| &used.secret_id).collect();
+    let existing = instance_source::list_secrets(tx, &own.organization_id, &ids).await?;
+    let is_there = |used: &SecretUse| existing.iter().any(|secret| secret.id == used.secret_id.as_str());
+    own.secrets = served.secrets.iter().filter(|used| is_there(used)).cloned().collect();
+    own.learn_egress = served.learn_egress;
+    instance::update(tx, own).await?;
+    instance::replace_secrets(tx, own).await?;
+    Ok(toolbox::increment_revision(tx, &own.organization_id, &own.toolbox_id).await?)
+}

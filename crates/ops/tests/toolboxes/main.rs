@@ -1,0 +1,12 @@
+//! Tests of toolboxes, instances and deployments, with simulated daemons, on both databases.
+
+#![expect(clippy::disallowed_methods, reason = "the tests spawn tasks")]
+
+mod authentication;
+mod deployments;
+mod events;
+mod fixture;
+mod instances;
+mod rotation;
+mod sequences;
+mod toolboxes;

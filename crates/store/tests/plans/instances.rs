@@ -1,0 +1,84 @@
+//! The statements of toolboxes, instances and deployments.
+
+use waypost_core::deployment::Deployment;
+use waypost_core::id::{CatalogVersionId, DeploymentId, InstanceEventId, InstanceId, ToolSecretId, ToolboxId};
+use waypost_core::instance::{Instance, InstanceEvent, InstanceEventKind};
+use waypost_core::toolbox::Toolbox;
+use waypost_store::toolbox::Joining;
+use waypost_store::{Tx, deployment, instance, instance_event, instance_source, system, toolbox};
+
+use crate::fixture::{Fixture, NOW};
+
+pub(super) async fn use_instances(tx: &mut Tx, one: &Fixture) {
+    let org = &one.organization;
+    let id = InstanceId::from_store("ins_1".into());
+    let secret = ToolSecretId::from_store("sec_1".into());
+    let found = instance::find(tx, org, &id).await.unwrap().unwrap();
+    instance::find_by_slug(tx, org, "search").await.unwrap().unwrap();
+    instance::find_slug_by_skeleton(tx, org, "search").await.unwrap().unwrap();
+    instance::list(tx, org, Some("a"), 9).await.unwrap();
+    instance::list_by_toolbox(tx, org, &found.toolbox_id).await.unwrap();
+    instance::count(tx, org).await.unwrap();
+    instance::update(tx, &found).await.unwrap();
+    instance::replace_secrets(tx, &found).await.unwrap();
+    instance::mark_rotation_attempted(tx, org, &id).await.unwrap();
+    instance::list_secret_users(tx, org, &secret).await.unwrap();
+    let version = CatalogVersionId::from_store("ctv_1".into());
+    instance_source::find(tx, org, &version).await.unwrap().unwrap();
+    instance_source::list_secrets(tx, org, &[&secret]).await.unwrap();
+    instance_source::find_secret_by_name(tx, org, "TOKEN").await.unwrap();
+    let first = deployment::find_by_generation(tx, org, &id, 1).await.unwrap().unwrap();
+    deployment::find(tx, org, &id, &first.id).await.unwrap().unwrap();
+    deployment::list(tx, org, &id, None, 9).await.unwrap();
+    deployment::list_current(tx, org, &[&id]).await.unwrap();
+    deployment::list_offline(tx, NOW, 9).await.unwrap();
+    let next = Deployment { id: DeploymentId::from_store("dep_new".into()), generation: 2, ..first };
+    deployment::insert(tx, &next).await.unwrap();
+    deployment::update(tx, &next).await.unwrap();
+    deployment::prune(tx, org, &id, 1, 9).await.unwrap();
+    let event = InstanceEvent {
+        id: InstanceEventId::from_store("iev_new".into()),
+        organization_id: org.clone(),
+        instance_id: id.clone(),
+        kind: InstanceEventKind::Crashed,
+        message: String::new(),
+        created_at: NOW,
+    };
+    instance_event::insert(tx, &event, 9).await.unwrap();
+    instance_event::list(tx, org, &id, None, 9).await.unwrap();
+    instance_event::list(tx, org, &id, Some(&event.id), 9).await.unwrap();
+    let new = InstanceId::from_store("ins_new".into());
+    instance::insert(tx, &Instance { id: new.clone(), slug: "new".into(), ..found }, "new").await.unwrap();
+    instance::delete(tx, org, &new).await.unwrap();
+}
+
+pub(super) async fn use_toolboxes(tx: &mut Tx, one: &Fixture) {
+    let org = &one.organization;
+    let id = ToolboxId::from_store("tbx_1".into());
+    toolbox::lock_organization(tx, org).await.unwrap();
+    let found = toolbox::lock(tx, org, &id).await.unwrap().unwrap();
+    toolbox::find(tx, org, &id).await.unwrap().unwrap();
+    toolbox::find_by_name(tx, org, "rack").await.unwrap().unwrap();
+    toolbox::list(tx, org, Some("a"), 9).await.unwrap();
+    toolbox::count(tx, org).await.unwrap();
+    toolbox::list_use(tx, org, None).await.unwrap();
+    toolbox::list_use(tx, org, Some(&id)).await.unwrap();
+    system::find_toolbox(tx, &id).await.unwrap().unwrap();
+    system::find_toolbox_by_token(tx, "hash").await.unwrap();
+    system::list_toolbox_revisions(tx, &[&id]).await.unwrap();
+    toolbox::rename(tx, org, &id, "rack-2", NOW).await.unwrap();
+    toolbox::request_key_rotation(tx, org, &id, NOW).await.unwrap();
+    toolbox::update_link(tx, &found).await.unwrap();
+    toolbox::update_heartbeat(tx, &found).await.unwrap();
+    toolbox::increment_revision(tx, org, &id).await.unwrap();
+    toolbox::set_last_event(tx, org, &id, 9).await.unwrap();
+    toolbox::mark_unresponsive(tx, NOW, NOW, 9).await.unwrap();
+    let new = ToolboxId::from_store("tbx_new".into());
+    let toolbox = Toolbox { id: new.clone(), name: "new".into(), join_token_hash: Some("hash".into()), ..found };
+    toolbox::insert(tx, &toolbox).await.unwrap();
+    let joining = Joining { token_hash: "hash", public_key: "key", version: "1", now: NOW };
+    toolbox::join(tx, org, &new, joining).await.unwrap();
+    toolbox::revoke(tx, org, &new, NOW).await.unwrap();
+    instance::delete_by_toolbox(tx, org, &new).await.unwrap();
+    toolbox::delete(tx, org, &new).await.unwrap();
+}
