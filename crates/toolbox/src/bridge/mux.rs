@@ -201,7 +201,8 @@ impl Mux {
     }
 }
 
-/// Returns the answer to a request of the server, without a line feed. The daemon declares no capabilities, so only `ping` has a result.
+/// Returns the answer to a request of the server, without a line feed. The daemon declares no capabilities, so only `ping`
+/// has a result.
 pub(super) fn answer(request: &Envelope<'_>) -> Option<Vec<u8>> {
     let id = request.id.clone()?;
     let response = match request.method.as_deref()? {

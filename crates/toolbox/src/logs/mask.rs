@@ -150,7 +150,9 @@ mod tests {
             for secret in &secrets {
                 prop_assert!(!output.contains(secret.as_str()), "{:?} in {:?}", secret, output);
             }
-            let whole = { let mut all = Vec::new(); let mut masker = Masker::new(&secrets); masker.push(text.as_bytes(), &mut all); masker.finish(&mut all); all };
+            let (mut masker, mut whole) = (Masker::new(&secrets), Vec::new());
+            masker.push(text.as_bytes(), &mut whole);
+            masker.finish(&mut whole);
             prop_assert_eq!(whole, output.into_bytes());
         }
 

@@ -223,3 +223,19 @@ async fn start<F: Future + Unpin>(mut future: F) -> F {
     assert!(!is_ready, "the future waits");
     future
 }
+
+/// The supervisor boxes these futures.
+#[test]
+fn futures_can_be_sent_to_other_threads() {
+    fn check<T: Send>(_: impl Fn() -> T) {}
+    fn check_session(session: &Session, message: &Bytes) {
+        check(|| session.call(message.clone(), TIMEOUT));
+        check(|| session.probe());
+        check(|| session.list_tools());
+        check(|| session.closed());
+    }
+    fn check_bridge(bridge: &Bridge, target: fn() -> Target, context: &ConnectContext) {
+        check(|| bridge.connect(target(), context.clone()));
+    }
+    let _ = (check_session, check_bridge);
+}
