@@ -8,11 +8,9 @@ mod assignments;
 mod audit_events;
 mod authenticate;
 mod catalog;
-mod deployments;
 mod end_users;
 pub mod extract;
 mod idempotency;
-mod instances;
 mod invitations;
 mod joins;
 mod members;
@@ -26,7 +24,6 @@ mod secrets;
 mod servers;
 mod ticket_comments;
 mod tickets;
-mod toolboxes;
 mod walkthroughs;
 mod webhooks;
 
@@ -69,7 +66,6 @@ use crate::routes::Routes;
         (name = "catalog", description = "The catalogue of tool servers that can be deployed, with their versions."),
         (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
         (name = "events", description = "The progress events of attempts."),
-        (name = "instances", description = "Tool servers that run on toolboxes, and their deployments."),
         (name = "invitations", description = "Invitations to join the organisation."),
         (name = "members", description = "The users of the organisation."),
         (name = "oauth-configs", description = "Identity providers that end users sign in with."),
@@ -79,7 +75,6 @@ use crate::routes::Routes;
         (name = "sessions", description = "Client sessions of end users."),
         (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
         (name = "tickets", description = "Support tickets and comments."),
-        (name = "toolboxes", description = "Machines that run tool servers."),
         (name = "tool-calls", description = "The log of tool calls."),
         (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
         (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
@@ -101,9 +96,7 @@ fn operations() -> Routes {
         assignments::routes,
         audit_events::routes,
         catalog::routes,
-        deployments::routes,
         end_users::routes,
-        instances::routes,
         invitations::routes,
         joins::routes,
         members::routes,
@@ -113,7 +106,6 @@ fn operations() -> Routes {
         servers::routes,
         ticket_comments::routes,
         tickets::routes,
-        toolboxes::routes,
         walkthroughs::routes,
         webhooks::routes,
     ];

@@ -12,6 +12,7 @@
 
 mod accept;
 mod control;
+mod error;
 mod links;
 mod request;
 mod verify;
@@ -24,8 +25,8 @@ use waypost_toolbox_proto::handshake::{Challenge, Hello, Rejection};
 use waypost_toolbox_proto::message::{ControlMessage, DaemonMessage};
 
 pub use accept::AcceptError;
+pub use error::LinkError;
 pub use links::Links;
-pub use request::LinkError;
 pub use verify::{is_public_key, verify};
 pub use waypost_link_io::{Body, BodyError};
 

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use waypost_core::id::ToolboxId;
 
-use crate::request::LinkError;
+use crate::error::LinkError;
 
 /// The maximum number of handshakes at a time. Each takes at most
 /// [`HANDSHAKE_SECONDS`](waypost_toolbox_proto::handshake::HANDSHAKE_SECONDS).

@@ -27,7 +27,7 @@ use waypost_mcp_wire::canonical;
 use waypost_toolbox_proto::desired::{DesiredInstance, InstanceSpec};
 use waypost_toolbox_proto::{InstanceState, ResourceClass, Sharing};
 
-pub use attempts::{Attempts, HEALTHY};
+pub use attempts::{Attempts, Observation};
 pub use memory::{Deployment, Memory, Serving, Target, Verdict};
 
 /// The agent or session that a container is for; `None` for a shared container.
@@ -296,7 +296,8 @@ impl Serving {
     }
 
     /// Whether containers start only for calls.
-    fn is_on_demand(&self) -> bool {
+    #[must_use]
+    pub fn is_on_demand(&self) -> bool {
         self.spec.lazy || self.spec.sharing != Sharing::Shared
     }
 }

@@ -126,22 +126,6 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let receiver = json!({ "url": "https://hook.example/x", "events": ["ticket.created"] });
     let receiver = create(app, owner, "/webhooks", receiver).await;
     keep("webhooks", &receiver["id"]);
-    keep("toolboxes", &create(app, owner, "/toolboxes", json!({ "name": "rack" })).await["id"]);
-    const ENTRY: &str = "INSERT INTO catalog_entries
-        SELECT 'cat_0123456789abcdef', id, 'own', 'Own', '', '[]', NULL, NULL, 'published', 1, 1
-            FROM organizations WHERE slug = 'ours'";
-    const VERSION: &str = "INSERT INTO catalog_versions SELECT 'ctv_0123456789abcdef', organization_id, id, '1',
-            '{\"source\":{\"image\":\"registry.example/own@sha256:0\"},\"transport\":\"stdio\"}', 1 FROM catalog_entries";
-    app.execute(ENTRY).await;
-    app.execute(VERSION).await;
-    keep("catalog-versions", &json!("ctv_0123456789abcdef"));
-    let instance = json!({
-        "slug": "own", "catalog_version_id": "ctv_0123456789abcdef", "toolbox_id": ids["toolboxes"]
-    });
-    let instance = create(app, owner, "/instances", instance).await;
-    let mut keep = |noun: &str, value: &Value| ids.insert(noun.to_owned(), value.as_str().unwrap().to_owned());
-    keep("instances", &instance["id"]);
-    keep("deployments", &instance["deployment"]["id"]);
     // An end user opens a ticket, which creates a webhook delivery.
     app.refresh().await;
     let end_user = Client::modern(app, "/s/second-name/t/ann/mcp".to_owned());

@@ -22,6 +22,20 @@ pub struct Attempts {
     loops: u32,
     next_start: Duration,
     message: String,
+    /// For how long the server was healthy before `healthy_since`.
+    healthy_for: Duration,
+    healthy_since: Option<Duration>,
+}
+
+/// The health of a server, as far as it matters for its crashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observation {
+    /// It is healthy, or it is not needed.
+    Healthy,
+    /// It is being started or replaced.
+    Pending,
+    /// It is unhealthy.
+    Unhealthy,
 }
 
 impl Attempts {
@@ -50,14 +64,32 @@ impl Attempts {
         let delay = if self.loops == 0 { Duration::ZERO } else { MIN_DELAY * 2_u32.pow(doublings) };
         self.next_start = now + delay.min(MAX_DELAY);
         self.message = message;
+        self.interrupt();
     }
 
-    /// Forgets the crashes of a server that has been healthy since `since` for [`HEALTHY`].
-    pub fn healthy(&mut self, since: Duration, now: Duration) {
-        if now >= since + HEALTHY {
-            *self = Self::default();
+    fn interrupt(&mut self) {
+        self.healthy_for = Duration::ZERO;
+        self.healthy_since = None;
+    }
+
+    /// Records the health of the server. After [`HEALTHY`], the crashes are forgotten. The time during which it is
+    /// replaced does not count, but is no interruption either.
+    pub fn observe(&mut self, observation: Observation, now: Duration) {
+        let healthy_for =
+            self.healthy_for + self.healthy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        match observation {
+            _ if now < self.next_start => self.interrupt(),
+            Observation::Unhealthy => self.interrupt(),
+            Observation::Pending => (self.healthy_for, self.healthy_since) = (healthy_for, None),
+            Observation::Healthy if healthy_for >= HEALTHY => *self = Self::default(),
+            Observation::Healthy => (self.healthy_for, self.healthy_since) = (healthy_for, Some(now)),
         }
-        self.forget_old(now);
+    }
+
+    /// Returns when the crashes are forgotten if the server stays healthy; `None` if it is not.
+    #[must_use]
+    pub fn ends(&self) -> Option<Duration> {
+        self.healthy_since.map(|since| since + HEALTHY.saturating_sub(self.healthy_for))
     }
 
     fn forget_old(&mut self, now: Duration) {
@@ -76,12 +108,6 @@ impl Attempts {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.recent.is_empty()
-    }
-
-    /// Whether these attempts can be forgotten because the last one is long ago.
-    #[must_use]
-    pub fn is_stale(&self, now: Duration) -> bool {
-        now >= self.next_start + MAX_DELAY * 2
     }
 
     /// Returns the time from which on the container may start.
@@ -138,12 +164,22 @@ mod tests {
         for second in 0..3 {
             attempts.crashed(secs(second), "exited");
         }
-        attempts.healthy(secs(10), secs(309));
+        let observe = |attempts: &mut Attempts, observation, at| attempts.observe(observation, secs(at));
+        observe(&mut attempts, Observation::Healthy, 10);
+        observe(&mut attempts, Observation::Healthy, 200);
+        observe(&mut attempts, Observation::Unhealthy, 300);
+        assert_eq!(attempts.ends(), None);
+        observe(&mut attempts, Observation::Healthy, 301);
+        // A planned replacement takes 50 seconds.
+        observe(&mut attempts, Observation::Pending, 400);
+        observe(&mut attempts, Observation::Healthy, 450);
+        assert_eq!(attempts.ends(), Some(secs(651)));
+        observe(&mut attempts, Observation::Healthy, 650);
         assert!(attempts.is_crash_loop());
-        attempts.healthy(secs(10), secs(310));
+        observe(&mut attempts, Observation::Healthy, 651);
         assert!(!attempts.is_crash_loop() && attempts.is_empty());
-        attempts.crashed(secs(311), "exited");
-        assert_eq!(attempts.next_start(), secs(311));
+        attempts.crashed(secs(652), "exited");
+        assert_eq!(attempts.next_start(), secs(652));
     }
 
     #[test]

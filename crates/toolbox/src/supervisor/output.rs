@@ -143,3 +143,56 @@ impl LogSink for ContainerLog {
         self.sink.log(&self.instance_id, Some(&container_id), stream, &text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::FakeSink;
+    use super::*;
+
+    fn log(secrets: &[&str]) -> (Arc<ContainerLog>, Arc<FakeSink>) {
+        let sink = Arc::<FakeSink>::default();
+        let log = ContainerLog::new("ins_1", "con1", Arc::clone(&sink) as _);
+        let secrets: Vec<String> = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        log.set_masks(secrets.iter());
+        (log, sink)
+    }
+
+    fn stderr(parts: &[&[u8]]) -> Output {
+        let chunks: Vec<_> =
+            parts.iter().map(|part| Ok(OutputChunk::Stderr(bytes::Bytes::copy_from_slice(part)))).collect();
+        Box::pin(futures::stream::iter(chunks))
+    }
+
+    #[tokio::test]
+    async fn secrets_are_masked_also_across_chunks_and_lines() {
+        let (log, sink) = log(&["hunter2", "hunter2-long", "-----BEGIN-----\nabcdefgh\n-----END-----", "ab"]);
+        let parts: [&[u8]; 4] = [b"token hun", b"ter2-long, hunter2\nkey:\nabcd", b"efgh\nab\n", b"no line feed"];
+        log.copy(stderr(&parts)).await;
+        assert_eq!(*sink.lines.lock().unwrap(), ["token ***, ***", "key:", "***", "ab"]);
+        assert_eq!(log.tail().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_flood_without_line_feeds_is_cut() {
+        let (log, sink) = log(&["hunter2-hunter2"]);
+        let flood = vec![b'x'; MAX_LINE - 4];
+        log.copy(stderr(&[&flood, b"hunter2-hunter2", &flood, &flood, b"\nend\n"])).await;
+        let lines = sink.lines.lock().unwrap();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].len() <= MAX_LINE && !lines[0].contains("hunter"), "a secret at the limit is masked");
+    }
+
+    #[test]
+    fn withheld_lines_are_bounded() {
+        let sink = Arc::<FakeSink>::default();
+        let log = ContainerLog::new("ins_1", "con1", Arc::clone(&sink) as _);
+        for index in 0..10 * MAX_WITHHELD {
+            log.line(LogStream::Stdout, &format!("line {index} with hunter2"));
+        }
+        assert!(sink.lines.lock().unwrap().is_empty());
+        log.set_masks(["hunter2".to_owned()].iter());
+        let lines = sink.lines.lock().unwrap();
+        assert_eq!(lines.len(), MAX_WITHHELD);
+        assert_eq!(lines[MAX_WITHHELD - 1], "line 1999 with ***");
+    }
+}

@@ -6,4 +6,5 @@ mod faults;
 mod health;
 mod random;
 
+pub(super) use self::fakes::FakeSink;
 use self::fakes::clock;

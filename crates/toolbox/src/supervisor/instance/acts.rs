@@ -12,11 +12,13 @@ use waypost_toolbox_proto::{DeploymentStep, InstanceState, Sharing};
 use super::super::servers::{CallFailure, Servers};
 use super::super::{ENGINE_TIMEOUT, RETRY_PAUSE, STOP_GRACE};
 use super::errors::{engine_unavailable, no_capacity};
+use super::unit::Unit;
 use super::work::{Done, Steps};
 use super::{Exclusive, Instance};
 use crate::engine::Engine;
 use crate::reconcile::{
-    Act, Container, Deployment, HEALTHY, Key, Phase, Plan, Refusal, Situation, Target, digest, reconcile, state,
+    Act, Container, Deployment, Key, Observation, Phase, Plan, Refusal, Serving, Situation, Target, digest, reconcile,
+    state,
 };
 
 impl<E: Engine, S: Servers> Instance<E, S> {
@@ -272,24 +274,28 @@ impl<E: Engine, S: Servers> Instance<E, S> {
     /// Forgets the crashes of servers that are healthy again.
     fn settle_attempts(&mut self) {
         let now = self.shared.now();
-        for unit in self.units.iter().filter(|unit| unit.is_ready()) {
-            let since = unit.health.as_ref().and_then(super::super::health::HealthTracker::since);
-            if let (Some(attempts), Some(since)) = (self.attempts.get_mut(&unit.key), since) {
-                attempts.healthy(since, now);
-            }
+        let is_on_demand = self.memory.asleep || self.memory.serving.as_ref().is_some_and(Serving::is_on_demand);
+        let (units, waiters) = (&self.units, &self.waiters);
+        for (key, attempts) in &mut self.attempts {
+            let own = || units.iter().filter(|unit| unit.key == *key);
+            let health =
+                |unit: &Unit| unit.health.as_ref().filter(|_| unit.is_ready()).map(|health| health.report().ok);
+            let is_idle = is_on_demand && own().next().is_none() && !waiters.contains_key(key);
+            let observation = match own().filter_map(health).max() {
+                Some(true) => Observation::Healthy,
+                Some(false) => Observation::Unhealthy,
+                None if is_idle => Observation::Healthy,
+                None => Observation::Pending,
+            };
+            attempts.observe(observation, now);
         }
-        let units = &self.units;
-        self.attempts.retain(|key, attempts| {
-            let is_used = key.is_none() || units.iter().any(|unit| unit.key == *key);
-            !attempts.is_empty() && (is_used || !attempts.is_stale(now))
-        });
+        self.attempts.retain(|_, attempts| !attempts.is_empty());
         while self.attempts.len() > super::MAX_ATTEMPTS {
             self.attempts.pop_last();
         }
-        let ends = self.units.iter().filter(|unit| self.attempts.contains_key(&unit.key));
-        let ends = ends.filter_map(|unit| unit.health.as_ref()?.since()).map(|since| since + HEALTHY);
-        if let Some(end) = ends.filter(|end| *end > now).min() {
-            self.wake_at(self.shared.start + end);
+        let changes = self.attempts.values().map(|attempts| attempts.ends().unwrap_or(attempts.next_start()));
+        if let Some(next) = changes.filter(|next| *next > now).min() {
+            self.wake_at(self.shared.start + next);
         }
     }
 

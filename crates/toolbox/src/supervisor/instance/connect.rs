@@ -157,7 +157,7 @@ impl Connection {
             (transport, _, Some(pid)) => Target::Http {
                 namespace: PathBuf::from(format!("/proc/{pid}/ns/net")),
                 port: self.spec.port.unwrap_or_default(),
-                path: self.spec.path.clone().unwrap_or_else(|| "/".to_owned()),
+                path: self.spec.path.clone().unwrap_or_else(|| "/mcp".to_owned()),
                 transport,
             },
             (_, _, None) => return Err(OpenError::Closed("The container does not run.".to_owned())),

@@ -15,7 +15,7 @@ use super::unit::End;
 use super::work::{Done, Failure};
 use super::{Exclusive, Instance, MAX_EARLY_EXITS};
 use crate::engine::{ContainerExit, Engine, EngineError, StartedContainer};
-use crate::reconcile::Phase;
+use crate::reconcile::{CHECK_KEY, Phase};
 
 /// The time within which the engine must tell how a container ended.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -254,6 +254,11 @@ impl<E: Engine, S: Servers> Instance<E, S> {
         let is_candidate = deploying.zip(spec).is_some_and(|(deployment, spec)| deployment.owns(&container, &spec));
         if is_candidate && phase == Phase::Started {
             return self.failed(key, true, Failure::Error(error)).await;
+        }
+        let is_serving = self.memory.serving.as_ref().is_some_and(|serving| serving.owns(&container));
+        if !is_serving || key.as_deref() == Some(CHECK_KEY) {
+            // It is to be removed anyway.
+            return;
         }
         let cause = if out_of_memory { "The server exceeded its memory limit." } else { "The server exited." };
         self.attempts.entry(key).or_default().crashed(now, format!("{cause} Exit code: {exit_code}."));

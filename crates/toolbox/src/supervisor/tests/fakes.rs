@@ -155,10 +155,12 @@ impl Control for FakeControl {
 }
 
 #[derive(Default)]
-pub(super) struct FakeSink {
+pub(in crate::supervisor) struct FakeSink {
     pub(super) open: Mutex<BTreeMap<String, usize>>,
-    pub(super) lines: Mutex<Vec<String>>,
+    pub(in crate::supervisor) lines: Mutex<Vec<String>>,
     pub(super) samples: Mutex<BTreeMap<String, usize>>,
+    /// Whether the next sample panics.
+    pub(super) panics: std::sync::atomic::AtomicBool,
 }
 
 impl Sink for FakeSink {
@@ -178,6 +180,7 @@ impl Sink for FakeSink {
     }
 
     fn usage(&self, _instance_id: &str, container_id: &str, _usage: Usage) {
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "a bug");
         *self.samples.lock().unwrap().entry(container_id.to_owned()).or_default() += 1;
     }
 

@@ -282,7 +282,7 @@ async fn the_log_is_withheld_until_the_secrets_are_known() {
     let before = daemon.sink.lines.lock().unwrap().len();
     *daemon.control.is_offline.lock().unwrap() = true;
     daemon.start();
-    daemon.until("served", |daemon| daemon.state("ins_1") == Some(InstanceState::Running)).await;
+    daemon.until_state("ins_1", InstanceState::Running).await;
     assert_eq!(daemon.call("ins_1", None).await.unwrap(), "con1");
     assert_eq!(daemon.sink.lines.lock().unwrap().len(), before, "not written unmasked");
     daemon.stop().await;
@@ -290,4 +290,20 @@ async fn the_log_is_withheld_until_the_secrets_are_known() {
     daemon.start();
     daemon.until("written", |daemon| daemon.sink.lines.lock().unwrap().len() > before).await;
     assert!(!daemon.sink.lines.lock().unwrap().iter().any(|line| line.contains("hunter2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_task_of_an_instance_is_contained() {
+    let daemon = running(spec("good")).await;
+    daemon.add("ins_2", spec("good"));
+    daemon.outcome("dep_ins_2_1").await;
+    daemon.sink.panics.store(true, std::sync::atomic::Ordering::Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    assert!(!daemon.sink.panics.load(std::sync::atomic::Ordering::Relaxed));
+    for id in ["ins_1", "ins_2"] {
+        daemon.until_state(id, InstanceState::Running).await;
+        assert!(daemon.call(id, None).await.is_ok());
+    }
+    assert_eq!(daemon.engine.running(), ["con1", "con2"], "containers are kept");
+    assert_eq!(daemon.supervisor.allocated().millicpus, 1_000);
 }

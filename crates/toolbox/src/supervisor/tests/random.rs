@@ -107,6 +107,8 @@ async fn perform(daemon: &mut Daemon, operation: Operation, seed: u64) {
         }
         Operation::Daemon => {
             daemon.stop().await;
+            // What was open ends with the process.
+            daemon.sink.open.lock().unwrap().clear();
             daemon.start();
         }
         _ => {}
@@ -195,7 +197,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_history_of_operations_and_faults_converges(
@@ -206,7 +208,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 0, ..ProptestConfig::with_cases(1) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 0, ..ProptestConfig::with_cases(2) })]
 
     #[test]
     fn a_thousand_operations_leak_nothing(operations in prop::collection::vec(operation(), 1_000), seed in any::<u64>()) {
