@@ -154,7 +154,9 @@ impl FromStr for Destination {
                     && !label.starts_with('-')
                     && !label.ends_with('-')
             });
-        if is_name || host.parse::<std::net::IpAddr>().is_ok() { Ok(Self { host, port }) } else { Err(invalid()) }
+        // An IPv6 address without brackets is ambiguous: its last group could be the port.
+        let is_bracketed = text.starts_with('[');
+        if is_name || is_bracketed { Ok(Self { host, port }) } else { Err(invalid()) }
     }
 }
 

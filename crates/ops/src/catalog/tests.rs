@@ -253,7 +253,7 @@ fn rejections_name_the_field() {
         (json!({ "lazy": "true" }), "lazy", "`true` or `false`"),
         (json!({ "idle_seconds": 1 }), "idle_seconds", "from 10 to 2592000"),
         (json!({ "max_lifetime_seconds": -1 }), "max_lifetime_seconds", "from 60 to 31536000"),
-        (json!({ "nmae": "x" }), "nmae", "not a known field"),
+        (json!({ "title_text": "x" }), "title_text", "not a known field"),
     ] {
         let entry = with(changes);
         let error = parse(&entry).expect_err(&entry.to_string());
