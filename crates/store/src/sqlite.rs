@@ -2,7 +2,7 @@
 //!
 //! The functions that are written once for both databases use a connection of sqlx, which runs SQLite on a separate
 //! thread and wakes the waiting task for every statement. The writer of progress uses the other connection: a thread
-//! that runs a whole transaction as one job, so that a transaction costs two context switches.
+//! that runs a whole transaction as one job and replies once.
 //!
 //! Invariants (`tests/it/sqlite.rs`):
 //! - Within a process, the connections are used one at a time, in the order of the requests. They never wait for each
