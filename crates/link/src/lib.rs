@@ -35,7 +35,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the link needs to know of toolboxes, and where their messages go. The operations implement it; tests replace it.
 pub trait Directory: Send + Sync + 'static {
-    /// Verifies the signature of a daemon (see [`verify`]), and stores its version and, if it presents one, its next
+    /// Verifies the signature of a daemon (see [`verify()`]), and stores its version and, if it presents one, its next
     /// public key, which replaces the current one.
     fn authenticate<'a>(
         &'a self,
