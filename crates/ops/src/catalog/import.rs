@@ -98,6 +98,21 @@ pub async fn import(cx: &Ctx, ops: &Ops, organization: &OrganizationId, file: &E
     Ok(ImportReport { entry, version_id, change })
 }
 
+/// Parses a file and imports it. `name` is used in messages.
+///
+/// # Errors
+/// Those of [`import`], and `invalid_arguments` naming the file and the field.
+pub async fn import_text(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    name: &str,
+    text: &str,
+) -> Result<ImportReport> {
+    authorize(&cx.caller, Operation::CatalogWrite, organization)?;
+    import(cx, ops, organization, &EntryFile::parse(name, text)?).await
+}
+
 /// Returns the version in the file, if it was imported before.
 async fn find_version(ops: &Ops, organization: &OrganizationId, file: &EntryFile) -> Result<Option<CatalogVersion>> {
     let entry = catalog_entry::find_by_slug(&mut ops.store.read().await?, organization, &file.slug).await?;
