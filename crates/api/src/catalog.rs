@@ -212,6 +212,7 @@ impl CatalogEntry {
 
 /// A catalogue entry with one version, in the format of a file.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "describes a file, which is parsed by the operation")]
 struct CatalogEntryFile {
     /// The slug of the entry: 1 to 60 characters.
