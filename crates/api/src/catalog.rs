@@ -11,7 +11,7 @@ use waypost_core::catalog::{
 };
 use waypost_core::id::CatalogEntryId;
 use waypost_core::{Code, Error};
-use waypost_ops::catalog::{self as ops, EntryFile, ImportReport};
+use waypost_ops::catalog::{self as ops, ImportReport};
 
 use crate::Web;
 use crate::extract::{Json, Path, Query, Scope, parse_id, read_body};
@@ -212,6 +212,7 @@ impl CatalogEntry {
 
 /// A catalogue entry with one version, in the format of a file.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "describes a file, which is parsed by the operation")]
 struct CatalogEntryFile {
     /// The slug of the entry: 1 to 60 characters.
@@ -358,8 +359,7 @@ async fn import(
         let message = format!("{name} is not valid UTF-8 at byte {}. Save it as UTF-8.", error.valid_up_to());
         Error::invalid("file", message).with("file", name)
     })?;
-    let file = EntryFile::parse(name, text)?;
-    Ok(Json(CatalogImport::new(ops::import(&cx, web.ops(), &organization_id, &file).await?)?))
+    Ok(Json(CatalogImport::new(ops::import_text(&cx, web.ops(), &organization_id, name, text).await?)?))
 }
 
 /// Returns the file name for the media type of a request, whose extension determines the format.

@@ -79,6 +79,9 @@ pub async fn import(cx: &Ctx, ops: &Ops, organization: &OrganizationId, file: &E
     let mut entry = save_entry(cx, &mut tx, organization, file, before.as_ref()).await?;
     let (version_id, is_added) = match entry.versions.iter().find(|version| version.version == file.version) {
         Some(version) => {
+            // Another request may have imported it meanwhile, and the tag may have moved.
+            let is_same = is_same_reference(file, version);
+            let definition = if is_same { with_source(file, &version.definition) } else { definition };
             check_unchanged(file, version, &definition)?;
             (version.id.clone(), false)
         }
@@ -96,6 +99,21 @@ pub async fn import(cx: &Ctx, ops: &Ops, organization: &OrganizationId, file: &E
     record_import(cx, &mut tx, file, &entry, &version_id, change).await?;
     tx.commit().await?;
     Ok(ImportReport { entry, version_id, change })
+}
+
+/// Parses a file and imports it. `name` is used in messages.
+///
+/// # Errors
+/// Those of [`import`], and `invalid_arguments` naming the file and the field.
+pub async fn import_text(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    name: &str,
+    text: &str,
+) -> Result<ImportReport> {
+    authorize(&cx.caller, Operation::CatalogWrite, organization)?;
+    import(cx, ops, organization, &EntryFile::parse(name, text)?).await
 }
 
 /// Returns the version in the file, if it was imported before.

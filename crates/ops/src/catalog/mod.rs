@@ -24,7 +24,7 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 pub use file::{EntryFile, MAX_FILE_BYTES};
 pub use image::{ImageReference, ImageVersion};
-pub use import::{ImportChange, ImportReport, import};
+pub use import::{ImportChange, ImportReport, import, import_text};
 pub use registry::RegistryCredentials;
 pub use schema::{MAX_CONFIG_BYTES, check_config};
 

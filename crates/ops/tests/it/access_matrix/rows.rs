@@ -399,6 +399,7 @@ async fn catalog_and_secrets(call: Call<'_>) -> Vec<Row> {
     let (file, value) = (&entry_file("search", "1", ""), &SecretText::new("value"));
     rows! {
         Admin catalog::import(cx, ops, org, file);
+        Admin catalog::import_text(cx, ops, org, "entry.json", "{}");
         Member catalog::list(cx, ops, org, 1, None);
         Member catalog::get(cx, ops, org, entry);
         Member catalog::resolve(cx, ops, org, "search");
