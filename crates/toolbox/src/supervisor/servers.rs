@@ -102,6 +102,10 @@ pub enum ConnectError {
     /// The connection could not be opened, or was closed.
     #[error("{0}")]
     Closed(String),
+    /// The server exited because its first request was not `initialize`. The bridge has stored this, so the handshake
+    /// with the next container of the instance begins with `initialize`: the container must be started once more.
+    #[error("{0}")]
+    Restart(String),
 }
 
 /// Why a call failed, as an HTTP status of the link (see [`waypost_toolbox_proto::http`]).
