@@ -8,6 +8,7 @@ mod assets;
 mod audit;
 mod bulk;
 mod editor;
+mod instances;
 mod invitations;
 mod joins;
 mod members;
