@@ -33,7 +33,8 @@ struct Toolbox {
     id: String,
     /// The name, unique in the organisation.
     name: String,
-    /// `pending`: no machine has joined. `unresponsive`: three heartbeats are missing. A revoked toolbox cannot connect.
+    /// `pending`: no machine has joined. `unresponsive`: three heartbeats are missing. A revoked toolbox cannot
+    /// connect.
     state: ToolboxState,
     /// The version of the daemon. Null until a machine has joined.
     version: Option<String>,
@@ -181,8 +182,8 @@ async fn update(
 
 /// Deletes a toolbox.
 ///
-/// A toolbox with instances can only be deleted after it was revoked; its instances are deleted with it. Requires the role
-/// `admin`.
+/// A toolbox with instances can only be deleted after it was revoked; its instances are deleted with it. Requires the
+/// role `admin`.
 #[utoipa::path(delete, path = "/toolboxes/{id}", tag = "toolboxes", operation_id = "delete_toolbox",
     params(("id" = String, Path, description = "The ID of the toolbox (`tbx_…`).")),
     responses((status = 204), Problems))]
@@ -211,8 +212,8 @@ async fn revoke(
 
 /// Requests a new key from the daemon of a toolbox.
 ///
-/// The daemon creates the key after its next heartbeat, which it sends every minute while it is online. Requires the role
-/// `admin`.
+/// The daemon creates the key after its next heartbeat, which it sends every minute while it is online. Requires the
+/// role `admin`.
 #[utoipa::path(post, path = "/toolboxes/{id}/rotate-key", tag = "toolboxes", operation_id = "rotate_toolbox_key",
     params(("id" = String, Path, description = "The ID of the toolbox (`tbx_…`).")),
     responses((status = 200, body = Toolbox), Problems))]

@@ -199,7 +199,8 @@ pub struct OfflineDeployment {
     pub id: DeploymentId,
 }
 
-/// Returns at most `limit` running deployments that started before `before`, on toolboxes that have not been seen since.
+/// Returns at most `limit` running deployments that started before `before`, on toolboxes that have not been seen
+/// since.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -220,7 +221,8 @@ pub async fn list_offline(conn: &mut Conn, before: Timestamp, limit: i64) -> Res
     Ok(rows.into_iter().map(offline).collect())
 }
 
-/// Deletes the deployments of an instance that are not among the newest `keep`, except that of the generation `observed`.
+/// Deletes the deployments of an instance that are not among the newest `keep`, except that of the generation
+/// `observed`.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -72,8 +72,8 @@ impl TryFrom<Row> for Toolbox {
 }
 
 /// Locks an organisation until the end of the transaction. Returns `false` if it does not exist. The limits of
-/// toolboxes and instances, and the placement of instances, are checked under this lock. It is acquired before the locks
-/// of toolboxes and instances.
+/// toolboxes and instances, and the placement of instances, are checked under this lock. It is acquired before the
+/// locks of toolboxes and instances.
 ///
 /// # Errors
 /// Returns an error if the database fails.

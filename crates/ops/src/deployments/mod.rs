@@ -58,8 +58,8 @@ pub async fn get(
     found.ok_or_else(|| Error::not_found("deployment"))
 }
 
-/// Begins the deployment of the current generation of an instance. A deployment of the previous generation that is still
-/// running ends. The toolbox must be locked.
+/// Begins the deployment of the current generation of an instance. A deployment of the previous generation that is
+/// still running ends. The toolbox must be locked.
 ///
 /// # Errors
 /// Any error of the store.
@@ -114,8 +114,9 @@ fn end_without_daemon(
     deployment.ended_at = Some(cx.now());
 }
 
-/// Whether a deployment has ended and the daemon cannot change this by reporting a failure. A deployment that the control
-/// plane ended without the daemon, because it was offline or the deployment was replaced, can still end differently.
+/// Whether a deployment has ended and the daemon cannot change this by reporting a failure. A deployment that the
+/// control plane ended without the daemon, because it was offline or the deployment was replaced, can still end
+/// differently.
 #[must_use]
 pub(crate) fn is_final(deployment: &Deployment) -> bool {
     let code = deployment.error.as_ref().map(|error| error.code);

@@ -11,8 +11,8 @@ const MAX_CONFIG_BYTES: usize = 16 * 1024;
 /// Environment variables that the daemon or the system sets. Variables that begin with `LD_` are reserved as well.
 const RESERVED: &[&str] = &["ALL_PROXY", "HOME", "HOSTNAME", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "PATH"];
 
-/// Returns the environment variable of a member of the configuration: in upper case, with `_` in place of every character
-/// except letters, digits and `_`.
+/// Returns the environment variable of a member of the configuration: in upper case, with `_` in place of every
+/// character except letters, digits and `_`.
 fn variable(member: &str) -> String {
     let to_variable = |char: char| if char.is_ascii_alphanumeric() { char.to_ascii_uppercase() } else { '_' };
     member.chars().map(to_variable).collect()
@@ -32,8 +32,8 @@ fn text(value: &Value) -> String {
 /// Returns the environment variables that a configuration sets, one for each of its top-level members.
 ///
 /// # Errors
-/// `invalid_arguments` for `config` if it is too large, a variable is reserved, two members have the same variable, or a
-/// value contains a NUL character.
+/// `invalid_arguments` for `config` if it is too large, a variable is reserved, two members have the same variable, or
+/// a value contains a NUL character.
 pub fn environment(config: &Map<String, Value>) -> Result<BTreeMap<String, String>> {
     if Value::Object(config.clone()).to_string().len() > MAX_CONFIG_BYTES {
         let message = format!("`config` can have at most {MAX_CONFIG_BYTES} bytes as JSON.");

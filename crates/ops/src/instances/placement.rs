@@ -23,7 +23,8 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// Returns the free part of the budget: thousandths of a CPU, and bytes of memory. `None` if the capacity is unknown.
+    /// Returns the free part of the budget: thousandths of a CPU, and bytes of memory. `None` if the capacity is
+    /// unknown.
     fn free(&self) -> Option<(u64, u64)> {
         let capacity = self.capacity?;
         // `as` saturates, and converts NaN to 0.

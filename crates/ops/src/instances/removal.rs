@@ -12,8 +12,9 @@ use super::{not_found, record_operation};
 use crate::Ops;
 use crate::deployments;
 
-/// Removes an instance. Its row is deleted when the toolbox has removed all its containers, networks, volumes and files,
-/// or at once if there is no machine or the toolbox is revoked. Succeeds if the instance is already being removed.
+/// Removes an instance. Its row is deleted when the toolbox has removed all its containers, networks, volumes and
+/// files, or at once if there is no machine or the toolbox is revoked. Succeeds if the instance is already being
+/// removed.
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin.

@@ -1,11 +1,11 @@
 //! Rotation of secrets: the instances that use a secret get its new value one after another.
 //!
-//! For each secret, at most one of its running instances is deployed at a time. Such a deployment is like any other: the
-//! old container serves calls until the new one is healthy, and otherwise continues with the old value. The rotation then
-//! goes on with the next instance, so that one broken instance does not keep the others on a value that may no longer be
-//! valid. A failed attempt is not repeated until the secret is rotated again, the instance is changed, or it is
-//! restarted. Instances on toolboxes that are not online wait until they are; stopped instances get the new value when
-//! they are started.
+//! For each secret, at most one of its running instances is deployed at a time. Such a deployment is like any other:
+//! the old container serves calls until the new one is healthy, and otherwise continues with the old value. The
+//! rotation then goes on with the next instance, so that one broken instance does not keep the others on a value that
+//! may no longer be valid. A failed attempt is not repeated until the secret is rotated again, the instance is changed,
+//! or it is restarted. Instances on toolboxes that are not online wait until they are; stopped instances get the new
+//! value when they are started.
 
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
@@ -21,7 +21,8 @@ use crate::Ops;
 /// The maximum number of secrets that [`advance_rotations`] considers at a time.
 const MAX_SECRETS: i64 = 1_000;
 
-/// Begins the next deployment of each rotation that has none running. Returns the number of deployments. Called by a job.
+/// Begins the next deployment of each rotation that has none running. Returns the number of deployments. Called by a
+/// job.
 ///
 /// # Errors
 /// `forbidden` for everyone except the operator; any error of the store.
@@ -35,8 +36,8 @@ pub async fn advance_rotations(cx: &Ctx, ops: &Ops) -> Result<usize> {
     Ok(count)
 }
 
-/// Begins the next deployment of the rotation of a secret, if none is running. Returns whether it did. Must not be called
-/// in a transaction that has locked a toolbox.
+/// Begins the next deployment of the rotation of a secret, if none is running. Returns whether it did. Must not be
+/// called in a transaction that has locked a toolbox.
 ///
 /// # Errors
 /// Any error of the store.

@@ -16,8 +16,8 @@ use super::config;
 /// Returns a version that can be deployed on a toolbox.
 ///
 /// # Errors
-/// `invalid_arguments` for `catalog_version_id` if there is no such version or it is not a container image; `conflict` if
-/// the state of its entry does not allow deployments.
+/// `invalid_arguments` for `catalog_version_id` if there is no such version or it is not a container image; `conflict`
+/// if the state of its entry does not allow deployments.
 pub(super) async fn find_source(
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -46,8 +46,8 @@ pub(super) async fn find_source(
 /// # Errors
 /// `invalid_arguments` for `config`.
 pub(super) fn check_config(definition: &VersionDefinition, values: &Map<String, Value>) -> Result<()> {
-    // The catalogue's validation against `definition.config_schema` (JSON Schema 2020-12) belongs here. It is built with
-    // the catalogue; until then, any object is accepted.
+    // The catalogue's validation against `definition.config_schema` (JSON Schema 2020-12) belongs here. It is built
+    // with the catalogue; until then, any object is accepted.
     let environment = config::environment(values)?;
     if let Some(args) = &definition.args {
         config::arguments(args, values)?;

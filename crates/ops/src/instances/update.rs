@@ -36,8 +36,8 @@ pub struct InstancePatch {
 ///
 /// # Errors
 /// `not_found` if the instance does not exist or the caller cannot access it; `forbidden` for members below admin;
-/// `invalid_arguments` naming the field; `conflict` if the instance is being removed, or the toolbox has no room for the
-/// version's resource class.
+/// `invalid_arguments` naming the field; `conflict` if the instance is being removed, or the toolbox has no room for
+/// the version's resource class.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,

@@ -29,8 +29,8 @@ pub(super) struct Numbered {
 }
 
 impl ToolboxDirectory {
-    /// Applies an event once, and acknowledges everything that is stored. An event whose number is not higher than that of
-    /// the last one has been applied already.
+    /// Applies an event once, and acknowledges everything that is stored. An event whose number is not higher than that
+    /// of the last one has been applied already.
     pub(super) async fn receive_event(&self, id: &ToolboxId, event: Numbered) -> Result<Option<ControlMessage>> {
         let cx = self.context(id);
         let (mut tx, own) = self.begin(id).await?;

@@ -55,8 +55,8 @@ impl ToolboxDirectory {
         Ctx { caller: Caller::Operator, clock, random, request_id: format!("link {toolbox}") }
     }
 
-    /// Returns the number of the desired state of each toolbox. `None` if it is revoked or deleted. A process polls this
-    /// for its open links, so that it notices changes by other processes.
+    /// Returns the number of the desired state of each toolbox. `None` if it is revoked or deleted. A process polls
+    /// this for its open links, so that it notices changes by other processes.
     ///
     /// # Errors
     /// Any error of the store.

@@ -103,8 +103,8 @@ async fn fail(cx: &Ctx, tx: &mut Tx, own: &mut Instance, error: &DeploymentError
     notify::state_changed(cx, tx, own, Some(&error.cause)).await
 }
 
-/// Restores the version, configuration and secrets of the generation that serves calls. The generation itself stays: the
-/// daemon has settled it, and does not deploy it again.
+/// Restores the version, configuration and secrets of the generation that serves calls. The generation itself stays:
+/// the daemon has settled it, and does not deploy it again.
 async fn restore(tx: &mut Tx, own: &mut Instance) -> Result<()> {
     let served = store::find_by_generation(tx, &own.organization_id, &own.id, own.observed_generation).await?;
     let Some(served) = served else {

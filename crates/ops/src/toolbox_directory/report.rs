@@ -17,8 +17,8 @@ pub(super) enum Effect {
     StateChanged,
 }
 
-/// Applies a report to an instance. Ignores reports about generations that do not exist, about containers that another one
-/// has replaced, and about the failure of a deployment that another one has replaced.
+/// Applies a report to an instance. Ignores reports about generations that do not exist, about containers that another
+/// one has replaced, and about the failure of a deployment that another one has replaced.
 pub(super) fn apply(instance: &mut Instance, report: &InstanceReport) -> Effect {
     let is_outdated = match report.state {
         // The control plane knows what is being removed.

@@ -14,8 +14,8 @@ use waypost_toolbox_proto::message::{InstanceSecrets, RegistryCredentials};
 use super::ToolboxDirectory;
 
 impl ToolboxDirectory {
-    /// Returns the secrets of a generation of an instance. Returns `None` if the toolbox has no such instance, or a value
-    /// is missing or cannot be opened.
+    /// Returns the secrets of a generation of an instance. Returns `None` if the toolbox has no such instance, or a
+    /// value is missing or cannot be opened.
     pub(super) async fn open_secrets(
         &self,
         toolbox: &ToolboxId,

@@ -42,8 +42,8 @@ impl JoinToken {
     }
 }
 
-/// Returns the command line that a person runs on the machine. The token is passed on standard input, so that it does not
-/// appear in the list of processes: `echo` is built into shells.
+/// Returns the command line that a person runs on the machine. The token is passed on standard input, so that it does
+/// not appear in the list of processes: `echo` is built into shells.
 #[must_use]
 pub fn join_command(public_url: &PublicUrl, token: &SecretText) -> String {
     format!("echo {} | waypost toolbox join --url {} --token-file -", token.expose(), public_url.origin())

@@ -209,8 +209,8 @@ pub async fn update(
     Ok(view)
 }
 
-/// Revokes a toolbox: it can no longer connect, and its running deployments end. Succeeds for a revoked toolbox, too. The
-/// caller closes the link.
+/// Revokes a toolbox: it can no longer connect, and its running deployments end. Succeeds for a revoked toolbox, too.
+/// The caller closes the link.
 ///
 /// # Errors
 /// `forbidden` for members below admin; `not_found` if the toolbox does not exist.
@@ -245,8 +245,8 @@ async fn end_deployments(cx: &Ctx, tx: &mut Tx, toolbox: &Toolbox) -> Result<()>
 /// while it is online. The current key remains valid until the daemon presents the new one.
 ///
 /// # Errors
-/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no machine has joined or
-/// the toolbox is revoked.
+/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if no machine has joined
+/// or the toolbox is revoked.
 pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<ToolboxView> {
     authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -271,8 +271,8 @@ pub async fn rotate_key(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: 
 /// Deletes a toolbox. The instances of a revoked toolbox are deleted with it. The caller closes the link.
 ///
 /// # Errors
-/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if it has instances and is
-/// not revoked.
+/// `forbidden` for members below admin; `not_found` if the toolbox does not exist; `conflict` if it has instances and
+/// is not revoked.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ToolboxId) -> Result<()> {
     authorize(&cx.caller, Operation::ToolboxWrite, organization)?;
     let mut tx = ops.store.begin().await?;
@@ -300,8 +300,8 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Too
     Ok(())
 }
 
-/// Marks toolboxes of which three heartbeats are missing as unresponsive, and enqueues the webhook for each outage once.
-/// Returns the number of toolboxes. Called by a job.
+/// Marks toolboxes of which three heartbeats are missing as unresponsive, and enqueues the webhook for each outage
+/// once. Returns the number of toolboxes. Called by a job.
 ///
 /// # Errors
 /// `forbidden` for everyone except the operator; any error of the store.

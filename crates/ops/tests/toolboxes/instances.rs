@@ -145,7 +145,7 @@ async fn parallel_instances_do_not_exceed_the_budget(fixture: Fixture) {
     let create = |n: u32| {
         let (cx, ops, org, mut new) =
             (cx.clone(), ops.clone(), org.clone(), fixture.new_instance(&format!("new-{n}-x")));
-        new.toolbox_id = (n % 2 == 0).then(|| daemon.id.clone());
+        new.toolbox_id = n.is_multiple_of(2).then(|| daemon.id.clone());
         tokio::spawn(async move { instances::create(&cx, &ops, &org, &new).await.map(|_| ()) })
     };
     let tasks: Vec<_> = (2..10).map(create).collect();

@@ -2,9 +2,9 @@
 //! another.
 //!
 //! The list of operations is read from the sources, so a new operation fails `every_operation_has_a_row` until it has a
-//! row in `rows.rs`, `content.rs` or `instances.rs`, or an exception here with its reason. The rows need no valid arguments: an
-//! operation must refuse a caller before it checks its arguments. `access.rs` checks some of the operations with
-//! existing objects.
+//! row in `rows.rs`, `content.rs` or `instances.rs`, or an exception here with its reason. The rows need no valid
+//! arguments: an operation must refuse a caller before it checks its arguments. `access.rs` checks some of the
+//! operations with existing objects.
 
 /// Calls operations: each line is an access, a path and the arguments.
 macro_rules! rows {
