@@ -1,6 +1,7 @@
 //! The open links of this process.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -41,6 +42,13 @@ pub(crate) struct Registration<'a> {
     links: &'a Links,
     toolbox: ToolboxId,
     pub(crate) link: Arc<Link>,
+}
+
+/// Shows the toolboxes, not the connections.
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Links").field(&self.toolboxes()).finish()
+    }
 }
 
 impl Default for Links {

@@ -76,6 +76,7 @@ use std::sync::Arc;
 use waypost_core::id::OrganizationId;
 use waypost_core::seal::Keyring;
 use waypost_core::{Error, Result};
+use waypost_link::Links;
 use waypost_outbound::{Outbound, Purpose, Route};
 use waypost_store::{Db, organization};
 
@@ -90,6 +91,7 @@ pub struct Ops {
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
     pub(crate) instance_limit: u32,
+    links: Links,
 }
 
 /// The default of the maximum number of instances of an organisation.
@@ -108,7 +110,14 @@ impl Ops {
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
             instance_limit: INSTANCE_LIMIT,
+            links: Links::new(),
         }
+    }
+
+    /// Returns the links to toolboxes. All clones share them.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Sets the HTTP client for requests to URLs that users specify.
