@@ -14,4 +14,5 @@ pub mod providers;
 pub mod router;
 pub mod storage;
 pub mod telemetry;
+pub mod upgrade;
 pub mod webhooks;

@@ -36,11 +36,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use activity::{Activity, Reason, Timeouts, Watchdog};
+use activity::{Activity, Exchange, Reason, Timeouts, Watchdog};
 use body::{BodyError, RequestBody, ResponseBody};
 use budget::Budget;
 use descriptors::Reserve;
 use registry::{ConnectionSlot, Limit, Registry, network};
+
+use crate::upgrade::Upgrade;
 
 pub use body::BodyRate;
 
@@ -215,7 +217,8 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connection = Connection { shared: Arc::clone(&self.0), peer, activity, router };
+        let upgraded = OnceLock::new();
+        let connection = Connection { shared: Arc::clone(&self.0), peer, activity, router, upgraded };
         self.0.tasks.spawn(async move {
             let port = connection.shared.limits.port;
             if let Some(reason) = connection.run(socket).await {
@@ -255,6 +258,15 @@ struct Connection {
     peer: SocketAddr,
     activity: Activity,
     router: Router,
+    /// The connection after its last response, if its protocol is changed, and what uses it.
+    upgraded: OnceLock<Upgraded>,
+}
+
+struct Upgraded {
+    stream: hyper::upgrade::OnUpgrade,
+    upgrade: Upgrade,
+    /// A connection that is in use is never closed in favour of another one.
+    exchange: Exchange,
 }
 
 /// Spawns the requests of an HTTP/2 connection, which end with the connection.
@@ -298,18 +310,19 @@ impl Connection {
         };
         let socket = TokioIo::new(stream::Stream::new(socket, activity.clone()));
         let this = Arc::new(self);
+        let served = Arc::clone(&this);
         let service = service_fn(move |request| {
-            let this = Arc::clone(&this);
+            let this = Arc::clone(&served);
             async move { Ok::<_, Infallible>(this.respond(request).await) }
         });
-        let mut connection = pin!(builder.serve_connection(socket, service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(socket, service));
         let mut watchdog = pin!(Watchdog::new(activity.clone(), timeouts));
         let mut last_head = pin!(tokio::time::sleep(Duration::ZERO));
         let mut is_stopping = false;
-        loop {
+        let result = loop {
             let reason = tokio::select! {
                 biased;
-                result = connection.as_mut() => return result.err().and_then(|error| client_error_reason(&*error)),
+                result = connection.as_mut() => break result,
                 () = immediate.cancelled() => return None,
                 reason = activity.closed() => reason,
                 reason = watchdog.as_mut() => reason,
@@ -331,6 +344,13 @@ impl Connection {
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
             }
             return Some(reason.as_str());
+        };
+        match (result, Arc::into_inner(this).and_then(|this| this.upgraded.into_inner())) {
+            (Ok(()), Some(upgraded)) if !graceful.is_cancelled() => {
+                upgraded.run(&graceful).await;
+                None
+            }
+            (result, _) => result.err().and_then(|error| client_error_reason(&*error)),
         }
     }
 
@@ -360,6 +380,11 @@ impl Connection {
             ))
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        let upgraded = (version == Version::HTTP_11 && Upgrade::is_requested(request.headers())).then(|| {
+            let upgrade = Upgrade::default();
+            request.extensions_mut().insert(upgrade.clone());
+            (hyper::upgrade::on(&mut request), upgrade)
+        });
         let Ok(response) = self.router.clone().oneshot(request).await;
         let mut response = match body_error.get() {
             Some(body_error) => body_error_response(*body_error, version),
@@ -370,12 +395,35 @@ impl Connection {
             exchange.complete();
             *response.body_mut() = Body::empty();
         }
+        if let Some((stream, upgrade)) = upgraded
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            let exchange = self.activity.begin(false);
+            // This is the last request of the connection.
+            let _ = self.upgraded.set(Upgraded { stream, upgrade, exchange });
+        }
         response.map(|body| Body::new(ResponseBody::new(body, exchange)))
     }
 
     /// Returns the address of the client, to which the memory for the request body is attributed.
     fn client_address<B>(&self, request: &Request<B>) -> IpAddr {
         crate::router::client_of(&self.shared.limits.trusted_proxies, self.peer.ip(), request.headers())
+    }
+}
+
+impl Upgraded {
+    /// Runs until the handler ends or the port stops: a connection in another protocol has no end of its own.
+    async fn run(mut self, stop: &CancellationToken) {
+        let Some(handler) = self.upgrade.take() else { return };
+        let used = async {
+            if let Ok(stream) = self.stream.await {
+                handler(TokioIo::new(stream)).await;
+            }
+        };
+        tokio::select! {
+            () = used => self.exchange.complete(),
+            () = stop.cancelled() => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod counters;
 mod heads;
 mod http2;
 mod stopping;
+mod upgrades;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -40,6 +41,7 @@ fn router() -> Router {
         .route("/silent", get(silent))
         .route("/large", get(large))
         .route("/whole", get(|| async { vec![b'.'; LARGE] }))
+        .merge(upgrades::routes())
 }
 
 /// A port with in-memory connections.
