@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use waypost_core::caller::Ctx;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
 use waypost_ops::identity_provider;
 use waypost_ops::job_leases::JobLeases;
 use waypost_ops::retention::{self, RetentionPeriods};
+use waypost_ops::toolbox_directory::{KnownRevisions, ToolboxDirectory};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, deployments, identity, instances, notifications, toolboxes};
 
@@ -25,6 +27,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 const DATABASE_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval at which queues are polled.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which changes to toolboxes by other processes are looked for.
+const LINK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after which a job that runs every few seconds is late.
 const FREQUENT_LATE_AFTER: Duration = Duration::from_secs(60);
 /// Time after which the email job is late: ten rounds, each with the timeouts of a mail server.
@@ -39,6 +43,8 @@ pub struct JobContext {
     pub ops: Ops,
     /// The retention periods of logs.
     pub retention: RetentionPeriods,
+    /// What the links to toolboxes use.
+    pub toolboxes: ToolboxDirectory,
 }
 
 /// Starts all jobs. They end with [`Jobs::stop`].
@@ -100,6 +106,11 @@ fn start_local(jobs: &Jobs, context: &JobContext) {
     jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new(webhooks::JOB, POLL_INTERVAL) }, move || {
         let queue = Arc::clone(&queue);
         async move { Ok(queue.start_due().await?) }
+    });
+    let (directory, known) = (context.toolboxes.clone(), Arc::new(Mutex::new(KnownRevisions::default())));
+    jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("toolbox-links", LINK_INTERVAL) }, move || {
+        let (directory, known) = (directory.clone(), Arc::clone(&known));
+        async move { Ok(directory.refresh_links(&mut *known.lock().await).await?) }
     });
     jobs.start(Job { late_after: FREQUENT_LATE_AFTER, ..Job::new("memory", MEMORY_INTERVAL) }, move || {
         let (context, registry) = (context.clone(), registry.clone());

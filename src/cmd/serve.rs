@@ -28,6 +28,7 @@ use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
+use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::{Outbound, Purpose};
 use waypost_store::Db;
@@ -127,7 +128,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let stop = StopTokens::default();
     let router = build_router(settings, &services, &stop)?;
     let set_up = set_up_token(services.hosting.ops(), services.hosting.secret()).await?;
-    let jobs = start_jobs(settings, &services.hosting, metrics.clone());
+    let jobs = start_jobs(settings, &services, metrics.clone());
     let phases = Shutdown { graceful: stop.accept.clone(), immediate: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
     #[expect(
@@ -248,15 +249,23 @@ fn build_router(settings: &Settings, services: &Services, stop: &StopTokens) -> 
         endpoint,
         auth,
         console: Console::new(web, options),
+        toolboxes: toolbox_directory(services),
         random: Arc::new(SystemRandom),
     }))
 }
 
-fn start_jobs(settings: &Settings, hosting: &Hosting, metrics: Metrics) -> Jobs {
-    let jobs = hosting.jobs().clone();
-    jobs::start(&jobs, JobContext { metrics, retention: settings.retention, ops: hosting.ops().clone() });
-    jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
+fn start_jobs(settings: &Settings, services: &Services, metrics: Metrics) -> Jobs {
+    let jobs = services.hosting.jobs().clone();
+    let (ops, toolboxes) = (services.hosting.ops().clone(), toolbox_directory(services));
+    jobs::start(&jobs, JobContext { metrics, retention: settings.retention, ops: ops.clone(), toolboxes });
+    jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops });
     jobs
+}
+
+fn toolbox_directory(services: &Services) -> ToolboxDirectory {
+    let Services { hosting, public_url, .. } = services;
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    ToolboxDirectory::new(hosting.ops().clone(), public_url.clone(), clock, random)
 }
 
 /// Prints the address of the installation and the next steps.

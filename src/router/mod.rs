@@ -4,6 +4,7 @@ mod client;
 mod health;
 mod page;
 mod server;
+mod toolbox;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use waypost_mcp::endpoint::{Endpoint, HandlerFactory};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::limits::MAX_BODY;
 use waypost_ops::public_url::HostKind as Host;
+use waypost_ops::toolbox_directory::ToolboxDirectory;
 
 use self::client::ClientAddress;
 
@@ -49,6 +51,8 @@ pub struct RouterState<R> {
     pub auth: Auth,
     /// The console and the public pages of the hosted servers. The REST API uses the same state.
     pub console: Console,
+    /// What the links to toolboxes use.
+    pub toolboxes: ToolboxDirectory,
     /// Source of randomness for request IDs.
     pub random: Arc<dyn Random>,
 }
@@ -94,6 +98,7 @@ pub fn build<R: HandlerFactory>(state: RouterState<R>) -> Router {
     let others = Router::new()
         .merge(oauth(&state))
         .merge(public_pages(&state))
+        .merge(toolbox::routes(&state))
         .merge(
             waypost_console::router(state.console.clone())
                 .nest("/api/v1", waypost_api::router(&state.console))

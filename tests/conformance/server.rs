@@ -22,6 +22,7 @@ use waypost_mcp::endpoint::{Endpoint, HandlerFactory, ProductHandlers, SessionMo
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::public_url::PublicUrl;
+use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
@@ -103,12 +104,16 @@ async fn start<R: HandlerFactory>(folder: TempDir, db: Db, responder: R, session
         web,
         ConsoleOptions { sign_up: settings.sign_up, providers: Vec::new(), api_document: waypost_api::document },
     );
+    let public_url = PublicUrl::new(origin.parse().unwrap());
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    let toolboxes = ToolboxDirectory::new(hosting.ops().clone(), public_url, clock, random);
     let router = router::build(RouterState {
         trusted_proxies: Vec::new(),
         hosting,
         endpoint,
         auth,
         console,
+        toolboxes,
         random: Arc::new(SystemRandom),
     });
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());

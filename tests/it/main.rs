@@ -36,4 +36,5 @@ mod sign_in;
 mod subscriptions;
 mod tenancy;
 mod tool_errors;
+mod toolbox_link;
 mod tools;

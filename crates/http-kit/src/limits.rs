@@ -37,6 +37,10 @@ pub enum LimitKind {
     EndUserForm,
     /// A form that sends an email to an end user.
     EndUserMail,
+    /// A machine that joins as a toolbox.
+    ToolboxJoin,
+    /// A link of a toolbox's daemon. All machines of an organisation may reconnect at the same time.
+    ToolboxLink,
     /// Any request except those to the MCP URL of a server. It counts in addition to the limit of its own kind.
     Request,
 }
@@ -60,6 +64,8 @@ impl LimitKind {
             Self::Token => Rate::per_minute("oauth_token", 1_200),
             Self::EndUserForm => Rate::per_minute("oauth_form", 600),
             Self::EndUserMail => Rate::per_minute("oauth_mail", 100),
+            Self::ToolboxJoin => Rate::per_minute("toolbox_join", 60),
+            Self::ToolboxLink => Rate::per_minute("toolbox_link", 600),
             Self::Request => Rate::per_minute("request", 12_000),
         }
     }

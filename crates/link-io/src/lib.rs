@@ -10,4 +10,4 @@ pub mod lines;
 mod socket;
 
 pub use body::{Body, BodyError, send};
-pub use socket::{Socket, SocketError, config};
+pub use socket::{Socket, SocketError, config, upgrade_response};

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use waypost_toolbox_proto::handshake::{MAX_HANDSHAKE_BYTES, PING_SECONDS};
@@ -34,6 +35,13 @@ pub fn config() -> WebSocketConfig {
         .max_write_buffer_size(4 * MAX_SENT)
         .max_message_size(Some(MAX_RECEIVED))
         .max_frame_size(Some(MAX_RECEIVED))
+}
+
+/// Returns the response that upgrades a request to a WebSocket (RFC 6455, section 4.2.2); `None` if the request does not ask
+/// for one.
+#[must_use]
+pub fn upgrade_response(request: http::request::Parts) -> Option<http::Response<()>> {
+    create_response(&http::Request::from_parts(request, ())).ok()
 }
 
 /// Why the handshake on a socket failed.

@@ -28,7 +28,7 @@ pub use accept::AcceptError;
 pub use error::LinkError;
 pub use links::Links;
 pub use verify::{is_public_key, verify};
-pub use waypost_link_io::{Body, BodyError};
+pub use waypost_link_io::{Body, BodyError, upgrade_response};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

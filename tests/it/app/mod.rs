@@ -30,6 +30,7 @@ use waypost_core::secret::SecretKey;
 use waypost_http_kit::limits::LimitKind;
 use waypost_http_kit::web::{Web, WebState};
 use waypost_jobs::Jobs;
+use waypost_link::Links;
 use waypost_mail::{MemoryMailer, Outbox};
 use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
@@ -37,6 +38,7 @@ use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
+use waypost_ops::toolbox_directory::ToolboxDirectory;
 use waypost_ops::{Ops, organizations};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
@@ -99,6 +101,7 @@ impl Default for Setup {
 
 struct RunningProduct {
     router: Router,
+    toolboxes: ToolboxDirectory,
     hosting: Hosting,
     tasks: Tasks,
 }
@@ -211,12 +214,15 @@ impl App {
             web,
             ConsoleOptions { sign_up: setup.sign_up, providers: setup.providers, api_document: waypost_api::document },
         );
+        let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
+        let toolboxes = ToolboxDirectory::new(hosting.ops().clone(), public_url, clock.clone(), Arc::clone(&random));
         let routes = RouterState {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
             endpoint,
             auth,
             console,
+            toolboxes: toolboxes.clone(),
             random: Arc::clone(&random),
         };
         hosting.offer_cache().poll().await.unwrap();
@@ -230,7 +236,7 @@ impl App {
             keyring,
             clock,
             cx,
-            running: Mutex::new(Some(RunningProduct { router: router::build(routes), hosting, tasks })),
+            running: Mutex::new(Some(RunningProduct { router: router::build(routes), toolboxes, hosting, tasks })),
             names: Mutex::default(),
             calls: AtomicI64::new(0),
             deleted: Mutex::new(false),
@@ -271,8 +277,7 @@ impl App {
 
     /// Sends a request without a peer address.
     pub async fn send_without_peer(&self, request: Request<Body>) -> Response<Body> {
-        let router = self.0.running.lock().unwrap().as_ref().unwrap().router.clone();
-        router.oneshot(request).await.unwrap()
+        self.router().oneshot(request).await.unwrap()
     }
 
     /// Advances the clock and reloads the offers of all servers.
@@ -357,11 +362,26 @@ impl App {
         self.0.running.lock().unwrap().as_ref().unwrap().hosting.jobs().clone()
     }
 
+    /// Returns the router of the main port.
+    pub fn router(&self) -> Router {
+        self.0.running.lock().unwrap().as_ref().unwrap().router.clone()
+    }
+
+    /// Returns the links to toolboxes.
+    pub fn links(&self) -> Links {
+        self.0.running.lock().unwrap().as_ref().unwrap().hosting.ops().links().clone()
+    }
+
+    /// Returns what the links use.
+    pub fn toolboxes(&self) -> ToolboxDirectory {
+        self.0.running.lock().unwrap().as_ref().unwrap().toolboxes.clone()
+    }
+
     /// Stops the product. All pending writes are completed.
     pub async fn stop(&self) {
         let Some(running) = self.0.running.lock().unwrap().take() else { return };
-        let RunningProduct { router, hosting, tasks } = running;
-        drop((router, hosting));
+        let RunningProduct { router, toolboxes, hosting, tasks } = running;
+        drop((router, toolboxes, hosting));
         // Completes only when no other reference to the hosting is left.
         tokio::time::timeout(Duration::from_secs(20), tasks.finish())
             .await

@@ -9,6 +9,7 @@
 mod events;
 mod heartbeat;
 mod outcome;
+mod refresh;
 mod report;
 mod secrets;
 
@@ -32,6 +33,8 @@ use crate::deployments::notify;
 use crate::instances::load_desired_state;
 use crate::public_url::PublicUrl;
 use crate::toolboxes::check_public_key;
+
+pub use refresh::KnownRevisions;
 
 /// The directory of this installation's toolboxes. Cheap to clone.
 #[derive(Clone)]
