@@ -17,6 +17,7 @@ mod secret_key;
 mod serve;
 mod server;
 mod session;
+mod toolbox;
 mod user;
 mod walk;
 mod walkthrough;
@@ -29,9 +30,11 @@ use clap::{Parser, Subcommand};
 use waypost_core::seal::SecretText;
 
 use crate::config::{self, Settings, Sources};
+use crate::outbound;
 use crate::storage::{self, MigrationPolicy, StoreHandle};
 use crate::telemetry::{self, LogProfile};
 use session::Session;
+use toolbox::machine::{self, Machine};
 
 /// Host MCP servers that guide users step by step through walkthroughs.
 #[derive(Debug, Parser)]
@@ -119,6 +122,9 @@ enum Command {
     /// Manage the secrets of tool servers.
     #[command(subcommand)]
     Secret(secret::Command),
+    /// Manage the machines that run tool servers, and run the daemon of such a machine.
+    #[command(subcommand)]
+    Toolbox(toolbox::Command),
     /// Apply pending database migrations.
     Migrate(migrate::Args),
     /// Check the installation and suggest fixes.
@@ -182,7 +188,9 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let endpoint = remote::find(&cli.global, &cli.command)?;
+    let is_on_machine = matches!(cli.command, Command::Toolbox(toolbox::Command::Machine(_)));
+    let endpoint = if is_on_machine { None } else { remote::find(&cli.global, &cli.command)? };
+    let (url, data_dir) = (cli.global.remote, cli.global.data_dir.clone());
     let mut flags = Vec::new();
     flags.extend(cli.global.database.map(|url| ("database_url", url)));
     flags.extend(cli.global.data_dir.map(|folder| ("data_dir", folder)));
@@ -194,6 +202,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let program = match (&cli.command, cli.global.verbose) {
         (_, true) => LogProfile::Verbose,
         (Command::Serve(_), false) => LogProfile::Serve,
+        (Command::Toolbox(command), false) if command.is_daemon() => LogProfile::Serve,
         (_, false) => LogProfile::Command,
     };
     telemetry::start_log(&settings, program)?;
@@ -224,6 +233,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Secret(command) => {
             Session::run(&app, async |session| secret::run(&app, session, command).await).await?
+        }
+        Command::Toolbox(toolbox::Command::Machine(command)) => {
+            let ca_pem = outbound::policy(&app.settings, false)?.extra_roots_pem;
+            machine::run(Machine { url, data_dir, json: app.json, ca_pem }, command).await?;
         }
         Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,

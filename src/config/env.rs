@@ -9,8 +9,9 @@ use super::{Error, Origin, closest};
 const PREFIX: &str = "WAYPOST_";
 /// The path of the configuration file, like `--config`.
 pub(super) const FILE: &str = "WAYPOST_CONFIG";
-/// The remote installation for commands, like `--url` and `--api-key`. `serve` does not use them.
-pub(super) const COMMANDS: [&str; 2] = ["WAYPOST_URL", "WAYPOST_API_KEY"];
+/// Variables of commands, which `serve` does not use: the remote installation, like `--url` and `--api-key`, and the token
+/// of `toolbox join`.
+pub(super) const COMMANDS: [&str; 3] = ["WAYPOST_URL", "WAYPOST_API_KEY", "WAYPOST_TOOLBOX_TOKEN"];
 /// Prefix of variables used by the project's tests.
 const TEST_PREFIX: &str = "WAYPOST_TEST_";
 /// Set in every Kubernetes container.
@@ -35,8 +36,8 @@ pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<P
         }
         let origin = Origin::Environment(name.to_owned());
         let Some(at) = SETTINGS.iter().position(|setting| setting.environment() == name) else {
-            let names =
-                SETTINGS.iter().map(Setting::environment).chain([FILE, COMMANDS[0], COMMANDS[1]].map(str::to_owned));
+            let others = COMMANDS.iter().chain([&FILE]).map(|name| (*name).to_owned());
+            let names = SETTINGS.iter().map(Setting::environment).chain(others);
             return Err(Error::Unknown { name: name.to_owned(), origin, suggestion: closest(name, names) });
         };
         let setting = &SETTINGS[at];

@@ -48,6 +48,8 @@ fn command_scope(command: &Command) -> CommandScope {
         | Command::Assignment(_)
         | Command::Catalog(_)
         | Command::Secret(_) => CommandScope::Data,
+        // Runs on another machine than the installation, and never gets here.
+        Command::Toolbox(_) => CommandScope::None("toolbox"),
         Command::Serve(_) => CommandScope::None("serve"),
         Command::Walk(_) => CommandScope::None("walk"),
         Command::Audit(_) => CommandScope::Local("audit"),

@@ -1,0 +1,226 @@
+//! `waypost toolbox join`, `run` and `status`: the commands that run on the machine of a toolbox. They use no database.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use waypost_core::{Clock, SystemClock};
+use waypost_toolbox::daemon::{self, DaemonOptions};
+use waypost_toolbox::files;
+use waypost_toolbox::identity::Identity;
+use waypost_toolbox::join::{Join, join};
+use waypost_toolbox::link::Status;
+
+use crate::cmd::{UsageError, output};
+use crate::lock::{self, LockAttempt};
+
+/// The default of `--data-dir`.
+const DATA_DIR: &str = "./waypost-toolbox";
+/// The environment variable with the token, if `--token-file` is not used.
+const TOKEN: &str = "WAYPOST_TOOLBOX_TOKEN";
+/// Maximum length of a token in bytes.
+const MAX_TOKEN_BYTES: u64 = 1_024;
+/// The file with the state of the link, for `status`.
+const STATUS_FILE: &str = "status.json";
+
+/// The subcommands that run on the machine.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Join this machine with the token of a new toolbox.
+    ///
+    /// `--url` is the URL of the installation, and `--data-dir` the folder for the daemon's key [default:
+    /// ./waypost-toolbox].
+    Join {
+        /// File with the token; `-` reads it from standard input. Without it, WAYPOST_TOOLBOX_TOKEN contains the token.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// Run the daemon, which keeps the tool servers of this toolbox running in containers.
+    ///
+    /// `--data-dir` is the folder in which the machine has joined [default: ./waypost-toolbox]. On SIGTERM, the daemon stops,
+    /// and containers keep running.
+    Run(RunArgs),
+    /// Show the toolbox of this machine, and whether its daemon is connected.
+    ///
+    /// `--data-dir` is the folder in which the machine has joined [default: ./waypost-toolbox].
+    Status,
+}
+
+/// Arguments of `waypost toolbox run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Socket of the container engine [default: unix:///var/run/docker.sock].
+    #[arg(long, value_name = "URL")]
+    docker_host: Option<String>,
+    /// Folder for secret files: a tmpfs that the container engine sees at the same path.
+    #[arg(long, value_name = "DIR", default_value = "/run/waypost-toolbox")]
+    secrets_dir: PathBuf,
+    /// Private network that tool servers may reach if their entries name it, such as 10.1.0.0/16.
+    #[arg(long, value_name = "CIDR", num_args = 1..)]
+    egress_allow: Vec<IpNet>,
+    /// Network of which each tool server gets a part.
+    #[arg(long, value_name = "CIDR", default_value = "10.213.0.0/16")]
+    network_pool: Ipv4Net,
+}
+
+/// The global options and settings that the commands use.
+#[derive(Debug)]
+pub struct Machine {
+    /// `--url`, or its environment variable.
+    pub url: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<String>,
+    /// `--json`.
+    pub json: bool,
+    /// Additional root certificates in PEM.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Incorrect usage, or anything that prevents the command. The message is for the operator of the machine.
+pub async fn run(machine: Machine, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Join { token_file } => join_machine(machine, token_file).await,
+        Command::Run(args) => run_daemon(machine, args).await,
+        Command::Status => show_status(&machine),
+    }
+}
+
+impl Machine {
+    fn data_dir(&self) -> PathBuf {
+        PathBuf::from(self.data_dir.as_deref().unwrap_or(DATA_DIR))
+    }
+}
+
+async fn join_machine(machine: Machine, token_file: Option<PathBuf>) -> anyhow::Result<()> {
+    let data_dir = machine.data_dir();
+    let Some(url) = machine.url else {
+        return Err(UsageError("`waypost toolbox join` needs the URL of the installation: pass --url".into()).into());
+    };
+    let token = read_token(token_file.as_deref())?;
+    let joined = join(Join { url, token, data_dir: data_dir.clone(), ca_pem: machine.ca_pem }).await?;
+    if machine.json {
+        return output::json(&json!({ "id": joined.toolbox_id, "name": joined.name, "url": joined.url }));
+    }
+    let folder = match machine.data_dir {
+        Some(_) => format!(" --data-dir {}", data_dir.display()),
+        None => String::new(),
+    };
+    output::text(&format!(
+        "Joined as toolbox `{}` ({}). Start the daemon as root: waypost toolbox run{folder}\n",
+        output::clean(&joined.name),
+        output::clean(&joined.toolbox_id),
+    ))
+}
+
+fn read_token(file: Option<&Path>) -> anyhow::Result<String> {
+    let mut token = String::new();
+    match file {
+        Some(path) if path.as_os_str() == "-" => {
+            let read = std::io::stdin().take(MAX_TOKEN_BYTES).read_to_string(&mut token);
+            read.context("cannot read the token from standard input")?;
+        }
+        Some(path) => {
+            let read = std::fs::File::open(path);
+            let read = read.and_then(|file| file.take(MAX_TOKEN_BYTES).read_to_string(&mut token));
+            read.with_context(|| format!("cannot read the token from {}", path.display()))?;
+        }
+        None => token = std::env::var(TOKEN).unwrap_or_default(),
+    }
+    let token = token.trim();
+    if token.is_empty() {
+        let message =
+            format!("a token is required: pass `--token-file -` and write it to standard input, or set {TOKEN}");
+        return Err(UsageError(message).into());
+    }
+    Ok(token.to_owned())
+}
+
+async fn run_daemon(machine: Machine, args: RunArgs) -> anyhow::Result<()> {
+    let data_dir = machine.data_dir();
+    // Reports a machine that has not joined before the lock file is created.
+    Identity::load(&data_dir)?;
+    let _lock = match lock::try_acquire(&lock_file(&data_dir))? {
+        LockAttempt::Acquired(lock) => lock,
+        LockAttempt::HeldElsewhere => bail!("another daemon uses {}: stop it first", data_dir.display()),
+    };
+    let options = DaemonOptions {
+        data_dir: data_dir.clone(),
+        docker_host: args.docker_host,
+        secrets_dir: args.secrets_dir,
+        egress_allow: args.egress_allow,
+        network_pool: args.network_pool,
+        ca_pem: machine.ca_pem,
+    };
+    let stop = stop_token()?;
+    daemon::run(options, move |toolbox_id, status| report(&data_dir, toolbox_id, status), stop).await?;
+    Ok(())
+}
+
+/// Returns a token that is cancelled by SIGTERM and SIGINT.
+fn stop_token() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancelled = stop.clone();
+    #[expect(clippy::disallowed_methods, reason = "waits for one signal until the process ends")]
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down; containers keep running");
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+/// Prints and stores a change of the link's state.
+fn report(data_dir: &Path, toolbox_id: &str, status: &Status) {
+    let (state, message) = match status {
+        Status::Connecting => ("connecting", None),
+        Status::Online => ("online", None),
+        Status::Unauthorized(message) => ("unauthorized", Some(message)),
+    };
+    match message {
+        Some(message) => tracing::error!(message, "the control plane rejected this toolbox"),
+        None => tracing::info!(state, "link to the control plane"),
+    }
+    if *status == Status::Online {
+        // A closed pipe is not an error, because the reader may need only the first lines.
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "online {toolbox_id}").and_then(|()| out.flush());
+    }
+    let content = json!({ "link": state, "message": message, "since": SystemClock.now().rfc3339() });
+    if let Err(error) = files::replace(&data_dir.join(STATUS_FILE), content.to_string().as_bytes()) {
+        tracing::warn!(%error, "failed to store the state of the link");
+    }
+}
+
+fn lock_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("daemon.lock")
+}
+
+fn show_status(machine: &Machine) -> anyhow::Result<()> {
+    let data_dir = machine.data_dir();
+    let identity = Identity::load(&data_dir)?;
+    let is_running = matches!(lock::try_acquire(&lock_file(&data_dir))?, LockAttempt::HeldElsewhere);
+    let stored = std::fs::read(data_dir.join(STATUS_FILE)).ok();
+    let stored: Option<Value> = stored.filter(|_| is_running).and_then(|text| serde_json::from_slice(&text).ok());
+    let stored = stored.unwrap_or_default();
+    let status = json!({
+        "id": identity.toolbox_id,
+        "name": identity.name,
+        "url": identity.url,
+        "daemon": if is_running { "running" } else { "stopped" },
+        "link": stored["link"],
+        "message": stored["message"],
+        "since": stored["since"],
+    });
+    output::object(machine.json, &status)
+}
