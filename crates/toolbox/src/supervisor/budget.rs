@@ -91,3 +91,32 @@ impl Drop for Reservation {
         state.used.millicpus = state.used.millicpus.saturating_sub(self.resources.millicpus);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_from_many_threads_never_exceed_the_budget() {
+        let budget = Arc::<Budget>::default();
+        assert!(budget.reserve(ResourceClass::Light).is_none(), "nothing before the capacity is known");
+        let capacity = Capacity { cpus: 4.0, memory_bytes: 10 << 30, disk_free_bytes: 0 };
+        budget.set_capacity(&capacity, Resources { memory_bytes: 1 << 30, millicpus: 250 });
+        let count = || {
+            let reserve = || (0..1_000).filter_map(|_| budget.reserve(ResourceClass::Light)).collect::<Vec<_>>();
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(reserve)).collect();
+                threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>().len()
+            })
+        };
+        // 3.75 CPUs for half a CPU each. All of them are released again.
+        assert_eq!((count(), count()), (7, 7));
+        assert_eq!(budget.used(), Resources::default());
+        // Containers that already run count, even if the machine has become smaller.
+        let heavy = [budget.adopt(ResourceClass::Heavy), budget.adopt(ResourceClass::Heavy)];
+        assert_eq!(budget.free().millicpus, 0);
+        assert!(budget.reserve(ResourceClass::Light).is_none());
+        drop(heavy);
+        assert!(budget.reserve(ResourceClass::Heavy).is_some());
+    }
+}

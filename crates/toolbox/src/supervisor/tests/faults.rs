@@ -307,3 +307,66 @@ async fn a_panic_in_the_task_of_an_instance_is_contained() {
     assert_eq!(daemon.engine.running(), ["con1", "con2"], "containers are kept");
     assert_eq!(daemon.supervisor.allocated().millicpus, 1_000);
 }
+
+/// Kills the daemon at every point of a first deployment that fails, and starts it again.
+#[tokio::test(start_paused = true)]
+async fn a_failed_first_deployment_leaves_nothing_after_a_kill_at_any_point() {
+    for behaviour in [Behaviour::NotMcp, Behaviour::Exits] {
+        for after in 1.. {
+            let mut daemon = Daemon::new();
+            daemon.behave("bad", behaviour);
+            daemon.until("connected", |daemon| daemon.supervisor.machine().is_some()).await;
+            let points = daemon.engine.state().points;
+            daemon.engine.state().kill_after = Some(points + after);
+            daemon.add("ins_1", with_volume("bad"));
+            let killed = tokio::select! {
+                () = daemon.engine.killed.notified() => true,
+                _ = daemon.outcome("dep_ins_1_1") => false,
+            };
+            daemon.stop().await;
+            daemon.start();
+            let outcome = daemon.outcome("dep_ins_1_1").await;
+            assert!(matches!(outcome, DeploymentOutcome::Failed { .. }), "{outcome:?}");
+            daemon.until("nothing is left", |daemon| daemon.engine.is_empty()).await;
+            daemon.until_state("ins_1", InstanceState::Failed).await;
+            if !killed {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_hangs_ends_with_the_engine() {
+    let transport = waypost_toolbox_proto::Transport::StreamableHttp;
+    let daemon = Daemon::new();
+    daemon.behave("slow", Behaviour::NeverAnswers);
+    daemon.add("ins_1", InstanceSpec { transport, port: Some(80), ..spec("slow") });
+    daemon.until("checking", |daemon| daemon.engine.running().len() == 1).await;
+    sleep(Duration::from_secs(5)).await;
+    daemon.engine.go_down(true);
+    daemon.behave("slow", Behaviour::Healthy);
+    sleep(Duration::from_secs(5)).await;
+    daemon.engine.come_up();
+    assert_eq!(daemon.outcome("dep_ins_1_1").await, DeploymentOutcome::Complete);
+    is_whole(&daemon, "slow").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_ends_even_if_the_old_version_does_not_start_any_more() {
+    let daemon = running(with_volume("old")).await;
+    daemon.behave("new", Behaviour::NotMcp);
+    daemon.behave("old", Behaviour::Exits);
+    daemon.upgrade("ins_1", with_volume("new"));
+    let outcome = timeout(Duration::from_secs(60), daemon.outcome("dep_ins_1_2")).await.expect("ends");
+    assert!(matches!(outcome, DeploymentOutcome::RolledBack { .. }), "{outcome:?}");
+    daemon.until_state("ins_1", InstanceState::CrashLoop).await;
+    {
+        let state = daemon.engine.state();
+        let position = |line: &str| state.log.iter().position(|found| found == line).unwrap();
+        assert!(position("stop con2") < position("remove con2"), "it may have been writing");
+    }
+    daemon.behave("old", Behaviour::Healthy);
+    daemon.until_state("ins_1", InstanceState::Running).await;
+    assert_eq!(daemon.report("ins_1").unwrap().generation, 1);
+}
