@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::Digest as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use waypost_toolbox_proto::http::LogStream;
@@ -253,6 +254,10 @@ async fn wait_for_container(needs: &mpsc::Sender<Need>, key: Key) -> Result<(), 
     answered.await.map_err(|_| unavailable())?
 }
 
+fn hash(key: &str) -> String {
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(key)[..16])
+}
+
 /// The calls of an instance.
 struct Calls {
     routes: routes::Routes,
@@ -275,11 +280,14 @@ impl Calls {
 
     /// Returns the key of the container that a call uses.
     fn key(&self, key: Option<&str>) -> Result<Key, CallFailure> {
-        if *self.sharing.lock().unwrap_or_else(PoisonError::into_inner) == Sharing::Shared {
+        let sharing = *self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        if sharing == Sharing::Shared {
             return Ok(None);
         }
         let is_valid = |key: &&str| (1..=MAX_KEY).contains(&key.len()) && key.is_ascii() && *key != CHECK_KEY;
         match key.filter(is_valid) {
+            // The key becomes a label, and the ID of a session is a secret.
+            Some(key) if sharing == Sharing::PerSession => Ok(Some(hash(key))),
             Some(key) => Ok(Some(key.to_owned())),
             None => Err(CallFailure::new(
                 409,

@@ -102,8 +102,8 @@ pub enum ConnectError {
     /// The connection could not be opened, or was closed.
     #[error("{0}")]
     Closed(String),
-    /// The server exited because its first request was not `initialize`. This is stored, so the handshake with the next
-    /// container of the instance begins with `initialize`: the container must be started once more.
+    /// The server exited because its first request was not `initialize`. The bridge has stored this, so the handshake
+    /// with the next container of the instance begins with `initialize`: the container must be started once more.
     #[error("{0}")]
     Restart(String),
 }

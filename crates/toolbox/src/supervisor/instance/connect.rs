@@ -42,6 +42,8 @@ enum OpenError {
     NotMcp(String),
     /// Another attempt can succeed.
     Closed(String),
+    /// Another attempt can succeed, but only with a new container.
+    Restart(String),
 }
 
 impl Connection {
@@ -58,11 +60,14 @@ impl Connection {
             () = self.cancel.cancelled() => return Err(Failure::Cancelled),
             exit = exit(&mut end) => {
                 // The last output is read by the connection.
-                _ = timeout(LAST_OUTPUT, &mut work).await;
+                if let Ok(Ok(Err(failure @ Failure::Restart(_)))) = timeout(LAST_OUTPUT, &mut work).await {
+                    return Err(failure);
+                }
                 exit.ok_or(Failure::EngineLost)?
             }
             result = &mut work => match result {
                 Ok(Ok(session)) => return Ok(session),
+                Ok(Err(failure @ Failure::Restart(_))) => return Err(failure),
                 Ok(Err(failure)) => {
                     // The cause is probably that the process has exited, which the engine reports next.
                     match timeout(LAST_OUTPUT, exit(&mut end)).await {
@@ -101,6 +106,7 @@ impl Connection {
                 Ok(()) => {}
                 Err(OpenError::EngineLost) => return Err(Failure::EngineLost),
                 Err(OpenError::NotMcp(cause)) => return Err(Failure::Error(no_mcp(&cause, &self.log))),
+                Err(OpenError::Restart(cause)) => return Err(Failure::Restart(no_mcp(&cause, &self.log))),
                 Err(OpenError::Closed(cause)) => {
                     *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
                     sleep(shared.pause(attempt)).await;
@@ -128,7 +134,7 @@ impl Connection {
             loop {
                 match timeout(CHECK_TIMEOUT, self.open(shared, None)).await {
                     Ok(Ok(session)) => return session,
-                    Ok(Err(OpenError::NotMcp(error) | OpenError::Closed(error))) => {
+                    Ok(Err(OpenError::NotMcp(error) | OpenError::Closed(error) | OpenError::Restart(error))) => {
                         tracing::debug!(error, container = self.container.id, "failed to connect to a server");
                     }
                     Ok(Err(OpenError::EngineLost)) | Err(_) => {}
@@ -171,8 +177,8 @@ impl Connection {
         };
         shared.parts.servers.connect(target, context).await.map_err(|error| match error {
             ConnectError::NotMcp(cause) => OpenError::NotMcp(cause),
-            // The process has exited; the next container of the instance is asked with `initialize` first.
-            ConnectError::Closed(cause) | ConnectError::Restart(cause) => OpenError::Closed(cause),
+            ConnectError::Closed(cause) => OpenError::Closed(cause),
+            ConnectError::Restart(cause) => OpenError::Restart(cause),
         })
     }
 }

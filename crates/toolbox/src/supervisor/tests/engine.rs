@@ -38,6 +38,8 @@ pub(super) enum Behaviour {
     OutOfMemory,
     NotMcp,
     NeverAnswers,
+    /// Exits if the first request is not `initialize`.
+    NeedsInitialize,
     /// Answers the handshake, but cannot list its tools.
     NoTools,
 }

@@ -37,6 +37,9 @@ pub(super) struct FakeServers {
     pub(super) engine: Arc<FakeEngine>,
     pub(super) probe: watch::Sender<Probe>,
     pub(super) probes: AtomicUsize,
+    /// The handshakes with servers that need `initialize` first.
+    pub(super) handshakes: AtomicUsize,
+    pub(super) always_restart: std::sync::atomic::AtomicBool,
     /// Calls wait for a permit.
     pub(super) gate: Arc<Semaphore>,
     pub(super) running_calls: Arc<AtomicUsize>,
@@ -60,6 +63,13 @@ impl Servers for Arc<FakeServers> {
         };
         match behaviour {
             Behaviour::NotMcp => return Err(ConnectError::NotMcp("It answered with HTML.".to_owned())),
+            Behaviour::NeedsInitialize => {
+                let first = self.handshakes.fetch_add(1, Ordering::Relaxed) == 0;
+                if first || self.always_restart.load(Ordering::Relaxed) {
+                    self.engine.crash(&context.container_id, 1, false);
+                    return Err(ConnectError::Restart("It exited after `server/discover`.".to_owned()));
+                }
+            }
             Behaviour::NeverAnswers => std::future::pending().await,
             Behaviour::OutOfMemory => {
                 self.engine.crash(&context.container_id, 137, true);
@@ -198,7 +208,7 @@ pub(super) struct Daemon {
     pub(super) control: Arc<FakeControl>,
     pub(super) sink: Arc<FakeSink>,
     pub(super) dir: tempfile::TempDir,
-    pub(super) desired: watch::Sender<DesiredState>,
+    pub(super) desired: watch::Sender<Option<DesiredState>>,
     pub(super) settings: Settings,
     pub(super) supervisor: Supervisor<FakeEngine, Arc<FakeServers>>,
     stop: CancellationToken,
@@ -250,6 +260,8 @@ impl Daemon {
             engine: Arc::clone(&engine),
             probe: watch::Sender::new(Probe::Ok),
             probes: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            always_restart: false.into(),
             gate: Arc::new(Semaphore::new(1_000)),
             running_calls: Arc::default(),
         });
@@ -262,7 +274,7 @@ impl Daemon {
             control,
             sink,
             dir,
-            desired: watch::Sender::new(DesiredState::default()),
+            desired: watch::Sender::new(None),
             settings,
             supervisor: Supervisor::new(parts),
             stop: CancellationToken::new(),
@@ -296,6 +308,7 @@ impl Daemon {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Vec<DesiredInstance>)) {
         self.desired.send_modify(|state| {
+            let state = state.get_or_insert_default();
             state.revision += 1;
             change(&mut state.instances);
         });

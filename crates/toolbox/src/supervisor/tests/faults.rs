@@ -230,7 +230,7 @@ async fn without_an_engine_a_deployment_fails_after_a_minute() {
 async fn nothing_is_touched_before_the_desired_state_is_known() {
     let mut daemon = running(spec("good")).await;
     daemon.stop().await;
-    daemon.desired = tokio::sync::watch::Sender::new(waypost_toolbox_proto::DesiredState::default());
+    daemon.desired = tokio::sync::watch::Sender::new(None);
     daemon.start();
     sleep(Duration::from_secs(600)).await;
     assert_eq!(daemon.engine.running(), ["con1"]);
@@ -245,10 +245,7 @@ async fn nothing_is_touched_before_the_desired_state_is_known() {
 #[tokio::test(start_paused = true)]
 async fn an_outdated_desired_state_is_ignored() {
     let daemon = running(spec("good")).await;
-    daemon.desired.send_modify(|state| {
-        state.revision = 0;
-        state.instances.clear();
-    });
+    daemon.desired.send_replace(Some(waypost_toolbox_proto::DesiredState::default()));
     sleep(Duration::from_secs(60)).await;
     assert_eq!(daemon.engine.running(), ["con1"]);
 }
@@ -257,10 +254,7 @@ async fn an_outdated_desired_state_is_ignored() {
 async fn instances_that_are_not_desired_are_removed_at_the_start() {
     let mut daemon = running(with_volume("good")).await;
     daemon.stop().await;
-    daemon.desired.send_modify(|state| {
-        state.revision += 1;
-        state.instances.clear();
-    });
+    daemon.change(Vec::clear);
     daemon.start();
     daemon.until("removed", |daemon| daemon.engine.is_empty()).await;
 }
