@@ -36,7 +36,7 @@ use self::routes::GuardedMessages;
 use self::servers::{BoxFuture, CallFailure, Messages, Servers};
 use crate::clock::WallClock;
 use crate::control::Control;
-use crate::engine::{Engine, MachineInfo, ObservedContainer, Usage};
+use crate::engine::{Engine, MachineInfo, NetworkNamespace, ObservedContainer, Usage};
 use crate::reconcile::{CHECK_KEY, Key, KeyLimits, Resources};
 
 /// The time within which a new server must complete the handshake and list its tools.
@@ -62,12 +62,13 @@ const MAX_KEY: usize = 128;
 
 /// What else happens with containers: the way out, statistics and logs. Tests replace it.
 pub trait Sink: Send + Sync + 'static {
-    /// Opens the way out of a container (egress), after it was started or when the daemon finds it running. Returns an
-    /// error in one sentence if this fails.
+    /// Opens the way out of a container (egress) in its network namespace, after it was started or when the daemon finds it
+    /// running. Called only for containers that have a way out. Returns an error in one sentence if this fails.
     fn opened<'a>(
         &'a self,
         container: &'a ObservedContainer,
         spec: &'a InstanceSpec,
+        namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>>;
 
     /// Closes the way out of a container, which no longer runs. Also called for containers that were never opened.

@@ -11,7 +11,7 @@ use futures::Stream;
 use waypost_toolbox_proto::Transport;
 use waypost_toolbox_proto::http::LogStream;
 
-use crate::engine::Attached;
+use crate::engine::{Attached, NetworkNamespace};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,8 +25,9 @@ pub enum Target {
     Stdio(Attached),
     /// Over HTTP, inside the network namespace of its container.
     Http {
-        /// The network namespace: `/proc/PID/ns/net`.
-        namespace: PathBuf,
+        /// The network namespace. It was opened once for the container, so it is never that of another process with a reused
+        /// ID.
+        namespace: NetworkNamespace,
         /// The port.
         port: u16,
         /// The path, such as `/mcp`.

@@ -22,7 +22,7 @@ use super::super::servers::{
 use super::super::{Parts, Settings, Sink, Supervisor};
 use super::engine::{Behaviour, FakeEngine};
 use crate::control::Control;
-use crate::engine::{ObservedContainer, OutputChunk, Usage};
+use crate::engine::{NetworkNamespace, ObservedContainer, OutputChunk, Usage};
 use crate::tasks;
 
 /// How probes end.
@@ -37,6 +37,8 @@ pub(super) struct FakeServers {
     pub(super) engine: Arc<FakeEngine>,
     pub(super) probe: watch::Sender<Probe>,
     pub(super) probes: AtomicUsize,
+    /// The connections that were opened.
+    pub(super) connections: AtomicUsize,
     /// The handshakes with servers that need `initialize` first.
     pub(super) handshakes: AtomicUsize,
     pub(super) always_restart: std::sync::atomic::AtomicBool,
@@ -77,6 +79,7 @@ impl Servers for Arc<FakeServers> {
             }
             _ => {}
         }
+        self.connections.fetch_add(1, Ordering::Relaxed);
         let servers = Arc::clone(self);
         Ok(Arc::new(FakeSession { servers, container: context.container_id, behaviour, end, cuts }))
     }
@@ -178,6 +181,7 @@ impl Sink for FakeSink {
         &'a self,
         container: &'a ObservedContainer,
         _spec: &'a InstanceSpec,
+        _namespace: NetworkNamespace,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async {
             *self.open.lock().unwrap().entry(container.id.clone()).or_default() += 1;
@@ -234,7 +238,7 @@ pub(super) fn spec(image: &str) -> InstanceSpec {
         secrets: Vec::new(),
         registry_credentials: false,
         resources: ResourceClass::Light,
-        egress: Vec::new(),
+        egress: vec!["api.example:443".parse().unwrap()],
         learn_egress: false,
         volumes: Vec::new(),
         sharing: Sharing::Shared,
@@ -260,6 +264,7 @@ impl Daemon {
             engine: Arc::clone(&engine),
             probe: watch::Sender::new(Probe::Ok),
             probes: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             always_restart: false.into(),
             gate: Arc::new(Semaphore::new(1_000)),

@@ -63,6 +63,25 @@ async fn containers_per_key_survive_a_restart_of_the_daemon() {
     }
 }
 
+/// Later, its process ID could be that of another process.
+#[tokio::test(start_paused = true)]
+async fn the_network_namespace_of_a_container_is_opened_once() {
+    let transport = waypost_toolbox_proto::Transport::StreamableHttp;
+    let mut daemon = running(InstanceSpec { transport, port: Some(80), ..spec("good") }).await;
+    let opened = |daemon: &Daemon| daemon.engine.state().namespaces["con1"];
+    for _ in 0..3 {
+        let before = daemon.servers.connections.load(std::sync::atomic::Ordering::Relaxed);
+        daemon.engine.cut("con1");
+        let connections = |daemon: &Daemon| daemon.servers.connections.load(std::sync::atomic::Ordering::Relaxed);
+        daemon.until("connected again", |daemon| connections(daemon) > before).await;
+    }
+    assert_eq!(opened(&daemon), 1);
+    daemon.stop().await;
+    daemon.start();
+    is_whole(&daemon, "good").await;
+    assert_eq!(opened(&daemon), 2, "once by each process of the daemon");
+}
+
 /// Kills the daemon at every point of a deployment, and starts it again.
 #[tokio::test(start_paused = true)]
 async fn a_deployment_continues_after_a_kill_at_any_point() {
