@@ -138,8 +138,8 @@ async fn parallel_instances_do_not_exceed_the_budget(fixture: Fixture) {
     let Fixture { cx, org, .. } = &fixture;
     let ops = fixture.ops.clone().with_instance_limit(100);
     let daemon = fixture.daemon(org, "rack").await;
-    // 80 % of it are 1.6 CPUs: three light instances.
-    let small = Capacity { cpus: 2.0, memory_bytes: 16 * 1024 * MIB, disk_free_bytes: 1 };
+    // Four times 80 % of it are 1.6 CPUs: three light instances.
+    let small = Capacity { cpus: 0.5, memory_bytes: 16 * 1024 * MIB, disk_free_bytes: 1 };
     let beat = Heartbeat { capacity: small, ..heartbeat(Vec::new()) };
     daemon.receive(DaemonMessage::Heartbeat(beat)).await;
     let create = |n: u32| {
