@@ -84,6 +84,7 @@ async fn invalid_instances_are_rejected(fixture: Fixture) {
         ("catalog_version_id", NewInstance { catalog_version_id: version(1, 9), ..valid() }),
         ("catalog_version_id", NewInstance { catalog_version_id: version(1, 3), ..valid() }),
         ("config", NewInstance { config: map(json!({})), ..valid() }),
+        ("config", NewInstance { config: map(json!({ "root": 1 })), ..valid() }),
         ("config", NewInstance { config: map(json!({ "root": "/", "path": "/" })), ..valid() }),
         ("config", NewInstance { config: map(json!({ "root": "/", "extra": "x" })), ..valid() }),
         ("secrets", NewInstance { secrets: secrets(&[]), ..valid() }),
@@ -96,6 +97,10 @@ async fn invalid_instances_are_rejected(fixture: Fixture) {
         let error = instances::create(cx, ops, org, &new).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)), "{new:?} {error}");
     }
+    let mismatch = NewInstance { config: map(json!({ "root": ["hunter2"] })), ..valid() };
+    let error = instances::create(cx, ops, org, &mismatch).await.unwrap_err();
+    assert_eq!(error.details["path"], "config.root");
+    assert!(!error.message.contains("hunter2"), "{error}");
     let archived = NewInstance { catalog_version_id: version(1, 4), ..valid() };
     assert_eq!(code(instances::create(cx, ops, org, &archived).await), Code::Conflict);
     assert_eq!(fixture.count("SELECT count(*) FROM instances").await, 0);
@@ -253,6 +258,7 @@ async fn only_changes_of_the_specification_are_deployed(fixture: Fixture) {
     assert_eq!(changed.instance.secrets.len(), 2);
     for invalid in [
         InstancePatch { config: Some(map(json!({}))), ..InstancePatch::default() },
+        InstancePatch { config: Some(map(json!({ "root": true }))), ..InstancePatch::default() },
         InstancePatch { secrets: Some(BTreeMap::new()), ..InstancePatch::default() },
         InstancePatch { catalog_version_id: Some(version(2, 1)), ..InstancePatch::default() },
         InstancePatch { name: Some(String::new()), ..InstancePatch::default() },
